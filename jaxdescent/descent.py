@@ -1,0 +1,232 @@
+"""The one loop: step until a stopping rule holds.
+
+It comes in two shapes. Where every step is checked, the step's own progress is the check: it
+belongs to the params the step began from, and if it ends the descent the step is not taken. Where
+several steps pass between checks, they are unrolled so that XLA fuses them into one in-place pass
+over the params, and the check reads the params in a branch of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.methods import Method, Progress
+from jaxdescent.methods.protocol import measure
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Result, Status
+from jaxdescent.stopping import Watch, judge, start_watch
+
+Params = Any
+
+FUSED_STEPS = 16
+"""How many elementwise steps on separable unknowns make one pass over the params."""
+
+
+class _Loop(NamedTuple):
+    params: Params
+    state: Any
+    iteration: jax.Array
+    evaluations: jax.Array
+    status: jax.Array
+    value: jax.Array
+    norm: jax.Array
+    watch: Watch
+    history: jax.Array
+    checks: jax.Array
+
+
+def fuses(objective: Objective, method: Method) -> bool:
+    """Whether consecutive steps can run element by element, without leaving the registers."""
+    return objective.is_separable and method.is_elementwise
+
+
+def descend(
+    objective: Objective,
+    method: Method,
+    params: Params,
+    *,
+    max_iterations: jax.Array,
+    tolerance: Any,
+    rounding: precision.Rounding,
+    check_every: int,
+    history: int,
+    starts_at_own: bool,
+) -> Result:
+    """Run ``method`` on ``objective`` from ``params``; see :func:`jaxdescent.minimize`.
+
+    ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
+    which sets the tolerance's scale, need not be computed apart.
+    """
+    descent = _Descent(objective, method, max_iterations, tolerance, rounding, check_every)
+    own = None if starts_at_own else objective.start()
+    own_norm = jnp.nan if own is None else measure(objective, own).gradient_norm
+    loop = descent.start(params, own_norm, history)
+    advance = descent.checked_step if check_every == 1 else descent.checked_steps
+    loop = lax.while_loop(
+        lambda loop: (loop.status == RUNNING) & (loop.iteration < max_iterations), advance, loop
+    )
+    if check_every == 1:
+        loop = descent.last_check(loop)
+    return Result(
+        params=loop.params,
+        value=loop.value,
+        gradient_norm=loop.norm,
+        iterations=loop.iteration,
+        evaluations=loop.evaluations,
+        status=jnp.where(loop.status == RUNNING, Status.MAX_ITERATIONS.value, loop.status),
+        state=loop.state,
+        history=_in_order(loop.history, loop.checks),
+    )
+
+
+class _Descent(NamedTuple):
+    """What stays the same from one iteration to the next."""
+
+    objective: Objective
+    method: Method
+    max_iterations: jax.Array
+    tolerance: Any
+    rounding: precision.Rounding
+    check_every: int
+
+    def start(self, params: Params, own_norm: Any, history: int) -> _Loop:
+        state = self.method.init(self.objective, precision.widen(params))
+        shapes = jax.eval_shape(measure, self.objective, params)
+        value = jnp.full((), jnp.nan, shapes.value.dtype)
+        norm = jnp.full((), jnp.nan, shapes.gradient_norm.dtype)
+        zero = jnp.zeros((), jnp.int32)
+        loop = _Loop(
+            params=params,
+            state=state,
+            iteration=zero,
+            evaluations=zero,
+            status=zero,
+            value=value,
+            norm=norm,
+            watch=start_watch(own_norm, value, norm),
+            history=jnp.full((history,), jnp.nan, value.dtype),
+            checks=zero,
+        )
+        if self.check_every == 1:
+            return loop  # the first step's progress is the first check
+        loop = self._check(loop, measure(self.objective, params))
+        if not fuses(self.objective, self.method):
+            return loop
+        # A look one step ahead, in a pass that only reads: a learning rate so large that the first
+        # sixteen steps overflow is told from an objective that is NaN.
+        ahead, _, _ = self.method.step(self.objective, precision.widen(params), state)
+        has_grown = measure(self.objective, ahead).gradient_norm > loop.norm
+        return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
+
+    def checked_step(self, loop: _Loop) -> _Loop:
+        """One step, taken only if the check of the params it begins from lets it."""
+        wide, state, progress = self.method.step(
+            self.objective, precision.widen(loop.params), loop.state
+        )
+        checked = self._check(loop, progress)
+        goes_on = checked.status == RUNNING
+        params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
+        params, state = jax.tree.map(
+            lambda new, old: jnp.where(goes_on, new, old), (params, state), (loop.params, loop.state)
+        )
+        return checked._replace(
+            params=params, state=state, iteration=loop.iteration + goes_on.astype(jnp.int32)
+        )
+
+    def last_check(self, loop: _Loop) -> _Loop:
+        """Value and norm at the returned params, where the last step has not been checked."""
+        return lax.cond(
+            loop.status == RUNNING,
+            lambda loop: self._check(loop, measure(self.objective, loop.params)),
+            lambda loop: loop,
+            loop,
+        )
+
+    def checked_steps(self, loop: _Loop) -> _Loop:
+        """As many steps as lie between two checks, then a check."""
+        count = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
+        loop = self._steps(loop, count)
+        # The predicate is always true, which XLA cannot know: reductions that share the loop's
+        # body with the update would make it keep a copy of the params.
+        progress = lax.cond(
+            loop.iteration > 0,
+            lambda params: measure(self.objective, params)._replace(verdict=loop.status),
+            lambda params: Progress(loop.value, loop.norm, 1, loop.status),
+            loop.params,
+        )
+        return self._check(loop, progress)
+
+    def _steps(self, loop: _Loop, count: jax.Array) -> _Loop:
+        fused = min(FUSED_STEPS, self.check_every) if fuses(self.objective, self.method) else 1
+        loop = lax.fori_loop(0, count // fused, lambda _, loop: self._pass(loop, fused, None), loop)
+        if fused == 1:
+            return loop
+        rest = count % fused
+        return lax.cond(
+            rest > 0, lambda loop: self._pass(loop, fused, rest), lambda loop: loop, loop
+        )
+
+    def _pass(self, loop: _Loop, fused: int, rest: jax.Array | None) -> _Loop:
+        """``fused`` steps (only ``rest`` of them if given) from one reading to one write-back."""
+
+        def step(index: jax.Array, carry: Any) -> Any:
+            params, state, evaluations, verdict = carry
+            new, new_state, progress = self.method.step(self.objective, params, state)
+            stepped = (
+                new,
+                new_state,
+                evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+                jnp.maximum(verdict, jnp.asarray(progress.verdict, jnp.int32)),
+            )
+            if rest is None:
+                return stepped
+            return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, carry)
+
+        carry = (precision.widen(loop.params), loop.state, loop.evaluations, loop.status)
+        wide, state, evaluations, status = lax.fori_loop(0, fused, step, carry, unroll=True)
+        return loop._replace(
+            params=precision.narrow(wide, loop.params, self.rounding, loop.iteration),
+            state=state,
+            iteration=loop.iteration + (fused if rest is None else rest),
+            evaluations=evaluations,
+            status=status,
+        )
+
+    def _check(self, loop: _Loop, progress: Progress) -> _Loop:
+        value = jnp.asarray(progress.value, loop.value.dtype)
+        norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
+        is_start = loop.iteration == 0
+        first = start_watch(loop.watch.scale, value, norm)
+        watch = jax.tree.map(lambda a, b: jnp.where(is_start, a, b), first, loop.watch)
+        watch, status = judge(
+            watch,
+            progress._replace(value=value, gradient_norm=norm),
+            is_start=is_start,
+            tolerance=self.tolerance,
+            eps=precision.epsilon(loop.params),
+            patience=self.method.patience,
+        )
+        history = loop.history
+        if history.size:
+            history = history.at[loop.checks % history.size].set(value)
+        return loop._replace(
+            status=status,
+            value=value,
+            norm=norm,
+            watch=watch,
+            evaluations=loop.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+            history=history,
+            checks=loop.checks + 1,
+        )
+
+
+def _in_order(history: jax.Array, checks: jax.Array) -> jax.Array:
+    """The ring of the last values, oldest first."""
+    if not history.size:
+        return history
+    return jnp.where(checks > history.size, jnp.roll(history, -checks), history)

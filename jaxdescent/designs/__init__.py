@@ -1,0 +1,16 @@
+"""What can stand for the design matrix X of a regression: all multiply by w and by the transpose."""
+
+from jaxdescent.designs.dense import Dense as Dense
+from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
+from jaxdescent.designs.protocol import Design as Design
+
+
+def as_design(X: object) -> Design:
+    """``X`` itself if it is a design, else a dense array as one.
+
+    Raises:
+      TypeError: if ``X`` is neither a design nor an array.
+    """
+    if isinstance(X, Design):
+        return X
+    return Dense.from_array(X)

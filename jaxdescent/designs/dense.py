@@ -1,0 +1,86 @@
+"""A design matrix held as an array."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdescent.designs.protocol import Design
+from jaxdescent.precision import HIGHEST, compute_dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dense(Design):
+    """X as a (rows, features) array of any floating dtype, sharded or not.
+
+    A 16-bit X is stored as it is and multiplied in float32.
+    """
+
+    array: jax.Array
+
+    @classmethod
+    def from_array(cls, X: object) -> Dense:
+        """An array, or anything NumPy makes one of, as a design.
+
+        Raises:
+          TypeError: if it is not an array of real floating-point numbers.
+          ValueError: if it is not two-dimensional, or empty.
+        """
+        if not isinstance(X, jax.Array):
+            try:
+                X = np.asarray(X)
+            except ValueError as error:
+                raise TypeError(
+                    f"X must be an array of shape (rows, features), got {type(X).__name__} "
+                    f"that NumPy cannot make an array of: {error}."
+                ) from error
+        if not jnp.issubdtype(X.dtype, jnp.floating):
+            raise TypeError(
+                f"X must be real floating-point, got dtype {X.dtype}: convert it, for example "
+                "with X.astype('float32')."
+            )
+        if X.ndim != 2:
+            raise ValueError(
+                f"X must have shape (rows, features), got {X.shape}: for a single feature pass "
+                "X[:, None]."
+            )
+        if 0 in X.shape:
+            raise ValueError(
+                f"X must have at least one row and one feature, got shape {X.shape}: the data is "
+                "empty."
+            )
+        return cls(jnp.asarray(X))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, features = self.array.shape
+        return rows, features
+
+    @property
+    def dtype(self) -> Any:
+        return compute_dtype(self.array.dtype)
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        return self._contract(1, weights)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return self._contract(0, residual)
+
+    def to_dense(self) -> jax.Array:
+        return self.array.astype(self.dtype)
+
+    def _contract(self, axis: int, other: jax.Array) -> jax.Array:
+        # The product takes a 16-bit X and float32 weights as they are: a cast would copy X.
+        return lax.dot_general(
+            self.array,
+            other,
+            dimension_numbers=(((axis,), (0,)), ((), ())),
+            precision=HIGHEST,
+            preferred_element_type=other.dtype,
+        )

@@ -1,0 +1,42 @@
+"""What a regression asks of its design matrix."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+
+
+class Design(abc.ABC):
+    """A matrix X of shape (rows, features), known by its products.
+
+    ``weights`` has shape (features,) or (features, outputs); ``residual`` has shape (rows,) or
+    (rows, outputs).
+    """
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(rows, features)."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> Any:
+        """The dtype of the weights that go with this X (float32 for a 16-bit X)."""
+
+    @abc.abstractmethod
+    def product(self, weights: jax.Array) -> jax.Array:
+        """``X @ weights``: one pass over X."""
+
+    @abc.abstractmethod
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        """``X.T @ residual``: one pass over X."""
+
+    @abc.abstractmethod
+    def to_dense(self) -> jax.Array:
+        """X as an array of shape (rows, features)."""
+
+    def hoisted(self) -> Design:
+        """The same design, whose functions carry what they close over as leaves."""
+        return self

@@ -1,0 +1,93 @@
+"""How many bytes this process may use on a device, and the refusal of what does not fit."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import resource
+from typing import Any
+
+import jax
+
+
+class ProblemTooLarge(MemoryError):
+    """Raised before anything is allocated, with the bytes needed, those available, and a way out."""
+
+
+def available_bytes(device: Any = None) -> int:
+    """How many more bytes can be allocated on ``device`` (by default JAX's first).
+
+    On an accelerator its own statistics count. On a CPU it is the least of the memory that the
+    system calls available, what each control group above this process leaves (version 1 or 2),
+    and the address-space limit of the process.
+    """
+    device = jax.devices()[0] if device is None else device
+    if device.platform != "cpu":
+        statistics = device.memory_stats() or {}
+        if "bytes_limit" in statistics:
+            return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    return min(_system_bytes(), *_control_group_bytes(), *_address_space_bytes())
+
+
+def readable_bytes(count: float) -> str:
+    """A number of bytes in decimal units.
+
+    >>> readable_bytes(16_060_522_496), readable_bytes(2.56e20)
+    ('16.1 GB', '256 EB')
+    """
+    units = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB"]
+    exponent = 0
+    while count >= 999.5 and exponent < len(units) - 1:
+        count, exponent = count / 1000, exponent + 1
+    return f"{count:.3g} {units[exponent]}"
+
+
+def _system_bytes() -> int:
+    meminfo = pathlib.Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _control_group_bytes(
+    membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+) -> list[int]:
+    """What each control group from this process's up to the root leaves below its limit."""
+    try:
+        lines = pathlib.Path(membership).read_text().splitlines()
+    except OSError:
+        return []
+    remaining: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, limit, usage = pathlib.Path(root), "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            base = pathlib.Path(root) / "memory"
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        # Inside a container the path may be that of the host: the mounted root counts as well.
+        for folder in {base, group, *(p for p in group.parents if p.is_relative_to(base))}:
+            try:
+                most = (folder / limit).read_text().strip()
+                used = int((folder / usage).read_text())
+            except (OSError, ValueError):
+                continue
+            if most != "max":
+                remaining.append(max(int(most) - used, 0))
+    return remaining
+
+
+def _address_space_bytes() -> list[int]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return []
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        pages = 0
+    return [max(soft - pages * os.sysconf("SC_PAGE_SIZE"), 0)]

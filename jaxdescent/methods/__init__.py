@@ -1,0 +1,10 @@
+"""How to get from params to better params: frozen dataclasses with two pure functions."""
+
+from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
+from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
+from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
+from jaxdescent.methods.optax_method import as_method as as_method
+from jaxdescent.methods.protocol import Method as Method
+from jaxdescent.methods.protocol import Progress as Progress
+from jaxdescent.methods.step_sizes import Backtracking as Backtracking
+from jaxdescent.methods.step_sizes import ExactLineSearch as ExactLineSearch

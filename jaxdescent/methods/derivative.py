@@ -1,0 +1,90 @@
+"""The derivative method: differentiate, set to zero, solve, verify."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.objectives import Objective
+from jaxdescent.objectives.stationary import DenseSolver
+from jaxdescent.result import RUNNING, Status
+
+MAX_HALVINGS = 30
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DerivativeMethod(Method):
+    """Solve ``gradient(x) = 0``.
+
+    What the solve is depends on what the objective knows of itself:
+
+    ============================  ==================================  =====================
+    structure                     solve                               memory
+    ============================  ==================================  =====================
+    separable (diagonal Hessian)  one division for each unknown       n
+    regression, rows >= features  Cholesky of X'X; QR if ill          features^2
+    regression, features > rows   Cholesky of XX' (dual form)         rows^2
+    rank-deficient regression     SVD, minimum norm                   min(rows, features)^2
+    quadratic                     spectral factorisation of H         n^2
+    any other function            Newton on the gradient              n^2
+    ============================  ==================================  =====================
+
+    A quadratic needs one step; further ones refine it. For other functions Newton's direction
+    ``-H^+ g`` is halved until the gradient's norm decreases, and the point found is whatever is
+    stationary near the start, a saddle too: ``jd.certify`` says which. A quadratic with negative
+    curvature has no minimum and ends ``DIVERGED``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.array([[0.0], [1.0], [2.0]])
+    >>> result = jd.minimize(jd.LinearRegression(X, jnp.array([1.0, 3.0, 5.0])),
+    ...                      method=jd.DerivativeMethod())
+    >>> print(result.params["weights"].round(4), result.params["intercept"].round(4))
+    [2.] 1.0
+    """
+
+    def init(self, objective: Objective, params: Params) -> State:
+        return objective.stationary_solver(params)
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        value, gradient = objective.value_and_gradient(params)
+        progress = progress_at(value, gradient)
+        if state is None:
+            return _damped_newton(objective, params, gradient, progress), state, progress
+        solution, is_negative = state.solve(objective, params)
+        is_unbounded = is_negative & objective.is_quadratic & (progress.gradient_norm > 0)
+        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
+        return solution, state, progress._replace(verdict=verdict)
+
+    @property
+    def patience(self) -> int:
+        return 2
+
+
+def _damped_newton(
+    objective: Objective, params: Params, gradient: Params, progress: Progress
+) -> Params:
+    solver = DenseSolver.from_objective(objective, params)
+    direction, _ = solver.newton_step(gradient)
+
+    def move(fraction: jax.Array) -> Params:
+        return jax.tree.map(lambda x, d: x + fraction.astype(x.dtype) * d, params, direction)
+
+    def is_worse(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+        fraction, halvings = carry
+        norm = precision.norm(objective.gradient(move(fraction)))
+        return ~(norm < progress.gradient_norm) & (halvings < MAX_HALVINGS)
+
+    fraction, _ = lax.while_loop(
+        is_worse,
+        lambda carry: (carry[0] / 2, carry[1] + 1),
+        (jnp.ones((), progress.gradient_norm.dtype), jnp.zeros((), jnp.int32)),
+    )
+    return move(fraction)

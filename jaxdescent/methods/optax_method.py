@@ -1,0 +1,64 @@
+"""Any optax transformation as a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.objectives import Objective
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class OptaxMethod(Method):
+    """An ``optax.GradientTransformation``, given the value, the gradient and the value function.
+
+    The transformation is part of the program and counts by identity: make it once and pass the
+    same object again, or each call compiles anew. ``optax.inject_hyperparams`` makes its
+    hyper-parameters part of the state.
+    """
+
+    transformation: optax.GradientTransformation = dataclasses.field(metadata={"static": True})
+
+    def init(self, objective: Objective, params: Params) -> State:
+        del objective
+        # optax makes some states weakly typed; a loop needs them as they come out of update.
+        return jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), self.transformation.init(params)
+        )
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        value, gradient = objective.value_and_gradient(params)
+        update = optax.with_extra_args_support(self.transformation).update
+        updates, state = update(
+            gradient, state, params, value=value, grad=gradient, value_fn=objective.value
+        )
+        return optax.apply_updates(params, updates), state, progress_at(value, gradient)
+
+
+def as_method(method: Any) -> Method:
+    """A method as it is, an optax transformation as a method.
+
+    Raises:
+      TypeError: if it is neither, such as a number, a class, or a schedule.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, optax.GradientTransformation):
+        return OptaxMethod(method)
+    hint = ""
+    if isinstance(method, (int, float)):
+        hint = f" For a constant learning rate write jd.GradientDescent({method})."
+    elif isinstance(method, type) or callable(method):
+        hint = " Call it first: pass jd.GradientDescent(1e-2) or optax.adam(1e-3), not the class or function."
+    raise TypeError(
+        "method must be a jaxdescent method, an optax.GradientTransformation or None, got "
+        f"{method!r}.{hint}"
+    )

@@ -1,0 +1,76 @@
+"""What a method is: two pure functions of one signature."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import precision
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING
+
+Params = Any
+State = Any
+
+
+class Progress(NamedTuple):
+    """What a step learnt about the params it began from; dead code where nobody reads it.
+
+    Attributes:
+      value: the objective there.
+      gradient_norm: the norm of its gradient there.
+      evaluations: how many values or gradients the step computed.
+      verdict: the status code with which the method itself gives up there, else ``RUNNING``.
+    """
+
+    value: jax.Array
+    gradient_norm: jax.Array
+    evaluations: Any = 1
+    verdict: Any = RUNNING
+
+
+class Method(abc.ABC):
+    """How to get from params to better params.
+
+    A method is a pytree whose leaves are its hyper-parameters. ``init`` makes the state that
+    ``step`` needs: a pytree of arrays with fixed shapes and dtypes. Params arrive in the dtype
+    that arithmetic runs in (float32 for 16-bit storage).
+    """
+
+    @abc.abstractmethod
+    def init(self, objective: Objective, params: Params) -> State:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        """One step: new params, new state, and the progress at the params it began from."""
+
+    def check(self) -> None:
+        """Raise if a hyper-parameter whose value can be seen makes no sense."""
+        return
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether each element's step depends on its own gradient and on scalars alone."""
+        return False
+
+    @property
+    def patience(self) -> int:
+        """After how many checks in a row without any progress the descent has stagnated."""
+        return 10
+
+
+def progress_at(value: jax.Array, gradient: Params) -> Progress:
+    """The progress that a value and a gradient tell."""
+    return Progress(value, precision.norm(gradient))
+
+
+def measure(objective: Objective, params: Params) -> Progress:
+    """The value and the gradient's norm at ``params``: one evaluation."""
+    value, gradient = objective.value_and_gradient(precision.widen(params))
+    return progress_at(jnp.asarray(value), gradient)

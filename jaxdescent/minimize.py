@@ -1,0 +1,326 @@
+"""The front door: look at the input, compile once, descend, return.
+
+This module owns the split into what is part of a program (structure, functions, flags) and what is
+data (arrays, hyper-parameters), the bounded cache of compiled programs, donation, and the meshes'
+axis types. Everything beneath it is pure and unjitted.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import get_opaque_trace_state
+
+from jaxdescent import memory, placement, precision
+from jaxdescent.descent import FUSED_STEPS, descend, fuses
+from jaxdescent.implicit import attach_derivatives
+from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
+from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.result import Result
+from jaxdescent.stopping import default_tolerance
+
+Params = Any
+
+PROGRAMS = 128
+"""How many compiled programs are kept; the one unused for longest makes room."""
+
+
+def minimize(
+    objective: Any,
+    params: Params = None,
+    method: Any = None,
+    *,
+    args: tuple[Any, ...] = (),
+    max_iterations: int | jax.Array = 1000,
+    tolerance: float | jax.Array | None = None,
+    check_every: int | None = None,
+    donate: bool = False,
+    history: int = 0,
+    rounding: precision.Rounding | None = None,
+) -> Result:
+    """Find params where the objective is smallest, and say why the search stopped.
+
+    Pure: it works eagerly and under ``jit``, ``vmap`` (over starts, data, hyper-parameters) and
+    ``grad``. Derivatives of the result's params and value with respect to ``args`` and data follow
+    from the implicit function theorem; with respect to the start and the learning rate they are
+    zero. A call with new data or hyper-parameters of the same shapes compiles nothing; a function
+    or an optax transformation counts by identity, so a new one does.
+
+    Args:
+      objective: a function ``objective(params, *args)`` to a floating-point scalar, or an
+        objective such as ``jd.SumOfSquares()`` or ``jd.LinearRegression(X, y)``.
+      params: the start: any pytree of floating-point arrays or Python floats, in any shapes,
+        dtypes and shardings. None: the objective's own start (zeros for a regression). 16-bit
+        params are stored as such and computed with in float32. NumPy float64 becomes float32
+        unless ``jax_enable_x64`` is on.
+      method: a jaxdescent method or any optax transformation. None: ``jd.DerivativeMethod()`` for
+        a quadratic objective whose solve fits in memory, else gradient descent with
+        ``jd.Backtracking()``.
+      args: extra arguments of the objective: data, not structure.
+      max_iterations: exactly so many steps at most.
+      tolerance: stop when the gradient's norm is at most ``tolerance * scale``; the scale is the
+        gradient's norm at the objective's own start where it has one (zeros for a regression),
+        else at ``params``, so that a warm start is not punished. None: ``eps**(2/3)`` of the
+        coarsest dtype. 0: run every iteration. :mod:`jaxdescent.stopping` defines all rules.
+      check_every: steps between checks. None: 16 if the objective is separable and the method
+        works element by element, so that 16 steps are one pass over memory, else 1.
+      donate: reuse the memory of ``params``, which the caller must not touch again: needed where
+        two copies do not fit. No effect under an outer ``jit``.
+      history: how many of the last checked values to keep.
+      rounding: how 16-bit params are written back, once a pass: ``jd.Nearest()`` (default) or
+        ``jd.StochasticRounding(seed)``.
+
+    Returns:
+      A :class:`jaxdescent.Result`; its ``value`` and ``gradient_norm`` belong exactly to its
+      ``params``.
+
+    Raises:
+      TypeError: for params, data or methods of a wrong type or dtype.
+      ValueError: for wrong shapes, signs, structures, or arrays on different devices.
+      ProblemTooLarge: if the derivative method was asked for and does not fit.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.minimize(lambda p: (p["x"] - 3) ** 2 + p["y"] ** 2, {"x": 0.0, "y": 1.0})
+    >>> print(result.message.split(":")[0], result.params["x"].round(3))
+    CONVERGED 3.0
+    """
+    objective = placement.with_automatic_axes(as_objective(objective, args).checked())
+    _check_leaves(objective)
+    starts_at_own = params is None
+    params = placement.with_automatic_axes(_checked_params(params, objective))
+    objective.check_params(params)
+    placement.check_one_placement({"params": params, "objective": objective})
+    method = _default_method(objective, params) if method is None else as_method(method)
+    method.check()
+    _refuse_too_large(objective, params, method)
+    if check_every is None:
+        check_every = FUSED_STEPS if fuses(objective, method) else 1
+    _check_options(max_iterations, tolerance, check_every, history)
+    if donate:
+        _check_donation(params, objective)
+
+    problem = _Problem(objective, method, rounding or precision.Nearest())
+    structure = jax.tree.structure(problem)
+    options = _Options(check_every, history, starts_at_own)
+    inputs = (
+        params,
+        problem,
+        jnp.asarray(max_iterations, jnp.int32),
+        default_tolerance(params) if tolerance is None else tolerance,
+    )
+    if _is_top_level():
+        return _program(_hashable(structure), options, donate)(*inputs)
+    hoisted = objective.hoisted(precision.widen(params))
+    closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(objective)
+    inputs = (params, problem._replace(objective=hoisted), *inputs[2:])
+    stopped = jax.tree.map(lax.stop_gradient, inputs)
+    if closes_over_tracers:
+        # The function is new in every trace: its program could not be used again.
+        result = _descend_program(options)(*stopped)
+    else:
+        result = _program(_hashable(structure), options, False)(*stopped)
+    return attach_derivatives(hoisted, result)
+
+
+class _Problem(NamedTuple):
+    """What is minimised and how: a pytree whose leaves are data and hyper-parameters."""
+
+    objective: Objective
+    method: Method
+    rounding: precision.Rounding
+
+
+class _Options(NamedTuple):
+    """The flags that are part of a program."""
+
+    check_every: int
+    history: int
+    starts_at_own: bool
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _program(structure: Any, options: _Options, donate: bool) -> Callable[..., Result]:
+    """The jitted descent for one structure; dropping it from the cache frees what it compiled."""
+    del structure
+    return jax.jit(_descend_program(options), donate_argnums=(0,) if donate else ())
+
+
+def _descend_program(options: _Options) -> Callable[..., Result]:
+    def program(
+        params: Params, problem: _Problem, max_iterations: jax.Array, tolerance: Any
+    ) -> Result:
+        objective, method, rounding = problem
+        _check_value(objective, params)
+        return descend(
+            objective,
+            method,
+            params,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            rounding=rounding,
+            **options._asdict(),
+        )
+
+    return program
+
+
+@functools.cache
+def _top_level_state() -> Any:
+    # A new thread is outside every transformation, wherever the first call comes from.
+    states: list[Any] = []
+    thread = threading.Thread(target=lambda: states.append(get_opaque_trace_state()))
+    thread.start()
+    thread.join()
+    return states[0]
+
+
+def _is_top_level() -> bool:
+    """Whether no transformation surrounds this call, so that nothing can be differentiated."""
+    return get_opaque_trace_state() == _top_level_state()
+
+
+def _hashable(structure: Any) -> Any:
+    try:
+        hash(structure)
+    except TypeError as error:
+        raise TypeError(
+            f"the objective or method holds an object that cannot be hashed ({error}): pass data "
+            "through args, or register the object's class as a pytree."
+        ) from error
+    return structure
+
+
+def _default_method(objective: Objective, params: Params) -> Method:
+    """The derivative method where one solve is all it takes and half the memory holds it."""
+    if objective.is_quadratic:
+        needed = objective.stationary_solver_bytes(params)
+        if 2 * needed <= memory.available_bytes(_device(params)):
+            return DerivativeMethod()
+    return GradientDescent(Backtracking())
+
+
+def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:
+    if not isinstance(method, DerivativeMethod):
+        return
+    needed = objective.stationary_solver_bytes(params)
+    available = memory.available_bytes(_device(params))
+    if needed > available:
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        raise memory.ProblemTooLarge(
+            f"the derivative method needs {memory.readable_bytes(needed)} for {size:,} unknowns, "
+            f"and {memory.readable_bytes(available)} are available: iterate instead, for example "
+            "with method=jd.GradientDescent(), which needs a few vectors of that length."
+        )
+
+
+def _device(params: Params) -> Any:
+    for leaf in jax.tree.leaves(params):
+        if placement.is_concrete(leaf):
+            return next(iter(leaf.sharding.device_set))
+    return None
+
+
+def _checked_params(params: Params, objective: Objective) -> Params:
+    if params is None:
+        params = objective.start()
+        if params is None:
+            raise ValueError(
+                f"params must be given: {type(objective).__name__} has no start of its own."
+            )
+    leaves = jax.tree.leaves_with_path(params)
+    if not leaves:
+        raise ValueError(f"params must have at least one array, got {params!r}.")
+    for path, leaf in leaves:
+        name = f"params{jax.tree_util.keystr(path)}"
+        if not isinstance(leaf, (int, float, complex, np.ndarray, np.generic, jax.Array)):
+            raise TypeError(
+                f"{name} must be a floating-point array or number, got {type(leaf).__name__}."
+            )
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            way_out = (
+                "minimise over its real and imaginary parts"
+                if jnp.issubdtype(dtype, jnp.complexfloating)
+                else f"write {leaf}.0"
+                if isinstance(leaf, int)
+                else "convert it, for example with .astype('float32')"
+            )
+            raise TypeError(f"{name} must be real floating-point, got dtype {dtype}: {way_out}.")
+        if np.size(leaf) == 0:
+            raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
+    # A weakly typed scalar would compile a second program: the dtype is made firm.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
+
+
+def _check_leaves(objective: Objective) -> None:
+    for path, leaf in jax.tree.leaves_with_path(objective):
+        if not isinstance(leaf, (int, float, complex, np.ndarray, np.generic, jax.Array)):
+            raise TypeError(
+                f"{type(objective).__name__}{jax.tree_util.keystr(path)} must be an array or a "
+                f"number, got {type(leaf).__name__} {leaf!r}: bind what is not data into the "
+                "function, with functools.partial or a closure."
+            )
+
+
+def _check_value(objective: Objective, params: Params) -> None:
+    """Raise if the objective is not a floating-point scalar: while tracing, so once a program."""
+    shape = jax.eval_shape(objective.value, precision.widen(params))
+    leaves = jax.tree.leaves(shape)
+    if len(leaves) != 1 or leaves[0] is not shape or shape.shape != ():
+        raise ValueError(
+            "the objective must return a scalar, got "
+            f"{jax.tree.map(lambda leaf: leaf.shape, shape)}: sum or average it, or wrap the "
+            "function in jd.LeastSquares to minimise half its squared norm."
+        )
+    if not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise TypeError(
+            f"the objective must return a real floating-point number, got dtype {shape.dtype}."
+        )
+
+
+def _check_options(max_iterations: Any, tolerance: Any, check_every: Any, history: Any) -> None:
+    for name, value, least in (
+        ("max_iterations", max_iterations, 1),
+        ("check_every", check_every, 1),
+        ("history", history, 0),
+    ):
+        if isinstance(value, jax.core.Tracer):
+            if name == "max_iterations":
+                continue
+            raise TypeError(f"{name} must be a Python integer, got a traced value.")
+        if isinstance(value, bool) or np.ndim(value) or int(value) != value:
+            raise TypeError(f"{name} must be an integer, got {value!r}.")
+        if not least <= value < 2**31:
+            raise ValueError(f"{name} must be at least {least} and below 2**31, got {value}.")
+    if tolerance is not None and not isinstance(tolerance, jax.core.Tracer):
+        if np.ndim(tolerance) or isinstance(tolerance, (str, complex)):
+            raise TypeError(f"tolerance must be a number or None, got {tolerance!r}.")
+        if not 0 <= tolerance < float("inf"):
+            raise ValueError(
+                f"tolerance must be at least 0 and finite, got {tolerance}: 0 runs every iteration, "
+                "None takes the dtype's default."
+            )
+
+
+def _check_donation(params: Params, objective: Objective) -> None:
+    """XLA's own error for a buffer that is donated and used besides names neither of them."""
+    data = {id(leaf): path for path, leaf in jax.tree.leaves_with_path(objective)}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if id(leaf) in data:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} is donated and is also the objective's "
+                f"{jax.tree_util.keystr(data[id(leaf)])}: pass a copy of one, or donate=False."
+            )
+    leaves = [id(leaf) for leaf in jax.tree.leaves(params)]
+    if len(set(leaves)) < len(leaves):
+        raise ValueError(
+            "params holds the same array twice, which cannot be donated: copy one, or pass "
+            "donate=False."
+        )

@@ -1,0 +1,10 @@
+"""What is minimised: objectives answer the same questions, whatever is behind them."""
+
+from jaxdescent.objectives.function import Function as Function
+from jaxdescent.objectives.function import as_objective as as_objective
+from jaxdescent.objectives.least_squares import LeastSquares as LeastSquares
+from jaxdescent.objectives.linear_regression import LinearRegression as LinearRegression
+from jaxdescent.objectives.protocol import Bounds as Bounds
+from jaxdescent.objectives.protocol import Objective as Objective
+from jaxdescent.objectives.quadratic import Quadratic as Quadratic
+from jaxdescent.objectives.sum_of_squares import SumOfSquares as SumOfSquares

@@ -1,0 +1,60 @@
+"""A plain differentiable function as an objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.objectives.least_squares import LeastSquares
+from jaxdescent.objectives.protocol import Objective, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function(Objective):
+    """``function(params, *args)`` with its arguments bound: ``args`` are data, not structure."""
+
+    function: Callable[..., jax.Array]
+    args: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "function", as_pytree(self.function))
+
+    def value(self, params: Params) -> jax.Array:
+        return self.function(params, *self.args)
+
+    def hoisted(self, params: Params) -> Function:
+        return Function(hoist(self.function, params, *self.args), self.args)
+
+
+def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
+    """An objective with ``args`` bound to it; a plain callable is wrapped.
+
+    Raises:
+      TypeError: if ``objective`` is neither an objective nor callable, or is an objective that
+        takes no ``args``.
+    """
+    if not isinstance(args, tuple):
+        raise TypeError(
+            f"args must be a tuple of extra arguments, got {type(args).__name__}: write "
+            "args=(data,) for a single one."
+        )
+    if isinstance(objective, LeastSquares):
+        return dataclasses.replace(objective, args=args) if args else objective
+    if isinstance(objective, Objective):
+        if args:
+            raise TypeError(
+                f"{type(objective).__name__} holds its data itself and takes no args, got "
+                f"{len(args)}: build it with that data instead."
+            )
+        return objective
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(
+            "objective must be a function of params or an objective such as jd.SumOfSquares(), "
+            f"got {objective!r}."
+        )
+    return Function(objective, args)

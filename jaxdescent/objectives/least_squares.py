@@ -1,0 +1,41 @@
+"""Half the squared norm of a residual, linear or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxdescent import precision
+from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.objectives.protocol import Objective, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeastSquares(Objective):
+    """``1/2 |residual(params, *args)|^2``: the sum runs over all leaves and elements.
+
+    Args:
+      residual: a differentiable function from params (and args) to an array or pytree of arrays.
+      args: bound by ``minimize(..., args=...)``.
+
+    >>> import jax.numpy as jnp
+    >>> rosenbrock = LeastSquares(lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]]))
+    >>> rosenbrock.value(jnp.array([0.0, 0.0]))
+    Array(0.5, dtype=float32)
+    """
+
+    residual: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "residual", as_pytree(self.residual))
+
+    def value(self, params: Params) -> jax.Array:
+        return 0.5 * precision.squared_norm(self.residual(params, *self.args))
+
+    def hoisted(self, params: Params) -> LeastSquares:
+        return LeastSquares(hoist(self.residual, params, *self.args), self.args)

@@ -1,0 +1,204 @@
+"""Linear regression: y = X w + b, weighted, with or without a ridge penalty, one or many outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import precision
+from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives.protocol import Bounds, Objective, Params, StationarySolver
+from jaxdescent.objectives.regression_solvers import regression_solver, regression_solver_bytes
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearRegression(Objective):
+    """``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |w|^2``, summed over outputs.
+
+    The params are ``{"weights": (features,) or (features, outputs), "intercept": () or
+    (outputs,)}``; without an intercept ``{"weights"}`` alone. The intercept is not penalised. The
+    minimiser is that of scikit-learn's ``Ridge(alpha=l2)``.
+
+    Args:
+      X: the design matrix, (rows, features): an array, or a design such as ``jd.MatrixFree``.
+      y: the targets, (rows,) or (rows, outputs).
+      l2: the ridge penalty, a number >= 0 or one for each output.
+      sample_weight: s, (rows,), >= 0; None for ones.
+      intercept: whether to fit b.
+
+    >>> import jax.numpy as jnp
+    >>> X = jnp.array([[0.0], [1.0], [2.0]])
+    >>> line = LinearRegression(X, jnp.array([1.0, 3.0, 5.0]))
+    >>> float(line.value({"weights": jnp.array([2.0]), "intercept": jnp.array(1.0)}))
+    0.0
+    """
+
+    X: Any
+    y: Any
+    l2: Any = dataclasses.field(default=0.0, kw_only=True)
+    sample_weight: Any = dataclasses.field(default=None, kw_only=True)
+    intercept: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
+
+    def predict(self, params: Params, X: Any) -> jax.Array:
+        """``X w + b`` for new rows: (rows,) or (rows, outputs).
+
+        Args:
+          params: as found by ``minimize``.
+          X: (rows, features): an array or a design.
+
+        Raises:
+          ValueError: if X does not have as many features as the weights.
+        """
+        weights = jnp.asarray(params["weights"])
+        design = as_design(X)
+        if design.shape[1] != weights.shape[0]:
+            raise ValueError(
+                f"X must have {weights.shape[0]} features, as the weights have, got shape "
+                f"{design.shape}."
+            )
+        return self._predictions(design, params)
+
+    def value(self, params: Params) -> jax.Array:
+        return self._value(params, self._residual(params))
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        residual = self._residual(params)
+        return self._value(params, residual), self._pull_back(params, residual)
+
+    def gradient(self, params: Params) -> Params:
+        return self._pull_back(params, self._residual(params))
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        del params
+        return self._pull_back(direction, self._predictions(self._design, direction))
+
+    def curvature(self, params: Params, direction: Params) -> jax.Array:
+        del params
+        return 2 * self._value(direction, self._predictions(self._design, direction))
+
+    def curvature_bounds(self, params: Params) -> Bounds | None:
+        del params
+        if self.intercept:
+            return None
+        lower = jnp.min(jnp.asarray(self.l2, self._design.dtype))
+        return Bounds(lower, jnp.full_like(lower, jnp.inf))
+
+    @property
+    def is_quadratic(self) -> bool:
+        return True
+
+    def start(self) -> Params:
+        shape = (self._design.shape[1], *jnp.shape(self.y)[1:])
+        weights = jnp.zeros(shape, self._design.dtype)
+        if not self.intercept:
+            return {"weights": weights}
+        return {"weights": weights, "intercept": jnp.zeros(shape[1:], self._design.dtype)}
+
+    def stationary_solver(self, params: Params) -> StationarySolver:
+        del params
+        return regression_solver(self._design, self.l2, self.sample_weight, self.intercept)
+
+    def stationary_solver_bytes(self, params: Params) -> int:
+        del params
+        return regression_solver_bytes(self._design, self.sample_weight is not None)
+
+    def checked(self) -> LinearRegression:
+        design = as_design(self.X)
+        rows = design.shape[0]
+        y = _checked_array("y", self.y, rows, ndims=(1, 2))
+        if precision.compute_dtype(y.dtype) != design.dtype:
+            raise TypeError(
+                f"X and y must be of one dtype, got weights of {design.dtype} for X and {y.dtype} "
+                "for y: cast one of them."
+            )
+        sample_weight = self.sample_weight
+        if sample_weight is not None:
+            sample_weight = _checked_array("sample_weight", sample_weight, rows, ndims=(1,))
+            _refuse_negative("sample_weight", sample_weight)
+        outputs = y.shape[1:]
+        if jnp.shape(self.l2) not in ((), outputs):
+            raise ValueError(
+                f"l2 must be a number{' or one for each output, ' + str(outputs) if outputs else ''}"
+                f", got shape {jnp.shape(self.l2)}."
+            )
+        _refuse_negative("l2", self.l2)
+        return LinearRegression(
+            design, y, l2=self.l2, sample_weight=sample_weight, intercept=self.intercept
+        )
+
+    def hoisted(self, params: Params) -> LinearRegression:
+        return dataclasses.replace(self, X=self._design.hoisted())
+
+    def check_params(self, params: Params) -> None:
+        expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(self.start))
+        got = jax.tree.map(jnp.shape, params)
+        if got != expected:
+            raise ValueError(
+                f"LinearRegression needs params of shapes {expected}, got {got}: pass params=None "
+                "to start from zeros."
+            )
+
+    @property
+    def _design(self) -> Design:
+        return as_design(self.X)
+
+    def _predictions(self, design: Design, params: Params) -> jax.Array:
+        product = design.product(params["weights"])
+        return product + params["intercept"] if self.intercept else product
+
+    def _residual(self, params: Params) -> jax.Array:
+        predictions = self._predictions(self._design, params)
+        return predictions - self.y.astype(predictions.dtype)
+
+    def _weighted(self, residual: jax.Array) -> jax.Array:
+        if self.sample_weight is None:
+            return residual
+        weight = self.sample_weight.astype(residual.dtype)
+        return weight.reshape(-1, *[1] * (residual.ndim - 1)) * residual
+
+    def _value(self, params: Params, residual: jax.Array) -> jax.Array:
+        weights = params["weights"]
+        l2 = jnp.asarray(self.l2, weights.dtype)
+        loss = precision.total(self._weighted(residual) * residual)
+        return 0.5 * (loss + precision.total(l2 * jnp.square(weights)))
+
+    def _pull_back(self, params: Params, residual: jax.Array) -> Params:
+        weighted = self._weighted(residual)
+        l2 = jnp.asarray(self.l2, residual.dtype)
+        gradient = {
+            "weights": self._design.transposed_product(weighted) + l2 * params["weights"]
+        }
+        if self.intercept:
+            gradient["intercept"] = jnp.sum(weighted, axis=0)
+        return gradient
+
+
+def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be real floating-point, got dtype {value.dtype}: convert it, for example "
+            f"with {name}.astype('float32')."
+        )
+    if value.ndim not in ndims or value.shape[0] != rows or 0 in value.shape:
+        shapes = {1: f"({rows},)", 2: f"({rows}, outputs)"}
+        raise ValueError(
+            f"{name} must have shape {' or '.join(shapes[n] for n in ndims)} to go with X's {rows} "
+            f"rows, got {value.shape}."
+        )
+    return jnp.asarray(value)
+
+
+def _refuse_negative(name: str, value: Any) -> None:
+    """Raise where the values can be seen; a traced one ends in its own status."""
+    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
+        raise ValueError(
+            f"{name} must be at least 0, got {float(np.nanmin(np.asarray(value)))}."
+            if not np.isnan(np.asarray(value)).any()
+            else f"{name} must be at least 0, got NaN."
+        )

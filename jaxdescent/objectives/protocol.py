@@ -1,0 +1,112 @@
+"""The questions every objective answers: by automatic differentiation unless it knows better."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from jaxdescent import precision
+
+Params = Any
+"""A pytree of floating-point arrays: the unknowns."""
+
+
+class Bounds(NamedTuple):
+    """Known bounds on the eigenvalues of the Hessian, everywhere."""
+
+    lower: jax.Array
+    upper: jax.Array
+
+
+class StationarySolver(Protocol):
+    """A factorisation of an affine gradient's matrix: factorise once, solve and refine often.
+
+    It is a pytree, and keeps no reference to the objective's data.
+    """
+
+    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+        """Where the gradient is zero, and whether the curvature is negative somewhere there.
+
+        Solving again from the solution refines it: the residual is computed from the data.
+        """
+        ...
+
+
+class Objective(abc.ABC):
+    """A pure function from params to a scalar, and what is known of it.
+
+    An objective is a pytree: its data are leaves, its functions and flags part of the structure.
+    Only ``value`` must be given; the other answers follow from it by automatic differentiation,
+    and an objective that knows better overrides them.
+    """
+
+    @abc.abstractmethod
+    def value(self, params: Params) -> jax.Array:
+        """The objective at ``params``: a floating-point scalar."""
+
+    def checked(self) -> Objective:
+        """The same objective with its data as JAX arrays, after a look at shapes and dtypes."""
+        return self
+
+    def check_params(self, params: Params) -> None:
+        """Raise if ``params`` do not have the structure that this objective needs."""
+        del params
+
+    def hoisted(self, params: Params) -> Objective:
+        """The same objective, whose functions carry what they close over as leaves."""
+        del params
+        return self
+
+    def start(self) -> Params | None:
+        """Where a descent starts that is given no params; None if only the user can say."""
+        return None
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        """The value and the gradient, in one evaluation."""
+        return jax.value_and_grad(self.value)(params)
+
+    def gradient(self, params: Params) -> Params:
+        """The gradient, with the structure of ``params``."""
+        return self.value_and_gradient(params)[1]
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        """The Hessian at ``params`` times ``direction``, without the Hessian."""
+        return jax.jvp(self.gradient, (params,), (direction,))[1]
+
+    def curvature(self, params: Params, direction: Params) -> jax.Array:
+        """``direction . H . direction``; for a regression ``|X d|^2``, one pass over X."""
+        return precision.inner(direction, self.hessian_product(params, direction))
+
+    def curvature_bounds(self, params: Params) -> Bounds | None:
+        """Bounds on the Hessian's eigenvalues that follow from the structure, or None."""
+        del params
+        return None
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether the Hessian is diagonal: no unknown influences another's gradient."""
+        return False
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether the gradient is affine, so that one solve finds where it is zero."""
+        return False
+
+    def stationary_solver(self, params: Params) -> StationarySolver | None:
+        """A factorisation that maps params to a zero of the gradient, or None.
+
+        Only quadratic and separable objectives have one.
+        """
+        del params
+        return None
+
+    def stationary_solver_bytes(self, params: Params) -> int:
+        """Peak bytes that setting the gradient to zero and solving needs, from shapes alone."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        itemsize = max(
+            precision.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)
+        )
+        # The Hessian, its factorisation, and LAPACK's workspace.
+        return 3 * size * size * itemsize

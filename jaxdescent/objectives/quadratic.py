@@ -1,0 +1,138 @@
+"""A quadratic form given by its Hessian."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import precision
+from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.objectives.protocol import Objective, Params
+from jaxdescent.objectives.stationary import DenseSolver
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quadratic(Objective):
+    """``1/2 x.Hx - linear.x + constant``.
+
+    Args:
+      hessian: H, an (n, n) array (its symmetric part counts), or a symmetric linear map
+        ``hessian(x) = H x`` on params of any structure.
+      linear: zero, or an array or pytree like the params; the gradient is ``H x - linear``.
+      constant: a number.
+
+    >>> import jax.numpy as jnp
+    >>> bowl = Quadratic(jnp.array([[2.0, 1.0], [1.0, 2.0]]), linear=jnp.array([3.0, 3.0]))
+    >>> bowl.gradient(jnp.array([1.0, 1.0]))
+    Array([0., 0.], dtype=float32)
+    """
+
+    hessian: Any
+    linear: Any = 0.0
+    constant: Any = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hessian", as_pytree(self.hessian))
+
+    def value(self, params: Params) -> jax.Array:
+        quadratic = 0.5 * precision.inner(params, self._image(params))
+        constant = jnp.asarray(self.constant, quadratic.dtype)
+        if self._has_linear():
+            return quadratic - precision.inner(self.linear, params) + constant
+        return quadratic + constant
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        # x.Hx/2 - l.x = (x.g - l.x)/2 with g = Hx - l: one product with H serves both.
+        gradient = self.gradient(params)
+        value = 0.5 * precision.inner(params, gradient)
+        if self._has_linear():
+            value = value - 0.5 * precision.inner(self.linear, params)
+        return value + jnp.asarray(self.constant, value.dtype), gradient
+
+    def gradient(self, params: Params) -> Params:
+        image = self._image(params)
+        return jax.tree.map(jnp.subtract, image, self.linear) if self._has_linear() else image
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        del params
+        return self._image(direction)
+
+    @property
+    def is_quadratic(self) -> bool:
+        return True
+
+    def start(self) -> Params | None:
+        if self._has_linear():
+            return jax.tree.map(jnp.zeros_like, self.linear)
+        if callable(self.hessian):
+            return None
+        return jnp.zeros(self.hessian.shape[:1], precision.compute_dtype(self.hessian.dtype))
+
+    def stationary_solver(self, params: Params) -> DenseSolver:
+        if callable(self.hessian):
+            return DenseSolver.from_objective(self, params)
+        wide = self.hessian.astype(precision.compute_dtype(self.hessian.dtype))
+        return DenseSolver.from_hessian(0.5 * (wide + wide.T))
+
+    def checked(self) -> Quadratic:
+        hessian = self.hessian
+        if not callable(hessian):
+            if not hasattr(hessian, "dtype"):
+                hessian = np.asarray(hessian)
+            if not jnp.issubdtype(hessian.dtype, jnp.floating):
+                raise TypeError(
+                    f"Quadratic.hessian must be real floating-point, got dtype {hessian.dtype}: "
+                    "convert it, for example with hessian.astype('float32')."
+                )
+            if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1] or not hessian.size:
+                raise ValueError(
+                    "Quadratic.hessian must be a square matrix with at least one row, or a linear "
+                    f"map, got shape {hessian.shape}."
+                )
+            hessian = jnp.asarray(hessian)
+        linear = jax.tree.map(jnp.asarray, self.linear) if self._has_linear() else 0.0
+        return Quadratic(hessian, linear, self.constant)
+
+    def check_params(self, params: Params) -> None:
+        if not callable(self.hessian):
+            expected = self.hessian.shape[:1]
+            shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+            if shapes != [expected]:
+                raise ValueError(
+                    f"Quadratic with a {self.hessian.shape} Hessian needs params of shape "
+                    f"{expected}, got {shapes}."
+                )
+        if self._has_linear():
+            expected = jax.tree.map(jnp.shape, self.linear)
+            got = jax.tree.map(jnp.shape, params)
+            if expected != got:
+                raise ValueError(
+                    f"Quadratic.linear must have the params' structure and shapes {got}, got "
+                    f"{expected}."
+                )
+
+    def hoisted(self, params: Params) -> Quadratic:
+        if not callable(self.hessian):
+            return self
+        return dataclasses.replace(self, hessian=hoist(self.hessian, params))
+
+    def _has_linear(self) -> bool:
+        leaves = jax.tree.leaves(self.linear)
+        return not (len(leaves) == 1 and isinstance(leaves[0], (int, float)))
+
+    def _image(self, direction: Params) -> Params:
+        if callable(self.hessian):
+            return self.hessian(direction)
+        (leaf,), treedef = jax.tree.flatten(direction)
+
+        def product(matrix: jax.Array) -> jax.Array:
+            return jnp.matmul(
+                matrix, leaf, precision=precision.HIGHEST, preferred_element_type=leaf.dtype
+            )
+
+        return treedef.unflatten([0.5 * (product(self.hessian) + product(self.hessian.T))])

@@ -1,0 +1,258 @@
+"""Exact solves of a regression: normal equations, QR, the dual form, and minimum norm.
+
+All work on the centred and scaled problem: with ``x_bar, y_bar`` the weighted means and
+``D = diag(sqrt(s))``, the weights solve ``min |D (X - 1 x_bar') w - D (y - y_bar)|^2 + l2 |w|^2``
+and the intercept is ``y_bar - x_bar.w``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from jaxdescent.designs import Design, as_design
+from jaxdescent.precision import HIGHEST
+
+Params = Any
+
+
+def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bool) -> Any:
+    """The form that fits the shapes: Cholesky of the smaller Gram matrix, or one SVD for all l2."""
+    if jnp.ndim(l2) == 1:
+        return OrthogonalSolver()
+    form = GramSolver if design.shape[0] >= design.shape[1] else DualSolver
+    return form.factorise(design, l2, sample_weight, intercept)
+
+
+def regression_solver_bytes(design: Design, is_weighted: bool) -> int:
+    """Peak bytes of the Cholesky form: the Gram matrix, its scaled copy and its factor."""
+    smaller = min(design.shape)
+    itemsize = jnp.dtype(design.dtype).itemsize
+    weighted_copy = design.shape[0] * design.shape[1] if is_weighted else 0
+    return itemsize * (3 * smaller * smaller + weighted_copy)
+
+
+class _Centred(NamedTuple):
+    """The data as the solvers see them; the means are zero where there is no intercept."""
+
+    X: jax.Array
+    weight: jax.Array  # (rows, 1)
+    feature_mean: jax.Array  # (features,)
+    target_mean: jax.Array  # (outputs,)
+    weight_total: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class GramSolver:
+    """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) matrix, columns equilibrated.
+
+    The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
+    the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the
+    normal equations have lost half the digits, and :class:`OrthogonalSolver` takes over.
+    """
+
+    factor: jax.Array
+    column_scale: jax.Array
+    feature_mean: jax.Array
+    weight_total: jax.Array
+    is_ill: jax.Array
+
+    @classmethod
+    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
+        data = _centre(design, None, sample_weight, intercept)
+        # A product with the weights themselves, without a scaled copy of X where all are one.
+        left = data.X if sample_weight is None else data.X * data.weight
+        gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
+        mean = data.feature_mean
+        if intercept:
+            gram = gram - data.weight_total * jnp.outer(mean, mean)
+        factor, scale, is_ill = _equilibrated_cholesky(gram, l2)
+        return cls(factor, scale, mean, data.weight_total, is_ill)
+
+    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+        solution = lax.cond(self.is_ill, OrthogonalSolver().solve_params, self._correct, objective, params)
+        return solution, jnp.array(False)
+
+    def _correct(self, objective: Any, params: Params) -> Params:
+        gradient = objective.gradient(params)
+        weights = params["weights"]
+        columns = _columns(gradient["weights"])
+        if objective.intercept:
+            columns = columns - jnp.outer(self.feature_mean, gradient["intercept"].reshape(-1))
+        scale = self.column_scale[:, None]
+        step = scale * cho_solve((self.factor, True), scale * columns)
+        new = {"weights": weights - step.reshape(weights.shape)}
+        if objective.intercept:
+            shift = gradient["intercept"].reshape(-1) / self.weight_total
+            shift = shift - jnp.matmul(self.feature_mean, step, precision=HIGHEST)
+            new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
+        return new
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DualSolver:
+    """More features than rows: ``w = X' a`` with ``(XX' + l2 I) a = y``, the minimum-norm solution.
+
+    One refinement step on ``a`` is part of the solve. The start plays no part in it.
+    """
+
+    factor: jax.Array
+    row_scale: jax.Array
+    is_ill: jax.Array
+
+    @classmethod
+    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> DualSolver:
+        data = _centre(design, None, sample_weight, intercept)
+        kernel = jnp.matmul(data.X, data.X.T, precision=HIGHEST)
+        root = jnp.sqrt(data.weight[:, 0])
+        if intercept:
+            share = data.weight[:, 0] / data.weight_total
+            row = jnp.matmul(kernel, share, precision=HIGHEST)
+            kernel = kernel - row[:, None] - row[None, :] + jnp.sum(share * row)
+        kernel = root[:, None] * kernel * root[None, :]
+        if intercept:
+            # Centring makes sqrt(s) a null vector; the targets have no part along it, so any
+            # curvature may be put there.
+            unit = root / jnp.sqrt(data.weight_total)
+            kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
+        return cls(*_equilibrated_cholesky(kernel, l2))
+
+    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+        solution = lax.cond(self.is_ill, OrthogonalSolver().solve_params, self._solve, objective, params)
+        return solution, jnp.array(False)
+
+    def _solve(self, objective: Any, params: Params) -> Params:
+        data = _centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
+        root = jnp.sqrt(data.weight)
+        targets = root * (_columns(objective.y).astype(data.X.dtype) - data.target_mean)
+        l2 = jnp.asarray(objective.l2, targets.dtype)
+        mean = data.feature_mean[:, None]
+
+        def weights_of(dual: jax.Array) -> jax.Array:
+            scaled = root * dual
+            return jnp.matmul(data.X.T, scaled, precision=HIGHEST) - mean * jnp.sum(scaled, axis=0)
+
+        def solve(rhs: jax.Array) -> jax.Array:
+            scale = self.row_scale[:, None]
+            return scale * cho_solve((self.factor, True), scale * rhs)
+
+        dual = solve(targets)
+        weights = weights_of(dual)
+        image = jnp.matmul(data.X, weights, precision=HIGHEST) - jnp.matmul(
+            data.feature_mean, weights, precision=HIGHEST
+        )
+        dual = dual + solve(targets - root * image - l2 * dual)
+        return _with_intercept(weights_of(dual), data, objective, params)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class OrthogonalSolver:
+    """QR of X, and the SVD of its triangle where the rank is deficient or l2 differs by output.
+
+    ``X = QR`` costs the squared condition number only in the residual's share of the error. With
+    ``R = U diag(s) V'`` the minimum-norm solution is ``V diag(s / (s^2 + l2)) U'Q'y``, singular
+    values below ``max(rows, features) eps s_max`` counting as zero. Nothing is kept between
+    solves; each works on a scaled copy of X.
+    """
+
+    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+        return self.solve_params(objective, params), jnp.array(False)
+
+    def solve_params(self, objective: Any, params: Params) -> Params:
+        data = _centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
+        root = jnp.sqrt(data.weight)
+        X = root * (data.X - data.feature_mean)
+        targets = root * (_columns(objective.y).astype(X.dtype) - data.target_mean)
+        l2 = jnp.asarray(objective.l2, X.dtype)
+        if X.shape[0] < X.shape[1]:
+            Q, R = jnp.linalg.qr(X.T)
+            weights = jnp.matmul(Q, _filtered(R.T, l2, targets, max(X.shape)), precision=HIGHEST)
+        else:
+            Q, R = jnp.linalg.qr(X)
+            rotated = jnp.matmul(Q.T, targets, precision=HIGHEST)
+            if l2.ndim == 1:
+                weights = _filtered(R, l2, rotated, max(X.shape))
+            else:
+                weights = _triangular_or_filtered(R, l2, rotated, max(X.shape))
+        return _with_intercept(weights, data, objective, params)
+
+
+def _centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> _Centred:
+    dense = as_design(X).to_dense()
+    rows, features = dense.shape
+    if sample_weight is None:
+        weight = jnp.ones((rows, 1), dense.dtype)
+    else:
+        weight = sample_weight.astype(dense.dtype)[:, None]
+    weight_total = jnp.sum(weight)
+    outputs = 1 if y is None else _columns(y).shape[1]
+    if not intercept:
+        zero = jnp.zeros((features,), dense.dtype), jnp.zeros((outputs,), dense.dtype)
+        return _Centred(dense, weight, *zero, weight_total)
+    share = (weight / weight_total)[:, 0]
+    feature_mean = jnp.matmul(share, dense, precision=HIGHEST)
+    target_mean = jnp.zeros((outputs,), dense.dtype)
+    if y is not None:
+        target_mean = jnp.matmul(share, _columns(y).astype(dense.dtype), precision=HIGHEST)
+    return _Centred(dense, weight, feature_mean, target_mean, weight_total)
+
+
+def _with_intercept(weights: jax.Array, data: _Centred, objective: Any, params: Params) -> Params:
+    new = {"weights": weights.reshape(params["weights"].shape)}
+    if objective.intercept:
+        shift = jnp.matmul(data.feature_mean, weights, precision=HIGHEST)
+        new["intercept"] = (data.target_mean - shift).reshape(params["intercept"].shape)
+    return new
+
+
+def _equilibrated_cholesky(
+    matrix: jax.Array, l2: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The lower factor of ``E (matrix + l2 I) E`` with unit diagonal, E, and whether it is ill."""
+    diagonal = jnp.diagonal(matrix) + jnp.asarray(l2, matrix.dtype)
+    scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
+    size = matrix.shape[0]
+    is_diagonal = jnp.eye(size, dtype=bool)
+    scaled = jnp.where(is_diagonal, 1, scale[:, None] * matrix * scale[None, :])
+    factor = jnp.linalg.cholesky(scaled)
+    pivots = jnp.diagonal(factor)
+    threshold = 8 * jnp.sqrt(jnp.finfo(matrix.dtype).eps)
+    # A failed factorisation is NaN, and NaN > threshold is False: ill, as it should be.
+    is_well = (jnp.min(pivots) > threshold) & (jnp.min(diagonal) > 0)
+    return factor, scale, ~is_well
+
+
+def _triangular_or_filtered(
+    R: jax.Array, l2: jax.Array, rotated: jax.Array, longest: int
+) -> jax.Array:
+    features = R.shape[0]
+    stacked = jnp.concatenate([R, jnp.sqrt(l2) * jnp.eye(features, dtype=R.dtype)])
+    Q, triangle = jnp.linalg.qr(stacked)
+    pivots = jnp.abs(jnp.diagonal(triangle))
+    cutoff = longest * jnp.finfo(R.dtype).eps * jnp.max(pivots)
+    return lax.cond(
+        jnp.min(pivots) > cutoff,
+        lambda: solve_triangular(triangle, jnp.matmul(Q[:features].T, rotated, precision=HIGHEST)),
+        lambda: _filtered(R, l2, rotated, longest),
+    )
+
+
+def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array, longest: int) -> jax.Array:
+    """``V diag(s / (s^2 + l2)) U' rhs``, each column of ``rhs`` with its own l2."""
+    U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
+    is_null = s <= longest * jnp.finfo(s.dtype).eps * jnp.max(s)
+    s = s[:, None]
+    gain = jnp.where(is_null[:, None], 0, s / jnp.where(is_null[:, None], 1, s * s + l2))
+    return jnp.matmul(Vt.T, gain * jnp.matmul(U.T, rhs, precision=HIGHEST), precision=HIGHEST)
+
+
+def _columns(array: jax.Array) -> jax.Array:
+    return array.reshape(array.shape[0], -1)

@@ -1,0 +1,63 @@
+"""Which device holds what: the arrays say it; here it is only made consistent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+
+def with_automatic_axes(tree: Any) -> Any:
+    """The same arrays, on meshes whose axes XLA propagates; no data moves.
+
+    ``jax.make_mesh`` makes Explicit axes by default, on which a product that contracts a sharded
+    axis raises until its output sharding is spelled out; the partitioner finds it for Auto axes.
+
+    Raises:
+      ValueError: for a traced array on an Explicit mesh, which cannot be relabelled.
+    """
+    return jax.tree.map(_with_automatic_axes, tree)
+
+
+def check_one_placement(named_trees: dict[str, Any]) -> None:
+    """Raise a ValueError if two committed arrays live on different sets of devices."""
+    seen: dict[frozenset[Any], str] = {}
+    for name, tree in named_trees.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if is_concrete(leaf) and leaf.committed:
+                label = f"{name}{jax.tree_util.keystr(path)}"
+                seen.setdefault(frozenset(leaf.sharding.device_set), label)
+    if len(seen) > 1:
+        places = "; ".join(
+            f"{label} on {sorted(str(d) for d in devices)}" for devices, label in seen.items()
+        )
+        raise ValueError(
+            f"all arrays must live on the same devices, got {places}: move them with "
+            "jax.device_put(array, sharding)."
+        )
+
+
+def is_concrete(leaf: Any) -> bool:
+    """Whether ``leaf`` is a JAX array whose values exist now."""
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+
+
+def _with_automatic_axes(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array):
+        return leaf
+    if isinstance(leaf, jax.core.Tracer):
+        sharding = jax.typeof(leaf).sharding
+        if AxisType.Explicit in sharding.mesh.axis_types:
+            raise ValueError(
+                f"under jit, arrays must be on a mesh with Auto axes, got {sharding.mesh}: make it "
+                "with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,) * n), or call "
+                "minimize outside jit."
+            )
+        return leaf
+    sharding = leaf.sharding
+    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
+        return leaf
+    mesh = sharding.mesh
+    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+    return jax.device_put(leaf, NamedSharding(automatic, sharding.spec))

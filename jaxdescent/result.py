@@ -1,0 +1,116 @@
+"""What a descent returns: the params, why it stopped, and what to do about it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Status(enum.IntEnum):
+    """Why a descent stopped; ``Status(code).advice`` says what to do next.
+
+    A compiled program returns the status as an int32 array, one code for each
+    member of a batch; zero marks a descent that is still running.
+
+    >>> Status.CONVERGED.advice
+    'The gradient is within the tolerance: nothing to do; certify() says what kind of point it is.'
+    """
+
+    CONVERGED = 1
+    MAX_ITERATIONS = 2
+    STAGNATED = 3
+    DIVERGED = 4
+    NON_FINITE = 5
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what happened, and what to do about it."""
+        return _ADVICE[self]
+
+
+RUNNING = 0
+"""The code of a descent that no stopping rule has ended yet."""
+
+_ADVICE = {
+    Status.CONVERGED: (
+        "The gradient is within the tolerance: nothing to do; certify() says what kind of point "
+        "it is."
+    ),
+    Status.MAX_ITERATIONS: (
+        "The limit of iterations came first: raise max_iterations, loosen the tolerance, or take "
+        "a method that needs fewer."
+    ),
+    Status.STAGNATED: (
+        "Rounding hides any further progress in this dtype: accept the point, store the params in "
+        "a wider dtype, or round stochastically."
+    ),
+    Status.DIVERGED: (
+        "The iterates grow without bound: lower the learning rate, or take Backtracking(); if the "
+        "objective is unbounded below, it has no minimum."
+    ),
+    Status.NON_FINITE: (
+        "The objective or its gradient became NaN or infinite: look at the data and the start for "
+        "NaN, logarithms and divisions first."
+    ),
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of :func:`jaxdescent.minimize`; under ``vmap`` every field gains a batch axis.
+
+    Attributes:
+      params: where the descent ended, with the structure, dtypes and shardings of the start.
+      value: the objective at exactly these params.
+      gradient_norm: the Euclidean norm of the gradient at exactly these params.
+      iterations: how many steps were taken, int32.
+      evaluations: how many gradients (or values alone) were computed, int32; an optax
+        transformation's own line search is not counted.
+      status: a :class:`Status` code, int32.
+      state: the method's last state.
+      history: the objective's value at the last ``history`` checks, oldest first, NaN where
+        there were fewer.
+    """
+
+    params: Any
+    value: jax.Array
+    gradient_norm: jax.Array
+    iterations: jax.Array
+    evaluations: jax.Array
+    status: jax.Array
+    state: Any
+    history: jax.Array
+
+    @property
+    def converged(self) -> jax.Array:
+        """Whether the status is ``CONVERGED``: bool, of the batch's shape."""
+        return jnp.asarray(self.status) == Status.CONVERGED.value
+
+    @property
+    def message(self) -> str:
+        """The status and its advice; for a batch, how many members ended with each status.
+
+        Raises:
+          ValueError: inside ``jit`` or ``vmap``, where the status is not known yet.
+        """
+        if isinstance(self.status, jax.core.Tracer):
+            raise ValueError(
+                "Result.message was read inside jit, vmap or grad, where the status is not known "
+                "yet: return the result, then read its message outside."
+            )
+        codes = np.asarray(self.status)
+        if codes.ndim == 0:
+            status = Status(int(codes))
+            return f"{status.name}: {status.advice}"
+        counts = collections.Counter(int(code) for code in codes.ravel())
+        return "\n".join(
+            f"{count} of {codes.size} {Status(code).name}: {Status(code).advice}"
+            for code, count in sorted(counts.items())
+        )

@@ -1,0 +1,107 @@
+"""When a descent stops: every rule and every tolerance, in one place.
+
+With g the gradient at the params, ``scale`` the gradient's norm at the objective's own start
+(zeros for a regression) or else at the given start, and ``eps`` that of the coarsest dtype the
+params are stored in:
+
+=============  ==================================================================================
+CONVERGED      ``|g| <= tolerance * scale``; by default ``tolerance = eps**(2/3)``: 2.4e-5 in
+               float32, 3.7e-11 in float64, 0.039 in bfloat16
+DIVERGED       ``|g|`` passes ``scale / eps``, overflows, or ends as NaN after it had grown; or
+               the method saw negative curvature in a quadratic
+NON_FINITE     the value or the gradient is NaN (or infinite at the start) without such growth
+STAGNATED      for as many checks in a row as the method has patience (10), the value changed by
+               no more than ``4 eps`` of itself and ``|g|`` made no new minimum; or the method
+               found no step that decreases the objective
+=============  ==================================================================================
+
+A tolerance of zero asks for every iteration: neither CONVERGED nor STAGNATED ends the descent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import precision
+from jaxdescent.methods import Progress
+from jaxdescent.result import RUNNING, Status
+
+
+def default_tolerance(params: Any) -> float:
+    """``eps**(2/3)`` for the coarsest dtype among the params.
+
+    >>> import jax.numpy as jnp
+    >>> round(default_tolerance(jnp.zeros(3)), 7)
+    2.42e-05
+    """
+    return precision.epsilon(params) ** (2 / 3)
+
+
+class Watch(NamedTuple):
+    """What the stopping rules remember of earlier checks: scalars."""
+
+    scale: jax.Array
+    first_norm: jax.Array
+    lowest_norm: jax.Array
+    last_value: jax.Array
+    has_grown: jax.Array
+    checks_without_progress: jax.Array
+
+
+def start_watch(own_norm: Any, value: jax.Array, norm: jax.Array) -> Watch:
+    """The watch at the start, where the value and the gradient's norm are these.
+
+    ``own_norm`` is the gradient's norm at the objective's own start, NaN if it has none.
+    """
+    own_norm = jnp.asarray(own_norm, norm.dtype)
+    return Watch(
+        jnp.where(own_norm > 0, own_norm, norm),
+        norm,
+        jnp.full_like(norm, jnp.inf),
+        jnp.full_like(value, jnp.nan),
+        jnp.array(False),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def judge(
+    watch: Watch, progress: Progress, *, is_start: Any, tolerance: Any, eps: float, patience: int
+) -> tuple[Watch, jax.Array]:
+    """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there."""
+    value, norm = progress.value, progress.gradient_norm
+    tolerance = jnp.asarray(tolerance, norm.dtype)
+
+    is_flat = jnp.abs(value - watch.last_value) <= 4 * eps * jnp.abs(value)
+    is_without_progress = is_flat & (norm >= watch.lowest_norm)
+    count = jnp.where(is_without_progress, watch.checks_without_progress + 1, 0)
+
+    bound = jnp.maximum(watch.scale, watch.first_norm) / eps
+    is_nan = jnp.isnan(value) | jnp.isnan(norm)
+    is_infinite = jnp.isinf(value) | jnp.isinf(norm)
+    is_converged = (norm <= tolerance * watch.scale) & (tolerance > 0)
+    is_stagnated = (count >= patience) & (tolerance > 0)
+    is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
+        (norm > bound) & (bound > 0) & ~is_infinite
+    )
+
+    verdict = jnp.asarray(progress.verdict, jnp.int32)
+    ignored = (verdict == Status.STAGNATED.value) & (tolerance == 0)
+    status = jnp.where(ignored, RUNNING, verdict)
+    for is_so, code in (
+        (is_stagnated, Status.STAGNATED),
+        (is_converged, Status.CONVERGED),
+        (is_nan | is_infinite, Status.NON_FINITE),
+        (is_diverged, Status.DIVERGED),
+    ):
+        status = jnp.where(is_so, code.value, status)
+
+    watch = watch._replace(
+        lowest_norm=jnp.minimum(watch.lowest_norm, norm),
+        last_value=value,
+        has_grown=norm > watch.first_norm,
+        checks_without_progress=count,
+    )
+    return watch, status.astype(jnp.int32)
