@@ -1,9 +1,15 @@
 """Minimise sums of squares, regressions and any differentiable function by gradient descent in JAX.
 
 >>> import jaxdescent as jd
->>> result = jd.minimize(lambda x, y, z: x**2 + y**2 + z**2, 0.0)  # doctest: +SKIP
+>>> result = jd.minimize(lambda p: p["x"] ** 2 + p["y"] ** 2, {"x": 3.0, "y": -4.0})
+>>> bool(result.converged), jd.certify(lambda p: p["x"] ** 2 + p["y"] ** 2, result).kind
+(True, 'minimum')
 """
 
+from jaxdescent.certificate import Certificate as Certificate
+from jaxdescent.certificate import certify as certify
+from jaxdescent.critical_points import CriticalPoint as CriticalPoint
+from jaxdescent.critical_points import critical_points as critical_points
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.memory import ProblemTooLarge as ProblemTooLarge
 from jaxdescent.methods import Backtracking as Backtracking

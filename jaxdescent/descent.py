@@ -76,6 +76,7 @@ def descend(
         params=loop.params,
         value=loop.value,
         gradient_norm=loop.norm,
+        scale=loop.watch.scale,
         iterations=loop.iteration,
         evaluations=loop.evaluations,
         status=jnp.where(loop.status == RUNNING, Status.MAX_ITERATIONS.value, loop.status),

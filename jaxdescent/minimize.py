@@ -1,24 +1,20 @@
 """The front door: look at the input, compile once, descend, return.
 
-This module owns the split into what is part of a program (structure, functions, flags) and what is
-data (arrays, hyper-parameters), the bounded cache of compiled programs, donation, and the meshes'
-axis types. Everything beneath it is pure and unjitted.
+What is part of a program (structure, functions, flags) and what is data (arrays, hyper-parameters)
+is split here; :mod:`jaxdescent.programs` compiles and keeps the programs, and everything beneath is
+pure and unjitted.
 """
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import get_opaque_trace_state
 
-from jaxdescent import memory, placement, precision
+from jaxdescent import memory, placement, precision, programs
 from jaxdescent.descent import FUSED_STEPS, descend, fuses
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
@@ -27,10 +23,6 @@ from jaxdescent.result import Result
 from jaxdescent.stopping import default_tolerance
 
 Params = Any
-
-PROGRAMS = 128
-"""How many compiled programs are kept; the one unused for longest makes room."""
-
 
 def minimize(
     objective: Any,
@@ -107,25 +99,25 @@ def minimize(
         _check_donation(params, objective)
 
     problem = _Problem(objective, method, rounding or precision.Nearest())
-    structure = jax.tree.structure(problem)
-    options = _Options(check_every, history, starts_at_own)
+    flags = {"check_every": check_every, "history": history, "starts_at_own": starts_at_own}
     inputs = (
         params,
         problem,
         jnp.asarray(max_iterations, jnp.int32),
         default_tolerance(params) if tolerance is None else tolerance,
     )
-    if _is_top_level():
-        return _program(_hashable(structure), options, donate)(*inputs)
+    if programs.is_top_level():
+        donated = (0,) if donate else ()
+        return programs.compiled(_descend, inputs, donate=donated, **flags)(*inputs)
     hoisted = objective.hoisted(precision.widen(params))
     closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(objective)
     inputs = (params, problem._replace(objective=hoisted), *inputs[2:])
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if closes_over_tracers:
         # The function is new in every trace: its program could not be used again.
-        result = _descend_program(options)(*stopped)
+        result = _descend(*stopped, **flags)
     else:
-        result = _program(_hashable(structure), options, False)(*stopped)
+        result = programs.compiled(_descend, inputs, **flags)(*stopped)
     return attach_derivatives(hoisted, result)
 
 
@@ -137,64 +129,20 @@ class _Problem(NamedTuple):
     rounding: precision.Rounding
 
 
-class _Options(NamedTuple):
-    """The flags that are part of a program."""
-
-    check_every: int
-    history: int
-    starts_at_own: bool
-
-
-@functools.lru_cache(maxsize=PROGRAMS)
-def _program(structure: Any, options: _Options, donate: bool) -> Callable[..., Result]:
-    """The jitted descent for one structure; dropping it from the cache frees what it compiled."""
-    del structure
-    return jax.jit(_descend_program(options), donate_argnums=(0,) if donate else ())
-
-
-def _descend_program(options: _Options) -> Callable[..., Result]:
-    def program(
-        params: Params, problem: _Problem, max_iterations: jax.Array, tolerance: Any
-    ) -> Result:
-        objective, method, rounding = problem
-        _check_value(objective, params)
-        return descend(
-            objective,
-            method,
-            params,
-            max_iterations=max_iterations,
-            tolerance=tolerance,
-            rounding=rounding,
-            **options._asdict(),
-        )
-
-    return program
-
-
-@functools.cache
-def _top_level_state() -> Any:
-    # A new thread is outside every transformation, wherever the first call comes from.
-    states: list[Any] = []
-    thread = threading.Thread(target=lambda: states.append(get_opaque_trace_state()))
-    thread.start()
-    thread.join()
-    return states[0]
-
-
-def _is_top_level() -> bool:
-    """Whether no transformation surrounds this call, so that nothing can be differentiated."""
-    return get_opaque_trace_state() == _top_level_state()
-
-
-def _hashable(structure: Any) -> Any:
-    try:
-        hash(structure)
-    except TypeError as error:
-        raise TypeError(
-            f"the objective or method holds an object that cannot be hashed ({error}): pass data "
-            "through args, or register the object's class as a pytree."
-        ) from error
-    return structure
+def _descend(
+    params: Params, problem: _Problem, max_iterations: jax.Array, tolerance: Any, **flags: Any
+) -> Result:
+    objective, method, rounding = problem
+    _check_value(objective, params)
+    return descend(
+        objective,
+        method,
+        params,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        rounding=rounding,
+        **flags,
+    )
 
 
 def _default_method(objective: Objective, params: Params) -> Method:

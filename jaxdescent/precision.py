@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent import randomness
+
 HIGHEST = lax.Precision.HIGHEST
 """Matrix products that decide convergence: float32 stays float32 on GPUs (TF32) and TPUs (bf16)."""
 
@@ -84,30 +86,14 @@ def _narrow_leaf(
 ) -> jax.Array:
     if not isinstance(rounding, StochasticRounding) or dtype != jnp.bfloat16:
         return leaf.astype(dtype)
-    seed = _mix(jnp.asarray(rounding.seed).astype(jnp.uint32) + jnp.uint32(0x9E3779B9 * (index + 1) % 2**32))
-    seed = _mix(seed ^ jnp.asarray(iteration).astype(jnp.uint32))
-    noise = _hash_of_index(leaf.shape, seed) >> 16
+    seed = randomness.fold(rounding.seed, iteration, index)
+    noise = randomness.bits(leaf.shape, seed) >> 16
     bits = lax.bitcast_convert_type(leaf, jnp.uint32)
     # Adding noise below the kept half and cutting carries upwards with the right probability;
     # infinities and NaN, whose exponent is all ones, must not be touched.
     rounded = jnp.where(jnp.isfinite(leaf), bits + noise, bits)
     kept = rounded & jnp.uint32(0xFFFF0000)
     return lax.bitcast_convert_type(kept, jnp.float32).astype(jnp.bfloat16)
-
-
-def _mix(x: jax.Array) -> jax.Array:
-    """A bijective 32-bit mixer (Wellons' lowbias32): every input bit reaches every output bit."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
-
-
-def _hash_of_index(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
-    """A uniform 32-bit word for each element: one round for each axis, so no index passes 2^32."""
-    word = jnp.broadcast_to(seed, shape)
-    for axis in range(len(shape)):
-        word = _mix(word ^ lax.broadcasted_iota(jnp.uint32, shape, axis))
-    return word
 
 
 def total(x: jax.Array) -> jax.Array:

@@ -70,6 +70,7 @@ class Result:
       params: where the descent ended, with the structure, dtypes and shardings of the start.
       value: the objective at exactly these params.
       gradient_norm: the Euclidean norm of the gradient at exactly these params.
+      scale: the gradient's norm that the tolerance was relative to.
       iterations: how many steps were taken, int32.
       evaluations: how many gradients (or values alone) were computed, int32; an optax
         transformation's own line search is not counted.
@@ -82,6 +83,7 @@ class Result:
     params: Any
     value: jax.Array
     gradient_norm: jax.Array
+    scale: jax.Array
     iterations: jax.Array
     evaluations: jax.Array
     status: jax.Array

@@ -75,6 +75,10 @@ class Dense(Design):
     def to_dense(self) -> jax.Array:
         return self.array.astype(self.dtype)
 
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
+        squares = jnp.sum(jnp.square(self.array.astype(self.dtype)), axis=1)
+        return jnp.sum(squares if row_weight is None else row_weight.astype(self.dtype) * squares)
+
     def _contract(self, axis: int, other: jax.Array) -> jax.Array:
         # The product takes a 16-bit X and float32 weights as they are: a cast would copy X.
         return lax.dot_general(

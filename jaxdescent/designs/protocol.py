@@ -37,6 +37,11 @@ class Design(abc.ABC):
     def to_dense(self) -> jax.Array:
         """X as an array of shape (rows, features)."""
 
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
+        """``sum_ij s_i X_ij^2``, where one pass over X finds it, else None."""
+        del row_weight
+        return None
+
     def hoisted(self) -> Design:
         """The same design, whose functions carry what they close over as leaves."""
         return self

@@ -82,11 +82,24 @@ class LinearRegression(Objective):
         return 2 * self._value(direction, self._predictions(self._design, direction))
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
+        # With F = |D X|_F >= |D X| for D = diag(sqrt(s)), and S = sum(s): at a unit direction
+        # (d, b), either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least S |b|^2 / 4,
+        # or |d| >= r |b| with r = sqrt(S) / (2 F), and the penalty is at least l2 |d|^2.
         del params
-        if self.intercept:
-            return None
-        lower = jnp.min(jnp.asarray(self.l2, self._design.dtype))
-        return Bounds(lower, jnp.full_like(lower, jnp.inf))
+        design = self._design
+        squared = design.squared_norm(self.sample_weight)
+        l2 = jnp.asarray(self.l2, design.dtype)
+        lower = jnp.min(l2)
+        if squared is None:
+            return None if self.intercept else Bounds(lower, jnp.full_like(lower, jnp.inf))
+        upper = squared + jnp.max(l2)
+        if not self.intercept:
+            return Bounds(lower, upper)
+        rows = design.shape[0]
+        weight = rows if self.sample_weight is None else jnp.sum(self.sample_weight)
+        share = jnp.asarray(weight, design.dtype) / (4 * squared)
+        lower = jnp.minimum(lower * share, jnp.asarray(weight, design.dtype) / 4) / (1 + share)
+        return Bounds(lower, upper + jnp.asarray(weight, design.dtype))
 
     @property
     def is_quadratic(self) -> bool:
