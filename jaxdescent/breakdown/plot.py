@@ -1,0 +1,182 @@
+"""The picture: memory and time against the number of unknowns, for both methods."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from jaxdescent.breakdown.report import Point
+from jaxdescent.memory import readable_bytes
+
+COLOURS = {
+    "derivative method, coupled": "#c4411f",
+    "descent, coupled": "#1f5fa8",
+    "derivative method, separable": "#2e8b57",
+}
+OTHER_COLOURS = ("#7b4fa3", "#b8860b", "#4a4a4a")
+EIGHT_BILLION = 8_030_261_248
+YEAR = 365.25 * 86400
+SECONDS = {
+    1e-6: "1 µs",
+    1e-3: "1 ms",
+    1.0: "1 s",
+    3600.0: "1 hour",
+    YEAR: "1 year",
+    1e3 * YEAR: "1,000 years",
+    1e6 * YEAR: "1 million years",
+    1e9 * YEAR: "1 billion years",
+    1e12 * YEAR: "10¹² years",
+}
+BYTES = {1e3**power: readable_bytes(1e3**power) for power in range(1, 8)}
+INK, FAINT = "#222222", "#8a8a8a"
+
+
+def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
+    """Write a PNG; measured points are solid, computed ones hollow and dashed."""
+    figure = Figure(figsize=(12, 5.6), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    memory_axes, time_axes = figure.subplots(1, 2)
+    colours = _colours(points)
+    for axes, value in (
+        (memory_axes, lambda point: point.memory_bytes),
+        (time_axes, lambda point: point.seconds),
+    ):
+        for series, colour in colours.items():
+            _draw_series([p for p in points if p.series == series], value, colour, axes)
+        _finish(axes)
+    memory_axes.set_title("Memory besides the data", loc="left", color=INK, weight="bold")
+    time_axes.set_title("Time to solve", loc="left", color=INK, weight="bold")
+    _set_ticks(memory_axes, BYTES)
+    _set_ticks(time_axes, SECONDS)
+    memory_axes.axhline(machine_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
+    memory_axes.annotate(
+        f"this machine: {readable_bytes(machine_bytes)}",
+        (0.01, machine_bytes),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=9,
+        color=INK,
+    )
+    figure.legend(
+        handles=[
+            Line2D([], [], color=colour, marker="o", linewidth=2, label=name)
+            for name, colour in colours.items()
+        ],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+    )
+    time_axes.legend(
+        handles=_styles(), loc="upper left", frameon=False, fontsize=9.5, labelcolor=INK
+    )
+    figure.savefig(path)
+
+
+def _colours(points: list[Point]) -> dict[str, str]:
+    found = dict.fromkeys(point.series for point in points)
+    known = {series: colour for series, colour in COLOURS.items() if series in found}
+    others = [series for series in found if series not in COLOURS]
+    return known | {
+        series: OTHER_COLOURS[index % len(OTHER_COLOURS)] for index, series in enumerate(others)
+    }
+
+
+def _draw_series(
+    points: list[Point], value: Callable[[Point], float | None], colour: str, axes: Axes
+) -> None:
+    # A small computation may need no memory that the system can see: nothing to draw on a log axis.
+    drawn = sorted(
+        ((p.unknowns, y, p.is_measured) for p in points if (y := value(p))),
+        key=lambda entry: entry[0],
+    )
+    measured = [entry for entry in drawn if entry[2]]
+    computed = [entry for entry in drawn if not entry[2]]
+    axes.plot(
+        [n for n, *_ in measured],
+        [y for _, y, _ in measured],
+        "o-",
+        color=colour,
+        linewidth=2,
+        markersize=6,
+        zorder=3,
+    )
+    if computed:
+        axes.plot(
+            [n for n, *_ in drawn],
+            [y for _, y, _ in drawn],
+            "--",
+            color=colour,
+            linewidth=1.4,
+            zorder=2,
+        )
+        axes.plot(
+            [n for n, *_ in computed],
+            [y for _, y, _ in computed],
+            "o",
+            markerfacecolor="white",
+            markeredgecolor=colour,
+            markersize=6,
+            zorder=3,
+        )
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(3e2, 3e10)
+    axes.axvline(EIGHT_BILLION, color=FAINT, linewidth=0.9)
+    axes.annotate(
+        "8 billion",
+        (EIGHT_BILLION, 0.02),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=FAINT,
+    )
+    axes.set_xlabel("unknowns, n", color=INK)
+    names = {3: "10³", 4: "10⁴", 5: "10⁵", 6: "10⁶", 7: "10⁷", 8: "10⁸", 9: "10⁹", 10: "10¹⁰"}
+    axes.xaxis.set_major_locator(FixedLocator([10.0**power for power in names]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: names[round(math.log10(x))]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, length=0)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color("#b0b0b0")
+
+
+def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(FixedLocator(list(labels)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: labels.get(y, "")))
+    axes.set_ylim(low, high)
+
+
+def _styles() -> list[Line2D]:
+    return [
+        Line2D([], [], color=FAINT, marker="o", linewidth=2, label="measured"),
+        Line2D(
+            [],
+            [],
+            color=FAINT,
+            marker="o",
+            linewidth=1.4,
+            linestyle="--",
+            markerfacecolor="white",
+            label="computed",
+        ),
+    ]

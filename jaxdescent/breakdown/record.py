@@ -1,0 +1,107 @@
+"""The JSON file: every number, and where it was measured."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+
+from jaxdescent import memory
+from jaxdescent.breakdown.report import PartReport, Settings
+
+PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the numbers depend on besides the code."""
+    devices = jax.devices()
+    return {
+        "processor": _processor(),
+        "cores": _usable_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "available_bytes": memory.available_bytes(devices[0]),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "platform": devices[0].platform,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def write_record(
+    path: pathlib.Path,
+    settings: Settings,
+    machine: dict[str, Any],
+    reports: list[PartReport],
+    seconds: float,
+) -> None:
+    """Write one JSON object; numbers that JSON does not know (NaN, infinity) become null."""
+    record = {
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "settings": {
+            "budget_seconds": settings.budget,
+            "quick": settings.quick,
+            "everything": settings.everything,
+            "max_params": settings.max_params,
+            "dtype": settings.dtype,
+            "seed": settings.seed,
+        },
+        "machine": machine,
+        "parts": {
+            str(report.number): {
+                "title": report.title,
+                "is_complete": report.is_complete,
+                **report.numbers,
+            }
+            for report in reports
+        },
+        "verdict": [sentence for report in reports for sentence in report.verdict],
+    }
+    finished = path.with_suffix(".partial")
+    finished.write_text(json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
+    finished.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, float) and not math.isfinite(number):
+        return None
+    return number
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,168 @@
+"""What a part hands back, and how it looks in a terminal.
+
+A part computes a :class:`PartReport`; rendering it, drawing it and writing it to a file happen
+elsewhere, so that the same numbers are behind all three.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.rule import Rule
+from rich.table import Table as RichTable
+from rich.text import Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the user asked for.
+
+    Attributes:
+      budget: seconds for part 2; the other parts scale what they do with it.
+      quick: whether the whole breakdown must end within a minute on two cores.
+      everything: whether part 3 also runs its coupled problems.
+      max_params: how many parameters part 3 may use at most, None for all of them.
+      dtype: in which part 3 stores its parameters, None for what fits.
+      seed: of every random number.
+    """
+
+    budget: float = 150.0
+    quick: bool = False
+    everything: bool = True
+    max_params: int | None = None
+    dtype: str | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of finished text; a row in ``computed`` was extrapolated, not measured."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    computed: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One point of the plot: what ``series`` needs for ``unknowns``, besides the data itself."""
+
+    series: str
+    unknowns: int
+    memory_bytes: float | None
+    seconds: float | None
+    is_measured: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PartReport:
+    """The outcome of one part.
+
+    Attributes:
+      number: of the part, from 1.
+      title: a heading.
+      sentences: what is printed below the heading, in order.
+      tables: what is printed below the sentences.
+      remarks: what is printed below the tables.
+      verdict: sentences for the verdict at the end.
+      numbers: everything measured and computed, as JSON knows it.
+      points: for the plot.
+      is_complete: False if Ctrl-C ended the part.
+    """
+
+    number: int
+    title: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    remarks: tuple[str, ...] = ()
+    verdict: tuple[str, ...] = ()
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    points: tuple[Point, ...] = ()
+    is_complete: bool = True
+
+
+def show_heading(number: int, title: str, console: Console) -> None:
+    """A line across the terminal."""
+    console.print()
+    console.print(Rule(Text(f"{number}  {title}", style="bold"), align="left", style="dim"))
+
+
+def show_part(report: PartReport, console: Console) -> None:
+    """The sentences and tables of one part."""
+    for sentence in report.sentences:
+        console.print(Text(sentence))
+    for table in report.tables:
+        console.print()
+        console.print(Text(table.title, style="bold"))
+        console.print(_rendered(table))
+    if report.remarks:
+        console.print()
+    for remark in report.remarks:
+        console.print(Text(remark))
+    if not report.is_complete:
+        console.print(Text("Interrupted: the rows above are those that were finished.", "yellow"))
+
+
+def show_verdict(reports: list[PartReport], console: Console) -> None:
+    """One plain text of what all parts found."""
+    sentences = [sentence for report in reports for sentence in report.verdict]
+    if not sentences:
+        return
+    console.print()
+    console.print(
+        Panel(Text("\n\n".join(sentences)), title="Verdict", title_align="left", padding=(1, 2))
+    )
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with the time left, gone when the work is done; nothing where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def readable_seconds(seconds: float | None) -> str:
+    """Seconds up to a day, then days, then years.
+
+    >>> [readable_seconds(s) for s in (0.00042, 0.0312, 12.34, 4321.0, 4e5, 1e20)]
+    ['0.0004 s', '0.0312 s', '12.3 s', '4,321 s', '4.6 days', '3e12 years']
+    """
+    if seconds is None:
+        return "-"
+    years = seconds / (365.25 * 86400)
+    if years >= 1:
+        return (
+            f"{years:,.0f} years"
+            if years < 1e5
+            else f"{years:.0e} years".replace("e+0", "e").replace("e+", "e")
+        )
+    if seconds >= 86400:
+        return f"{seconds / 86400:.1f} days"
+    if seconds >= 100:
+        return f"{seconds:,.0f} s"
+    digits = min(4, max(1, 2 - math.floor(math.log10(seconds)))) if seconds > 0 else 1
+    return f"{seconds:.{digits}f} s"
+
+
+def _rendered(table: Table) -> RichTable:
+    rich = RichTable(box=None, padding=(0, 2, 0, 0))
+    for index, column in enumerate(table.columns):
+        rich.add_column(
+            column, justify="left" if index == 0 else "right", header_style="dim", no_wrap=True
+        )
+    for index, row in enumerate(table.rows):
+        is_computed = index in table.computed
+        rich.add_row(*row, style="dim italic" if is_computed else None)
+    return rich
