@@ -1,0 +1,184 @@
+"""Part 2 in words: its tables, its points in the plot, its remarks and its verdict."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxdescent.breakdown.costs import (
+    ITEMSIZE,
+    LLAMA_SIZE,
+    NAMES,
+    REFUSED_SIZE,
+    ROWS_PER_FEATURE,
+    data_bytes,
+    last_row,
+    working_bytes,
+)
+from jaxdescent.breakdown.report import Point, Table, readable_seconds
+from jaxdescent.memory import readable_bytes
+
+RESOLUTION_BYTES = 10**6
+"""What a process's memory varies by on its own: smaller peaks are shown as below it."""
+
+
+class Outcome(NamedTuple):
+    """What part 2 measured and computed, one dictionary a row."""
+
+    measured: list[dict[str, Any]]
+    computed: list[dict[str, Any]]
+    separable: list[dict[str, Any]]
+    failures: list[str]
+    stopped_because: dict[str, str]
+    refusal: str | None
+    available: int
+    budget: float
+
+
+def coupled_table(outcome: Outcome) -> Table:
+    """Both methods side by side; computed rows stand out."""
+    measured = sorted(outcome.measured, key=lambda row: (row["unknowns"], row["method"]))
+    rows = [*measured, *outcome.computed]
+    return Table(
+        title=f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
+        columns=("n", "method", "X", "predicted", "peak", "time", "error"),
+        rows=tuple(
+            (
+                f"{row['unknowns']:,}",
+                row["method"],
+                readable_bytes(row["data_bytes"]),
+                readable_bytes(row["predicted_bytes"]),
+                _peak(row),
+                readable_seconds(row["seconds"]),
+                f"{row['error']:.0e}" if "error" in row else "computed",
+            )
+            for row in rows
+        ),
+        computed=frozenset(range(len(measured), len(rows))),
+    )
+
+
+def separable_tables(outcome: Outcome) -> tuple[Table, ...]:
+    """The derivative method where each unknown has its own equation, if it was measured."""
+    rows = outcome.separable
+    if not rows:
+        return ()
+    table = Table(
+        title="Separable unknowns: a sum of squares, by the derivative method",
+        columns=("n", "x", "predicted", "peak", "time", "error"),
+        rows=tuple(
+            (
+                f"{row['unknowns']:,}",
+                readable_bytes(row["data_bytes"]),
+                readable_bytes(row["predicted_bytes"]),
+                _peak(row),
+                readable_seconds(row["seconds"]),
+                f"{row['error']:.0e}",
+            )
+            for row in rows
+        ),
+    )
+    return (table,)
+
+
+def _peak(row: dict[str, Any]) -> str:
+    peak = row.get("peak_bytes")
+    if peak is None:
+        return ""
+    return readable_bytes(peak) if peak >= RESOLUTION_BYTES else "< 1 MB"
+
+
+def points(outcome: Outcome) -> tuple[Point, ...]:
+    """Memory and time of every row, each marked as measured or computed."""
+
+    def two_points(row: dict[str, Any], series: str) -> tuple[Point, Point]:
+        size, is_measured = row["unknowns"], "peak_bytes" in row
+        peak = row.get("peak_bytes")
+        is_seen = peak is not None and peak >= RESOLUTION_BYTES
+        return (
+            Point(series, size, peak if is_seen else row["predicted_bytes"], None, is_seen),
+            Point(series, size, None, row["seconds"], is_measured),
+        )
+
+    return (
+        *(
+            p
+            for row in [*outcome.measured, *outcome.computed]
+            for p in two_points(row, f"{NAMES[row['method']]}, coupled")
+        ),
+        *(p for row in outcome.separable for p in two_points(row, "derivative method, separable")),
+    )
+
+
+def remarks(outcome: Outcome) -> tuple[str, ...]:
+    """How computed rows came about, and what ended the measured ones."""
+    lines = [f"Not measured: {failure}" for failure in outcome.failures]
+    if outcome.computed:
+        lines.append(
+            "Computed rows scale the last measured time by n³ (derivative method) and n² (descent, "
+            "at the same number of iterations). What stops descent there is not the method but a "
+            "dense X: it must be streamed, or known by its products alone."
+        )
+    reasons = {
+        "memory": f"would exceed the {readable_bytes(outcome.available)} of memory available",
+        "time": f"would exceed the time budget of {outcome.budget:.0f} s",
+        "failure": "failed: see above",
+    }
+    lines.extend(
+        f"{NAMES[name].capitalize()}: the next size {reasons[reason]}."
+        for name, reason in outcome.stopped_because.items()
+    )
+    if outcome.refusal:
+        lines.append(
+            f"Asked for n = {REFUSED_SIZE:,}, jaxdescent refuses before it allocates: "
+            f"{outcome.refusal}"
+        )
+    return tuple(lines)
+
+
+def verdict(outcome: Outcome) -> tuple[str, ...]:
+    """What both methods reached, and what neither can."""
+    sentences: list[str] = []
+    solved = last_row(outcome.measured, "derivative")
+    if solved:
+        wall = _largest_that_fits(outcome.available)
+        sentences.append(
+            f"With coupled unknowns the derivative method was measured up to n = "
+            f"{solved['unknowns']:,}: {readable_seconds(solved['seconds'])} and "
+            f"{readable_bytes(solved['peak_bytes'] or solved['predicted_bytes'])} besides X. The "
+            f"{readable_bytes(outcome.available)} available here would be full at n = {wall:,}, by "
+            f"computation, X included."
+        )
+    needed = last_row(outcome.computed, "derivative")
+    if needed and needed["unknowns"] == LLAMA_SIZE:
+        one_matrix = ITEMSIZE * LLAMA_SIZE**2
+        sentences.append(
+            f"For {LLAMA_SIZE:,} coupled unknowns its matrix alone would take "
+            f"{readable_bytes(one_matrix)}, its solve {readable_bytes(needed['predicted_bytes'])}: "
+            "there it cannot be used."
+        )
+    walked = last_row(outcome.measured, "descent")
+    if walked:
+        sentences.append(
+            f"Descent solved n = {walked['unknowns']:,} in {readable_seconds(walked['seconds'])} "
+            f"({walked['iterations']} iterations, relative error {walked['error']:.0e}) and keeps "
+            "a few vectors besides X."
+        )
+    if outcome.separable:
+        last = outcome.separable[-1]
+        sentences.append(
+            "With separable unknowns the derivative method never breaks down: it is one division "
+            f"for each unknown, and solved n = {last['unknowns']:,} in "
+            f"{readable_seconds(last['seconds'])}."
+        )
+    return tuple(sentences)
+
+
+def _largest_that_fits(available: int) -> int:
+    """The largest n, to two digits, whose X and solve fit together."""
+    low, high = 1, 2**40
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = data_bytes(middle) + working_bytes("derivative", middle) <= available
+        low, high = (middle, high) if fits else (low, middle)
+    unit = max(10 ** (len(str(low)) - 2), 1)
+    return low // unit * unit

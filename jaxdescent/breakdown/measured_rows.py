@@ -1,0 +1,134 @@
+"""Part 2's measurements, made in a process of their own.
+
+A fresh process has no memory left over from earlier sizes, and if the system ends it for want of
+memory, the command itself goes on. It prints one JSON object a line, each as soon as it is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import jaxdescent as jd
+from jaxdescent.breakdown.measure import measure, resident_bytes
+from jaxdescent.precision import HIGHEST
+
+ROWS_PER_FEATURE = 2
+"""Rows grow with the features, so that neither the primal nor the dual form is small; at 2 the
+condition number of X'X is near (1 + sqrt(1/2))**2 / (1 - sqrt(1/2))**2 = 34."""
+
+TOLERANCE = 1e-5
+"""Of the gradient's norm, relative to that at zero weights."""
+
+INTERCEPT = 3.0
+
+METHODS = {"descent": jd.GradientDescent(), "derivative": jd.DerivativeMethod()}
+
+BLOCK_ROWS = 64
+"""So many rows are drawn at once, so that drawing needs no second copy of X."""
+
+
+def main() -> None:
+    """Measure what the JSON object in the first argument asks for."""
+    for row in answer(json.loads(sys.argv[1])):
+        print(json.dumps(row), flush=True)
+
+
+def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows that a request asks for: the problem's name and its function's arguments."""
+    problem = {"coupled": coupled, "separable": separable}[request["problem"]]
+    return problem(**{name: value for name, value in request.items() if name != "problem"})
+
+
+def coupled(unknowns: int, methods: list[str], seed: int) -> Iterator[dict[str, Any]]:
+    """A regression with ``unknowns`` features, by each of the methods.
+
+    ``y = X w + b`` without noise, so that w and b are the optimum, known but for rounding.
+    """
+    started = time.perf_counter()
+    X, weights, y = jax.block_until_ready(_regression(unknowns, jax.random.key(seed)))
+    objective = jd.LinearRegression(X, y)
+    generation_seconds = time.perf_counter() - started
+    for name in methods:
+        row = _run(objective, None, METHODS[name])
+        found = row.pop("params")
+        error = jnp.linalg.norm(found["weights"] - weights) / jnp.linalg.norm(weights)
+        yield {
+            "method": name,
+            "unknowns": unknowns,
+            "rows": X.shape[0],
+            "data_bytes": X.nbytes + y.nbytes,
+            "error": float(error),
+            "generation_seconds": generation_seconds,
+            **row,
+        }
+
+
+def separable(sizes: list[int], seed: int) -> Iterator[dict[str, Any]]:
+    """``sum(2 (x - 3)**2)`` over each of these numbers of unknowns, by the derivative method."""
+    objective = jd.SumOfSquares(scale=2.0, center=3.0)
+    for unknowns in sizes:
+        start = jax.block_until_ready(_start(unknowns, jax.random.key(seed)))
+        row = _run(objective, start, jd.DerivativeMethod())
+        found = row.pop("params")
+        yield {
+            "method": "derivative",
+            "unknowns": unknowns,
+            "data_bytes": start.nbytes,
+            "error": float(jnp.max(jnp.abs(found - 3.0))),
+            **row,
+        }
+
+
+def _run(objective: Any, start: Any, method: Any) -> dict[str, Any]:
+    def descend(objective: Any, start: Any, method: Any) -> jd.Result:
+        return jd.minimize(objective, start, method, tolerance=TOLERANCE, max_iterations=1000)
+
+    began = time.perf_counter()
+    program = jax.jit(descend).lower(objective, start, method).compile()
+    compile_seconds = time.perf_counter() - began
+    baseline = resident_bytes()
+    result, seconds, peak_bytes = measure(program, objective, start, method)
+    return {
+        "params": result.params,
+        "status": result.message.split(":")[0],
+        "iterations": int(result.iterations),
+        "compile_seconds": compile_seconds,
+        "seconds": seconds,
+        "peak_bytes": peak_bytes,
+        "baseline_bytes": baseline,
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _regression(unknowns: int, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    X_key, weights_key = jax.random.split(key)
+    X = _fill(X_key, (ROWS_PER_FEATURE * unknowns, unknowns), BLOCK_ROWS)
+    weights = jax.random.normal(weights_key, (unknowns,))
+    return X, weights, jnp.matmul(X, weights, precision=HIGHEST) + INTERCEPT
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(unknowns: int, key: jax.Array) -> jax.Array:
+    return _fill(key, (unknowns,), unknowns // 16 + 1)
+
+
+def _fill(key: jax.Array, shape: tuple[int, ...], block: int) -> jax.Array:
+    """Standard normal numbers, drawn in place block by block along the first axis."""
+    rows = shape[0]
+    block = min(block, rows)
+
+    def draw(index: jax.Array, X: jax.Array) -> jax.Array:
+        first = jnp.minimum(index * block, rows - block)
+        part = jax.random.normal(jax.random.fold_in(key, index), (block, *shape[1:]))
+        return lax.dynamic_update_slice(X, part, (first, *[0] * (len(shape) - 1)))
+
+    return lax.fori_loop(0, -(-rows // block), draw, jnp.zeros(shape))
