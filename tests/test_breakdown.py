@@ -1,0 +1,317 @@
+"""The parts of the breakdown, on tiny budgets, against independent references."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+
+from rich.console import Console
+
+from jaxdescent import breakdown
+from jaxdescent.breakdown import (
+    child,
+    costs,
+    coupled,
+    measured_rows,
+    plot,
+    real_data,
+    record,
+    report,
+    tutorial,
+)
+
+QUIET = Console(quiet=True)
+REAL_ASK = child.ask
+TINY = breakdown.Settings(budget=2.0, quick=True)
+
+
+@pytest.fixture(scope="module")
+def in_this_process():
+    """Measure without child processes, at sizes that take no time."""
+
+    def ask(request, tick):
+        tick(0.1)
+        if request["problem"] == "separable":
+            request = {**request, "sizes": [1000, 3000]}
+        return child.Answer(list(measured_rows.answer(request)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "ask", ask)
+        patch.setattr(coupled, "FIRST_SIZE", 16)
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def coupled_report(in_this_process):
+    return coupled.run(TINY, QUIET)
+
+
+@pytest.fixture
+def recorded(coupled_report, monkeypatch):
+    """Measure by looking up what has been measured before."""
+
+    def ask(request, tick):
+        rows = coupled_report.numbers
+        if request["problem"] == "separable":
+            return child.Answer(rows["separable"])
+        return child.Answer(
+            [row for row in rows["measured"] if row["unknowns"] == request["unknowns"]]
+        )
+
+    monkeypatch.setattr(child, "ask", ask)
+    return ask
+
+
+@pytest.fixture(scope="module")
+def tutorial_report():
+    return tutorial.run(TINY, QUIET)
+
+
+@pytest.fixture(scope="module")
+def real_report():
+    return real_data.run(TINY, QUIET)
+
+
+class TestTutorial:
+    def test_descent_matches_the_closed_form(self, tutorial_report):
+        shrink = {"2x²": 0.96**1000, "x² + y² + z²": 0.98**1000}
+        rows = tutorial_report.numbers["descent"]
+        assert [row["variable"] for row in rows] == ["x", "x", "y", "z"]
+        for row in rows:
+            expected = shrink[row["function"]] * row["start"]
+            assert row["start"] == int(row["start"])
+            assert -1000 <= row["start"] < 1000
+            np.testing.assert_allclose(row["by_hand"], expected, rtol=1e-11)
+            np.testing.assert_allclose(row["by_grad"], expected, rtol=1e-4)
+            np.testing.assert_allclose(row["closed_form"], expected, rtol=1e-12)
+
+    def test_the_four_steps_find_a_minimum_of_curvature_four(self, tutorial_report):
+        steps = tutorial_report.numbers["derivative_method"]
+        assert steps["derivative_at_start"] == 4 * steps["start"]
+        assert steps["solution"] == pytest.approx(0, abs=1e-4)
+        assert steps["second_derivative"] == pytest.approx(4)
+        assert steps["kind"] == "minimum"
+
+    def test_another_seed_starts_elsewhere(self, tutorial_report):
+        other = tutorial.run(breakdown.Settings(seed=1), QUIET)
+        starts = [[row["start"] for row in r.numbers["descent"]] for r in (tutorial_report, other)]
+        assert starts[0] != starts[1]
+
+
+class TestCoupled:
+    def test_measured_rows_find_the_optimum_and_computed_rows_are_kept_apart(self, coupled_report):
+        found = coupled_report
+        measured, computed = found.numbers["measured"], found.numbers["computed"]
+        assert found.is_complete
+        assert {row["method"] for row in measured} == {"derivative", "descent"}
+        assert len({row["unknowns"] for row in measured}) >= 2
+        for row in measured:
+            assert row["status"] == "CONVERGED"
+            assert row["error"] < 1e-3
+            assert row["rows"] == 2 * row["unknowns"]
+            assert row["data_bytes"] == 4 * row["rows"] * (row["unknowns"] + 1)
+            assert row["seconds"] > 0
+        assert all("peak_bytes" not in row and "error" not in row for row in computed)
+        assert computed[-1]["unknowns"] == 8_030_261_248
+        solves = [row for row in computed if row["method"] == "derivative"]
+        assert all(row["predicted_bytes"] == 12 * row["unknowns"] ** 2 for row in solves)
+        assert not solves[-1]["fits_besides_data"]
+
+    def test_the_separable_case_is_exact_at_every_size(self, coupled_report):
+        rows = coupled_report.numbers["separable"]
+        assert [row["unknowns"] for row in rows] == [1000, 3000]
+        assert all(row["error"] < 1e-5 for row in rows)
+
+    def test_the_refusal_names_what_is_needed(self, coupled_report):
+        assert "12 TB" in coupled_report.numbers["refusal"]
+
+    def test_computed_times_scale_with_the_operations(self):
+        row = {"method": "derivative", "unknowns": 100, "seconds": 2.0}
+        assert costs.predicted_seconds(row, 1000) == pytest.approx(2000)
+        assert costs.predicted_seconds({**row, "method": "descent"}, 1000) == pytest.approx(200)
+
+    def test_a_size_that_does_not_fit_is_not_measured(self, recorded, monkeypatch):
+        monkeypatch.setattr(coupled.memory, "available_bytes", lambda device=None: 30_000)
+        found = coupled.run(TINY, QUIET)
+        assert {row["unknowns"] for row in found.numbers["measured"]} == {16}
+        assert found.numbers["stopped_because"] == {"descent": "memory", "derivative": "memory"}
+
+    def test_the_regression_is_solved_by_its_known_weights(self):
+        X, weights, y = measured_rows._regression(48, jax.random.key(3))
+        design = np.column_stack([np.asarray(X, np.float64), np.ones(96)])
+        found = np.linalg.lstsq(design, np.asarray(y, np.float64), rcond=None)[0]
+        np.testing.assert_allclose(found[:-1], weights, atol=1e-5)
+        assert found[-1] == pytest.approx(3, abs=1e-5)
+
+    def test_blocks_fill_every_row_with_its_own_normal_numbers(self):
+        X = np.asarray(measured_rows._fill(jax.random.key(0), (1000, 40), 64))
+        assert len(np.unique(X)) > 0.99 * X.size
+        assert abs(X.mean()) < 0.02
+        assert abs(X.std() - 1) < 0.02
+
+
+class TestChild:
+    def test_rows_come_back_from_a_process_of_their_own(self):
+        ticks = []
+        request = {"problem": "separable", "sizes": [3_000_000], "seed": 0}
+        answer = REAL_ASK(request, ticks.append)
+        assert answer.failure is None
+        assert not answer.is_interrupted
+        assert ticks
+        (row,) = answer.rows
+        assert row["error"] < 1e-5
+        if row["peak_bytes"] is not None:
+            # The solution is 12 MB; a copy of it may live at the same time.
+            assert 12e6 < 1.1 * row["peak_bytes"] < 60e6
+
+    def test_a_failure_is_told_in_words(self):
+        request = {"problem": "separable", "sizes": [-5], "seed": 0}
+        answer = REAL_ASK(request, lambda seconds: None)
+        assert answer.rows == []
+        assert "Error" in answer.failure
+
+    def test_a_line_that_was_cut_off_is_left_out(self):
+        assert child._rows('{"a": 1}\n{"a": 2') == [{"a": 1}]
+
+    def test_death_by_the_system_is_named(self):
+        assert "memory" in child._failure(-9, "")
+
+
+class TestRealData:
+    def test_both_methods_agree_with_scikit_learn(self, real_report):
+        from sklearn.linear_model import Ridge
+
+        for study, outcome in zip(
+            (real_data.diabetes(), real_data.digits()), real_report.numbers["studies"], strict=True
+        ):
+            order = np.random.default_rng(0).permutation(len(study.X))
+            held_out, kept = np.split(order, [int(0.2 * len(order))])
+            mean, spread = study.X[kept].mean(axis=0), study.X[kept].std(axis=0)
+            X = (study.X - mean)[:, spread > 0] / spread[spread > 0]
+            ridge = Ridge(alpha=study.l2, solver="svd").fit(X[kept], study.y[kept])
+            for method in ("derivative_method", "descent"):
+                np.testing.assert_allclose(
+                    outcome["shown"][method],
+                    ridge.predict(X[held_out[: real_data.SHOWN_ROWS]]),
+                    atol=0.05,
+                )
+            if study.name == "Diabetes":
+                np.testing.assert_allclose(outcome["weights"], ridge.coef_, atol=0.02)
+
+    def test_r_squared_is_that_of_scikit_learn(self, rng):
+        from sklearn.metrics import r2_score
+
+        observed, predicted = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
+        centred = observed - observed.mean(axis=0)
+        expected = r2_score(centred.ravel(), (predicted - observed.mean(axis=0)).ravel())
+        assert real_data.r_squared(observed, predicted) == pytest.approx(expected)
+
+    def test_both_are_certified_minima(self, real_report):
+        for outcome in real_report.numbers["studies"]:
+            assert outcome["certificate_kind"] == "minimum"
+            assert outcome["smallest_eigenvalue"] > 0
+            assert outcome["relative_difference"] < 1e-3
+            assert outcome["descent"]["status"] == "CONVERGED"
+
+
+class TestRecord:
+    def test_numbers_json_does_not_know_become_null(self, tmp_path):
+        path = tmp_path / "breakdown.json"
+        part = report.PartReport(1, "t", numbers={"a": float("nan"), "b": np.float32(2), "c": (1,)})
+        record.write_record(path, TINY, record.describe_machine(), [part], 1.0)
+        written = json.loads(path.read_text(), parse_constant=pytest.fail)
+        assert written["parts"]["1"]["a"] is None
+        assert written["parts"]["1"]["b"] == 2
+        assert written["settings"]["seed"] == 0
+        assert written["machine"]["memory_bytes"] > 1e9
+        assert [p.name for p in tmp_path.iterdir()] == ["breakdown.json"]
+
+    def test_the_machine_names_no_folder_and_no_person(self):
+        text = json.dumps(record.describe_machine())
+        assert str(pathlib.Path.home()) not in text
+
+
+class TestWhole:
+    def test_parts_are_shown_and_written(self, coupled_report, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(coupled, "run", lambda settings, console: coupled_report)
+        console = Console(width=80, highlight=False)
+        code = breakdown.run(TINY, [1, 2], tmp_path / "new" / "folder", console)
+        shown = capsys.readouterr().out
+        assert code == 0
+        assert all(len(line) <= 80 for line in shown.splitlines() if "Written" not in line)
+        assert "…" not in shown
+        assert "Verdict" in shown
+        assert "never breaks down" in shown
+        written = json.loads((tmp_path / "new" / "folder" / "breakdown.json").read_text())
+        assert set(written["parts"]) == {"1", "2"}
+        assert len(written["verdict"]) >= 4
+        assert (tmp_path / "new" / "folder" / "breakdown.png").read_bytes()[1:4] == b"PNG"
+
+    def test_an_interrupted_part_keeps_its_rows_and_ends_the_run(
+        self, recorded, monkeypatch, tmp_path
+    ):
+        asked, ask = [], recorded
+
+        def interrupted(request, tick):
+            if asked:
+                return child.Answer([], is_interrupted=True)
+            asked.append(request)
+            return ask(request, tick)
+
+        monkeypatch.setattr(child, "ask", interrupted)
+        assert breakdown.run(TINY, [2, 4], tmp_path, QUIET) == 130
+        written = json.loads((tmp_path / "breakdown.json").read_text())
+        assert set(written["parts"]) == {"2"}
+        assert not written["parts"]["2"]["is_complete"]
+        assert len(written["parts"]["2"]["measured"]) == 2
+
+    def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path):
+        # Each size is announced when its measurement begins; Ctrl-C comes during the second.
+        program = (
+            "from jaxdescent import cli\n"
+            "from jaxdescent.breakdown import child, coupled\n"
+            "ask = child.ask\n"
+            "def announced(request, tick):\n"
+            "    print('measuring', flush=True)\n"
+            "    return ask(request, tick)\n"
+            "child.ask, coupled.FIRST_SIZE = announced, 32\n"
+            "cli.main()\n"
+        )
+        arguments = ["breakdown", "--part", "2", "--output", str(tmp_path / "kept")]
+        announced = 0
+        with subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            for line in process.stdout:
+                announced += "measuring" in line
+                if announced == 2:
+                    break
+            process.send_signal(2)
+            shown, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert errors == ""
+        assert "Interrupted" in shown
+        written = json.loads((tmp_path / "kept" / "breakdown.json").read_text())
+        assert {row["unknowns"] for row in written["parts"]["2"]["measured"]} == {32}
+        assert (tmp_path / "kept" / "breakdown.png").exists()
+
+
+class TestPlot:
+    def test_every_kind_of_point_can_be_drawn(self, tmp_path):
+        points = [
+            report.Point("derivative method, coupled", 512, 1e7, 0.1, True),
+            report.Point("derivative method, coupled", 10**6, 1e13, 1e9, False),
+            report.Point("something new", 10**9, 0, None, True),
+        ]
+        plot.draw(points, 25 * 10**9, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 10_000
