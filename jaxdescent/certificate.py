@@ -99,7 +99,7 @@ def certify(
     objective = placement.with_automatic_axes(as_objective(objective, args).checked())
     params = placement.with_automatic_axes(jax.tree.map(jnp.asarray, params))
     objective.check_params(params)
-    inputs = (objective, params)
+    inputs = (objective, params, True)
     progress = programs.compiled(measure, inputs)(*inputs)
     norm = float(progress.gradient_norm)
     spectrum = _spectrum(objective, params)
@@ -219,7 +219,7 @@ def _lanczos_spectrum(
 def _scale(objective: Objective, params: Params, spectrum: _Spectrum) -> float:
     own = objective.start()
     if own is not None:
-        inputs = (objective, own)
+        inputs = (objective, own, True)
         norm = float(programs.compiled(measure, inputs)(*inputs).gradient_norm)
         if norm > 0:
             return norm

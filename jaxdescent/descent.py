@@ -40,6 +40,13 @@ class _Loop(NamedTuple):
     checks: jax.Array
 
 
+class _Steps(NamedTuple):
+    params: Params
+    state: Any
+    evaluations: jax.Array
+    verdict: jax.Array
+
+
 def fuses(objective: Objective, method: Method) -> bool:
     """Whether consecutive steps can run element by element, without leaving the registers."""
     return objective.is_separable and method.is_elementwise
@@ -64,7 +71,7 @@ def descend(
     """
     descent = _Descent(objective, method, max_iterations, tolerance, rounding, check_every)
     own = None if starts_at_own else objective.start()
-    own_norm = jnp.nan if own is None else measure(objective, own).gradient_norm
+    own_norm = jnp.nan if own is None else descent.measure(own).gradient_norm
     loop = descent.start(params, own_norm, history)
     advance = descent.checked_step if check_every == 1 else descent.checked_steps
     loop = lax.while_loop(
@@ -95,9 +102,12 @@ class _Descent(NamedTuple):
     rounding: precision.Rounding
     check_every: int
 
+    def measure(self, params: Params) -> Progress:
+        return measure(self.objective, params, self.max_iterations >= 0)
+
     def start(self, params: Params, own_norm: Any, history: int) -> _Loop:
         state = self.method.init(self.objective, precision.widen(params))
-        shapes = jax.eval_shape(measure, self.objective, params)
+        shapes = jax.eval_shape(self.measure, params)
         value = jnp.full((), jnp.nan, shapes.value.dtype)
         norm = jnp.full((), jnp.nan, shapes.gradient_norm.dtype)
         zero = jnp.zeros((), jnp.int32)
@@ -115,14 +125,20 @@ class _Descent(NamedTuple):
         )
         if self.check_every == 1:
             return loop  # the first step's progress is the first check
-        loop = self._check(loop, measure(self.objective, params))
+        loop = self._check(loop, self.measure(params))
         if not fuses(self.objective, self.method):
             return loop
         # A look one step ahead, in a pass that only reads: a learning rate so large that the first
         # sixteen steps overflow is told from an objective that is NaN.
-        ahead, _, _ = self.method.step(self.objective, precision.widen(params), state)
-        has_grown = measure(self.objective, ahead).gradient_norm > loop.norm
-        return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
+        return loop._replace(watch=loop.watch._replace(has_grown=self._norm_ahead(loop) > loop.norm))
+
+    def _norm_ahead(self, loop: _Loop) -> jax.Array:
+        def square(objective: Objective, part: Params) -> tuple[jax.Array]:
+            new, _, _ = self.method.step(objective, precision.widen(part), loop.state)
+            return objective.value_and_squared_norm(new)[1:]
+
+        (squared,) = self.objective.sum_over_parts(square, loop.params, self.max_iterations >= 0)
+        return jnp.sqrt(squared)
 
     def checked_step(self, loop: _Loop) -> _Loop:
         """One step, taken only if the check of the params it begins from lets it."""
@@ -143,7 +159,7 @@ class _Descent(NamedTuple):
         """Value and norm at the returned params, where the last step has not been checked."""
         return lax.cond(
             loop.status == RUNNING,
-            lambda loop: self._check(loop, measure(self.objective, loop.params)),
+            lambda loop: self._check(loop, self.measure(loop.params)),
             lambda loop: loop,
             loop,
         )
@@ -156,7 +172,7 @@ class _Descent(NamedTuple):
         # body with the update would make it keep a copy of the params.
         progress = lax.cond(
             loop.iteration > 0,
-            lambda params: measure(self.objective, params)._replace(verdict=loop.status),
+            lambda params: self.measure(params)._replace(verdict=loop.status),
             lambda params: Progress(loop.value, loop.norm, 1, loop.status),
             loop.params,
         )
@@ -175,27 +191,50 @@ class _Descent(NamedTuple):
     def _pass(self, loop: _Loop, fused: int, rest: jax.Array | None) -> _Loop:
         """``fused`` steps (only ``rest`` of them if given) from one reading to one write-back."""
 
-        def step(index: jax.Array, carry: Any) -> Any:
-            params, state, evaluations, verdict = carry
-            new, new_state, progress = self.method.step(self.objective, params, state)
-            stepped = (
-                new,
-                new_state,
-                evaluations + jnp.asarray(progress.evaluations, jnp.int32),
-                jnp.maximum(verdict, jnp.asarray(progress.verdict, jnp.int32)),
-            )
-            if rest is None:
-                return stepped
-            return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, carry)
+        def run(objective: Objective, params: Params, first_leaf: int) -> _Steps:
+            def step(index: jax.Array, steps: _Steps) -> _Steps:
+                new, state, progress = self.method.step(objective, steps.params, steps.state)
+                stepped = _Steps(
+                    new,
+                    state,
+                    steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+                    jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
+                )
+                if rest is None:
+                    return stepped
+                return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)
 
-        carry = (precision.widen(loop.params), loop.state, loop.evaluations, loop.status)
-        wide, state, evaluations, status = lax.fori_loop(0, fused, step, carry, unroll=True)
+            steps = _Steps(precision.widen(params), loop.state, loop.evaluations, loop.status)
+            steps = lax.fori_loop(0, fused, step, steps, unroll=True)
+            narrow = precision.narrow(
+                steps.params, params, self.rounding, loop.iteration, first_leaf
+            )
+            return steps._replace(params=narrow)
+
+        unchanged = _Steps(loop.params, loop.state, loop.evaluations, loop.status)
+        blocks = self.objective.blocks(loop.params) if self.method.is_elementwise else None
+        if blocks is None:
+            steps = run(self.objective, loop.params, 0)
+        else:
+            leaves, treedef = jax.tree.flatten(loop.params)
+            # A branch for each leaf, on a predicate that XLA cannot know: one body for all leaves
+            # computes every new leaf before it writes the first one back.
+            passes = [
+                lax.cond(
+                    loop.iteration >= 0,
+                    lambda x, block=block, k=k: run(block, x, k),
+                    lambda x: unchanged._replace(params=x),
+                    leaf,
+                )
+                for k, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
+            ]
+            steps = passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
         return loop._replace(
-            params=precision.narrow(wide, loop.params, self.rounding, loop.iteration),
-            state=state,
+            params=steps.params,
+            state=steps.state,
             iteration=loop.iteration + (fused if rest is None else rest),
-            evaluations=evaluations,
-            status=status,
+            evaluations=steps.evaluations,
+            status=steps.verdict,
         )
 
     def _check(self, loop: _Loop, progress: Progress) -> _Loop:

@@ -1,4 +1,4 @@
-"""Derivatives of a minimiser with respect to the objective's data, by the implicit function theorem.
+"""Derivatives of a minimiser by the objective's data, from the implicit function theorem.
 
 At a minimiser ``g(x, data) = 0``; differentiating, ``H dx = -dg``, where ``dg`` is the gradient's
 change at fixed x. The solve is matrix-free, by conjugate gradients on Hessian-vector products, so
@@ -72,7 +72,8 @@ def _solve_symmetric(product: Callable[[Params], Params], rhs: Params) -> Params
 
 def _tied(tree: Params) -> Params:
     """The same numbers, each leaf depending on all: a leaf whose tangent is a symbolic zero (the
-    intercept's, differentiating by l2) breaks the linear solve's rules."""
+    intercept's, differentiating by l2) breaks the linear solve's rules.
+    """
     leaves, treedef = jax.tree.flatten(tree)
     tie = sum((0 * leaf.ravel()[:1].sum() for leaf in leaves), start=jnp.zeros(()))
     return treedef.unflatten([leaf + tie.astype(leaf.dtype) for leaf in leaves])

@@ -11,7 +11,7 @@ import jax
 
 
 class ProblemTooLarge(MemoryError):
-    """Raised before anything is allocated, with the bytes needed, those available, and a way out."""
+    """Raised before anything is allocated, with the bytes needed and available, and a way out."""
 
 
 def available_bytes(device: Any = None) -> int:

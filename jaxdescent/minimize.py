@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxdescent import memory, placement, precision, programs
 from jaxdescent.descent import FUSED_STEPS, descend, fuses
@@ -23,6 +24,9 @@ from jaxdescent.result import Result
 from jaxdescent.stopping import default_tolerance
 
 Params = Any
+
+_NUMBERS = (int, float, complex, np.ndarray, np.generic, jax.Array)
+
 
 def minimize(
     objective: Any,
@@ -98,6 +102,10 @@ def minimize(
     if donate:
         _check_donation(params, objective)
 
+    if rounding is not None and not isinstance(rounding, precision.Rounding):
+        raise TypeError(
+            f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
+        )
     problem = _Problem(objective, method, rounding or precision.Nearest())
     flags = {"check_every": check_every, "history": history, "starts_at_own": starts_at_own}
     inputs = (
@@ -187,10 +195,11 @@ def _checked_params(params: Params, objective: Objective) -> Params:
         raise ValueError(f"params must have at least one array, got {params!r}.")
     for path, leaf in leaves:
         name = f"params{jax.tree_util.keystr(path)}"
-        if not isinstance(leaf, (int, float, complex, np.ndarray, np.generic, jax.Array)):
+        if not isinstance(leaf, _NUMBERS):
             raise TypeError(
                 f"{name} must be a floating-point array or number, got {type(leaf).__name__}."
             )
+        _refuse_deleted(name, leaf)
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             way_out = (
@@ -209,17 +218,36 @@ def _checked_params(params: Params, objective: Objective) -> Params:
 
 def _check_leaves(objective: Objective) -> None:
     for path, leaf in jax.tree.leaves_with_path(objective):
-        if not isinstance(leaf, (int, float, complex, np.ndarray, np.generic, jax.Array)):
+        name = f"{type(objective).__name__}{jax.tree_util.keystr(path)}"
+        if not isinstance(leaf, _NUMBERS):
             raise TypeError(
-                f"{type(objective).__name__}{jax.tree_util.keystr(path)} must be an array or a "
-                f"number, got {type(leaf).__name__} {leaf!r}: bind what is not data into the "
-                "function, with functools.partial or a closure."
+                f"{name} must be an array or a number, got {type(leaf).__name__} {leaf!r}: bind "
+                "what is not data into the function, with functools.partial or a closure."
             )
+        _refuse_deleted(name, leaf)
+
+
+def _refuse_deleted(name: str, leaf: Any) -> None:
+    if placement.is_concrete(leaf) and leaf.is_deleted():
+        raise ValueError(
+            f"{name} was deleted, by a call with donate=True for example: make the array anew, or "
+            "pass donate=False."
+        )
 
 
 def _check_value(objective: Objective, params: Params) -> None:
     """Raise if the objective is not a floating-point scalar: while tracing, so once a program."""
-    shape = jax.eval_shape(objective.value, precision.widen(params))
+
+    def value(params: Params) -> Any:
+        returned = objective.value(params)
+        for leaf in jax.tree.leaves(returned):
+            if not isinstance(leaf, _NUMBERS):
+                raise TypeError(
+                    f"the objective must return a scalar, got {type(leaf).__name__} {leaf!r}."
+                )
+        return returned
+
+    shape = jax.eval_shape(value, precision.widen(params))
     leaves = jax.tree.leaves(shape)
     if len(leaves) != 1 or leaves[0] is not shape or shape.shape != ():
         raise ValueError(
@@ -239,15 +267,15 @@ def _check_options(max_iterations: Any, tolerance: Any, check_every: Any, histor
         ("check_every", check_every, 1),
         ("history", history, 0),
     ):
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             if name == "max_iterations":
                 continue
             raise TypeError(f"{name} must be a Python integer, got a traced value.")
-        if isinstance(value, bool) or np.ndim(value) or int(value) != value:
+        if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.integer):
             raise TypeError(f"{name} must be an integer, got {value!r}.")
         if not least <= value < 2**31:
             raise ValueError(f"{name} must be at least {least} and below 2**31, got {value}.")
-    if tolerance is not None and not isinstance(tolerance, jax.core.Tracer):
+    if tolerance is not None and not isinstance(tolerance, Tracer):
         if np.ndim(tolerance) or isinstance(tolerance, (str, complex)):
             raise TypeError(f"tolerance must be a number or None, got {tolerance!r}.")
         if not 0 <= tolerance < float("inf"):

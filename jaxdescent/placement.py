@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 
@@ -40,13 +42,13 @@ def check_one_placement(named_trees: dict[str, Any]) -> None:
 
 def is_concrete(leaf: Any) -> bool:
     """Whether ``leaf`` is a JAX array whose values exist now."""
-    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
 
 
 def _with_automatic_axes(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array):
         return leaf
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         sharding = jax.typeof(leaf).sharding
         if AxisType.Explicit in sharding.mesh.axis_types:
             raise ValueError(
@@ -59,5 +61,6 @@ def _with_automatic_axes(leaf: Any) -> Any:
     if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
         return leaf
     mesh = sharding.mesh
-    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+    types = (AxisType.Auto,) * len(mesh.axis_names)
+    automatic = Mesh(np.asarray(mesh.devices), mesh.axis_names, axis_types=types)
     return jax.device_put(leaf, NamedSharding(automatic, sharding.spec))

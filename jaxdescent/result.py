@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 class Status(enum.IntEnum):
@@ -102,7 +103,7 @@ class Result:
         Raises:
           ValueError: inside ``jit`` or ``vmap``, where the status is not known yet.
         """
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             raise ValueError(
                 "Result.message was read inside jit, vmap or grad, where the status is not known "
                 "yet: return the result, then read its message outside."

@@ -10,9 +10,10 @@ CONVERGED      ``|g| <= tolerance * scale``; by default ``tolerance = eps**(2/3)
 DIVERGED       ``|g|`` passes ``scale / eps``, overflows, or ends as NaN after it had grown; or
                the method saw negative curvature in a quadratic
 NON_FINITE     the value or the gradient is NaN (or infinite at the start) without such growth
-STAGNATED      for as many checks in a row as the method has patience (10), the value changed by
-               no more than ``4 eps`` of itself and ``|g|`` made no new minimum; or the method
-               found no step that decreases the objective
+STAGNATED      for as many checks in a row as the method has patience (10), value and ``|g|`` are
+               what they were; or for ten times as many, the value changed by no more than
+               ``4 eps`` of itself and ``|g|`` made no new minimum; or the method found no step
+               that decreases the objective
 =============  ==================================================================================
 
 A tolerance of zero asks for every iteration: neither CONVERGED nor STAGNATED ends the descent.
@@ -28,6 +29,10 @@ import jax.numpy as jnp
 from jaxdescent import precision
 from jaxdescent.methods import Progress
 from jaxdescent.result import RUNNING, Status
+
+
+SLACK = 10
+"""How many checks with nothing but noise count as one at which nothing changed."""
 
 
 def default_tolerance(params: Any) -> float:
@@ -47,6 +52,7 @@ class Watch(NamedTuple):
     first_norm: jax.Array
     lowest_norm: jax.Array
     last_value: jax.Array
+    last_norm: jax.Array
     has_grown: jax.Array
     checks_without_progress: jax.Array
 
@@ -62,6 +68,7 @@ def start_watch(own_norm: Any, value: jax.Array, norm: jax.Array) -> Watch:
         norm,
         jnp.full_like(norm, jnp.inf),
         jnp.full_like(value, jnp.nan),
+        jnp.full_like(norm, jnp.nan),
         jnp.array(False),
         jnp.zeros((), jnp.int32),
     )
@@ -76,13 +83,15 @@ def judge(
 
     is_flat = jnp.abs(value - watch.last_value) <= 4 * eps * jnp.abs(value)
     is_without_progress = is_flat & (norm >= watch.lowest_norm)
-    count = jnp.where(is_without_progress, watch.checks_without_progress + 1, 0)
+    is_unchanged = (value == watch.last_value) & (norm == watch.last_norm)
+    weight = jnp.where(is_unchanged, SLACK, 1)
+    count = jnp.where(is_without_progress, watch.checks_without_progress + weight, 0)
 
     bound = jnp.maximum(watch.scale, watch.first_norm) / eps
     is_nan = jnp.isnan(value) | jnp.isnan(norm)
     is_infinite = jnp.isinf(value) | jnp.isinf(norm)
     is_converged = (norm <= tolerance * watch.scale) & (tolerance > 0)
-    is_stagnated = (count >= patience) & (tolerance > 0)
+    is_stagnated = (count >= SLACK * patience) & (tolerance > 0)
     is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
         (norm > bound) & (bound > 0) & ~is_infinite
     )
@@ -101,6 +110,7 @@ def judge(
     watch = watch._replace(
         lowest_norm=jnp.minimum(watch.lowest_norm, norm),
         last_value=value,
+        last_norm=norm,
         has_grown=norm > watch.first_norm,
         checks_without_progress=count,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdescent.callables import as_pytree
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
@@ -60,14 +61,20 @@ class GradientDescent(Method):
         if callable(rate):
             rate, state = rate(state), state + 1
         value, gradient = objective.value_and_gradient(params)
-        new = jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
+        new = objective.gradient_step(params, gradient, rate)
         return new, state, progress_at(value, gradient)
 
     def check(self) -> None:
         rate = self.learning_rate
-        if isinstance(rate, StepSize) or callable(rate) or isinstance(rate, jax.core.Tracer):
+        if isinstance(rate, jax.tree_util.Partial) and isinstance(rate.func, type):
+            raise TypeError(
+                f"learning_rate must be an object, got the class {rate.func.__name__}: write "
+                f"{rate.func.__name__}()."
+            )
+        if isinstance(rate, StepSize) or callable(rate) or isinstance(rate, Tracer):
             return
-        if np.ndim(rate) != 0 or not isinstance(rate, (int, float, np.ndarray, np.generic, jax.Array)):
+        numbers = (int, float, np.ndarray, np.generic, jax.Array)
+        if np.ndim(rate) != 0 or not isinstance(rate, numbers):
             raise TypeError(
                 "learning_rate must be a number, an optax schedule, or a rule such as "
                 f"jd.Backtracking(), got {rate!r}."

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.methods.step_sizes import StepSize
 from jaxdescent.objectives import Objective
 
 
@@ -56,8 +57,13 @@ def as_method(method: Any) -> Method:
     hint = ""
     if isinstance(method, (int, float)):
         hint = f" For a constant learning rate write jd.GradientDescent({method})."
+    elif isinstance(method, StepSize):
+        hint = f" It is a rule for the learning rate: write jd.GradientDescent(jd.{method!r})."
     elif isinstance(method, type) or callable(method):
-        hint = " Call it first: pass jd.GradientDescent(1e-2) or optax.adam(1e-3), not the class or function."
+        hint = (
+            " Call it first: pass jd.GradientDescent(1e-2) or optax.adam(1e-3), not the class or "
+        )
+        hint += "function; a schedule goes into jd.GradientDescent(schedule)."
     raise TypeError(
         "method must be a jaxdescent method, an optax.GradientTransformation or None, got "
         f"{method!r}.{hint}"

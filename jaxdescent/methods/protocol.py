@@ -70,7 +70,14 @@ def progress_at(value: jax.Array, gradient: Params) -> Progress:
     return Progress(value, precision.norm(gradient))
 
 
-def measure(objective: Objective, params: Params) -> Progress:
-    """The value and the gradient's norm at ``params``: one evaluation."""
-    value, gradient = objective.value_and_gradient(precision.widen(params))
-    return progress_at(jnp.asarray(value), gradient)
+def measure(objective: Objective, params: Params, always: Any) -> Progress:
+    """The value and the gradient's norm at ``params``, part by part where the objective has parts.
+
+    ``always`` is a true value that XLA must not know to be true.
+    """
+
+    def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+        return objective.value_and_squared_norm(precision.widen(part))
+
+    value, squared = objective.sum_over_parts(of_part, params, always)
+    return Progress(value, jnp.sqrt(squared))

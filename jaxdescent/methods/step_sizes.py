@@ -74,7 +74,7 @@ class _Trial(NamedTuple):
     gradient: Params
     rate: jax.Array
     is_accepted: jax.Array
-    count: jax.Array
+    trials: jax.Array
 
 
 class _BacktrackingState(NamedTuple):
@@ -89,11 +89,11 @@ class Backtracking(StepSize):
     """Try twice the last learning rate, and shrink it until the step decreases the objective.
 
     A trial ``x - t g`` is accepted if ``f(x - t g) <= f(x) - c t |g|^2`` (Armijo). Near the
-    optimum that difference drowns in rounding; there, where the value does not rise by more than
-    rounding explains, the slope decides instead: ``g . gradient(x - t g) <= (1 - 2 c) |g|^2``
-    (approximate Wolfe). The accepted trial's gradient is the next step's, so that a step whose
-    first trial is accepted costs one gradient. Keeps three parameter-sized vectors besides the
-    params: the gradient, the trial and the trial's gradient.
+    optimum that difference drowns in rounding; there, and for quadratics everywhere, the slope at
+    the trial decides instead: ``g . gradient(x - t g) >= -(1 - 2 c) |g|^2`` (approximate Wolfe: the
+    same condition, with the decrease taken from the two slopes). The accepted trial's gradient is
+    the next step's, so that a step whose first trial is accepted costs one gradient. Keeps three
+    parameter-sized vectors besides the params: the gradient, the trial and the trial's gradient.
 
     Args:
       decrease: c, the share of the predicted decrease asked for, in (0, 1/2).
@@ -130,24 +130,26 @@ class Backtracking(StepSize):
     ) -> tuple[Params, State, Progress]:
         value, gradient, rate = state
         squared = precision.squared_norm(gradient)
-        noise = 4 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+        noise = 32 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
-        def attempt(rate: jax.Array, count: jax.Array) -> _Trial:
+        def attempt(rate: jax.Array, trials: jax.Array) -> _Trial:
             trial = _move(params, gradient, rate)
             trial_value, trial_gradient = objective.value_and_gradient(trial)
             trial_value = jnp.asarray(trial_value, value.dtype)
             slope = precision.inner(gradient, trial_gradient)
-            is_lower = trial_value <= value - jnp.asarray(
-                self.decrease * rate * squared, value.dtype
-            )
+            decrease = jnp.asarray(self.decrease * rate * squared, value.dtype)
+            is_lower = trial_value <= value - decrease
             is_level = trial_value <= value + noise
-            is_less_steep = slope <= (1 - 2 * self.decrease) * squared
-            is_accepted = is_lower & (trial_value < value - noise) | is_level & is_less_steep
-            return _Trial(trial, trial_value, trial_gradient, rate, is_accepted, count)
+            is_gentle = slope >= -(1 - 2 * self.decrease) * squared
+            if objective.is_quadratic:
+                is_accepted = is_gentle
+            else:
+                is_accepted = is_lower | (is_level & is_gentle)
+            return _Trial(trial, trial_value, trial_gradient, rate, is_accepted, trials)
 
         trial = lax.while_loop(
-            lambda trial: ~trial.is_accepted & (trial.count < self.max_trials),
-            lambda trial: attempt(trial.rate * self.shrink, trial.count + 1),
+            lambda trial: ~trial.is_accepted & (trial.trials < self.max_trials),
+            lambda trial: attempt(trial.rate * self.shrink, trial.trials + 1),
             attempt(rate * self.grow, jnp.ones((), jnp.int32)),
         )
         chosen = jax.tree.map(
@@ -156,7 +158,7 @@ class Backtracking(StepSize):
             (params, _BacktrackingState(value, gradient, rate)),
         )
         verdict = jnp.where(trial.is_accepted, RUNNING, Status.STAGNATED.value)
-        return *chosen, Progress(value, jnp.sqrt(squared), trial.count, verdict)
+        return *chosen, Progress(value, jnp.sqrt(squared), trial.trials, verdict)
 
 
 def _move(params: Params, gradient: Params, rate: jax.Array) -> Params:

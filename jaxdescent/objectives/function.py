@@ -18,7 +18,7 @@ from jaxdescent.objectives.protocol import Objective, Params
 class Function(Objective):
     """``function(params, *args)`` with its arguments bound: ``args`` are data, not structure."""
 
-    function: Callable[..., jax.Array]
+    function: Callable[..., Any]
     args: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:

@@ -37,5 +37,13 @@ class LeastSquares(Objective):
     def value(self, params: Params) -> jax.Array:
         return 0.5 * precision.squared_norm(self.residual(params, *self.args))
 
+    def checked(self) -> LeastSquares:
+        if not callable(self.residual):
+            raise TypeError(
+                "LeastSquares.residual must be a function of params (and args) to an array, got "
+                f"{self.residual!r}."
+            )
+        return self
+
     def hoisted(self, params: Params) -> LeastSquares:
         return LeastSquares(hoist(self.residual, params, *self.args), self.args)

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from jaxdescent import precision
+from jaxdescent import placement, precision
 from jaxdescent.designs import Design, as_design
 from jaxdescent.objectives.protocol import Bounds, Objective, Params, StationarySolver
 from jaxdescent.objectives.regression_solvers import regression_solver, regression_solver_bytes
@@ -133,11 +134,15 @@ class LinearRegression(Objective):
         if sample_weight is not None:
             sample_weight = _checked_array("sample_weight", sample_weight, rows, ndims=(1,))
             _refuse_negative("sample_weight", sample_weight)
+            if placement.is_concrete(sample_weight) and not np.any(np.asarray(sample_weight)):
+                raise ValueError("sample_weight must be positive somewhere, got all zero.")
         outputs = y.shape[1:]
+        if isinstance(self.l2, (str, complex)) or self.l2 is None:
+            raise TypeError(f"l2 must be a number, got {self.l2!r}.")
         if jnp.shape(self.l2) not in ((), outputs):
             raise ValueError(
-                f"l2 must be a number{' or one for each output, ' + str(outputs) if outputs else ''}"
-                f", got shape {jnp.shape(self.l2)}."
+                f"l2 must be a number{f' or have shape {outputs}' if outputs else ''}, got shape "
+                f"{jnp.shape(self.l2)}."
             )
         _refuse_negative("l2", self.l2)
         return LinearRegression(
@@ -162,7 +167,7 @@ class LinearRegression(Objective):
 
     def _predictions(self, design: Design, params: Params) -> jax.Array:
         product = design.product(params["weights"])
-        return product + params["intercept"] if self.intercept else product
+        return product + jnp.expand_dims(params["intercept"], 0) if self.intercept else product
 
     def _residual(self, params: Params) -> jax.Array:
         predictions = self._predictions(self._design, params)
@@ -174,18 +179,21 @@ class LinearRegression(Objective):
         weight = self.sample_weight.astype(residual.dtype)
         return weight.reshape(-1, *[1] * (residual.ndim - 1)) * residual
 
+    def _penalty(self, weights: jax.Array) -> jax.Array:
+        """l2 as a scalar, or as (1, outputs) to go with weights of (features, outputs)."""
+        l2 = jnp.asarray(self.l2, weights.dtype)
+        return l2[None, :] if l2.ndim == 1 else l2
+
     def _value(self, params: Params, residual: jax.Array) -> jax.Array:
         weights = params["weights"]
-        l2 = jnp.asarray(self.l2, weights.dtype)
         loss = precision.total(self._weighted(residual) * residual)
-        return 0.5 * (loss + precision.total(l2 * jnp.square(weights)))
+        return 0.5 * (loss + precision.total(self._penalty(weights) * jnp.square(weights)))
 
     def _pull_back(self, params: Params, residual: jax.Array) -> Params:
         weighted = self._weighted(residual)
-        l2 = jnp.asarray(self.l2, residual.dtype)
-        gradient = {
-            "weights": self._design.transposed_product(weighted) + l2 * params["weights"]
-        }
+        weights = params["weights"]
+        penalised = self._penalty(weights) * weights
+        gradient = {"weights": self._design.transposed_product(weighted) + penalised}
         if self.intercept:
             gradient["intercept"] = jnp.sum(weighted, axis=0)
         return gradient
@@ -209,9 +217,8 @@ def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> 
 
 def _refuse_negative(name: str, value: Any) -> None:
     """Raise where the values can be seen; a traced one ends in its own status."""
-    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
-        raise ValueError(
-            f"{name} must be at least 0, got {float(np.nanmin(np.asarray(value)))}."
-            if not np.isnan(np.asarray(value)).any()
-            else f"{name} must be at least 0, got NaN."
-        )
+    if isinstance(value, Tracer):
+        return
+    least = np.min(np.asarray(value))  # NaN where any is
+    if not least >= 0:
+        raise ValueError(f"{name} must be at least 0, got {float(least)}.")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent import precision
 
 Params = Any
 """A pytree of floating-point arrays: the unknowns."""
+
+
+Scalars = tuple[jax.Array, ...]
+PartFunction = Callable[["Objective", Params], Scalars]
 
 
 class Bounds(NamedTuple):
@@ -59,6 +67,35 @@ class Objective(abc.ABC):
         del params
         return self
 
+    def blocks(self, params: Params) -> list[Objective] | None:
+        """Objectives of the leaves alone, if this one is their sum: ``f = sum_k f_k(leaf_k)``.
+
+        A descent whose steps work element by element then goes leaf by leaf, so that its
+        temporaries are one leaf's, not the whole tree's.
+        """
+        del params
+        return None
+
+    def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
+        """``sum function(objective of a part, part)`` over parts whose objectives add up to this.
+
+        A check reads its sums through this, so that its temporaries are no larger than a part.
+        ``always`` is a true value that XLA must not know to be true: a branch for each part keeps
+        its temporaries apart from the others'.
+        """
+        blocks = self.blocks(params)
+        if blocks is None:
+            return function(self, params)
+        leaves = jax.tree.leaves(params)
+        zeros = tuple(
+            jnp.zeros((), part.dtype) for part in jax.eval_shape(function, blocks[0], leaves[0])
+        )
+        parts = [
+            lax.cond(always, functools.partial(function, block), lambda _: zeros, leaf)
+            for block, leaf in zip(blocks, leaves, strict=True)
+        ]
+        return tuple(precision.add(list(scalars)) for scalars in zip(*parts, strict=True))
+
     def start(self) -> Params | None:
         """Where a descent starts that is given no params; None if only the user can say."""
         return None
@@ -70,6 +107,16 @@ class Objective(abc.ABC):
     def gradient(self, params: Params) -> Params:
         """The gradient, with the structure of ``params``."""
         return self.value_and_gradient(params)[1]
+
+    def value_and_squared_norm(self, params: Params) -> Scalars:
+        """The value and the squared norm of the gradient: what a check reads."""
+        value, gradient = self.value_and_gradient(params)
+        return jnp.asarray(value), precision.squared_norm(gradient)
+
+    def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
+        """``params - rate * gradient``, for the gradient at ``params``."""
+        del self
+        return jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         """The Hessian at ``params`` times ``direction``, without the Hessian."""

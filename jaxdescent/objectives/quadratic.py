@@ -95,7 +95,8 @@ class Quadratic(Objective):
                     f"map, got shape {hessian.shape}."
                 )
             hessian = jnp.asarray(hessian)
-        linear = jax.tree.map(jnp.asarray, self.linear) if self._has_linear() else 0.0
+        # None is a part of the structure: a zero would become a leaf, and a tracer under jit.
+        linear = jax.tree.map(jnp.asarray, self.linear) if self._has_linear() else None
         return Quadratic(hessian, linear, self.constant)
 
     def check_params(self, params: Params) -> None:
@@ -122,8 +123,8 @@ class Quadratic(Objective):
         return dataclasses.replace(self, hessian=hoist(self.hessian, params))
 
     def _has_linear(self) -> bool:
-        leaves = jax.tree.leaves(self.linear)
-        return not (len(leaves) == 1 and isinstance(leaves[0], (int, float)))
+        is_number = isinstance(self.linear, (int, float))
+        return self.linear is not None and not (is_number and self.linear == 0)
 
     def _image(self, direction: Params) -> Params:
         if callable(self.hessian):

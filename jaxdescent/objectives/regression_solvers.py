@@ -70,14 +70,21 @@ class GramSolver:
         left = data.X if sample_weight is None else data.X * data.weight
         gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
         mean = data.feature_mean
+        raw_diagonal = jnp.diagonal(gram)
         if intercept:
             gram = gram - data.weight_total * jnp.outer(mean, mean)
-        factor, scale, is_ill = _equilibrated_cholesky(gram, l2)
+        factor, scale, is_ill = _equilibrated_cholesky(gram, l2, raw_diagonal)
         return cls(factor, scale, mean, data.weight_total, is_ill)
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
-        solution = lax.cond(self.is_ill, OrthogonalSolver().solve_params, self._correct, objective, params)
+        solution = lax.cond(
+            self.is_ill, OrthogonalSolver().solve_params, self._refined, objective, params
+        )
         return solution, jnp.array(False)
+
+    def _refined(self, objective: Any, params: Params) -> Params:
+        """The solution, and one refinement: two more passes over X, little beside the Gram matrix."""
+        return self._correct(objective, self._correct(objective, params))
 
     def _correct(self, objective: Any, params: Params) -> Params:
         gradient = objective.gradient(params)
@@ -112,6 +119,7 @@ class DualSolver:
         data = _centre(design, None, sample_weight, intercept)
         kernel = jnp.matmul(data.X, data.X.T, precision=HIGHEST)
         root = jnp.sqrt(data.weight[:, 0])
+        raw_diagonal = data.weight[:, 0] * jnp.diagonal(kernel)
         if intercept:
             share = data.weight[:, 0] / data.weight_total
             row = jnp.matmul(kernel, share, precision=HIGHEST)
@@ -122,22 +130,25 @@ class DualSolver:
             # curvature may be put there.
             unit = root / jnp.sqrt(data.weight_total)
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
-        return cls(*_equilibrated_cholesky(kernel, l2))
+        return cls(*_equilibrated_cholesky(kernel, l2, raw_diagonal))
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
-        solution = lax.cond(self.is_ill, OrthogonalSolver().solve_params, self._solve, objective, params)
+        solution = lax.cond(
+            self.is_ill, OrthogonalSolver().solve_params, self._solve, objective, params
+        )
         return solution, jnp.array(False)
 
     def _solve(self, objective: Any, params: Params) -> Params:
         data = _centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
         root = jnp.sqrt(data.weight)
-        targets = root * (_columns(objective.y).astype(data.X.dtype) - data.target_mean)
+        targets = root * (_columns(objective.y).astype(data.X.dtype) - data.target_mean[None, :])
         l2 = jnp.asarray(objective.l2, targets.dtype)
-        mean = data.feature_mean[:, None]
 
         def weights_of(dual: jax.Array) -> jax.Array:
             scaled = root * dual
-            return jnp.matmul(data.X.T, scaled, precision=HIGHEST) - mean * jnp.sum(scaled, axis=0)
+            return jnp.matmul(data.X.T, scaled, precision=HIGHEST) - jnp.outer(
+                data.feature_mean, jnp.sum(scaled, axis=0)
+            )
 
         def solve(rhs: jax.Array) -> jax.Array:
             scale = self.row_scale[:, None]
@@ -145,9 +156,8 @@ class DualSolver:
 
         dual = solve(targets)
         weights = weights_of(dual)
-        image = jnp.matmul(data.X, weights, precision=HIGHEST) - jnp.matmul(
-            data.feature_mean, weights, precision=HIGHEST
-        )
+        offset = jnp.matmul(data.feature_mean, weights, precision=HIGHEST)
+        image = jnp.matmul(data.X, weights, precision=HIGHEST) - offset[None, :]
         dual = dual + solve(targets - root * image - l2 * dual)
         return _with_intercept(weights_of(dual), data, objective, params)
 
@@ -169,8 +179,14 @@ class OrthogonalSolver:
     def solve_params(self, objective: Any, params: Params) -> Params:
         data = _centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
         root = jnp.sqrt(data.weight)
-        X = root * (data.X - data.feature_mean)
-        targets = root * (_columns(objective.y).astype(X.dtype) - data.target_mean)
+        centred = data.X - data.feature_mean[None, :]
+        if objective.intercept:
+            # Once more: the mean's own rounding, large far from zero, would count as a rank.
+            rest = jnp.matmul(data.weight[:, 0] / data.weight_total, centred, precision=HIGHEST)
+            centred = centred - rest[None, :]
+            data = data._replace(feature_mean=data.feature_mean + rest)
+        X = root * centred
+        targets = root * (_columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
         l2 = jnp.asarray(objective.l2, X.dtype)
         if X.shape[0] < X.shape[1]:
             Q, R = jnp.linalg.qr(X.T)
@@ -214,19 +230,25 @@ def _with_intercept(weights: jax.Array, data: _Centred, objective: Any, params: 
 
 
 def _equilibrated_cholesky(
-    matrix: jax.Array, l2: Any
+    matrix: jax.Array, l2: Any, raw_diagonal: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The lower factor of ``E (matrix + l2 I) E`` with unit diagonal, E, and whether it is ill."""
+    """The lower factor of ``E (matrix + l2 I) E`` with unit diagonal, E, and whether it is ill.
+
+    ``raw_diagonal`` is the diagonal before centring, whose rounding errors centring leaves behind:
+    far from zero they outweigh what is left.
+    """
+    eps = jnp.finfo(matrix.dtype).eps
     diagonal = jnp.diagonal(matrix) + jnp.asarray(l2, matrix.dtype)
-    scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
-    size = matrix.shape[0]
-    is_diagonal = jnp.eye(size, dtype=bool)
+    is_positive = diagonal > 0
+    safe = jnp.where(is_positive, diagonal, 1)
+    scale = jnp.where(is_positive, lax.rsqrt(safe), 0)
+    is_diagonal = jnp.eye(matrix.shape[0], dtype=bool)
     scaled = jnp.where(is_diagonal, 1, scale[:, None] * matrix * scale[None, :])
     factor = jnp.linalg.cholesky(scaled)
-    pivots = jnp.diagonal(factor)
-    threshold = 8 * jnp.sqrt(jnp.finfo(matrix.dtype).eps)
+    cancelled = jnp.maximum(jnp.max(raw_diagonal / safe), 1)
+    threshold = 8 * jnp.sqrt(eps * cancelled)
     # A failed factorisation is NaN, and NaN > threshold is False: ill, as it should be.
-    is_well = (jnp.min(pivots) > threshold) & (jnp.min(diagonal) > 0)
+    is_well = (jnp.min(jnp.diagonal(factor)) > threshold) & jnp.all(is_positive)
     return factor, scale, ~is_well
 
 
@@ -250,7 +272,8 @@ def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array, longest: int) ->
     U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
     is_null = s <= longest * jnp.finfo(s.dtype).eps * jnp.max(s)
     s = s[:, None]
-    gain = jnp.where(is_null[:, None], 0, s / jnp.where(is_null[:, None], 1, s * s + l2))
+    is_null = is_null[:, None]
+    gain = jnp.where(is_null, 0, s / jnp.where(is_null, 1, s * s + l2.reshape(1, -1)))
     return jnp.matmul(Vt.T, gain * jnp.matmul(U.T, rhs, precision=HIGHEST), precision=HIGHEST)
 
 

@@ -1,0 +1,160 @@
+"""Part 3 (c): a linear regression with more than 1e9 weights, whose X is never stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from rich.console import Console
+
+import jaxdescent as jd
+from jaxdescent import memory, precision
+from jaxdescent.breakdown.measure import measure
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.objectives import Objective
+
+SIDE, BLOCKS = 8192, 16
+"""X is block-diagonal: sixteen blocks of 67 million coupled weights, 1,073,741,824 in all."""
+
+TOLERANCE = 1e-5
+CHECK_EVERY = 8
+
+BYTES_A_WEIGHT = 8 + 6 * 4 / BLOCKS
+"""Weights, targets, and six temporaries of one block's size."""
+
+UP, LEFT = 0.25, -0.125
+LOWER, UPPER = (1 - 0.375) ** 2, (1.4375 + 0.375) ** 2
+"""X = D + 0.25 U - 0.125 L with D from 1 to 1.4375 and shifts U, L of norm 1 at most, so every
+eigenvalue of X'X lies between."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockRegression(Objective):
+    """``sum_k 1/2 |X w_k - y_k|^2``: one linear regression, whose X is block-diagonal."""
+
+    targets: list[jax.Array]
+
+    def blocks(self, params: list[jax.Array]) -> list[Objective]:
+        del params
+        return [BlockRegression([y]) for y in self.targets]
+
+    def value(self, params: Any) -> jax.Array:
+        return self.value_and_gradient(params)[0]
+
+    def value_and_gradient(self, params: Any) -> tuple[jax.Array, Any]:
+        leaves, treedef = jax.tree.flatten(params)
+        parts = [
+            jd.LinearRegression(design(w.size), y, intercept=False).value_and_gradient({"weights": w})
+            for w, y in zip(leaves, self.targets, strict=True)
+        ]
+        gradients = [gradient["weights"] for _, gradient in parts]
+        return precision.add([value for value, _ in parts]), treedef.unflatten(gradients)
+
+    def start(self) -> list[jax.Array]:
+        return [jnp.zeros_like(y) for y in self.targets]
+
+
+def design(features: int) -> jd.MatrixFree:
+    """One block of X."""
+    return jd.MatrixFree(forward, rows=features, features=features)
+
+
+def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
+    available = memory.available_bytes(jax.devices()[0])
+    most = min(SIDE**2 * BLOCKS, int(available / 1.1 / BYTES_A_WEIGHT), limit or SIDE**2 * BLOCKS)
+    side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
+    features = side * side * BLOCKS
+    with console.status(f"regression with {features:,} weights"):
+        make = jax.jit(lambda k: design(side * side).product(optimum(side, k)))
+        objective = BlockRegression([make(k).block_until_ready() for k in range(BLOCKS)])
+        measured = measure(
+            lambda: jd.minimize(
+                objective,
+                None,
+                jd.GradientDescent(2 / (LOWER + UPPER)),
+                tolerance=TOLERANCE,
+                check_every=CHECK_EVERY,
+                donate=True,
+            )
+        )
+        result = measured.result
+        off = jax.jit(lambda w, k: jnp.max(jnp.abs(w - optimum(side, k))))
+        error = max(float(off(w, k)) for k, w in enumerate(result.params))
+    iterations = int(result.iterations)
+    status = jd.Status(int(result.status)).name
+    gram = memory.readable_bytes(4.0 * features**2)
+    numbers = {
+        "matrix_free_regression": {
+            "weights": features,
+            "rows": features,
+            "dtype": "float32",
+            "weights_bytes": 4 * features,
+            "peak_bytes": measured.peak_bytes,
+            "eigenvalue_bounds": [LOWER, UPPER],
+            "iterations": iterations,
+            "status": status,
+            "seconds": measured.seconds,
+            "gradient_norm": float(result.gradient_norm),
+            "relative_gradient_norm": float(result.gradient_norm / result.scale),
+            "largest_error": error,
+        }
+    }
+    return PartReport(
+        number=3,
+        title="Eight billion parameters",
+        sentences=(
+            f"(c) y = X w with {features:,} weights and as many rows. X is a function (each row mixes "
+            f"three weights), never stored; X'X would take {gram}.",
+        ),
+        tables=(
+            Table(
+                title="(c) matrix-free regression",
+                columns=("", "measured"),
+                rows=(
+                    ("iterations", f"{iterations} ({status})"),
+                    ("time, compilation included", readable_seconds(measured.seconds)),
+                    ("|gradient| over that at zero", f"{numbers['matrix_free_regression']['relative_gradient_norm']:.2e}"),
+                    ("largest error of a weight (weights up to 1)", f"{error:.2e}"),
+                ),
+            ),
+        ),
+        verdict=(
+            f"A regression with {features:,} weights took {iterations} iterations and "
+            f"{readable_seconds(measured.seconds)}; no weight is off by more than {error:.1e}.",
+        ),
+        numbers=numbers,
+        points=(
+            Point("descent, coupled", features, measured.peak_bytes, measured.seconds, True),
+        ),
+    )
+
+
+def forward(weights: jax.Array) -> jax.Array:
+    """Each target from its own weight, the one above and the one to the left, in a square."""
+    side = math.isqrt(weights.size)
+    w = weights.reshape(side, side)
+    own = 1 + _wave(side, 7)[:, None] + _wave(side, 5)[None]
+    mixed = own * w + UP * _shift(w, 0) + LEFT * _shift(w, 1)
+    return mixed.reshape(-1)
+
+
+def optimum(side: int, block: Any) -> jax.Array:
+    """The weights that a block's targets were made from, between -1 and 1."""
+    tilt = 1 - jnp.asarray(block, jnp.float32) / (2 * BLOCKS)
+    return (tilt * (_wave(side, 3)[:, None] - _wave(side, 11)[None]) * (32 / 7)).reshape(-1)
+
+
+def _wave(length: int, stride: int) -> jax.Array:
+    """Between 0 and 7/32, in eighths, without a period that the shifts could share."""
+    return ((jnp.arange(length) * stride) & 7).astype(jnp.float32) / 32
+
+
+def _shift(w: jax.Array, axis: int) -> jax.Array:
+    padding = [(0, 0, 0)] * 2
+    padding[axis] = (1, -1, 0)
+    return lax.pad(w, jnp.zeros((), w.dtype), padding)

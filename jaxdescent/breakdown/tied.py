@@ -1,0 +1,131 @@
+"""A coupled sum of squares: neighbours along both axes of each matrix are tied to each other.
+
+With ``e = x - c``, for every matrix of the tree
+
+    f(x) = 1/2 sum_ij a_ij e_ij^2 + 1/2 sum_ij u_i (e_(i+1)j - e_ij)^2 + 1/2 sum_ij v_j (e_i(j+1) - e_ij)^2
+
+whose only minimiser is c. All of a, u, v, c are cheap functions of the indices, so that nothing is
+stored besides x. Vectors are matrices of one row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.objectives import Bounds, Objective
+
+LOWER, UPPER = 1.0, 6.07
+"""Every Hessian eigenvalue lies between: a >= 1, and Gershgorin's row sums a + 4 max(u) + 4 max(v)."""
+
+
+class _Pattern(NamedTuple):
+    """What the formula needs of a (rows, columns) matrix, along its rows and along its columns."""
+
+    own: jax.Array  # a
+    below: jax.Array  # u_i
+    above: jax.Array  # u_(i-1)
+    right: jax.Array  # v_j
+    left: jax.Array  # v_(j-1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class TiedNeighbours(Objective):
+    """The function above, summed over the leaves of a tree."""
+
+    def blocks(self, params: Any) -> list[Objective] | None:
+        leaves = jax.tree.leaves(params)
+        return [self] * len(leaves) if len(leaves) > 1 else None
+
+    def value(self, params: Any) -> jax.Array:
+        return self.value_and_gradient(params)[0]
+
+    def value_and_gradient(self, params: Any) -> tuple[jax.Array, Any]:
+        # A quadratic whose minimum is zero is half its offset times its gradient.
+        gradient = self.gradient(params)
+        halves = jax.tree.map(
+            lambda x, g: 0.5 * precision.total((x - optimum(x.shape, x.dtype)) * g), params, gradient
+        )
+        return precision.add(jax.tree.leaves(halves)), gradient
+
+    def value_and_squared_norm(self, params: Any) -> tuple[jax.Array, jax.Array]:
+        # Both sums in the pass that computes the gradient, which is then never stored.
+        parts = []
+        for leaf in jax.tree.leaves(params):
+            e = _offset(_two(leaf))
+            gradient = _gradient(e)
+            parts.append(precision.totals(0.5 * e * gradient, jnp.square(gradient)))
+        values, squares = zip(*parts, strict=True)
+        return precision.add(list(values)), precision.add(list(squares))
+
+    def gradient(self, params: Any) -> Any:
+        return jax.tree.map(lambda x: _gradient(_offset(_two(x))).reshape(x.shape), params)
+
+    def hessian_product(self, params: Any, direction: Any) -> Any:
+        del params
+        return jax.tree.map(lambda d: _gradient(_two(d)).reshape(d.shape), direction)
+
+    def curvature_bounds(self, params: Any) -> Bounds:
+        del params
+        return Bounds(jnp.asarray(LOWER), jnp.asarray(UPPER))
+
+    @property
+    def is_quadratic(self) -> bool:
+        return True
+
+
+def optimum(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """c: integers between -64 and 62."""
+    rows, columns = (1, *shape)[-2:]
+    along_rows = (_steps(rows, 37, 64) - 32)[:, None]
+    along_columns = (_steps(columns, 101, 64) - 32)[None]
+    return (along_rows + along_columns).astype(dtype).reshape(shape)
+
+
+def _gradient(e: jax.Array) -> jax.Array:
+    pattern = _pattern(e.shape)
+    gradient = pattern.own * e
+    gradient += pattern.below * (e - _shift(e, 0, 1)) + pattern.above * (e - _shift(e, 0, -1))
+    gradient += pattern.right * (e - _shift(e, 1, 1)) + pattern.left * (e - _shift(e, 1, -1))
+    return gradient
+
+
+def _pattern(shape: tuple[int, ...]) -> _Pattern:
+    """Weights that vary along the rows and the columns; no tie leads out of the matrix."""
+    rows, columns = shape
+    own = _steps(rows, 7, 8)[:, None] / 64 + _steps(columns, 5, 8)[None] / 64 + 1
+    below = jnp.where(jnp.arange(rows) < rows - 1, 0.47 + _steps(rows, 3, 8) / 56, 0)
+    right = jnp.where(jnp.arange(columns) < columns - 1, 0.47 + _steps(columns, 5, 8) / 56, 0)
+    return _Pattern(
+        own,
+        below[:, None],
+        jnp.roll(below, 1)[:, None],
+        right[None],
+        jnp.roll(right, 1)[None],
+    )
+
+
+def _steps(length: int, stride: int, modulus: int) -> jax.Array:
+    """``(stride * i) mod modulus`` as float32, for a modulus that is a power of two."""
+    return ((jnp.arange(length) * stride) & (modulus - 1)).astype(jnp.float32)
+
+
+def _offset(x: jax.Array) -> jax.Array:
+    return x - optimum(x.shape, x.dtype)
+
+
+def _two(x: jax.Array) -> jax.Array:
+    return x.reshape((1, *x.shape)[-2:])
+
+
+def _shift(e: jax.Array, axis: int, by: int) -> jax.Array:
+    """The neighbour's value, zero outside."""
+    padding = [(0, 0, 0)] * e.ndim
+    padding[axis] = (-by, by, 0)
+    return lax.pad(e, jnp.zeros((), e.dtype), padding)

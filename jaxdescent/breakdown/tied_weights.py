@@ -1,0 +1,126 @@
+"""Part 3 (b): the same shapes with every weight tied to its neighbours, as much as fits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+import jaxdescent as jd
+from jaxdescent import memory
+from jaxdescent.breakdown.independent_weights import draw
+from jaxdescent.breakdown.measure import measure
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
+
+TOLERANCE = 1e-5
+CHECK_EVERY = 8
+MAX_ITERATIONS = 200
+HEADROOM = 1.08
+"""How much more than the params and their largest array is left for everything else."""
+
+
+def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
+    dtype = jnp.dtype(jnp.float32)
+    available = memory.available_bytes(jax.devices()[0])
+    tree = _largest(tree_of, available / HEADROOM, dtype)
+    nbytes = tree.size * dtype.itemsize
+    largest = max(math.prod(shape) for shape in tree.shapes.values()) * dtype.itemsize
+    with console.status(f"{tree.size:,} tied unknowns"):
+        params = draw(tree.shapes, dtype, settings.seed + 1)
+        measured = measure(
+            lambda: jd.minimize(
+                TiedNeighbours(),
+                params,
+                jd.GradientDescent(2 / (LOWER + UPPER)),
+                max_iterations=MAX_ITERATIONS,
+                tolerance=TOLERANCE,
+                check_every=CHECK_EVERY,
+                donate=True,
+            )
+        )
+        result = measured.result
+        started = time.perf_counter()
+        rms, most = distance(result.params)
+        checked = time.perf_counter() - started
+    norm = float(result.gradient_norm)
+    iterations = int(result.iterations)
+    numbers = {
+        "tied": {
+            "unknowns": tree.size,
+            "layers": tree.description,
+            "dtype": dtype.name,
+            "params_bytes": nbytes,
+            "largest_array_bytes": largest,
+            "extra_peak_bytes": measured.peak_bytes,
+            "eigenvalue_bounds": [LOWER, UPPER],
+            "learning_rate": 2 / (LOWER + UPPER),
+            "iterations": iterations,
+            "status": jd.Status(int(result.status)).name,
+            "seconds_descending": measured.seconds,
+            "seconds_checking_distance": checked,
+            "gradient_norm": norm,
+            "gradient_norm_at_start": float(result.scale),
+            "proved_distance": norm / LOWER,
+            "distance_root_mean_square": rms,
+            "distance_largest": most,
+        }
+    }
+    extra = "-" if measured.peak_bytes is None else memory.readable_bytes(measured.peak_bytes)
+    return PartReport(
+        number=3,
+        title="Eight billion parameters",
+        sentences=(
+            f"(b) Every weight tied to its neighbours along both axes of its matrix, {tree.size:,} "
+            f"unknowns ({tree.description}) in {dtype.name}: {memory.readable_bytes(nbytes)}. "
+            f"The derivative method would need {memory.readable_bytes(4.0 * tree.size**2)}.",
+        ),
+        tables=(
+            Table(
+                title="(b) tied neighbours",
+                columns=("", "measured"),
+                rows=(
+                    ("iterations", f"{iterations} ({numbers['tied']['status']})"),
+                    ("time, compilation included", readable_seconds(measured.seconds)),
+                    ("largest array", memory.readable_bytes(largest)),
+                    ("peak memory beyond the parameters", extra),
+                    ("|gradient|, at the start and at the end", f"{float(result.scale):.3g}, {norm:.3g}"),
+                    ("distance to the optimum proved by it", f"{norm / LOWER:.3g}"),
+                    ("distance, root mean square and largest", f"{rms:.2e}, {most:.2e}"),
+                ),
+            ),
+        ),
+        verdict=(
+            f"On {tree.size:,} coupled weights, where solving is out of reach, {iterations} "
+            f"iterations in place came within {most:.1e} of the known optimum in every weight.",
+        ),
+        numbers=numbers,
+        points=(Point("descent, coupled", tree.size, nbytes, measured.seconds, True),),
+    )
+
+
+def distance(params: dict[str, jax.Array]) -> tuple[float, float]:
+    """The root mean square and the largest distance to the optimum, array by array."""
+
+    @jax.jit
+    def of_array(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        difference = jnp.abs(x - optimum(x.shape, x.dtype))
+        return jnp.mean(jnp.square(difference)), jnp.max(difference)
+
+    parts = [(x.size, *map(float, of_array(x))) for x in params.values()]
+    size = sum(count for count, _, _ in parts)
+    mean = sum(count * square for count, square, _ in parts) / size
+    return math.sqrt(mean), max(most for _, _, most in parts)
+
+
+def _largest(tree_of: Callable[[int], Any], room: float, dtype: Any) -> Any:
+    """The largest tree that fits together with one temporary of its largest array."""
+    most = int(room // dtype.itemsize)
+    tree = tree_of(most)
+    largest = max(math.prod(shape) for shape in tree.shapes.values())
+    return tree_of(most - largest)
