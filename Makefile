@@ -1,0 +1,65 @@
+# Every target works from a fresh clone with nothing but Python 3.11 or newer and make.
+# Another interpreter: make test PYTHON=/path/to/python
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LOWEST := .venv-lowest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-lowest lowest check format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
+
+install: $(INSTALLED) ## make .venv and install the project with everything
+
+demo: $(INSTALLED) ## the whole story, with real runs on this machine
+	$(BIN)/jaxdescent breakdown $(ARGS)
+
+test: $(INSTALLED) ## tests and doctests, in under five minutes on two cores
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
+	$(LOWEST)/bin/python -m pytest -q $(ARGS)
+
+lowest: test-lowest
+
+check: $(INSTALLED) ## style, types, and the direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## apply what can be applied automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## measure the speed on this machine
+	@set -e; for script in benchmarks/*.py; do \
+		test -e "$$script" || { echo "no benchmarks yet"; continue; }; \
+		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .hypothesis .ruff_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/it"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,test,dev]'
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml tests/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[cli,test]' -c tests/lowest.txt
+	@touch $@
