@@ -280,8 +280,8 @@ def _check_options(max_iterations: Any, tolerance: Any, check_every: Any, histor
             raise TypeError(f"tolerance must be a number or None, got {tolerance!r}.")
         if not 0 <= tolerance < float("inf"):
             raise ValueError(
-                f"tolerance must be at least 0 and finite, got {tolerance}: 0 runs every iteration, "
-                "None takes the dtype's default."
+                f"tolerance must be at least 0 and finite, got {tolerance}: 0 runs every "
+                "iteration, None takes the dtype's default."
             )
 
 

@@ -1,4 +1,4 @@
-"""What can stand for the design matrix X of a regression: all multiply by w and by the transpose."""
+"""What can stand for a regression's design matrix X: all multiply by w and by the transpose."""
 
 from jaxdescent.designs.dense import Dense as Dense
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree

@@ -62,8 +62,8 @@ def as_method(method: Any) -> Method:
     elif isinstance(method, type) or callable(method):
         hint = (
             " Call it first: pass jd.GradientDescent(1e-2) or optax.adam(1e-3), not the class or "
+            "function; a schedule goes into jd.GradientDescent(schedule)."
         )
-        hint += "function; a schedule goes into jd.GradientDescent(schedule)."
     raise TypeError(
         "method must be a jaxdescent method, an optax.GradientTransformation or None, got "
         f"{method!r}.{hint}"

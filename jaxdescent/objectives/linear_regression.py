@@ -1,4 +1,4 @@
-"""Linear regression: y = X w + b, weighted, with or without a ridge penalty, one or many outputs."""
+"""Linear regression: y = X w + b, weighted, with or without ridge penalty, of many outputs."""
 
 from __future__ import annotations
 

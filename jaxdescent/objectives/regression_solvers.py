@@ -50,7 +50,7 @@ class _Centred(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GramSolver:
-    """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) matrix, columns equilibrated.
+    """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
 
     The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
     the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the
@@ -83,7 +83,7 @@ class GramSolver:
         return solution, jnp.array(False)
 
     def _refined(self, objective: Any, params: Params) -> Params:
-        """The solution, and one refinement: two more passes over X, little beside the Gram matrix."""
+        """The solution, refined once: two more passes over X, little beside the Gram matrix."""
         return self._correct(objective, self._correct(objective, params))
 
     def _correct(self, objective: Any, params: Params) -> Params:
