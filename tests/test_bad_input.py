@@ -1,0 +1,336 @@
+"""Bad input: an error that says what was got, what was expected and what to do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+
+X, Y = np.ones((4, 2), np.float32), np.ones(4, np.float32)
+START = jnp.ones(2)
+
+
+def bowl(p):
+    return jnp.sum(p**2)
+
+
+def descend(objective=bowl, params=START, method=None, **options):
+    method = jd.GradientDescent(0.1) if method is None else method
+    return jd.minimize(objective, params, method, **options)
+
+
+def regress(X=X, y=Y, params=None, **options):
+    return jd.minimize(jd.LinearRegression(X, y, **options), params)
+
+
+def donate_twice():
+    start = jnp.ones(2)
+    descend(params=start, donate=True)
+    return descend(params=start, donate=True)
+
+
+def on_two_devices():
+    one, two = (jax.device_put(jnp.ones(2), device) for device in jax.devices()[:2])
+    return descend(lambda p: jnp.sum(p["a"]) + jnp.sum(p["b"]), {"a": one, "b": two})
+
+
+def two_dtypes():
+    with jax.enable_x64(True):
+        return regress(X.astype(np.float64), Y)
+
+
+CASES = {
+    # the objective
+    "objective is a number": (lambda: descend(3.0), TypeError, r"function of params.*got 3\.0"),
+    "objective is a string": (lambda: descend("bowl"), TypeError, r"function.*got 'bowl'"),
+    "objective is a class": (
+        lambda: descend(jd.SumOfSquares),
+        TypeError,
+        r"such as jd\.SumOfSquares\(\)",
+    ),
+    "objective is not a scalar": (
+        lambda: descend(lambda p: p**2),
+        ValueError,
+        r"scalar, got \(2,\).*sum.*LeastSquares",
+    ),
+    "objective returns one element": (
+        lambda: descend(lambda p: p[:1] ** 2),
+        ValueError,
+        r"scalar, got \(1,\)",
+    ),
+    "objective returns a tuple": (
+        lambda: descend(lambda p: (jnp.sum(p), p)),
+        ValueError,
+        r"must return a scalar, got",
+    ),
+    "objective returns nothing": (
+        lambda: descend(lambda p: None),
+        ValueError,
+        r"must return a scalar, got None",
+    ),
+    "objective returns text": (
+        lambda: descend(lambda p: "text"),
+        TypeError,
+        r"must return.*scalar.*got str",
+    ),
+    "objective returns an integer": (
+        lambda: descend(lambda p: jnp.sum(p.astype(jnp.int32))),
+        TypeError,
+        r"floating-point number, got dtype int32",
+    ),
+    "objective returns a complex number": (
+        lambda: descend(lambda p: jnp.sum(p).astype(jnp.complex64)),
+        TypeError,
+        r"real.*complex64",
+    ),
+    # args
+    "args is not a tuple": (
+        lambda: descend(lambda p, a: jnp.sum(p * a), args=START),
+        TypeError,
+        r"args must be a tuple.*args=\(data,\)",
+    ),
+    "args for an objective with data": (
+        lambda: jd.minimize(jd.LinearRegression(X, Y), args=(1.0,)),
+        TypeError,
+        r"takes no args",
+    ),
+    "args hold a string": (
+        lambda: descend(lambda p, a: jnp.sum(p), args=("data",)),
+        TypeError,
+        r"got str 'data'",
+    ),
+    # params
+    "params missing": (lambda: descend(params=None), ValueError, r"params must be given: Function"),
+    "params empty tree": (lambda: descend(params={}), ValueError, r"at least one array, got \{\}"),
+    "params empty array": (
+        lambda: descend(params=jnp.zeros((0,))),
+        ValueError,
+        r"params must not be empty.*\(0,\)",
+    ),
+    "params integers": (
+        lambda: descend(params={"a": jnp.arange(3)}),
+        TypeError,
+        r"params\['a'\].*int32.*convert",
+    ),
+    "params Python integer": (lambda: descend(params=3), TypeError, r"int32: write 3\.0"),
+    "params booleans": (lambda: descend(params=np.ones(2, bool)), TypeError, r"got dtype bool"),
+    "params complex": (
+        lambda: descend(params=jnp.ones(2, jnp.complex64)),
+        TypeError,
+        r"complex64: minimise over its real and imaginary parts",
+    ),
+    "params string": (lambda: descend(params="start"), TypeError, r"got str"),
+    "params on two devices": (on_two_devices, ValueError, r"same devices.*device_put"),
+    "params donated twice": (donate_twice, ValueError, r"params.*deleted.*donate"),
+    "params hold one array twice and are donated": (
+        lambda: descend(jd.SumOfSquares(), {"a": START, "b": START}, donate=True),
+        ValueError,
+        r"same array twice.*copy",
+    ),
+    "params donated and also data": (
+        lambda: descend(jd.SumOfSquares(center=START), START, donate=True),
+        ValueError,
+        r"donated and is also the objective's \.center",
+    ),
+    # methods
+    "method is a number": (
+        lambda: descend(method=0.1),
+        TypeError,
+        r"write jd\.GradientDescent\(0\.1\)",
+    ),
+    "method is a class": (lambda: descend(method=jd.GradientDescent), TypeError, r"Call it first"),
+    "method is a function not called": (
+        lambda: descend(method=optax.adam),
+        TypeError,
+        r"Call it first.*optax\.adam\(1e-3\)",
+    ),
+    "method is a schedule": (
+        lambda: descend(method=optax.constant_schedule(0.1)),
+        TypeError,
+        r"schedule goes into jd\.GradientDescent",
+    ),
+    "method is a step size": (
+        lambda: descend(method=jd.Backtracking()),
+        TypeError,
+        r"write jd\.GradientDescent\(jd\.Backtracking\(",
+    ),
+    "method is a string": (lambda: descend(method="adam"), TypeError, r"got 'adam'"),
+    "learning rate zero": (
+        lambda: descend(method=jd.GradientDescent(0)),
+        ValueError,
+        r"positive.*got 0",
+    ),
+    "learning rate negative": (
+        lambda: descend(method=jd.GradientDescent(-1.0)),
+        ValueError,
+        r"positive.*got -1",
+    ),
+    "learning rate infinite": (
+        lambda: descend(method=jd.GradientDescent(np.inf)),
+        ValueError,
+        r"finite, got inf",
+    ),
+    "learning rate NaN": (
+        lambda: descend(method=jd.GradientDescent(np.nan)),
+        ValueError,
+        r"finite, got nan",
+    ),
+    "learning rate an array": (
+        lambda: descend(method=jd.GradientDescent(jnp.ones(2))),
+        TypeError,
+        r"must be a number",
+    ),
+    "learning rate a string": (
+        lambda: descend(method=jd.GradientDescent("fast")),
+        TypeError,
+        r"schedule.*got 'fast'",
+    ),
+    "learning rate a class": (
+        lambda: descend(method=jd.GradientDescent(jd.Backtracking)),
+        TypeError,
+        r"learning_rate.*Backtracking\(\)",
+    ),
+    # options
+    "zero iterations": (
+        lambda: descend(max_iterations=0),
+        ValueError,
+        r"max_iterations.*at least 1.*got 0",
+    ),
+    "half an iteration": (lambda: descend(max_iterations=1.5), TypeError, r"integer, got 1\.5"),
+    "iterations a string": (
+        lambda: descend(max_iterations="many"),
+        TypeError,
+        r"max_iterations.*integer, got 'many'",
+    ),
+    "too many iterations": (lambda: descend(max_iterations=2**31), ValueError, r"below 2\*\*31"),
+    "iterations NaN": (
+        lambda: descend(max_iterations=float("nan")),
+        TypeError,
+        r"max_iterations.*integer, got nan",
+    ),
+    "check_every zero": (lambda: descend(check_every=0), ValueError, r"check_every.*at least 1"),
+    "history negative": (lambda: descend(history=-1), ValueError, r"history.*at least 0"),
+    "tolerance NaN": (lambda: descend(tolerance=np.nan), ValueError, r"finite, got nan"),
+    "tolerance negative": (lambda: descend(tolerance=-1e-3), ValueError, r"at least 0.*-0\.001"),
+    "tolerance a string": (lambda: descend(tolerance="low"), TypeError, r"number or None.*'low'"),
+    "rounding a string": (
+        lambda: descend(rounding="stochastic"),
+        TypeError,
+        r"jd\.StochasticRounding\(seed\)",
+    ),
+    # regressions
+    "no rows": (lambda: regress(np.ones((0, 2), np.float32)), ValueError, r"\(0, 2\).*empty"),
+    "no features": (lambda: regress(np.ones((4, 0), np.float32)), ValueError, r"\(4, 0\).*empty"),
+    "one-dimensional X": (lambda: regress(Y), ValueError, r"\(rows, features\).*X\[:, None\]"),
+    "integer X": (lambda: regress(np.ones((4, 2), int)), TypeError, r"X .*int64.*astype"),
+    "string X": (lambda: regress(np.full((4, 2), "a")), TypeError, r"X must be real.*<U1"),
+    "ragged X": (lambda: regress([[1.0], [1.0, 2.0]]), TypeError, r"X must be an array"),
+    "complex y": (lambda: regress(y=Y * 1j), TypeError, r"y must be real.*complex64"),
+    "wrong rows of y": (lambda: regress(y=Y[:3]), ValueError, r"X's 4 rows, got \(3,\)"),
+    "three-dimensional y": (
+        lambda: regress(y=np.ones((4, 1, 1), np.float32)),
+        ValueError,
+        r"\(4, outputs\).*\(4, 1, 1\)",
+    ),
+    "X and y of different dtypes": (two_dtypes, TypeError, r"one dtype.*float64.*float32"),
+    "l2 negative": (lambda: regress(l2=-0.5), ValueError, r"l2 must be at least 0, got -0\.5"),
+    "l2 NaN": (lambda: regress(l2=np.nan), ValueError, r"l2 must be at least 0, got nan"),
+    "l2 of a wrong shape": (lambda: regress(l2=np.ones(3)), ValueError, r"l2 .*got shape \(3,\)"),
+    "l2 a string": (lambda: regress(l2="strong"), TypeError, r"l2 must be a number.*'strong'"),
+    "sample_weight negative": (
+        lambda: regress(sample_weight=-Y),
+        ValueError,
+        r"sample_weight must be at least 0, got -1",
+    ),
+    "sample_weight of a wrong length": (
+        lambda: regress(sample_weight=Y[:3]),
+        ValueError,
+        r"sample_weight.*\(4,\).*\(3,\)",
+    ),
+    "sample_weight all zero": (
+        lambda: regress(sample_weight=0 * Y),
+        ValueError,
+        r"sample_weight.*all zero",
+    ),
+    "start of a wrong shape": (
+        lambda: regress(params={"weights": jnp.ones(3), "intercept": jnp.array(0.0)}),
+        ValueError,
+        r"needs params of shapes.*\(2,\).*got.*\(3,\).*params=None",
+    ),
+    "start without the intercept": (
+        lambda: regress(params={"weights": jnp.ones(2)}),
+        ValueError,
+        r"intercept.*params=None",
+    ),
+    "predict with too few features": (
+        lambda: jd.LinearRegression(X, Y).predict({"weights": START, "intercept": 0.0}, X[:, :1]),
+        ValueError,
+        r"2 features.*got shape \(4, 1\)",
+    ),
+    # the other objectives
+    "scale with another structure": (
+        lambda: descend(jd.SumOfSquares(scale={"a": START, "b": START}), {"a": START}),
+        ValueError,
+        r"SumOfSquares\.scale must be a number or have the structure",
+    ),
+    "center that does not broadcast": (
+        lambda: descend(jd.SumOfSquares(center=jnp.ones(3))),
+        ValueError,
+        r"center.* shape \(3,\).*\(2,\)",
+    ),
+    "Hessian not square": (
+        lambda: descend(jd.Quadratic(np.ones((2, 3), np.float32))),
+        ValueError,
+        r"square.*got shape \(2, 3\)",
+    ),
+    "Hessian of integers": (
+        lambda: descend(jd.Quadratic(np.eye(2, dtype=int))),
+        TypeError,
+        r"hessian.*int64",
+    ),
+    "Hessian of another size": (
+        lambda: descend(jd.Quadratic(np.eye(3, dtype=np.float32))),
+        ValueError,
+        r"shape \(3,\), got",
+    ),
+    "linear of another shape": (
+        lambda: descend(jd.Quadratic(np.eye(2, dtype=np.float32), jnp.ones(3))),
+        ValueError,
+        r"Quadratic\.linear.*\(2,\).*\(3,\)",
+    ),
+    "scale a string": (
+        lambda: descend(jd.SumOfSquares(scale="large")),
+        TypeError,
+        r"SumOfSquares\.scale.*'large'",
+    ),
+    "residual not a function": (
+        lambda: descend(jd.LeastSquares(3.0)),
+        TypeError,
+        r"residual must be a function.*3\.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), CASES.values(), ids=CASES.keys())
+def test_bad_input_is_refused_with_a_clear_error(call, error, message):
+    with pytest.raises(error, match=rf"(?s){message}"):
+        call()
+
+
+def test_too_large_a_problem_is_refused_before_allocation():
+    # A dense Hessian of 400,000 unknowns takes 0.6 TB.
+    with pytest.raises(jd.ProblemTooLarge, match=r"TB for 400,000 unknowns.*GradientDescent"):
+        jd.minimize(lambda p: jnp.sum(jnp.cosh(p)), jnp.ones(400_000), jd.DerivativeMethod())
+
+
+@pytest.mark.parametrize("where", ["l2", "learning rate"])
+def test_traced_values_that_make_no_sense_end_in_a_status(where):
+    def status(value):
+        if where == "l2":
+            objective = jd.LinearRegression(X, Y, l2=value)
+            return jd.minimize(objective, method=jd.GradientDescent(0.01)).status
+        return jd.minimize(bowl, START, jd.GradientDescent(value)).status
+
+    assert int(jax.jit(status)(jnp.nan)) == jd.Status.NON_FINITE

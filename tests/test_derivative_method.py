@@ -1,0 +1,231 @@
+"""The derivative method: every form of the solve against NumPy in double precision."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+
+METHOD = jd.DerivativeMethod()
+
+
+def reference(X, y, *, l2=0.0, sample_weight=None, intercept=True):
+    """Minimum-norm weights by NumPy's pseudo-inverse of the centred, weighted problem."""
+    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    x_mean = s @ X / s.sum() if intercept else np.zeros(X.shape[1])
+    y_mean = s @ y / s.sum() if intercept else np.zeros(y.shape[1:])
+    root = np.sqrt(s)
+    A = root[:, None] * (X - x_mean)
+    b = root.reshape(-1, *[1] * (y.ndim - 1)) * (y - y_mean)
+    A = np.concatenate([A, np.sqrt(l2) * np.eye(X.shape[1])])
+    b = np.concatenate([b, np.zeros((X.shape[1], *y.shape[1:]))])
+    weights = np.linalg.pinv(A, rcond=1e-12) @ b
+    return weights, y_mean - x_mean @ weights
+
+
+def solve(X, y, **options):
+    return jd.minimize(jd.LinearRegression(X, y, **options), method=METHOD)
+
+
+SHAPES = {"tall": (20, 4), "square": (6, 6), "wide": (5, 12)}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize(
+    ("outputs", "weighted"), [((), True), ((3,), False)], ids=["weighted", "many outputs"]
+)
+@pytest.mark.parametrize("intercept", [True, False], ids=["intercept", "no intercept"])
+@pytest.mark.parametrize("l2", [0.0, 0.6])
+def test_every_form_finds_the_minimum_norm_solution(
+    rng, x64, shape, outputs, intercept, weighted, l2
+):
+    X = rng.normal(size=shape) + 0.5
+    y = rng.normal(size=(shape[0], *outputs))
+    s = rng.uniform(0.2, 2, size=shape[0]) if weighted else None
+    result = solve(X, y, l2=l2, sample_weight=s, intercept=intercept)
+    weights, offset = reference(X, y, l2=l2, sample_weight=s, intercept=intercept)
+    assert bool(result.converged), result.message
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-7, atol=1e-9)
+    if intercept:
+        np.testing.assert_allclose(result.params["intercept"], offset, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(20, 6), (5, 12)], ids=["tall", "wide"])
+def test_a_rank_deficient_design_gets_the_minimum_norm_solution(rng, x64, shape):
+    X = rng.normal(size=(shape[0], 3)) @ rng.normal(size=(3, shape[1]))
+    y = rng.normal(size=shape[0])
+    result = solve(X, y)
+    weights, offset = reference(X, y)
+    np.testing.assert_allclose(result.params["weights"], weights, atol=1e-8)
+    np.testing.assert_allclose(result.params["intercept"], offset, atol=1e-8)
+
+
+def test_a_column_of_zeros_gets_weight_zero(rng):
+    X = rng.normal(size=(10, 3)).astype(np.float32)
+    X[:, 1] = 0
+    result = solve(X, X @ np.array([1.0, 5.0, -2.0], np.float32))
+    np.testing.assert_allclose(result.params["weights"], [1.0, 0.0, -2.0], atol=1e-5)
+
+
+def test_a_constant_column_is_left_to_the_intercept(rng):
+    X = rng.normal(size=(10, 3)).astype(np.float32)
+    X[:, 1] = 4.0
+    y = (X[:, 0] - 2 * X[:, 2] + 3).astype(np.float32)
+    result = solve(X, y)
+    np.testing.assert_allclose(result.params["weights"], [1.0, 0.0, -2.0], atol=1e-4)
+    np.testing.assert_allclose(result.params["intercept"], 3.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e5])
+def test_float32_solves_stay_accurate_where_the_normal_equations_do_not(rng, condition):
+    U, _ = np.linalg.qr(rng.normal(size=(60, 8)))
+    V, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    X = (U * np.geomspace(1, 1 / condition, 8) @ V.T).astype(np.float32)
+    true = rng.normal(size=8)
+    y = (X.astype(np.float64) @ true).astype(np.float32)
+    result = solve(X, y, intercept=False)
+    exact, _ = reference(X, y, intercept=False)
+    error = np.linalg.norm(result.params["weights"] - exact) / np.linalg.norm(exact)
+    # A backward stable solve of a consistent system: a modest multiple of condition * eps.
+    assert error < 20 * condition * np.finfo(np.float32).eps
+
+
+def test_columns_of_wildly_different_units_do_not_matter(rng):
+    units = np.array([1e-6, 1.0, 1e6], np.float32)
+    X = rng.normal(size=(40, 3)).astype(np.float32)
+    y = rng.normal(size=40).astype(np.float32)
+    plain, scaled = solve(X, y), solve(X * units, y)
+    np.testing.assert_allclose(
+        scaled.params["weights"] * units, plain.params["weights"], rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (6, 9)], ids=["tall", "wide"])
+@pytest.mark.parametrize("offset", [1e2, 1e3, 1e4])
+def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, shape, offset):
+    X = (rng.normal(size=shape) + offset).astype(np.float32)
+    y = rng.normal(size=shape[0]).astype(np.float32)
+    result = solve(X, y)
+    weights, _ = reference(X, y)
+    # Centring rounds each entry by eps * offset.
+    bound = 100 * offset * np.finfo(np.float32).eps
+    np.testing.assert_allclose(result.params["weights"], weights, atol=bound)
+
+
+def test_each_output_has_its_own_l2(rng, x64):
+    X, y = rng.normal(size=(15, 4)), rng.normal(size=(15, 2))
+    result = solve(X, y, l2=jnp.array([0.0, 5.0]))
+    for output, l2 in enumerate([0.0, 5.0]):
+        weights, _ = reference(X, y[:, output], l2=l2)
+        np.testing.assert_allclose(result.params["weights"][:, output], weights, atol=1e-9)
+
+
+def test_a_matrix_free_design_is_solved_too(rng):
+    target = rng.normal(size=4).astype(np.float32)
+    design = jd.MatrixFree(lambda w: w[1:] - w[:-1], rows=4, features=5)
+    result = jd.minimize(jd.LinearRegression(design, target, intercept=False), method=METHOD)
+    matrix = np.diff(np.eye(5), axis=0)
+    np.testing.assert_allclose(result.params["weights"], np.linalg.pinv(matrix) @ target, atol=1e-5)
+
+
+@given(
+    st.lists(st.floats(0.125, 64, width=16), min_size=3, max_size=3),
+    st.lists(st.floats(-64, 64, width=16), min_size=3, max_size=3),
+)
+def test_separable_unknowns_take_one_division_each(scale, center):
+    objective = jd.SumOfSquares(jnp.array(scale, jnp.float32), jnp.array(center, jnp.float32))
+    result = jd.minimize(objective, jnp.array([100.0, -100.0, 7.0]), METHOD)
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.params, center, rtol=1e-5, atol=1e-4)
+
+
+def test_a_separable_unknown_without_curvature_stays_where_it_is():
+    objective = jd.SumOfSquares(jnp.array([1.0, 0.0]), 3.0)
+    result = jd.minimize(objective, jnp.array([10.0, 10.0]), METHOD)
+    np.testing.assert_array_equal(result.params, [3.0, 10.0])
+
+
+def test_a_quadratic_is_solved_in_one_step(rng, x64):
+    root = rng.normal(size=(6, 6))
+    hessian, linear = root @ root.T + np.eye(6), rng.normal(size=6)
+    result = jd.minimize(jd.Quadratic(hessian, linear), method=METHOD)
+    assert int(result.iterations) == 1
+    np.testing.assert_allclose(result.params, np.linalg.solve(hessian, linear), rtol=1e-9)
+
+
+def test_a_singular_quadratic_gets_the_stationary_point_nearest_the_start():
+    hessian = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
+    result = jd.minimize(jd.Quadratic(hessian), jnp.array([3.0, 1.0]), METHOD)
+    np.testing.assert_allclose(result.params, [1.0, -1.0], atol=1e-5)
+
+
+def test_a_quadratic_given_as_a_map_is_solved_on_its_own_structure():
+    def hessian(d):
+        return {"a": 4 * d["a"] + d["b"], "b": d["a"] + 3 * d["b"]}
+
+    linear = {"a": jnp.array(1.0), "b": jnp.array(2.0)}
+    result = jd.minimize(jd.Quadratic(hessian, linear), method=METHOD)
+    expected = np.linalg.solve([[4.0, 1.0], [1.0, 3.0]], [1.0, 2.0])
+    np.testing.assert_allclose([result.params["a"], result.params["b"]], expected, rtol=1e-5)
+
+
+def test_newton_finds_the_minimum_of_rosenbrock(x64):
+    def rosenbrock(p):
+        return 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
+
+    result = jd.minimize(rosenbrock, jnp.array([-1.2, 1.0]), METHOD, max_iterations=200)
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.params, [1.0, 1.0], atol=1e-6)
+
+
+def test_newton_converges_quadratically(x64):
+    errors = []
+    for steps in (1, 2, 3, 4):
+        result = jd.minimize(
+            newton_target, jnp.array(0.8), METHOD, max_iterations=steps, tolerance=0.0
+        )
+        errors.append(abs(float(result.params) - np.log(2)))
+    for before, after in itertools.pairwise(errors):
+        assert after <= before**2 + 1e-15
+
+
+def newton_target(x):
+    return jnp.exp(x) - 2 * x
+
+
+def test_newton_finds_a_saddle_where_one_is_near():
+    result = jd.minimize(lambda p: p[0] ** 2 - p[1] ** 2 + p[0] ** 4, jnp.array([0.3, 0.2]), METHOD)
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.params, [0.0, 0.0], atol=1e-4)
+
+
+def test_the_derivative_method_is_the_default_for_a_regression_that_fits(rng):
+    X = rng.normal(size=(20, 3)).astype(np.float32)
+    y = rng.normal(size=20).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y))
+    assert int(result.iterations) <= 2
+    weights, _ = reference(X, y)
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
+
+
+def test_sixteen_bit_rows_are_solved_in_float32(rng):
+    X = jnp.array(rng.normal(size=(30, 3)), jnp.bfloat16)
+    y = jnp.array(rng.normal(size=30), jnp.bfloat16)
+    result = solve(X, y)
+    assert result.params["weights"].dtype == jnp.float32
+    weights, _ = reference(X, y)
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
+
+
+def test_the_solution_is_the_same_under_jit(rng):
+    X = rng.normal(size=(8, 3)).astype(np.float32)
+    y = rng.normal(size=8).astype(np.float32)
+    eager = solve(X, y).params["weights"]
+    jitted = jax.jit(lambda X, y: solve(X, y).params["weights"])(X, y)
+    np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-6)

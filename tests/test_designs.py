@@ -1,0 +1,70 @@
+"""Designs: products with X and its transpose against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.designs import as_design
+
+ROWS, FEATURES = 5, 3
+
+
+@pytest.fixture
+def matrix(rng):
+    return rng.normal(size=(ROWS, FEATURES)).astype(np.float32)
+
+
+def dense(matrix):
+    return as_design(matrix)
+
+
+def matrix_free(matrix):
+    function = jax.tree_util.Partial(lambda m, w: m @ w, jnp.asarray(matrix))
+    return jd.MatrixFree(function, rows=ROWS, features=FEATURES)
+
+
+@pytest.mark.parametrize("make", [dense, matrix_free])
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_products_equal_numpys(rng, matrix, make, outputs):
+    design = make(matrix)
+    weights = rng.normal(size=(FEATURES, *outputs)).astype(np.float32)
+    residual = rng.normal(size=(ROWS, *outputs)).astype(np.float32)
+    assert design.shape == (ROWS, FEATURES)
+    assert design.dtype == jnp.float32
+    np.testing.assert_allclose(design.product(jnp.array(weights)), matrix @ weights, rtol=1e-4)
+    np.testing.assert_allclose(
+        design.transposed_product(jnp.array(residual)), matrix.T @ residual, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(design.to_dense(), matrix, rtol=1e-6)
+
+
+def test_a_design_is_taken_as_it_is(matrix):
+    design = dense(matrix)
+    assert as_design(design) is design
+
+
+def test_sixteen_bit_rows_are_multiplied_in_float32_without_a_wide_copy(rng):
+    X = jnp.array(rng.normal(size=(512, 256)), jnp.bfloat16)
+    design = as_design(X)
+    weights = jnp.array(rng.normal(size=256), jnp.float32)
+    product = design.product(weights)
+    assert product.dtype == design.dtype == jnp.float32
+    exact = np.asarray(X, np.float64) @ np.asarray(weights, np.float64)
+    np.testing.assert_allclose(product, exact, rtol=1e-4, atol=1e-4)
+    assert design.to_dense().dtype == jnp.float32
+
+
+def test_hoisting_a_design_without_closures_keeps_its_structure(matrix):
+    design = dense(matrix)
+    assert jax.tree.structure(design.hoisted()) == jax.tree.structure(design)
+
+
+def test_hoisting_turns_closed_over_tracers_into_leaves(matrix):
+    def count_leaves(scale):
+        design = jd.MatrixFree(lambda w: scale * w, rows=FEATURES, features=FEATURES)
+        assert not jax.tree.leaves(design)
+        return scale * len(jax.tree.leaves(design.hoisted()))
+
+    assert float(jax.jit(count_leaves)(1.0)) == 1.0

@@ -1,0 +1,240 @@
+"""Derivatives through the solution, against the closed form of ridge and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+METHODS = {"derivative": jd.DerivativeMethod(), "descent": jd.GradientDescent()}
+
+
+@pytest.fixture
+def data(rng):
+    return {
+        "X": jnp.array(rng.normal(size=(7, 2))),
+        "y": jnp.array(rng.normal(size=7)),
+        "l2": jnp.array(0.8),
+        "sample_weight": jnp.array(rng.uniform(0.5, 2, size=7)),
+    }
+
+
+def solution(data, method=METHODS["derivative"]):
+    objective = jd.LinearRegression(
+        data["X"], data["y"], l2=data["l2"], sample_weight=data["sample_weight"]
+    )
+    return jd.minimize(objective, method=method, tolerance=1e-12, max_iterations=5000)
+
+
+def closed_form(data):
+    """Ridge with an unpenalised intercept, by one solve that JAX differentiates itself."""
+    design = jnp.concatenate([data["X"], jnp.ones((7, 1))], axis=1)
+    weighted = design * data["sample_weight"][:, None]
+    penalty = data["l2"] * jnp.diag(jnp.array([1.0, 1.0, 0.0]))
+    both = jnp.linalg.solve(weighted.T @ design + penalty, weighted.T @ data["y"])
+    residual = design @ both - data["y"]
+    value = 0.5 * jnp.sum(data["sample_weight"] * residual**2)
+    return {
+        "params": {"weights": both[:2], "intercept": both[2]},
+        "value": value + 0.5 * data["l2"] * jnp.sum(both[:2] ** 2),
+    }
+
+
+def score(params):
+    return jnp.sin(params["weights"][0]) + params["weights"][1] ** 2 + jnp.cos(params["intercept"])
+
+
+def loss(data, method=METHODS["derivative"]):
+    return score(solution(data, method).params)
+
+
+def exact_loss(data):
+    return score(closed_form(data)["params"])
+
+
+def assert_trees_close(got, expected, **tolerances):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_gradients_by_all_data_equal_the_closed_forms(data, method):
+    assert_trees_close(
+        jax.grad(loss)(data, method), jax.jit(jax.grad(exact_loss))(data), rtol=1e-6, atol=1e-8
+    )
+
+
+def test_gradients_are_the_same_under_jit(data):
+    assert_trees_close(jax.jit(jax.grad(loss))(data), jax.grad(exact_loss)(data), rtol=1e-6)
+
+
+def test_forward_derivatives_equal_the_closed_forms(data):
+    tangent = jax.tree.map(jnp.cos, data)
+    got = jax.jvp(loss, (data,), (tangent,))
+    expected = jax.jvp(exact_loss, (data,), (tangent,))
+    assert_trees_close(got, expected, rtol=1e-6)
+
+
+def test_the_derivative_by_l2_alone_equals_a_finite_difference(data):
+    def of_l2(l2):
+        return solution(data | {"l2": l2}).params
+
+    derivative = jax.jacrev(of_l2)(data["l2"])
+    step = 1e-5
+    above, below = of_l2(data["l2"] + step), of_l2(data["l2"] - step)
+    expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), above, below)
+    assert_trees_close(derivative, expected, rtol=1e-6)
+    assert_trees_close(jax.jacfwd(of_l2)(data["l2"]), expected, rtol=1e-6)
+
+
+def test_second_derivatives_of_params_equal_the_closed_forms(data):
+    def by_l2(function):
+        return jax.grad(jax.grad(lambda l2: function(data | {"l2": l2})))(data["l2"])
+
+    np.testing.assert_allclose(by_l2(loss), by_l2(exact_loss), rtol=1e-5)
+
+
+def test_mixed_second_derivatives_equal_the_closed_forms(data):
+    def mixed(function):
+        def of(l2, y):
+            return function(data | {"l2": l2, "y": y})
+
+        return jax.jacfwd(jax.grad(of), argnums=1)(data["l2"], data["y"])
+
+    np.testing.assert_allclose(mixed(loss), mixed(exact_loss), rtol=1e-5, atol=1e-9)
+
+
+def test_first_and_second_derivatives_of_the_value_equal_the_closed_forms(data):
+    def value(l2):
+        return solution(data | {"l2": l2}).value
+
+    def exact(l2):
+        return closed_form(data | {"l2": l2})["value"]
+
+    np.testing.assert_allclose(jax.grad(value)(data["l2"]), jax.grad(exact)(data["l2"]), rtol=1e-8)
+    np.testing.assert_allclose(
+        jax.grad(jax.grad(value))(data["l2"]), jax.grad(jax.grad(exact))(data["l2"]), rtol=1e-5
+    )
+
+
+def test_derivatives_are_batched_by_vmap(data):
+    penalties = jnp.array([0.1, 1.0, 10.0])
+
+    def slope(function):
+        return jax.vmap(jax.grad(lambda l2: function(data | {"l2": l2})))(penalties)
+
+    np.testing.assert_allclose(slope(loss), slope(exact_loss), rtol=1e-6)
+
+
+def coupled(p, a):
+    # Its minimum has no closed form: finite differences are the reference.
+    return jnp.sum(jnp.cosh(p - a)) + 0.5 * jnp.sum(p**2) + p[0] * p[1] * jnp.tanh(a[0])
+
+
+def minimum(a):
+    return jd.minimize(coupled, jnp.zeros(2), METHODS["descent"], args=(a,), tolerance=1e-13).params
+
+
+def test_jacobians_by_args_equal_finite_differences():
+    a = jnp.array([0.3, -0.7])
+    step = 1e-4
+    columns = [(minimum(a + step * e) - minimum(a - step * e)) / (2 * step) for e in jnp.eye(2)]
+    expected = np.stack(columns, axis=1)
+    np.testing.assert_allclose(jax.jacrev(minimum)(a), expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(jax.jacfwd(minimum)(a), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_closures_are_differentiated_like_args(wrap):
+    def closing(a):
+        return jnp.sum(
+            jd.minimize(
+                lambda p: coupled(p, a), jnp.zeros(2), METHODS["descent"], tolerance=1e-13
+            ).params
+            ** 2
+        )
+
+    a = jnp.array([0.3, -0.7])
+    expected = jax.grad(lambda a: jnp.sum(minimum(a) ** 2))(a)
+    assert np.all(np.abs(expected) > 1e-2)
+    np.testing.assert_allclose(wrap(jax.grad(closing))(a), expected, rtol=1e-8)
+
+
+def test_a_closure_in_a_residual_is_differentiated():
+    def closing(a):
+        return jd.minimize(
+            jd.LeastSquares(lambda p: a * p - 1.0),
+            jnp.zeros(2),
+            METHODS["descent"],
+            tolerance=1e-13,
+        ).params[0]
+
+    np.testing.assert_allclose(jax.grad(closing)(2.0), -1 / 4, rtol=1e-8)
+
+
+def test_a_sum_of_squares_moves_with_its_center():
+    def of(center):
+        return jnp.sum(
+            jd.minimize(jd.SumOfSquares(2.0, center), jnp.zeros(3), jd.DerivativeMethod()).params
+            ** 2
+        )
+
+    center = jnp.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(jax.grad(of)(center), 2 * center, rtol=1e-10)
+
+
+def test_a_quadratics_solution_is_differentiated_by_its_hessian(rng):
+    root = rng.normal(size=(3, 3))
+    hessian, linear = jnp.array(root @ root.T + np.eye(3)), jnp.array(rng.normal(size=3))
+
+    def of(hessian, linear):
+        return jnp.sum(jnp.sin(jd.minimize(jd.Quadratic(hessian, linear)).params))
+
+    def exact(hessian, linear):
+        return jnp.sum(jnp.sin(jnp.linalg.solve((hessian + hessian.T) / 2, linear)))
+
+    assert_trees_close(
+        jax.grad(of, (0, 1))(hessian, linear), jax.grad(exact, (0, 1))(hessian, linear), rtol=1e-6
+    )
+
+
+def test_start_and_learning_rate_have_no_influence():
+    def of(start, rate):
+        return jnp.sum(
+            jd.minimize(lambda p: jnp.sum((p - 1) ** 2), start, jd.GradientDescent(rate)).params
+        )
+
+    by_start, by_rate = jax.grad(of, (0, 1))(jnp.ones(2) * 3, 0.1)
+    np.testing.assert_array_equal(by_start, 0)
+    np.testing.assert_array_equal(by_rate, 0)
+
+
+def test_integer_parts_of_a_result_pass_through_differentiation():
+    def of(a):
+        result = jd.minimize(coupled, jnp.zeros(2), METHODS["descent"], args=(a,))
+        return jnp.sum(result.params), result
+
+    _, result = jax.grad(of, has_aux=True)(jnp.array([0.3, -0.7]))
+    assert result.iterations.dtype == jnp.int32
+    assert bool(result.converged)
+
+
+def test_differentiating_traces_the_descent_once():
+    counts = []
+
+    def counted(p, a):
+        counts.append(1)
+        return jnp.sum((p - a) ** 2)
+
+    def of(a):
+        return jnp.sum(
+            jd.minimize(counted, jnp.zeros(2), jd.GradientDescent(0.1), args=(a,)).params
+        )
+
+    slope = jax.jit(jax.grad(of))
+    slope(jnp.ones(2))
+    before = len(counts)
+    slope(jnp.ones(2) * 2)
+    assert len(counts) == before

@@ -1,0 +1,230 @@
+"""Methods: one signature for all, and their steps against loops written by hand."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.methods import Method, as_method
+from jaxdescent.objectives import as_objective
+
+METHODS = {
+    "constant": lambda: jd.GradientDescent(0.01),
+    "schedule": lambda: jd.GradientDescent(optax.exponential_decay(0.05, 10, 0.9)),
+    "exact line search": lambda: jd.GradientDescent(jd.ExactLineSearch()),
+    "backtracking": lambda: jd.GradientDescent(jd.Backtracking()),
+    "derivative": jd.DerivativeMethod,
+    "optax": lambda: optax.adam(0.05),
+}
+
+
+def rosenbrock(p):
+    return 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
+
+
+@pytest.fixture(params=METHODS, ids=str)
+def method(request):
+    return as_method(METHODS[request.param]())
+
+
+def test_every_method_has_the_one_signature(method):
+    assert isinstance(method, Method)
+    assert list(inspect.signature(method.init).parameters) == ["objective", "params"]
+    assert list(inspect.signature(method.step).parameters) == ["objective", "params", "state"]
+
+
+def test_every_step_keeps_structure_shapes_and_dtypes(method, relaxed_promotion):
+    objective = as_objective(lambda p: jnp.sum(p["a"] ** 2) + jnp.cosh(p["b"]))
+    params = {"a": jnp.ones((2, 2)), "b": jnp.array(0.5)}
+    state = method.init(objective, params)
+    new, new_state, progress = jax.eval_shape(
+        lambda p, s: method.step(objective, p, s), params, state
+    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), params
+    )
+    assert jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), new_state) == jax.tree.map(
+        lambda x: (jnp.shape(x), jnp.result_type(x)), state
+    )
+    assert progress.value.shape == progress.gradient_norm.shape == ()
+
+
+def test_progress_belongs_to_the_params_the_step_began_from(method, relaxed_promotion):
+    objective = as_objective(lambda p: jnp.sum(jnp.cosh(p)))
+    params = jnp.array([1.0, -0.5])
+    _, _, progress = method.step(objective, params, method.init(objective, params))
+    np.testing.assert_allclose(progress.value, np.cosh(1.0) + np.cosh(0.5), rtol=1e-6)
+    np.testing.assert_allclose(
+        progress.gradient_norm, np.hypot(np.sinh(1.0), np.sinh(0.5)), rtol=1e-6
+    )
+
+
+def test_methods_count_by_their_structure_and_hyper_parameters_are_leaves():
+    one, two = jd.GradientDescent(0.1), jd.GradientDescent(0.2)
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    assert jax.tree.leaves(two) == [0.2]
+
+
+def numpy_descent(gradient, x, rate, steps):
+    for index in range(steps):
+        x = x - (rate(index) if callable(rate) else rate) * gradient(x)
+    return x
+
+
+@given(
+    rate=st.floats(1e-3, 0.2),
+    steps=st.integers(1, 40),
+    start=st.lists(st.floats(-10, 10, width=16), min_size=2, max_size=2),
+)
+def test_constant_steps_equal_a_numpy_loop(rate, steps, start):
+    start = np.asarray(start)
+    weights = np.array([1.0, 3.0])
+    result = jd.minimize(
+        weighted_squares,
+        jnp.array(start, jnp.float32),
+        jd.GradientDescent(rate),
+        max_iterations=steps,
+        tolerance=0.0,
+    )
+    expected = numpy_descent(lambda x: 2 * weights * x, start, rate, steps)
+    np.testing.assert_allclose(result.params, expected, rtol=1e-4, atol=1e-5)
+
+
+def weighted_squares(p):
+    return jnp.sum(jnp.array([1.0, 3.0]) * p**2)
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_a_schedule_is_asked_for_each_iteration_once(separable):
+    schedule = optax.linear_schedule(0.2, 0.01, 30)
+    objective = jd.SumOfSquares() if separable else lambda p: jnp.sum(p**2)
+    result = jd.minimize(
+        objective,
+        jnp.array([3.0, -2.0]),
+        jd.GradientDescent(schedule),
+        max_iterations=37,
+        tolerance=0.0,
+    )
+    expected = numpy_descent(
+        lambda x: 2 * x, np.array([3.0, -2.0]), lambda i: float(schedule(i)), 37
+    )
+    np.testing.assert_allclose(result.params, expected, rtol=1e-4)
+    assert int(result.state) == 37
+
+
+def test_exact_line_search_finds_the_minimum_of_an_isotropic_quadratic_in_one_step():
+    result = jd.minimize(
+        jd.Quadratic(5 * np.eye(3, dtype=np.float32), np.array([5.0, -10.0, 0.0], np.float32)),
+        jnp.array([7.0, 7.0, 7.0]),
+        jd.GradientDescent(jd.ExactLineSearch()),
+    )
+    assert int(result.iterations) == 1
+    np.testing.assert_allclose(result.params, [1.0, -2.0, 0.0], atol=1e-5)
+
+
+def test_exact_line_search_takes_the_step_of_its_formula(rng):
+    root = rng.normal(size=(3, 3))
+    hessian, start = root @ root.T + np.eye(3), rng.normal(size=3)
+    x = start
+    for _ in range(4):
+        g = hessian @ x
+        x = x - (g @ g) / (g @ hessian @ g) * g
+    result = jd.minimize(
+        jd.Quadratic(hessian.astype(np.float32)),
+        jnp.array(start, jnp.float32),
+        jd.GradientDescent(jd.ExactLineSearch()),
+        max_iterations=4,
+        tolerance=0,
+    )
+    np.testing.assert_allclose(result.params, x, rtol=1e-3, atol=1e-4)
+
+
+def test_backtracking_descends_the_rosenbrock_valley():
+    result = jd.minimize(
+        rosenbrock,
+        jnp.array([-1.2, 1.0]),
+        jd.GradientDescent(jd.Backtracking()),
+        max_iterations=20_000,
+        history=20_000,
+    )
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.params, [1.0, 1.0], atol=2e-2)
+    values = np.asarray(result.history)
+    values = values[~np.isnan(values)]
+    assert np.all(np.diff(values) <= 8 * np.finfo(np.float32).eps * np.abs(values[:-1]))
+
+
+def test_backtracking_needs_no_learning_rate_at_any_scale():
+    for scale in (1e-6, 1.0, 1e6):
+        result = jd.minimize(
+            cosh_of_sum,
+            jnp.array([2.0, -1.0]),
+            jd.GradientDescent(jd.Backtracking()),
+            args=(scale,),
+        )
+        assert bool(result.converged)
+        assert int(result.evaluations) < 50
+        np.testing.assert_allclose(result.params, 0, atol=1e-3)
+
+
+def cosh_of_sum(p, scale):
+    return scale * jnp.sum(jnp.cosh(p))
+
+
+OPTAX = {
+    "sgd": lambda: optax.sgd(0.05),
+    "momentum": lambda: optax.sgd(0.02, momentum=0.9, nesterov=True),
+    "adam": lambda: optax.adam(0.1),
+    "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
+    "lbfgs": optax.lbfgs,
+}
+
+
+@pytest.mark.parametrize("make", OPTAX.values(), ids=OPTAX.keys())
+def test_an_optax_transformation_steps_as_in_its_own_loop(make, relaxed_promotion):
+    transformation = make()
+    steps = 8
+    result = jd.minimize(
+        optax_target,
+        {"a": jnp.array([2.0, -1.0]), "b": jnp.array(0.5)},
+        transformation,
+        max_iterations=steps,
+        tolerance=0,
+    )
+    params = {"a": jnp.array([2.0, -1.0]), "b": jnp.array(0.5)}
+    state = transformation.init(params)
+    update = optax.with_extra_args_support(transformation).update
+
+    @jax.jit
+    def loop_step(params, state):
+        value, gradient = jax.value_and_grad(optax_target)(params)
+        updates, state = update(
+            gradient, state, params, value=value, grad=gradient, value_fn=optax_target
+        )
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = loop_step(params, state)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), result.params, params
+    )
+
+
+def optax_target(p):
+    return jnp.sum(jnp.cosh(p["a"])) + (p["b"] - 1.0) ** 2 + 0.1 * jnp.sum(p["a"]) * p["b"]
+
+
+def test_optax_sgd_works_under_strict_promotion():
+    start = {"a": jnp.ones(2), "b": jnp.array(0.0)}
+    assert bool(jd.minimize(optax_target, start, optax.sgd(0.1)).converged)
+
+
+def test_only_constant_rates_and_schedules_are_elementwise():
+    elementwise = {name for name, make in METHODS.items() if as_method(make()).is_elementwise}
+    assert elementwise == {"constant", "schedule"}

@@ -1,0 +1,343 @@
+"""The front door: what compiles, what is equal to what, and what happens to memory."""
+
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+from jaxdescent import programs
+
+
+class CountedFunction:
+    """``sum(w * p^2)``, counting how often Python runs it: once or more a trace, never later."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def __call__(self, p, w):
+        self.traces += 1
+        return jnp.sum(w * p**2)
+
+
+START, WEIGHTS = jnp.array([3.0, -4.0]), jnp.array([1.0, 2.0])
+
+SECOND_CALLS = {
+    "new data": {"args": (2 * WEIGHTS,)},
+    "new start": {"params": START + 1},
+    "NumPy start": {"params": np.array([1.0, 2.0], np.float32)},
+    "new learning rate": {"method": jd.GradientDescent(0.07)},
+    "new max_iterations": {"max_iterations": 123},
+    "new tolerance": {"tolerance": 0.5},
+    "the same": {},
+}
+
+
+@pytest.mark.parametrize("change", SECOND_CALLS.values(), ids=SECOND_CALLS.keys())
+def test_a_second_call_traces_nothing(change):
+    function = CountedFunction()
+    call = {"params": START, "method": jd.GradientDescent(0.1), "args": (WEIGHTS,)}
+    call |= {"max_iterations": 50, "tolerance": 1e-4}
+    jd.minimize(function, **call)
+    traces = function.traces
+    assert traces > 0
+    jd.minimize(function, **(call | change))
+    assert function.traces == traces
+
+
+def test_a_second_regression_of_the_same_shapes_compiles_nothing(rng):
+    def call():
+        X, y = rng.normal(size=(9, 2)).astype(np.float32), rng.normal(size=9).astype(np.float32)
+        return jd.minimize(jd.LinearRegression(X, y, l2=rng.uniform()))
+
+    call()
+    before = programs._compiled.cache_info()
+    call()
+    after = programs._compiled.cache_info()
+    assert (after.misses, after.hits) == (before.misses, before.hits + 1)
+
+
+def test_new_functions_do_not_leak():
+    functions = []
+    for index in range(programs.PROGRAMS + 40):
+        function = eval(f"lambda p: {index + 1}.0 * p**2")  # a new function object each time
+        functions.append(weakref.ref(function))
+        programs.compiled(lambda x: x, (jax.tree_util.Partial(function),))
+        del function
+    gc.collect()
+    alive = sum(reference() is not None for reference in functions)
+    assert alive <= programs.PROGRAMS
+
+
+@pytest.mark.slow
+def test_five_hundred_lambdas_do_not_leak():
+    functions = []
+    for index in range(500):
+        function = eval(f"lambda p: {index + 1}.0 * p**2")
+        functions.append(weakref.ref(function))
+        jd.minimize(function, 1.0, jd.GradientDescent(1e-4), max_iterations=1)
+        del function
+    gc.collect()
+    alive = sum(reference() is not None for reference in functions)
+    assert alive <= programs.PROGRAMS
+
+
+def squares(p, w):
+    return jnp.sum(w * (p["a"] - 1) ** 2) + jnp.cosh(p["b"])
+
+
+TREE = {"a": jnp.array([3.0, -4.0]), "b": jnp.array(0.5)}
+METHODS = {
+    "constant": jd.GradientDescent(0.1),
+    "backtracking": jd.GradientDescent(),
+    "derivative": jd.DerivativeMethod(),
+}
+
+
+def assert_results_close(got, expected, **tolerances):
+    for name in ("params", "value", "gradient_norm", "iterations", "status"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, **tolerances),
+            getattr(got, name),
+            getattr(expected, name),
+        )
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_jit_equals_eager(method):
+    def call(params, w):
+        return jd.minimize(squares, params, method, args=(w,), max_iterations=20, tolerance=0.0)
+
+    assert_results_close(jax.jit(call)(TREE, WEIGHTS), call(TREE, WEIGHTS), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("over", ["starts", "data", "learning rates"])
+def test_vmap_equals_a_python_loop(over):
+    starts = jax.tree.map(lambda x: jnp.stack([x, 2 * x, x + 1]), TREE)
+    data = jnp.stack([WEIGHTS, 2 * WEIGHTS, 3 * WEIGHTS])
+    rates = jnp.array([0.01, 0.05, 0.1])
+    axes = {"starts": (0, None, None), "data": (None, 0, None), "learning rates": (None, None, 0)}
+    inputs = tuple(
+        batch if axis == 0 else jax.tree.map(lambda x: x[0], batch)
+        for batch, axis in zip((starts, data, rates), axes[over], strict=True)
+    )
+
+    def call(params, w, rate):
+        return jd.minimize(squares, params, jd.GradientDescent(rate), args=(w,), tolerance=1e-2)
+
+    batch = jax.vmap(call, in_axes=axes[over])(*inputs)
+    for index in range(3):
+        single = call(
+            *(
+                jax.tree.map(lambda x: x[index], given) if axis == 0 else given  # noqa: B023
+                for given, axis in zip(inputs, axes[over], strict=True)
+            )
+        )
+        member = jax.tree.map(lambda x: x[index], batch)  # noqa: B023
+        assert_results_close(member, single, rtol=1e-5, atol=1e-6)
+
+
+def test_vmap_over_regressions_equals_a_python_loop(rng):
+    X = rng.normal(size=(3, 8, 2)).astype(np.float32)
+    y = rng.normal(size=(3, 8)).astype(np.float32)
+    batch = jax.vmap(lambda X, y: jd.minimize(jd.LinearRegression(X, y)).params)(X, y)
+    for index in range(3):
+        single = jd.minimize(jd.LinearRegression(X[index], y[index])).params
+        np.testing.assert_allclose(batch["weights"][index], single["weights"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "objective", [jd.SumOfSquares(), lambda p: jnp.sum(p**2)], ids=["separable", "function"]
+)
+@pytest.mark.parametrize("check_every", [None, 16, 7, 1])
+def test_max_iterations_is_exact(objective, check_every):
+    for count in (1, 17, 1000):
+        result = jd.minimize(
+            objective,
+            START,
+            jd.GradientDescent(1e-3),
+            max_iterations=count,
+            tolerance=0,
+            check_every=check_every,
+        )
+        assert int(result.iterations) == count
+        np.testing.assert_allclose(result.params, START * 0.998**count, rtol=2e-4)
+
+
+def test_the_tutorials_function_ends_where_the_closed_form_says():
+    result = jd.minimize(
+        lambda x: 2 * x**2, 731.0, jd.GradientDescent(1e-2), max_iterations=1000, tolerance=0
+    )
+    np.testing.assert_allclose(result.params, 731.0 * 0.96**1000, rtol=1e-3)
+
+
+def test_history_holds_the_last_checked_values_oldest_first():
+    result = jd.minimize(
+        lambda p: jnp.sum(p**2),
+        START,
+        jd.GradientDescent(0.25),
+        max_iterations=5,
+        tolerance=0,
+        history=3,
+    )
+    np.testing.assert_allclose(result.history, 25 * 0.25 ** np.array([3.0, 4.0, 5.0]), rtol=1e-5)
+    short = jd.minimize(
+        lambda p: jnp.sum(p**2),
+        START,
+        jd.GradientDescent(0.25),
+        max_iterations=1,
+        tolerance=0,
+        history=4,
+    )
+    np.testing.assert_allclose(short.history, [25.0, 6.25, np.nan, np.nan])
+    assert result.history[-1] == result.value
+
+
+def test_params_none_is_the_objectives_own_start(rng):
+    X, y = rng.normal(size=(9, 2)).astype(np.float32), rng.normal(size=9).astype(np.float32)
+    objective = jd.LinearRegression(X, y)
+    method = jd.GradientDescent(0.01)
+    zeros = {"weights": jnp.zeros(2), "intercept": jnp.array(0.0)}
+    assert_results_close(
+        jd.minimize(objective, None, method), jd.minimize(objective, zeros, method), rtol=1e-5
+    )
+
+
+def test_python_floats_and_nested_trees_are_params():
+    params = {"a": (1.0, [2.0, jnp.ones((2, 3))]), "b": np.float32(3)}
+    result = jd.minimize(jd.SumOfSquares(), params, jd.GradientDescent(0.1))
+    assert bool(result.converged)
+    assert jax.tree.structure(result.params) == jax.tree.structure(params)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(result.params))
+
+
+def test_double_precision_is_kept_where_it_is_enabled(x64):
+    result = jd.minimize(
+        lambda p: jnp.sum((p - 1 / 3) ** 2), np.zeros(2), jd.GradientDescent(), tolerance=1e-12
+    )
+    assert result.params.dtype == jnp.float64
+    np.testing.assert_allclose(result.params, 1 / 3, rtol=1e-11)
+
+
+def test_numpys_doubles_become_float32_where_it_is_not():
+    result = jd.minimize(jd.SumOfSquares(), np.ones(2), jd.GradientDescent(0.1))
+    assert result.params.dtype == jnp.float32
+
+
+def test_bfloat16_equals_a_numpy_replay_bit_by_bit():
+    start = jnp.linspace(-1000, 1000, 64).astype(jnp.bfloat16)
+    result = jd.minimize(
+        jd.SumOfSquares(), start, jd.GradientDescent(1e-2), max_iterations=40, tolerance=0
+    )
+    assert result.params.dtype == jnp.bfloat16
+    stored = start
+    for steps in (16, 16, 8):
+        wide = np.asarray(stored, np.float32)
+        for _ in range(steps):
+            wide = wide - np.float32(1e-2) * (np.float32(2) * wide)
+        stored = jnp.asarray(wide).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(result.params, stored)
+
+
+def test_stochastic_rounding_is_unbiased_where_nearest_loses_every_step():
+    start = jnp.full((4096,), 100.0, jnp.bfloat16)
+
+    def mean_after(rounding):
+        result = jd.minimize(
+            jd.SumOfSquares(),
+            start,
+            jd.GradientDescent(1e-5),
+            max_iterations=320,
+            tolerance=0,
+            rounding=rounding,
+        )
+        return float(jnp.mean(result.params.astype(jnp.float32)))
+
+    exact = 100 * (1 - 2e-5) ** 320
+    assert mean_after(jd.Nearest()) == 100.0
+    assert abs(mean_after(jd.StochasticRounding(seed=1)) - exact) < 0.05
+
+
+def test_stochastic_rounding_is_reproducible_from_its_seed():
+    start = jnp.linspace(-3, 3, 64).astype(jnp.bfloat16)
+
+    def params(seed):
+        return jd.minimize(
+            jd.SumOfSquares(),
+            start,
+            jd.GradientDescent(1e-3),
+            max_iterations=32,
+            tolerance=0,
+            rounding=jd.StochasticRounding(seed),
+        ).params
+
+    np.testing.assert_array_equal(params(3), params(3))
+    assert np.any(np.asarray(params(3)) != np.asarray(params(4)))
+
+
+def test_donated_params_are_consumed():
+    start = {"a": jnp.ones((64,)), "b": jnp.ones((4, 4))}
+    result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(0.1), donate=True)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start))
+    assert bool(result.converged)
+    kept = jnp.ones((64,))
+    jd.minimize(jd.SumOfSquares(), kept, jd.GradientDescent(0.1))
+    assert not kept.is_deleted()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_constant_steps_on_a_sum_of_squares_need_no_parameter_sized_temporary(dtype, monkeypatch):
+    params = {f"layer {index}": jnp.ones((256, 256), dtype) for index in range(8)}
+    analyses = []
+    compiled = programs.compiled
+
+    def spy(*args, **kwargs):
+        program = compiled(*args, **kwargs)
+
+        def run(*inputs):
+            analyses.append(program.lower(*inputs).compile().memory_analysis())
+            return program(*inputs)
+
+        return run
+
+    monkeypatch.setattr(programs, "compiled", spy)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    jd.minimize(
+        jd.SumOfSquares(), params, jd.GradientDescent(1e-2), max_iterations=100, donate=True
+    )
+    (analysis,) = analyses
+    assert analysis.alias_size_in_bytes >= size
+    # In 16 bits the check may hold one leaf in float32; nothing else is as large as a leaf.
+    leaf = 4 * 256 * 256 if dtype == jnp.bfloat16 else 0
+    assert analysis.temp_size_in_bytes < leaf + size / 100
+
+
+def test_a_callable_that_cannot_be_hashed_is_minimised():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, p):
+            return jnp.sum(p**2)
+
+    assert bool(jd.minimize(Unhashable(), START, jd.GradientDescent(0.1)).converged)
+
+
+def test_optax_counts_by_identity():
+    function, adam = CountedFunction(), optax.sgd(0.1)
+    jd.minimize(function, START, adam, args=(WEIGHTS,))
+    traces = function.traces
+    jd.minimize(function, START, adam, args=(WEIGHTS,))
+    assert function.traces == traces
+    jd.minimize(function, START, optax.sgd(0.1), args=(WEIGHTS,))
+    assert function.traces > traces
+
+
+def test_evaluations_count_gradients():
+    result = jd.minimize(
+        lambda p: jnp.sum(p**2), START, jd.GradientDescent(0.1), max_iterations=10, tolerance=0
+    )
+    assert int(result.evaluations) == 11

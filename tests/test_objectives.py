@@ -1,0 +1,246 @@
+"""Objectives: their values and derivatives against autodiff, NumPy and scikit-learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+import jaxdescent as jd
+from jaxdescent.objectives import as_objective
+
+FLOATS = st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
+
+
+def regression_data(rng, *, rows=12, features=3, outputs=None, dtype=np.float32):
+    shape = (rows,) if outputs is None else (rows, outputs)
+    X = rng.normal(size=(rows, features)).astype(dtype)
+    return X, rng.normal(size=shape).astype(dtype)
+
+
+def function_objective(rng):
+    del rng
+    return jd.LeastSquares(lambda p: jnp.sin(p["a"]) * p["b"]), {
+        "a": jnp.array([0.3, -1.0, 2.0]),
+        "b": jnp.array([1.5, 0.1, -0.4]),
+    }
+
+
+def separable_objective(rng):
+    params = {"a": jnp.array(rng.normal(size=(2, 3)), jnp.float32), "b": jnp.array(0.7)}
+    scale = {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array(3.0)}
+    center = {"a": jnp.array([[0.5, 0.0, -1.0]]), "b": jnp.array(0.1)}
+    return jd.SumOfSquares(scale, center), params
+
+
+def quadratic_objective(rng):
+    hessian = rng.normal(size=(4, 4)).astype(np.float32)
+    linear = rng.normal(size=4).astype(np.float32)
+    return jd.Quadratic(hessian, linear, 2.5), jnp.array(rng.normal(size=4), jnp.float32)
+
+
+def map_quadratic_objective(rng):
+    tree = {"a": jnp.array(rng.normal(size=3), jnp.float32), "b": jnp.array(0.5)}
+    linear = jax.tree.map(jnp.ones_like, tree)
+    return jd.Quadratic(
+        lambda d: {"a": 2 * d["a"] + d["b"], "b": jnp.sum(d["a"]) + 3 * d["b"]}, linear
+    ), tree
+
+
+def one_output_regression(rng):
+    X, y = regression_data(rng)
+    weight = rng.uniform(0.1, 2, size=12).astype(np.float32)
+    params = {"weights": jnp.array([1.0, -2.0, 0.5]), "intercept": jnp.array(0.3)}
+    return jd.LinearRegression(X, y, l2=0.7, sample_weight=weight), params
+
+
+def many_output_regression(rng):
+    X, y = regression_data(rng, outputs=2)
+    params = {
+        "weights": jnp.array(rng.normal(size=(3, 2)), jnp.float32),
+        "intercept": jnp.array([0.1, -0.2]),
+    }
+    return jd.LinearRegression(X, y, l2=jnp.array([0.1, 3.0])), params
+
+
+def matrix_free_regression(rng):
+    X, y = regression_data(rng, rows=4, features=5)
+    del X
+    design = jd.MatrixFree(lambda w: w[1:] - w[:-1], rows=4, features=5)
+    return jd.LinearRegression(design, y, intercept=False), {"weights": jnp.arange(5.0)}
+
+
+CASES = [
+    function_objective,
+    separable_objective,
+    quadratic_objective,
+    map_quadratic_objective,
+    one_output_regression,
+    many_output_regression,
+    matrix_free_regression,
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.__name__)
+def case(request, rng):
+    objective, params = request.param(rng)
+    return objective.checked(), params
+
+
+def assert_trees_close(got, expected, **tolerances):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
+
+
+def test_gradient_is_the_derivative_of_the_value(case):
+    objective, params = case
+    value, gradient = objective.value_and_gradient(params)
+    np.testing.assert_allclose(value, objective.value(params), rtol=1e-5, atol=1e-6)
+    assert_trees_close(gradient, jax.grad(objective.value)(params), rtol=2e-4, atol=2e-5)
+    assert_trees_close(objective.gradient(params), gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_hessian_product_is_the_derivative_of_the_gradient(case):
+    objective, params = case
+    direction = jax.tree.map(lambda x: jnp.cos(x) + 0.5, params)
+    product = objective.hessian_product(params, direction)
+    expected = jax.jvp(jax.grad(objective.value), (params,), (direction,))[1]
+    assert_trees_close(product, expected, rtol=2e-4, atol=2e-5)
+    inner = sum(
+        float(np.sum(np.asarray(d) * np.asarray(p)))
+        for d, p in zip(jax.tree.leaves(direction), jax.tree.leaves(expected), strict=True)
+    )
+    np.testing.assert_allclose(objective.curvature(params, direction), inner, rtol=1e-4)
+
+
+def test_curvature_bounds_enclose_every_eigenvalue(case):
+    objective, params = case
+    bounds = objective.curvature_bounds(params)
+    eigenvalues = np.linalg.eigvalsh(np.asarray(flat_hessian(objective, params), np.float64))
+    if bounds is None:
+        assert not objective.is_separable
+        return
+    assert float(bounds.lower) <= eigenvalues[0] + 1e-5
+    assert float(bounds.upper) >= eigenvalues[-1] - 1e-5
+
+
+def flat_hessian(objective, params):
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    return jax.hessian(lambda x: objective.value(unravel(x)))(flat)
+
+
+def test_structure_claims_are_true(case):
+    objective, params = case
+    hessian = np.asarray(flat_hessian(objective, params))
+    elsewhere = jax.tree.map(lambda x: x + 1, params)
+    if objective.is_separable:
+        np.testing.assert_array_equal(hessian, np.diag(np.diag(hessian)))
+    if objective.is_quadratic:
+        np.testing.assert_allclose(hessian, flat_hessian(objective, elsewhere), atol=1e-4)
+    else:
+        assert np.abs(hessian - flat_hessian(objective, elsewhere)).max() > 1e-2
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_regression_gradient_vanishes_at_scikit_learns_ridge(rng, intercept, weighted):
+    X, y = regression_data(rng, rows=30, features=4, outputs=2, dtype=np.float64)
+    weight = rng.uniform(0.1, 3, size=30) if weighted else None
+    peer = Ridge(alpha=1.3, fit_intercept=intercept).fit(X, y, sample_weight=weight)
+    with jax.enable_x64(True):
+        objective = jd.LinearRegression(
+            X, y, l2=1.3, sample_weight=weight, intercept=intercept
+        ).checked()
+        params = {"weights": jnp.asarray(peer.coef_.T)}
+        if intercept:
+            params["intercept"] = jnp.asarray(peer.intercept_)
+        for leaf in jax.tree.leaves(objective.gradient(params)):
+            np.testing.assert_allclose(leaf, 0, atol=1e-9)
+        np.testing.assert_allclose(objective.predict(params, X), peer.predict(X), atol=1e-12)
+
+
+def test_regression_penalises_each_output_by_its_own_l2(rng):
+    X, y = regression_data(rng, outputs=2)
+    params = {"weights": jnp.ones((3, 2)), "intercept": jnp.zeros(2)}
+    both = jd.LinearRegression(X, y, l2=jnp.array([0.5, 4.0])).checked().gradient(params)
+    for output, l2 in enumerate([0.5, 4.0]):
+        single = jd.LinearRegression(X, y[:, output], l2=l2).checked()
+        gradient = single.gradient({"weights": jnp.ones(3), "intercept": jnp.array(0.0)})
+        np.testing.assert_allclose(both["weights"][:, output], gradient["weights"], rtol=1e-5)
+
+
+def test_regression_value_is_that_of_its_formula(rng):
+    X, y = regression_data(rng)
+    w, b, l2 = np.array([0.5, 1.0, -2.0]), 0.25, 0.8
+    s = rng.uniform(0.1, 2, size=12)
+    objective = jd.LinearRegression(X, y, l2=l2, sample_weight=s.astype(np.float32)).checked()
+    params = {"weights": jnp.array(w, jnp.float32), "intercept": jnp.array(b)}
+    expected = 0.5 * np.sum(s * (X @ w + b - y) ** 2) + 0.5 * l2 * np.sum(w**2)
+    np.testing.assert_allclose(objective.value(params), expected, rtol=1e-5)
+
+
+def test_integer_sample_weights_count_rows(rng):
+    X, y = regression_data(rng)
+    counts = rng.integers(1, 4, size=12)
+    params = {"weights": jnp.array([0.5, 1.0, -2.0]), "intercept": jnp.array(0.25)}
+    weighted = jd.LinearRegression(X, y, sample_weight=counts.astype(np.float32)).checked()
+    repeated = jd.LinearRegression(np.repeat(X, counts, 0), np.repeat(y, counts, 0)).checked()
+    np.testing.assert_allclose(weighted.value(params), repeated.value(params), rtol=1e-5)
+
+
+def test_regression_starts_from_zeros_of_its_own_shapes(rng):
+    X, y = regression_data(rng, outputs=2)
+    start = jd.LinearRegression(X, y).checked().start()
+    assert jax.tree.map(jnp.shape, start) == {"weights": (3, 2), "intercept": (2,)}
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(start))
+    assert set(jd.LinearRegression(X, y, intercept=False).checked().start()) == {"weights"}
+
+
+def test_predict_multiplies_new_rows_by_fixed_weights(rng):
+    X, y = regression_data(rng)
+    params = {"weights": jnp.array([1.0, 2.0, -1.0]), "intercept": jnp.array(0.5)}
+    new = rng.normal(size=(5, 3)).astype(np.float32)
+    predicted = jd.LinearRegression(X, y).predict(params, new)
+    np.testing.assert_allclose(predicted, new @ np.array([1.0, 2.0, -1.0]) + 0.5, rtol=1e-5)
+
+
+@given(scale=st.floats(0.125, 8, width=32), x=st.lists(FLOATS, min_size=1, max_size=5))
+def test_sum_of_squares_equals_numpy(scale, x):
+    x = np.asarray(x, np.float32)
+    objective = jd.SumOfSquares(scale=scale, center=1.0)
+    expected = np.sum(scale * (x.astype(np.float64) - 1) ** 2)
+    np.testing.assert_allclose(objective.value(jnp.array(x)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        objective.gradient(jnp.array(x)), 2 * scale * (x - 1), rtol=1e-5, atol=1e-5
+    )
+
+
+@given(st.lists(FLOATS, min_size=9, max_size=9), st.lists(FLOATS, min_size=3, max_size=3))
+def test_only_the_symmetric_part_of_a_quadratics_hessian_counts(entries, x):
+    matrix = np.asarray(entries, np.float32).reshape(3, 3)
+    x = jnp.array(x, jnp.float32)
+    as_given = jd.Quadratic(matrix).checked().gradient(x)
+    symmetric = jd.Quadratic((matrix + matrix.T) / 2).checked().gradient(x)
+    np.testing.assert_allclose(as_given, symmetric, rtol=1e-4, atol=1e-2)
+
+
+def test_a_callable_is_differentiated_with_its_args():
+    objective = as_objective(lambda p, a, b: jnp.sum(a * p**2) + b, (jnp.array([1.0, 3.0]), 2.0))
+    params = jnp.array([2.0, -1.0])
+    assert float(objective.value(params)) == 9.0
+    np.testing.assert_array_equal(objective.gradient(params), [4.0, -6.0])
+
+
+def test_a_partials_data_are_leaves():
+    weights = jnp.array([1.0, 2.0])
+    objective = as_objective(jax.tree_util.Partial(lambda w, p: jnp.sum(w * p**2), weights))
+    (leaf,) = jax.tree.leaves(objective)
+    assert leaf is weights
+
+
+def test_objectives_survive_a_round_trip_through_their_leaves(case):
+    objective, params = case
+    leaves, treedef = jax.tree.flatten(objective)
+    again = jax.tree.unflatten(treedef, leaves)
+    np.testing.assert_array_equal(again.value(params), objective.value(params))

@@ -1,0 +1,125 @@
+"""Eight virtual devices: what is sharded gives the same numbers and stays sharded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxdescent as jd
+from jaxdescent.placement import check_one_placement, with_automatic_axes
+
+
+def mesh(axis_type=AxisType.Auto):
+    return jax.make_mesh((4, 2), ("samples", "features"), axis_types=(axis_type,) * 2)
+
+
+AXIS_TYPES = pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+LAYOUTS = {
+    "rows": (P("samples"), P("samples"), P()),
+    "features": (P(None, "features"), P(), P("features")),
+    "both": (P("samples", "features"), P("samples"), P("features")),
+}
+METHODS = {
+    "constant": jd.GradientDescent(1e-2),
+    "exact": jd.GradientDescent(jd.ExactLineSearch()),
+    "derivative": jd.DerivativeMethod(),
+}
+
+
+@pytest.fixture
+def data(rng):
+    return rng.normal(size=(16, 4)).astype(np.float32), rng.normal(size=16).astype(np.float32)
+
+
+@AXIS_TYPES
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_sharded_regression_equals_the_unsharded(data, axis_type, layout, method):
+    X, y = data
+    axes = mesh(axis_type)
+    x_spec, y_spec, w_spec = layout
+    sharded_X = jax.device_put(X, NamedSharding(axes, x_spec))
+    sharded_y = jax.device_put(y, NamedSharding(axes, y_spec))
+    start = {
+        "weights": jax.device_put(jnp.zeros(4), NamedSharding(axes, w_spec)),
+        "intercept": jax.device_put(jnp.array(0.0), NamedSharding(axes, P())),
+    }
+    plain = jd.minimize(jd.LinearRegression(X, y, l2=0.1), method=method, max_iterations=30)
+    sharded = jd.minimize(
+        jd.LinearRegression(sharded_X, sharded_y, l2=0.1), start, method, max_iterations=30
+    )
+    assert int(sharded.status) == int(plain.status)
+    np.testing.assert_allclose(
+        sharded.params["weights"], plain.params["weights"], rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(sharded.value, plain.value, rtol=1e-5)
+
+
+@AXIS_TYPES
+def test_sharded_params_of_a_sum_of_squares_stay_sharded(axis_type):
+    sharding = NamedSharding(mesh(axis_type), P("samples", "features"))
+    values = np.arange(64, dtype=np.float32).reshape(8, 8)
+    start = jax.device_put(values, sharding)
+    result = jd.minimize(
+        jd.SumOfSquares(), start, jd.GradientDescent(1e-2), max_iterations=50, tolerance=0
+    )
+    np.testing.assert_allclose(result.params, values * 0.98**50, rtol=1e-4)
+    assert result.params.sharding.spec == P("samples", "features")
+    assert {shard.data.shape for shard in result.params.addressable_shards} == {(2, 4)}
+
+
+def test_sharded_params_can_be_donated():
+    start = jax.device_put(jnp.ones((8, 8)), NamedSharding(mesh(), P("samples")))
+    result = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(0.1), donate=True)
+    assert start.is_deleted()
+    assert result.params.sharding.spec == P("samples")
+
+
+def test_a_stochastic_descent_does_not_depend_on_the_sharding():
+    values = jnp.linspace(-3, 3, 64).reshape(8, 8).astype(jnp.bfloat16)
+    placed = jax.device_put(values, NamedSharding(mesh(), P("samples", "features")))
+    plain, sharded = (
+        jd.minimize(
+            jd.SumOfSquares(),
+            start,
+            jd.GradientDescent(1e-3),
+            max_iterations=32,
+            tolerance=0,
+            rounding=jd.StochasticRounding(5),
+        )
+        for start in (values, placed)
+    )
+    np.testing.assert_array_equal(sharded.params, plain.params)
+
+
+def test_relabelling_axes_moves_no_data():
+    array = jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh(AxisType.Explicit), P("samples")))
+    relabelled = with_automatic_axes(array)
+    assert relabelled.sharding.mesh.axis_types == (AxisType.Auto, AxisType.Auto)
+    assert relabelled.sharding.spec == P("samples")
+    before = [shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards]
+    after = [shard.data.unsafe_buffer_pointer() for shard in relabelled.addressable_shards]
+    assert before == after
+
+
+def test_explicit_axes_under_jit_are_refused_with_the_way_out():
+    start = jax.device_put(jnp.ones(8), NamedSharding(mesh(AxisType.Explicit), P("samples")))
+    with pytest.raises(ValueError, match=r"Auto axes.*axis_types"):
+        jax.jit(lambda x: jd.minimize(jd.SumOfSquares(), x, jd.GradientDescent(0.1)).params)(start)
+
+
+def test_automatic_axes_work_under_jit():
+    start = jax.device_put(jnp.ones(8), NamedSharding(mesh(), P("samples")))
+    params = jax.jit(lambda x: jd.minimize(jd.SumOfSquares(), x, jd.GradientDescent(0.1)).params)(
+        start
+    )
+    np.testing.assert_allclose(params, 0, atol=1e-3)
+
+
+def test_arrays_on_different_devices_are_named():
+    one, two = (jax.device_put(jnp.ones(2), device) for device in jax.devices()[:2])
+    with pytest.raises(ValueError, match=r"same devices.*params\['a'\].*params\['b'\]"):
+        check_one_placement({"params": {"a": one, "b": two}})
+    check_one_placement({"params": {"a": one, "b": jnp.ones(2)}})

@@ -1,0 +1,188 @@
+"""Stopping rules: every status is reached, and none is given for another's cause."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.stopping import default_tolerance
+
+START = jnp.array([3.0, -4.0])
+
+
+def bowl(p):
+    return jnp.sum(p**2)
+
+
+def status(result):
+    return jd.Status(int(result.status)).name
+
+
+@pytest.mark.parametrize("check_every", [1, 16, 7])
+@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+def test_a_gradient_within_the_tolerance_is_converged(objective, check_every):
+    result = jd.minimize(
+        objective, START, jd.GradientDescent(0.1), tolerance=1e-3, check_every=check_every
+    )
+    assert status(result) == "CONVERGED"
+    assert float(result.gradient_norm) <= 1e-3 * 10.0
+    assert bool(result.converged)
+    # |g| = 10 * 0.8^k <= 1e-2 first holds at k = 31.
+    assert int(result.iterations) == -(-31 // check_every) * check_every
+
+
+def test_starting_at_the_minimum_takes_no_step():
+    result = jd.minimize(bowl, jnp.zeros(2), jd.GradientDescent(0.1))
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) == 0
+
+
+@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+def test_the_limit_of_iterations_is_its_own_status(objective):
+    result = jd.minimize(objective, START, jd.GradientDescent(1e-4), max_iterations=20)
+    assert status(result) == "MAX_ITERATIONS"
+    assert int(result.iterations) == 20
+
+
+def test_convergence_at_the_last_iteration_is_convergence():
+    result = jd.minimize(bowl, START, jd.GradientDescent(0.1), tolerance=1e-3, max_iterations=31)
+    assert status(result) == "CONVERGED"
+
+
+@pytest.mark.parametrize("check_every", [1, 16])
+def test_bfloat16_that_rounds_every_step_away_has_stagnated(check_every):
+    start = jnp.full((8,), 100.0, jnp.bfloat16)
+    result = jd.minimize(
+        jd.SumOfSquares(),
+        start,
+        jd.GradientDescent(1e-5),
+        check_every=check_every,
+        max_iterations=10_000,
+    )
+    assert status(result) == "STAGNATED"
+    assert int(result.iterations) < 10_000
+    np.testing.assert_array_equal(result.params, start)
+
+
+def test_backtracking_whose_every_trial_is_rejected_has_stagnated():
+    # The first trial moves by twice the length of the params, past the minimum to the other side.
+    method = jd.GradientDescent(jd.Backtracking(max_trials=1))
+    result = jd.minimize(lambda p: jnp.sum(p**4), START, method)
+    assert status(result) == "STAGNATED"
+    assert int(result.iterations) == 0
+    np.testing.assert_array_equal(result.params, START)
+
+
+@pytest.mark.parametrize("check_every", [None, 1, 16])
+@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@pytest.mark.parametrize("rate", [1.5, 1e6, 1e30])
+def test_too_large_a_learning_rate_diverges(objective, check_every, rate):
+    result = jd.minimize(objective, START, jd.GradientDescent(rate), check_every=check_every)
+    assert status(result) == "DIVERGED"
+
+
+@pytest.mark.parametrize(
+    "method", [jd.DerivativeMethod(), jd.GradientDescent(jd.ExactLineSearch())], ids=str
+)
+def test_a_quadratic_with_negative_curvature_diverges(method):
+    saddle = jd.Quadratic(np.diag([1.0, -2.0]).astype(np.float32))
+    result = jd.minimize(saddle, jnp.array([0.1, 1.0]), method)
+    assert status(result) == "DIVERGED"
+
+
+def test_a_negative_scale_diverges_by_the_derivative_method():
+    result = jd.minimize(jd.SumOfSquares(scale=-1.0), START, jd.DerivativeMethod())
+    assert status(result) == "DIVERGED"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [jd.GradientDescent(0.1), jd.GradientDescent(), jd.DerivativeMethod()],
+    ids=["constant", "backtracking", "derivative"],
+)
+def test_an_objective_that_is_nan_is_non_finite(method):
+    result = jd.minimize(lambda p: jnp.sum(jnp.sqrt(p - 10)), START, method)
+    assert status(result) == "NON_FINITE"
+
+
+def test_an_objective_that_becomes_nan_on_the_way_is_non_finite():
+    # sqrt's slope grows towards 0 but by far less than a divergence.
+    result = jd.minimize(lambda p: jnp.where(p > 1, p, jnp.nan), 3.0, jd.GradientDescent(0.5))
+    assert status(result) == "NON_FINITE"
+
+
+def test_infinity_at_the_start_is_non_finite():
+    result = jd.minimize(jd.SumOfSquares(), jnp.array([jnp.inf, 1.0]), jd.GradientDescent(0.1))
+    assert status(result) == "NON_FINITE"
+
+
+def test_a_nan_row_is_non_finite(rng):
+    X = rng.normal(size=(8, 2)).astype(np.float32)
+    X[3, 1] = np.nan
+    y = np.ones(8, np.float32)
+    for method in (jd.DerivativeMethod(), jd.GradientDescent()):
+        result = jd.minimize(jd.LinearRegression(X, y), method=method)
+        assert status(result) == "NON_FINITE"
+
+
+def test_tolerance_zero_runs_every_iteration():
+    for objective in (jd.SumOfSquares(), bowl):
+        result = jd.minimize(
+            objective, START, jd.GradientDescent(0.5), tolerance=0, max_iterations=50
+        )
+        assert int(result.iterations) == 50
+        assert status(result) == "MAX_ITERATIONS"
+        np.testing.assert_array_equal(result.params, [0.0, 0.0])
+
+
+def test_a_warm_start_is_judged_by_the_scale_at_the_objectives_own_start(rng):
+    X = rng.normal(size=(30, 3)).astype(np.float32)
+    y = rng.normal(size=30).astype(np.float32)
+    objective = jd.LinearRegression(X, y)
+    cold = jd.minimize(objective, method=jd.GradientDescent(), tolerance=1e-3)
+    warm = jd.minimize(objective, cold.params, jd.GradientDescent(), tolerance=1e-3)
+    assert int(cold.iterations) > 0
+    assert int(warm.iterations) == 0
+    assert status(warm) == "CONVERGED"
+
+
+def test_value_and_norm_belong_exactly_to_the_returned_params():
+    for objective in (jd.SumOfSquares(center=1.0), lambda p: jnp.sum((p - 1) ** 2)):
+        for check_every in (1, 16):
+            result = jd.minimize(
+                objective,
+                START,
+                jd.GradientDescent(0.01),
+                max_iterations=21,
+                check_every=check_every,
+            )
+            params = np.asarray(result.params, np.float64)
+            np.testing.assert_allclose(result.value, np.sum((params - 1) ** 2), rtol=1e-6)
+            np.testing.assert_allclose(
+                result.gradient_norm, 2 * np.linalg.norm(params - 1), rtol=1e-6
+            )
+
+
+def test_the_default_tolerance_follows_the_coarsest_dtype():
+    wide, narrow = jnp.zeros(2), jnp.zeros(2, jnp.bfloat16)
+    assert default_tolerance(wide) == pytest.approx(2.0 ** (-23 * 2 / 3))
+    assert default_tolerance((wide, narrow)) == pytest.approx(2.0 ** (-7 * 2 / 3))
+
+
+def test_every_status_has_advice_and_messages_count_a_batch():
+    for code in jd.Status:
+        assert code.advice.endswith(".")
+    rates = jnp.array([0.1, 1.5, 0.2])
+    batch = jax.vmap(lambda rate: jd.minimize(bowl, START, jd.GradientDescent(rate)))(rates)
+    first, second = batch.message.split("\n")
+    assert first.startswith("2 of 3 CONVERGED: ")
+    assert second.startswith("1 of 3 DIVERGED: ")
+
+
+def test_a_message_read_under_jit_is_refused():
+    def read(x):
+        return jd.minimize(bowl, x, jd.GradientDescent(0.1)).message
+
+    with pytest.raises(ValueError, match="return the result, then read its message outside"):
+        jax.jit(read)(START)
