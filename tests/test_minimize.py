@@ -311,9 +311,8 @@ def test_constant_steps_on_a_sum_of_squares_need_no_parameter_sized_temporary(dt
     )
     (analysis,) = analyses
     assert analysis.alias_size_in_bytes >= size
-    # In 16 bits the check may hold one leaf in float32; nothing else is as large as a leaf.
-    leaf = 4 * 256 * 256 if dtype == jnp.bfloat16 else 0
-    assert analysis.temp_size_in_bytes < leaf + size / 100
+    # XLA may keep one of the eight leaves in float32 while it checks, and no more.
+    assert analysis.temp_size_in_bytes < 4 * 256 * 256 + size / 100
 
 
 def test_a_callable_that_cannot_be_hashed_is_minimised():

@@ -138,7 +138,7 @@ class Backtracking(StepSize):
             trial_value = jnp.asarray(trial_value, value.dtype)
             slope = precision.inner(gradient, trial_gradient)
             decrease = jnp.asarray(self.decrease * rate * squared, value.dtype)
-            is_lower = trial_value <= value - decrease
+            is_lower = (trial_value <= value - decrease) & (trial_value < value - noise)
             is_level = trial_value <= value + noise
             is_gentle = slope >= -(1 - 2 * self.decrease) * squared
             if objective.is_quadratic:
