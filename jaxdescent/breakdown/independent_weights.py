@@ -26,7 +26,7 @@ from jaxdescent.descent import FUSED_STEPS
 
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
-SEGMENT = 20 * FUSED_STEPS
+SEGMENT = 8 * FUSED_STEPS
 """Iterations between two looks at the clock: whole passes, so that the write-backs stay the same."""
 
 HEADROOM = 1.15
@@ -177,7 +177,7 @@ def _positions(
 
 def _sample(params: Any, positions: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
     take = jax.jit(lambda x, index: x[index])
-    return np.concatenate([np.asarray(take(params[name], positions[name])) for name in params])
+    return np.concatenate([np.asarray(take(params[name], at)) for name, at in positions.items()])
 
 
 def _compile_seconds(seconds: list[tuple[int, float]]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -90,8 +89,9 @@ class Objective(abc.ABC):
         zeros = tuple(
             jnp.zeros((), part.dtype) for part in jax.eval_shape(function, blocks[0], leaves[0])
         )
+        of_part = jax.jit(function)  # parts of one shape share one trace
         parts = [
-            lax.cond(always, functools.partial(function, block), lambda _: zeros, leaf)
+            lax.cond(always, of_part, lambda *_: zeros, block, leaf)
             for block, leaf in zip(blocks, leaves, strict=True)
         ]
         return tuple(precision.add(list(scalars)) for scalars in zip(*parts, strict=True))

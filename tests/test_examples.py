@@ -1,0 +1,57 @@
+"""Every example runs, in a small form, and finds what it says."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def users_configuration(relaxed_promotion):
+    """Examples run as a user runs them, without the tests' strict promotion rules."""
+
+
+def test_tutorial_functions_shrink_by_the_closed_form():
+    shrinks = load("tutorial_functions").main()
+    assert shrinks["x"] == pytest.approx(0.96**1000, rel=1e-4)
+    for name in "yz":
+        assert shrinks[name] == pytest.approx(0.98**1000, rel=1e-4)
+
+
+def test_both_methods_find_the_same_weights():
+    assert load("linear_regression").main(rows=500, features=10) < 1e-4
+
+
+def test_the_best_of_many_starts_is_the_global_minimum():
+    assert load("many_starts").main(starts=200) == pytest.approx(0, abs=1e-5)
+
+
+def test_tuning_l2_lowers_the_held_out_loss():
+    before, after = load("tune_l2").main(features=10)
+    assert after < before
+
+
+def test_sharded_regression_finds_the_truth():
+    assert load("sharded_params").main(rows=512, features=16) < 1e-3
+
+
+def test_the_eight_billion_case_in_small_reaches_its_closed_form():
+    # |g| = 2 |x|, and |x| shrinks by 0.98^1000 but for the rounding of 63 write-backs.
+    norm = load("eight_billion").main(8192)
+    start = 2 * (1000 / 3**0.5) * 8192**0.5
+    assert norm == pytest.approx(0.98**1000 * start, rel=0.25)
+
+
+def test_every_example_has_a_test():
+    tested = pathlib.Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f'load("{path.stem}")' in tested
