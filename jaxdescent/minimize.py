@@ -84,7 +84,7 @@ def minimize(
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda p: (p["x"] - 3) ** 2 + p["y"] ** 2, {"x": 0.0, "y": 1.0})
-    >>> print(result.message.split(":")[0], result.params["x"].round(3))
+    >>> print(result.message.split(":")[0], round(float(result.params["x"]), 3))
     CONVERGED 3.0
     """
     objective = placement.with_automatic_axes(as_objective(objective, args).checked())
