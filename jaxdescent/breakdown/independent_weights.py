@@ -13,13 +13,13 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent import memory, randomness
+from jaxdescent.breakdown import segments
 from jaxdescent.breakdown.measure import peak_resident_bytes
 from jaxdescent.breakdown.report import (
     PartReport,
     Point,
     Settings,
     Table,
-    progress_bar,
     readable_seconds,
 )
 from jaxdescent.descent import FUSED_STEPS
@@ -27,7 +27,7 @@ from jaxdescent.descent import FUSED_STEPS
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
 SEGMENT = 8 * FUSED_STEPS
-"""Iterations between two looks at the clock: whole passes, so that the write-backs stay the same."""
+"""Iterations in one call: whole passes, so that the write-backs stay the same."""
 
 HEADROOM = 1.15
 """How much more than the parameters' bytes the run may need at its peak."""
@@ -43,29 +43,25 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     tree = tree_of(int(room // dtype.itemsize))
     nbytes = tree.size * dtype.itemsize
     begun = time.perf_counter()
-    with progress_bar(console) as progress:
-        task = progress.add_task(f"{tree.size:,} unknowns", total=ITERATIONS)
-        params = draw(tree.shapes, dtype, settings.seed)
-        drawn = time.perf_counter()
-        positions = _positions(tree.shapes, settings.seed)
-        starts = _sample(params, positions)
-        done, evaluations, seconds = 0, 0, []
-        try:
-            while done < ITERATIONS:
-                result, taken = _descend(params, min(SEGMENT, ITERATIONS - done))
-                params = result.params
-                done += int(result.iterations)
-                evaluations += int(result.evaluations)
-                seconds.append((int(result.iterations), taken))
-                progress.update(task, completed=done)
-        except KeyboardInterrupt:
-            if not done:
-                raise
+    params = draw(tree.shapes, dtype, settings.seed)
+    drawn = time.perf_counter()
+    positions = _positions(tree.shapes, settings.seed)
+    starts = _sample(params, positions)
+    outcome = segments.descend(
+        jd.SumOfSquares(),
+        params,
+        jd.GradientDescent(LEARNING_RATE),
+        console,
+        f"{tree.size:,} unknowns",
+        iterations=ITERATIONS,
+        segment=SEGMENT,
+        check_every=SEGMENT,
+    )
+    result, done = outcome.result, outcome.iterations
     descended = time.perf_counter()
-    ends = _sample(params, positions)
+    ends = _sample(result.params, positions)
     peak = peak_resident_bytes()
-    compile_seconds = _compile_seconds(seconds)
-    per_iteration = min(taken / count for count, taken in seconds)
+    per_iteration = outcome.seconds_per_iteration
     checks = _checks(starts, ends, done, dtype)
     numbers = {
         "independent": {
@@ -80,12 +76,12 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             "seed": settings.seed,
             "seconds_drawing": drawn - begun,
             "seconds_descending": descended - drawn,
-            "seconds_compiling": compile_seconds,
+            "seconds_compiling": outcome.seconds_compiling,
             "seconds_total": time.perf_counter() - begun,
             "seconds_per_iteration": per_iteration,
             "value": float(result.value),
             "gradient_norm": float(result.gradient_norm),
-            "segments": seconds,
+            "segments": outcome.segments,
             **checks,
         }
     }
@@ -108,7 +104,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         ),
         numbers=numbers,
         points=(Point("descent, independent", tree.size, nbytes, per_iteration * done, True),),
-        is_complete=done == ITERATIONS,
+        is_complete=outcome.is_complete,
     )
 
 
@@ -145,21 +141,6 @@ def _fused_subtract(x: np.ndarray, rate: np.float32, gradient: np.ndarray) -> np
     )
 
 
-def _descend(params: Any, iterations: int) -> tuple[jd.Result, float]:
-    started = time.perf_counter()
-    result = jd.minimize(
-        jd.SumOfSquares(),
-        params,
-        jd.GradientDescent(LEARNING_RATE),
-        max_iterations=iterations,
-        tolerance=0,
-        check_every=SEGMENT,
-        donate=True,
-    )
-    jax.block_until_ready(result)
-    return result, time.perf_counter() - started
-
-
 def _widest_that_fits(tree_of: Callable[[int], Any], room: float) -> str:
     everything = tree_of(2**62).size
     return "float32" if everything * 4 <= room else "bfloat16"
@@ -178,14 +159,6 @@ def _positions(
 def _sample(params: Any, positions: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
     take = jax.jit(lambda x, index: x[index])
     return np.concatenate([np.asarray(take(params[name], at)) for name, at in positions.items()])
-
-
-def _compile_seconds(seconds: list[tuple[int, float]]) -> float:
-    """The first segment compiles; the fastest of the others tells what it would take without."""
-    if len(seconds) < 2:
-        return float("nan")
-    count, first = seconds[0]
-    return first - count * min(taken / n for n, taken in seconds[1:])
 
 
 def _checks(starts: np.ndarray, ends: np.ndarray, iterations: int, dtype: Any) -> dict[str, Any]:

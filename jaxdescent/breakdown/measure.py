@@ -50,7 +50,7 @@ def measure(function: Callable[..., Any], *args: Any) -> Measurement:
 
 def _measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
     device = jax.devices()[0]
-    begin = _begin_peak(device)
+    begin = begin_peak()
     started = time.perf_counter()
     result = jax.block_until_ready(function(*args))
     seconds = time.perf_counter() - started
@@ -72,8 +72,9 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _begin_peak(device: Any) -> int | None:
+def begin_peak() -> int | None:
     """What is in use now, with the high-water mark brought down to it; None if that cannot be."""
+    device = jax.devices()[0]
     if device.platform != "cpu":
         # An accelerator's mark cannot be reset: exact where each call needs more than the last.
         return (device.memory_stats() or {}).get("bytes_in_use")
