@@ -1,0 +1,307 @@
+"""What kind of point it is, against dense eigenvalues, known spectra and known points."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxdescent as jd
+from jaxdescent import certificate, programs
+
+AXIS_TYPES = pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+
+
+def laplacian(x):
+    """Half the squares of the differences along a chain whose two ends are held at zero."""
+    return 0.5 * (jnp.sum(jnp.square(jnp.diff(x))) + x[0] ** 2 + x[-1] ** 2)
+
+
+def laplacian_eigenvalues(n):
+    return 2 - 2 * np.cos(np.arange(1, n + 1) * np.pi / (n + 1))
+
+
+def chain(x):
+    """Neighbours tied to each other and to nothing else: constants are flat."""
+    return 0.5 * jnp.sum(jnp.square(jnp.diff(x)))
+
+
+def tied(x):
+    """A chain whose every unknown has a weight of its own: eigenvalues from 1 to 5."""
+    return chain(x) + 0.5 * jnp.sum(jnp.square(x))
+
+
+def twisted(matrix):
+    """A function of many unknowns that hides its structure: 1/2 x.Hx."""
+
+    def value(x):
+        product = jnp.matmul(matrix.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
+        return 0.5 * jnp.sum(x * product)
+
+    return value
+
+
+def spectrum_of_lanczos(objective, params, steps):
+    inputs = (certificate.as_objective(objective, ()), params)
+    diagonal, off_diagonal, count = programs.compiled(certificate.lanczos, inputs, steps=steps)(
+        *inputs
+    )
+    used = int(count)
+    tridiagonal = np.diag(np.asarray(diagonal, np.float64)[:used])
+    beside = np.asarray(off_diagonal, np.float64)[: used - 1]
+    return np.linalg.eigvalsh(tridiagonal + np.diag(beside, 1) + np.diag(beside, -1))
+
+
+KINDS = {
+    "minimum": (lambda p: 2 * p[0] ** 2 + p[0] * p[1] + p[1] ** 2, "minimum"),
+    "saddle": (lambda p: p[0] ** 2 + p[0] * p[1] - p[1] ** 2, "saddle"),
+    "maximum": (lambda p: -2 * p[0] ** 2 + p[0] * p[1] - p[1] ** 2, "maximum"),
+    "flat direction": (lambda p: (p[0] - p[1]) ** 2, "degenerate"),
+    "quartic": (lambda p: p[0] ** 4 + p[1] ** 4, "degenerate"),
+    "monkey saddle": (lambda p: p[0] ** 3 - 3 * p[0] * p[1] ** 2, "degenerate"),
+    "a constant": (lambda p: 0.0 * p[0] * p[1], "degenerate"),
+}
+
+
+@pytest.mark.parametrize(("function", "kind"), KINDS.values(), ids=KINDS.keys())
+def test_points_at_the_origin_are_what_calculus_says(function, kind):
+    found = jd.certify(function, jnp.zeros(2))
+    assert found.kind == kind
+    assert found.gradient_norm == 0
+    assert found.evidence == "all 2 eigenvalues of the Hessian"
+
+
+@pytest.mark.parametrize("x", [0.03, -1e-3])
+def test_near_a_degenerate_point_no_minimum_is_claimed(x):
+    # x^4 at x: the Hessian there, 12 x^2, is positive, but not that of the stationary point.
+    assert jd.certify(lambda x: x**4, x, scale=1.0, tolerance=1e-3).kind == "degenerate"
+
+
+def test_a_slope_is_no_stationary_point():
+    found = jd.certify(lambda p: p[0] ** 2 + p[0] * p[1] + p[1] ** 2, jnp.array([1.0, 0.0]))
+    assert found.kind == "not stationary"
+    assert found.gradient_norm == pytest.approx(5**0.5, rel=1e-6)
+    assert "|gradient| exceeds 2.4e-05" in found.evidence
+
+
+def test_a_gradient_that_is_nan_decides_nothing():
+    found = jd.certify(lambda p: jnp.sum(jnp.sqrt(p)), jnp.array([-1.0, 1.0]))
+    assert found.kind == "undetermined"
+    assert found.evidence == "the gradient is not finite"
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 300])
+def test_dense_eigenvalues_are_numpys(n, rng, x64):
+    matrix = rng.normal(size=(n, n))
+    matrix += matrix.T
+    expected = np.linalg.eigvalsh(matrix)
+    found = jd.certify(twisted(matrix), jnp.zeros(n))
+    np.testing.assert_allclose(found.smallest_eigenvalue, expected[0], atol=1e-12 * n)
+    np.testing.assert_allclose(found.largest_eigenvalue, expected[-1], atol=1e-12 * n)
+
+
+@pytest.mark.parametrize("n", [600, 1000])
+def test_lanczos_extremes_are_numpys(n, rng, x64):
+    matrix = rng.normal(size=(n, n)) / n**0.5
+    matrix += matrix.T
+    expected = np.linalg.eigvalsh(matrix)
+    found = jd.certify(twisted(matrix), jnp.zeros(n))
+    assert found.kind == "saddle"
+    assert found.evidence == "64 Lanczos steps found curvature of both signs"
+    # By Lanczos the smallest is an upper bound, the largest a lower one.
+    assert expected[0] - 1e-12 <= found.smallest_eigenvalue <= expected[0] + 0.02
+    assert expected[-1] - 0.02 <= found.largest_eigenvalue <= expected[-1] + 1e-12
+
+
+@pytest.mark.parametrize("n", [600, 1000])
+def test_many_lanczos_steps_find_a_known_spectrum(n, x64):
+    expected = laplacian_eigenvalues(n)
+    ritz = spectrum_of_lanczos(laplacian, jnp.zeros(n), steps=3 * n)
+    np.testing.assert_allclose(ritz[0], expected[0], atol=1e-11)
+    np.testing.assert_allclose(ritz[-1], expected[-1], rtol=1e-11)
+    # Whatever copies rounding makes, every Ritz value lies within the spectrum.
+    assert expected[0] - 1e-11 <= ritz.min() <= ritz.max() <= expected[-1] + 1e-11
+
+
+def test_lanczos_stops_where_its_space_is_exhausted():
+    # Two distinct eigenvalues: the space of Hessian powers has two dimensions.
+    weights = jnp.where(jnp.arange(600) < 200, 1.0, 3.0)
+    ritz = spectrum_of_lanczos(lambda x: 0.5 * jnp.sum(weights * x**2), jnp.zeros(600), steps=50)
+    assert len(ritz) < 10
+    np.testing.assert_allclose([ritz[0], ritz[-1]], [1, 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("sign", "kind"), [(1, "minimum"), (-1, "maximum")])
+def test_a_million_coupled_unknowns_are_certified(sign, kind):
+    n = 1_000_000
+    found = jd.certify(lambda x: sign * tied(x), jnp.zeros(n))
+    assert found.kind == kind
+    assert found.evidence == "64 Lanczos steps, probability 1 - 1e-06"
+    ends = sorted([sign * found.smallest_eigenvalue, sign * found.largest_eigenvalue])
+    np.testing.assert_allclose(ends, [1, 5], atol=0.02)
+    assert 1 <= ends[0] + 1e-5
+    assert ends[1] <= 5 + 1e-5
+
+
+def test_a_smallest_eigenvalue_near_zero_is_left_undetermined():
+    # The chain's smallest eigenvalue is zero; rounding and 256 products cannot tell its sign.
+    found = jd.certify(chain, jnp.zeros(100_000))
+    assert found.kind == "undetermined"
+    assert found.evidence == "256 Lanczos steps cannot tell the smallest eigenvalue from zero"
+    assert 0 <= found.smallest_eigenvalue + 1e-6 < 1e-3
+
+
+def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
+    # Dense would be 40 GB: the program's temporaries are a few vectors.
+    n = 100_000
+    inputs = (certificate.as_objective(tied, ()), jnp.zeros(n))
+    program = programs.compiled(certificate.lanczos, inputs, steps=64).lower(*inputs).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 12 * 4 * n
+
+
+@AXIS_TYPES
+@pytest.mark.parametrize("n", [64, 4096])
+def test_sharded_params_get_the_same_certificate(axis_type, n):
+    mesh = jax.make_mesh((8,), ("features",), axis_types=(axis_type,))
+    start = jnp.zeros((n // 8, 8))
+    sharded = jax.device_put(start, NamedSharding(mesh, P("features")))
+
+    def function(x):
+        return 0.5 * jnp.sum(jnp.square(x[1:] - x[:-1])) + jnp.sum(jnp.cosh(x))
+
+    plain, placed = jd.certify(function, start), jd.certify(function, sharded)
+    assert placed.kind == plain.kind == "minimum"
+    assert placed.evidence == plain.evidence
+    for name in ("smallest_eigenvalue", "largest_eigenvalue"):
+        np.testing.assert_allclose(getattr(placed, name), getattr(plain, name), rtol=1e-4)
+
+
+def test_a_separable_objective_is_decided_by_its_diagonal():
+    scale = {"a": jnp.array([1.0, 0.25]), "b": jnp.array(3.0)}
+    found = jd.certify(jd.SumOfSquares(scale), {"a": jnp.zeros(2), "b": jnp.zeros(())})
+    assert found == jd.Certificate("minimum", 0.0, 0.5, 6.0, "the Hessian is diagonal")
+    flat = jd.certify(jd.SumOfSquares(jnp.array([1.0, 0.0])), jnp.zeros(2))
+    assert (flat.kind, flat.smallest_eigenvalue) == ("degenerate", 0.0)
+    mixed = jd.certify(jd.SumOfSquares(jnp.array([1.0, -1.0])), jnp.zeros(2))
+    assert (mixed.kind, mixed.smallest_eigenvalue) == ("saddle", -2.0)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_penalised_regression_is_a_minimum_by_structure(rng, intercept):
+    # More features than rows: without the penalty most eigenvalues would be zero.
+    X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
+    regression = jd.LinearRegression(X, y, l2=0.5, intercept=intercept)
+    found = jd.certify(regression, jd.minimize(regression))
+    assert found.kind == "minimum"
+    assert found.evidence.startswith("by structure every eigenvalue is at least ")
+    stated = float(found.evidence.rsplit(" ", 1)[1])
+    smallest = np.linalg.eigvalsh(hessian_of_regression(X, 0.5, np.ones(50), intercept))[0]
+    assert 0 < stated <= smallest * 1.01  # stated with three digits
+
+
+def test_an_unpenalised_wide_regression_is_not_called_a_minimum(rng):
+    X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
+    regression = jd.LinearRegression(X, y)
+    assert jd.certify(regression, jd.minimize(regression)).kind == "undetermined"
+
+
+def hessian_of_regression(X, l2, sample_weight, intercept):
+    """As NumPy has it, in double precision: the intercept is not penalised."""
+    columns = X.astype(np.float64)
+    penalty = np.full(X.shape[1], l2, np.float64)
+    if intercept:
+        columns = np.column_stack([columns, np.ones(len(X))])
+        penalty = np.append(penalty, 0)
+    return columns.T @ (sample_weight[:, None] * columns) + np.diag(penalty)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 8),
+    features=st.integers(1, 5),
+    l2=st.floats(0, 10, width=32),
+    weighted=st.booleans(),
+    intercept=st.booleans(),
+    shift=st.floats(-3, 3),
+)
+def test_a_regressions_bounds_enclose_its_eigenvalues(
+    seed, rows, features, l2, weighted, intercept, shift
+):
+    random = np.random.default_rng(seed)
+    X = random.normal(size=(rows, features)) + shift
+    sample_weight = random.uniform(0.01, 4, rows) if weighted else np.ones(rows)
+    with jax.enable_x64(True):
+        regression = jd.LinearRegression(
+            X,
+            np.zeros(rows),
+            l2=l2,
+            sample_weight=sample_weight if weighted else None,
+            intercept=intercept,
+        ).checked()
+        bounds = regression.curvature_bounds(regression.start())
+        lower, upper = float(bounds.lower), float(bounds.upper)
+    eigenvalues = np.linalg.eigvalsh(hessian_of_regression(X, l2, sample_weight, intercept))
+    slack = 1e-12 * eigenvalues[-1]
+    assert lower <= eigenvalues[0] + slack
+    assert eigenvalues[-1] <= upper + slack
+    assert (lower > 0) == (l2 > 0)
+
+
+def test_a_result_brings_its_scale_along():
+    # |g| fell from 2e8 to 2: within the tolerance of that start, far from it of |H| |params|.
+    def function(p):
+        return jnp.sum(p**2) + p[0] * p[1]
+
+    result = jd.minimize(function, jnp.array([1e8, 1e8]), jd.GradientDescent(0.1), tolerance=1e-6)
+    assert jd.certify(function, result, tolerance=1e-6).kind == "minimum"
+    assert jd.certify(function, result.params, tolerance=1e-6).kind == "not stationary"
+    assert jd.certify(function, result, tolerance=1e-6, scale=1.0).kind == "not stationary"
+
+
+def test_args_reach_the_objective():
+    found = jd.certify(lambda p, a: a * p[0] ** 2 + p[1] ** 2, jnp.zeros(2), args=(-3.0,))
+    assert (found.kind, found.smallest_eigenvalue) == ("saddle", -6.0)
+
+
+def test_bfloat16_params_are_judged_in_float32():
+    found = jd.certify(lambda p: p[0] ** 2 + 1.25 * p[1] ** 2, jnp.zeros(2, jnp.bfloat16))
+    assert (found.kind, found.largest_eigenvalue) == ("minimum", 2.5)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap], ids=["jit", "grad", "vmap"])
+def test_certify_inside_a_transformation_is_refused(transform):
+    def inside(x):
+        jd.certify(jd.SumOfSquares(), x)
+        return x
+
+    argument = jnp.ones(2) if transform is jax.vmap else jnp.array(1.0)
+    with pytest.raises(ValueError, match="call it outside jit, vmap and grad"):
+        transform(inside)(argument)
+
+
+def test_a_certificate_prints_its_numbers():
+    found = jd.Certificate("minimum", 1.5e-7, 1.0, 5.0, "all 2 eigenvalues of the Hessian")
+    assert str(found) == (
+        "minimum: |gradient| = 1.5e-07, Hessian eigenvalues from 1 to 5 "
+        "(all 2 eigenvalues of the Hessian)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind"),
+    [
+        ((2.0, 3.0), "minimum"),
+        ((-3.0, -2.0), "maximum"),
+        ((-2.0, 2.0), "saddle"),
+        ((0.5, 2.0), "degenerate"),
+        ((-2.0, 0.5), "degenerate"),
+        ((-0.5, 2.0), "degenerate"),
+        ((np.nan, 2.0), "undetermined"),
+        ((2.0, np.inf), "undetermined"),
+    ],
+)
+def test_an_eigenvalue_within_the_margin_may_be_zero(ends, kind):
+    assert certificate.kind_of(*ends, 1.0) == kind

@@ -1,0 +1,138 @@
+"""All stationary points that the starts reach, against published ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+
+
+def grid(low, high, count):
+    axis = jnp.linspace(low, high, count)
+    return jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def himmelblau(p):
+    return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
+
+
+HIMMELBLAU = {
+    "minimum": [(3, 2), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126)],
+    "maximum": [(-0.270845, -0.923039)],
+    "saddle": [
+        (3.385154, 0.073852),
+        (0.086678, 2.884255),
+        (-3.073026, -0.081353),
+        (-0.127961, -1.953715),
+    ],
+}
+
+
+def test_a_double_well_has_two_minima_and_a_maximum():
+    points = jd.critical_points(lambda x: x**4 - 2 * x**2, jnp.linspace(-2.0, 2.0, 21))
+    assert [point.kind for point in points] == ["minimum", "minimum", "maximum"]
+    np.testing.assert_allclose([p.params for p in points[:2]], [-1, 1], rtol=1e-5)
+    np.testing.assert_allclose(points[2].params, 0, atol=1e-5)
+    np.testing.assert_allclose([p.value for p in points], [-1, -1, 0], atol=1e-5)
+    np.testing.assert_allclose([p.eigenvalues[0] for p in points], [8, 8, -4], rtol=1e-4)
+
+
+def test_himmelblaus_nine_points_are_the_published_ones():
+    points = jd.critical_points(himmelblau, grid(-5.0, 5.0, 15))
+    assert len(points) == 9
+    for kind, published in HIMMELBLAU.items():
+        found = np.array([point.params for point in points if point.kind == kind])
+        assert found.shape == (len(published), 2)
+        distances = np.linalg.norm(found[:, None] - np.array(published)[None], axis=-1)
+        assert distances.min(axis=0).max() < 1e-5
+        assert distances.min(axis=1).max() < 1e-5
+    assert [point.value for point in points] == sorted(point.value for point in points)
+    assert sum(point.starts for point in points) <= 225
+    assert min(point.starts for point in points) >= 1
+
+
+def test_eigenvalues_are_those_of_the_hessian_at_the_point(x64):
+    for point in jd.critical_points(himmelblau, grid(-5.0, 5.0, 9)):
+        x, y = np.asarray(point.params)
+        hessian = [
+            [12 * x**2 + 4 * y - 42, 4 * (x + y)],
+            [4 * (x + y), 12 * y**2 + 4 * x - 26],
+        ]
+        np.testing.assert_allclose(point.eigenvalues, np.linalg.eigvalsh(hessian), rtol=1e-9)
+        assert point.gradient_norm < 1e-9
+
+
+def test_rosenbrocks_valley_has_one_point():
+    def rosenbrock(p):
+        return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
+
+    (point,) = jd.critical_points(rosenbrock, grid(-1.5, 2.0, 6))
+    assert point.kind == "minimum"
+    np.testing.assert_allclose(point.params, [1, 1], rtol=1e-4)
+
+
+def test_a_saddle_is_found_from_every_start():
+    starts = grid(-3.0, 3.0, 4)
+    (point,) = jd.critical_points(lambda p: p[0] ** 2 - p[1] ** 2 + p[0], starts)
+    assert (point.kind, point.starts) == ("saddle", 16)
+    np.testing.assert_allclose(point.params, [-0.5, 0], atol=1e-6)
+
+
+def test_a_monkey_saddle_is_degenerate():
+    (point,) = jd.critical_points(lambda p: p[0] ** 3 - 3 * p[0] * p[1] ** 2, grid(-2.0, 2.0, 4))
+    assert point.kind == "degenerate"
+    np.testing.assert_allclose(point.params, [0, 0], atol=0.02)
+
+
+def test_starts_are_pytrees_with_a_leading_axis():
+    starts = {"x": jnp.linspace(-2.0, 2.0, 9), "y": jnp.ones((9, 2))}
+    points = jd.critical_points(
+        lambda p: p["x"] ** 4 - 2 * p["x"] ** 2 + jnp.sum((p["y"] - 3) ** 2), starts
+    )
+    assert [point.kind for point in points] == ["minimum", "minimum", "saddle"]
+    for point, x in zip(points, (-1, 1, 0), strict=True):
+        assert jax.tree.map(np.shape, point.params) == {"x": (), "y": (2,)}
+        np.testing.assert_allclose(point.params["x"], x, atol=1e-5)
+        np.testing.assert_allclose(point.params["y"], [3, 3], rtol=1e-5)
+
+
+def test_args_and_objectives_are_taken_as_minimize_takes_them():
+    (point,) = jd.critical_points(
+        lambda x, center: (x - center) ** 2, jnp.array([0.0, 9.0]), args=(jnp.array(4.0),)
+    )
+    assert (point.kind, point.starts, float(point.params)) == ("minimum", 2, 4.0)
+    hessian = jnp.array([[1.0, 2.0], [2.0, 1.0]])
+    (point,) = jd.critical_points(jd.Quadratic(hessian, jnp.array([3.0, 3.0])), jnp.ones((1, 2)))
+    assert point.kind == "saddle"
+    np.testing.assert_allclose(point.params, [1, 1], rtol=1e-6)
+    np.testing.assert_allclose(point.eigenvalues, [-1, 3], rtol=1e-6)
+
+
+def test_a_function_without_stationary_points_has_none():
+    assert jd.critical_points(lambda x: jnp.exp(x) + x, jnp.array([-1.0, 0.0, 1.0])) == []
+
+
+def test_points_closer_than_the_separation_are_one():
+    starts = jnp.linspace(-2.0, 2.0, 9)
+    (point,) = jd.critical_points(lambda x: x**4 - 2 * x**2, starts, separation=10.0)
+    assert point.starts == 9
+
+
+ONE_START = r"starts must have a leading axis over the starts .* x\[None\] for a single start"
+
+
+@pytest.mark.parametrize(
+    ("starts", "error", "message"),
+    [
+        (jnp.array(1.0), ValueError, ONE_START),
+        ({"a": jnp.ones(3), "b": jnp.ones(4)}, ValueError, ONE_START),
+        (jnp.ones((0, 2)), ValueError, ONE_START),
+        ([], ValueError, ONE_START),
+        (jnp.arange(3), TypeError, "must be real floating-point, got dtype int32"),
+    ],
+    ids=["no axis", "different axes", "no starts", "no leaves", "integers"],
+)
+def test_starts_that_make_no_sense_are_refused(starts, error, message):
+    with pytest.raises(error, match=message):
+        jd.critical_points(lambda x: jnp.sum(jnp.asarray(x) ** 2), starts)
