@@ -6,6 +6,7 @@ are its inputs. JAX's own cache would keep every function ever passed alive.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable
@@ -20,21 +21,25 @@ PROGRAMS = 128
 
 def compiled(
     function: Callable[..., Any], inputs: Any, *, donate: tuple[int, ...] = (), **flags: Any
-) -> Callable[..., Any]:
-    """``function`` with its static ``flags`` set, compiled for inputs of this structure.
-
-    Raises:
-      TypeError: if the structure holds an object that cannot be hashed.
-    """
-    structure = jax.tree.structure(inputs)
-    try:
-        hash(structure)
-    except TypeError as error:
-        raise TypeError(
-            f"the objective or method holds an object that cannot be hashed ({error}): pass data "
-            "through args, or register the object's class as a pytree."
-        ) from error
+) -> Program:
+    """``function`` with its static ``flags`` set, compiled for inputs of this structure."""
+    structure = jax.tree.structure(tuple(inputs))
     return _compiled(function, structure, donate, tuple(flags.items()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A jitted function of leaves, called with the trees that they come from."""
+
+    of_leaves: Any
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run it, compiling it first where the leaves' shapes are new."""
+        return self.of_leaves(*jax.tree.leaves(inputs))
+
+    def lower(self, *inputs: Any) -> Any:
+        """What ``jax.jit(...).lower`` returns: to look at a program without running it."""
+        return self.of_leaves.lower(*jax.tree.leaves(inputs))
 
 
 def is_top_level() -> bool:
@@ -45,9 +50,17 @@ def is_top_level() -> bool:
 @functools.lru_cache(maxsize=PROGRAMS)
 def _compiled(
     function: Callable[..., Any], structure: Any, donate: tuple[int, ...], flags: tuple[Any, ...]
-) -> Callable[..., Any]:
-    del structure  # part of the cache's key: what leaves the cache frees what it compiled
-    return jax.jit(functools.partial(function, **dict(flags)), donate_argnums=donate)
+) -> Program:
+    # Leaves alone cross into jit: JAX's own caches would keep the structure of its arguments, and
+    # with it every function ever minimised. What leaves this cache frees what it compiled.
+    counts = [child.num_leaves for child in structure.children()]
+    first = [sum(counts[:index]) for index in range(len(counts))]
+    donated = [first[index] + leaf for index in donate for leaf in range(counts[index])]
+
+    def program(*leaves: Any) -> Any:
+        return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
+
+    return Program(jax.jit(program, donate_argnums=donated))
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent import programs
+from jaxdescent.descent import CHECK_EVERY
 
 
 class CountedFunction:
@@ -61,29 +62,28 @@ def test_a_second_regression_of_the_same_shapes_compiles_nothing(rng):
     assert (after.misses, after.hits) == (before.misses, before.hits + 1)
 
 
-def test_new_functions_do_not_leak():
+def functions_alive_after(count, *, clear=False):
+    """How many of ``count`` functions, each minimised once, are still in memory."""
     functions = []
-    for index in range(programs.PROGRAMS + 40):
+    for index in range(count):
         function = eval(f"lambda p: {index + 1}.0 * p**2")  # a new function object each time
         functions.append(weakref.ref(function))
-        programs.compiled(lambda x: x, (jax.tree_util.Partial(function),))
+        jd.minimize(function, 1.0, jd.GradientDescent(1e-4), max_iterations=1)
         del function
+    if clear:
+        programs._compiled.cache_clear()
     gc.collect()
-    alive = sum(reference() is not None for reference in functions)
-    assert alive <= programs.PROGRAMS
+    return sum(reference() is not None for reference in functions)
+
+
+def test_a_function_is_freed_with_its_program():
+    assert functions_alive_after(3) == 3
+    assert functions_alive_after(3, clear=True) == 0
 
 
 @pytest.mark.slow
 def test_five_hundred_lambdas_do_not_leak():
-    functions = []
-    for index in range(500):
-        function = eval(f"lambda p: {index + 1}.0 * p**2")
-        functions.append(weakref.ref(function))
-        jd.minimize(function, 1.0, jd.GradientDescent(1e-4), max_iterations=1)
-        del function
-    gc.collect()
-    alive = sum(reference() is not None for reference in functions)
-    assert alive <= programs.PROGRAMS
+    assert functions_alive_after(500) <= programs.PROGRAMS
 
 
 def squares(p, w):
@@ -231,11 +231,15 @@ def test_numpys_doubles_become_float32_where_it_is_not():
 def test_bfloat16_equals_a_numpy_replay_bit_by_bit():
     start = jnp.linspace(-1000, 1000, 64).astype(jnp.bfloat16)
     result = jd.minimize(
-        jd.SumOfSquares(), start, jd.GradientDescent(1e-2), max_iterations=40, tolerance=0
+        jd.SumOfSquares(),
+        start,
+        jd.GradientDescent(1e-2),
+        max_iterations=2 * CHECK_EVERY + 7,
+        tolerance=0,
     )
     assert result.params.dtype == jnp.bfloat16
     stored = start
-    for steps in (16, 16, 8):
+    for steps in (CHECK_EVERY, CHECK_EVERY, 7):
         wide = np.asarray(stored, np.float32)
         for _ in range(steps):
             wide = wide - np.float32(1e-2) * (np.float32(2) * wide)
