@@ -1,0 +1,188 @@
+"""The loop: how often it writes back, and what memory it needs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent import descent
+
+# Eight virtual devices sum and partition in other ways than the one device of a real run.
+ANALYSE = """
+import importlib, json, sys
+import jax, jax.numpy as jnp
+import jaxdescent as jd
+from jaxdescent import programs
+from jaxdescent.breakdown.tied import TiedNeighbours
+
+minimize = importlib.import_module("jaxdescent.minimize")
+assert jax.device_count() == 1
+SHAPES = [(4096, 1024), (4096, 1024), (1024, 4096), (2050, 1030), (4096,)]
+
+
+def analyse(objective, dtype, check_every):
+    params = {f"leaf {i}": jax.ShapeDtypeStruct(shape, dtype) for i, shape in enumerate(SHAPES)}
+    problem = minimize._Problem(objective.checked(), jd.GradientDescent(1e-2), jd.Nearest())
+    inputs = (params, problem, jnp.asarray(1000, jnp.int32), 0.0)
+    flags = dict(check_every=check_every, history=0, starts_at_own=False)
+    program = programs.compiled(minimize._descend, inputs, donate=(0,), **flags)
+    memory = program.lower(*inputs).compile().memory_analysis()
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)]
+    return dict(
+        params=sum(sizes),
+        largest=max(sizes),
+        alias=memory.alias_size_in_bytes,
+        temp=memory.temp_size_in_bytes,
+    )
+
+
+objective, dtype, *checks = json.loads(sys.argv[1])
+objective = {"separable": jd.SumOfSquares, "tied": TiedNeighbours}[objective]()
+print(json.dumps([analyse(objective, jnp.dtype(dtype), every) for every in checks]))
+"""
+
+
+def memory_of(*request):
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    output = subprocess.run(
+        [sys.executable, "-c", ANALYSE, json.dumps(request)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+    ).stdout
+    return json.loads(output)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_constant_steps_on_separable_leaves_run_in_place(dtype):
+    for memory in memory_of("separable", dtype, 16, 1000):
+        assert memory["alias"] == memory["params"]
+        assert memory["temp"] < 0.05 * memory["params"]
+
+
+def test_constant_steps_on_tied_leaves_need_one_leaf_of_temporaries():
+    for memory in memory_of("tied", "float32", 8, 16):
+        assert memory["alias"] == memory["params"]
+        assert memory["temp"] <= 1.01 * memory["largest"]
+
+
+def replay(start, max_iterations, check_every, rate):
+    """In NumPy: float32 steps, rounded to bfloat16 after every pass; the number of roundings."""
+    fused = min(descent.FUSED_STEPS, check_every)
+    stored, write_backs, done = start, 0, 0
+    while done < max_iterations:
+        ahead = min(check_every, max_iterations - done)
+        for first in range(0, ahead, fused):
+            wide = stored.astype(np.float32)
+            for _ in range(min(fused, ahead - first)):
+                # A fused multiply-add, rounded once; float64 holds the product exactly.
+                step = np.float64(np.float32(2 * rate)) * wide
+                wide = (wide - step).astype(np.float32)
+            stored = wide.astype(ml_dtypes.bfloat16)
+            write_backs += 1
+        done += ahead
+    return stored, write_backs
+
+
+@pytest.mark.parametrize("check_every", [1, 7, 16, 64])
+def test_bfloat16_is_written_back_once_a_pass_and_iterations_are_exact(check_every, rng):
+    start = rng.integers(-1000, 1000, 4096).astype(ml_dtypes.bfloat16)
+    for max_iterations in (1, 15, 16, 17, 33, 100):
+        result = jd.minimize(
+            jd.SumOfSquares(),
+            jnp.asarray(start),
+            jd.GradientDescent(1e-2),
+            max_iterations=max_iterations,
+            tolerance=0,
+            check_every=check_every,
+        )
+        assert int(result.iterations) == max_iterations
+        assert jd.Status(int(result.status)) is jd.Status.MAX_ITERATIONS
+        expected, write_backs = replay(start, max_iterations, check_every, 1e-2)
+        np.testing.assert_array_equal(
+            np.asarray(result.params).view(np.uint16), expected.view(np.uint16)
+        )
+        # A pass is at most a bfloat16's half ulp off: the closed form is within their sum.
+        closed = 0.98**max_iterations * start[start != 0].astype(np.float64)
+        ratio = expected[start != 0].astype(np.float64) / closed
+        assert np.abs(ratio - 1).max() <= write_backs * 2.0**-8 * 1.01
+
+
+def test_the_replay_tells_different_write_backs_apart(rng):
+    start = rng.integers(-1000, 1000, 4096).astype(ml_dtypes.bfloat16)
+    ends = [replay(start, 100, every, 1e-2)[0] for every in (1, 7, 16, 64)]
+    for index, one in enumerate(ends):
+        for other in ends[:index]:
+            assert np.any(one != other)
+
+
+@pytest.mark.parametrize("check_every", [1, 16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_jit_equals_eager_bit_by_bit(check_every, dtype, rng):
+    start = {
+        "a": jnp.asarray(rng.integers(-1000, 1000, (33, 7)), dtype),
+        "b": jnp.asarray(rng.integers(-1000, 1000, 100), dtype),
+    }
+
+    def run(start):
+        result = jd.minimize(
+            jd.SumOfSquares(3.0, 0.5),
+            start,
+            jd.GradientDescent(1e-2),
+            max_iterations=50,
+            tolerance=0,
+            check_every=check_every,
+        )
+        return result.params, result.value, result.gradient_norm, result.iterations
+
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(run)(start), run(start))
+
+
+def test_value_and_norm_belong_to_the_returned_params(rng):
+    start = jnp.asarray(rng.integers(-1000, 1000, 1000), jnp.bfloat16)
+    for check_every in (1, 7, 16):
+        result = jd.minimize(
+            jd.SumOfSquares(2.0),
+            start,
+            jd.GradientDescent(1e-2),
+            max_iterations=20,
+            check_every=check_every,
+        )
+        x = np.asarray(result.params, np.float64)
+        np.testing.assert_allclose(result.value, 2 * np.sum(x**2), rtol=1e-6)
+        np.testing.assert_allclose(result.gradient_norm, 4 * np.linalg.norm(x), rtol=1e-6)
+
+
+def test_coupled_unknowns_take_every_step_whatever_lies_between_checks(rng):
+    # Nothing fuses: the same steps, checked more or less often.
+    matrix = rng.normal(size=(6, 6)).astype(np.float32)
+    objective = jd.Quadratic(
+        matrix @ matrix.T + np.eye(6, dtype=np.float32), np.ones(6, np.float32)
+    )
+    ends = [
+        jd.minimize(
+            objective,
+            jnp.zeros(6),
+            jd.GradientDescent(0.02),
+            max_iterations=37,
+            tolerance=0,
+            check_every=check_every,
+        )
+        for check_every in (1, 5, 64)
+    ]
+    for end in ends:
+        assert int(end.iterations) == 37
+        np.testing.assert_allclose(end.params, ends[0].params, rtol=1e-5)
+    hessian = np.asarray(objective.hessian, np.float64)
+    x = np.zeros(6)
+    for _ in range(37):
+        x = x - 0.02 * (hessian @ x - 1)
+    np.testing.assert_allclose(ends[0].params, x, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,147 @@
+"""Compiled programs: what makes a new one, how long they live, and what surrounds a call."""
+
+import gc
+import threading
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent import programs
+
+
+def new_function(index):
+    return eval(f"lambda x: {index}.0 * x")  # a new function object each time
+
+
+def apply(function, x, *, times=1):
+    for _ in range(times):
+        x = function(x)
+    return x
+
+
+def run(function, x, **flags):
+    inputs = (jax.tree_util.Partial(function), x)
+    return programs.compiled(apply, inputs, **flags)(*inputs)
+
+
+def test_one_structure_is_one_program():
+    function = new_function(3)
+    inputs = (jax.tree_util.Partial(function), jnp.ones(2))
+    program = programs.compiled(apply, inputs)
+    assert programs.compiled(apply, (inputs[0], jnp.zeros(5))) is program
+    assert programs.compiled(apply, inputs, times=2) is not program
+    assert programs.compiled(apply, inputs, donate=(1,)) is not program
+    other = (jax.tree_util.Partial(new_function(3)), jnp.ones(2))
+    assert programs.compiled(apply, other) is not program
+
+
+def test_flags_are_static_and_reach_the_function():
+    np.testing.assert_array_equal(run(new_function(3), jnp.ones(2), times=2), [9, 9])
+
+
+def test_donated_inputs_are_consumed():
+    x = jnp.ones(2)
+    np.testing.assert_array_equal(run(new_function(3), x, donate=(1,)), [3, 3])
+    assert x.is_deleted()
+
+
+def test_a_program_that_leaves_the_cache_frees_what_it_compiled():
+    function = new_function(7)
+    reference = weakref.ref(function)
+    assert float(run(function, jnp.array(2.0))) == 14
+    del function
+    gc.collect()
+    assert reference() is not None  # the cache keeps it
+    for index in range(programs.PROGRAMS + 1):
+        programs.compiled(apply, (jax.tree_util.Partial(new_function(index)), 1.0))
+    gc.collect()
+    assert reference() is None
+    assert programs._compiled.cache_info().currsize == programs.PROGRAMS
+
+
+def test_a_program_in_use_stays():
+    used = new_function(5)
+    inputs = (jax.tree_util.Partial(used), 1.0)
+    program = programs.compiled(apply, inputs)
+    for index in range(2 * programs.PROGRAMS):
+        programs.compiled(apply, (jax.tree_util.Partial(new_function(index)), 1.0))
+        assert programs.compiled(apply, inputs) is program
+
+
+def test_callables_that_cannot_be_hashed_count_by_identity():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, x):
+            return x
+
+    one, other = (jax.tree_util.Partial(Unhashable()) for _ in range(2))
+    program = programs.compiled(apply, (one, jnp.ones(2)))
+    assert programs.compiled(apply, (one, jnp.zeros(3))) is program
+    assert programs.compiled(apply, (other, jnp.ones(2))) is not program
+
+
+TRANSFORMATIONS = {
+    "jit": jax.jit,
+    "grad": jax.grad,
+    "vmap": jax.vmap,
+    "jvp": lambda function: lambda x: jax.jvp(function, (x,), (x,)),
+    "jit of vmap": lambda function: jax.jit(jax.vmap(function)),
+    "eval_shape": lambda function: lambda x: jax.eval_shape(function, x),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_inside_a_transformation_is_not_the_top_level(name):
+    seen = []
+
+    def look(x):
+        seen.append(programs.is_top_level())
+        return x
+
+    argument = jnp.ones(3) if "vmap" in name else jnp.array(1.0)
+    TRANSFORMATIONS[name](look)(argument)
+    assert seen == [False]
+    assert programs.is_top_level()
+
+
+def test_other_threads_are_at_the_top_level_of_their_own():
+    seen = []
+
+    def inside(x):
+        thread = threading.Thread(target=lambda: seen.append(programs.is_top_level()))
+        thread.start()
+        thread.join()
+        return x
+
+    jax.jit(inside)(1.0)
+    assert seen == [True]
+
+
+def test_the_top_level_is_known_even_if_first_asked_for_inside_jit():
+    programs._top_level_state.cache_clear()
+    seen = []
+    jax.jit(lambda x: (seen.append(programs.is_top_level()), x)[1])(1.0)
+    assert seen == [False]
+    assert programs.is_top_level()
+
+
+def test_threads_that_minimise_at_once_get_their_own_results():
+    results = {}
+
+    def work(center):
+        result = jd.minimize(
+            jd.SumOfSquares(center=jnp.array(center)), 0.0, jd.GradientDescent(0.25)
+        )
+        results[center] = float(result.params)
+
+    threads = [threading.Thread(target=work, args=(float(k),)) for k in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == pytest.approx({float(k): float(k) for k in range(1, 9)}, rel=1e-4)
