@@ -29,7 +29,7 @@ def main() -> dict[str, float]:
 
     exact = jd.minimize(lambda p: bowl(**p), point, jd.DerivativeMethod())
     print(f"the derivative method, in {int(exact.iterations)} step: {exact.params}")
-    return {"x": float(one.params) / x, **{k: ends[k] / point[k] for k in ends}}
+    return {"2x²": float(one.params) / x} | {name: ends[name] / point[name] for name in ends}
 
 
 if __name__ == "__main__":

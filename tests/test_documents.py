@@ -1,0 +1,95 @@
+"""What the documents say: their code runs, their links lead somewhere, their names exist."""
+
+import doctest
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/architecture.md", "CONTRIBUTING.md"]
+WITH_CODE = ["README.md", "docs/tutorial.md"]
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def names_in_scope():
+    """What the documents take for granted: the library, and data of a linear function."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3)).astype(np.float32)
+    y = X @ np.array([1, -2, 3], np.float32) + np.float32(4)
+    return {"jd": jd, "X": X, "y": y, "X_new": X[:5]}
+
+
+def run(name, scope):
+    """Run every Python block, in order, and return how many examples were compared."""
+    compared = 0
+    for number, match in enumerate(PYTHON.finditer(text_of(name))):
+        block, label = match.group(1), f"{name}, block {number + 1}"
+        line = text_of(name)[: match.start(1)].count("\n")
+        if ">>>" not in block:
+            exec(compile("\n" * line + block, label, "exec"), scope)
+            continue
+        test = doctest.DocTestParser().get_doctest(block, {}, label, name, line)
+        test.globs = scope
+        report = []
+        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE, verbose=False)
+        runner.run(test, out=report.append, clear_globs=False)
+        assert runner.failures == 0, "".join(report)
+        compared += sum(example.want != "" for example in test.examples)
+    return compared
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_code_in_documents_runs_and_prints_what_it_says(name, relaxed_promotion):
+    assert run(name, names_in_scope()) >= 3
+
+
+def test_the_tutorials_parabola_ends_where_the_loop_beside_it_does(relaxed_promotion):
+    # That loop in NumPy; it runs all of its iterations, ours stops within its tolerance.
+    scope = names_in_scope()
+    run("docs/tutorial.md", scope)
+    first = next(match.group(1) for match in PYTHON.finditer(text_of("docs/tutorial.md")))
+    exec(first, scope)
+    start = scope["x"]
+    result = scope["result"]
+    x = np.float64(start)
+    for _ in range(int(result.iterations)):
+        x -= 1e-2 * 4 * x
+    np.testing.assert_allclose(float(result.params), x, rtol=1e-4)
+    assert bool(result.converged)
+
+
+def test_the_tutorials_regression_finds_the_line(relaxed_promotion):
+    scope = names_in_scope()
+    run("docs/tutorial.md", scope)
+    np.testing.assert_allclose(scope["result"].params["weights"], [1, -2, 3], atol=1e-3)
+    np.testing.assert_allclose(scope["result"].params["intercept"], 4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_to_files_lead_somewhere(name):
+    text = text_of(name)
+    folder = (ROOT / name).parent
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (folder / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_names_of_the_library_exist(name):
+    for attribute in set(re.findall(r"\bjd\.([A-Za-z_]+)", text_of(name))):
+        assert hasattr(jd, attribute), f"{name} mentions jd.{attribute}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/tutorial.md"])
+def test_files_that_are_named_exist(name):
+    text = text_of(name)
+    for file in set(re.findall(r"`((?:tests|examples|docs|benchmarks)/[\w/]+\.\w+)`", text)):
+        assert (ROOT / file).exists(), f"{name} names {file}"

@@ -1,0 +1,320 @@
+"""Part 3 of the breakdown in small: the shapes, the three problems, and what is known of each."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+
+from rich.console import Console
+
+import jaxdescent as jd
+from jaxdescent.breakdown import (
+    independent_weights,
+    llama,
+    matrix_free_regression,
+    report,
+    tied,
+    tied_weights,
+)
+from jaxdescent.descent import FUSED_STEPS
+
+QUIET = Console(quiet=True)
+SMALL = {"a": (150, 130), "b": (64, 300), "c": (300,)}
+LLAMA_3_8B = 8_030_261_248
+
+
+def small_tree(most):
+    del most
+    return llama.Tree(SMALL, "a few matrices")
+
+
+def test_the_tree_is_llamas_to_the_last_parameter():
+    tree = llama.tree()
+    assert tree.size == LLAMA_3_8B
+    assert len(tree.shapes) == 3 + 32 * 9 == 291
+    layer = 2 * 4096**2 + 2 * 1024 * 4096 + 3 * 14336 * 4096 + 2 * 4096
+    assert tree.size == 2 * 128256 * 4096 + 4096 + 32 * layer
+
+
+@pytest.mark.parametrize("most", [LLAMA_3_8B, LLAMA_3_8B + 1, 2**62, None])
+def test_all_of_it_is_taken_where_it_fits(most):
+    assert llama.tree(most) == llama.tree()
+    assert llama.tree(most).description == "all 32 layers"
+
+
+def test_a_part_of_the_tree_never_exceeds_what_is_allowed():
+    layer = 218_112_000
+    assert llama.tree(llama.tree().size - 1).size == LLAMA_3_8B - layer
+    limits = [4096, 4097, 10**7, 16_777_216, 10**8, layer - 1, layer, layer + 1, 10**9]
+    limits += [int(limit) for limit in np.geomspace(4096, LLAMA_3_8B - 1, 200)]
+    whole = llama.tree().shapes
+    for most in limits:
+        part = llama.tree(most)
+        assert 0 < part.size <= most
+        if most >= 1024 * 4096:  # the smallest matrix
+            assert part.size > most / 3
+        assert sum(math.prod(shape) for shape in part.shapes.values()) == part.size
+        # By layer, or single matrices of the first.
+        for name, shape in part.shapes.items():
+            assert whole.get(name, whole.get(f"layer0.{name}")) == shape
+
+
+def test_larger_limits_take_no_fewer_parameters_within_a_layer():
+    sizes = [llama.tree(most).size for most in range(4096, 218_112_000, 4_000_037)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("most", [0, 1, 4095])
+def test_less_than_the_smallest_array_is_refused(most):
+    with pytest.raises(ValueError, match=r"at least 4,096, .* got "):
+        llama.tree(most)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_independent_weights_equal_a_replay_and_the_closed_form(dtype):
+    outcome = independent_weights.run(report.Settings(dtype=dtype), QUIET, small_tree)
+    numbers = outcome.numbers["independent"]
+    assert numbers["unknowns"] == sum(math.prod(shape) for shape in SMALL.values()) > 38_000
+    assert numbers["iterations"] == 1000
+    assert outcome.is_complete
+    assert numbers["sampled_elements"] == 64 * len(SMALL)
+    assert numbers["write_backs"] == math.ceil(1000 / FUSED_STEPS)
+    assert numbers["bit_equal_to_replay"] == numbers["sampled_elements"]
+    error = numbers["largest_error_against_closed_form"]
+    assert 0 < error <= numbers["bound_on_that_error"]
+    if dtype == "float32":
+        assert numbers["bound_on_that_error"] == 1e-4
+    else:
+        assert numbers["bound_on_that_error"] == numbers["write_backs"] / 256
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+def test_every_weight_equals_a_replay_of_our_own(dtype):
+    shapes = {"a": (40, 30), "b": (77,)}
+    start = independent_weights.draw(shapes, dtype, 5)
+    drawn = np.concatenate([np.asarray(leaf).ravel() for leaf in start.values()])
+    assert drawn.dtype == dtype
+    wide = drawn.astype(np.float32)
+    for index in range(1000):
+        # One fused multiply-add a step: 2 * 0.01 rounded to float32, then one rounding.
+        product = np.float64(np.float32(0.02)) * wide.astype(np.float64)
+        wide = (wide.astype(np.float64) - product).astype(np.float32)
+        if (index + 1) % FUSED_STEPS == 0 or index == 999:
+            wide = wide.astype(dtype).astype(np.float32)
+    result = jd.minimize(
+        jd.SumOfSquares(),
+        start,
+        jd.GradientDescent(1e-2),
+        max_iterations=1000,
+        tolerance=0,
+        check_every=FUSED_STEPS,
+    )
+    ends = np.concatenate([np.asarray(leaf).ravel() for leaf in result.params.values()])
+    np.testing.assert_array_equal(ends, wide.astype(dtype))
+    np.testing.assert_array_equal(independent_weights.replay(drawn, 1000, dtype), ends)
+
+
+def test_the_replay_would_notice_a_single_step_too_many():
+    starts = np.arange(1, 1000, dtype=np.float32)
+    for dtype in (np.float32, ml_dtypes.bfloat16):
+        one, other = (independent_weights.replay(starts, count, dtype) for count in (99, 100))
+        assert np.mean(one == other) < 0.01
+
+
+def test_starts_are_integers_drawn_anew_for_each_array_and_seed():
+    shapes = {"a": (100, 100), "b": (100, 100)}
+    start = independent_weights.draw(shapes, jnp.float32, 0)
+    for leaf in start.values():
+        assert leaf.min() >= -1000
+        assert leaf.max() < 1000
+        np.testing.assert_array_equal(leaf, np.round(leaf))
+        assert abs(float(leaf.mean())) < 4 * 1000 / math.sqrt(3) / 100
+    assert np.mean(np.asarray(start["a"]) == np.asarray(start["b"])) < 0.01
+    again = independent_weights.draw(shapes, jnp.float32, 0)
+    np.testing.assert_array_equal(again["a"], start["a"])
+    other = independent_weights.draw(shapes, jnp.float32, 1)
+    assert np.mean(np.asarray(other["a"]) == np.asarray(start["a"])) < 0.01
+
+
+def tied_by_the_textbook(x):
+    """The formula at the head of the module, written with slices."""
+    rows, columns = (1, *x.shape)[-2:]
+    i, j = np.arange(rows), np.arange(columns)
+    center = (37 * i % 64 - 32)[:, None] + (101 * j % 64 - 32)[None]
+    own = 1 + (7 * i % 8)[:, None] / 64 + (5 * j % 8)[None] / 64
+    along_rows = 0.47 + (3 * i[:-1] % 8) / 56
+    along_columns = 0.47 + (5 * j[:-1] % 8) / 56
+    e = x.reshape(rows, columns) - jnp.asarray(center, x.dtype)
+    value = jnp.sum(jnp.asarray(own, x.dtype) * e**2)
+    value += jnp.sum(jnp.asarray(along_rows, x.dtype)[:, None] * (e[1:] - e[:-1]) ** 2)
+    value += jnp.sum(jnp.asarray(along_columns, x.dtype)[None] * (e[:, 1:] - e[:, :-1]) ** 2)
+    return 0.5 * value
+
+
+tied_value_and_gradient = jax.jit(jax.value_and_grad(tied_by_the_textbook))
+
+
+def tied_gradient(x):
+    return tied_value_and_gradient(x)[1]
+
+
+TIED_SHAPES = [(9, 14), (1, 40), (70, 1), (30,), (1,)]
+
+
+@pytest.mark.parametrize("shape", TIED_SHAPES, ids=str)
+def test_the_tied_gradient_is_that_of_the_textbooks_formula(shape, rng):
+    x = jnp.asarray(rng.normal(size=shape) * 50, jnp.float32)
+    objective = tied.TiedNeighbours()
+    value, gradient = tied_value_and_gradient(x)
+    np.testing.assert_allclose(jax.jit(objective.value)(x), value, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(objective.gradient)(x), gradient, rtol=1e-5, atol=1e-3)
+    direction = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    product = tied_gradient(tied.optimum(shape) + direction)  # affine, and zero there
+    np.testing.assert_allclose(
+        objective.hessian_product(x, direction), product, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_what_a_check_reads_is_the_value_and_the_gradients_norm(rng):
+    tree = {
+        str(shape): jnp.asarray(rng.normal(size=shape) * 50, jnp.float32) for shape in TIED_SHAPES
+    }
+    value, squared = jax.jit(tied.TiedNeighbours().value_and_squared_norm)(tree)
+    values, gradients = zip(*map(tied_value_and_gradient, tree.values()), strict=True)
+    np.testing.assert_allclose(value, sum(values), rtol=1e-5)
+    expected = sum(np.sum(np.asarray(gradient, np.float64) ** 2) for gradient in gradients)
+    np.testing.assert_allclose(squared, expected, rtol=1e-5)
+
+
+def test_tied_eigenvalues_lie_within_the_stated_bounds():
+    lowest, highest = math.inf, 0
+    for shape in [(20, 20), (1, 64)]:
+        zero = jnp.zeros(shape)
+        hessian = jax.jit(jax.hessian(tied_by_the_textbook))(zero).reshape(zero.size, zero.size)
+        eigenvalues = np.linalg.eigvalsh(np.asarray(hessian, np.float64))
+        assert eigenvalues[0] >= tied.LOWER
+        assert eigenvalues[-1] <= tied.UPPER
+        lowest, highest = min(lowest, eigenvalues[0]), max(highest, eigenvalues[-1])
+    assert highest / lowest == pytest.approx(5, abs=0.7)
+    bounds = tied.TiedNeighbours().curvature_bounds(None)
+    assert (float(bounds.lower), float(bounds.upper)) == pytest.approx((tied.LOWER, tied.UPPER))
+
+
+def test_the_tied_optimum_is_stationary():
+    for shape in TIED_SHAPES:
+        center = tied.optimum(shape)
+        assert center.shape == shape
+        assert center.min() >= -64
+        assert center.max() <= 62
+        np.testing.assert_array_equal(tied_gradient(center), 0)
+        np.testing.assert_array_equal(jax.jit(tied.TiedNeighbours().gradient)(center), 0)
+
+
+def test_no_tied_weight_moves_alone():
+    # The Hessian's off-diagonal entries: every weight feels each of its neighbours.
+    objective, shape = tied.TiedNeighbours(), (6, 7)
+    product = jax.jit(lambda d: objective.hessian_product(jnp.zeros(shape), d))
+    for position in ((0, 0), (2, 3), (5, 6)):
+        felt = np.asarray(product(jnp.zeros(shape).at[position].set(1.0))) < 0
+        neighbours = {
+            (position[0] + di, position[1] + dj) for di, dj in ((1, 0), (-1, 0), (0, 1), (0, -1))
+        }
+        assert set(zip(*map(list, np.nonzero(felt)), strict=True)) == {
+            (i, j) for i, j in neighbours if 0 <= i < 6 and 0 <= j < 7
+        }
+
+
+def test_tied_weights_come_to_their_optimum():
+    outcome = tied_weights.run(report.Settings(), QUIET, small_tree)
+    numbers = outcome.numbers["tied"]
+    assert outcome.is_complete
+    assert numbers["relative_gradient_norm"] <= tied_weights.TOLERANCE
+    assert numbers["iterations"] <= tied_weights.MAX_ITERATIONS
+    # The gradient bounds the distance: |x - c| <= |g| / LOWER.
+    distance = numbers["distance_root_mean_square"] * math.sqrt(numbers["unknowns"])
+    assert 0 < distance <= numbers["proved_distance"] * 1.01 + 1e-3
+    assert numbers["distance_largest"] < 0.02
+
+
+def test_the_distance_is_numpys(rng):
+    shapes = {"a": (20, 30), "b": (50,)}
+    offsets = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    params = {
+        name: tied.optimum(shape) + jnp.asarray(offsets[name], jnp.float32)
+        for name, shape in shapes.items()
+    }
+    flat = np.concatenate([offset.ravel() for offset in offsets.values()])
+    rms, most = tied_weights.distance(params)
+    assert rms == pytest.approx(math.sqrt(np.mean(flat**2)), rel=1e-4)
+    assert most == pytest.approx(np.abs(flat).max(), rel=1e-4)
+
+
+def forward_by_numpy(w):
+    """Row (i, j): (1 + (7i mod 8 + 5j mod 8) / 32) w_ij + w_(i-1)j / 4 - w_i(j-1) / 8."""
+    side = math.isqrt(len(w))
+    w = w.reshape(side, side)
+    i = np.arange(side)
+    out = (1 + ((7 * i % 8)[:, None] + (5 * i % 8)[None]) / 32) * w
+    out[1:] += w[:-1] / 4
+    out[:, 1:] -= w[:, :-1] / 8
+    return out.ravel()
+
+
+def test_the_design_multiplies_as_its_matrix_does(rng):
+    matrix = np.stack([forward_by_numpy(row) for row in np.eye(64)], axis=1)
+    design = matrix_free_regression.design(64)
+    w, r = rng.normal(size=(2, 64)).astype(np.float32)
+    np.testing.assert_allclose(design.product(jnp.asarray(w)), matrix @ w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        design.transposed_product(jnp.asarray(r)), matrix.T @ r, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_designs_eigenvalues_lie_within_the_stated_bounds():
+    for side in (4, 16):
+        matrix = np.stack([forward_by_numpy(row) for row in np.eye(side * side)], axis=1)
+        eigenvalues = np.linalg.eigvalsh(matrix.T @ matrix)
+        assert eigenvalues[0] >= matrix_free_regression.LOWER
+        assert eigenvalues[-1] <= matrix_free_regression.UPPER
+
+
+def test_a_block_regression_is_the_sum_of_its_blocks(rng):
+    targets = [jnp.asarray(rng.normal(size=64), jnp.float32) for _ in range(3)]
+    weights = [jnp.asarray(rng.normal(size=64), jnp.float32) for _ in range(3)]
+    objective = matrix_free_regression.BlockRegression(targets)
+    matrix = np.stack([forward_by_numpy(row) for row in np.eye(64)], axis=1)
+    residuals = [
+        matrix @ np.asarray(w) - np.asarray(y) for w, y in zip(weights, targets, strict=True)
+    ]
+    value, gradient = objective.value_and_gradient(weights)
+    np.testing.assert_allclose(value, 0.5 * sum(np.sum(r**2) for r in residuals), rtol=1e-5)
+    for got, residual in zip(gradient, residuals, strict=True):
+        np.testing.assert_allclose(got, matrix.T @ residual, rtol=1e-4, atol=1e-5)
+
+
+def test_the_matrix_free_regression_finds_the_weights_behind_its_targets():
+    outcome = matrix_free_regression.run(report.Settings(), QUIET, 16 * 32**2)
+    numbers = outcome.numbers["matrix_free_regression"]
+    assert numbers["weights"] == 16 * 32**2
+    assert outcome.is_complete
+    assert numbers["relative_gradient_norm"] <= matrix_free_regression.TOLERANCE
+    assert numbers["largest_error"] < 1e-4
+    for block in (0, 15):
+        weights = np.asarray(matrix_free_regression.optimum(32, block))
+        assert np.abs(weights).max() <= 1
+        assert np.std(weights) > 0.1  # zero would be found by not moving
+
+
+def test_part_three_joins_its_three_problems(monkeypatch):
+    monkeypatch.setattr(llama, "tree", lambda most=None: small_tree(most))
+    outcome = llama.run(report.Settings(max_params=40_000, dtype="float32"), QUIET)
+    assert set(outcome.numbers) == {"independent", "tied", "matrix_free_regression"}
+    assert outcome.is_complete
+    assert len(outcome.verdict) == len(outcome.points) == 3
+    alone = llama.run(report.Settings(everything=False, dtype="float32"), QUIET)
+    assert set(alone.numbers) == {"independent"}
