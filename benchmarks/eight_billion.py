@@ -1,8 +1,8 @@
 """Time per iteration of constant-step descent in bfloat16, beside a jitted, donated step.
 
 Both start from the same params in the shapes of Llama-3-8B and do the same arithmetic: float32
-steps of `x - 2 * rate * scale * x`, rounded to bfloat16, the one step after each of its own, jaxdescent
-once a pass. Repeats are interleaved; compilation is not counted; medians are printed, and the
+steps of `x - rate * 2 * scale * x`, rounded to bfloat16: the one after every step, jaxdescent once
+a pass. Repeats are interleaved; compilation is not counted; medians are printed, and the
 machine's own speed for one reading and one writing pass beside them.
 
     python benchmarks/eight_billion.py [--params N] [--repeats R] [--flags]
@@ -15,7 +15,9 @@ import time
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--params", type=int, default=500_000_000, help="at most so many")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--flags", action="store_true", help="with the command line's XLA flags")

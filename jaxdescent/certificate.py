@@ -135,9 +135,7 @@ def kind_of(smallest: float, largest: float, margin: float) -> str:
     return "degenerate"
 
 
-def dense_spectrum(
-    objective: Objective, params: Params
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def dense_spectrum(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
     """All eigenvalues of the Hessian, how far they are in doubt, and the length of Newton's step.
 
     The doubt is rounding, and what the Hessian changes by within twice Newton's step to the
@@ -278,7 +276,15 @@ def lanczos(
         off_diagonal = off_diagonal.at[index].set(length.astype(dtype))
         floor = jnp.finfo(dtype).eps * jnp.max(jnp.abs(diagonal))
         goes_on = length > floor
-        return current, normalised(image, length), length, diagonal, off_diagonal, index + 1, goes_on
+        return (
+            current,
+            normalised(image, length),
+            length,
+            diagonal,
+            off_diagonal,
+            index + 1,
+            goes_on,
+        )
 
     first = normalised(start, precision.norm(start))
     carry = (

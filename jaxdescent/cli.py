@@ -22,7 +22,7 @@ app = typer.Typer(
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
 
-DEFAULT_BUDGET, QUICK_BUDGET = 150.0, 20.0
+DEFAULT_BUDGET, QUICK_BUDGET = 100.0, 10.0
 
 
 class Device(enum.StrEnum):

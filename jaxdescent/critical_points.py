@@ -92,7 +92,9 @@ def critical_points(
     stationary = np.isin(result.status, [Status.CONVERGED, Status.STAGNATED]) & (
         result.gradient_norm <= np.sqrt(eps) * result.scale
     )
-    order = [index for index in np.argsort(result.gradient_norm, kind="stable") if stationary[index]]
+    order = [
+        index for index in np.argsort(result.gradient_norm, kind="stable") if stationary[index]
+    ]
     points: list[CriticalPoint] = []
     chosen: list[int] = []
     counts: list[int] = []

@@ -140,7 +140,9 @@ class _Descent(NamedTuple):
         goes_on = checked.status == RUNNING
         params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
         params, state = jax.tree.map(
-            lambda new, old: jnp.where(goes_on, new, old), (params, state), (loop.params, loop.state)
+            lambda new, old: jnp.where(goes_on, new, old),
+            (params, state),
+            (loop.params, loop.state),
         )
         return checked._replace(
             params=params, state=state, iteration=loop.iteration + goes_on.astype(jnp.int32)

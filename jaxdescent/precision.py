@@ -42,7 +42,8 @@ def _widen_leaf(leaf: jax.Array) -> jax.Array:
 
 class Rounding:
     """How a value computed in float32 is stored in 16 bits: :class:`Nearest` or
-    :class:`StochasticRounding`."""
+    :class:`StochasticRounding`.
+    """
 
 
 @jax.tree_util.register_dataclass
@@ -78,9 +79,7 @@ class StochasticRounding(Rounding):
     seed: Any = 0
 
 
-def narrow(
-    tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0
-) -> Any:
+def narrow(tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0) -> Any:
     """Every leaf rounded to the dtype of the same leaf of ``like``.
 
     ``iteration`` and the leaf's number, counted from ``first_leaf``, choose the random bits.
@@ -191,6 +190,7 @@ def squared_norm(tree: Any) -> jax.Array:
 
 
 def add(parts: list[jax.Array]) -> jax.Array:
+    """The sum of a few scalars, in the widest of their dtypes."""
     dtype = jnp.result_type(*parts)
     return jnp.sum(jnp.stack([part.astype(dtype) for part in parts]))
 

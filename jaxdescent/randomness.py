@@ -50,9 +50,7 @@ def normal(shape: tuple[int, ...], seed: jax.Array, dtype: Any) -> jax.Array:
     return radius * jnp.cos(jnp.asarray(2 * jnp.pi, dtype) * second)
 
 
-def integers(
-    shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype: Any
-) -> jax.Array:
+def integers(shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype: Any) -> jax.Array:
     """Integers uniform on [low, high), as floating-point numbers of ``dtype``.
 
     From 24 bits, so that probabilities differ by at most ``2^-24``.

@@ -30,7 +30,6 @@ from jaxdescent import precision
 from jaxdescent.methods import Progress
 from jaxdescent.result import RUNNING, Status
 
-
 SLACK = 10
 """How many checks with nothing but noise count as one at which nothing changed."""
 

@@ -37,6 +37,7 @@ SAMPLES = 64
 
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
+    """Descend on the largest part of the tree that fits, and compare samples with NumPy."""
     device = jax.devices()[0]
     room = memory.available_bytes(device) / HEADROOM
     dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
@@ -103,17 +104,15 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             f"iteration, within {peak / nbytes:.2f} times their memory.",
         ),
         numbers=numbers,
-        points=(Point("descent, independent", tree.size, nbytes, per_iteration * done, True),),
+        points=(Point("descent, separable", tree.size, nbytes, per_iteration * done, True),),
         is_complete=outcome.is_complete,
     )
 
 
-def draw(
-    shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int
-) -> dict[str, jax.Array]:
+def draw(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str, jax.Array]:
     """Random integers in [-1000, 1000), array by array, each born in its own memory."""
     fill = jax.jit(
-        lambda seed, shape: randomness.integers(shape, seed, -1000, 1000, jnp.float32).astype(dtype),
+        lambda seed, shape: randomness.integers(shape, seed, -1000, 1000, dtype),
         static_argnums=1,
     )
     params = {}
@@ -146,9 +145,7 @@ def _widest_that_fits(tree_of: Callable[[int], Any], room: float) -> str:
     return "float32" if everything * 4 <= room else "bfloat16"
 
 
-def _positions(
-    shapes: dict[str, tuple[int, ...]], seed: int
-) -> dict[str, tuple[np.ndarray, ...]]:
+def _positions(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, tuple[np.ndarray, ...]]:
     generator = np.random.default_rng(seed)
     return {
         name: tuple(generator.integers(0, length, SAMPLES) for length in shape)
@@ -183,12 +180,21 @@ def _table(numbers: dict[str, Any]) -> Table:
         columns=("", "measured"),
         rows=(
             ("time to draw the start", readable_seconds(numbers["seconds_drawing"])),
-            ("time to descend, compilation included", readable_seconds(numbers["seconds_descending"])),
+            (
+                "time to descend, compilation included",
+                readable_seconds(numbers["seconds_descending"]),
+            ),
             ("time per iteration", readable_seconds(numbers["seconds_per_iteration"])),
             ("peak resident memory", memory.readable_bytes(numbers["peak_resident_bytes"])),
             ("the same, over the parameters' bytes", f"{numbers['peak_over_params']:.3f}"),
-            ("sampled elements bit-equal to NumPy", f"{numbers['bit_equal_to_replay']:,} of {numbers['sampled_elements']:,}"),
-            ("largest error against 0.98^k x", f"{numbers['largest_error_against_closed_form']:.2e}"),
+            (
+                "sampled elements bit-equal to NumPy",
+                f"{numbers['bit_equal_to_replay']:,} of {numbers['sampled_elements']:,}",
+            ),
+            (
+                "largest error against 0.98^k x",
+                f"{numbers['largest_error_against_closed_form']:.2e}",
+            ),
             ("bound on that error", f"{numbers['bound_on_that_error']:.2e}"),
         ),
     )
@@ -198,6 +204,6 @@ def _remarks(numbers: dict[str, Any]) -> tuple[str, ...]:
     if numbers["dtype"] != "bfloat16":
         return ()
     return (
-        f"bfloat16 keeps 8 bits: {numbers['write_backs']} write-backs of at most 2^-8 each bound the "
-        "error against the closed form.",
+        f"bfloat16 keeps 8 bits: {numbers['write_backs']} write-backs of at most 2^-8 each bound "
+        "the error against the closed form.",
     )

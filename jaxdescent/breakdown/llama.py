@@ -99,11 +99,9 @@ def _joined(reports: list[PartReport]) -> PartReport:
     return PartReport(
         number=3,
         title="Eight billion parameters",
-        sentences=tuple(s for report in reports for s in report.sentences),
-        tables=tuple(t for report in reports for t in report.tables),
-        remarks=tuple(r for report in reports for r in report.remarks),
         verdict=tuple(v for report in reports for v in report.verdict),
         numbers=numbers,
         points=tuple(p for report in reports for p in report.points),
+        sections=tuple(reports),
         is_complete=all(report.is_complete for report in reports),
     )

@@ -31,7 +31,7 @@ class Settings:
       seed: of every random number.
     """
 
-    budget: float = 150.0
+    budget: float = 100.0
     quick: bool = False
     everything: bool = True
     max_params: int | None = None
@@ -73,6 +73,7 @@ class PartReport:
       verdict: sentences for the verdict at the end.
       numbers: everything measured and computed, as JSON knows it.
       points: for the plot.
+      sections: reports shown in place of this one's own sentences, tables and remarks.
       is_complete: False if Ctrl-C ended the part.
     """
 
@@ -85,6 +86,7 @@ class PartReport:
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
     points: tuple[Point, ...] = ()
     is_complete: bool = True
+    sections: tuple[PartReport, ...] = ()
 
 
 def show_heading(number: int, title: str, console: Console) -> None:
@@ -95,6 +97,9 @@ def show_heading(number: int, title: str, console: Console) -> None:
 
 def show_part(report: PartReport, console: Console) -> None:
     """The sentences and tables of one part."""
+    for section in report.sections:
+        console.print()
+        show_part(dataclasses.replace(section, is_complete=True), console)
     for sentence in report.sentences:
         console.print(Text(sentence))
     for table in report.tables:

@@ -72,7 +72,7 @@ def descend(
     check_every: int,
     tolerance: float = 0.0,
 ) -> Outcome:
-    """At most ``iterations`` steps, in place, until the gradient's norm has shrunk by ``tolerance``.
+    """At most ``iterations`` steps, in place, until the gradient has shrunk by ``tolerance``.
 
     Raises:
       KeyboardInterrupt: if Ctrl-C comes before the first segment has ended.

@@ -2,7 +2,8 @@
 
 With ``e = x - c``, for every matrix of the tree
 
-    f(x) = 1/2 sum_ij a_ij e_ij^2 + 1/2 sum_ij u_i (e_(i+1)j - e_ij)^2 + 1/2 sum_ij v_j (e_i(j+1) - e_ij)^2
+    f(x) = 1/2 sum_ij a_ij e_ij^2
+         + 1/2 sum_ij u_i (e_(i+1)j - e_ij)^2 + 1/2 sum_ij v_j (e_i(j+1) - e_ij)^2
 
 whose only minimiser is c. All of a, u, v, c are cheap functions of the indices, so that nothing is
 stored besides x. Vectors are matrices of one row.
@@ -21,7 +22,7 @@ from jaxdescent import precision
 from jaxdescent.objectives import Bounds, Objective
 
 LOWER, UPPER = 1.0, 6.07
-"""Every Hessian eigenvalue lies between: a >= 1, and Gershgorin's row sums a + 4 max(u) + 4 max(v)."""
+"""Every Hessian eigenvalue lies between: a >= 1, and Gershgorin's a + 4 max(u) + 4 max(v)."""
 
 
 class _Pattern(NamedTuple):
@@ -50,7 +51,9 @@ class TiedNeighbours(Objective):
         # A quadratic whose minimum is zero is half its offset times its gradient.
         gradient = self.gradient(params)
         halves = jax.tree.map(
-            lambda x, g: 0.5 * precision.total((x - optimum(x.shape, x.dtype)) * g), params, gradient
+            lambda x, g: 0.5 * precision.total((x - optimum(x.shape, x.dtype)) * g),
+            params,
+            gradient,
         )
         return precision.add(jax.tree.leaves(halves)), gradient
 

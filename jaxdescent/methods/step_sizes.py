@@ -141,10 +141,8 @@ class Backtracking(StepSize):
             is_lower = (trial_value <= value - decrease) & (trial_value < value - noise)
             is_level = trial_value <= value + noise
             is_gentle = slope >= -(1 - 2 * self.decrease) * squared
-            if objective.is_quadratic:
-                is_accepted = is_gentle
-            else:
-                is_accepted = is_lower | (is_level & is_gentle)
+            by_value = is_lower | (is_level & is_gentle)
+            is_accepted = is_gentle if objective.is_quadratic else by_value
             return _Trial(trial, trial_value, trial_gradient, rate, is_accepted, trials)
 
         trial = lax.while_loop(
