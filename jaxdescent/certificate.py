@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import placement, precision, programs, randomness
-from jaxdescent.methods.protocol import measure
+from jaxdescent import checks, placement, precision, programs, randomness
+from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 from jaxdescent.result import Result
@@ -94,13 +94,20 @@ def certify(
     if not programs.is_top_level():
         raise ValueError("certify reads values: call it outside jit, vmap and grad.")
     if isinstance(params, Result):
+        if jnp.ndim(params.scale):
+            raise ValueError(
+                f"certify takes one point, got a batch of {params.scale.size}: certify one member, "
+                "jax.tree.map(lambda leaf: leaf[i], result)."
+            )
         scale = float(params.scale) if scale is None else scale
         params = params.params
     objective = placement.with_automatic_axes(as_objective(objective, args).checked())
-    params = placement.with_automatic_axes(jax.tree.map(jnp.asarray, params))
+    checks.check_leaves(objective)
+    params = placement.with_automatic_axes(checks.checked_params(params, objective))
     objective.check_params(params)
+    placement.check_one_placement({"params": params, "objective": objective})
     inputs = (objective, params, True)
-    progress = programs.compiled(measure, inputs)(*inputs)
+    progress = programs.compiled(_checked_measure, inputs)(*inputs)
     norm = float(progress.gradient_norm)
     spectrum = _spectrum(objective, params)
     if scale is None:
@@ -171,11 +178,11 @@ def _spectrum(objective: Objective, params: Params) -> _Spectrum:
     bounds = objective.curvature_bounds(params)
     if bounds is not None:
         lower = float(bounds.lower)
-    for steps in LANCZOS_STEPS:
-        spectrum = _lanczos_spectrum(objective, params, size, steps, lower)
-        if spectrum.kind != "undetermined":
-            break
-    return spectrum
+    few, many = LANCZOS_STEPS
+    spectrum = _lanczos_spectrum(objective, params, size, few, lower)
+    if spectrum.kind != "undetermined":
+        return spectrum
+    return _lanczos_spectrum(objective, params, size, many, lower)
 
 
 def _lanczos_spectrum(
@@ -197,12 +204,20 @@ def _lanczos_spectrum(
     # The largest eigenvalue lies above the largest Ritz value by more than a share e of the
     # spectrum's width with probability at most 1.648 sqrt(n) exp(-sqrt(e) (2 k - 1)); both ends.
     share = (math.log(2 * 1.648 * math.sqrt(size) / FAILURE_PROBABILITY) / (2 * used - 1)) ** 2
-    slack = rounding + (largest - smallest) * (share / (1 - 2 * share) if share < 0.5 else math.inf)
+    is_exhausted = used < steps  # every eigenvalue that the start has a part along was found
+    if is_exhausted:
+        slack = rounding
+    elif share < 0.5:
+        slack = rounding + (largest - smallest) * share / (1 - 2 * share)
+    else:
+        slack = math.inf
     if lower > 0:
         return _Spectrum(
             smallest, largest, "minimum", f"by structure every eigenvalue is at least {lower:.3g}"
         )
-    proof = f"{used} Lanczos steps, probability 1 - {FAILURE_PROBABILITY:g}"
+    proof = f"{used} Lanczos steps exhausted the space of the start"
+    if not is_exhausted:
+        proof = f"{used} Lanczos steps, probability 1 - {FAILURE_PROBABILITY:g}"
     if smallest - slack > 0:
         return _Spectrum(smallest, largest, "minimum", proof)
     if largest + slack < 0:
@@ -212,6 +227,11 @@ def _lanczos_spectrum(
         return _Spectrum(smallest, largest, "saddle", found)
     open_end = f"{used} Lanczos steps cannot tell the smallest eigenvalue from zero"
     return _Spectrum(smallest, largest, "undetermined", open_end)
+
+
+def _checked_measure(objective: Objective, params: Params, always: Any) -> Progress:
+    checks.check_value(objective, params)
+    return measure(objective, params, always)
 
 
 def _scale(objective: Objective, params: Params, spectrum: _Spectrum) -> float:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import precision, programs
+from jaxdescent import checks, precision, programs
 from jaxdescent.certificate import dense_spectrum, kind_of
 from jaxdescent.descent import descend
 from jaxdescent.methods import DerivativeMethod
@@ -73,6 +73,7 @@ def critical_points(
     maximum 0.0
     """
     objective = as_objective(fun, args).checked()
+    checks.check_leaves(objective)
     starts = jax.tree.map(jnp.asarray, starts)
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(starts)}
     if len(sizes) != 1 or None in sizes or 0 in sizes:
@@ -88,10 +89,12 @@ def critical_points(
     program = programs.compiled(_solve_all, inputs, max_iterations=max_iterations)
     result, eigenvalues, margins, steps, coordinates = jax.device_get(program(*inputs))
     eps = precision.epsilon(starts)
-    separation = eps ** (1 / 3) if separation is None else separation
-    stationary = np.isin(result.status, [Status.CONVERGED, Status.STAGNATED]) & (
-        result.gradient_norm <= np.sqrt(eps) * result.scale
-    )
+    apart = eps ** (1 / 3) if separation is None else separation
+    # Close in x, or flat by the scale of the start: a start may be good already.
+    is_close = steps <= np.sqrt(eps) * (1 + np.linalg.norm(coordinates, axis=1))
+    is_flat = result.gradient_norm <= np.sqrt(eps) * result.scale
+    has_ended = np.isin(result.status, [Status.CONVERGED, Status.STAGNATED])
+    stationary = has_ended & (is_close | is_flat)
     order = [
         index for index in np.argsort(result.gradient_norm, kind="stable") if stationary[index]
     ]
@@ -101,7 +104,7 @@ def critical_points(
     for index in order:
         here = coordinates[index]
         distances = [np.linalg.norm(here - coordinates[other]) for other in chosen]
-        reach = separation * (1 + np.linalg.norm(here)) + 4 * steps[index]
+        reach = apart * (1 + np.linalg.norm(here)) + 4 * steps[index]
         near = [distance <= reach for distance in distances]
         if any(near):
             counts[int(np.argmin(distances))] += 1
@@ -126,6 +129,8 @@ def critical_points(
 def _solve_all(
     objective: Objective, starts: Params, *, max_iterations: int
 ) -> tuple[Result, jax.Array, jax.Array, jax.Array, jax.Array]:
+    checks.check_value(objective, jax.tree.map(lambda leaf: leaf[0], starts))
+
     def solve(start: Params) -> tuple[Result, jax.Array, jax.Array, jax.Array, jax.Array]:
         result = descend(
             objective,

@@ -171,10 +171,8 @@ class _Descent(NamedTuple):
             loop.params,
         )
         loop = self._check(loop, progress)
-        if not fuses(self.objective, self.method):
-            return loop
         # At first also a look one step ahead, in a pass that only reads: a learning rate so large
-        # that the first sixteen steps overflow is told from an objective that is NaN.
+        # that the steps before the first check overflow is told from an objective that is NaN.
         has_grown = lax.cond(
             is_first,
             lambda loop: self._norm_ahead(loop) > loop.norm,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import resource
 from typing import Any
 
 import jax
@@ -78,11 +77,25 @@ def _control_group_bytes(
             except (OSError, ValueError):
                 continue
             if most != "max":
-                remaining.append(max(int(most) - used, 0))
+                remaining.append(max(int(most) - used + _reclaimable(folder), 0))
     return remaining
 
 
+def _reclaimable(folder: pathlib.Path) -> int:
+    """The page cache that counts as used, and that the kernel gives back when it is needed."""
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    fields = dict(line.split() for line in lines if len(line.split()) == 2)
+    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+
+
 def _address_space_bytes() -> list[int]:
+    if os.name != "posix":
+        return []
+    import resource  # not on Windows
+
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return []

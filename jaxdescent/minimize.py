@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import memory, placement, precision, programs
+from jaxdescent import checks, memory, placement, precision, programs
 from jaxdescent.descent import CHECK_EVERY, descend, fuses
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
@@ -24,8 +24,6 @@ from jaxdescent.result import Result
 from jaxdescent.stopping import default_tolerance
 
 Params = Any
-
-_NUMBERS = (int, float, complex, np.ndarray, np.generic, jax.Array)
 
 
 def minimize(
@@ -88,9 +86,9 @@ def minimize(
     CONVERGED 3.0
     """
     objective = placement.with_automatic_axes(as_objective(objective, args).checked())
-    _check_leaves(objective)
+    checks.check_leaves(objective)
     starts_at_own = params is None
-    params = placement.with_automatic_axes(_checked_params(params, objective))
+    params = placement.with_automatic_axes(checks.checked_params(params, objective))
     objective.check_params(params)
     placement.check_one_placement({"params": params, "objective": objective})
     method = _default_method(objective, params) if method is None else as_method(method)
@@ -123,10 +121,9 @@ def minimize(
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if closes_over_tracers:
         # The function is new in every trace: its program could not be used again.
-        result = _descend(*stopped, **flags)
-    else:
-        result = programs.compiled(_descend, inputs, **flags)(*stopped)
-    return attach_derivatives(hoisted, result)
+        return attach_derivatives(hoisted, _descend(*stopped, **flags))
+    result = programs.compiled(_descend, inputs, **flags)(*stopped)
+    return programs.compiled(attach_derivatives, (hoisted, result))(hoisted, result)
 
 
 class _Problem(NamedTuple):
@@ -141,7 +138,7 @@ def _descend(
     params: Params, problem: _Problem, max_iterations: jax.Array, tolerance: Any, **flags: Any
 ) -> Result:
     objective, method, rounding = problem
-    _check_value(objective, params)
+    checks.check_value(objective, params)
     return descend(
         objective,
         method,
@@ -181,84 +178,6 @@ def _device(params: Params) -> Any:
         if placement.is_concrete(leaf):
             return next(iter(leaf.sharding.device_set))
     return None
-
-
-def _checked_params(params: Params, objective: Objective) -> Params:
-    if params is None:
-        params = objective.start()
-        if params is None:
-            raise ValueError(
-                f"params must be given: {type(objective).__name__} has no start of its own."
-            )
-    leaves = jax.tree.leaves_with_path(params)
-    if not leaves:
-        raise ValueError(f"params must have at least one array, got {params!r}.")
-    for path, leaf in leaves:
-        name = f"params{jax.tree_util.keystr(path)}"
-        if not isinstance(leaf, _NUMBERS):
-            raise TypeError(
-                f"{name} must be a floating-point array or number, got {type(leaf).__name__}."
-            )
-        _refuse_deleted(name, leaf)
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            way_out = (
-                "minimise over its real and imaginary parts"
-                if jnp.issubdtype(dtype, jnp.complexfloating)
-                else f"write {leaf}.0"
-                if isinstance(leaf, int)
-                else "convert it, for example with .astype('float32')"
-            )
-            raise TypeError(f"{name} must be real floating-point, got dtype {dtype}: {way_out}.")
-        if np.size(leaf) == 0:
-            raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
-    # A weakly typed scalar would compile a second program: the dtype is made firm.
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
-
-
-def _check_leaves(objective: Objective) -> None:
-    for path, leaf in jax.tree.leaves_with_path(objective):
-        name = f"{type(objective).__name__}{jax.tree_util.keystr(path)}"
-        if not isinstance(leaf, _NUMBERS):
-            raise TypeError(
-                f"{name} must be an array or a number, got {type(leaf).__name__} {leaf!r}: bind "
-                "what is not data into the function, with functools.partial or a closure."
-            )
-        _refuse_deleted(name, leaf)
-
-
-def _refuse_deleted(name: str, leaf: Any) -> None:
-    if placement.is_concrete(leaf) and leaf.is_deleted():
-        raise ValueError(
-            f"{name} was deleted, by a call with donate=True for example: make the array anew, or "
-            "pass donate=False."
-        )
-
-
-def _check_value(objective: Objective, params: Params) -> None:
-    """Raise if the objective is not a floating-point scalar: while tracing, so once a program."""
-
-    def value(params: Params) -> Any:
-        returned = objective.value(params)
-        for leaf in jax.tree.leaves(returned):
-            if not isinstance(leaf, _NUMBERS):
-                raise TypeError(
-                    f"the objective must return a scalar, got {type(leaf).__name__} {leaf!r}."
-                )
-        return returned
-
-    shape = jax.eval_shape(value, precision.widen(params))
-    leaves = jax.tree.leaves(shape)
-    if len(leaves) != 1 or leaves[0] is not shape or shape.shape != ():
-        raise ValueError(
-            "the objective must return a scalar, got "
-            f"{jax.tree.map(lambda leaf: leaf.shape, shape)}: sum or average it, or wrap the "
-            "function in jd.LeastSquares to minimise half its squared norm."
-        )
-    if not jnp.issubdtype(shape.dtype, jnp.floating):
-        raise TypeError(
-            f"the objective must return a real floating-point number, got dtype {shape.dtype}."
-        )
 
 
 def _check_options(max_iterations: Any, tolerance: Any, check_every: Any, history: Any) -> None:

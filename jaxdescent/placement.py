@@ -17,8 +17,15 @@ def with_automatic_axes(tree: Any) -> Any:
     axis raises until its output sharding is spelled out; the partitioner finds it for Auto axes.
 
     Raises:
-      ValueError: for a traced array on an Explicit mesh, which cannot be relabelled.
+      ValueError: for a traced array on an Explicit mesh, which cannot be relabelled, and where
+        such a mesh is set as the context.
     """
+    context = jax.sharding.get_abstract_mesh()
+    if not context.empty and AxisType.Explicit in context.axis_types:
+        raise ValueError(
+            f"the mesh set around this call must have Auto axes, got {context}: make it with "
+            "jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,) * n)."
+        )
     return jax.tree.map(_with_automatic_axes, tree)
 
 

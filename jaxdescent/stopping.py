@@ -7,8 +7,9 @@ params are stored in:
 =============  ==================================================================================
 CONVERGED      ``|g| <= tolerance * scale``; by default ``tolerance = eps**(2/3)``: 2.4e-5 in
                float32, 3.7e-11 in float64, 0.039 in bfloat16
-DIVERGED       ``|g|`` passes ``scale / eps``, overflows, or ends as NaN after it had grown; or
-               the method saw negative curvature in a quadratic
+DIVERGED       ``|g|`` passes ``max(scale, |g| at the start) / eps`` of the arithmetic's dtype
+               while the value has risen, overflows, or ends as NaN after it had grown; or the
+               method saw negative curvature in a quadratic
 NON_FINITE     the value or the gradient is NaN (or infinite at the start) without such growth
 STAGNATED      for as many checks in a row as the method has patience (10), value and ``|g|`` are
                what they were; or for ten times as many, the value changed by no more than
@@ -49,6 +50,7 @@ class Watch(NamedTuple):
 
     scale: jax.Array
     first_norm: jax.Array
+    first_value: jax.Array
     lowest_norm: jax.Array
     last_value: jax.Array
     last_norm: jax.Array
@@ -63,8 +65,9 @@ def start_watch(own_norm: Any, value: jax.Array, norm: jax.Array) -> Watch:
     """
     own_norm = jnp.asarray(own_norm, norm.dtype)
     return Watch(
-        jnp.where(own_norm > 0, own_norm, norm),
+        jnp.where((own_norm > 0) & jnp.isfinite(own_norm), own_norm, norm),
         norm,
+        value,
         jnp.full_like(norm, jnp.inf),
         jnp.full_like(value, jnp.nan),
         jnp.full_like(norm, jnp.nan),
@@ -86,13 +89,15 @@ def judge(
     weight = jnp.where(is_unchanged, SLACK, 1)
     count = jnp.where(is_without_progress, watch.checks_without_progress + weight, 0)
 
-    bound = jnp.maximum(watch.scale, watch.first_norm) / eps
+    # By the dtype of the arithmetic, and only where the value rose as well: leaving a saddle or a
+    # plateau the gradient grows from almost nothing while the value falls.
+    bound = jnp.maximum(watch.scale, watch.first_norm) / jnp.finfo(norm.dtype).eps
     is_nan = jnp.isnan(value) | jnp.isnan(norm)
     is_infinite = jnp.isinf(value) | jnp.isinf(norm)
     is_converged = (norm <= tolerance * watch.scale) & (tolerance > 0)
     is_stagnated = (count >= SLACK * patience) & (tolerance > 0)
     is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
-        (norm > bound) & (bound > 0) & ~is_infinite
+        (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= watch.first_value)
     )
 
     verdict = jnp.asarray(progress.verdict, jnp.int32)

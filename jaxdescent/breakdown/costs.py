@@ -8,6 +8,7 @@ import jax
 
 import jaxdescent as jd
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
+from jaxdescent.designs import Dense
 
 LLAMA_SIZE = 8_030_261_248
 COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
@@ -33,8 +34,8 @@ def working_bytes(name: str, size: int) -> int:
     if name == "descent":
         return ITEMSIZE * VECTORS * size
     rows = ROWS_PER_FEATURE * size
-    shape_only = jd.MatrixFree(lambda weights: weights, rows=rows, features=size)
-    objective = jd.LinearRegression(shape_only, jax.ShapeDtypeStruct((rows,), "float32"))
+    shape_only: Any = jax.ShapeDtypeStruct((rows, size), "float32")
+    objective = jd.LinearRegression(Dense(shape_only), jax.ShapeDtypeStruct((rows,), "float32"))
     return objective.stationary_solver_bytes(None)
 
 

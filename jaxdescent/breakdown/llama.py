@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax
 from rich.console import Console
 
 from jaxdescent.breakdown import independent_weights, matrix_free_regression, tied_weights
@@ -80,19 +79,24 @@ def run(settings: Settings, console: Console) -> PartReport:
     if settings.quick:
         limit = min(limit or QUICK_PARAMS, QUICK_PARAMS)
     reports = [independent_weights.run(settings, console, lambda most: tree(_least(limit, most)))]
-    if settings.everything and reports[-1].is_complete:
-        reports.append(tied_weights.run(settings, console, lambda most: tree(_least(limit, most))))
-    if settings.everything and reports[-1].is_complete:
-        reports.append(matrix_free_regression.run(settings, console, limit))
-    jax.clear_caches()
-    return _joined(reports)
+    is_interrupted = False
+    try:
+        if settings.everything and reports[-1].is_complete:
+            reports.append(
+                tied_weights.run(settings, console, lambda most: tree(_least(limit, most)))
+            )
+        if settings.everything and reports[-1].is_complete:
+            reports.append(matrix_free_regression.run(settings, console, limit))
+    except KeyboardInterrupt:
+        is_interrupted = True  # what came before it is kept
+    return _joined(reports, is_complete=not is_interrupted)
 
 
 def _least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _joined(reports: list[PartReport]) -> PartReport:
+def _joined(reports: list[PartReport], *, is_complete: bool) -> PartReport:
     numbers: dict[str, Any] = {}
     for report in reports:
         numbers |= report.numbers
@@ -103,5 +107,5 @@ def _joined(reports: list[PartReport]) -> PartReport:
         numbers=numbers,
         points=tuple(p for report in reports for p in report.points),
         sections=tuple(reports),
-        is_complete=all(report.is_complete for report in reports),
+        is_complete=is_complete and all(report.is_complete for report in reports),
     )

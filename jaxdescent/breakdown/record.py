@@ -67,9 +67,9 @@ def write_record(
         },
         "verdict": [sentence for report in reports for sentence in report.verdict],
     }
-    finished = path.with_suffix(".partial")
-    finished.write_text(json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
-    finished.replace(path)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
+    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

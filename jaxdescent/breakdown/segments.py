@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
     @property
     def seconds_per_iteration(self) -> float:
         """In the fastest segment, its share of the checks included."""
-        return min(segment.seconds / segment.iterations for segment in self.segments)
+        return min(segment.seconds / max(segment.iterations, 1) for segment in self.segments)
 
     @property
     def seconds_compiling(self) -> float | None:
@@ -79,10 +79,9 @@ def descend(
     """
     segments: list[Segment] = []
     first_norm, is_complete = float("nan"), True
-    result: jd.Result | None = None
     with progress_bar(console) as progress:
         task = progress.add_task(label, total=iterations)
-        while sum(done.iterations for done in segments) < iterations:
+        while True:
             left = iterations - sum(done.iterations for done in segments)
 
             def run(params: Any = params, count: int = min(segment, left)) -> jd.Result:
@@ -106,9 +105,9 @@ def descend(
             progress.advance(task, segments[-1].iterations)
             if not is_complete or float(result.gradient_norm) <= tolerance * first_norm:
                 break
-            if int(result.status) != jd.Status.MAX_ITERATIONS:
+            is_spent = sum(done.iterations for done in segments) >= iterations
+            if is_spent or int(result.status) != jd.Status.MAX_ITERATIONS:
                 break
-    assert result is not None
     return Outcome(result, segments, first_norm, is_complete)
 
 
@@ -118,19 +117,23 @@ def _finish(function: Callable[[], Any], console: Console) -> tuple[Any, bool]:
     XLA cannot be stopped within a program; a thread leaves this one free to say so.
     """
     outcome: list[Any] = []
+    is_done = threading.Event()
 
     def target() -> None:
         try:
             outcome.append(function())
         except BaseException as error:  # raised again below, in the thread that waits
             outcome.append(error)
+        finally:
+            is_done.set()
 
     thread = threading.Thread(target=target)
     thread.start()
     is_undisturbed = True
-    while thread.is_alive():
+    # Not thread.join: interrupted, it takes the thread for dead.
+    while not is_done.is_set():
         try:
-            thread.join(0.1)
+            is_done.wait(0.1)
         except KeyboardInterrupt:
             is_undisturbed = False
             console.print("Ctrl-C: the iterations under way are finished and kept.")

@@ -42,7 +42,10 @@ class TiedNeighbours(Objective):
 
     def blocks(self, params: Any) -> list[Objective] | None:
         leaves = jax.tree.leaves(params)
-        return [self] * len(leaves) if len(leaves) > 1 else None
+        if len(leaves) == 1:
+            return None
+        blocks: list[Objective] = [self] * len(leaves)
+        return blocks
 
     def value(self, params: Any) -> jax.Array:
         return self.value_and_gradient(params)[0]

@@ -75,6 +75,11 @@ class Dense(Design):
     def to_dense(self) -> jax.Array:
         return self.array.astype(self.dtype)
 
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        is_copied = self.array.dtype != self.dtype
+        return rows * features * jnp.dtype(self.dtype).itemsize if is_copied else 0
+
     def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
         squares = jnp.sum(jnp.square(self.array.astype(self.dtype)), axis=1)
         return jnp.sum(squares if row_weight is None else row_weight.astype(self.dtype) * squares)

@@ -59,7 +59,13 @@ class MatrixFree(Design):
         return _over_outputs(lambda column: transpose(column)[0], residual)
 
     def to_dense(self) -> jax.Array:
+        if self.rows < self.features:
+            return self.transposed_product(jnp.eye(self.rows, dtype=self.dtype)).T
         return self.product(jnp.eye(self.features, dtype=self.dtype))
+
+    def dense_bytes(self) -> int:
+        smaller = min(self.rows, self.features)
+        return (2 * self.rows * self.features + smaller * smaller) * self.dtype.itemsize
 
     def hoisted(self) -> MatrixFree:
         weights = jnp.zeros((self.features,), self.dtype)

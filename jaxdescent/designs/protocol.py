@@ -37,6 +37,10 @@ class Design(abc.ABC):
     def to_dense(self) -> jax.Array:
         """X as an array of shape (rows, features)."""
 
+    @abc.abstractmethod
+    def dense_bytes(self) -> int:
+        """What :meth:`to_dense` needs at its peak, beyond what is there already."""
+
     def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
         """``sum_ij s_i X_ij^2``, where one pass over X finds it, else None."""
         del row_weight

@@ -71,7 +71,7 @@ class GradientDescent(Method):
                 f"learning_rate must be an object, got the class {rate.func.__name__}: write "
                 f"{rate.func.__name__}()."
             )
-        if isinstance(rate, StepSize) or callable(rate) or isinstance(rate, Tracer):
+        if isinstance(rate, StepSize) or callable(rate):
             return
         numbers = (int, float, np.ndarray, np.generic, jax.Array)
         if np.ndim(rate) != 0 or not isinstance(rate, numbers):
@@ -79,7 +79,7 @@ class GradientDescent(Method):
                 "learning_rate must be a number, an optax schedule, or a rule such as "
                 f"jd.Backtracking(), got {rate!r}."
             )
-        if not 0 < float(rate) < float("inf"):
+        if not isinstance(rate, Tracer) and not 0 < float(rate) < float("inf"):
             raise ValueError(f"learning_rate must be positive and finite, got {float(rate)}.")
 
     @property

@@ -43,6 +43,11 @@ class OptaxMethod(Method):
         )
         return optax.apply_updates(params, updates), state, progress_at(value, gradient)
 
+    @property
+    def patience(self) -> int:
+        # A transformation may hold its updates back for many steps (MultiSteps, a warm-up).
+        return 1000
+
 
 def as_method(method: Any) -> Method:
     """A method as it is, an optax transformation as a method.

@@ -59,10 +59,13 @@ class ExactLineSearch(StepSize):
     ) -> tuple[Params, State, Progress]:
         value, gradient = objective.value_and_gradient(params)
         squared = precision.squared_norm(gradient)
-        curvature = objective.curvature(params, gradient)
+        # Along the unit gradient, whose curvature does not underflow before the gradient does.
+        length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
+        unit = jax.tree.map(lambda g: g / length.astype(g.dtype), gradient)
+        curvature = objective.curvature(params, unit)
         is_curved = jnp.abs(curvature) > 0
-        rate = jnp.where(is_curved, squared / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
-        is_unbounded = objective.is_quadratic & (curvature <= 0) & (squared > 0)
+        rate = jnp.where(is_curved, 1 / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
+        is_unbounded = objective.is_quadratic & (curvature < 0) & (squared > 0)
         new = _move(params, gradient, rate)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
         return new, state, Progress(value, jnp.sqrt(squared), 2, verdict)

@@ -55,7 +55,8 @@ class LinearRegression(Objective):
         Raises:
           ValueError: if X does not have as many features as the weights.
         """
-        weights = jnp.asarray(params["weights"])
+        params = precision.widen(jax.tree.map(jnp.asarray, params))
+        weights = params["weights"]
         design = as_design(X)
         if design.shape[1] != weights.shape[0]:
             raise ValueError(
@@ -119,7 +120,7 @@ class LinearRegression(Objective):
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params
-        return regression_solver_bytes(self._design, self.sample_weight is not None)
+        return regression_solver_bytes(self._design, self.l2, self.sample_weight is not None)
 
     def checked(self) -> LinearRegression:
         design = as_design(self.X)

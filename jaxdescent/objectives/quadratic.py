@@ -38,6 +38,9 @@ class Quadratic(Objective):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hessian", as_pytree(self.hessian))
+        # None is a part of the structure: a zero would become a leaf, and a tracer under jit.
+        if isinstance(self.linear, (int, float)) and self.linear == 0:
+            object.__setattr__(self, "linear", None)
 
     def value(self, params: Params) -> jax.Array:
         quadratic = 0.5 * precision.inner(params, self._image(params))
@@ -95,7 +98,6 @@ class Quadratic(Objective):
                     f"map, got shape {hessian.shape}."
                 )
             hessian = jnp.asarray(hessian)
-        # None is a part of the structure: a zero would become a leaf, and a tracer under jit.
         linear = jax.tree.map(jnp.asarray, self.linear) if self._has_linear() else None
         return Quadratic(hessian, linear, self.constant)
 
@@ -123,8 +125,7 @@ class Quadratic(Objective):
         return dataclasses.replace(self, hessian=hoist(self.hessian, params))
 
     def _has_linear(self) -> bool:
-        is_number = isinstance(self.linear, (int, float))
-        return self.linear is not None and not (is_number and self.linear == 0)
+        return self.linear is not None
 
     def _image(self, direction: Params) -> Params:
         if callable(self.hessian):

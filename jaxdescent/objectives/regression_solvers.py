@@ -29,12 +29,18 @@ def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bo
     return form.factorise(design, l2, sample_weight, intercept)
 
 
-def regression_solver_bytes(design: Design, is_weighted: bool) -> int:
-    """Peak bytes of the Cholesky form: the Gram matrix, its scaled copy and its factor."""
+def regression_solver_bytes(design: Design, l2: Any, is_weighted: bool) -> int:
+    """Peak bytes: the Gram matrix, its scaled copy and its factor, and what X is copied for.
+
+    On a CPU the copies that QR would make are reserved, and touched only if it is needed.
+    """
     smaller = min(design.shape)
     itemsize = jnp.dtype(design.dtype).itemsize
-    weighted_copy = design.shape[0] * design.shape[1] if is_weighted else 0
-    return itemsize * (3 * smaller * smaller + weighted_copy)
+    copies = 1 if is_weighted else 0
+    if jnp.ndim(l2) == 1:
+        copies = 3  # centred, and Q with its workspace
+    copied = copies * design.shape[0] * design.shape[1]
+    return itemsize * (3 * smaller * smaller + copied) + design.dense_bytes()
 
 
 class _Centred(NamedTuple):

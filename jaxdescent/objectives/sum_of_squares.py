@@ -34,6 +34,11 @@ class SumOfSquares(Objective):
     scale: Any = 1.0
     center: Any = 0.0
 
+    def __post_init__(self) -> None:
+        # A centre of exactly zero becomes part of the structure: x needs no subtraction then.
+        if isinstance(self.center, (int, float)) and self.center == 0:
+            object.__setattr__(self, "center", None)
+
     def value(self, params: Params) -> jax.Array:
         parts = self._map(lambda x, scale, e: precision.total(scale * jnp.square(e)), params)
         return precision.add(jax.tree.leaves(parts))
@@ -74,11 +79,6 @@ class SumOfSquares(Objective):
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
         return SumOfSquares(self.scale, None).gradient(direction)
-
-    def checked(self) -> SumOfSquares:
-        # A centre of exactly zero becomes part of the structure: x needs no subtraction then.
-        is_zero = isinstance(self.center, (int, float)) and self.center == 0
-        return SumOfSquares(self.scale, None) if is_zero else self
 
     def curvature_bounds(self, params: Params) -> Bounds:
         del params
@@ -130,14 +130,16 @@ def _leaves_like(value: Any, leaves: list[Any]) -> list[Any]:
     """One entry for each leaf: the same scalar (or None) for all, or the leaves of a pytree."""
     if value is None:
         return [None] * len(leaves)
-    entries = jax.tree.leaves(value)
-    is_scalar = len(entries) == 1 and jnp.ndim(entries[0]) == 0
-    return entries * len(leaves) if is_scalar else entries
+    return [value] * len(leaves) if _is_scalar(value) else jax.tree.leaves(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return jax.tree.structure(value) == jax.tree.structure(0) and jnp.ndim(value) == 0
 
 
 def _check_broadcast(name: str, value: Any, params: Params) -> None:
     entries = jax.tree.leaves(value)
-    if value is None or (len(entries) == 1 and jnp.ndim(entries[0]) == 0):
+    if value is None or _is_scalar(value):
         return
     if jax.tree.structure(value) != jax.tree.structure(params):
         raise ValueError(
