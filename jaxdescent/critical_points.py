@@ -90,8 +90,11 @@ def critical_points(
     result, eigenvalues, margins, steps, coordinates = jax.device_get(program(*inputs))
     eps = precision.epsilon(starts)
     apart = eps ** (1 / 3) if separation is None else separation
-    # Close in x, or flat by the scale of the start: a start may be good already.
-    is_close = steps <= np.sqrt(eps) * (1 + np.linalg.norm(coordinates, axis=1))
+    # Close in x, or flat by the scale of the start: a start may be good already. A step says how
+    # close only where no direction of it was left out for want of curvature.
+    is_close = (steps <= np.sqrt(eps) * (1 + np.linalg.norm(coordinates, axis=1))) & (
+        np.min(np.abs(eigenvalues), axis=1) > margins
+    )
     is_flat = result.gradient_norm <= np.sqrt(eps) * result.scale
     has_ended = np.isin(result.status, [Status.CONVERGED, Status.STAGNATED])
     stationary = has_ended & (is_close | is_flat)

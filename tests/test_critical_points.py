@@ -136,3 +136,13 @@ ONE_START = r"starts must have a leading axis over the starts .* x\[None\] for a
 def test_starts_that_make_no_sense_are_refused(starts, error, message):
     with pytest.raises(error, match=message):
         jd.critical_points(lambda x: jnp.sum(jnp.asarray(x) ** 2), starts)
+
+
+def test_starts_that_are_good_already_are_points():
+    # Nothing is left to gain there, so that the gradient cannot fall by much.
+    starts = jnp.array([1.0, 1.0 + 1e-7, -1.0 - 1e-7])
+    points = jd.critical_points(lambda x: x**4 - 2 * x**2, starts)
+    assert {(point.kind, round(float(point.params)), point.starts) for point in points} == {
+        ("minimum", -1, 1),
+        ("minimum", 1, 2),
+    }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.sharding import NamedSharding
@@ -245,6 +245,7 @@ def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, in_chains, rng):
 
 
 @IN_CHAINS
+@settings(max_examples=10)
 @given(
     rows=st.integers(1, 5),
     columns=st.integers(1, 700),
@@ -315,7 +316,7 @@ BILLION = 1_000_000_000
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["a constant", "counters"])
 def test_a_billion_terms_are_summed_to_a_few_ulps(pattern):
-    shape = (BILLION // 1000, 1000)
+    shape = (BILLION // 16_000, 16_000)  # a row is 125 runs of 128
     if pattern == "a constant":
         fill = jax.jit(lambda: jnp.full(shape, 0.1))
         exact = BILLION * float(np.float32(0.1))
@@ -327,7 +328,7 @@ def test_a_billion_terms_are_summed_to_a_few_ulps(pattern):
             ).astype(jnp.float32)
         )
         rows = sum(row & 1023 for row in range(shape[0]))
-        exact = float(rows * 1000 + shape[0] * (999 * 1000 // 2))
+        exact = float(rows * 16_000 + shape[0] * (15_999 * 16_000 // 2))
     x = fill()
     program = jax.jit(lambda x: precision.total(x, in_chains=True)).lower(x).compile()
     # Only the sums of runs of 128 elements go through memory, four chains of them.
