@@ -129,7 +129,7 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
     )
     if outcome.refusal:
         lines.append(
-            f"Asked for n = {REFUSED_SIZE:,}, jaxdescent refuses before it allocates: "
+            f"Asked for n = {REFUSED_SIZE:,}, X to be written out, jaxdescent refuses before it allocates: "
             f"{outcome.refusal}"
         )
     return tuple(lines)
