@@ -129,8 +129,8 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
     )
     if outcome.refusal:
         lines.append(
-            f"Asked for n = {REFUSED_SIZE:,}, X to be written out, jaxdescent refuses before it allocates: "
-            f"{outcome.refusal}"
+            f"Asked for n = {REFUSED_SIZE:,}, with X written out, jaxdescent refuses before it "
+            f"allocates: {outcome.refusal}"
         )
     return tuple(lines)
 
