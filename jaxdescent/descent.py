@@ -171,6 +171,9 @@ class _Descent(NamedTuple):
             loop.params,
         )
         loop = self._check(loop, progress)
+        is_by_leaf = self.objective.blocks(loop.params) is not None
+        if is_by_leaf and not fuses(self.objective, self.method):
+            return loop  # a step ahead would need a second leaf of temporaries
         # At first also a look one step ahead, in a pass that only reads: a learning rate so large
         # that the steps before the first check overflow is told from an objective that is NaN.
         has_grown = lax.cond(

@@ -37,7 +37,7 @@ class TestOptions:
         assert invoke().exit_code == 0
         settings, parts, output = asked[0]
         assert parts == [1, 2, 3, 4]
-        assert settings == breakdown.Settings(budget=150.0, everything=True)
+        assert settings == breakdown.Settings(budget=100.0, everything=True)
         assert output.name.startswith("breakdown-")
 
     def test_part_three_alone_runs_without_its_coupled_problems(self, asked):
