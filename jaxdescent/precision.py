@@ -114,16 +114,17 @@ def _narrow_leaf(
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
-CHAINS, CHAIN_LENGTH = 4, 32
-"""Four sums at a time hide an addition's latency; thirty-two terms round by at most a few ulps."""
+CHAINS, CHAIN_LENGTH = 4, 16
+"""Four sums at a time hide an addition's latency; sixteen terms, each a sum of two, round by an ulp
+or two."""
 
 
 def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     """The sum of all elements, to a few ulps whatever their number.
 
     XLA sums pairwise, but on a CPU it first writes what it is to sum to memory: as much again as
-    the params. There, each run of 128 elements is summed in four chains inside the pass that
-    computes them, and only the runs' sums go through memory.
+    the params. There, each run of 128 elements is summed in four chains of sixteen pairs inside the pass
+    that computes them, and only the chains' sums go through memory.
 
     Args:
       x: of any shape; 16-bit numbers are summed in float32.
@@ -134,7 +135,7 @@ def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     True
     """
     x = x.astype(compute_dtype(x.dtype))
-    run = CHAINS * CHAIN_LENGTH
+    run = 2 * CHAINS * CHAIN_LENGTH
     if in_chains is None:
         is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
         in_chains = is_one_cpu and x.size >= 1 << 16
@@ -142,8 +143,9 @@ def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
         return jnp.sum(x)
     whole = x.shape[-1] - x.shape[-1] % run
     runs = lax.slice_in_dim(x, 0, whole, axis=-1)
-    runs = runs.reshape(*x.shape[:-1], whole // run, CHAINS, CHAIN_LENGTH)
-    chains = [lax.index_in_dim(runs, chain, axis=-2, keepdims=False) for chain in range(CHAINS)]
+    runs = runs.reshape(*x.shape[:-1], whole // run, 2 * CHAINS, CHAIN_LENGTH)
+    parts = [lax.index_in_dim(runs, part, axis=-2, keepdims=False) for part in range(2 * CHAINS)]
+    chains = [one + other for one, other in zip(parts[:CHAINS], parts[CHAINS:], strict=True)]
     sums = lax.reduce(
         tuple(chains),
         (jnp.zeros((), x.dtype),) * CHAINS,
