@@ -123,8 +123,8 @@ def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     """The sum of all elements, to a few ulps whatever their number.
 
     XLA sums pairwise, but on a CPU it first writes what it is to sum to memory: as much again as
-    the params. There, each run of 128 elements is summed in four chains of sixteen pairs inside the pass
-    that computes them, and only the chains' sums go through memory.
+    the params. There, each run of 128 elements is summed in four chains of sixteen pairs inside
+    the pass that computes them, and only the chains' sums go through memory.
 
     Args:
       x: of any shape; 16-bit numbers are summed in float32.
