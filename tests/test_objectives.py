@@ -101,6 +101,19 @@ def test_gradient_is_the_derivative_of_the_value(case):
     assert_trees_close(objective.gradient(params), gradient, rtol=1e-5, atol=1e-6)
 
 
+def test_images_save_a_pass_over_the_data_and_change_nothing(case):
+    objective, params = case
+    direction = jax.tree.map(lambda x: jnp.cos(x) + 0.5, params)
+    images = objective.image(params), objective.image(direction)
+    moved = jax.tree.map(lambda x, d: x + 0.5 * d, params, direction)
+    image = jax.tree.map(lambda x, d: x + 0.5 * d, *images)
+    value, gradient = objective.value_and_gradient_at(moved, image)
+    np.testing.assert_allclose(value, objective.value(moved), rtol=1e-5)
+    assert_trees_close(gradient, objective.gradient(moved), rtol=2e-4, atol=2e-5)
+    curvature = objective.curvature_along(params, direction, images[1])
+    np.testing.assert_allclose(curvature, objective.curvature(params, direction), rtol=1e-5)
+
+
 def test_hessian_product_is_the_derivative_of_the_gradient(case):
     objective, params = case
     direction = jax.tree.map(lambda x: jnp.cos(x) + 0.5, params)

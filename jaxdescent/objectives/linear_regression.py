@@ -69,19 +69,28 @@ class LinearRegression(Objective):
         return self._value(params, self._residual(params))
 
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
-        residual = self._residual(params)
-        return self._value(params, residual), self._pull_back(params, residual)
+        return self.value_and_gradient_at(params, self.image(params))
 
     def gradient(self, params: Params) -> Params:
         return self._pull_back(params, self._residual(params))
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
-        return self._pull_back(direction, self._predictions(self._design, direction))
+        return self._pull_back(direction, self.image(direction))
 
     def curvature(self, params: Params, direction: Params) -> jax.Array:
+        return self.curvature_along(params, direction, self.image(direction))
+
+    def image(self, direction: Params) -> jax.Array:
+        return self._predictions(self._design, direction)
+
+    def value_and_gradient_at(self, params: Params, image: jax.Array) -> tuple[jax.Array, Params]:
+        residual = image - self.y.astype(image.dtype)
+        return self._value(params, residual), self._pull_back(params, residual)
+
+    def curvature_along(self, params: Params, direction: Params, image: jax.Array) -> jax.Array:
         del params
-        return 2 * self._value(direction, self._predictions(self._design, direction))
+        return 2 * self._value(direction, image)
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
         # With F = |D X|_F >= |D X| for D = diag(sqrt(s)), and S = sum(s): at a unit direction
@@ -171,7 +180,7 @@ class LinearRegression(Objective):
         return product + jnp.expand_dims(params["intercept"], 0) if self.intercept else product
 
     def _residual(self, params: Params) -> jax.Array:
-        predictions = self._predictions(self._design, params)
+        predictions = self.image(params)
         return predictions - self.y.astype(predictions.dtype)
 
     def _weighted(self, residual: jax.Array) -> jax.Array:

@@ -126,6 +126,26 @@ class Objective(abc.ABC):
         """``direction . H . direction``; for a regression ``|X d|^2``, one pass over X."""
         return precision.inner(direction, self.hessian_product(params, direction))
 
+    def image(self, direction: Params) -> Any:
+        """What a quadratic objective needs of its data to move along ``direction``: linear in it.
+
+        For a regression the predictions ``X d``, for a quadratic form ``H d``. A method that
+        carries the image of its params and adds the image of each move reads the data once less
+        an iteration. None where nothing is gained: the methods below then do without.
+        """
+        del direction
+        return None
+
+    def value_and_gradient_at(self, params: Params, image: Any) -> tuple[jax.Array, Params]:
+        """The value and the gradient at ``params``, whose :meth:`image` is known."""
+        del image
+        return self.value_and_gradient(params)
+
+    def curvature_along(self, params: Params, direction: Params, image: Any) -> jax.Array:
+        """``direction . H . direction``, where the :meth:`image` of ``direction`` is known."""
+        del image
+        return self.curvature(params, direction)
+
     def curvature_bounds(self, params: Params) -> Bounds | None:
         """Bounds on the Hessian's eigenvalues that follow from the structure, or None."""
         del params

@@ -43,27 +43,33 @@ class Quadratic(Objective):
             object.__setattr__(self, "linear", None)
 
     def value(self, params: Params) -> jax.Array:
-        quadratic = 0.5 * precision.inner(params, self._image(params))
+        quadratic = 0.5 * precision.inner(params, self.image(params))
         constant = jnp.asarray(self.constant, quadratic.dtype)
         if self._has_linear():
             return quadratic - precision.inner(self.linear, params) + constant
         return quadratic + constant
 
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        return self.value_and_gradient_at(params, self.image(params))
+
+    def value_and_gradient_at(self, params: Params, image: Params) -> tuple[jax.Array, Params]:
         # x.Hx/2 - l.x = (x.g - l.x)/2 with g = Hx - l: one product with H serves both.
-        gradient = self.gradient(params)
+        gradient = self._minus_linear(image)
         value = 0.5 * precision.inner(params, gradient)
         if self._has_linear():
             value = value - 0.5 * precision.inner(self.linear, params)
         return value + jnp.asarray(self.constant, value.dtype), gradient
 
     def gradient(self, params: Params) -> Params:
-        image = self._image(params)
-        return jax.tree.map(jnp.subtract, image, self.linear) if self._has_linear() else image
+        return self._minus_linear(self.image(params))
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
-        return self._image(direction)
+        return self.image(direction)
+
+    def curvature_along(self, params: Params, direction: Params, image: Params) -> jax.Array:
+        del params
+        return precision.inner(direction, image)
 
     @property
     def is_quadratic(self) -> bool:
@@ -127,7 +133,10 @@ class Quadratic(Objective):
     def _has_linear(self) -> bool:
         return self.linear is not None
 
-    def _image(self, direction: Params) -> Params:
+    def _minus_linear(self, image: Params) -> Params:
+        return jax.tree.map(jnp.subtract, image, self.linear) if self._has_linear() else image
+
+    def image(self, direction: Params) -> Params:
         if callable(self.hessian):
             return self.hessian(direction)
         (leaf,), treedef = jax.tree.flatten(direction)
