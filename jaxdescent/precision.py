@@ -8,6 +8,7 @@ go through :func:`total`, whose error does not grow with the number of elements.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -156,30 +157,6 @@ def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     return jnp.sum((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest
 
 
-def totals(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The sums of several arrays of one shape, in the pass that computes them.
-
-    For terms that are costly to compute, which XLA would store before it sums each: one reduction
-    of all together, with the rounding errors of each carried along (Knuth's TwoSum).
-
-    Reference: Ogita, Rump and Oishi (2005), "Accurate sum and dot product".
-    """
-    zero = jnp.zeros((), arrays[0].dtype)
-    pairs = [operand for array in arrays for operand in (array, jnp.zeros_like(array))]
-
-    def add_pairs(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        added: list[jax.Array] = []
-        for index in range(0, len(a), 2):
-            high = a[index] + b[index]
-            shadow = high - a[index]
-            error = (a[index] - (high - shadow)) + (b[index] - shadow)
-            added += [high, a[index + 1] + b[index + 1] + error]
-        return tuple(added)
-
-    rows = lax.reduce(tuple(pairs), (zero,) * len(pairs), add_pairs, (arrays[0].ndim - 1,))
-    return tuple(jnp.sum(rows[i] + rows[i + 1]) for i in range(0, len(rows), 2))
-
-
 def inner(a: Any, b: Any) -> jax.Array:
     """The inner product of two trees: sum over all leaves and elements of ``a * b``."""
     parts = jax.tree.leaves(jax.tree.map(lambda x, y: total(x * y), widen(a), widen(b)))
@@ -198,8 +175,33 @@ def add(parts: list[jax.Array]) -> jax.Array:
 
 
 def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of a tree."""
-    return jnp.sqrt(squared_norm(tree))
+    """The Euclidean norm of a tree, also where its square underflows or overflows.
+
+    >>> import jax.numpy as jnp
+    >>> print(norm({"x": jnp.array([3e-30, 4e-30])}))
+    5e-30
+    """
+    return root(squared_norm(tree), lambda: tree)
+
+
+def root(squared: jax.Array, tree: Callable[[], Any]) -> jax.Array:
+    """The norm of ``tree()``, of which the square is known: its root, if the square is ordinary.
+
+    Where it is zero, infinite or so small that terms were lost, the tree is divided by its
+    largest element first, in a branch of its own: another pass over it, and only then.
+    """
+    limits = jnp.finfo(squared.dtype)
+    is_ordinary = (squared > limits.tiny / limits.eps) & (squared < jnp.inf)
+
+    def scaled() -> jax.Array:
+        wide = widen(tree())
+        peaks = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(wide)]
+        peak = jnp.max(jnp.stack([leaf.astype(squared.dtype) for leaf in peaks]))
+        divisor = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
+        shares = jax.tree.map(lambda leaf: leaf / divisor.astype(leaf.dtype), wide)
+        return jnp.where(peak < jnp.inf, divisor * jnp.sqrt(squared_norm(shares)), peak)
+
+    return lax.cond(is_ordinary, lambda: jnp.sqrt(squared), scaled)
 
 
 def epsilon(tree: Any) -> float:

@@ -38,6 +38,18 @@ def test_starting_at_the_minimum_takes_no_step():
     assert int(result.iterations) == 0
 
 
+@pytest.mark.parametrize("check_every", [1, 16])
+@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+def test_a_gradient_whose_square_underflows_is_not_taken_for_zero(objective, check_every):
+    start = START * 1e-25
+    result = jd.minimize(
+        objective, start, jd.GradientDescent(0.1), tolerance=1e-3, check_every=check_every
+    )
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) == -(-31 // check_every) * check_every
+    np.testing.assert_allclose(result.params, start * 0.8 ** int(result.iterations), rtol=1e-4)
+
+
 @pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
 def test_the_limit_of_iterations_is_its_own_status(objective):
     result = jd.minimize(objective, START, jd.GradientDescent(1e-4), max_iterations=20)

@@ -20,7 +20,7 @@ from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, read
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
 
 TOLERANCE = 1e-6
-CHECK_EVERY = 16
+CHECK_EVERY = 8
 MAX_ITERATIONS = 200
 HEADROOM = 1.3
 """How much more memory is left free than the params and one temporary of their largest array."""

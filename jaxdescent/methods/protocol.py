@@ -80,4 +80,8 @@ def measure(objective: Objective, params: Params, always: Any) -> Progress:
         return objective.value_and_squared_norm(precision.widen(part))
 
     value, squared = objective.sum_over_parts(of_part, params, always)
-    return Progress(value, jnp.sqrt(squared))
+    if objective.blocks(params) is not None:
+        return Progress(value, jnp.sqrt(squared))
+    return Progress(
+        value, precision.root(squared, lambda: objective.gradient(precision.widen(params)))
+    )
