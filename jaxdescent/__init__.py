@@ -25,3 +25,4 @@ from jaxdescent.precision import Nearest as Nearest
 from jaxdescent.precision import StochasticRounding as StochasticRounding
 from jaxdescent.result import Result as Result
 from jaxdescent.result import Status as Status
+from jaxdescent.tolerance import Tolerance as Tolerance

@@ -16,7 +16,7 @@ from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 from jaxdescent.result import Result
-from jaxdescent.stopping import default_tolerance
+from jaxdescent.tolerance import default_tolerance
 
 Params = Any
 

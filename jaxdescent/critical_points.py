@@ -15,6 +15,7 @@ from jaxdescent.descent import descend
 from jaxdescent.methods import DerivativeMethod
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.result import Result, Status
+from jaxdescent.tolerance import Tolerance
 
 Params = Any
 
@@ -140,7 +141,7 @@ def _solve_all(
             DerivativeMethod(),
             start,
             max_iterations=jnp.asarray(max_iterations, jnp.int32),
-            tolerance=10 * precision.epsilon(start),
+            tolerance=Tolerance(gradient=10 * precision.epsilon(start)),
             rounding=precision.Nearest(),
             check_every=1,
             history=0,

@@ -21,6 +21,7 @@ from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Result, Status
 from jaxdescent.stopping import Watch, judge, start_watch
+from jaxdescent.tolerance import Check, Tolerance
 
 Params = Any
 
@@ -62,7 +63,7 @@ def descend(
     params: Params,
     *,
     max_iterations: jax.Array,
-    tolerance: Any,
+    tolerance: Tolerance,
     rounding: precision.Rounding,
     check_every: int,
     history: int,
@@ -101,7 +102,7 @@ class _Descent(NamedTuple):
     objective: Objective
     method: Method
     max_iterations: jax.Array
-    tolerance: Any
+    tolerance: Tolerance
     rounding: precision.Rounding
     check_every: int
 
@@ -144,8 +145,12 @@ class _Descent(NamedTuple):
             (params, state),
             (loop.params, loop.state),
         )
+        is_small = self.tolerance.is_small_step(params, loop.params)
         return checked._replace(
-            params=params, state=state, iteration=loop.iteration + goes_on.astype(jnp.int32)
+            params=params,
+            state=state,
+            iteration=loop.iteration + goes_on.astype(jnp.int32),
+            watch=checked.watch._replace(is_small_step=is_small),
         )
 
     def last_check(self, loop: _Loop) -> _Loop:
@@ -247,6 +252,8 @@ class _Descent(NamedTuple):
             progress._replace(value=value, gradient_norm=norm),
             is_start=is_start,
             tolerance=self.tolerance,
+            norms=self._norms(loop.params, norm),
+            is_stopped=self.tolerance.asks_to_stop(Check(loop.params, value, norm, loop.iteration)),
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
@@ -262,6 +269,13 @@ class _Descent(NamedTuple):
             history=history,
             checks=loop.checks + 1,
         )
+
+    def _norms(self, params: Params, norm: jax.Array) -> Any:
+        """What the gradient's tolerance is held against: its norm, or each leaf's."""
+        if not self.tolerance.is_by_leaf:
+            return norm
+        gradient = self.objective.gradient(precision.widen(params))
+        return jax.tree.map(lambda leaf: precision.norm(leaf).astype(norm.dtype), gradient)
 
 
 def _fused_steps(

@@ -21,7 +21,7 @@ from jaxdescent.implicit import attach_derivatives
 from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.result import Result
-from jaxdescent.stopping import default_tolerance
+from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
 
@@ -33,7 +33,7 @@ def minimize(
     *,
     args: tuple[Any, ...] = (),
     max_iterations: int | jax.Array = 1000,
-    tolerance: float | jax.Array | None = None,
+    tolerance: float | jax.Array | Tolerance | None = None,
     check_every: int | None = None,
     donate: bool = False,
     history: int = 0,
@@ -62,7 +62,8 @@ def minimize(
       tolerance: stop when the gradient's norm is at most ``tolerance * scale``; the scale is the
         gradient's norm at the objective's own start where it has one (zeros for a regression),
         else at ``params``, so that a warm start is not punished. None: ``eps**(2/3)`` of the
-        coarsest dtype. 0: run every iteration. :mod:`jaxdescent.stopping` defines all rules.
+        coarsest dtype. 0: run every iteration. ``jd.Tolerance(...)`` says more: leaf by leaf, on
+        value or step, or a predicate. :mod:`jaxdescent.stopping` defines all rules.
       check_every: steps between checks. None: 16 if the objective is separable and the method
         works element by element, so that 16 steps are one pass over memory, else 1.
       donate: reuse the memory of ``params``, which the caller must not touch again: needed where
@@ -94,8 +95,11 @@ def minimize(
     method = _default_method(objective, params) if method is None else as_method(method)
     method.check()
     _refuse_too_large(objective, params, method)
+    tolerance = as_tolerance(tolerance)
+    tolerance.check(params)
     if check_every is None:
-        check_every = CHECK_EVERY if fuses(objective, method) else 1
+        needs_steps = tolerance.step is not None
+        check_every = CHECK_EVERY if fuses(objective, method) and not needs_steps else 1
     _check_options(max_iterations, tolerance, check_every, history)
     if donate:
         _check_donation(params, objective)
@@ -110,14 +114,19 @@ def minimize(
         params,
         problem,
         jnp.asarray(max_iterations, jnp.int32),
-        default_tolerance(params) if tolerance is None else tolerance,
+        tolerance.resolved(params),
     )
     if programs.is_top_level():
         donated = (0,) if donate else ()
         return programs.compiled(_descend, inputs, donate=donated, **flags)(*inputs)
     hoisted = objective.hoisted(precision.widen(params))
     closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(objective)
-    inputs = (params, problem._replace(objective=hoisted), *inputs[2:])
+    inputs = (
+        params,
+        problem._replace(objective=hoisted),
+        inputs[2],
+        inputs[3].hoisted(params),
+    )
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if closes_over_tracers:
         # The function is new in every trace: its program could not be used again.
@@ -135,7 +144,11 @@ class _Problem(NamedTuple):
 
 
 def _descend(
-    params: Params, problem: _Problem, max_iterations: jax.Array, tolerance: Any, **flags: Any
+    params: Params,
+    problem: _Problem,
+    max_iterations: jax.Array,
+    tolerance: Tolerance,
+    **flags: Any,
 ) -> Result:
     objective, method, rounding = problem
     checks.check_value(objective, params)
@@ -180,7 +193,9 @@ def _device(params: Params) -> Any:
     return None
 
 
-def _check_options(max_iterations: Any, tolerance: Any, check_every: Any, history: Any) -> None:
+def _check_options(
+    max_iterations: Any, tolerance: Tolerance, check_every: Any, history: Any
+) -> None:
     for name, value, least in (
         ("max_iterations", max_iterations, 1),
         ("check_every", check_every, 1),
@@ -194,14 +209,11 @@ def _check_options(max_iterations: Any, tolerance: Any, check_every: Any, histor
             raise TypeError(f"{name} must be an integer, got {value!r}.")
         if not least <= value < 2**31:
             raise ValueError(f"{name} must be at least {least} and below 2**31, got {value}.")
-    if tolerance is not None and not isinstance(tolerance, Tracer):
-        if np.ndim(tolerance) or isinstance(tolerance, (str, complex)):
-            raise TypeError(f"tolerance must be a number or None, got {tolerance!r}.")
-        if not 0 <= tolerance < float("inf"):
-            raise ValueError(
-                f"tolerance must be at least 0 and finite, got {tolerance}: 0 runs every "
-                "iteration, None takes the dtype's default."
-            )
+    if tolerance.step is not None and check_every != 1:
+        raise ValueError(
+            f"Tolerance.step needs check_every=1, got {check_every}: between checks the params "
+            "before a step are not kept."
+        )
 
 
 def _check_donation(params: Params, objective: Objective) -> None:

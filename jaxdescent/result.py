@@ -20,7 +20,7 @@ class Status(enum.IntEnum):
     member of a batch; zero marks a descent that is still running.
 
     >>> Status.CONVERGED.advice
-    'The gradient is within the tolerance: nothing to do; certify() says what kind of point it is.'
+    'The tolerance is met: nothing to do; certify() says what kind of point it is.'
     """
 
     CONVERGED = 1
@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     STAGNATED = 3
     DIVERGED = 4
     NON_FINITE = 5
+    STOPPED = 6
 
     @property
     def advice(self) -> str:
@@ -40,8 +41,7 @@ RUNNING = 0
 
 _ADVICE = {
     Status.CONVERGED: (
-        "The gradient is within the tolerance: nothing to do; certify() says what kind of point "
-        "it is."
+        "The tolerance is met: nothing to do; certify() says what kind of point it is."
     ),
     Status.MAX_ITERATIONS: (
         "The limit of iterations came first: raise max_iterations, loosen the tolerance, or take "
@@ -58,6 +58,9 @@ _ADVICE = {
     Status.NON_FINITE: (
         "The objective or its gradient became NaN or infinite: look at the data and the start for "
         "NaN, logarithms and divisions first."
+    ),
+    Status.STOPPED: (
+        "The predicate asked for the end: go on from these params with another, or none."
     ),
 }
 

@@ -6,7 +6,9 @@ params are stored in:
 
 =============  ==================================================================================
 CONVERGED      ``|g| <= tolerance * scale``; by default ``tolerance = eps**(2/3)``: 2.4e-5 in
-               float32, 3.7e-11 in float64, 0.039 in bfloat16
+               float32, 3.7e-11 in float64, 0.039 in bfloat16; or value or step within the
+               :class:`jaxdescent.Tolerance` that was asked for
+STOPPED        the predicate of that tolerance holds
 DIVERGED       ``|g|`` passes ``max(scale, |g| at the start) / eps`` of the arithmetic's dtype
                while the value has risen, overflows, or ends as NaN after it had grown; or the
                method saw negative curvature in a quadratic
@@ -27,22 +29,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
 from jaxdescent.methods import Progress
 from jaxdescent.result import RUNNING, Status
+from jaxdescent.tolerance import Tolerance
 
 SLACK = 10
 """How many checks with nothing but noise count as one at which nothing changed."""
-
-
-def default_tolerance(params: Any) -> float:
-    """``eps**(2/3)`` for the coarsest dtype among the params.
-
-    >>> import jax.numpy as jnp
-    >>> round(default_tolerance(jnp.zeros(3)), 7)
-    2.42e-05
-    """
-    return precision.epsilon(params) ** (2 / 3)
 
 
 class Watch(NamedTuple):
@@ -56,6 +48,7 @@ class Watch(NamedTuple):
     last_norm: jax.Array
     has_grown: jax.Array
     checks_without_progress: jax.Array
+    is_small_step: jax.Array
 
 
 def start_watch(own_norm: Any, value: jax.Array, norm: jax.Array) -> Watch:
@@ -73,15 +66,28 @@ def start_watch(own_norm: Any, value: jax.Array, norm: jax.Array) -> Watch:
         jnp.full_like(norm, jnp.nan),
         jnp.array(False),
         jnp.zeros((), jnp.int32),
+        jnp.array(False),
     )
 
 
 def judge(
-    watch: Watch, progress: Progress, *, is_start: Any, tolerance: Any, eps: float, patience: int
+    watch: Watch,
+    progress: Progress,
+    *,
+    is_start: Any,
+    tolerance: Tolerance,
+    norms: Any,
+    is_stopped: jax.Array,
+    eps: float,
+    patience: int,
 ) -> tuple[Watch, jax.Array]:
-    """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there."""
+    """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there.
+
+    ``norms`` is what the gradient's tolerance is held against, the norm or each leaf's; and
+    ``is_stopped`` says that the caller's predicate holds.
+    """
     value, norm = progress.value, progress.gradient_norm
-    tolerance = jnp.asarray(tolerance, norm.dtype)
+    is_endless = tolerance.is_endless
 
     is_flat = jnp.abs(value - watch.last_value) <= 4 * eps * jnp.abs(value)
     is_without_progress = is_flat & (norm >= watch.lowest_norm)
@@ -94,17 +100,22 @@ def judge(
     bound = jnp.maximum(watch.scale, watch.first_norm) / jnp.finfo(norm.dtype).eps
     is_nan = jnp.isnan(value) | jnp.isnan(norm)
     is_infinite = jnp.isinf(value) | jnp.isinf(norm)
-    is_converged = (norm <= tolerance * watch.scale) & (tolerance > 0)
-    is_stagnated = (count >= SLACK * patience) & (tolerance > 0)
+    is_converged = (
+        tolerance.is_small_gradient(norms, watch.scale)
+        | tolerance.is_small_change(value, watch.last_value)
+        | watch.is_small_step
+    )
+    is_stagnated = (count >= SLACK * patience) & ~is_endless
     is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
         (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= watch.first_value)
     )
 
     verdict = jnp.asarray(progress.verdict, jnp.int32)
-    ignored = (verdict == Status.STAGNATED.value) & (tolerance == 0)
+    ignored = (verdict == Status.STAGNATED.value) & is_endless
     status = jnp.where(ignored, RUNNING, verdict)
     for is_so, code in (
         (is_stagnated, Status.STAGNATED),
+        (is_stopped, Status.STOPPED),
         (is_converged, Status.CONVERGED),
         (is_nan | is_infinite, Status.NON_FINITE),
         (is_diverged, Status.DIVERGED),

@@ -215,6 +215,36 @@ CASES = {
     "tolerance NaN": (lambda: descend(tolerance=np.nan), ValueError, r"finite, got nan"),
     "tolerance negative": (lambda: descend(tolerance=-1e-3), ValueError, r"at least 0.*-0\.001"),
     "tolerance a string": (lambda: descend(tolerance="low"), TypeError, r"number or None.*'low'"),
+    "tolerance of another structure": (
+        lambda: descend(tolerance=jd.Tolerance(gradient={"a": 1.0})),
+        ValueError,
+        r"Tolerance\.gradient.*structure of params.*'a'",
+    ),
+    "a leaf's tolerance negative": (
+        lambda: descend(params=[START], tolerance=jd.Tolerance(step=[-1.0])),
+        ValueError,
+        r"Tolerance\.step\[0\].*at least 0, got -1",
+    ),
+    "value tolerance NaN": (
+        lambda: descend(tolerance=jd.Tolerance(value=np.nan)),
+        ValueError,
+        r"Tolerance\.value.*got nan",
+    ),
+    "step tolerance between checks": (
+        lambda: descend(tolerance=jd.Tolerance(step=1e-3), check_every=16),
+        ValueError,
+        r"check_every=1, got 16",
+    ),
+    "predicate no function": (
+        lambda: descend(tolerance=jd.Tolerance(predicate=1e-3)),
+        TypeError,
+        r"predicate must be a function.*0\.001",
+    ),
+    "predicate of a vector": (
+        lambda: descend(tolerance=jd.Tolerance(predicate=lambda check: check.params < 1)),
+        TypeError,
+        r"scalar bool, got bool of shape \(2,\)",
+    ),
     "rounding a string": (
         lambda: descend(rounding="stochastic"),
         TypeError,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.stopping import default_tolerance
+from jaxdescent.tolerance import default_tolerance
 
 START = jnp.array([3.0, -4.0])
 
@@ -174,6 +174,128 @@ def test_value_and_norm_belong_exactly_to_the_returned_params():
             np.testing.assert_allclose(
                 result.gradient_norm, 2 * np.linalg.norm(params - 1), rtol=1e-6
             )
+
+
+def halving(tolerance, start=START, **options):
+    """x shrinks by 1/2 and the value by 1/4 a step."""
+    return jd.minimize(bowl, start, jd.GradientDescent(0.25), tolerance=tolerance, **options)
+
+
+def test_a_value_that_hardly_changes_is_converged():
+    # From 1 + 25 / 4^k the value changes by 75 / 4^k <= 1e-3 at k = 9.
+    result = jd.minimize(
+        lambda p: 1 + bowl(p),
+        START,
+        jd.GradientDescent(0.25),
+        tolerance=jd.Tolerance(gradient=0, value=1e-3),
+    )
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) == 9
+
+
+def test_a_small_step_is_converged():
+    # About the minimum at 8: |step k| = 5 / 2^k <= 1e-3 * 8 * sqrt(2) at k = 9.
+    result = jd.minimize(
+        lambda p: bowl(p - 8),
+        START + 8,
+        jd.GradientDescent(0.25),
+        tolerance=jd.Tolerance(0, step=1e-3),
+    )
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) == 9
+
+
+def test_a_small_step_of_a_separable_objective_is_checked_every_iteration():
+    result = jd.minimize(
+        jd.SumOfSquares(center=8.0),
+        START + 8,
+        jd.GradientDescent(0.25),
+        tolerance=jd.Tolerance(0, step=1e-3),
+    )
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) == 9
+
+
+@pytest.mark.parametrize("rule", ["gradient", "step"])
+def test_a_tolerance_for_each_leaf_waits_for_the_last(rule):
+    # Leaf "slow" shrinks by 3/4 a step, leaf "fast" by 1/4.
+    def objective(p):
+        return 0.125 * p["slow"] ** 2 + 0.375 * p["fast"] ** 2
+
+    start = {"slow": 1.0, "fast": 1.0}
+    counts = {}
+    for name, bounds in {
+        "both": {"slow": 1e-3, "fast": 1e-3},
+        "fast alone": {"slow": np.inf, "fast": 1e-3},
+    }.items():
+        tolerance = jd.Tolerance(**{"gradient": 0, rule: bounds})
+        result = jd.minimize(objective, start, jd.GradientDescent(1.0), tolerance=tolerance)
+        counts[name] = int(result.iterations), status(result)
+    # |g| <= 1e-3 * |(1/4, 3/4)|: 3/4 * 4^-k at k = 5, 1/4 * (3/4)^k at k = 21. No step is small
+    # against a leaf that shrinks by the same share each time, until nothing is left of it.
+    if rule == "gradient":
+        assert counts == {"both": (21, "CONVERGED"), "fast alone": (5, "CONVERGED")}
+    else:
+        assert counts["fast alone"][1] == "CONVERGED"
+        assert counts["fast alone"][0] < counts["both"][0]
+
+
+@pytest.mark.parametrize("check_every", [1, 16])
+def test_a_predicate_that_holds_has_stopped(check_every):
+    tolerance = jd.Tolerance(predicate=lambda check: check.iteration >= 20)
+    result = jd.minimize(
+        jd.SumOfSquares(),
+        START,
+        jd.GradientDescent(0.01),
+        tolerance=tolerance,
+        check_every=check_every,
+    )
+    assert status(result) == "STOPPED"
+    assert int(result.iterations) == -(-20 // check_every) * check_every
+
+
+def test_a_predicate_sees_params_value_and_norm_that_belong_together():
+    def is_consistent(check):
+        return (
+            (check.iteration == 3)
+            & (jnp.abs(check.value - bowl(check.params)) < 1e-6)
+            & (jnp.abs(check.gradient_norm - 2 * jnp.linalg.norm(check.params)) < 1e-6)
+        )
+
+    result = halving(jd.Tolerance(predicate=is_consistent))
+    assert status(result) == "STOPPED"
+    np.testing.assert_array_equal(result.params, START / 8)
+
+
+def test_a_predicate_may_close_over_traced_values():
+    @jax.jit
+    @jax.vmap
+    def iterations(limit):
+        tolerance = jd.Tolerance(predicate=lambda check: check.value <= limit)
+        return halving(tolerance).iterations
+
+    # 25 / 4^k
+    np.testing.assert_array_equal(iterations(jnp.array([30.0, 7.0, 0.4, 0.3])), [0, 1, 3, 4])
+
+
+def test_tolerances_are_data():
+    traces = []
+
+    def objective(p):
+        traces.append(None)
+        return bowl(p)
+
+    def run(**fields):
+        return jd.minimize(
+            objective, START, jd.GradientDescent(0.25), tolerance=jd.Tolerance(**fields)
+        )
+
+    run(gradient=1e-2, value=1e-3)
+    count = len(traces)
+    assert int(run(gradient=1e-1, value=1e-6).iterations) < int(
+        run(gradient=1e-3, value=1e-6).iterations
+    )
+    assert len(traces) == count
 
 
 def test_the_default_tolerance_follows_the_coarsest_dtype():

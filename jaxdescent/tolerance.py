@@ -1,0 +1,203 @@
+"""What is asked of the point where a descent stops: of gradient, value or step, or a predicate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdescent import precision
+from jaxdescent.callables import as_pytree, hoist
+
+Params = Any
+
+
+class Check(NamedTuple):
+    """What a predicate of :class:`Tolerance` is given: the params and what is known there."""
+
+    params: Params
+    value: jax.Array
+    gradient_norm: jax.Array
+    iteration: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tolerance:
+    """When to stop; the first rule that holds ends the descent.
+
+    ==============  ============================================================  =========
+    rule            holds where                                                   status
+    ==============  ============================================================  =========
+    ``gradient``    ``|g| <= gradient * scale``                                   CONVERGED
+    ``value``       ``|f - f at the last check| <= value * |f|``                  CONVERGED
+    ``step``        ``|x - x before the last step| <= step * |x|``                CONVERGED
+    ``predicate``   ``predicate(check)`` is true                                  STOPPED
+    ==============  ============================================================  =========
+
+    ``scale`` is that of ``minimize(tolerance=...)``: the gradient's norm at the objective's own
+    start, or else at the given one. No rule depends on the units of the objective or the params.
+
+    Args:
+      gradient: None: ``eps**(2/3)`` by dtype. 0: off. A pytree with the params' structure: each
+        leaf's part of the gradient against its own number (``inf``: any); the leaves' norms cost
+        one more gradient a check where the method carries its own.
+      value: None: off.
+      step: None: off. A pytree: each leaf against its own number. Needs ``check_every=1``, and
+        sets it where that is None.
+      predicate: a function of a :class:`Check` (params, value, gradient_norm, iteration) to a
+        scalar bool. It counts by identity, as functions do: a new one compiles.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> stop = jd.Tolerance(predicate=lambda check: check.value < 1.0)
+    >>> result = jd.minimize(lambda x: jnp.sum(x**2), jnp.array([3.0, 4.0]),
+    ...                      jd.GradientDescent(0.1), tolerance=stop)
+    >>> print(result.message.split(":")[0], int(result.iterations))
+    STOPPED 8
+    """
+
+    gradient: Any = None
+    value: Any = None
+    step: Any = None
+    predicate: Callable[[Check], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.predicate is not None:
+            object.__setattr__(self, "predicate", as_pytree(self.predicate))
+
+    def resolved(self, params: Params) -> Tolerance:
+        """The same with the gradient's tolerance set."""
+        if self.gradient is not None:
+            return self
+        return dataclasses.replace(self, gradient=default_tolerance(params))
+
+    def hoisted(self, params: Params) -> Tolerance:
+        """The same, whose predicate carries what it closes over as leaves."""
+        if self.predicate is None:
+            return self
+        zero = jnp.zeros(())
+        example = Check(params, zero, zero, jnp.zeros((), jnp.int32))
+        return dataclasses.replace(self, predicate=hoist(self.predicate, example))
+
+    @property
+    def is_by_leaf(self) -> bool:
+        """Whether the gradient is judged leaf by leaf."""
+        return not _is_single(self.gradient)
+
+    @property
+    def is_endless(self) -> jax.Array:
+        """Whether no tolerance can hold, so that every iteration is asked for."""
+        if self.value is not None or self.step is not None:
+            return jnp.array(False)
+        numbers = [jnp.asarray(number) == 0 for number in jax.tree.leaves(self.gradient)]
+        return jnp.all(jnp.stack(numbers))
+
+    def is_small_gradient(self, norms: Any, scale: jax.Array) -> jax.Array:
+        """Whether the gradient's norm, or every leaf's where it is judged by leaf, is small."""
+        bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
+        return _all(jax.tree.map(jnp.less_equal, norms, bounds)) & ~_all(
+            jax.tree.map(lambda t: jnp.asarray(t) == 0, self.gradient)
+        )
+
+    def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array:
+        """Whether the value hardly changed since the last check, where it is NaN at the first."""
+        if self.value is None:
+            return jnp.array(False)
+        return jnp.abs(value - last) <= jnp.asarray(self.value, value.dtype) * jnp.abs(value)
+
+    def is_small_step(self, new: Params, old: Params) -> jax.Array:
+        """Whether the step between two params, as they are stored, is small."""
+        if self.step is None:
+            return jnp.array(False)
+        new, old = precision.widen(new), precision.widen(old)
+        step = jax.tree.map(jnp.subtract, new, old)
+        if _is_single(self.step):
+            bound = jnp.asarray(self.step) * precision.norm(new)
+            return precision.norm(step) <= bound
+        is_small = jax.tree.map(
+            lambda t, s, x: precision.norm(s) <= jnp.asarray(t, x.dtype) * precision.norm(x),
+            self.step,
+            step,
+            new,
+        )
+        return _all(is_small)
+
+    def asks_to_stop(self, check: Check) -> jax.Array:
+        """Whether the predicate holds."""
+        if self.predicate is None:
+            return jnp.array(False)
+        answer = self.predicate(check)
+        if jnp.shape(answer) != () or jnp.result_type(answer) != jnp.bool_:
+            raise TypeError(
+                "Tolerance.predicate must return a scalar bool, got "
+                f"{jnp.result_type(answer)} of shape {jnp.shape(answer)}: compare scalars, for "
+                "example check.value < 1e-3."
+            )
+        return jnp.asarray(answer)
+
+    def check(self, params: Params) -> None:
+        """Raise if a number makes no sense or a pytree does not go with the params."""
+        for name in ("gradient", "value", "step"):
+            number = getattr(self, name)
+            if number is None:
+                continue
+            if name != "value" and not _is_single(number):
+                expected, got = jax.tree.structure(params), jax.tree.structure(number)
+                if got != expected:
+                    raise ValueError(
+                        f"Tolerance.{name} must be a number or have the structure of params, "
+                        f"{expected}, got {got}."
+                    )
+            for path, leaf in jax.tree.leaves_with_path(number):
+                at = f"Tolerance.{name}{jax.tree_util.keystr(path)}"
+                check_number(at, leaf, may_be_infinite=bool(path))
+        if self.predicate is not None and not callable(self.predicate):
+            raise TypeError(
+                "Tolerance.predicate must be a function of a check (params, value, "
+                f"gradient_norm, iteration) to a bool, got {self.predicate!r}."
+            )
+
+
+def as_tolerance(tolerance: Any) -> Tolerance:
+    """A number (or None, the dtype's default) as a tolerance of the gradient."""
+    if isinstance(tolerance, Tolerance):
+        return tolerance
+    if tolerance is not None:
+        check_number("tolerance", tolerance, may_be_infinite=False)
+    return Tolerance(gradient=tolerance)
+
+
+def default_tolerance(params: Params) -> float:
+    """``eps**(2/3)`` for the coarsest dtype among the params.
+
+    >>> import jax.numpy as jnp
+    >>> round(default_tolerance(jnp.zeros(3)), 7)
+    2.42e-05
+    """
+    return precision.epsilon(params) ** (2 / 3)
+
+
+def check_number(name: str, number: Any, *, may_be_infinite: bool) -> None:
+    """Raise unless ``number`` is a scalar of at least 0, where its value can be seen."""
+    if isinstance(number, Tracer):
+        return
+    if np.ndim(number) or isinstance(number, (str, complex)):
+        raise TypeError(f"{name} must be a number or None, got {number!r}.")
+    if not number >= 0 or (number == float("inf") and not may_be_infinite):
+        raise ValueError(
+            f"{name} must be at least 0{'' if may_be_infinite else ' and finite'}, got {number}: "
+            "0 runs every iteration, None takes the dtype's default."
+        )
+
+
+def _is_single(value: Any) -> bool:
+    return jax.tree.structure(value) == jax.tree.structure(0)
+
+
+def _all(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack(jax.tree.leaves(tree)))
