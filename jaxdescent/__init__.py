@@ -6,6 +6,7 @@
 (True, 'minimum')
 """
 
+from jaxdescent.batches import minimize_batch as minimize_batch
 from jaxdescent.certificate import Certificate as Certificate
 from jaxdescent.certificate import certify as certify
 from jaxdescent.critical_points import CriticalPoint as CriticalPoint

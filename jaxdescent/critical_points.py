@@ -139,10 +139,10 @@ def _solve_all(
         result = descend(
             objective,
             DerivativeMethod(),
+            Tolerance(gradient=10 * precision.epsilon(start)),
+            precision.Nearest(),
             start,
             max_iterations=jnp.asarray(max_iterations, jnp.int32),
-            tolerance=Tolerance(gradient=10 * precision.epsilon(start)),
-            rounding=precision.Nearest(),
             check_every=1,
             history=0,
             starts_at_own=True,

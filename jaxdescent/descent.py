@@ -32,7 +32,9 @@ CHECK_EVERY = 16
 """How many such steps lie between two checks unless the caller says otherwise."""
 
 
-class _Loop(NamedTuple):
+class Loop(NamedTuple):
+    """Where a descent stands."""
+
     params: Params
     state: Any
     iteration: jax.Array
@@ -60,11 +62,11 @@ def fuses(objective: Objective, method: Method) -> bool:
 def descend(
     objective: Objective,
     method: Method,
+    tolerance: Tolerance,
+    rounding: precision.Rounding,
     params: Params,
     *,
     max_iterations: jax.Array,
-    tolerance: Tolerance,
-    rounding: precision.Rounding,
     check_every: int,
     history: int,
     starts_at_own: bool,
@@ -74,48 +76,34 @@ def descend(
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
     which sets the tolerance's scale, need not be computed apart.
     """
-    descent = _Descent(objective, method, max_iterations, tolerance, rounding, check_every)
-    own = None if starts_at_own else objective.start()
-    own_norm = jnp.nan if own is None else descent.measure(own).gradient_norm
-    loop = descent.start(params, own_norm, history)
-    if check_every == 1:
-        loop = lax.while_loop(descent.goes_on, descent.checked_step, loop)
-        loop = descent.last_check(loop)
-    else:
-        loop = lax.while_loop(descent.goes_on, descent.checked_steps, loop)
-    return Result(
-        params=loop.params,
-        value=loop.value,
-        gradient_norm=loop.norm,
-        scale=loop.watch.scale,
-        iterations=loop.iteration,
-        evaluations=loop.evaluations,
-        status=jnp.where(loop.status == RUNNING, Status.MAX_ITERATIONS.value, loop.status),
-        state=loop.state,
-        history=_in_order(loop.history, loop.checks),
-    )
+    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every)
+    loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
+    return descent.finish(descent.advance(loop, max_iterations))
 
 
-class _Descent(NamedTuple):
-    """What stays the same from one iteration to the next."""
+class Descent(NamedTuple):
+    """What stays the same from one iteration to the next: begin, advance (often), finish."""
 
     objective: Objective
     method: Method
-    max_iterations: jax.Array
     tolerance: Tolerance
     rounding: precision.Rounding
+    max_iterations: jax.Array
     check_every: int
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
 
-    def start(self, params: Params, own_norm: Any, history: int) -> _Loop:
+    def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
+        """The loop before its first check; see :func:`descend`."""
+        own = None if starts_at_own else self.objective.start()
+        own_norm = jnp.nan if own is None else self.measure(own).gradient_norm
         state = self.method.init(self.objective, precision.widen(params))
         shapes = jax.eval_shape(self.measure, params)
         value = jnp.full((), jnp.nan, shapes.value.dtype)
         norm = jnp.full((), jnp.nan, shapes.gradient_norm.dtype)
         zero = jnp.zeros((), jnp.int32)
-        return _Loop(
+        return Loop(
             params=params,
             state=state,
             iteration=zero,
@@ -128,11 +116,33 @@ class _Descent(NamedTuple):
             checks=zero,
         )
 
-    def goes_on(self, loop: _Loop) -> jax.Array:
+    def advance(self, loop: Loop, until: jax.Array) -> Loop:
+        """Steps until a rule ends the descent, or the iteration ``until``."""
+        descent = self._replace(max_iterations=until)
+        step = descent.checked_step if self.check_every == 1 else descent.checked_steps
+        return lax.while_loop(descent.goes_on, step, loop)
+
+    def finish(self, loop: Loop) -> Result:
+        """The result where the loop stands, measured there if its last step was not checked."""
+        if self.check_every == 1:
+            loop = self.last_check(loop)
+        return Result(
+            params=loop.params,
+            value=loop.value,
+            gradient_norm=loop.norm,
+            scale=loop.watch.scale,
+            iterations=loop.iteration,
+            evaluations=loop.evaluations,
+            status=jnp.where(loop.status == RUNNING, Status.MAX_ITERATIONS.value, loop.status),
+            state=loop.state,
+            history=_in_order(loop.history, loop.checks),
+        )
+
+    def goes_on(self, loop: Loop) -> jax.Array:
         is_unchecked = loop.checks == 0 if self.check_every > 1 else False
         return (loop.status == RUNNING) & ((loop.iteration < self.max_iterations) | is_unchecked)
 
-    def checked_step(self, loop: _Loop) -> _Loop:
+    def checked_step(self, loop: Loop) -> Loop:
         """One step, taken only if the check of the params it begins from lets it."""
         wide, state, progress = self.method.step(
             self.objective, precision.widen(loop.params), loop.state
@@ -153,7 +163,7 @@ class _Descent(NamedTuple):
             watch=checked.watch._replace(is_small_step=is_small),
         )
 
-    def last_check(self, loop: _Loop) -> _Loop:
+    def last_check(self, loop: Loop) -> Loop:
         """Value and norm at the returned params, where the last step has not been checked."""
         return lax.cond(
             loop.status == RUNNING,
@@ -162,7 +172,7 @@ class _Descent(NamedTuple):
             loop,
         )
 
-    def checked_steps(self, loop: _Loop) -> _Loop:
+    def checked_steps(self, loop: Loop) -> Loop:
         """As many steps as lie between two checks, then a check; the first time only the check."""
         is_first = loop.checks == 0
         left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
@@ -189,7 +199,7 @@ class _Descent(NamedTuple):
         )
         return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
 
-    def _norm_ahead(self, loop: _Loop) -> jax.Array:
+    def _norm_ahead(self, loop: Loop) -> jax.Array:
         def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
             new, _, _ = self.method.step(objective, precision.widen(part), loop.state)
             return objective.value_and_squared_norm(new)[1:]
@@ -197,7 +207,7 @@ class _Descent(NamedTuple):
         (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
         return jnp.sqrt(squared)
 
-    def _steps(self, loop: _Loop, count: jax.Array) -> _Loop:
+    def _steps(self, loop: Loop, count: jax.Array) -> Loop:
         fused = min(FUSED_STEPS, self.check_every) if fuses(self.objective, self.method) else 1
         loop = lax.fori_loop(0, count // fused, lambda _, loop: self._pass(loop, fused, None), loop)
         if fused == 1:
@@ -207,7 +217,7 @@ class _Descent(NamedTuple):
             rest > 0, lambda loop: self._pass(loop, fused, rest), lambda loop: loop, loop
         )
 
-    def _pass(self, loop: _Loop, fused: int, rest: jax.Array | None) -> _Loop:
+    def _pass(self, loop: Loop, fused: int, rest: jax.Array | None) -> Loop:
         """``fused`` steps (only ``rest`` of them if given) from one reading to one write-back."""
         steps = _Steps(loop.params, loop.state, loop.evaluations, loop.status)
         shared = (self.method, self.rounding, loop.iteration, rest)
@@ -241,7 +251,7 @@ class _Descent(NamedTuple):
             status=steps.verdict,
         )
 
-    def _check(self, loop: _Loop, progress: Progress) -> _Loop:
+    def _check(self, loop: Loop, progress: Progress) -> Loop:
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
         is_start = loop.iteration == 0

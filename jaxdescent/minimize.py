@@ -7,21 +7,20 @@ pure and unjitted.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import checks, memory, placement, precision, programs
+from jaxdescent import checks, precision, programs
 from jaxdescent.descent import CHECK_EVERY, descend, fuses
 from jaxdescent.implicit import attach_derivatives
-from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
 from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.problem import Problem, posed
 from jaxdescent.result import Result
-from jaxdescent.tolerance import Tolerance, as_tolerance
+from jaxdescent.tolerance import Tolerance
 
 Params = Any
 
@@ -86,129 +85,44 @@ def minimize(
     >>> print(result.message.split(":")[0], round(float(result.params["x"]), 3))
     CONVERGED 3.0
     """
-    objective = placement.with_automatic_axes(as_objective(objective, args).checked())
-    checks.check_leaves(objective)
     starts_at_own = params is None
-    params = placement.with_automatic_axes(checks.checked_params(params, objective))
-    objective.check_params(params)
-    placement.check_one_placement({"params": params, "objective": objective})
-    method = _default_method(objective, params) if method is None else as_method(method)
-    method.check()
-    _refuse_too_large(objective, params, method)
-    tolerance = as_tolerance(tolerance)
-    tolerance.check(params)
+    problem, params = posed(as_objective(objective, args), params, method, tolerance, rounding)
     if check_every is None:
-        needs_steps = tolerance.step is not None
-        check_every = CHECK_EVERY if fuses(objective, method) and not needs_steps else 1
-    _check_options(max_iterations, tolerance, check_every, history)
+        needs_steps = problem.tolerance.step is not None
+        is_fused = fuses(problem.objective, problem.method) and not needs_steps
+        check_every = CHECK_EVERY if is_fused else 1
+    _check_options(max_iterations, problem.tolerance, check_every, history)
     if donate:
-        _check_donation(params, objective)
-
-    if rounding is not None and not isinstance(rounding, precision.Rounding):
-        raise TypeError(
-            f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
-        )
-    problem = _Problem(objective, method, rounding or precision.Nearest())
+        _check_donation(params, problem.objective)
     flags = {"check_every": check_every, "history": history, "starts_at_own": starts_at_own}
-    inputs = (
-        params,
-        problem,
-        jnp.asarray(max_iterations, jnp.int32),
-        tolerance.resolved(params),
-    )
+    inputs = (params, problem, jnp.asarray(max_iterations, jnp.int32))
     if programs.is_top_level():
         donated = (0,) if donate else ()
         return programs.compiled(_descend, inputs, donate=donated, **flags)(*inputs)
-    hoisted = objective.hoisted(precision.widen(params))
-    closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(objective)
-    inputs = (
-        params,
-        problem._replace(objective=hoisted),
-        inputs[2],
-        inputs[3].hoisted(params),
-    )
+    hoisted = problem.hoisted(params)
+    closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(problem)
+    inputs = (params, hoisted, inputs[2])
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if closes_over_tracers:
         # The function is new in every trace: its program could not be used again.
-        return attach_derivatives(hoisted, _descend(*stopped, **flags))
+        return attach_derivatives(hoisted.objective, _descend(*stopped, **flags))
     result = programs.compiled(_descend, inputs, **flags)(*stopped)
-    return programs.compiled(attach_derivatives, (hoisted, result))(hoisted, result)
+    solved = (hoisted.objective, result)
+    return programs.compiled(attach_derivatives, solved)(*solved)
 
 
-class _Problem(NamedTuple):
-    """What is minimised and how: a pytree whose leaves are data and hyper-parameters."""
-
-    objective: Objective
-    method: Method
-    rounding: precision.Rounding
-
-
-def _descend(
-    params: Params,
-    problem: _Problem,
-    max_iterations: jax.Array,
-    tolerance: Tolerance,
-    **flags: Any,
-) -> Result:
-    objective, method, rounding = problem
-    checks.check_value(objective, params)
-    return descend(
-        objective,
-        method,
-        params,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        rounding=rounding,
-        **flags,
-    )
-
-
-def _default_method(objective: Objective, params: Params) -> Method:
-    """The derivative method where one solve is all it takes and half the memory holds it."""
-    if objective.is_quadratic:
-        needed = objective.stationary_solver_bytes(params)
-        if 2 * needed <= memory.available_bytes(_device(params)):
-            return DerivativeMethod()
-    return GradientDescent(Backtracking())
-
-
-def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:
-    if not isinstance(method, DerivativeMethod):
-        return
-    needed = objective.stationary_solver_bytes(params)
-    available = memory.available_bytes(_device(params))
-    if needed > available:
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        raise memory.ProblemTooLarge(
-            f"the derivative method needs {memory.readable_bytes(needed)} for {size:,} unknowns, "
-            f"and {memory.readable_bytes(available)} are available: iterate instead, for example "
-            "with method=jd.GradientDescent(), which needs a few vectors of that length."
-        )
-
-
-def _device(params: Params) -> Any:
-    for leaf in jax.tree.leaves(params):
-        if placement.is_concrete(leaf):
-            return next(iter(leaf.sharding.device_set))
-    return None
+def _descend(params: Params, problem: Problem, max_iterations: jax.Array, **flags: Any) -> Result:
+    checks.check_value(problem.objective, params)
+    return descend(*problem, params, max_iterations=max_iterations, **flags)
 
 
 def _check_options(
     max_iterations: Any, tolerance: Tolerance, check_every: Any, history: Any
 ) -> None:
-    for name, value, least in (
-        ("max_iterations", max_iterations, 1),
-        ("check_every", check_every, 1),
-        ("history", history, 0),
-    ):
-        if isinstance(value, Tracer):
-            if name == "max_iterations":
-                continue
-            raise TypeError(f"{name} must be a Python integer, got a traced value.")
-        if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.integer):
-            raise TypeError(f"{name} must be an integer, got {value!r}.")
-        if not least <= value < 2**31:
-            raise ValueError(f"{name} must be at least {least} and below 2**31, got {value}.")
+    if not isinstance(max_iterations, Tracer):
+        checks.check_count("max_iterations", max_iterations, least=1)
+    checks.check_count("check_every", check_every, least=1)
+    checks.check_count("history", history, least=0)
     if tolerance.step is not None and check_every != 1:
         raise ValueError(
             f"Tolerance.step needs check_every=1, got {check_every}: between checks the params "

@@ -1,0 +1,156 @@
+"""Many small problems at once, of which those that are done make room for the others.
+
+Under ``vmap`` a loop runs until its slowest member, and every member pays for every iteration.
+Here the loop is left now and then, and the members still running are gathered into a smaller
+batch. That reads statuses on the host, so it is a function of its own and not part of
+:func:`jaxdescent.minimize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import checks, programs
+from jaxdescent.callables import as_pytree
+from jaxdescent.descent import Descent, Loop
+from jaxdescent.objectives import as_objective
+from jaxdescent.problem import Problem, posed
+from jaxdescent.result import RUNNING, Result
+from jaxdescent.tolerance import as_tolerance
+
+FIRST_ITERATIONS = 16
+"""How many iterations pass before the first look; later looks are a quarter further each."""
+
+SHRINKAGE = 4
+"""A batch is gathered when at most one in so many still runs: each size is a program of its own."""
+
+
+def minimize_batch(
+    problem: Callable[..., Any],
+    members: tuple[Any, ...],
+    method: Any = None,
+    *,
+    max_iterations: int = 1000,
+    tolerance: Any = None,
+) -> Result:
+    """Minimise a batch of problems, each to its own tolerance, with its own status and count.
+
+    The same results as ``jax.vmap`` of :func:`jaxdescent.minimize`, without the price of its
+    slowest member: it pays where some need many more iterations than others (nonconvex functions
+    from random starts), and not where all need about the same.
+
+    Args:
+      problem: a function of one member's data to its objective, or to ``(objective, start)``
+        where the objective has no start of its own. It is traced under ``vmap``.
+      members: the arguments of ``problem``, each a pytree with a leading axis over the members.
+      method: as for ``minimize``; None: what it takes for the first member.
+      max_iterations: for each member.
+      tolerance: as for ``minimize``, the same for all.
+
+    Returns:
+      A :class:`jaxdescent.Result`, every field with a leading axis over the members.
+
+    Raises:
+      TypeError: if it is called inside ``jit``, ``vmap`` or ``grad``, or for what ``minimize``
+        refuses of the first member.
+      ValueError: if the members' leading axes differ.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> starts = jnp.array([[-2.0], [0.5], [3.0]])
+    >>> def problem(start):
+    ...     return lambda x: jnp.sum(jnp.cosh(x - 1)), start
+    >>> result = jd.minimize_batch(problem, (starts,))
+    >>> print(result.converged, result.params.round(2).ravel())
+    [ True  True  True] [1. 1. 1.]
+    """
+    if not programs.is_top_level():
+        raise TypeError(
+            "minimize_batch looks at statuses on the way and cannot be traced: inside jit, vmap or "
+            "grad call jax.vmap(minimize)."
+        )
+    checks.check_count("max_iterations", max_iterations, least=1)
+    members = jax.tree.map(jnp.asarray, tuple(members))
+    size = _batch_size(members)
+    first, _, _ = _posed(problem, jax.tree.map(lambda leaf: leaf[0], members), method, tolerance)
+    common = (as_pytree(problem), first.method, as_tolerance(tolerance))
+
+    inputs = (common, members)
+    loops = programs.compiled(_begin, inputs)(*inputs)
+    places, whole = np.arange(size), members
+    done: list[tuple[np.ndarray, Loop]] = []
+    until = 0
+    while True:
+        until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
+        inputs = (common, members, loops, jnp.asarray(until, jnp.int32))
+        loops = programs.compiled(_advance, inputs)(*inputs)
+        is_running = np.asarray(loops.status) == RUNNING
+        running = np.flatnonzero(is_running)
+        if until == max_iterations or not running.size:
+            break
+        room = len(places)
+        while room >= SHRINKAGE * running.size and room >= SHRINKAGE:
+            room //= SHRINKAGE
+        if room < len(places):
+            # Members that are done fill what room the running ones leave.
+            kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
+            gone = np.setdiff1d(np.arange(len(places)), kept)
+            done.append((places[gone], _take(loops, gone)))
+            places, loops, members = places[kept], _take(loops, kept), _take(members, kept)
+    done.append((places, loops))
+    order = np.argsort(np.concatenate([indices for indices, _ in done]))
+    loops = jax.tree.map(lambda *parts: jnp.concatenate(parts)[order], *[part for _, part in done])
+    inputs = (common, whole, loops)
+    return programs.compiled(_finish, inputs)(*inputs)
+
+
+def _batch_size(members: Any) -> int:
+    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(members)}
+    size: int = min(sizes, default=0)
+    if len(sizes) != 1 or not size:
+        raise ValueError(
+            "members must have one leading axis over the members on every leaf, got shapes "
+            f"{jax.tree.map(jnp.shape, members)}: repeat or bind what they share."
+        )
+    return size
+
+
+def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem, Any, bool]:
+    """The member's problem, its params, and whether they are the objective's own start."""
+    made = make(*member)
+    objective, start = made if isinstance(made, tuple) else (made, None)
+    return *posed(as_objective(objective), start, method, tolerance, None), start is None
+
+
+def _begin(common: Any, members: Any) -> Loop:
+    def begin(member: Any) -> Loop:
+        problem, params, starts_at_own = _posed(common[0], member, *common[1:])
+        checks.check_value(problem.objective, params)
+        descent = Descent(*problem, jnp.zeros((), jnp.int32), 1)
+        return descent.begin(params, history=0, starts_at_own=starts_at_own)
+
+    return jax.vmap(begin)(members)
+
+
+def _advance(common: Any, members: Any, loops: Loop, until: jax.Array) -> Loop:
+    def advance(member: Any, loop: Loop) -> Loop:
+        problem, _, _ = _posed(common[0], member, *common[1:])
+        return Descent(*problem, until, 1).advance(loop, until)
+
+    return jax.vmap(advance)(members, loops)
+
+
+def _finish(common: Any, members: Any, loops: Loop) -> Result:
+    def finish(member: Any, loop: Loop) -> Result:
+        problem, _, _ = _posed(common[0], member, *common[1:])
+        return Descent(*problem, loop.iteration, 1).finish(loop)
+
+    return jax.vmap(finish)(members, loops)
+
+
+def _take(tree: Any, places: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[places], tree)

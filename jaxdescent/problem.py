@@ -1,0 +1,83 @@
+"""What is minimised, how, and how far: looked at from all sides before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdescent import checks, memory, placement, precision
+from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
+from jaxdescent.objectives import Objective
+from jaxdescent.tolerance import Tolerance, as_tolerance
+
+Params = Any
+
+
+class Problem(NamedTuple):
+    """A pytree whose leaves are data and hyper-parameters."""
+
+    objective: Objective
+    method: Method
+    tolerance: Tolerance
+    rounding: precision.Rounding
+
+    def hoisted(self, params: Params) -> Problem:
+        """The same, whose functions carry the traced values they close over as leaves."""
+        return self._replace(
+            objective=self.objective.hoisted(precision.widen(params)),
+            tolerance=self.tolerance.hoisted(params),
+        )
+
+
+def posed(
+    objective: Objective, params: Params, method: Any, tolerance: Any, rounding: Any
+) -> tuple[Problem, Params]:
+    """The problem and the params it starts from, as arrays, or an error that says what is wrong."""
+    objective = placement.with_automatic_axes(objective.checked())
+    checks.check_leaves(objective)
+    params = placement.with_automatic_axes(checks.checked_params(params, objective))
+    objective.check_params(params)
+    placement.check_one_placement({"params": params, "objective": objective})
+    method = _default_method(objective, params) if method is None else as_method(method)
+    method.check()
+    _refuse_too_large(objective, params, method)
+    tolerance = as_tolerance(tolerance)
+    tolerance.check(params)
+    if rounding is None:
+        rounding = precision.Nearest()
+    if not isinstance(rounding, precision.Rounding):
+        raise TypeError(
+            f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
+        )
+    return Problem(objective, method, tolerance.resolved(params), rounding), params
+
+
+def _default_method(objective: Objective, params: Params) -> Method:
+    """The derivative method where one solve is all it takes and half the memory holds it."""
+    if objective.is_quadratic:
+        needed = objective.stationary_solver_bytes(params)
+        if 2 * needed <= memory.available_bytes(_device(params)):
+            return DerivativeMethod()
+    return GradientDescent(Backtracking())
+
+
+def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:
+    if not isinstance(method, DerivativeMethod):
+        return
+    needed = objective.stationary_solver_bytes(params)
+    available = memory.available_bytes(_device(params))
+    if needed > available:
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        raise memory.ProblemTooLarge(
+            f"the derivative method needs {memory.readable_bytes(needed)} for {size:,} unknowns, "
+            f"and {memory.readable_bytes(available)} are available: iterate instead, for example "
+            "with method=jd.GradientDescent(), which needs a few vectors of that length."
+        )
+
+
+def _device(params: Params) -> Any:
+    for leaf in jax.tree.leaves(params):
+        if placement.is_concrete(leaf):
+            return next(iter(leaf.sharding.device_set))
+    return None

@@ -1,0 +1,124 @@
+"""Batches that shrink: the same as vmap and as a loop, member by member."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+
+RNG = np.random.default_rng(0)
+STARTS = jnp.array(RNG.uniform(1, 2, (40, 2)), jnp.float32)
+STEEPNESS = jnp.array(np.where(RNG.random(40) < 0.15, 300, 2), jnp.float32)
+"""A few members are ill-conditioned and need many iterations."""
+
+
+def valley(p, steepness):
+    return p[0] ** 2 + p[0] ** 4 + steepness * p[1] ** 2
+
+
+def from_start(start, steepness=STEEPNESS[0]):
+    return lambda p: valley(p, steepness), start
+
+
+def assert_same(got, expected, **tolerances):
+    np.testing.assert_array_equal(got.status, expected.status)
+    np.testing.assert_array_equal(got.iterations, expected.iterations)
+    np.testing.assert_array_equal(got.evaluations, expected.evaluations)
+    for name in ("params", "value", "gradient_norm", "scale"):
+        pairs = getattr(got, name), getattr(expected, name)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), *pairs)
+
+
+@pytest.fixture(scope="module")
+def shrinking():
+    return jd.minimize_batch(from_start, (STARTS, STEEPNESS), tolerance=1e-4)
+
+
+def test_a_shrinking_batch_gives_what_vmap_gives(shrinking):
+    def solve(start, steepness):
+        return jd.minimize(valley, start, args=(steepness,), tolerance=1e-4)
+
+    expected = jax.jit(jax.vmap(solve))(STARTS, STEEPNESS)
+    counts = np.asarray(expected.iterations)
+    assert np.min(counts) <= 16  # some leave at the first look
+    assert np.max(counts) > 4 * np.median(counts)
+    assert_same(shrinking, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_members_keep_their_places_and_their_own_ends(shrinking):
+    statuses = np.asarray(shrinking.status)
+    converged = statuses == jd.Status.CONVERGED
+    assert np.any(converged)
+    gradients = jax.vmap(jax.grad(valley))
+    scales = np.linalg.norm(gradients(STARTS, STEEPNESS), axis=1)
+    np.testing.assert_allclose(shrinking.scale, scales, rtol=1e-5)
+    norms = np.linalg.norm(gradients(shrinking.params, STEEPNESS), axis=1)
+    np.testing.assert_allclose(shrinking.gradient_norm, norms, rtol=1e-3, atol=1e-3)
+    assert np.all(norms[converged] <= 1.01e-4 * scales[converged])
+    values = jax.vmap(valley)(shrinking.params, STEEPNESS)
+    np.testing.assert_allclose(shrinking.value, values, rtol=1e-5)
+
+
+def test_every_member_has_its_own_status():
+    def problem(scale, start):
+        return lambda x: scale * jnp.log(x) ** 2, start
+
+    scales = jnp.array([1.0, jnp.nan, 1.0, 1.0])
+    starts = jnp.array([2.0, 2.0, -1.0, 1.0])
+    result = jd.minimize_batch(problem, (scales, starts))
+    names = [jd.Status(int(code)).name for code in result.status]
+    assert names == ["CONVERGED", "NON_FINITE", "NON_FINITE", "CONVERGED"]
+    assert int(result.iterations[3]) == 0
+
+
+def test_regressions_without_starts_are_those_of_a_loop(rng):
+    X = rng.normal(size=(6, 15, 3)).astype(np.float32)
+    y = rng.normal(size=(6, 15)).astype(np.float32)
+    result = jd.minimize_batch(jd.LinearRegression, (X, y))
+    for index in range(6):
+        expected = np.linalg.lstsq(np.c_[X[index], np.ones(15)], y[index])[0]
+        np.testing.assert_allclose(result.params["weights"][index], expected[:3], rtol=1e-4)
+        np.testing.assert_allclose(result.params["intercept"][index], expected[3], rtol=1e-3)
+    assert np.all(result.converged)
+
+
+def test_a_second_batch_of_the_same_shapes_traces_nothing():
+    traces = []
+
+    def problem(center, start):
+        traces.append(None)
+        return lambda x: jnp.sum((x - center) ** 2), start
+
+    def solve(center):
+        return jd.minimize_batch(problem, (jnp.full((3,), center), STARTS[:3]))
+
+    solve(1.0)
+    count = len(traces)
+    np.testing.assert_allclose(solve(2.0).params, 2.0, rtol=1e-3)
+    assert len(traces) == count + 1  # the first member, looked at before the batch
+
+
+def test_the_limit_of_iterations_is_each_members():
+    result = jd.minimize_batch(
+        from_start, (STARTS[:5],), jd.GradientDescent(1e-5), max_iterations=21
+    )
+    np.testing.assert_array_equal(result.iterations, 21)
+    np.testing.assert_array_equal(result.status, jd.Status.MAX_ITERATIONS)
+
+
+def test_a_batch_cannot_be_traced():
+    with pytest.raises(TypeError, match=r"cannot be traced.*jax\.vmap\(minimize\)"):
+        jax.jit(lambda starts: jd.minimize_batch(from_start, (starts,)).params)(STARTS)
+
+
+@pytest.mark.parametrize("members", [(), (jnp.zeros((2, 2)), jnp.zeros(3)), (1.0,)])
+def test_members_of_different_lengths_are_refused(members):
+    with pytest.raises(ValueError, match="one leading axis over the members"):
+        jd.minimize_batch(from_start, members)
+
+
+@pytest.mark.parametrize("limit", [0, 1.5])
+def test_limits_that_are_none_are_refused(limit):
+    with pytest.raises((TypeError, ValueError), match="max_iterations"):
+        jd.minimize_batch(from_start, (STARTS,), max_iterations=limit)
