@@ -92,7 +92,6 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
     off = jax.jit(lambda w, k: jnp.max(jnp.abs(w - optimum(side, k))))
     error = max(float(off(w, k)) for k, w in enumerate(outcome.result.params))
     iterations = outcome.iterations
-    norm = float(outcome.result.gradient_norm)
     gram = memory.readable_bytes(4.0 * (side * side) ** 2)
     numbers = {
         "matrix_free_regression": {
@@ -103,12 +102,7 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
             "weights_bytes": 4 * features,
             "extra_peak_bytes": extra_bytes,
             "eigenvalue_bounds": [LOWER, UPPER],
-            "iterations": iterations,
-            "seconds_descending": outcome.seconds,
-            "seconds_per_iteration": outcome.seconds_per_iteration,
-            "seconds_compiling": outcome.seconds_compiling,
-            "gradient_norm": norm,
-            "relative_gradient_norm": norm / outcome.first_norm,
+            **outcome.numbers,
             "largest_error": error,
         }
     }
@@ -127,7 +121,10 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
                 rows=(
                     ("iterations", f"{iterations}"),
                     ("time, compilation included", readable_seconds(outcome.seconds)),
-                    ("|gradient| over that at zero", f"{norm / outcome.first_norm:.2e}"),
+                    (
+                        "|gradient| over that at zero",
+                        f"{outcome.numbers['relative_gradient_norm']:.2e}",
+                    ),
                     ("largest error of a weight (weights up to 1)", f"{error:.2e}"),
                 ),
             ),

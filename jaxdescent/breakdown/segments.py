@@ -59,6 +59,20 @@ class Outcome(NamedTuple):
         first = self.segments[0]
         return first.seconds - first.iterations * self.seconds_per_iteration
 
+    @property
+    def numbers(self) -> dict[str, float | int | None]:
+        """What the record keeps of a descent, whatever was descended on."""
+        norm = float(self.result.gradient_norm)
+        return {
+            "iterations": self.iterations,
+            "seconds_descending": self.seconds,
+            "seconds_per_iteration": self.seconds_per_iteration,
+            "seconds_compiling": self.seconds_compiling,
+            "gradient_norm": norm,
+            "gradient_norm_at_start": self.first_norm,
+            "relative_gradient_norm": norm / self.first_norm,
+        }
+
 
 def descend(
     objective: Any,
