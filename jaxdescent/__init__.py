@@ -16,6 +16,7 @@ from jaxdescent.methods import Backtracking as Backtracking
 from jaxdescent.methods import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods import ExactLineSearch as ExactLineSearch
 from jaxdescent.methods import GradientDescent as GradientDescent
+from jaxdescent.methods import LBFGS as LBFGS
 from jaxdescent.minimize import minimize as minimize
 from jaxdescent.objectives import LeastSquares as LeastSquares
 from jaxdescent.objectives import LinearRegression as LinearRegression
