@@ -2,6 +2,7 @@
 
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
+from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
 from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method

@@ -44,21 +44,25 @@ MAX_IDLE = 30
 """After so many steps in a row without a lower value or gradient, only noise is left."""
 
 
-class Accepted(NamedTuple):
+class Point(NamedTuple):
+    """Params, and the objective and its gradient there."""
+
+    params: Params
+    value: jax.Array
+    gradient: Params
+
+
+class Found(NamedTuple):
     """Where a search ended; where it failed, everything is as it was at the start.
 
     Attributes:
-      params: ``x + step * direction``.
-      value: the objective there.
-      gradient: its gradient there.
+      point: ``x + step * direction``.
       step: t; zero after a failure.
       is_accepted: whether a step was found.
       evaluations: how many values and gradients were computed.
     """
 
-    params: Params
-    value: jax.Array
-    gradient: Params
+    point: Point
     step: jax.Array
     is_accepted: jax.Array
     evaluations: jax.Array
@@ -71,9 +75,7 @@ class _End(NamedTuple):
 
 
 class _Search(NamedTuple):
-    params: Params
-    value: jax.Array
-    gradient: Params
+    point: Point
     step: jax.Array
     next_step: jax.Array
     low: _End
@@ -85,33 +87,29 @@ class _Search(NamedTuple):
 
 def search(
     objective: Objective,
-    params: Params,
+    start: Point,
     direction: Params,
-    value: jax.Array,
-    gradient: Params,
     slope: jax.Array,
     first_step: Any,
     *,
     flatness: float = 0.9,
-) -> Accepted:
+) -> Found:
     """An acceptable step along ``direction``, from one loop with one evaluation in its body.
 
     Keeps two parameter-sized vectors besides its arguments: the trial and its gradient.
 
     Args:
       objective: what is minimised; along a quadratic the slopes alone decide.
-      params: x.
+      start: x, with its value and gradient.
       direction: d, of the structure of the params.
-      value: the objective at x.
-      gradient: its gradient at x.
       slope: ``gradient . direction``; where it is not negative the search fails at once.
       first_step: the first t to try, positive.
       flatness: the share of the first slope that may be left, in (2 DECREASE, 1): small values
         ask for an almost exact minimum along the line.
     """
     dtype = slope.dtype
-    start = _End(jnp.zeros((), dtype), value.astype(dtype), slope)
-    noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(start.value)
+    origin = _End(jnp.zeros((), dtype), start.value.astype(dtype), slope)
+    noise = NOISE_ULPS * jnp.finfo(start.value.dtype).eps * jnp.abs(origin.value)
 
     def goes_on(search: _Search) -> jax.Array:
         # Where the bracket has no number left between its ends the next step is one of them.
@@ -120,18 +118,18 @@ def search(
 
     def attempt(search: _Search) -> _Search:
         step = search.next_step
-        trial = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, params, direction)
-        trial_value, trial_gradient = objective.value_and_gradient(trial)
-        trial_value = jnp.asarray(trial_value, value.dtype)
-        here = _End(step, trial_value.astype(dtype), precision.inner(trial_gradient, direction))
+        params = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, start.params, direction)
+        value, gradient = objective.value_and_gradient(params)
+        trial = Point(params, jnp.asarray(value, start.value.dtype), gradient)
+        here = _End(step, trial.value.astype(dtype), precision.inner(gradient, direction))
         evaluations = search.evaluations + 1
 
         is_finite = jnp.isfinite(here.value) & jnp.isfinite(here.slope)
-        is_level = here.value <= start.value + noise
-        is_lower = here.value <= start.value + DECREASE * step * slope
+        is_level = here.value <= origin.value + noise
+        is_lower = here.value <= origin.value + DECREASE * step * slope
         is_flat = here.slope >= flatness * slope
         is_gentle = is_flat & (here.slope <= (2 * DECREASE - 1) * slope)
-        is_late = (evaluations >= MAX_TRIALS // 2) & (here.value < start.value)
+        is_late = (evaluations >= MAX_TRIALS // 2) & (here.value < origin.value)
         by_value = (is_lower & (is_flat | is_late)) | (is_level & is_gentle)
         is_accepted = is_finite & (is_gentle if objective.is_quadratic else by_value)
 
@@ -142,8 +140,6 @@ def search(
         beyond = _beyond(search.low, here)
         return _Search(
             trial,
-            trial_value,
-            trial_gradient,
             step,
             jnp.where(jnp.isinf(high.step), beyond, bounded),
             low,
@@ -159,24 +155,18 @@ def search(
         goes_on,
         attempt,
         _Search(
-            params,
-            value,
-            gradient,
-            start.step,
-            jnp.where(is_descent, jnp.asarray(first_step, dtype), 0),
             start,
+            origin.step,
+            jnp.where(is_descent, jnp.asarray(first_step, dtype), 0),
+            origin,
             _End(infinite, infinite, infinite),
             infinite,
             jnp.array(False),
             jnp.zeros((), jnp.int32),
         ),
     )
-    chosen = _choose(
-        found.is_accepted,
-        (found.params, found.value, found.gradient, found.step),
-        (params, value, gradient, start.step),
-    )
-    return Accepted(*chosen, found.is_accepted, found.evaluations)
+    point, step = _choose(found.is_accepted, (found.point, found.step), (start, origin.step))
+    return Found(point, step, found.is_accepted, found.evaluations)
 
 
 class Idle(NamedTuple):
@@ -242,7 +232,7 @@ def _inside(low: _End, high: _End, noise: jax.Array, last_width: jax.Array) -> j
 
 
 def _beyond(low: _End, here: _End) -> jax.Array:
-    """The next step where the objective falls up to the last: the secant's, two to ten widths on."""
+    """The next step where the objective still falls at the last: one to nine widths farther."""
     width = here.step - low.step
     ahead = here.slope / (low.slope - here.slope)
     ahead = jnp.where(here.slope > low.slope, ahead, 9)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import precision
-from jaxdescent.methods.line_search import Idle, first_length, search
+from jaxdescent.methods.line_search import Idle, Point, first_length, search
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
@@ -87,14 +87,10 @@ class NonlinearConjugateGradient(Method):
         )
         slope = precision.inner(gradient, direction)
         is_restart = ~((state.step > 0) & (slope < 0))
-        direction = jax.tree.map(
-            lambda d, g: jnp.where(is_restart, -g, d), direction, gradient
-        )
+        direction = jax.tree.map(lambda d, g: jnp.where(is_restart, -g, d), direction, gradient)
         slope = jnp.where(is_restart, -norm * norm, slope)
         repeated = state.step * state.slope / jnp.where(slope < 0, slope, -1)
-        first_step = jnp.where(
-            is_restart, state.length / jnp.where(norm > 0, norm, 1), repeated
-        )
+        first_step = jnp.where(is_restart, state.length / jnp.where(norm > 0, norm, 1), repeated)
         verdict, products = RUNNING, 0
         if objective.is_quadratic:
             curvature = objective.curvature(params, direction).astype(slope.dtype)
@@ -102,25 +98,30 @@ class NonlinearConjugateGradient(Method):
             first_step = jnp.where(curvature > 0, -slope / curvature, first_step)
             verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
         found = search(
-            objective, params, direction, value, gradient, slope, first_step, flatness=FLATNESS
+            objective,
+            Point(params, value, gradient),
+            direction,
+            slope,
+            first_step,
+            flatness=FLATNESS,
         )
 
         idle = state.idle.after(value, norm)
         has_failed = ~found.is_accepted & is_restart | idle.is_over
         verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
-        change = jax.tree.map(jnp.subtract, found.gradient, gradient)
+        change = jax.tree.map(jnp.subtract, found.point.gradient, gradient)
         squared = precision.squared_norm(direction)
-        new_slope = precision.inner(found.gradient, direction)
+        new_slope = precision.inner(found.point.gradient, direction)
         beta = _beta(
-            precision.inner(change, found.gradient),
+            precision.inner(change, found.point.gradient),
             precision.squared_norm(change),
             new_slope,
             new_slope - slope,
             squared,
         )
         new_state = _ConjugateState(
-            found.value,
-            found.gradient,
+            found.point.value,
+            found.point.gradient,
             direction,
             slope,
             found.step,
@@ -130,7 +131,7 @@ class NonlinearConjugateGradient(Method):
             jnp.zeros((), jnp.int32),
         )
         evaluations = found.evaluations + products + state.unreported
-        return found.params, new_state, Progress(value, norm, evaluations, verdict)
+        return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
 
 
 def _beta(

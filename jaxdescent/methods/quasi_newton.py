@@ -25,10 +25,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
-from jaxdescent.methods.line_search import Idle, first_length, search
+from jaxdescent.methods.line_search import Idle, Point, first_length, search
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
+
 
 class _LBFGSState(NamedTuple):
     value: jax.Array
@@ -138,7 +139,7 @@ class LBFGS(Method):
             is_unbounded = (curvature < 0) & (norm > 0)
             first_step = jnp.where(curvature > 0, -slope / curvature, 1)
             verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
-        found = search(objective, params, direction, value, gradient, slope, first_step)
+        found = search(objective, Point(params, value, gradient), direction, slope, first_step)
 
         has_moved = found.is_accepted
         idle = state.idle.after(value, norm)
@@ -154,9 +155,9 @@ class LBFGS(Method):
             return jnp.where(index == newest + self.memory, (new - old)[None], rows)
 
         new_state = _LBFGSState(
-            found.value,
-            found.gradient,
-            jax.tree.map(store, state.pairs, direction, found.gradient, gradient),
+            found.point.value,
+            found.point.gradient,
+            jax.tree.map(store, state.pairs, direction, found.point.gradient, gradient),
             jnp.where(has_moved, memory.inverse, 0),
             memory.changes,
             memory.products,
@@ -167,7 +168,7 @@ class LBFGS(Method):
             jnp.zeros((), jnp.int32),
         )
         evaluations = found.evaluations + products + state.unreported
-        return found.params, new_state, Progress(value, norm, evaluations, verdict)
+        return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
 
     def check(self) -> None:
         if isinstance(self.memory, bool) or not isinstance(self.memory, int):
@@ -179,15 +180,11 @@ class LBFGS(Method):
 
     def _with_newest(self, state: _LBFGSState) -> _Memory:
         newest, dtype = state.newest, state.inverse.dtype
-        by_leaf = [
-            _products(rows, jnp.stack([g, rows[newest], rows[newest + self.memory]]))
-            for rows, g in zip(
-                jax.tree.leaves(state.pairs), jax.tree.leaves(state.gradient), strict=True
-            )
-        ]
-        products = functools.reduce(operator.add, [p.astype(dtype) for p in by_leaf])
-        moves, changes = products[: self.memory], products[self.memory :]
-        curvature, move, change = moves[newest, 2], moves[newest, 1], changes[newest, 2]
+        move = precision.squared_norm(jax.tree.map(lambda rows: rows[newest], state.pairs))
+        last = jax.tree.map(lambda rows: rows[newest + self.memory], state.pairs)
+        with_gradient = _products(state.pairs, state.gradient, dtype)
+        with_change = _products(state.pairs, last, dtype)
+        curvature, change = with_change[newest], with_change[newest + self.memory]
         eps = jnp.finfo(dtype).eps
         is_kept = curvature > eps * jnp.sqrt(move) * jnp.sqrt(change)
         inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
@@ -197,17 +194,17 @@ class LBFGS(Method):
         is_newest = slots == newest
         is_row, is_column = is_newest[:, None], is_newest[None, :]
         old = jnp.where(is_row | is_column, 0, state.inverse)
-        column = -inverse_curvature * _matvec(old, moves[:, 2])
+        column = -inverse_curvature * _matvec(old, with_change[: self.memory])
         column = jnp.where(is_newest, inverse_curvature, column)
         inverse = jnp.where(is_column, column[:, None], old)
-        dots = jnp.where(is_row, changes[None, :, 2], state.changes)
-        dots = jnp.where(is_column, changes[:, 2, None], dots)
+        dots = jnp.where(is_row, with_change[None, self.memory :], state.changes)
+        dots = jnp.where(is_column, with_change[self.memory :, None], dots)
         kept = jnp.where(is_newest, curvature, state.products)
 
         scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), state.scale)
         length = jnp.where(move > 0, jnp.sqrt(move), state.length)
-        p = _matvec(inverse, moves[:, 0])
-        q = _matvec(inverse.T, kept * p + scale * (_matvec(dots, p) - changes[:, 0]))
+        p = _matvec(inverse, with_gradient[: self.memory])
+        q = _matvec(inverse.T, kept * p + scale * (_matvec(dots, p) - with_gradient[self.memory :]))
         return _Memory(inverse, dots, kept, scale, length, jnp.concatenate([q, -scale * p]))
 
 
@@ -215,12 +212,18 @@ def _matvec(matrix: jax.Array, vector: jax.Array) -> jax.Array:
     return jnp.sum(matrix * vector[None, :], axis=1)
 
 
-def _products(rows: jax.Array, vectors: jax.Array) -> jax.Array:
-    """The inner products of all rows with all vectors: (rows, vectors)."""
-    axes = tuple(range(1, rows.ndim))
-    return lax.dot_general(rows, vectors, ((axes, axes), ((), ())), precision=precision.HIGHEST)
+def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
+    """The inner products of every row with a vector."""
+
+    def of_leaf(rows: jax.Array, leaf: jax.Array) -> jax.Array:
+        axes = (tuple(range(1, rows.ndim)), tuple(range(leaf.ndim)))
+        return lax.dot_general(rows, leaf, (axes, ((), ())), precision=precision.HIGHEST)
+
+    by_leaf = jax.tree.map(of_leaf, rows, vector)
+    return functools.reduce(operator.add, [p.astype(dtype) for p in jax.tree.leaves(by_leaf)])
 
 
 def _combination(coefficients: jax.Array, rows: jax.Array) -> jax.Array:
+    """The sum of the rows, each times its coefficient."""
     contraction = (((0,), (0,)), ((), ()))
     return lax.dot_general(coefficients, rows, contraction, precision=precision.HIGHEST)
