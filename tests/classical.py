@@ -127,7 +127,7 @@ def problems() -> list[Problem]:
     return [
         Problem("rosenbrock 2", rosenbrock, pair),
         Problem("rosenbrock 100", rosenbrock, np.zeros(100)),
-        Problem("rosenbrock 10000", rosenbrock, np.zeros(10_000)),
+        Problem("rosenbrock 10000", rosenbrock, np.tile(pair, 5_000)),
         Problem("extended rosenbrock 1000", extended_rosenbrock, np.tile(pair, 500)),
         Problem("extended rosenbrock 10000", extended_rosenbrock, np.tile(pair, 5_000)),
         Problem("powell singular 4", powell_singular, np.array([3.0, -1.0, 0.0, 1.0])),

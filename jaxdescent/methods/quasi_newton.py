@@ -190,7 +190,7 @@ class LBFGS(Method):
         inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
 
         # The newest pair's row and column replace those of the oldest, whose slot it has.
-        slots = jnp.arange(self.memory)
+        slots = jnp.arange(self.memory, dtype=newest.dtype)
         is_newest = slots == newest
         is_row, is_column = is_newest[:, None], is_newest[None, :]
         old = jnp.where(is_row | is_column, 0, state.inverse)
