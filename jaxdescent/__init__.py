@@ -13,10 +13,12 @@ from jaxdescent.critical_points import CriticalPoint as CriticalPoint
 from jaxdescent.critical_points import critical_points as critical_points
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.memory import ProblemTooLarge as ProblemTooLarge
+from jaxdescent.methods import LBFGS as LBFGS
 from jaxdescent.methods import Backtracking as Backtracking
 from jaxdescent.methods import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods import ExactLineSearch as ExactLineSearch
 from jaxdescent.methods import GradientDescent as GradientDescent
+from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.minimize import minimize as minimize
 from jaxdescent.objectives import LeastSquares as LeastSquares
 from jaxdescent.objectives import LinearRegression as LinearRegression

@@ -2,9 +2,11 @@
 
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
+from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
 from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method
 from jaxdescent.methods.protocol import Progress as Progress
+from jaxdescent.methods.quasi_newton import LBFGS as LBFGS
 from jaxdescent.methods.step_sizes import Backtracking as Backtracking
 from jaxdescent.methods.step_sizes import ExactLineSearch as ExactLineSearch

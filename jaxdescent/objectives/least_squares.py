@@ -35,7 +35,10 @@ class LeastSquares(Objective):
         object.__setattr__(self, "residual", as_pytree(self.residual))
 
     def value(self, params: Params) -> jax.Array:
-        return 0.5 * precision.squared_norm(self.residual(params, *self.args))
+        return 0.5 * precision.squared_norm(self.residuals(params))
+
+    def residuals(self, params: Params) -> Any:
+        return self.residual(params, *self.args)
 
     def checked(self) -> LeastSquares:
         if not callable(self.residual):

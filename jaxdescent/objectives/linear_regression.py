@@ -92,6 +92,13 @@ class LinearRegression(Objective):
         del params
         return 2 * self._value(direction, image)
 
+    def residuals(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        residual, weights = self._residual(params), params["weights"]
+        if self.sample_weight is not None:
+            root = jnp.sqrt(self.sample_weight.astype(residual.dtype))
+            residual = root.reshape(-1, *[1] * (residual.ndim - 1)) * residual
+        return residual, jnp.sqrt(self._penalty(weights)) * weights
+
     def curvature_bounds(self, params: Params) -> Bounds | None:
         # With F = |D X|_F >= |D X| for D = diag(sqrt(s)), and S = sum(s): at a unit direction
         # (d, b), either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least S |b|^2 / 4,

@@ -146,6 +146,13 @@ class Objective(abc.ABC):
         del image
         return self.curvature(params, direction)
 
+    def residuals(self, params: Params) -> Any:
+        """An array or pytree of arrays, half whose squared norm is the value; None if it is no sum
+        of squares.
+        """
+        del params
+        return None
+
     def curvature_bounds(self, params: Params) -> Bounds | None:
         """Bounds on the Hessian's eigenvalues that follow from the structure, or None."""
         del params

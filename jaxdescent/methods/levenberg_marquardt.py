@@ -1,0 +1,291 @@
+"""Levenberg-Marquardt: Gauss-Newton steps, damped until they decrease a sum of squares.
+
+With r the residuals and J their Jacobian at the params, a step p solves
+
+    (J'J + mu D^2) p = -J'r,
+
+and the damping mu follows the gain ratio: the decrease of ``1/2 |r|^2`` over the one its linear
+model predicts. Small problems form J and solve by QR, which does not square its condition number;
+large ones never form it and solve by conjugate gradients, as exactly as the gradient deserves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import solve_triangular
+
+from jaxdescent import precision
+from jaxdescent.methods.line_search import NOISE_ULPS, Idle
+from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+DENSE_PARAMS = 256
+"""Up to so many unknowns the Jacobian is formed, if it has no more elements than the next."""
+
+DENSE_ELEMENTS = 1 << 20
+
+MAX_TRIALS = 30
+"""Dampings tried in one step: the last is 2^435 times the first."""
+
+MAX_PRODUCTS = 200
+"""Conjugate gradient iterations for one damping, each a product with J and one with J'."""
+
+
+class _DampingState(NamedTuple):
+    damping: jax.Array
+    scale: jax.Array  # D, for the dense solve
+    first_norm: jax.Array
+    idle: Idle
+
+
+class _Trial(NamedTuple):
+    params: Params
+    damping: jax.Array
+    growth: jax.Array
+    is_accepted: jax.Array
+    trials: jax.Array
+
+
+Solve = Callable[[jax.Array], tuple[Params, jax.Array]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LevenbergMarquardt(Method):
+    """Damped Gauss-Newton for ``jd.LeastSquares`` and other objectives that have residuals.
+
+    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective,
+    by a gain ratio ``rho`` of the predicted decrease; then
+    ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``, else mu grows by 2, 4, 8, ... and the step is solved
+    again, for 30 times until the descent ends ``STAGNATED``. Where the predicted decrease is below
+    rounding the model is trusted, for 30 steps without a lower value or gradient.
+
+    Up to 256 unknowns, and 2^20 elements in J, J is formed by forward differentiation and solved
+    by QR; D is the largest norm that each column has had, so that rescaling an unknown changes
+    nothing. Beyond, D is the identity and conjugate gradients solve to a residual of
+    ``min(1/10, sqrt(|g| / |g at the start|)) |g|``, within 200 products with J and J'. An
+    evaluation is one of the residuals: an iteration costs one, with its derivatives, and one for
+    each damping tried, usually one. Matrix-free, it keeps no parameter-sized vector between steps
+    and needs about seven while it steps, and whatever the residuals' linearisation holds.
+
+    Args:
+      damping: the first mu, positive, relative to the squared norm of J's columns (matrix-free: to
+        ``|J g|^2 / |g|^2``).
+
+    Raises:
+      TypeError: if the objective has no residuals, or ``damping`` is not a number.
+      ValueError: if ``damping`` is not positive and finite.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> t = jnp.linspace(0.0, 1.0, 20)
+    >>> y = 2 * jnp.exp(-3 * t)
+    >>> fit = jd.LeastSquares(lambda p: p["size"] * jnp.exp(-p["rate"] * t) - y)
+    >>> result = jd.minimize(fit, {"size": 1.0, "rate": 1.0}, jd.LevenbergMarquardt())
+    >>> print(result.message.split(":")[0], result.params["size"].round(3))
+    CONVERGED 2.0
+
+    Reference: More (1978), "The Levenberg-Marquardt algorithm: implementation and theory"; Nielsen
+    (1999), "Damping parameter in Marquardt's method".
+    """
+
+    damping: Any = 1e-3
+
+    def init(self, objective: Objective, params: Params) -> State:
+        shapes = jax.eval_shape(objective.residuals, params)
+        if shapes is None:
+            raise TypeError(
+                f"LevenbergMarquardt needs an objective with residuals, got "
+                f"{type(objective).__name__}: write it as jd.LeastSquares(residual), or take "
+                "jd.LBFGS()."
+            )
+        size = _size(params) if _is_dense(params, shapes) else 0
+        zero = jnp.zeros((), jax.eval_shape(precision.norm, params).dtype)
+        value = jnp.zeros((), jax.eval_shape(precision.norm, shapes).dtype)
+        return _DampingState(
+            jnp.full_like(zero, jnp.nan),
+            jnp.zeros((size,), zero.dtype),
+            jnp.full_like(zero, jnp.nan),
+            Idle.start(value, zero),
+        )
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        residuals, push = jax.linearize(objective.residuals, params)
+        transpose = jax.linear_transpose(push, params)
+
+        def pull(residuals: Any) -> Params:
+            return transpose(residuals)[0]
+
+        value = 0.5 * precision.squared_norm(residuals)
+        gradient = pull(residuals)
+        norm = precision.norm(gradient)
+        first_norm = jnp.where(jnp.isnan(state.first_norm), norm, state.first_norm)
+        if _is_dense(params, residuals):
+            solve, scale = _dense(push, params, residuals, state.scale)
+            size = jnp.ones_like(norm)
+        else:
+            accuracy = jnp.minimum(0.1, jnp.sqrt(norm / first_norm)) * norm
+            solve, scale = _matrix_free(push, pull, gradient, accuracy), state.scale
+            unit = jax.tree.map(
+                lambda g: g / jnp.where(norm > 0, norm, 1).astype(g.dtype), gradient
+            )
+            size = precision.squared_norm(push(unit)).astype(norm.dtype)
+        first = jnp.asarray(self.damping, norm.dtype) * size
+        damping = jnp.where(jnp.isnan(state.damping), first, state.damping)
+        noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * value
+
+        def attempt(trial: _Trial) -> _Trial:
+            move, image = solve(trial.damping)
+            new = jax.tree.map(jnp.add, params, move)
+            new_value = 0.5 * precision.squared_norm(objective.residuals(new))
+            predicted = -precision.inner(move, gradient) - 0.5 * image
+            gain = (value - new_value) / predicted.astype(value.dtype)
+            is_noise = (jnp.abs(value - new_value) <= noise) & (predicted <= noise)
+            gain = jnp.where(is_noise, 1, gain).astype(norm.dtype)
+            is_accepted = (gain > 0) & jnp.isfinite(new_value) & (predicted > 0)
+            shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(gain, 2) - 1) ** 3)
+            factor = jnp.where(is_accepted, shrink, trial.growth)
+            # At rounding level the damping has no effect, and must not vanish: it could not grow.
+            least = jnp.finfo(norm.dtype).eps ** 2 * size
+            return _Trial(
+                new,
+                jnp.maximum(trial.damping * factor, least),
+                2 * trial.growth,
+                is_accepted,
+                trial.trials + 1,
+            )
+
+        trial = lax.while_loop(
+            lambda trial: ~trial.is_accepted & (trial.trials < MAX_TRIALS),
+            attempt,
+            _Trial(
+                params,
+                damping,
+                jnp.full_like(norm, 2),
+                jnp.array(False),
+                jnp.zeros((), jnp.int32),
+            ),
+        )
+        params = jax.tree.map(
+            lambda new, old: jnp.where(trial.is_accepted, new, old), trial.params, params
+        )
+        idle = state.idle.after(value, norm)
+        has_failed = ~trial.is_accepted | idle.is_over
+        verdict = jnp.where(has_failed, Status.STAGNATED.value, RUNNING)
+        new_state = _DampingState(trial.damping, scale, first_norm, idle)
+        return params, new_state, Progress(value, norm, 1 + trial.trials, verdict)
+
+    def check(self) -> None:
+        if isinstance(self.damping, Tracer):
+            return
+        numbers = (int, float, np.ndarray, np.generic, jax.Array)
+        if np.ndim(self.damping) != 0 or not isinstance(self.damping, numbers):
+            raise TypeError(
+                f"LevenbergMarquardt.damping must be a number, got {self.damping!r}: 1e-3 is usual."
+            )
+        if not 0 < float(self.damping) < float("inf"):
+            raise ValueError(
+                "LevenbergMarquardt.damping must be positive and finite, got "
+                f"{float(self.damping)}: 1e-3 is usual, 1 for starts far off."
+            )
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _is_dense(params: Params, residuals: Any) -> bool:
+    unknowns = _size(params)
+    return unknowns <= DENSE_PARAMS and unknowns * _size(residuals) <= DENSE_ELEMENTS
+
+
+def _dense(
+    push: Callable[[Params], Any], params: Params, residuals: Any, scale: jax.Array
+) -> tuple[Solve, jax.Array]:
+    """Solve ``[J; sqrt(mu) D] p ~ [-r; 0]`` by QR, of J once and of its triangle for each mu."""
+    flat, unravel = ravel_pytree(params)
+    unknowns = flat.size
+    columns = jax.vmap(lambda unit: ravel_pytree(push(unravel(unit)))[0])(
+        jnp.eye(unknowns, dtype=flat.dtype)
+    )
+    jacobian = columns.T.astype(flat.dtype)
+    scale = jnp.maximum(scale, jnp.sqrt(jnp.sum(jacobian * jacobian, axis=0)))
+    safe = jnp.where(scale > 0, scale, 1)
+    jacobian = jacobian / safe[None, :]
+    image = ravel_pytree(residuals)[0].astype(flat.dtype)
+    if jacobian.shape[0] > unknowns:
+        basis, jacobian = jnp.linalg.qr(jacobian)
+        image = jnp.matmul(basis.T, image, precision=precision.HIGHEST)
+
+    def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
+        root = jnp.sqrt(damping).astype(flat.dtype)
+        damped = jnp.concatenate([jacobian, root * jnp.eye(unknowns, dtype=flat.dtype)])
+        basis, triangle = jnp.linalg.qr(damped)
+        rotated = jnp.matmul(basis[: image.size].T, image, precision=precision.HIGHEST)
+        move = -solve_triangular(triangle, rotated)
+        pushed = jnp.matmul(jacobian, move, precision=precision.HIGHEST)
+        return unravel(move / safe), jnp.sum(pushed * pushed)
+
+    return solve, scale
+
+
+class _Inner(NamedTuple):
+    move: Params
+    residual: Params
+    direction: Params
+    squared: jax.Array
+    products: jax.Array
+
+
+def _matrix_free(
+    push: Callable[[Params], Any],
+    pull: Callable[[Any], Params],
+    gradient: Params,
+    accuracy: jax.Array,
+) -> Solve:
+    """Solve ``(J'J + mu) p = -g`` by conjugate gradients, to a residual of norm ``accuracy``."""
+
+    def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
+        def iterate(inner: _Inner) -> _Inner:
+            image = push(inner.direction)
+            curvature = precision.squared_norm(image).astype(damping.dtype)
+            curvature += damping * precision.squared_norm(inner.direction)
+            step = inner.squared / curvature
+            move = _add(inner.move, step, inner.direction)
+            product = _add(pull(image), damping, inner.direction)
+            residual = _add(inner.residual, -step, product)
+            squared = precision.squared_norm(residual)
+            direction = _add(residual, squared / inner.squared, inner.direction)
+            return _Inner(move, residual, direction, squared, inner.products + 1)
+
+        minus = jax.tree.map(jnp.negative, gradient)
+        inner = lax.while_loop(
+            lambda inner: (inner.squared > accuracy**2) & (inner.products < MAX_PRODUCTS),
+            iterate,
+            _Inner(
+                jax.tree.map(jnp.zeros_like, gradient),
+                minus,
+                minus,
+                precision.squared_norm(gradient),
+                jnp.zeros((), jnp.int32),
+            ),
+        )
+        return inner.move, precision.squared_norm(push(inner.move)).astype(damping.dtype)
+
+    return solve
+
+
+def _add(tree: Params, factor: jax.Array, other: Params) -> Params:
+    return jax.tree.map(lambda a, b: a + factor.astype(a.dtype) * b, tree, other)

@@ -1,0 +1,239 @@
+"""A line search that still works where the decrease of the objective drowns in rounding.
+
+Along a direction d from params x, with ``phi(t) = f(x + t d)``, a step t is accepted if the slope
+has flattened and the value has not risen:
+
+- Wolfe: ``phi(t) <= phi(0) + decrease t phi'(0)`` and ``phi'(t) >= flatness phi'(0)``; or
+- approximate Wolfe: ``flatness phi'(0) <= phi'(t) <= (2 decrease - 1) phi'(0)`` and
+  ``phi(t) <= phi(0) + noise``: the same decrease, taken from the two slopes, which keep their
+  digits near a minimum where those of the values cancel.
+
+A step that is not accepted becomes an end of a bracket: the lower end where the value is not above
+the start's and still falls, else the upper. The next is the minimum of the cubic through the ends'
+values and slopes, or the secant's zero of the slope where the values differ by noise alone; outside
+the objective's domain (NaN, infinity) it comes ten times nearer.
+
+Reference: Hager and Zhang (2005), "A new conjugate gradient method with guaranteed descent and an
+efficient line search".
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.objectives import Objective
+
+Params = Any
+
+MAX_TRIALS = 30
+"""So many trials are made; from half of them on, a sufficient decrease is enough."""
+
+DECREASE = 1e-3
+"""The share of the decrease that the first slope predicts."""
+
+NOISE_ULPS = 64
+"""By how many ulps two values may differ through rounding alone."""
+
+
+MAX_IDLE = 30
+"""After so many steps in a row without a lower value or gradient, only noise is left."""
+
+
+class Point(NamedTuple):
+    """Params, and the objective and its gradient there."""
+
+    params: Params
+    value: jax.Array
+    gradient: Params
+
+
+class Found(NamedTuple):
+    """Where a search ended; where it failed, everything is as it was at the start.
+
+    Attributes:
+      point: ``x + step * direction``.
+      step: t; zero after a failure.
+      is_accepted: whether a step was found.
+      evaluations: how many values and gradients were computed.
+    """
+
+    point: Point
+    step: jax.Array
+    is_accepted: jax.Array
+    evaluations: jax.Array
+
+
+class _End(NamedTuple):
+    step: jax.Array
+    value: jax.Array
+    slope: jax.Array
+
+
+class _Search(NamedTuple):
+    point: Point
+    step: jax.Array
+    next_step: jax.Array
+    low: _End
+    high: _End
+    width: jax.Array
+    is_accepted: jax.Array
+    evaluations: jax.Array
+
+
+def search(
+    objective: Objective,
+    start: Point,
+    direction: Params,
+    slope: jax.Array,
+    first_step: Any,
+    *,
+    flatness: float = 0.9,
+) -> Found:
+    """An acceptable step along ``direction``, from one loop with one evaluation in its body.
+
+    Keeps two parameter-sized vectors besides its arguments: the trial and its gradient.
+
+    Args:
+      objective: what is minimised; along a quadratic the slopes alone decide.
+      start: x, with its value and gradient.
+      direction: d, of the structure of the params.
+      slope: ``gradient . direction``; where it is not negative the search fails at once.
+      first_step: the first t to try, positive.
+      flatness: the share of the first slope that may be left, in (2 DECREASE, 1): small values
+        ask for an almost exact minimum along the line.
+    """
+    dtype = slope.dtype
+    origin = _End(jnp.zeros((), dtype), start.value.astype(dtype), slope)
+    noise = NOISE_ULPS * jnp.finfo(start.value.dtype).eps * jnp.abs(origin.value)
+
+    def goes_on(search: _Search) -> jax.Array:
+        # Where the bracket has no number left between its ends the next step is one of them.
+        is_new = (search.next_step > search.low.step) & (search.next_step < search.high.step)
+        return ~search.is_accepted & is_new & (search.evaluations < MAX_TRIALS)
+
+    def attempt(search: _Search) -> _Search:
+        step = search.next_step
+        params = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, start.params, direction)
+        value, gradient = objective.value_and_gradient(params)
+        trial = Point(params, jnp.asarray(value, start.value.dtype), gradient)
+        here = _End(step, trial.value.astype(dtype), precision.inner(gradient, direction))
+        evaluations = search.evaluations + 1
+
+        is_finite = jnp.isfinite(here.value) & jnp.isfinite(here.slope)
+        is_level = here.value <= origin.value + noise
+        is_lower = here.value <= origin.value + DECREASE * step * slope
+        is_flat = here.slope >= flatness * slope
+        is_gentle = is_flat & (here.slope <= (2 * DECREASE - 1) * slope)
+        is_late = (evaluations >= MAX_TRIALS // 2) & (here.value < origin.value)
+        by_value = (is_lower & (is_flat | is_late)) | (is_level & is_gentle)
+        is_accepted = is_finite & (is_gentle if objective.is_quadratic else by_value)
+
+        is_low = is_finite & is_level & (here.slope < 0)
+        low = _choose(is_low, here, search.low)
+        high = _choose(is_low, search.high, here)
+        bounded = _inside(low, high, noise, search.width)
+        beyond = _beyond(search.low, here)
+        return _Search(
+            trial,
+            step,
+            jnp.where(jnp.isinf(high.step), beyond, bounded),
+            low,
+            high,
+            high.step - low.step,
+            is_accepted,
+            evaluations,
+        )
+
+    infinite = jnp.full((), jnp.inf, dtype)
+    is_descent = slope < 0
+    found = lax.while_loop(
+        goes_on,
+        attempt,
+        _Search(
+            start,
+            origin.step,
+            jnp.where(is_descent, jnp.asarray(first_step, dtype), 0),
+            origin,
+            _End(infinite, infinite, infinite),
+            infinite,
+            jnp.array(False),
+            jnp.zeros((), jnp.int32),
+        ),
+    )
+    point, step = _choose(found.is_accepted, (found.point, found.step), (start, origin.step))
+    return Found(point, step, found.is_accepted, found.evaluations)
+
+
+class Idle(NamedTuple):
+    """The lowest value and gradient norm so far, and for how many steps there was no lower."""
+
+    value: jax.Array
+    norm: jax.Array
+    steps: jax.Array
+
+    @classmethod
+    def start(cls, value: jax.Array, norm: jax.Array) -> Idle:
+        """Before the first step, which is always an improvement."""
+        return cls(
+            jnp.full_like(value, jnp.inf), jnp.full_like(norm, jnp.inf), jnp.zeros((), jnp.int32)
+        )
+
+    def after(self, value: jax.Array, norm: jax.Array) -> Idle:
+        """With one more value and norm; a decrease within rounding is none."""
+        noise = 4 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+        is_better = (value < self.value - noise) | (norm < 0.9 * self.norm)
+        return Idle(
+            jnp.where(is_better, jnp.minimum(value, self.value), self.value),
+            jnp.where(is_better, jnp.minimum(norm, self.norm), self.norm),
+            jnp.where(is_better, 0, self.steps + 1),
+        )
+
+    @property
+    def is_over(self) -> jax.Array:
+        """Whether noise is all that is left."""
+        return self.steps >= MAX_IDLE
+
+
+def first_length(params: Params, value: jax.Array, norm: jax.Array) -> jax.Array:
+    """How far the first step goes: the params' size, but no farther than f falls to ``-|f|``."""
+    size = jnp.maximum(precision.norm(params).astype(norm.dtype), 1)
+    fall = 2 * jnp.abs(value).astype(norm.dtype) / jnp.where(norm > 0, norm, 1)
+    return jnp.where((fall > 0) & (fall < size), fall, size)
+
+
+def _choose(condition: jax.Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
+
+
+def _inside(low: _End, high: _End, noise: jax.Array, last_width: jax.Array) -> jax.Array:
+    """The next step in a bracket: cubic or secant, the middle where these shrink it too slowly."""
+    width = high.step - low.step
+    # Minimum of the Hermite cubic: Nocedal and Wright (2006), equation 3.59. Slopes are taken
+    # relative to the lower end's, so that no square overflows.
+    scale = -low.slope
+    chord = (high.value - low.value) / (width * scale)
+    end_slope = high.slope / scale
+    d1 = -1 + end_slope - 3 * chord
+    root = jnp.sqrt(jnp.maximum(d1 * d1 + end_slope, 0))
+    cubic = 1 - (end_slope + root - d1) / (end_slope + 1 + 2 * root)
+    secant = 1 / (1 + end_slope)
+    is_noise = (jnp.abs(high.value - low.value) <= 4 * noise) & (end_slope > 0)
+    fraction = jnp.where(is_noise, secant, cubic)
+    is_slow = width > 0.66 * last_width
+    fraction = jnp.where(jnp.isfinite(fraction) & ~is_slow, fraction, 0.5)
+    is_outside = ~(jnp.isfinite(high.value) & jnp.isfinite(high.slope))
+    fraction = jnp.where(is_outside, 0.1, jnp.clip(fraction, 0.1, 0.9))
+    return low.step + fraction * width
+
+
+def _beyond(low: _End, here: _End) -> jax.Array:
+    """The next step where the objective still falls at the last: one to nine widths farther."""
+    width = here.step - low.step
+    ahead = here.slope / (low.slope - here.slope)
+    ahead = jnp.where(here.slope > low.slope, ahead, 9)
+    return here.step + jnp.clip(ahead, 1, 9) * width

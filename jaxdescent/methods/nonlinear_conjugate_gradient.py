@@ -1,0 +1,148 @@
+"""Conjugate gradients for objectives that are not quadratic."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import precision
+from jaxdescent.methods.line_search import Idle, Point, first_length, search
+from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+FLATNESS = 0.1
+"""A direction is conjugate to the last only as far as the last search was exact."""
+
+
+class _ConjugateState(NamedTuple):
+    value: jax.Array
+    gradient: Params
+    direction: Params
+    slope: jax.Array  # along the direction, where its search began
+    step: jax.Array  # that the search found; zero asks for a restart
+    length: jax.Array
+    beta: jax.Array
+    idle: Idle
+    unreported: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class NonlinearConjugateGradient(Method):
+    """Conjugate gradients with guaranteed descent, whatever the line search.
+
+    ``d <- -g + beta d`` and ``x <- x + t d``, with ``y`` the gradient's change over the last step
+    and, after Hager and Zhang,
+
+        ``beta = (y - 2 d |y|^2 / d.y) . g / d.y``, but at least ``0.4 (d.g) / |d|^2``.
+
+    The search asks for a flat slope (a tenth of the first), which takes one to two values and
+    gradients an iteration; its first trial is the step that would repeat the last first-order
+    decrease. Where the search fails, or ``d`` does not descend, the next direction is ``-g``; the
+    descent ends ``STAGNATED`` where that fails too, or where neither value nor gradient has become
+    lower beyond rounding for 30 steps.
+
+    Keeps two parameter-sized vectors besides the params, gradient and direction, and needs three
+    more while it steps: the new direction, the trial and its gradient.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
+    ...                      NonlinearConjugateGradient())
+    >>> result.message.split(":")[0]
+    'CONVERGED'
+
+    Reference: Hager and Zhang (2005), "A new conjugate gradient method with guaranteed descent and
+    an efficient line search"; (2006), "Algorithm 851: CG_DESCENT"; (2013), "The limited memory
+    conjugate gradient method", for the lower bound.
+    """
+
+    def init(self, objective: Objective, params: Params) -> State:
+        value, gradient = objective.value_and_gradient(params)
+        value = jnp.asarray(value)
+        norm = precision.norm(gradient)
+        zero = jnp.zeros_like(norm)
+        return _ConjugateState(
+            value,
+            gradient,
+            jax.tree.map(jnp.zeros_like, gradient),
+            zero,
+            zero,
+            first_length(params, value, norm),
+            zero,
+            Idle.start(value, norm),
+            jnp.ones((), jnp.int32),
+        )
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        value, gradient = state.value, state.gradient
+        norm = precision.norm(gradient)
+        direction = jax.tree.map(
+            lambda g, d: state.beta.astype(g.dtype) * d - g, gradient, state.direction
+        )
+        slope = precision.inner(gradient, direction)
+        is_restart = ~((state.step > 0) & (slope < 0))
+        direction = jax.tree.map(lambda d, g: jnp.where(is_restart, -g, d), direction, gradient)
+        slope = jnp.where(is_restart, -norm * norm, slope)
+        repeated = state.step * state.slope / jnp.where(slope < 0, slope, -1)
+        first_step = jnp.where(is_restart, state.length / jnp.where(norm > 0, norm, 1), repeated)
+        verdict, products = RUNNING, 0
+        if objective.is_quadratic:
+            curvature = objective.curvature(params, direction).astype(slope.dtype)
+            is_unbounded = (curvature < 0) & (norm > 0)
+            first_step = jnp.where(curvature > 0, -slope / curvature, first_step)
+            verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
+        found = search(
+            objective,
+            Point(params, value, gradient),
+            direction,
+            slope,
+            first_step,
+            flatness=FLATNESS,
+        )
+
+        idle = state.idle.after(value, norm)
+        has_failed = ~found.is_accepted & is_restart | idle.is_over
+        verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
+        change = jax.tree.map(jnp.subtract, found.point.gradient, gradient)
+        squared = precision.squared_norm(direction)
+        new_slope = precision.inner(found.point.gradient, direction)
+        beta = _beta(
+            precision.inner(change, found.point.gradient),
+            precision.squared_norm(change),
+            new_slope,
+            new_slope - slope,
+            squared,
+        )
+        new_state = _ConjugateState(
+            found.point.value,
+            found.point.gradient,
+            direction,
+            slope,
+            found.step,
+            jnp.where(found.is_accepted, found.step * jnp.sqrt(squared), state.length),
+            beta,
+            idle,
+            jnp.zeros((), jnp.int32),
+        )
+        evaluations = found.evaluations + products + state.unreported
+        return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
+
+
+def _beta(
+    change_gradient: jax.Array,
+    change_squared: jax.Array,
+    slope: jax.Array,
+    curvature: jax.Array,
+    squared: jax.Array,
+) -> jax.Array:
+    is_curved = curvature > 0
+    safe = jnp.where(is_curved, curvature, 1)
+    beta = (change_gradient - 2 * change_squared / safe * slope) / safe
+    least = 0.4 * slope / jnp.where(squared > 0, squared, 1)
+    return jnp.where(is_curved, jnp.maximum(beta, least), 0)

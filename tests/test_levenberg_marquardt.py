@@ -1,0 +1,204 @@
+"""Levenberg-Marquardt against SciPy's MINPACK, dense and matrix-free."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import jaxdescent as jd
+from jaxdescent.methods import levenberg_marquardt
+from jaxdescent.objectives import as_objective
+
+TEMPERATURES = np.arange(16) * 5 + 50.0
+RESISTANCES = np.array(
+    ["34780", "28610", "23650", "19630", "16370", "13720", "11540", "9744", "8261", "7030", "6005", "5147", "4427", "3820", "3307", "2872"],
+    float,
+)
+
+
+def rosenbrock(x):
+    return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+
+def powell_singular(x):
+    a, b, c, d = x
+    return jnp.stack([a + 10 * b, 5**0.5 * (c - d), (b - 2 * c) ** 2, 10**0.5 * (a - d) ** 2])
+
+
+def helical_valley(x):
+    a, b, c = x
+    angle = jnp.arctan2(b, a) / (2 * np.pi)
+    return jnp.stack([10 * (c - 10 * angle), 10 * (jnp.sqrt(a * a + b * b) - 1), c])
+
+
+def brown_badly_scaled(x):
+    a, b = x
+    return jnp.stack([a - 1e6, b - 2e-6, a * b - 2])
+
+
+def meyer(x):
+    a, b, c = x
+    temperatures = jnp.asarray(TEMPERATURES, x.dtype)
+    return a * jnp.exp(b / (temperatures + c)) - jnp.asarray(RESISTANCES, x.dtype)
+
+
+STARTS = {
+    rosenbrock: [-1.2, 1.0],
+    powell_singular: [3.0, -1.0, 0.0, 1.0],
+    helical_valley: [-1.0, 0.1, 0.0],
+    brown_badly_scaled: [1.0, 1.0],
+    meyer: [0.02, 4000.0, 250.0],
+}
+
+
+@pytest.fixture(params=["dense", "matrix-free"])
+def solve(request, monkeypatch):
+    if request.param == "matrix-free":
+        monkeypatch.setattr(levenberg_marquardt, "DENSE_PARAMS", 0)
+
+    # A new function for every call: which solve it is, is no part of a program's key.
+    def solve(residual, start, **options):
+        objective = jd.LeastSquares(functools.partial(residual))
+        return jd.minimize(objective, start, jd.LevenbergMarquardt(), **options)
+
+    solve.is_dense = request.param == "dense"
+    return solve
+
+
+@pytest.mark.parametrize("residual", STARTS, ids=lambda f: f.__name__)
+def test_it_finds_minpacks_minimum(x64, solve, residual):
+    if residual is meyer and not solve.is_dense:
+        pytest.skip("scaled over ten orders: without D it takes thousands of iterations")
+    start = np.array(STARTS[residual])
+    result = solve(residual, jnp.asarray(start), tolerance=1e-10)
+    jacobian = jax.jit(jax.jacfwd(residual))
+    expected = scipy.optimize.least_squares(
+        lambda x: np.asarray(residual(jnp.asarray(x))),
+        start,
+        lambda x: np.asarray(jacobian(jnp.asarray(x))),
+        method="lm",
+    )
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.value, expected.cost, rtol=1e-6, atol=1e-9)
+    assert result.iterations <= 2 * expected.nfev + 5
+
+
+def test_a_linear_problem_is_solved_by_least_squares(x64, solve, rng):
+    X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
+    result = solve(lambda w, X, y: X @ w - y, jnp.zeros(4), args=(jnp.asarray(X), jnp.asarray(y)))
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, np.linalg.lstsq(X, y)[0], rtol=1e-8)
+
+
+def test_fewer_residuals_than_unknowns(x64, solve):
+    result = solve(lambda x: jnp.stack([x[0] * x[1] - 1, x[2] - 2]), jnp.array([3.0, 1.0, 0.0]))
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params[0] * result.params[1], 1, rtol=1e-8)
+
+
+def test_trees_of_params_and_residuals(solve):
+    def residual(p):
+        return {"a": jnp.exp(p["x"]) - 2, "b": p["y"] * p["x"] - jnp.ones(3)}
+
+    result = solve(residual, {"x": 0.0, "y": jnp.zeros(3)})
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params["x"], np.log(2), rtol=1e-3)
+    np.testing.assert_allclose(result.params["y"], 1 / np.log(2), rtol=1e-3)
+
+
+def test_outside_the_domain_the_damping_grows(solve):
+    result = solve(jnp.log, jnp.array([20.0]))
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, 1, rtol=1e-3)
+
+
+def test_at_the_floor_of_float32_it_stagnates(solve):
+    t = jnp.linspace(0, 1, 30)
+    y = 2 * jnp.exp(-3 * t) + 0.1 * jnp.sin(40 * t)
+    result = solve(lambda p: p[0] * jnp.exp(-p[1] * t) - y, jnp.array([1.0, 1.0]), tolerance=1e-13)
+    assert result.status == jd.Status.STAGNATED
+    assert result.gradient_norm <= 1e-5 * result.scale
+
+
+def test_rescaling_an_unknown_changes_nothing(x64):
+    plain = jd.minimize(
+        jd.LeastSquares(rosenbrock),
+        jnp.array([-1.2, 1.0]),
+        jd.LevenbergMarquardt(),
+        tolerance=0,
+        max_iterations=6,
+    )
+    scale = jnp.array([1e5, 1e-4])
+    scaled = jd.minimize(
+        jd.LeastSquares(lambda x: rosenbrock(x * scale)),
+        jnp.array([-1.2, 1.0]) / scale,
+        jd.LevenbergMarquardt(),
+        tolerance=0,
+        max_iterations=6,
+    )
+    np.testing.assert_allclose(scaled.params * scale, plain.params, rtol=1e-6)
+
+
+def test_a_regression_has_residuals(x64, rng):
+    X, y = jnp.asarray(rng.normal(size=(20, 3))), jnp.asarray(rng.normal(size=(20, 2)))
+    objective = jd.LinearRegression(
+        X, y, l2=jnp.array([0.5, 2.0]), sample_weight=jnp.asarray(rng.uniform(1, 2, 20))
+    ).checked()
+    params = jax.tree.map(lambda x: x + 0.3, objective.start())
+    half = sum(0.5 * jnp.sum(r * r) for r in jax.tree.leaves(objective.residuals(params)))
+    np.testing.assert_allclose(half, objective.value(params), rtol=1e-12)
+    result = jd.minimize(objective, method=jd.LevenbergMarquardt())
+    expected = jd.minimize(objective, method=jd.DerivativeMethod())
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params["weights"], expected.params["weights"], rtol=1e-7)
+
+
+def test_vmap_is_a_loop_and_jit_is_eager(x64):
+    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (6, 2)))
+    objective = jd.LeastSquares(rosenbrock)
+
+    def solve(x):
+        return jd.minimize(objective, x, jd.LevenbergMarquardt())
+
+    batch = jax.jit(jax.vmap(solve))(starts)
+    assert bool(batch.converged.all())
+    for index, start in enumerate(starts):
+        single = solve(start)
+        assert single.iterations == batch.iterations[index]
+        np.testing.assert_allclose(single.params, batch.params[index], rtol=1e-7)
+
+
+def test_matrix_free_it_needs_ten_vectors():
+    n = 100_000
+    objective = jd.LeastSquares(lambda x: 10 * (x[1:] - x[:-1] ** 2))
+    compiled = (
+        jax.jit(lambda x: jd.minimize(objective, x, jd.LevenbergMarquardt()))
+        .lower(jnp.zeros(n))
+        .compile()
+    )
+    analysis = compiled.memory_analysis()
+    assert analysis.output_size_in_bytes <= 1.1 * 4 * n
+    assert analysis.temp_size_in_bytes <= 10 * 4 * n
+
+
+def test_an_objective_without_residuals_is_refused():
+    with pytest.raises(TypeError, match=r"needs an objective with residuals, got Function.*LBFGS"):
+        jd.minimize(lambda x: x * x, 1.0, jd.LevenbergMarquardt())
+    assert as_objective(lambda x: x).residuals(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("damping", "error", "message"),
+    [
+        (0, ValueError, "positive and finite, got 0"),
+        (float("nan"), ValueError, "positive and finite, got nan"),
+        ("big", TypeError, "must be a number, got 'big'"),
+        ([1.0, 2.0], TypeError, "must be a number"),
+    ],
+)
+def test_a_bad_damping_is_refused(damping, error, message):
+    with pytest.raises(error, match=message):
+        jd.minimize(jd.LeastSquares(rosenbrock), jnp.ones(2), jd.LevenbergMarquardt(damping))

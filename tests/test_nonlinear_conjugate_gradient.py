@@ -1,0 +1,95 @@
+"""Nonlinear conjugate gradients: linear on quadratics, convergent elsewhere, restarted at need."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
+from jaxdescent.objectives import as_objective
+from tests.classical import problems, rosenbrock
+
+PROBLEMS = {problem.name: problem for problem in problems()}
+
+
+@pytest.mark.parametrize("name", ["rosenbrock 2", "powell singular 4", "helical valley"])
+def test_it_converges_without_tuning(x64, name):
+    problem = PROBLEMS[name]
+    start = jnp.asarray(problem.start)
+    method = NonlinearConjugateGradient()
+    result = jd.minimize(problem.function, start, method, tolerance=1e-6)
+    assert result.status == jd.Status.CONVERGED
+    assert result.value <= 1e-5 * problem.function(start)
+    assert result.evaluations <= 3 * result.iterations + 10
+
+
+def test_on_a_quadratic_it_is_linear_conjugate_gradients(x64, rng):
+    root = rng.normal(size=(6, 6))
+    hessian, linear = root @ root.T + np.eye(6), rng.normal(size=6)
+    x, residual = np.zeros(6), linear.copy()
+    direction = residual.copy()
+    for _ in range(4):
+        step = residual @ residual / (direction @ hessian @ direction)
+        x = x + step * direction
+        new = residual - step * hessian @ direction
+        direction = new + (new @ new) / (residual @ residual) * direction
+        residual = new
+    result = jd.minimize(
+        jd.Quadratic(jnp.asarray(hessian), linear=jnp.asarray(linear)),
+        jnp.zeros(6),
+        NonlinearConjugateGradient(),
+        max_iterations=4,
+    )
+    np.testing.assert_allclose(result.params, x, rtol=1e-6)
+
+
+def test_every_direction_descends(x64):
+    method, objective = NonlinearConjugateGradient(), as_objective(rosenbrock)
+    params = jnp.array([-1.2, 1.0, -0.5])
+    state = method.init(objective, params)
+    step = jax.jit(method.step)
+    for _ in range(30):
+        params, state, progress = step(objective, params, state)
+        assert state.slope <= -0.1 * progress.gradient_norm**2
+        assert progress.verdict == 0
+
+
+def test_at_the_floor_of_float32_it_stagnates():
+    start = jnp.array([-1.2, 1.0, -0.5])
+    method = NonlinearConjugateGradient()
+    result = jd.minimize(
+        lambda x: 3 + rosenbrock(x), start, method, tolerance=1e-13, max_iterations=3000
+    )
+    assert result.status == jd.Status.STAGNATED
+    assert result.gradient_norm <= 1e-4 * result.scale
+
+
+def test_a_quadratic_without_a_minimum_diverges():
+    saddle = jd.Quadratic(jnp.diag(jnp.array([1.0, -1.0])))
+    result = jd.minimize(saddle, jnp.array([0.1, 1.0]), NonlinearConjugateGradient())
+    assert result.status == jd.Status.DIVERGED
+
+
+def test_vmap_is_a_loop(x64):
+    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (8, 2)))
+
+    def solve(x):
+        return jd.minimize(rosenbrock, x, NonlinearConjugateGradient())
+
+    batch = jax.jit(jax.vmap(solve))(starts)
+    assert bool(batch.converged.all())
+    for index, start in enumerate(starts):
+        np.testing.assert_allclose(solve(start).params, batch.params[index], rtol=1e-6)
+
+
+def test_it_keeps_two_vectors_and_needs_five_or_six_more():
+    n = 100_000
+    compiled = (
+        jax.jit(lambda x: jd.minimize(rosenbrock, x, NonlinearConjugateGradient()))
+        .lower(jnp.zeros(n))
+        .compile()
+    )
+    analysis = compiled.memory_analysis()
+    assert analysis.output_size_in_bytes <= 3.1 * 4 * n
+    assert analysis.temp_size_in_bytes <= 6 * 4 * n
