@@ -84,6 +84,18 @@ class Dense(Design):
         squares = jnp.sum(jnp.square(self.array.astype(self.dtype)), axis=1)
         return jnp.sum(squares if row_weight is None else row_weight.astype(self.dtype) * squares)
 
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        X = self.array.astype(self.dtype)
+        squares = jnp.square(X if center is None else X - center[None, :])
+        if row_weight is not None:
+            squares = row_weight.astype(self.dtype)[:, None] * squares
+        return jnp.sum(squares, axis=0)
+
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)
+
     def _contract(self, axis: int, other: jax.Array) -> jax.Array:
         # The product takes a 16-bit X and float32 weights as they are: a cast would copy X.
         return lax.dot_general(
