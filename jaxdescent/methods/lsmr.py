@@ -149,7 +149,7 @@ class LSMR(Method):
         # An estimate that has fallen so far may be rounding: the residual itself must confirm it.
         eps = jnp.finfo(beta.dtype).eps
         fallen = new_scalars.normal * _inverse(new_scalars.first)
-        is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.5)) | (fallen < 8 * eps)
+        is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
         is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
         new = new._replace(is_restart=is_doubtful, search=jnp.where(is_doubtful, 0, new.search))
         return regression.with_intercept(new_weights, params), new, progress
