@@ -14,7 +14,9 @@ from jaxdescent.critical_points import critical_points as critical_points
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.memory import ProblemTooLarge as ProblemTooLarge
 from jaxdescent.methods import LBFGS as LBFGS
+from jaxdescent.methods import LSMR as LSMR
 from jaxdescent.methods import Backtracking as Backtracking
+from jaxdescent.methods import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods import ExactLineSearch as ExactLineSearch
 from jaxdescent.methods import GradientDescent as GradientDescent
@@ -26,6 +28,9 @@ from jaxdescent.objectives import Quadratic as Quadratic
 from jaxdescent.objectives import SumOfSquares as SumOfSquares
 from jaxdescent.precision import Nearest as Nearest
 from jaxdescent.precision import StochasticRounding as StochasticRounding
+from jaxdescent.preconditioners import Jacobi as Jacobi
+from jaxdescent.preconditioners import Nystrom as Nystrom
+from jaxdescent.preconditioners import Sketch as Sketch
 from jaxdescent.result import Result as Result
 from jaxdescent.result import Status as Status
 from jaxdescent.tolerance import Tolerance as Tolerance

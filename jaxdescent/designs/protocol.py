@@ -46,6 +46,18 @@ class Design(abc.ABC):
         del row_weight
         return None
 
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        """``sum_i s_i (X_ij - center_j)^2``, (features,), where one pass over X finds it."""
+        del row_weight, center
+        return None
+
+    def rows_at(self, index: jax.Array) -> jax.Array | None:
+        """The rows of these indices, (indices, features), where they can be read."""
+        del index
+        return None
+
     def hoisted(self) -> Design:
         """The same design, whose functions carry what they close over as leaves."""
         return self

@@ -1,8 +1,10 @@
 """How to get from params to better params: frozen dataclasses with two pure functions."""
 
+from jaxdescent.methods.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
 from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from jaxdescent.methods.lsmr import LSMR as LSMR
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
 from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method

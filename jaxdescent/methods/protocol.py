@@ -60,6 +60,11 @@ class Method(abc.ABC):
         return False
 
     @property
+    def estimates_progress(self) -> bool:
+        """Whether progress comes from recurrences, which rounding parts from the truth in time."""
+        return False
+
+    @property
     def patience(self) -> int:
         """After how many checks in a row without any progress the descent has stagnated."""
         return 10

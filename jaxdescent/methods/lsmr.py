@@ -1,0 +1,412 @@
+"""LSMR: minimal residuals of the normal equations, by the Golub-Kahan process."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.preconditioners import CentredRegression, Factor
+from jaxdescent.preconditioners.protocol import check_preconditioner
+from jaxdescent.result import RUNNING, Status
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LSMR(Method):
+    """Solve a regression by bidiagonalising X, with the accuracy of X and not of ``X'X``.
+
+    With ``A = [D (X - 1 x_bar'); sqrt(l2) I]``, ``r = [D (y - y_bar); 0] - A w`` (``D =
+    diag(sqrt(s))``, bars are weighted means, the intercept is ``y_bar - x_bar.w``) and a right
+    preconditioner N, iteration k minimises ``|N'A'r|`` over the Krylov space of ``N'A'A N``: it
+    falls monotonically, and so does ``|r|``. The recurrences are::
+
+        beta u <- A N v - alpha u        alpha v <- N'A'u - beta v
+
+    followed by two plane rotations. Every output is a problem of its own, with its own scalars and
+    its own ``l2``, and all share each pass over X: two passes an iteration, two to begin with, and
+    one for ``x_bar``. The centring and the penalty are applied, never stored. From zeros it finds
+    the solution of least norm where there are many, with a preconditioner the one of least
+    ``|N^-1 w|``. A start given as params is corrected, not ignored.
+
+    It ends ``CONVERGED`` where, for every output, the params solve a problem as near to the given
+    one as asked (with the norms of ``A N``; a backward error)::
+
+        |N'A'r| <= atol |A N| |r|        or        |r| <= btol |b| + atol |A N| |N^-1 w|
+
+    or where the gradient is within ``minimize``'s tolerance, and ``STAGNATED`` where the condition
+    number of ``A N`` is seen to exceed conlim. With ``jd.Sketch()``, whose ``A N`` has singular
+    values near one, ``atol`` bounds the relative suboptimality of the objective by about ``4
+    atol^2``. Set ``tolerance=0`` to leave the end to these tests alone.
+
+    Progress is estimated by recurrences, exact but for rounding. Where they say that the params
+    have converged and have fallen by more than rounding lets them be believed, one iteration
+    computes the residual anew instead of moving, and the process begins again from there
+    (iterative refinement).
+
+    Keeps four parameter-sized vectors besides the params, six with a preconditioner, and one of
+    the size of y; ``estimates_progress`` is true.
+
+    Args:
+      preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
+      atol: relative error of X, at least 0. None: ``10 eps``; 0: never.
+      btol: relative error of y, at least 0. None: ``10 eps``; 0: never.
+      conlim: positive. None: ``1 / (10 eps)``.
+
+    Raises:
+      TypeError: for an objective that is not a ``jd.LinearRegression``, or a preconditioner that
+        is none or asks more than the design can answer.
+      ValueError: for a tolerance that is negative or not a number.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 5.0]])
+    >>> result = jd.minimize(jd.LinearRegression(X, 1 + X @ jnp.array([2.0, -3.0])),
+    ...                      method=jd.LSMR())
+    >>> print(result.params["weights"].round(3), result.params["intercept"].round(3))
+    [ 2. -3.] 1.0
+
+    Reference: Fong and Saunders (2011), "LSMR: an iterative algorithm for sparse least-squares
+    problems".
+    """
+
+    preconditioner: Any = None
+    atol: Any = None
+    btol: Any = None
+    conlim: Any = None
+
+    def init(self, objective: Objective, params: Params) -> State:
+        regression = _regression(objective)
+        weights = params["weights"].reshape(regression.size, -1)
+        targets = regression.targets()
+        rows = targets - regression.forward(weights)
+        penalty = -jnp.sqrt(regression.shift) * weights
+        factor = correction = None
+        if self.preconditioner is not None:
+            factor, correction = self.preconditioner.factorise_and_start(regression, rows, penalty)
+        basis, beta, alpha = _bidiagonalise(regression, factor, rows, penalty)
+        has_start = correction is not None
+        scalars = _first_scalars(basis, beta, alpha, _column_norms(targets))
+        return _State(
+            basis=basis,
+            last=basis.direction,
+            search=correction if has_start else jnp.zeros_like(weights),
+            scalars=_at_given_intercept(scalars, regression, params, basis),
+            is_restart=jnp.full(beta.shape, has_start),
+            factor=factor,
+            feature_mean=regression.feature_mean,
+        )
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
+        regression = _regression(objective, state.feature_mean)
+        weights = params["weights"].reshape(regression.size, -1)
+        is_done, is_singular = self._ends(state, weights)
+        progress = _progress(scalars, is_done, is_singular)
+
+        # An output that begins anew moves first, then takes its residual for the next u; the
+        # others multiply their last direction. One pass over X serves both.
+        moved = weights + jnp.where(is_restart & ~is_done, state.search, 0)
+        argument = jnp.where(is_restart, moved, basis.direction)
+        image = regression.forward(argument)
+        penalty = jnp.sqrt(regression.shift) * argument
+        residual = regression.targets() - image
+        rows = jnp.where(is_restart, residual, image - scalars.alpha * basis.rows)
+        penalty = jnp.where(is_restart, -penalty, penalty - scalars.alpha * basis.penalty)
+        kept = jax.tree.map(lambda leaf: jnp.where(is_restart, 0, leaf), basis)
+        new_basis, beta, alpha = _bidiagonalise(regression, state.factor, rows, penalty, kept)
+
+        first = _first_scalars(new_basis, beta, alpha, scalars.target)
+        first = first._replace(norm=jnp.maximum(first.norm, scalars.norm))
+        rotated, of_search, of_move, of_last = _rotate(scalars, new_basis, beta, alpha)
+        new_scalars = jax.tree.map(
+            lambda old, begun, gone_on: jnp.where(
+                is_done, old, jnp.where(is_restart, begun, gone_on)
+            ),
+            scalars,
+            first,
+            rotated,
+        )
+        search = jnp.where(is_restart, 0, state.last - of_search * state.search)
+        last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
+        new_weights = moved + jnp.where(is_restart | is_done, 0, of_move) * search
+        new = _State(
+            basis=new_basis,
+            last=last,
+            search=search,
+            scalars=new_scalars,
+            is_restart=jnp.zeros_like(is_restart),
+            factor=state.factor,
+            feature_mean=state.feature_mean,
+        )
+        # An estimate that has fallen so far may be rounding: the residual itself must confirm it.
+        eps = jnp.finfo(beta.dtype).eps
+        fallen = new_scalars.normal * _inverse(new_scalars.first)
+        is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
+        is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
+        new = new._replace(is_restart=is_doubtful, search=jnp.where(is_doubtful, 0, new.search))
+        return regression.with_intercept(new_weights, params), new, progress
+
+    def check(self) -> None:
+        check_preconditioner(self.preconditioner)
+        for name in ("atol", "btol", "conlim"):
+            value = getattr(self, name)
+            if value is None or isinstance(value, Tracer):
+                continue
+            if np.ndim(value) or isinstance(value, (str, complex)):
+                raise TypeError(f"LSMR.{name} must be a number or None, got {value!r}.")
+            if not value >= 0 or (name == "conlim" and value == 0):
+                least = "positive" if name == "conlim" else "at least 0"
+                raise ValueError(f"LSMR.{name} must be {least}, got {value}.")
+
+    @property
+    def estimates_progress(self) -> bool:
+        return True
+
+    def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """For each output, whether it has converged, and whether its condition is too bad."""
+        scalars = state.scalars
+        dtype = scalars.norm.dtype
+        least = 10 * jnp.finfo(dtype).eps
+        atol = jnp.asarray(least if self.atol is None else self.atol, dtype)
+        btol = jnp.asarray(least if self.btol is None else self.btol, dtype)
+        conlim = jnp.asarray(1 / least if self.conlim is None else self.conlim, dtype)
+        # |A w| <= |A N| |N^-1 w|: N^-1 w is not known, but for N = I.
+        size = jnp.maximum(scalars.target - scalars.residual, 0)
+        if state.factor is None:
+            size = jnp.maximum(size, scalars.norm * _column_norms(weights))
+        is_stationary = scalars.normal <= atol * scalars.norm * scalars.residual
+        is_solved = scalars.residual <= btol * scalars.target + atol * size
+        is_told = ~state.is_restart & (scalars.offset == 0)
+        is_asked = (atol > 0) | (btol > 0)
+        is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_told
+        return is_done, (scalars.condition > conlim) & is_told
+
+
+class _Basis(NamedTuple):
+    """The last vectors of the process; the last two are None without a preconditioner."""
+
+    rows: jax.Array
+    penalty: jax.Array  # rows and penalty together are u
+    direction: jax.Array  # N v
+    preconditioned: jax.Array | None  # v
+    pulled: jax.Array | None  # N'^-1 v
+
+    @property
+    def v(self) -> jax.Array:
+        return self.direction if self.preconditioned is None else self.preconditioned
+
+    @property
+    def gradient(self) -> jax.Array:
+        """``N'^-1 v``, along which the gradient lies."""
+        return self.direction if self.pulled is None else self.pulled
+
+
+class _Scalars(NamedTuple):
+    """One number for each output, (1, outputs); as the paper names them where it does."""
+
+    alpha: jax.Array
+    alpha_bar: jax.Array
+    zeta: jax.Array
+    zeta_bar: jax.Array
+    rho: jax.Array
+    rho_bar: jax.Array
+    c_bar: jax.Array
+    s_bar: jax.Array
+    # The residual's QR, section 5.1 of the paper.
+    beta_double_dot: jax.Array
+    beta_dot: jax.Array
+    rho_dot: jax.Array
+    tau_tilde: jax.Array
+    theta_tilde: jax.Array
+    # Norms: of A N, of b, of r, of N'A'r and of the gradient A'r.
+    squared_norm: jax.Array
+    norm: jax.Array
+    target: jax.Array
+    residual: jax.Array
+    normal: jax.Array
+    gradient: jax.Array
+    first: jax.Array  # |N'A'r| where the process began
+    offset: jax.Array  # twice what the intercept of the start adds to the objective
+    largest: jax.Array
+    smallest: jax.Array
+    condition: jax.Array
+
+
+class _State(NamedTuple):
+    basis: _Basis
+    last: jax.Array  # h
+    search: jax.Array  # h_bar; where an output begins anew, what its weights move by before
+    scalars: _Scalars
+    is_restart: jax.Array
+    factor: Factor | None
+    feature_mean: jax.Array | None
+
+
+def _regression(objective: Objective, feature_mean: jax.Array | None = None) -> CentredRegression:
+    if not isinstance(objective, LinearRegression):
+        raise TypeError(
+            f"LSMR needs a jd.LinearRegression, got {type(objective).__name__}: take "
+            "jd.ConjugateGradient() for another quadratic objective."
+        )
+    return CentredRegression.from_objective(objective, feature_mean)
+
+
+def _progress(scalars: _Scalars, is_done: jax.Array, is_singular: jax.Array) -> Progress:
+    is_converged = jnp.all(is_done)
+    is_ended = jnp.all(is_done | is_singular)
+    verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
+    return Progress(
+        0.5 * jnp.sum(jnp.square(scalars.residual) + scalars.offset),
+        jnp.sqrt(jnp.sum(jnp.square(scalars.gradient))),
+        1,
+        jnp.where(is_converged, Status.CONVERGED.value, verdict),
+    )
+
+
+def _bidiagonalise(
+    regression: CentredRegression,
+    factor: Factor | None,
+    rows: jax.Array,
+    penalty: jax.Array,
+    old: _Basis | None = None,
+) -> tuple[_Basis, jax.Array, jax.Array]:
+    """The next u from what it is parallel to, the v that follows, beta and alpha."""
+    beta = _column_norms(rows, penalty)
+    rows, penalty = rows * _inverse(beta), penalty * _inverse(beta)
+    pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
+    direction = pulled if factor is None else factor.apply_transpose(pulled)
+    if old is not None:
+        direction = direction - beta * old.v
+        pulled = pulled - beta * old.gradient
+    alpha = _column_norms(direction)
+    direction = direction * _inverse(alpha)
+    if factor is None:
+        return _Basis(rows, penalty, direction, None, None), beta, alpha
+    pulled = pulled * _inverse(alpha)
+    return _Basis(rows, penalty, factor.apply(direction), direction, pulled), beta, alpha
+
+
+def _first_scalars(basis: _Basis, beta: jax.Array, alpha: jax.Array, target: jax.Array) -> _Scalars:
+    one, zero = jnp.ones_like(beta), jnp.zeros_like(beta)
+    normal = alpha * beta
+    return _Scalars(
+        alpha=alpha,
+        alpha_bar=alpha,
+        zeta=zero,
+        zeta_bar=normal,
+        rho=one,
+        rho_bar=one,
+        c_bar=one,
+        s_bar=zero,
+        beta_double_dot=beta,
+        beta_dot=zero,
+        rho_dot=one,
+        tau_tilde=zero,
+        theta_tilde=zero,
+        squared_norm=jnp.square(alpha),
+        norm=alpha,
+        target=target,
+        residual=beta,
+        normal=normal,
+        gradient=normal * _column_norms(basis.gradient),
+        first=normal,
+        offset=zero,
+        largest=zero,
+        smallest=jnp.full_like(beta, jnp.inf),
+        condition=one,
+    )
+
+
+def _rotate(
+    old: _Scalars, basis: _Basis, beta: jax.Array, alpha: jax.Array
+) -> tuple[_Scalars, jax.Array, jax.Array, jax.Array]:
+    """The scalars after both rotations, and the coefficients of h_bar, of the move, and of h."""
+    rho = jnp.hypot(old.alpha_bar, beta)
+    c, s = old.alpha_bar * _inverse(rho), beta * _inverse(rho)
+    theta = s * alpha
+    theta_bar = old.s_bar * rho
+    last_pivot = old.c_bar * rho
+    rho_bar = jnp.hypot(last_pivot, theta)
+    c_bar, s_bar = last_pivot * _inverse(rho_bar), theta * _inverse(rho_bar)
+    zeta, zeta_bar = c_bar * old.zeta_bar, -s_bar * old.zeta_bar
+
+    beta_hat, beta_double_dot = c * old.beta_double_dot, -s * old.beta_double_dot
+    rho_tilde = jnp.hypot(old.rho_dot, theta_bar)
+    c_tilde, s_tilde = old.rho_dot * _inverse(rho_tilde), theta_bar * _inverse(rho_tilde)
+    rho_dot = c_tilde * rho_bar
+    beta_dot = c_tilde * beta_hat - s_tilde * old.beta_dot
+    tau_tilde = (old.zeta - old.theta_tilde * old.tau_tilde) * _inverse(rho_tilde)
+    theta_tilde = s_tilde * rho_bar
+    tau_dot = (zeta - theta_tilde * tau_tilde) * _inverse(rho_dot)
+
+    norm = jnp.sqrt(old.squared_norm + jnp.square(beta))
+    normal = jnp.abs(zeta_bar)
+    least = jnp.minimum(old.smallest, jnp.abs(last_pivot))
+    most = jnp.maximum(old.largest, jnp.abs(last_pivot))
+    scalars = _Scalars(
+        alpha=alpha,
+        alpha_bar=c * alpha,
+        zeta=zeta,
+        zeta_bar=zeta_bar,
+        rho=rho,
+        rho_bar=rho_bar,
+        c_bar=c_bar,
+        s_bar=s_bar,
+        beta_double_dot=beta_double_dot,
+        beta_dot=beta_dot,
+        rho_dot=rho_dot,
+        tau_tilde=tau_tilde,
+        theta_tilde=theta_tilde,
+        squared_norm=jnp.square(norm) + jnp.square(alpha),
+        norm=jnp.maximum(norm, old.norm),
+        target=old.target,
+        residual=jnp.hypot(beta_dot - tau_dot, beta_double_dot),
+        normal=normal,
+        gradient=normal * _column_norms(basis.gradient),
+        first=old.first,
+        offset=jnp.zeros_like(beta),
+        largest=jnp.maximum(old.largest, rho_bar),
+        smallest=jnp.minimum(old.smallest, rho_bar),
+        condition=jnp.where(most > 0, most / jnp.where(most > 0, least, 1), 1),
+    )
+    of_search = theta_bar * rho * _inverse(old.rho * old.rho_bar)
+    return scalars, of_search, zeta * _inverse(rho * rho_bar), theta * _inverse(rho)
+
+
+def _at_given_intercept(
+    scalars: _Scalars,
+    regression: CentredRegression,
+    params: Params,
+    basis: _Basis,
+) -> _Scalars:
+    """What the first progress reports: the params may come with another intercept than the best.
+
+    With m the best less the given one and S the sum of the sample weights, the objective is larger
+    by ``S m^2 / 2``, and the negative gradient by ``S m x_bar`` for the weights and ``S m``.
+    """
+    if regression.feature_mean is None:
+        return scalars
+    weights = params["weights"].reshape(regression.size, -1)
+    best = regression.with_intercept(weights, params)["intercept"]
+    excess = (regression.weight_total * (best - params["intercept"])).reshape(1, -1)
+    gradient = scalars.normal * basis.gradient + excess * regression.feature_mean[:, None]
+    offset = jnp.square(excess) / regression.weight_total
+    return scalars._replace(gradient=_column_norms(gradient, excess), offset=offset)
+
+
+def _column_norms(*parts: jax.Array) -> jax.Array:
+    """The Euclidean norm of each output, over all parts: (1, outputs)."""
+    norms = [jnp.linalg.norm(part, axis=0, keepdims=True) for part in parts]
+    return jnp.linalg.norm(jnp.concatenate(norms), axis=0, keepdims=True)
+
+
+def _inverse(x: jax.Array) -> jax.Array:
+    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))

@@ -1,0 +1,11 @@
+"""Changes of variables after which a Krylov method needs few iterations."""
+
+from jaxdescent.preconditioners.hessians import CentredRegression as CentredRegression
+from jaxdescent.preconditioners.hessians import FlatHessian as FlatHessian
+from jaxdescent.preconditioners.hessians import ShiftedHessian as ShiftedHessian
+from jaxdescent.preconditioners.hessians import shifted_hessian as shifted_hessian
+from jaxdescent.preconditioners.jacobi import Jacobi as Jacobi
+from jaxdescent.preconditioners.nystrom import Nystrom as Nystrom
+from jaxdescent.preconditioners.protocol import Factor as Factor
+from jaxdescent.preconditioners.protocol import Preconditioner as Preconditioner
+from jaxdescent.preconditioners.sketch import Sketch as Sketch

@@ -1,0 +1,240 @@
+"""What a preconditioner may ask of the Hessian, whatever objective it comes from.
+
+A regression is centred: with the weighted means ``x_bar, y_bar`` and ``D = diag(sqrt(s))`` its
+weights solve ``min |A w - D (y - y_bar)|^2 + l2 |w|^2`` for ``A = D (X - 1 x_bar')``, and the
+intercept is ``y_bar - x_bar.w``. A is never formed. Every output is one column of the same problem.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.precision import HIGHEST
+
+Params = Any
+Inverse = Callable[[jax.Array], jax.Array]
+
+
+class ShiftedHessian(abc.ABC):
+    """``H + shift I`` on columns of length ``size``; the shift is known apart from H."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """The length of a column."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> Any:
+        """The dtype of the arithmetic."""
+
+    @property
+    @abc.abstractmethod
+    def shift(self) -> jax.Array:
+        """A scalar, or (1, outputs)."""
+
+    @abc.abstractmethod
+    def product(self, columns: jax.Array) -> jax.Array:
+        """``H @ columns``, (size, any number)."""
+
+    @abc.abstractmethod
+    def diagonal(self) -> jax.Array:
+        """The diagonal of H, (size,).
+
+        Raises:
+          TypeError: if it is not known without as many products as there are unknowns.
+        """
+
+    @abc.abstractmethod
+    def solve(self, inverse: Inverse, gradient: Params) -> Params:
+        """``inverse``, which acts on columns, times a gradient with the structure of the params."""
+
+
+def shifted_hessian(
+    objective: Objective, params: Params, feature_mean: jax.Array | None = None
+) -> ShiftedHessian:
+    """The Hessian at ``params``; a regression's is centred, which takes a pass over X unless
+    ``feature_mean`` is known.
+    """
+    if isinstance(objective, LinearRegression):
+        return CentredRegression.from_objective(objective, feature_mean)
+    return FlatHessian(objective, params)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CentredRegression(ShiftedHessian):
+    """A regression with its intercept eliminated; without one the means are None."""
+
+    design: Design
+    y: jax.Array  # (rows, outputs)
+    root: jax.Array | None  # (rows, 1): sqrt(s)
+    l2: jax.Array  # a scalar, or (1, outputs)
+    feature_mean: jax.Array | None  # (features,)
+    target_mean: jax.Array | None  # (1, outputs)
+    weight_total: jax.Array
+
+    @classmethod
+    def from_objective(
+        cls, objective: LinearRegression, feature_mean: jax.Array | None = None
+    ) -> CentredRegression:
+        """The centred problem; where ``feature_mean`` is given, without a pass over X."""
+        design = as_design(objective.X)
+        rows = design.shape[0]
+        y = jnp.asarray(objective.y).astype(design.dtype)
+        y = y.reshape(rows, -1)
+        weight = objective.sample_weight
+        if weight is None:
+            root, share = None, jnp.full((rows, 1), 1 / rows, design.dtype)
+            weight_total = jnp.full((), rows, design.dtype)
+        else:
+            weight = jnp.asarray(weight).astype(design.dtype)[:, None]
+            root, weight_total = jnp.sqrt(weight), jnp.sum(weight)
+            share = weight / weight_total
+        l2 = jnp.asarray(objective.l2, design.dtype)
+        target_mean = None
+        if objective.intercept:
+            target_mean = jnp.sum(share * y, axis=0, keepdims=True)
+            if feature_mean is None:
+                feature_mean = design.transposed_product(share)[:, 0]
+        l2 = l2[None, :] if l2.ndim else l2
+        return cls(design, y, root, l2, feature_mean, target_mean, weight_total)
+
+    @property
+    def size(self) -> int:
+        return self.design.shape[1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.design.dtype
+
+    @property
+    def shift(self) -> jax.Array:
+        return self.l2
+
+    def forward(self, weights: jax.Array) -> jax.Array:
+        """``A @ weights``: one pass over X."""
+        rows = self.design.product(weights)
+        if self.feature_mean is not None:
+            rows = rows - jnp.matmul(self.feature_mean[None, :], weights, precision=HIGHEST)
+        return self.weighted(rows)
+
+    def backward(self, rows: jax.Array) -> jax.Array:
+        """``A.T @ rows``: one pass over X."""
+        rows = self.weighted(rows)
+        columns = self.design.transposed_product(rows)
+        if self.feature_mean is None:
+            return columns
+        return columns - self.feature_mean[:, None] * jnp.sum(rows, axis=0, keepdims=True)
+
+    def targets(self) -> jax.Array:
+        """``D (y - y_bar)``, (rows, outputs)."""
+        y = self.y if self.target_mean is None else self.y - self.target_mean
+        return self.weighted(y)
+
+    def weighted(self, rows: jax.Array) -> jax.Array:
+        """``D @ rows``."""
+        return rows if self.root is None else self.root * rows
+
+    def with_intercept(self, weights: jax.Array, like: Params) -> Params:
+        """The params with these weights and the intercept that is best for them."""
+        params = {"weights": weights.reshape(like["weights"].shape)}
+        if self.feature_mean is not None and self.target_mean is not None:
+            offset = jnp.matmul(self.feature_mean[None, :], weights, precision=HIGHEST)
+            params["intercept"] = (self.target_mean - offset).reshape(like["intercept"].shape)
+        return params
+
+    def product(self, columns: jax.Array) -> jax.Array:
+        return self.backward(self.forward(columns))
+
+    def diagonal(self) -> jax.Array:
+        weight = None if self.root is None else jnp.square(self.root)[:, 0]
+        squares = self.design.column_squared_norms(weight, self.feature_mean)
+        if squares is None:
+            raise TypeError(
+                "Jacobi needs the norms of X's columns, which a "
+                f"{type(self.design).__name__} design does not know: take jd.Nystrom(rank), which "
+                "needs products alone."
+            )
+        return squares
+
+    def solve(self, inverse: Inverse, gradient: Params) -> Params:
+        # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal, and its last
+        # entry the sum of the sample weights.
+        columns = gradient["weights"].reshape(self.size, -1)
+        if self.feature_mean is None:
+            solution = inverse(columns)
+            return {"weights": solution.reshape(gradient["weights"].shape)}
+        of_intercept = gradient["intercept"].reshape(1, -1)
+        solution = inverse(columns - self.feature_mean[:, None] * of_intercept)
+        offset = jnp.matmul(self.feature_mean[None, :], solution, precision=HIGHEST)
+        intercept = of_intercept / self.weight_total - offset
+        return {
+            "weights": solution.reshape(gradient["weights"].shape),
+            "intercept": intercept.reshape(gradient["intercept"].shape),
+        }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlatHessian(ShiftedHessian):
+    """Any quadratic objective's Hessian, on params written one after another as one column."""
+
+    objective: Objective
+    params: Params
+
+    @property
+    def size(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.result_type(*jax.tree.leaves(self.params))
+
+    @property
+    def shift(self) -> jax.Array:
+        return jnp.zeros((), self.dtype)
+
+    def product(self, columns: jax.Array) -> jax.Array:
+        def of_column(column: jax.Array) -> jax.Array:
+            direction = self._unflatten(column[:, None])
+            return self._flatten(self.objective.hessian_product(self.params, direction))[:, 0]
+
+        return jax.vmap(of_column, in_axes=1, out_axes=1)(columns)
+
+    def diagonal(self) -> jax.Array:
+        if self.objective.is_separable:
+            ones = jax.tree.map(jnp.ones_like, self.params)
+            return self._flatten(self.objective.hessian_product(self.params, ones))[:, 0]
+        matrix = getattr(self.objective, "hessian", None)
+        if not isinstance(matrix, jax.Array):
+            raise TypeError(
+                "Jacobi needs the diagonal of the Hessian, which is not known for a "
+                f"{type(self.objective).__name__} given by a function: take jd.Nystrom(rank), "
+                "which needs products alone."
+            )
+        return jnp.diagonal(matrix).astype(self.dtype)
+
+    def solve(self, inverse: Inverse, gradient: Params) -> Params:
+        return self._unflatten(inverse(self._flatten(gradient)))
+
+    def _flatten(self, tree: Params) -> jax.Array:
+        leaves = jax.tree.leaves(tree)
+        return jnp.concatenate([leaf.reshape(-1, 1).astype(self.dtype) for leaf in leaves])
+
+    def _unflatten(self, column: jax.Array) -> Params:
+        leaves, treedef = jax.tree.flatten(self.params)
+        pieces, begin = [], 0
+        for leaf in leaves:
+            piece = column[begin : begin + leaf.size, 0]
+            pieces.append(piece.reshape(leaf.shape).astype(leaf.dtype))
+            begin += leaf.size
+        return treedef.unflatten(pieces)

@@ -1,0 +1,156 @@
+"""ConjugateGradient against exact solves, for every kind of quadratic objective."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.objectives import as_objective
+from jaxdescent.result import Status
+
+PRECONDITIONERS = [None, jd.Jacobi(), jd.Nystrom(4), jd.Sketch()]
+
+
+def regression(rng, outputs=(), **options):
+    X = rng.normal(size=(80, 6)) * np.logspace(0, 1, 6) + 2
+    return jd.LinearRegression(
+        jnp.asarray(X), jnp.asarray(rng.normal(size=(80, *outputs))), **options
+    )
+
+
+@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
+@pytest.mark.parametrize("outputs", [(), (3,)])
+def test_a_regression_has_the_exact_solution(preconditioner, outputs, rng, x64):
+    options = {"l2": 0.3, "sample_weight": rng.random(80)}
+    objective = regression(rng, outputs, **options)
+    exact = jd.minimize(objective, method=jd.DerivativeMethod())
+    result = jd.minimize(objective, method=jd.ConjugateGradient(preconditioner), tolerance=1e-11)
+    assert bool(result.converged)
+    for name in exact.params:
+        np.testing.assert_allclose(result.params[name], exact.params[name], rtol=1e-6, atol=1e-8)
+
+
+@given(seed=st.integers(0, 2**16), size=st.integers(1, 8))
+def test_n_unknowns_need_no_more_than_n_iterations(seed, size):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(size, size))
+    hessian, linear = root @ root.T + np.eye(size), rng.normal(size=size)
+    with jax.enable_x64(True):
+        result = jd.minimize(
+            jd.Quadratic(hessian, linear), method=jd.ConjugateGradient(), tolerance=1e-8
+        )
+    assert int(result.iterations) <= size
+    np.testing.assert_allclose(
+        result.params, np.linalg.solve(hessian, linear), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_progress_belongs_to_the_params_the_step_began_from(rng, x64):
+    objective = regression(rng).checked()
+    method = jd.ConjugateGradient(jd.Jacobi())
+    params = {"weights": jnp.asarray(rng.normal(size=6)), "intercept": jnp.asarray(1.5)}
+    state = method.init(objective, params)
+    for _ in range(3):
+        value, gradient = objective.value_and_gradient(params)
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+        params, state, progress = method.step(objective, params, state)
+        np.testing.assert_allclose(progress.value, value, rtol=1e-10)
+        np.testing.assert_allclose(progress.gradient_norm, norm, rtol=1e-8)
+
+
+def test_what_is_reported_stays_true_over_hundreds_of_float32_iterations(rng):
+    X = (rng.normal(size=(200, 100)) * np.logspace(0, -3, 100)).astype(np.float32)
+    objective = jd.LinearRegression(X, rng.normal(size=200).astype(np.float32), intercept=False)
+    result = jd.minimize(objective, method=jd.ConjugateGradient(), tolerance=0, max_iterations=400)
+    weights = np.asarray(result.params["weights"], np.float64)
+    residual = X.astype(np.float64) @ weights - np.asarray(objective.y, np.float64)
+    np.testing.assert_allclose(result.value, 0.5 * residual @ residual, rtol=1e-5)
+
+
+def test_separable_and_tree_shaped_quadratics_converge():
+    bowl = jd.SumOfSquares(scale={"a": 3.0, "b": 0.5}, center={"a": 1.0, "b": -2.0})
+    start = {"a": jnp.ones((2, 2)), "b": jnp.array(3.0)}
+    for preconditioner in (None, jd.Jacobi(), jd.Nystrom(5)):
+        result = jd.minimize(bowl, start, jd.ConjugateGradient(preconditioner))
+        assert bool(result.converged)
+        np.testing.assert_allclose(result.params["b"], -2.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("preconditioner", [None, jd.Jacobi(), jd.Nystrom(2)], ids=repr)
+def test_negative_curvature_ends_diverged(preconditioner):
+    saddle = jd.Quadratic(jnp.diag(jnp.array([1.0, -2.0, 3.0])), linear=jnp.ones(3))
+    result = jd.minimize(saddle, method=jd.ConjugateGradient(preconditioner))
+    assert int(result.status) == Status.DIVERGED
+
+
+def test_a_slope_without_curvature_ends_diverged():
+    slope = jd.Quadratic(jnp.zeros((2, 2)), linear=jnp.array([1.0, 2.0]))
+    result = jd.minimize(slope, method=jd.ConjugateGradient())
+    assert int(result.status) == Status.DIVERGED
+
+
+def test_a_singular_hessian_with_a_minimum_converges(rng):
+    root = rng.normal(size=(6, 3))
+    hessian = root @ root.T
+    linear = hessian @ rng.normal(size=6)
+    result = jd.minimize(
+        jd.Quadratic(hessian.astype(np.float32), linear.astype(np.float32)),
+        method=jd.ConjugateGradient(),
+    )
+    assert bool(result.converged)
+    np.testing.assert_allclose(
+        result.params, np.linalg.pinv(hessian) @ linear, rtol=1e-2, atol=1e-3
+    )
+
+
+def test_a_fat_regression_from_zeros_has_the_least_norm(rng, x64):
+    X, y = rng.normal(size=(10, 30)), rng.normal(size=10)
+    objective = jd.LinearRegression(X, y, intercept=False)
+    for preconditioner in (None, jd.Sketch()):
+        result = jd.minimize(
+            objective, method=jd.ConjugateGradient(preconditioner), tolerance=1e-10
+        )
+        assert bool(result.converged)
+        np.testing.assert_allclose(result.params["weights"], np.linalg.pinv(X) @ y, atol=1e-5)
+
+
+def test_an_optimal_start_needs_no_iteration(rng):
+    objective = jd.LinearRegression(rng.normal(size=(9, 3)).astype(np.float32), jnp.zeros(9))
+    result = jd.minimize(objective, method=jd.ConjugateGradient(jd.Jacobi()))
+    assert bool(result.converged)
+    assert int(result.iterations) == 0
+
+
+def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
+    X, ys = rng.normal(size=(40, 5)), rng.normal(size=(3, 40))
+    penalties = jnp.array([0.0, 0.1, 10.0])
+
+    def solve(y, l2):
+        objective = jd.LinearRegression(X, y, l2=l2)
+        return jd.minimize(objective, method=jd.ConjugateGradient(jd.Jacobi())).params["weights"]
+
+    single = np.stack([solve(y, l2) for y, l2 in zip(ys, penalties, strict=True)])
+    np.testing.assert_allclose(jax.jit(jax.vmap(solve))(ys, penalties), single, atol=1e-9)
+    np.testing.assert_allclose(jax.jit(solve)(ys[0], penalties[0]), single[0], atol=1e-12)
+
+
+def test_an_objective_that_is_not_quadratic_is_refused():
+    with pytest.raises(TypeError, match="needs a quadratic objective"):
+        jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(2), jd.ConjugateGradient())
+
+
+@pytest.mark.parametrize("wrong", [jd.Jacobi, 3.0, "jacobi"], ids=str)
+def test_what_is_no_preconditioner_is_refused(wrong):
+    for method in (jd.ConjugateGradient(wrong), jd.LSMR(wrong)):
+        with pytest.raises(TypeError, match="preconditioner must be"):
+            jd.minimize(jd.SumOfSquares(), jnp.ones(2), method)
+
+
+def test_it_keeps_one_vector_besides_params_and_image():
+    objective = as_objective(jd.Quadratic(jnp.eye(7), jnp.ones(7)))
+    state = jax.eval_shape(jd.ConjugateGradient().init, objective, jnp.zeros(7))
+    assert sorted(leaf.size for leaf in jax.tree.leaves(state))[-2:] == [7, 7]
+    assert sum(leaf.size == 7 for leaf in jax.tree.leaves(state)) == 2

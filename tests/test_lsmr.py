@@ -1,0 +1,231 @@
+"""LSMR against SciPy's and against exact solves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxdescent as jd
+from jaxdescent.result import Status
+
+PRECONDITIONERS = [None, jd.Jacobi(), jd.Nystrom(4), jd.Sketch()]
+
+
+def data(rng, rows=80, features=6, outputs=()):
+    X = rng.normal(size=(rows, features)) * np.logspace(0, 1, features) + 2
+    return X, rng.normal(size=(rows, *outputs)) + 3
+
+
+@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
+@pytest.mark.parametrize("l2", [0.0, 0.7])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("outputs", [(), (3,)])
+def test_the_solution_is_the_exact_one(preconditioner, l2, intercept, outputs, rng, x64):
+    X, y = data(rng, outputs=outputs)
+    objective = jd.LinearRegression(X, y, l2=l2, intercept=intercept, sample_weight=rng.random(80))
+    exact = jd.minimize(objective, method=jd.DerivativeMethod())
+    result = jd.minimize(objective, method=jd.LSMR(preconditioner), tolerance=1e-11)
+    assert bool(result.converged)
+    for name in exact.params:
+        np.testing.assert_allclose(result.params[name], exact.params[name], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(result.value, exact.value, rtol=1e-9)
+
+
+def test_iterates_are_those_of_scipy(rng, x64):
+    X, y = data(rng)
+    objective = jd.LinearRegression(X, y, l2=0.5, intercept=False)
+    for steps in (1, 2, 4):
+        expected = scipy.sparse.linalg.lsmr(
+            X, y, damp=np.sqrt(0.5), maxiter=steps, atol=0, btol=0, conlim=0
+        )
+        result = jd.minimize(
+            objective, method=jd.LSMR(atol=0, btol=0), tolerance=0, max_iterations=steps
+        )
+        np.testing.assert_allclose(result.params["weights"], expected[0], rtol=1e-9)
+        np.testing.assert_allclose(result.value, 0.5 * expected[3] ** 2, rtol=1e-9)
+        np.testing.assert_allclose(result.gradient_norm, expected[4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
+def test_estimated_progress_is_the_truth_of_the_params_it_began_from(preconditioner, rng, x64):
+    X, y = data(rng, outputs=(2,))
+    objective = jd.LinearRegression(X, y, l2=jnp.array([0.1, 2.0])).checked()
+    method = jd.LSMR(preconditioner)
+    assert method.estimates_progress
+    params = {"weights": jnp.asarray(rng.normal(size=(6, 2))), "intercept": jnp.ones(2)}
+    state = method.init(objective, params)
+    for _ in range(4):
+        value, gradient = objective.value_and_gradient(params)
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+        params, state, progress = method.step(objective, params, state)
+        np.testing.assert_allclose(progress.value, value, rtol=1e-8)
+        np.testing.assert_allclose(progress.gradient_norm, norm, rtol=1e-5, atol=1e-10)
+
+
+def test_every_output_has_its_own_penalty_as_if_solved_alone(rng, x64):
+    X, y = data(rng, outputs=(3,))
+    penalties = np.array([0.0, 1.0, 100.0])
+    for preconditioner in PRECONDITIONERS:
+        method = jd.LSMR(preconditioner)
+        joint = jd.minimize(jd.LinearRegression(X, y, l2=penalties), method=method, tolerance=1e-11)
+        for k, l2 in enumerate(penalties):
+            alone = jd.minimize(
+                jd.LinearRegression(X, y[:, k], l2=l2), method=jd.DerivativeMethod()
+            )
+            np.testing.assert_allclose(
+                joint.params["weights"][:, k], alone.params["weights"], rtol=1e-6, atol=1e-8
+            )
+
+
+def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum(rng, x64):
+    X, y = data(rng)
+    objective = jd.LinearRegression(X, y, l2=0.1)
+    exact = jd.minimize(objective, method=jd.DerivativeMethod()).params
+    for preconditioner in PRECONDITIONERS:
+        for start in (exact, exact | {"intercept": exact["intercept"] + 1e7}):
+            result = jd.minimize(objective, start, jd.LSMR(preconditioner), tolerance=1e-12)
+            assert bool(result.converged)
+            np.testing.assert_allclose(result.params["intercept"], exact["intercept"], rtol=1e-5)
+            np.testing.assert_allclose(result.params["weights"], exact["weights"], rtol=1e-5)
+
+
+def test_the_backward_error_ends_it_where_the_gradient_is_not_asked(rng, x64):
+    X, y = data(rng, rows=200, features=10)
+    objective = jd.LinearRegression(X, y, intercept=False)
+    result = jd.minimize(objective, method=jd.LSMR(atol=1e-4, btol=0), tolerance=0)
+    assert int(result.status) == Status.CONVERGED
+    assert int(result.iterations) < 30
+    residual = y - X @ np.asarray(result.params["weights"])
+    error = np.linalg.norm(X.T @ residual) / np.linalg.norm(residual)
+    # |A| is estimated, by less than the Frobenius norm of all that was bidiagonalised.
+    assert error <= 1e-4 * np.linalg.norm(X, 2) * np.sqrt(20)
+    consistent = jd.LinearRegression(X, X @ np.ones(10), intercept=False)
+    result = jd.minimize(consistent, method=jd.LSMR(atol=0, btol=1e-6), tolerance=0)
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.params["weights"], 1, rtol=1e-4)
+
+
+def test_a_condition_number_beyond_conlim_ends_stagnated(rng, x64):
+    X = rng.normal(size=(50, 8)) * np.logspace(0, -6, 8)
+    objective = jd.LinearRegression(X, rng.normal(size=50), intercept=False)
+    result = jd.minimize(objective, method=jd.LSMR(conlim=1e3), tolerance=1e-14)
+    assert int(result.status) == Status.STAGNATED
+
+
+def test_a_fat_regression_from_zeros_has_the_least_norm_whatever_the_intercept(rng, x64):
+    X, y = data(rng, rows=10, features=30)
+    for intercept in (True, False):
+        objective = jd.LinearRegression(X, y, intercept=intercept)
+        exact = jd.minimize(objective, method=jd.DerivativeMethod()).params
+        result = jd.minimize(objective, method=jd.LSMR(), tolerance=1e-12)
+        np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-7)
+
+
+@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
+def test_deficient_ranks_and_zero_columns_reach_the_least_residual(preconditioner, rng):
+    X = rng.normal(size=(400, 6)).astype(np.float32)
+    X = np.concatenate([X, X[:, :2] + X[:, 2:4], np.zeros((400, 1), np.float32)], axis=1)
+    y = rng.normal(size=400).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y, intercept=False), method=jd.LSMR(preconditioner))
+    weights, *_ = np.linalg.lstsq(X.astype(np.float64), y, rcond=1e-6)
+    least = 0.5 * np.sum((X @ weights - y) ** 2)
+    assert np.isfinite(np.asarray(result.params["weights"])).all()
+    assert bool(result.converged)
+    np.testing.assert_allclose(result.value, least, rtol=1e-5)
+
+
+def test_an_optimal_start_needs_no_iteration(rng):
+    objective = jd.LinearRegression(rng.normal(size=(9, 3)).astype(np.float32), jnp.zeros(9))
+    for preconditioner in PRECONDITIONERS:
+        result = jd.minimize(objective, method=jd.LSMR(preconditioner))
+        assert bool(result.converged)
+        assert int(result.iterations) == 0
+
+
+def test_large_means_do_not_spoil_the_condition(rng):
+    X = rng.normal(size=(300, 5)).astype(np.float32)
+    y = (X @ np.arange(5.0) + 1).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X + np.float32(1000), y), method=jd.LSMR())
+    assert int(result.iterations) < 12
+    np.testing.assert_allclose(result.params["weights"], np.arange(5.0), atol=1e-2)
+
+
+def test_matrix_free_and_16_bit_designs(rng):
+    X, y = (array.astype(np.float32) for array in data(rng))
+    dense = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR()).params["weights"]
+    free = jd.MatrixFree(lambda w: jnp.asarray(X) @ w, rows=80, features=6)
+    for preconditioner in (None, jd.Nystrom(3)):
+        result = jd.minimize(jd.LinearRegression(free, y), method=jd.LSMR(preconditioner))
+        np.testing.assert_allclose(result.params["weights"], dense, atol=1e-4)
+    half = jnp.asarray(X, jnp.bfloat16)
+    wide = jd.minimize(jd.LinearRegression(half.astype(jnp.float32), y), method=jd.LSMR())
+    for preconditioner in PRECONDITIONERS:
+        result = jd.minimize(jd.LinearRegression(half, y), method=jd.LSMR(preconditioner))
+        assert result.params["weights"].dtype == jnp.float32
+        np.testing.assert_allclose(result.params["weights"], wide.params["weights"], atol=1e-3)
+
+
+def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
+    X, ys = rng.normal(size=(40, 5)), rng.normal(size=(3, 40))
+    penalties = jnp.array([0.0, 0.1, 10.0])
+    for preconditioner in (None, jd.Sketch()):
+
+        def solve(y, l2, preconditioner=preconditioner):
+            objective = jd.LinearRegression(X, y, l2=l2)
+            return jd.minimize(objective, method=jd.LSMR(preconditioner)).params["weights"]
+
+        single = np.stack([solve(y, l2) for y, l2 in zip(ys, penalties, strict=True)])
+        np.testing.assert_allclose(jax.jit(jax.vmap(solve))(ys, penalties), single, atol=1e-9)
+        np.testing.assert_allclose(jax.jit(solve)(ys[0], penalties[0]), single[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
+def test_a_sharded_design_gives_the_same(preconditioner, rng):
+    X, y = (array.astype(np.float32) for array in data(rng))
+    mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
+    placed = [
+        jax.device_put(array, NamedSharding(mesh, PartitionSpec("samples"))) for array in (X, y)
+    ]
+    for method in (jd.LSMR(preconditioner), jd.ConjugateGradient(preconditioner)):
+        one = jd.minimize(jd.LinearRegression(X, y), method=method)
+        many = jd.minimize(jd.LinearRegression(*placed), method=method)
+        assert int(one.status) == int(many.status)
+        np.testing.assert_allclose(many.params["weights"], one.params["weights"], atol=1e-4)
+
+
+def test_derivatives_follow_the_implicit_function(rng, x64):
+    X, y = data(rng)
+
+    def size(l2, method):
+        objective = jd.LinearRegression(X, y, l2=l2)
+        return jnp.sum(jnp.square(jd.minimize(objective, method=method).params["weights"]))
+
+    slope = jax.grad(size)(0.5, jd.LSMR(jd.Jacobi()))
+    np.testing.assert_allclose(slope, jax.grad(size)(0.5, jd.DerivativeMethod()), rtol=1e-6)
+
+
+def test_other_objectives_and_bad_tolerances_are_refused(rng):
+    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
+        jd.minimize(jd.SumOfSquares(), jnp.ones(2), jd.LSMR())
+    objective = jd.LinearRegression(jnp.ones((3, 1)), jnp.ones(3))
+    for options, message in (
+        ({"atol": -1.0}, r"LSMR\.atol must be at least 0"),
+        ({"btol": float("nan")}, r"LSMR\.btol must be at least 0"),
+        ({"conlim": 0}, r"LSMR\.conlim must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jd.minimize(objective, method=jd.LSMR(**options))
+    with pytest.raises(TypeError, match=r"LSMR\.atol must be a number"):
+        jd.minimize(objective, method=jd.LSMR(atol="small"))
+
+
+def test_it_keeps_as_many_vectors_as_it_says():
+    objective = jd.LinearRegression(jnp.ones((50, 7)), jnp.ones(50), intercept=False)
+    params = {"weights": jnp.zeros(7)}
+    for preconditioner, vectors in ((None, 4), (jd.Jacobi(), 6)):
+        state = jax.eval_shape(jd.LSMR(preconditioner).init, objective, params)
+        leaves = jax.tree.leaves(state._replace(factor=None))
+        assert sum(leaf.size == 7 for leaf in leaves) == vectors
+        assert sum(leaf.size == 50 for leaf in leaves) == 1

@@ -1,0 +1,155 @@
+"""Preconditioners: the spectrum they leave, whatever X and the order of its rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.preconditioners import CentredRegression
+
+
+def ill_conditioned(rng, rows, features, spread):
+    """Singular values log-spaced over ``spread``, and noise of a tenth of y."""
+    left = np.linalg.qr(rng.normal(size=(rows, features)))[0]
+    right = np.linalg.qr(rng.normal(size=(features, features)))[0]
+    X = (left * np.logspace(0, -np.log10(spread), features)) @ right.T
+    y = X @ rng.normal(size=features)
+    noise = rng.normal(size=rows)
+    return X, y + 0.1 * np.linalg.norm(y) / np.linalg.norm(noise) * noise
+
+
+def suboptimality(X, y, weights):
+    """``f / f_min - 1`` in float64, of exactly the data given."""
+    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    Q = np.linalg.qr(X)[0]
+    residual = X @ np.asarray(weights, np.float64) - y
+    inside = Q @ (Q.T @ residual)
+    outside = residual - inside
+    return np.sum(inside**2) / np.sum(outside**2)
+
+
+def conditioned(X, preconditioner, **options):
+    """The singular values of ``A N``."""
+    objective = jd.LinearRegression(X, jnp.zeros(X.shape[0], X.dtype), **options)
+    regression = CentredRegression.from_objective(objective)
+    factor = preconditioner.factorise(regression)
+    columns = factor.apply(jnp.eye(X.shape[1], dtype=X.dtype))
+    A = np.concatenate([regression.forward(columns), np.sqrt(options.get("l2", 0)) * columns])
+    return np.linalg.svd(A, compute_uv=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sketched_lsmr_is_accurate_at_a_condition_number_of_1e5(dtype, rng, x64):
+    X, y = (array.astype(dtype) for array in ill_conditioned(rng, 4096, 64, 1e5))
+    objective = jd.LinearRegression(X, y, intercept=False)
+    is_single = dtype == np.float32
+    method = jd.LSMR(jd.Sketch(), atol=2e-4 if is_single else 2e-7, btol=0)
+    result = jd.minimize(objective, method=method, tolerance=0, max_iterations=100)
+    assert bool(result.converged)
+    assert int(result.iterations) < (20 if is_single else 40)
+    assert suboptimality(X, y, result.params["weights"]) < (1e-6 if is_single else 1e-12)
+
+
+ORDERS = {
+    "as they come": lambda X: X,
+    "sorted": lambda X: X[np.argsort(X[:, 0])],
+    "heavy rows first": lambda X: np.concatenate([100 * np.eye(32), 1e-3 * X[32:]]),
+    "one-hot, periodic": lambda X: np.eye(32)[np.arange(len(X)) % 32],
+    "one-hot, in blocks": lambda X: np.repeat(np.eye(32), len(X) // 32, axis=0),
+    "zero but for the last": lambda X: np.concatenate([0 * X[:-64], X[-64:]]),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_sketch_leaves_a_small_condition_number_for_any_order_of_the_rows(
+    order, seed, rng, x64
+):
+    X = jnp.asarray(order(rng.normal(size=(2048, 32))))
+    values = conditioned(X, jd.Sketch(seed=seed), intercept=False)
+    assert values[0] / values[-1] < 6
+
+
+@pytest.mark.parametrize("rows", [3001, 130, 20])
+def test_the_sketch_takes_any_number_of_rows_with_weights_penalty_and_intercept(rows, rng, x64):
+    X = jnp.asarray(rng.normal(size=(rows, 16)) * np.logspace(0, -4, 16) + 3)
+    weight = jnp.asarray(rng.random(rows))
+    values = conditioned(X, jd.Sketch(), l2=1e-3, sample_weight=weight)
+    assert values[0] / values[-1] < 6
+
+
+def test_a_group_of_more_rows_than_a_chunk_is_mixed_in_parts(rng):
+    X = jnp.asarray(rng.normal(size=(20_000, 8)) * np.logspace(0, -2, 8), jnp.float32)
+    values = conditioned(X, jd.Sketch(), intercept=False)
+    assert values[0] / values[-1] < 6
+
+
+def test_one_seed_gives_one_sketch_and_another_another(rng):
+    X = jnp.asarray(rng.normal(size=(500, 4)), jnp.float32)
+    one, same, other = (conditioned(X, jd.Sketch(seed=seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one, same)
+    assert np.any(one != other)
+
+
+def test_jacobi_gives_every_column_the_norm_one_but_zero_ones(rng, x64):
+    X = rng.normal(size=(60, 4)) * np.array([1e-3, 1.0, 1e4, 0.0]) + 5
+    weight = rng.random(60)
+    objective = jd.LinearRegression(X, np.zeros(60), sample_weight=weight)
+    regression = CentredRegression.from_objective(objective.checked())
+    factor = jd.Jacobi().factorise(regression)
+    A = np.asarray(regression.forward(factor.apply(jnp.eye(4))))
+    np.testing.assert_allclose(np.linalg.norm(A, axis=0)[:3], 1, rtol=1e-8)
+    assert np.linalg.norm(A[:, 3]) < 1e-6
+
+
+def test_nystrom_flattens_what_stands_above_the_penalty(rng, x64):
+    X, _ = ill_conditioned(rng, 200, 40, 1e6)
+    plain = conditioned(jnp.asarray(X), jd.Nystrom(1), l2=1e-6, intercept=False)
+    values = conditioned(jnp.asarray(X), jd.Nystrom(25), l2=1e-6, intercept=False)
+    assert plain[0] / plain[-1] > 100
+    assert values[0] / values[-1] < 5
+
+
+def test_nystrom_of_a_higher_rank_than_the_hessian_has_stays_finite(rng):
+    X = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 10))
+    y = rng.normal(size=50).astype(np.float32)
+    objective = jd.LinearRegression(X.astype(np.float32), y, intercept=False)
+    for method in (jd.LSMR(jd.Nystrom(8)), jd.ConjugateGradient(jd.Nystrom(30))):
+        result = jd.minimize(objective, method=method)
+        residual = X @ np.linalg.lstsq(X, y, rcond=1e-6)[0] - y
+        np.testing.assert_allclose(result.value, 0.5 * residual @ residual, rtol=1e-4)
+
+
+def test_hyper_parameters_are_leaves_and_sizes_are_structure():
+    assert jax.tree.leaves(jd.Sketch(seed=7)) == [7]
+    assert jax.tree.structure(jd.Nystrom(3)) != jax.tree.structure(jd.Nystrom(4))
+
+
+@pytest.mark.parametrize(
+    ("preconditioner", "error", "message"),
+    [
+        (jd.Nystrom(0), ValueError, "Nystrom.rank must be in 1"),
+        (jd.Nystrom(2.0), TypeError, "Nystrom.rank must be a Python integer"),
+        (jd.Sketch(1), ValueError, "Sketch.oversampling must be in 2"),
+    ],
+)
+def test_senseless_sizes_are_refused(preconditioner, error, message):
+    objective = jd.LinearRegression(jnp.ones((3, 1)), jnp.ones(3))
+    with pytest.raises(error, match=message):
+        jd.minimize(objective, method=jd.LSMR(preconditioner))
+
+
+def test_what_a_design_or_hessian_cannot_answer_is_refused():
+    free = jd.LinearRegression(jd.MatrixFree(lambda w: w, rows=3, features=3), jnp.ones(3))
+    for preconditioner, message in (
+        (jd.Jacobi(), "norms of X's columns"),
+        (jd.Sketch(), "needs the rows of X"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            jd.minimize(free, method=jd.LSMR(preconditioner))
+    form = jd.Quadratic(lambda x: 2 * x, linear=jnp.ones(3))
+    with pytest.raises(TypeError, match="diagonal of the Hessian"):
+        jd.minimize(form, method=jd.ConjugateGradient(jd.Jacobi()))
+    with pytest.raises(TypeError, match=r"rows of a jd\.LinearRegression"):
+        jd.minimize(form, method=jd.ConjugateGradient(jd.Sketch()))
