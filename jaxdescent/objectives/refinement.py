@@ -56,42 +56,39 @@ class Factor(NamedTuple):
         return jnp.matmul(self.basis, rotated, precision=HIGHEST)
 
 
-def orthogonal_factor(X: jax.Array, weight: jax.Array, l2: jax.Array, intercept: bool) -> Factor:
-    """From the R of ``sqrt(S) X = QR``, centred; by the SVD of R where the rank is deficient or
+def orthogonal_factor(
+    X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
+) -> Factor:
+    """From the R of ``sqrt(S) (X - 1 mean') = QR``; by the SVD of R where the rank is deficient or
     l2 differs by output.
 
     Args:
       X: (rows, features), with at least as many rows.
       weight: (rows, 1).
+      mean: of each feature, or zero without an intercept.
+      raw_length: of each column of ``sqrt(S) X``.
       l2: a scalar, or (outputs,).
-      intercept: whether to centre X.
     """
-    features = X.shape[1]
     eps = jnp.finfo(X.dtype).eps
-    mean = jnp.zeros((features,), X.dtype)
-    share = (weight / jnp.sum(weight))[:, 0]
-    # Twice: the mean's own rounding, large far from zero, would count as a rank.
-    for _ in range(2 if intercept else 0):
-        mean = mean + jnp.matmul(share, X - mean[None, :], precision=HIGHEST)
-    Z = jnp.sqrt(weight) * (X - mean[None, :])
-    length = jnp.sqrt(jnp.sum(jnp.square(Z), axis=0))
-    is_noise = length <= NULL * eps * jnp.sqrt(jnp.sum(weight * jnp.square(X), axis=0))
+    R = jnp.linalg.qr(jnp.sqrt(weight) * (X - mean[None, :]), mode="r")
+    length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
+    is_noise = length <= NULL * eps * raw_length
     length = jnp.where(is_noise, 1, length)
-    R = jnp.linalg.qr(jnp.where(is_noise[None, :], 0, Z / length[None, :]), mode="r")
+    R = jnp.where(is_noise[None, :], 0, R)
     if l2.ndim == 1:
-        return _spectral_factor(R * length[None, :], l2, mean)
+        return _spectral_factor(R, l2, mean)
     ridge = jnp.diag(jnp.sqrt(l2) / length)
-    triangle = jnp.linalg.qr(jnp.concatenate([R, ridge]), mode="r")
+    triangle = jnp.linalg.qr(jnp.concatenate([R / length[None, :], ridge]), mode="r")
     scale = jnp.sqrt(jnp.sum(jnp.square(triangle), axis=0))
-    inverse = solve_triangular(triangle / scale[None, :], jnp.eye(features, dtype=X.dtype))
+    inverse = solve_triangular(triangle / scale[None, :], jnp.eye(mean.size, dtype=X.dtype))
     # A singular triangle makes infinities or NaN, which are not smaller either.
     is_deficient = ~(_spectral_norm(inverse) < 1 / (NULL * eps))
     return lax.cond(
         is_deficient,
-        lambda: _spectral_factor(R * length[None, :], l2[None], mean),
+        lambda: _spectral_factor(R, l2[None], mean),
         lambda: Factor(
             inverse / (length * scale)[:, None],
-            jnp.ones((features, 1), X.dtype),
+            jnp.ones((mean.size, 1), X.dtype),
             mean,
             jnp.array(False),
         ),
@@ -114,39 +111,32 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
     weight_total = jnp.asarray(X.shape[0], dtype) if weight is None else jnp.sum(weight)
     mean = factor.feature_mean[:, None]
 
-    class Iterate(NamedTuple):
-        weights: Double
-        intercept: Double
-        energy: jax.Array
-        count: jax.Array
-        goes_on: jax.Array
-
-    def refine(old: Iterate) -> Iterate:
-        residual = compensated.subtract(y, compensated.product(X, old.weights))
+    def refine(old: _Iterate) -> _Iterate:
+        # Tied to the loop's own numbers: XLA would compute the halves of every entry of X ahead
+        # of the loop, and keep them.
+        rows, old = lax.optimization_barrier((X, old))
+        residual = compensated.subtract(y, compensated.product(rows, old.weights))
         residual = compensated.subtract(residual, old.intercept)
         if weight is not None:
             residual = compensated.multiply(weight, residual)
         gradient = compensated.subtract(
-            compensated.transposed_product(X, residual), compensated.multiply(l2, old.weights)
-        )
-        intercept, shift = old.intercept, jnp.zeros_like(old.intercept.high)
+            compensated.transposed_product(rows, residual), compensated.multiply(l2, old.weights)
+        ).high
+        shift = jnp.zeros_like(old.intercept.high)
         if objective.intercept:
-            total = jax.tree.map(lambda x: x[None, :], compensated.total(residual, axis=0))
-            gradient = compensated.subtract(gradient, compensated.multiply(mean, total))
-            shift = total.high / weight_total
-        step = factor.apply(gradient.high)
-        energy = jnp.sum(step * gradient.high) + weight_total * jnp.sum(jnp.square(shift))
-        if objective.intercept:
-            moved = compensated.subtract(double(shift), compensated.product(mean.T, double(step)))
-            intercept = compensated.add(intercept, moved)
-            shift = moved.high
-        new = (compensated.add(old.weights, double(step)), intercept)
+            total = compensated.total(residual, axis=0).high[None, :]
+            gradient = gradient - mean * total
+            shift = total / weight_total
+        step = factor.apply(gradient)
+        energy = jnp.sum(step * gradient) + weight_total * jnp.sum(jnp.square(shift))
+        shift = shift - jnp.matmul(mean.T, step, precision=HIGHEST)
+        new = _advanced(old.weights, step), _advanced(old.intercept, shift)
         is_better = energy < old.energy / 4
         is_settled = _is_negligible(step, new[0].high) & _is_negligible(shift, new[1].high)
         kept = jax.tree.map(
             lambda a, b: jnp.where(is_better, a, b), new, (old.weights, old.intercept)
         )
-        return Iterate(*kept, energy, old.count + 1, is_better & ~is_settled)
+        return _Iterate(kept[0], kept[1], energy, old.steps + 1, is_better & ~is_settled)
 
     start = _columns(params["weights"])
     start = jnp.where(factor.is_deficient, jnp.zeros_like(start), start)
@@ -154,12 +144,20 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
         params["intercept"].reshape(1, -1) if objective.intercept else jnp.zeros_like(start[:1])
     )
     infinity = jnp.full((), jnp.inf, dtype)
-    loop = Iterate(double(start), double(offset), infinity, jnp.int32(0), jnp.array(True))
-    loop = lax.while_loop(lambda it: it.goes_on & (it.count < MAX_REFINEMENTS), refine, loop)
+    loop = _Iterate(double(start), double(offset), infinity, jnp.int32(0), jnp.array(True))
+    loop = lax.while_loop(lambda it: it.goes_on & (it.steps < MAX_REFINEMENTS), refine, loop)
     new = {"weights": loop.weights.high.reshape(params["weights"].shape)}
     if objective.intercept:
         new["intercept"] = loop.intercept.high.reshape(params["intercept"].shape)
     return new
+
+
+class _Iterate(NamedTuple):
+    weights: Double  # (features, outputs)
+    intercept: Double  # (1, outputs)
+    energy: jax.Array
+    steps: jax.Array
+    goes_on: jax.Array
 
 
 def _spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
@@ -181,6 +179,12 @@ def _spectral_norm(matrix: jax.Array) -> jax.Array:
     # The longest row's direction is a start that no singular vector is orthogonal to by design.
     longest = matrix[jnp.argmax(jnp.sum(jnp.square(matrix), axis=1))]
     return jnp.sqrt(jnp.linalg.norm(lax.fori_loop(0, 3, iterate, longest)))
+
+
+def _advanced(x: Double, step: jax.Array) -> Double:
+    """``x + step``: the high part's rounding error joins the low part."""
+    high = compensated.two_sum(x.high, step)
+    return compensated.two_sum(high.high, high.low + x.low)
 
 
 def _is_negligible(step: jax.Array, x: jax.Array) -> jax.Array:

@@ -80,19 +80,20 @@ class GramSolver:
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
         data = _centre(design, None, sample_weight, intercept)
         l2 = jnp.asarray(l2, data.X.dtype)
-        operands = data.X, data.weight, l2
         if l2.ndim == 1:
-            factor = orthogonal_factor(*operands, intercept)
+            raw = jnp.sqrt(jnp.sum(data.weight * jnp.square(data.X), axis=0))
+            factor = orthogonal_factor(data.X, data.weight, data.feature_mean, raw, l2)
             return cls(factor, data.weight_total, jnp.array(True))
-        factor, is_ill = _cholesky_factor(data, l2, sample_weight is not None, intercept)
+        factor, raw, is_ill = _cholesky_factor(data, l2, sample_weight is not None, intercept)
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
         factor = seldom(
             is_ill,
-            lambda factor, X, weight, l2: orthogonal_factor(X, weight, l2, intercept),
+            lambda factor, X, weight, raw, l2: orthogonal_factor(
+                X, weight, factor.feature_mean, raw, l2
+            ),
             lambda factor, *_: factor,
-            factor,
-            *operands,
+            *(factor, data.X, data.weight, raw, l2),
         )
         return cls(factor, data.weight_total, is_ill)
 
@@ -205,7 +206,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     centred = data.X - data.feature_mean[None, :]
     if objective.intercept:
         # Once more: the mean's own rounding, large far from zero, would count as a rank.
-        rest = jnp.matmul(data.weight[:, 0] / data.weight_total, centred, precision=HIGHEST)
+        rest = jnp.sum(data.weight / data.weight_total * centred, axis=0)
         centred = centred - rest[None, :]
         data = data._replace(feature_mean=data.feature_mean + rest)
     X = root * centred
@@ -228,11 +229,11 @@ def _centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> _Centred:
     if not intercept:
         zero = jnp.zeros((features,), dense.dtype), jnp.zeros((outputs,), dense.dtype)
         return _Centred(dense, weight, *zero, weight_total)
-    share = (weight / weight_total)[:, 0]
-    feature_mean = jnp.matmul(share, dense, precision=HIGHEST)
+    share = weight / weight_total
+    feature_mean = jnp.sum(share * dense, axis=0)
     target_mean = jnp.zeros((outputs,), dense.dtype)
     if y is not None:
-        target_mean = jnp.matmul(share, _columns(y).astype(dense.dtype), precision=HIGHEST)
+        target_mean = jnp.sum(share * _columns(y).astype(dense.dtype), axis=0)
     return _Centred(dense, weight, feature_mean, target_mean, weight_total)
 
 
@@ -246,8 +247,8 @@ def _with_intercept(weights: jax.Array, data: _Centred, objective: Any, params: 
 
 def _cholesky_factor(
     data: _Centred, l2: jax.Array, is_weighted: bool, intercept: bool
-) -> tuple[Factor, jax.Array]:
-    """The inverse from the Gram matrix, and whether that has lost too many digits."""
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """From the Gram matrix; the columns' length before centring; is too little left of it?"""
     # A product with the weights themselves, without a scaled copy of X where all are one.
     left = data.X * data.weight if is_weighted else data.X
     gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
@@ -258,7 +259,7 @@ def _cholesky_factor(
     lower, scale, is_ill = _equilibrated_cholesky(gram, l2, raw_diagonal)
     inverse = solve_triangular(lower, jnp.diag(scale), lower=True)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
-    return Factor(inverse.T, gain, mean, jnp.array(False)), is_ill
+    return Factor(inverse.T, gain, mean, jnp.array(False)), jnp.sqrt(raw_diagonal), is_ill
 
 
 def _equilibrated_cholesky(
