@@ -1,4 +1,4 @@
-"""Exact solves of a regression: normal equations, QR, the dual form, and minimum norm.
+"""Exact solves of a regression: normal equations, QR with refinement, the dual form.
 
 All work on the centred and scaled problem: with ``x_bar, y_bar`` the weighted means and
 ``D = diag(sqrt(s))``, the weights solve ``min |D (X - 1 x_bar') w - D (y - y_bar)|^2 + l2 |w|^2``
@@ -36,18 +36,29 @@ def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bo
     return DualSolver.factorise(design, l2, sample_weight, intercept)
 
 
-def regression_solver_bytes(design: Design, l2: Any, is_weighted: bool) -> int:
-    """Peak bytes: the Gram matrix, its scaled copy and its factor, and what X is copied for.
+def regression_solver_bytes(
+    design: Design, l2: Any, *, outputs: int, is_scaled: bool, is_weighted: bool
+) -> int:
+    """Peak bytes of the compiled solve, with what is reserved for branches that may not be taken.
 
-    On a CPU the copies that QR would make are reserved, and touched only if it is needed.
+    Those are the copies of X that QR works on, and the SVD of its triangle: on a CPU they become
+    real only if they are needed. ``is_scaled`` says that there is an intercept or that rows are
+    weighted, so that what QR works on is not X itself.
     """
-    smaller = min(design.shape)
-    itemsize = jnp.dtype(design.dtype).itemsize
-    copies = 1 if is_weighted else 0
-    if jnp.ndim(l2) == 1:
-        copies = 3  # centred, and Q with its workspace
-    copied = copies * design.shape[0] * design.shape[1]
-    return itemsize * (3 * smaller * smaller + copied) + design.dense_bytes()
+    rows, features = design.shape
+    smaller, larger = min(rows, features), max(rows, features)
+    square, entries = smaller * smaller, rows * features
+    has_many_l2 = jnp.ndim(l2) == 1
+    if rows < features:
+        copies = 3 if has_many_l2 else 2
+        peak = max(copies * entries + square, entries + 3 * square) + larger * (1 + outputs)
+    elif has_many_l2:
+        peak = max(entries, 2 * square) + 2 * larger
+    else:
+        orthogonal = (2 if is_scaled else 1) * entries + 2 * square
+        weighted = entries + 3 * square if is_weighted else 0
+        peak = max(orthogonal, 6 * square, weighted) + 2 * larger
+    return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
 
 
 class _Centred(NamedTuple):
