@@ -229,3 +229,62 @@ def test_the_solution_is_the_same_under_jit(rng):
     eager = solve(X, y).params["weights"]
     jitted = jax.jit(lambda X, y: solve(X, y).params["weights"])(X, y)
     np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-6)
+
+
+def ill_conditioned(rng, rows, features, condition):
+    U, _ = np.linalg.qr(rng.normal(size=(rows, features)))
+    V, _ = np.linalg.qr(rng.normal(size=(features, features)))
+    return U * np.geomspace(1, 1 / condition, features) @ V.T
+
+
+def test_members_of_a_batch_that_are_ill_or_deficient_are_solved_too(rng, x64):
+    X = rng.normal(size=(2, 3, 60, 20))
+    X[0, 1] = ill_conditioned(rng, 60, 20, 1e10)
+    X[1, 2, :, 4] = X[1, 2, :, 3]
+    y = rng.normal(size=60)
+
+    def weights(X):
+        return solve(X, y).params["weights"]
+
+    batch = jax.vmap(jax.vmap(weights))(X)
+    for index in np.ndindex(2, 3):
+        exact, _ = reference(X[index], y)
+        np.testing.assert_allclose(batch[index], exact, rtol=1e-5, atol=1e-8 * np.max(exact))
+
+
+def test_the_branch_for_ill_members_stays_a_branch_in_a_batch(rng):
+    X, y = jnp.ones((8, 60, 20)), jnp.ones((8, 60))
+    solver = jax.vmap(lambda X, y: jd.LinearRegression(X, y).checked().stationary_solver(None))
+    assert "cond" in str(jax.make_jaxpr(solver)(X, y))
+    assert str(jax.make_jaxpr(solver)(X, y)).count("name=qr") <= 2
+
+
+@pytest.mark.parametrize("l2", [0.5, [0.0, 0.5]])
+def test_refined_solutions_do_not_lose_digits_to_the_condition(rng, x64, l2):
+    X, y = ill_conditioned(rng, 40, 10, 1e6), rng.normal(size=(40, 2))
+    s = rng.uniform(0.5, 2, size=40)
+    found = solve(X, y, l2=jnp.array(l2), sample_weight=s).params
+    # Stationarity in extended precision: the gradient is what rounding the solution leaves.
+    wide = np.longdouble
+    w, b = np.asarray(found["weights"], wide), np.asarray(found["intercept"], wide)
+    residual = s[:, None].astype(wide) * (y.astype(wide) - X.astype(wide) @ w - b)
+    gradient = X.T.astype(wide) @ residual - np.asarray(l2, wide) * w
+    rounding = np.finfo(np.float64).eps * np.abs(w).max()
+    assert np.abs(gradient).max() < 20 * rounding
+
+
+SOLVES = [
+    ((2000, 100), {}),
+    ((300, 250), {"sample_weight": np.ones(300, np.float32)}),
+    ((100, 400), {}),
+    ((400, 100), {"l2": np.ones(3, np.float32)}),
+]
+
+
+@pytest.mark.parametrize(("shape", "options"), SOLVES)
+def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options):
+    X, y = jnp.ones(shape), jnp.ones((shape[0], 3))
+    regression = jd.LinearRegression(X, y, **options).checked()
+    run = jax.jit(lambda regression: jd.minimize(regression, method=METHOD))
+    reserved = run.lower(regression).compile().memory_analysis().temp_size_in_bytes
+    assert abs(regression.stationary_solver_bytes(None) / reserved - 1) < 0.2

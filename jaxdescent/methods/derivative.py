@@ -24,16 +24,29 @@ class DerivativeMethod(Method):
 
     What the solve is depends on what the objective knows of itself:
 
-    ============================  ==================================  =====================
-    structure                     solve                               memory
-    ============================  ==================================  =====================
-    separable (diagonal Hessian)  one division for each unknown       n
-    regression, rows >= features  Cholesky of X'X; QR if ill          features^2
-    regression, features > rows   Cholesky of XX' (dual form)         rows^2
-    rank-deficient regression     SVD, minimum norm                   min(rows, features)^2
-    quadratic                     spectral factorisation of H         n^2
-    any other function            Newton on the gradient              n^2
-    ============================  ==================================  =====================
+    ============================  ====================================  =====================
+    structure                     solve                                 memory
+    ============================  ====================================  =====================
+    separable (diagonal Hessian)  one division for each unknown         n
+    regression, rows >= features  Cholesky of X'X                       features^2
+    the same, ill or small        QR of X, refined in double length     rows * features
+    the same, rank-deficient      SVD of R from QR, refined             rows * features
+    regression, features > rows   Cholesky of XX' (dual form)           rows^2
+    the same, rank-deficient      QR of X' and SVD                      rows * features
+    quadratic                     spectral factorisation of H           n^2
+    any other function            Newton on the gradient                n^2
+    ============================  ====================================  =====================
+
+    A regression is *small* up to ``rows * features^2 = 16384`` (not in a ``vmap``), and *ill* from
+    a condition number of ``1 / (8 sqrt(eps))`` on, columns scaled: 360 in float32, 8e6 in float64.
+    Such a solution is the exact one of the given numbers, rounded, while the condition is below
+    ``1 / (32 eps)`` (2.6e5, 1.4e14); beyond it the rank counts as deficient, and the answer is the
+    one of minimum norm. With the residual ``r = y - X w - b`` and the weights in double length,
+
+        ``w <- w + (X'SX + l2 I)^-1 (X'S r - l2 w)``
+
+    until nothing changes: two passes over X a step, about as slow as 50 plain ones, and three to
+    six steps. Members of a ``vmap`` that are ill are solved one after another, by themselves.
 
     A quadratic needs one step; further ones refine it. For other functions Newton's direction
     ``-H^+ g`` is halved until the gradient's norm decreases, and the point found is whatever is
@@ -46,6 +59,11 @@ class DerivativeMethod(Method):
     ...                      method=jd.DerivativeMethod())
     >>> print(result.params["weights"].round(4), result.params["intercept"].round(4))
     [2.] 1.0
+
+    References: Golub and Wilkinson (1966), "Note on the iterative refinement of least squares
+    solution"; Björck (1967), "Iterative refinement of linear least squares solutions I"; Dekker
+    (1971), "A floating-point technique for extending the available precision"; Ogita, Rump and
+    Oishi (2005), "Accurate sum and dot product".
     """
 
     def init(self, objective: Objective, params: Params) -> State:

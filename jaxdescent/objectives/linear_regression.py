@@ -136,7 +136,14 @@ class LinearRegression(Objective):
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params
-        return regression_solver_bytes(self._design, self.l2, self.sample_weight is not None)
+        is_weighted = self.sample_weight is not None
+        return regression_solver_bytes(
+            self._design,
+            self.l2,
+            outputs=np.size(self.y) // np.shape(self.y)[0],
+            is_scaled=self.intercept or is_weighted,
+            is_weighted=is_weighted,
+        )
 
     def checked(self) -> LinearRegression:
         design = as_design(self.X)

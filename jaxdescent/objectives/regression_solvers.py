@@ -1,4 +1,4 @@
-"""Exact solves of a regression: normal equations, QR, the dual form, and minimum norm.
+"""Exact solves of a regression: normal equations, QR with refinement, the dual form.
 
 All work on the centred and scaled problem: with ``x_bar, y_bar`` the weighted means and
 ``D = diag(sqrt(s))``, the weights solve ``min |D (X - 1 x_bar') w - D (y - y_bar)|^2 + l2 |w|^2``
@@ -16,31 +16,49 @@ from jax import lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives.refinement import NULL, Factor, orthogonal_factor, refined
+from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
 Params = Any
 
+SMALL = 1 << 14
+"""Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
+takes less time than it takes to call for it."""
+
 
 def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bool) -> Any:
     """The form that fits the shapes: Cholesky of the smaller Gram matrix, or one SVD for all l2."""
+    if design.shape[0] >= design.shape[1]:
+        return GramSolver.factorise(design, l2, sample_weight, intercept)
     if jnp.ndim(l2) == 1:
         return OrthogonalSolver()
-    form = GramSolver if design.shape[0] >= design.shape[1] else DualSolver
-    return form.factorise(design, l2, sample_weight, intercept)
+    return DualSolver.factorise(design, l2, sample_weight, intercept)
 
 
-def regression_solver_bytes(design: Design, l2: Any, is_weighted: bool) -> int:
-    """Peak bytes: the Gram matrix, its scaled copy and its factor, and what X is copied for.
+def regression_solver_bytes(
+    design: Design, l2: Any, *, outputs: int, is_scaled: bool, is_weighted: bool
+) -> int:
+    """Peak bytes of the compiled solve, with what is reserved for branches that may not be taken.
 
-    On a CPU the copies that QR would make are reserved, and touched only if it is needed.
+    Those are the copies of X that QR works on, and the SVD of its triangle: on a CPU they become
+    real only if they are needed. ``is_scaled`` says that there is an intercept or that rows are
+    weighted, so that what QR works on is not X itself.
     """
-    smaller = min(design.shape)
-    itemsize = jnp.dtype(design.dtype).itemsize
-    copies = 1 if is_weighted else 0
-    if jnp.ndim(l2) == 1:
-        copies = 3  # centred, and Q with its workspace
-    copied = copies * design.shape[0] * design.shape[1]
-    return itemsize * (3 * smaller * smaller + copied) + design.dense_bytes()
+    rows, features = design.shape
+    smaller, larger = min(rows, features), max(rows, features)
+    square, entries = smaller * smaller, rows * features
+    has_many_l2 = jnp.ndim(l2) == 1
+    if rows < features:
+        copies = 3 if has_many_l2 else 2
+        peak = max(copies * entries + square, entries + 3 * square) + larger * (1 + outputs)
+    elif has_many_l2:
+        peak = max(entries, 2 * square) + 2 * larger
+    else:
+        orthogonal = (2 if is_scaled else 1) * entries + 2 * square
+        weighted = entries + 3 * square if is_weighted else 0
+        peak = max(orthogonal, 6 * square, weighted) + 2 * larger
+    return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
 
 
 class _Centred(NamedTuple):
@@ -59,53 +77,65 @@ class GramSolver:
     """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
 
     The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
-    the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the
-    normal equations have lost half the digits, and :class:`OrthogonalSolver` takes over.
+    the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal
+    equations have lost half the digits: a factor from QR of X takes over, and g is computed in
+    double length (:mod:`jaxdescent.objectives.refinement`). Small problems always take that way,
+    except under ``vmap``.
     """
 
-    factor: jax.Array
-    column_scale: jax.Array
-    feature_mean: jax.Array
+    factor: Factor
     weight_total: jax.Array
     is_ill: jax.Array
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
         data = _centre(design, None, sample_weight, intercept)
-        # A product with the weights themselves, without a scaled copy of X where all are one.
-        left = data.X if sample_weight is None else data.X * data.weight
-        gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
-        mean = data.feature_mean
-        raw_diagonal = jnp.diagonal(gram)
-        if intercept:
-            gram = gram - data.weight_total * jnp.outer(mean, mean)
-        factor, scale, is_ill = _equilibrated_cholesky(gram, l2, raw_diagonal)
-        return cls(factor, scale, mean, data.weight_total, is_ill)
+        l2 = jnp.asarray(l2, data.X.dtype)
+        if l2.ndim == 1:
+            raw = jnp.sqrt(jnp.sum(data.weight * jnp.square(data.X), axis=0))
+            factor = orthogonal_factor(data.X, data.weight, data.feature_mean, raw, l2)
+            return cls(factor, data.weight_total, jnp.array(True))
+        factor, raw, is_ill = _cholesky_factor(data, l2, sample_weight is not None, intercept)
+        if data.X.size * data.X.shape[1] <= SMALL:
+            is_ill = unless_batched(is_ill)
+        factor = seldom(
+            is_ill,
+            lambda factor, X, weight, raw, l2: orthogonal_factor(
+                X, weight, factor.feature_mean, raw, l2
+            ),
+            lambda factor, *_: factor,
+            *(factor, data.X, data.weight, raw, l2),
+        )
+        return cls(factor, data.weight_total, is_ill)
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
-        solution = lax.cond(
-            self.is_ill, OrthogonalSolver().solve_params, self._refined, objective, params
-        )
+        solution = seldom(self.is_ill, _refined, _corrected_twice, self, objective, params)
         return solution, jnp.array(False)
 
-    def _refined(self, objective: Any, params: Params) -> Params:
-        """The solution, refined once: two more passes over X, little beside the Gram matrix."""
-        return self._correct(objective, self._correct(objective, params))
 
-    def _correct(self, objective: Any, params: Params) -> Params:
-        gradient = objective.gradient(params)
-        weights = params["weights"]
-        columns = _columns(gradient["weights"])
-        if objective.intercept:
-            columns = columns - jnp.outer(self.feature_mean, gradient["intercept"].reshape(-1))
-        scale = self.column_scale[:, None]
-        step = scale * cho_solve((self.factor, True), scale * columns)
-        new = {"weights": weights - step.reshape(weights.shape)}
-        if objective.intercept:
-            shift = gradient["intercept"].reshape(-1) / self.weight_total
-            shift = shift - jnp.matmul(self.feature_mean, step, precision=HIGHEST)
-            new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
-        return new
+def _refined(solver: GramSolver, objective: Any, params: Params) -> Params:
+    return refined(solver.factor, objective, params)
+
+
+def _corrected_twice(solver: GramSolver, objective: Any, params: Params) -> Params:
+    """The solution, refined once: two more passes over X, little beside the Gram matrix."""
+    return _corrected(solver, objective, _corrected(solver, objective, params))
+
+
+def _corrected(solver: GramSolver, objective: Any, params: Params) -> Params:
+    gradient = objective.gradient(params)
+    weights = params["weights"]
+    columns = _columns(gradient["weights"])
+    mean = solver.factor.feature_mean
+    if objective.intercept:
+        columns = columns - jnp.outer(mean, gradient["intercept"].reshape(-1))
+    step = solver.factor.apply(columns)
+    new = {"weights": weights - step.reshape(weights.shape)}
+    if objective.intercept:
+        shift = gradient["intercept"].reshape(-1) / solver.weight_total
+        shift = shift - jnp.matmul(mean, step, precision=HIGHEST)
+        new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
+    return new
 
 
 @jax.tree_util.register_dataclass
@@ -139,9 +169,7 @@ class DualSolver:
         return cls(*_equilibrated_cholesky(kernel, l2, raw_diagonal))
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
-        solution = lax.cond(
-            self.is_ill, OrthogonalSolver().solve_params, self._solve, objective, params
-        )
+        solution = seldom(self.is_ill, _orthogonal, DualSolver._solve, self, objective, params)
         return solution, jnp.array(False)
 
     def _solve(self, objective: Any, params: Params) -> Params:
@@ -171,40 +199,33 @@ class DualSolver:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class OrthogonalSolver:
-    """QR of X, and the SVD of its triangle where the rank is deficient or l2 differs by output.
+    """More features than rows: QR of X' and the SVD of its triangle, the minimum-norm solution.
 
-    ``X = QR`` costs the squared condition number only in the residual's share of the error. With
-    ``R = U diag(s) V'`` the minimum-norm solution is ``V diag(s / (s^2 + l2)) U'Q'y``, singular
-    values below ``max(rows, features) eps s_max`` counting as zero. Nothing is kept between
-    solves; each works on a scaled copy of X.
+    With ``X' = QR`` and ``R' = U diag(s) V'`` it is ``Q V diag(s / (s^2 + l2)) U'y``, singular
+    values below a few eps of the largest counting as zero. Nothing is kept between solves; each
+    works on a scaled copy of X.
     """
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
-        return self.solve_params(objective, params), jnp.array(False)
+        return _orthogonal(self, objective, params), jnp.array(False)
 
-    def solve_params(self, objective: Any, params: Params) -> Params:
-        data = _centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
-        root = jnp.sqrt(data.weight)
-        centred = data.X - data.feature_mean[None, :]
-        if objective.intercept:
-            # Once more: the mean's own rounding, large far from zero, would count as a rank.
-            rest = jnp.matmul(data.weight[:, 0] / data.weight_total, centred, precision=HIGHEST)
-            centred = centred - rest[None, :]
-            data = data._replace(feature_mean=data.feature_mean + rest)
-        X = root * centred
-        targets = root * (_columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
-        l2 = jnp.asarray(objective.l2, X.dtype)
-        if X.shape[0] < X.shape[1]:
-            Q, R = jnp.linalg.qr(X.T)
-            weights = jnp.matmul(Q, _filtered(R.T, l2, targets, max(X.shape)), precision=HIGHEST)
-        else:
-            Q, R = jnp.linalg.qr(X)
-            rotated = jnp.matmul(Q.T, targets, precision=HIGHEST)
-            if l2.ndim == 1:
-                weights = _filtered(R, l2, rotated, max(X.shape))
-            else:
-                weights = _triangular_or_filtered(R, l2, rotated, max(X.shape))
-        return _with_intercept(weights, data, objective, params)
+
+def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
+    del solver
+    data = _centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
+    root = jnp.sqrt(data.weight)
+    centred = data.X - data.feature_mean[None, :]
+    if objective.intercept:
+        # Once more: the mean's own rounding, large far from zero, would count as a rank.
+        rest = jnp.sum(data.weight / data.weight_total * centred, axis=0)
+        centred = centred - rest[None, :]
+        data = data._replace(feature_mean=data.feature_mean + rest)
+    X = root * centred
+    targets = root * (_columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
+    Q, R = jnp.linalg.qr(X.T)
+    weights = _filtered(R.T, jnp.asarray(objective.l2, X.dtype), targets)
+    weights = jnp.matmul(Q, weights, precision=HIGHEST)
+    return _with_intercept(weights, data, objective, params)
 
 
 def _centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> _Centred:
@@ -219,11 +240,11 @@ def _centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> _Centred:
     if not intercept:
         zero = jnp.zeros((features,), dense.dtype), jnp.zeros((outputs,), dense.dtype)
         return _Centred(dense, weight, *zero, weight_total)
-    share = (weight / weight_total)[:, 0]
-    feature_mean = jnp.matmul(share, dense, precision=HIGHEST)
+    share = weight / weight_total
+    feature_mean = jnp.sum(share * dense, axis=0)
     target_mean = jnp.zeros((outputs,), dense.dtype)
     if y is not None:
-        target_mean = jnp.matmul(share, _columns(y).astype(dense.dtype), precision=HIGHEST)
+        target_mean = jnp.sum(share * _columns(y).astype(dense.dtype), axis=0)
     return _Centred(dense, weight, feature_mean, target_mean, weight_total)
 
 
@@ -233,6 +254,23 @@ def _with_intercept(weights: jax.Array, data: _Centred, objective: Any, params: 
         shift = jnp.matmul(data.feature_mean, weights, precision=HIGHEST)
         new["intercept"] = (data.target_mean - shift).reshape(params["intercept"].shape)
     return new
+
+
+def _cholesky_factor(
+    data: _Centred, l2: jax.Array, is_weighted: bool, intercept: bool
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """From the Gram matrix; the columns' length before centring; is too little left of it?"""
+    # A product with the weights themselves, without a scaled copy of X where all are one.
+    left = data.X * data.weight if is_weighted else data.X
+    gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
+    mean = data.feature_mean
+    raw_diagonal = jnp.diagonal(gram)
+    if intercept:
+        gram = gram - data.weight_total * jnp.outer(mean, mean)
+    lower, scale, is_ill = _equilibrated_cholesky(gram, l2, raw_diagonal)
+    inverse = solve_triangular(lower, jnp.diag(scale), lower=True)
+    gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
+    return Factor(inverse.T, gain, mean, jnp.array(False)), jnp.sqrt(raw_diagonal), is_ill
 
 
 def _equilibrated_cholesky(
@@ -258,25 +296,10 @@ def _equilibrated_cholesky(
     return factor, scale, ~is_well
 
 
-def _triangular_or_filtered(
-    R: jax.Array, l2: jax.Array, rotated: jax.Array, longest: int
-) -> jax.Array:
-    features = R.shape[0]
-    stacked = jnp.concatenate([R, jnp.sqrt(l2) * jnp.eye(features, dtype=R.dtype)])
-    Q, triangle = jnp.linalg.qr(stacked)
-    pivots = jnp.abs(jnp.diagonal(triangle))
-    cutoff = longest * jnp.finfo(R.dtype).eps * jnp.max(pivots)
-    return lax.cond(
-        jnp.min(pivots) > cutoff,
-        lambda: solve_triangular(triangle, jnp.matmul(Q[:features].T, rotated, precision=HIGHEST)),
-        lambda: _filtered(R, l2, rotated, longest),
-    )
-
-
-def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array, longest: int) -> jax.Array:
+def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
     """``V diag(s / (s^2 + l2)) U' rhs``, each column of ``rhs`` with its own l2."""
     U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
-    is_null = s <= longest * jnp.finfo(s.dtype).eps * jnp.max(s)
+    is_null = s <= NULL * jnp.finfo(s.dtype).eps * jnp.max(s)
     s = s[:, None]
     is_null = is_null[:, None]
     gain = jnp.where(is_null, 0, s / jnp.where(is_null, 1, s * s + l2.reshape(1, -1)))

@@ -1,0 +1,76 @@
+"""A branch that is seldom needed, and that a batch pays for only where a member needs it.
+
+Under ``vmap`` a ``lax.cond`` on a batched predicate becomes a select, and every member pays for
+both branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+
+def seldom(
+    is_needed: jax.Array, costly: Callable[..., Any], usual: Callable[..., Any], *operands: Any
+) -> Any:
+    """``lax.cond(is_needed, costly, usual, *operands)`` that stays a branch under ``vmap``.
+
+    There ``usual`` runs for all members at once. If any member needs ``costly``, a loop over the
+    members runs it for those that do. The functions may close over no array.
+    """
+
+    @custom_vmap
+    def choose(is_needed: jax.Array, operands: tuple[Any, ...]) -> Any:
+        return lax.cond(is_needed, costly, usual, *operands)
+
+    @choose.def_vmap
+    def choose_each(
+        axis_size: int, in_batched: Any, is_needed: jax.Array, operands: tuple[Any, ...]
+    ) -> Any:
+        is_mapped = in_batched[1]
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, is_mapped)
+        results = jax.vmap(usual, in_axes=axes, axis_size=axis_size)(*operands)
+        needs = jnp.broadcast_to(is_needed, (axis_size,))
+        leaves, treedef = jax.tree.flatten(operands)
+        flags = jax.tree.leaves(is_mapped)
+
+        def replace(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
+            mapped = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
+
+            def member(slices: tuple[jax.Array, list[jax.Array], Any]) -> Any:
+                needs, own, result = slices
+                own = iter(own)
+                pairs = zip(leaves, flags, strict=True)
+                operands = treedef.unflatten([next(own) if flag else leaf for leaf, flag in pairs])
+                return lax.cond(needs, lambda: costly(*operands), lambda: result)
+
+            return lax.map(member, (needs, mapped, results))
+
+        def keep(needs: jax.Array, leaves: list[jax.Array], results: Any) -> Any:
+            del needs, leaves
+            return results
+
+        results = seldom(jnp.any(needs), replace, keep, needs, leaves, results)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return choose(is_needed, operands)
+
+
+def unless_batched(is_needed: jax.Array) -> jax.Array:
+    """True, except under ``vmap``, where it is ``is_needed``."""
+
+    @custom_vmap
+    def alone(is_needed: jax.Array) -> jax.Array:
+        return jnp.ones_like(is_needed)
+
+    @alone.def_vmap
+    def batched(axis_size: int, in_batched: list[bool], is_needed: jax.Array) -> Any:
+        del axis_size
+        return is_needed, in_batched[0]
+
+    return alone(is_needed)
