@@ -1,0 +1,180 @@
+"""Shrink the learning rate until the step decreases the objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.methods import line_search
+from jaxdescent.methods.line_search import Trial, noise
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.transformation import (
+    Move,
+    Point,
+    StepRule,
+    check_count,
+    check_number,
+    moved,
+    scalar,
+)
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+
+class _BacktrackingState(NamedTuple):
+    """The evaluation at the accepted trial, under the names that optax looks for, and its rate."""
+
+    value: jax.Array
+    grad: Params
+    rate: jax.Array
+
+
+class RateUnderMomentum(NamedTuple):
+    """A rate for which the quadratic of curvature ``1 / rate`` bounds the function at the trial."""
+
+    rate: jax.Array
+    evaluations: jax.Array
+    verdict: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backtracking(StepRule):
+    """Try twice the last learning rate, and shrink it until the step decreases the objective.
+
+    A trial ``x - t d`` (``d`` the gradient g, or what a chain made of it) is accepted if
+    ``f(x - t d) <= f(x) - c t g.d`` (Armijo). Near the optimum that difference drowns in rounding;
+    there, and for quadratics everywhere, the slope at the trial decides instead:
+    ``d . gradient(x - t d) >= -(1 - 2 c) g.d`` (approximate Wolfe: the same condition, with the
+    decrease taken from the two slopes).
+
+    Cost of a step: a gradient for each trial; the accepted trial's gradient is the next step's (in
+    an optax loop by ``optax.value_and_grad_from_state``). Keeps one parameter-sized vector, that
+    gradient; while it searches, the trial and the trial's gradient as well.
+
+    With ``momentum`` the share c is 1/2, which the momentum's theory asks for, the rate grows only
+    where the momentum restarts, and nothing is kept.
+
+    Args:
+      decrease: c, the share of the predicted decrease asked for, in (0, 1/2).
+      shrink: the factor on rejection, in (0, 1).
+      grow: the factor on the last accepted rate for a step's first trial, at least 1.
+      max_trials: after so many rejections no step decreases the objective: ``STAGNATED``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
+    ...                      jd.GradientDescent(jd.Backtracking()))
+    >>> result.message.split(":")[0]
+    'CONVERGED'
+
+    Reference: Armijo (1966), "Minimization of functions having Lipschitz continuous first partial
+    derivatives"; Hager and Zhang (2005), "A new conjugate gradient method with guaranteed descent
+    and an efficient line search"; Beck and Teboulle (2009), "A fast iterative
+    shrinkage-thresholding algorithm for linear inverse problems".
+    """
+
+    decrease: Any = 1e-4
+    shrink: Any = 0.5
+    grow: Any = 2.0
+    max_trials: int = dataclasses.field(default=60, metadata={"static": True})
+
+    needs_value: ClassVar[bool] = True
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        return _BacktrackingState(*line_search.evaluation(params, objective), scalar(params, 0))
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        return state.value, state.grad
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = line_search.evaluation(params, objective)
+        return state._replace(value=value, grad=gradient)
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        is_quadratic = objective.is_quadratic
+        slope = precision.inner(at.gradient, at.direction)
+        rate = line_search.known_or_first(state.rate, at)
+        start = line_search.start_of_search(at, self.grow * rate)
+
+        def accepts(trial: Trial) -> jax.Array:
+            is_gentle = (
+                precision.inner(at.direction, trial.gradient) >= -(1 - 2 * self.decrease) * slope
+            )
+            if is_quadratic:
+                return is_gentle
+            decrease = jnp.asarray(self.decrease * trial.rate * slope, start.value.dtype)
+            room = noise(start.value)
+            is_lower = (trial.value <= start.value - decrease) & (trial.value < start.value - room)
+            return is_lower | ((trial.value <= start.value + room) & is_gentle)
+
+        trial = line_search.search(
+            objective,
+            start,
+            at.direction,
+            accepts=accepts,
+            shrunk=lambda trial: trial.rate * self.shrink,
+            max_trials=self.max_trials,
+        )
+        accepted = trial.is_accepted
+        state = _BacktrackingState(
+            trial.value, trial.gradient, jnp.where(accepted, trial.rate, rate)
+        )
+        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
+        return Move(trial.params, jnp.where(accepted, trial.rate, 0), state, trial.trials, verdict)
+
+    def rate_under_momentum(
+        self, objective: Objective, params: Params, gradient: Params, value: Any, rate: jax.Array
+    ) -> RateUnderMomentum:
+        """The first t from ``rate`` down with ``f(x - t g) <= f(x) - t/2 |g|^2``.
+
+        A quadratic has this exactly where ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
+        other functions a trial costs a value, and where rounding hides the decrease its gradient.
+        """
+        squared = precision.squared_norm(gradient)
+        rate = line_search.known_or_first(rate, Point(params, gradient, gradient, value))
+        if objective.is_quadratic:
+            length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
+            unit = jax.tree.map(lambda g: g / length.astype(g.dtype), gradient)
+            curvature = objective.curvature(params, unit)
+            is_unbounded = (curvature < 0) & (squared > 0)
+            bound = 1 / jnp.where(curvature > 0, curvature, 1)
+            rate = jnp.where(curvature > 0, jnp.minimum(rate, bound), rate)
+            verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
+            return RateUnderMomentum(rate, jnp.array(1, jnp.int32), verdict)
+        value = jnp.asarray(value, scalar(params, 0).dtype)
+        room = noise(value)
+
+        def is_accepted(rate: jax.Array) -> jax.Array:
+            trial = moved(params, gradient, rate)
+            lower = jnp.asarray(objective.value(trial), value.dtype)
+            decrease = jnp.asarray(rate * squared / 2, value.dtype)
+            is_hidden = jnp.abs(lower - value) <= room
+
+            def by_slope() -> jax.Array:
+                return precision.inner(gradient, objective.gradient(trial)) >= 0
+
+            return lax.cond(is_hidden, by_slope, lambda: lower <= value - decrease)
+
+        def attempt(rate: jax.Array, trials: jax.Array) -> tuple[jax.Array, ...]:
+            return rate, is_accepted(rate), trials
+
+        accepted_rate, accepted, trials = lax.while_loop(
+            lambda carry: ~carry[1] & (carry[2] < self.max_trials),
+            lambda carry: attempt(carry[0] * self.shrink, carry[2] + 1),
+            attempt(rate, jnp.ones((), jnp.int32)),
+        )
+        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
+        return RateUnderMomentum(jnp.where(accepted, accepted_rate, 0), trials, verdict)
+
+    def check(self) -> None:
+        check_number("Backtracking.decrease", self.decrease, "in (0, 1/2)", lambda c: 0 < c < 0.5)
+        check_number("Backtracking.shrink", self.shrink, "in (0, 1)", lambda c: 0 < c < 1)
+        check_number("Backtracking.grow", self.grow, "at least 1", lambda c: 1 <= c < float("inf"))
+        check_count("Backtracking.max_trials", self.max_trials)

@@ -1,0 +1,158 @@
+"""The learning rate from the last step's curvature, safeguarded by a non-monotone line search."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import precision
+from jaxdescent.methods import line_search
+from jaxdescent.methods.line_search import Trial, noise
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.transformation import (
+    Move,
+    Point,
+    StepRule,
+    check_count,
+    check_number,
+    scalar,
+)
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+GROWTH = 10
+"""How much longer the step after one that saw no positive curvature may be."""
+
+
+class _BarzilaiBorweinState(NamedTuple):
+    """The evaluation at the accepted trial, under the names that optax looks for, and scalars."""
+
+    value: jax.Array
+    grad: Params
+    rate: jax.Array
+    recent: jax.Array
+    steps: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class BarzilaiBorwein(StepRule):
+    """The inverse of the curvature that the last step met: a secant equation in one number.
+
+    With ``s`` the last step and ``y`` the change of the gradient over it, the rates
+    ``s.s / s.y`` and ``s.y / y.y`` take turns. The function need not fall in every step: a trial
+    ``x - t d`` is accepted if it lies below the highest of the last ``memory`` values,
+    ``f(x - t d) <= max f - c t g.d``, else t shrinks to the minimum of the parabola through value,
+    slope and trial, within [t/10, t/2]. Where rounding hides the difference of the values, the
+    rate is taken as it is: near a minimum the function is a quadratic, on which these rates
+    converge without a line search.
+
+    Cost of a step: a gradient for each trial, nearly always one; the accepted trial's gradient is
+    the next step's (in an optax loop by ``optax.value_and_grad_from_state``). Keeps one
+    parameter-sized vector, that gradient; while it searches, the trial and the trial's gradient as
+    well. Negative curvature in a quadratic ends ``DIVERGED``.
+
+    Args:
+      decrease: c, the share of the predicted decrease asked for, in (0, 1).
+      memory: M, how many values the highest is taken of; 1 makes every step descend.
+      max_trials: after so many rejections no step will do: ``STAGNATED``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])))
+    >>> result = jd.minimize(valley, jnp.ones(3), jd.GradientDescent(jd.BarzilaiBorwein()))
+    >>> bool(result.converged), int(result.iterations) < 50
+    (True, True)
+
+    Reference: Barzilai and Borwein (1988), "Two-point step size gradient methods"; Grippo,
+    Lampariello and Lucidi (1986), "A nonmonotone line search technique for Newton's method";
+    Raydan (1997), "The Barzilai and Borwein gradient method for the large scale unconstrained
+    minimization problem"; Dai and Fletcher (2005), "Projected Barzilai-Borwein methods for
+    large-scale box-constrained quadratic programming" (alternation).
+    """
+
+    decrease: Any = 1e-4
+    memory: int = dataclasses.field(default=10, metadata={"static": True})
+    max_trials: int = dataclasses.field(default=60, metadata={"static": True})
+
+    needs_value: ClassVar[bool] = True
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        value, gradient = line_search.evaluation(params, objective)
+        rate = scalar(params, 0)
+        recent = jnp.full((self.memory,), -jnp.inf, rate.dtype)
+        return _BarzilaiBorweinState(value, gradient, rate, recent, jnp.zeros((), jnp.int32))
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        return state.value, state.grad
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = line_search.evaluation(params, objective)
+        return state._replace(value=value, grad=gradient)
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        slope = precision.inner(at.gradient, at.direction)
+        rate = line_search.known_or_first(state.rate, at)
+        start = line_search.start_of_search(at, rate)
+        recent = state.recent.at[state.steps % self.memory].set(start.value)
+        highest, room = jnp.max(recent), noise(start.value)
+
+        def accepts(trial: Trial) -> jax.Array:
+            decrease = jnp.asarray(self.decrease * trial.rate * slope, start.value.dtype)
+            is_lower = trial.value <= highest - decrease
+            is_hidden = jnp.abs(trial.value - start.value) <= room
+            return is_lower | is_hidden
+
+        def shrunk(trial: Trial) -> jax.Array:
+            above_tangent = (trial.value - start.value).astype(slope.dtype) + trial.rate * slope
+            minimum = jnp.square(trial.rate) * slope / (2 * above_tangent)
+            # A trial that is infinite or NaN tells nothing of the parabola.
+            minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
+            return jnp.clip(minimum, trial.rate / 10, trial.rate / 2)
+
+        trial = line_search.search(
+            objective,
+            start,
+            at.direction,
+            accepts=accepts,
+            shrunk=shrunk,
+            max_trials=self.max_trials,
+        )
+        accepted = trial.is_accepted
+        change = jax.tree.map(jnp.subtract, trial.gradient, at.gradient)
+        # With s = -t d; divided by t, so that short steps do not underflow.
+        bend = -precision.inner(at.direction, change)
+        length, squared_change = (
+            precision.squared_norm(at.direction),
+            precision.squared_norm(change),
+        )
+        is_convex = (bend > 0) & (squared_change > 0)
+        is_long = state.steps % 2 == 0
+        above = jnp.where(is_long, trial.rate * length, bend * trial.rate)
+        below = jnp.where(is_long, bend, squared_change)
+        secant = above / jnp.where(is_convex, below, 1)
+        following = jnp.where(is_convex, secant, GROWTH * trial.rate)
+        is_usable = accepted & jnp.isfinite(following) & (following > 0)
+        new_state = _BarzilaiBorweinState(
+            trial.value,
+            trial.gradient,
+            jnp.where(is_usable, following, rate),
+            recent,
+            state.steps + 1,
+        )
+        # Rounding alone bends the other way too, but does not lower the value.
+        is_unbounded = objective.is_quadratic & (bend < 0) & (trial.value < start.value - room)
+        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
+        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
+        rate = jnp.where(accepted, trial.rate, 0)
+        return Move(trial.params, rate, new_state, trial.trials, verdict)
+
+    def check(self) -> None:
+        name = "BarzilaiBorwein"
+        check_number(f"{name}.decrease", self.decrease, "in (0, 1)", lambda c: 0 < c < 1)
+        check_count(f"{name}.memory", self.memory)
+        check_count(f"{name}.max_trials", self.max_trials)
