@@ -57,8 +57,9 @@ class Backtracking(StepRule):
     an optax loop by ``optax.value_and_grad_from_state``). Keeps one parameter-sized vector, that
     gradient; while it searches, the trial and the trial's gradient as well.
 
-    With ``momentum`` the share c is 1/2, which the momentum's theory asks for, the rate grows only
-    where the momentum restarts, and nothing is kept.
+    With ``momentum`` the share c is 1/2, which the momentum's theory asks for, the rate grows by
+    ``grow`` only where the momentum restarts and by a twentieth elsewhere, and no gradient is kept;
+    a quadratic's curvature along g (for a regression one more pass over X) decides without trials.
 
     Args:
       decrease: c, the share of the predicted decrease asked for, in (0, 1/2).

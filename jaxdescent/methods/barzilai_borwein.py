@@ -42,6 +42,7 @@ class _BarzilaiBorweinState(NamedTuple):
     value: jax.Array
     grad: Params
     rate: jax.Array
+    height: jax.Array
     recent: jax.Array
     short: jax.Array
     steps: jax.Array
@@ -60,9 +61,10 @@ class BarzilaiBorwein(StepRule):
 
     The function need not fall in every step: a trial ``x - t d`` is accepted if it lies below the
     highest of the last ``memory`` values, ``f(x - t d) <= max f - c t g.d``, else t shrinks to the
-    minimum of the parabola through value, slope and trial, within [t/10, t/2]. Where rounding
-    hides the difference of the values, the rate is taken as it is: near a minimum the function is
-    a quadratic, on which these rates converge without a line search.
+    minimum of the parabola through value, slope and trial, within [t/10, t/2]. A
+    quadratic's rise is taken from the slopes at both ends instead of its values. Where rounding
+    hides the rise, the rate is taken as it is: near a minimum the function is a quadratic, on which
+    these rates converge without a line search.
 
     Cost of a step: a gradient for each trial, nearly always one; the accepted trial's gradient is
     the next step's (in an optax loop by ``optax.value_and_grad_from_state``). Keeps one
@@ -101,6 +103,7 @@ class BarzilaiBorwein(StepRule):
             value,
             gradient,
             rate,
+            height=jnp.full_like(rate, jnp.nan),
             recent=jnp.full((self.memory,), -jnp.inf, rate.dtype),
             short=jnp.full((SHORT_RATES,), jnp.inf, rate.dtype),
             steps=jnp.zeros((), jnp.int32),
@@ -120,17 +123,25 @@ class BarzilaiBorwein(StepRule):
         slope = precision.inner(at.gradient, at.direction)
         rate = line_search.known_or_first(state.rate, at)
         start = line_search.start_of_search(at, rate)
-        recent = state.recent.at[state.steps % self.memory].set(start.value)
-        highest, room = jnp.max(recent), noise(start.value)
+        height = start.value
+        if objective.is_quadratic:
+            height = jnp.where(jnp.isnan(state.height), height, state.height)
+        recent = state.recent.at[state.steps % self.memory].set(height)
+        highest, room = jnp.max(recent) - height, noise(height)
+
+        def rise(trial: Trial) -> jax.Array:
+            if not objective.is_quadratic:
+                return trial.value - start.value
+            # The mean of the slopes at both ends, which rounding does not hide.
+            end_slope = precision.inner(at.direction, trial.gradient)
+            return jnp.asarray(-trial.rate * (slope + end_slope) / 2, height.dtype)
 
         def accepts(trial: Trial) -> jax.Array:
-            decrease = jnp.asarray(self.decrease * trial.rate * slope, start.value.dtype)
-            is_lower = trial.value <= highest - decrease
-            is_hidden = jnp.abs(trial.value - start.value) <= room
-            return is_lower | is_hidden
+            decrease = jnp.asarray(self.decrease * trial.rate * slope, height.dtype)
+            return (rise(trial) <= highest - decrease) | (jnp.abs(rise(trial)) <= room)
 
         def shrunk(trial: Trial) -> jax.Array:
-            above_tangent = (trial.value - start.value).astype(slope.dtype) + trial.rate * slope
+            above_tangent = rise(trial).astype(slope.dtype) + trial.rate * slope
             minimum = jnp.square(trial.rate) * slope / (2 * above_tangent)
             # A trial that is infinite or NaN tells nothing of the parabola.
             minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
@@ -155,7 +166,7 @@ class BarzilaiBorwein(StepRule):
         short = trial.rate * bend / jnp.where(is_convex, squared_change, 1)
         shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
         # Rounding in y shortens the short rate, and the next y is all the more rounding.
-        is_hidden = jnp.abs(trial.value - start.value) <= room
+        is_hidden = jnp.abs(rise(trial)) <= room
         takes_short = (short < SWITCH * long) & ~is_hidden
         secant = jnp.where(takes_short, jnp.min(shorts), long)
         following = jnp.where(is_convex, secant, GROWTH * trial.rate)
@@ -165,6 +176,7 @@ class BarzilaiBorwein(StepRule):
             trial.value,
             trial.gradient,
             jnp.where(is_usable, following, rate),
+            height + jnp.where(accepted, rise(trial), 0),
             recent,
             shorts,
             state.steps + 1,

@@ -20,6 +20,10 @@ from jaxdescent.methods.transformation import Point, StepRule, Transformation
 from jaxdescent.objectives import Objective
 
 
+GROWTH = 1.05
+"""The rate's growth in a step under momentum, so that one rejection for rounding does not stay."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GradientDescent(Method):
@@ -93,7 +97,7 @@ class GradientDescent(Method):
         progress = progress_at(value, gradient)
         rule = self.learning_rate
         if isinstance(rule, Backtracking):
-            grow = jnp.where(momentum.has_restarted(state.momentum), rule.grow, 1)
+            grow = jnp.where(momentum.has_restarted(state.momentum), rule.grow, GROWTH)
             found = rule.rate_under_momentum(
                 objective, params, gradient, value, state.rate * grow.astype(state.rate.dtype)
             )
