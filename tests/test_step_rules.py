@@ -659,7 +659,7 @@ def test_momentum_knows_the_curvature_of_a_quadratic_without_trials(rng):
     result = jd.minimize(quadratic, None, GradientDescent(jd.Backtracking(), jd.Nesterov()))
     assert status(result) == "CONVERGED"
     assert int(result.evaluations) <= 2 * int(result.iterations) + 2
-    assert 1 / 60 < float(result.state.rate) <= 1 / 30 * 2.01
+    assert 1 / 60 < float(result.state.rate.rate) <= 1 / 30 * 2.01
 
 
 # --- statuses and errors

@@ -34,10 +34,18 @@ class _BacktrackingState(NamedTuple):
     rate: jax.Array
 
 
+class _MomentumState(NamedTuple):
+    """The last rate, and the value's magnitude at the start."""
+
+    rate: jax.Array
+    magnitude: jax.Array
+
+
 class RateUnderMomentum(NamedTuple):
     """A rate for which the quadratic of curvature ``1 / rate`` bounds the function at the trial."""
 
     rate: jax.Array
+    state: _MomentumState
     evaluations: jax.Array
     verdict: jax.Array
 
@@ -130,49 +138,57 @@ class Backtracking(StepRule):
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
         return Move(trial.params, jnp.where(accepted, trial.rate, 0), state, trial.trials, verdict)
 
+    def start_under_momentum(self, state: _BacktrackingState) -> _MomentumState:
+        """What remains to be remembered of the state at the start."""
+        return _MomentumState(state.rate, jnp.abs(state.value))
+
     def rate_under_momentum(
-        self, objective: Objective, params: Params, gradient: Params, value: Any, rate: jax.Array
+        self, objective: Objective, at: Point, state: _MomentumState, grow: Any
     ) -> RateUnderMomentum:
-        """The first t from ``rate`` down with ``f(x - t g) <= f(x) - t/2 |g|^2``.
+        """The first t, from the last one times ``grow``, with ``f(x - t g) <= f(x) - t/2 |g|^2``.
 
         A quadratic has this exactly where ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
-        other functions a trial costs a value, and where rounding hides the decrease its gradient.
+        other functions a trial costs a value, and where rounding hides the decrease its gradient:
+        rounding as large as that of the value at the start, which parts of the value may keep.
         """
-        squared = precision.squared_norm(gradient)
-        rate = line_search.known_or_first(rate, Point(params, gradient, gradient, value))
+        squared = precision.squared_norm(at.gradient)
+        last = line_search.known_or_first(state.rate, at)
+        first = last * jnp.asarray(grow, last.dtype)
         if objective.is_quadratic:
             length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
-            unit = jax.tree.map(lambda g: g / length.astype(g.dtype), gradient)
-            curvature = objective.curvature(params, unit)
-            is_unbounded = (curvature < 0) & (squared > 0)
+            unit = jax.tree.map(lambda g: g / length.astype(g.dtype), at.gradient)
+            curvature = objective.curvature(at.params, unit)
             bound = 1 / jnp.where(curvature > 0, curvature, 1)
-            rate = jnp.where(curvature > 0, jnp.minimum(rate, bound), rate)
+            rate = jnp.where(curvature > 0, jnp.minimum(first, bound), first)
+            is_unbounded = (curvature < 0) & (squared > 0)
             verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
-            return RateUnderMomentum(rate, jnp.array(1, jnp.int32), verdict)
-        value = jnp.asarray(value, scalar(params, 0).dtype)
-        room = noise(value)
+            one = jnp.array(1, jnp.int32)
+            return RateUnderMomentum(rate, state._replace(rate=rate), one, verdict)
+        value = jnp.asarray(at.value, state.magnitude.dtype)
+        room = noise(jnp.maximum(jnp.abs(value), state.magnitude))
 
         def is_accepted(rate: jax.Array) -> jax.Array:
-            trial = moved(params, gradient, rate)
+            trial = moved(at.params, at.gradient, rate)
             lower = jnp.asarray(objective.value(trial), value.dtype)
             decrease = jnp.asarray(rate * squared / 2, value.dtype)
-            is_hidden = jnp.abs(lower - value) <= room
 
             def by_slope() -> jax.Array:
-                return precision.inner(gradient, objective.gradient(trial)) >= 0
+                return precision.inner(at.gradient, objective.gradient(trial)) >= 0
 
+            is_hidden = jnp.abs(lower - value) <= room
             return lax.cond(is_hidden, by_slope, lambda: lower <= value - decrease)
 
         def attempt(rate: jax.Array, trials: jax.Array) -> tuple[jax.Array, ...]:
             return rate, is_accepted(rate), trials
 
-        accepted_rate, accepted, trials = lax.while_loop(
+        rate, accepted, trials = lax.while_loop(
             lambda carry: ~carry[1] & (carry[2] < self.max_trials),
             lambda carry: attempt(carry[0] * self.shrink, carry[2] + 1),
-            attempt(rate, jnp.ones((), jnp.int32)),
+            attempt(first, jnp.ones((), jnp.int32)),
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        return RateUnderMomentum(jnp.where(accepted, accepted_rate, 0), trials, verdict)
+        state = state._replace(rate=jnp.where(accepted, rate, last))
+        return RateUnderMomentum(jnp.where(accepted, rate, 0), state, trials, verdict)
 
     def check(self) -> None:
         check_number("Backtracking.decrease", self.decrease, "in (0, 1/2)", lambda c: 0 < c < 0.5)

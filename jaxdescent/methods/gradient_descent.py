@@ -19,7 +19,6 @@ from jaxdescent.methods.protocol import Method, Params, Progress, State, progres
 from jaxdescent.methods.transformation import Point, StepRule, Transformation
 from jaxdescent.objectives import Objective
 
-
 GROWTH = 1.05
 """The rate's growth in a step under momentum, so that one rejection for rounding does not stay."""
 
@@ -72,7 +71,7 @@ class GradientDescent(Method):
         if self.momentum is None:
             return state
         if isinstance(rate, Backtracking):
-            state = state.rate
+            state = rate.start_under_momentum(state)
         return _WithMomentum(state, self.momentum.start(params, objective))
 
     def step(
@@ -98,12 +97,11 @@ class GradientDescent(Method):
         rule = self.learning_rate
         if isinstance(rule, Backtracking):
             grow = jnp.where(momentum.has_restarted(state.momentum), rule.grow, GROWTH)
-            found = rule.rate_under_momentum(
-                objective, params, gradient, value, state.rate * grow.astype(state.rate.dtype)
+            at = Point(params, gradient, gradient, value)
+            rate, rate_state, evaluations, verdict = rule.rate_under_momentum(
+                objective, at, state.rate, grow
             )
-            rate, evaluations = found.rate, 1 + found.evaluations
-            rate_state = jnp.where(rate > 0, rate, state.rate)
-            progress = progress._replace(evaluations=evaluations, verdict=found.verdict)
+            progress = progress._replace(evaluations=1 + evaluations, verdict=verdict)
         else:
             rate, rate_state = self._rate_ahead(state.rate)
         updates = jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradient)
