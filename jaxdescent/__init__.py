@@ -15,12 +15,17 @@ from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.memory import ProblemTooLarge as ProblemTooLarge
 from jaxdescent.methods import LBFGS as LBFGS
 from jaxdescent.methods import LSMR as LSMR
+from jaxdescent.methods import AdaptiveStep as AdaptiveStep
 from jaxdescent.methods import Backtracking as Backtracking
+from jaxdescent.methods import BarzilaiBorwein as BarzilaiBorwein
 from jaxdescent.methods import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods import ExactLineSearch as ExactLineSearch
 from jaxdescent.methods import GradientDescent as GradientDescent
+from jaxdescent.methods import HeavyBall as HeavyBall
+from jaxdescent.methods import InverseLipschitz as InverseLipschitz
 from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
+from jaxdescent.methods import Nesterov as Nesterov
 from jaxdescent.minimize import minimize as minimize
 from jaxdescent.objectives import LeastSquares as LeastSquares
 from jaxdescent.objectives import LinearRegression as LinearRegression

@@ -39,6 +39,10 @@ def test_tuning_l2_lowers_the_held_out_loss():
     assert after < before
 
 
+def test_step_rules_find_the_minimum_in_every_kind_of_loop():
+    assert max(load("step_rules_in_optax").main().values()) < 2e-3
+
+
 def test_sharded_regression_finds_the_truth():
     assert load("sharded_params").main(rows=512, features=16) < 1e-3
 

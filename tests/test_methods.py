@@ -19,6 +19,11 @@ METHODS = {
     "schedule": lambda: jd.GradientDescent(optax.exponential_decay(0.05, 10, 0.9)),
     "exact line search": lambda: jd.GradientDescent(jd.ExactLineSearch()),
     "backtracking": lambda: jd.GradientDescent(jd.Backtracking()),
+    "Barzilai-Borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "adaptive step": lambda: jd.GradientDescent(jd.AdaptiveStep()),
+    "inverse Lipschitz": lambda: jd.GradientDescent(jd.InverseLipschitz()),
+    "Nesterov": lambda: jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    "heavy ball": lambda: jd.GradientDescent(0.01, jd.HeavyBall(0.9)),
     "derivative": jd.DerivativeMethod,
     "optax": lambda: optax.adam(0.05),
 }
@@ -225,6 +230,6 @@ def test_optax_sgd_works_under_strict_promotion():
     assert bool(jd.minimize(optax_target, start, optax.sgd(0.1)).converged)
 
 
-def test_only_constant_rates_and_schedules_are_elementwise():
+def test_only_rates_known_ahead_are_elementwise():
     elementwise = {name for name, make in METHODS.items() if as_method(make()).is_elementwise}
-    assert elementwise == {"constant", "schedule"}
+    assert elementwise == {"constant", "schedule", "inverse Lipschitz"}

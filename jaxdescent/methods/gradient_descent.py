@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdescent import precision
 from jaxdescent.callables import as_pytree
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
-from jaxdescent.methods.step_sizes import Backtracking, StepSize
+from jaxdescent.methods.step_rules import Backtracking, InverseLipschitz, Momentum
+from jaxdescent.methods.step_rules.transformation import Point, StepRule, Transformation
 from jaxdescent.objectives import Objective
+
+GROWTH = 1.05
+"""The rate's growth in a step under momentum, so that one rejection for rounding does not stay."""
 
 
 @jax.tree_util.register_dataclass
@@ -24,13 +29,19 @@ class GradientDescent(Method):
     Args:
       learning_rate: a number (units: params squared over value), an optax schedule from the
         iteration's index to one, or a rule: ``jd.Backtracking()`` (the default),
-        ``jd.ExactLineSearch()``.
+        ``jd.BarzilaiBorwein()``, ``jd.AdaptiveStep()``, ``jd.ExactLineSearch()``,
+        ``jd.InverseLipschitz()``.
+      momentum: ``jd.Nesterov()`` or ``jd.HeavyBall(decay)``, with a number, a schedule,
+        ``jd.InverseLipschitz()`` or ``jd.Backtracking()``.
 
-    With a number or a schedule it keeps no parameter-sized vector besides the params, each step
-    works element by element, and ``2 / learning_rate`` is the curvature beyond which it diverges.
+    With a number, a schedule or ``jd.InverseLipschitz()``, and no momentum, it keeps no
+    parameter-sized vector besides the params, each step works element by element, and
+    ``2 / learning_rate`` is the curvature beyond which it diverges. The rules and the momentum say
+    themselves what they keep.
 
     Raises:
-      ValueError: if a learning rate whose value can be seen is not a positive, finite scalar.
+      ValueError: if a learning rate whose value can be seen is not a positive, finite scalar, or a
+        rule does not go with momentum.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda x: 2 * x**2, 100.0, jd.GradientDescent(1e-2))
@@ -42,36 +53,112 @@ class GradientDescent(Method):
     """
 
     learning_rate: Any = dataclasses.field(default_factory=Backtracking)
+    momentum: Momentum | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.learning_rate, StepSize):
+        if not isinstance(self.learning_rate, Transformation):
             object.__setattr__(self, "learning_rate", as_pytree(self.learning_rate))
 
     def init(self, objective: Objective, params: Params) -> State:
-        if isinstance(self.learning_rate, StepSize):
-            return self.learning_rate.init(objective, params)
-        return jnp.zeros((), jnp.int32) if callable(self.learning_rate) else ()
+        rate = self.learning_rate
+        state: State
+        if isinstance(rate, StepRule):
+            state = rate.start(params, objective)
+        else:
+            state = jnp.zeros((), jnp.int32) if callable(rate) else ()
+        if self.momentum is None:
+            return state
+        if isinstance(rate, Backtracking):
+            state = rate.start_under_momentum(state)
+        return _WithMomentum(state, self.momentum.start(params, objective))
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        rate = self.learning_rate
-        if isinstance(rate, StepSize):
-            return rate.step(objective, params, state)
-        if callable(rate):
-            rate, state = rate(state), state + 1
+        if self.momentum is not None:
+            return self._step_with_momentum(self.momentum, objective, params, state)
+        rule = self.learning_rate
+        if not self._has_rate_ahead:
+            value, gradient = rule.value_and_gradient(objective, params, state)
+            move = rule.move(objective, Point(params, gradient, gradient, value), state)
+            progress = Progress(value, precision.norm(gradient), move.evaluations, move.verdict)
+            return move.params, move.state, progress
         value, gradient = objective.value_and_gradient(params)
-        new = objective.gradient_step(params, gradient, rate)
-        return new, state, progress_at(value, gradient)
+        rate, state = self._rate_ahead(state)
+        return objective.gradient_step(params, gradient, rate), state, progress_at(value, gradient)
+
+    def _step_with_momentum(
+        self, momentum: Momentum, objective: Objective, params: Params, state: _WithMomentum
+    ) -> tuple[Params, State, Progress]:
+        value, gradient = objective.value_and_gradient(params)
+        progress = progress_at(value, gradient)
+        rule = self.learning_rate
+        if isinstance(rule, Backtracking):
+            grow = jnp.where(momentum.has_restarted(state.momentum), rule.grow, GROWTH)
+            at = Point(params, gradient, gradient, value)
+            rate, rate_state, evaluations, verdict = rule.rate_under_momentum(
+                objective, at, state.rate, grow
+            )
+            progress = progress._replace(evaluations=1 + evaluations, verdict=verdict)
+        else:
+            rate, rate_state = self._rate_ahead(state.rate)
+        updates = jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradient)
+        updates, momentum_state = momentum.change(
+            updates, state.momentum, params, learning_rate=rate
+        )
+        new = jax.tree.map(jnp.add, params, updates)
+        return new, _WithMomentum(rate_state, momentum_state), progress
+
+    @property
+    def _has_rate_ahead(self) -> bool:
+        """Whether the rate is known before the gradient."""
+        rate = self.learning_rate
+        return isinstance(rate, InverseLipschitz) or not isinstance(rate, StepRule)
+
+    def _rate_ahead(self, state: State) -> tuple[Any, State]:
+        rate = self.learning_rate
+        if isinstance(rate, InverseLipschitz):
+            return state, state
+        return (rate(state), state + 1) if callable(rate) else (rate, state)
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        if self.momentum is None and isinstance(self.learning_rate, StepRule):
+            return self.learning_rate.after_rounding(objective, params, state)
+        return state
 
     def check(self) -> None:
+        self._check_rate()
+        if self.momentum is None:
+            return
+        if not isinstance(self.momentum, Momentum):
+            raise TypeError(
+                "momentum must be jd.Nesterov(), jd.HeavyBall(decay) or None, got "
+                f"{self.momentum!r}."
+            )
+        self.momentum.check()
+        if not self._has_rate_ahead and not isinstance(self.learning_rate, Backtracking):
+            raise ValueError(
+                f"momentum goes with a number, a schedule, jd.InverseLipschitz() or "
+                f"jd.Backtracking(), got {self.learning_rate!r}, whose rate fits the plain "
+                "gradient step alone: take one of these, or momentum=None."
+            )
+
+    def _check_rate(self) -> None:
         rate = self.learning_rate
+        if isinstance(rate, Momentum):
+            raise TypeError(
+                f"learning_rate got momentum, {rate!r}: write "
+                f"jd.GradientDescent(momentum=jd.{rate!r})."
+            )
+        if isinstance(rate, StepRule):
+            rate.check()
+            return
         if isinstance(rate, jax.tree_util.Partial) and isinstance(rate.func, type):
             raise TypeError(
                 f"learning_rate must be an object, got the class {rate.func.__name__}: write "
                 f"{rate.func.__name__}()."
             )
-        if isinstance(rate, StepSize) or callable(rate):
+        if callable(rate):
             return
         numbers = (int, float, np.ndarray, np.generic, jax.Array)
         if np.ndim(rate) != 0 or not isinstance(rate, numbers):
@@ -84,4 +171,11 @@ class GradientDescent(Method):
 
     @property
     def is_elementwise(self) -> bool:
-        return not isinstance(self.learning_rate, StepSize)
+        return self.momentum is None and self._has_rate_ahead
+
+
+class _WithMomentum(NamedTuple):
+    """What the learning rate and what the momentum remembers."""
+
+    rate: State
+    momentum: State

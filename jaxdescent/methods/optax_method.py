@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
-from jaxdescent.methods.step_sizes import StepSize
+from jaxdescent.methods.step_rules import Momentum
+from jaxdescent.methods.step_rules.transformation import StepRule
 from jaxdescent.objectives import Objective
 
 
@@ -57,13 +58,16 @@ def as_method(method: Any) -> Method:
     """
     if isinstance(method, Method):
         return method
-    if isinstance(method, optax.GradientTransformation):
+    is_own = isinstance(method, (StepRule, Momentum))
+    if isinstance(method, optax.GradientTransformation) and not is_own:
         return OptaxMethod(method)
     hint = ""
     if isinstance(method, (int, float)):
         hint = f" For a constant learning rate write jd.GradientDescent({method})."
-    elif isinstance(method, StepSize):
+    elif isinstance(method, StepRule):
         hint = f" It is a rule for the learning rate: write jd.GradientDescent(jd.{method!r})."
+    elif isinstance(method, Momentum):
+        hint = f" It goes with a learning rate: write jd.GradientDescent(momentum=jd.{method!r})."
     elif isinstance(method, type) or callable(method):
         hint = (
             " Call it first: pass jd.GradientDescent(1e-2) or optax.adam(1e-3), not the class or "

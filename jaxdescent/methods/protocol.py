@@ -50,6 +50,11 @@ class Method(abc.ABC):
     ) -> tuple[Params, State, Progress]:
         """One step: new params, new state, and the progress at the params it began from."""
 
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        """The state for ``params`` that were rounded to 16 bits after the step that made it."""
+        del objective, params
+        return state
+
     def check(self) -> None:
         """Raise if a hyper-parameter whose value can be seen makes no sense."""
         return

@@ -1,0 +1,91 @@
+"""A learning rate from two gradients, without function values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.step_rules.transformation import (
+    Move,
+    Point,
+    StepRule,
+    first_rate,
+    moved,
+    scalar,
+)
+from jaxdescent.objectives import Objective
+
+GROWTH = 10
+"""By how much the rate grows where neither the curvature nor an earlier rate limits it."""
+
+
+class _AdaptiveState(NamedTuple):
+    """The last gradient, the last step's length and rate, and the rate's last growth."""
+
+    gradient: Params
+    length: jax.Array
+    rate: jax.Array
+    growth: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class AdaptiveStep(StepRule):
+    """Do not grow too fast, and do not step over the curvature just seen.
+
+    ``t_k = min(sqrt(1 + t_{k-1} / t_{k-2}) t_{k-1}, |x_k - x_{k-1}| / (2 |g_k - g_{k-1}|))``:
+    for convex functions it converges from any start, without a Lipschitz constant of the gradient.
+    The first step is ``sqrt(eps)`` of the params' length (of one where they are shorter), just
+    enough to see a curvature; where a difference is zero, nothing is learnt and the rate grows.
+
+    Cost of a step: a gradient; no function value and no line search. Keeps one parameter-sized
+    vector, the last gradient: the last step's length is a number. In a chain, it takes the updates
+    it returns for the step.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
+    ...                      jd.GradientDescent(jd.AdaptiveStep()))
+    >>> bool(result.converged)
+    True
+
+    Reference: Malitsky and Mishchenko (2020), "Adaptive gradient descent without descent".
+    """
+
+    needs_function: ClassVar[bool] = False
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        del objective
+        zero = scalar(params, 0)
+        return _AdaptiveState(jax.tree.map(jnp.zeros_like, params), zero, zero, zero)
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        del objective
+        rate = lax.cond(
+            state.rate > 0,
+            lambda: self._next_rate(at.gradient, state),
+            lambda: jnp.sqrt(jnp.finfo(state.rate.dtype).eps) * first_rate(at.params, at.direction),
+        )
+        # After the first rate, which is arbitrary, the curvature alone decides.
+        growth = jnp.where(state.rate > 0, rate / jnp.where(state.rate > 0, state.rate, 1), jnp.inf)
+        length = rate * precision.norm(at.direction).astype(rate.dtype)
+        return Move(
+            moved(at.params, at.direction, rate),
+            rate,
+            _AdaptiveState(at.gradient, length, rate, growth),
+        )
+
+    def _next_rate(self, gradient: Params, state: State) -> jax.Array:
+        change = precision.norm(jax.tree.map(jnp.subtract, gradient, state.gradient))
+        is_seen = (change > 0) & (state.length > 0)
+        curvature_limit = state.length / (2 * jnp.where(is_seen, change, 1))
+        growth_limit = jnp.sqrt(1 + state.growth) * state.rate
+        unlimited = jnp.where(jnp.isfinite(growth_limit), growth_limit, GROWTH * state.rate)
+        rate = jnp.where(is_seen, jnp.minimum(growth_limit, curvature_limit), unlimited)
+        # A gradient that is not finite must not leave a rate of zero or NaN behind.
+        return jnp.where((rate > 0) & jnp.isfinite(rate), rate, state.rate)

@@ -1,0 +1,197 @@
+"""Shrink the learning rate until the step decreases the objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.step_rules import trials
+from jaxdescent.methods.step_rules.transformation import (
+    Move,
+    Point,
+    StepRule,
+    check_count,
+    check_number,
+    moved,
+    scalar,
+)
+from jaxdescent.methods.step_rules.trials import Trial, noise
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+
+class _BacktrackingState(NamedTuple):
+    """The evaluation at the accepted trial, under the names that optax looks for, and its rate."""
+
+    value: jax.Array
+    grad: Params
+    rate: jax.Array
+
+
+class _MomentumState(NamedTuple):
+    """The last rate, and the value's magnitude at the start."""
+
+    rate: jax.Array
+    magnitude: jax.Array
+
+
+class RateUnderMomentum(NamedTuple):
+    """A rate for which the quadratic of curvature ``1 / rate`` bounds the function at the trial."""
+
+    rate: jax.Array
+    state: _MomentumState
+    evaluations: jax.Array
+    verdict: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backtracking(StepRule):
+    """Try twice the last learning rate, and shrink it until the step decreases the objective.
+
+    A trial ``x - t d`` (``d`` the gradient g, or what a chain made of it) is accepted if
+    ``f(x - t d) <= f(x) - c t g.d`` (Armijo). Near the optimum that difference drowns in rounding;
+    there, and for quadratics everywhere, the slope at the trial decides instead:
+    ``d . gradient(x - t d) >= -(1 - 2 c) g.d`` (approximate Wolfe: the same condition, with the
+    decrease taken from the two slopes).
+
+    Cost of a step: a gradient for each trial; the accepted trial's gradient is the next step's (in
+    an optax loop by ``optax.value_and_grad_from_state``). Keeps one parameter-sized vector, that
+    gradient; while it searches, the trial and the trial's gradient as well.
+
+    With ``momentum`` the share c is 1/2, which the momentum's theory asks for, the rate grows by
+    ``grow`` only where the momentum restarts and by a twentieth elsewhere, and no gradient is kept;
+    a quadratic's curvature along g (for a regression one more pass over X) decides without trials.
+
+    Args:
+      decrease: c, the share of the predicted decrease asked for, in (0, 1/2).
+      shrink: the factor on rejection, in (0, 1).
+      grow: the factor on the last accepted rate for a step's first trial, at least 1.
+      max_trials: after so many rejections no step decreases the objective: ``STAGNATED``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
+    ...                      jd.GradientDescent(jd.Backtracking()))
+    >>> result.message.split(":")[0]
+    'CONVERGED'
+
+    Reference: Armijo (1966), "Minimization of functions having Lipschitz continuous first partial
+    derivatives"; Hager and Zhang (2005), "A new conjugate gradient method with guaranteed descent
+    and an efficient line search"; Beck and Teboulle (2009), "A fast iterative
+    shrinkage-thresholding algorithm for linear inverse problems".
+    """
+
+    decrease: Any = 1e-4
+    shrink: Any = 0.5
+    grow: Any = 2.0
+    max_trials: int = dataclasses.field(default=60, metadata={"static": True})
+
+    needs_value: ClassVar[bool] = True
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        return _BacktrackingState(*trials.evaluation(params, objective), scalar(params, 0))
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        return state.value, state.grad
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = trials.evaluation(params, objective)
+        return state._replace(value=value, grad=gradient)
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        is_quadratic = objective.is_quadratic
+        slope = precision.inner(at.gradient, at.direction)
+        rate = trials.known_or_first(state.rate, at)
+        start = trials.start_of_search(at, self.grow * rate)
+
+        def accepts(trial: Trial) -> jax.Array:
+            is_gentle = (
+                precision.inner(at.direction, trial.gradient) >= -(1 - 2 * self.decrease) * slope
+            )
+            if is_quadratic:
+                return is_gentle
+            decrease = jnp.asarray(self.decrease * trial.rate * slope, start.value.dtype)
+            room = noise(start.value)
+            is_lower = (trial.value <= start.value - decrease) & (trial.value < start.value - room)
+            return is_lower | ((trial.value <= start.value + room) & is_gentle)
+
+        trial = trials.search(
+            objective,
+            start,
+            at.direction,
+            accepts=accepts,
+            shrunk=lambda trial: trial.rate * self.shrink,
+            max_trials=self.max_trials,
+        )
+        accepted = trial.is_accepted
+        state = _BacktrackingState(
+            trial.value, trial.gradient, jnp.where(accepted, trial.rate, rate)
+        )
+        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
+        return Move(trial.params, jnp.where(accepted, trial.rate, 0), state, trial.trials, verdict)
+
+    def start_under_momentum(self, state: _BacktrackingState) -> _MomentumState:
+        """What remains to be remembered of the state at the start."""
+        return _MomentumState(state.rate, jnp.abs(state.value))
+
+    def rate_under_momentum(
+        self, objective: Objective, at: Point, state: _MomentumState, grow: Any
+    ) -> RateUnderMomentum:
+        """The first t, from the last one times ``grow``, with ``f(x - t g) <= f(x) - t/2 |g|^2``.
+
+        A quadratic has this exactly where ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
+        other functions a trial costs a value, and where rounding hides the decrease its gradient:
+        rounding as large as that of the value at the start, which parts of the value may keep.
+        """
+        squared = precision.squared_norm(at.gradient)
+        last = trials.known_or_first(state.rate, at)
+        first = last * jnp.asarray(grow, last.dtype)
+        if objective.is_quadratic:
+            length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
+            unit = jax.tree.map(lambda g: g / length.astype(g.dtype), at.gradient)
+            curvature = objective.curvature(at.params, unit)
+            bound = 1 / jnp.where(curvature > 0, curvature, 1)
+            rate = jnp.where(curvature > 0, jnp.minimum(first, bound), first)
+            is_unbounded = (curvature < 0) & (squared > 0)
+            verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
+            one = jnp.array(1, jnp.int32)
+            return RateUnderMomentum(rate, state._replace(rate=rate), one, verdict)
+        value = jnp.asarray(at.value, state.magnitude.dtype)
+        room = noise(jnp.maximum(jnp.abs(value), state.magnitude))
+
+        def is_accepted(rate: jax.Array) -> jax.Array:
+            trial = moved(at.params, at.gradient, rate)
+            lower = jnp.asarray(objective.value(trial), value.dtype)
+            decrease = jnp.asarray(rate * squared / 2, value.dtype)
+
+            def by_slope() -> jax.Array:
+                return precision.inner(at.gradient, objective.gradient(trial)) >= 0
+
+            is_hidden = jnp.abs(lower - value) <= room
+            return lax.cond(is_hidden, by_slope, lambda: lower <= value - decrease)
+
+        def attempt(rate: jax.Array, count: jax.Array) -> tuple[jax.Array, ...]:
+            return rate, is_accepted(rate), count
+
+        rate, accepted, count = lax.while_loop(
+            lambda carry: ~carry[1] & (carry[2] < self.max_trials),
+            lambda carry: attempt(carry[0] * self.shrink, carry[2] + 1),
+            attempt(first, jnp.ones((), jnp.int32)),
+        )
+        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
+        state = state._replace(rate=jnp.where(accepted, rate, last))
+        return RateUnderMomentum(jnp.where(accepted, rate, 0), state, count, verdict)
+
+    def check(self) -> None:
+        check_number("Backtracking.decrease", self.decrease, "in (0, 1/2)", lambda c: 0 < c < 0.5)
+        check_number("Backtracking.shrink", self.shrink, "in (0, 1)", lambda c: 0 < c < 1)
+        check_number("Backtracking.grow", self.grow, "at least 1", lambda c: 1 <= c < float("inf"))
+        check_count("Backtracking.max_trials", self.max_trials)

@@ -1,0 +1,195 @@
+"""The learning rate from the last step's curvature, safeguarded by a non-monotone line search."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import precision
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.step_rules import trials
+from jaxdescent.methods.step_rules.transformation import (
+    Move,
+    Point,
+    StepRule,
+    check_count,
+    check_number,
+    scalar,
+)
+from jaxdescent.methods.step_rules.trials import Trial, noise
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+SWITCH = 0.5
+"""The short rate is taken where it is below this share of the long one."""
+
+SHORT_RATES = 5
+"""The shortest of so many last short rates is taken."""
+
+CONCAVE_STEPS = 8
+"""After so many steps in a row, each ten times longer, the curvature seen is not rounding."""
+
+GROWTH = 10
+"""How much longer the step after one that saw no positive curvature may be."""
+
+
+class _BarzilaiBorweinState(NamedTuple):
+    """The evaluation at the accepted trial, under the names that optax looks for, and scalars."""
+
+    value: jax.Array
+    grad: Params
+    rate: jax.Array
+    height: jax.Array
+    recent: jax.Array
+    short: jax.Array
+    steps: jax.Array
+    concave: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class BarzilaiBorwein(StepRule):
+    """The inverse of the curvature that the last step met: a secant equation in one number.
+
+    With ``s`` the last step and ``y`` the change of the gradient over it, two formulas alternate:
+    the long rate ``s.s / s.y``, and where ``s.y / y.y`` is less than half of it, the shortest of
+    the last five such short rates. A short rate removes what the long ones would amplify; on
+    quadratics that takes about half the steps of strict turns.
+
+    The function need not fall in every step: a trial ``x - t d`` is accepted if it lies below the
+    highest of the last ``memory`` values, ``f(x - t d) <= max f - c t g.d``, else t shrinks to the
+    minimum of the parabola through value, slope and trial, within [t/10, t/2]. A
+    quadratic's rise is taken from the slopes at both ends instead of its values. Where rounding
+    hides the rise, the rate is taken as it is: near a minimum the function is a quadratic, on which
+    these rates converge without a line search.
+
+    Cost of a step: a gradient for each trial, nearly always one; the accepted trial's gradient is
+    the next step's (in an optax loop by ``optax.value_and_grad_from_state``). Keeps one
+    parameter-sized vector, that gradient; while it searches, the trial and the trial's gradient as
+    well. Negative curvature in a quadratic ends ``DIVERGED``,
+    once eight steps in a row have seen it.
+
+    Args:
+      decrease: c, the share of the predicted decrease asked for, in (0, 1).
+      memory: M, how many values the highest is taken of; 1 makes every step descend.
+      max_trials: after so many rejections no step will do: ``STAGNATED``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])))
+    >>> result = jd.minimize(valley, jnp.ones(3), jd.GradientDescent(jd.BarzilaiBorwein()))
+    >>> bool(result.converged), int(result.iterations) < 50
+    (True, True)
+
+    Reference: Barzilai and Borwein (1988), "Two-point step size gradient methods"; Grippo,
+    Lampariello and Lucidi (1986), "A nonmonotone line search technique for Newton's method";
+    Raydan (1997), "The Barzilai and Borwein gradient method for the large scale unconstrained
+    minimization problem"; Frassoldati, Zanni and Zanghirati (2008), "New adaptive stepsize
+    selections in gradient methods" (alternation).
+    """
+
+    decrease: Any = 1e-4
+    memory: int = dataclasses.field(default=10, metadata={"static": True})
+    max_trials: int = dataclasses.field(default=60, metadata={"static": True})
+
+    needs_value: ClassVar[bool] = True
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        value, gradient = trials.evaluation(params, objective)
+        rate = scalar(params, 0)
+        return _BarzilaiBorweinState(
+            value,
+            gradient,
+            rate,
+            height=jnp.full_like(rate, jnp.nan),
+            recent=jnp.full((self.memory,), -jnp.inf, rate.dtype),
+            short=jnp.full((SHORT_RATES,), jnp.inf, rate.dtype),
+            steps=jnp.zeros((), jnp.int32),
+            concave=jnp.zeros((), jnp.int32),
+        )
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        return state.value, state.grad
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = trials.evaluation(params, objective)
+        return state._replace(value=value, grad=gradient)
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        slope = precision.inner(at.gradient, at.direction)
+        rate = trials.known_or_first(state.rate, at)
+        start = trials.start_of_search(at, rate)
+        height = start.value
+        if objective.is_quadratic:
+            height = jnp.where(jnp.isnan(state.height), height, state.height)
+        recent = state.recent.at[state.steps % self.memory].set(height)
+        highest, room = jnp.max(recent) - height, noise(height)
+
+        def rise(trial: Trial) -> jax.Array:
+            if not objective.is_quadratic:
+                return trial.value - start.value
+            # The mean of the slopes at both ends, which rounding does not hide.
+            end_slope = precision.inner(at.direction, trial.gradient)
+            return jnp.asarray(-trial.rate * (slope + end_slope) / 2, height.dtype)
+
+        def accepts(trial: Trial) -> jax.Array:
+            decrease = jnp.asarray(self.decrease * trial.rate * slope, height.dtype)
+            return (rise(trial) <= highest - decrease) | (jnp.abs(rise(trial)) <= room)
+
+        def shrunk(trial: Trial) -> jax.Array:
+            above_tangent = rise(trial).astype(slope.dtype) + trial.rate * slope
+            minimum = jnp.square(trial.rate) * slope / (2 * above_tangent)
+            # A trial that is infinite or NaN tells nothing of the parabola.
+            minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
+            return jnp.clip(minimum, trial.rate / 10, trial.rate / 2)
+
+        trial = trials.search(
+            objective,
+            start,
+            at.direction,
+            accepts=accepts,
+            shrunk=shrunk,
+            max_trials=self.max_trials,
+        )
+        accepted = trial.is_accepted
+        change = jax.tree.map(jnp.subtract, trial.gradient, at.gradient)
+        # With s = -t d, but without t, so that short steps do not underflow: y = change.
+        bend = -precision.inner(at.direction, change)
+        squared_change = precision.squared_norm(change)
+        is_convex = (bend > 0) & (squared_change > 0)
+        squared = precision.squared_norm(at.direction)
+        long = trial.rate * squared / jnp.where(is_convex, bend, 1)
+        short = trial.rate * bend / jnp.where(is_convex, squared_change, 1)
+        shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
+        # Rounding in y shortens the short rate, and the next y is all the more rounding.
+        is_hidden = jnp.abs(rise(trial)) <= room
+        takes_short = (short < SWITCH * long) & ~is_hidden
+        secant = jnp.where(takes_short, jnp.min(shorts), long)
+        following = jnp.where(is_convex, secant, GROWTH * trial.rate)
+        is_usable = accepted & jnp.isfinite(following) & (following > 0)
+        concave = jnp.where(bend < 0, state.concave + 1, 0)
+        new_state = _BarzilaiBorweinState(
+            trial.value,
+            trial.gradient,
+            jnp.where(is_usable, following, rate),
+            height + jnp.where(accepted, rise(trial), 0),
+            recent,
+            shorts,
+            state.steps + 1,
+            concave,
+        )
+        is_unbounded = objective.is_quadratic & (concave >= CONCAVE_STEPS)
+        verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
+        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
+        rate = jnp.where(accepted, trial.rate, 0)
+        return Move(trial.params, rate, new_state, trial.trials, verdict)
+
+    def check(self) -> None:
+        name = "BarzilaiBorwein"
+        check_number(f"{name}.decrease", self.decrease, "in (0, 1)", lambda c: 0 < c < 1)
+        check_count(f"{name}.memory", self.memory)
+        check_count(f"{name}.max_trials", self.max_trials)

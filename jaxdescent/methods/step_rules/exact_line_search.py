@@ -1,0 +1,84 @@
+"""The minimum along the gradient of the local quadratic."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.step_rules.transformation import Move, Point, StepRule, moved
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Status
+
+REFRESH = 32
+"""After so many steps the image is computed anew, so that rounding does not add up."""
+
+
+class _Carried(NamedTuple):
+    """What the objective needs of its data at the params, and the steps since it was computed."""
+
+    image: Any
+    age: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExactLineSearch(StepRule):
+    """``rate = g.d / d.Hd`` along ``-d``, for the gradient itself ``|g|^2 / g.Hg``.
+
+    Exact for quadratics, where negative curvature means that there is no minimum: ``minimize``
+    ends ``DIVERGED``. On other functions the curvature's magnitude is used, without a guarantee of
+    descent: prefer :class:`Backtracking` there.
+
+    Cost of a step: a gradient and a Hessian-vector product. Inside ``minimize`` a regression's
+    predictions ``X x`` are carried along and renewed every 32 steps, so that a step passes twice
+    over X, once to predict the direction and once for the gradient. Keeps no parameter-sized vector
+    besides the params (one, ``H x``, for a ``jd.Quadratic`` inside ``minimize``).
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> bowl = jd.SumOfSquares(scale=3.0)
+    >>> result = jd.minimize(bowl, jnp.array([1.0, -4.0]), jd.GradientDescent(jd.ExactLineSearch()))
+    >>> int(result.iterations)
+    1
+
+    Reference: Nocedal and Wright (2006), "Numerical optimization", section 3.3.
+    """
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        image = None if objective is None else objective.image(params)
+        return _Carried(image, jnp.zeros((), jnp.int32))
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        return objective.value_and_gradient_at(params, state.image)
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        del state
+        return self.start(params, objective)
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        squared = precision.squared_norm(at.direction)
+        # Along the unit direction, whose curvature does not underflow before the gradient does.
+        length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
+        unit = jax.tree.map(lambda d: d / length.astype(d.dtype), at.direction)
+        image = objective.image(unit)
+        curvature = objective.curvature_along(at.params, unit, image)
+        slope = precision.inner(at.gradient, at.direction) / jnp.square(length)
+        is_curved = jnp.abs(curvature) > 0
+        rate = jnp.where(is_curved, slope / jnp.where(is_curved, jnp.abs(curvature), 1), 0)
+        new = moved(at.params, at.direction, rate)
+        if state.image is not None:
+            state = lax.cond(
+                state.age + 1 < REFRESH,
+                lambda: _Carried(moved(state.image, image, rate * length), state.age + 1),
+                lambda: _Carried(objective.image(new), jnp.zeros_like(state.age)),
+            )
+        is_unbounded = objective.is_quadratic & (curvature < 0) & (squared > 0)
+        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
+        return Move(new, rate, state, 2, verdict)

@@ -1,0 +1,189 @@
+"""Our own optax transformations: step rules and momentum, as pytrees of their hyper-parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from jaxdescent import precision
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.result import RUNNING
+
+
+class Transformation(optax.GradientTransformationExtraArgs):
+    """An ``optax.GradientTransformationExtraArgs`` that is also a pytree of hyper-parameters.
+
+    The tuple's two items are the methods ``start`` and ``change`` of a twin with the same fields:
+    ``optax.chain`` unpacks the tuple, and items bound to the tuple itself would be a cycle. A
+    subclass is a dataclass registered with JAX, which looks for a registered type before it
+    takes a tuple for one.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        twin: Any = tuple.__new__(cls, (None, None))
+        twin.__init__(*args, **kwargs)
+        return tuple.__new__(cls, (twin.start, twin.change))
+
+    def __reduce__(self) -> Any:
+        # A tuple's own way to copy and pickle would pass its items for hyper-parameters.
+        fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+        return type(self), tuple(getattr(self, field.name) for field in fields)
+
+    def start(self, params: Params, objective: Objective | None = None) -> State:
+        """The state at ``params``; ``minimize`` says for which objective."""
+        raise NotImplementedError
+
+    def change(
+        self, updates: Params, state: State, params: Params = None, **extra: Any
+    ) -> tuple[Params, State]:
+        """The updates to add to ``params``, and the new state."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise if a hyper-parameter whose value can be seen makes no sense."""
+        return
+
+
+class Point(NamedTuple):
+    """Where a step begins.
+
+    Attributes:
+      params: x.
+      direction: the step goes along its negative: the gradient, or what a chain made of it.
+      gradient: the gradient at x.
+      value: the objective at x; None in an optax loop that does not give it.
+    """
+
+    params: Params
+    direction: Params
+    gradient: Params
+    value: Any
+
+
+class Move(NamedTuple):
+    """Where a rule's step leads.
+
+    Attributes:
+      params: ``x - rate * direction``.
+      rate: zero if there is no step.
+      state: the rule's state there.
+      evaluations: how many values or gradients the step computed.
+      verdict: the status code with which the rule gives up, else ``RUNNING``.
+    """
+
+    params: Params
+    rate: jax.Array
+    state: State
+    evaluations: Any = 1
+    verdict: Any = RUNNING
+
+
+class StepRule(Transformation):
+    """A rule that finds the learning rate of each step itself.
+
+    Either ``jd.GradientDescent(learning_rate=rule)``, or a transformation of its own in an optax
+    loop, in the place of ``optax.sgd``: its updates are ``-rate * direction``, where the direction
+    is the gradient or what transformations before it in a chain have made of it. Give ``update``
+    the function as ``value_fn``, and ``value`` and ``grad`` where they are known:
+
+    ``updates, state = rule.update(grads, state, params, value=value, grad=grads, value_fn=f)``
+    """
+
+    needs_function: ClassVar[bool] = True
+    needs_value: ClassVar[bool] = False
+
+    def move(self, objective: Objective, at: Point, state: State) -> Move:
+        """One step from a point."""
+        raise NotImplementedError
+
+    def resumed(self, objective: Objective, params: Params, state: State) -> State:
+        """The state in an optax loop, completed if ``start`` had needed the function."""
+        del objective, params
+        return state
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        """The state for ``params`` that were rounded to 16 bits after the step that made it."""
+        del objective, params
+        return state
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        """The value and the gradient at ``params``, the cheapest way that the state allows."""
+        del self, state
+        return objective.value_and_gradient(params)
+
+    def change(
+        self,
+        updates: Params,
+        state: State,
+        params: Params = None,
+        *,
+        value: Any = None,
+        grad: Params = None,
+        value_fn: Any = None,
+        **extra: Any,
+    ) -> tuple[Params, State]:
+        del extra
+        name = type(self).__name__
+        if params is None:
+            raise ValueError(f"{name} needs the params: call update(grads, state, params, ...).")
+        if value_fn is None and self.needs_function:
+            raise ValueError(
+                f"{name} evaluates the function at other params: call update(grads, state, params, "
+                "value=value, grad=grads, value_fn=function)."
+            )
+        objective: Any = as_objective(value_fn) if self.needs_function else None
+        if value is None and self.needs_value:
+            value = objective.value(params)
+        gradient = updates if grad is None else grad
+        state = self.resumed(objective, params, state)
+        move = self.move(objective, Point(params, updates, gradient, value), state)
+        return scaled(updates, -move.rate), move.state
+
+
+def scaled(tree: Params, factor: jax.Array) -> Params:
+    """Every leaf times a scalar, in the leaf's dtype."""
+    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
+
+
+def moved(params: Params, direction: Params, rate: jax.Array) -> Params:
+    """``params - rate * direction``."""
+    return jax.tree.map(lambda x, d: x - rate.astype(x.dtype) * d, params, direction)
+
+
+def scalar(params: Params, value: float) -> jax.Array:
+    """A number in the widest dtype that arithmetic on ``params`` runs in."""
+    dtypes = [precision.compute_dtype(leaf.dtype) for leaf in jax.tree.leaves(params)]
+    return jnp.full((), value, jnp.result_type(*dtypes))
+
+
+def first_rate(params: Params, direction: Params) -> jax.Array:
+    """The rate that moves by the params' own length, or by one where they are shorter."""
+    length = precision.norm(direction)
+    size = jnp.maximum(precision.norm(params).astype(length.dtype), 1)
+    return size / jnp.where(length > 0, length, 1)
+
+
+def check_number(name: str, value: Any, expected: str, holds: Callable[[float], bool]) -> None:
+    """Raise unless ``value`` is a number that is as ``expected``, where its value can be seen."""
+    if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array)) or np.ndim(value):
+        raise TypeError(f"{name} must be a number {expected}, got {value!r}.")
+    if not isinstance(value, Tracer) and not holds(float(value)):
+        raise ValueError(f"{name} must be {expected}, got {float(value)}.")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a Python integer of at least 1: it is part of the program."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a Python integer, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")

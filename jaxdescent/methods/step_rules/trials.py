@@ -1,0 +1,89 @@
+"""Trials along a line until one is accepted, each with the gradient that the next step needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.methods.protocol import Params
+from jaxdescent.methods.step_rules.transformation import Point, first_rate, moved, scalar
+from jaxdescent.objectives import Objective
+
+NOISE = 32
+"""So many units in the last place of the value count as rounding."""
+
+
+class Trial(NamedTuple):
+    """A point ``x - rate * direction`` and what is known there; ``x`` itself if none will do."""
+
+    params: Params
+    value: jax.Array
+    gradient: Params
+    rate: jax.Array
+    is_accepted: jax.Array
+    trials: jax.Array
+
+
+def search(
+    objective: Objective,
+    start: Trial,
+    direction: Params,
+    *,
+    accepts: Callable[[Trial], jax.Array],
+    shrunk: Callable[[Trial], jax.Array],
+    max_trials: int,
+) -> Trial:
+    """The first accepted trial from ``start.params``, or ``start`` itself with its rate as it was.
+
+    The first trial's rate is ``start.rate``, and ``shrunk`` says which one follows a trial.
+    """
+
+    def attempt(rate: jax.Array, trials: jax.Array) -> Trial:
+        params = moved(start.params, direction, rate)
+        value, gradient = objective.value_and_gradient(params)
+        value = jnp.asarray(value, start.value.dtype)
+        trial = Trial(params, value, gradient, rate, start.is_accepted, trials)
+        return trial._replace(is_accepted=accepts(trial))
+
+    trial = lax.while_loop(
+        lambda trial: ~trial.is_accepted & (trial.trials < max_trials),
+        lambda trial: attempt(shrunk(trial), trial.trials + 1),
+        attempt(start.rate, start.trials + 1),
+    )
+    return jax.tree.map(
+        lambda new, old: jnp.where(trial.is_accepted, new, old),
+        trial,
+        start._replace(trials=trial.trials),
+    )
+
+
+def start_of_search(at: Point, rate: jax.Array) -> Trial:
+    """The point that a search begins from, and its first rate."""
+    value = jnp.asarray(at.value, scalar(at.params, 0).dtype)
+    zero = jnp.zeros((), jnp.int32)
+    return Trial(at.params, value, at.gradient, rate, jnp.array(False), zero)
+
+
+def known_or_first(rate: jax.Array, at: Point) -> jax.Array:
+    """The rate of the last step, or a first one where there was none."""
+    return lax.cond(rate > 0, lambda: rate, lambda: first_rate(at.params, at.direction))
+
+
+def noise(value: jax.Array) -> jax.Array:
+    """Below this, a difference of values is rounding."""
+    return NOISE * jnp.finfo(value.dtype).eps * jnp.abs(value)
+
+
+def evaluation(params: Params, objective: Objective | None) -> tuple[jax.Array, Params]:
+    """Value and gradient at ``params``; infinity and zeros where the function is not known yet.
+
+    ``optax.value_and_grad_from_state`` takes an infinite value for none.
+    """
+    if objective is None:
+        return scalar(params, jnp.inf), jax.tree.map(jnp.zeros_like, params)
+    value, gradient = objective.value_and_gradient(params)
+    return jnp.asarray(value, scalar(params, 0).dtype), gradient

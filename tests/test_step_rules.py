@@ -1,0 +1,762 @@
+"""Step rules and momentum: as optax transformations, in minimize, and against their formulas."""
+
+import copy
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.methods.gradient_descent import GradientDescent
+from jaxdescent.objectives import as_objective
+
+RULES = {
+    "backtracking": jd.Backtracking(),
+    "exact line search": jd.ExactLineSearch(),
+    "Barzilai-Borwein": jd.BarzilaiBorwein(),
+    "adaptive step": jd.AdaptiveStep(),
+    "inverse Lipschitz": jd.InverseLipschitz(margin=1.5),
+}
+MOMENTA = {"Nesterov": jd.Nesterov(), "heavy ball": jd.HeavyBall(0.5)}
+RATES = {
+    "number": 0.1,
+    "schedule": optax.linear_schedule(0.15, 0.1, 20),
+    "inverse Lipschitz": jd.InverseLipschitz(margin=2.0),
+    "backtracking": jd.Backtracking(),
+}
+CENTER = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
+START = {"a": jnp.array([2.0, -1.0]), "b": jnp.array(-1.0)}
+
+
+def bowl(p):
+    """Least at CENTER, convex, not quadratic."""
+    weights = jnp.array([1.0, 4.0])
+    return jnp.sum(weights * (jnp.cosh(p["a"] - CENTER["a"]) - 1)) + jnp.square(p["b"] - 0.5)
+
+
+def loop(transformation, function, params, steps):
+    """The usual optax loop."""
+
+    @jax.jit
+    def step(params, state):
+        value, grads = jax.value_and_grad(function)(params)
+        updates, state = transformation.update(
+            grads, state, params, value=value, grad=grads, value_fn=function
+        )
+        return optax.apply_updates(params, updates), state
+
+    state = transformation.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+def assert_at(params, expected, atol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), params, expected)
+
+
+def status(result):
+    return jd.Status(int(result.status)).name
+
+
+def conditioned_quadratic(rng, condition, size=60):
+    """A random quadratic, its eigenvalues log-uniform over [1, condition]."""
+    basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    spectrum = np.exp(rng.uniform(0, np.log(condition), size))
+    spectrum[:2] = 1, condition
+    return jd.Quadratic((basis * spectrum) @ basis.T, rng.normal(size=size))
+
+
+# --- transformations
+
+
+@pytest.mark.parametrize("rule", [*RULES.values(), *MOMENTA.values()], ids=str)
+def test_a_rule_is_a_true_optax_transformation_and_a_pytree(rule):
+    assert isinstance(rule, optax.GradientTransformationExtraArgs)
+    init, update = rule
+    assert init == rule.init
+    assert update == rule.update
+    assert callable(init)
+    assert callable(update)
+    leaves, structure = jax.tree.flatten(rule)
+    fields = {name: getattr(rule, name) for name in rule.__dataclass_fields__}
+    assert leaves == [v for v in fields.values() if isinstance(v, float)]
+    doubled = jax.tree.unflatten(structure, [leaf * 2 for leaf in leaves])
+    assert type(doubled) is type(rule)
+    assert jax.tree.leaves(doubled) == [leaf * 2 for leaf in leaves]
+    for twin in (copy.deepcopy(rule), pickle.loads(pickle.dumps(rule)), jax.jit(lambda r: r)(rule)):
+        assert type(twin) is type(rule)
+        assert jax.tree.structure(twin) == structure
+        jax.tree.map(np.testing.assert_allclose, twin, rule)
+        assert callable(twin.init)
+        state = twin.init(START)
+        assert jax.tree.structure(state) == jax.tree.structure(rule.init(START))
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_a_rule_finds_the_minimum_alone_in_a_chain_and_in_minimize(rule):
+    alone = loop(rule, bowl, START, 100)
+    chain = optax.chain(optax.clip_by_global_norm(5.0), rule, optax.identity())
+    chained = loop(chain, bowl, START, 150)
+    inside = jd.minimize(bowl, START, GradientDescent(rule))
+    assert status(inside) == "CONVERGED"
+    for params in (alone, chained, inside.params):
+        assert_at(params, CENTER, atol=2e-3)
+
+
+@pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA.keys())
+@pytest.mark.parametrize("rate", RATES.values(), ids=RATES.keys())
+def test_momentum_finds_the_minimum_with_every_rate(rate, momentum):
+    result = jd.minimize(bowl, START, GradientDescent(rate, momentum))
+    assert status(result) == "CONVERGED"
+    assert_at(result.params, CENTER, atol=2e-3)
+
+
+@pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA.keys())
+def test_momentum_in_a_chain_steps_as_in_minimize(momentum):
+    chain = optax.chain(optax.scale_by_learning_rate(0.1), momentum)
+    inside = jd.minimize(
+        bowl, START, GradientDescent(0.1, momentum), max_iterations=25, tolerance=0
+    )
+    assert_at(loop(chain, bowl, START, 25), inside.params, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["backtracking", "Barzilai-Borwein", "adaptive step"])
+def test_a_rule_in_an_optax_loop_steps_as_in_minimize(name, x64):
+    start = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), START)
+    with jax.numpy_dtype_promotion("standard"):
+        inside = jd.minimize(
+            bowl, start, GradientDescent(RULES[name]), max_iterations=8, tolerance=0
+        )
+        assert_at(loop(RULES[name], bowl, start, 8), inside.params, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [jd.Backtracking(), jd.BarzilaiBorwein()], ids=str)
+def test_an_optax_loop_can_reuse_the_gradient_of_the_accepted_trial(rule):
+    value_and_grad = optax.value_and_grad_from_state(bowl)
+
+    @jax.jit
+    def step(params, state):
+        value, grads = value_and_grad(params, state=state)
+        updates, state = rule.update(grads, state, params, value=value, grad=grads, value_fn=bowl)
+        return optax.apply_updates(params, updates), state, (value, grads)
+
+    params, state = START, rule.init(START)
+    for _ in range(30):
+        expected = jax.value_and_grad(bowl)(params)
+        params, state, reused = step(params, state)
+        assert_at(reused, expected, atol=1e-4)
+    assert_at(params, CENTER, atol=2e-3)
+
+
+def test_updates_recompute_what_they_are_not_given():
+    rule = jd.Backtracking()
+    grads = jax.grad(bowl)(START)
+    with_all, _ = rule.update(
+        grads, rule.init(START), START, value=bowl(START), grad=grads, value_fn=bowl
+    )
+    with_least, _ = rule.update(grads, rule.init(START), START, value_fn=bowl)
+    assert_at(with_least, with_all, atol=1e-6)
+
+
+def test_vmap_over_a_hyper_parameter_equals_a_python_loop():
+    def run(decrease):
+        return jd.minimize(bowl, START, GradientDescent(jd.Backtracking(decrease=decrease)))
+
+    decreases = jnp.array([1e-4, 0.1, 0.4])
+    batch = jax.vmap(run)(decreases)
+    for index, decrease in enumerate(decreases):
+        single = run(decrease)
+        assert int(batch.iterations[index]) == int(single.iterations)
+        member = jax.tree.map(lambda x: x[index], batch.params)  # noqa: B023
+        assert_at(member, single.params, atol=1e-5)
+
+
+METHODS = {name: GradientDescent(rule) for name, rule in RULES.items()} | {
+    f"{rate} + {name}": GradientDescent(RATES[rate], momentum)
+    for rate, name, momentum in (
+        ("inverse Lipschitz", "heavy ball", MOMENTA["heavy ball"]),
+        ("backtracking", "Nesterov", MOMENTA["Nesterov"]),
+    )
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_jit_equals_eager_and_vmap_equals_a_python_loop(method):
+    def run(start):
+        return jd.minimize(bowl, start, method, max_iterations=30)
+
+    starts = jax.tree.map(lambda x: jnp.stack([x, x + 1]), START)
+    batch = jax.jit(jax.vmap(run))(starts)
+    for index in range(2):
+        single = run(jax.tree.map(lambda x: x[index], starts))  # noqa: B023
+        assert abs(int(batch.iterations[index]) - int(single.iterations)) <= 1
+        member = jax.tree.map(lambda x: x[index], batch.params)  # noqa: B023
+        assert_at(member, single.params, atol=1e-3)
+
+
+NEW_VALUES = {
+    "Backtracking": [jd.Backtracking(grow=2.0), jd.Backtracking(decrease=0.2, grow=3.0)],
+    "BarzilaiBorwein": [jd.BarzilaiBorwein(decrease=1e-4), jd.BarzilaiBorwein(decrease=1e-3)],
+    "InverseLipschitz": [jd.InverseLipschitz(margin=1.5), jd.InverseLipschitz(margin=2.0)],
+    "HeavyBall": [jd.HeavyBall(0.5), jd.HeavyBall(0.6)],
+    "Nesterov": [jd.Nesterov(condition=10.0), jd.Nesterov(condition=30.0)],
+}
+
+
+@pytest.mark.parametrize("values", NEW_VALUES.values(), ids=NEW_VALUES.keys())
+def test_new_hyper_parameters_trace_nothing(values):
+    traces = []
+
+    def counted(p):
+        traces.append(1)
+        return bowl(p)
+
+    counts = []
+    for value in values:
+        is_rate = not hasattr(value, "has_restarted")
+        method = GradientDescent(value) if is_rate else GradientDescent(0.05, value)
+        jd.minimize(counted, START, method)
+        counts.append(len(traces))
+    assert counts[0] == counts[1] > 0
+
+
+# --- memory
+
+
+def vectors(tree, size):
+    return sum(leaf.size >= size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("transformation", "kept"),
+    [
+        (jd.Backtracking(), 1),
+        (jd.BarzilaiBorwein(), 1),
+        (jd.AdaptiveStep(), 1),
+        (jd.ExactLineSearch(), 0),
+        (jd.InverseLipschitz(), 0),
+        (jd.Nesterov(), 1),
+        (jd.HeavyBall(0.9), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_state_holds_as_many_vectors_as_documented(transformation, kept):
+    params = jnp.ones(1000)
+    assert vectors(transformation.init(params), 1000) == kept
+    words = {0: "no parameter-sized vector", 1: "one parameter-sized vector"}
+    assert words[kept] in " ".join(type(transformation).__doc__.replace("\n", " ").split())
+    if not hasattr(transformation, "has_restarted"):
+        objective = as_objective(lambda p: jnp.sum(jnp.cosh(p)))
+        assert vectors(GradientDescent(transformation).init(objective, params), 1000) == kept
+
+
+def test_backtracking_under_momentum_keeps_the_momentum_alone():
+    objective = as_objective(lambda p: jnp.sum(jnp.cosh(p)))
+    method = GradientDescent(jd.Backtracking(), jd.Nesterov())
+    assert vectors(method.init(objective, jnp.ones(1000)), 1000) == 1
+
+
+def test_a_regressions_image_has_the_size_of_its_rows(rng):
+    X, y = rng.normal(size=(3, 1000)).astype(np.float32), np.ones(3, np.float32)
+    regression = jd.LinearRegression(X, y, intercept=False).checked()
+    state = GradientDescent(jd.ExactLineSearch()).init(regression, regression.start())
+    assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3,), ()]
+
+
+# Eight virtual devices sum in other ways than the one device of a real run.
+TEMPORARIES = """
+import json, jax, jax.numpy as jnp, jaxdescent as jd
+from jaxdescent.objectives import as_objective
+G, size = jd.GradientDescent, 1 << 18
+methods = [G(0.1, jd.HeavyBall(0.5)), G(0.1, jd.Nesterov()), G(jd.AdaptiveStep()),
+           G(jd.Backtracking()), G(jd.BarzilaiBorwein())]
+objective, params = as_objective(lambda p: jnp.sum(p * p * p * p)), jnp.ones(size)
+vectors = []
+for method in methods:
+    state = method.init(objective, params)
+    step = jax.jit(lambda p, s: method.step(objective, p, s)[:2], donate_argnums=(0, 1))
+    memory = step.lower(params, state).compile().memory_analysis()
+    vectors.append(round(memory.temp_size_in_bytes / (4 * size), 1))
+print(json.dumps(vectors))
+"""
+
+
+def test_the_temporaries_of_a_step_are_a_few_vectors():
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    output = subprocess.run(
+        [sys.executable, "-c", TEMPORARIES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+    ).stdout
+    # HeavyBall, Nesterov, AdaptiveStep, Backtracking, BarzilaiBorwein.
+    assert all(np.array(json.loads(output)) <= [1, 2.5, 2.5, 3.5, 3.5])
+
+
+def products(jaxpr, *, in_branches):
+    """How many matrix products a program makes, outside its branches or inside them."""
+    count = 0
+    for equation in jaxpr.eqns:
+        is_branch = equation.primitive.name == "cond"
+        if equation.primitive.name == "dot_general" and not in_branches:
+            count += 1
+        for part in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+        ):
+            if hasattr(part, "jaxpr"):
+                count += products(part.jaxpr, in_branches=in_branches and not is_branch)
+        if is_branch and not in_branches:
+            branches = equation.params["branches"]
+            count -= sum(products(branch.jaxpr, in_branches=False) for branch in branches)
+    return count
+
+
+def test_exact_line_search_passes_over_the_design_matrix_twice_a_step(rng):
+    X, y = rng.normal(size=(30, 5)).astype(np.float32), np.ones(30, np.float32)
+    regression = jd.LinearRegression(X, y).checked()
+    method = GradientDescent(jd.ExactLineSearch())
+    params = regression.start()
+    state = method.init(regression, params)
+    jaxpr = jax.make_jaxpr(lambda p, s: method.step(regression, p, s))(params, state).jaxpr
+    assert products(jaxpr, in_branches=False) == 2
+
+
+def test_the_carried_image_stays_that_of_the_params(rng):
+    X = rng.normal(size=(80, 20)) * np.geomspace(1, 30, 20)
+    X, y = X.astype(np.float32), rng.normal(size=80).astype(np.float32)
+    result = jd.minimize(
+        jd.LinearRegression(X, y, intercept=False),
+        method=GradientDescent(jd.ExactLineSearch()),
+        max_iterations=31 * 7 + 30,
+        tolerance=0,
+    )
+    np.testing.assert_allclose(
+        result.state.image, X @ np.asarray(result.params["weights"]), rtol=1e-4, atol=1e-4
+    )
+    residual = X.astype(np.float64) @ np.asarray(result.params["weights"], np.float64) - y
+    np.testing.assert_allclose(result.value, residual @ residual / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_a_state_can_follow_the_params_rounding(rule, rng):
+    X, y = rng.normal(size=(30, 5)).astype(np.float32), np.ones(30, np.float32)
+    regression = jd.LinearRegression(X, y).checked()
+    method = GradientDescent(rule)
+    params, state, _ = method.step(
+        regression, regression.start(), method.init(regression, regression.start())
+    )
+    rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
+    state = method.after_rounding(regression, rounded, state)
+    _, _, progress = method.step(regression, rounded, state)
+    np.testing.assert_allclose(progress.value, regression.value(rounded), rtol=1e-5)
+
+
+# --- Barzilai-Borwein
+
+
+def iterations_of(objective, method, most=100_000):
+    result = jd.minimize(objective, None, method, tolerance=1e-6, max_iterations=most)
+    assert status(result) == "CONVERGED"
+    return int(result.iterations)
+
+
+def constant_step_iterations(hessian, linear):
+    """Of the best constant step, ``2 / (L + mu)``, from zero, in closed form."""
+    eigenvalues, basis = np.linalg.eigh(hessian)
+    coefficients = basis.T @ linear
+    factors = np.abs(1 - 2 / (eigenvalues[0] + eigenvalues[-1]) * eigenvalues)
+    target = 1e-6 * np.linalg.norm(coefficients)
+    low, high = 0, 10**7
+    while high - low > 1:
+        middle = (low + high) // 2
+        is_enough = np.linalg.norm(coefficients * factors**middle) <= target
+        low, high = (low, middle) if is_enough else (middle, high)
+    return high
+
+
+FAST = {
+    "Barzilai-Borwein": GradientDescent(jd.BarzilaiBorwein()),
+    "backtracking + Nesterov": GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    "inverse Lipschitz + Nesterov": GradientDescent(jd.InverseLipschitz(), jd.Nesterov()),
+}
+
+
+@pytest.mark.parametrize("method", FAST.values(), ids=FAST.keys())
+def test_ten_times_fewer_iterations_than_the_best_constant_step_at_condition_1e4(method, x64):
+    for seed in range(3):
+        quadratic = conditioned_quadratic(np.random.default_rng(seed), 1e4)
+        best = constant_step_iterations(quadratic.hessian, quadratic.linear)
+        assert 10 * iterations_of(quadratic, method) <= best
+
+
+@pytest.mark.parametrize("method", FAST.values(), ids=FAST.keys())
+def test_ten_times_fewer_iterations_on_an_ill_conditioned_regression(method, rng, x64):
+    left, _ = np.linalg.qr(rng.normal(size=(120, 30)))
+    right, _ = np.linalg.qr(rng.normal(size=(30, 30)))
+    X = (left * np.geomspace(1, 100, 30)) @ right.T
+    y = X @ rng.normal(size=30) + rng.normal(size=120)
+    best = constant_step_iterations(X.T @ X, X.T @ y)
+    assert 10 * iterations_of(jd.LinearRegression(X, y, intercept=False), method) <= best
+
+
+def test_barzilai_borwein_takes_the_rates_of_its_formulas(rng, x64):
+    quadratic = conditioned_quadratic(rng, 30.0, size=5)
+    # The minimum is farther than the first trial, and a long memory accepts the later ones.
+    quadratic = jd.Quadratic(quadratic.hessian, 30 * quadratic.linear)
+    hessian, linear = quadratic.hessian, quadratic.linear
+    x, gradient = np.zeros(5), -linear
+    rate, shorts, has_taken_short = 1 / np.linalg.norm(gradient), [], []
+    for _ in range(12):
+        s = -rate * gradient
+        x, y = x + s, hessian @ s
+        gradient = gradient + y
+        long, short = s @ s / (s @ y), s @ y / (y @ y)
+        shorts.append(short)
+        has_taken_short.append(short < 0.5 * long)
+        rate = min(shorts[-5:]) if has_taken_short[-1] else long
+    assert set(has_taken_short) == {False, True}
+    result = jd.minimize(
+        quadratic,
+        None,
+        GradientDescent(jd.BarzilaiBorwein(memory=100)),
+        max_iterations=12,
+        tolerance=0,
+    )
+    assert int(result.evaluations) == 13
+    np.testing.assert_allclose(result.state.rate, rate, rtol=1e-6)
+    np.testing.assert_allclose(result.params, x, rtol=1e-6, atol=1e-9)
+
+
+def rosenbrock(p):
+    return jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("size", [2, 10])
+def test_barzilai_borwein_descends_the_rosenbrock_valley(size):
+    start = jnp.where(jnp.arange(size) % 2 == 0, -1.2, 1.0)
+    result = jd.minimize(rosenbrock, start, GradientDescent(jd.BarzilaiBorwein()))
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) < 700
+
+
+def test_with_a_memory_of_one_every_step_descends():
+    result = jd.minimize(
+        rosenbrock,
+        jnp.array([-1.2, 1.0]),
+        GradientDescent(jd.BarzilaiBorwein(memory=1)),
+        history=1000,
+    )
+    values = np.asarray(result.history)
+    values = values[~np.isnan(values)]
+    assert status(result) == "CONVERGED"
+    assert np.all(np.diff(values) <= 40 * np.finfo(np.float32).eps * np.abs(values[:-1]))
+
+
+def bowl_in_offset(p, offset, scale):
+    """Against the offset the last differences of the values drown in rounding."""
+    return offset + scale * jnp.sum(jnp.array([1.0, 3.0, 10.0]) * (jnp.cosh(p - 1) - 1))
+
+
+LINE_SEARCHES = [
+    GradientDescent(jd.Backtracking()),
+    GradientDescent(jd.BarzilaiBorwein()),
+    GradientDescent(jd.Backtracking(), jd.Nesterov()),
+]
+
+
+@given(offset=st.floats(-1e4, 1e4), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_line_searches_do_not_stall_near_a_float32_optimum(offset, scale):
+    for method in LINE_SEARCHES:
+        result = jd.minimize(
+            bowl_in_offset, jnp.zeros(3), method, args=(offset, scale), max_iterations=500
+        )
+        assert status(result) == "CONVERGED"
+
+
+# --- adaptive step
+
+
+def test_adaptive_steps_equal_the_formula(rng, x64):
+    weights = np.array([1.0, 3.0, 10.0])
+
+    def gradient_at(x):
+        return weights * np.sinh(x)
+
+    start = np.array([1.0, -0.5, 0.3])
+    x, gradient = start, gradient_at(start)
+    rate = math.sqrt(np.finfo(float).eps) * max(np.linalg.norm(x), 1) / np.linalg.norm(gradient)
+    growth = np.inf
+    for _ in range(20):
+        new = x - rate * gradient
+        new_gradient = gradient_at(new)
+        limit = np.linalg.norm(new - x) / (2 * np.linalg.norm(new_gradient - gradient))
+        new_rate = min(np.sqrt(1 + growth) * rate, limit)
+        x, gradient, growth, rate = new, new_gradient, new_rate / rate, new_rate
+    result = jd.minimize(
+        lambda p: jnp.sum(jnp.asarray(weights) * jnp.cosh(p)),
+        jnp.asarray(start),
+        GradientDescent(jd.AdaptiveStep()),
+        max_iterations=20,
+        tolerance=0,
+    )
+    np.testing.assert_allclose(result.params, x, rtol=1e-5, atol=1e-9)
+
+
+def test_the_adaptive_step_needs_no_function():
+    rule = jd.AdaptiveStep()
+
+    @jax.jit
+    def step(params, state):
+        updates, state = rule.update(jax.grad(bowl)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = START, rule.init(START)
+    for _ in range(100):
+        params, state = step(params, state)
+    assert_at(params, CENTER, atol=2e-3)
+
+
+def test_the_adaptive_step_survives_zero_differences():
+    rule = jd.AdaptiveStep()
+    params, state = jnp.array([1.0, 2.0]), rule.init(jnp.array([1.0, 2.0]))
+    for grads in (jnp.array([1.0, 0.0]),) * 3 + (jnp.zeros(2),) * 3 + (jnp.array([0.0, 1.0]),) * 2:
+        updates, state = rule.update(grads, state, params)
+        assert bool(jnp.all(jnp.isfinite(updates)))
+        assert float(state.rate) > 0
+
+
+# --- inverse Lipschitz
+
+
+def spectrum_quadratic(seed, size, shape):
+    generator = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(generator.normal(size=(size, size)))
+    spectrum = {
+        "uniform": generator.uniform(0, 1, size),
+        "one large": np.r_[generator.uniform(0, 0.8, size - 1), 1.0],
+        "flat": np.ones(size),
+        "signed": generator.uniform(-1, 1, size),
+    }[shape]
+    return jd.Quadratic(((basis * spectrum) @ basis.T).astype(np.float32)), np.abs(spectrum).max()
+
+
+@pytest.mark.parametrize("shape", ["uniform", "one large", "flat", "signed"])
+def test_the_inverse_lipschitz_rate_is_never_too_large(shape):
+    rate_of = jax.jit(jd.InverseLipschitz().start)
+    for seed in range(5):
+        quadratic, largest = spectrum_quadratic(seed, 100, shape)
+        rate = float(rate_of(jnp.ones(100), quadratic))
+        assert 0.85 / largest < rate <= 1.001 / largest
+
+
+def test_the_inverse_lipschitz_rate_is_the_same_in_an_optax_loop(rng):
+    matrix = rng.normal(size=(4, 4)).astype(np.float32)
+    quadratic = jd.Quadratic(matrix @ matrix.T)
+    rule, params = jd.InverseLipschitz(), jnp.ones(4)
+    _, state = rule.update(
+        quadratic.gradient(params), rule.init(params), params, value_fn=quadratic.value
+    )
+    np.testing.assert_allclose(state, rule.start(params, quadratic), rtol=1e-4)
+
+
+def test_a_known_bound_caps_the_curvature_but_not_the_rate():
+    regression = jd.LinearRegression(np.ones((4, 1), np.float32), np.ones(4, np.float32))
+    regression = jd.LinearRegression(regression.X, regression.y, intercept=False).checked()
+    # |X|_F^2 is the largest eigenvalue itself here, and needs no margin.
+    rate = jd.InverseLipschitz(margin=3.0).start(regression.start(), regression)
+    np.testing.assert_allclose(rate, 1 / 4, rtol=1e-6)
+
+
+def test_a_separable_objectives_rate_is_exact_and_its_steps_fuse():
+    bowl = jd.SumOfSquares(scale=jnp.array([1.0, 5.0]))
+    method = GradientDescent(jd.InverseLipschitz())
+    assert method.is_elementwise
+    result = jd.minimize(bowl, jnp.array([3.0, 4.0]), method)
+    np.testing.assert_allclose(result.state, 0.1)
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) % 16 == 0
+
+
+def test_without_curvature_at_the_start_the_rate_is_one():
+    assert float(jd.InverseLipschitz().start(jnp.ones(2), as_objective(jnp.sum))) == 1
+
+
+# --- momentum
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("condition", [None, 20.0])
+def test_nesterov_steps_equal_the_formula(restart, condition, rng, x64):
+    quadratic = conditioned_quadratic(rng, 50.0, size=6)
+    hessian, linear = quadratic.hessian, quadratic.linear
+    rate, limit = 1 / 50, 1.0
+    if condition is not None:
+        limit = (np.sqrt(condition) - 1) / (np.sqrt(condition) + 1)
+    y = x = np.zeros(6)
+    steps, restarts = 0, 0
+    for _ in range(60):
+        u = -rate * (hessian @ y - linear)
+        new = y + u
+        if restart and u @ (new - x) < 0:
+            steps, restarts = 0, restarts + 1
+        y, x, steps = new + min(steps / (steps + 3), limit) * (new - x), new, steps + 1
+    assert (restarts > 0) == (restart and condition is None)
+    result = jd.minimize(
+        quadratic,
+        None,
+        GradientDescent(rate, jd.Nesterov(restart=restart, condition=condition)),
+        max_iterations=60,
+        tolerance=0,
+    )
+    np.testing.assert_allclose(result.params, y, rtol=1e-7, atol=1e-10)
+
+
+def test_known_bounds_limit_the_momentum(rng, x64):
+    # With l2 = 1 and no intercept the least curvature is known: the limit is that of condition 50.
+    X, y = rng.normal(size=(3, 6)), rng.normal(size=3)
+    regression = jd.LinearRegression(X, y, l2=1.0, intercept=False)
+    ends = [
+        jd.minimize(
+            regression,
+            None,
+            GradientDescent(1 / 50, momentum),
+            max_iterations=80,
+            tolerance=0,
+        ).params["weights"]
+        for momentum in (jd.Nesterov(), jd.Nesterov(condition=50.0))
+    ]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-9)
+
+
+def test_heavy_ball_is_optaxs_momentum():
+    inside = jd.minimize(
+        bowl, START, GradientDescent(0.05, jd.HeavyBall(0.8)), max_iterations=30, tolerance=0
+    )
+    assert_at(loop(optax.sgd(0.05, momentum=0.8), bowl, START, 30), inside.params, atol=1e-5)
+
+
+def test_restarted_nesterov_with_backtracking_descends_the_rosenbrock_valley():
+    method = GradientDescent(jd.Backtracking(), jd.Nesterov())
+    result = jd.minimize(rosenbrock, jnp.array([-1.2, 1.0]), method)
+    assert status(result) == "CONVERGED"
+    assert int(result.iterations) < 500
+
+
+def test_momentum_knows_the_curvature_of_a_quadratic_without_trials(rng):
+    quadratic = jd.Quadratic(np.diag([1.0, 30.0]).astype(np.float32), np.ones(2, np.float32))
+    result = jd.minimize(quadratic, None, GradientDescent(jd.Backtracking(), jd.Nesterov()))
+    assert status(result) == "CONVERGED"
+    assert int(result.evaluations) <= 2 * int(result.iterations) + 2
+    assert 1 / 60 < float(result.state.rate.rate) <= 1 / 30 * 2.01
+
+
+# --- statuses and errors
+
+SADDLE = jd.Quadratic(np.diag([1.0, -2.0]).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        GradientDescent(jd.ExactLineSearch()),
+        GradientDescent(jd.BarzilaiBorwein()),
+        GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    ],
+    ids=str,
+)
+def test_negative_curvature_in_a_quadratic_diverges(method):
+    assert status(jd.minimize(SADDLE, jnp.array([0.1, 1.0]), method)) == "DIVERGED"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        GradientDescent(jd.BarzilaiBorwein(max_trials=1)),
+        GradientDescent(jd.Backtracking(max_trials=1), jd.Nesterov()),
+    ],
+    ids=str,
+)
+def test_a_rule_that_finds_no_step_has_stagnated(method):
+    # The first trial moves by the length of the params, far past the minimum of a narrow valley.
+    result = jd.minimize(lambda p: jnp.sum((p - 1) ** 4), jnp.array([1.0, 1.1]), method)
+    assert status(result) == "STAGNATED"
+    assert int(result.iterations) == 0
+
+
+BAD = {
+    "decrease": (lambda: jd.Backtracking(decrease=0.5), ValueError, r"in \(0, 1/2\), got 0.5"),
+    "shrink": (lambda: jd.Backtracking(shrink=1.0), ValueError, r"shrink must be in \(0, 1\)"),
+    "grow": (lambda: jd.Backtracking(grow=0.5), ValueError, r"grow must be at least 1, got 0.5"),
+    "trials": (lambda: jd.Backtracking(max_trials=0), ValueError, r"max_trials.*got 0"),
+    "memory": (lambda: jd.BarzilaiBorwein(memory=2.5), TypeError, r"memory.*integer, got 2.5"),
+    "memory zero": (lambda: jd.BarzilaiBorwein(memory=0), ValueError, r"memory.*at least 1"),
+    "share": (lambda: jd.BarzilaiBorwein(decrease=-1.0), ValueError, r"decrease.*got -1"),
+    "margin": (lambda: jd.InverseLipschitz(margin=0.9), ValueError, r"margin.*at least 1"),
+    "iterations": (lambda: jd.InverseLipschitz(iterations=0), ValueError, r"iterations"),
+    "text": (lambda: jd.InverseLipschitz(margin="2"), TypeError, r"must be a number.*got '2'"),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "match"), BAD.values(), ids=BAD.keys())
+def test_a_bad_hyper_parameter_raises(make, error, match):
+    with pytest.raises(error, match=match):
+        jd.minimize(bowl, START, GradientDescent(make()))
+
+
+BAD_MOMENTUM = {
+    "decay": (lambda: GradientDescent(0.1, jd.HeavyBall(1.0)), ValueError, r"decay.*\[0, 1\)"),
+    "condition": (
+        lambda: GradientDescent(0.1, jd.Nesterov(condition=0.5)),
+        ValueError,
+        r"condition.*at least 1",
+    ),
+    "restart": (
+        lambda: GradientDescent(0.1, jd.Nesterov(restart=1)),
+        TypeError,
+        r"restart.*True or False",
+    ),
+    "a number": (lambda: GradientDescent(0.1, 0.9), TypeError, r"momentum must be jd\.Nesterov"),
+    "as the rate": (
+        lambda: GradientDescent(jd.Nesterov()),
+        TypeError,
+        r"GradientDescent\(momentum=jd\.Nesterov",
+    ),
+    "as the method": (jd.Nesterov, TypeError, r"GradientDescent\(momentum=jd\.Nesterov"),
+    "a rule as the method": (jd.BarzilaiBorwein, TypeError, r"GradientDescent\(jd\.Barzilai"),
+} | {
+    f"with {type(rule).__name__}": (
+        lambda rule=rule: GradientDescent(rule, jd.Nesterov()),
+        ValueError,
+        r"momentum goes with",
+    )
+    for rule in (jd.ExactLineSearch(), jd.BarzilaiBorwein(), jd.AdaptiveStep())
+}
+
+
+@pytest.mark.parametrize(("make", "error", "match"), BAD_MOMENTUM.values(), ids=BAD_MOMENTUM.keys())
+def test_bad_momentum_raises(make, error, match):
+    with pytest.raises(error, match=match):
+        jd.minimize(bowl, START, make())
+
+
+def test_updates_without_params_or_the_function_say_what_to_pass():
+    grads = jax.grad(bowl)(START)
+    rule = jd.Backtracking()
+    with pytest.raises(ValueError, match=r"Backtracking needs the params"):
+        rule.update(grads, rule.init(START))
+    with pytest.raises(ValueError, match=r"value_fn=function"):
+        rule.update(grads, rule.init(START), START)
+    with pytest.raises(ValueError, match=r"Nesterov needs the params"):
+        jd.Nesterov().update(grads, jd.Nesterov().init(START))
