@@ -126,6 +126,12 @@ class Descent(NamedTuple):
         """The result where the loop stands, measured there if its last step was not checked."""
         if self.check_every == 1:
             loop = self.last_check(loop)
+        if self.method.estimates_progress:
+            truth = self.measure(loop.params)
+            loop = loop._replace(
+                value=jnp.asarray(truth.value, loop.value.dtype),
+                norm=jnp.asarray(truth.gradient_norm, loop.norm.dtype),
+            )
         return Result(
             params=loop.params,
             value=loop.value,
@@ -150,6 +156,8 @@ class Descent(NamedTuple):
         checked = self._check(loop, progress)
         goes_on = checked.status == RUNNING
         params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
+        if precision.is_rounded(params):
+            state = self.method.after_rounding(self.objective, precision.widen(params), state)
         params, state = jax.tree.map(
             lambda new, old: jnp.where(goes_on, new, old),
             (params, state),

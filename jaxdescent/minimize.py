@@ -53,9 +53,10 @@ def minimize(
         dtypes and shardings. None: the objective's own start (zeros for a regression). 16-bit
         params are stored as such and computed with in float32. NumPy float64 becomes float32
         unless ``jax_enable_x64`` is on.
-      method: a jaxdescent method or any optax transformation. None: ``jd.DerivativeMethod()`` for
-        a quadratic objective whose solve fits in memory, else gradient descent with
-        ``jd.Backtracking()``.
+      method: a jaxdescent method or any optax transformation. None: what suits the objective, with
+        nothing to tune: the derivative method where its solve fits in memory, LSMR, conjugate
+        gradients, Levenberg-Marquardt or LBFGS
+        (:func:`jaxdescent.problem.default_method` has the table).
       args: extra arguments of the objective: data, not structure.
       max_iterations: exactly so many steps at most.
       tolerance: stop when the gradient's norm is at most ``tolerance * scale``; the scale is the

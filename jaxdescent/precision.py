@@ -41,6 +41,11 @@ def _widen_leaf(leaf: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(upper << 16, jnp.float32)
 
 
+def is_rounded(tree: Any) -> bool:
+    """Whether a leaf is stored in fewer bits than it is computed with."""
+    return any(compute_dtype(leaf.dtype) != leaf.dtype for leaf in jax.tree.leaves(tree))
+
+
 class Rounding:
     """How a value computed in float32 is stored in 16 bits: :class:`Nearest` or
     :class:`StochasticRounding`.

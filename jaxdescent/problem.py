@@ -7,8 +7,19 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdescent import checks, memory, placement, precision
-from jaxdescent.methods import Backtracking, DerivativeMethod, GradientDescent, Method, as_method
-from jaxdescent.objectives import Objective
+from jaxdescent.methods import (
+    LBFGS,
+    LSMR,
+    Backtracking,
+    ConjugateGradient,
+    DerivativeMethod,
+    GradientDescent,
+    InverseLipschitz,
+    LevenbergMarquardt,
+    Method,
+    as_method,
+)
+from jaxdescent.objectives import LeastSquares, LinearRegression, Objective
 from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
@@ -39,7 +50,7 @@ def posed(
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
     objective.check_params(params)
     placement.check_one_placement({"params": params, "objective": objective})
-    method = _default_method(objective, params) if method is None else as_method(method)
+    method = default_method(objective, params) if method is None else as_method(method)
     method.check()
     _refuse_too_large(objective, params, method)
     tolerance = as_tolerance(tolerance)
@@ -53,13 +64,40 @@ def posed(
     return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 
-def _default_method(objective: Objective, params: Params) -> Method:
-    """The derivative method where one solve is all it takes and half the memory holds it."""
+def default_method(objective: Objective, params: Params) -> Method:
+    """What ``minimize`` takes where no method is given: nothing to tune, for every objective.
+
+    ====================================  ======================================================
+    objective                             method
+    ====================================  ======================================================
+    quadratic whose solve fits            ``DerivativeMethod()``
+    separable quadratic, larger           ``GradientDescent(InverseLipschitz())``: no vectors
+    regression, larger                    ``LSMR()``
+    other quadratic, larger               ``ConjugateGradient()``
+    any other, stored in 16 bits          ``GradientDescent(Backtracking())``
+    ``LeastSquares``                      ``LevenbergMarquardt()``
+    any other whose LBFGS memory fits     ``LBFGS()``
+    any other, larger                     ``ConjugateGradient()``
+    ====================================  ======================================================
+
+    "Fits" means: in half of the memory that is available.
+    """
+    room = memory.available_bytes(_device(params)) // 2
     if objective.is_quadratic:
-        needed = objective.stationary_solver_bytes(params)
-        if 2 * needed <= memory.available_bytes(_device(params)):
+        if objective.stationary_solver_bytes(params) <= room:
             return DerivativeMethod()
-    return GradientDescent(Backtracking())
+        if objective.is_separable:
+            return GradientDescent(InverseLipschitz())
+        return LSMR() if isinstance(objective, LinearRegression) else ConjugateGradient()
+    if precision.is_rounded(params):
+        # Directions made of earlier steps do not survive their rounding.
+        return GradientDescent(Backtracking())
+    if isinstance(objective, LeastSquares):
+        return LevenbergMarquardt()
+    params_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    if LBFGS().vectors * params_bytes <= room:
+        return LBFGS()
+    return ConjugateGradient()
 
 
 def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:

@@ -137,9 +137,19 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
     np.testing.assert_allclose(jax.jit(solve)(ys[0], penalties[0]), single[0], atol=1e-12)
 
 
-def test_an_objective_that_is_not_quadratic_is_refused():
-    with pytest.raises(TypeError, match="needs a quadratic objective"):
-        jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(2), jd.ConjugateGradient())
+def test_an_objective_that_is_not_quadratic_gets_nonlinear_directions():
+    def objective(x):
+        return jnp.sum(jnp.cosh(x - jnp.array([0.5, -1.0])))
+
+    result = jd.minimize(objective, jnp.ones(2), jd.ConjugateGradient())
+    assert int(result.status) == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, [0.5, -1.0], atol=1e-3)
+
+
+def test_a_preconditioner_for_an_objective_that_is_not_quadratic_is_refused():
+    method = jd.ConjugateGradient(preconditioner=jd.Jacobi())
+    with pytest.raises(TypeError, match=r"quadratic objectives alone.*jd\.LBFGS\(\)"):
+        jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(2), method)
 
 
 @pytest.mark.parametrize("wrong", [jd.Jacobi, 3.0, "jacobi"], ids=str)

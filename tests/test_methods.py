@@ -24,6 +24,8 @@ METHODS = {
     "inverse Lipschitz": lambda: jd.GradientDescent(jd.InverseLipschitz()),
     "Nesterov": lambda: jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
     "heavy ball": lambda: jd.GradientDescent(0.01, jd.HeavyBall(0.9)),
+    "conjugate gradient": jd.ConjugateGradient,
+    "LBFGS": jd.LBFGS,
     "derivative": jd.DerivativeMethod,
     "optax": lambda: optax.adam(0.05),
 }

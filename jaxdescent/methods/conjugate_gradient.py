@@ -1,4 +1,4 @@
-"""Conjugate gradients for quadratic objectives."""
+"""Conjugate gradients: linear for quadratic objectives, after Hager and Zhang for all others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
+from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.preconditioners import CentredRegression, Factor, shifted_hessian
@@ -23,7 +24,11 @@ REPLACE_EVERY = 50
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConjugateGradient(Method):
-    """Minimise a quadratic along directions that are conjugate: ``d_i . H d_j = 0``.
+    """Minimise along directions that are conjugate: ``d_i . H d_j = 0``.
+
+    For an objective that is not quadratic the directions are those of
+    :class:`jaxdescent.methods.nonlinear_conjugate_gradient.NonlinearConjugateGradient`: one to two
+    values and gradients an iteration, two vectors kept. What follows is for quadratics.
 
     With ``z = N N' g`` (``z = g`` without a preconditioner)::
 
@@ -46,8 +51,8 @@ class ConjugateGradient(Method):
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
 
     Raises:
-      TypeError: for an objective that is not quadratic, or a preconditioner that is none or asks
-        more than the objective can answer.
+      TypeError: for a preconditioner that is none, asks more than the objective can answer, or
+        is given for an objective that is not quadratic.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> bowl = jd.Quadratic(jnp.array([[4.0, 1.0], [1.0, 3.0]]), linear=jnp.array([1.0, 2.0]))
@@ -63,11 +68,13 @@ class ConjugateGradient(Method):
 
     def init(self, objective: Objective, params: Params) -> State:
         if not objective.is_quadratic:
-            raise TypeError(
-                "ConjugateGradient needs a quadratic objective (jd.Quadratic, "
-                f"jd.LinearRegression, jd.SumOfSquares), got {type(objective).__name__}: take "
-                "jd.GradientDescent(jd.Backtracking()) for any other function."
-            )
+            if self.preconditioner is not None:
+                raise TypeError(
+                    "ConjugateGradient takes a preconditioner for quadratic objectives alone "
+                    "(jd.Quadratic, jd.LinearRegression, jd.SumOfSquares), got "
+                    f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
+                )
+            return NonlinearConjugateGradient().init(objective, params)
         factor = feature_mean = None
         if self.preconditioner is not None:
             hessian = shifted_hessian(objective, params)
@@ -88,6 +95,8 @@ class ConjugateGradient(Method):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
+        if not objective.is_quadratic:
+            return NonlinearConjugateGradient().step(objective, params, state)
         image = state.image
         if image is not None:
             is_due = (state.iteration > 0) & (state.iteration % REPLACE_EVERY == 0)
@@ -129,6 +138,11 @@ class ConjugateGradient(Method):
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
         progress = Progress(value, precision.norm(gradient), 2, verdict)
         return _add_scaled(params, step, direction), new, progress
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        if not objective.is_quadratic:
+            return NonlinearConjugateGradient().after_rounding(objective, params, state)
+        return state._replace(image=objective.image(params))
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)

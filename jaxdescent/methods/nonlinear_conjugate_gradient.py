@@ -133,6 +133,10 @@ class NonlinearConjugateGradient(Method):
         evaluations = found.evaluations + products + state.unreported
         return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
 
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = objective.value_and_gradient(params)
+        return state._replace(value=jnp.asarray(value), gradient=gradient)
+
 
 def _beta(
     change_gradient: jax.Array,

@@ -170,6 +170,15 @@ class LBFGS(Method):
         evaluations = found.evaluations + products + state.unreported
         return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
 
+    @property
+    def vectors(self) -> int:
+        """Parameter-sized vectors at the peak, besides the params."""
+        return 2 * self.memory + 7
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = objective.value_and_gradient(params)
+        return state._replace(value=jnp.asarray(value), gradient=gradient)
+
     def check(self) -> None:
         if isinstance(self.memory, bool) or not isinstance(self.memory, int):
             raise TypeError(f"LBFGS.memory must be a Python integer, got {self.memory!r}.")

@@ -1,0 +1,58 @@
+"""Which method is taken where none is given."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent import memory
+from jaxdescent.objectives import as_objective
+from jaxdescent.problem import default_method
+
+X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+REGRESSION = jd.LinearRegression(X, X @ np.ones(4, np.float32), intercept=False)
+RESIDUAL = jd.LeastSquares(lambda p: jnp.exp(p) - 2)
+BOWL = jd.Quadratic(jnp.eye(4))
+
+
+def cosh(p):
+    return jnp.sum(jnp.cosh(p - 1))
+
+
+PLENTY, LITTLE = 1 << 30, 1 << 6
+CASES = {
+    "a regression": (REGRESSION, PLENTY, jd.DerivativeMethod),
+    "a large regression": (REGRESSION, LITTLE, jd.LSMR),
+    "a quadratic": (BOWL, PLENTY, jd.DerivativeMethod),
+    "a large quadratic": (BOWL, LITTLE, jd.ConjugateGradient),
+    "a sum of squares": (jd.SumOfSquares(), PLENTY, jd.DerivativeMethod),
+    "a large sum of squares": (jd.SumOfSquares(), 8, jd.GradientDescent),
+    "residuals": (RESIDUAL, PLENTY, jd.LevenbergMarquardt),
+    "a function": (cosh, PLENTY, jd.LBFGS),
+    "a large function": (cosh, LITTLE, jd.ConjugateGradient),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_default_follows_the_objective_and_the_memory_and_converges(case, monkeypatch):
+    objective, available, expected = CASES[case]
+    monkeypatch.setattr(memory, "available_bytes", lambda device: available)
+    objective = as_objective(objective).checked()
+    params = objective.start()
+    params = jnp.full(4, 0.5) if params is None else params
+    assert isinstance(default_method(objective, params), expected)
+    result = jd.minimize(objective, params)
+    assert int(result.status) == jd.Status.CONVERGED
+    gradients = jax.tree.leaves(objective.gradient(result.params))
+    assert all(np.max(np.abs(g)) < 1e-2 for g in gradients)
+
+
+def test_sixteen_bits_go_to_steps_that_survive_their_rounding(monkeypatch):
+    params = jnp.full(4, 0.5, jnp.bfloat16)
+    assert isinstance(default_method(as_objective(cosh), params), jd.GradientDescent)
+    result = jd.minimize(cosh, params)
+    assert jd.Status(int(result.status)).name in {"CONVERGED", "STAGNATED"}
+    np.testing.assert_allclose(result.params.astype(jnp.float32), 1, atol=0.02)
+    gradient = jnp.linalg.norm(jnp.sinh(result.params.astype(jnp.float32) - 1))
+    np.testing.assert_allclose(result.gradient_norm, gradient, rtol=1e-5)
