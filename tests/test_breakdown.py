@@ -121,7 +121,8 @@ class TestCoupled:
         assert all("peak_bytes" not in row and "error" not in row for row in computed)
         assert computed[-1]["unknowns"] == 8_030_261_248
         solves = [row for row in computed if row["method"] == "derivative"]
-        assert all(row["predicted_bytes"] == 12 * row["unknowns"] ** 2 for row in solves)
+        for row in solves:  # two copies of X for QR, and two matrices of (unknowns, unknowns)
+            assert row["predicted_bytes"] == pytest.approx(24 * row["unknowns"] ** 2, rel=0.01)
         assert not solves[-1]["fits_besides_data"]
 
     def test_the_separable_case_is_exact_at_every_size(self, coupled_report):
@@ -130,7 +131,7 @@ class TestCoupled:
         assert all(row["error"] < 1e-5 for row in rows)
 
     def test_the_refusal_names_what_is_needed(self, coupled_report):
-        assert "32 TB" in coupled_report.numbers["refusal"]  # 12 TB, and X itself, written out
+        assert "44 TB" in coupled_report.numbers["refusal"]  # 24 TB, and X itself, written out
 
     def test_computed_times_scale_with_the_operations(self):
         row = {"method": "derivative", "unknowns": 100, "seconds": 2.0}

@@ -139,9 +139,8 @@ def test_filip_in_float32_is_the_fit_of_minimum_norm():
     assert np.linalg.norm(found[1:]) < 1
 
 
-@pytest.mark.parametrize("name", ["longley", "wampler4"])
-def test_jit_and_vmap_find_the_same_digits(x64, name):
-    X, y, intercept = problem(name, np.float64)
+def test_jit_and_vmap_find_the_same_digits(x64):
+    X, y, intercept = problem("longley", np.float64)
 
     def weights(X, y):
         regression = jd.LinearRegression(X, y, intercept=intercept)
