@@ -8,8 +8,8 @@ import jaxdescent as jd
 
 
 def loss(p):
-    """Least at 1, with curvatures from 1 to 100."""
-    return jnp.sum(jnp.geomspace(1.0, 100.0, p.size) * (jnp.cosh(p - 1) - 1))
+    """Least at 1, with curvatures from 1 to 30."""
+    return jnp.sum(jnp.geomspace(1.0, 30.0, p.size) * (jnp.cosh(p - 1) - 1))
 
 
 def descend(transformation, start, steps):
