@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-import jaxdescent as jd
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
 from jaxdescent.designs import Dense
+from jaxdescent.objectives.regression_solvers import normal_equations_bytes
 
 LLAMA_SIZE = 8_030_261_248
 COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
@@ -33,10 +33,8 @@ def working_bytes(name: str, size: int) -> int:
     """What a method needs besides X and y, before anything is allocated."""
     if name == "descent":
         return ITEMSIZE * VECTORS * size
-    rows = ROWS_PER_FEATURE * size
-    shape_only: Any = jax.ShapeDtypeStruct((rows, size), "float32")
-    objective = jd.LinearRegression(Dense(shape_only), jax.ShapeDtypeStruct((rows,), "float32"))
-    return objective.stationary_solver_bytes(None)
+    shape_only: Any = jax.ShapeDtypeStruct((ROWS_PER_FEATURE * size, size), "float32")
+    return normal_equations_bytes(Dense(shape_only))
 
 
 def predicted_seconds(last: dict[str, Any], size: int) -> float:

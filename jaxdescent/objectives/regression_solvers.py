@@ -36,13 +36,19 @@ def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bo
     return DualSolver.factorise(design, l2, sample_weight, intercept)
 
 
+def normal_equations_bytes(design: Design) -> int:
+    """What a well-conditioned solve touches: the Gram matrix, its scaled copy and its factor."""
+    return jnp.dtype(design.dtype).itemsize * 3 * min(design.shape) ** 2 + design.dense_bytes()
+
+
 def regression_solver_bytes(
     design: Design, l2: Any, *, outputs: int, is_scaled: bool, is_weighted: bool
 ) -> int:
     """Peak bytes of the compiled solve, with what is reserved for branches that may not be taken.
 
     Those are the copies of X that QR works on, and the SVD of its triangle: on a CPU they become
-    real only if they are needed. ``is_scaled`` says that there is an intercept or that rows are
+    real only if they are needed, and :func:`normal_equations_bytes` is what it takes else.
+    ``is_scaled`` says that there is an intercept or that rows are
     weighted, so that what QR works on is not X itself.
     """
     rows, features = design.shape
