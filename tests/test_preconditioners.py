@@ -44,7 +44,7 @@ def test_sketched_lsmr_is_accurate_at_a_condition_number_of_1e5(dtype, rng, x64)
     X, y = (array.astype(dtype) for array in ill_conditioned(rng, 4096, 64, 1e5))
     objective = jd.LinearRegression(X, y, intercept=False)
     is_single = dtype == np.float32
-    method = jd.LSMR(jd.Sketch(), atol=2e-4 if is_single else 2e-7, btol=0)
+    method = jd.LSMR(jd.Sketch(), atol=2e-4 if is_single else 1e-7, btol=0)
     result = jd.minimize(objective, method=method, tolerance=0, max_iterations=100)
     assert bool(result.converged)
     assert int(result.iterations) < (20 if is_single else 40)
@@ -100,7 +100,7 @@ def test_jacobi_gives_every_column_the_norm_one_but_zero_ones(rng, x64):
     factor = jd.Jacobi().factorise(regression)
     A = np.asarray(regression.forward(factor.apply(jnp.eye(4))))
     np.testing.assert_allclose(np.linalg.norm(A, axis=0)[:3], 1, rtol=1e-8)
-    assert np.linalg.norm(A[:, 3]) < 1e-6
+    assert np.linalg.norm(A[:, 3]) < 1e-10
 
 
 def test_nystrom_flattens_what_stands_above_the_penalty(rng, x64):

@@ -42,7 +42,7 @@ class LSMR(Method):
 
     or where the gradient is within ``minimize``'s tolerance, and ``STAGNATED`` where the condition
     number of ``A N`` is seen to exceed conlim. With ``jd.Sketch()``, whose ``A N`` has singular
-    values near one, ``atol`` bounds the relative suboptimality of the objective by about ``4
+    values near one, ``atol`` bounds the relative suboptimality of the objective by about ``30
     atol^2``. Set ``tolerance=0`` to leave the end to these tests alone.
 
     Progress is estimated by recurrences, exact but for rounding. Where they say that the params
@@ -50,7 +50,7 @@ class LSMR(Method):
     computes the residual anew instead of moving, and the process begins again from there
     (iterative refinement).
 
-    Keeps four parameter-sized vectors besides the params, six with a preconditioner, and one of
+    Keeps four parameter-sized vectors besides the params, seven with a preconditioner, and one of
     the size of y; ``estimates_progress`` is true.
 
     Args:
@@ -95,6 +95,7 @@ class LSMR(Method):
         return _State(
             basis=basis,
             last=basis.direction,
+            gradient=basis.pulled,
             search=correction if has_start else jnp.zeros_like(weights),
             scalars=_at_given_intercept(scalars, regression, params, basis),
             is_restart=jnp.full(beta.shape, has_start),
@@ -125,7 +126,13 @@ class LSMR(Method):
 
         first = _first_scalars(new_basis, beta, alpha, scalars.target)
         first = first._replace(norm=jnp.maximum(first.norm, scalars.norm))
-        rotated, of_search, of_move, of_last = _rotate(scalars, new_basis, beta, alpha)
+        rotated, of_search, of_move, of_last = _rotate(scalars, beta, alpha)
+        gradient = new_basis.pulled
+        if gradient is not None:
+            # A'r = zeta_bar g, where g has a recurrence like the residual's in MINRES.
+            turned = rotated.c_bar * gradient - rotated.s_bar * state.gradient
+            gradient = jnp.where(is_restart, gradient, turned)
+            rotated = rotated._replace(gradient=rotated.normal * _column_norms(gradient))
         new_scalars = jax.tree.map(
             lambda old, begun, gone_on: jnp.where(
                 is_done, old, jnp.where(is_restart, begun, gone_on)
@@ -140,6 +147,7 @@ class LSMR(Method):
         new = _State(
             basis=new_basis,
             last=last,
+            gradient=gradient,
             search=search,
             scalars=new_scalars,
             is_restart=jnp.zeros_like(is_restart),
@@ -204,8 +212,8 @@ class _Basis(NamedTuple):
         return self.direction if self.preconditioned is None else self.preconditioned
 
     @property
-    def gradient(self) -> jax.Array:
-        """``N'^-1 v``, along which the gradient lies."""
+    def pulled_v(self) -> jax.Array:
+        """``N'^-1 v``."""
         return self.direction if self.pulled is None else self.pulled
 
 
@@ -243,6 +251,7 @@ class _Scalars(NamedTuple):
 class _State(NamedTuple):
     basis: _Basis
     last: jax.Array  # h
+    gradient: jax.Array | None  # the direction of A'r; None without a preconditioner
     search: jax.Array  # h_bar; where an output begins anew, what its weights move by before
     scalars: _Scalars
     is_restart: jax.Array
@@ -285,7 +294,7 @@ def _bidiagonalise(
     direction = pulled if factor is None else factor.apply_transpose(pulled)
     if old is not None:
         direction = direction - beta * old.v
-        pulled = pulled - beta * old.gradient
+        pulled = pulled - beta * old.pulled_v
     alpha = _column_norms(direction)
     direction = direction * _inverse(alpha)
     if factor is None:
@@ -316,7 +325,7 @@ def _first_scalars(basis: _Basis, beta: jax.Array, alpha: jax.Array, target: jax
         target=target,
         residual=beta,
         normal=normal,
-        gradient=normal * _column_norms(basis.gradient),
+        gradient=normal * _column_norms(basis.pulled_v),
         first=normal,
         offset=zero,
         largest=zero,
@@ -326,7 +335,7 @@ def _first_scalars(basis: _Basis, beta: jax.Array, alpha: jax.Array, target: jax
 
 
 def _rotate(
-    old: _Scalars, basis: _Basis, beta: jax.Array, alpha: jax.Array
+    old: _Scalars, beta: jax.Array, alpha: jax.Array
 ) -> tuple[_Scalars, jax.Array, jax.Array, jax.Array]:
     """The scalars after both rotations, and the coefficients of h_bar, of the move, and of h."""
     rho = jnp.hypot(old.alpha_bar, beta)
@@ -370,7 +379,7 @@ def _rotate(
         target=old.target,
         residual=jnp.hypot(beta_dot - tau_dot, beta_double_dot),
         normal=normal,
-        gradient=normal * _column_norms(basis.gradient),
+        gradient=normal,
         first=old.first,
         offset=jnp.zeros_like(beta),
         largest=jnp.maximum(old.largest, rho_bar),
@@ -397,7 +406,7 @@ def _at_given_intercept(
     weights = params["weights"].reshape(regression.size, -1)
     best = regression.with_intercept(weights, params)["intercept"]
     excess = (regression.weight_total * (best - params["intercept"])).reshape(1, -1)
-    gradient = scalars.normal * basis.gradient + excess * regression.feature_mean[:, None]
+    gradient = scalars.normal * basis.pulled_v + excess * regression.feature_mean[:, None]
     offset = jnp.square(excess) / regression.weight_total
     return scalars._replace(gradient=_column_norms(gradient, excess), offset=offset)
 

@@ -164,7 +164,11 @@ class CentredRegression(ShiftedHessian):
                 f"{type(self.design).__name__} design does not know: take jd.Nystrom(rank), which "
                 "needs products alone."
             )
-        return squares
+        if self.feature_mean is None:
+            return squares
+        # What the rounding of the mean leaves of a constant column is zero.
+        rounding = 16 * float(jnp.finfo(self.dtype).eps) * self.feature_mean
+        return jnp.where(squares > self.weight_total * jnp.square(rounding), squares, 0)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal, and its last

@@ -49,7 +49,7 @@ class Nystrom(Preconditioner):
 
     def factorise(self, hessian: ShiftedHessian) -> Factor:
         rank = min(self.rank, hessian.size)
-        eps = jnp.finfo(hessian.dtype).eps
+        eps = float(jnp.finfo(hessian.dtype).eps)
         draw = randomness.normal((hessian.size, rank), randomness.fold(self.seed), hessian.dtype)
         test = jnp.linalg.qr(draw)[0]
         image = hessian.product(test)
@@ -65,8 +65,9 @@ class Nystrom(Preconditioner):
             jnp.matmul(image, root, precision=HIGHEST), full_matrices=False
         )
         values = jnp.maximum(jnp.square(singular) - shift, 0)
-        # Where H has a lower rank, its null space must not outweigh the rest.
-        values = jnp.maximum(values, eps * hessian.size * values[0])
+        # Where H lacks the rank, its null space must not outweigh the rest, or it gathers rounding.
+        is_missing = values[-1] + jnp.min(hessian.shift) <= 32 * eps * values[0]
+        values = jnp.maximum(values, jnp.where(is_missing, eps**0.5 * values[0], 0))
         shifted = values[:, None] + hessian.shift
         last = shifted[-1:]
         is_positive = shifted > 0

@@ -74,41 +74,45 @@ class Sketch(Preconditioner):
                 "jd.Nystrom(rank) or jd.Jacobi()."
             )
         rows, outputs = hessian.y.shape
-        dtype = hessian.dtype
-        zeros = jnp.zeros((rows, outputs), dtype), jnp.zeros((hessian.size, outputs), dtype)
-        # The inverse is applied to gradients, whose rounding N N' enlarges twice.
-        return self._factorise(hessian, *zeros, floor=float(jnp.finfo(dtype).eps) ** 0.75)[0]
+        zeros = jnp.zeros((rows, outputs), hessian.dtype)
+        penalty = jnp.zeros((hessian.size, outputs), hessian.dtype)
+        # N N' enlarges the rounding of the gradients it is applied to by a square.
+        least = float(jnp.finfo(hessian.dtype).eps) ** 0.5
+        return self._factorise(hessian, zeros, penalty, least)[0]
 
     def factorise_and_start(
         self, regression: CentredRegression, residual: jax.Array, penalty_residual: jax.Array
     ) -> tuple[Factor, jax.Array]:
-        floor = 4 * float(jnp.finfo(regression.dtype).eps)
-        return self._factorise(regression, residual, penalty_residual, floor)
+        least = 8 * float(jnp.finfo(regression.dtype).eps)
+        return self._factorise(regression, residual, penalty_residual, least)
 
     def _factorise(
         self,
         regression: CentredRegression,
         residual: jax.Array,
         penalty_residual: jax.Array,
-        floor: float,
+        least: float,
     ) -> tuple[Factor, jax.Array]:
-        """N and the sketch's own solution; singular values below ``floor |A|`` count as that."""
+        """N and the sketch's own solution; a pivot below ``least |A|`` shows a missing rank."""
         sketch = self._sketch(regression, residual)
+        if regression.shift.ndim:
+            return _spectral(sketch, regression.shift, penalty_residual, least)
         features = regression.size
-        ridge = regression.shift + jnp.square(floor * jnp.linalg.norm(sketch[:, :features]))
-        ridge = jnp.where(ridge > 0, ridge, 1)
-        if ridge.ndim:
-            return _spectral(sketch, ridge, regression.shift, penalty_residual)
-        below = jnp.concatenate(
-            [
-                jnp.sqrt(ridge) * jnp.eye(features, dtype=sketch.dtype),
-                jnp.sqrt(regression.shift / ridge) * penalty_residual,
-            ],
-            axis=1,
+        identity = jnp.eye(features, dtype=sketch.dtype)
+        below = jnp.concatenate([jnp.sqrt(regression.shift) * identity, penalty_residual], axis=1)
+        triangle = jnp.linalg.qr(jnp.concatenate([sketch, below]), mode="r")[:features]
+        pivots = jnp.abs(jnp.diagonal(triangle))
+        size = jnp.linalg.norm(triangle[:, :features])
+
+        def with_ridge(triangle: jax.Array) -> jax.Array:
+            below = jnp.pad(_ridge(size) * identity, ((0, 0), (0, residual.shape[1])))
+            return jnp.linalg.qr(jnp.concatenate([triangle, below]), mode="r")[:features]
+
+        triangle = lax.cond(
+            jnp.min(pivots) <= least * size, with_ridge, lambda triangle: triangle, triangle
         )
-        triangle = jnp.linalg.qr(jnp.concatenate([sketch, below]), mode="r")
-        factor = _Triangle(triangle[:features, :features])
-        return factor, factor.apply(triangle[:features, features:])
+        factor = _Triangle(triangle[:, :features])
+        return factor, factor.apply(triangle[:, features:])
 
     def check(self) -> None:
         check_size("Sketch", "oversampling", self.oversampling, 2, 1 << 16)
@@ -184,16 +188,26 @@ class _Spectral(Factor):
 
 
 def _spectral(
-    sketch: jax.Array, ridge: jax.Array, shift: jax.Array, penalty_residual: jax.Array
+    sketch: jax.Array, shift: jax.Array, penalty_residual: jax.Array, least: float
 ) -> tuple[Factor, jax.Array]:
     features = penalty_residual.shape[0]
     padded = jnp.pad(sketch, ((0, max(0, features - sketch.shape[0])), (0, 0)))
     triangle = jnp.linalg.qr(padded, mode="r")[:features]
     left, singular, right = jnp.linalg.svd(triangle[:, :features])
-    factor = _Spectral(right.T, 1 / jnp.sqrt(jnp.square(singular)[:, None] + ridge))
+    curvature = jnp.square(singular)[:, None] + shift
+    is_missing = jnp.min(curvature) <= jnp.square(least * singular[0])
+    curvature = curvature + jnp.where(is_missing, jnp.square(_ridge(singular[0])), 0)
+    factor = _Spectral(right.T, lax.rsqrt(curvature))
     rotated = jnp.matmul(left.T, triangle[:, features:], precision=HIGHEST)
     penalty = jnp.matmul(right, jnp.sqrt(shift) * penalty_residual, precision=HIGHEST)
     return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
+
+
+def _ridge(size: jax.Array) -> jax.Array:
+    """What stands for the singular values that A of this norm lacks: with less, their rounding
+    would be enlarged to more than the solution.
+    """
+    return jnp.where(size > 0, jnp.sqrt(jnp.finfo(size.dtype).eps) * size, 1)
 
 
 def _rows(regression: CentredRegression, index: jax.Array) -> jax.Array:
