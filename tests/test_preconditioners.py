@@ -62,12 +62,9 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_sketch_leaves_a_small_condition_number_for_any_order_of_the_rows(
-    order, seed, rng, x64
-):
+def test_the_sketch_leaves_a_small_condition_number_for_any_order_of_the_rows(order, rng, x64):
     X = jnp.asarray(order(rng.normal(size=(2048, 32))))
-    values = conditioned(X, jd.Sketch(seed=seed), intercept=False)
+    values = conditioned(X, jd.Sketch(), intercept=False)
     assert values[0] / values[-1] < 6
 
 

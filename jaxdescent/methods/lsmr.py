@@ -68,8 +68,9 @@ class LSMR(Method):
     >>> X = jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 5.0]])
     >>> result = jd.minimize(jd.LinearRegression(X, 1 + X @ jnp.array([2.0, -3.0])),
     ...                      method=jd.LSMR())
-    >>> print(result.params["weights"].round(3), result.params["intercept"].round(3))
-    [ 2. -3.] 1.0
+    >>> weights = result.params["weights"]
+    >>> bool(result.converged & (abs(weights - jnp.array([2.0, -3.0])) < 1e-4).all())
+    True
 
     Reference: Fong and Saunders (2011), "LSMR: an iterative algorithm for sparse least-squares
     problems".

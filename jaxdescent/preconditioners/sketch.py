@@ -51,7 +51,7 @@ class Sketch(Preconditioner):
       ValueError: if oversampling is below 2.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
-    >>> X = jnp.linspace(-1.0, 1.0, 400)[:, None] ** jnp.arange(1, 6)
+    >>> X = jnp.linspace(-1.0, 1.0, 400)[:, None] ** jnp.arange(1.0, 6.0)[None, :]
     >>> y = X @ jnp.arange(5.0) + 1
     >>> result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR(jd.Sketch()))
     >>> bool(result.converged & (abs(result.params["weights"] - jnp.arange(5.0)) < 1e-3).all())
