@@ -10,7 +10,13 @@ import pytest
 import jaxdescent as jd
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/architecture.md", "CONTRIBUTING.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/tutorial.md",
+    "docs/methods.md",
+    "docs/architecture.md",
+    "CONTRIBUTING.md",
+]
 WITH_CODE = ["README.md", "docs/tutorial.md"]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
