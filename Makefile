@@ -20,8 +20,8 @@ install: $(INSTALLED) ## make .venv and install the project with everything
 demo: $(INSTALLED) ## the whole story, with real runs on this machine
 	$(BIN)/jaxdescent breakdown $(ARGS)
 
-test: $(INSTALLED) ## tests and doctests, in under five minutes on two cores
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(INSTALLED) ## tests and doctests, in about ten minutes on two cores
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -12,6 +12,8 @@ import jaxdescent as jd
 from jaxdescent.methods import levenberg_marquardt
 from jaxdescent.objectives import as_objective
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 TEMPERATURES = np.arange(16) * 5 + 50.0
 RESISTANCES = np.array(
     [

@@ -11,6 +11,8 @@ import jaxdescent as jd
 from jaxdescent.methods.line_search import DECREASE, MAX_TRIALS, Idle, Point, first_length, search
 from jaxdescent.objectives import as_objective
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 
 def along(function, x, first_step, *, direction=None, flatness=0.9):
     objective = as_objective(function)

@@ -10,6 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxdescent as jd
 from jaxdescent.result import Status
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 PRECONDITIONERS = [None, jd.Jacobi(), jd.Nystrom(4), jd.Sketch()]
 
 

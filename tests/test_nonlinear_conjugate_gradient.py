@@ -10,6 +10,8 @@ from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGr
 from jaxdescent.objectives import as_objective
 from tests.classical import problems, rosenbrock
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 PROBLEMS = {problem.name: problem for problem in problems()}
 
 

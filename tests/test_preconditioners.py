@@ -8,6 +8,8 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.preconditioners import CentredRegression
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 
 def ill_conditioned(rng, rows, features, spread):
     """Singular values log-spaced over ``spread``, and noise of a tenth of y."""
