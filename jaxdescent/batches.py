@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import checks, programs
+from jaxdescent.arguments import check_count
 from jaxdescent.callables import as_pytree
 from jaxdescent.descent import Descent, Loop
 from jaxdescent.objectives import as_objective
@@ -73,7 +74,7 @@ def minimize_batch(
             "minimize_batch looks at statuses on the way and cannot be traced: inside jit, vmap or "
             "grad call jax.vmap(minimize)."
         )
-    checks.check_count("max_iterations", max_iterations, least=1)
+    check_count("max_iterations", max_iterations)
     members = jax.tree.map(jnp.asarray, tuple(members))
     size = _batch_size(members)
     first, _, _ = _posed(problem, jax.tree.map(lambda leaf: leaf[0], members), method, tolerance)

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxdescent import placement, precision
 from jaxdescent.objectives import Objective
@@ -54,16 +53,6 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
     # A weakly typed scalar would compile a second program: the dtype is made firm.
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
-
-
-def check_count(name: str, value: Any, *, least: int) -> None:
-    """Raise unless ``value`` is an integer of at least ``least`` that int32 can count."""
-    if isinstance(value, Tracer):
-        raise TypeError(f"{name} must be a Python integer, got a traced value.")
-    if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
-    if not least <= value < 2**31:
-        raise ValueError(f"{name} must be at least {least} and below 2**31, got {value}.")
 
 
 def check_leaves(objective: Objective) -> None:

@@ -15,6 +15,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxdescent import checks, precision, programs
+from jaxdescent.arguments import check_count
 from jaxdescent.descent import CHECK_EVERY, descend, fuses
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.objectives import Objective, as_objective
@@ -121,9 +122,9 @@ def _check_options(
     max_iterations: Any, tolerance: Tolerance, check_every: Any, history: Any
 ) -> None:
     if not isinstance(max_iterations, Tracer):
-        checks.check_count("max_iterations", max_iterations, least=1)
-    checks.check_count("check_every", check_every, least=1)
-    checks.check_count("history", history, least=0)
+        check_count("max_iterations", max_iterations)
+    check_count("check_every", check_every)
+    check_count("history", history, least=0)
     if tolerance.step is not None and check_every != 1:
         raise ValueError(
             f"Tolerance.step needs check_every=1, got {check_every}: between checks the params "

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from jaxdescent import precision
+from jaxdescent.arguments import check_number
 from jaxdescent.callables import as_pytree, hoist
 
 Params = Any
@@ -155,7 +154,7 @@ class Tolerance:
                     )
             for path, leaf in jax.tree.leaves_with_path(number):
                 at = f"Tolerance.{name}{jax.tree_util.keystr(path)}"
-                check_number(at, leaf, may_be_infinite=bool(path))
+                _check(at, leaf, may_be_infinite=bool(path))
         if self.predicate is not None and not callable(self.predicate):
             raise TypeError(
                 "Tolerance.predicate must be a function of a check (params, value, "
@@ -167,8 +166,7 @@ def as_tolerance(tolerance: Any) -> Tolerance:
     """A number (or None, the dtype's default) as a tolerance of the gradient."""
     if isinstance(tolerance, Tolerance):
         return tolerance
-    if tolerance is not None:
-        check_number("tolerance", tolerance, may_be_infinite=False)
+    _check("tolerance", tolerance)
     return Tolerance(gradient=tolerance)
 
 
@@ -182,17 +180,15 @@ def default_tolerance(params: Params) -> float:
     return precision.epsilon(params) ** (2 / 3)
 
 
-def check_number(name: str, number: Any, *, may_be_infinite: bool) -> None:
-    """Raise unless ``number`` is a scalar of at least 0, where its value can be seen."""
-    if isinstance(number, Tracer):
-        return
-    if np.ndim(number) or isinstance(number, (str, complex)):
-        raise TypeError(f"{name} must be a number or None, got {number!r}.")
-    if not number >= 0 or (number == float("inf") and not may_be_infinite):
-        raise ValueError(
-            f"{name} must be at least 0{'' if may_be_infinite else ' and finite'}, got {number}: "
-            "0 runs every iteration, None takes the dtype's default."
-        )
+def _check(name: str, number: Any, *, may_be_infinite: bool = False) -> None:
+    check_number(
+        name,
+        number,
+        "at least 0" if may_be_infinite else "at least 0 and finite",
+        lambda t: t >= 0 and (may_be_infinite or t < float("inf")),
+        may_be_none=True,
+        hint="0 runs every iteration, None takes the dtype's default",
+    )
 
 
 def _is_single(value: Any) -> bool:

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from jaxdescent.objectives import refinement
 
 METHOD = jd.DerivativeMethod()
 
@@ -94,6 +96,26 @@ def test_float32_solves_stay_accurate_where_the_normal_equations_do_not(rng, con
     error = np.linalg.norm(result.params["weights"] - exact) / np.linalg.norm(exact)
     # A backward stable solve of a consistent system: a modest multiple of condition * eps.
     assert error < 20 * condition * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_beyond_the_size_of_double_length_a_solution_is_as_accurate_as_qr(
+    rng, monkeypatch, intercept
+):
+    monkeypatch.setattr(refinement, "DOUBLE_ENTRIES", 0)
+    U, _ = np.linalg.qr(rng.normal(size=(67, 9)))
+    V, _ = np.linalg.qr(rng.normal(size=(9, 9)))
+    X = (U * np.geomspace(1, 1e-4, 9) @ V.T).astype(np.float32)
+    y = (X.astype(np.float64) @ rng.normal(size=9)).astype(np.float32)
+    y += 0.1 * np.linalg.norm(y) / np.sqrt(67) * rng.normal(size=67).astype(np.float32)
+    result = solve(X, y, intercept=intercept)
+    whole = np.c_[X, np.ones(67, np.float32)] if intercept else X
+    exact = np.linalg.lstsq(whole.astype(np.float64), y.astype(np.float64))[0]
+    Q, R = scipy.linalg.qr(whole, mode="economic")  # in float32, where NumPy's is in double
+    by_qr = scipy.linalg.solve_triangular(R, Q.T @ y)
+    assert by_qr.dtype == np.float32
+    got = np.append(result.params["weights"], result.params.get("intercept", []))
+    assert np.linalg.norm(got - exact) < 10 * np.linalg.norm(by_qr - exact)
 
 
 def test_columns_of_wildly_different_units_do_not_matter(rng):

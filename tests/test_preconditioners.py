@@ -128,9 +128,9 @@ def test_hyper_parameters_are_leaves_and_sizes_are_structure():
 @pytest.mark.parametrize(
     ("preconditioner", "error", "message"),
     [
-        (jd.Nystrom(0), ValueError, "Nystrom.rank must be in 1"),
+        (jd.Nystrom(0), ValueError, r"Nystrom\.rank must be at least 1, got 0"),
         (jd.Nystrom(2.0), TypeError, "Nystrom.rank must be a Python integer"),
-        (jd.Sketch(1), ValueError, "Sketch.oversampling must be in 2"),
+        (jd.Sketch(1), ValueError, r"Sketch\.oversampling must be at least 2, got 1"),
     ],
 )
 def test_senseless_sizes_are_refused(preconditioner, error, message):

@@ -46,7 +46,9 @@ class DerivativeMethod(Method):
         ``w <- w + (X'SX + l2 I)^-1 (X'S r - l2 w)``
 
     until nothing changes: two passes over X a step, about as slow as 50 plain ones, and three to
-    six steps. Members of a ``vmap`` that are ill are solved one after another, by themselves.
+    six steps. Beyond 2^20 entries of X, times outputs, r is in the working precision and the
+    solution as accurate as QR's. Members of a ``vmap`` that are ill are solved one after another,
+    by themselves.
 
     A quadratic needs one step; further ones refine it. For other functions Newton's direction
     ``-H^+ g`` is halved until the gradient's norm decreases, and the point found is whatever is

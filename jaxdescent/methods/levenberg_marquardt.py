@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 
 from jaxdescent import precision
+from jaxdescent.arguments import check_number
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
@@ -188,18 +187,13 @@ class LevenbergMarquardt(Method):
         return params, new_state, Progress(value, norm, 1 + trial.trials, verdict)
 
     def check(self) -> None:
-        if isinstance(self.damping, Tracer):
-            return
-        numbers = (int, float, np.ndarray, np.generic, jax.Array)
-        if np.ndim(self.damping) != 0 or not isinstance(self.damping, numbers):
-            raise TypeError(
-                f"LevenbergMarquardt.damping must be a number, got {self.damping!r}: 1e-3 is usual."
-            )
-        if not 0 < float(self.damping) < float("inf"):
-            raise ValueError(
-                "LevenbergMarquardt.damping must be positive and finite, got "
-                f"{float(self.damping)}: 1e-3 is usual, 1 for starts far off."
-            )
+        check_number(
+            "LevenbergMarquardt.damping",
+            self.damping,
+            "positive and finite",
+            lambda mu: 0 < mu < float("inf"),
+            hint="1e-3 is usual, 1 for starts far off",
+        )
 
 
 def _size(tree: Any) -> int:

@@ -7,9 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
+from jaxdescent.arguments import check_number
+from jaxdescent.methods.golub_kahan import (
+    Basis,
+    Scalars,
+    bidiagonalise,
+    column_norms,
+    first_scalars,
+    inverse,
+    rotated,
+)
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import LinearRegression, Objective
 from jaxdescent.preconditioners import CentredRegression, Factor
@@ -90,9 +98,9 @@ class LSMR(Method):
         factor = correction = None
         if self.preconditioner is not None:
             factor, correction = self.preconditioner.factorise_and_start(regression, rows, penalty)
-        basis, beta, alpha = _bidiagonalise(regression, factor, rows, penalty)
+        basis, beta, alpha = bidiagonalise(regression, factor, rows, penalty)
         has_start = correction is not None
-        scalars = _first_scalars(basis, beta, alpha, _column_norms(targets))
+        scalars = first_scalars(basis, beta, alpha, column_norms(targets))
         return _State(
             basis=basis,
             last=basis.direction,
@@ -123,24 +131,24 @@ class LSMR(Method):
         rows = jnp.where(is_restart, residual, image - scalars.alpha * basis.rows)
         penalty = jnp.where(is_restart, -penalty, penalty - scalars.alpha * basis.penalty)
         kept = jax.tree.map(lambda leaf: jnp.where(is_restart, 0, leaf), basis)
-        new_basis, beta, alpha = _bidiagonalise(regression, state.factor, rows, penalty, kept)
+        new_basis, beta, alpha = bidiagonalise(regression, state.factor, rows, penalty, kept)
 
-        first = _first_scalars(new_basis, beta, alpha, scalars.target)
+        first = first_scalars(new_basis, beta, alpha, scalars.target)
         first = first._replace(norm=jnp.maximum(first.norm, scalars.norm))
-        rotated, of_search, of_move, of_last = _rotate(scalars, beta, alpha)
+        turned, of_search, of_move, of_last = rotated(scalars, beta, alpha)
         gradient = new_basis.pulled
         if gradient is not None:
             # A'r = zeta_bar g, where g has a recurrence like the residual's in MINRES.
-            turned = rotated.c_bar * gradient - rotated.s_bar * state.gradient
-            gradient = jnp.where(is_restart, gradient, turned)
-            rotated = rotated._replace(gradient=rotated.normal * _column_norms(gradient))
+            along = turned.c_bar * gradient - turned.s_bar * state.gradient
+            gradient = jnp.where(is_restart, gradient, along)
+            turned = turned._replace(gradient=turned.normal * column_norms(gradient))
         new_scalars = jax.tree.map(
             lambda old, begun, gone_on: jnp.where(
                 is_done, old, jnp.where(is_restart, begun, gone_on)
             ),
             scalars,
             first,
-            rotated,
+            turned,
         )
         search = jnp.where(is_restart, 0, state.last - of_search * state.search)
         last = new_basis.direction - jnp.where(is_restart, 0, of_last) * state.last
@@ -157,7 +165,7 @@ class LSMR(Method):
         )
         # An estimate that has fallen so far may be rounding: the residual itself must confirm it.
         eps = jnp.finfo(beta.dtype).eps
-        fallen = new_scalars.normal * _inverse(new_scalars.first)
+        fallen = new_scalars.normal * inverse(new_scalars.first)
         is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
         is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
         new = new._replace(is_restart=is_doubtful, search=jnp.where(is_doubtful, 0, new.search))
@@ -165,15 +173,9 @@ class LSMR(Method):
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
-        for name in ("atol", "btol", "conlim"):
-            value = getattr(self, name)
-            if value is None or isinstance(value, Tracer):
-                continue
-            if np.ndim(value) or isinstance(value, (str, complex)):
-                raise TypeError(f"LSMR.{name} must be a number or None, got {value!r}.")
-            if not value >= 0 or (name == "conlim" and value == 0):
-                least = "positive" if name == "conlim" else "at least 0"
-                raise ValueError(f"LSMR.{name} must be {least}, got {value}.")
+        check_number("LSMR.atol", self.atol, "at least 0", lambda x: x >= 0, may_be_none=True)
+        check_number("LSMR.btol", self.btol, "at least 0", lambda x: x >= 0, may_be_none=True)
+        check_number("LSMR.conlim", self.conlim, "positive", lambda x: x > 0, may_be_none=True)
 
     @property
     def estimates_progress(self) -> bool:
@@ -190,7 +192,7 @@ class LSMR(Method):
         # |A w| <= |A N| |N^-1 w|: N^-1 w is not known, but for N = I.
         size = jnp.maximum(scalars.target - scalars.residual, 0)
         if state.factor is None:
-            size = jnp.maximum(size, scalars.norm * _column_norms(weights))
+            size = jnp.maximum(size, scalars.norm * column_norms(weights))
         is_stationary = scalars.normal <= atol * scalars.norm * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
         is_told = ~state.is_restart & (scalars.offset == 0)
@@ -199,62 +201,12 @@ class LSMR(Method):
         return is_done, (scalars.condition > conlim) & is_told
 
 
-class _Basis(NamedTuple):
-    """The last vectors of the process; the last two are None without a preconditioner."""
-
-    rows: jax.Array
-    penalty: jax.Array  # rows and penalty together are u
-    direction: jax.Array  # N v
-    preconditioned: jax.Array | None  # v
-    pulled: jax.Array | None  # N'^-1 v
-
-    @property
-    def v(self) -> jax.Array:
-        return self.direction if self.preconditioned is None else self.preconditioned
-
-    @property
-    def pulled_v(self) -> jax.Array:
-        """``N'^-1 v``."""
-        return self.direction if self.pulled is None else self.pulled
-
-
-class _Scalars(NamedTuple):
-    """One number for each output, (1, outputs); as the paper names them where it does."""
-
-    alpha: jax.Array
-    alpha_bar: jax.Array
-    zeta: jax.Array
-    zeta_bar: jax.Array
-    rho: jax.Array
-    rho_bar: jax.Array
-    c_bar: jax.Array
-    s_bar: jax.Array
-    # The residual's QR, section 5.1 of the paper.
-    beta_double_dot: jax.Array
-    beta_dot: jax.Array
-    rho_dot: jax.Array
-    tau_tilde: jax.Array
-    theta_tilde: jax.Array
-    # Norms: of A N, of b, of r, of N'A'r and of the gradient A'r.
-    squared_norm: jax.Array
-    norm: jax.Array
-    target: jax.Array
-    residual: jax.Array
-    normal: jax.Array
-    gradient: jax.Array
-    first: jax.Array  # |N'A'r| where the process began
-    offset: jax.Array  # twice what the intercept of the start adds to the objective
-    largest: jax.Array
-    smallest: jax.Array
-    condition: jax.Array
-
-
 class _State(NamedTuple):
-    basis: _Basis
+    basis: Basis
     last: jax.Array  # h
     gradient: jax.Array | None  # the direction of A'r; None without a preconditioner
     search: jax.Array  # h_bar; where an output begins anew, what its weights move by before
-    scalars: _Scalars
+    scalars: Scalars
     is_restart: jax.Array
     factor: Factor | None
     feature_mean: jax.Array | None
@@ -269,7 +221,7 @@ def _regression(objective: Objective, feature_mean: jax.Array | None = None) -> 
     return CentredRegression.from_objective(objective, feature_mean)
 
 
-def _progress(scalars: _Scalars, is_done: jax.Array, is_singular: jax.Array) -> Progress:
+def _progress(scalars: Scalars, is_done: jax.Array, is_singular: jax.Array) -> Progress:
     is_converged = jnp.all(is_done)
     is_ended = jnp.all(is_done | is_singular)
     verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
@@ -281,122 +233,12 @@ def _progress(scalars: _Scalars, is_done: jax.Array, is_singular: jax.Array) -> 
     )
 
 
-def _bidiagonalise(
-    regression: CentredRegression,
-    factor: Factor | None,
-    rows: jax.Array,
-    penalty: jax.Array,
-    old: _Basis | None = None,
-) -> tuple[_Basis, jax.Array, jax.Array]:
-    """The next u from what it is parallel to, the v that follows, beta and alpha."""
-    beta = _column_norms(rows, penalty)
-    rows, penalty = rows * _inverse(beta), penalty * _inverse(beta)
-    pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
-    direction = pulled if factor is None else factor.apply_transpose(pulled)
-    if old is not None:
-        direction = direction - beta * old.v
-        pulled = pulled - beta * old.pulled_v
-    alpha = _column_norms(direction)
-    direction = direction * _inverse(alpha)
-    if factor is None:
-        return _Basis(rows, penalty, direction, None, None), beta, alpha
-    pulled = pulled * _inverse(alpha)
-    return _Basis(rows, penalty, factor.apply(direction), direction, pulled), beta, alpha
-
-
-def _first_scalars(basis: _Basis, beta: jax.Array, alpha: jax.Array, target: jax.Array) -> _Scalars:
-    one, zero = jnp.ones_like(beta), jnp.zeros_like(beta)
-    normal = alpha * beta
-    return _Scalars(
-        alpha=alpha,
-        alpha_bar=alpha,
-        zeta=zero,
-        zeta_bar=normal,
-        rho=one,
-        rho_bar=one,
-        c_bar=one,
-        s_bar=zero,
-        beta_double_dot=beta,
-        beta_dot=zero,
-        rho_dot=one,
-        tau_tilde=zero,
-        theta_tilde=zero,
-        squared_norm=jnp.square(alpha),
-        norm=alpha,
-        target=target,
-        residual=beta,
-        normal=normal,
-        gradient=normal * _column_norms(basis.pulled_v),
-        first=normal,
-        offset=zero,
-        largest=zero,
-        smallest=jnp.full_like(beta, jnp.inf),
-        condition=one,
-    )
-
-
-def _rotate(
-    old: _Scalars, beta: jax.Array, alpha: jax.Array
-) -> tuple[_Scalars, jax.Array, jax.Array, jax.Array]:
-    """The scalars after both rotations, and the coefficients of h_bar, of the move, and of h."""
-    rho = jnp.hypot(old.alpha_bar, beta)
-    c, s = old.alpha_bar * _inverse(rho), beta * _inverse(rho)
-    theta = s * alpha
-    theta_bar = old.s_bar * rho
-    last_pivot = old.c_bar * rho
-    rho_bar = jnp.hypot(last_pivot, theta)
-    c_bar, s_bar = last_pivot * _inverse(rho_bar), theta * _inverse(rho_bar)
-    zeta, zeta_bar = c_bar * old.zeta_bar, -s_bar * old.zeta_bar
-
-    beta_hat, beta_double_dot = c * old.beta_double_dot, -s * old.beta_double_dot
-    rho_tilde = jnp.hypot(old.rho_dot, theta_bar)
-    c_tilde, s_tilde = old.rho_dot * _inverse(rho_tilde), theta_bar * _inverse(rho_tilde)
-    rho_dot = c_tilde * rho_bar
-    beta_dot = c_tilde * beta_hat - s_tilde * old.beta_dot
-    tau_tilde = (old.zeta - old.theta_tilde * old.tau_tilde) * _inverse(rho_tilde)
-    theta_tilde = s_tilde * rho_bar
-    tau_dot = (zeta - theta_tilde * tau_tilde) * _inverse(rho_dot)
-
-    norm = jnp.sqrt(old.squared_norm + jnp.square(beta))
-    normal = jnp.abs(zeta_bar)
-    least = jnp.minimum(old.smallest, jnp.abs(last_pivot))
-    most = jnp.maximum(old.largest, jnp.abs(last_pivot))
-    scalars = _Scalars(
-        alpha=alpha,
-        alpha_bar=c * alpha,
-        zeta=zeta,
-        zeta_bar=zeta_bar,
-        rho=rho,
-        rho_bar=rho_bar,
-        c_bar=c_bar,
-        s_bar=s_bar,
-        beta_double_dot=beta_double_dot,
-        beta_dot=beta_dot,
-        rho_dot=rho_dot,
-        tau_tilde=tau_tilde,
-        theta_tilde=theta_tilde,
-        squared_norm=jnp.square(norm) + jnp.square(alpha),
-        norm=jnp.maximum(norm, old.norm),
-        target=old.target,
-        residual=jnp.hypot(beta_dot - tau_dot, beta_double_dot),
-        normal=normal,
-        gradient=normal,
-        first=old.first,
-        offset=jnp.zeros_like(beta),
-        largest=jnp.maximum(old.largest, rho_bar),
-        smallest=jnp.minimum(old.smallest, rho_bar),
-        condition=jnp.where(most > 0, most / jnp.where(most > 0, least, 1), 1),
-    )
-    of_search = theta_bar * rho * _inverse(old.rho * old.rho_bar)
-    return scalars, of_search, zeta * _inverse(rho * rho_bar), theta * _inverse(rho)
-
-
 def _at_given_intercept(
-    scalars: _Scalars,
+    scalars: Scalars,
     regression: CentredRegression,
     params: Params,
-    basis: _Basis,
-) -> _Scalars:
+    basis: Basis,
+) -> Scalars:
     """What the first progress reports: the params may come with another intercept than the best.
 
     With m the best less the given one and S the sum of the sample weights, the objective is larger
@@ -409,14 +251,4 @@ def _at_given_intercept(
     excess = (regression.weight_total * (best - params["intercept"])).reshape(1, -1)
     gradient = scalars.normal * basis.pulled_v + excess * regression.feature_mean[:, None]
     offset = jnp.square(excess) / regression.weight_total
-    return scalars._replace(gradient=_column_norms(gradient, excess), offset=offset)
-
-
-def _column_norms(*parts: jax.Array) -> jax.Array:
-    """The Euclidean norm of each output, over all parts: (1, outputs)."""
-    norms = [jnp.linalg.norm(part, axis=0, keepdims=True) for part in parts]
-    return jnp.linalg.norm(jnp.concatenate(norms), axis=0, keepdims=True)
-
-
-def _inverse(x: jax.Array) -> jax.Array:
-    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
+    return scalars._replace(gradient=column_norms(gradient, excess), offset=offset)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
+from jaxdescent.arguments import check_count
 from jaxdescent.methods.line_search import Idle, Point, first_length, search
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
@@ -180,12 +181,7 @@ class LBFGS(Method):
         return state._replace(value=jnp.asarray(value), gradient=gradient)
 
     def check(self) -> None:
-        if isinstance(self.memory, bool) or not isinstance(self.memory, int):
-            raise TypeError(f"LBFGS.memory must be a Python integer, got {self.memory!r}.")
-        if self.memory < 1:
-            raise ValueError(
-                f"LBFGS.memory must be at least 1, got {self.memory}: 5 to 20 pairs are usual."
-            )
+        check_count("LBFGS.memory", self.memory)
 
     def _with_newest(self, state: _LBFGSState) -> _Memory:
         newest, dtype = state.newest, state.inverse.dtype

@@ -38,6 +38,10 @@ are of one length) are what rounding leaves of zero."""
 
 MAX_REFINEMENTS = 30
 
+DOUBLE_ENTRIES = 1 << 20
+"""Up to so many entries of X, times outputs, residuals are in double length: half a second a solve
+on one core. Beyond, refinement in the working precision keeps QR's accuracy."""
+
 
 class Factor(NamedTuple):
     """``(X'SX + l2 I)^-1``, nearly, of the centred X: ``basis diag(gain) basis'``.
@@ -100,7 +104,7 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
 
     Ends when a step would not change the last digit of any unknown, or no longer halves the
     error, measured by ``|X dw|``. Two passes over X a step, of about 25 additions and products
-    an entry.
+    an entry; beyond ``DOUBLE_ENTRIES`` in the working precision, as accurate as QR.
     """
     X = as_design(objective.X).to_dense()
     dtype = X.dtype
@@ -111,7 +115,7 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
     weight_total = jnp.asarray(X.shape[0], dtype) if weight is None else jnp.sum(weight)
     mean = factor.feature_mean[:, None]
 
-    def refine(old: _Iterate) -> _Iterate:
+    def in_double_length(old: _Iterate) -> tuple[jax.Array, jax.Array]:
         # Tied to the loop's own numbers: XLA would compute the halves of every entry of X ahead
         # of the loop, and keep them.
         rows, old = lax.optimization_barrier((X, old))
@@ -122,13 +126,32 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
         gradient = compensated.subtract(
             compensated.transposed_product(rows, residual), compensated.multiply(l2, old.weights)
         ).high
+        total = compensated.total(residual, axis=0).high[None, :]
+        if objective.intercept:
+            gradient = gradient - mean * total
+        return jnp.matmul(factor.basis.T, gradient, precision=HIGHEST), total
+
+    root = jnp.ones((1, 1), dtype) if weight is None else jnp.sqrt(weight)
+    is_small = X.size * y.high.shape[1] <= DOUBLE_ENTRIES
+    # Nearly orthonormal and explicit: products with X itself would cost the condition once more.
+    Q = X if is_small else jnp.matmul(root * (X - mean.T), factor.basis, precision=HIGHEST)
+
+    def in_working_precision(old: _Iterate) -> tuple[jax.Array, jax.Array]:
+        residual = y.high - jnp.matmul(X, old.weights.high, precision=HIGHEST) - old.intercept.high
+        rotated = jnp.matmul(Q.T, root * residual, precision=HIGHEST)
+        penalty = jnp.matmul(factor.basis.T, l2 * old.weights.high, precision=HIGHEST)
+        return rotated - penalty, jnp.sum(root * root * residual, axis=0, keepdims=True)
+
+    remainder = in_double_length if is_small else in_working_precision
+
+    def refine(old: _Iterate) -> _Iterate:
+        rotated, total = remainder(old)
+        step = jnp.matmul(factor.basis, factor.gain * rotated, precision=HIGHEST)
         shift = jnp.zeros_like(old.intercept.high)
         if objective.intercept:
-            total = compensated.total(residual, axis=0).high[None, :]
-            gradient = gradient - mean * total
             shift = total / weight_total
-        step = factor.apply(gradient)
-        energy = jnp.sum(step * gradient) + weight_total * jnp.sum(jnp.square(shift))
+        energy = jnp.sum(factor.gain * jnp.square(rotated))
+        energy = energy + weight_total * jnp.sum(jnp.square(shift))
         shift = shift - jnp.matmul(mean.T, step, precision=HIGHEST)
         new = _advanced(old.weights, step), _advanced(old.intercept, shift)
         is_better = energy < old.energy / 4

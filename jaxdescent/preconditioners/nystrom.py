@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import randomness
+from jaxdescent.arguments import check_count
 from jaxdescent.precision import HIGHEST
 from jaxdescent.preconditioners.hessians import ShiftedHessian
-from jaxdescent.preconditioners.protocol import Factor, Preconditioner, check_size
+from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
 
 @jax.tree_util.register_dataclass
@@ -78,7 +79,7 @@ class Nystrom(Preconditioner):
         return _LowRank(basis, jnp.sqrt(ratio) - 1)
 
     def check(self) -> None:
-        check_size("Nystrom", "rank", self.rank, 1, 2**31 - 1)
+        check_count("Nystrom.rank", self.rank)
 
 
 @jax.tree_util.register_dataclass

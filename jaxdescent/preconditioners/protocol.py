@@ -68,11 +68,3 @@ def check_preconditioner(preconditioner: Any) -> None:
             f"{preconditioner!r}."
         )
     preconditioner.check()
-
-
-def check_size(owner: str, name: str, value: Any, least: int, most: int) -> None:
-    """Raise if a size, which is part of the program, is not an integer within its bounds."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{owner}.{name} must be a Python integer, got {value!r}.")
-    if not least <= value <= most:
-        raise ValueError(f"{owner}.{name} must be in {least} to {most:,}, got {value}.")

@@ -11,9 +11,10 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxdescent import randomness
+from jaxdescent.arguments import check_count
 from jaxdescent.precision import HIGHEST
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
-from jaxdescent.preconditioners.protocol import Factor, Preconditioner, check_size
+from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
 NONZEROS = 32
 """How many rows of the sketch each row of X enters: the signs are the bits of one word."""
@@ -115,7 +116,7 @@ class Sketch(Preconditioner):
         return factor, factor.apply(triangle[:, features:])
 
     def check(self) -> None:
-        check_size("Sketch", "oversampling", self.oversampling, 2, 1 << 16)
+        check_count("Sketch.oversampling", self.oversampling, least=2, most=1 << 16)
 
     def _sketch(self, regression: CentredRegression, residual: jax.Array) -> jax.Array:
         """``S [A, residual]``: (rows of the sketch, features + outputs)."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
+from jaxdescent.arguments import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
 from jaxdescent.methods.step_rules.transformation import (
     Move,
     Point,
-    StepRule,
-    check_count,
-    check_number,
     moved,
     scalar,
 )
-from jaxdescent.methods.step_rules.trials import Trial, noise
+from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
@@ -52,7 +50,7 @@ class RateUnderMomentum(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backtracking(StepRule):
+class Backtracking(SearchingRule):
     """Try twice the last learning rate, and shrink it until the step decreases the objective.
 
     A trial ``x - t d`` (``d`` the gradient g, or what a chain made of it) is accepted if
@@ -92,19 +90,8 @@ class Backtracking(StepRule):
     grow: Any = 2.0
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
 
-    needs_value: ClassVar[bool] = True
-
     def start(self, params: Params, objective: Objective | None = None) -> State:
         return _BacktrackingState(*trials.evaluation(params, objective), scalar(params, 0))
-
-    def value_and_gradient(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[jax.Array, Params]:
-        return state.value, state.grad
-
-    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        value, gradient = trials.evaluation(params, objective)
-        return state._replace(value=value, grad=gradient)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         is_quadratic = objective.is_quadratic

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxdescent import precision
+from jaxdescent.arguments import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
 from jaxdescent.methods.step_rules.transformation import (
     Move,
     Point,
-    StepRule,
-    check_count,
-    check_number,
     scalar,
 )
-from jaxdescent.methods.step_rules.trials import Trial, noise
+from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
@@ -51,7 +49,7 @@ class _BarzilaiBorweinState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class BarzilaiBorwein(StepRule):
+class BarzilaiBorwein(SearchingRule):
     """The inverse of the curvature that the last step met: a secant equation in one number.
 
     With ``s`` the last step and ``y`` the change of the gradient over it, two formulas alternate:
@@ -94,8 +92,6 @@ class BarzilaiBorwein(StepRule):
     memory: int = dataclasses.field(default=10, metadata={"static": True})
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
 
-    needs_value: ClassVar[bool] = True
-
     def start(self, params: Params, objective: Objective | None = None) -> State:
         value, gradient = trials.evaluation(params, objective)
         rate = scalar(params, 0)
@@ -109,15 +105,6 @@ class BarzilaiBorwein(StepRule):
             steps=jnp.zeros((), jnp.int32),
             concave=jnp.zeros((), jnp.int32),
         )
-
-    def value_and_gradient(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[jax.Array, Params]:
-        return state.value, state.grad
-
-    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        value, gradient = trials.evaluation(params, objective)
-        return state._replace(value=value, grad=gradient)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         slope = precision.inner(at.gradient, at.direction)

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision, randomness
+from jaxdescent.arguments import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import (
     Move,
     Point,
     StepRule,
-    check_count,
-    check_number,
     moved,
     scalar,
     scaled,

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import precision
+from jaxdescent.arguments import check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import (
     Transformation,
-    check_number,
     scalar,
     scaled,
 )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.core import Tracer
 
 from jaxdescent import precision
 from jaxdescent.methods.protocol import Params, State
@@ -18,7 +16,7 @@ from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.result import RUNNING
 
 
-class Transformation(optax.GradientTransformationExtraArgs):
+class Transformation(optax.GradientTransformationExtraArgs, metaclass=abc.ABCMeta):
     """An ``optax.GradientTransformationExtraArgs`` that is also a pytree of hyper-parameters.
 
     The tuple's two items are the methods ``start`` and ``change`` of a twin with the same fields:
@@ -37,15 +35,15 @@ class Transformation(optax.GradientTransformationExtraArgs):
         fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
         return type(self), tuple(getattr(self, field.name) for field in fields)
 
+    @abc.abstractmethod
     def start(self, params: Params, objective: Objective | None = None) -> State:
         """The state at ``params``; ``minimize`` says for which objective."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def change(
         self, updates: Params, state: State, params: Params = None, **extra: Any
     ) -> tuple[Params, State]:
         """The updates to add to ``params``, and the new state."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Raise if a hyper-parameter whose value can be seen makes no sense."""
@@ -100,9 +98,9 @@ class StepRule(Transformation):
     needs_function: ClassVar[bool] = True
     needs_value: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         """One step from a point."""
-        raise NotImplementedError
 
     def resumed(self, objective: Objective, params: Params, state: State) -> State:
         """The state in an optax loop, completed if ``start`` had needed the function."""
@@ -171,19 +169,3 @@ def first_rate(params: Params, direction: Params) -> jax.Array:
     length = precision.norm(direction)
     size = jnp.maximum(precision.norm(params).astype(length.dtype), 1)
     return size / jnp.where(length > 0, length, 1)
-
-
-def check_number(name: str, value: Any, expected: str, holds: Callable[[float], bool]) -> None:
-    """Raise unless ``value`` is a number that is as ``expected``, where its value can be seen."""
-    if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array)) or np.ndim(value):
-        raise TypeError(f"{name} must be a number {expected}, got {value!r}.")
-    if not isinstance(value, Tracer) and not holds(float(value)):
-        raise ValueError(f"{name} must be {expected}, got {float(value)}.")
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a Python integer of at least 1: it is part of the program."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")

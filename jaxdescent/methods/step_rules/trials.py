@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.methods.protocol import Params
-from jaxdescent.methods.step_rules.transformation import Point, first_rate, moved, scalar
+from jaxdescent.methods.protocol import Params, State
+from jaxdescent.methods.step_rules.transformation import (
+    Point,
+    StepRule,
+    first_rate,
+    moved,
+    scalar,
+)
 from jaxdescent.objectives import Objective
 
 NOISE = 32
 """So many units in the last place of the value count as rounding."""
+
+
+class SearchingRule(StepRule):
+    """A rule whose search leaves value and gradient at the new params in its state.
+
+    The fields ``value`` and ``grad`` are those that ``optax.value_and_grad_from_state`` looks for.
+    """
+
+    needs_value: ClassVar[bool] = True
+
+    def value_and_gradient(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[jax.Array, Params]:
+        return state.value, state.grad
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        value, gradient = evaluation(params, objective)
+        return state._replace(value=value, grad=gradient)
 
 
 class Trial(NamedTuple):

@@ -1,0 +1,57 @@
+"""Numbers and counts that a caller passes: looked at where their value can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+MOST = 2**31 - 1
+"""What int32 can count."""
+
+
+def check_number(
+    name: str,
+    value: Any,
+    expected: str,
+    holds: Callable[[Any], Any],
+    *,
+    may_be_none: bool = False,
+    hint: str = "",
+) -> None:
+    """Raise unless ``value`` is a real scalar that is as ``expected``; a traced one passes.
+
+    >>> check_number("decay", 2.0, "in [0, 1)", lambda c: 0 <= c < 1)
+    Traceback (most recent call last):
+    ValueError: decay must be in [0, 1), got 2.0.
+    """
+    if isinstance(value, Tracer) or (value is None and may_be_none):
+        return
+    hint = f": {hint}" if hint else ""
+    numbers = (int, float, np.ndarray, np.generic, jax.Array)
+    if not isinstance(value, numbers) or np.ndim(value) or np.iscomplexobj(value):
+        kind = "a number or None" if may_be_none else "a number"
+        raise TypeError(f"{name} must be {kind}, {expected}, got {value!r}{hint}.")
+    if not holds(value):
+        raise ValueError(f"{name} must be {expected}, got {float(value)}{hint}.")
+
+
+def check_count(name: str, value: Any, *, least: int = 1, most: int = MOST) -> None:
+    """Raise unless ``value`` is an integer, of at least ``least`` and at most ``most``.
+
+    >>> check_count("history", -1, least=0)
+    Traceback (most recent call last):
+    ValueError: history must be at least 0, got -1.
+    """
+    if isinstance(value, Tracer):
+        raise TypeError(f"{name} must be a Python integer, got a traced value.")
+    if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.integer):
+        raise TypeError(f"{name} must be a Python integer, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+    if value > most:
+        limit = "below 2**31" if most == MOST else f"at most {most:,}"
+        raise ValueError(f"{name} must be {limit}, got {value}.")

@@ -1,0 +1,189 @@
+"""The Golub-Kahan process on a preconditioned regression, and LSMR's plane rotations.
+
+Every output is a problem of its own: its numbers are (1, outputs), and its vectors are columns.
+
+Reference: Fong and Saunders (2011), "LSMR: an iterative algorithm for sparse least-squares
+problems"; the names are theirs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.preconditioners import CentredRegression, Factor
+
+
+class Basis(NamedTuple):
+    """The last vectors of the process; the last two are None without a preconditioner."""
+
+    rows: jax.Array
+    penalty: jax.Array  # rows and penalty together are u
+    direction: jax.Array  # N v
+    preconditioned: jax.Array | None  # v
+    pulled: jax.Array | None  # N'^-1 v
+
+    @property
+    def v(self) -> jax.Array:
+        """The right vector."""
+        return self.direction if self.preconditioned is None else self.preconditioned
+
+    @property
+    def pulled_v(self) -> jax.Array:
+        """``N'^-1 v``."""
+        return self.direction if self.pulled is None else self.pulled
+
+
+class Scalars(NamedTuple):
+    """One number for each output, (1, outputs); as the paper names them where it does."""
+
+    alpha: jax.Array
+    alpha_bar: jax.Array
+    zeta: jax.Array
+    zeta_bar: jax.Array
+    rho: jax.Array
+    rho_bar: jax.Array
+    c_bar: jax.Array
+    s_bar: jax.Array
+    # The residual's QR, section 5.1 of the paper.
+    beta_double_dot: jax.Array
+    beta_dot: jax.Array
+    rho_dot: jax.Array
+    tau_tilde: jax.Array
+    theta_tilde: jax.Array
+    # Norms: of A N, of b, of r, of N'A'r and of the gradient A'r.
+    squared_norm: jax.Array
+    norm: jax.Array
+    target: jax.Array
+    residual: jax.Array
+    normal: jax.Array
+    gradient: jax.Array
+    first: jax.Array  # |N'A'r| where the process began
+    offset: jax.Array  # twice what the intercept of the start adds to the objective
+    largest: jax.Array
+    smallest: jax.Array
+    condition: jax.Array
+
+
+def bidiagonalise(
+    regression: CentredRegression,
+    factor: Factor | None,
+    rows: jax.Array,
+    penalty: jax.Array,
+    old: Basis | None = None,
+) -> tuple[Basis, jax.Array, jax.Array]:
+    """The next u from what it is parallel to, the v that follows, beta and alpha."""
+    beta = column_norms(rows, penalty)
+    rows, penalty = rows * inverse(beta), penalty * inverse(beta)
+    pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
+    direction = pulled if factor is None else factor.apply_transpose(pulled)
+    if old is not None:
+        direction = direction - beta * old.v
+        pulled = pulled - beta * old.pulled_v
+    alpha = column_norms(direction)
+    direction = direction * inverse(alpha)
+    if factor is None:
+        return Basis(rows, penalty, direction, None, None), beta, alpha
+    pulled = pulled * inverse(alpha)
+    return Basis(rows, penalty, factor.apply(direction), direction, pulled), beta, alpha
+
+
+def first_scalars(basis: Basis, beta: jax.Array, alpha: jax.Array, target: jax.Array) -> Scalars:
+    """The scalars before any rotation, for a right-hand side of norm ``target``."""
+    one, zero = jnp.ones_like(beta), jnp.zeros_like(beta)
+    normal = alpha * beta
+    return Scalars(
+        alpha=alpha,
+        alpha_bar=alpha,
+        zeta=zero,
+        zeta_bar=normal,
+        rho=one,
+        rho_bar=one,
+        c_bar=one,
+        s_bar=zero,
+        beta_double_dot=beta,
+        beta_dot=zero,
+        rho_dot=one,
+        tau_tilde=zero,
+        theta_tilde=zero,
+        squared_norm=jnp.square(alpha),
+        norm=alpha,
+        target=target,
+        residual=beta,
+        normal=normal,
+        gradient=normal * column_norms(basis.pulled_v),
+        first=normal,
+        offset=zero,
+        largest=zero,
+        smallest=jnp.full_like(beta, jnp.inf),
+        condition=one,
+    )
+
+
+def rotated(
+    old: Scalars, beta: jax.Array, alpha: jax.Array
+) -> tuple[Scalars, jax.Array, jax.Array, jax.Array]:
+    """The scalars after both rotations, and the coefficients of h_bar, of the move, and of h."""
+    rho = jnp.hypot(old.alpha_bar, beta)
+    c, s = old.alpha_bar * inverse(rho), beta * inverse(rho)
+    theta = s * alpha
+    theta_bar = old.s_bar * rho
+    last_pivot = old.c_bar * rho
+    rho_bar = jnp.hypot(last_pivot, theta)
+    c_bar, s_bar = last_pivot * inverse(rho_bar), theta * inverse(rho_bar)
+    zeta, zeta_bar = c_bar * old.zeta_bar, -s_bar * old.zeta_bar
+
+    beta_hat, beta_double_dot = c * old.beta_double_dot, -s * old.beta_double_dot
+    rho_tilde = jnp.hypot(old.rho_dot, theta_bar)
+    c_tilde, s_tilde = old.rho_dot * inverse(rho_tilde), theta_bar * inverse(rho_tilde)
+    rho_dot = c_tilde * rho_bar
+    beta_dot = c_tilde * beta_hat - s_tilde * old.beta_dot
+    tau_tilde = (old.zeta - old.theta_tilde * old.tau_tilde) * inverse(rho_tilde)
+    theta_tilde = s_tilde * rho_bar
+    tau_dot = (zeta - theta_tilde * tau_tilde) * inverse(rho_dot)
+
+    norm = jnp.sqrt(old.squared_norm + jnp.square(beta))
+    normal = jnp.abs(zeta_bar)
+    least = jnp.minimum(old.smallest, jnp.abs(last_pivot))
+    most = jnp.maximum(old.largest, jnp.abs(last_pivot))
+    scalars = Scalars(
+        alpha=alpha,
+        alpha_bar=c * alpha,
+        zeta=zeta,
+        zeta_bar=zeta_bar,
+        rho=rho,
+        rho_bar=rho_bar,
+        c_bar=c_bar,
+        s_bar=s_bar,
+        beta_double_dot=beta_double_dot,
+        beta_dot=beta_dot,
+        rho_dot=rho_dot,
+        tau_tilde=tau_tilde,
+        theta_tilde=theta_tilde,
+        squared_norm=jnp.square(norm) + jnp.square(alpha),
+        norm=jnp.maximum(norm, old.norm),
+        target=old.target,
+        residual=jnp.hypot(beta_dot - tau_dot, beta_double_dot),
+        normal=normal,
+        gradient=normal,
+        first=old.first,
+        offset=jnp.zeros_like(beta),
+        largest=jnp.maximum(old.largest, rho_bar),
+        smallest=jnp.minimum(old.smallest, rho_bar),
+        condition=jnp.where(most > 0, most / jnp.where(most > 0, least, 1), 1),
+    )
+    of_search = theta_bar * rho * inverse(old.rho * old.rho_bar)
+    return scalars, of_search, zeta * inverse(rho * rho_bar), theta * inverse(rho)
+
+
+def column_norms(*parts: jax.Array) -> jax.Array:
+    """The Euclidean norm of each output, over all parts: (1, outputs)."""
+    norms = [jnp.linalg.norm(part, axis=0, keepdims=True) for part in parts]
+    return jnp.linalg.norm(jnp.concatenate(norms), axis=0, keepdims=True)
+
+
+def inverse(x: jax.Array) -> jax.Array:
+    """``1 / x``, and zero of zero."""
+    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
