@@ -297,6 +297,7 @@ def test_refined_solutions_do_not_lose_digits_to_the_condition(rng, x64, l2):
 
 SOLVES = [
     ((2000, 100), {}),
+    ((4000, 100), {"intercept": False}),  # beyond the size of double length
     ((300, 250), {"sample_weight": np.ones(300, np.float32)}),
     ((100, 400), {}),
     ((400, 100), {"l2": np.ones(3, np.float32)}),

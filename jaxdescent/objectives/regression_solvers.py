@@ -16,7 +16,13 @@ from jax import lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from jaxdescent.designs import Design, as_design
-from jaxdescent.objectives.refinement import NULL, Factor, orthogonal_factor, refined
+from jaxdescent.objectives.refinement import (
+    DOUBLE_ENTRIES,
+    NULL,
+    Factor,
+    orthogonal_factor,
+    refined,
+)
 from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
@@ -61,7 +67,9 @@ def regression_solver_bytes(
     elif has_many_l2:
         peak = max(entries, 2 * square) + 2 * larger
     else:
-        orthogonal = (2 if is_scaled else 1) * entries + 2 * square
+        # What QR works on, and for large problems Q beside it (of which X itself may be one).
+        is_explicit = is_scaled or entries * outputs > DOUBLE_ENTRIES
+        orthogonal = (2 if is_explicit else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
