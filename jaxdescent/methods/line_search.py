@@ -51,6 +51,12 @@ class Point(NamedTuple):
     value: jax.Array
     gradient: Params
 
+    @classmethod
+    def at(cls, objective: Objective, params: Params) -> Point:
+        """The point at ``params``: one value and gradient."""
+        value, gradient = objective.value_and_gradient(params)
+        return cls(params, jnp.asarray(value), gradient)
+
 
 class Found(NamedTuple):
     """Where a search ended; where it failed, everything is as it was at the start.

@@ -61,8 +61,7 @@ class NonlinearConjugateGradient(Method):
     """
 
     def init(self, objective: Objective, params: Params) -> State:
-        value, gradient = objective.value_and_gradient(params)
-        value = jnp.asarray(value)
+        _, value, gradient = Point.at(objective, params)
         norm = precision.norm(gradient)
         zero = jnp.zeros_like(norm)
         return _ConjugateState(
@@ -134,8 +133,8 @@ class NonlinearConjugateGradient(Method):
         return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        value, gradient = objective.value_and_gradient(params)
-        return state._replace(value=jnp.asarray(value), gradient=gradient)
+        point = Point.at(objective, params)
+        return state._replace(value=point.value, gradient=point.gradient)
 
 
 def _beta(

@@ -97,8 +97,7 @@ class LBFGS(Method):
     memory: int = dataclasses.field(default=10, metadata={"static": True})
 
     def init(self, objective: Objective, params: Params) -> State:
-        value, gradient = objective.value_and_gradient(params)
-        value = jnp.asarray(value)
+        _, value, gradient = Point.at(objective, params)
         norm = precision.norm(gradient)
         rows = 2 * self.memory
         zeros = jnp.zeros((self.memory, self.memory), norm.dtype)
@@ -177,8 +176,8 @@ class LBFGS(Method):
         return 2 * self.memory + 7
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        value, gradient = objective.value_and_gradient(params)
-        return state._replace(value=jnp.asarray(value), gradient=gradient)
+        point = Point.at(objective, params)
+        return state._replace(value=point.value, gradient=point.gradient)
 
     def check(self) -> None:
         check_count("LBFGS.memory", self.memory)
