@@ -121,7 +121,7 @@ class TestCoupled:
         assert all("peak_bytes" not in row and "error" not in row for row in computed)
         assert computed[-1]["unknowns"] == 8_030_261_248
         solves = [row for row in computed if row["method"] == "derivative"]
-        assert all(row["predicted_bytes"] == 12 * row["unknowns"] ** 2 for row in solves)
+        assert all(row["predicted_bytes"] == 16 * row["unknowns"] ** 2 for row in solves)
         assert not solves[-1]["fits_besides_data"]
 
     def test_the_separable_case_is_exact_at_every_size(self, coupled_report):

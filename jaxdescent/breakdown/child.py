@@ -71,9 +71,7 @@ def _environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        # What is freed goes back to the system at once, so that resident memory is memory in use
-        # (glibc, mallopt(3)); an accelerator's memory is shared with the parent process.
-        "MALLOC_MMAP_THRESHOLD_": str(2**20),
+        # An accelerator's memory is shared with the parent process.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_TRACEBACK_FILTERING": "off",  # the last line of an error is then the error itself
     }

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jaxdescent as jd
-from jaxdescent.breakdown.measure import measure, resident_bytes
+from jaxdescent.breakdown.measure import measure, resident_bytes, return_freed_memory
 from jaxdescent.precision import HIGHEST
 
 ROWS_PER_FEATURE = 2
@@ -95,6 +95,7 @@ def _run(objective: Any, start: Any, method: Any) -> dict[str, Any]:
     began = time.perf_counter()
     program = jax.jit(descend).lower(objective, start, method).compile()
     compile_seconds = time.perf_counter() - began
+    return_freed_memory()
     baseline = resident_bytes()
     result, seconds, peak_bytes = measure(program, objective, start, method)
     return {

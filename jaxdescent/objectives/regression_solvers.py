@@ -43,8 +43,8 @@ def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bo
 
 
 def normal_equations_bytes(design: Design) -> int:
-    """What a well-conditioned solve touches: the Gram matrix, its scaled copy and its factor."""
-    return jnp.dtype(design.dtype).itemsize * 3 * min(design.shape) ** 2 + design.dense_bytes()
+    """What a well-conditioned solve touches: the Gram matrix, a scaled copy, factor and inverse."""
+    return jnp.dtype(design.dtype).itemsize * 4 * min(design.shape) ** 2 + design.dense_bytes()
 
 
 def regression_solver_bytes(
