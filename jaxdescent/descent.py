@@ -1,7 +1,8 @@
 """The one loop: step until a stopping rule holds.
 
 It comes in two shapes. Where every step is checked, the step's own progress is the check: it
-belongs to the params the step began from, and if it ends the descent the step is not taken. Where
+belongs to the params the step began from, and if it ends the descent the step is not taken. A
+method that can tell its progress before the step is looked at after each step instead. Where
 several steps pass between checks, they are unrolled so that XLA fuses them into one in-place pass
 over the params, and the check reads the params in a branch of its own.
 """
@@ -103,7 +104,7 @@ class Descent(NamedTuple):
         value = jnp.full((), jnp.nan, shapes.value.dtype)
         norm = jnp.full((), jnp.nan, shapes.gradient_norm.dtype)
         zero = jnp.zeros((), jnp.int32)
-        return Loop(
+        loop = Loop(
             params=params,
             state=state,
             iteration=zero,
@@ -115,23 +116,25 @@ class Descent(NamedTuple):
             history=jnp.full((history,), jnp.nan, value.dtype),
             checks=zero,
         )
+        known = self._known_progress(loop) if self.check_every == 1 else None
+        return loop if known is None else self._check(loop, known)
 
     def advance(self, loop: Loop, until: jax.Array) -> Loop:
         """Steps until a rule ends the descent, or the iteration ``until``."""
         descent = self._replace(max_iterations=until)
-        step = descent.checked_step if self.check_every == 1 else descent.checked_steps
+        step = descent.checked_steps
+        if self.check_every == 1:
+            knows = self._known_progress(loop) is not None
+            step = descent.step_and_check if knows else descent.checked_step
         return lax.while_loop(descent.goes_on, step, loop)
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop stands, measured there if its last step was not checked."""
-        if self.check_every == 1:
+        if self.check_every == 1 and self._known_progress(loop) is None:
             loop = self.last_check(loop)
-        if self.method.estimates_progress:
-            truth = self.measure(loop.params)
-            loop = loop._replace(
-                value=jnp.asarray(truth.value, loop.value.dtype),
-                norm=jnp.asarray(truth.gradient_norm, loop.norm.dtype),
-            )
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is not False:
+            loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
         return Result(
             params=loop.params,
             value=loop.value,
@@ -155,9 +158,7 @@ class Descent(NamedTuple):
         )
         checked = self._check(loop, progress)
         goes_on = checked.status == RUNNING
-        params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
-        if precision.is_rounded(params):
-            state = self.method.after_rounding(self.objective, precision.widen(params), state)
+        params, state = self._narrowed(wide, state, loop)
         params, state = jax.tree.map(
             lambda new, old: jnp.where(goes_on, new, old),
             (params, state),
@@ -170,6 +171,20 @@ class Descent(NamedTuple):
             iteration=loop.iteration + goes_on.astype(jnp.int32),
             watch=checked.watch._replace(is_small_step=is_small),
         )
+
+    def step_and_check(self, loop: Loop) -> Loop:
+        """One step, and the check of the params it leads to."""
+        wide, state, _ = self.method.step(self.objective, precision.widen(loop.params), loop.state)
+        params, state = self._narrowed(wide, state, loop)
+        is_small = self.tolerance.is_small_step(params, loop.params)
+        loop = loop._replace(
+            params=params,
+            state=state,
+            iteration=loop.iteration + 1,
+            watch=loop.watch._replace(is_small_step=is_small),
+        )
+        known = self._known_progress(loop)
+        return loop if known is None else self._check(loop, known)
 
     def last_check(self, loop: Loop) -> Loop:
         """Value and norm at the returned params, where the last step has not been checked."""
@@ -206,6 +221,23 @@ class Descent(NamedTuple):
             loop,
         )
         return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
+
+    def _known_progress(self, loop: Loop) -> Progress | None:
+        return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
+
+    def _narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
+        """What a step from ``loop`` made, in the dtypes that params are stored in."""
+        params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
+        if precision.is_rounded(params):
+            state = self.method.after_rounding(self.objective, precision.widen(params), state)
+        return params, state
+
+    def _measured(self, loop: Loop) -> Loop:
+        truth = self.measure(loop.params)
+        return loop._replace(
+            value=jnp.asarray(truth.value, loop.value.dtype),
+            norm=jnp.asarray(truth.gradient_norm, loop.norm.dtype),
+        )
 
     def _norm_ahead(self, loop: Loop) -> jax.Array:
         def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax import lax
 from jaxdescent import precision
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver
 from jaxdescent.result import RUNNING, Status
 
@@ -69,28 +71,38 @@ class DerivativeMethod(Method):
     """
 
     def init(self, objective: Objective, params: Params) -> State:
-        return objective.stationary_solver(params)
+        return _State(objective.stationary_solver(params), jnp.array(False))
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        value, gradient = objective.value_and_gradient(params)
-        progress = progress_at(value, gradient)
-        if state is None:
-            return _damped_newton(objective, params, gradient, progress), state, progress
-        solution, is_negative = state.solve(objective, params)
-        is_unbounded = is_negative & objective.is_quadratic & (progress.gradient_norm > 0)
-        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
-        return solution, state, progress._replace(verdict=verdict)
+        progress = self.progress(objective, params, state)
+        if state.solver is None:
+            return _damped_newton(objective, params, progress.gradient_norm), state, progress
+        solution, is_negative = state.solver.solve(objective, params)
+        if not objective.is_quadratic:
+            return solution, state, progress
+        # Such a solution is a saddle, and no better than the start.
+        params = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), solution, params)
+        return params, state._replace(is_unbounded=is_negative), progress
+
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        progress = progress_at(*objective.value_and_gradient(params))
+        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, RUNNING)
+        return progress._replace(verdict=verdict)
 
     @property
     def patience(self) -> int:
         return 2
 
 
-def _damped_newton(
-    objective: Objective, params: Params, gradient: Params, progress: Progress
-) -> Params:
+class _State(NamedTuple):
+    solver: StationarySolver | None
+    is_unbounded: jax.Array
+
+
+def _damped_newton(objective: Objective, params: Params, norm: jax.Array) -> Params:
+    gradient = objective.gradient(params)
     solver = DenseSolver.from_objective(objective, params)
     direction, _ = solver.newton_step(gradient)
 
@@ -99,12 +111,12 @@ def _damped_newton(
 
     def is_worse(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
         fraction, halvings = carry
-        norm = precision.norm(objective.gradient(move(fraction)))
-        return ~(norm < progress.gradient_norm) & (halvings < MAX_HALVINGS)
+        new = precision.norm(objective.gradient(move(fraction)))
+        return ~(new < norm) & (halvings < MAX_HALVINGS)
 
     fraction, _ = lax.while_loop(
         is_worse,
         lambda carry: (carry[0] / 2, carry[1] + 1),
-        (jnp.ones((), progress.gradient_norm.dtype), jnp.zeros((), jnp.int32)),
+        (jnp.ones((), norm.dtype), jnp.zeros((), jnp.int32)),
     )
     return move(fraction)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.arguments import check_number
 from jaxdescent.methods.golub_kahan import (
@@ -38,10 +39,10 @@ class LSMR(Method):
         beta u <- A N v - alpha u        alpha v <- N'A'u - beta v
 
     followed by two plane rotations. Every output is a problem of its own, with its own scalars and
-    its own ``l2``, and all share each pass over X: two passes an iteration, two to begin with, and
-    one for ``x_bar``. The centring and the penalty are applied, never stored. From zeros it finds
-    the solution of least norm where there are many, with a preconditioner the one of least
-    ``|N^-1 w|``. A start given as params is corrected, not ignored.
+    its own ``l2``, and all share each pass over X: two passes an iteration, one to begin with (two
+    from a start that is not zero), and one for ``x_bar``. The centring and the penalty are applied,
+    never stored. From zeros it finds the solution of least norm where there are many, with a
+    preconditioner the one of least ``|N^-1 w|``. A start given as params is corrected, not ignored.
 
     It ends ``CONVERGED`` where, for every output, the params solve a problem as near to the given
     one as asked (with the norms of ``A N``; a backward error)::
@@ -59,7 +60,7 @@ class LSMR(Method):
     (iterative refinement).
 
     Keeps four parameter-sized vectors besides the params, seven with a preconditioner, and one of
-    the size of y; ``estimates_progress`` is true.
+    the size of y.
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
@@ -93,7 +94,11 @@ class LSMR(Method):
         regression = _regression(objective)
         weights = params["weights"].reshape(regression.size, -1)
         targets = regression.targets()
-        rows = targets - regression.forward(weights)
+        # From zeros, the usual start, a pass less.
+        image = lax.cond(
+            jnp.any(weights != 0), regression.forward, lambda _: jnp.zeros_like(targets), weights
+        )
+        rows = targets - image
         penalty = -jnp.sqrt(regression.shift) * weights
         factor = correction = None
         if self.preconditioner is not None:
@@ -108,6 +113,7 @@ class LSMR(Method):
             search=correction if has_start else jnp.zeros_like(weights),
             scalars=_at_given_intercept(scalars, regression, params, basis),
             is_restart=jnp.full(beta.shape, has_start),
+            is_estimate=jnp.array(False),
             factor=factor,
             feature_mean=regression.feature_mean,
         )
@@ -118,8 +124,7 @@ class LSMR(Method):
         basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
         regression = _regression(objective, state.feature_mean)
         weights = params["weights"].reshape(regression.size, -1)
-        is_done, is_singular = self._ends(state, weights)
-        progress = _progress(scalars, is_done, is_singular)
+        is_done, _ = self._ends(state, weights)
 
         # An output that begins anew moves first, then takes its residual for the next u; the
         # others multiply their last direction. One pass over X serves both.
@@ -160,6 +165,7 @@ class LSMR(Method):
             search=search,
             scalars=new_scalars,
             is_restart=jnp.zeros_like(is_restart),
+            is_estimate=~jnp.all(is_restart),
             factor=state.factor,
             feature_mean=state.feature_mean,
         )
@@ -169,7 +175,13 @@ class LSMR(Method):
         is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
         is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
         new = new._replace(is_restart=is_doubtful, search=jnp.where(is_doubtful, 0, new.search))
-        return regression.with_intercept(new_weights, params), new, progress
+        new_params = regression.with_intercept(new_weights, params)
+        return new_params, new, self.progress(objective, params, state)
+
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        regression = _regression(objective, state.feature_mean)
+        weights = params["weights"].reshape(regression.size, -1)
+        return _progress(state.scalars, *self._ends(state, weights))
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -177,9 +189,8 @@ class LSMR(Method):
         check_number("LSMR.btol", self.btol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.conlim", self.conlim, "positive", lambda x: x > 0, may_be_none=True)
 
-    @property
-    def estimates_progress(self) -> bool:
-        return True
+    def is_estimate(self, state: State) -> jax.Array:
+        return state.is_estimate
 
     def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """For each output, whether it has converged, and whether its condition is too bad."""
@@ -208,6 +219,7 @@ class _State(NamedTuple):
     search: jax.Array  # h_bar; where an output begins anew, what its weights move by before
     scalars: Scalars
     is_restart: jax.Array
+    is_estimate: jax.Array  # whether the scalars come from the recurrences
     factor: Factor | None
     feature_mean: jax.Array | None
 

@@ -50,6 +50,14 @@ class Method(abc.ABC):
     ) -> tuple[Params, State, Progress]:
         """One step: new params, new state, and the progress at the params it began from."""
 
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress | None:
+        """The progress at ``params`` for less than a step costs, or None: then the step tells.
+
+        The descent that has it takes no step too many, and none of ``step``'s own is read.
+        """
+        del objective, params, state
+        return None
+
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
         del objective, params
@@ -64,9 +72,9 @@ class Method(abc.ABC):
         """Whether each element's step depends on its own gradient and on scalars alone."""
         return False
 
-    @property
-    def estimates_progress(self) -> bool:
-        """Whether progress comes from recurrences, which rounding parts from the truth in time."""
+    def is_estimate(self, state: State) -> Any:
+        """Whether the progress comes from recurrences, which rounding parts from the truth."""
+        del state
         return False
 
     @property

@@ -16,13 +16,7 @@ from jax import lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from jaxdescent.designs import Design, as_design
-from jaxdescent.objectives.refinement import (
-    DOUBLE_ENTRIES,
-    NULL,
-    Factor,
-    orthogonal_factor,
-    refined,
-)
+from jaxdescent.objectives.refinement import NULL, Factor, orthogonal_factor, refined
 from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
@@ -62,14 +56,13 @@ def regression_solver_bytes(
     square, entries = smaller * smaller, rows * features
     has_many_l2 = jnp.ndim(l2) == 1
     if rows < features:
-        copies = 3 if has_many_l2 else 2
-        peak = max(copies * entries + square, entries + 3 * square) + larger * (1 + outputs)
+        squares = 2 if has_many_l2 else 3
+        peak = 2 * entries + squares * square + larger * (1 + outputs)
     elif has_many_l2:
         peak = max(entries, 2 * square) + 2 * larger
     else:
-        # What QR works on, and for large problems Q beside it (of which X itself may be one).
-        is_explicit = is_scaled or entries * outputs > DOUBLE_ENTRIES
-        orthogonal = (2 if is_explicit else 1) * entries + 2 * square
+        # What QR works on, and where that is not X itself, its centred and weighted copy.
+        orthogonal = (2 if is_scaled else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
