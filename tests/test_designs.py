@@ -68,3 +68,39 @@ def test_hoisting_turns_closed_over_tracers_into_leaves(matrix):
         return scale * len(jax.tree.leaves(design.hoisted()))
 
     assert float(jax.jit(count_leaves)(1.0)) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_large_matrix_is_read_block_by_block_to_the_same_numbers(rng, dtype):
+    rows, features = 16_500, 2048  # not a whole number of blocks
+    X = jnp.asarray(rng.normal(size=(rows, features)).astype(np.float32)).astype(dtype)
+    y = rng.normal(size=rows).astype(np.float32)
+    w = rng.normal(size=features).astype(np.float32)
+    weight = rng.uniform(0.5, 2, size=rows).astype(np.float32)
+    regression = jd.LinearRegression(X, jnp.asarray(y, dtype), sample_weight=weight, l2=0.5)
+    regression = regression.checked()
+    params = {"weights": jnp.asarray(w), "intercept": jnp.float32(0.5)}
+    program = jax.jit(lambda objective, params: objective.value_and_gradient(params))
+    assert "scan" in str(jax.make_jaxpr(program)(regression, params))
+    value, gradient = program(regression, params)
+    exact = np.asarray(X, np.float64)
+    residual = exact @ w + 0.5 - np.asarray(jnp.asarray(y, dtype), np.float64)
+    expected = exact.T @ (weight * residual) + 0.5 * w
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(gradient["weights"], expected, rtol=1e-4, atol=2e-6 * scale)
+    np.testing.assert_allclose(gradient["intercept"], np.sum(weight * residual), rtol=1e-4)
+    np.testing.assert_allclose(
+        value, 0.5 * np.sum(weight * residual**2) + 0.25 * np.sum(w.astype(float) ** 2), rtol=1e-5
+    )
+    temporaries = program.lower(regression, params).compile().memory_analysis().temp_size_in_bytes
+    assert temporaries < X.nbytes / 4
+
+
+def test_a_matrix_that_may_lie_on_several_devices_is_not_cut_into_blocks():
+    X, y = jnp.ones((16_500, 2048)), jnp.ones(16_500)
+
+    def gradient(X, w):
+        return jd.LinearRegression(X, y, intercept=False).checked().gradient({"weights": w})
+
+    assert jax.device_count() > 1
+    assert "scan" not in str(jax.make_jaxpr(gradient)(X, jnp.ones(2048)))

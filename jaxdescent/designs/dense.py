@@ -10,8 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent.designs.protocol import Design
+from jaxdescent import placement
+from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.precision import HIGHEST, compute_dtype
+
+BLOCK_BYTES = 4 << 20
+"""A block of rows that the last cache keeps between its two products."""
+
+BLOCKED_BYTES, BLOCKED_FEATURES, BLOCKED_ROWS = 64 << 20, 1024, 16
+"""Blocks pay for a matrix beyond the last cache, of rows neither so short that a block's products
+are small, nor so long that a block has but few of them."""
 
 
 @jax.tree_util.register_dataclass
@@ -19,10 +27,12 @@ from jaxdescent.precision import HIGHEST, compute_dtype
 class Dense(Design):
     """X as a (rows, features) array of any floating dtype, sharded or not.
 
-    A 16-bit X is stored as it is and multiplied in float32.
+    A 16-bit X is stored as it is and multiplied in float32. ``is_on_one_device`` says that it is
+    known not to be sharded.
     """
 
     array: jax.Array
+    is_on_one_device: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
     def from_array(cls, X: object) -> Dense:
@@ -55,7 +65,10 @@ class Dense(Design):
                 f"X must have at least one row and one feature, got shape {X.shape}: the data is "
                 "empty."
             )
-        return cls(jnp.asarray(X))
+        array = jnp.asarray(X)
+        concrete = placement.is_concrete(array)
+        devices = len(array.sharding.device_set) if concrete else jax.device_count()
+        return cls(array, devices == 1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -83,6 +96,47 @@ class Dense(Design):
             preferred_element_type=residual.dtype,
         )
         return jnp.sum(runs, axis=0).reshape(-1, *residual.shape[1:])
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        block = self._block_rows(weights)
+        if block is None:
+            return super().there_and_back(weights, change, rows)
+        # XLA copies a slice before it multiplies with it; a block's copy stays in the cache, and
+        # memory is read once for both products.
+        blocks = self.shape[0] // block
+
+        def visit(total: jax.Array, index: jax.Array) -> tuple[jax.Array, Any]:
+            start = index * block
+            # Tied to the loop's own numbers: of a 16-bit X, XLA would widen all of it ahead.
+            sliced = lax.dynamic_slice_in_dim(self.array, start, block)
+            sliced, total = lax.optimization_barrier((sliced, total))
+            part = Dense(sliced)
+            of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, block), rows)
+            kept, residual = change(part.product(weights), of_rows)
+            return total + part.transposed_product(residual), kept
+
+        total, kept = lax.scan(visit, jnp.zeros_like(weights), jnp.arange(blocks))
+        kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+        done = blocks * block
+        if done < self.shape[0]:
+            part = Dense(lax.optimization_barrier(self.array[done:]))
+            of_rows = jax.tree.map(lambda leaf: leaf[done:], rows)
+            last, residual = change(part.product(weights), of_rows)
+            total = total + part.transposed_product(residual)
+            kept = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), kept, last)
+        return kept, total
+
+    def _block_rows(self, weights: jax.Array) -> int | None:
+        """How many rows go through both products at a time; None: all, in two passes over X."""
+        rows, features = self.shape
+        row_bytes = features * self.array.dtype.itemsize
+        block = BLOCK_BYTES // row_bytes
+        is_large = rows * row_bytes >= BLOCKED_BYTES and features >= BLOCKED_FEATURES
+        # Slices of rows that lie on several devices would be gathered.
+        is_alone = jax.default_backend() == "cpu" and self.is_on_one_device
+        if is_alone and is_large and weights.size == features and block >= BLOCKED_ROWS:
+            return block
+        return None
 
     def to_dense(self) -> jax.Array:
         return self.array.astype(self.dtype)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
+
+RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
+"""From predictions and row data to what is kept, and to what goes back through the transpose."""
 
 
 class Design(abc.ABC):
@@ -32,6 +36,15 @@ class Design(abc.ABC):
     @abc.abstractmethod
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         """``X.T @ residual``: one pass over X."""
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
+
+        ``change`` works on each row by itself, and ``rows`` is a pytree of arrays with an entry
+        for each row, so that a design may go over X in blocks and read each of them once.
+        """
+        kept, residual = change(self.product(weights), rows)
+        return kept, self.transposed_product(residual)
 
     @abc.abstractmethod
     def to_dense(self) -> jax.Array:

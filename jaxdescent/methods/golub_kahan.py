@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.preconditioners import CentredRegression, Factor
+from jaxdescent.preconditioners import Factor
 
 
 class Basis(NamedTuple):
@@ -68,16 +68,19 @@ class Scalars(NamedTuple):
 
 
 def bidiagonalise(
-    regression: CentredRegression,
     factor: Factor | None,
     rows: jax.Array,
     penalty: jax.Array,
+    pulled: jax.Array,
     old: Basis | None = None,
 ) -> tuple[Basis, jax.Array, jax.Array]:
-    """The next u from what it is parallel to, the v that follows, beta and alpha."""
+    """The next u from what it is parallel to, the v that follows, beta and alpha.
+
+    ``pulled`` is ``A'`` times ``rows`` and ``penalty``, before they are made of unit length.
+    """
     beta = column_norms(rows, penalty)
     rows, penalty = rows * inverse(beta), penalty * inverse(beta)
-    pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
+    pulled = pulled * inverse(beta)
     direction = pulled if factor is None else factor.apply_transpose(pulled)
     if old is not None:
         direction = direction - beta * old.v

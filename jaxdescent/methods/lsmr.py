@@ -103,7 +103,8 @@ class LSMR(Method):
         factor = correction = None
         if self.preconditioner is not None:
             factor, correction = self.preconditioner.factorise_and_start(regression, rows, penalty)
-        basis, beta, alpha = bidiagonalise(regression, factor, rows, penalty)
+        pulled = regression.backward(rows) + jnp.sqrt(regression.shift) * penalty
+        basis, beta, alpha = bidiagonalise(factor, rows, penalty, pulled)
         has_start = correction is not None
         scalars = first_scalars(basis, beta, alpha, column_norms(targets))
         return _State(
@@ -127,16 +128,20 @@ class LSMR(Method):
         is_done, _ = self._ends(state, weights)
 
         # An output that begins anew moves first, then takes its residual for the next u; the
-        # others multiply their last direction. One pass over X serves both.
+        # others multiply their last direction. One product with X serves both.
         moved = weights + jnp.where(is_restart & ~is_done, state.search, 0)
         argument = jnp.where(is_restart, moved, basis.direction)
-        image = regression.forward(argument)
+
+        def next_rows(image: jax.Array, targets: jax.Array, rows: jax.Array) -> jax.Array:
+            return jnp.where(is_restart, targets - image, image - scalars.alpha * rows)
+
+        given = regression.targets(), basis.rows
+        rows, pulled = regression.there_and_back(argument, next_rows, given)
         penalty = jnp.sqrt(regression.shift) * argument
-        residual = regression.targets() - image
-        rows = jnp.where(is_restart, residual, image - scalars.alpha * basis.rows)
         penalty = jnp.where(is_restart, -penalty, penalty - scalars.alpha * basis.penalty)
+        pulled = pulled + jnp.sqrt(regression.shift) * penalty
         kept = jax.tree.map(lambda leaf: jnp.where(is_restart, 0, leaf), basis)
-        new_basis, beta, alpha = bidiagonalise(regression, state.factor, rows, penalty, kept)
+        new_basis, beta, alpha = bidiagonalise(state.factor, rows, penalty, pulled, kept)
 
         first = first_scalars(new_basis, beta, alpha, scalars.target)
         first = first._replace(norm=jnp.maximum(first.norm, scalars.norm))

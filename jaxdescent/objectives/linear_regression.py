@@ -69,14 +69,15 @@ class LinearRegression(Objective):
         return self._value(params, self._residual(params))
 
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
-        return self.value_and_gradient_at(params, self.image(params))
+        residual, columns = self._there_and_back(params, self.y)
+        return self._value(params, residual), self._gradient(params, residual, columns)
 
     def gradient(self, params: Params) -> Params:
         return self._pull_back(params, self._residual(params))
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
-        return self._pull_back(direction, self.image(direction))
+        return self._gradient(direction, *self._there_and_back(direction, None))
 
     def curvature(self, params: Params, direction: Params) -> jax.Array:
         return self.curvature_along(params, direction, self.image(direction))
@@ -95,8 +96,7 @@ class LinearRegression(Objective):
     def residuals(self, params: Params) -> tuple[jax.Array, jax.Array]:
         residual, weights = self._residual(params), params["weights"]
         if self.sample_weight is not None:
-            root = jnp.sqrt(self.sample_weight.astype(residual.dtype))
-            residual = root.reshape(-1, *[1] * (residual.ndim - 1)) * residual
+            residual = _scaled_rows(residual, jnp.sqrt(self.sample_weight))
         return residual, jnp.sqrt(self._penalty(weights)) * weights
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
@@ -190,18 +190,14 @@ class LinearRegression(Objective):
         return as_design(self.X)
 
     def _predictions(self, design: Design, params: Params) -> jax.Array:
-        product = design.product(params["weights"])
+        return self._with_intercept(design.product(params["weights"]), params)
+
+    def _with_intercept(self, product: jax.Array, params: Params) -> jax.Array:
         return product + jnp.expand_dims(params["intercept"], 0) if self.intercept else product
 
     def _residual(self, params: Params) -> jax.Array:
         predictions = self.image(params)
         return predictions - self.y.astype(predictions.dtype)
-
-    def _weighted(self, residual: jax.Array) -> jax.Array:
-        if self.sample_weight is None:
-            return residual
-        weight = self.sample_weight.astype(residual.dtype)
-        return weight.reshape(-1, *[1] * (residual.ndim - 1)) * residual
 
     def _penalty(self, weights: jax.Array) -> jax.Array:
         """l2 as a scalar, or as (1, outputs) to go with weights of (features, outputs)."""
@@ -210,17 +206,39 @@ class LinearRegression(Objective):
 
     def _value(self, params: Params, residual: jax.Array) -> jax.Array:
         weights = params["weights"]
-        loss = precision.total(self._weighted(residual) * residual)
+        loss = precision.total(_scaled_rows(residual, self.sample_weight) * residual)
         return 0.5 * (loss + precision.total(self._penalty(weights) * jnp.square(weights)))
 
     def _pull_back(self, params: Params, residual: jax.Array) -> Params:
-        weighted = self._weighted(residual)
+        columns = self._design.transposed_product(_scaled_rows(residual, self.sample_weight))
+        return self._gradient(params, residual, columns)
+
+    def _there_and_back(self, params: Params, y: Any) -> tuple[jax.Array, jax.Array]:
+        """The residual ``X w + b - y`` (without y: the predictions) and ``X'S residual``."""
+
+        def change(product: jax.Array, rows: Any) -> tuple[jax.Array, jax.Array]:
+            y, sample_weight = rows
+            residual = self._with_intercept(product, params)
+            if y is not None:
+                residual = residual - y.astype(residual.dtype)
+            return residual, _scaled_rows(residual, sample_weight)
+
+        return self._design.there_and_back(params["weights"], change, (y, self.sample_weight))
+
+    def _gradient(self, params: Params, residual: jax.Array, columns: jax.Array) -> Params:
+        """From the residual and ``X'S residual``."""
         weights = params["weights"]
-        penalised = self._penalty(weights) * weights
-        gradient = {"weights": self._design.transposed_product(weighted) + penalised}
+        gradient = {"weights": columns + self._penalty(weights) * weights}
         if self.intercept:
+            weighted = _scaled_rows(residual, self.sample_weight)
             gradient["intercept"] = jnp.sum(weighted, axis=0)
         return gradient
+
+
+def _scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:
+    if scale is None:
+        return rows
+    return scale.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1)) * rows
 
 
 def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:

@@ -130,7 +130,26 @@ class CentredRegression(ShiftedHessian):
     def backward(self, rows: jax.Array) -> jax.Array:
         """``A.T @ rows``: one pass over X."""
         rows = self.weighted(rows)
-        columns = self.design.transposed_product(rows)
+        return self._centred(self.design.transposed_product(rows), rows)
+
+    def there_and_back(
+        self, weights: jax.Array, change: Callable[..., jax.Array], rows: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """``new = change(A @ weights, *rows)``, row by row, and ``A.T @ new``."""
+
+        def change_product(product: jax.Array, given: Any) -> tuple[jax.Array, jax.Array]:
+            root, rows = given
+            here = dataclasses.replace(self, root=root)
+            new = change(here.weighted(product - offset), *rows)
+            return new, here.weighted(new)
+
+        offset = jnp.zeros((1, 1), self.dtype)
+        if self.feature_mean is not None:
+            offset = jnp.matmul(self.feature_mean[None, :], weights, precision=HIGHEST)
+        new, columns = self.design.there_and_back(weights, change_product, (self.root, rows))
+        return new, self._centred(columns, self.weighted(new))
+
+    def _centred(self, columns: jax.Array, rows: jax.Array) -> jax.Array:
         if self.feature_mean is None:
             return columns
         return columns - self.feature_mean[:, None] * jnp.sum(rows, axis=0, keepdims=True)
