@@ -108,6 +108,12 @@ class Dense(Design):
     def rows_at(self, index: jax.Array) -> jax.Array:
         return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)
 
+    def row_block(self, start: Any, size: int) -> jax.Array:
+        return lax.dynamic_slice_in_dim(self.array, start, size, axis=0).astype(self.dtype)
+
+    def column_block(self, start: Any, size: int) -> jax.Array:
+        return lax.dynamic_slice_in_dim(self.array, start, size, axis=1).astype(self.dtype)
+
     def _contract(self, axis: int, other: jax.Array) -> jax.Array:
         # The product takes a 16-bit X and float32 weights as they are: a cast would copy X.
         return lax.dot_general(
