@@ -47,7 +47,8 @@ class DualForm(SpectralObjective):
     Building it is one pass over X (two with an intercept) and ``rows^2 * features``
     multiplications and additions; after that a gradient is one product with K, however many the
     features, and the way back is one product with X'. Columns are read in blocks, a 16-bit X
-    widened block by block; the blocks' sums are added in double length. The condition number of K is that of A, squared.
+    widened block by block; the blocks' sums are added in double length. The condition number of K
+    is that of A, squared.
 
     >>> import jax.numpy as jnp
     >>> regression = LinearRegression(jnp.ones((1, 4)), jnp.array([2.0]), intercept=False)
@@ -187,14 +188,34 @@ def dual_form_bytes(rows: int, features: int, outputs: int = 1, itemsize: int = 
     return (rows * (rows + outputs + 1) + features + outputs + 1) * itemsize
 
 
-def dual_build_bytes(rows: int, features: int, outputs: int = 1, itemsize: int = 4) -> int:
-    """What building one takes at its peak, beyond X and y: two halves of the sum, a block's own
-    product, and the block itself, centred and weighted.
+def dual_build_bytes(
+    rows: int,
+    features: int,
+    outputs: int = 1,
+    itemsize: int = 4,
+    *,
+    is_centred: bool = True,
+    is_weighted: bool = False,
+    is_widened: bool = False,
+) -> int:
+    """What building one takes at its peak, beyond X and y: besides what is kept the other half of
+    the sum, a block's own product, and a block, centred, weighted and widened.
+
+    Args:
+      rows: of X.
+      features: of X.
+      outputs: of y.
+      itemsize: of the dtype of the arithmetic.
+      is_centred: whether there is an intercept.
+      is_weighted: whether rows are weighted.
+      is_widened: whether X is stored in 16 bits.
     """
     block = block_length(features, rows, itemsize)
-    sums = 1 if block == features else 3
-    own = (sums - 1) * rows * rows * itemsize + 2 * rows * block * itemsize
-    return own + dual_form_bytes(rows, features, outputs, itemsize)
+    kept = dual_form_bytes(rows, features, outputs, itemsize)
+    if block < features:
+        return kept + (2 * rows * rows + rows * block + features) * itemsize
+    is_copied = is_centred or is_weighted or is_widened
+    return kept + (rows * features * itemsize if is_copied else 0)
 
 
 def _by_columns(
@@ -204,26 +225,30 @@ def _by_columns(
     if block is None:
         block = block_length(features, rows, jnp.dtype(design.dtype).itemsize)
     block = min(block, features)
-    feature_mean = None if share is None else design.transposed_product(share)
 
-    def read(start: Any, size: int) -> tuple[jax.Array, jax.Array | None]:
-        if size == features:
-            return design.to_dense(), feature_mean
-        mean = feature_mean
-        if mean is not None:
-            mean = lax.dynamic_slice_in_dim(mean, start, size)
-        columns = design.column_block(start, size)
+    def read(start: Any, size: int) -> jax.Array:
+        columns = design.to_dense() if size == features else design.column_block(start, size)
         assert columns is not None  # what cannot be read goes by products
-        return columns, mean
+        return columns
 
     def of_block(start: Any, size: int) -> jax.Array:
-        columns, mean = read(start, size)
-        if mean is not None:
-            columns = columns - mean[None, :]
+        columns = read(start, size)
+        if share is not None:
+            columns = columns - contract(share, 0, columns)[None, :]
         columns = per_row(root, columns)
         return contract(columns, 1, columns, 1)
 
-    return sum_over_blocks(of_block, features, block), feature_mean
+    kernel = sum_over_blocks(of_block, features, block)
+    if share is None:
+        return kernel, None
+    if block == features:
+        return kernel, design.transposed_product(share)
+    whole, rest = divmod(features, block)
+    index = jnp.arange(whole, dtype=jnp.int32)
+    means = lax.map(lambda i: contract(share, 0, read(i * block, block)), index).reshape(-1)
+    if rest:
+        means = jnp.concatenate([means, contract(share, 0, read(whole * block, rest))])
+    return kernel, means
 
 
 def _by_products(
