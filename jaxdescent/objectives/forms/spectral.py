@@ -12,9 +12,6 @@ import jax.numpy as jnp
 from jaxdescent.objectives.forms.blocks import contract
 from jaxdescent.objectives.protocol import Objective, Params
 
-NULL = 8
-"""Eigenvalues below so many ``n eps`` of the largest count as zero, whatever the penalty adds."""
-
 
 class SpectralObjective(Objective):
     """A quadratic whose Hessian is a matrix plus a penalty, on columns of one length."""
@@ -46,14 +43,13 @@ class Spectrum:
         return contract(self.eigenvectors, 1, coordinates)
 
     def gain(self, l2: jax.Array) -> jax.Array:
-        """``1 / (eigenvalue + l2)``, (n, *l2.shape); zero where both are."""
-        eigenvalues = self.eigenvalues
+        """``1 / (eigenvalue + l2)``, (n, *l2.shape); zero where the sum is but rounding."""
+        eigenvalues, l2 = self.eigenvalues, l2.astype(self.eigenvalues.dtype)
         eps = jnp.finfo(eigenvalues.dtype).eps
-        cutoff = NULL * eps * eigenvalues.size * jnp.max(jnp.abs(eigenvalues))
-        kept = jnp.where(eigenvalues > cutoff, eigenvalues, 0)
-        l2 = l2.astype(eigenvalues.dtype)
-        shifted = kept.reshape(-1, *[1] * l2.ndim) + l2[None]
-        return jnp.where(shifted > 0, 1 / jnp.where(shifted > 0, shifted, 1), 0)
+        cutoff = eps * eigenvalues.size * jnp.max(jnp.abs(eigenvalues))
+        positive = jnp.maximum(eigenvalues, 0).reshape(-1, *[1] * l2.ndim)
+        shifted = positive + l2[None]
+        return jnp.where(shifted > cutoff, 1 / jnp.where(shifted > cutoff, shifted, 1), 0)
 
     def inverse(self, columns: jax.Array, l2: jax.Array) -> jax.Array:
         """``(matrix + l2 I)^+ columns``; ``l2`` is a scalar or one for each column."""
