@@ -20,8 +20,10 @@ from jaxdescent.methods import Backtracking as Backtracking
 from jaxdescent.methods import BarzilaiBorwein as BarzilaiBorwein
 from jaxdescent.methods import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods import DerivativeMethod as DerivativeMethod
+from jaxdescent.methods import Dual as Dual
 from jaxdescent.methods import ExactLineSearch as ExactLineSearch
 from jaxdescent.methods import GradientDescent as GradientDescent
+from jaxdescent.methods import Gram as Gram
 from jaxdescent.methods import HeavyBall as HeavyBall
 from jaxdescent.methods import InverseLipschitz as InverseLipschitz
 from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt

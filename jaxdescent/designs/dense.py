@@ -162,6 +162,20 @@ class Dense(Design):
     def rows_at(self, index: jax.Array) -> jax.Array:
         return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)
 
+    def row_block(self, start: Any, size: int) -> jax.Array:
+        return self._block(start, size, axis=0)
+
+    def column_block(self, start: Any, size: int) -> jax.Array:
+        return self._block(start, size, axis=1)
+
+    def _block(self, start: Any, size: int, axis: int) -> jax.Array:
+        array, start = self.array, jnp.asarray(start, jnp.int32)
+        if array.dtype != self.dtype:
+            # On CPUs XLA slices 16-bit numbers as float32, and in a loop it widens all of X before
+            # the first slice, unless it sees X only then.
+            array, start = lax.optimization_barrier((array, start))
+        return lax.dynamic_slice_in_dim(array, start, size, axis).astype(self.dtype)
+
     def _contract(self, axis: int, other: jax.Array) -> jax.Array:
         # The product takes a 16-bit X and float32 weights as they are: a cast would copy X.
         return lax.dot_general(

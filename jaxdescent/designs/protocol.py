@@ -71,6 +71,16 @@ class Design(abc.ABC):
         del index
         return None
 
+    def row_block(self, start: Any, size: int) -> jax.Array | None:
+        """``X[start : start + size]`` in the dtype of the weights, where it can be read."""
+        del start, size
+        return None
+
+    def column_block(self, start: Any, size: int) -> jax.Array | None:
+        """``X[:, start : start + size]`` in the dtype of the weights, where it can be read."""
+        del start, size
+        return None
+
     def hoisted(self) -> Design:
         """The same design, whose functions carry what they close over as leaves."""
         return self

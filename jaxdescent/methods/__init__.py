@@ -10,6 +10,8 @@ from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method
 from jaxdescent.methods.protocol import Progress as Progress
 from jaxdescent.methods.quasi_newton import LBFGS as LBFGS
+from jaxdescent.methods.rewritten import Dual as Dual
+from jaxdescent.methods.rewritten import Gram as Gram
 from jaxdescent.methods.step_rules import AdaptiveStep as AdaptiveStep
 from jaxdescent.methods.step_rules import Backtracking as Backtracking
 from jaxdescent.methods.step_rules import BarzilaiBorwein as BarzilaiBorwein

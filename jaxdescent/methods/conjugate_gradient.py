@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent import precision
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.seldom import seldom
 from jaxdescent.preconditioners import CentredRegression, Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.result import RUNNING, Status
@@ -40,7 +40,7 @@ class ConjugateGradient(Method):
     regression's X, one for the image of the direction, one for the gradient, which is therefore
     that of the residual and not a recurrence (CGLS); for a ``jd.Quadratic`` it is one product with
     H. Every 50 iterations the image of the params is computed anew, so that rounding cannot part
-    the reported gradient from the true one; under ``vmap`` that costs a pass every iteration.
+    the reported gradient from the true one; under ``vmap`` members that are due take turns.
     Keeps one parameter-sized vector besides the params and the image (the residual's size for a
     regression, for a ``jd.Quadratic`` the params'), and needs two more within an iteration.
     Outputs of one regression share the steps' lengths. From zeros it finds the solution of least
@@ -100,7 +100,7 @@ class ConjugateGradient(Method):
         image = state.image
         if image is not None:
             is_due = (state.iteration > 0) & (state.iteration % REPLACE_EVERY == 0)
-            image = lax.cond(is_due, objective.image, lambda _: image, params)
+            image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
         value, gradient = objective.value_and_gradient_at(params, image)
         preconditioned = _preconditioned(objective, params, state, gradient)
         slope = precision.inner(gradient, preconditioned)
@@ -167,6 +167,15 @@ def _preconditioned(
         return gradient
     hessian = shifted_hessian(objective, params, feature_mean=state.feature_mean)
     return hessian.solve(state.factor.solve, gradient)
+
+
+def _image_anew(objective: Objective, params: Params, image: Any) -> Any:
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), objective.image(params), image)
+
+
+def _image_kept(objective: Objective, params: Params, image: Any) -> Any:
+    del objective, params
+    return image
 
 
 def _add_scaled(a: Any, scale: jax.Array, b: Any) -> Any:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from jaxdescent import placement, precision
 from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.protocol import Bounds, Objective, Params, StationarySolver
 from jaxdescent.objectives.regression_solvers import regression_solver, regression_solver_bytes
 
@@ -100,24 +101,15 @@ class LinearRegression(Objective):
         return residual, jnp.sqrt(self._penalty(weights)) * weights
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
-        # With F = |D X|_F >= |D X| for D = diag(sqrt(s)), and S = sum(s): at a unit direction
-        # (d, b), either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least S |b|^2 / 4,
-        # or |d| >= r |b| with r = sqrt(S) / (2 F), and the penalty is at least l2 |d|^2.
         del params
         design = self._design
+        weight_total = None
+        if self.intercept:
+            rows = design.shape[0]
+            weight = rows if self.sample_weight is None else jnp.sum(self.sample_weight)
+            weight_total = jnp.asarray(weight, design.dtype)
         squared = design.squared_norm(self.sample_weight)
-        l2 = jnp.asarray(self.l2, design.dtype)
-        lower = jnp.min(l2)
-        if squared is None:
-            return None if self.intercept else Bounds(lower, jnp.full_like(lower, jnp.inf))
-        upper = squared + jnp.max(l2)
-        if not self.intercept:
-            return Bounds(lower, upper)
-        rows = design.shape[0]
-        weight = rows if self.sample_weight is None else jnp.sum(self.sample_weight)
-        share = jnp.asarray(weight, design.dtype) / (4 * squared)
-        lower = jnp.minimum(lower * share, jnp.asarray(weight, design.dtype) / 4) / (1 + share)
-        return Bounds(lower, upper + jnp.asarray(weight, design.dtype))
+        return regression_bounds(squared, jnp.asarray(self.l2, design.dtype), weight_total)
 
     @property
     def is_quadratic(self) -> bool:

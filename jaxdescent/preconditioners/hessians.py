@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Design, as_design
 from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.objectives.forms import GramForm
 from jaxdescent.precision import HIGHEST
 
 Params = Any
@@ -66,6 +67,8 @@ def shifted_hessian(
     """
     if isinstance(objective, LinearRegression):
         return CentredRegression.from_objective(objective, feature_mean)
+    if isinstance(objective, GramForm):
+        return CentredGram(objective)
     return FlatHessian(objective, params)
 
 
@@ -190,20 +193,66 @@ class CentredRegression(ShiftedHessian):
         return jnp.where(squares > self.weight_total * jnp.square(rounding), squares, 0)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal, and its last
-        # entry the sum of the sample weights.
-        columns = gradient["weights"].reshape(self.size, -1)
-        if self.feature_mean is None:
-            solution = inverse(columns)
-            return {"weights": solution.reshape(gradient["weights"].shape)}
-        of_intercept = gradient["intercept"].reshape(1, -1)
-        solution = inverse(columns - self.feature_mean[:, None] * of_intercept)
-        offset = jnp.matmul(self.feature_mean[None, :], solution, precision=HIGHEST)
-        intercept = of_intercept / self.weight_total - offset
-        return {
-            "weights": solution.reshape(gradient["weights"].shape),
-            "intercept": intercept.reshape(gradient["intercept"].shape),
-        }
+        return _without_intercept(self, inverse, gradient)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CentredGram(ShiftedHessian):
+    """The Gram matrix of a regression with its intercept eliminated."""
+
+    form: GramForm
+
+    @property
+    def size(self) -> int:
+        return self.form.gram.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        return self.form.gram.dtype
+
+    @property
+    def shift(self) -> jax.Array:
+        l2 = jnp.asarray(self.form.l2, self.dtype)
+        return l2[None, :] if l2.ndim else l2
+
+    @property
+    def feature_mean(self) -> jax.Array | None:
+        """(features,), or None without an intercept."""
+        return self.form.feature_mean
+
+    @property
+    def weight_total(self) -> jax.Array:
+        """The sum of the sample weights."""
+        return self.form.weight_total
+
+    def product(self, columns: jax.Array) -> jax.Array:
+        return jnp.matmul(self.form.gram, columns, precision=HIGHEST)
+
+    def diagonal(self) -> jax.Array:
+        return jnp.diagonal(self.form.gram)
+
+    def solve(self, inverse: Inverse, gradient: Params) -> Params:
+        return _without_intercept(self, inverse, gradient)
+
+
+def _without_intercept(
+    hessian: CentredRegression | CentredGram, inverse: Inverse, gradient: Params
+) -> Params:
+    # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal, and its last
+    # entry the sum of the sample weights.
+    columns = gradient["weights"].reshape(hessian.size, -1)
+    mean = hessian.feature_mean
+    if mean is None:
+        return {"weights": inverse(columns).reshape(gradient["weights"].shape)}
+    of_intercept = gradient["intercept"].reshape(1, -1)
+    solution = inverse(columns - mean[:, None] * of_intercept)
+    offset = jnp.matmul(mean[None, :], solution, precision=HIGHEST)
+    intercept = of_intercept / hessian.weight_total - offset
+    return {
+        "weights": solution.reshape(gradient["weights"].shape),
+        "intercept": intercept.reshape(gradient["intercept"].shape),
+    }
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,237 @@
+"""Descent on another form of a regression: by its Gram matrix, or in the space of its rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.arguments import check_count
+from jaxdescent.methods.conjugate_gradient import ConjugateGradient
+from jaxdescent.methods.optax_method import as_method
+from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.objectives.forms import DualForm, GramForm
+from jaxdescent.result import RUNNING
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gram(Method):
+    """A method's steps on the Gram matrix of a regression: X is read once, before the first.
+
+    ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X; from then
+    on a step is one of ``method`` on :class:`jaxdescent.objectives.forms.GramForm`, the same
+    function of the same params, at ``features^2`` for each output instead of ``2 rows features``.
+    The penalty is no part of G: under ``jax.vmap`` over ``l2`` it is built once, and with an
+    ``l2`` for each output, or a column of y for each ``l2``, one product serves all.
+
+    It pays from about ``features / 2`` iterations on, and earlier where several outputs or
+    penalties share them. It squares the condition number: in float32 the weights keep about
+    ``7 - 2 log10(cond)`` digits. Where that is too few take ``jd.LSMR()``, which works with X
+    itself.
+
+    Keeps ``features^2`` numbers and what ``method`` keeps; building takes three times as many.
+    Progress is that of the form, whose value carries an error of ``eps sum_i s_i (y_i -
+    y_bar)^2``; the loop measures the params that it returns (``estimates_progress``).
+
+    Args:
+      method: None for ``jd.ConjugateGradient()``, or any method or optax transformation that
+        needs values, gradients and products alone (not ``jd.LSMR()``).
+
+    Raises:
+      TypeError: for an objective that is not a ``jd.LinearRegression``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 5.0]])
+    >>> regression = jd.LinearRegression(X, 1 + X @ jnp.array([2.0, -3.0]))
+    >>> result = jd.minimize(regression, method=jd.Gram())
+    >>> bool(jnp.allclose(result.params["weights"], jnp.array([2.0, -3.0]), rtol=1e-4))
+    True
+
+    Reference: Björck (1996), "Numerical methods for least squares problems", section 2.2.
+    """
+
+    method: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", _as_pytree(self.method))
+
+    def init(self, objective: Objective, params: Params) -> State:
+        form = GramForm.from_regression(_regression("Gram", objective))
+        return _GramState(form.with_penalty(0), self._inner.init(form, params))
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        form = _with_own_penalty("Gram", state.form, objective)
+        params, inner, progress = self._inner.step(form, params, state.inner)
+        return params, _GramState(state.form, inner), progress
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        form = _with_own_penalty("Gram", state.form, objective)
+        return state._replace(inner=self._inner.after_rounding(form, params, state.inner))
+
+    def check(self) -> None:
+        as_method(self._inner).check()
+
+    @property
+    def estimates_progress(self) -> bool:
+        return True
+
+    @property
+    def patience(self) -> int:
+        return self._inner.patience
+
+    @property
+    def _inner(self) -> Method:
+        return ConjugateGradient() if self.method is None else self.method
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dual(Method):
+    """A method's steps in the space of a regression's rows: for more features than rows.
+
+    With A the centred and weighted X, ``K = A A'`` is summed in one pass over X (two with an
+    intercept), and ``method`` minimises
+
+        ``1/2 a.(K + l2 I) a - t.a``,  ``w = A'a``
+
+    at ``rows^2`` for each output and iteration instead of ``2 rows features``
+    (:class:`jaxdescent.objectives.forms.DualForm`). Gradient steps of a given rate, with or without
+    momentum, give the weights that they give on the regression itself.
+
+    A step makes ``iterations`` of the method's iterations, then returns to the weights: one
+    product with X'. So ``max_iterations`` and ``result.iterations`` count these steps, and
+    ``result.evaluations`` what the method evaluated in all. It may go up to ``iterations - 1``
+    farther than the tolerance asks.
+
+    It begins at zero weights: a start given as params plays no part but in the first check. It
+    finds the solution of least norm where there are many. Without penalty, equations that have no
+    solution (rows that depend on each other, or more rows than features) end ``DIVERGED``: there
+    take ``jd.Gram()``.
+
+    Keeps ``rows^2 + features`` numbers and what ``method`` keeps, each of the size of y; building
+    takes three times rows^2. Progress is found in the rows' space, by two products with K a step;
+    the loop measures the params that it returns (``estimates_progress``).
+
+    Args:
+      method: None for ``jd.ConjugateGradient()``, or any method or optax transformation that
+        needs values, gradients and products alone (not ``jd.LSMR()``).
+      iterations: of the method in one step, at least 1.
+
+    Raises:
+      TypeError: for an objective that is not a ``jd.LinearRegression``.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.array([[1.0, 0.0, 2.0, 0.0], [0.0, 3.0, 0.0, 1.0]])
+    >>> regression = jd.LinearRegression(X, jnp.array([5.0, 10.0]), intercept=False)
+    >>> weights = jd.minimize(regression, method=jd.Dual()).params["weights"]
+    >>> bool(jnp.allclose(weights, jnp.array([1.0, 3.0, 2.0, 1.0]), rtol=1e-4))
+    True
+
+    References: Saunders, Gammerman and Vovk (1998), "Ridge regression learning algorithm in dual
+    variables"; Craig (1955), "The N-step iteration procedures".
+    """
+
+    method: Any = None
+    iterations: int = dataclasses.field(default=8, kw_only=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", _as_pytree(self.method))
+
+    def init(self, objective: Objective, params: Params) -> State:
+        form = DualForm.from_regression(_regression("Dual", objective))
+        rows = form.start()
+        value, gradient = objective.value_and_gradient(params)
+        return _DualState(
+            form=form.with_penalty(0),
+            rows=rows,
+            inner=self._inner.init(form, rows),
+            value=value,
+            norm=precision.norm(gradient),
+            is_first=jnp.array(True),
+            verdict=jnp.full((), RUNNING, jnp.int32),
+        )
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        form = _with_own_penalty("Dual", state.form, objective)
+        value, norm = form.progress(state.rows)
+        value = jnp.where(state.is_first, state.value, value)
+        norm = jnp.where(state.is_first, state.norm, norm)
+
+        def iterate(_: Any, carry: Any) -> Any:
+            rows, inner, evaluations, _ = carry
+            rows, inner, progress = self._inner.step(form, rows, inner)
+            evaluations = evaluations + jnp.asarray(progress.evaluations, jnp.int32)
+            return rows, inner, evaluations, jnp.asarray(progress.verdict, jnp.int32)
+
+        carry = state.rows, state.inner, jnp.zeros((), jnp.int32), state.verdict
+        carry = lax.fori_loop(0, self.iterations, iterate, carry)
+        rows, inner, evaluations, verdict = carry
+        # The verdict is on what this step returns: the next one tells it.
+        progress = Progress(value, norm, evaluations, state.verdict)
+        new = state._replace(
+            rows=rows, inner=inner, is_first=jnp.zeros_like(state.is_first), verdict=verdict
+        )
+        return form.regression_params(_regression("Dual", objective), rows), new, progress
+
+    def check(self) -> None:
+        as_method(self._inner).check()
+        check_count("Dual.iterations", self.iterations)
+
+    @property
+    def estimates_progress(self) -> bool:
+        return True
+
+    @property
+    def patience(self) -> int:
+        return self._inner.patience
+
+    @property
+    def _inner(self) -> Method:
+        return ConjugateGradient() if self.method is None else self.method
+
+
+class _GramState(NamedTuple):
+    form: GramForm
+    """Without its penalty, which each step takes from the objective."""
+    inner: State
+
+
+class _DualState(NamedTuple):
+    form: DualForm
+    rows: jax.Array
+    inner: State
+    value: jax.Array
+    """The regression's value and gradient norm at the params it was given."""
+    norm: jax.Array
+    is_first: jax.Array
+    verdict: jax.Array
+    """What the method said of the rows' iterate from which its last iteration began."""
+
+
+def _as_pytree(method: Any) -> Any:
+    """An optax transformation as a method, whose functions are no leaves; all else as it is."""
+    return as_method(method) if isinstance(method, optax.GradientTransformation) else method
+
+
+def _regression(name: str, objective: Objective) -> LinearRegression:
+    if not isinstance(objective, LinearRegression):
+        raise TypeError(
+            f"{name} needs a jd.LinearRegression, got {type(objective).__name__}: give the inner "
+            "method itself, for example method=jd.ConjugateGradient()."
+        )
+    return objective
+
+
+def _with_own_penalty(name: str, form: Any, objective: Objective) -> Any:
+    return form.with_penalty(_regression(name, objective).l2)

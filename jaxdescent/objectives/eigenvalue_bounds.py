@@ -1,0 +1,32 @@
+"""Bounds on the eigenvalues of a regression's Hessian, from a few sums over X."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.objectives.protocol import Bounds
+
+
+def regression_bounds(
+    squared: jax.Array | None, l2: jax.Array, weight_total: jax.Array | None
+) -> Bounds | None:
+    """Bounds from ``squared = sum_ij s_i X_ij^2`` and ``weight_total = sum_i s_i``.
+
+    Args:
+      squared: None where it is not known.
+      l2: the penalty, or one for each output.
+      weight_total: None without an intercept.
+    """
+    # With F = |D X|_F >= |D X| for D = diag(sqrt(s)), and S = sum(s): at a unit direction
+    # (d, b), either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least S |b|^2 / 4,
+    # or |d| >= r |b| with r = sqrt(S) / (2 F), and the penalty is at least l2 |d|^2.
+    lower = jnp.min(l2)
+    if squared is None:
+        return None if weight_total is not None else Bounds(lower, jnp.full_like(lower, jnp.inf))
+    upper = squared + jnp.max(l2)
+    if weight_total is None:
+        return Bounds(lower, upper)
+    share = weight_total / (4 * squared)
+    lower = jnp.minimum(lower * share, weight_total / 4) / (1 + share)
+    return Bounds(lower, upper + weight_total)

@@ -1,0 +1,84 @@
+"""Sums over blocks of rows or columns of X, accumulated in double length.
+
+A block's own products are summed in the working precision, over a thousand terms or so; from block
+to block the sum keeps what rounding cut off, so that its error does not grow with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.compensated import Double, two_sum
+from jaxdescent.precision import HIGHEST
+
+BLOCK_BYTES = 1 << 22
+"""What a block of X may take: it stays in the processor's cache."""
+
+LEAST_BLOCK = 1024
+"""Fewer lines in a block, and adding its matrix to the sum would cost as much as making it."""
+
+
+def block_length(lines: int, line_length: int, itemsize: int) -> int:
+    """How many lines (rows, or columns) of X make a block, of at most ``lines``.
+
+    On several devices all make one: X may be sharded along them, and a slice would gather it.
+    """
+    if jax.device_count() > 1:
+        return lines
+    return min(lines, max(LEAST_BLOCK, BLOCK_BYTES // (line_length * itemsize)))
+
+
+def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int) -> Any:
+    """``sum of_block(start, size)`` over blocks that cover ``range(lines)``: a tree of arrays.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([1.0, 1e8, 1.0, -1e8, 1.0])
+    >>> float(sum_over_blocks(lambda i, size: lax.dynamic_slice(x, (i,), (size,)).sum(), 5, 1))
+    3.0
+    """
+    whole, rest = divmod(lines, block)
+    first = of_block(whole * block, rest) if rest else of_block(0, block)
+    begin = 0 if rest else 1
+    if begin == whole:
+        return first
+
+    def add(index: jax.Array, totals: Any) -> Any:
+        return jax.tree.map(_add, totals, of_block(index * block, block), is_leaf=_is_double)
+
+    totals = jax.tree.map(lambda term: Double(term, jnp.zeros_like(term)), first)
+    totals = lax.fori_loop(begin, whole, add, totals)
+    return jax.tree.map(lambda total: total.high + total.low, totals, is_leaf=_is_double)
+
+
+def per_row(weight: jax.Array | None, rows: jax.Array) -> jax.Array:
+    """``diag(weight) @ rows``; None for ones."""
+    if weight is None:
+        return rows
+    return weight.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype) * rows
+
+
+def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.Array:
+    """The product of two arrays, summed over one axis of each, in full precision."""
+    return lax.dot_general(
+        a,
+        b,
+        dimension_numbers=(((axis,), (other_axis,)), ((), ())),
+        precision=HIGHEST,
+        preferred_element_type=b.dtype,
+    )
+
+
+def _add(total: Double, term: jax.Array) -> Double:
+    # The lower half is a plain sum of what the upper one lost: fewer operations than a full
+    # double-length addition, and exact to eps^2 times the number of blocks.
+    exact = two_sum(total.high, term)
+    return Double(exact.high, total.low + exact.low)
+
+
+def _is_double(x: Any) -> bool:
+    return isinstance(x, Double)

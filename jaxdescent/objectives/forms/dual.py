@@ -1,0 +1,270 @@
+"""A regression by the inner products of its rows: after one pass over X, rows^2 an iteration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives.forms.blocks import block_length, contract, per_row, sum_over_blocks
+from jaxdescent.objectives.forms.products import columns_of, unit
+from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
+from jaxdescent.objectives.linear_regression import LinearRegression
+from jaxdescent.objectives.protocol import Bounds, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DualForm(SpectralObjective):
+    """A ``jd.LinearRegression`` in the space of its rows: weights are ``w = A'a``.
+
+    With ``D = diag(sqrt(s))``, weighted means ``x_bar, y_bar``, ``A = D (X - 1 x_bar')``,
+    ``t = D (y - y_bar)`` (no means without an intercept) and ``K = A A'``, (rows, rows)::
+
+        q(a) = 1/2 a.(K + l2 I) a - t.a
+
+    The params are an array a of shape (rows,) or (rows, outputs). A gradient step on q is one on
+    the regression, whose intercept is held at its best, ``y_bar - x_bar.w``::
+
+        a <- a - rate ((K + l2 I) a - t)    is    w <- w - rate (A'(A w - t) + l2 w)
+
+    so that with a constant or scheduled rate and with momentum, from zeros, the iterates are
+    ``w_k = A'a_k`` exactly. A minimiser of q gives the regression's minimiser, of least norm where
+    there are many. Conjugate gradients on q do not repeat those on the regression, they minimise
+    another norm over the same Krylov space: without penalty the distance to the solution instead
+    of the residual (Craig's method). Its value is not the regression's: :meth:`progress` says that
+    and the norm of its gradient.
+
+    Without penalty q has a minimum only where the equations ``A w = t`` have a solution, as they
+    do where X has more features than rows and its rows are independent. Where they have none,
+    descent on q ends ``DIVERGED``: give an ``l2``, or take the Gram form.
+
+    Building it is one pass over X (two with an intercept) and ``rows^2 * features``
+    multiplications and additions; after that a gradient is one product with K, however many the
+    features, and the way back is one product with X'. Columns are read in blocks, a 16-bit X
+    widened block by block; the blocks' sums are added in double length. The condition number of K
+    is that of A, squared.
+
+    >>> import jax.numpy as jnp
+    >>> regression = LinearRegression(jnp.ones((1, 4)), jnp.array([2.0]), intercept=False)
+    >>> form = DualForm.from_regression(regression)
+    >>> print(form.regression_params(regression, jnp.array([0.5]))["weights"])
+    [0.5 0.5 0.5 0.5]
+
+    References: Saunders, Gammerman and Vovk (1998), "Ridge regression learning algorithm in dual
+    variables"; Craig (1955), "The N-step iteration procedures".
+    """
+
+    kernel: jax.Array  # (rows, rows)
+    targets: jax.Array  # (rows,) or (rows, outputs): D (y - y_bar)
+    root: jax.Array | None  # (rows,): sqrt(s)
+    feature_mean: jax.Array | None  # (features,)
+    target_mean: jax.Array | None  # () or (outputs,)
+    l2: Any
+
+    @classmethod
+    def from_regression(cls, regression: LinearRegression, *, block: int | None = None) -> DualForm:
+        """One pass over X; for a matrix-free X two products for every row.
+
+        Args:
+          regression: the objective to rewrite.
+          block: how many columns are read at a time. None: what fits the cache, at least 1024; on
+            several devices all, since X may be sharded over them.
+        """
+        design = as_design(regression.X)
+        y = jnp.asarray(regression.y).astype(design.dtype)
+        weight = share = root = target_mean = None
+        if regression.sample_weight is not None:
+            weight = jnp.asarray(regression.sample_weight).astype(design.dtype)
+            root = jnp.sqrt(weight)
+        if regression.intercept:
+            share = per_row(weight, jnp.ones((design.shape[0],), design.dtype))
+            share = share / jnp.sum(share)
+            target_mean = contract(share, 0, y)
+            y = y - target_mean[None]
+        if design.column_block(0, 1) is None:
+            kernel, feature_mean = _by_products(design, root, share)
+        else:
+            kernel, feature_mean = _by_columns(design, root, share, block)
+        l2 = jnp.asarray(regression.l2, design.dtype)
+        return cls(kernel, per_row(root, y), root, feature_mean, target_mean, l2)
+
+    def with_penalty(self, l2: Any) -> DualForm:
+        """The same data with another penalty, at no cost."""
+        return dataclasses.replace(self, l2=jnp.asarray(l2, self.kernel.dtype))
+
+    def regression_params(self, regression: LinearRegression, params: Params) -> Params:
+        """The way back, ``w = A'a`` and the best intercept: one product with X'."""
+        rows = per_row(self.root, params)
+        weights = as_design(regression.X).transposed_product(rows)
+        if self.feature_mean is None or self.target_mean is None:
+            return {"weights": weights}
+        weights = weights - jnp.tensordot(self.feature_mean, jnp.sum(rows, axis=0), 0)
+        intercept = self.target_mean - contract(self.feature_mean, 0, weights)
+        return {"weights": weights, "intercept": intercept}
+
+    def progress(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """The regression's value and the norm of its gradient at ``A'a``: two products with K."""
+        image = self.image(params)
+        residual = image - self.targets
+        penalised = self._penalty() * params
+        value = precision.squared_norm(residual) + precision.inner(penalised, image)
+        gradient = residual + penalised
+        squared = precision.inner(gradient, self.image(gradient))
+        return 0.5 * value, jnp.sqrt(jnp.maximum(squared, 0))
+
+    def start(self) -> Params:
+        return jnp.zeros_like(self.targets)
+
+    def check_params(self, params: Params) -> None:
+        expected, got = self.targets.shape, jax.tree.map(jnp.shape, params)
+        if got != expected:
+            raise ValueError(
+                f"DualForm needs params of shape {expected}, got {got}: pass params=None to start "
+                "from zeros."
+            )
+
+    def image(self, direction: Params) -> Params:
+        return contract(self.kernel, 1, direction)
+
+    def value(self, params: Params) -> jax.Array:
+        return self.value_and_gradient(params)[0]
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        return self.value_and_gradient_at(params, self.image(params))
+
+    def value_and_gradient_at(self, params: Params, image: Params) -> tuple[jax.Array, Params]:
+        gradient = image + self._penalty() * params - self.targets
+        return 0.5 * precision.inner(params, gradient - self.targets), gradient
+
+    def gradient(self, params: Params) -> Params:
+        return self.value_and_gradient(params)[1]
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        del params
+        return self.image(direction) + self._penalty() * direction
+
+    def curvature_along(self, params: Params, direction: Params, image: Params) -> jax.Array:
+        del params
+        return precision.inner(direction, image + self._penalty() * direction)
+
+    def curvature_bounds(self, params: Params) -> Bounds | None:
+        del params
+        return Bounds(jnp.min(self.l2), jnp.trace(self.kernel) + jnp.max(self.l2))
+
+    @property
+    def is_quadratic(self) -> bool:
+        return True
+
+    def stationary_solver(self, params: Params) -> Spectrum:
+        """The spectrum of K, which serves every penalty and output."""
+        del params
+        return Spectrum.of(self.kernel)
+
+    def stationary_solver_bytes(self, params: Params) -> int:
+        del params
+        # A copy that becomes the vectors, and LAPACK's workspace.
+        return 4 * self.kernel.size * self.kernel.dtype.itemsize
+
+    def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
+        return -spectrum.inverse(gradient, self.l2)
+
+    def _penalty(self) -> jax.Array:
+        l2 = jnp.asarray(self.l2, self.kernel.dtype)
+        return l2[None, :] if l2.ndim == 1 else l2
+
+
+def dual_form_bytes(rows: int, features: int, outputs: int = 1, itemsize: int = 4) -> int:
+    """What a :class:`DualForm` keeps: K, the targets, the weights' roots and the means.
+
+    >>> dual_form_bytes(200, 1_000_000)
+    4161608
+    """
+    return (rows * (rows + outputs + 1) + features + outputs + 1) * itemsize
+
+
+def dual_build_bytes(
+    rows: int,
+    features: int,
+    outputs: int = 1,
+    itemsize: int = 4,
+    *,
+    is_centred: bool = True,
+    is_weighted: bool = False,
+    is_widened: bool = False,
+) -> int:
+    """What building one takes at its peak, beyond X and y: besides what is kept the other half of
+    the sum, a block's own product, and a block, centred, weighted and widened.
+
+    Args:
+      rows: of X.
+      features: of X.
+      outputs: of y.
+      itemsize: of the dtype of the arithmetic.
+      is_centred: whether there is an intercept.
+      is_weighted: whether rows are weighted.
+      is_widened: whether X is stored in 16 bits.
+    """
+    block = block_length(features, rows, itemsize)
+    kept = dual_form_bytes(rows, features, outputs, itemsize)
+    if block < features:
+        return kept + (2 * rows * rows + rows * block + features) * itemsize
+    is_copied = is_centred or is_weighted or is_widened
+    return kept + (rows * features * itemsize if is_copied else 0)
+
+
+def _by_columns(
+    design: Design, root: jax.Array | None, share: jax.Array | None, block: int | None
+) -> tuple[jax.Array, jax.Array | None]:
+    rows, features = design.shape
+    if block is None:
+        block = block_length(features, rows, jnp.dtype(design.dtype).itemsize)
+    block = min(block, features)
+
+    def read(start: Any, size: int) -> jax.Array:
+        columns = design.to_dense() if size == features else design.column_block(start, size)
+        assert columns is not None  # what cannot be read goes by products
+        return columns
+
+    def of_block(start: Any, size: int) -> jax.Array:
+        columns = read(start, size)
+        if share is not None:
+            columns = columns - contract(share, 0, columns)[None, :]
+        columns = per_row(root, columns)
+        return contract(columns, 1, columns, 1)
+
+    kernel = sum_over_blocks(of_block, features, block)
+    if share is None:
+        return kernel, None
+    if block == features:
+        return kernel, design.transposed_product(share)
+    whole, rest = divmod(features, block)
+    index = jnp.arange(whole, dtype=jnp.int32)
+    means = lax.map(lambda i: contract(share, 0, read(i * block, block)), index).reshape(-1)
+    if rest:
+        means = jnp.concatenate([means, contract(share, 0, read(whole * block, rest))])
+    return kernel, means
+
+
+def _by_products(
+    design: Design, root: jax.Array | None, share: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Row after row of K, for a design that only multiplies."""
+    rows, features = design.shape
+    feature_mean = None if share is None else design.transposed_product(share)
+
+    def column(index: jax.Array) -> jax.Array:
+        own = per_row(root, unit(index, rows, design.dtype))
+        weights = design.transposed_product(own)
+        if feature_mean is None:
+            return per_row(root, design.product(weights))
+        weights = weights - feature_mean * jnp.sum(own)
+        offset = contract(feature_mean, 0, weights)
+        return per_row(root, design.product(weights) - offset)
+
+    return columns_of(column, rows, features, design.dtype), feature_mean

@@ -1,0 +1,29 @@
+"""A symmetric matrix, column by column, for a design that only multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.objectives.forms.blocks import BLOCK_BYTES
+
+
+def columns_of(
+    column: Callable[[jax.Array], jax.Array], count: int, length: int, dtype: Any
+) -> jax.Array:
+    """The symmetric (count, count) array whose columns are ``column(index)``.
+
+    As many at a time as their images, of this length, fit the cache.
+    """
+    batch = max(1, min(count, BLOCK_BYTES // (length * jnp.dtype(dtype).itemsize)))
+    matrix = lax.map(column, jnp.arange(count, dtype=jnp.int32), batch_size=batch)
+    return 0.5 * (matrix + matrix.T)
+
+
+def unit(index: jax.Array, length: int, dtype: Any) -> jax.Array:
+    """The unit vector of an axis."""
+    return (jnp.arange(length, dtype=jnp.int32) == index).astype(dtype)

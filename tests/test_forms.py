@@ -1,0 +1,406 @@
+"""The forms of a regression: the same function, the same iterates, without the rows of X."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.objectives.forms import (
+    DualForm,
+    GramForm,
+    dual,
+    dual_build_bytes,
+    dual_form_bytes,
+    gram,
+    gram_build_bytes,
+    gram_form_bytes,
+    ridge_path,
+)
+
+
+def regression(rng, rows=60, features=5, outputs=(), *, far=2.0, **options):
+    X = rng.normal(size=(rows, features)) + far
+    y = rng.normal(size=(rows, *outputs)) + 0.5 * far
+    if options.pop("is_weighted", False):
+        options["sample_weight"] = rng.integers(0, 4, size=rows).astype(float)
+    return jd.LinearRegression(jnp.asarray(X), jnp.asarray(y), **options).checked()
+
+
+def centred(objective):
+    """A and t in float64, as the dual form defines them."""
+    X, y = np.asarray(objective.X.array, float), np.asarray(objective.y, float)
+    weight = np.ones(len(X))
+    if objective.sample_weight is not None:
+        weight = np.asarray(objective.sample_weight, float)
+    if objective.intercept:
+        X = X - np.average(X, axis=0, weights=weight)
+        y = y - np.average(y, axis=0, weights=weight)
+    root = np.sqrt(weight)
+    return root[:, None] * X, root.reshape(-1, *[1] * (y.ndim - 1)) * y
+
+
+def closed_form(objective):
+    """The weights in float64, of least norm."""
+    A, t = centred(objective)
+    l2 = np.broadcast_to(np.asarray(objective.l2, float), t.shape[1:]).reshape(-1)
+    eye, columns = np.eye(A.shape[1]), t.reshape(len(A), -1)
+    solutions = [
+        np.linalg.pinv(A.T @ A + penalty * eye, rcond=1e-11) @ A.T @ column
+        for penalty, column in zip(l2, columns.T, strict=True)
+    ]
+    return np.stack(solutions, axis=1).reshape(A.shape[1], *t.shape[1:])
+
+
+def random_params(rng, form):
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), form)
+
+
+def assert_trees_close(got, expected, **tolerances):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
+
+
+OPTIONS = [
+    {},
+    {"intercept": False},
+    {"l2": 0.7, "is_weighted": True},
+    {"l2": 0.7, "is_weighted": True, "intercept": False},
+    {"outputs": (2,), "l2": jnp.array([0.1, 3.0])},
+    {"outputs": (2,), "is_weighted": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("block", [None, 60, 7, 1])
+def test_the_gram_form_is_the_same_function(options, block, rng, x64):
+    objective = regression(rng, **options)
+    form = GramForm.from_regression(objective, block=block)
+    params, direction = random_params(rng, form.start()), random_params(rng, form.start())
+    assert jax.tree.structure(form.start()) == jax.tree.structure(objective.start())
+    got, expected = form.value_and_gradient(params), objective.value_and_gradient(params)
+    assert_trees_close(got, expected, rtol=1e-11, atol=1e-11)
+    assert_trees_close(form.gradient(params), jax.grad(form.value)(params), rtol=1e-11)
+    assert_trees_close(
+        form.hessian_product(params, direction),
+        objective.hessian_product(params, direction),
+        rtol=1e-11,
+        atol=1e-11,
+    )
+    curvature = objective.curvature(params, direction)
+    np.testing.assert_allclose(form.curvature(params, direction), curvature, rtol=1e-11)
+    assert form.regression_params(objective, params) is params
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    rows=st.integers(1, 40),
+    features=st.integers(1, 6),
+    block=st.integers(1, 50),
+    intercept=st.booleans(),
+    is_weighted=st.booleans(),
+)
+def test_value_and_gradient_equal_the_regressions(
+    seed, rows, features, block, intercept, is_weighted
+):
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        objective = regression(rng, rows, features, l2=rng.random(), intercept=intercept)
+        if is_weighted:
+            weight = jnp.asarray(rng.random(rows) + 0.1)
+            objective = jd.LinearRegression(
+                objective.X, objective.y, l2=objective.l2, sample_weight=weight, intercept=intercept
+            ).checked()
+        form = GramForm.from_regression(objective, block=block)
+        params = random_params(rng, form.start())
+        assert_trees_close(
+            form.value_and_gradient(params),
+            objective.value_and_gradient(params),
+            rtol=1e-9,
+            atol=1e-9,
+        )
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_the_stationary_solver_finds_the_closed_form(options, kind, rng, x64):
+    shape = {"rows": 60, "features": 5} if kind is GramForm else {"rows": 9, "features": 30}
+    objective = regression(rng, **shape, **options)
+    if options.get("is_weighted"):
+        objective = objective.checked()
+    form = kind.from_regression(objective)
+    result = jd.minimize(form, method=jd.DerivativeMethod())
+    params = form.regression_params(objective, result.params)
+    np.testing.assert_allclose(params["weights"], closed_form(objective), rtol=1e-7, atol=1e-8)
+    slope = objective.gradient(params)
+    assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
+    for options in ({"l2": 0.3}, {"l2": 0.3, "intercept": False}):
+        form = kind.from_regression(regression(rng, 12, 4, **options))
+        start = form.start()
+        flat, unravel = jax.flatten_util.ravel_pytree(start)
+        hessian = jax.hessian(lambda x, form=form, u=unravel: form.value(u(x)))(flat)
+        eigenvalues = np.linalg.eigvalsh(hessian)
+        bounds = form.curvature_bounds(start)
+        assert bounds.lower <= eigenvalues[0] + 1e-12
+        assert eigenvalues[-1] <= bounds.upper
+
+
+def test_far_from_zero_no_digits_are_lost_in_float32(rng):
+    objective = regression(rng, 5000, 3, far=1e3)
+    X, y = (np.asarray(a, float) for a in (objective.X.array, objective.y))
+    exact = np.cov(X.T, bias=True) * len(X)
+    form = GramForm.from_regression(objective, block=100)
+    np.testing.assert_allclose(form.gram, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
+    np.testing.assert_allclose(form.squares, len(y) * y.var(), rtol=1e-5)
+
+
+def test_the_sum_of_many_blocks_loses_nothing_in_float32(rng):
+    rows = 100_000
+    X = np.asarray(1 + rng.random((rows, 2)), np.float32)
+    objective = jd.LinearRegression(X, X[:, 0], intercept=False).checked()
+    exact = X.T.astype(float) @ X.astype(float)
+    gram = GramForm.from_regression(objective, block=8).gram
+    np.testing.assert_allclose(gram, exact, rtol=2e-7)
+
+
+def test_the_value_is_never_below_zero(rng):
+    X = rng.normal(size=(500, 4)).astype(np.float32)
+    weights = jnp.array([100.0, 200.0, -300.0, 50.0])
+    objective = jd.LinearRegression(X, X @ np.asarray(weights), intercept=False).checked()
+    form = GramForm.from_regression(objective)
+    for scale in np.linspace(1 - 1e-6, 1 + 1e-6, 21, dtype=np.float32):
+        assert form.value({"weights": scale * weights}) >= 0
+
+
+METHODS = {
+    "constant": lambda: jd.GradientDescent(5e-3),
+    "exact line search": lambda: jd.GradientDescent(jd.ExactLineSearch()),
+    "backtracking": lambda: jd.GradientDescent(jd.Backtracking()),
+    "Barzilai-Borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "adaptive step": lambda: jd.GradientDescent(jd.AdaptiveStep()),
+    "inverse Lipschitz": lambda: jd.GradientDescent(jd.InverseLipschitz()),
+    "Nesterov": lambda: jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    "heavy ball": lambda: jd.GradientDescent(5e-3, jd.HeavyBall(0.5)),
+    "conjugate gradient": jd.ConjugateGradient,
+    "Jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
+    "Nystrom": lambda: jd.ConjugateGradient(jd.Nystrom(3)),
+    "LBFGS": jd.LBFGS,
+    "derivative": jd.DerivativeMethod,
+    "optax": lambda: optax.sgd(5e-3),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_every_method_works_on_the_forms(kind, name, rng, x64, relaxed_promotion):
+    if kind is DualForm and name == "Jacobi":
+        pytest.skip("K's diagonal says nothing")
+    rows, features = (60, 5) if kind is GramForm else (5, 60)
+    objective = regression(rng, rows, features, l2=0.5, far=0.2)
+    form = kind.from_regression(objective)
+    result = jd.minimize(form, method=METHODS[name](), tolerance=1e-8, max_iterations=20_000)
+    assert bool(result.converged)
+    weights = form.regression_params(objective, result.params)["weights"]
+    np.testing.assert_allclose(weights, closed_form(objective), rtol=1e-5, atol=1e-6)
+
+
+def test_methods_that_need_rows_say_so(rng):
+    form = GramForm.from_regression(regression(rng))
+    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression, got GramForm"):
+        jd.minimize(form, method=jd.LSMR())
+
+
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_wrong_params_are_refused(kind, rng):
+    form = kind.from_regression(regression(rng))
+    with pytest.raises(ValueError, match="pass params=None"):
+        jd.minimize(form, {"weights": jnp.zeros(3)})
+
+
+@pytest.mark.parametrize("options", [{}, {"l2": 0.3}, {"l2": 0.3, "is_weighted": True}], ids=str)
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_gradient_descent_on_rows_is_gradient_descent_on_features(
+    options, intercept, outputs, rng, x64
+):
+    objective = regression(rng, 8, 40, outputs, intercept=intercept, **options)
+    form = DualForm.from_regression(objective, block=7)
+    A, t = centred(objective)
+    l2, rate = float(objective.l2), 0.5 / np.linalg.norm(A, 2) ** 2
+    method = jd.GradientDescent(rate, jd.HeavyBall(0.4))
+    weights = np.zeros((40, *outputs))
+    velocity = np.zeros_like(weights)
+    for count in range(1, 12):
+        velocity = 0.4 * velocity - rate * (A.T @ (A @ weights - t) + l2 * weights)
+        weights = weights + velocity
+        result = jd.minimize(form, method=method, tolerance=0, max_iterations=count)
+        params = form.regression_params(objective, result.params)
+        np.testing.assert_allclose(params["weights"], weights, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_dual_forms_progress_is_the_regressions(options, rng, x64):
+    objective = regression(rng, 9, 20, **options)
+    form = DualForm.from_regression(objective)
+    rows = jnp.asarray(rng.normal(size=form.targets.shape))
+    params = form.regression_params(objective, rows)
+    value, gradient = objective.value_and_gradient(params)
+    got = form.progress(rows)
+    np.testing.assert_allclose(got[0], value, rtol=1e-10)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+    np.testing.assert_allclose(got[1], norm, rtol=1e-8)
+
+
+@pytest.mark.parametrize("block", [None, 40, 13, 1])
+def test_the_kernel_is_that_of_the_centred_rows(block, rng, x64):
+    for options in ({}, {"is_weighted": True}, {"intercept": False}):
+        objective = regression(rng, 6, 40, **options)
+        A, t = centred(objective)
+        form = DualForm.from_regression(objective, block=block)
+        np.testing.assert_allclose(form.kernel, A @ A.T, rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(form.targets, t, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_a_matrix_free_design_gives_the_same_form(kind, options, rng, x64):
+    objective = regression(rng, 12, 7, **options)
+    X = objective.X.array
+    design = jd.MatrixFree(
+        jax.tree_util.Partial(lambda X, w: X @ w, X),
+        rows=12,
+        features=7,
+        weights_dtype=jnp.float64,
+    )
+    free = jd.LinearRegression(
+        design,
+        objective.y,
+        l2=objective.l2,
+        sample_weight=objective.sample_weight,
+        intercept=objective.intercept,
+    )
+    got, expected = kind.from_regression(free), kind.from_regression(objective)
+    assert_trees_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_jit_and_vmap_give_what_single_eager_calls_give(kind, rng, x64):
+    objective = regression(rng, 20, 6, l2=0.2)
+    ys = jnp.asarray(rng.normal(size=(3, 20)))
+
+    def build(y):
+        same = jd.LinearRegression(objective.X, y, l2=0.2)
+        return kind.from_regression(same, block=3)
+
+    single = [build(y) for y in ys]
+    batched = jax.jit(jax.vmap(build))(ys)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *single)
+    assert_trees_close(batched, stacked, rtol=1e-11, atol=1e-11)
+    assert_trees_close(jax.jit(build)(ys[0]), single[0], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
+    rows, features = (40_000, 32) if kind is GramForm else (32, 40_000)
+    X = jnp.asarray(rng.normal(size=(rows, features)), jnp.bfloat16)
+    y = jnp.asarray(rng.normal(size=rows), jnp.float32)
+
+    def build(X, y):
+        objective = jd.LinearRegression(X, y).checked()
+        return kind.from_regression(objective, block=500)
+
+    program = jax.jit(build).lower(X, y).compile()
+    memory = program.memory_analysis()
+    widened = 4 * X.size
+    assert memory.temp_size_in_bytes < 0.2 * widened
+    form = program(X, y)
+    wide = jd.LinearRegression(X.astype(jnp.float32), y).checked()
+    A, _ = centred(wide)
+    exact = A.T @ A if kind is GramForm else A @ A.T
+    matrix = form.gram if kind is GramForm else form.kernel
+    assert matrix.dtype == jnp.float32
+    np.testing.assert_allclose(matrix, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("block", [250, 4000])
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+@pytest.mark.parametrize("is_centred", [True, False])
+@pytest.mark.parametrize("is_weighted", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_bytes_from_shapes_are_those_that_xla_reserves(
+    kind, block, is_centred, is_weighted, dtype, monkeypatch
+):
+    for module in (gram, dual):
+        monkeypatch.setattr(module, "block_length", lambda *_: block)
+    shape = (4000, 300) if kind is GramForm else (300, 4000)
+    X, y = jnp.zeros(shape, dtype), jnp.zeros((shape[0], 2))
+    weight = jnp.ones(shape[0]) if is_weighted else None
+
+    def build(X, y, weight):
+        objective = jd.LinearRegression(X, y, sample_weight=weight, intercept=is_centred)
+        return kind.from_regression(objective)
+
+    memory = jax.jit(build).lower(X, y, weight).compile().memory_analysis()
+    kept_bytes, build_bytes = (
+        (gram_form_bytes, gram_build_bytes)
+        if kind is GramForm
+        else (dual_form_bytes, dual_build_bytes)
+    )
+    kept = kept_bytes(300, 2) if kind is GramForm else kept_bytes(*shape, 2)
+    assert 0.95 * kept - 64 <= memory.output_size_in_bytes <= kept + 128  # pointers
+    is_widened = dtype == jnp.bfloat16
+    peak = build_bytes(
+        *shape, 2, is_centred=is_centred, is_weighted=is_weighted, is_widened=is_widened
+    )
+    got = memory.output_size_in_bytes + memory.temp_size_in_bytes
+    assert 0.9 * peak < got < 1.1 * peak
+
+
+def test_several_weight_vectors_share_one_product_with_x(rng):
+    objective = regression(rng, 30, 4)
+    form = GramForm.from_regression(objective)
+    weights = jnp.ones((3, 4)), jnp.ones(3)
+
+    def value(weights, intercept, objective):
+        return objective.value({"weights": weights, "intercept": intercept})
+
+    for which, matrix in ((objective, (30, 4)), (form, (4, 4))):
+        jaxpr = jax.make_jaxpr(jax.vmap(value, in_axes=(0, 0, None)))(*weights, which)
+        products = [
+            [variable.aval.shape for variable in equation.invars]
+            for equation in jaxpr.jaxpr.eqns
+            if equation.primitive.name == "dot_general"
+        ]
+        own = [shapes for shapes in products if matrix in shapes]
+        assert len(own) == 1
+        assert (3, 4) in own[0] or (4, 3) in own[0]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
+    objective = regression(rng, **options)
+    penalties = np.logspace(-3, 3, 7)
+    path = ridge_path(GramForm.from_regression(objective), penalties)
+    for index, l2 in enumerate(penalties):
+        same = jd.LinearRegression(
+            objective.X,
+            objective.y,
+            l2=l2,
+            sample_weight=objective.sample_weight,
+            intercept=objective.intercept,
+        ).checked()
+        params = jax.tree.map(lambda leaf, index=index: leaf[index], path)
+        np.testing.assert_allclose(params["weights"], closed_form(same), rtol=1e-9, atol=1e-11)
+        slope = same.gradient(params)
+        assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-8)
+
+
+def test_a_ridge_path_needs_a_list_of_penalties(rng):
+    with pytest.raises(ValueError, match=r"penalties must have shape \(penalties,\), got \(\)"):
+        ridge_path(GramForm.from_regression(regression(rng)), 1.0)

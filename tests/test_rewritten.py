@@ -1,0 +1,289 @@
+"""Gram and Dual: the regression's minimiser, by other forms of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.result import Status
+
+
+def regression(rng, rows, features, outputs=(), *, dtype=np.float64, **options):
+    X = (rng.normal(size=(rows, features)) + 0.5).astype(dtype)
+    y = (rng.normal(size=(rows, *outputs)) + 1).astype(dtype)
+    if options.pop("is_weighted", False):
+        options["sample_weight"] = (rng.random(rows) + 0.1).astype(dtype)
+    return jd.LinearRegression(jnp.asarray(X), jnp.asarray(y), **options)
+
+
+def closed_form(objective):
+    """The params in float64 NumPy; of least norm where there are many."""
+    X, y = np.asarray(objective.X, float), np.asarray(objective.y, float)
+    weight = np.ones(len(X))
+    if objective.sample_weight is not None:
+        weight = np.asarray(objective.sample_weight, float)
+    columns = y.reshape(len(y), -1)
+    means = np.zeros(X.shape[1]), np.zeros(columns.shape[1])
+    if objective.intercept:
+        means = np.average(X, axis=0, weights=weight), np.average(columns, 0, weights=weight)
+    A, t = X - means[0], columns - means[1]
+    gram = A.T @ (weight[:, None] * A)
+    l2 = np.broadcast_to(np.asarray(objective.l2, float), y.shape[1:]).reshape(-1)
+    weights = np.stack(
+        [
+            np.linalg.pinv(gram + penalty * np.eye(len(gram)), rcond=1e-12)
+            @ (A.T @ (weight * column))
+            for penalty, column in zip(l2, t.T, strict=True)
+        ],
+        axis=1,
+    )
+    params = {"weights": weights.reshape(X.shape[1], *y.shape[1:])}
+    if objective.intercept:
+        params["intercept"] = (means[1] - means[0] @ weights).reshape(y.shape[1:])
+    return params
+
+
+def assert_trees_close(got, expected, **tolerances):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
+
+
+OPTIONS = [
+    {},
+    {"intercept": False},
+    {"l2": 0.7, "is_weighted": True},
+    {"outputs": (2,), "l2": jnp.array([0.1, 3.0])},
+    {"outputs": (2,), "is_weighted": True, "intercept": False},
+]
+SHAPES = {jd.Gram: (80, 6), jd.Dual: (7, 40)}
+BOTH = pytest.mark.parametrize("rewritten", [jd.Gram, jd.Dual])
+
+
+@BOTH
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_minimiser_is_the_closed_form(rewritten, options, rng, x64):
+    objective = regression(rng, *SHAPES[rewritten], **options)
+    result = jd.minimize(objective, method=rewritten(), tolerance=1e-10)
+    assert bool(result.converged)
+    expected = closed_form(objective)
+    assert_trees_close(result.params, expected, rtol=1e-6, atol=1e-7)
+    # Value and norm are measured on the regression itself.
+    value, gradient = objective.value_and_gradient(result.params)
+    np.testing.assert_allclose(result.value, value, rtol=1e-12, atol=1e-20)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+    np.testing.assert_allclose(result.gradient_norm, norm, rtol=1e-3)
+
+
+@BOTH
+def test_in_float32_the_minimiser_is_near_the_closed_form(rewritten, rng):
+    objective = regression(rng, *SHAPES[rewritten], dtype=np.float32, l2=0.1)
+    result = jd.minimize(objective, method=rewritten())
+    assert bool(result.converged)
+    assert_trees_close(result.params, closed_form(objective), rtol=1e-3, atol=1e-4)
+
+
+INNER = {
+    "constant": lambda: jd.GradientDescent(5e-3),
+    "backtracking": lambda: jd.GradientDescent(jd.Backtracking()),
+    "Barzilai-Borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "inverse Lipschitz": lambda: jd.GradientDescent(jd.InverseLipschitz()),
+    "Nesterov": lambda: jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
+    "Nystrom": lambda: jd.ConjugateGradient(jd.Nystrom(3)),
+    "LBFGS": jd.LBFGS,
+    "derivative": jd.DerivativeMethod,
+    "optax": lambda: optax.sgd(5e-3),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", INNER)
+def test_any_method_runs_inside(rewritten, name, rng, x64, relaxed_promotion):
+    objective = regression(rng, *SHAPES[rewritten], l2=0.5)
+    result = jd.minimize(
+        objective, method=rewritten(INNER[name]()), tolerance=1e-8, max_iterations=20_000
+    )
+    assert bool(result.converged)
+    assert_trees_close(result.params, closed_form(objective), rtol=1e-5, atol=1e-6)
+
+
+def test_gram_steps_are_the_inner_methods_steps_on_the_regression(rng, x64):
+    objective = regression(rng, 50, 6, l2=0.2)
+    for inner in (jd.ConjugateGradient(), jd.GradientDescent(1e-3), jd.LBFGS()):
+        for count in (1, 3, 6):
+            options = {"tolerance": 0, "max_iterations": count}
+            got = jd.minimize(objective, method=jd.Gram(inner), **options)
+            expected = jd.minimize(objective, method=inner, **options)
+            assert_trees_close(got.params, expected.params, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("iterations", [1, 4])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_dual_steps_are_gradient_steps_on_the_weights(iterations, l2, rng, x64):
+    objective = regression(rng, 6, 30, l2=l2, intercept=False)
+    inner = jd.GradientDescent(2e-3)
+    for count in (1, 5):
+        got = jd.minimize(
+            objective,
+            method=jd.Dual(inner, iterations=iterations),
+            tolerance=0,
+            max_iterations=count,
+        )
+        expected = jd.minimize(
+            objective, method=inner, tolerance=0, max_iterations=count * iterations
+        )
+        assert_trees_close(got.params, expected.params, rtol=1e-11, atol=1e-13)
+        assert int(got.iterations) == count
+
+
+def test_a_start_is_judged_before_the_first_step(rng, x64):
+    for rewritten, shape in SHAPES.items():
+        objective = regression(rng, *shape, l2=0.1)
+        best = jax.tree.map(jnp.asarray, closed_form(objective))
+        result = jd.minimize(objective, best, rewritten(), tolerance=1e-6)
+        assert bool(result.converged)
+        assert int(result.iterations) == 0
+
+
+@BOTH
+def test_derivatives_by_the_data_are_those_of_the_exact_solve(rewritten, rng, x64):
+    data = regression(rng, *SHAPES[rewritten])
+
+    def weights(y, l2, method):
+        objective = jd.LinearRegression(data.X, y, l2=l2)
+        return jd.minimize(objective, method=method, tolerance=1e-12).params["weights"]
+
+    for argument in (0, 1):
+        got, expected = (
+            jax.jacrev(weights, argnums=argument)(data.y, 0.5, method)
+            for method in (rewritten(), jd.DerivativeMethod())
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8)
+
+
+@BOTH
+def test_jit_and_vmap_give_what_single_eager_calls_give(rewritten, rng, x64):
+    data = regression(rng, *SHAPES[rewritten])
+    ys = jnp.asarray(rng.normal(size=(3, len(data.y))))
+    penalties = jnp.array([0.05, 0.1, 10.0])
+
+    def solve(y, l2):
+        objective = jd.LinearRegression(data.X, y, l2=l2)
+        return jd.minimize(objective, method=rewritten(), tolerance=1e-10).params["weights"]
+
+    single = np.stack([solve(y, l2) for y, l2 in zip(ys, penalties, strict=True)])
+    np.testing.assert_allclose(jax.jit(jax.vmap(solve))(ys, penalties), single, atol=1e-8)
+    np.testing.assert_allclose(jax.jit(solve)(ys[0], penalties[0]), single[0], atol=1e-12)
+
+
+@BOTH
+def test_a_path_of_penalties_builds_the_matrix_once(rewritten, rng):
+    objective = regression(rng, *SHAPES[rewritten], dtype=np.float32).checked()
+    params = objective.start()
+
+    def state(l2):
+        penalised = jd.LinearRegression(objective.X, objective.y, l2=l2)
+        state = rewritten().init(penalised, params)
+        new, _, _ = rewritten().step(penalised, params, state)
+        return state.form, new
+
+    form, stepped = jax.eval_shape(
+        jax.vmap(state, out_axes=(None, 0)), jax.ShapeDtypeStruct((50,), jnp.float32)
+    )
+    size = min(objective.X.shape)
+    matrix = form.gram if rewritten is jd.Gram else form.kernel
+    assert matrix.shape == (size, size)  # out_axes=None: raises if it depended on l2
+    assert stepped["weights"].shape == (50, *params["weights"].shape)
+
+
+def test_a_gram_step_does_not_touch_x(rng):
+    objective = regression(rng, 80, 6, dtype=np.float32, l2=1.0).checked()
+    method, params = jd.Gram(), objective.start()
+    state = method.init(objective, params)
+    jaxpr = jax.make_jaxpr(lambda state: method.step(objective, params, state))(state)
+    shapes = [variable.aval.shape for equation in jaxpr.jaxpr.eqns for variable in equation.invars]
+    assert all(80 not in shape for shape in shapes)
+
+
+def test_many_outputs_with_a_penalty_each_are_a_path(rng, x64):
+    data = regression(rng, 60, 5)
+    penalties = jnp.logspace(-2, 2, 8)
+    ys = jnp.broadcast_to(data.y[:, None], (60, 8))
+    path = jd.minimize(
+        jd.LinearRegression(data.X, ys, l2=penalties), method=jd.Gram(), tolerance=1e-10
+    )
+    for index, l2 in enumerate(penalties):
+        exact = closed_form(jd.LinearRegression(data.X, data.y, l2=l2))
+        np.testing.assert_allclose(path.params["weights"][:, index], exact["weights"], rtol=1e-5)
+
+
+def test_dual_on_equations_without_a_solution_ends_diverged(rng):
+    objective = regression(rng, 30, 4, dtype=np.float32)
+    result = jd.minimize(objective, method=jd.Dual())
+    assert int(result.status) == Status.DIVERGED
+
+
+def test_a_matrix_free_x_does(rng, x64):
+    for rewritten, shape in SHAPES.items():
+        objective = regression(rng, *shape, l2=0.3)
+        design = jd.MatrixFree(
+            jax.tree_util.Partial(lambda X, w: X @ w, objective.X),
+            rows=shape[0],
+            features=shape[1],
+            weights_dtype=jnp.float64,
+        )
+        free = jd.LinearRegression(design, objective.y, l2=0.3)
+        result = jd.minimize(free, method=rewritten(), tolerance=1e-10)
+        assert_trees_close(result.params, closed_form(objective), rtol=1e-6, atol=1e-7)
+
+
+@BOTH
+def test_bfloat16_data_and_params_are_computed_with_in_float32(rewritten, rng):
+    wide = regression(rng, *SHAPES[rewritten], dtype=np.float32, l2=0.5)
+    X = wide.X.astype(jnp.bfloat16)
+    stored = jd.LinearRegression(X, wide.y, l2=0.5)
+    result = jd.minimize(stored, method=rewritten())
+    assert result.params["weights"].dtype == jnp.float32
+    exact = closed_form(jd.LinearRegression(X.astype(jnp.float32), wide.y, l2=0.5))
+    assert_trees_close(result.params, exact, rtol=1e-2, atol=1e-3)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), result.params)
+    rounded = jd.minimize(stored, params, method=rewritten(), max_iterations=20)
+    assert rounded.params["weights"].dtype == jnp.bfloat16
+    assert_trees_close(
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded.params),
+        exact,
+        rtol=0.05,
+        atol=0.05,
+    )
+
+
+@BOTH
+def test_other_objectives_are_refused(rewritten):
+    bowl = jd.Quadratic(jnp.eye(2), jnp.ones(2))
+    name = rewritten.__name__
+    with pytest.raises(TypeError, match=rf"{name} needs a jd\.LinearRegression, got Quadratic"):
+        jd.minimize(bowl, method=rewritten())
+
+
+@BOTH
+def test_a_method_that_is_none_is_refused(rewritten, rng):
+    objective = regression(rng, 9, 3, dtype=np.float32)
+    with pytest.raises(TypeError, match=r"method must be a jaxdescent method.*got 0\.1"):
+        jd.minimize(objective, method=rewritten(0.1))
+    with pytest.raises(ValueError, match="learning_rate must be positive"):
+        jd.minimize(objective, method=rewritten(jd.GradientDescent(-1.0)))
+    with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
+        jd.minimize(objective, method=rewritten(jd.LSMR()))
+
+
+def test_the_count_of_inner_iterations_is_checked(rng):
+    objective = regression(rng, 9, 30, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"Dual\.iterations must be at least 1, got 0"):
+        jd.minimize(objective, method=jd.Dual(iterations=0))
+
+
+@BOTH
+def test_methods_count_by_structure_and_nothing_retraces(rewritten):
+    one, two = (rewritten(jd.GradientDescent(rate)) for rate in (0.1, 0.2))
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    assert jax.tree.leaves(two) == [0.2]
