@@ -160,7 +160,8 @@ class Descent(NamedTuple):
         goes_on = checked.status == RUNNING
         params, state = self._narrowed(wide, state, loop)
         params, state = jax.tree.map(
-            lambda new, old: jnp.where(goes_on, new, old),
+            # What no step changes stays one for all members of a batch.
+            lambda new, old: old if new is old else jnp.where(goes_on, new, old),
             (params, state),
             (loop.params, loop.state),
         )

@@ -107,10 +107,7 @@ class Dense(Design):
 
         def visit(total: jax.Array, index: jax.Array) -> tuple[jax.Array, Any]:
             start = index * block
-            # Tied to the loop's own numbers: of a 16-bit X, XLA would widen all of it ahead.
-            sliced = lax.dynamic_slice_in_dim(self.array, start, block)
-            sliced, total = lax.optimization_barrier((sliced, total))
-            part = Dense(sliced)
+            part = Dense(self.row_block(start, block))
             of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, block), rows)
             kept, residual = change(part.product(weights), of_rows)
             return total + part.transposed_product(residual), kept
@@ -119,7 +116,7 @@ class Dense(Design):
         kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
         done = blocks * block
         if done < self.shape[0]:
-            part = Dense(lax.optimization_barrier(self.array[done:]))
+            part = Dense(self.row_block(done, self.shape[0] - done))
             of_rows = jax.tree.map(lambda leaf: leaf[done:], rows)
             last, residual = change(part.product(weights), of_rows)
             total = total + part.transposed_product(residual)

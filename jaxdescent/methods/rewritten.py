@@ -38,7 +38,7 @@ class Gram(Method):
 
     Keeps ``features^2`` numbers and what ``method`` keeps; building takes three times as many.
     Progress is that of the form, whose value carries an error of ``eps sum_i s_i (y_i -
-    y_bar)^2``; the loop measures the params that it returns (``estimates_progress``).
+    y_bar)^2``; the loop measures the params that it returns.
 
     Args:
       method: None for ``jd.ConjugateGradient()``, or any method or optax transformation that
@@ -80,8 +80,8 @@ class Gram(Method):
     def check(self) -> None:
         as_method(self._inner).check()
 
-    @property
-    def estimates_progress(self) -> bool:
+    def is_estimate(self, state: State) -> bool:
+        del state
         return True
 
     @property
@@ -119,7 +119,7 @@ class Dual(Method):
 
     Keeps ``rows^2 + features`` numbers and what ``method`` keeps, each of the size of y; building
     takes three times rows^2. Progress is found in the rows' space, by two products with K a step;
-    the loop measures the params that it returns (``estimates_progress``).
+    the loop measures the params that it returns.
 
     Args:
       method: None for ``jd.ConjugateGradient()``, or any method or optax transformation that
@@ -188,8 +188,8 @@ class Dual(Method):
         as_method(self._inner).check()
         check_count("Dual.iterations", self.iterations)
 
-    @property
-    def estimates_progress(self) -> bool:
+    def is_estimate(self, state: State) -> bool:
+        del state
         return True
 
     @property
