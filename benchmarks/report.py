@@ -17,15 +17,15 @@ machine's limit. Written by `python -m benchmarks report`; do not \
 edit.
 
 - `make bench`: every suite at a small scale, about 15 minutes on two cores. `make bench-full`: \
-the whole sizes, hours and 24 GB. `make bench-check` names what got worse by more than 15 % in its \
-ratio to a peer.
+the whole sizes, hours and 24 GB. `make bench-check` names what got worse by more than 15 % in \
+its ratio to a peer.
 - `python -m benchmarks run --suite NAME` for one of them, with `--case`, `--full`, `--scale`, \
 `--repeats`; `python -m benchmarks report --store build/benchmarks.jsonl` keeps a run and writes \
 this page.
-- Every contender has a process of its own and the same data. Repeats are interleaved; figures are \
-medians with their spread. The first run, which compiles, is not counted; "first" is what it took \
-beyond the others. Each contender gets the loosest tolerance of a ladder with which one referee, in \
-float64, lets its answer pass; the verdict is the referee's number.
+- Every contender has a process of its own and the same data. Repeats are interleaved; figures \
+are medians with their spread. The first run, which compiles, is not counted; "first" is what it \
+took beyond the others. Each contender gets the loosest tolerance of a ladder with which one \
+referee, in float64, lets its answer pass; the verdict is the referee's number.
 - "Memory" is what a run needed at its peak beyond the data and what was in use before, in that \
 fresh process; "ratio" is the time over that of jaxdescent's fastest.
 - A contender that is missing, fails, or does not reach the quality stays in the table, and so \

@@ -300,7 +300,9 @@ def _rates(*, is_loop: bool) -> Factory:
     return prepare
 
 
-def _three_parameters(iterations: int, *, is_compiled_anew: bool = False) -> Solve:
+def _three_parameters(
+    iterations: int, *, is_compiled_anew: bool = False, is_jitted: bool = False
+) -> Solve:
     import jax
     import jax.numpy as jnp
 
@@ -312,17 +314,22 @@ def _three_parameters(iterations: int, *, is_compiled_anew: bool = False) -> Sol
     def function(x: Any, weights: Any, target: Any) -> Any:
         return jnp.sum(weights * (x - target) ** 2)
 
-    def solve(_: float) -> Answer:
-        chosen = costs.renewed(function) if is_compiled_anew else function
-        result = jd.minimize(
-            chosen,
+    def descend(function: Any, start: Any, rate: Any, weights: Any, target: Any) -> Any:
+        return jd.minimize(
+            function,
             start,
             jd.GradientDescent(rate),
             args=(weights, target),
             tolerance=0,
             max_iterations=iterations,
         )
-        return Answer(jax.block_until_ready(result).params, iterations)
+
+    chosen = jax.jit(descend, static_argnums=0) if is_jitted else descend
+
+    def solve(_: float) -> Answer:
+        objective = costs.renewed(function) if is_compiled_anew else function
+        result = jax.block_until_ready(chosen(objective, start, rate, weights, target))
+        return Answer(result.params, iterations)
 
     return solve
 
@@ -461,8 +468,16 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "Python loop of minimize": _rates(is_loop=True),
     },
     "import": {"import jaxdescent": _import},
-    "three parameters": {"minimize": _three_parameters},
-    "compile": {"minimize": lambda count: _three_parameters(count, is_compiled_anew=True)},
+    "three parameters": {
+        "minimize": _three_parameters,
+        "jit of minimize": lambda count: _three_parameters(count, is_jitted=True),
+    },
+    "compile": {
+        "minimize": lambda count: _three_parameters(count, is_compiled_anew=True),
+        "jit of minimize": lambda count: _three_parameters(
+            count, is_compiled_anew=True, is_jitted=True
+        ),
+    },
     "leak": {"minimize, eager calls": _leak},
     "growth": {
         "GradientDescent(number), separable": _growth(

@@ -13,7 +13,7 @@ LARGEST = 1_000_000
 def cases(scale: float) -> list[Case]:
     from tests import classical
 
-    largest = max(1000, 4 * int(LARGEST * scale / 4))
+    largest = max(20_000, 4 * int(LARGEST * scale / 4))
     pair, four = [-1.2, 1.0], [3.0, -1.0, 0.0, 1.0]
     large = [
         ("extended rosenbrock", classical.extended_rosenbrock, np.tile(pair, largest // 2), 0.0),
