@@ -62,7 +62,7 @@ class Case:
       only: a contender takes part if one of these words is in its label; empty: all.
       leave_out: labels that cannot do this case at this size, with the reason.
       one_at_a_time: whether a second contender's process would not fit beside the first: then each
-        repeat has a fresh process.
+        repeat has a fresh process, and contenders warm up and take the time themselves.
       figures: numbers of the problem that the report and the targets read.
     """
 

@@ -63,10 +63,12 @@ def targets_table(measured: list[Record]) -> str:
         sign = "at least" if target.is_at_least else "at most"
         shown = "" if figure is None else f"{figure:.3g}"
         run = records.of_kind(measured, "provenance", target.suite)
-        small = "" if not run or run["scale"] >= 1 else f", at scale {run['scale']:.3g}"
-        if target.is_whole and small:
-            small += ", asked of the whole size"
-        verdict = targets.verdict(target, figure) + (small if figure is not None else "")
+        is_small = bool(run) and run["scale"] < 1
+        verdict = targets.verdict(target, figure)
+        if figure is not None and is_small:
+            where = f"at scale {run['scale']:.3g}"
+            asked = f"{where}; asked of the whole size"
+            verdict = asked if target.is_whole else f"{verdict}, {where}"
         rows.append(f"| {target.sentence} | {sign} {target.bound:g} | {shown} | {verdict} |")
     return "\n".join(rows) + "\n"
 

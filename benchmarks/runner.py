@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,7 @@ def _run_case(
                 if not suite.fresh:
                     shared[label] = contenders[-1]
         for contender in contenders:
+            print(f"   {case.name}: {contender.label}", file=sys.stderr, flush=True)
             contender.begin(suite, case, settings, folder)
             contender.climb()
             if case.one_at_a_time:
@@ -186,14 +188,9 @@ class _Contender:
 
     def _run(self, tolerance: float, answer: str | None, *, is_timed: bool) -> Record | None:
         request = {"do": "run", "tolerance": tolerance, "answer": answer, "is_timed": is_timed}
-        requests = [request]
-        if is_timed and self.case.one_at_a_time:
-            # A fresh process compiles again: its first run is not counted.
-            requests.insert(0, {**request, "is_timed": False})
         reply = self._prepare()
-        for each in requests:
-            if "failure" not in reply:
-                reply = self._ask(each, self.limit)
+        if "failure" not in reply:
+            reply = self._ask(request, self.limit)
         if "failure" in reply:
             self.status, self.reason = "failed", reply["failure"]
             return None

@@ -20,7 +20,7 @@ SUITE = Suite(
     "Eight billion parameters",
     cases,
     everyday_scale=0.05,
-    repeats=3,
+    repeats=2,
     limit=120,
     remark="Seconds are those of one iteration: jaxdescent runs 1,000, checks at the start and the "
     "end included, its peers 20. The verdict is the largest error against 0.98^k x, over what the "
