@@ -49,7 +49,7 @@ def write(folder: pathlib.Path = FOLDER) -> pathlib.Path:
 
 def render(measured: list[Record], results: pathlib.Path | None = None) -> str:
     """The page; with plots where a folder for them is given."""
-    parts = [HEAD, "## Targets\n", targets_table(measured)]
+    parts = [HEAD, "## Targets\n", targets_table(measured), _not_run(measured)]
     for suite in suites.every():
         if records.cases(measured, suite):
             parts += _section(suite, measured, results)
@@ -57,9 +57,11 @@ def render(measured: list[Record], results: pathlib.Path | None = None) -> str:
 
 
 def targets_table(measured: list[Record]) -> str:
-    """Each target with its figure, its bound, and whether it is met."""
+    """Each target of the suites that ran, with its figure, its bound, and whether it is met."""
     rows = ["| target | asked | figure | |", "|---|---|---|---|"]
     for target, figure in targets.evaluated(measured):
+        if not records.cases(measured, target.suite):
+            continue
         sign = "at least" if target.is_at_least else "at most"
         shown = "" if figure is None else f"{figure:.3g}"
         run = records.of_kind(measured, "provenance", target.suite)
@@ -71,6 +73,11 @@ def targets_table(measured: list[Record]) -> str:
             verdict = asked if target.is_whole else f"{verdict}, {where}"
         rows.append(f"| {target.sentence} | {sign} {target.bound:g} | {shown} | {verdict} |")
     return "\n".join(rows) + "\n"
+
+
+def _not_run(measured: list[Record]) -> str:
+    names = [suite.name for suite in suites.every() if not records.cases(measured, suite)]
+    return f"Not measured yet: {', '.join(names)}.\n" if names else ""
 
 
 def line(record: Record) -> str:
@@ -171,7 +178,7 @@ def _table(rows: list[Record], extra: tuple[str, ...] = ()) -> str:
 
 
 def _reason(row: Record) -> str:
-    reason = row["reason"].replace("|", "/").removeprefix("NotImplementedError: ")
+    reason = row["reason"].replace("|", "/")
     return f"{row['status']}: {reason[:100]}"
 
 

@@ -192,7 +192,10 @@ class _Contender:
         if "failure" not in reply:
             reply = self._ask(request, self.limit)
         if "failure" in reply:
-            self.status, self.reason = "failed", reply["failure"]
+            # Adapters raise it for what their package does not offer.
+            does_not_apply = reply["failure"].startswith("NotImplementedError: ")
+            self.status = "left out" if does_not_apply else "failed"
+            self.reason = reply["failure"].removeprefix("NotImplementedError: ")
             return None
         return reply
 

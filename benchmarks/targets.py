@@ -15,9 +15,6 @@ from benchmarks.records import Record
 FITTED_DEVIATION = 0.05
 """How far from linear growth may be."""
 
-CACHES = 4
-"""Growth is fitted on params of at least so many last-level caches."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -129,9 +126,7 @@ def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | N
     for label, rows in points.items():
         rows.sort(key=lambda row: row["x"])
         large = (
-            rows[-3:]
-            if "regression" in label
-            else [row for row in rows if 4 * row["x"] >= CACHES * cache]
+            rows[-3:] if "regression" in label else [row for row in rows if 4 * row["x"] >= cache]
         )
         found[label] = (_exponent(large, "seconds"), _exponent(large, "working_bytes"))
     return found

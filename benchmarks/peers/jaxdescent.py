@@ -359,6 +359,10 @@ def _leak(count: int) -> Solve:
     return solve
 
 
+LONG = 1 << 25
+"""Unknowns times iterations of a run that the clock resolves."""
+
+
 def _growth(make: Callable[[Any], Any], *, is_sum_of_squares: bool = False) -> Factory:
     """Seconds an iteration: the difference of two lengths, free of the checks at both ends."""
 
@@ -368,11 +372,12 @@ def _growth(make: Callable[[Any], Any], *, is_sum_of_squares: bool = False) -> F
 
         import jaxdescent as jd
 
-        lengths = (16, 64) if is_sum_of_squares else (4, 16)
+        few = 16 if is_sum_of_squares else 4
+        # Long enough for the clock where an iteration is short.
+        lengths = (few, few + max(3 * few, min(1024, LONG // size // 16 * 16)))
         objective = jd.SumOfSquares() if is_sum_of_squares else _rosenbrock
 
         def timed(iterations: int) -> tuple[float, int]:
-            # Blockwise shapes keep every index below 2^31.
             start = jax.block_until_ready(jnp.tile(jnp.array([-1.2, 1.0]), size // 2))
             started = time.perf_counter()
             result = jd.minimize(
@@ -389,9 +394,9 @@ def _growth(make: Callable[[Any], Any], *, is_sum_of_squares: bool = False) -> F
         def solve(_: float) -> Answer:
             short, few = timed(lengths[0])
             long, many = timed(lengths[1])
-            if many <= few:  # it ended early, or solves in one step
+            if many <= few or long <= short:  # it ended early
                 return Answer(0.0, many, long / max(many, 1))
-            return Answer(0.0, many, max(long - short, 1e-9) / (many - few))
+            return Answer(0.0, many, (long - short) / (many - few))
 
         return solve
 

@@ -4,10 +4,10 @@ from benchmarks.case import Case, Suite
 from benchmarks.problems.costs import Unjudged
 
 DECADES = (1_000, 10_000, 100_000, 1_000_000)
-ABOVE_CACHE = (0.25, 0.5, 1.0)
+ABOVE_CACHE = (0.35, 0.6, 1.0)
 """More points at the end, where the exponents are fitted."""
 
-LARGEST, LARGEST_COUPLED = 64_000_000, 8192
+LARGEST, LARGEST_COUPLED = 128_000_000, 8192
 
 
 def cases(scale: float) -> list[Case]:
