@@ -10,9 +10,6 @@ import time
 from benchmarks import check, machine, records, report, suites
 from benchmarks.runner import Settings, run_suite
 
-WHOLE_LIMITS = 10
-"""How many times longer a run of the whole size may take."""
-
 
 def main() -> int:
     """Run the command that the arguments name."""
@@ -43,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     for name in options.suite or suites.NAMES:
         suite = suites.get(name)
         scale = options.scale * (1.0 if options.full else suite.everyday_scale)
-        limit = suite.limit * (WHOLE_LIMITS if options.full else 1)
+        limit = suite.whole_limit if options.full else suite.limit
         repeats = options.repeats or suite.repeats
         started = time.perf_counter()
         run = {"suite": name, "scale": scale, "repeats": repeats, "command": command, "seed": 0}

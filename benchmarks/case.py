@@ -63,6 +63,7 @@ class Case:
       leave_out: labels that cannot do this case at this size, with the reason.
       one_at_a_time: whether a second contender's process would not fit beside the first: then each
         repeat has a fresh process, and contenders warm up and take the time themselves.
+      repeats: the suite's unless given, where a single run is long and steady.
       figures: numbers of the problem that the report and the targets read.
     """
 
@@ -75,6 +76,7 @@ class Case:
     only: tuple[str, ...] = ()
     leave_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     one_at_a_time: bool = False
+    repeats: int | None = None
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -88,7 +90,8 @@ class Suite:
       cases: of a scale to the cases; 1 is the whole size.
       everyday_scale: what ``make bench`` runs at.
       repeats: interleaved; more where a run is short.
-      limit: seconds that one run may take in ``make bench``; ten times that in the whole.
+      limit: seconds that one run may take in ``make bench``, and all tolerances together.
+      whole_limit: the same for the whole size.
       fresh: whether a contender's process lives for one case alone. Many small cases share one.
       remark: what a reader of the table must know.
     """
@@ -99,6 +102,7 @@ class Suite:
     everyday_scale: float = 1.0
     repeats: int = 5
     limit: float = 20.0
+    whole_limit: float = 200.0
     fresh: bool = True
     remark: str = ""
 

@@ -7,6 +7,7 @@ import pathlib
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,7 +84,7 @@ def _run_case(
             contender.climb()
             if case.one_at_a_time:
                 contender.close()
-        for _ in range(settings.repeats):
+        for _ in range(case.repeats or settings.repeats):
             for contender in contenders:
                 contender.repeat()
                 if case.one_at_a_time:
@@ -126,6 +127,7 @@ class _Contender:
     def climb(self) -> None:
         """Find the loosest tolerance whose answer passes the referee."""
         answer = self.folder / "answer.npy"
+        begun = time.perf_counter()
         for tolerance in self.case.ladder:
             reply = self._run(tolerance, str(answer), is_timed=False)
             if reply is None:
@@ -140,6 +142,8 @@ class _Contender:
                 return
             if is_direct and verdict == before:
                 break  # no tolerance changes what a direct solver does
+            if time.perf_counter() - begun > self.limit:
+                break
         self.status, self.reason = "not reached", f"its best verdict is {self.verdict:.1e}"
 
     def repeat(self) -> None:

@@ -22,6 +22,7 @@ SUITE = Suite(
     everyday_scale=0.2,
     repeats=5,
     limit=30,
+    whole_limit=300,
     remark="Starts: the chained Rosenbrock function of 8 unknowns, until 99 of 100 gradients are "
     "below 1e-4 of their first. Learning rates: 200 steps of plain descent on one regression.",
 )

@@ -22,6 +22,7 @@ SUITE = Suite(
     everyday_scale=0.05,
     repeats=2,
     limit=120,
+    whole_limit=900,
     remark="Seconds are those of one iteration: jaxdescent runs 1,000, checks at the start and the "
     "end included, its peers 20. The verdict is the largest error against 0.98^k x, over what the "
     "roundings to bfloat16 may add up to.",

@@ -44,6 +44,7 @@ SUITE = Suite(
     everyday_scale=0.1,
     repeats=3,
     limit=10,
+    whole_limit=60,
     fresh=False,
     remark="Until 1e-6 of the way down is left, f - f* <= 1e-6 (f0 - f*), judged in float64. JAX's "
     "minimisers run in float32; SciPy's in float64, on jitted values and gradients.",

@@ -33,6 +33,7 @@ SUITE = Suite(
     everyday_scale=0.0625,
     repeats=7,
     limit=20,
+    whole_limit=60,
     fresh=False,
     remark="X'(Xw - y). The limit is one reading of X at the bandwidth measured in the same run.",
 )

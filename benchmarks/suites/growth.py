@@ -30,6 +30,7 @@ SUITE = Suite(
     everyday_scale=0.25,
     repeats=3,
     limit=30,
+    whole_limit=600,
     fresh=False,
     remark="Seconds of one iteration, and the memory of a run beyond what was in use before it. "
     "The function is the chained Rosenbrock function where no other is named, its start donated; "

@@ -30,6 +30,7 @@ SUITE = Suite(
     everyday_scale=0.05,
     repeats=3,
     limit=5,
+    whole_limit=60,
     fresh=False,
     remark="Every method on the same regressions to a relative suboptimality of 1e-6; a method "
     "that is not made for a problem may not reach it.",

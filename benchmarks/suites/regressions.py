@@ -49,6 +49,7 @@ SUITE = Suite(
     everyday_scale=0.03,
     repeats=5,
     limit=3,
+    whole_limit=200,
     remark="Data in float32; the referee's optimum in float64. Each contender runs with the "
     "loosest tolerance of 1e-1, 1e-2, ... with which it passes.",
 )
