@@ -37,7 +37,8 @@ def main() -> int:
 def _run(options: argparse.Namespace) -> int:
     measured: list[records.Record] = []
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    for name in options.suite or suites.NAMES:
+    everyday = [suite.name for suite in suites.every() if suite.is_everyday or options.full]
+    for name in options.suite or everyday:
         suite = suites.get(name)
         scale = options.scale * (1.0 if options.full else suite.everyday_scale)
         limit = suite.whole_limit if options.full else suite.limit

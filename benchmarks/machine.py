@@ -58,7 +58,9 @@ def settings() -> dict[str, str]:
 
 def threads() -> dict[str, Any]:
     """Threads of the libraries this process has loaded, where they say so."""
-    found: dict[str, Any] = {"affinity": len(os.sched_getaffinity(0))}
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    found: dict[str, Any] = {"cores allowed": cores}
     try:
         import threadpoolctl
     except ImportError:

@@ -19,7 +19,7 @@ SUITE = Suite(
     "eight_billion",
     "Eight billion parameters",
     cases,
-    everyday_scale=0.05,
+    everyday_scale=0.02,
     repeats=2,
     limit=120,
     whole_limit=900,

@@ -32,6 +32,7 @@ SUITE = Suite(
     limit=5,
     whole_limit=60,
     fresh=False,
+    is_everyday=False,
     remark="Every method on the same regressions to a relative suboptimality of 1e-6; a method "
     "that is not made for a problem may not reach it.",
 )

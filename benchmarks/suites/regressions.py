@@ -46,8 +46,8 @@ SUITE = Suite(
     "regressions",
     "Time to a relative suboptimality of 1e-6",
     cases,
-    everyday_scale=0.03,
-    repeats=5,
+    everyday_scale=0.02,
+    repeats=3,
     limit=3,
     whole_limit=200,
     remark="Data in float32; the referee's optimum in float64. Each contender runs with the "
