@@ -13,7 +13,7 @@ class Answer(NamedTuple):
 
     Attributes:
       params: for the referee, an array.
-      iterations: how many it took, where it says so.
+      iterations: how many it took; None for a direct solver, which no tolerance changes.
       seconds: its own measurement, where wall clock of the run is not the figure asked for.
       figures: other numbers to record.
     """

@@ -133,7 +133,7 @@ class _Contender:
             if reply is None:
                 return
             self.first = self.first or reply
-            before, is_direct = self.verdict, (reply["iterations"] or 0) <= 1
+            before, is_direct = self.verdict, reply["iterations"] is None
             verdict = self.case.problem.judge(self.folder, np.load(answer, allow_pickle=False))
             if self.verdict is None or verdict < self.verdict:
                 self.verdict = verdict

@@ -33,7 +33,9 @@ def _regression(method: str) -> Factory:
         @equinox.filter_jit
         def solve_one(X: Any, y: Any, l2: Any, tolerance: Any) -> Any:
             if method == "QR":
-                return lineax.linear_solve(lineax.MatrixLinearOperator(X), y, lineax.QR()).value
+                return lineax.linear_solve(
+                    lineax.MatrixLinearOperator(X), y, lineax.QR()
+                ).value, None
             if method == "CG on normal equations":
                 operator = lineax.FunctionLinearOperator(
                     lambda w: (X @ w) @ X + l2 * w,
@@ -41,20 +43,25 @@ def _regression(method: str) -> Factory:
                     lineax.positive_semidefinite_tag,
                 )
                 solver = lineax.CG(rtol=tolerance, atol=0.0, max_steps=MAX_ITERATIONS)
-                return lineax.linear_solve(operator, y @ X, solver, throw=False).value
+                found = lineax.linear_solve(operator, y @ X, solver, throw=False)
+                return found.value, found.stats["num_steps"]
             gram = X @ X.T if is_dual else X.T @ X
             gram = gram + l2 * jnp.eye(len(gram), dtype=X.dtype)
             operator = lineax.MatrixLinearOperator(gram, lineax.positive_semidefinite_tag)
             right = y if is_dual else y @ X
             found = lineax.linear_solve(operator, right, lineax.Cholesky(), throw=False).value
-            return found @ X if is_dual else found
+            return (found @ X if is_dual else found), None
 
         def solve(tolerance: float) -> Answer:
-            columns = []
+            columns, iterations = [], None
             for column, penalty in enumerate(data.l2):
-                one = solve_one(X, Y[:, column], jnp.float32(penalty), jnp.float32(tolerance))
+                one, count = solve_one(
+                    X, Y[:, column], jnp.float32(penalty), jnp.float32(tolerance)
+                )
                 columns.append(jax.block_until_ready(one))
-            return Answer(np.stack(columns, axis=1))
+                if count is not None:
+                    iterations = (iterations or 0) + int(count)
+            return Answer(np.stack(columns, axis=1), iterations)
 
         return solve
 

@@ -49,7 +49,7 @@ def _stochastic(data: regression.Data) -> Solve:
     import sklearn.linear_model
 
     def solve(tolerance: float) -> Answer:
-        columns = []
+        columns, iterations = [], 0
         for y, penalty in zip(data.Y.T, data.l2, strict=True):
             model = sklearn.linear_model.SGDRegressor(
                 alpha=penalty / len(y),
@@ -60,7 +60,8 @@ def _stochastic(data: regression.Data) -> Solve:
                 random_state=0,
             )
             columns.append(model.fit(data.X, y).coef_)
-        return Answer(np.stack(columns, axis=1))
+            iterations += model.n_iter_
+        return Answer(np.stack(columns, axis=1), iterations)
 
     return solve
 
