@@ -45,6 +45,7 @@ def _run(options: argparse.Namespace) -> int:
         repeats = options.repeats or suite.repeats
         started = time.perf_counter()
         run = {"suite": name, "scale": scale, "repeats": repeats, "command": command, "seed": 0}
+        run |= {"dtype": suite.dtype}
         run |= {"is_whole": options.full and options.scale == 1, "limit_seconds": limit}
         provenance = machine.provenance() | run
         measured.append(provenance)

@@ -93,6 +93,7 @@ class Suite:
       limit: seconds that one run may take in ``make bench``, and all tolerances together.
       whole_limit: the same for the whole size.
       fresh: whether a contender's process lives for one case alone. Many small cases share one.
+      dtype: that the contenders compute in and store.
       is_everyday: whether ``make bench`` runs it.
       remark: what a reader of the table must know.
     """
@@ -105,6 +106,7 @@ class Suite:
     limit: float = 20.0
     whole_limit: float = 200.0
     fresh: bool = True
+    dtype: str = "float32"
     is_everyday: bool = True
     remark: str = ""
 

@@ -26,8 +26,9 @@ this page.
 are medians with their spread. The first run, which compiles, is not counted; "first" is what it \
 took beyond the others. Each contender gets the loosest tolerance of a ladder with which one \
 referee, in float64, lets its answer pass; the verdict is the referee's number.
-- "Memory" is what a run needed at its peak beyond the data and what was in use before, in that \
-fresh process; "ratio" is the time over that of jaxdescent's fastest.
+- "Memory" is what a run needed at its peak beyond the data and what was in use before, in the \
+contender's process, a fresh one for each case but in the suites of many small cases; "ratio" is \
+the time over that of jaxdescent's fastest.
 - A contender that is missing, fails, or does not reach the quality stays in the table, and so \
 does a lost comparison.
 - Sparse, hashed and larger-than-memory rows are not here yet: they come with their designs.
@@ -98,7 +99,7 @@ def _section(suite: Suite, measured: list[Record], results: pathlib.Path | None)
     parts = [
         f"## {suite.title}\n",
         f"`python -m benchmarks run --suite {suite.name}{full}`, scale {run.get('scale', 1):.3g}, "
-        f"{run.get('repeats')} repeats. {suite.remark}\n",
+        f"{run.get('repeats')} repeats, {suite.dtype}. {suite.remark}\n",
         _machine(run, limits) + "\n",
     ]
     table = {

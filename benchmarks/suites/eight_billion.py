@@ -20,6 +20,7 @@ SUITE = Suite(
     "Eight billion parameters",
     cases,
     everyday_scale=0.02,
+    dtype="bfloat16, arithmetic in float32",
     repeats=2,
     limit=120,
     whole_limit=900,

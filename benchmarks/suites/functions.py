@@ -48,6 +48,7 @@ SUITE = Suite(
     limit=5,
     whole_limit=60,
     fresh=False,
+    dtype="float32, SciPy float64",
     remark="Until 1e-6 of the way down is left, f - f* <= 1e-6 (f0 - f*), judged in float64. JAX's "
     "minimisers run in float32; SciPy's in float64, on jitted values and gradients.",
 )

@@ -35,5 +35,6 @@ SUITE = Suite(
     limit=20,
     whole_limit=60,
     fresh=False,
+    dtype="float32, bfloat16",
     remark="X'(Xw - y). The limit is one reading of X at the bandwidth measured in the same run.",
 )
