@@ -36,7 +36,6 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     measured: list[records.Record] = []
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     everyday = [suite.name for suite in suites.every() if suite.is_everyday or options.full]
     for name in options.suite or everyday:
         suite = suites.get(name)
@@ -44,9 +43,16 @@ def _run(options: argparse.Namespace) -> int:
         limit = suite.whole_limit if options.full else suite.limit
         repeats = options.repeats or suite.repeats
         started = time.perf_counter()
-        run = {"suite": name, "scale": scale, "repeats": repeats, "command": command, "seed": 0}
-        run |= {"dtype": suite.dtype}
-        run |= {"is_whole": options.full and options.scale == 1, "limit_seconds": limit}
+        run = {
+            "suite": name,
+            "command": f"python -m benchmarks run --suite {name}{_options(options)}",
+            "scale": scale,
+            "is_whole": options.full and options.scale == 1,
+            "repeats": repeats,
+            "limit_seconds": limit,
+            "dtype": suite.dtype,
+            "seed": 0,
+        }
         provenance = machine.provenance() | run
         measured.append(provenance)
         measured.append(machine.limits() | {"suite": name})
@@ -64,6 +70,14 @@ def _run(options: argparse.Namespace) -> int:
     print()
     print(report.targets_table(measured))
     return 0
+
+
+def _options(options: argparse.Namespace) -> str:
+    words = [" --full"] if options.full else []
+    words += [f" --scale {options.scale:g}"] if options.scale != 1 else []
+    words += [f" --repeats {options.repeats}"] if options.repeats else []
+    words += [f" --case '{options.case}'"] if options.case else []
+    return "".join(words)
 
 
 def _report(store: pathlib.Path | None) -> int:

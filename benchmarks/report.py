@@ -95,10 +95,9 @@ def line(record: Record) -> str:
 def _section(suite: Suite, measured: list[Record], results: pathlib.Path | None) -> list[str]:
     run = records.of_kind(measured, "provenance", suite.name)
     limits = records.of_kind(measured, "limits", suite.name)
-    full = " --full" if run.get("is_whole") else ""
     parts = [
         f"## {suite.title}\n",
-        f"`python -m benchmarks run --suite {suite.name}{full}`, scale {run.get('scale', 1):.3g}, "
+        f"`{run.get('command')}`, scale {run.get('scale', 1):.3g}, "
         f"{run.get('repeats')} repeats, {suite.dtype}. {suite.remark}\n",
         _machine(run, limits) + "\n",
     ]
