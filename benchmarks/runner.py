@@ -20,6 +20,9 @@ from benchmarks.process import Process
 PREPARE_LIMIT = 300.0
 """Seconds for imports and data, which nothing is measured of."""
 
+COMPILE_LIMIT = 30.0
+"""Seconds for the first run, beyond what a run may take."""
+
 Record = dict[str, Any]
 
 
@@ -127,12 +130,14 @@ class _Contender:
     def climb(self) -> None:
         """Find the loosest tolerance whose answer passes the referee."""
         answer = self.folder / "answer.npy"
-        begun = time.perf_counter()
+        begun: float | None = None
         for tolerance in self.case.ladder:
-            reply = self._run(tolerance, str(answer), is_timed=False)
+            limit = self.limit + (COMPILE_LIMIT if begun is None else 0)
+            reply = self._run(tolerance, str(answer), limit, is_timed=False)
             if reply is None:
                 return
             self.first = self.first or reply
+            begun = begun or time.perf_counter()
             before, is_direct = self.verdict, reply["iterations"] is None
             verdict = self.case.problem.judge(self.folder, np.load(answer, allow_pickle=False))
             if self.verdict is None or verdict < self.verdict:
@@ -150,7 +155,7 @@ class _Contender:
         if self.status != "ok":
             return
         assert self.tolerance is not None
-        reply = self._run(self.tolerance, None, is_timed=True)
+        reply = self._run(self.tolerance, None, self.limit, is_timed=True)
         if reply is not None:
             self.replies.append(reply)
 
@@ -161,7 +166,8 @@ class _Contender:
             "status": self.status,
             "reason": self.reason,
             "tolerance": self.tolerance,
-            "verdict": self.verdict,
+            # JSON knows no infinity.
+            "verdict": self.verdict if np.isfinite(self.verdict or 0) else None,
             "bar": self.case.bar,
             "seconds": None,
             "times": times,
@@ -190,11 +196,13 @@ class _Contender:
             self.process.close()
         self.process, self.is_ready = None, False
 
-    def _run(self, tolerance: float, answer: str | None, *, is_timed: bool) -> Record | None:
+    def _run(
+        self, tolerance: float, answer: str | None, limit: float, *, is_timed: bool
+    ) -> Record | None:
         request = {"do": "run", "tolerance": tolerance, "answer": answer, "is_timed": is_timed}
         reply = self._prepare()
         if "failure" not in reply:
-            reply = self._ask(request, self.limit)
+            reply = self._ask(request, limit)
         if "failure" in reply:
             # Adapters raise it for what their package does not offer.
             does_not_apply = reply["failure"].startswith("NotImplementedError: ")
