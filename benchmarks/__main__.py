@@ -48,6 +48,7 @@ def _run(options: argparse.Namespace) -> int:
             "command": f"python -m benchmarks run --suite {name}{_options(options)}",
             "scale": scale,
             "is_whole": options.full and options.scale == 1,
+            "is_complete": options.scale == 1 and not options.case,
             "repeats": repeats,
             "limit_seconds": limit,
             "dtype": suite.dtype,
@@ -83,6 +84,9 @@ def _options(options: argparse.Namespace) -> str:
 def _report(store: pathlib.Path | None) -> int:
     if store is not None:
         new = records.read(store)
+        if not all(r["is_complete"] for r in new if r["kind"] == "provenance"):
+            print("Only runs of all cases at a suite's own scale are kept: no --case, no --scale.")
+            return 2
         for is_whole in (False, True):
             suites_of = {
                 r["suite"] for r in new if r["kind"] == "provenance" and r["is_whole"] == is_whole
