@@ -66,6 +66,8 @@ def _run(options: argparse.Namespace) -> int:
             print(f"   {report.line(record)}", flush=True)
             measured.append(record)
             records.write(options.json, measured)
+        if case is None:
+            print(f"no case of {name} has {options.case!r} in its name")
         provenance["seconds_in_all"] = time.perf_counter() - started
     records.write(options.json, measured)
     print()
