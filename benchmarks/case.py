@@ -90,7 +90,7 @@ class Suite:
       cases: of a scale to the cases; 1 is the whole size.
       everyday_scale: what ``make bench`` runs at.
       repeats: interleaved; more where a run is short.
-      limit: seconds that one run may take in ``make bench``, and all tolerances together.
+      limit: seconds that one run may take in ``make bench``.
       whole_limit: the same for the whole size.
       fresh: whether a contender's process lives for one case alone. Many small cases share one.
       dtype: that the contenders compute in and store.
