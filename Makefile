@@ -8,9 +8,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
+BENCH := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest lowest check format bench clean
+.PHONY: help install demo test test-slow test-lowest lowest check format \
+	bench bench-full bench-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -41,13 +43,18 @@ format: $(INSTALLED) ## apply what can be applied automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure the speed on this machine
-	@set -e; for script in benchmarks/*.py; do \
-		test -e "$$script" || { echo "no benchmarks yet"; continue; }; \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+bench: $(BENCH)/.installed ## jaxdescent beside its peers, in about 15 minutes
+	$(BENCH)/bin/python -m benchmarks run $(ARGS)
+
+bench-full: $(BENCH)/.installed ## the same at the whole sizes: hours, 24 GB
+	$(BENCH)/bin/python -m benchmarks run --full --json build/benchmarks-full.jsonl $(ARGS)
+
+bench-check: $(BENCH)/.installed ## name the ratios that got worse since the stored run
+	$(BENCH)/bin/python -m benchmarks run $(ARGS)
+	$(BENCH)/bin/python -m benchmarks check
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(LOWEST) .pytest_cache .hypothesis .ruff_cache .import_linter_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(BENCH) .pytest_cache .hypothesis .ruff_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -56,6 +63,12 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,test,dev]'
+	@touch $@
+
+# The peers have an environment of their own: what the tests run in stays as it is.
+$(BENCH)/.installed: pyproject.toml
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml tests/lowest.txt

@@ -1,0 +1,1 @@
+"""What the contenders are given, each with its referee."""

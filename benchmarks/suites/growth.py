@@ -1,0 +1,38 @@
+"""7: time and memory against the number of unknowns."""
+
+from benchmarks.case import Case, Suite
+from benchmarks.problems.costs import Unjudged
+
+DECADES = (1_000, 10_000, 100_000, 1_000_000)
+ABOVE_CACHE = (0.35, 0.6, 1.0)
+"""More points at the end, where the exponents are fitted."""
+
+LARGEST, LARGEST_COUPLED = 128_000_000, 8192
+
+
+def cases(scale: float) -> list[Case]:
+    largest = LARGEST * scale
+    ends = [2 * int(part * largest / 2) for part in ABOVE_CACHE]
+    sizes = sorted({*(n for n in DECADES if n < ends[0]), *ends})
+    # A derivative method's time grows with the cube: its largest size with the cube's root.
+    most = LARGEST_COUPLED * scale ** (1 / 3)
+    coupled = sorted({max(8, int(most * 4.0**-k)) for k in range(5)})
+    return [
+        *(Case(f"n = {n:,}", "growth", Unjudged(n), x=n) for n in sizes),
+        *(Case(f"features = {n:,}", "growth of regressions", Unjudged(n), x=n) for n in coupled),
+    ]
+
+
+SUITE = Suite(
+    "growth",
+    "Growth",
+    cases,
+    everyday_scale=0.25,
+    repeats=3,
+    limit=30,
+    whole_limit=600,
+    remark="Seconds of one iteration, and the memory of a run beyond what was in use before it. "
+    "The function is the chained Rosenbrock function where no other is named, its start donated; "
+    "the regressions have twice as many rows as features. Exponents are fitted above the "
+    "last-level cache.",
+)

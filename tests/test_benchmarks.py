@@ -1,0 +1,222 @@
+"""The benchmarks' machinery: problems, referee, runner, report and guard. Nothing is timed."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from benchmarks import check, peers, profiles, records, referee, report, runner, suites, targets
+from benchmarks.problems.batches import rosenbrock_gradient
+from benchmarks.problems.regression import Gradient, Regression
+
+SAMPLE = pathlib.Path(__file__).parent / "data" / "benchmarks.jsonl"
+TINY = {"eight_billion": 1e-5, "growth": 1e-4}
+
+SIZED = ("regressions", "gradient", "batches", "methods")
+"""Suites whose problems are on the disk."""
+
+
+@pytest.fixture
+def sample():
+    return records.read(SAMPLE)
+
+
+@pytest.mark.parametrize("name", suites.NAMES)
+def test_every_suite_has_cases_with_names_of_their_own_and_someone_to_compare(name):
+    suite = suites.get(name)
+    cases = suite.cases(TINY.get(name, 1e-4))
+    assert suite.name == name
+    assert len({case.name for case in cases}) == len(cases)
+    for case in cases:
+        labels = peers.labels(case)
+        assert any(label.startswith("jaxdescent: ") for label in labels)
+        assert set(case.leave_out) <= set(labels)
+        for label, adapter in labels.items():
+            assert callable(peers.factory(adapter, case.work, label))
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_problems_are_written_and_read_at_a_tiny_scale(name, tmp_path):
+    for case in suites.get(name).cases(1e-4):
+        case.problem.write(tmp_path)
+        data = case.problem.load(tmp_path)
+        assert all(np.all(np.isfinite(x)) for x in vars(data).values() if isinstance(x, np.ndarray))
+        assert case.problem.judge(tmp_path, np.full((1, 1, 1), np.nan)) == np.inf
+
+
+def test_the_referee_knows_the_optimum(tmp_path, rng):
+    for problem in (
+        Regression(40, 6),
+        Regression(6, 40, l2=0.5),
+        Regression(40, 6, outputs=3, l2=(0.1, 10.0)),
+    ):
+        problem.write(tmp_path)
+        data = problem.load(tmp_path)
+        X, Y = data.X.astype(float), data.Y.astype(float)
+        columns = [
+            np.linalg.lstsq(
+                np.vstack([X, np.sqrt(l2) * np.eye(X.shape[1])]),
+                np.concatenate([y, np.zeros(X.shape[1])]),
+            )[0]
+            for y, l2 in zip(Y.T, data.l2, strict=True)
+        ]
+        best = np.stack(columns, axis=1)
+        assert abs(problem.judge(tmp_path, best)) < 1e-10
+        away = 1e-2 * rng.standard_normal(best.shape)
+        excess = 0.5 * np.sum((X @ away) ** 2, axis=0) + 0.5 * data.l2 * np.sum(away**2, axis=0)
+        values = referee.ridge_values(data.X, data.Y, data.l2, best)
+        expected = np.max(excess / values)
+        np.testing.assert_allclose(problem.judge(tmp_path, best + away), expected, rtol=1e-6)
+
+
+def test_the_referee_knows_gradients(tmp_path):
+    problem = Gradient(30, 5, "float32")
+    problem.write(tmp_path)
+    data = problem.load(tmp_path)
+    gradient = data.X.T.astype(float) @ (data.X @ data.w.astype(float) - data.y)
+    assert problem.judge(tmp_path, gradient) < 1e-12
+    np.testing.assert_allclose(problem.judge(tmp_path, 1.5 * gradient), 0.5, rtol=1e-9)
+
+
+def test_the_referee_follows_each_learning_rate(tmp_path):
+    case = suites.get("batches").cases(0.01)[2]
+    case.problem.write(tmp_path)
+    data = case.problem.load(tmp_path)
+    w = np.zeros((len(data.rates), data.X.shape[1]))
+    for _ in range(data.iterations):
+        w -= data.rates[:, None] * ((w @ data.X.T.astype(float) - data.y) @ data.X)
+    assert case.problem.judge(tmp_path, w) < 1e-6
+
+
+def test_the_referees_rosenbrock_gradient_is_that_of_scipy(rng):
+    optimize = pytest.importorskip("scipy.optimize")
+    x = rng.standard_normal((4, 6))
+    np.testing.assert_allclose(rosenbrock_gradient(x), [optimize.rosen_der(row) for row in x])
+
+
+def test_the_referee_judges_functions_in_double(tmp_path):
+    case = suites.get("functions").cases(1e-4)[0]
+    case.problem.write(tmp_path)
+    assert case.problem.judge(tmp_path, case.problem.start) == 1
+    assert case.problem.judge(tmp_path, np.ones(2)) == 0
+    assert case.problem.judge(tmp_path, np.ones(3)) == np.inf
+
+
+def test_a_missing_peer_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
+    found = list(runner.run_suite(_suite(), runner.Settings(1.0, repeats=1, limit=60)))
+    status = {record["contender"]: record["status"] for record in found}
+    assert status["PyTorch: X'(Xw - y)"] == "missing"
+    assert status["NumPy: X'(Xw - y)"] == "ok"
+    [ours] = [record for record in found if record["contender"].startswith("NumPy")]
+    assert ours["verdict"] < 1e-4
+    assert ours["seconds"] > 0
+    assert "missing" in report.line(found[0])
+
+
+def test_contenders_that_fail_or_fall_short_are_reported(monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
+    settings = runner.Settings(1.0, repeats=1, limit=60)
+    [failed] = _of_numpy(runner.run_suite(_suite(dtype="bfloat16"), settings))
+    assert failed["status"] == "left out"
+    assert "bfloat16" in failed["reason"]
+    [short] = _of_numpy(runner.run_suite(_suite(bar=1e-30), settings))
+    assert short["status"] == "not reached"
+    assert short["seconds"] is None
+
+
+def _suite(dtype="float32", bar=1e-4):
+    """The gradient's suite at one size: the worker finds it by its name."""
+    suite = suites.get("gradient")
+    suffix = f"1024x524288 {dtype}"
+
+    def cases(scale):
+        found = [each for each in suite.cases(1e-5) if each.name == suffix]
+        return [dataclasses.replace(each, bar=bar) for each in found]
+
+    return dataclasses.replace(suite, cases=cases)
+
+
+def _of_numpy(found):
+    return [record for record in found if record["contender"].startswith("NumPy")]
+
+
+def test_a_process_that_ends_is_reported_and_one_that_hangs_is_ended():
+    process = runner.Process({"PYTHONPATH": ""})
+    reply = process.ask({"do": "prepare", "contender": {"suite": "none"}}, 60)
+    assert "failure" in reply
+    process.close()
+    assert not process.is_alive
+
+
+def test_the_report_renders_a_stored_sample(sample, tmp_path):
+    pytest.importorskip("matplotlib")
+    page = report.render(sample, tmp_path)
+    for suite in suites.every():
+        assert f"## {suite.title}" in page
+        assert f"--suite {suite.name}" in page
+    assert "missing" in page
+    for target in targets.TARGETS:
+        assert target.sentence in page
+    assert {file.name for file in tmp_path.iterdir()} >= {"growth.svg", "functions.svg"}
+
+
+def test_targets_are_met_or_missed(sample):
+    figures = targets.evaluated(sample)
+    words = {targets.verdict(target, figure) for target, figure in figures}
+    assert words <= {"met", "missed", "not measured"}
+    assert targets.verdict(targets.TARGETS[0], 8.1) == "met"
+    assert targets.verdict(targets.TARGETS[0], 7.9) == "missed"
+    assert targets.verdict(targets.TARGETS[2], 1.2) == "missed"
+    assert targets.verdict(targets.TARGETS[2], None) == "not measured"
+
+
+def test_the_check_names_what_got_worse_and_only_that(sample):
+    assert check.worsened(sample, sample) == []
+    slower = json.loads(json.dumps(sample))
+    for record in slower:
+        is_rate = record["suite"] == "batches" and record.get("case") == "learning rates"
+        if is_rate and records.is_ours(record) and record["seconds"]:
+            record["seconds"] *= 1.5
+    named = [str(each) for each in check.worsened(sample, slower)]
+    assert named
+    assert all("learning rates" in line or "batches" in line for line in named)
+    for record in slower:  # times are not compared: a machine half as fast changes nothing
+        for field in ("seconds", "fastest", "slowest"):
+            if record.get(field):
+                record[field] *= 2
+    assert len(check.worsened(sample, slower)) == len(named)
+
+
+def test_the_check_names_a_contender_of_ours_that_no_longer_passes(sample):
+    failing = json.loads(json.dumps(sample))
+    ours = [r for r in failing if r["kind"] == "record" and records.is_ours(r) and r["seconds"]]
+    ours[0] |= {"seconds": None, "status": "not reached", "reason": ""}
+    assert any(ours[0]["contender"] in str(each) for each in check.worsened(sample, failing))
+
+
+def test_profiles_count_what_is_not_solved():
+    def row(contender, seconds):
+        return {"contender": contender, "seconds": seconds, "status": "ok", "reason": ""}
+
+    cases = {
+        "a": [row("x", 1.0), row("y", 2.0)],
+        "b": [row("x", None), row("y", 1.0)],
+        "nobody": [row("x", None), row("y", None)],
+    }
+    found = profiles.profiles(cases)
+    np.testing.assert_array_equal(found["x"], [1, np.inf])
+    np.testing.assert_array_equal(found["y"], [1, 2])
+    areas = profiles.areas(cases)
+    np.testing.assert_allclose(areas["x"], 0.5)
+    np.testing.assert_allclose(areas["y"], 1 - 0.5 * np.log(2) / np.log(100))
+
+
+def test_new_records_replace_a_suites_old_ones():
+    old = [{"suite": "a", "n": 1}, {"suite": "b", "n": 1}]
+    assert records.merged(old, [{"suite": "a", "n": 2}]) == [
+        {"suite": "b", "n": 1},
+        {"suite": "a", "n": 2},
+    ]
