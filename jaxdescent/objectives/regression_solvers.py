@@ -63,15 +63,15 @@ def regression_solver_bytes(
     has_many_l2 = jnp.ndim(l2) == 1
     if rows < features:
         copies = 3 if has_many_l2 else 2
-        peak = max(copies * entries + 2 * square, entries + 3 * square) + larger * (1 + outputs)
+        peak = max(copies * entries + square, entries + 3 * square) + larger * (1 + outputs)
     elif has_many_l2:
         peak = max(entries, 2 * square) + 2 * larger
     else:
         # What QR works on, and for large problems Q beside it (of which X itself may be one).
         is_explicit = is_scaled or entries * outputs > DOUBLE_ENTRIES
-        orthogonal = (2 if is_explicit else 1) * entries + (3 if is_scaled else 2) * square
+        orthogonal = (2 if is_explicit else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
-        peak = max(orthogonal, 7 * square, weighted) + 2 * larger
+        peak = max(orthogonal, 6 * square, weighted) + 2 * larger
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
 
 

@@ -54,8 +54,8 @@ def _gradient_descent(rule: Any) -> Callable[[], Method]:
 
 def _form_of_solve(structure: Structure) -> str:
     if structure.has_own_l2:
-        return "direct: QR and SVD"
-    return "direct: Cholesky of X'X" if structure.is_tall else "direct: Cholesky of XX'"
+        return "QR and SVD"
+    return "Cholesky of X'X" if structure.is_tall else "Cholesky of XX'"
 
 
 # The first of a kind is what is taken where it fits, the second where the first does not.
@@ -67,7 +67,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "LSMR(Sketch())",
             lambda: LSMR(Sketch()),
             cost_model.sketched_lsmr,
-            "sketch and precondition",
+            "preconditioned",
             applies=lambda structure: structure.is_tall and structure.is_dense,
             is_dependable=True,
         ),
@@ -84,7 +84,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
     ),
     Kind.QUADRATIC: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_quadratic, "direct"),
+        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_quadratic, "spectral"),
         Entry(
             "ConjugateGradient()",
             ConjugateGradient,
@@ -98,7 +98,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
     ),
     Kind.SEPARABLE: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.division, "direct: division"),
+        Entry("DerivativeMethod()", DerivativeMethod, cost_model.division, "division"),
         Entry(
             "GradientDescent(InverseLipschitz())",
             _gradient_descent(InverseLipschitz),

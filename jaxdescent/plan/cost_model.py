@@ -211,10 +211,11 @@ def derivative_regression(question: Question) -> Price:
         is_double = structure.entries * outputs <= DOUBLE_ENTRIES
         iteration = iteration + one * (2 * REFINEMENTS * (25 if is_double else 2))
         condition = 1.0
-    # QR works on a widened copy of its own.
-    widened = _widened_bytes(question, 1 if structure.is_tall else 0)
     setup = setup + widening(question, 1)
-    working = structure.solver_bytes + widened
+    working = structure.solver_bytes
+    if structure.is_tall:
+        # The factor is part of the result, and QR works on a widened copy of its own.
+        working += features**2 * structure.itemsize + _widened_bytes(question, 1)
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0))
 
 

@@ -91,14 +91,12 @@ class Plan:
                 candidate.form,
                 readable_bytes(candidate.working_bytes),
                 readable_bytes(candidate.peak_bytes),
-                readable_bytes(candidate.bytes_moved),
-                readable_count(candidate.flops),
                 readable_seconds(candidate.setup_seconds),
                 readable_seconds(candidate.seconds_per_iteration),
                 f"{candidate.iterations:,}",
                 readable_seconds(candidate.seconds),
                 f"{candidate.accuracy:.0e}",
-                "yes" if candidate.feasible else candidate.reason,
+                "yes" if candidate.feasible else f"no: {readable_bytes(candidate.allocated_bytes)}",
             )
             for candidate in self.candidates
         ]
@@ -151,8 +149,6 @@ COLUMNS = (
     "form",
     "memory",
     "with data",
-    "moved",
-    "flops",
     "setup",
     "iteration",
     "iterations",
@@ -160,7 +156,7 @@ COLUMNS = (
     "accuracy",
     "fits",
 )
-TEXT_COLUMNS = (0, 1, 2, 12)
+TEXT_COLUMNS = (0, 1, 2, 10)
 
 
 def plan(
@@ -341,8 +337,3 @@ def readable_seconds(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds * 1e6:.3g} us"
-
-
-def readable_count(count: float) -> str:
-    """A number of operations: ``'4.4e+12'``."""
-    return f"{count:.1e}"
