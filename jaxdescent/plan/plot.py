@@ -44,7 +44,7 @@ def draw(
     first = max(math.log10(features) - DECADES, 0.0)
     last = math.log10(features) + DECADES
     exponents = [first + (last - first) * step / 120 for step in range(121)]
-    sizes = sorted({round(10**exponent) for exponent in exponents})
+    sizes = sorted({_rounded(10**exponent) for exponent in exponents})
     plans = [plan_of(structure_at(size), machine) for size in sizes]
     figure = Figure(figsize=(12, 5.2), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -99,6 +99,11 @@ def draw(
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
     figure.savefig(path)
+
+
+def _rounded(size: float) -> int:
+    """Large ones to multiples of 64: the runs in which a CPU sums rows are then of one length."""
+    return max(round(size), 1) if size < 512 else 64 * round(size / 64)
 
 
 def _power(x: float) -> str:
