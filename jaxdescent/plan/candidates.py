@@ -176,7 +176,10 @@ class Candidate:
 
 
 def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, ...]:
-    """Every entry of the table that applies, priced, in the table's order."""
+    """Every entry of the table that applies, priced, in the table's order.
+
+    ``existing_bytes`` is what is there already; more than data and params where a start is donated.
+    """
     structure = question.structure
     return tuple(
         _candidate(entry, question, existing_bytes)
@@ -192,7 +195,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     seconds_per_iteration = question.seconds(price.iteration)
     data_bytes = structure.data_bytes + structure.params_bytes
     working_bytes = round(price.working_bytes)
-    allocated = working_bytes + max(data_bytes - existing_bytes, 0)
+    allocated = max(working_bytes + data_bytes - existing_bytes, 0)
     available = question.machine.memory_bytes
     is_feasible = allocated <= max(available, SLACK_BYTES)
     reason = (

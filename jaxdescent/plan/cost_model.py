@@ -214,8 +214,9 @@ def derivative_regression(question: Question) -> Price:
     setup = setup + widening(question, 1)
     working = structure.solver_bytes
     if structure.is_tall:
-        # The factor is part of the result, and QR works on a widened copy of its own.
-        working += features**2 * structure.itemsize + _widened_bytes(question, 1)
+        # The factor is part of the result; beside a large Q stands another widened X.
+        is_large = structure.entries * outputs > DOUBLE_ENTRIES
+        working += features**2 * structure.itemsize + _widened_bytes(question, int(is_large))
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0))
 
 

@@ -207,11 +207,11 @@ def is_shape(leaf: Any) -> bool:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Of all arrays, existing or not."""
+    """Of all arrays, existing or not; scalars are not counted."""
     return sum(
         math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
-        if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        if hasattr(leaf, "dtype") and leaf.shape
     )
 
 
