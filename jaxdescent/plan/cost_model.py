@@ -133,7 +133,7 @@ class Question:
         """The data that a product reads."""
         structure = self.structure
         if structure.is_dense:
-            return structure.entries * jnp.dtype(self.read_dtype).itemsize
+            return pass_bytes(dataclasses.replace(structure, data_dtype=self.read_dtype))
         return 2.0 * structure.vector_bytes
 
     def seconds(self, work: Work) -> float:
@@ -163,6 +163,11 @@ class Price:
     def total(self) -> Work:
         """The setup and all iterations."""
         return self.setup + self.iteration * self.iterations
+
+
+def pass_bytes(structure: Structure) -> float:
+    """X or H, read once as it is stored."""
+    return float(structure.entries * jnp.dtype(structure.data_dtype).itemsize)
 
 
 def one_pass(question: Question, columns: float = 1.0) -> Work:
@@ -358,15 +363,24 @@ def barzilai_borwein(question: Question) -> Price:
 
 
 def descent_bytes(question: Question) -> float:
-    """Of a regression five vectors like the params and two like y: trial, image, residual."""
+    """The vectors, partial sums, and copies that a CPU's compiler makes of the data."""
     structure = question.structure
+    vectors = descent_vectors_bytes(structure)
     if structure.kind is not Kind.REGRESSION:
-        transposed = _transposed_bytes(question, 1)
-        return 5.0 * structure.vector_bytes + transposed + _widened_bytes(question, 1)
+        return vectors + _transposed_bytes(question, 1) + _widened_bytes(question, 1)
+    partial_sums = _runs(structure)
+    copies = 2 if partial_sums else 1
+    return vectors + structure.itemsize * partial_sums + _widened_bytes(question, copies)
+
+
+def descent_vectors_bytes(structure: Structure) -> int:
+    """Five vectors like the params: the gradient, the trial, its gradient, the old gradient, the
+    result; of a regression its image and residual besides.
+    """
+    if structure.kind is not Kind.REGRESSION:
+        return 5 * structure.vector_bytes
     elements = 5 * structure.features * structure.outputs
-    elements += structure.rows * (structure.outputs + 1) + _runs(structure)
-    copies = 2 if _runs(structure) else 1
-    return structure.itemsize * elements + _widened_bytes(question, copies)
+    return structure.itemsize * (elements + structure.rows * (structure.outputs + 1))
 
 
 def gram(question: Question) -> Price:
