@@ -11,22 +11,37 @@ from jaxdescent.memory import readable_bytes
 from jaxdescent.plan.largest import SizedStructure, largest_by_descent, largest_size
 from jaxdescent.plan.plan import COLUMNS, TEXT_COLUMNS, Plan, plan_of, readable_seconds
 
+LEFT_OUT_FIRST = ("form", "accuracy", "setup", "with data", "iteration", "iterations")
+"""Columns that narrow terminals go without, in this order."""
+
 
 def show_plan(plan: Plan, console: Console) -> None:
     """The candidates, the choice in bold, and what the numbers rest on."""
     console.print(Text(f"Plan for {plan.structure.describe()}", style="bold"))
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for index, column in enumerate(COLUMNS):
+    shown = _shown_columns(plan, console.width)
+    for index in shown:
         justify = "left" if index in TEXT_COLUMNS else "right"
-        table.add_column(column, justify=justify, header_style="dim", no_wrap=True)
+        table.add_column(COLUMNS[index], justify=justify, header_style="dim", no_wrap=True)
     for candidate, row in zip(plan.candidates, plan.rows(), strict=True):
         style = "bold green" if candidate is plan.chosen else None if candidate.feasible else "dim"
-        table.add_row(*(Text(cell) for cell in row), style=style)
+        table.add_row(*(Text(row[index]) for index in shown), style=style)
     console.print(table)
     console.print()
     for note in plan.notes():
         console.print(Text(note))
+
+
+def _shown_columns(plan: Plan, width: int) -> list[int]:
+    """Those for which a terminal of this width has room; the others are in the JSON."""
+    rows = [COLUMNS, *plan.rows()]
+    shown = list(range(len(COLUMNS)))
+    for name in LEFT_OUT_FIRST:
+        taken = sum(max(len(row[index]) for row in rows) + 2 for index in shown)
+        if taken > width:
+            shown.remove(COLUMNS.index(name))
+    return shown
 
 
 def show_machine(machine: Machine, console: Console) -> None:
