@@ -20,7 +20,7 @@ from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
 from jaxdescent.objectives.regression_solvers import SMALL, normal_equations_bytes
 from jaxdescent.plan.structure import Kind, Structure
-from jaxdescent.preconditioners.sketch import NONZEROS, Sketch
+from jaxdescent.preconditioners.sketch import CHUNK, NONZEROS, Sketch
 
 REFINEMENTS = 4
 """Steps of iterative refinement of an ill-conditioned regression: three to six."""
@@ -33,6 +33,9 @@ SINGULAR_FLOPS = 22.0
 
 SCALAR_OPERATIONS = 60
 """Small operations an iteration, besides passes over the data: checks, rotations, norms."""
+
+SCALAR_BYTES = 3000
+"""What a program of an iterative method reserves whatever the problem's size."""
 
 UNKNOWN_ITERATIONS = {"LBFGS": 100, "ConjugateGradient": 150, "Backtracking": 1000}
 """Of functions, of whose Hessian nothing is known: the right order for many, no more."""
@@ -273,7 +276,7 @@ def lsmr_bytes(question: Question) -> float:
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     elements = 10 * features * outputs + features + 4 * rows * outputs
     elements += (rows if structure.has_intercept else 0) + _runs(structure)
-    return structure.itemsize * elements + _widened_bytes(question, 2)
+    return structure.itemsize * elements + _widened_bytes(question, 2) + SCALAR_BYTES
 
 
 def sketched_lsmr(question: Question) -> Price:
@@ -281,8 +284,10 @@ def sketched_lsmr(question: Question) -> Price:
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
-    sampled = min(rows, Sketch().oversampling * features)
-    is_mixed = sampled < rows
+    wanted = Sketch().oversampling * features
+    is_mixed = wanted < rows
+    groups = -(-wanted // NONZEROS)
+    sampled = groups * NONZEROS if is_mixed else rows
     stack = sampled + features
     square = float(features) * features
     setup = one * 7 + Work(
@@ -300,6 +305,9 @@ def sketched_lsmr(question: Question) -> Price:
     columns = features + outputs
     # QR, which works on a copy, and the triangle's inverse applied.
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
+    if is_mixed:
+        # The shuffled order, and a chunk of the rows of a group.
+        working += 4 * 3 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
     iteration = one * 2 + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
@@ -329,9 +337,11 @@ def conjugate_gradient_bytes(question: Question) -> float:
     structure = question.structure
     if structure.kind is not Kind.REGRESSION:
         transposed = _transposed_bytes(question, 2)
-        return 4.0 * structure.vector_bytes + transposed + _widened_bytes(question, 2)
+        vectors = 4.0 * structure.vector_bytes
+        return vectors + transposed + _widened_bytes(question, 2) + SCALAR_BYTES
     elements = 5 * structure.features * structure.outputs + 4 * structure.rows * structure.outputs
-    return structure.itemsize * (elements + _runs(structure)) + _widened_bytes(question, 2)
+    elements += _runs(structure)
+    return structure.itemsize * elements + _widened_bytes(question, 2) + SCALAR_BYTES
 
 
 def backtracking(question: Question) -> Price:
@@ -365,7 +375,7 @@ def barzilai_borwein(question: Question) -> Price:
 def descent_bytes(question: Question) -> float:
     """The vectors, partial sums, and copies that a CPU's compiler makes of the data."""
     structure = question.structure
-    vectors = descent_vectors_bytes(structure)
+    vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
     if structure.kind is not Kind.REGRESSION:
         return vectors + _transposed_bytes(question, 1) + _widened_bytes(question, 1)
     partial_sums = _runs(structure)
