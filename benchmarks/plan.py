@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 import jaxdescent as jd
 from jaxdescent.machine import Machine
+from jaxdescent.objectives import as_objective
 from jaxdescent.plan import Candidate, Plan
 from jaxdescent.precision import HIGHEST
 
@@ -176,8 +177,8 @@ PROBLEMS: list[Problem] = [
         "quadratic of 2,000",
         jd.Quadratic(Shape((2_000, 2_000), "float32"), Shape((2_000,), "float32")),
     ),
-    Problem("cosh of 1,000,000", _cosh, Shape((10**6,), "float32")),
-    Problem("rosenbrock of 100", _rosenbrock, Shape((100,), "float32")),
+    Problem("cosh of 1,000,000", as_objective(_cosh), Shape((10**6,), "float32")),
+    Problem("rosenbrock of 100", as_objective(_rosenbrock), Shape((100,), "float32")),
     Problem("residuals of 1,000,000", jd.LeastSquares(_residuals), Shape((10**6,), "float32")),
 ]
 
