@@ -247,6 +247,11 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine() or "cpu"
 
 
+@functools.cache
+def _jaxlib_version() -> str:
+    return importlib.metadata.version("jaxlib")
+
+
 def _path(identity: dict[str, Any]) -> pathlib.Path:
     words = f"{identity['platform']} {identity['kind']} {identity['cores']} cores"
     words = f"{words} jax {jax.__version__} jaxlib {importlib.metadata.version('jaxlib')}"

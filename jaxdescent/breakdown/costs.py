@@ -38,7 +38,7 @@ def predicted_seconds(last: dict[str, Any], size: int) -> float:
 def _work(name: str, size: int) -> float:
     structure = _structure(size)
     if name == "descent":
-        return cost_model.pass_bytes(structure)
+        return cost_model.pass_bytes(structure, structure.data_dtype)
     return cost_model.factorisation(structure).flops
 
 

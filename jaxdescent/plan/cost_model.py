@@ -66,12 +66,15 @@ class Work:
 
     def __add__(self, other: Work) -> Work:
         """One after the other."""
-        ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
-        return Work(*(a + b for a, b in zip(ours, theirs, strict=True)))
+        return Work(*(a + b for a, b in zip(self._amounts, other._amounts, strict=True)))
 
     def __mul__(self, times: float) -> Work:
         """So many times."""
-        return Work(*(times * amount for amount in dataclasses.astuple(self)))
+        return Work(*(times * amount for amount in self._amounts))
+
+    @property
+    def _amounts(self) -> tuple[float, ...]:
+        return tuple(self.__dict__.values())
 
     @property
     def bytes_moved(self) -> float:
@@ -136,7 +139,7 @@ class Question:
         """The data that a product reads."""
         structure = self.structure
         if structure.is_dense:
-            return pass_bytes(dataclasses.replace(structure, data_dtype=self.read_dtype))
+            return pass_bytes(structure, self.read_dtype)
         return 2.0 * structure.vector_bytes
 
     def seconds(self, work: Work) -> float:
@@ -168,9 +171,9 @@ class Price:
         return self.setup + self.iteration * self.iterations
 
 
-def pass_bytes(structure: Structure) -> float:
-    """X or H, read once as it is stored."""
-    return float(structure.entries * jnp.dtype(structure.data_dtype).itemsize)
+def pass_bytes(structure: Structure, dtype: str) -> float:
+    """X or H, read once in this dtype."""
+    return float(structure.entries * jnp.dtype(dtype).itemsize)
 
 
 def one_pass(question: Question, columns: float = 1.0) -> Work:
