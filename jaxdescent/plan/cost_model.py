@@ -502,7 +502,8 @@ def lbfgs(question: Question) -> Price:
     iteration = one_pass(question) * 1.1 + vectors(structure, 4 * method.memory + 12)
     # Two more hold residuals and what they are made of.
     count = method.vectors - 1 + (2 if structure.kind is Kind.RESIDUALS else 0)
-    working = float(count * structure.vector_bytes)
+    matrices = 4 * method.memory**2 * structure.itemsize
+    working = float(count * structure.vector_bytes + matrices + SCALAR_BYTES)
     iterations = UNKNOWN_ITERATIONS["LBFGS"]
     return Price(working, one_pass(question), iteration, iterations, _default_error(structure))
 
@@ -512,7 +513,7 @@ def nonlinear_conjugate_gradient(question: Question) -> Price:
     structure = question.structure
     iteration = one_pass(question) * 1.5 + vectors(structure, 14)
     iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
-    working = 7.0 * structure.vector_bytes
+    working = 7.0 * structure.vector_bytes + SCALAR_BYTES
     return Price(working, one_pass(question), iteration, iterations, _default_error(structure))
 
 
@@ -521,7 +522,7 @@ def function_backtracking(question: Question) -> Price:
     structure = question.structure
     iteration = one_pass(question) * 2 + vectors(structure, 6)
     iterations = UNKNOWN_ITERATIONS["Backtracking"]
-    working = 6.0 * structure.vector_bytes
+    working = 6.0 * structure.vector_bytes + SCALAR_BYTES
     return Price(working, one_pass(question), iteration, iterations, _default_error(structure))
 
 
