@@ -1,4 +1,4 @@
-"""The command line: ``jaxdescent breakdown``."""
+"""The command line: ``jaxdescent breakdown`` and ``jaxdescent plan``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ class Device(enum.StrEnum):
     tpu = "tpu"
 
 
+class PlanDtype(enum.StrEnum):
+    """What X is stored in."""
+
+    float32 = "float32"
+    f32 = "f32"
+    float64 = "float64"
+    f64 = "f64"
+    bfloat16 = "bfloat16"
+    bf16 = "bf16"
+
+
+LONG_NAMES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
+
+
 class StorageDtype(enum.StrEnum):
     """How part 3 stores its parameters."""
 
@@ -43,11 +57,6 @@ class StorageDtype(enum.StrEnum):
 def main() -> None:
     """The entry point of the script ``jaxdescent``."""
     app()
-
-
-@app.callback()
-def _commands() -> None:
-    """Without a callback typer would make the only command the whole program."""
 
 
 def _positive(value: float | None) -> float | None:
@@ -134,6 +143,100 @@ def breakdown(
     raise typer.Exit(story.run(settings, parts, folder, Console()))
 
 
+@app.command()
+def plan(
+    *,
+    rows: Annotated[int | None, typer.Option(min=1, help="Of X.", show_default=False)] = None,
+    features: Annotated[int | None, typer.Option(min=1, help="Of X.", show_default=False)] = None,
+    outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
+    density: Annotated[
+        float, typer.Option(help="Share of X that is not zero; below 1 is not built yet.")
+    ] = 1.0,
+    dtype: Annotated[PlanDtype, typer.Option(help="What X is stored in.")] = PlanDtype.float32,
+    l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
+    device: Annotated[
+        Device | None,
+        typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
+    ] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Show what was measured of this machine.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Measure this machine anew.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(dir_okay=False, help="Draw memory against features.", show_default=False),
+    ] = None,
+) -> None:
+    """Show what each method would need for a linear regression here, and which one to take.
+
+    Nothing of the problem's size is allocated: 8,000,000,000 rows take no longer than 8. The
+    machine is measured, in about a second, the first time.
+    """
+    if not 0 < density <= 1:
+        raise typer.BadParameter(
+            f"must be above 0 and at most 1, got {density:g}.", param_hint="--density"
+        )
+    if density < 1:
+        raise typer.BadParameter(
+            "sparse designs are not built yet, so there is nothing to plan: leave it out to plan "
+            "for a dense X.",
+            param_hint="--density",
+        )
+    if not 0 <= l2 < float("inf"):
+        raise typer.BadParameter(f"must be at least 0 and finite, got {l2:g}.", param_hint="--l2")
+    if rows is None or features is None:
+        missing = "--features" if rows is not None else "--rows"
+        if not machine or rows is not None or features is not None or plot is not None:
+            raise typer.BadParameter(
+                "is missing: give --rows and --features, or --machine alone.", param_hint=missing
+            )
+    _choose_device(device)
+
+    from jaxdescent.machine import Machine
+    from jaxdescent.plan import plan_of
+    from jaxdescent.plan import report as plan_report
+    from jaxdescent.plan.structure import Structure, regression_structure
+
+    console = Console()
+    measured = Machine.measured(recalibrate=recalibrate)
+    if rows is None or features is None:
+        if as_json:
+            print(measured.to_json())
+        else:
+            plan_report.show_machine(measured, console)
+        return
+    rows_per_feature = rows / features
+    stored = LONG_NAMES.get(dtype.value, dtype.value)
+
+    def structure_at(size: int) -> Structure:
+        return regression_structure(
+            max(round(rows_per_feature * size), 1),
+            size,
+            outputs=outputs,
+            dtype=stored,
+            has_penalty=l2 > 0,
+        )
+
+    planned = plan_of(structure_at(features), measured)
+    if as_json:
+        print(planned.to_json())
+    else:
+        if machine:
+            plan_report.show_machine(measured, console)
+            console.print()
+        plan_report.show_plan(planned, console)
+    if plot is not None:
+        from jaxdescent.plan import plot as picture
+
+        picture.draw(structure_at, features, rows_per_feature, measured, plot)
+    if not as_json:
+        console.print()
+        console.print(plan_report.reach(structure_at, rows_per_feature, measured), highlight=False)
+
+
 def _prepare_process(device: Device | None) -> None:
     """Choose the device for this process and its children, before JAX has started one.
 
@@ -146,6 +249,10 @@ def _prepare_process(device: Device | None) -> None:
     os.environ["XLA_FLAGS"] = f"{INTERLEAVE} {flags}".strip()
     # Device memory is shared with part 2's child processes.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    _choose_device(device)
+
+
+def _choose_device(device: Device | None) -> None:
     if device is Device.cpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")

@@ -55,9 +55,9 @@ def minimize(
         params are stored as such and computed with in float32. NumPy float64 becomes float32
         unless ``jax_enable_x64`` is on.
       method: a jaxdescent method or any optax transformation. None: what suits the objective, with
-        nothing to tune: the derivative method where its solve fits in memory, LSMR, conjugate
-        gradients, Levenberg-Marquardt or LBFGS
-        (:func:`jaxdescent.problem.default_method` has the table).
+        nothing to tune: the derivative method where its solve fits in memory and is not far slower
+        than an iteration, LSMR, conjugate gradients, Levenberg-Marquardt or LBFGS
+        (:func:`jaxdescent.problem.default_method` has the table, ``jd.plan`` the costs).
       args: extra arguments of the objective: data, not structure.
       max_iterations: exactly so many steps at most.
       tolerance: stop when the gradient's norm is at most ``tolerance * scale``; the scale is the
@@ -80,7 +80,8 @@ def minimize(
     Raises:
       TypeError: for params, data or methods of a wrong type or dtype.
       ValueError: for wrong shapes, signs, structures, or arrays on different devices.
-      ProblemTooLarge: if the derivative method was asked for and does not fit.
+      ProblemTooLarge: if the derivative method was asked for and does not fit, or if no method was
+        asked for and none fits.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda p: (p["x"] - 3) ** 2 + p["y"] ** 2, {"x": 0.0, "y": 1.0})
@@ -88,7 +89,9 @@ def minimize(
     CONVERGED 3.0
     """
     starts_at_own = params is None
-    problem, params = posed(as_objective(objective, args), params, method, tolerance, rounding)
+    problem, params = posed(
+        as_objective(objective, args), params, method, tolerance, rounding, is_donated=donate
+    )
     if check_every is None:
         needs_steps = problem.tolerance.step is not None
         is_fused = fuses(problem.objective, problem.method) and not needs_steps

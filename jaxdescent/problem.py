@@ -7,19 +7,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdescent import checks, memory, placement, precision
-from jaxdescent.methods import (
-    LBFGS,
-    LSMR,
-    Backtracking,
-    ConjugateGradient,
-    DerivativeMethod,
-    GradientDescent,
-    InverseLipschitz,
-    LevenbergMarquardt,
-    Method,
-    as_method,
-)
-from jaxdescent.objectives import LeastSquares, LinearRegression, Objective
+from jaxdescent.methods import DerivativeMethod, Method, as_method
+from jaxdescent.objectives import Objective
+from jaxdescent.plan import plan_from_shapes
 from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
@@ -42,7 +32,13 @@ class Problem(NamedTuple):
 
 
 def posed(
-    objective: Objective, params: Params, method: Any, tolerance: Any, rounding: Any
+    objective: Objective,
+    params: Params,
+    method: Any,
+    tolerance: Any,
+    rounding: Any,
+    *,
+    is_donated: bool = False,
 ) -> tuple[Problem, Params]:
     """The problem and the params it starts from, as arrays, or an error that says what is wrong."""
     objective = placement.with_automatic_axes(objective.checked())
@@ -50,7 +46,10 @@ def posed(
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
     objective.check_params(params)
     placement.check_one_placement({"params": params, "objective": objective})
-    method = default_method(objective, params) if method is None else as_method(method)
+    if method is None:
+        method = default_method(objective, params, is_donated=is_donated)
+    else:
+        method = as_method(method)
     method.check()
     _refuse_too_large(objective, params, method)
     tolerance = as_tolerance(tolerance)
@@ -64,7 +63,7 @@ def posed(
     return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 
-def default_method(objective: Objective, params: Params) -> Method:
+def default_method(objective: Objective, params: Params, *, is_donated: bool = False) -> Method:
     """What ``minimize`` takes where no method is given: nothing to tune, for every objective.
 
     ====================================  ======================================================
@@ -80,24 +79,14 @@ def default_method(objective: Objective, params: Params) -> Method:
     any other, larger                     ``ConjugateGradient()``
     ====================================  ======================================================
 
-    "Fits" means: in half of the memory that is available.
+    "Fits" means: in half of the memory that is available. A regression whose solve fits, but is
+    predicted to take more than a tenth of a second and three times as long as LSMR, goes to LSMR:
+    :mod:`jaxdescent.plan` has the predictions, which follow from shapes alone.
+
+    Raises:
+      ProblemTooLarge: if no method fits, with each one's need and the ways out.
     """
-    room = memory.available_bytes(_device(params)) // 2
-    if objective.is_quadratic:
-        if objective.stationary_solver_bytes(params) <= room:
-            return DerivativeMethod()
-        if objective.is_separable:
-            return GradientDescent(InverseLipschitz())
-        return LSMR() if isinstance(objective, LinearRegression) else ConjugateGradient()
-    if precision.is_rounded(params):
-        # Directions made of earlier steps do not survive their rounding.
-        return GradientDescent(Backtracking())
-    if isinstance(objective, LeastSquares):
-        return LevenbergMarquardt()
-    params_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    if LBFGS().vectors * params_bytes <= room:
-        return LBFGS()
-    return ConjugateGradient()
+    return plan_from_shapes(objective, params, is_donated=is_donated).require().method
 
 
 def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:

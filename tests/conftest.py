@@ -1,6 +1,7 @@
 """A strict JAX, on eight virtual CPU devices."""
 
 import os
+import tempfile
 
 DEVICES = 8
 # Before the first import of JAX: it reads the flags once.
@@ -8,6 +9,9 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Neither is the user's calibration read, nor is one left behind.
+CACHE = tempfile.TemporaryDirectory(prefix="jaxdescent-cache-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

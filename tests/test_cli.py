@@ -12,6 +12,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from jaxdescent import breakdown, cli
+from jaxdescent.machine import Machine
 
 
 @pytest.fixture
@@ -88,6 +89,114 @@ class TestWrongOptions:
     def test_output_must_not_be_a_file(self, asked, tmp_path):
         (tmp_path / "file").write_text("")
         assert invoke("--output", str(tmp_path / "file")).exit_code == 2
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine that is not measured, and whether it was asked to be measured anew."""
+    asked = []
+
+    def measured(device=None, *, recalibrate=False):
+        asked.append(recalibrate)
+        return Machine.default("cpu", kind="abacus", cores=2, memory_bytes=24 * 10**9)
+
+    monkeypatch.setattr(Machine, "measured", measured)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return asked
+
+
+def invoke_plan(*arguments: str):
+    return CliRunner().invoke(cli.app, ["plan", *arguments], env={"COLUMNS": "200"})
+
+
+class TestPlan:
+    def test_it_shows_the_table_the_choice_and_how_far_each_goes(self, machine):
+        result = invoke_plan("--rows", "1000", "--features", "10")
+        assert result.exit_code == 0, result.output
+        assert "linear regression, 1,000 rows x 10 features, float32" in result.output
+        (marked,) = [line for line in result.output.splitlines() if line.startswith("*")]
+        assert "DerivativeMethod()" in marked
+        *_, last = result.output.split("\n\n")
+        sentence = " ".join(last.split())
+        assert sentence.startswith("With 100 rows a feature and 24 GB of memory, data included")
+        assert "the derivative method can solve" in sentence
+        assert "the largest that descent can" in sentence
+        assert machine == [False]
+
+    def test_eight_billion_rows_are_refused_in_words(self, machine):
+        result = invoke_plan("--rows", "8000000000", "--features", "1000000")
+        assert result.exit_code == 0
+        assert not any(line.startswith("*") for line in result.output.splitlines())
+        assert "no method fits" in result.output
+
+    def test_options_reach_the_plan(self, machine):
+        result = invoke_plan("--rows", "500", "--features", "20", "--outputs", "3", "--dtype",
+                             "f64", "--l2", "0.5", "--json")  # fmt: skip
+        problem = json.loads(result.output)["problem"]
+        assert problem["data_dtype"] == problem["compute_dtype"] == "float64"
+        assert problem["data_bytes"] == 8 * 500 * 23
+        assert (problem["outputs"], problem["has_penalty"]) == (3, True)
+        long, short = (
+            json.loads(invoke_plan("--rows", "5", "--features", "2", "--dtype", dtype, "--json")
+                       .output)["problem"]
+            for dtype in ("bfloat16", "bf16")
+        )  # fmt: skip
+        assert long == short
+        assert long["data_bytes"] == 2 * 5 * 3
+
+    def test_the_machine_alone(self, machine):
+        result = invoke_plan("--machine", "--recalibrate")
+        assert result.exit_code == 0
+        for expected in ("abacus", "matrix products, float64", "GB/s", "Gflop/s", "not measured"):
+            assert expected in result.output
+        assert machine == [True]
+        assert json.loads(invoke_plan("--machine", "--json").output)["kind"] == "abacus"
+
+    def test_the_machine_with_a_plan(self, machine):
+        result = invoke_plan("--machine", "--rows", "100", "--features", "10")
+        assert "abacus" in result.output
+        assert "DerivativeMethod()" in result.output
+
+    def test_the_picture_is_written(self, machine, tmp_path):
+        path = tmp_path / "plan.png"
+        result = invoke_plan("--rows", "100", "--features", "10", "--plot", str(path))
+        assert result.exit_code == 0, result.output
+        assert path.read_bytes()[1:4] == b"PNG"
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ([], "--rows"),
+            (["--rows", "5"], "--features"),
+            (["--features", "5"], "--rows"),
+            (["--machine", "--rows", "5"], "--features"),
+            (["--machine", "--plot", "a.png"], "--rows"),
+            (["--rows", "0", "--features", "5"], "--rows"),
+            (
+                ["--rows", "5", "--features", "5", "--density", "0.1"],
+                "sparse designs are not built",
+            ),
+            (["--rows", "5", "--features", "5", "--density", "0"], "above 0 and at most 1"),
+            (["--rows", "5", "--features", "5", "--density", "2"], "above 0 and at most 1"),
+            (["--rows", "5", "--features", "5", "--l2", "-1"], "at least 0 and finite"),
+            (["--rows", "5", "--features", "5", "--l2", "nan"], "at least 0 and finite"),
+            (["--rows", "5", "--features", "5", "--dtype", "int8"], "bfloat16"),
+            (["--rows", "5", "--features", "5", "--outputs", "0"], "--outputs"),
+            (["--rows", "5", "--features", "5", "--device", "tpu"], "finds no tpu"),
+        ],
+    )
+    def test_what_is_wrong_is_named_with_exit_code_two(self, machine, arguments, named):
+        result = invoke_plan(*arguments)
+        assert result.exit_code == 2
+        assert named in result.output
+        assert "Traceback" not in result.output
+        assert not machine
+
+    def test_help_names_every_option(self):
+        result = invoke_plan("--help")
+        for option in ("rows", "features", "outputs", "density", "dtype", "l2", "device",
+                       "machine", "recalibrate", "json", "plot"):  # fmt: skip
+            assert f"--{option}" in result.output
 
 
 class TestCommand:

@@ -14,6 +14,7 @@ DOCUMENTS = [
     "README.md",
     "docs/tutorial.md",
     "docs/methods.md",
+    "docs/plan.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]

@@ -1,45 +1,49 @@
-"""What part 2's methods need at any size, known before anything is allocated."""
+"""What part 2's methods need at any size, known before anything is allocated: the plan's costs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
-from jaxdescent.designs import Dense
-from jaxdescent.objectives.regression_solvers import normal_equations_bytes
+from jaxdescent.plan import cost_model
+from jaxdescent.plan.structure import Structure, regression_structure
 
 LLAMA_SIZE = 8_030_261_248
 COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
 REFUSED_SIZE = 10**6
 ITEMSIZE = 4
 
-POWERS = {"derivative": 3, "descent": 2}
-"""How time grows with n: rows * features**2 for a factorisation, rows * features for a pass."""
-
-VECTORS = 8
-"""The params, gradient, trial and trial's gradient of Backtracking, and two residuals of 2 n."""
-
 NAMES = {"derivative": "derivative method", "descent": "descent"}
 
 
 def data_bytes(size: int) -> int:
     """X and y."""
-    return ITEMSIZE * ROWS_PER_FEATURE * size * (size + 1)
+    return _structure(size).data_bytes
 
 
 def working_bytes(name: str, size: int) -> int:
     """What a method needs besides X and y, before anything is allocated."""
+    structure = _structure(size)
     if name == "descent":
-        return ITEMSIZE * VECTORS * size
-    shape_only: Any = jax.ShapeDtypeStruct((ROWS_PER_FEATURE * size, size), "float32")
-    return normal_equations_bytes(Dense(shape_only))
+        return cost_model.descent_vectors_bytes(structure)
+    return cost_model.touched_bytes(structure)
 
 
 def predicted_seconds(last: dict[str, Any], size: int) -> float:
-    """The time of a row, scaled to another size."""
-    return last["seconds"] * (size / last["unknowns"]) ** POWERS[last["method"]]
+    """The time of a row, scaled to another size by the operations or by the bytes of a pass."""
+    name = last["method"]
+    return last["seconds"] * _work(name, size) / _work(name, last["unknowns"])
+
+
+def _work(name: str, size: int) -> float:
+    structure = _structure(size)
+    if name == "descent":
+        return cost_model.pass_bytes(structure, structure.data_dtype)
+    return cost_model.factorisation(structure).flops
+
+
+def _structure(size: int) -> Structure:
+    return regression_structure(ROWS_PER_FEATURE * size, size)
 
 
 def last_row(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:

@@ -1,0 +1,12 @@
+"""Foresight: what each method would cost here, and which one to take, before anything is allocated.
+
+``structure`` reduces a problem to sizes, ``condition`` estimates how ill-conditioned it is,
+``cost_model`` prices each method, ``candidates`` has the table of methods, ``choice`` picks one or
+says why not, and ``plan`` is the front door.
+"""
+
+from jaxdescent.plan.candidates import Candidate as Candidate
+from jaxdescent.plan.plan import Plan as Plan
+from jaxdescent.plan.plan import plan as plan
+from jaxdescent.plan.plan import plan_from_shapes as plan_from_shapes
+from jaxdescent.plan.plan import plan_of as plan_of

@@ -1,0 +1,225 @@
+"""The candidates for each kind of problem: one table, and what each would cost here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxdescent.memory import readable_bytes
+from jaxdescent.methods import (
+    LBFGS,
+    LSMR,
+    Backtracking,
+    BarzilaiBorwein,
+    ConjugateGradient,
+    DerivativeMethod,
+    GradientDescent,
+    InverseLipschitz,
+    LevenbergMarquardt,
+    Method,
+)
+from jaxdescent.plan import cost_model
+from jaxdescent.plan.cost_model import Price, Question
+from jaxdescent.plan.structure import Kind, Structure
+from jaxdescent.preconditioners import Sketch
+
+SLACK_BYTES = 1 << 20
+"""What a system calls available is no surer than this: a problem of less always fits."""
+
+
+class Entry(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      name: as it is written in code.
+      method: makes the method.
+      price: what it costs.
+      form: the form of the problem that it works on.
+      applies: to which structures.
+      is_dependable: whether it may be taken for its price alone, in place of the default.
+    """
+
+    name: str
+    method: Callable[[], Method]
+    price: Callable[[Question], Price]
+    form: str = "as given"
+    applies: Callable[[Structure], bool] = lambda structure: True
+    is_dependable: bool = False
+
+
+def _gradient_descent(rule: Any) -> Callable[[], Method]:
+    return lambda: GradientDescent(rule())
+
+
+def _form_of_solve(structure: Structure) -> str:
+    if structure.has_own_l2:
+        return "QR and SVD"
+    return "Cholesky of X'X" if structure.is_tall else "Cholesky of XX'"
+
+
+# The first of a kind is what is taken where it fits, the second where the first does not.
+TABLE: dict[Kind, tuple[Entry, ...]] = {
+    Kind.REGRESSION: (
+        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_regression, "direct"),
+        Entry("LSMR()", LSMR, cost_model.lsmr, is_dependable=True),
+        Entry(
+            "LSMR(Sketch())",
+            lambda: LSMR(Sketch()),
+            cost_model.sketched_lsmr,
+            "preconditioned",
+            applies=lambda structure: structure.is_tall and structure.is_dense,
+            is_dependable=True,
+        ),
+        Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
+        Entry(
+            "GradientDescent(BarzilaiBorwein())",
+            _gradient_descent(BarzilaiBorwein),
+            cost_model.barzilai_borwein,
+        ),
+        Entry(
+            "GradientDescent(Backtracking())",
+            _gradient_descent(Backtracking),
+            cost_model.backtracking,
+        ),
+    ),
+    Kind.QUADRATIC: (
+        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_quadratic, "spectral"),
+        Entry(
+            "ConjugateGradient()",
+            ConjugateGradient,
+            cost_model.conjugate_gradient,
+            is_dependable=True,
+        ),
+        Entry(
+            "GradientDescent(BarzilaiBorwein())",
+            _gradient_descent(BarzilaiBorwein),
+            cost_model.barzilai_borwein,
+        ),
+    ),
+    Kind.SEPARABLE: (
+        Entry("DerivativeMethod()", DerivativeMethod, cost_model.division, "division"),
+        Entry(
+            "GradientDescent(InverseLipschitz())",
+            _gradient_descent(InverseLipschitz),
+            cost_model.separable_descent,
+        ),
+        Entry(
+            "GradientDescent(Backtracking())",
+            _gradient_descent(Backtracking),
+            cost_model.separable_backtracking,
+        ),
+    ),
+    Kind.RESIDUALS: (
+        Entry("LevenbergMarquardt()", LevenbergMarquardt, cost_model.levenberg_marquardt),
+        Entry("LBFGS()", LBFGS, cost_model.lbfgs),
+        Entry("ConjugateGradient()", ConjugateGradient, cost_model.nonlinear_conjugate_gradient),
+        Entry(
+            "GradientDescent(Backtracking())",
+            _gradient_descent(Backtracking),
+            cost_model.function_backtracking,
+        ),
+    ),
+    Kind.FUNCTION: (
+        Entry("LBFGS()", LBFGS, cost_model.lbfgs),
+        Entry("ConjugateGradient()", ConjugateGradient, cost_model.nonlinear_conjugate_gradient),
+        Entry("DerivativeMethod()", DerivativeMethod, cost_model.newton, "Newton"),
+        Entry(
+            "GradientDescent(Backtracking())",
+            _gradient_descent(Backtracking),
+            cost_model.function_backtracking,
+        ),
+    ),
+}
+"""Every candidate there is. ``cost_model.gram`` and ``cost_model.dual`` price two more forms of a
+regression, which join as soon as there are methods that work on them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What one method in one form of the problem would cost on one machine.
+
+    Args:
+      name: as it is written in code.
+      method: to pass to ``minimize``.
+      form: the form of the problem that it works on.
+      peak_bytes: data, params and all that is reserved besides.
+      data_bytes: the objective's arrays, and the params.
+      working_bytes: what is reserved besides, the result included.
+      allocated_bytes: what has still to be allocated: arrays that exist already are not counted.
+      bytes_moved: to and from memory, in all.
+      flops: operations, in all.
+      seconds: in all, without compilation.
+      setup_seconds, seconds_per_iteration, iterations: what they are made of.
+      accuracy: the relative error of the params to be expected, at most.
+      feasible: whether ``allocated_bytes`` are available.
+      reason: why not, in numbers; empty where it is.
+    """
+
+    name: str
+    method: Method = dataclasses.field(repr=False)
+    form: str
+    peak_bytes: int
+    data_bytes: int
+    working_bytes: int
+    allocated_bytes: int
+    bytes_moved: float
+    flops: float
+    seconds: float
+    setup_seconds: float
+    seconds_per_iteration: float
+    iterations: int
+    accuracy: float
+    feasible: bool
+    reason: str
+    is_dependable: bool = dataclasses.field(repr=False)
+
+
+def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, ...]:
+    """Every entry of the table that applies, priced, in the table's order.
+
+    ``existing_bytes`` is what is there already; more than data and params where a start is donated.
+    """
+    structure = question.structure
+    return tuple(
+        _candidate(entry, question, existing_bytes)
+        for entry in TABLE[structure.kind]
+        if entry.applies(structure)
+    )
+
+
+def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
+    structure, price = question.structure, entry.price(question)
+    iterations = max(round(price.iterations), 1)
+    setup_seconds = question.seconds(price.setup) + question.machine.dispatch_seconds
+    seconds_per_iteration = question.seconds(price.iteration)
+    data_bytes = structure.data_bytes + structure.params_bytes
+    working_bytes = round(price.working_bytes)
+    allocated = max(working_bytes + data_bytes - existing_bytes, 0)
+    available = question.machine.memory_bytes
+    is_feasible = allocated <= max(available, SLACK_BYTES)
+    reason = (
+        ""
+        if is_feasible
+        else f"needs {readable_bytes(allocated)}, {readable_bytes(available)} available"
+    )
+    total = price.setup + price.iteration * iterations
+    return Candidate(
+        name=entry.name,
+        method=entry.method(),
+        form=_form_of_solve(structure) if entry.form == "direct" and structure.rows else entry.form,
+        peak_bytes=data_bytes + working_bytes,
+        data_bytes=data_bytes,
+        working_bytes=working_bytes,
+        allocated_bytes=allocated,
+        bytes_moved=total.bytes_moved,
+        flops=total.flops,
+        seconds=setup_seconds + iterations * seconds_per_iteration,
+        setup_seconds=setup_seconds,
+        seconds_per_iteration=seconds_per_iteration,
+        iterations=iterations,
+        accuracy=price.accuracy,
+        feasible=is_feasible,
+        reason=reason,
+        is_dependable=entry.is_dependable,
+    )

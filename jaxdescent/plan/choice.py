@@ -1,0 +1,122 @@
+"""Which candidate to take, and what to say where none fits.
+
+The table's order decides: where the direct solve fits comfortably it is taken, else the next. Only
+where a direct solve is predicted to be far slower than a method that is as dependable does the
+price decide; what is predicted to take a moment is never weighed, so that the choice for small
+problems does not depend on how the machine was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxdescent.machine import Machine
+from jaxdescent.memory import readable_bytes
+from jaxdescent.plan.candidates import Candidate
+from jaxdescent.plan.structure import Kind, Structure
+
+ALWAYS_SECONDS = 0.1
+"""A direct solve that is predicted to take no longer is taken, whatever else there is."""
+
+SWITCH_MEASURED, SWITCH_ASSUMED = 1.5, 3.0
+"""By so much an iterative method must be faster to be taken in place of a direct solve that fits:
+where the condition number was looked at, and where it was assumed."""
+
+SHARE = 0.5
+"""Of the memory that the data leave: a default method takes no more where another would do."""
+
+
+def choose(
+    structure: Structure,
+    machine: Machine,
+    candidates: Sequence[Candidate],
+    *,
+    is_measured: bool,
+) -> Candidate | None:
+    """The candidate to take; None where none fits.
+
+    Args:
+      structure: of the problem.
+      machine: its memory counts.
+      candidates: in the table's order.
+      is_measured: whether the condition number was looked at.
+    """
+    feasible = [candidate for candidate in candidates if candidate.feasible]
+    if not feasible:
+        return None
+    if structure.is_rounded and structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
+        # Directions made of earlier steps do not survive their rounding to 16 bits.
+        return next((c for c in feasible if "Backtracking" in c.name), feasible[0])
+    preferred = next(
+        (
+            candidate
+            for index, candidate in enumerate(candidates[:2])
+            if candidate.feasible and (index == 1 or _is_comfortable(candidate, machine))
+        ),
+        None,
+    )
+    if preferred is None:
+        return min(feasible, key=lambda candidate: candidate.seconds)
+    if preferred is not candidates[0] or preferred.seconds <= ALWAYS_SECONDS:
+        return preferred
+    switch = SWITCH_MEASURED if is_measured else SWITCH_ASSUMED
+    faster = [
+        candidate
+        for candidate in feasible
+        if candidate.is_dependable
+        and (is_measured or structure.kind is Kind.REGRESSION)
+        and switch * candidate.seconds < preferred.seconds
+    ]
+    return min(faster, key=lambda candidate: candidate.seconds, default=preferred)
+
+
+def _is_comfortable(candidate: Candidate, machine: Machine) -> bool:
+    left = machine.memory_bytes - (candidate.allocated_bytes - candidate.working_bytes)
+    return candidate.working_bytes <= SHARE * left
+
+
+def refusal(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> str:
+    """Why nothing fits, in numbers, and the ways out, the cheapest first."""
+    needs = "; ".join(
+        f"{candidate.name} {readable_bytes(candidate.allocated_bytes)}" for candidate in candidates
+    )
+    return (
+        f"no method fits for {structure.describe()}: "
+        f"{readable_bytes(machine.memory_bytes)} are available, and still to be allocated are: "
+        f"{needs}. {' '.join(ways_out(structure, machine, candidates))}"
+    )
+
+
+def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> list[str]:
+    """What would make the candidate that needs least fit, as sentences."""
+    least = min(candidates, key=lambda candidate: candidate.peak_bytes)
+    available = max(machine.memory_bytes, 1)
+    ways = []
+    compute = jnp.dtype(structure.compute_dtype)
+    if compute.itemsize == 8 and least.allocated_bytes <= 2 * available:
+        half = readable_bytes(least.allocated_bytes / 2)
+        ways.append(f"In float32 {least.name} needs {half}.")
+    devices = math.ceil(least.peak_bytes / (0.9 * available))
+    what = "the params" if structure.kind in (Kind.SEPARABLE, Kind.FUNCTION) else "the data"
+    ways.append(
+        f"Shard {what} over {max(devices, 2):,} such devices (jax.device_put with a NamedSharding) "
+        f"for {least.name}, which needs {readable_bytes(least.peak_bytes)} with data and params."
+    )
+    if (
+        structure.is_dense
+        and machine.platform != "cpu"
+        and jnp.dtype(structure.data_dtype).itemsize == 4
+        and least.allocated_bytes - structure.data_bytes / 2 <= available
+    ):
+        ways.append("Stored in bfloat16 the data take half as much.")
+    if structure.kind is Kind.REGRESSION and structure.data_bytes > available:
+        square = min(structure.rows, structure.features) ** 2 * structure.itemsize
+        form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
+        ways.append(
+            f"Only the {form} ({readable_bytes(square)}) would stay in memory if rows were read in "
+            "blocks, which is not built yet."
+        )
+    return ways

@@ -1,0 +1,47 @@
+"""The largest problem of a shape that a method can solve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxdescent.machine import Machine
+from jaxdescent.plan.candidates import Candidate
+from jaxdescent.plan.plan import plan_of
+from jaxdescent.plan.structure import Structure
+
+MOST = 1 << 62
+
+SizedStructure = Callable[[int], Structure]
+"""The structure of a problem of so many features."""
+
+
+def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> int:
+    """The most features for which the candidate of this name fits, data included; 0 if none."""
+
+    def fits(size: int) -> bool:
+        return any(
+            candidate.name == name and candidate.allocated_bytes <= machine.memory_bytes
+            for candidate in plan_of(structure_at(size), machine).candidates
+        )
+
+    high = 1
+    while high < MOST and fits(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def largest_by_descent(structure_at: SizedStructure, machine: Machine) -> tuple[int, Candidate]:
+    """The same for whichever iterative candidate goes furthest, and that candidate there."""
+    names = [candidate.name for candidate in plan_of(structure_at(1), machine).candidates]
+    sizes = {
+        name: largest_size(structure_at, machine, name)
+        for name in names
+        if name != "DerivativeMethod()"
+    }
+    name = max(sizes, key=lambda name: sizes[name])
+    candidates = plan_of(structure_at(max(sizes[name], 1)), machine).candidates
+    return sizes[name], next(candidate for candidate in candidates if candidate.name == name)

@@ -1,0 +1,110 @@
+"""The picture: what each candidate holds in memory against the number of features."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from jaxdescent.machine import Machine
+from jaxdescent.memory import readable_bytes
+from jaxdescent.plan.largest import SizedStructure
+from jaxdescent.plan.plan import plan_of
+
+COLOURS = {
+    "DerivativeMethod()": "#c4411f",
+    "LSMR(Sketch())": "#7b4fa3",
+    "LSMR()": "#1f5fa8",
+    "GradientDescent(Backtracking())": "#2e8b57",
+}
+INK, FAINT = "#222222", "#8a8a8a"
+DECADES = 3
+"""To each side of the problem that is planned."""
+
+
+def draw(
+    structure_at: SizedStructure,
+    features: int,
+    rows_per_feature: float,
+    machine: Machine,
+    path: pathlib.Path,
+) -> None:
+    """Write a PNG: memory besides the data on the left, with them on the right.
+
+    Args:
+      structure_at: the structure of a problem of so many features.
+      features: of the problem that is planned, marked in the picture.
+      rows_per_feature: said in the title.
+      machine: its memory is the limit that is drawn.
+      path: of the PNG.
+    """
+    first = max(math.log10(features) - DECADES, 0.0)
+    last = math.log10(features) + DECADES
+    exponents = [first + (last - first) * step / 120 for step in range(121)]
+    sizes = sorted({_rounded(10**exponent) for exponent in exponents})
+    plans = [plan_of(structure_at(size), machine) for size in sizes]
+    figure = Figure(figsize=(12, 5.2), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    pictures = {"Memory besides the data": "working_bytes", "Memory, data included": "peak_bytes"}
+    for axes, (title, attribute) in zip(
+        figure.subplots(1, 2, sharey=True), pictures.items(), strict=True
+    ):
+        for name, colour in COLOURS.items():
+            points = [
+                (size, getattr(candidate, attribute))
+                for size, plan in zip(sizes, plans, strict=True)
+                for candidate in plan.candidates
+                if candidate.name == name
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=name)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(title, loc="left", color=INK, weight="bold")
+        axes.set_xlabel(f"features, with {rows_per_feature:,.3g} rows each", color=INK)
+        axes.axhline(machine.memory_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
+        axes.annotate(
+            f"this machine: {readable_bytes(machine.memory_bytes)}",
+            (0.01, machine.memory_bytes),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            fontsize=9,
+            color=INK,
+        )
+        axes.axvline(features, color=FAINT, linewidth=0.9)
+        axes.annotate(
+            f"{features:,}",
+            (features, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=9,
+            color=FAINT,
+        )
+        axes.yaxis.set_major_locator(LogLocator(1000.0, numticks=12))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: readable_bytes(y)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+        axes.grid(color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=INK, length=0)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color("#b0b0b0")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
+    figure.savefig(path)
+
+
+def _rounded(size: float) -> int:
+    """Large ones to multiples of 64: the runs in which a CPU sums rows are then of one length."""
+    return max(round(size), 1) if size < 512 else 64 * round(size / 64)
+
+
+def _power(x: float) -> str:
+    return f"{x:,.0f}" if x < 1e4 else f"$10^{{{round(math.log10(x))}}}$"

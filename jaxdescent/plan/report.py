@@ -1,0 +1,93 @@
+"""A plan in a terminal: the table, the machine, and how far each way of solving goes."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxdescent.machine import Machine
+from jaxdescent.memory import readable_bytes
+from jaxdescent.plan.largest import SizedStructure, largest_by_descent, largest_size
+from jaxdescent.plan.plan import COLUMNS, TEXT_COLUMNS, Plan, plan_of, readable_seconds
+
+LEFT_OUT_FIRST = ("form", "accuracy", "setup", "with data", "iteration", "iterations")
+"""Columns that narrow terminals go without, in this order."""
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """The candidates, the choice in bold, and what the numbers rest on."""
+    console.print(Text(f"Plan for {plan.structure.describe()}", style="bold"))
+    console.print()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    shown = _shown_columns(plan, console.width)
+    for index in shown:
+        justify = "left" if index in TEXT_COLUMNS else "right"
+        table.add_column(COLUMNS[index], justify=justify, header_style="dim", no_wrap=True)
+    for candidate, row in zip(plan.candidates, plan.rows(), strict=True):
+        style = "bold green" if candidate is plan.chosen else None if candidate.feasible else "dim"
+        table.add_row(*(Text(row[index]) for index in shown), style=style)
+    console.print(table)
+    console.print()
+    for note in plan.notes():
+        console.print(Text(note))
+
+
+def _shown_columns(plan: Plan, width: int) -> list[int]:
+    """Those for which a terminal of this width has room; the others are in the JSON."""
+    rows = [COLUMNS, *plan.rows()]
+    shown = list(range(len(COLUMNS)))
+    for name in LEFT_OUT_FIRST:
+        taken = sum(max(len(row[index]) for row in rows) + 2 for index in shown)
+        if taken > width:
+            shown.remove(COLUMNS.index(name))
+    return shown
+
+
+def show_machine(machine: Machine, console: Console) -> None:
+    """Every rate of a machine, with its unit."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    origin = "measured" if machine.is_measured else "default numbers, not measured"
+    rows = [
+        ("device", f"{machine.platform}, {machine.kind}, {machine.cores} cores"),
+        ("rates", origin),
+        ("memory", f"{readable_bytes(machine.memory_bytes)} available"),
+        *(
+            (f"reading X, {dtype}", f"{readable_bytes(rate)}/s")
+            for dtype, rate in machine.read_bandwidth.items()
+        ),
+        ("reading X from the cache", f"{readable_bytes(machine.cached_bandwidth)}/s"),
+        ("cache", readable_bytes(machine.cache_bytes)),
+        ("updating in place", f"{readable_bytes(machine.update_bandwidth)}/s"),
+        *(
+            (f"matrix products, {dtype}", f"{rate / 1e9:.3g} Gflop/s")
+            for dtype, rate in machine.product_rate.items()
+        ),
+        ("Cholesky", f"{machine.cholesky_rate / 1e9:.3g} Gflop/s"),
+        ("QR", f"{machine.orthogonal_rate / 1e9:.3g} Gflop/s"),
+        ("a call", readable_seconds(machine.dispatch_seconds)),
+        ("an operation in a loop", readable_seconds(machine.operation_seconds)),
+    ]
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    console.print(table)
+
+
+def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machine) -> str:
+    """The largest coupled problem for the derivative method, and for descent, in a sentence."""
+    direct = largest_size(structure_at, machine, "DerivativeMethod()")
+    descent, candidate = largest_by_descent(structure_at, machine)
+    solve = next(
+        candidate
+        for candidate in plan_of(structure_at(max(direct, 1)), machine).candidates
+        if candidate.name == "DerivativeMethod()"
+    )
+    return (
+        f"With {rows_per_feature:,.3g} rows a feature and {readable_bytes(machine.memory_bytes)} "
+        "of memory, data included, the largest coupled problem that the derivative method can "
+        f"solve on this machine has {direct:,} features (about {readable_seconds(solve.seconds)}), "
+        f"and the largest that descent can, by {candidate.name}, has {descent:,} (about "
+        f"{readable_seconds(candidate.seconds)})."
+    )

@@ -1,0 +1,227 @@
+"""What a plan needs to know of a problem: its sizes and kinds, and none of its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import checks, precision
+from jaxdescent.designs import Dense, MatrixFree
+from jaxdescent.objectives import LeastSquares, LinearRegression, Objective, Quadratic
+from jaxdescent.objectives.regression_solvers import regression_solver_bytes
+from jaxdescent.tolerance import default_tolerance
+
+Params = Any
+
+
+class Kind(enum.Enum):
+    """Which methods can be candidates."""
+
+    REGRESSION = "regression"
+    QUADRATIC = "quadratic"
+    SEPARABLE = "separable quadratic"
+    RESIDUALS = "sum of squared residuals"
+    FUNCTION = "function"
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """A problem as numbers: sizes in elements or bytes.
+
+    Args:
+      kind: what can be a candidate.
+      unknowns: elements of the params.
+      params_bytes: the params as they are stored.
+      compute_dtype: that arithmetic runs in.
+      data_bytes: arrays of the objective: X and y, the Hessian, centres.
+      solver_bytes: at the peak of the derivative method's solve, besides data and params.
+      rows, features, outputs: of a regression; of residuals, ``rows`` is their number.
+      data_dtype: that X or the Hessian is stored in.
+      is_dense: whether X or the Hessian is an array that a product reads.
+      has_intercept: of a regression.
+      has_penalty: whether an ``l2`` that is not zero may bound the condition.
+      has_own_l2: whether each output has an ``l2`` of its own.
+      is_rounded: whether params are stored in 16 bits.
+      largest_leaf_bytes: the largest array of the params, in the dtype of the arithmetic.
+      default_tolerance: of the gradient, where none is given.
+      evaluation_flops: one value and gradient of a function or residuals, if counted.
+    """
+
+    kind: Kind
+    unknowns: int
+    params_bytes: int
+    compute_dtype: str
+    data_bytes: int
+    solver_bytes: int
+    rows: int = 0
+    features: int = 0
+    outputs: int = 1
+    data_dtype: str = "float32"
+    is_dense: bool = False
+    has_intercept: bool = False
+    has_penalty: bool = False
+    has_own_l2: bool = False
+    is_rounded: bool = False
+    largest_leaf_bytes: int = 0
+    default_tolerance: float = 2.4e-5
+    evaluation_flops: float = 0.0
+
+    @property
+    def itemsize(self) -> int:
+        """Of the arithmetic."""
+        return jnp.dtype(self.compute_dtype).itemsize
+
+    @property
+    def entries(self) -> int:
+        """Elements of X, or of the Hessian."""
+        return self.rows * self.features
+
+    @property
+    def vector_bytes(self) -> int:
+        """A vector of the params' length in the dtype of the arithmetic."""
+        return self.unknowns * self.itemsize
+
+    @property
+    def is_tall(self) -> bool:
+        """Whether there are at least as many rows as features."""
+        return self.rows >= self.features
+
+    def describe(self) -> str:
+        """One line for a table's title."""
+        if self.kind is Kind.REGRESSION:
+            shape = f"{self.rows:,} rows x {self.features:,} features"
+            outputs = f" x {self.outputs:,} outputs" if self.outputs > 1 else ""
+            penalty = ", l2" if self.has_penalty else ""
+            return f"linear regression, {shape}{outputs}, {self.data_dtype}{penalty}"
+        unknowns = f"{self.unknowns:,} unknowns in {self.compute_dtype}"
+        if self.kind is Kind.RESIDUALS:
+            return f"{self.kind.value}, {self.rows:,} residuals, {unknowns}"
+        return f"{self.kind.value}, {unknowns}"
+
+
+def structure_of(objective: Objective, params: Params) -> Structure:
+    """The structure of a checked objective at params that may be traced."""
+    leaves = jax.tree.leaves(params)
+    kind = _kind(objective)
+    common: dict[str, Any] = {
+        "kind": kind,
+        "unknowns": sum(leaf.size for leaf in leaves),
+        "params_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        "compute_dtype": str(
+            jnp.result_type(*(precision.compute_dtype(leaf.dtype) for leaf in leaves))
+        ),
+        "data_bytes": tree_bytes(objective),
+        "solver_bytes": objective.stationary_solver_bytes(params),
+        "is_rounded": precision.is_rounded(params),
+        "largest_leaf_bytes": max(
+            leaf.size * precision.compute_dtype(leaf.dtype).itemsize for leaf in leaves
+        ),
+        "default_tolerance": default_tolerance(params),
+    }
+    if isinstance(objective, LinearRegression):
+        design: Any = objective.X
+        rows, features = design.shape
+        return Structure(
+            **common,
+            rows=rows,
+            features=features,
+            outputs=math.prod(jnp.shape(objective.y)[1:]),
+            data_dtype=str(design.array.dtype if isinstance(design, Dense) else design.dtype),
+            is_dense=not isinstance(design, MatrixFree),
+            has_intercept=objective.intercept,
+            has_penalty=not _is_zero(objective.l2),
+            has_own_l2=jnp.ndim(objective.l2) == 1,
+        )
+    if isinstance(objective, Quadratic) and not callable(objective.hessian):
+        size = objective.hessian.shape[0]
+        dtype = str(objective.hessian.dtype)
+        return Structure(**common, rows=size, features=size, data_dtype=dtype, is_dense=True)
+    if kind is Kind.RESIDUALS:
+        residuals = jax.eval_shape(objective.residuals, precision.widen(params))
+        return Structure(**common, rows=sum(leaf.size for leaf in jax.tree.leaves(residuals)))
+    return Structure(**common)
+
+
+def regression_structure(
+    rows: int, features: int, *, outputs: int = 1, dtype: str = "float32", has_penalty: bool = False
+) -> Structure:
+    """The structure of a dense regression with an intercept, from sizes that may be any."""
+    stored = jnp.dtype(dtype).itemsize
+    compute = precision.compute_dtype(dtype)
+    shape_only: Any = jax.ShapeDtypeStruct((rows, features), dtype)
+    unknowns = (features + 1) * outputs
+    solver_bytes = regression_solver_bytes(
+        Dense(shape_only), 0.0, outputs=outputs, is_scaled=True, is_weighted=False
+    )
+    return Structure(
+        kind=Kind.REGRESSION,
+        unknowns=unknowns,
+        params_bytes=unknowns * compute.itemsize,
+        largest_leaf_bytes=features * outputs * compute.itemsize,
+        default_tolerance=float(jnp.finfo(compute).eps) ** (2 / 3),
+        compute_dtype=str(compute),
+        data_bytes=rows * (features + outputs) * stored,
+        solver_bytes=solver_bytes,
+        rows=rows,
+        features=features,
+        outputs=outputs,
+        data_dtype=dtype,
+        is_dense=True,
+        has_intercept=True,
+        has_penalty=has_penalty,
+    )
+
+
+def structure_from_shapes(objective: Objective, params: Params) -> Structure:
+    """The structure of what may hold ``jax.ShapeDtypeStruct`` in place of arrays: nothing is run.
+
+    Raises:
+      TypeError, ValueError: as ``minimize`` does for data and params that do not fit together.
+    """
+    concrete = jax.tree.map(lambda leaf: 0.0 if is_shape(leaf) else leaf, objective)
+    checks.check_leaves(concrete)
+    seen: list[Structure] = []  # what is found while tracing, where only arrays can be returned
+
+    def look(objective: Objective, params: Params) -> None:
+        objective = objective.checked()
+        params = checks.checked_params(params, objective)
+        objective.check_params(params)
+        checks.check_value(objective, params)
+        seen.append(structure_of(objective, params))
+
+    jax.eval_shape(look, objective, params)
+    penalty = getattr(objective, "l2", None)
+    if penalty is not None and not is_shape(penalty):  # traced above, so unknown there
+        return dataclasses.replace(seen[0], has_penalty=not _is_zero(penalty))
+    return seen[0]
+
+
+def is_shape(leaf: Any) -> bool:
+    """Whether ``leaf`` stands for an array that does not exist."""
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def tree_bytes(tree: Any) -> int:
+    """Of all arrays, existing or not; scalars are not counted."""
+    return sum(
+        math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+        if hasattr(leaf, "dtype") and leaf.shape
+    )
+
+
+def _kind(objective: Objective) -> Kind:
+    if isinstance(objective, LinearRegression):
+        return Kind.REGRESSION
+    if objective.is_quadratic:
+        return Kind.SEPARABLE if objective.is_separable else Kind.QUADRATIC
+    return Kind.RESIDUALS if isinstance(objective, LeastSquares) else Kind.FUNCTION
+
+
+def _is_zero(l2: Any) -> bool:
+    return isinstance(l2, (int, float)) and l2 == 0

@@ -1,0 +1,189 @@
+"""What is known of a machine: measured once, kept in a file, and a default without it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import stat
+import sys
+
+import jax
+import pytest
+
+from jaxdescent import machine as machines
+from jaxdescent.machine import Machine
+
+RATES = {**machines._DEFAULTS["cpu"], "is_measured": True}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    machines._stored.cache_clear()
+    yield tmp_path / "jaxdescent"
+    machines._stored.cache_clear()
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Counts the measurements, which take no time."""
+    calls = []
+
+    def measure(device):
+        calls.append(device)
+        return {**RATES, "update_bandwidth": 1e9 * len(calls)}
+
+    monkeypatch.setattr(machines, "_measure", measure)
+    return calls
+
+
+class TestCalibration:
+    def test_without_one_the_default_is_taken_and_nothing_is_written(self, folder, measured):
+        machine = Machine.of()
+        assert not machine.is_measured
+        assert machine.platform == "cpu"
+        assert machine.memory_bytes > 0
+        assert not measured
+        assert not folder.exists()
+
+    def test_it_is_measured_once_and_kept(self, folder, measured):
+        first, second = Machine.measured(), Machine.measured()
+        assert first.is_measured
+        assert len(measured) == 1
+        assert second.update_bandwidth == first.update_bandwidth == 1e9
+        assert Machine.of().update_bandwidth == 1e9
+        (file,) = folder.iterdir()
+        assert json.loads(file.read_text())["format"] == machines.FORMAT
+
+    def test_its_name_has_the_device_the_versions_and_the_cores(self, folder, measured):
+        Machine.measured()
+        (file,) = folder.iterdir()
+        assert f"jax-{jax.__version__}" in file.name
+        assert "jaxlib-" in file.name
+        assert f"{machines._cores()}-cores" in file.name
+        assert file.name.startswith("machine-cpu-")
+
+    def test_another_number_of_cores_is_measured_anew(self, folder, measured, monkeypatch):
+        Machine.measured()
+        monkeypatch.setattr(machines, "_cores", lambda: 512)
+        assert not Machine.of().is_measured
+        assert Machine.measured().cores == 512
+        assert len(measured) == 2
+
+    def test_recalibration_replaces_it(self, folder, measured):
+        Machine.measured()
+        assert Machine.measured(recalibrate=True).update_bandwidth == 2e9
+        assert Machine.of().update_bandwidth == 2e9
+        assert len(list(folder.iterdir())) == 1
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "[]",
+            "{}",
+            '{"format": 0, "rates": {}}',
+            json.dumps({"format": machines.FORMAT, "rates": {**RATES, "cholesky_rate": -1.0}}),
+            json.dumps({"format": machines.FORMAT, "rates": {**RATES, "product_rate": 1.0}}),
+            json.dumps({"format": machines.FORMAT, "rates": {"cholesky_rate": 1.0}}),
+        ],
+        ids=["empty", "a list", "an object", "format", "negative", "no dtypes", "missing"],
+    )
+    def test_a_damaged_file_counts_as_none(self, folder, measured, content):
+        Machine.measured()
+        (file,) = folder.iterdir()
+        file.write_text(content)
+        machines._stored.cache_clear()
+        assert not Machine.of().is_measured
+        assert Machine.measured().is_measured
+        assert len(measured) == 2
+
+    def test_a_folder_that_cannot_be_made_is_no_error(self, tmp_path, measured, monkeypatch):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        machines._stored.cache_clear()
+        assert Machine.measured().is_measured
+        assert not Machine.of().is_measured
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_that_cannot_be_written_to_is_no_error(self, folder, measured):
+        folder.mkdir()
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        assert Machine.measured().is_measured
+        assert not list(folder.iterdir())
+
+    def test_nothing_is_left_behind_where_the_file_cannot_be_moved(self, folder, measured):
+        path = machines._path(machines._identity(jax.devices()[0]))
+        path.mkdir(parents=True)  # a folder stands where the file should
+        assert Machine.measured().is_measured
+        assert [entry.name for entry in folder.iterdir()] == [path.name]
+
+    def test_a_real_measurement_is_plausible(self, folder, monkeypatch):
+        monkeypatch.setattr(machines, "READ_BYTES", 1 << 22)
+        monkeypatch.setattr(machines, "PRODUCT_SIZE", 128)
+        machine = Machine.measured()
+        assert machine.is_measured
+        assert set(machine.read_bandwidth) == set(machine.product_rate) == set(machines.DTYPES)
+        assert all(1e7 < rate < 1e14 for rate in machine.read_bandwidth.values())
+        assert all(1e7 < rate < 1e17 for rate in machine.product_rate.values())
+        assert 0 < machine.operation_seconds < 1e-3
+        assert 0 < machine.dispatch_seconds < 1
+        again = Machine.of()
+        assert again == dataclasses.replace(machine, memory_bytes=again.memory_bytes)
+
+
+class TestCacheFolder:
+    def test_the_environment_says_where(self, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+        assert machines.cache_folder() == pathlib.Path("/somewhere/jaxdescent")
+
+    @pytest.mark.parametrize(
+        ("platform", "expected"),
+        [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")],
+    )
+    def test_else_the_platform_does(self, monkeypatch, platform, expected):
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.delenv("LOCALAPPDATA", raising=False)
+        monkeypatch.setattr(sys, "platform", platform)
+        assert machines.cache_folder() == pathlib.Path.home() / expected / "jaxdescent"
+
+
+class TestRates:
+    def test_products_grow_with_the_cores_and_memory_only_with_the_first_four(self):
+        one, eight = (Machine.default("cpu", cores=cores) for cores in (1, 8))
+        assert eight.product("float32") == 8 * one.product("float32")
+        assert eight.read_bandwidth["float32"] == 4 * one.read_bandwidth["float32"]
+        assert eight.dispatch_seconds == one.dispatch_seconds
+
+    def test_what_stays_in_the_cache_is_read_faster(self):
+        machine = Machine.default("cpu", cores=2)
+        small = machine.bandwidth("float32", machine.cache_bytes)
+        assert small == machine.cached_bandwidth
+        large = machine.bandwidth("float32", machine.cache_bytes + 1)
+        assert large == machine.read_bandwidth["float32"]
+
+    def test_a_factorisation_slows_with_the_dtype_as_a_product_does(self):
+        machine = Machine.default("cpu", cores=2)
+        ratio = machine.product("float32") / machine.product("float64")
+        for orthogonal in (False, True):
+            single, double = (
+                machine.factorisation(dtype, orthogonal=orthogonal)
+                for dtype in ("float32", "float64")
+            )
+            assert single / double == pytest.approx(ratio)
+
+    def test_sixteen_bit_floats_share_a_rate(self):
+        machine = Machine.default("gpu")
+        assert machine.product("float16") == machine.product("bfloat16")
+
+    def test_an_unknown_platform_counts_as_a_gpu(self):
+        assert Machine.default("abacus").product_rate == Machine.default("gpu").product_rate
+
+    def test_operations_of_the_factorisations(self):
+        assert machines.cholesky_flops(3) == pytest.approx(36)
+        assert machines.orthogonal_flops(10, 3) == pytest.approx(2 * 9 * 9)
+
+    def test_json_has_every_field(self):
+        content = json.loads(Machine.default("cpu", cores=2).to_json())
+        assert content["cores"] == 2
+        assert set(content) == set(Machine.__dataclass_fields__)
