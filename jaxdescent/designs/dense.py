@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,12 +15,8 @@ from jaxdescent import placement
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.precision import HIGHEST, compute_dtype
 
-BLOCK_BYTES = 4 << 20
-"""A block of rows that the last cache keeps between its two products."""
-
-BLOCKED_BYTES, BLOCKED_FEATURES, BLOCKED_ROWS = 64 << 20, 1024, 16
-"""Blocks pay for a matrix beyond the last cache, of rows neither so short that a block's products
-are small, nor so long that a block has but few of them."""
+WIDENED_BYTES = 8 << 20
+"""How much of a 16-bit X is widened at a time on a CPU: what the last cache keeps."""
 
 
 @jax.tree_util.register_dataclass
@@ -27,7 +24,8 @@ are small, nor so long that a block has but few of them."""
 class Dense(Design):
     """X as a (rows, features) array of any floating dtype, sharded or not.
 
-    A 16-bit X is stored as it is and multiplied in float32. ``is_on_one_device`` says that it is
+    A 16-bit X is stored as it is and multiplied in float32; on a CPU it is widened block by block,
+    and read once for a product there and back. ``is_on_one_device`` says that it is
     known not to be sharded.
     """
 
@@ -80,9 +78,16 @@ class Dense(Design):
         return compute_dtype(self.array.dtype)
 
     def product(self, weights: jax.Array) -> jax.Array:
+        if self._is_read_in_blocks:
+            return self._over_blocks(lambda part, _: (part.product(weights), None), None, None)[0]
         return self._contract(1, weights)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
+        if self._is_read_in_blocks:
+            zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
+            return self._over_blocks(
+                lambda part, rows: (None, part.transposed_product(rows)), residual, zero
+            )[1]
         run = _run_length(self.shape[0])
         if run is None or residual.size != self.shape[0]:
             return self._contract(0, residual)
@@ -98,42 +103,48 @@ class Dense(Design):
         return jnp.sum(runs, axis=0).reshape(-1, *residual.shape[1:])
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        block = self._block_rows(weights)
-        if block is None:
+        if not self._is_read_in_blocks:
             return super().there_and_back(weights, change, rows)
-        # XLA copies a slice before it multiplies with it; a block's copy stays in the cache, and
-        # memory is read once for both products.
-        blocks = self.shape[0] // block
 
-        def visit(total: jax.Array, index: jax.Array) -> tuple[jax.Array, Any]:
-            start = index * block
-            part = Dense(self.row_block(start, block))
-            of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, block), rows)
-            kept, residual = change(part.product(weights), of_rows)
-            return total + part.transposed_product(residual), kept
+        def visit(part: Dense, rows: Any) -> tuple[Any, jax.Array]:
+            kept, residual = change(part.product(weights), rows)
+            return kept, part.transposed_product(residual)
 
-        total, kept = lax.scan(visit, jnp.zeros_like(weights), jnp.arange(blocks))
-        kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-        done = blocks * block
-        if done < self.shape[0]:
-            part = Dense(self.row_block(done, self.shape[0] - done))
-            of_rows = jax.tree.map(lambda leaf: leaf[done:], rows)
-            last, residual = change(part.product(weights), of_rows)
-            total = total + part.transposed_product(residual)
-            kept = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), kept, last)
-        return kept, total
+        return self._over_blocks(visit, rows, jnp.zeros_like(weights))
 
-    def _block_rows(self, weights: jax.Array) -> int | None:
-        """How many rows go through both products at a time; None: all, in two passes over X."""
-        rows, features = self.shape
-        row_bytes = features * self.array.dtype.itemsize
-        block = BLOCK_BYTES // row_bytes
-        is_large = rows * row_bytes >= BLOCKED_BYTES and features >= BLOCKED_FEATURES
-        # Slices of rows that lie on several devices would be gathered.
+    @property
+    def _is_read_in_blocks(self) -> bool:
+        # XLA on a CPU multiplies with a 16-bit X by widening it first, all of it: a copy of twice
+        # its size, and most of the time. Slices of rows that lie on several devices would be
+        # gathered.
+        is_narrow = self.array.dtype != self.dtype
         is_alone = jax.default_backend() == "cpu" and self.is_on_one_device
-        if is_alone and is_large and weights.size == features and block >= BLOCKED_ROWS:
-            return block
-        return None
+        return is_narrow and is_alone and self._block_rows < self.shape[0]
+
+    @property
+    def _block_rows(self) -> int:
+        return max(8, WIDENED_BYTES // (self.shape[1] * jnp.dtype(self.dtype).itemsize))
+
+    def _over_blocks(
+        self, visit: Callable[[Dense, Any], tuple[Any, Any]], rows: Any, total: Any
+    ) -> tuple[Any, Any]:
+        """``visit(block of X, block of rows)`` to (kept, term): all that is kept, and the sum."""
+        block = self._block_rows
+        whole, rest = divmod(self.shape[0], block)
+
+        def at(start: Any, size: int, total: Any) -> tuple[Any, Any]:
+            of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), rows)
+            kept, term = visit(Dense(self.row_block(start, size)), of_rows)
+            return jax.tree.map(jnp.add, total, term), kept
+
+        total, kept = lax.scan(
+            lambda total, index: at(index * block, block, total), total, jnp.arange(whole)
+        )
+        kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+        if rest:
+            total, last = at(whole * block, rest, total)
+            kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, last)
+        return kept, total
 
     def to_dense(self) -> jax.Array:
         return self.array.astype(self.dtype)

@@ -14,7 +14,9 @@ from jaxdescent.methods import (
     BarzilaiBorwein,
     ConjugateGradient,
     DerivativeMethod,
+    Dual,
     GradientDescent,
+    Gram,
     InverseLipschitz,
     LevenbergMarquardt,
     Method,
@@ -72,6 +74,10 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             is_dependable=True,
         ),
         Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
+        Entry("Gram()", Gram, cost_model.gram, "Gram", applies=lambda structure: structure.is_tall),
+        Entry(
+            "Dual()", Dual, cost_model.dual, "dual", applies=lambda structure: not structure.is_tall
+        ),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
             _gradient_descent(BarzilaiBorwein),
@@ -131,8 +137,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
     ),
 }
-"""Every candidate there is. ``cost_model.gram`` and ``cost_model.dual`` price two more forms of a
-regression, which join as soon as there are methods that work on them."""
+"""Every candidate there is."""
 
 
 @dataclasses.dataclass(frozen=True)

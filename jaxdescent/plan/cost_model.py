@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Dense
+from jaxdescent.designs.dense import WIDENED_BYTES
 from jaxdescent.machine import Machine, cholesky_flops, orthogonal_flops
 from jaxdescent.methods import LBFGS
 from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
+from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
 from jaxdescent.objectives.regression_solvers import SMALL, normal_equations_bytes
 from jaxdescent.plan.structure import Kind, Structure
@@ -120,11 +122,21 @@ class Question:
     condition: float | None = None
 
     @property
-    def is_widened(self) -> bool:
-        """Whether products read a float32 copy of 16-bit data: CPUs' compilers make one."""
+    def is_narrow(self) -> bool:
+        """Whether data of 16 bits have to be widened: a CPU multiplies no others."""
         stored = jnp.dtype(self.structure.data_dtype).itemsize
         is_narrow = self.structure.is_dense and stored < self.structure.itemsize
         return is_narrow and self.machine.platform == "cpu"
+
+    @property
+    def is_widened(self) -> bool:
+        """Whether products read a float32 copy of all of them; a large X is widened in blocks."""
+        structure = self.structure
+        is_in_blocks = (
+            structure.kind is Kind.REGRESSION
+            and structure.entries * structure.itemsize > WIDENED_BYTES
+        )
+        return self.is_narrow and not is_in_blocks
 
     @property
     def read_dtype(self) -> str:
@@ -208,9 +220,9 @@ def derivative_regression(question: Question) -> Price:
     condition = question.condition or 1.0
     is_ill = condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
-    # A gradient for each of two corrections (or the dual solve), and three for value and gradient
-    # at the start, before the step and at the end.
-    iteration = one * 9 + vectors(structure, 20)
+    # A gradient for each of two corrections (or the dual solve), and value and gradient at the
+    # start and at the end.
+    iteration = one * 8 + vectors(structure, 20)
     setup = factorisation(structure)
     if structure.has_own_l2:
         setup = orthogonal(structure) + Work(
@@ -222,12 +234,12 @@ def derivative_regression(question: Question) -> Price:
         is_double = structure.entries * outputs <= DOUBLE_ENTRIES
         iteration = iteration + one * (2 * REFINEMENTS * (25 if is_double else 2))
         condition = 1.0
-    setup = setup + widening(question, 1)
+    copied = _copied_bytes(question)
+    setup = setup + Work(update_bytes=1.5 * copied)
     working = structure.solver_bytes
     if structure.is_tall:
-        # The factor is part of the result; beside a large Q stands another widened X.
-        is_large = structure.entries * outputs > DOUBLE_ENTRIES
-        working += features**2 * structure.itemsize + _widened_bytes(question, int(is_large))
+        # The factor is part of the result.
+        working += features**2 * structure.itemsize
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0))
 
 
@@ -262,24 +274,24 @@ def ill_condition(structure: Structure) -> float:
 
 
 def lsmr(question: Question) -> Price:
-    """Two passes an iteration, seven for the mean, the start, the scale and the end."""
+    """Two passes an iteration, four for the mean, the start and the end."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    setup = one * 7 + widening(question, 2)
+    setup = one * 4 + widening(question, 1)
     iterations = krylov_iterations(question.condition, question.tolerance)
-    iterations = min(iterations, 3.0 * min(structure.rows, structure.features)) + 2
+    iterations = min(iterations, 3.0 * min(structure.rows, structure.features)) + 1
     return Price(
         lsmr_bytes(question), setup, one * 2 + vectors(structure, 12), iterations, _error(question)
     )
 
 
 def lsmr_bytes(question: Question) -> float:
-    """Ten vectors of the params' length, four of y's, and the means."""
+    """Seven vectors of the params' length, four of y's, and the means."""
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
-    elements = 10 * features * outputs + features + 4 * rows * outputs
+    elements = 7 * features * outputs + features + 4 * rows * outputs
     elements += (rows if structure.has_intercept else 0) + _runs(structure)
-    return structure.itemsize * elements + _widened_bytes(question, 2) + SCALAR_BYTES
+    return structure.itemsize * elements + _widened_bytes(question, 1) + SCALAR_BYTES
 
 
 def sketched_lsmr(question: Question) -> Price:
@@ -293,13 +305,13 @@ def sketched_lsmr(question: Question) -> Price:
     sampled = groups * NONZEROS if is_mixed else rows
     stack = sampled + features
     square = float(features) * features
-    setup = one * 7 + Work(
+    setup = one * 4 + Work(
         orthogonal_flops=orthogonal_flops(stack, features),
         product_flops=2.0 * NONZEROS * structure.entries if is_mixed else 0.0,
         update_bytes=3.0 * structure.entries * structure.itemsize,
         operations=SCALAR_OPERATIONS,
     )
-    setup = setup + widening(question, 2)
+    setup = setup + Work(update_bytes=1.5 * _copied_bytes(question))
     # Substitution with the triangle and its transpose, which is read twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)
@@ -308,6 +320,8 @@ def sketched_lsmr(question: Question) -> Price:
     columns = features + outputs
     # QR, which works on a copy, and the triangle's inverse applied.
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
+    if not question.is_widened:
+        working += _copied_bytes(question)
     if is_mixed:
         # The shuffled order, and a chunk of the rows of a group.
         working += 4 * 3 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
@@ -399,21 +413,39 @@ def descent_vectors_bytes(structure: Structure) -> int:
 def gram(question: Question) -> Price:
     """One pass builds X'X and X'y in float32; an iteration then costs features^2."""
     structure = question.structure
-    return _rewritten(question, structure.features)
+    built = gram_build_bytes(
+        structure.rows,
+        structure.features,
+        structure.outputs,
+        structure.itemsize,
+        is_centred=structure.has_intercept,
+        is_widened=question.is_narrow,
+    )
+    return _rewritten(question, structure.features, built)
 
 
 def dual(question: Question) -> Price:
     """One pass builds XX'; an iteration then costs rows^2, with the same iterates."""
     structure = question.structure
-    return _rewritten(question, structure.rows)
+    built = dual_build_bytes(
+        structure.rows,
+        structure.features,
+        structure.outputs,
+        structure.itemsize,
+        is_centred=structure.has_intercept,
+        is_widened=question.is_narrow,
+    )
+    return _rewritten(question, structure.rows, built)
 
 
-def _rewritten(question: Question, size: int) -> Price:
+def _rewritten(question: Question, size: int, built: int) -> Price:
     """Conjugate gradients on the Gram matrix of one side, two products of it an iteration."""
     structure = question.structure
     square = float(size) * size * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
-    build = Work(product_flops=2.0 * structure.entries * size)
+    setup = one_pass(question, structure.outputs) * 4 + Work(
+        product_flops=2.0 * structure.entries * size
+    )
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,
@@ -421,8 +453,13 @@ def _rewritten(question: Question, size: int) -> Price:
     iterations = krylov_iterations(question.condition, question.tolerance)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = max(_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
-    working = 2 * square + 6.0 * size * structure.outputs * structure.itemsize
-    return Price(working, build + widening(question, 1), one + small, iterations, accuracy)
+    # At the start and the end the params are measured on the data themselves.
+    widened = _widened_bytes(question, 1)
+    working = (
+        max(built + widened * question.is_widened, square + widened)
+        + 6.0 * size * structure.outputs * structure.itemsize
+    )
+    return Price(working, setup, one * 2 + small, iterations, accuracy)
 
 
 # Quadratics, separable functions, residuals, functions
@@ -513,7 +550,9 @@ def nonlinear_conjugate_gradient(question: Question) -> Price:
     structure = question.structure
     iteration = one_pass(question) * 1.5 + vectors(structure, 14)
     iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
-    working = 7.0 * structure.vector_bytes + SCALAR_BYTES
+    # Two more hold residuals and what they are made of.
+    count = 7.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
+    working = count * structure.vector_bytes + SCALAR_BYTES
     return Price(working, one_pass(question), iteration, iterations, _default_error(structure))
 
 
@@ -522,7 +561,8 @@ def function_backtracking(question: Question) -> Price:
     structure = question.structure
     iteration = one_pass(question) * 2 + vectors(structure, 6)
     iterations = UNKNOWN_ITERATIONS["Backtracking"]
-    working = 6.0 * structure.vector_bytes + SCALAR_BYTES
+    count = 6.0 + (structure.kind is Kind.RESIDUALS)
+    working = count * structure.vector_bytes + SCALAR_BYTES
     return Price(working, one_pass(question), iteration, iterations, _default_error(structure))
 
 
@@ -560,6 +600,8 @@ def gradient_iterations(question: Question) -> float:
 
 def widening(question: Question, copies: int) -> Work:
     """Writing float32 copies of 16-bit data."""
+    if not question.is_widened:
+        return Work()
     return Work(update_bytes=1.5 * _widened_bytes(question, copies))
 
 
@@ -571,8 +613,19 @@ def _transposed_bytes(question: Question, copies: int) -> float:
 
 
 def _widened_bytes(question: Question, copies: int) -> float:
+    """What products with 16-bit data reserve: copies of X, or of two blocks of it."""
     structure = question.structure
-    return float(copies * structure.entries * structure.itemsize) if question.is_widened else 0.0
+    if not question.is_narrow:
+        return 0.0
+    if not question.is_widened:
+        return 2.0 * WIDENED_BYTES
+    return float(copies * structure.entries * structure.itemsize)
+
+
+def _copied_bytes(question: Question) -> float:
+    """Of 16-bit data that a direct solve widens as a whole."""
+    structure = question.structure
+    return float(structure.entries * structure.itemsize) if question.is_narrow else 0.0
 
 
 def _runs(structure: Structure) -> float:

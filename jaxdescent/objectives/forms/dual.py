@@ -213,7 +213,8 @@ def dual_build_bytes(
     block = block_length(features, rows, itemsize)
     kept = dual_form_bytes(rows, features, outputs, itemsize)
     if block < features:
-        return kept + (2 * rows * rows + rows * block + features) * itemsize
+        lines = block + features % block  # the last, shorter block has room of its own
+        return kept + (2 * rows * rows + rows * lines + features) * itemsize
     is_copied = is_centred or is_weighted or is_widened
     return kept + (rows * features * itemsize if is_copied else 0)
 

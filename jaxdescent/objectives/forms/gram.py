@@ -236,7 +236,8 @@ def gram_build_bytes(
     kept = gram_form_bytes(features, outputs, itemsize)
     is_copied = is_centred or is_widened or block < rows
     copies = is_copied + is_weighted
-    return (1 if block == rows else 3) * kept + copies * block * features * itemsize
+    lines = block + rows % block  # the last, shorter block has room of its own
+    return (1 if block == rows else 3) * kept + copies * lines * features * itemsize
 
 
 def ridge_path(form: GramForm, penalties: Any) -> Params:
