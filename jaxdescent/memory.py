@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 
+SLACK_BYTES = 1 << 20
+"""What a system calls available is no surer than this: a problem of less always fits."""
+
 
 class ProblemTooLarge(MemoryError):
     """Raised before anything is allocated, with the bytes needed and available, and a way out."""

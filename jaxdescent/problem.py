@@ -93,6 +93,8 @@ def _refuse_too_large(objective: Objective, params: Params, method: Method) -> N
     if not isinstance(method, DerivativeMethod):
         return
     needed = objective.stationary_solver_bytes(params)
+    if needed <= memory.SLACK_BYTES:
+        return
     available = memory.available_bytes(_device(params))
     if needed > available:
         size = sum(leaf.size for leaf in jax.tree.leaves(params))

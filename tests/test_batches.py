@@ -7,6 +7,8 @@ import pytest
 
 import jaxdescent as jd
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 RNG = np.random.default_rng(0)
 STARTS = jnp.array(RNG.uniform(1, 2, (40, 2)), jnp.float32)
 STEEPNESS = jnp.array(np.where(RNG.random(40) < 0.15, 300, 2), jnp.float32)

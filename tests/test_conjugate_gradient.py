@@ -11,6 +11,8 @@ import jaxdescent as jd
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Status
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 PRECONDITIONERS = [None, jd.Jacobi(), jd.Nystrom(4), jd.Sketch()]
 
 

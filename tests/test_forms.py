@@ -21,6 +21,8 @@ from jaxdescent.objectives.forms import (
     ridge_path,
 )
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 
 def regression(rng, rows=60, features=5, outputs=(), *, far=2.0, **options):
     X = rng.normal(size=(rows, features)) + far

@@ -75,7 +75,13 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("tall", "bfloat16", "a sum of squares", "a function")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
     # Sums go through memory where there are several devices: here they are one CPU's.
     monkeypatch.setattr(jax, "device_count", lambda: 1)

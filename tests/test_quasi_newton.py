@@ -12,6 +12,8 @@ import jaxdescent as jd
 from jaxdescent.objectives import as_objective
 from tests.classical import extended_rosenbrock, problems, rosenbrock
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 QUICK = ["rosenbrock 2", "rosenbrock 100", "powell singular 4"]
 PROBLEMS = {problem.name: problem for problem in problems()}
 TOLERANCE = 1e-6

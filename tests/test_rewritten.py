@@ -9,6 +9,8 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.result import Status
 
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
 
 def regression(rng, rows, features, outputs=(), *, dtype=np.float64, **options):
     X = (rng.normal(size=(rows, features)) + 0.5).astype(dtype)

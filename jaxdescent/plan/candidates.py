@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxdescent.memory import readable_bytes
+from jaxdescent.memory import SLACK_BYTES, readable_bytes
 from jaxdescent.methods import (
     LBFGS,
     LSMR,
@@ -25,9 +25,6 @@ from jaxdescent.plan import cost_model
 from jaxdescent.plan.cost_model import Price, Question
 from jaxdescent.plan.structure import Kind, Structure
 from jaxdescent.preconditioners import Sketch
-
-SLACK_BYTES = 1 << 20
-"""What a system calls available is no surer than this: a problem of less always fits."""
 
 
 class Entry(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import json
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import numpy as np
 
 from jaxdescent import placement
 from jaxdescent.machine import Machine
-from jaxdescent.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.memory import SLACK_BYTES, ProblemTooLarge, readable_bytes
+from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan.candidates import Candidate, candidates_for
 from jaxdescent.plan.choice import choose, refusal
@@ -220,17 +222,26 @@ def plan_from_shapes(objective: Objective, params: Params, *, is_donated: bool =
     Reads a calibration if there is one; runs and writes nothing. Data and params are there already.
     """
     structure = structure_of(objective, params)
-    machine = Machine.of(device_of((params, objective)))
     existing = structure.data_bytes + structure.params_bytes
     if is_donated:
         existing += structure.params_bytes
-    return plan_of(
-        structure,
-        machine,
-        tolerance=structure.default_tolerance,
-        condition=assumed_condition(structure),
-        existing_bytes=existing,
-    )
+    device = device_of((params, objective))
+    if existing + _default_bytes(structure) < SLACK_BYTES:
+        return _remembered(structure, device, existing)
+    return plan_of(structure, Machine.of(device), existing_bytes=existing)
+
+
+def _default_bytes(structure: Structure) -> int:
+    """What the first candidate needs, nearly."""
+    if structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
+        return LBFGS().vectors * structure.vector_bytes
+    return structure.solver_bytes
+
+
+@functools.lru_cache(maxsize=256)
+def _remembered(structure: Structure, device: Any, existing_bytes: int) -> Plan:
+    """Of small problems, which fit whatever is available: looking costs more than solving them."""
+    return plan_of(structure, Machine.of(device), existing_bytes=existing_bytes)
 
 
 def plan_of(
