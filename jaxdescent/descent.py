@@ -242,7 +242,11 @@ class Descent(NamedTuple):
 
     def _norm_ahead(self, loop: Loop) -> jax.Array:
         def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
-            new, _, _ = self.method.step(objective, precision.widen(part), loop.state)
+            wide = precision.widen(part)
+            if self.method.is_elementwise:
+                new, _ = self.method.elementwise_step(objective, wide, loop.state)
+            else:
+                new, _, _ = self.method.step(objective, wide, loop.state)
             return objective.value_and_squared_norm(new)[1:]
 
         (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
@@ -336,13 +340,18 @@ def _fused_steps(
     method, rounding, iteration, rest = shared
 
     def step(index: jax.Array, steps: _Steps) -> _Steps:
-        params, state, progress = method.step(objective, steps.params, steps.state)
-        stepped = _Steps(
-            params,
-            state,
-            steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
-            jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
-        )
+        if method.is_elementwise:
+            # Without a progress that nobody reads: XLA would drop it, thousands of times.
+            params, state = method.elementwise_step(objective, steps.params, steps.state)
+            stepped = _Steps(params, state, steps.evaluations + 1, steps.verdict)
+        else:
+            params, state, progress = method.step(objective, steps.params, steps.state)
+            stepped = _Steps(
+                params,
+                state,
+                steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+                jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
+            )
         if rest is None:
             return stepped
         return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)

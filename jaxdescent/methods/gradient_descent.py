@@ -87,6 +87,12 @@ class GradientDescent(Method):
         rate, state = self._rate_ahead(state)
         return objective.gradient_step(params, gradient, rate), state, progress_at(value, gradient)
 
+    def elementwise_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        rate, state = self._rate_ahead(state)
+        return objective.gradient_step(params, objective.gradient(params), rate), state
+
     def _step_with_momentum(
         self, momentum: Momentum, objective: Objective, params: Params, state: _WithMomentum
     ) -> tuple[Params, State, Progress]:

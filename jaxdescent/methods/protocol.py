@@ -50,6 +50,13 @@ class Method(abc.ABC):
     ) -> tuple[Params, State, Progress]:
         """One step: new params, new state, and the progress at the params it began from."""
 
+    def elementwise_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        """The step of an elementwise method without its progress, of which many make one pass."""
+        params, state, _ = self.step(objective, params, state)
+        return params, state
+
     def progress(self, objective: Objective, params: Params, state: State) -> Progress | None:
         """The progress at ``params`` for less than a step costs, or None: then the step tells.
 
