@@ -11,6 +11,9 @@ import jax
 SLACK_BYTES = 1 << 20
 """What a system calls available is no surer than this: a problem of less always fits."""
 
+SMALL_BYTES = 1 << 20
+"""For so little nobody asks how much is available: the answer takes longer than the problem."""
+
 
 class ProblemTooLarge(MemoryError):
     """Raised before anything is allocated, with the bytes needed and available, and a way out."""

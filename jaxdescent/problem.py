@@ -93,7 +93,7 @@ def _refuse_too_large(objective: Objective, params: Params, method: Method) -> N
     if not isinstance(method, DerivativeMethod):
         return
     needed = objective.stationary_solver_bytes(params)
-    if needed <= memory.SLACK_BYTES:
+    if needed <= memory.SMALL_BYTES:
         return
     available = memory.available_bytes(_device(params))
     if needed > available:

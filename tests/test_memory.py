@@ -103,6 +103,7 @@ def test_bytes_are_readable(count, text):
 @pytest.fixture
 def small_machine(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device=None: 10_000)
+    monkeypatch.setattr(memory, "SMALL_BYTES", 0)
 
 
 @pytest.mark.parametrize(

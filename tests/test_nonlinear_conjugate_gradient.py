@@ -94,4 +94,5 @@ def test_it_keeps_two_vectors_and_needs_five_or_six_more():
     )
     analysis = compiled.memory_analysis()
     assert analysis.output_size_in_bytes <= 3.1 * 4 * n
-    assert analysis.temp_size_in_bytes <= 6 * 4 * n
+    # Besides the vectors scalars, and what a pass over several threads needs.
+    assert analysis.temp_size_in_bytes <= 6 * 4 * n + 16_384

@@ -38,6 +38,7 @@ CASES = {
 def test_the_default_follows_the_objective_and_the_memory_and_converges(case, monkeypatch):
     objective, available, expected = CASES[case]
     monkeypatch.setattr(memory, "available_bytes", lambda device: available)
+    monkeypatch.setattr(memory, "SMALL_BYTES", 0)
     objective = as_objective(objective).checked()
     params = objective.start()
     params = jnp.full(4, 0.5) if params is None else params
@@ -56,3 +57,14 @@ def test_sixteen_bits_go_to_steps_that_survive_their_rounding(monkeypatch):
     np.testing.assert_allclose(result.params.astype(jnp.float32), 1, atol=0.02)
     gradient = jnp.linalg.norm(jnp.sinh(result.params.astype(jnp.float32) - 1))
     np.testing.assert_allclose(result.gradient_norm, gradient, rtol=1e-5)
+
+
+def test_for_a_small_problem_nobody_asks_how_much_memory_there_is(monkeypatch):
+    def refuse(device=None):
+        raise AssertionError("asked")
+
+    expected = default_method(REGRESSION.checked(), REGRESSION.checked().start())
+    monkeypatch.setattr(memory, "available_bytes", refuse)
+    found = default_method(REGRESSION.checked(), REGRESSION.checked().start())
+    assert type(found) is type(expected)
+    assert jd.minimize(REGRESSION).converged

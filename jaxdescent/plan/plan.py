@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import placement
+from jaxdescent import memory, placement
 from jaxdescent.machine import Machine
-from jaxdescent.memory import SLACK_BYTES, ProblemTooLarge, readable_bytes
+from jaxdescent.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan.candidates import Candidate, candidates_for
@@ -226,7 +226,7 @@ def plan_from_shapes(objective: Objective, params: Params, *, is_donated: bool =
     if is_donated:
         existing += structure.params_bytes
     device = device_of((params, objective))
-    if existing + _default_bytes(structure) < SLACK_BYTES:
+    if existing + _default_bytes(structure) < memory.SMALL_BYTES:
         return _remembered(structure, device, existing)
     return plan_of(structure, Machine.of(device), existing_bytes=existing)
 
