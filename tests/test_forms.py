@@ -406,3 +406,17 @@ def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
 def test_a_ridge_path_needs_a_list_of_penalties(rng):
     with pytest.raises(ValueError, match=r"penalties must have shape \(penalties,\), got \(\)"):
         ridge_path(GramForm.from_regression(regression(rng)), 1.0)
+
+
+def test_a_penalty_keeps_the_directions_of_small_eigenvalues(rng):
+    # In float32 the smallest eigenvalue of G is rounding; with the penalty its direction counts.
+    basis = np.linalg.qr(rng.normal(size=(60, 5)))[0]
+    scales = np.array([1, 1, 1, 1, 1e-4])
+    X, y = basis * scales, basis @ np.array([1.0, -2, 3, -4, 5])
+    penalty = 1e-4
+    expected = scales * (basis.T @ y) / (scales**2 + penalty)
+    form = GramForm.from_regression(
+        jd.LinearRegression(X.astype(np.float32), y.astype(np.float32), intercept=False)
+    )
+    found = ridge_path(form, jnp.array([penalty], jnp.float32))["weights"][0]
+    np.testing.assert_allclose(found, expected, rtol=2e-3)

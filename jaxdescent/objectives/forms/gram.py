@@ -244,8 +244,8 @@ def ridge_path(form: GramForm, penalties: Any) -> Params:
     """The minimisers for many penalties at once, by one spectral factorisation of G.
 
     With ``G = V diag(e) V'`` they are ``w(l2) = V diag(1 / (e + l2)) V'c``: about ten features^3
-    for the factorisation, then features^2 for each penalty and output, in one matrix product, as
-    accurate for an ill-conditioned G as for another. Where G is well-conditioned, a regression
+    for the factorisation, then features^2 for each penalty and output, in one matrix product.
+    Where G is well-conditioned, a regression
     with a copy of y and an ``l2`` for each penalty, minimised by ``jd.Gram()``, takes less time:
     an iteration is one such product.
 
