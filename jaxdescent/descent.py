@@ -116,8 +116,7 @@ class Descent(NamedTuple):
             history=jnp.full((history,), jnp.nan, value.dtype),
             checks=zero,
         )
-        known = self._known_progress(loop) if self.check_every == 1 else None
-        return loop if known is None else self._check(loop, known)
+        return self._check_if_known(loop) if self.check_every == 1 else loop
 
     def advance(self, loop: Loop, until: jax.Array) -> Loop:
         """Steps until a rule ends the descent, or the iteration ``until``."""
@@ -175,17 +174,19 @@ class Descent(NamedTuple):
 
     def step_and_check(self, loop: Loop) -> Loop:
         """One step, and the check of the params it leads to."""
-        wide, state, _ = self.method.step(self.objective, precision.widen(loop.params), loop.state)
+        wide, state = self.method.blind_step(
+            self.objective, precision.widen(loop.params), loop.state
+        )
         params, state = self._narrowed(wide, state, loop)
         is_small = self.tolerance.is_small_step(params, loop.params)
-        loop = loop._replace(
-            params=params,
-            state=state,
-            iteration=loop.iteration + 1,
-            watch=loop.watch._replace(is_small_step=is_small),
+        return self._check_if_known(
+            loop._replace(
+                params=params,
+                state=state,
+                iteration=loop.iteration + 1,
+                watch=loop.watch._replace(is_small_step=is_small),
+            )
         )
-        known = self._known_progress(loop)
-        return loop if known is None else self._check(loop, known)
 
     def last_check(self, loop: Loop) -> Loop:
         """Value and norm at the returned params, where the last step has not been checked."""
@@ -226,6 +227,10 @@ class Descent(NamedTuple):
     def _known_progress(self, loop: Loop) -> Progress | None:
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
 
+    def _check_if_known(self, loop: Loop) -> Loop:
+        known = self._known_progress(loop)
+        return loop if known is None else self._check(loop, known)
+
     def _narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
         """What a step from ``loop`` made, in the dtypes that params are stored in."""
         params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
@@ -242,11 +247,7 @@ class Descent(NamedTuple):
 
     def _norm_ahead(self, loop: Loop) -> jax.Array:
         def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
-            wide = precision.widen(part)
-            if self.method.is_elementwise:
-                new, _ = self.method.elementwise_step(objective, wide, loop.state)
-            else:
-                new, _, _ = self.method.step(objective, wide, loop.state)
+            new, _ = self.method.blind_step(objective, precision.widen(part), loop.state)
             return objective.value_and_squared_norm(new)[1:]
 
         (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
@@ -341,8 +342,7 @@ def _fused_steps(
 
     def step(index: jax.Array, steps: _Steps) -> _Steps:
         if method.is_elementwise:
-            # Without a progress that nobody reads: XLA would drop it, thousands of times.
-            params, state = method.elementwise_step(objective, steps.params, steps.state)
+            params, state = method.blind_step(objective, steps.params, steps.state)
             stepped = _Steps(params, state, steps.evaluations + 1, steps.verdict)
         else:
             params, state, progress = method.step(objective, steps.params, steps.state)

@@ -76,15 +76,22 @@ class DerivativeMethod(Method):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        progress = self.progress(objective, params, state)
+        return (
+            *self.blind_step(objective, params, state),
+            self.progress(objective, params, state),
+        )
+
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
         if state.solver is None:
-            return _damped_newton(objective, params, progress.gradient_norm), state, progress
+            return _damped_newton(objective, params), state
         solution, is_negative = state.solver.solve(objective, params)
         if not objective.is_quadratic:
-            return solution, state, progress
+            return solution, state
         # Such a solution is a saddle, and no better than the start.
         params = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), solution, params)
-        return params, state._replace(is_unbounded=is_negative), progress
+        return params, state._replace(is_unbounded=is_negative)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         progress = progress_at(*objective.value_and_gradient(params))
@@ -101,8 +108,9 @@ class _State(NamedTuple):
     is_unbounded: jax.Array
 
 
-def _damped_newton(objective: Objective, params: Params, norm: jax.Array) -> Params:
+def _damped_newton(objective: Objective, params: Params) -> Params:
     gradient = objective.gradient(params)
+    norm = precision.norm(gradient)
     solver = DenseSolver.from_objective(objective, params)
     direction, _ = solver.newton_step(gradient)
 

@@ -87,9 +87,11 @@ class GradientDescent(Method):
         rate, state = self._rate_ahead(state)
         return objective.gradient_step(params, gradient, rate), state, progress_at(value, gradient)
 
-    def elementwise_step(
+    def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
+        if not self.is_elementwise:
+            return super().blind_step(objective, params, state)
         rate, state = self._rate_ahead(state)
         return objective.gradient_step(params, objective.gradient(params), rate), state
 

@@ -122,6 +122,14 @@ class LSMR(Method):
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
+        return (
+            *self.blind_step(objective, params, state),
+            self.progress(objective, params, state),
+        )
+
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
         basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
         regression = _regression(objective, state.feature_mean)
         weights = params["weights"].reshape(regression.size, -1)
@@ -180,8 +188,7 @@ class LSMR(Method):
         is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
         is_doubtful = is_doubtful & ~is_restart & ~is_done & (new_scalars.first > 0)
         new = new._replace(is_restart=is_doubtful, search=jnp.where(is_doubtful, 0, new.search))
-        new_params = regression.with_intercept(new_weights, params)
-        return new_params, new, self.progress(objective, params, state)
+        return regression.with_intercept(new_weights, params), new
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         regression = _regression(objective, state.feature_mean)

@@ -50,17 +50,17 @@ class Method(abc.ABC):
     ) -> tuple[Params, State, Progress]:
         """One step: new params, new state, and the progress at the params it began from."""
 
-    def elementwise_step(
+    def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
-        """The step of an elementwise method without its progress, of which many make one pass."""
+        """``step`` without its progress, where nobody reads it: the compiler need not drop it."""
         params, state, _ = self.step(objective, params, state)
         return params, state
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress | None:
         """The progress at ``params`` for less than a step costs, or None: then the step tells.
 
-        The descent that has it takes no step too many, and none of ``step``'s own is read.
+        With it a descent looks after each step, a blind one, and takes none too many.
         """
         del objective, params, state
         return None
