@@ -116,20 +116,19 @@ class Descent(NamedTuple):
             history=jnp.full((history,), jnp.nan, value.dtype),
             checks=zero,
         )
-        return self._check_if_known(loop) if self.check_every == 1 else loop
+        return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
 
     def advance(self, loop: Loop, until: jax.Array) -> Loop:
         """Steps until a rule ends the descent, or the iteration ``until``."""
         descent = self._replace(max_iterations=until)
         step = descent.checked_steps
         if self.check_every == 1:
-            knows = self._known_progress(loop) is not None
-            step = descent.step_and_check if knows else descent.checked_step
+            step = descent.step_and_check if self._looks_ahead else descent.checked_step
         return lax.while_loop(descent.goes_on, step, loop)
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop stands, measured there if its last step was not checked."""
-        if self.check_every == 1 and self._known_progress(loop) is None:
+        if self.check_every == 1 and not self._looks_ahead:
             loop = self.last_check(loop)
         is_estimate = self.method.is_estimate(loop.state)
         if is_estimate is not False:
@@ -179,14 +178,13 @@ class Descent(NamedTuple):
         )
         params, state = self._narrowed(wide, state, loop)
         is_small = self.tolerance.is_small_step(params, loop.params)
-        return self._check_if_known(
-            loop._replace(
-                params=params,
-                state=state,
-                iteration=loop.iteration + 1,
-                watch=loop.watch._replace(is_small_step=is_small),
-            )
+        loop = loop._replace(
+            params=params,
+            state=state,
+            iteration=loop.iteration + 1,
+            watch=loop.watch._replace(is_small_step=is_small),
         )
+        return self._check(loop, self._progress(loop))
 
     def last_check(self, loop: Loop) -> Loop:
         """Value and norm at the returned params, where the last step has not been checked."""
@@ -224,12 +222,12 @@ class Descent(NamedTuple):
         )
         return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
 
-    def _known_progress(self, loop: Loop) -> Progress | None:
-        return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
+    @property
+    def _looks_ahead(self) -> bool:
+        return self.method.looks_ahead and self.check_every == 1
 
-    def _check_if_known(self, loop: Loop) -> Loop:
-        known = self._known_progress(loop)
-        return loop if known is None else self._check(loop, known)
+    def _progress(self, loop: Loop) -> Progress:
+        return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
 
     def _narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
         """What a step from ``loop`` made, in the dtypes that params are stored in."""

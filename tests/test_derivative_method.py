@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from jaxdescent.objectives import refinement
+from tests.passes import Counted, passes
 
 METHOD = jd.DerivativeMethod()
 
@@ -313,3 +314,12 @@ def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options)
     run = jax.jit(lambda regression: jd.minimize(regression, method=METHOD))
     reserved = run.lower(regression).compile().memory_analysis().temp_size_in_bytes
     assert abs(regression.stationary_solver_bytes(None) / reserved - 1) < 0.05
+
+
+def test_one_solve_reads_x_for_two_corrections_and_at_both_ends(rng):
+    X = rng.normal(size=(2000, 20)).astype(np.float32)
+    objective = jd.LinearRegression(Counted(jnp.asarray(X)), X @ np.ones(20, np.float32))
+    objective = objective.checked()
+    count, result = passes(lambda: jd.minimize(objective, method=METHOD))
+    assert int(result.iterations) == 1
+    assert count == 2 + 4 + 2  # a second solve, to be thrown away, would read it again

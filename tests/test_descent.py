@@ -187,3 +187,15 @@ def test_coupled_unknowns_take_every_step_whatever_lies_between_checks(rng):
     for _ in range(37):
         x = x - 0.02 * (hessian @ x - 1)
     np.testing.assert_allclose(ends[0].params, x, rtol=1e-4, atol=1e-6)
+
+
+def test_fused_steps_carry_no_norm_that_nobody_reads():
+    params = {name: jnp.ones((300, 3)) for name in "abc"}
+
+    def solve(params):
+        return jd.minimize(
+            jd.SumOfSquares(), params, jd.GradientDescent(1e-2), check_every=descent.FUSED_STEPS
+        )
+
+    # A norm is a root and a branch; each of the fused steps would add its own.
+    assert str(jax.make_jaxpr(solve)(params)).count("sqrt") < descent.FUSED_STEPS

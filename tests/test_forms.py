@@ -1,5 +1,7 @@
 """The forms of a regression: the same function, the same iterates, without the rows of X."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,11 +200,15 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    # Of K the diagonal is not asked for: it says nothing.
+    [
+        *itertools.product([GramForm], METHODS),
+        *itertools.product([DualForm], [name for name in METHODS if name != "Jacobi"]),
+    ],
+)
 def test_every_method_works_on_the_forms(kind, name, rng, x64, relaxed_promotion):
-    if kind is DualForm and name == "Jacobi":
-        pytest.skip("K's diagonal says nothing")
     rows, features = (60, 5) if kind is GramForm else (5, 60)
     objective = regression(rng, rows, features, l2=0.5, far=0.2)
     form = kind.from_regression(objective)

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.result import Status
+from tests.passes import Counted, passes
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 
@@ -230,3 +231,19 @@ def test_it_keeps_as_many_vectors_as_it_says():
         leaves = jax.tree.leaves(state._replace(factor=None))
         assert sum(leaf.size == 7 for leaf in leaves) == vectors
         assert sum(leaf.size == 50 for leaf in leaves) == 1
+
+
+def test_it_reads_x_twice_an_iteration_and_once_to_begin(rng, x64):
+    X, y = data(rng, 400, 20)
+    objective = jd.LinearRegression(Counted(jnp.asarray(X)), y, intercept=False)
+    count, result = passes(lambda: jd.minimize(objective, method=jd.LSMR(), tolerance=0))
+    assert result.converged
+    # The last iteration computed the residual anew: nothing is measured again at the end.
+    assert count == 2 * int(result.iterations) + 1
+    truth = objective.value_and_gradient(result.params)
+    np.testing.assert_allclose(result.value, truth[0], rtol=1e-12)
+    # From a start that is not zero one more.
+    start = {"weights": jnp.ones(20)}
+    count, result = passes(lambda: jd.minimize(objective, start, jd.LSMR(), tolerance=0))
+    at_zeros, at_the_end = 2, 2 * int(result.state.is_estimate)
+    assert count == 2 * int(result.iterations) + 2 + at_zeros + at_the_end

@@ -289,3 +289,14 @@ def test_methods_count_by_structure_and_nothing_retraces(rewritten):
     one, two = (rewritten(jd.GradientDescent(rate)) for rate in (0.1, 0.2))
     assert jax.tree.structure(one) == jax.tree.structure(two)
     assert jax.tree.leaves(two) == [0.2]
+
+
+def test_many_penalties_share_one_gram_matrix_through_the_whole_descent(rng):
+    X, y = rng.normal(size=(200, 60)).astype(np.float32), rng.normal(size=200).astype(np.float32)
+    penalties = jnp.linspace(1, 50, 50)
+
+    def solve(l2):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=jd.Gram()).params["weights"]
+
+    memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < len(penalties) / 2 * 4 * 60 * 60

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
-from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver
@@ -94,9 +94,13 @@ class DerivativeMethod(Method):
         return params, state._replace(is_unbounded=is_negative)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        progress = progress_at(*objective.value_and_gradient(params))
+        progress = super().progress(objective, params, state)
         verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, RUNNING)
         return progress._replace(verdict=verdict)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return True
 
     @property
     def patience(self) -> int:

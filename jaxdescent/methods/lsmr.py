@@ -201,6 +201,10 @@ class LSMR(Method):
         check_number("LSMR.btol", self.btol, "at least 0", lambda x: x >= 0, may_be_none=True)
         check_number("LSMR.conlim", self.conlim, "positive", lambda x: x > 0, may_be_none=True)
 
+    @property
+    def looks_ahead(self) -> bool:
+        return True
+
     def is_estimate(self, state: State) -> jax.Array:
         return state.is_estimate
 

@@ -57,13 +57,10 @@ class Method(abc.ABC):
         params, state, _ = self.step(objective, params, state)
         return params, state
 
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress | None:
-        """The progress at ``params`` for less than a step costs, or None: then the step tells.
-
-        With it a descent looks after each step, a blind one, and takes none too many.
-        """
-        del objective, params, state
-        return None
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        """What ``step`` would tell of ``params``, without the step."""
+        del state
+        return progress_at(*objective.value_and_gradient(params))
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
@@ -73,6 +70,14 @@ class Method(abc.ABC):
     def check(self) -> None:
         """Raise if a hyper-parameter whose value can be seen makes no sense."""
         return
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether ``progress`` costs less than a step.
+
+        A descent then looks after each step, a blind one, and takes none too many.
+        """
+        return False
 
     @property
     def is_elementwise(self) -> bool:
