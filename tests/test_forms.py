@@ -20,6 +20,7 @@ from jaxdescent.objectives.forms import (
     gram,
     gram_build_bytes,
     gram_form_bytes,
+    gram_sums,
     ridge_path,
 )
 
@@ -344,7 +345,7 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
 def test_bytes_from_shapes_are_those_that_xla_reserves(
     kind, block, is_centred, is_weighted, dtype, monkeypatch
 ):
-    for module in (gram, dual):
+    for module in (gram, gram_sums, dual):
         monkeypatch.setattr(module, "block_length", lambda *_: block)
     shape = (4000, 300) if kind is GramForm else (300, 4000)
     X, y = jnp.zeros(shape, dtype), jnp.zeros((shape[0], 2))

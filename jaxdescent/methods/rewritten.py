@@ -20,9 +20,35 @@ from jaxdescent.objectives.forms import DualForm, GramForm
 from jaxdescent.result import RUNNING
 
 
+class _Rewritten(Method):
+    """A method on another form of the regression, which its state holds."""
+
+    method: Any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, optax.GradientTransformation):
+            # Its functions are no leaves.
+            object.__setattr__(self, "method", as_method(self.method))
+
+    def check(self) -> None:
+        as_method(self._inner).check()
+
+    def is_estimate(self, state: State) -> bool:
+        del state
+        return True
+
+    @property
+    def patience(self) -> int:
+        return self._inner.patience
+
+    @property
+    def _inner(self) -> Method:
+        return ConjugateGradient() if self.method is None else self.method
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gram(Method):
+class Gram(_Rewritten):
     """A method's steps on the Gram matrix of a regression: X is read once, before the first.
 
     ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X; from then
@@ -59,9 +85,6 @@ class Gram(Method):
 
     method: Any = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "method", _as_pytree(self.method))
-
     def init(self, objective: Objective, params: Params) -> State:
         form = GramForm.from_regression(_regression("Gram", objective))
         return _GramState(form.with_penalty(0), self._inner.init(form, params))
@@ -77,25 +100,10 @@ class Gram(Method):
         form = _with_own_penalty("Gram", state.form, objective)
         return state._replace(inner=self._inner.after_rounding(form, params, state.inner))
 
-    def check(self) -> None:
-        as_method(self._inner).check()
-
-    def is_estimate(self, state: State) -> bool:
-        del state
-        return True
-
-    @property
-    def patience(self) -> int:
-        return self._inner.patience
-
-    @property
-    def _inner(self) -> Method:
-        return ConjugateGradient() if self.method is None else self.method
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dual(Method):
+class Dual(_Rewritten):
     """A method's steps in the space of a regression's rows: for more features than rows.
 
     With A the centred and weighted X, ``K = A A'`` is summed in one pass over X (two with an
@@ -143,9 +151,6 @@ class Dual(Method):
     method: Any = None
     iterations: int = dataclasses.field(default=8, kw_only=True, metadata={"static": True})
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "method", _as_pytree(self.method))
-
     def init(self, objective: Objective, params: Params) -> State:
         form = DualForm.from_regression(_regression("Dual", objective))
         rows = form.start()
@@ -185,20 +190,8 @@ class Dual(Method):
         return form.regression_params(_regression("Dual", objective), rows), new, progress
 
     def check(self) -> None:
-        as_method(self._inner).check()
+        super().check()
         check_count("Dual.iterations", self.iterations)
-
-    def is_estimate(self, state: State) -> bool:
-        del state
-        return True
-
-    @property
-    def patience(self) -> int:
-        return self._inner.patience
-
-    @property
-    def _inner(self) -> Method:
-        return ConjugateGradient() if self.method is None else self.method
 
 
 class _GramState(NamedTuple):
@@ -217,11 +210,6 @@ class _DualState(NamedTuple):
     is_first: jax.Array
     verdict: jax.Array
     """What the method said of the rows' iterate from which its last iteration began."""
-
-
-def _as_pytree(method: Any) -> Any:
-    """An optax transformation as a method, whose functions are no leaves; all else as it is."""
-    return as_method(method) if isinstance(method, optax.GradientTransformation) else method
 
 
 def _regression(name: str, objective: Objective) -> LinearRegression:

@@ -6,4 +6,4 @@ from jaxdescent.objectives.forms.dual import dual_form_bytes as dual_form_bytes
 from jaxdescent.objectives.forms.gram import GramForm as GramForm
 from jaxdescent.objectives.forms.gram import gram_build_bytes as gram_build_bytes
 from jaxdescent.objectives.forms.gram import gram_form_bytes as gram_form_bytes
-from jaxdescent.objectives.forms.gram import ridge_path as ridge_path
+from jaxdescent.objectives.forms.ridge_path import ridge_path as ridge_path

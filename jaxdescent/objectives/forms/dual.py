@@ -65,7 +65,6 @@ class DualForm(SpectralObjective):
     root: jax.Array | None  # (rows,): sqrt(s)
     feature_mean: jax.Array | None  # (features,)
     target_mean: jax.Array | None  # () or (outputs,)
-    l2: Any
 
     @classmethod
     def from_regression(cls, regression: LinearRegression, *, block: int | None = None) -> DualForm:
@@ -92,11 +91,11 @@ class DualForm(SpectralObjective):
         else:
             kernel, feature_mean = _by_columns(design, root, share, block)
         l2 = jnp.asarray(regression.l2, design.dtype)
-        return cls(kernel, per_row(root, y), root, feature_mean, target_mean, l2)
+        return cls(kernel, per_row(root, y), root, feature_mean, target_mean, l2=l2)
 
-    def with_penalty(self, l2: Any) -> DualForm:
-        """The same data with another penalty, at no cost."""
-        return dataclasses.replace(self, l2=jnp.asarray(l2, self.kernel.dtype))
+    @property
+    def matrix(self) -> jax.Array:
+        return self.kernel
 
     def regression_params(self, regression: LinearRegression, params: Params) -> Params:
         """The way back, ``w = A'a`` and the best intercept: one product with X'."""
@@ -112,7 +111,7 @@ class DualForm(SpectralObjective):
         """The regression's value and the norm of its gradient at ``A'a``: two products with K."""
         image = self.image(params)
         residual = image - self.targets
-        penalised = self._penalty() * params
+        penalised = self.penalty() * params
         value = precision.squared_norm(residual) + precision.inner(penalised, image)
         gradient = residual + penalised
         squared = precision.inner(gradient, self.image(gradient))
@@ -121,62 +120,27 @@ class DualForm(SpectralObjective):
     def start(self) -> Params:
         return jnp.zeros_like(self.targets)
 
-    def check_params(self, params: Params) -> None:
-        expected, got = self.targets.shape, jax.tree.map(jnp.shape, params)
-        if got != expected:
-            raise ValueError(
-                f"DualForm needs params of shape {expected}, got {got}: pass params=None to start "
-                "from zeros."
-            )
-
     def image(self, direction: Params) -> Params:
         return contract(self.kernel, 1, direction)
 
-    def value(self, params: Params) -> jax.Array:
-        return self.value_and_gradient(params)[0]
-
-    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
-        return self.value_and_gradient_at(params, self.image(params))
-
     def value_and_gradient_at(self, params: Params, image: Params) -> tuple[jax.Array, Params]:
-        gradient = image + self._penalty() * params - self.targets
+        gradient = image + self.penalty() * params - self.targets
         return 0.5 * precision.inner(params, gradient - self.targets), gradient
-
-    def gradient(self, params: Params) -> Params:
-        return self.value_and_gradient(params)[1]
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
-        return self.image(direction) + self._penalty() * direction
+        return self.image(direction) + self.penalty() * direction
 
     def curvature_along(self, params: Params, direction: Params, image: Params) -> jax.Array:
         del params
-        return precision.inner(direction, image + self._penalty() * direction)
+        return precision.inner(direction, image + self.penalty() * direction)
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
         del params
         return Bounds(jnp.min(self.l2), jnp.trace(self.kernel) + jnp.max(self.l2))
 
-    @property
-    def is_quadratic(self) -> bool:
-        return True
-
-    def stationary_solver(self, params: Params) -> Spectrum:
-        """The spectrum of K, which serves every penalty and output."""
-        del params
-        return Spectrum.of(self.kernel)
-
-    def stationary_solver_bytes(self, params: Params) -> int:
-        del params
-        # A copy that becomes the vectors, and LAPACK's workspace.
-        return 4 * self.kernel.size * self.kernel.dtype.itemsize
-
     def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
         return -spectrum.inverse(gradient, self.l2)
-
-    def _penalty(self) -> jax.Array:
-        l2 = jnp.asarray(self.l2, self.kernel.dtype)
-        return l2[None, :] if l2.ndim == 1 else l2
 
 
 def dual_form_bytes(rows: int, features: int, outputs: int = 1, itemsize: int = 4) -> int:
