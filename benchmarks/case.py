@@ -24,6 +24,10 @@ class Answer(NamedTuple):
     figures: Mapping[str, float] = {}
 
 
+class NotOffered(Exception):
+    """Raised by an adapter for what its package does not offer."""
+
+
 Solve = Callable[[float], Answer]
 """One run, to a tolerance of the contender's own kind."""
 

@@ -211,10 +211,8 @@ class _Contender:
         if "failure" not in reply:
             reply = self._ask(request, limit)
         if "failure" in reply:
-            # Adapters raise it for what their package does not offer.
-            does_not_apply = reply["failure"].startswith("NotImplementedError: ")
-            self.status = "left out" if does_not_apply else "failed"
-            self.reason = reply["failure"].removeprefix("NotImplementedError: ")
+            self.status = "left out" if reply.get("is_left_out") else "failed"
+            self.reason = reply["failure"]
             return None
         return reply
 

@@ -10,18 +10,19 @@ import sys
 import jax
 import pytest
 
-from jaxdescent import machine as machines
-from jaxdescent.machine import Machine
+from jaxdescent.machine import Machine, calibration, cholesky_flops, orthogonal_flops, store
+from jaxdescent.machine import machine as machines
+from jaxdescent.machine.defaults import DEFAULTS, DTYPES
 
-RATES = {**machines._DEFAULTS["cpu"], "is_measured": True}
+RATES = {**DEFAULTS["cpu"], "is_measured": True}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    machines._stored.cache_clear()
+    store._read.cache_clear()
     yield tmp_path / "jaxdescent"
-    machines._stored.cache_clear()
+    store._read.cache_clear()
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def measured(monkeypatch):
         calls.append(device)
         return {**RATES, "update_bandwidth": 1e9 * len(calls)}
 
-    monkeypatch.setattr(machines, "_measure", measure)
+    monkeypatch.setattr(calibration, "measure", measure)
     return calls
 
 
@@ -53,7 +54,7 @@ class TestCalibration:
         assert second.update_bandwidth == first.update_bandwidth == 1e9
         assert Machine.of().update_bandwidth == 1e9
         (file,) = folder.iterdir()
-        assert json.loads(file.read_text())["format"] == machines.FORMAT
+        assert json.loads(file.read_text())["format"] == store.FORMAT
 
     def test_its_name_has_the_device_the_versions_and_the_cores(self, folder, measured):
         Machine.measured()
@@ -83,9 +84,9 @@ class TestCalibration:
             "[]",
             "{}",
             '{"format": 0, "rates": {}}',
-            json.dumps({"format": machines.FORMAT, "rates": {**RATES, "cholesky_rate": -1.0}}),
-            json.dumps({"format": machines.FORMAT, "rates": {**RATES, "product_rate": 1.0}}),
-            json.dumps({"format": machines.FORMAT, "rates": {"cholesky_rate": 1.0}}),
+            json.dumps({"format": store.FORMAT, "rates": {**RATES, "cholesky_rate": -1.0}}),
+            json.dumps({"format": store.FORMAT, "rates": {**RATES, "product_rate": 1.0}}),
+            json.dumps({"format": store.FORMAT, "rates": {"cholesky_rate": 1.0}}),
         ],
         ids=["empty", "a list", "an object", "format", "negative", "no dtypes", "missing"],
     )
@@ -93,7 +94,7 @@ class TestCalibration:
         Machine.measured()
         (file,) = folder.iterdir()
         file.write_text(content)
-        machines._stored.cache_clear()
+        store._read.cache_clear()
         assert not Machine.of().is_measured
         assert Machine.measured().is_measured
         assert len(measured) == 2
@@ -101,7 +102,7 @@ class TestCalibration:
     def test_a_folder_that_cannot_be_made_is_no_error(self, tmp_path, measured, monkeypatch):
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        machines._stored.cache_clear()
+        store._read.cache_clear()
         assert Machine.measured().is_measured
         assert not Machine.of().is_measured
 
@@ -113,17 +114,17 @@ class TestCalibration:
         assert not list(folder.iterdir())
 
     def test_nothing_is_left_behind_where_the_file_cannot_be_moved(self, folder, measured):
-        path = machines._path(machines._identity(jax.devices()[0]))
+        path = store.path_of(machines._identity(jax.devices()[0]))
         path.mkdir(parents=True)  # a folder stands where the file should
         assert Machine.measured().is_measured
         assert [entry.name for entry in folder.iterdir()] == [path.name]
 
     def test_a_real_measurement_is_plausible(self, folder, monkeypatch):
-        monkeypatch.setattr(machines, "READ_BYTES", 1 << 22)
-        monkeypatch.setattr(machines, "PRODUCT_SIZE", 128)
+        monkeypatch.setattr(calibration, "READ_BYTES", 1 << 22)
+        monkeypatch.setattr(calibration, "PRODUCT_SIZE", 128)
         machine = Machine.measured()
         assert machine.is_measured
-        assert set(machine.read_bandwidth) == set(machine.product_rate) == set(machines.DTYPES)
+        assert set(machine.read_bandwidth) == set(machine.product_rate) == set(DTYPES)
         assert all(1e7 < rate < 1e14 for rate in machine.read_bandwidth.values())
         assert all(1e7 < rate < 1e17 for rate in machine.product_rate.values())
         assert 0 < machine.operation_seconds < 1e-3
@@ -135,7 +136,7 @@ class TestCalibration:
 class TestCacheFolder:
     def test_the_environment_says_where(self, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-        assert machines.cache_folder() == pathlib.Path("/somewhere/jaxdescent")
+        assert store.cache_folder() == pathlib.Path("/somewhere/jaxdescent")
 
     @pytest.mark.parametrize(
         ("platform", "expected"),
@@ -145,7 +146,7 @@ class TestCacheFolder:
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
         monkeypatch.delenv("LOCALAPPDATA", raising=False)
         monkeypatch.setattr(sys, "platform", platform)
-        assert machines.cache_folder() == pathlib.Path.home() / expected / "jaxdescent"
+        assert store.cache_folder() == pathlib.Path.home() / expected / "jaxdescent"
 
 
 class TestRates:
@@ -180,8 +181,8 @@ class TestRates:
         assert Machine.default("abacus").product_rate == Machine.default("gpu").product_rate
 
     def test_operations_of_the_factorisations(self):
-        assert machines.cholesky_flops(3) == pytest.approx(36)
-        assert machines.orthogonal_flops(10, 3) == pytest.approx(2 * 9 * 9)
+        assert cholesky_flops(3) == pytest.approx(36)
+        assert orthogonal_flops(10, 3) == pytest.approx(2 * 9 * 9)
 
     def test_json_has_every_field(self):
         content = json.loads(Machine.default("cpu", cores=2).to_json())

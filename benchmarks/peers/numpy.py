@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.case import Answer, Factory, NotOffered, Solve
 from benchmarks.problems import batches, regression
 
 NAME = "NumPy"
@@ -47,7 +47,7 @@ def _normal_equations(data: regression.Data) -> Solve:
 
 def _gradient(data: regression.GradientData) -> Solve:
     if data.dtype != "float32":
-        raise NotImplementedError(f"NumPy has no product in {data.dtype}")
+        raise NotOffered(f"NumPy has no product in {data.dtype}")
     return lambda _: Answer((data.X @ data.w - data.y) @ data.X)
 
 

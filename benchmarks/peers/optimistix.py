@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.case import Answer, Factory, NotOffered, Solve
 from benchmarks.problems import functions
 
 NAME = "optimistix"
@@ -24,7 +24,7 @@ def _function(solver: str) -> Factory:
         import optimistix
 
         if solver == "BFGS" and data.start.size > LARGEST_DENSE:
-            raise NotImplementedError(f"BFGS keeps a dense matrix of {data.start.size}^2")
+            raise NotOffered(f"BFGS keeps a dense matrix of {data.start.size}^2")
         start = jnp.asarray(data.start, jnp.float32)
         kind = getattr(optimistix, solver)
 

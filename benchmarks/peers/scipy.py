@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.case import Answer, Factory, NotOffered, Solve
 from benchmarks.problems import batches, functions, regression
 
 NAME = "SciPy"
@@ -49,7 +49,7 @@ def _lstsq(driver: str) -> Factory:
         import scipy.linalg
 
         if data.is_path or data.l2[0]:
-            raise NotImplementedError("scipy.linalg.lstsq takes no penalty")
+            raise NotOffered("scipy.linalg.lstsq takes no penalty")
 
         def solve(_: float) -> Answer:
             return Answer(

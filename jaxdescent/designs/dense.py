@@ -88,7 +88,7 @@ class Dense(Design):
             return self._over_blocks(
                 lambda part, rows: (None, part.transposed_product(rows)), residual, zero
             )[1]
-        run = _run_length(self.shape[0])
+        run = run_length(self.shape[0]) if jax.default_backend() == "cpu" else None
         if run is None or residual.size != self.shape[0]:
             return self._contract(0, residual)
         # On CPUs the product with one vector adds row after row to the same sums: its error grows
@@ -195,8 +195,8 @@ class Dense(Design):
         )
 
 
-def _run_length(rows: int) -> int | None:
+def run_length(rows: int) -> int | None:
     """The length of equal runs of rows that a CPU sums apart, or None for all in one."""
-    if jax.default_backend() != "cpu" or rows < 1 << 14:
+    if rows < 1 << 14:
         return None
     return next((run for run in range(128, 1025) if rows % run == 0), None)

@@ -1,0 +1,154 @@
+"""What a device can do, as one object."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent import memory
+from jaxdescent.machine import calibration, store
+from jaxdescent.machine.defaults import default_rates
+
+Rates = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What one device can do, in bytes, operations and seconds.
+
+    A rate by dtype has the keys ``float32``, ``float64`` and ``bfloat16``: the dtype that X is
+    stored in. 16-bit numbers are multiplied as they are and added up in float32.
+
+    Args:
+      platform: ``cpu``, ``gpu`` or ``tpu``.
+      kind: the device's name.
+      cores: how many processors this process may use.
+      memory_bytes: what can be allocated now.
+      read_bandwidth: by dtype, bytes of X read a second by ``X'(X w)``, from memory.
+      cached_bandwidth: the same from the last-level cache, in float32.
+      cache_bytes: up to so many bytes count as cached.
+      update_bandwidth: bytes read and written a second by ``x - rate * x`` in place, float32.
+      product_rate: by dtype, operations a second of a matrix product at full precision.
+      cholesky_rate: operations a second of Cholesky and triangular inversion, float32.
+      orthogonal_rate: operations a second of QR, float32.
+      dispatch_seconds: a call of a compiled program.
+      operation_seconds: one small operation within a compiled loop.
+      is_measured: whether the rates are this machine's own.
+
+    >>> machine = Machine.default("cpu", cores=2, memory_bytes=10**9)
+    >>> machine.is_measured, machine.product_rate["float64"] < machine.product_rate["float32"]
+    (False, True)
+    """
+
+    platform: str
+    kind: str
+    cores: int
+    memory_bytes: int
+    read_bandwidth: Rates
+    cached_bandwidth: float
+    cache_bytes: int
+    update_bandwidth: float
+    product_rate: Rates
+    cholesky_rate: float
+    orthogonal_rate: float
+    dispatch_seconds: float
+    operation_seconds: float
+    is_measured: bool
+
+    @classmethod
+    def default(
+        cls, platform: str, *, kind: str = "unknown", cores: int = 1, memory_bytes: int = 0
+    ) -> Machine:
+        """Numbers of an ordinary machine of this platform: the right order, no more."""
+        rates = default_rates(platform, cores)
+        return cls(platform, kind, cores, memory_bytes, is_measured=False, **rates)
+
+    @classmethod
+    def of(cls, device: Any = None) -> Machine:
+        """The device's calibration if there is one, else the default; runs and writes nothing."""
+        device = _device(device)
+        identity = _identity(device)
+        found = store.stored(identity)
+        if found is None:
+            return cls.default(**identity, memory_bytes=memory.available_bytes(device))
+        return cls(**identity, memory_bytes=memory.available_bytes(device), **found)
+
+    @classmethod
+    def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
+        """The device's calibration, measured now (in about a second) if there is none.
+
+        Args:
+          device: a JAX device; None for JAX's first.
+          recalibrate: measure even if there is a calibration, and replace it.
+        """
+        device = _device(device)
+        identity = _identity(device)
+        machine = cls.of(device)
+        if machine.is_measured and not recalibrate:
+            return machine
+        rates = calibration.measure(device)
+        store.keep(identity, rates)
+        return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
+
+    def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
+        """Bytes a second of repeated passes over data of this size and dtype."""
+        from_memory = self.read_bandwidth[_name(dtype)]
+        if size_in_bytes > self.cache_bytes:
+            return from_memory
+        return from_memory * self.cached_bandwidth / self.read_bandwidth["float32"]
+
+    def product(self, dtype: Any) -> float:
+        """Operations a second of a matrix product in this dtype."""
+        return self.product_rate[_name(dtype)]
+
+    def factorisation(self, dtype: Any, *, orthogonal: bool = False) -> float:
+        """Operations a second of a Cholesky (or QR) factorisation in this dtype."""
+        rate = self.orthogonal_rate if orthogonal else self.cholesky_rate
+        return rate * self.product_rate[_name(dtype)] / self.product_rate["float32"]
+
+    def to_json(self) -> str:
+        """All of it, as a JSON object."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def _name(dtype: Any) -> str:
+    dtype = jnp.dtype(dtype)
+    if dtype.itemsize < 4:
+        return "bfloat16"
+    return "float64" if dtype.itemsize == 8 else "float32"
+
+
+def _device(device: Any) -> Any:
+    """A device, JAX's first for None, or the first of a platform named by a string."""
+    if isinstance(device, str):
+        return jax.devices(device)[0]
+    return jax.devices()[0] if device is None else device
+
+
+def _identity(device: Any) -> dict[str, Any]:
+    kind = _processor() if device.platform == "cpu" else device.device_kind
+    return {"platform": device.platform, "kind": kind, "cores": _cores()}
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine() or "cpu"

@@ -1,0 +1,93 @@
+"""Calibrations, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+import re
+import sys
+import tempfile
+from typing import Any
+
+import jax
+import jaxlib.version
+
+from jaxdescent.machine.defaults import DEFAULTS, DTYPES
+
+FORMAT = 2
+"""Of the JSON file: another number makes old files unread."""
+
+
+def cache_folder() -> pathlib.Path:
+    """Where this user's programs keep what they can make again."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        base = pathlib.Path(os.environ["XDG_CACHE_HOME"])
+    elif sys.platform == "win32":
+        base = pathlib.Path(os.environ.get("LOCALAPPDATA", pathlib.Path.home() / "AppData/Local"))
+    elif sys.platform == "darwin":
+        base = pathlib.Path.home() / "Library" / "Caches"
+    else:
+        base = pathlib.Path.home() / ".cache"
+    return base / "jaxdescent"
+
+
+def path_of(identity: dict[str, Any]) -> pathlib.Path:
+    """The calibration's file: its name says what it is a calibration of."""
+    words = f"{identity['platform']} {identity['kind']} {identity['cores']} cores"
+    words = f"{words} jax {jax.__version__} jaxlib {jaxlib.version.__version__}"
+    return cache_folder() / f"machine-{re.sub(r'[^A-Za-z0-9.]+', '-', words)}.json"
+
+
+def stored(identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The rates of the device with this identity, if they were ever measured."""
+    return _read(str(path_of(identity)), FORMAT)
+
+
+def keep(identity: dict[str, Any], rates: dict[str, Any]) -> None:
+    """Write the file in one move; a folder that cannot be written to is no error."""
+    _read.cache_clear()
+    path = path_of(identity)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump({"format": FORMAT, "rates": rates}, file, indent=2)
+    except OSError:
+        return
+    try:
+        os.replace(file.name, path)
+    except OSError:
+        pathlib.Path(file.name).unlink(missing_ok=True)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: str, version: int) -> dict[str, Any] | None:
+    """The rates in a file; None if it is not there, not ours, or not readable."""
+    try:
+        content = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("format") != version:
+        return None
+    rates = content.get("rates")
+    return rates if _are_rates(rates) else None
+
+
+def _are_rates(rates: Any) -> bool:
+    """Whether there is a positive number for each: a damaged file is as good as none."""
+    template = DEFAULTS["cpu"]
+    if not isinstance(rates, dict) or set(rates) != {*template, "is_measured"}:
+        return False
+    for name, value in template.items():
+        found = rates[name]
+        if isinstance(value, dict):
+            if not isinstance(found, dict) or set(found) != set(DTYPES):
+                return False
+            numbers = list(found.values())
+        else:
+            numbers = [found]
+        least = 0 if name == "cache_bytes" else 1e-12
+        if not all(isinstance(x, (int, float)) and least <= x < float("inf") for x in numbers):
+            return False
+    return True

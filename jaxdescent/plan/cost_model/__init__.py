@@ -1,0 +1,33 @@
+"""What methods cost: bytes held, bytes moved, operations; and what that takes on a machine.
+
+``docs/plan.md`` derives the formulas. One function prices one method. A price has three parts: what
+is reserved besides the data, what is done once, what is done an iteration.
+"""
+
+from jaxdescent.plan.cost_model.functions import division as division
+from jaxdescent.plan.cost_model.functions import function_backtracking as function_backtracking
+from jaxdescent.plan.cost_model.functions import lbfgs as lbfgs
+from jaxdescent.plan.cost_model.functions import levenberg_marquardt as levenberg_marquardt
+from jaxdescent.plan.cost_model.functions import newton as newton
+from jaxdescent.plan.cost_model.functions import (
+    nonlinear_conjugate_gradient as nonlinear_conjugate_gradient,
+)
+from jaxdescent.plan.cost_model.functions import separable_backtracking as separable_backtracking
+from jaxdescent.plan.cost_model.functions import separable_descent as separable_descent
+from jaxdescent.plan.cost_model.iterations import krylov_iterations as krylov_iterations
+from jaxdescent.plan.cost_model.quadratics import backtracking as backtracking
+from jaxdescent.plan.cost_model.quadratics import barzilai_borwein as barzilai_borwein
+from jaxdescent.plan.cost_model.quadratics import conjugate_gradient as conjugate_gradient
+from jaxdescent.plan.cost_model.quadratics import derivative_quadratic as derivative_quadratic
+from jaxdescent.plan.cost_model.quadratics import derivative_regression as derivative_regression
+from jaxdescent.plan.cost_model.quadratics import descent_vectors_bytes as descent_vectors_bytes
+from jaxdescent.plan.cost_model.quadratics import dual as dual
+from jaxdescent.plan.cost_model.quadratics import factorisation as factorisation
+from jaxdescent.plan.cost_model.quadratics import gram as gram
+from jaxdescent.plan.cost_model.quadratics import lsmr as lsmr
+from jaxdescent.plan.cost_model.quadratics import sketched_lsmr as sketched_lsmr
+from jaxdescent.plan.cost_model.quadratics import touched_bytes as touched_bytes
+from jaxdescent.plan.cost_model.work import Price as Price
+from jaxdescent.plan.cost_model.work import Question as Question
+from jaxdescent.plan.cost_model.work import Work as Work
+from jaxdescent.plan.cost_model.work import pass_bytes as pass_bytes

@@ -1,0 +1,112 @@
+"""Prices of the methods for separable functions, residuals and any other function."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxdescent.machine import orthogonal_flops
+from jaxdescent.methods import LBFGS
+from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
+from jaxdescent.plan.cost_model.iterations import (
+    NEWTON_ITERATIONS,
+    UNKNOWN_ITERATIONS,
+    default_error,
+)
+from jaxdescent.plan.cost_model.quadratics import EIGEN_FLOPS
+from jaxdescent.plan.cost_model.work import (
+    SCALAR_BYTES,
+    SCALAR_OPERATIONS,
+    Price,
+    Question,
+    Work,
+    one_pass,
+    vectors,
+)
+from jaxdescent.plan.structure import Kind
+
+
+def division(question: Question) -> Price:
+    """``x - g / diag(H)``, one division for each unknown."""
+    structure = question.structure
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    iteration = vectors(structure, 8)
+    # The step's and the result.
+    working = structure.solver_bytes + structure.params_bytes
+    return Price(working, Work(), iteration, 1.0, eps)
+
+
+def separable_descent(question: Question) -> Price:
+    """Leaf by leaf in place, sixteen steps a pass; equal curvatures are solved by the first one."""
+    structure = question.structure
+    working = float(structure.params_bytes + structure.largest_leaf_bytes)
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    a_step = vectors(structure, 3 / 16)
+    return Price(working, vectors(structure, 3), a_step, 16.0, eps)
+
+
+def separable_backtracking(question: Question) -> Price:
+    """The trial, its gradient and the gradient, beside the result."""
+    structure = question.structure
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    return Price(4.0 * structure.vector_bytes, Work(), vectors(structure, 6), 10.0, eps)
+
+
+def levenberg_marquardt(question: Question) -> Price:
+    """J formed for few unknowns, else conjugate gradients within an iteration."""
+    structure = question.structure
+    size, residuals = structure.unknowns, structure.rows
+    one = one_pass(question)
+    accuracy = default_error(structure)
+    jacobian = float(size) * residuals
+    if size <= DENSE_PARAMS and jacobian <= DENSE_ELEMENTS:
+        iteration = one * size + Work(
+            orthogonal_flops=orthogonal_flops(residuals + size, size), operations=SCALAR_OPERATIONS
+        )
+        working = structure.itemsize * (3.0 * jacobian + 4.0 * size * size)
+        return Price(working, Work(), iteration, 15.0, accuracy)
+    working = 4.0 * structure.vector_bytes + 4.0 * residuals * structure.itemsize
+    inner = one * 20 + vectors(structure, 100)
+    return Price(working, Work(), inner, 15.0, accuracy)
+
+
+def newton(question: Question) -> Price:
+    """The Hessian by n products, and its spectral factorisation, at each iteration."""
+    structure = question.structure
+    size = structure.unknowns
+    iteration = one_pass(question, 3.0 * size) + Work(orthogonal_flops=EIGEN_FLOPS * size**3)
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    return Price(structure.solver_bytes, Work(), iteration, NEWTON_ITERATIONS, eps)
+
+
+def lbfgs(question: Question) -> Price:
+    """One value and gradient an iteration; the stored pairs are read twice."""
+    structure = question.structure
+    method = LBFGS()
+    iteration = one_pass(question) * 1.1 + vectors(structure, 4 * method.memory + 12)
+    # Two more hold residuals and what they are made of.
+    count = method.vectors - 1 + (2 if structure.kind is Kind.RESIDUALS else 0)
+    matrices = 4 * method.memory**2 * structure.itemsize
+    working = float(count * structure.vector_bytes + matrices + SCALAR_BYTES)
+    iterations = UNKNOWN_ITERATIONS["LBFGS"]
+    return Price(working, one_pass(question), iteration, iterations, default_error(structure))
+
+
+def nonlinear_conjugate_gradient(question: Question) -> Price:
+    """One to two values and gradients an iteration."""
+    structure = question.structure
+    iteration = one_pass(question) * 1.5 + vectors(structure, 14)
+    iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
+    # Two more hold residuals and what they are made of.
+    count = 7.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
+    working = count * structure.vector_bytes + SCALAR_BYTES
+    return Price(working, one_pass(question), iteration, iterations, default_error(structure))
+
+
+def function_backtracking(question: Question) -> Price:
+    """A value and gradient, and a value for each trial."""
+    structure = question.structure
+    iteration = one_pass(question) * 2 + vectors(structure, 6)
+    iterations = UNKNOWN_ITERATIONS["Backtracking"]
+    count = 6.0 + (structure.kind is Kind.RESIDUALS)
+    working = count * structure.vector_bytes + SCALAR_BYTES
+    return Price(working, one_pass(question), iteration, iterations, default_error(structure))

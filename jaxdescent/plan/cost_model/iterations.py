@@ -1,0 +1,57 @@
+"""How many iterations are expected, and how large an error they leave."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+
+from jaxdescent.plan.cost_model.work import Question
+from jaxdescent.plan.structure import Kind, Structure
+
+UNKNOWN_ITERATIONS = {"LBFGS": 100, "ConjugateGradient": 150, "Backtracking": 1000}
+"""Of functions, of whose Hessian nothing is known: the right order for many, no more."""
+
+
+NEWTON_ITERATIONS = 10
+
+
+ASSUMED_CONDITION = 100.0
+"""Of X (of H: its square root) where nothing is known."""
+
+
+def krylov_iterations(condition: float | None, tolerance: float) -> float:
+    """``2 ((k - 1) / (k + 1))^i = tolerance`` for a condition number k of X.
+
+    >>> round(krylov_iterations(2.0, 1e-6)), round(krylov_iterations(100.0, 1e-6))
+    (13, 725)
+    """
+    if condition is None:
+        condition = ASSUMED_CONDITION
+    tolerance = max(tolerance, 1e-16)
+    rate = (condition - 1) / (condition + 1)
+    if rate <= 0:
+        return 1.0
+    return max(math.log(tolerance / 2) / math.log(rate), 1.0)
+
+
+def gradient_iterations(question: Question) -> float:
+    """``(1 - 2 / (k^2 + 1))^i = tolerance``, with the step of the steepest descent."""
+    condition = question.condition or ASSUMED_CONDITION
+    if question.structure.kind is Kind.QUADRATIC and question.condition:
+        condition = math.sqrt(condition)
+    squared = min(condition * condition, 1e16)
+    tolerance = max(question.tolerance, 1e-16)
+    return max(-math.log(tolerance) * (squared + 1) / 4, 1.0) + 5
+
+
+def expected_error(question: Question) -> float:
+    """A gradient of relative size ``tolerance`` bounds the params' error by k times as much."""
+    condition = question.condition or 1.0
+    eps = float(jnp.finfo(question.structure.compute_dtype).eps)
+    return min(max(question.tolerance, eps) * condition, 1.0)
+
+
+def default_error(structure: Structure) -> float:
+    """Where nothing is known of the Hessian: half the digits."""
+    return float(jnp.finfo(structure.compute_dtype).eps) ** 0.5

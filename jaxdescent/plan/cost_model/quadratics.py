@@ -1,0 +1,308 @@
+"""Prices of the methods for regressions and quadratics: one function each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Dense
+from jaxdescent.machine import cholesky_flops, orthogonal_flops
+from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
+from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
+from jaxdescent.objectives.regression_solvers import SMALL, normal_equations_bytes
+from jaxdescent.plan.cost_model.iterations import (
+    expected_error,
+    gradient_iterations,
+    krylov_iterations,
+)
+from jaxdescent.plan.cost_model.reserved import (
+    copied_bytes,
+    partial_sums,
+    transposed_bytes,
+    widened_bytes,
+    widening,
+)
+from jaxdescent.plan.cost_model.work import (
+    SCALAR_BYTES,
+    SCALAR_OPERATIONS,
+    Price,
+    Question,
+    Work,
+    one_pass,
+    vectors,
+)
+from jaxdescent.plan.structure import Kind, Structure
+from jaxdescent.preconditioners.sketch import CHUNK, NONZEROS, Sketch
+
+REFINEMENTS = 4
+"""Steps of iterative refinement of an ill-conditioned regression: three to six."""
+
+
+EIGEN_FLOPS = 9.0
+"""Of a symmetric eigenvalue decomposition, times n^3."""
+
+
+SINGULAR_FLOPS = 22.0
+"""Of a singular value decomposition of a triangle, times n^3."""
+
+
+def derivative_regression(question: Question) -> Price:
+    """Cholesky of the smaller Gram matrix; QR of X where its condition asks for it."""
+    structure = question.structure
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    one = one_pass(question, outputs)
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    condition = question.condition or 1.0
+    is_ill = condition > ill_condition(structure)
+    is_small = structure.is_tall and rows * features**2 <= SMALL
+    # A gradient for each of two corrections (or the dual solve), and value and gradient at the
+    # start and at the end.
+    iteration = one * 8 + vectors(structure, 20)
+    setup = factorisation(structure)
+    if structure.has_own_l2:
+        setup = orthogonal(structure) + Work(
+            orthogonal_flops=SINGULAR_FLOPS * min(rows, features) ** 3
+        )
+    elif is_ill or is_small:
+        setup = setup + orthogonal(structure)
+    if structure.is_tall and (is_ill or is_small):
+        is_double = structure.entries * outputs <= DOUBLE_ENTRIES
+        iteration = iteration + one * (2 * REFINEMENTS * (25 if is_double else 2))
+        condition = 1.0
+    copied = copied_bytes(question)
+    setup = setup + Work(update_bytes=1.5 * copied)
+    working = structure.solver_bytes
+    if structure.is_tall:
+        # The factor is part of the result.
+        working += features**2 * structure.itemsize
+    return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0))
+
+
+def factorisation(structure: Structure) -> Work:
+    """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
+    smaller, larger = sorted((structure.rows, structure.features))
+    return Work(
+        product_flops=2.0 * larger * smaller**2,
+        cholesky_flops=cholesky_flops(smaller),
+        operations=SCALAR_OPERATIONS,
+    )
+
+
+def orthogonal(structure: Structure) -> Work:
+    """QR of the larger side, and of its triangle above a diagonal."""
+    smaller, larger = sorted((structure.rows, structure.features))
+    return Work(
+        orthogonal_flops=orthogonal_flops(larger, smaller) + orthogonal_flops(2 * smaller, smaller),
+        update_bytes=4.0 * structure.entries * structure.itemsize,
+    )
+
+
+def touched_bytes(structure: Structure) -> int:
+    """What a well-conditioned solve of a dense regression touches, of what it reserves."""
+    shape: Any = jax.ShapeDtypeStruct((structure.rows, structure.features), structure.data_dtype)
+    return normal_equations_bytes(Dense(shape))
+
+
+def ill_condition(structure: Structure) -> float:
+    """The condition number of X from which normal equations have lost half the digits."""
+    return 1 / (8 * float(jnp.finfo(structure.compute_dtype).eps) ** 0.5)
+
+
+def lsmr(question: Question) -> Price:
+    """Two passes an iteration, four for the mean, the start and the end."""
+    structure = question.structure
+    one = one_pass(question, structure.outputs)
+    setup = one * 4 + widening(question, 1)
+    iterations = krylov_iterations(question.condition, question.tolerance)
+    iterations = min(iterations, 3.0 * min(structure.rows, structure.features)) + 1
+    return Price(
+        lsmr_bytes(question),
+        setup,
+        one * 2 + vectors(structure, 12),
+        iterations,
+        expected_error(question),
+    )
+
+
+def lsmr_bytes(question: Question) -> float:
+    """Seven vectors of the params' length, four of y's, and the means."""
+    structure = question.structure
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    elements = 7 * features * outputs + features + 4 * rows * outputs
+    elements += (rows if structure.has_intercept else 0) + partial_sums(structure)
+    return structure.itemsize * elements + widened_bytes(question, 1) + SCALAR_BYTES
+
+
+def sketched_lsmr(question: Question) -> Price:
+    """QR of a sketch of X, after which the condition number is that of Gaussian rows."""
+    structure = question.structure
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    one = one_pass(question, outputs)
+    wanted = Sketch().oversampling * features
+    is_mixed = wanted < rows
+    groups = -(-wanted // NONZEROS)
+    sampled = groups * NONZEROS if is_mixed else rows
+    stack = sampled + features
+    square = float(features) * features
+    setup = one * 4 + Work(
+        orthogonal_flops=orthogonal_flops(stack, features),
+        product_flops=2.0 * NONZEROS * structure.entries if is_mixed else 0.0,
+        update_bytes=3.0 * structure.entries * structure.itemsize,
+        operations=SCALAR_OPERATIONS,
+    )
+    setup = setup + Work(update_bytes=1.5 * copied_bytes(question))
+    # Substitution with the triangle and its transpose, which is read twice.
+    triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
+    condition = math.sqrt(Sketch().oversampling)
+    condition = (condition + 1) / (condition - 1)
+    iterations = krylov_iterations(condition, question.tolerance) + 2
+    columns = features + outputs
+    # QR, which works on a copy, and the triangle's inverse applied.
+    working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
+    if not question.is_widened:
+        working += copied_bytes(question)
+    if is_mixed:
+        # The shuffled order, and a chunk of the rows of a group.
+        working += 4 * 3 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
+    iteration = one * 2 + triangle + vectors(structure, 16)
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    accuracy = min(eps * (question.condition or 1.0), 1.0)
+    return Price(lsmr_bytes(question) + working, setup, iteration, iterations, accuracy)
+
+
+def conjugate_gradient(question: Question) -> Price:
+    """CGLS for a regression: two passes; for a quadratic, H and H' (its symmetric part counts)."""
+    structure = question.structure
+    one = one_pass(question, structure.outputs)
+    condition = question.condition
+    if structure.kind is Kind.QUADRATIC and condition is not None:
+        condition = math.sqrt(condition)
+    iterations = krylov_iterations(condition, question.tolerance)
+    iterations = min(iterations, 3.0 * min(structure.features or structure.unknowns, 10**9))
+    return Price(
+        conjugate_gradient_bytes(question),
+        one * 6 + widening(question, 2),
+        one * 2 + vectors(structure, 10),
+        iterations + 1,
+        expected_error(question),
+    )
+
+
+def conjugate_gradient_bytes(question: Question) -> float:
+    """Of a regression five vectors like the params and four like y; else six like the params."""
+    structure = question.structure
+    if structure.kind is not Kind.REGRESSION:
+        transposed = transposed_bytes(question, 2)
+        vectors = 4.0 * structure.vector_bytes
+        return vectors + transposed + widened_bytes(question, 2) + SCALAR_BYTES
+    elements = 5 * structure.features * structure.outputs + 4 * structure.rows * structure.outputs
+    elements += partial_sums(structure)
+    return structure.itemsize * elements + widened_bytes(question, 2) + SCALAR_BYTES
+
+
+def backtracking(question: Question) -> Price:
+    """Gradients, and a pass for each trial: the error falls by ``1 - 1/k^2`` a step."""
+    structure = question.structure
+    one = one_pass(question, structure.outputs)
+    return Price(
+        descent_bytes(question),
+        one * 4 + widening(question, 1),
+        one * 3 + vectors(structure, 10),
+        gradient_iterations(question),
+        expected_error(question),
+    )
+
+
+def barzilai_borwein(question: Question) -> Price:
+    """One gradient an iteration, and the root of gradient descent's number of them."""
+    structure = question.structure
+    one = one_pass(question, structure.outputs)
+    condition = question.condition or 1.0
+    iterations = 1.5 * krylov_iterations(condition, question.tolerance) + 5
+    return Price(
+        descent_bytes(question),
+        one * 4 + widening(question, 1),
+        one * 3 + vectors(structure, 10),
+        iterations,
+        expected_error(question),
+    )
+
+
+def descent_bytes(question: Question) -> float:
+    """The vectors, partial sums, and copies that a CPU's compiler makes of the data."""
+    structure = question.structure
+    vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
+    if structure.kind is not Kind.REGRESSION:
+        return vectors + transposed_bytes(question, 1) + widened_bytes(question, 1)
+    sums = partial_sums(structure)
+    return vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
+
+
+def descent_vectors_bytes(structure: Structure) -> int:
+    """Five vectors like the params: the gradient, the trial, its gradient, the old gradient, the
+    result; of a regression its image and residual besides.
+    """
+    if structure.kind is not Kind.REGRESSION:
+        return 5 * structure.vector_bytes
+    elements = 5 * structure.features * structure.outputs
+    return structure.itemsize * (elements + structure.rows * (structure.outputs + 1))
+
+
+def gram(question: Question) -> Price:
+    """One pass builds X'X and X'y in float32; an iteration then costs features^2."""
+    return _rewritten(question, question.structure.features, gram_build_bytes)
+
+
+def dual(question: Question) -> Price:
+    """One pass builds XX'; an iteration then costs rows^2, with the same iterates."""
+    return _rewritten(question, question.structure.rows, dual_build_bytes)
+
+
+def _rewritten(question: Question, size: int, build_bytes: Callable[..., int]) -> Price:
+    """Conjugate gradients on the Gram matrix of one side, two products of it an iteration."""
+    structure = question.structure
+    built = build_bytes(
+        structure.rows,
+        structure.features,
+        structure.outputs,
+        structure.itemsize,
+        is_centred=structure.has_intercept,
+        is_widened=question.is_narrow,
+    )
+    square = float(size) * size * structure.itemsize
+    one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
+    setup = one_pass(question, structure.outputs) * 4 + Work(
+        product_flops=2.0 * structure.entries * size
+    )
+    small = Work(
+        update_bytes=10.0 * size * structure.outputs * structure.itemsize,
+        operations=SCALAR_OPERATIONS,
+    )
+    iterations = krylov_iterations(question.condition, question.tolerance)
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
+    # At the start and the end the params are measured on the data themselves.
+    widened = widened_bytes(question, 1)
+    working = (
+        max(built + widened * question.is_widened, square + widened)
+        + 6.0 * size * structure.outputs * structure.itemsize
+    )
+    return Price(working, setup, one * 2 + small, iterations, accuracy)
+
+
+def derivative_quadratic(question: Question) -> Price:
+    """A spectral factorisation of H."""
+    structure = question.structure
+    size = structure.unknowns
+    setup = Work(orthogonal_flops=EIGEN_FLOPS * size**3)
+    if not structure.is_dense:
+        setup = setup + one_pass(question, size)
+    square = Work(read_bytes=2.0 * size * size * structure.itemsize, operations=SCALAR_OPERATIONS)
+    eps = float(jnp.finfo(structure.compute_dtype).eps)
+    accuracy = min(eps * (question.condition or 1.0), 1.0)
+    iteration = square + one_pass(question) * 6
+    return Price(structure.solver_bytes, setup, iteration, 1.0, accuracy)

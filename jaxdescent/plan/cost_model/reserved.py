@@ -1,0 +1,43 @@
+"""What a compiler reserves besides the vectors that a method names."""
+
+from __future__ import annotations
+
+from jaxdescent.designs.dense import WIDENED_BYTES, run_length
+from jaxdescent.plan.cost_model.work import Question, Work
+from jaxdescent.plan.structure import Structure
+
+
+def widening(question: Question, copies: int) -> Work:
+    """Writing float32 copies of 16-bit data."""
+    if not question.is_widened:
+        return Work()
+    return Work(update_bytes=1.5 * widened_bytes(question, copies))
+
+
+def transposed_bytes(question: Question, copies: int) -> float:
+    """Of a dense Hessian, which a CPU's compiler transposes ahead of the loop."""
+    structure = question.structure
+    is_copied = structure.is_dense and question.machine.platform == "cpu"
+    return float(copies * structure.entries * structure.itemsize) if is_copied else 0.0
+
+
+def widened_bytes(question: Question, copies: int) -> float:
+    """What products with 16-bit data reserve: copies of X, or of two blocks of it."""
+    structure = question.structure
+    if not question.is_narrow:
+        return 0.0
+    if not question.is_widened:
+        return 2.0 * WIDENED_BYTES
+    return float(copies * structure.entries * structure.itemsize)
+
+
+def copied_bytes(question: Question) -> float:
+    """Of 16-bit data that a direct solve widens as a whole."""
+    structure = question.structure
+    return float(structure.entries * structure.itemsize) if question.is_narrow else 0.0
+
+
+def partial_sums(structure: Structure) -> float:
+    """Elements of the partial sums that a CPU makes of X'r with one column, in runs of rows."""
+    run = run_length(structure.rows) if structure.outputs == 1 else None
+    return 0.0 if run is None else structure.rows / run * structure.features
