@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent import loops, precision
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
@@ -253,7 +253,12 @@ class Descent(NamedTuple):
 
     def _steps(self, loop: Loop, count: jax.Array) -> Loop:
         fused = min(FUSED_STEPS, self.check_every) if fuses(self.objective, self.method) else 1
-        loop = lax.fori_loop(0, count // fused, lambda _, loop: self._pass(loop, fused, None), loop)
+        loop = loops.fori_loop(
+            count // fused,
+            lambda _, loop: self._pass(loop, fused, None),
+            loop,
+            turn_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(loop.params)),
+        )
         if fused == 1:
             return loop
         rest = count % fused

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import placement
+from jaxdescent import loops, placement
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.precision import HIGHEST, compute_dtype
 
@@ -137,8 +137,11 @@ class Dense(Design):
             kept, term = visit(Dense(self.row_block(start, size)), of_rows)
             return jax.tree.map(jnp.add, total, term), kept
 
-        total, kept = lax.scan(
-            lambda total, index: at(index * block, block, total), total, jnp.arange(whole)
+        total, kept = loops.scan(
+            whole,
+            lambda total, index: at(index * block, block, total),
+            total,
+            turn_bytes=WIDENED_BYTES,
         )
         kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
         if rest:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent import loops
 from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
 from jaxdescent.precision import HIGHEST
@@ -66,7 +67,7 @@ def _median_seconds(function: Callable[..., Any], *inputs: Any) -> float:
     return max(statistics.median(times), 1e-9)
 
 
-def _read_bandwidth(dtype: str, size_in_bytes: int, passes: int = 1) -> float:
+def _read_bandwidth(dtype: str, size_in_bytes: int, passes: int = 8) -> float:
     """Of ``X'(X w)``, two passes over X, repeated on its own result."""
     columns, run = 512, 128
     rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize)
@@ -85,18 +86,19 @@ def _read_bandwidth(dtype: str, size_in_bytes: int, passes: int = 1) -> float:
             runs = X.reshape(-1, run, columns)
             return jnp.sum(contract(runs, image, (((1,), (1,)), ((0,), (0,)))), axis=0)
 
-        return lax.fori_loop(0, passes, body, w)
+        return loops.fori_loop(passes, body, w, turn_bytes=size_in_bytes)
 
     return 2 * passes * X.nbytes / _median_seconds(gradient, X, w)
 
 
 def _update_bandwidth() -> float:
-    x = jnp.ones((READ_BYTES // 8,), "float32")
-    steps = 4
+    x = jnp.ones((READ_BYTES // 4,), "float32")
+    # Many passes: a call begins with a copy of x, into pages that the system has to find first.
+    steps = 32
 
     @jax.jit
     def update(x: jax.Array, rate: jax.Array) -> jax.Array:
-        return lax.fori_loop(0, steps, lambda _, x: x - rate * x, x)
+        return loops.fori_loop(steps, lambda _, x: x - rate * x, x, turn_bytes=x.nbytes)
 
     return 2 * steps * x.nbytes / _median_seconds(update, x, jnp.float32(1e-3))
 

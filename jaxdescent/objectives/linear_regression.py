@@ -74,7 +74,7 @@ class LinearRegression(Objective):
         return self._value(params, residual), self._gradient(params, residual, columns)
 
     def gradient(self, params: Params) -> Params:
-        return self._pull_back(params, self._residual(params))
+        return self._gradient(params, *self._there_and_back(params, self.y))
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params

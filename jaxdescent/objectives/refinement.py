@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent import compensated
+from jaxdescent import compensated, loops
 from jaxdescent.compensated import Double, double
 from jaxdescent.designs import as_design
 from jaxdescent.precision import HIGHEST
@@ -168,7 +168,9 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
     )
     infinity = jnp.full((), jnp.inf, dtype)
     loop = _Iterate(double(start), double(offset), infinity, jnp.int32(0), jnp.array(True))
-    loop = lax.while_loop(lambda it: it.goes_on & (it.steps < MAX_REFINEMENTS), refine, loop)
+    loop = loops.while_loop(
+        lambda it: it.goes_on & (it.steps < MAX_REFINEMENTS), refine, loop, turn_bytes=X.nbytes
+    )
     new = {"weights": loop.weights.high.reshape(params["weights"].shape)}
     if objective.intercept:
         new["intercept"] = loop.intercept.high.reshape(params["intercept"].shape)
@@ -195,13 +197,13 @@ def _spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
 def _spectral_norm(matrix: jax.Array) -> jax.Array:
     """The largest singular value, from below, by a few steps of the power method."""
 
-    def iterate(_: int, vector: jax.Array) -> jax.Array:
+    def iterate(_: jax.Array, vector: jax.Array) -> jax.Array:
         image = jnp.matmul(matrix, vector / jnp.linalg.norm(vector), precision=HIGHEST)
         return jnp.matmul(matrix.T, image, precision=HIGHEST)
 
     # The longest row's direction is a start that no singular vector is orthogonal to by design.
     longest = matrix[jnp.argmax(jnp.sum(jnp.square(matrix), axis=1))]
-    return jnp.sqrt(jnp.linalg.norm(lax.fori_loop(0, 3, iterate, longest)))
+    return jnp.sqrt(jnp.linalg.norm(loops.fori_loop(3, iterate, longest, turn_bytes=matrix.nbytes)))
 
 
 def _advanced(x: Double, step: jax.Array) -> Double:

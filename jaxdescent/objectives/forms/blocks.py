@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent import loops
 from jaxdescent.compensated import Double, two_sum
 from jaxdescent.precision import HIGHEST
 
@@ -48,10 +49,11 @@ def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int)
         return first
 
     def add(index: jax.Array, totals: Any) -> Any:
-        return jax.tree.map(_add, totals, of_block(index * block, block), is_leaf=_is_double)
+        term = of_block((begin + index) * block, block)
+        return jax.tree.map(_add, totals, term, is_leaf=_is_double)
 
     totals = jax.tree.map(lambda term: Double(term, jnp.zeros_like(term)), first)
-    totals = lax.fori_loop(begin, whole, add, totals)
+    totals = loops.fori_loop(whole - begin, add, totals, turn_bytes=BLOCK_BYTES)
     return jax.tree.map(lambda total: total.high + total.low, totals, is_leaf=_is_double)
 
 

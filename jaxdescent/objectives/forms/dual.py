@@ -7,11 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxdescent import precision
+from jaxdescent import loops, precision
 from jaxdescent.designs import Design, as_design
-from jaxdescent.objectives.forms.blocks import block_length, contract, per_row, sum_over_blocks
+from jaxdescent.objectives.forms.blocks import (
+    BLOCK_BYTES,
+    block_length,
+    contract,
+    per_row,
+    sum_over_blocks,
+)
 from jaxdescent.objectives.forms.products import columns_of, unit
 from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
 from jaxdescent.objectives.linear_regression import LinearRegression
@@ -209,8 +214,11 @@ def _by_columns(
     if block == features:
         return kernel, design.transposed_product(share)
     whole, rest = divmod(features, block)
-    index = jnp.arange(whole, dtype=jnp.int32)
-    means = lax.map(lambda i: contract(share, 0, read(i * block, block)), index).reshape(-1)
+
+    def mean(_: None, index: jax.Array) -> tuple[None, jax.Array]:
+        return None, contract(share, 0, read(index * block, block))
+
+    means = loops.scan(whole, mean, None, turn_bytes=BLOCK_BYTES)[1].reshape(-1)
     if rest:
         means = jnp.concatenate([means, contract(share, 0, read(whole * block, rest))])
     return kernel, means
