@@ -2,13 +2,14 @@
 
 Under ``vmap`` a loop runs until its slowest member, and every member pays for every iteration.
 Here the loop is left now and then, and the members still running are gathered into a smaller
-batch. That reads statuses on the host, so it is a function of its own and not part of
-:func:`jaxdescent.minimize`.
+batch. On a CPU each core gets a part of the batch. That is work for the host, so it is a function
+of its own and not part of :func:`jaxdescent.minimize`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxdescent import checks, programs
 from jaxdescent.arguments import check_count
 from jaxdescent.callables import as_pytree
 from jaxdescent.descent import Descent, Loop
+from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
 from jaxdescent.problem import Problem, posed
 from jaxdescent.result import RUNNING, Result
@@ -26,6 +28,9 @@ from jaxdescent.tolerance import as_tolerance
 
 FIRST_ITERATIONS = 16
 """How many iterations pass before the first look; later looks are a quarter further each."""
+
+LEAST_PART = 256
+"""How many members are worth a thread."""
 
 SHRINKAGE = 4
 """A batch is gathered when at most one in so many still runs: each size is a program of its own."""
@@ -43,7 +48,8 @@ def minimize_batch(
 
     The same results as ``jax.vmap`` of :func:`jaxdescent.minimize`, without the price of its
     slowest member: it pays where some need many more iterations than others (nonconvex functions
-    from random starts), and not where all need about the same.
+    from random starts), and for many members on a CPU, all of whose cores it keeps busy. Few
+    members that need about the same are left to ``vmap``.
 
     Args:
       problem: a function of one member's data to its objective, or to ``(objective, start)``
@@ -80,16 +86,13 @@ def minimize_batch(
     first, _, _ = _posed(problem, jax.tree.map(lambda leaf: leaf[0], members), method, tolerance)
     common = (as_pytree(problem), first.method, as_tolerance(tolerance))
 
-    inputs = (common, members)
-    loops = programs.compiled(_begin, inputs)(*inputs)
-    places, whole = np.arange(size), members
+    parts = whole = _parts(members, size)
+    places = np.arange(size)
     done: list[tuple[np.ndarray, Loop]] = []
-    until = 0
+    until = min(FIRST_ITERATIONS, max_iterations)
+    loops = _each(_begin, common, parts, until=until)
     while True:
-        until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
-        inputs = (common, members, loops, jnp.asarray(until, jnp.int32))
-        loops = programs.compiled(_advance, inputs)(*inputs)
-        is_running = np.asarray(loops.status) == RUNNING
+        is_running = np.concatenate([loop.status for loop in loops]) == RUNNING
         running = np.flatnonzero(is_running)
         if until == max_iterations or not running.size:
             break
@@ -100,13 +103,61 @@ def minimize_batch(
             # Members that are done fill what room the running ones leave.
             kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
             gone = np.setdiff1d(np.arange(len(places)), kept)
-            done.append((places[gone], _take(loops, gone)))
-            places, loops, members = places[kept], _take(loops, kept), _take(members, kept)
-    done.append((places, loops))
-    order = np.argsort(np.concatenate([indices for indices, _ in done]))
-    loops = jax.tree.map(lambda *parts: jnp.concatenate(parts)[order], *[part for _, part in done])
-    inputs = (common, whole, loops)
-    return programs.compiled(_finish, inputs)(*inputs)
+            members, loop = _joined(parts), _joined(loops)
+            done.append((places[gone], _take(loop, gone)))
+            parts = _parts(_take(members, kept), room)
+            loops = _parts(_take(loop, kept), room)
+            places = places[kept]
+        until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
+        loops = _each(_advance, common, parts, loops, until=until)
+    if done:
+        done.append((places, _joined(loops)))
+        order = np.argsort(np.concatenate([indices for indices, _ in done]))
+        loops = _parts(_take(_joined([loop for _, loop in done]), order), size)
+    return _joined(_each(_finish, common, whole, loops, until=until))
+
+
+def _each(function: Callable[..., Any], common: Any, *parts: list[Any], until: int) -> list[Any]:
+    """``function`` of each part's inputs, each part in a thread of its own."""
+    limit = jnp.asarray(until, jnp.int32)
+    inputs = [(common, limit, *each) for each in zip(*parts, strict=True)]
+    if len(inputs) == 1:
+        return [programs.compiled(function, inputs[0])(*inputs[0])]
+    calls = [programs.compiled(function, each).prepared(*each) for each in inputs]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(lambda call: jax.block_until_ready(call()), calls))
+
+
+def _parts(members: Any, size: int) -> list[Any]:
+    """On a CPU a part of the members for each core, in their memory; elsewhere all of them.
+
+    XLA for CPUs factorises and multiplies small matrices one after another, on one core.
+    """
+    leaves = jax.tree.leaves(members)
+    shards = {device for leaf in leaves for device in leaf.sharding.device_set}
+    count = min(usable_cores(), size // LEAST_PART)
+    if count <= 1 or len(shards) > 1 or next(iter(shards)).platform != "cpu":
+        return [members]
+    # A multiple of 16 members begins where XLA can read it in place, at a multiple of 64 bytes.
+    length = -(-size // (16 * count)) * 16
+    (device,) = shards
+
+    def part(start: int) -> Any:
+        def of_leaf(leaf: jax.Array) -> jax.Array:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+                return leaf[start : start + length]  # numpy knows no random keys
+            there = np.asarray(leaf)[start : start + length]
+            return jax.device_put(there, device, may_alias=True)
+
+        return jax.tree.map(of_leaf, members)
+
+    return [part(start) for start in range(0, size, length)]
+
+
+def _joined(parts: list[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def _batch_size(members: Any) -> int:
@@ -127,17 +178,18 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
 
 
-def _begin(common: Any, members: Any) -> Loop:
+def _begin(common: Any, until: jax.Array, members: Any) -> Loop:
     def begin(member: Any) -> Loop:
         problem, params, starts_at_own = _posed(common[0], member, *common[1:])
         checks.check_value(problem.objective, params)
-        descent = Descent(*problem, jnp.zeros((), jnp.int32), 1)
-        return descent.begin(params, history=0, starts_at_own=starts_at_own)
+        descent = Descent(*problem, until, 1)
+        loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
+        return descent.advance(loop, until)
 
     return jax.vmap(begin)(members)
 
 
-def _advance(common: Any, members: Any, loops: Loop, until: jax.Array) -> Loop:
+def _advance(common: Any, until: jax.Array, members: Any, loops: Loop) -> Loop:
     def advance(member: Any, loop: Loop) -> Loop:
         problem, _, _ = _posed(common[0], member, *common[1:])
         return Descent(*problem, until, 1).advance(loop, until)
@@ -145,7 +197,9 @@ def _advance(common: Any, members: Any, loops: Loop, until: jax.Array) -> Loop:
     return jax.vmap(advance)(members, loops)
 
 
-def _finish(common: Any, members: Any, loops: Loop) -> Result:
+def _finish(common: Any, until: jax.Array, members: Any, loops: Loop) -> Result:
+    del until  # each member's own is in its loop
+
     def finish(member: Any, loop: Loop) -> Result:
         problem, _, _ = _posed(common[0], member, *common[1:])
         return Descent(*problem, loop.iteration, 1).finish(loop)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
 PROGRAMS = 128
@@ -32,10 +33,21 @@ class Program:
     """A jitted function of leaves, called with the trees that they come from."""
 
     of_leaves: Any
+    ready: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *inputs: Any) -> Any:
         """Run it, compiling it first where the leaves' shapes are new."""
         return self.of_leaves(*jax.tree.leaves(inputs))
+
+    def prepared(self, *inputs: Any) -> Callable[[], Any]:
+        """The call on these inputs, compiled now: another thread, which knows nothing of this
+        one's settings of JAX, may make it.
+        """
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
+        shapes = tuple(jax.typeof(leaf) for leaf in leaves)
+        if shapes not in self.ready:
+            self.ready[shapes] = self.of_leaves.lower(*leaves).compile()
+        return functools.partial(self.ready[shapes], *leaves)
 
     def lower(self, *inputs: Any) -> Any:
         """What ``jax.jit(...).lower`` returns: to look at a program without running it."""

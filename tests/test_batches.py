@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from jaxdescent import batches
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 
@@ -48,6 +49,33 @@ def test_a_shrinking_batch_gives_what_vmap_gives(shrinking):
     assert np.min(counts) <= 16  # some leave at the first look
     assert np.max(counts) > 4 * np.median(counts)
     assert_same(shrinking, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_part_for_each_core_gives_the_same(shrinking, monkeypatch):
+    monkeypatch.setattr(batches, "LEAST_PART", 8)
+    monkeypatch.setattr(batches, "usable_cores", lambda: 3)
+    with jax.enable_x64(True):  # a thread of its own knows nothing of this
+        members = STARTS.astype("float64"), STEEPNESS.astype("float64")
+        wide = jd.minimize_batch(from_start, members, METHOD, tolerance=1e-4)
+    assert wide.params.dtype == "float64"
+    parts = jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
+    assert_same(parts, shrinking, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(wide.status, parts.status)
+
+
+def test_parts_lie_in_the_members_own_memory(monkeypatch):
+    monkeypatch.setattr(batches, "LEAST_PART", 32)
+    monkeypatch.setattr(batches, "usable_cores", lambda: 2)
+    members = {
+        "X": jnp.arange(300.0).reshape(100, 3),
+        "key": jax.random.split(jax.random.key(0), 100),
+    }
+    parts = batches._parts(members, 100)
+    assert [part["X"].shape[0] for part in parts] == [64, 36]
+    joined = batches._joined(parts)
+    np.testing.assert_array_equal(joined["X"], members["X"])
+    np.testing.assert_array_equal(*map(jax.random.key_data, (joined["key"], members["key"])))
+    assert parts[1]["X"].unsafe_buffer_pointer() == members["X"].unsafe_buffer_pointer() + 64 * 12
 
 
 def test_members_keep_their_places_and_their_own_ends(shrinking):

@@ -10,7 +10,14 @@ import sys
 import jax
 import pytest
 
-from jaxdescent.machine import Machine, calibration, cholesky_flops, orthogonal_flops, store
+from jaxdescent.machine import (
+    Machine,
+    calibration,
+    cholesky_flops,
+    host,
+    orthogonal_flops,
+    store,
+)
 from jaxdescent.machine import machine as machines
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES
 
@@ -61,12 +68,12 @@ class TestCalibration:
         (file,) = folder.iterdir()
         assert f"jax-{jax.__version__}" in file.name
         assert "jaxlib-" in file.name
-        assert f"{machines._cores()}-cores" in file.name
+        assert f"{host.usable_cores()}-cores" in file.name
         assert file.name.startswith("machine-cpu-")
 
     def test_another_number_of_cores_is_measured_anew(self, folder, measured, monkeypatch):
         Machine.measured()
-        monkeypatch.setattr(machines, "_cores", lambda: 512)
+        monkeypatch.setattr(host, "usable_cores", lambda: 512)
         assert not Machine.of().is_measured
         assert Machine.measured().cores == 512
         assert len(measured) == 2

@@ -271,7 +271,7 @@ def _looped_starts(data: batches.StartsData) -> Solve:
     return solve
 
 
-def _rates(*, is_loop: bool) -> Factory:
+def _rates(*, is_loop: bool, is_gram: bool = False) -> Factory:
     def prepare(data: batches.RatesData) -> Solve:
         import jax
         import jax.numpy as jnp
@@ -282,10 +282,11 @@ def _rates(*, is_loop: bool) -> Factory:
 
         def one(X: Any, y: Any, rate: Any) -> Any:
             objective = jd.LinearRegression(X, y, intercept=False)
+            descent = jd.GradientDescent(rate)
             return jd.minimize(
                 objective,
                 None,
-                jd.GradientDescent(rate),
+                jd.Gram(descent) if is_gram else descent,
                 tolerance=0,
                 max_iterations=data.iterations,
             ).params["weights"]
@@ -474,6 +475,7 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
     },
     "batch of rates": {
         "vmap of minimize": _rates(is_loop=False),
+        "vmap of minimize, Gram form": _rates(is_loop=False, is_gram=True),
         "Python loop of minimize": _rates(is_loop=True),
     },
     "import": {"import jaxdescent": _import},

@@ -19,8 +19,8 @@ SUITE = Suite(
     "batches",
     "Batches",
     cases,
-    everyday_scale=0.2,
-    repeats=5,
+    everyday_scale=1.0,
+    repeats=3,
     limit=30,
     whole_limit=300,
     remark="Starts: the chained Rosenbrock function of 8 unknowns, until 99 of 100 gradients are "

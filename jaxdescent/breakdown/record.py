@@ -15,6 +15,7 @@ import jax
 
 from jaxdescent import memory
 from jaxdescent.breakdown.report import PartReport, Settings
+from jaxdescent.machine import host
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
@@ -23,8 +24,8 @@ def describe_machine() -> dict[str, Any]:
     """What the numbers depend on besides the code."""
     devices = jax.devices()
     return {
-        "processor": _processor(),
-        "cores": _usable_cores(),
+        "processor": host.processor(),
+        "cores": host.usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "available_bytes": memory.available_bytes(devices[0]),
         "device": devices[0].device_kind,
@@ -90,18 +91,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import os
-import pathlib
-import platform
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdescent import memory
-from jaxdescent.machine import calibration, store
+from jaxdescent.machine import calibration, host, store
 from jaxdescent.machine.defaults import default_rates
 
 Rates = dict[str, float]
@@ -134,21 +130,5 @@ def _device(device: Any) -> Any:
 
 
 def _identity(device: Any) -> dict[str, Any]:
-    kind = _processor() if device.platform == "cpu" else device.device_kind
-    return {"platform": device.platform, "kind": kind, "cores": _cores()}
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@functools.cache
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine() or "cpu"
+    kind = host.processor() if device.platform == "cpu" else device.device_kind
+    return {"platform": device.platform, "kind": kind, "cores": host.usable_cores()}
