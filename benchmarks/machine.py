@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, quiet_blas
 
 THREAD_SETTINGS = ("OPENBLAS", "OMP", "MKL", "XLA", "JAX", "MALLOC", "KMP", "GOMP")
 
@@ -51,7 +51,7 @@ def settings() -> dict[str, str]:
     """What the environment says to OpenBLAS, OpenMP, XLA and the allocator."""
     return {
         name: value
-        for name, value in sorted(os.environ.items())
+        for name, value in sorted({**os.environ, **quiet_blas()}.items())
         if name.split("_")[0] in THREAD_SETTINGS and not name.startswith("JAX_COMPILATION")
     }
 

@@ -72,8 +72,19 @@ class Process:
 def child_environment() -> dict[str, str]:
     """This environment, in which ``benchmarks`` and ``jaxdescent`` are this checkout's."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    # Without it a checkout is compiled at each import, and an installed package is not.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+        **quiet_blas(),
     }
+
+
+def quiet_blas() -> dict[str, str]:
+    """For every contender: OpenBLAS's threads wait for more work 2^26 cycles, working in vain, and
+    half of the machine is missing to whatever runs next. 2^16 cycles are enough.
+    """
+    name = "OPENBLAS_THREAD_TIMEOUT"
+    return {name: os.environ.get(name, "16")}

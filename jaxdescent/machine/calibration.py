@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdescent import loops
@@ -64,7 +64,7 @@ def _median_seconds(function: Callable[..., Any], *inputs: Any) -> float:
         began = time.perf_counter()
         jax.block_until_ready(function(*inputs))
         times.append(time.perf_counter() - began)
-    return max(statistics.median(times), 1e-9)
+    return max(float(np.median(times)), 1e-9)
 
 
 def _read_bandwidth(dtype: str, size_in_bytes: int, passes: int = 8) -> float:
