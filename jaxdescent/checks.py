@@ -39,7 +39,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
                 f"{name} must be a floating-point array or number, got {type(leaf).__name__}."
             )
         _refuse_deleted(name, leaf)
-        dtype = jnp.result_type(leaf)
+        dtype = _firm_dtype(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             way_out = (
                 "minimise over its real and imaginary parts"
@@ -52,7 +52,17 @@ def checked_params(params: Params, objective: Objective) -> Params:
         if np.size(leaf) == 0:
             raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
     # A weakly typed scalar would compile a second program: the dtype is made firm.
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
+    return jax.tree.map(_firm, params)
+
+
+def _firm(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
+    return jnp.asarray(leaf, _firm_dtype(leaf))
+
+
+def _firm_dtype(leaf: Any) -> Any:
+    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
 
 
 def check_leaves(objective: Objective) -> None:

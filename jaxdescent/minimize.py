@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 
@@ -100,13 +101,16 @@ def minimize(
     if donate:
         _check_donation(params, problem.objective)
     flags = {"check_every": check_every, "history": history, "starts_at_own": starts_at_own}
-    inputs = (params, problem, jnp.asarray(max_iterations, jnp.int32))
+    # Not jnp.asarray, which for a number takes as long as all the checks together.
+    is_number = not isinstance(max_iterations, jax.Array)
+    limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
+    inputs = (params, problem, limit)
     if programs.is_top_level():
         donated = (0,) if donate else ()
         return programs.compiled(_descend, inputs, donate=donated, **flags)(*inputs)
     hoisted = problem.hoisted(params)
     closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(problem)
-    inputs = (params, hoisted, inputs[2])
+    inputs = (params, hoisted, limit)
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if closes_over_tracers:
         # The function is new in every trace: its program could not be used again.
