@@ -103,11 +103,14 @@ def _smallest_batch_ratio(measured: list[Record]) -> float | None:
     return min(found, default=None)
 
 
-def _profile_lead(measured: list[Record]) -> float | None:
-    areas = profiles.areas(records.cases(measured, "functions"))
-    ours = [area for label, area in areas.items() if label == "jaxdescent: default"]
-    theirs = [area for label, area in areas.items() if not label.startswith("jaxdescent:")]
-    return ours[0] / max(theirs) if ours and theirs and max(theirs) > 0 else None
+def _profile_lead(method: str) -> Figure:
+    def figure(measured: list[Record]) -> float | None:
+        areas = profiles.areas(records.cases(measured, "functions"))
+        ours = [area for label, area in areas.items() if label == f"jaxdescent: {method}"]
+        theirs = [area for label, area in areas.items() if not label.startswith("jaxdescent:")]
+        return ours[0] / max(theirs) if ours and theirs and max(theirs) > 0 else None
+
+    return figure
 
 
 def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | None]]:
@@ -250,12 +253,17 @@ TARGETS = (
         True,
         _smallest_batch_ratio,
     ),
-    Target(
-        "functions",
-        "generic minimisation: area under the performance profile over the best peer's",
-        1.0,
-        True,
-        _profile_lead,
+    *(
+        Target(
+            "functions",
+            f"generic minimisation with {method}: area under the performance profile over the "
+            "best peer's",
+            1.0,
+            True,
+            _profile_lead(method),
+        )
+        # The default in a jit, as the peers' loops are.
+        for method in ("default, in a jit of the caller's", "ConjugateGradient()")
     ),
     Target(
         "growth",

@@ -124,7 +124,7 @@ def _separable(data: separable.Tree) -> Solve:
     return solve
 
 
-def _function(make: Callable[[Any], Any]) -> Factory:
+def _function(make: Callable[[Any], Any], *, is_jitted: bool = False) -> Factory:
     def prepare(data: functions.Data) -> Solve:
         import jax
         import jax.numpy as jnp
@@ -134,18 +134,22 @@ def _function(make: Callable[[Any], Any]) -> Factory:
         start = jnp.asarray(data.start, jnp.float32)
         method = make(jd)
 
-        def solve(tolerance: float) -> Answer:
-            result = jax.block_until_ready(
-                jd.minimize(
-                    data.function,
-                    start,
-                    method,
-                    tolerance=tolerance,
-                    max_iterations=MAX_ITERATIONS,
-                )
+        def descend(start: Any, tolerance: Any) -> Any:
+            result = jd.minimize(
+                data.function,
+                start,
+                method,
+                tolerance=tolerance,
+                max_iterations=MAX_ITERATIONS,
             )
-            figures = {"evaluations": float(result.evaluations)}
-            return Answer(result.params, int(result.iterations), figures=figures)
+            return result.params, result.iterations, result.evaluations
+
+        chosen = jax.jit(descend) if is_jitted else descend
+
+        def solve(tolerance: float) -> Answer:
+            params, iterations, evaluations = jax.block_until_ready(chosen(start, tolerance))
+            figures = {"evaluations": float(evaluations)}
+            return Answer(params, int(iterations), figures=figures)
 
         return solve
 
@@ -460,6 +464,7 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
     },
     "function": {
         "default": _function(lambda jd: None),
+        "default, in a jit of the caller's": _function(lambda jd: None, is_jitted=True),
         "ConjugateGradient()": _function(lambda jd: jd.ConjugateGradient()),
         "BarzilaiBorwein()": _function(lambda jd: jd.GradientDescent(jd.BarzilaiBorwein())),
     },

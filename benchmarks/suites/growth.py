@@ -31,6 +31,7 @@ SUITE = Suite(
     repeats=3,
     limit=30,
     whole_limit=600,
+    is_everyday=False,
     remark="Seconds of one iteration, and the memory of a run beyond what was in use before it. "
     "The function is the chained Rosenbrock function where no other is named, its start donated; "
     "the regressions have twice as many rows as features. Exponents are fitted above the "
