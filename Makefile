@@ -43,7 +43,7 @@ format: $(INSTALLED) ## apply what can be applied automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(BENCH)/.installed ## jaxdescent beside its peers, in about 15 minutes
+bench: $(BENCH)/.installed ## jaxdescent beside its peers, in about 20 minutes
 	$(BENCH)/bin/python -m benchmarks run $(ARGS)
 
 bench-full: $(BENCH)/.installed ## the same at the whole sizes: hours, 24 GB

@@ -16,7 +16,7 @@ jaxdescent beside what people would use instead, on the same work in the same ru
 machine's limit. Written by `python -m benchmarks report`; do not \
 edit.
 
-- `make bench`: every suite at a small scale, about 15 minutes on two cores. `make bench-full`: \
+- `make bench`: every suite at a small scale, about 20 minutes on two cores. `make bench-full`: \
 the whole sizes, hours and 24 GB. `make bench-check` names what got worse by more than 15 % in \
 its ratio to a peer.
 - `python -m benchmarks run --suite NAME` for one of them, with `--case`, `--full`, `--scale`, \

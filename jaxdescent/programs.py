@@ -15,6 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# With this module, not in the first call: it brings settings of Pallas along, and JAX traces every
+# function anew whose settings have changed since.
+from jax.extend.core import get_opaque_trace_state
+
 PROGRAMS = 128
 """How many compiled programs are kept; the one unused for longest makes room."""
 
@@ -55,7 +59,7 @@ class Program:
 
 def is_top_level() -> bool:
     """Whether no transformation surrounds this call, so that nothing can be differentiated."""
-    return _trace_state() == _top_level_state()
+    return get_opaque_trace_state() == _top_level_state()
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
@@ -78,14 +82,7 @@ def _compiled(
 def _top_level_state() -> Any:
     # A new thread is outside every transformation, wherever the first call comes from.
     states: list[Any] = []
-    thread = threading.Thread(target=lambda: states.append(_trace_state()))
+    thread = threading.Thread(target=lambda: states.append(get_opaque_trace_state()))
     thread.start()
     thread.join()
     return states[0]
-
-
-def _trace_state() -> Any:
-    # Not with this module: jax.extend brings Pallas along, an eighth of what importing us takes.
-    from jax.extend.core import get_opaque_trace_state
-
-    return get_opaque_trace_state()

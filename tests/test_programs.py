@@ -1,6 +1,8 @@
 """Compiled programs: what makes a new one, how long they live, and what surrounds a call."""
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -128,6 +130,31 @@ def test_the_top_level_is_known_even_if_first_asked_for_inside_jit():
     jax.jit(lambda x: (seen.append(programs.is_top_level()), x)[1])(1.0)
     assert seen == [False]
     assert programs.is_top_level()
+
+
+FIRST_CALLS = """
+import jax, jax.numpy as jnp, jaxdescent as jd
+traces = []
+def own(x):
+    traces.append("own")
+    return 2 * x
+def solve(start):
+    traces.append("solve")
+    return jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), start).params
+own, solve = jax.jit(own), jax.jit(solve)
+for _ in range(2):
+    own(jnp.ones(3))
+    solve(jnp.ones(3))
+    jd.minimize(jd.SumOfSquares(), jnp.ones(3))
+print(*traces)
+"""
+
+
+def test_nothing_that_comes_with_the_first_call_makes_jax_trace_again():
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["own", "solve"]
 
 
 def test_threads_that_minimise_at_once_get_their_own_results():
