@@ -36,7 +36,6 @@ class Program:
     """A jitted function of leaves, called with the trees that they come from."""
 
     of_leaves: Any
-    ready: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *inputs: Any) -> Any:
         """Run it, compiling it first where the leaves' shapes are new."""
@@ -47,10 +46,7 @@ class Program:
         one's settings of JAX, may make it.
         """
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
-        shapes = tuple(jax.typeof(leaf) for leaf in leaves)
-        if shapes not in self.ready:
-            self.ready[shapes] = self.of_leaves.lower(*leaves).compile()
-        return functools.partial(self.ready[shapes], *leaves)
+        return functools.partial(self.of_leaves.lower(*leaves).compile(), *leaves)
 
     def lower(self, *inputs: Any) -> Any:
         """What ``jax.jit(...).lower`` returns: to look at a program without running it."""

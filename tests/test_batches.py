@@ -63,6 +63,15 @@ def test_a_part_for_each_core_gives_the_same(shrinking, monkeypatch):
     np.testing.assert_array_equal(wide.status, parts.status)
 
 
+def test_a_batch_runs_where_its_members_are(monkeypatch):
+    monkeypatch.setattr(batches, "LEAST_PART", 8)
+    monkeypatch.setattr(batches, "usable_cores", lambda: 2)
+    for device in jax.devices()[:2]:
+        members = jax.device_put((STARTS, STEEPNESS), device)
+        result = jd.minimize_batch(from_start, members, METHOD, max_iterations=2)
+        assert result.params.devices() == {device}
+
+
 def test_parts_lie_in_the_members_own_memory(monkeypatch):
     monkeypatch.setattr(batches, "LEAST_PART", 32)
     monkeypatch.setattr(batches, "usable_cores", lambda: 2)
