@@ -9,28 +9,25 @@ over the params, and the check reads the params in a branch of its own.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import loops, precision
+from jaxdescent import precision
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
+from jaxdescent.passes import Passes, Steps, fuses
 from jaxdescent.result import RUNNING, Result, Status
 from jaxdescent.stopping import Watch, judge, start_watch
 from jaxdescent.tolerance import Check, Tolerance
 
 Params = Any
 
-FUSED_STEPS = 32
-"""How many elementwise steps on separable unknowns make one pass over the params, at most."""
-
 CHECK_EVERY = 16
-"""How many such steps lie between two checks unless the caller says otherwise."""
+"""How many steps that fuse lie between two checks unless the caller says otherwise."""
 
 
 class Loop(NamedTuple):
@@ -46,18 +43,6 @@ class Loop(NamedTuple):
     watch: Watch
     history: jax.Array
     checks: jax.Array
-
-
-class _Steps(NamedTuple):
-    params: Params
-    state: Any
-    evaluations: jax.Array
-    verdict: jax.Array
-
-
-def fuses(objective: Objective, method: Method) -> bool:
-    """Whether consecutive steps can run element by element, without leaving the registers."""
-    return objective.is_separable and method.is_elementwise
 
 
 def descend(
@@ -252,50 +237,13 @@ class Descent(NamedTuple):
         return jnp.sqrt(squared)
 
     def _steps(self, loop: Loop, count: jax.Array) -> Loop:
-        fused = min(FUSED_STEPS, self.check_every) if fuses(self.objective, self.method) else 1
-        loop = loops.fori_loop(
-            count // fused,
-            lambda _, loop: self._pass(loop, fused, None),
-            loop,
-            turn_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(loop.params)),
-        )
-        if fused == 1:
-            return loop
-        rest = count % fused
-        return lax.cond(
-            rest > 0, lambda loop: self._pass(loop, fused, rest), lambda loop: loop, loop
-        )
-
-    def _pass(self, loop: Loop, fused: int, rest: jax.Array | None) -> Loop:
-        """``fused`` steps (only ``rest`` of them if given) from one reading to one write-back."""
-        steps = _Steps(loop.params, loop.state, loop.evaluations, loop.status)
-        shared = (self.method, self.rounding, loop.iteration, rest)
-        blocks = self.objective.blocks(loop.params) if self.method.is_elementwise else None
-        if blocks is None:
-            steps = _fused_steps(steps, self.objective, 0, shared, fused=fused)
-        else:
-            # Leaves of one shape share one trace. A branch for each, on a predicate that XLA
-            # cannot know: one body for all computes every new leaf before it writes the first
-            # one back.
-            of_leaf = jax.jit(functools.partial(_fused_steps, fused=fused))
-            leaves, treedef = jax.tree.flatten(loop.params)
-            passes = [
-                lax.cond(
-                    loop.iteration >= 0,
-                    of_leaf,
-                    lambda steps, *_: steps,
-                    steps._replace(params=leaf),
-                    block,
-                    index,
-                    shared,
-                )
-                for index, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
-            ]
-            steps = passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
+        passes = Passes.between_checks(self.objective, self.method, self.rounding, self.check_every)
+        steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
+        steps = passes.run(steps, loop.iteration, count)
         return loop._replace(
             params=steps.params,
             state=steps.state,
-            iteration=loop.iteration + (fused if rest is None else rest),
+            iteration=loop.iteration + count,
             evaluations=steps.evaluations,
             status=steps.verdict,
         )
@@ -335,34 +283,6 @@ class Descent(NamedTuple):
             return norm
         gradient = self.objective.gradient(precision.widen(params))
         return jax.tree.map(lambda leaf: precision.norm(leaf).astype(norm.dtype), gradient)
-
-
-def _fused_steps(
-    steps: _Steps, objective: Objective, first_leaf: Any, shared: Any, *, fused: int
-) -> _Steps:
-    """Widen, step ``fused`` times (after ``rest``, if given, without effect), and write back."""
-    method, rounding, iteration, rest = shared
-
-    def step(index: jax.Array, steps: _Steps) -> _Steps:
-        if method.is_elementwise:
-            params, state = method.blind_step(objective, steps.params, steps.state)
-            stepped = _Steps(params, state, steps.evaluations + 1, steps.verdict)
-        else:
-            params, state, progress = method.step(objective, steps.params, steps.state)
-            stepped = _Steps(
-                params,
-                state,
-                steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
-                jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
-            )
-        if rest is None:
-            return stepped
-        return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)
-
-    wide = steps._replace(params=precision.widen(steps.params))
-    stepped = lax.fori_loop(0, fused, step, wide, unroll=True)
-    narrow = precision.narrow(stepped.params, steps.params, rounding, iteration, first_leaf)
-    return stepped._replace(params=narrow)
 
 
 def _in_order(history: jax.Array, checks: jax.Array) -> jax.Array:

@@ -17,9 +17,10 @@ from jax.core import Tracer
 
 from jaxdescent import checks, precision, programs
 from jaxdescent.arguments import check_count
-from jaxdescent.descent import CHECK_EVERY, descend, fuses
+from jaxdescent.descent import CHECK_EVERY, descend
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.passes import fuses
 from jaxdescent.problem import Problem, posed
 from jaxdescent.result import Result
 from jaxdescent.tolerance import Tolerance

@@ -22,7 +22,7 @@ from jaxdescent.breakdown.report import (
     Table,
     readable_seconds,
 )
-from jaxdescent.descent import FUSED_STEPS
+from jaxdescent.passes import FUSED_STEPS
 
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
