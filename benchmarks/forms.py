@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jaxdescent as jd
+from jaxdescent import loops
 from jaxdescent.objectives.forms import DualForm, GramForm, ridge_path
 from jaxdescent.precision import HIGHEST
 
@@ -231,7 +232,8 @@ def _sliced(of_block: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
             B = lax.dynamic_slice_in_dim(X, index * block, block)
             return g + of_block(B, w, lax.dynamic_slice_in_dim(y, index * block, block))
 
-        return lax.fori_loop(0, X.shape[0] // block, body, jnp.zeros_like(w))
+        size = block * X.shape[1] * X.itemsize
+        return loops.fori_loop(X.shape[0] // block, body, jnp.zeros_like(w), turn_bytes=size)
 
     return run
 
@@ -245,7 +247,9 @@ def _two_at_a_time(X: jax.Array, w: jax.Array, y: jax.Array, *, block: int) -> j
         B, t = (lax.dynamic_index_in_dim(half, index, 1, keepdims=False) for half in halves)
         return g + jax.vmap(lambda B, t: _dots(B, w, t))(B, t)
 
-    total = lax.fori_loop(0, halves[0].shape[1], body, jnp.zeros((2, features)))
+    size = 2 * block * features * X.itemsize
+    total = jnp.zeros((2, features))
+    total = loops.fori_loop(halves[0].shape[1], body, total, turn_bytes=size)
     return jnp.sum(total, axis=0)
 
 
@@ -262,6 +266,7 @@ def _batched(X: jax.Array, w: jax.Array, y: jax.Array, *, block: int) -> jax.Arr
 
 
 LOOPS: dict[str, Callable[..., jax.Array]] = {
+    # On jaxlib 0.12 lax's own loops may run on one core: those of a slice do not.
     "scan, dots": _scanned(_dots),
     "scan unrolled by 4, dots": _scanned(_dots, unroll=4),
     "scan, multiply and sum": _scanned(_multiply_and_sum),

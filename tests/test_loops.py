@@ -8,6 +8,7 @@ from jax import lax
 
 import jaxdescent as jd
 from jaxdescent import loops
+from jaxdescent.objectives.forms import DualForm, GramForm
 
 SMALL, LARGE = 1, loops.LARGE_BYTES
 ONE_KERNEL = "xla_cpu_small_call"
@@ -64,8 +65,17 @@ def test_large_descents_and_sums_run_on_all_cores(dtype):
         regression = jd.LinearRegression(X, y, intercept=False)
         return regression.gradient({"weights": jnp.ones(512, "float32")})
 
-    for function, *inputs in ((separable, start), (gradient, X, y)):
-        assert ONE_KERNEL not in jax.jit(function).lower(*inputs).compile().as_text()
+    def gram(X, y):
+        return GramForm.from_regression(jd.LinearRegression(X, y))
+
+    def dual(X, y):
+        return DualForm.from_regression(jd.LinearRegression(X, y))
+
+    wide, few = jax.ShapeDtypeStruct((256, 1 << 16), dtype), jax.ShapeDtypeStruct((256,), dtype)
+    cases = (separable, start), (gradient, X, y), (gram, X, y), (dual, wide, few)
+    for function, *inputs in cases:
+        text = jax.jit(function).lower(*inputs).compile().as_text()
+        assert ONE_KERNEL not in text, function.__name__
 
 
 def test_small_descents_keep_lax_loops():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Transformation(optax.GradientTransformationExtraArgs, metaclass=abc.ABCMet
 
     def __reduce__(self) -> Any:
         # A tuple's own way to copy and pickle would pass its items for hyper-parameters.
-        fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+        fields = dataclasses.fields(cast(Any, self))
         return type(self), tuple(getattr(self, field.name) for field in fields)
 
     @abc.abstractmethod
