@@ -83,8 +83,8 @@ def child_environment() -> dict[str, str]:
 
 
 def quiet_blas() -> dict[str, str]:
-    """For every contender: OpenBLAS's threads wait for more work 2^26 cycles, working in vain, and
-    half of the machine is missing to whatever runs next. 2^16 cycles are enough.
+    """For every contender: OpenBLAS's threads spin for 2^26 cycles after each call, on cores that
+    whatever runs next could use. 2^16 cycles are enough.
     """
     name = "OPENBLAS_THREAD_TIMEOUT"
     return {name: os.environ.get(name, "16")}

@@ -16,9 +16,9 @@ jaxdescent beside what people would use instead, on the same work in the same ru
 machine's limit. Written by `python -m benchmarks report`; do not \
 edit.
 
-- `make bench`: every suite at a small scale, about 20 minutes on two cores. `make bench-full`: \
-the whole sizes, hours and 24 GB. `make bench-check` names what got worse by more than 15 % in \
-its ratio to a peer.
+- `make bench`: every suite but growth and methods at a small scale, about 20 minutes on two \
+cores. `make bench-full`: the whole sizes, hours and 24 GB. `make bench-check` names what got \
+worse by more than 15 % in its ratio to a peer.
 - `python -m benchmarks run --suite NAME` for one of them, with `--case`, `--full`, `--scale`, \
 `--repeats`; `python -m benchmarks report --store build/benchmarks.jsonl` keeps a run and writes \
 this page.

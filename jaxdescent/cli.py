@@ -248,8 +248,8 @@ def _prepare_process(device: Device | None) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{INTERLEAVE} {flags}".strip()
     # OpenBLAS, which factorises for JAX on CPUs, lets its threads spin for 2^26 cycles after each
-    # call: what XLA does next has half the machine, and a solve of 600 features takes 1.6 times
-    # as long. It reads this when the first factorisation loads it.
+    # call, on cores that what XLA does next could use. It reads this when the first factorisation
+    # loads it.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     # Device memory is shared with part 2's child processes.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
