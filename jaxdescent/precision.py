@@ -8,7 +8,7 @@ go through :func:`total`, whose error does not grow with the number of elements.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -113,24 +113,23 @@ def _narrow_leaf(
         carry = randomness.bits(leaf.shape, seed) >> 16
     else:
         carry = jnp.uint32(0x7FFF) + ((word >> 16) & 1)
-    # Infinity and NaN, whose exponent is all ones, must not carry; NaN keeps a bit that says so.
-    is_finite = jnp.abs(leaf) < jnp.inf
-    special = jnp.where(jnp.isnan(leaf), word | jnp.uint32(0x400000), word)
-    kept = jnp.where(is_finite, word + carry, special) >> 16
+    # The carry leaves infinity, whose lower bits are zero, as it is. A NaN's are unknown: it keeps
+    # its upper half, and a bit that says so.
+    kept = jnp.where(jnp.isnan(leaf), word | jnp.uint32(0x400000), word + carry) >> 16
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
-CHAINS, CHAIN_LENGTH = 4, 16
-"""Four sums at a time hide an addition's latency; sixteen terms, each a sum of two, round by an ulp
-or two."""
+CHAINS, TERMS, CHAIN_LENGTH, LANES = 2, 4, 8, 8
+"""A run is summed in two chains of eight terms, each a sum of four, for each of eight lanes: so
+short that XLA unrolls the chain and adds the lanes as one vector, and rounds by an ulp or two."""
 
 
 def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     """The sum of all elements, to a few ulps whatever their number.
 
     XLA sums pairwise, but on a CPU it first writes what it is to sum to memory: as much again as
-    the params. There, each run of 128 elements is summed in four chains of sixteen pairs inside
-    the pass that computes them, and only the chains' sums go through memory.
+    the params. There, each run of 512 elements is summed in chains inside the pass that computes
+    them, and only the chains' sums, one for 32 elements, go through memory.
 
     Args:
       x: of any shape; 16-bit numbers are summed in float32.
@@ -141,25 +140,46 @@ def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     True
     """
     x = x.astype(compute_dtype(x.dtype))
-    run = 2 * CHAINS * CHAIN_LENGTH
+    run = TERMS * CHAINS * CHAIN_LENGTH * LANES
     if in_chains is None:
         is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
         in_chains = is_one_cpu and x.size >= 1 << 16
+    if in_chains:
+        # What is left of each row beyond whole runs does go through memory: few long rows, then.
+        while x.ndim > 1 and x.shape[-1] % run and x.shape[-2] * x.shape[-1] < 1 << 31:
+            x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
     if not in_chains or x.ndim == 0 or x.shape[-1] < run:
         return jnp.sum(x)
     whole = x.shape[-1] - x.shape[-1] % run
     runs = lax.slice_in_dim(x, 0, whole, axis=-1)
-    runs = runs.reshape(*x.shape[:-1], whole // run, 2 * CHAINS, CHAIN_LENGTH)
-    parts = [lax.index_in_dim(runs, part, axis=-2, keepdims=False) for part in range(2 * CHAINS)]
-    chains = [one + other for one, other in zip(parts[:CHAINS], parts[CHAINS:], strict=True)]
-    sums = lax.reduce(
-        tuple(chains),
-        (jnp.zeros((), x.dtype),) * CHAINS,
-        lambda a, b: tuple(one + other for one, other in zip(a, b, strict=True)),
-        (chains[0].ndim - 1,),
-    )
+    runs = runs.reshape(*x.shape[:-1], whole // run, TERMS * CHAINS, CHAIN_LENGTH, LANES)
+    parts = [
+        lax.index_in_dim(runs, part, axis=-3, keepdims=False) for part in range(TERMS * CHAINS)
+    ]
+    chains = _sums([_in_pairs(parts[chain::CHAINS]) for chain in range(CHAINS)], axis=-2)
     rest = jnp.sum(lax.slice_in_dim(x, whole, x.shape[-1], axis=-1))
-    return jnp.sum((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest
+    return jnp.sum(_in_pairs(_sums(chains, axis=-1))) + rest
+
+
+def _sums(terms: Sequence[jax.Array], *, axis: int) -> Sequence[jax.Array]:
+    """The sum of each along an axis. All at once: a sum of one array XLA would hand to a library,
+    with its terms written to memory.
+    """
+    zeros = [jnp.zeros((), term.dtype) for term in terms]
+    return lax.reduce(
+        tuple(terms),
+        tuple(zeros),
+        lambda a, b: tuple(one + other for one, other in zip(a, b, strict=True)),
+        (terms[0].ndim + axis,),
+    )
+
+
+def _in_pairs(terms: Sequence[jax.Array]) -> jax.Array:
+    """The elementwise sum of a power of two of arrays."""
+    while len(terms) > 1:
+        half = len(terms) // 2
+        terms = [a + b for a, b in zip(terms[:half], terms[half:], strict=True)]
+    return terms[0]
 
 
 def inner(a: Any, b: Any) -> jax.Array:
