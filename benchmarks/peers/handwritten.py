@@ -68,7 +68,7 @@ def _gradient(data: regression.GradientData) -> Solve:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.peers.jaxdescent import shared
+    from benchmarks.peers.arrays import shared
 
     X, y = shared(data.X).astype(data.dtype), jnp.asarray(data.y)
     w = jnp.asarray(data.w)

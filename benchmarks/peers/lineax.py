@@ -23,7 +23,7 @@ def _regression(method: str) -> Factory:
         import jax.numpy as jnp
         import lineax
 
-        from benchmarks.peers.jaxdescent import shared
+        from benchmarks.peers.arrays import shared
 
         X, Y = shared(data.X), jnp.asarray(data.Y)
         is_dual = X.shape[0] < X.shape[1]

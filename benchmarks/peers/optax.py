@@ -89,7 +89,7 @@ def _regression(data: regression.Data) -> Solve:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.peers.jaxdescent import shared
+    from benchmarks.peers.arrays import shared
 
     def loss(w: Any, X: Any, y: Any, l2: Any) -> Any:
         return 0.5 * jnp.sum((X @ w - y) ** 2) + 0.5 * l2 * jnp.sum(w**2)
