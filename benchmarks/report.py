@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from benchmarks import plots, profiles, records, suites, targets
+from benchmarks import figures, plots, profiles, records, suites, targets
 from benchmarks.case import Suite
 from benchmarks.records import Record
 
@@ -145,10 +145,10 @@ def _every_case(suite: Suite, measured: list[Record]) -> str:
 
 
 def _sizes(record: Record) -> str:
-    figures = record["case_figures"]
-    if "rows" not in figures:
+    sizes = record["case_figures"]
+    if "rows" not in sizes:
         return ""
-    return f" ({figures['rows']:,} x {figures['features']:,})"
+    return f" ({sizes['rows']:,} x {sizes['features']:,})"
 
 
 def _table(rows: list[Record], extra: tuple[str, ...] = ()) -> str:
@@ -201,7 +201,7 @@ def _gradient(suite: Suite, measured: list[Record]) -> str:
 
 def _growth(suite: Suite, measured: list[Record]) -> str:
     lines = ["| method | exponent of time | exponent of memory |", "|---|---|---|"]
-    for label, pair in targets.exponents(measured).items():
+    for label, pair in figures.exponents(measured).items():
         shown = ["" if exponent is None else f"{exponent:.2f}" for exponent in pair]
         lines.append(f"| {label} | {shown[0]} | {shown[1]} |")
     parts = ["\n".join(lines) + "\n"]
