@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from benchmarks import figures
 from benchmarks.figures import Figure
 from benchmarks.records import Record
@@ -48,6 +50,7 @@ def verdict(target: Target, figure: float | None) -> str:
     return "met" if target.is_met(figure) else "missed"
 
 
+LEAST_SQUARES = ("SciPy: lsmr", "scikit-learn: ", "hand-written JAX: jitted CG")
 LOOPS = ("hand-written JAX: jitted", "PyTorch: in place")
 
 TARGETS = (
@@ -142,6 +145,15 @@ TARGETS = (
         True,
         figures.smallest_batch_ratio,
     ),
+    Target(
+        "batches",
+        "10,000 regressions of 100 x 20: times faster than a NumPy `lstsq` loop",
+        15.0,
+        True,
+        figures.lead(
+            "batches", "regressions of 100x20", "jaxdescent: ", "NumPy: Python loop of lstsq"
+        ),
+    ),
     *(
         Target(
             "functions",
@@ -152,6 +164,71 @@ TARGETS = (
             figures.profile_lead(method),
         )
         for method in ("default", "default, in a jit of the caller's", "ConjugateGradient()")
+    ),
+    Target(
+        "functions",
+        "generic minimisation: how many more functions the default solves than the better of "
+        "SciPy's L-BFGS-B and BFGS",
+        0,
+        True,
+        figures.solved_more,
+    ),
+    Target(
+        "functions",
+        "gradient evaluations of the default over those of either, in the median",
+        1.2,
+        False,
+        figures.evaluations_ratio,
+    ),
+    *(
+        Target(
+            "functions",
+            f"up to 1,000 variables: times faster, compiled, than the faster of these, {where}",
+            5.0,
+            True,
+            figures.small_functions_lead(measure),
+        )
+        for where, measure in (("in the median", np.median), ("on the worst of them", min))
+    ),
+    *(
+        Target(
+            "methods",
+            f"ill-conditioned tall regression to {bar} in {dtype}: times faster by a sketch than "
+            "the best of SciPy's lsmr, scikit-learn and a hand-written jitted CG",
+            3.0,
+            True,
+            figures.lead("methods", case, "jaxdescent: LSMR(Sketch())", *LEAST_SQUARES),
+        )
+        for bar, dtype, case in (
+            ("1e-6", "float32", "ill-conditioned tall"),
+            ("1e-12", "float64", "ill-conditioned tall, float64"),
+        )
+    ),
+    *(
+        Target(
+            "methods",
+            f"well-conditioned tall regression to one backward error: times faster than {peer}",
+            bound,
+            True,
+            figures.lead("methods", "tall, same backward error", "jaxdescent: ", peer),
+        )
+        for peer, bound in (("SciPy: lsmr", 1.0), ("scikit-learn: LinearRegression", 10.0))
+    ),
+    *(
+        Target(
+            "methods",
+            f"condition number 1e4: times fewer iterations of {name} than of the best constant "
+            "step",
+            10.0,
+            True,
+            figures.iterations_ratio(
+                "methods", "step rules at condition 1e4", "2 / (L + mu)", word
+            ),
+        )
+        for name, word in (
+            ("BarzilaiBorwein", "BarzilaiBorwein()"),
+            ("restarted Nesterov", "Nesterov()"),
+        )
     ),
     Target(
         "growth",

@@ -12,6 +12,6 @@ def shared(X: np.ndarray) -> Any:
     import jax
     import jax.numpy as jnp
 
-    if jax.devices()[0].platform == "cpu":
+    if np.ndim(X) and jax.devices()[0].platform == "cpu":
         return jnp.from_dlpack(X)
     return jnp.asarray(X)

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.case import Answer, Counting, Factory, Solve
+from benchmarks.peers import counting
 from benchmarks.peers.arrays import shared
 from benchmarks.problems import regression
 
-MAX_ITERATIONS = 20_000
+MAX_ITERATIONS, MANY_ITERATIONS = 20_000, 1_000_000
 
 
-def _regression(make: Callable[[Any, float], Any]) -> Factory:
+def _regression(make: Callable[[Any, float], Any], max_iterations: int = MAX_ITERATIONS) -> Factory:
     def prepare(data: regression.Data) -> Solve:
         import jax
         import jax.numpy as jnp
@@ -24,26 +25,42 @@ def _regression(make: Callable[[Any, float], Any]) -> Factory:
         X, Y = shared(data.X), jnp.asarray(data.Y)
         is_single = Y.shape[1] == 1
         y = Y[:, 0] if is_single else Y
-        l2 = jnp.float32(data.l2[0]) if is_single else jnp.asarray(data.l2, jnp.float32)
-        objective = jd.LinearRegression(X, y, l2=l2, intercept=False)
+        l2 = jnp.asarray(data.l2[0] if is_single else data.l2, X.dtype)
 
-        def solve(tolerance: float) -> Answer:
-            result = jax.block_until_ready(
-                jd.minimize(
-                    objective,
-                    None,
-                    make(jd, tolerance),
-                    tolerance=tolerance,
-                    max_iterations=MAX_ITERATIONS,
+        def solver(X: Any) -> Solve:
+            objective = jd.LinearRegression(X, y, l2=l2, intercept=False)
+
+            def solve(tolerance: float) -> Answer:
+                result = jax.block_until_ready(
+                    jd.minimize(
+                        objective,
+                        None,
+                        make(jd, tolerance),
+                        tolerance=tolerance,
+                        max_iterations=max_iterations,
+                    )
                 )
-            )
-            weights = result.params["weights"]
-            params = np.asarray(weights).reshape(data.X.shape[1], -1)
-            return Answer(params, int(np.max(result.iterations)))
+                weights = result.params["weights"]
+                params = np.asarray(weights).reshape(data.X.shape[1], -1)
+                return Answer(params, int(np.max(result.iterations)))
 
-        return solve
+            return solve
+
+        def passes(tolerance: float) -> float | None:
+            from tests.passes import Counted
+
+            return counting.counts(solver(Counted(X, is_on_one_device=True)), tolerance)
+
+        return Counting(solver(X), passes)
 
     return prepare
+
+
+def _best_constant(data: regression.Data) -> Solve:
+    """Steps of 2 / (L + mu), the best of all constants, which someone must know."""
+    values = np.linalg.eigvalsh(data.X.T @ data.X)
+    rate = float(2 / (values[0] + values[-1]))
+    return _regression(lambda jd, _: jd.GradientDescent(rate), MANY_ITERATIONS)(data)
 
 
 def _gradient(data: regression.GradientData) -> Solve:
@@ -80,7 +97,34 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "InverseLipschitz(), Nesterov()": _regression(
             lambda jd, _: jd.GradientDescent(jd.InverseLipschitz(), momentum=jd.Nesterov())
         ),
+        "Backtracking(), Nesterov()": _regression(
+            lambda jd, _: jd.GradientDescent(jd.Backtracking(), momentum=jd.Nesterov())
+        ),
+        "InverseLipschitz()": _regression(lambda jd, _: jd.GradientDescent(jd.InverseLipschitz())),
+        "InverseLipschitz(), HeavyBall(0.9)": _regression(
+            lambda jd, _: jd.GradientDescent(jd.InverseLipschitz(), momentum=jd.HeavyBall(0.9))
+        ),
         "LBFGS()": _regression(lambda jd, _: jd.LBFGS()),
+        "LevenbergMarquardt()": _regression(lambda jd, _: jd.LevenbergMarquardt()),
+        "LSMR(Jacobi())": _regression(lambda jd, t: jd.LSMR(jd.Jacobi(), atol=t, btol=t)),
+        "ConjugateGradient(Nystrom(64))": _regression(
+            lambda jd, _: jd.ConjugateGradient(jd.Nystrom(64))
+        ),
+        "ConjugateGradient(Sketch())": _regression(lambda jd, _: jd.ConjugateGradient(jd.Sketch())),
+        "Gram(ConjugateGradient())": _regression(lambda jd, _: jd.Gram(jd.ConjugateGradient())),
+    },
+}
+CONTENDERS["step rules"] = {
+    "GradientDescent(2 / (L + mu))": _best_constant,
+    **{
+        rule: CONTENDERS["descents"][rule]
+        for rule in (
+            "Backtracking()",
+            "BarzilaiBorwein()",
+            "AdaptiveStep()",
+            "InverseLipschitz(), Nesterov()",
+            "Backtracking(), Nesterov()",
+        )
     },
 }
 CONTENDERS["descents"] |= CONTENDERS["regression"]
