@@ -85,6 +85,7 @@ class Case:
       one_at_a_time: whether a second contender's process would not fit beside the first: then each
         repeat has a fresh process, and contenders warm up and take the time themselves.
       repeats: the suite's unless given, where a single run is long and steady.
+      limit: seconds that one run may take, the suite's unless given.
       is_counted: whether passes over X are counted, in one more run of those who can.
       environment: what every contender's process needs in its environment.
       figures: numbers of the problem that the report and the targets read.
@@ -100,6 +101,7 @@ class Case:
     leave_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     one_at_a_time: bool = False
     repeats: int | None = None
+    limit: float | None = None
     is_counted: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)

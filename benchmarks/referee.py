@@ -33,11 +33,14 @@ def ridge_gradient(X: np.ndarray, Y: np.ndarray, l2: np.ndarray, W: np.ndarray) 
 def backward_error(X: np.ndarray, Y: np.ndarray, W: np.ndarray) -> float:
     """The largest ``|X'r| / (|X| |r|)``, ``r = y - X w``, with |X| in Frobenius' norm."""
     W = np.asarray(W, np.float64)
-    zero = np.zeros(Y.shape[1])
-    gradient = np.linalg.norm(ridge_gradient(X, Y, zero, W), axis=0)
-    residual = np.sqrt(2 * ridge_values(X, Y, zero, W))
-    size = np.sqrt(sum(np.sum(np.square(X[part].astype(np.float64))) for part in blocks(X)))
-    worst = np.max(gradient / (size * residual))
+    gradient, residual_square, square = np.zeros(W.shape), np.zeros(Y.shape[1]), 0.0
+    for rows in blocks(X):
+        block = X[rows].astype(np.float64)
+        residual = Y[rows] - block @ W
+        gradient += block.T @ residual
+        residual_square += np.einsum("ij,ij->j", residual, residual)
+        square += float(np.vdot(block, block))
+    worst = np.max(np.linalg.norm(gradient, axis=0) / np.sqrt(square * residual_square))
     return float(worst) if np.isfinite(worst) else float("inf")
 
 

@@ -118,7 +118,7 @@ class _Contender:
         self.process: Process | None = None
 
     def begin(self, suite: Suite, case: Case, settings: Settings, folder: pathlib.Path) -> None:
-        self.case, self.folder, self.limit = case, folder, settings.limit
+        self.case, self.folder, self.limit = case, folder, case.limit or settings.limit
         self.request = {
             "suite": suite.name,
             "scale": settings.scale,

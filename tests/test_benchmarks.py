@@ -221,6 +221,14 @@ def test_a_long_run_is_timed_once(monkeypatch):
     assert len(record["times"]) == 1
 
 
+def test_a_case_may_have_a_limit_of_its_own(monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
+    settings = runner.Settings(1.0, repeats=1, limit=60)
+    [record] = _of_numpy(runner.run_suite(_suite(limit=1e-9), settings))
+    assert record["status"] == "failed"
+    assert "did not end" in record["reason"]
+
+
 def _run(name, case, label):
     """The records of one contender of one case, at a tiny scale."""
     suite = suites.get(name)
@@ -244,14 +252,14 @@ def test_contenders_that_fail_or_fall_short_are_reported(monkeypatch):
     assert short["seconds"] is None
 
 
-def _suite(dtype="float32", bar=1e-4):
+def _suite(dtype="float32", bar=1e-4, limit=None):
     """The gradient's suite at one size: the worker finds it by its name."""
     suite = suites.get("gradient")
     suffix = f"1024x524288 {dtype}"
 
     def cases(scale):
         found = [each for each in suite.cases(1e-5) if each.name == suffix]
-        return [dataclasses.replace(each, bar=bar) for each in found]
+        return [dataclasses.replace(each, bar=bar, limit=limit) for each in found]
 
     return dataclasses.replace(suite, cases=cases)
 

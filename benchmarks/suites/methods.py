@@ -9,7 +9,7 @@ DOUBLE = {"JAX_ENABLE_X64": "1"}
 DOUBLE_BAR, DOUBLE_LADDER = 1e-12, tuple(10.0**-k for k in range(1, 16))
 
 BACKWARD_ERROR = 1e-6
-FINE_LADDER = tuple(10.0 ** (-k / 4) for k in range(4, 29))
+FINE_LADDER = tuple(10.0 ** (-k / 4) for k in range(12, 33))
 """Quarters of a decade: who is asked for the same backward error shall not be given a tenth."""
 
 STEP_TOLERANCE = 1e-6
@@ -47,6 +47,7 @@ def cases(scale: float) -> list[Case]:
             bar=BACKWARD_ERROR,
             ladder=FINE_LADDER,
             only=("default", "LSMR()", "lsmr", "lsqr", "LinearRegression"),
+            limit=120,
             is_counted=True,
             figures={"rows": size(131072), "features": size(4096)},
         ),
@@ -75,7 +76,7 @@ SUITE = Suite(
     everyday_scale=0.05,
     repeats=3,
     limit=5,
-    whole_limit=100,
+    whole_limit=30,
     fresh=False,
     dtype="float32, where nothing else is said",
     is_everyday=False,
