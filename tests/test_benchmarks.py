@@ -283,6 +283,7 @@ def test_the_report_renders_a_stored_sample(sample, tmp_path):
         assert f"## {suite.title}" in page
         assert f"--suite {suite.name}" in page
     assert "missing" in page
+    assert "| passes | verdict |" in page
     for target in targets.TARGETS:
         assert target.sentence in page
     assert {file.name for file in tmp_path.iterdir()} >= {"growth.svg", "functions.svg"}
