@@ -31,6 +31,23 @@ class NotOffered(Exception):
 Solve = Callable[[float], Answer]
 """One run, to a tolerance of the contender's own kind."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """A solve that can also be run once with its passes over X counted, which nobody times.
+
+    Attributes:
+      solve: the run.
+      passes: how often a run to a tolerance reads X; None where nobody can see it.
+    """
+
+    solve: Solve
+    passes: Callable[[float], float | None]
+
+    def __call__(self, tolerance: float) -> Answer:
+        return self.solve(tolerance)
+
+
 Factory = Callable[[Any], Solve]
 """Prepares a contender (moves data to its arrays, compiles nothing) from a problem's data."""
 
@@ -68,6 +85,9 @@ class Case:
       one_at_a_time: whether a second contender's process would not fit beside the first: then each
         repeat has a fresh process, and contenders warm up and take the time themselves.
       repeats: the suite's unless given, where a single run is long and steady.
+      limit: seconds that one run may take, the suite's unless given.
+      is_counted: whether passes over X are counted, in one more run of those who can.
+      environment: what every contender's process needs in its environment.
       figures: numbers of the problem that the report and the targets read.
     """
 
@@ -81,6 +101,9 @@ class Case:
     leave_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     one_at_a_time: bool = False
     repeats: int | None = None
+    limit: float | None = None
+    is_counted: bool = False
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 

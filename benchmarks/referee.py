@@ -7,6 +7,8 @@ import numpy as np
 BLOCK_BYTES = 1 << 26
 """Of float64 at once, so that judging needs no second copy of the data."""
 
+MAX_NEWTON_STEPS = 100
+
 
 def ridge_values(X: np.ndarray, Y: np.ndarray, l2: np.ndarray, W: np.ndarray) -> np.ndarray:
     """``1/2 |X w - y|^2 + l2/2 |w|^2`` for each column of ``Y`` and ``W``."""
@@ -26,6 +28,20 @@ def ridge_gradient(X: np.ndarray, Y: np.ndarray, l2: np.ndarray, W: np.ndarray) 
         block = X[rows].astype(np.float64)
         gradient += block.T @ (block @ W - Y[rows])
     return gradient
+
+
+def backward_error(X: np.ndarray, Y: np.ndarray, W: np.ndarray) -> float:
+    """The largest ``|X'r| / (|X| |r|)``, ``r = y - X w``, with |X| in Frobenius' norm."""
+    W = np.asarray(W, np.float64)
+    gradient, residual_square, square = np.zeros(W.shape), np.zeros(Y.shape[1]), 0.0
+    for rows in blocks(X):
+        block = X[rows].astype(np.float64)
+        residual = Y[rows] - block @ W
+        gradient += block.T @ residual
+        residual_square += np.einsum("ij,ij->j", residual, residual)
+        square += float(np.vdot(block, block))
+    worst = np.max(np.linalg.norm(gradient, axis=0) / np.sqrt(square * residual_square))
+    return float(worst) if np.isfinite(worst) else float("inf")
 
 
 def ridge_optimum(X: np.ndarray, Y: np.ndarray, l2: np.ndarray) -> np.ndarray:
@@ -51,6 +67,36 @@ def ridge_optimum(X: np.ndarray, Y: np.ndarray, l2: np.ndarray) -> np.ndarray:
     for _ in range(4):
         W -= _solve_each(gram, l2, ridge_gradient(X, Y, l2, W))
     return W
+
+
+def logistic_value(X: np.ndarray, labels: np.ndarray, l2: float, w: np.ndarray) -> float:
+    """``sum log(1 + exp(-label x.w)) + l2/2 |w|^2``, labels of -1 and 1."""
+    w = np.asarray(w, np.float64)
+    terms = [np.sum(np.logaddexp(0, -labels[rows] * (X[rows] @ w))) for rows in blocks(X)]
+    return float(sum(terms) + 0.5 * l2 * w @ w)
+
+
+def logistic_optimum(X: np.ndarray, labels: np.ndarray, l2: float) -> np.ndarray:
+    """The minimiser of :func:`logistic_value` by Newton's method in float64, steps halved while
+    they would lead upwards.
+    """
+    w = np.zeros(X.shape[1])
+    for _ in range(MAX_NEWTON_STEPS):
+        gradient, hessian = l2 * w, l2 * np.eye(len(w))
+        for rows in blocks(X):
+            block = X[rows].astype(np.float64)
+            wrong = 1 / (1 + np.exp(labels[rows] * (block @ w)))
+            gradient -= block.T @ (labels[rows] * wrong)
+            hessian += (block.T * (wrong * (1 - wrong))) @ block
+        step = np.linalg.solve(hessian, gradient)
+        decrement = gradient @ step
+        value, rate = logistic_value(X, labels, l2, w), 1.0
+        if decrement <= 1e-14 * value:
+            return w - step
+        while logistic_value(X, labels, l2, w - rate * step) > value:
+            rate /= 2
+        w -= rate * step
+    raise ArithmeticError("Newton's method did not converge: the data are not as they should be.")
 
 
 def relative_suboptimality(values: np.ndarray, best: np.ndarray) -> float:

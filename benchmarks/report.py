@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from benchmarks import plots, profiles, records, suites, targets
+from benchmarks import figures, plots, profiles, records, suites, targets
 from benchmarks.case import Suite
 from benchmarks.records import Record
 
@@ -28,7 +28,8 @@ took beyond the others. Each contender gets the loosest tolerance of a ladder wi
 referee, in float64, lets its answer pass; the verdict is the referee's number.
 - "Memory" is what a run needed at its peak beyond the data and what was in use before, in the \
 contender's process, a fresh one for each case but in the suites of many small cases; "ratio" is \
-the time over that of jaxdescent's fastest.
+the time over that of jaxdescent's fastest; "passes" are readings of X, counted in a run that \
+nothing times, and left empty where nobody can count them.
 - A contender that is missing, fails, or does not reach the quality stays in the table, and so \
 does a lost comparison.
 - Sparse, hashed and larger-than-memory rows are not here yet: they come with their designs.
@@ -145,18 +146,19 @@ def _every_case(suite: Suite, measured: list[Record]) -> str:
 
 
 def _sizes(record: Record) -> str:
-    figures = record["case_figures"]
-    if "rows" not in figures:
+    sizes = record["case_figures"]
+    if "rows" not in sizes:
         return ""
-    return f" ({figures['rows']:,} x {figures['features']:,})"
+    return f" ({sizes['rows']:,} x {sizes['features']:,})"
 
 
-def _table(rows: list[Record], extra: tuple[str, ...] = ()) -> str:
+def _table(rows: list[Record]) -> str:
     ours = records.fastest(rows, ours=True)
-    lines = [
-        "| contender | median | spread | ratio | first | memory | iterations | verdict |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["contender", "median", "spread", "ratio", "first", "memory", "iterations", "verdict"]
+    is_counted = any(row.get("passes") is not None for row in rows)
+    if is_counted:
+        columns.insert(-1, "passes")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in records.measured(rows):
         ratio = f"{row['seconds'] / ours['seconds']:.2f}" if ours else ""
         name = f"**{row['contender']}**" if records.is_ours(row) else row["contender"]
@@ -168,12 +170,14 @@ def _table(rows: list[Record], extra: tuple[str, ...] = ()) -> str:
             seconds(row["compile_seconds"]),
             size(row["working_bytes"]),
             "" if row["iterations"] is None else f"{row['iterations']:,}",
+            *([passes(row)] if is_counted else []),
             f"{row['verdict']:.1e}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     for row in rows:
         if row["seconds"] is None:
-            lines.append(f"| {row['contender']} | {_reason(row)} | | | | | | |")
+            empty = " |" * (len(columns) - 2)
+            lines.append(f"| {row['contender']} | {_reason(row)} |{empty}")
     return "\n".join(lines) + "\n"
 
 
@@ -201,7 +205,7 @@ def _gradient(suite: Suite, measured: list[Record]) -> str:
 
 def _growth(suite: Suite, measured: list[Record]) -> str:
     lines = ["| method | exponent of time | exponent of memory |", "|---|---|---|"]
-    for label, pair in targets.exponents(measured).items():
+    for label, pair in figures.exponents(measured).items():
         shown = ["" if exponent is None else f"{exponent:.2f}" for exponent in pair]
         lines.append(f"| {label} | {shown[0]} | {shown[1]} |")
     parts = ["\n".join(lines) + "\n"]
@@ -228,10 +232,13 @@ def _functions(suite: Suite, measured: list[Record]) -> str:
     missing = {
         r["contender"]: r for rows in cases.values() for r in rows if r["status"] == "missing"
     }
-    lines = ["| contender | area under the profile | solved |", "|---|---|---|"]
+    over = f"gradients over those of {figures.DEFAULT}, in the median"
+    lines = [f"| contender | area under the profile | solved | {over} |", "|---" * 4 + "|"]
     for label, area in sorted(areas.items(), key=lambda pair: -pair[1]):
-        lines.append(f"| {label} | {area:.3f} | {solved[label]} of {len(cases)} |")
-    lines += [f"| {label} | {_reason(row)} | |" for label, row in missing.items()]
+        ratio = figures.evaluations_over(measured, label, figures.DEFAULT)
+        share = "" if ratio is None else f"{ratio:.2f}"
+        lines.append(f"| {label} | {area:.3f} | {solved[label]} of {len(cases)} | {share} |")
+    lines += [f"| {label} | {_reason(row)} | | |" for label, row in missing.items()]
     return "\n".join(lines) + "\n\n" + _grid(cases, with_memory=False)
 
 
@@ -253,6 +260,12 @@ def _grid(cases: dict[str, list[Record]], *, with_memory: bool) -> str:
             cells.append(seconds(row["seconds"]) + memory)
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def passes(row: Record) -> str:
+    """Readings of X, in wholes but for a sketch's or a block's share."""
+    count = row.get("passes")
+    return "" if count is None else f"{count:,.4g}" if count < 1000 else f"{count:,.0f}"
 
 
 def seconds(value: float) -> str:

@@ -23,10 +23,16 @@ PREPARE_LIMIT = 300.0
 CLIMB = 4
 """How many times the limit of one run all tolerances of a ladder may take together."""
 
+STEADY = 30.0
+"""Seconds of a run that is long enough to be timed once."""
+
 COMPILE_LIMIT = 60.0
 """Seconds for the first run, beyond what a run may take."""
 
 Record = dict[str, Any]
+
+_Shared = dict[tuple[Any, ...], "_Contender"]
+"""By label and environment: contenders whose process goes on to the next case."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Settings:
 
 def run_suite(suite: Suite, settings: Settings) -> Iterator[Record]:
     """A record for each contender of each case, as soon as the case is done."""
-    shared: dict[str, _Contender] = {}
+    shared: _Shared = {}
     try:
         for case in suite.cases(settings.scale):
             if settings.only in case.name:
@@ -58,9 +64,7 @@ def run_suite(suite: Suite, settings: Settings) -> Iterator[Record]:
             contender.close()
 
 
-def _run_case(
-    suite: Suite, case: Case, settings: Settings, shared: dict[str, _Contender]
-) -> Iterator[Record]:
+def _run_case(suite: Suite, case: Case, settings: Settings, shared: _Shared) -> Iterator[Record]:
     head = {
         "kind": "record",
         "suite": suite.name,
@@ -78,12 +82,11 @@ def _run_case(
                 yield _not_run(head, label, "missing", f"{adapter} is not installed")
             elif label in case.leave_out:
                 yield _not_run(head, label, "left out", case.leave_out[label])
-            elif label in shared:
-                contenders.append(shared[label])
             else:
-                contenders.append(_Contender(label, adapter))
+                key = label, tuple(case.environment.items())
+                contenders.append(shared.get(key) or _Contender(label, adapter))
                 if not suite.fresh:
-                    shared[label] = contenders[-1]
+                    shared[key] = contenders[-1]
         for contender in contenders:
             print(f"   {case.name}: {contender.label}", file=sys.stderr, flush=True)
             contender.begin(suite, case, settings, folder)
@@ -96,6 +99,8 @@ def _run_case(
                 if case.one_at_a_time:
                     contender.close()
         for contender in contenders:
+            if case.is_counted:
+                contender.count()
             yield {**head, **contender.record()}
             if suite.fresh:
                 contender.close()
@@ -113,7 +118,7 @@ class _Contender:
         self.process: Process | None = None
 
     def begin(self, suite: Suite, case: Case, settings: Settings, folder: pathlib.Path) -> None:
-        self.case, self.folder, self.limit = case, folder, settings.limit
+        self.case, self.folder, self.limit = case, folder, case.limit or settings.limit
         self.request = {
             "suite": suite.name,
             "scale": settings.scale,
@@ -126,6 +131,7 @@ class _Contender:
         self.tolerance: float | None = None
         self.verdict: float | None = None
         self.is_ready = False
+        self.passes: float | None = None
         self.first: Record = {}
         self.replies: list[Record] = []
         self.threads: Any = None
@@ -159,12 +165,24 @@ class _Contender:
             self.reason += f" after {CLIMB * self.limit:.0f} s"
 
     def repeat(self) -> None:
-        if self.status != "ok":
+        if self.status != "ok" or any(reply["seconds"] > STEADY for reply in self.replies):
             return
         assert self.tolerance is not None
         reply = self._run(self.tolerance, None, self.limit, is_timed=True)
         if reply is not None:
             self.replies.append(reply)
+
+    def count(self) -> None:
+        """Its passes over X, with the tolerance it was timed with, in a run that compiles anew."""
+        if self.status != "ok":
+            return
+        reply = self._prepare()
+        if "failure" not in reply:
+            request = {"do": "count", "tolerance": self.tolerance}
+            reply = self._ask(request, CLIMB * self.limit + COMPILE_LIMIT)
+        if "failure" in reply:
+            print(f"   {self.label}: not counted: {reply['failure']}", file=sys.stderr, flush=True)
+        self.passes = reply.get("passes")
 
     def record(self) -> Record:
         times = [reply["seconds"] for reply in self.replies]
@@ -190,6 +208,7 @@ class _Contender:
             "slowest": max(times),
             "compile_seconds": max(0.0, self.first["wall_seconds"] - last["wall_seconds"]),
             "iterations": last["iterations"],
+            "passes": self.passes,
             "peak_bytes": max(reply["peak_bytes"] for reply in self.replies),
             "working_bytes": _greatest(reply["working_bytes"] for reply in self.replies),
             "figures": {
@@ -218,7 +237,8 @@ class _Contender:
 
     def _prepare(self) -> Record:
         if self.process is None or not self.process.is_alive:
-            self.process = Process(peers.environment(self.adapter, self.label))
+            environment = peers.environment(self.adapter, self.label)
+            self.process = Process({**environment, **self.case.environment})
             self.is_ready = False
         if self.is_ready:
             return {}

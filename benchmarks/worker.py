@@ -13,7 +13,7 @@ import time
 import warnings
 from typing import Any
 
-from benchmarks.case import NotOffered
+from benchmarks.case import Counting, NotOffered
 
 SHORT_SECONDS = 0.02
 """A shorter run is repeated until it fills so much, and the mean counts."""
@@ -31,6 +31,8 @@ def main() -> None:
             if request["do"] == "prepare":
                 solve = None  # the memory of the case before
                 solve, reply = _prepare(**request["contender"])
+            elif request["do"] == "count":
+                reply = {"passes": _passes(solve, request["tolerance"])}
             else:
                 reply = _run(solve, request["tolerance"], request["answer"], request["is_timed"])
         except NotOffered as reason:
@@ -79,6 +81,10 @@ def _run(solve: Any, tolerance: float, answer: str | None, is_timed: bool) -> di
         "peak_bytes": peak,
         "working_bytes": None if baseline is None else max(peak - baseline, 0),
     }
+
+
+def _passes(solve: Any, tolerance: float) -> float | None:
+    return solve.passes(tolerance) if isinstance(solve, Counting) else None
 
 
 def _timed(solve: Any, tolerance: float) -> tuple[float, Any]:

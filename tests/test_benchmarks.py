@@ -4,12 +4,26 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import check, peers, profiles, records, referee, report, runner, suites, targets
+from benchmarks import (
+    check,
+    figures,
+    peers,
+    profiles,
+    records,
+    referee,
+    report,
+    runner,
+    suites,
+    targets,
+)
 from benchmarks.problems.batches import rosenbrock_gradient
+from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Gradient, Regression
+from tests.passes import passes
 
 SAMPLE = pathlib.Path(__file__).parent / "data" / "benchmarks.jsonl"
 TINY = {"eight_billion": 1e-5, "growth": 1e-4}
@@ -80,6 +94,50 @@ def test_the_referee_knows_gradients(tmp_path):
     np.testing.assert_allclose(problem.judge(tmp_path, 1.5 * gradient), 0.5, rtol=1e-9)
 
 
+def test_the_referee_knows_the_optimum_of_a_logistic_regression(tmp_path, rng):
+    problem = Classification(60, 5, scales=10.0)
+    problem.write(tmp_path)
+    X, labels, l2 = problem.load(tmp_path).args
+    X, labels = X.astype(float), labels.astype(float)
+
+    def value(w):
+        return np.sum(np.log1p(np.exp(-labels * (X @ w)))) + 0.5 * l2 * w @ w
+
+    best = referee.logistic_optimum(X, labels, l2)
+    assert abs(problem.judge(tmp_path, best)) < 1e-12
+    lower = [value(best + 1e-3 * rng.standard_normal(5)) - value(best) for _ in range(20)]
+    assert min(lower) > 0
+    away = best + rng.standard_normal(5)
+    expected = value(away) / value(best) - 1
+    np.testing.assert_allclose(problem.judge(tmp_path, away), expected, rtol=1e-9)
+
+
+def test_a_logistic_regression_is_the_same_function_counted_or_not(tmp_path, rng):
+    problem = Classification(60, 5)
+    problem.write(tmp_path)
+    data = problem.load(tmp_path)
+    w = rng.standard_normal(5).astype(np.float32)
+    expected = referee.logistic_value(*data.args, w)
+    count, (value, gradient) = passes(lambda: jax.value_and_grad(data.counted)(w, *data.args))
+    assert count == 2
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(data.function(w, *data.args), expected, rtol=1e-5)
+    same = jax.grad(data.function)(w, *data.args)
+    np.testing.assert_allclose(gradient, same, rtol=1e-4, atol=1e-4)
+
+
+def test_the_referee_knows_the_backward_error(tmp_path, rng):
+    problem = Regression(40, 6, is_judged_by_gradient=True)
+    problem.write(tmp_path)
+    data = problem.load(tmp_path)
+    X, y, w = data.X.astype(float), data.Y[:, 0].astype(float), rng.standard_normal(6)
+    residual = y - X @ w
+    expected = np.linalg.norm(X.T @ residual) / np.linalg.norm(X) / np.linalg.norm(residual)
+    np.testing.assert_allclose(problem.judge(tmp_path, w[:, None]), expected, rtol=1e-9)
+    best = np.linalg.lstsq(X, y)[0]
+    assert problem.judge(tmp_path, best[:, None]) < 1e-14
+
+
 def test_the_referee_follows_each_learning_rate(tmp_path):
     case = suites.get("batches").cases(0.01)[2]
     case.problem.write(tmp_path)
@@ -116,6 +174,73 @@ def test_a_missing_peer_is_reported(tmp_path, monkeypatch):
     assert "missing" in report.line(found[0])
 
 
+AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR()": 3}
+"""Passes beside two an iteration: one to begin; ours looks at the point where its estimates end."""
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # SciPy's own
+@pytest.mark.parametrize("label", AROUND)
+def test_passes_are_those_that_the_algorithm_makes(label, tmp_path):
+    pytest.importorskip("scipy")
+    problem = Regression(60, 5)
+    problem.write(tmp_path)
+    case = dataclasses.replace(suites.get("methods").cases(1e-4)[0], only=(label,))
+    [adapter] = peers.labels(case).values()
+    solve = peers.factory(adapter, case.work, label)(problem.load(tmp_path))
+    assert solve.passes(1e-3) == 2 * solve(1e-3).iterations + AROUND[label]
+
+
+def test_a_solver_that_takes_x_as_an_array_has_no_passes(tmp_path):
+    problem = Regression(60, 5)
+    problem.write(tmp_path)
+    label = "jaxdescent: DerivativeMethod()"
+    solve = peers.factory("jaxdescent", "descents", label)(problem.load(tmp_path))
+    assert solve.passes(1e-3) is None
+
+
+def test_passes_are_counted_beside_the_timed_runs(monkeypatch):
+    pytest.importorskip("scipy")
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "scipy")
+    [record] = _run("methods", "well-conditioned tall", "SciPy: lsmr")
+    assert record["passes"] == 2 * record["iterations"] + 1
+    assert "passes" in report.render([record])
+
+
+def test_a_case_in_float64_is_solved_in_float64(monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "handwritten")
+    [record] = _run("methods", "ill-conditioned tall, float64", "hand-written JAX: jitted CG")
+    assert record["status"] == "ok"
+    assert record["verdict"] <= 1e-12
+
+
+def test_a_long_run_is_timed_once(monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
+    monkeypatch.setattr(runner, "STEADY", 0.0)
+    settings = runner.Settings(1.0, repeats=3, limit=60)
+    [record] = _of_numpy(runner.run_suite(_suite(), settings))
+    assert len(record["times"]) == 1
+
+
+def test_a_case_may_have_a_limit_of_its_own(monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
+    settings = runner.Settings(1.0, repeats=1, limit=60)
+    [record] = _of_numpy(runner.run_suite(_suite(limit=1e-9), settings))
+    assert record["status"] == "failed"
+    assert "did not end" in record["reason"]
+
+
+def _run(name, case, label):
+    """The records of one contender of one case, at a tiny scale."""
+    suite = suites.get(name)
+
+    def cases(scale):
+        return [dataclasses.replace(each, only=(label,)) for each in suite.cases(scale)]
+
+    settings = runner.Settings(1e-4, repeats=1, limit=60, only=case)
+    found = list(runner.run_suite(dataclasses.replace(suite, cases=cases), settings))
+    return [record for record in found if record["case"] == case]
+
+
 def test_contenders_that_fail_or_fall_short_are_reported(monkeypatch):
     monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
     settings = runner.Settings(1.0, repeats=1, limit=60)
@@ -127,14 +252,14 @@ def test_contenders_that_fail_or_fall_short_are_reported(monkeypatch):
     assert short["seconds"] is None
 
 
-def _suite(dtype="float32", bar=1e-4):
+def _suite(dtype="float32", bar=1e-4, limit=None):
     """The gradient's suite at one size: the worker finds it by its name."""
     suite = suites.get("gradient")
     suffix = f"1024x524288 {dtype}"
 
     def cases(scale):
         found = [each for each in suite.cases(1e-5) if each.name == suffix]
-        return [dataclasses.replace(each, bar=bar) for each in found]
+        return [dataclasses.replace(each, bar=bar, limit=limit) for each in found]
 
     return dataclasses.replace(suite, cases=cases)
 
@@ -158,19 +283,71 @@ def test_the_report_renders_a_stored_sample(sample, tmp_path):
         assert f"## {suite.title}" in page
         assert f"--suite {suite.name}" in page
     assert "missing" in page
+    assert "| passes | verdict |" in page
     for target in targets.TARGETS:
         assert target.sentence in page
     assert {file.name for file in tmp_path.iterdir()} >= {"growth.svg", "functions.svg"}
 
 
 def test_targets_are_met_or_missed(sample):
-    figures = targets.evaluated(sample)
-    words = {targets.verdict(target, figure) for target, figure in figures}
+    found = targets.evaluated(sample)
+    words = {targets.verdict(target, figure) for target, figure in found}
     assert words <= {"met", "missed", "not measured"}
     assert targets.verdict(targets.TARGETS[0], 8.1) == "met"
     assert targets.verdict(targets.TARGETS[0], 7.9) == "missed"
     assert targets.verdict(targets.TARGETS[2], 1.2) == "missed"
     assert targets.verdict(targets.TARGETS[2], None) == "not measured"
+
+
+def _measured(case, contender, seconds, suite="functions", x=10, **more):
+    """A record with what the figures read."""
+    found = {"kind": "record", "suite": suite, "case": case, "x": x, "contender": contender}
+    return found | {"seconds": seconds, "status": "ok" if seconds else "failed", **more}
+
+
+def test_a_lead_is_over_the_fastest_peer_that_arrives():
+    ours, first, second = (
+        _measured("a", label, seconds) for label, seconds in (("us", 2.0), ("x", 6.0), ("y", 8.0))
+    )
+    lead = figures.lead("functions", "a", "us", "x", "y")
+    assert lead([ours, first, second]) == 3
+    assert lead([ours, first | {"seconds": None}, second]) == 4
+    assert lead([ours, first | {"seconds": None}]) == np.inf
+    assert lead([ours | {"seconds": None}, first]) == 0
+    assert lead([]) is None
+
+
+def test_iterations_are_compared_with_the_slowest_of_several():
+    rows = [
+        _measured("a", label, 1.0, iterations=count)
+        for label, count in (("constant", 1000), ("rule, one", 10), ("rule, two", 50))
+    ]
+    ratio = figures.iterations_ratio("functions", "a", "constant", "rule")
+    assert ratio(rows) == 20
+    assert ratio(rows[:1]) is None
+
+
+def test_the_default_is_compared_with_scipy_by_functions_solved_evaluations_and_time():
+    def rows(case, ours, lbfgs, bfgs, x=10):
+        labels = "jaxdescent: default", "SciPy: L-BFGS-B", "SciPy: BFGS"
+        pairs = zip(labels, (ours, lbfgs, bfgs), strict=True)
+        return [
+            _measured(case, label, count and count / 10, x=x, figures={"evaluations": count})
+            for label, count in pairs
+        ]
+
+    found = rows("a", 10, 20, 10) + rows("b", 30, 10, None) + rows("c", 10, 10, 10, x=10_000)
+    assert figures.solved_more(found) == 0
+    assert figures.solved_more(found + rows("d", None, 10, None)) == -1
+    assert figures.evaluations_ratio(found) == 1  # of 1/2, 3 and 1; of 1 and 1
+    assert figures.evaluations_ratio(rows("a", 10, 20, 5)) == 2  # the worse of 1/2 and 2
+    end = ", in a jit of the caller's"
+    compiled = [
+        row | {"contender": row["contender"].replace("default", f"default{end}")} for row in found
+    ]
+    assert figures.small_functions_lead(min)(compiled) == 1 / 3
+    assert figures.small_functions_lead(max)(compiled) == 1
+    assert figures.small_functions_lead(max)(rows("c", 1, 1, 1, x=10_000)) is None
 
 
 def test_the_check_names_what_got_worse_and_only_that(sample):

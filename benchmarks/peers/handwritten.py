@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Answer, Factory, Solve
+from benchmarks.peers import counting
+from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, costs, regression, separable
 from benchmarks.process import ROOT, child_environment
 
@@ -19,6 +21,7 @@ NAME = "hand-written JAX"
 PACKAGE = "jax"
 DISTRIBUTION = "jax"
 
+MAX_ITERATIONS = 20_000
 SEPARABLE_ITERATIONS = 20
 
 
@@ -68,8 +71,6 @@ def _gradient(data: regression.GradientData) -> Solve:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.peers.jaxdescent import shared
-
     X, y = shared(data.X).astype(data.dtype), jnp.asarray(data.y)
     w = jnp.asarray(data.w)
 
@@ -79,6 +80,48 @@ def _gradient(data: regression.GradientData) -> Solve:
 
     gradient = jax.jit(jax.grad(loss))
     return lambda _: Answer(jax.block_until_ready(gradient(w, X, y)))
+
+
+def _conjugate_gradients(data: regression.Data, product: Any) -> Solve:
+    """CGLS (Hestenes and Stiefel, 1952): the normal equations, never formed."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    X, Y = shared(data.X), jnp.asarray(data.Y)
+
+    @jax.jit
+    def solve_one(X: Any, y: Any, l2: Any, tolerance: Any) -> Any:
+        def goes_on(carry: Any) -> Any:
+            count, *_, squared = carry
+            return (count < MAX_ITERATIONS) & (squared > goal)
+
+        def step(carry: Any) -> Any:
+            count, w, residual, direction, old = carry
+            image = product(X, direction)
+            rate = old / (image @ image + l2 * (direction @ direction))
+            w, residual = w + rate * direction, residual - rate * image
+            gradient = product(residual, X) - l2 * w
+            squared = gradient @ gradient
+            return count + 1, w, residual, gradient + squared / old * direction, squared
+
+        gradient = product(y, X)
+        squared = gradient @ gradient
+        goal = tolerance**2 * squared
+        begin = 0, jnp.zeros_like(gradient), y, gradient, squared
+        count, w, *_ = lax.while_loop(goes_on, step, begin)
+        return w, count
+
+    def solve(tolerance: float) -> Answer:
+        columns, iterations = [], 0
+        for y, penalty in zip(Y.T, data.l2, strict=True):
+            number = X.dtype.type
+            w, count = jax.block_until_ready(solve_one(X, y, number(penalty), number(tolerance)))
+            columns.append(w)
+            iterations += int(count)
+        return Answer(np.stack(columns, axis=1), iterations)
+
+    return solve
 
 
 def _regressions(data: batches.RegressionsData) -> Solve:
@@ -173,6 +216,7 @@ def _import(_: int) -> Solve:
 CONTENDERS: dict[str, dict[str, Factory]] = {
     "separable": {"jitted, donated step": _one_step},
     "gradient": {"jit(grad)": _gradient},
+    "descents": {"jitted CG": counting.of_products(_conjugate_gradients)},
     "batch of regressions": {"vmap of a solve": _regressions},
     "batch of rates": {"vmap of fori_loop": _rates},
     "import": {"import jax, optax": _import},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.case import Answer, Factory, Solve
+from benchmarks.peers import counting
+from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, functions
 
 NAME = "JAXopt"
@@ -21,9 +23,9 @@ def _descent(function: Any, solver: str) -> Any:
 
     kind = getattr(jaxopt, solver)
 
-    def descend(start: Any, tolerance: Any) -> Any:
-        goal = tolerance * jnp.linalg.norm(jax.grad(function)(start))
-        return kind(function, maxiter=MAX_ITERATIONS, tol=goal).run(start)
+    def descend(start: Any, tolerance: Any, *args: Any) -> Any:
+        goal = tolerance * jnp.linalg.norm(jax.grad(function)(start, *args))
+        return kind(function, maxiter=MAX_ITERATIONS, tol=goal).run(start, *args)
 
     return descend
 
@@ -35,14 +37,15 @@ def _function(solver: str) -> Factory:
 
         descend = jax.jit(_descent(data.function, solver))
         start = jnp.asarray(data.start, jnp.float32)
+        args = tuple(shared(arg) for arg in data.args)
 
         def solve(tolerance: float) -> Answer:
-            found = jax.block_until_ready(descend(start, tolerance))
+            found = jax.block_until_ready(descend(start, tolerance, *args))
             return Answer(found.params, int(found.state.iter_num))
 
         return solve
 
-    return prepare
+    return counting.of_function(prepare)
 
 
 def _starts(data: batches.StartsData) -> Solve:
@@ -65,3 +68,4 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
     "function": {name: _function(name) for name in ("LBFGS", "NonlinearCG")},
     "batch of starts": {"vmap of LBFGS": _starts},
 }
+CONTENDERS["classification"] = CONTENDERS["function"]

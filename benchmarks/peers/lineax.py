@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Answer, Factory, NotOffered, Solve
+from benchmarks.peers import counting
+from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, regression
 
 NAME = "lineax"
@@ -17,13 +19,11 @@ MAX_ITERATIONS = 20_000
 
 
 def _regression(method: str) -> Factory:
-    def prepare(data: regression.Data) -> Solve:
+    def prepare(data: regression.Data, product: Any) -> Solve:
         import equinox
         import jax
         import jax.numpy as jnp
         import lineax
-
-        from benchmarks.peers.jaxdescent import shared
 
         X, Y = shared(data.X), jnp.asarray(data.Y)
         is_dual = X.shape[0] < X.shape[1]
@@ -38,7 +38,7 @@ def _regression(method: str) -> Factory:
                 ).value, None
             if method == "CG on normal equations":
                 operator = lineax.FunctionLinearOperator(
-                    lambda w: (X @ w) @ X + l2 * w,
+                    lambda w: product(product(X, w), X) + l2 * w,
                     jax.ShapeDtypeStruct((X.shape[1],), X.dtype),
                     lineax.positive_semidefinite_tag,
                 )
@@ -55,9 +55,8 @@ def _regression(method: str) -> Factory:
         def solve(tolerance: float) -> Answer:
             columns, iterations = [], None
             for column, penalty in enumerate(data.l2):
-                one, count = solve_one(
-                    X, Y[:, column], jnp.float32(penalty), jnp.float32(tolerance)
-                )
+                number = X.dtype.type
+                one, count = solve_one(X, Y[:, column], number(penalty), number(tolerance))
                 columns.append(jax.block_until_ready(one))
                 if count is not None:
                     iterations = (iterations or 0) + int(count)
@@ -65,7 +64,9 @@ def _regression(method: str) -> Factory:
 
         return solve
 
-    return prepare
+    if method == "CG on normal equations":
+        return counting.of_products(prepare)
+    return lambda data: prepare(data, None)
 
 
 def _regressions(data: batches.RegressionsData) -> Solve:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.case import Answer, Factory, NotOffered, Solve
-from benchmarks.problems import batches, regression
+from benchmarks.problems import batches, functions, regression
 
 NAME = "NumPy"
 PACKAGE = "numpy"
 DISTRIBUTION = "numpy"
+
+MAX_NEWTON_STEPS = 100
 
 
 def _lstsq(data: regression.Data) -> Solve:
@@ -19,7 +21,7 @@ def _lstsq(data: regression.Data) -> Solve:
             which = data.l2 == penalty
             X, Y = data.X, data.Y[:, which]
             if penalty:
-                root = np.float32(np.sqrt(penalty))
+                root = data.X.dtype.type(np.sqrt(penalty))
                 X = np.vstack([X, root * np.eye(X.shape[1], dtype=X.dtype)])
                 Y = np.vstack([Y, np.zeros((X.shape[1], Y.shape[1]), Y.dtype)])
             columns.append(np.linalg.lstsq(X, Y, rcond=None)[0])
@@ -37,10 +39,30 @@ def _normal_equations(data: regression.Data) -> Solve:
         columns = []
         for penalty in np.unique(data.l2):
             shifted = gram.copy()
-            shifted.flat[:: len(gram) + 1] += np.float32(penalty)
+            shifted.flat[:: len(gram) + 1] += gram.dtype.type(penalty)
             columns.append(np.linalg.solve(shifted, right[:, data.l2 == penalty]))
         found = np.hstack(columns)
         return Answer(X.T @ found if is_dual else found)
+
+    return solve
+
+
+def _newton(data: functions.Data) -> Solve:
+    """Newton's method for a logistic regression (iteratively reweighted least squares)."""
+
+    def solve(tolerance: float) -> Answer:
+        X, labels, l2 = data.args
+        w, norms = data.start.copy(), []
+        while len(norms) <= MAX_NEWTON_STEPS:
+            wrong = 1 / (1 + np.exp(labels * (X @ w)))
+            gradient = l2 * w - (labels * wrong) @ X
+            norms.append(np.linalg.norm(gradient))
+            if norms[-1] <= tolerance * norms[0]:
+                break
+            hessian = (X.T * (wrong * (1 - wrong))) @ X
+            hessian.flat[:: len(w) + 1] += l2
+            w -= np.linalg.solve(hessian, gradient)
+        return Answer(w, len(norms) - 1)
 
     return solve
 
@@ -83,6 +105,7 @@ def _rates(data: batches.RatesData) -> Solve:
 CONTENDERS: dict[str, dict[str, Factory]] = {
     "gradient": {"X'(Xw - y)": _gradient},
     "regression": {"lstsq": _lstsq, "normal equations": _normal_equations},
+    "classification": {"Newton's method": _newton},
     "batch of regressions": {
         "Python loop of lstsq": _looped_regressions,
         "stacked solve": _stacked_regressions,

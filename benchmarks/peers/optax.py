@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Answer, Factory, Solve
+from benchmarks.peers import counting
+from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, functions, regression, separable
 
 NAME = "optax"
@@ -53,21 +55,24 @@ def _lbfgs_loop(function: Any) -> Any:
         goal = tolerance * jnp.linalg.norm(jax.grad(here)(start))
 
         def goes_on(carry: Any) -> Any:
-            _, state, count = carry
+            _, state, count, _ = carry
             gradient = optax.tree.get(state, "grad")
             norm = jnp.linalg.norm(gradient)
             return (count == 0) | ((count < MAX_ITERATIONS) & (norm > goal))
 
         def step(carry: Any) -> Any:
-            x, state, count = carry
+            x, state, count, evaluations = carry
             value, gradient = both(x, state=state)
             updates, state = transformation.update(
                 gradient, state, x, value=value, grad=gradient, value_fn=here
             )
-            return optax.apply_updates(x, updates), state, count + 1
+            # Each step of the line search evaluates value and gradient once.
+            evaluations = evaluations + optax.tree.get(state, "num_linesearch_steps")
+            return optax.apply_updates(x, updates), state, count + 1, evaluations
 
-        x, _, count = lax.while_loop(goes_on, step, (start, transformation.init(start), 0))
-        return x, count
+        begin = start, transformation.init(start), 0, 1
+        x, _, count, evaluations = lax.while_loop(goes_on, step, begin)
+        return x, count, evaluations
 
     return jax.jit(descend)
 
@@ -78,31 +83,31 @@ def _function(data: functions.Data) -> Solve:
 
     descend = _lbfgs_loop(data.function)
     start = jnp.asarray(data.start, jnp.float32)
+    args = tuple(shared(arg) for arg in data.args)
 
     def solve(tolerance: float) -> Answer:
-        return Answer(*jax.block_until_ready(descend(start, tolerance)))
+        x, count, evaluations = jax.block_until_ready(descend(start, tolerance, *args))
+        return Answer(x, count, figures={"evaluations": evaluations})
 
     return solve
 
 
-def _regression(data: regression.Data) -> Solve:
+def _regression(data: regression.Data, product: Any) -> Solve:
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.peers.jaxdescent import shared
-
     def loss(w: Any, X: Any, y: Any, l2: Any) -> Any:
-        return 0.5 * jnp.sum((X @ w - y) ** 2) + 0.5 * l2 * jnp.sum(w**2)
+        return 0.5 * jnp.sum((product(X, w) - y) ** 2) + 0.5 * l2 * jnp.sum(w**2)
 
     descend = _lbfgs_loop(loss)
     X, Y = shared(data.X), jnp.asarray(data.Y)
-    start = jnp.zeros(X.shape[1])
+    start = jnp.zeros(X.shape[1], X.dtype)
 
     def solve(tolerance: float) -> Answer:
         columns, iterations = [], 0
         for column, penalty in enumerate(data.l2):
-            answer = descend(start, tolerance, X, Y[:, column], jnp.float32(penalty))
-            w, count = jax.block_until_ready(answer)
+            answer = descend(start, tolerance, X, Y[:, column], X.dtype.type(penalty))
+            w, count, _ = jax.block_until_ready(answer)
             columns.append(w)
             iterations += int(count)
         return Answer(np.stack(columns, axis=1), iterations)
@@ -120,7 +125,7 @@ def _starts(data: batches.StartsData) -> Solve:
     starts = jnp.asarray(data.starts)
 
     def solve(tolerance: float) -> Answer:
-        params, counts = jax.block_until_ready(every(starts, tolerance))
+        params, counts, _ = jax.block_until_ready(every(starts, tolerance))
         return Answer(params, int(np.max(counts)))
 
     return solve
@@ -152,9 +157,10 @@ def _rates(data: batches.RatesData) -> Solve:
 
 CONTENDERS: dict[str, dict[str, Factory]] = {
     "separable": {"sgd loop": _separable},
-    "regression": {"lbfgs loop": _regression},
-    "function": {"lbfgs loop": _function},
+    "regression": {"lbfgs loop": counting.of_products(_regression)},
+    "function": {"lbfgs loop": counting.of_function(_function)},
     "batch of starts": {"vmap of lbfgs loop": _starts},
     "batch of rates": {"vmap of sgd loop": _rates},
 }
 CONTENDERS["descents"] = CONTENDERS["regression"]
+CONTENDERS["classification"] = CONTENDERS["function"]

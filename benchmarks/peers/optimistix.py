@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.case import Answer, Factory, NotOffered, Solve
+from benchmarks.peers import counting
+from benchmarks.peers.arrays import shared
 from benchmarks.problems import functions
 
 NAME = "optimistix"
@@ -26,27 +28,30 @@ def _function(solver: str) -> Factory:
         if solver == "BFGS" and data.start.size > LARGEST_DENSE:
             raise NotOffered(f"BFGS keeps a dense matrix of {data.start.size}^2")
         start = jnp.asarray(data.start, jnp.float32)
+        args = tuple(shared(arg) for arg in data.args)
         kind = getattr(optimistix, solver)
 
         @equinox.filter_jit
-        def descend(start: Any, tolerance: Any) -> Any:
+        def descend(start: Any, tolerance: Any, args: Any) -> Any:
             return optimistix.minimise(
-                lambda x, _: data.function(x),
+                lambda x, args: data.function(x, *args),
                 kind(rtol=tolerance, atol=tolerance),
                 start,
+                args,
                 max_steps=MAX_ITERATIONS,
                 throw=False,
             )
 
         def solve(tolerance: float) -> Answer:
-            solution = jax.block_until_ready(descend(start, jnp.float32(tolerance)))
+            solution = jax.block_until_ready(descend(start, jnp.float32(tolerance), args))
             return Answer(solution.value, int(solution.stats["num_steps"]))
 
         return solve
 
-    return prepare
+    return counting.of_function(prepare)
 
 
 CONTENDERS: dict[str, dict[str, Factory]] = {
     "function": {name: _function(name) for name in ("LBFGS", "BFGS", "NonlinearCG")}
 }
+CONTENDERS["classification"] = CONTENDERS["function"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, NotOffered, Solve
+from benchmarks.case import Answer, Counting, Factory, NotOffered, Solve
+from benchmarks.peers import counting
+from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, functions, regression
 
 NAME = "SciPy"
@@ -14,6 +17,8 @@ PACKAGE = "scipy"
 DISTRIBUTION = "scipy"
 
 MAX_ITERATIONS = 20_000
+LARGEST_DENSE = 3000
+"""BFGS keeps a dense matrix: of more unknowns it is left out."""
 
 
 def _krylov(name: str) -> Factory:
@@ -23,11 +28,11 @@ def _krylov(name: str) -> Factory:
         function = getattr(scipy.sparse.linalg, name)
         limits = {"maxiter" if name == "lsmr" else "iter_lim": MAX_ITERATIONS}
 
-        def solve(tolerance: float) -> Answer:
+        def solve_with(X: Any, tolerance: float) -> Answer:
             columns, iterations = [], 0
             for y, penalty in zip(data.Y.T, data.l2, strict=True):
                 answer = function(
-                    data.X,
+                    X,
                     y,
                     damp=np.sqrt(penalty),
                     atol=tolerance,
@@ -39,7 +44,23 @@ def _krylov(name: str) -> Factory:
                 iterations += int(answer[2])
             return Answer(np.stack(columns, axis=1), iterations)
 
-        return solve
+        def passes(tolerance: float) -> float:
+            products = []
+
+            def counted(vector: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+                products.append(1)
+                return matrix @ vector
+
+            operator = scipy.sparse.linalg.LinearOperator(
+                data.X.shape,
+                matvec=lambda w: counted(w, data.X),
+                rmatvec=lambda r: counted(r, data.X.T),
+                dtype=data.X.dtype,
+            )
+            solve_with(operator, tolerance)
+            return len(products)
+
+        return Counting(functools.partial(solve_with, data.X), passes)
 
     return prepare
 
@@ -63,11 +84,11 @@ def _lstsq(driver: str) -> Factory:
 
 def _regression_as_function(data: regression.Data) -> Solve:
     def solve(tolerance: float) -> Answer:
-        columns, iterations = [], 0
+        columns, iterations, evaluations = [], 0, 0
         for y, penalty in zip(data.Y.T, data.l2, strict=True):
 
             def function(w: np.ndarray, y: Any = y, penalty: Any = penalty) -> Any:
-                residual = data.X @ w.astype(np.float32) - y
+                residual = data.X @ w.astype(data.X.dtype) - y
                 gradient = residual @ data.X + penalty * w
                 value = 0.5 * np.dot(residual, residual).astype(float) + 0.5 * penalty * w @ w
                 return value, gradient.astype(float)
@@ -75,9 +96,13 @@ def _regression_as_function(data: regression.Data) -> Solve:
             result = _lbfgsb(function, np.zeros(data.X.shape[1]), tolerance)
             columns.append(result.x)
             iterations += result.nit
-        return Answer(np.stack(columns, axis=1), iterations)
+            evaluations += 1 + result.nfev  # one for the scale
+        return Answer(np.stack(columns, axis=1), iterations, figures={"evaluations": evaluations})
 
-    return solve
+    def passes(tolerance: float) -> float:
+        return 2 * solve(tolerance).figures["evaluations"]
+
+    return Counting(solve, passes)
 
 
 def _lbfgsb(function: Any, start: np.ndarray, tolerance: float) -> Any:
@@ -98,26 +123,30 @@ def _function(method: str) -> Factory:
         import jax
         import scipy.optimize
 
+        if method == "BFGS" and data.start.size > LARGEST_DENSE:
+            raise NotOffered(f"BFGS keeps a dense matrix of {data.start.size}^2")
         both = jax.jit(jax.value_and_grad(data.function))
+        args = tuple(shared(arg) for arg in data.args)
+        dtype = args[0].dtype if args else float
 
         def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = both(x)
-            return float(value), np.array(gradient)
+            value, gradient = both(x.astype(dtype), *args)
+            return float(value), np.array(gradient, float)
 
         def solve(tolerance: float) -> Answer:
             if method == "L-BFGS-B":
                 result = _lbfgsb(function, data.start, tolerance)
-                return Answer(result.x, result.nit)
-            scale = np.max(np.abs(function(data.start)[1]))
-            options = {"gtol": tolerance * scale, "maxiter": MAX_ITERATIONS}
-            result = scipy.optimize.minimize(
-                function, data.start, jac=True, method=method, options=options
-            )
-            return Answer(result.x, result.nit)
+            else:
+                scale = np.max(np.abs(function(data.start)[1]))
+                options = {"gtol": tolerance * scale, "maxiter": MAX_ITERATIONS}
+                result = scipy.optimize.minimize(
+                    function, data.start, jac=True, method=method, options=options
+                )
+            return Answer(result.x, result.nit, figures={"evaluations": result.njev})
 
         return solve
 
-    return prepare
+    return counting.of_function(prepare)
 
 
 def _starts(data: batches.StartsData) -> Solve:
@@ -141,10 +170,11 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "lstsq gelsy": _lstsq("gelsy"),
         "L-BFGS-B": _regression_as_function,
     },
-    "function": {"L-BFGS-B": _function("L-BFGS-B"), "CG": _function("CG")},
+    "function": {method: _function(method) for method in ("L-BFGS-B", "CG", "BFGS")},
     "batch of starts": {"Python loop of L-BFGS-B": _starts},
 }
 CONTENDERS["descents"] = CONTENDERS["regression"]
+CONTENDERS["classification"] = CONTENDERS["function"]
 
 
 def environment(what: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.case import Answer, Factory, NotOffered, Solve
-from benchmarks.problems import batches, regression
+from benchmarks.problems import batches, functions, regression
 
 NAME = "scikit-learn"
 PACKAGE = "sklearn"
@@ -13,6 +13,7 @@ DISTRIBUTION = "scikit-learn"
 
 MAX_ITERATIONS = 20_000
 SOLVERS = ("svd", "cholesky", "lsqr", "sparse_cg", "sag", "saga")
+LOGISTIC_SOLVERS = ("lbfgs", "newton-cg", "newton-cholesky", "liblinear", "sag", "saga")
 
 
 def _linear_regression(data: regression.Data) -> Solve:
@@ -66,6 +67,28 @@ def _stochastic(data: regression.Data) -> Solve:
     return solve
 
 
+def _logistic_regression(solver: str) -> Factory:
+    def prepare(data: functions.Data) -> Solve:
+        import sklearn.linear_model
+
+        X, labels, l2 = data.args
+
+        def solve(tolerance: float) -> Answer:
+            model = sklearn.linear_model.LogisticRegression(
+                C=1 / float(l2),
+                fit_intercept=False,
+                solver=solver,
+                tol=tolerance,
+                max_iter=MAX_ITERATIONS,
+                random_state=0,
+            ).fit(X, labels)
+            return Answer(model.coef_[0], int(np.sum(model.n_iter_)))
+
+        return solve
+
+    return prepare
+
+
 def _looped_regressions(data: batches.RegressionsData) -> Solve:
     import sklearn.linear_model
 
@@ -82,6 +105,9 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "LinearRegression": _linear_regression,
         **{f"Ridge {solver}": _ridge(solver) for solver in SOLVERS},
         "SGDRegressor": _stochastic,
+    },
+    "classification": {
+        f"LogisticRegression {solver}": _logistic_regression(solver) for solver in LOGISTIC_SOLVERS
     },
     "batch of regressions": {"Python loop of LinearRegression": _looped_regressions},
 }

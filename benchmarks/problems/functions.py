@@ -15,10 +15,19 @@ from benchmarks import referee
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A function of a vector, written in JAX, and where to start."""
+    """A function of a vector and of data, written in JAX, and where to start.
 
-    function: Callable[[Any], Any]
+    Attributes:
+      function: ``function(x, *args)``.
+      start: of x.
+      args: the data, float32; a function of x alone has none.
+      counted: the same function, which counts its passes over the data; None where it has none.
+    """
+
+    function: Callable[..., Any]
     start: np.ndarray
+    args: tuple[np.ndarray, ...] = ()
+    counted: Callable[..., Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Linear and ridge regressions: data in float32, optima in float64."""
+"""Linear and ridge regressions: data in float32 unless asked for, optima in float64."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class Regression:
       noise: its standard deviation over the signal's.
       l2: the penalty; two numbers are a path between them, for one target.
       seed: of everything.
+      dtype: of the data, and so of what the contenders compute in.
+      is_judged_by_gradient: the verdict is the backward error ``|X'r| / (|X| |r|)`` with |X| in
+        Frobenius' norm instead, by which LSMR and LSQR stop (Stewart, 1977); without penalty.
     """
 
     rows: int
@@ -46,6 +49,8 @@ class Regression:
     noise: float = 0.1
     l2: float | tuple[float, float] = 0.0
     seed: int = 0
+    dtype: str = "float32"
+    is_judged_by_gradient: bool = False
 
     @property
     def penalties(self) -> np.ndarray:
@@ -56,7 +61,7 @@ class Regression:
     def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> np.ndarray:
         """X alone, into its file."""
         X = np.lib.format.open_memmap(
-            folder / "X.npy", "w+", np.float32, (self.rows, self.features)
+            folder / "X.npy", "w+", np.dtype(self.dtype), (self.rows, self.features)
         )
         self._fill(X, rng)
         return X
@@ -65,10 +70,12 @@ class Regression:
         rng = np.random.default_rng(self.seed)
         X = self.draw(folder, rng)
         targets = 1 if isinstance(self.l2, tuple) else self.outputs
-        signal = X @ rng.standard_normal((self.features, targets), np.float32)
-        noise = self.noise * signal.std() * rng.standard_normal(signal.shape, np.float32)
-        Y = np.tile(signal + noise, (1, self.outputs // targets)).astype(np.float32)
+        signal = X @ rng.standard_normal((self.features, targets), X.dtype)
+        noise = self.noise * signal.std() * rng.standard_normal(signal.shape, X.dtype)
+        Y = np.tile(signal + noise, (1, self.outputs // targets)).astype(X.dtype)
         np.save(folder / "Y.npy", Y)
+        if self.is_judged_by_gradient:
+            return
         best = referee.ridge_optimum(X, Y, self.penalties)
         np.save(folder / "best.npy", referee.ridge_values(X, Y, self.penalties, best))
 
@@ -77,13 +84,13 @@ class Regression:
             step = max(1, ROWS_AT_ONCE // self.features)
             for first in range(0, self.rows, step):
                 part = X[first : first + step]
-                part[:] = rng.standard_normal(part.shape, np.float32)
+                part[:] = rng.standard_normal(part.shape, X.dtype)
             return
         k = min(X.shape)
-        left = np.linalg.qr(rng.standard_normal((self.rows, k), np.float32))[0]
-        right = np.linalg.qr(rng.standard_normal((self.features, k), np.float32))[0]
-        values = np.geomspace(1, 1 / self.condition, k).astype(np.float32)
-        np.matmul(left * (values * np.float32(np.sqrt(self.rows))), right.T, out=X)
+        left = np.linalg.qr(rng.standard_normal((self.rows, k), X.dtype))[0]
+        right = np.linalg.qr(rng.standard_normal((self.features, k), X.dtype))[0]
+        values = np.sqrt(self.rows) * np.geomspace(1, 1 / self.condition, k)
+        np.matmul(left * values.astype(X.dtype), right.T, out=X)
 
     def load(self, folder: pathlib.Path) -> Data:
         # Mapped copy-on-write: contenders share the pages, and may still be given a writeable array
@@ -94,6 +101,8 @@ class Regression:
         data = self.load(folder)
         if params.shape != (self.features, self.outputs):
             return float("inf")
+        if self.is_judged_by_gradient:
+            return referee.backward_error(data.X, data.Y, params)
         values = referee.ridge_values(data.X, data.Y, data.l2, params)
         return referee.relative_suboptimality(values, np.load(folder / "best.npy"))
 

@@ -1,0 +1,208 @@
+"""How the targets' figures are read off the records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import profiles, records
+from benchmarks.records import Record
+
+Figure = Callable[[list[Record]], float | None]
+"""None where something it needs was not measured."""
+
+
+def ratio(suite: str, case: str, upper: tuple[str, ...], lower: str) -> Figure:
+    """The fastest of ``upper`` over the contender ``lower``."""
+
+    def figure(measured: list[Record]) -> float | None:
+        rows = records.cases(measured, suite).get(case, [])
+        above, below = records.named(rows, *upper), records.named(rows, lower)
+        return above[0]["seconds"] / below[0]["seconds"] if above and below else None
+
+    return figure
+
+
+def lead(suite: str, case: str, ours: str, *peers: str) -> Figure:
+    """The time of the fastest of ``peers`` over ours: infinite if none of them arrives, 0 if we
+    do not.
+    """
+
+    def figure(measured: list[Record]) -> float | None:
+        rows = records.cases(measured, suite).get(case, [])
+        if not rows:
+            return None
+        below, above = records.named(rows, ours), records.named(rows, *peers)
+        if not below:
+            return 0.0
+        return above[0]["seconds"] / below[0]["seconds"] if above else math.inf
+
+    return figure
+
+
+def iterations_ratio(suite: str, case: str, upper: str, *lower: str) -> Figure:
+    """The iterations of ``upper`` over the most that one of ``lower`` takes."""
+
+    def figure(measured: list[Record]) -> float | None:
+        rows = records.cases(measured, suite).get(case, [])
+        above, below = records.named(rows, upper), records.named(rows, *lower)
+        if not above or not below:
+            return None
+        return above[0]["iterations"] / max(row["iterations"] for row in below)
+
+    return figure
+
+
+def peak_over_params(measured: list[Record]) -> float | None:
+    rows = records.cases(measured, "eight_billion").get("sum of x^2", [])
+    ours = records.fastest(rows, ours=True)
+    if ours is None:
+        return None
+    return ours["peak_bytes"] / ours["figures"]["params_bytes"]
+
+
+def regression_ratios(measured: list[Record], method: str = "") -> dict[str, float]:
+    """By case: the best peer's median over jaxdescent's best, or over that of one method."""
+    found = {}
+    for case, rows in records.cases(measured, "regressions").items():
+        ours = next(iter(records.named(rows, f"jaxdescent: {method}")), None)
+        theirs = records.fastest(rows, ours=False)
+        if theirs is None:
+            continue  # nobody to compare with
+        found[case] = theirs["seconds"] / ours["seconds"] if ours else 0.0
+    return found
+
+
+def geometric_mean(found: dict[str, float]) -> float | None:
+    if not found:
+        return None
+    return math.exp(sum(math.log(max(r, 1e-9)) for r in found.values()) / len(found))
+
+
+def smallest_batch_ratio(measured: list[Record]) -> float | None:
+    found = []
+    for rows in records.cases(measured, "batches").values():
+        ours = [r for r in records.measured(rows) if records.is_ours(r)]
+        ours = [r for r in ours if "Python loop" not in r["contender"]]
+        loops = records.named(rows, "Python loop")
+        if ours and loops:
+            found.append(loops[0]["seconds"] / ours[0]["seconds"])
+    return min(found, default=None)
+
+
+def profile_lead(method: str) -> Figure:
+    def figure(measured: list[Record]) -> float | None:
+        areas = profiles.areas(records.cases(measured, "functions"))
+        ours = [area for label, area in areas.items() if label == f"jaxdescent: {method}"]
+        theirs = [area for label, area in areas.items() if not label.startswith("jaxdescent:")]
+        return ours[0] / max(theirs) if ours and theirs and max(theirs) > 0 else None
+
+    return figure
+
+
+DEFAULT = "jaxdescent: default"
+QUASI_NEWTON = ("SciPy: L-BFGS-B", "SciPy: BFGS")
+"""Whom the default method of generic minimisation is compared with."""
+
+SMALL_FUNCTION = 1000
+"""Variables, up to which the time of a call counts."""
+
+
+def solved_more(measured: list[Record]) -> float | None:
+    """How many more functions the default solves than the better of SciPy's."""
+    found = [_solved(measured, label) for label in (DEFAULT, *QUASI_NEWTON)]
+    ours, *theirs = map(len, found)
+    return ours - max(theirs) if any(found) else None
+
+
+def evaluations_over(measured: list[Record], upper: str, lower: str) -> float | None:
+    """The median over the functions that both solve of a contender's evaluations over another's."""
+    above, below = (_evaluations(measured, label) for label in (upper, lower))
+    found = [above[case] / below[case] for case in above.keys() & below.keys()]
+    return float(np.median(found)) if found else None
+
+
+def evaluations_ratio(measured: list[Record]) -> float | None:
+    """Of the default's over SciPy's, the worse of two."""
+    found = [evaluations_over(measured, DEFAULT, label) for label in QUASI_NEWTON]
+    return max((ratio for ratio in found if ratio is not None), default=None)
+
+
+def small_functions_lead(measure: Callable[[list[float]], Any]) -> Figure:
+    """A measure of: the faster of SciPy's times over that of the compiled default, by function."""
+
+    def figure(measured: list[Record]) -> float | None:
+        ours = _solved(measured, "jaxdescent: default, in a jit of the caller's")
+        theirs = [_solved(measured, label) for label in QUASI_NEWTON]
+        found = [
+            min(peer[case]["seconds"] for peer in theirs if case in peer) / row["seconds"]
+            for case, row in ours.items()
+            if row["x"] <= SMALL_FUNCTION and any(case in peer for peer in theirs)
+        ]
+        return float(measure(found)) if found else None
+
+    return figure
+
+
+def _evaluations(measured: list[Record], label: str) -> dict[str, float]:
+    """By case, where a contender passed and tells them."""
+    rows = _solved(measured, label)
+    counts = {case: row["figures"].get("evaluations") for case, row in rows.items()}
+    return {case: count for case, count in counts.items() if count is not None}
+
+
+def _solved(measured: list[Record], label: str) -> dict[str, Record]:
+    """By case, the records in which a contender passed."""
+    rows = [row for case in records.cases(measured, "functions").values() for row in case]
+    return {row["case"]: row for row in records.measured(rows) if row["contender"] == label}
+
+
+def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | None]]:
+    """By contender: the exponents of time and memory in n, above the last-level cache.
+
+    The coupled derivative method has no such size within reach of the memory: its largest three
+    sizes are taken.
+    """
+    cache = records.of_kind(measured, "provenance", "growth").get("last_level_cache_bytes") or 0
+    points: dict[str, list[Record]] = {}
+    for rows in records.cases(measured, "growth").values():
+        for row in records.measured(rows):
+            kind = " (regression)" if row["case"].startswith("features") else ""
+            points.setdefault(row["contender"] + kind, []).append(row)
+    found = {}
+    for label, rows in points.items():
+        rows.sort(key=lambda row: row["x"])
+        large = (
+            rows[-3:] if "regression" in label else [row for row in rows if 4 * row["x"] >= cache]
+        )
+        found[label] = (_exponent(large, "seconds"), _exponent(large, "working_bytes"))
+    return found
+
+
+def _exponent(rows: list[Record], field: str) -> float | None:
+    rows = [row for row in rows if row[field]]
+    if len(rows) < 2:
+        return None
+    x, y = (np.log([row[name] for row in rows]) for name in ("x", field))
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def largest_deviation(measured: list[Record]) -> float | None:
+    linear = [pair for label, pair in exponents(measured).items() if "regression" not in label]
+    present = [abs(e - 1) for pair in linear for e in pair if e is not None]
+    return max(present, default=None)
+
+
+def recorded(suite: str, case: str, figure: str) -> Figure:
+    def found(measured: list[Record]) -> float | None:
+        rows = records.measured(records.cases(measured, suite).get(case, []))
+        return next((r["figures"][figure] for r in rows if figure in r["figures"]), None)
+
+    return found
+
+
+def smallest(values: dict[Any, float]) -> float | None:
+    return min(values.values(), default=None)

@@ -1,0 +1,32 @@
+"""jaxdescent itself: one room for each kind of work."""
+
+from __future__ import annotations
+
+from benchmarks.case import Factory
+from benchmarks.peers.jaxdescent import (
+    batches,
+    functions,
+    growth,
+    overheads,
+    regressions,
+    separable,
+)
+
+NAME = "jaxdescent"
+PACKAGE = "jaxdescent"
+DISTRIBUTION = "jaxdescent"
+
+CONTENDERS: dict[str, dict[str, Factory]] = {
+    work: contenders
+    for room in (separable, regressions, functions, batches, overheads, growth)
+    for work, contenders in room.CONTENDERS.items()
+}
+
+
+def environment(what: str) -> dict[str, str]:
+    """The command line sets flags of XLA's for its own process."""
+    if what != "command's flags":
+        return {}
+    from jaxdescent.cli import INTERLEAVE
+
+    return {"XLA_FLAGS": INTERLEAVE}
