@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import checks, precision, programs
+from jaxdescent import precision, programs
 from jaxdescent.arguments import check_count
 from jaxdescent.descent import CHECK_EVERY, descend
 from jaxdescent.implicit import attach_derivatives
@@ -122,7 +122,6 @@ def minimize(
 
 
 def _descend(params: Params, problem: Problem, max_iterations: jax.Array, **flags: Any) -> Result:
-    checks.check_value(problem.objective, params)
     return descend(*problem, params, max_iterations=max_iterations, **flags)
 
 
