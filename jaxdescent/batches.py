@@ -8,15 +8,16 @@ of its own and not part of :func:`jaxdescent.minimize`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import checks, programs
+from jaxdescent import programs
 from jaxdescent.arguments import check_count
 from jaxdescent.callables import as_pytree
 from jaxdescent.descent import Descent, Loop
@@ -90,7 +91,8 @@ def minimize_batch(
     places = np.arange(size)
     done: list[tuple[np.ndarray, Loop]] = []
     until = min(FIRST_ITERATIONS, max_iterations)
-    loops = _each(_begin, common, parts, until=until)
+    each = functools.partial(_each, most=max_iterations)
+    loops = each(_begin, common, parts, until=until)
     while True:
         is_running = np.concatenate([loop.status for loop in loops]) == RUNNING
         running = np.flatnonzero(is_running)
@@ -109,18 +111,27 @@ def minimize_batch(
             loops = _parts(_take(loop, kept), room)
             places = places[kept]
         until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
-        loops = _each(_advance, common, parts, loops, until=until)
+        loops = each(_advance, common, parts, loops, until=until)
     if done:
         done.append((places, _joined(loops)))
         order = np.argsort(np.concatenate([indices for indices, _ in done]))
         loops = _parts(_take(_joined([loop for _, loop in done]), order), size)
-    return _joined(_each(_finish, common, whole, loops, until=until))
+    return _joined(each(_finish, common, whole, loops, until=until))
 
 
-def _each(function: Callable[..., Any], common: Any, *parts: list[Any], until: int) -> list[Any]:
+class _Limits(NamedTuple):
+    """Before which iteration the loop pauses, and the most iterations there may be."""
+
+    until: jax.Array
+    most: jax.Array
+
+
+def _each(
+    function: Callable[..., Any], common: Any, *parts: list[Any], until: int, most: int
+) -> list[Any]:
     """``function`` of each part's inputs, each part in a thread of its own."""
-    limit = jnp.asarray(until, jnp.int32)
-    inputs = [(common, limit, *each) for each in zip(*parts, strict=True)]
+    limits = _Limits(jnp.asarray(until, jnp.int32), jnp.asarray(most, jnp.int32))
+    inputs = [(common, limits, *each) for each in zip(*parts, strict=True)]
     if len(inputs) == 1:
         return [programs.compiled(function, inputs[0])(*inputs[0])]
     calls = [programs.compiled(function, each).prepared(*each) for each in inputs]
@@ -178,31 +189,28 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
 
 
-def _begin(common: Any, until: jax.Array, members: Any) -> Loop:
+def _begin(common: Any, limits: _Limits, members: Any) -> Loop:
     def begin(member: Any) -> Loop:
         problem, params, starts_at_own = _posed(common[0], member, *common[1:])
-        checks.check_value(problem.objective, params)
-        descent = Descent(*problem, until, 1)
+        descent = Descent(*problem, limits.most, 1)
         loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
-        return descent.advance(loop, until)
+        return descent.advance(loop, limits.until)
 
     return jax.vmap(begin)(members)
 
 
-def _advance(common: Any, until: jax.Array, members: Any, loops: Loop) -> Loop:
+def _advance(common: Any, limits: _Limits, members: Any, loops: Loop) -> Loop:
     def advance(member: Any, loop: Loop) -> Loop:
         problem, _, _ = _posed(common[0], member, *common[1:])
-        return Descent(*problem, until, 1).advance(loop, until)
+        return Descent(*problem, limits.most, 1).advance(loop, limits.until)
 
     return jax.vmap(advance)(members, loops)
 
 
-def _finish(common: Any, until: jax.Array, members: Any, loops: Loop) -> Result:
-    del until  # each member's own is in its loop
-
+def _finish(common: Any, limits: _Limits, members: Any, loops: Loop) -> Result:
     def finish(member: Any, loop: Loop) -> Result:
         problem, _, _ = _posed(common[0], member, *common[1:])
-        return Descent(*problem, loop.iteration, 1).finish(loop)
+        return Descent(*problem, limits.most, 1).finish(loop)
 
     return jax.vmap(finish)(members, loops)
 

@@ -85,8 +85,11 @@ def _refuse_deleted(name: str, leaf: Any) -> None:
         )
 
 
-def check_value(objective: Objective, params: Params) -> None:
-    """Raise if the objective is not a floating-point scalar: while tracing, so once a program."""
+def check_value(objective: Objective, params: Params) -> Any:
+    """The dtype of the objective, or an error if it is not a floating-point scalar.
+
+    While tracing, so once a program.
+    """
 
     def value(params: Params) -> Any:
         returned = objective.value(params)
@@ -109,3 +112,4 @@ def check_value(objective: Objective, params: Params) -> None:
         raise TypeError(
             f"the objective must return a real floating-point number, got dtype {shape.dtype}."
         )
+    return shape.dtype

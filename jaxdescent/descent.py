@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent import checks, precision
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
 from jaxdescent.passes import Passes, Steps, fuses
-from jaxdescent.result import RUNNING, Result, Status
-from jaxdescent.stopping import Watch, judge, start_watch
+from jaxdescent.result import RUNNING, Result
+from jaxdescent.stopping import Watch, judge
 from jaxdescent.tolerance import Check, Tolerance
 
 Params = Any
@@ -64,7 +64,7 @@ def descend(
     """
     descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every)
     loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
-    return descent.finish(descent.advance(loop, max_iterations))
+    return descent.finish(descent.advance(loop))
 
 
 class Descent(NamedTuple):
@@ -82,12 +82,12 @@ class Descent(NamedTuple):
 
     def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
         """The loop before its first check; see :func:`descend`."""
+        value_dtype = checks.check_value(self.objective, params)
         own = None if starts_at_own else self.objective.start()
-        own_norm = jnp.nan if own is None else self.measure(own).gradient_norm
+        own_norm = None if own is None else self.measure(own).gradient_norm
         state = self.method.init(self.objective, precision.widen(params))
-        shapes = jax.eval_shape(self.measure, params)
-        value = jnp.full((), jnp.nan, shapes.value.dtype)
-        norm = jnp.full((), jnp.nan, shapes.gradient_norm.dtype)
+        norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
+        watch = Watch.start(own_norm, value_dtype, norm_dtype)
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
             params=params,
@@ -95,26 +95,31 @@ class Descent(NamedTuple):
             iteration=zero,
             evaluations=zero,
             status=zero,
-            value=value,
-            norm=norm,
-            watch=start_watch(own_norm, value, norm),
-            history=jnp.full((history,), jnp.nan, value.dtype),
+            value=watch.first_value,
+            norm=watch.first_norm,
+            watch=watch,
+            history=jnp.full((history,), jnp.nan, value_dtype),
             checks=zero,
         )
         return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
 
-    def advance(self, loop: Loop, until: jax.Array) -> Loop:
-        """Steps until a rule ends the descent, or the iteration ``until``."""
-        descent = self._replace(max_iterations=until)
-        step = descent.checked_steps
+    def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
+        """Steps until a rule ends the descent, or a pause before the iteration ``until``."""
+        step = self.checked_steps
         if self.check_every == 1:
-            step = descent.step_and_check if self._looks_ahead else descent.checked_step
-        return lax.while_loop(descent.goes_on, step, loop)
+            step = self.step_and_check if self._looks_ahead else self.checked_step
+
+        def goes_on(loop: Loop) -> jax.Array:
+            is_running = loop.status == RUNNING
+            if until is None:
+                return is_running
+            is_at_end = loop.iteration >= self.max_iterations  # which the last check is to say
+            return is_running & ((loop.iteration < until) | is_at_end)
+
+        return lax.while_loop(goes_on, step, loop)
 
     def finish(self, loop: Loop) -> Result:
-        """The result where the loop stands, measured there if its last step was not checked."""
-        if self.check_every == 1 and not self._looks_ahead:
-            loop = self.last_check(loop)
+        """The result where the loop has ended, measured there if it had only an estimate."""
         is_estimate = self.method.is_estimate(loop.state)
         if is_estimate is not False:
             loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
@@ -125,14 +130,10 @@ class Descent(NamedTuple):
             scale=loop.watch.scale,
             iterations=loop.iteration,
             evaluations=loop.evaluations,
-            status=jnp.where(loop.status == RUNNING, Status.MAX_ITERATIONS.value, loop.status),
+            status=loop.status,
             state=loop.state,
             history=_in_order(loop.history, loop.checks),
         )
-
-    def goes_on(self, loop: Loop) -> jax.Array:
-        is_unchecked = loop.checks == 0 if self.check_every > 1 else False
-        return (loop.status == RUNNING) & ((loop.iteration < self.max_iterations) | is_unchecked)
 
     def checked_step(self, loop: Loop) -> Loop:
         """One step, taken only if the check of the params it begins from lets it."""
@@ -170,15 +171,6 @@ class Descent(NamedTuple):
             watch=loop.watch._replace(is_small_step=is_small),
         )
         return self._check(loop, self._progress(loop))
-
-    def last_check(self, loop: Loop) -> Loop:
-        """Value and norm at the returned params, where the last step has not been checked."""
-        return lax.cond(
-            loop.status == RUNNING,
-            lambda loop: self._check(loop, self.measure(loop.params)),
-            lambda loop: loop,
-            loop,
-        )
 
     def checked_steps(self, loop: Loop) -> Loop:
         """As many steps as lie between two checks, then a check; the first time only the check."""
@@ -251,13 +243,12 @@ class Descent(NamedTuple):
     def _check(self, loop: Loop, progress: Progress) -> Loop:
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
-        is_start = loop.iteration == 0
-        first = start_watch(loop.watch.scale, value, norm)
-        watch = jax.tree.map(lambda a, b: jnp.where(is_start, a, b), first, loop.watch)
         watch, status = judge(
-            watch,
+            loop.watch,
+            Progress(loop.value, loop.norm),
             progress._replace(value=value, gradient_norm=norm),
-            is_start=is_start,
+            is_start=loop.iteration == 0,
+            is_last=loop.iteration >= self.max_iterations,
             tolerance=self.tolerance,
             norms=self._norms(loop.params, norm),
             is_stopped=self.tolerance.asks_to_stop(Check(loop.params, value, norm, loop.iteration)),

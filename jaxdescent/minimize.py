@@ -15,13 +15,13 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import checks, precision, programs
+from jaxdescent import calls, precision, programs
 from jaxdescent.arguments import check_count
 from jaxdescent.descent import CHECK_EVERY, descend
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.passes import fuses
-from jaxdescent.problem import Problem, posed
+from jaxdescent.problem import Problem, is_small, posed
 from jaxdescent.result import Result
 from jaxdescent.tolerance import Tolerance
 
@@ -90,6 +90,14 @@ def minimize(
     >>> print(result.message.split(":")[0], round(float(result.params["x"]), 3))
     CONVERGED 3.0
     """
+    is_top_level = programs.is_top_level()
+    call = None
+    if is_top_level and not donate:
+        settings = (method, max_iterations, tolerance, check_every, history, rounding)
+        call = calls.call_of(objective, (params, args), settings)
+        result = call and calls.run(call)
+        if result is not None:
+            return result
     starts_at_own = params is None
     problem, params = posed(
         as_objective(objective, args), params, method, tolerance, rounding, is_donated=donate
@@ -106,9 +114,13 @@ def minimize(
     is_number = not isinstance(max_iterations, jax.Array)
     limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
     inputs = (params, problem, limit)
-    if programs.is_top_level():
+    if is_top_level:
         donated = (0,) if donate else ()
-        return programs.compiled(_descend, inputs, donate=donated, **flags)(*inputs)
+        program = programs.compiled(_descend, inputs, donate=donated, **flags)
+        result = program(*inputs)
+        if call is not None and is_small(problem.objective, params):
+            calls.remember(call, program, inputs)
+        return result
     hoisted = problem.hoisted(params)
     closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(problem)
     inputs = (params, hoisted, limit)
@@ -122,7 +134,6 @@ def minimize(
 
 
 def _descend(params: Params, problem: Problem, max_iterations: jax.Array, **flags: Any) -> Result:
-    checks.check_value(problem.objective, params)
     return descend(*problem, params, max_iterations=max_iterations, **flags)
 
 

@@ -8,6 +8,7 @@ go through :func:`total`, whose error does not grow with the number of elements.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -195,8 +196,14 @@ def squared_norm(tree: Any) -> jax.Array:
 
 def add(parts: list[jax.Array]) -> jax.Array:
     """The sum of a few scalars, in the widest of their dtypes."""
+    if len(parts) == 1:
+        return parts[0]
     dtype = jnp.result_type(*parts)
     return jnp.sum(jnp.stack([part.astype(dtype) for part in parts]))
+
+
+FEW = 256
+"""Of so many numbers three sums, of which one is right, cost less than a branch."""
 
 
 def norm(tree: Any) -> jax.Array:
@@ -206,7 +213,29 @@ def norm(tree: Any) -> jax.Array:
     >>> print(norm({"x": jnp.array([3e-30, 4e-30])}))
     5e-30
     """
+    if sum(leaf.size for leaf in jax.tree.leaves(tree)) <= FEW:
+        return _norm_of_few(tree)
     return root(squared_norm(tree), lambda: tree)
+
+
+def _norm_of_few(tree: Any) -> jax.Array:
+    wide = jax.tree.leaves(widen(tree))
+    dtype = jnp.result_type(*wide)
+    limits = jnp.finfo(dtype)
+    factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end of the range back
+    zero = jnp.zeros((), dtype)
+
+    def sums(leaf: jax.Array) -> tuple[jax.Array, ...]:
+        # In one reduction: three would compute the leaf three times.
+        squares = tuple(jnp.square(leaf.astype(dtype) * f) for f in (1.0, factor, 1 / factor))
+        return lax.reduce(
+            squares, (zero,) * 3, lambda a, b: tuple(map(operator.add, a, b)), range(leaf.ndim)
+        )
+
+    plain, raised, lowered = (add(list(parts)) for parts in zip(*map(sums, wide), strict=True))
+    is_ordinary, is_low = _is_ordinary(plain), plain < 1
+    squared = jnp.where(is_ordinary, plain, jnp.where(is_low, raised, lowered))
+    return jnp.sqrt(squared) * jnp.where(is_ordinary, 1, jnp.where(is_low, 1 / factor, factor))
 
 
 def root(squared: jax.Array, tree: Callable[[], Any]) -> jax.Array:
@@ -215,8 +244,6 @@ def root(squared: jax.Array, tree: Callable[[], Any]) -> jax.Array:
     Where it is zero, infinite or so small that terms were lost, the tree is divided by its
     largest element first, in a branch of its own: another pass over it, and only then.
     """
-    limits = jnp.finfo(squared.dtype)
-    is_ordinary = (squared > limits.tiny / limits.eps) & (squared < jnp.inf)
 
     def scaled() -> jax.Array:
         wide = widen(tree())
@@ -226,7 +253,12 @@ def root(squared: jax.Array, tree: Callable[[], Any]) -> jax.Array:
         shares = jax.tree.map(lambda leaf: leaf / divisor.astype(leaf.dtype), wide)
         return jnp.where(peak < jnp.inf, divisor * jnp.sqrt(squared_norm(shares)), peak)
 
-    return lax.cond(is_ordinary, lambda: jnp.sqrt(squared), scaled)
+    return lax.cond(_is_ordinary(squared), lambda: jnp.sqrt(squared), scaled)
+
+
+def _is_ordinary(squared: jax.Array) -> jax.Array:
+    limits = jnp.finfo(squared.dtype)
+    return (squared > limits.tiny / limits.eps) & (squared < jnp.inf)
 
 
 def epsilon(tree: Any) -> float:

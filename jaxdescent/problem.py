@@ -89,12 +89,15 @@ def default_method(objective: Objective, params: Params, *, is_donated: bool = F
     return plan_from_shapes(objective, params, is_donated=is_donated).require().method
 
 
+def is_small(objective: Objective, params: Params) -> bool:
+    """Whether it is posed in the same way whatever memory is available."""
+    return objective.stationary_solver_bytes(params) <= memory.SMALL_BYTES
+
+
 def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:
-    if not isinstance(method, DerivativeMethod):
+    if not isinstance(method, DerivativeMethod) or is_small(objective, params):
         return
     needed = objective.stationary_solver_bytes(params)
-    if needed <= memory.SMALL_BYTES:
-        return
     available = memory.available_bytes(_device(params))
     if needed > available:
         size = sum(leaf.size for leaf in jax.tree.leaves(params))

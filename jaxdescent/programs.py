@@ -6,6 +6,7 @@ are its inputs. JAX's own cache would keep every function ever passed alive.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import threading
@@ -22,6 +23,9 @@ from jax.extend.core import get_opaque_trace_state
 PROGRAMS = 128
 """How many compiled programs are kept; the one unused for longest makes room."""
 
+CALLS = 8
+"""How many of a program's last new calls it keeps for :mod:`jaxdescent.calls`."""
+
 
 def compiled(
     function: Callable[..., Any], inputs: Any, *, donate: tuple[int, ...] = (), **flags: Any
@@ -36,6 +40,10 @@ class Program:
     """A jitted function of leaves, called with the trees that they come from."""
 
     of_leaves: Any
+    key: tuple[Any, ...]
+    calls: collections.deque[Any] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=CALLS)
+    )
 
     def __call__(self, *inputs: Any) -> Any:
         """Run it, compiling it first where the leaves' shapes are new."""
@@ -51,6 +59,11 @@ class Program:
     def lower(self, *inputs: Any) -> Any:
         """What ``jax.jit(...).lower`` returns: to look at a program without running it."""
         return self.of_leaves.lower(*jax.tree.leaves(inputs))
+
+
+def kept(key: tuple[Any, ...]) -> Program:
+    """The program of this key, found without a look at inputs."""
+    return _compiled(*key)
 
 
 def is_top_level() -> bool:
@@ -71,7 +84,7 @@ def _compiled(
     def program(*leaves: Any) -> Any:
         return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
 
-    return Program(jax.jit(program, donate_argnums=donated))
+    return Program(jax.jit(program, donate_argnums=donated), (function, structure, donate, flags))
 
 
 @functools.cache

@@ -38,43 +38,54 @@ SLACK = 10
 
 
 class Watch(NamedTuple):
-    """What the stopping rules remember of earlier checks: scalars."""
+    """What the stopping rules remember of earlier checks: scalars.
 
-    scale: jax.Array
+    Attributes:
+      own_norm: the gradient's norm at the objective's own start; None without one.
+      first_norm, first_value: at the first check.
+      lowest_norm: the lowest norm so far.
+      has_grown: whether the norm at the last check was above the first.
+      checks_without_progress: in a row; one at which nothing changed counts as ``SLACK``.
+      is_small_step: whether the last step was within the tolerance.
+    """
+
+    own_norm: jax.Array | None
     first_norm: jax.Array
     first_value: jax.Array
     lowest_norm: jax.Array
-    last_value: jax.Array
-    last_norm: jax.Array
     has_grown: jax.Array
     checks_without_progress: jax.Array
     is_small_step: jax.Array
 
+    @classmethod
+    def start(cls, own_norm: jax.Array | None, value_dtype: Any, norm_dtype: Any) -> Watch:
+        """Before the first check."""
+        return cls(
+            own_norm,
+            jnp.full((), jnp.nan, norm_dtype),
+            jnp.full((), jnp.nan, value_dtype),
+            jnp.full((), jnp.inf, norm_dtype),
+            jnp.array(False),
+            jnp.zeros((), jnp.int32),
+            jnp.array(False),
+        )
 
-def start_watch(own_norm: Any, value: jax.Array, norm: jax.Array) -> Watch:
-    """The watch at the start, where the value and the gradient's norm are these.
-
-    ``own_norm`` is the gradient's norm at the objective's own start, NaN if it has none.
-    """
-    own_norm = jnp.asarray(own_norm, norm.dtype)
-    return Watch(
-        jnp.where((own_norm > 0) & jnp.isfinite(own_norm), own_norm, norm),
-        norm,
-        value,
-        jnp.full_like(norm, jnp.inf),
-        jnp.full_like(value, jnp.nan),
-        jnp.full_like(norm, jnp.nan),
-        jnp.array(False),
-        jnp.zeros((), jnp.int32),
-        jnp.array(False),
-    )
+    @property
+    def scale(self) -> jax.Array:
+        """The gradient's norm that the tolerance is relative to."""
+        if self.own_norm is None:
+            return self.first_norm
+        is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)
+        return jnp.where(is_usable, self.own_norm, self.first_norm)
 
 
 def judge(
     watch: Watch,
+    last: Progress,
     progress: Progress,
     *,
     is_start: Any,
+    is_last: Any,
     tolerance: Tolerance,
     norms: Any,
     is_stopped: jax.Array,
@@ -83,15 +94,20 @@ def judge(
 ) -> tuple[Watch, jax.Array]:
     """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there.
 
-    ``norms`` is what the gradient's tolerance is held against, the norm or each leaf's; and
-    ``is_stopped`` says that the caller's predicate holds.
+    ``last`` is what the check before this one saw, NaN at the first; ``norms`` is what the
+    gradient's tolerance is held against, the norm or each leaf's; ``is_stopped`` says that the
+    caller's predicate holds, and ``is_last`` that no more iterations are allowed.
     """
     value, norm = progress.value, progress.gradient_norm
+    watch = watch._replace(
+        first_value=jnp.where(is_start, value, watch.first_value),
+        first_norm=jnp.where(is_start, norm, watch.first_norm),
+    )
     is_endless = tolerance.is_endless
 
-    is_flat = jnp.abs(value - watch.last_value) <= 4 * eps * jnp.abs(value)
+    is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
     is_without_progress = is_flat & (norm >= watch.lowest_norm)
-    is_unchanged = (value == watch.last_value) & (norm == watch.last_norm)
+    is_unchanged = (value == last.value) & (norm == last.gradient_norm)
     weight = jnp.where(is_unchanged, SLACK, 1)
     count = jnp.where(is_without_progress, watch.checks_without_progress + weight, 0)
 
@@ -102,7 +118,7 @@ def judge(
     is_infinite = jnp.isinf(value) | jnp.isinf(norm)
     is_converged = (
         tolerance.is_small_gradient(norms, watch.scale)
-        | tolerance.is_small_change(value, watch.last_value)
+        | tolerance.is_small_change(value, last.value)
         | watch.is_small_step
     )
     is_stagnated = (count >= SLACK * patience) & ~is_endless
@@ -113,6 +129,7 @@ def judge(
     verdict = jnp.asarray(progress.verdict, jnp.int32)
     ignored = (verdict == Status.STAGNATED.value) & is_endless
     status = jnp.where(ignored, RUNNING, verdict)
+    status = jnp.where(is_last & (status == RUNNING), Status.MAX_ITERATIONS.value, status)
     for is_so, code in (
         (is_stagnated, Status.STAGNATED),
         (is_stopped, Status.STOPPED),
@@ -124,8 +141,6 @@ def judge(
 
     watch = watch._replace(
         lowest_norm=jnp.minimum(watch.lowest_norm, norm),
-        last_value=value,
-        last_norm=norm,
         has_grown=norm > watch.first_norm,
         checks_without_progress=count,
     )

@@ -93,15 +93,12 @@ class Tolerance:
         """Whether no tolerance can hold, so that every iteration is asked for."""
         if self.value is not None or self.step is not None:
             return jnp.array(False)
-        numbers = [jnp.asarray(number) == 0 for number in jax.tree.leaves(self.gradient)]
-        return jnp.all(jnp.stack(numbers))
+        return self._is_gradient_endless
 
     def is_small_gradient(self, norms: Any, scale: jax.Array) -> jax.Array:
         """Whether the gradient's norm, or every leaf's where it is judged by leaf, is small."""
         bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
-        return _all(jax.tree.map(jnp.less_equal, norms, bounds)) & ~_all(
-            jax.tree.map(lambda t: jnp.asarray(t) == 0, self.gradient)
-        )
+        return _all(jax.tree.map(jnp.less_equal, norms, bounds)) & ~self._is_gradient_endless
 
     def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array:
         """Whether the value hardly changed since the last check, where it is NaN at the first."""
@@ -138,6 +135,10 @@ class Tolerance:
                 "example check.value < 1e-3."
             )
         return jnp.asarray(answer)
+
+    @property
+    def _is_gradient_endless(self) -> jax.Array:
+        return _all(jax.tree.map(lambda t: jnp.asarray(t) == 0, self.gradient))
 
     def check(self, params: Params) -> None:
         """Raise if a number makes no sense or a pytree does not go with the params."""
@@ -196,4 +197,5 @@ def _is_single(value: Any) -> bool:
 
 
 def _all(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack(jax.tree.leaves(tree)))
+    leaves = jax.tree.leaves(tree)
+    return leaves[0] if len(leaves) == 1 else jnp.all(jnp.stack(leaves))

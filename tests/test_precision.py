@@ -285,18 +285,33 @@ def test_inner_products_and_norms_add_up_over_leaves_of_several_dtypes(rng):
     within_ulps(precision.norm(trees[0]), math.sqrt(math.fsum(squares)), 8)
 
 
+FEW_AND_MANY = [50, precision.FEW, precision.FEW + 1]
+
+
+@pytest.mark.parametrize("size", FEW_AND_MANY)
 @pytest.mark.parametrize("scale", [1e-34, 1e-30, 1e-19, 1.0, 1e19, 1e30, 3e38])
-def test_norms_neither_underflow_nor_overflow(scale, rng):
-    x = (rng.uniform(-1, 1, 50) * scale / 10).astype(np.float32)
+def test_norms_neither_underflow_nor_overflow(scale, size, rng):
+    x = (rng.uniform(-1, 1, size) * scale / 20).astype(np.float32)
     expected = np.linalg.norm(x.astype(np.float64))
     tree = {"a": jnp.asarray(x[:20]), "b": jnp.asarray(x[20:])}
     for norm in (precision.norm(tree), jax.jit(precision.norm)(tree)):
         np.testing.assert_allclose(norm, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", FEW_AND_MANY)
+@pytest.mark.parametrize("exponent", [-1015, -500, -480, 0, 505, 515, 1010])
+def test_norms_use_the_whole_range_of_double_precision(exponent, size, x64, rng):
+    x = rng.uniform(0.5, 1, size)
+    norm = float(precision.norm(jnp.asarray(np.ldexp(x, exponent))))
+    shares = np.linalg.norm(np.ldexp(np.ldexp(x, exponent), -exponent))
+    np.testing.assert_allclose(np.ldexp(norm, -exponent), shares, rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", FEW_AND_MANY)
 @pytest.mark.parametrize(("element", "expected"), [(0.0, 0.0), (np.inf, np.inf), (np.nan, np.nan)])
-def test_norms_of_zeros_infinities_and_nans(element, expected):
-    np.testing.assert_equal(float(precision.norm(jnp.array([0.0, element]))), expected)
+def test_norms_of_zeros_infinities_and_nans(element, expected, size):
+    norm = precision.norm(jnp.zeros(size).at[1].set(element))
+    np.testing.assert_equal(float(norm), expected)
 
 
 def test_double_precision_is_summed_in_double_precision(x64, rng):

@@ -35,6 +35,7 @@ from jaxdescent.result import RUNNING, Status
 class _LBFGSState(NamedTuple):
     value: jax.Array
     gradient: Params
+    norm: jax.Array  # of the gradient
     pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
     inverse: jax.Array  # R^-1, in the ring's order
     changes: jax.Array  # Y Y'
@@ -43,7 +44,8 @@ class _LBFGSState(NamedTuple):
     newest: jax.Array  # the slot of the last step's pair
     length: jax.Array  # of the move before
     idle: Idle
-    unreported: jax.Array
+    unreported: jax.Array  # evaluations of the last step
+    verdict: jax.Array  # on the last step
 
 
 class _Memory(NamedTuple):
@@ -104,6 +106,7 @@ class LBFGS(Method):
         return _LBFGSState(
             value,
             gradient,
+            norm,
             jax.tree.map(lambda g: jnp.zeros((rows, *g.shape), g.dtype), gradient),
             zeros,
             zeros,
@@ -113,13 +116,26 @@ class LBFGS(Method):
             first_length(params, value, norm),
             Idle.start(value, norm),
             jnp.ones((), jnp.int32),
+            jnp.full((), RUNNING, jnp.int32),
         )
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
-        value, gradient = state.value, state.gradient
-        norm = precision.norm(gradient)
+        params, new = self.blind_step(objective, params, state)
+        evaluations = state.unreported + new.unreported
+        progress = Progress(state.value, state.norm, evaluations, new.verdict)
+        none = jnp.zeros_like(new.unreported)
+        return params, new._replace(unreported=none, verdict=none + RUNNING), progress
+
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        del objective, params
+        return Progress(state.value, state.norm, state.unreported, state.verdict)
+
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        value, gradient, norm = state.value, state.gradient, state.norm
         memory = self._with_newest(state)
         has_pairs = memory.scale > 0
         # Without pairs a step of one has the length of the last move.
@@ -157,6 +173,7 @@ class LBFGS(Method):
         new_state = _LBFGSState(
             found.point.value,
             found.point.gradient,
+            precision.norm(found.point.gradient),
             jax.tree.map(store, state.pairs, direction, found.point.gradient, gradient),
             jnp.where(has_moved, memory.inverse, 0),
             memory.changes,
@@ -165,10 +182,10 @@ class LBFGS(Method):
             newest,
             memory.length,
             idle,
-            jnp.zeros((), jnp.int32),
+            found.evaluations + products,
+            jnp.asarray(verdict, jnp.int32),
         )
-        evaluations = found.evaluations + products + state.unreported
-        return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
+        return found.point.params, new_state
 
     @property
     def vectors(self) -> int:
@@ -177,7 +194,12 @@ class LBFGS(Method):
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         point = Point.at(objective, params)
-        return state._replace(value=point.value, gradient=point.gradient)
+        norm = precision.norm(point.gradient)
+        return state._replace(value=point.value, gradient=point.gradient, norm=norm)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return True
 
     def check(self) -> None:
         check_count("LBFGS.memory", self.memory)

@@ -1,0 +1,95 @@
+"""Calls like one before: what was looked at then is not looked at again.
+
+For a small problem the look at its input takes longer than its descent. Nearly all of it depends on
+structures, shapes and dtypes, the rest on the values of a few numbers: a call that repeats both
+goes straight to its program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import placement, programs
+
+
+class Call(NamedTuple):
+    """What a call is known by, and its leaves."""
+
+    key: tuple[Any, ...]
+    data: list[Any]
+    settings: list[Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Known:
+    program: tuple[Any, ...]  # its key: the program itself would be a cycle
+    rest: list[Any]  # the program's inputs after the data
+    named: list[Any]  # so that no other object takes over an identity in the key
+
+
+# A program's calls go with the program: an identity in a key is that of what the program keeps.
+_known: weakref.WeakValueDictionary[tuple[Any, ...], _Known] = weakref.WeakValueDictionary()
+
+
+def call_of(function: Any, data: Any, settings: Any) -> Call | None:
+    """This call of a plain function; None if it holds what cannot be told from another.
+
+    Args:
+      function: counts by identity.
+      data: a pytree of uncommitted JAX arrays, which count by shape and dtype.
+      settings: a pytree of Python numbers, which count by value, and of scalar arrays and
+        functions, which count by identity.
+    """
+    if type(function) is not FunctionType:
+        return None
+    leaves, structure = jax.tree_util.tree_flatten(data)
+    numbers, form = jax.tree_util.tree_flatten(settings)
+    key = [id(function), structure, form, jax.sharding.get_abstract_mesh()]
+    # Anything but a JAX array that is there lacks one of these; its type is part of the key.
+    try:
+        for leaf in leaves:
+            if leaf.committed or leaf.is_deleted():
+                return None
+            key += type(leaf), leaf.aval
+        for number in numbers:
+            kind = type(number)
+            if kind is int or kind is float:
+                key += kind, number
+                continue
+            is_fixed = kind is FunctionType or issubclass(kind, np.generic)
+            if not is_fixed and (number.ndim or number.is_deleted()):
+                return None
+            key += kind, id(number)
+    except AttributeError:
+        return None
+    return Call(tuple(key), leaves, numbers)
+
+
+def run(call: Call) -> Any:
+    """What the program of a known call returns; None if the call is new."""
+    known = _known.get(call.key)
+    if known is None:
+        return None
+    return programs.kept(known.program).of_leaves(*call.data, *known.rest)
+
+
+def remember(call: Call, program: programs.Program, inputs: Any) -> None:
+    """That ``program`` with these inputs answers the call, if they begin with the call's data."""
+    leaves = jax.tree.leaves(inputs)
+    count = len(call.data)
+    if all(
+        leaf is own and placement.is_concrete(own)
+        for leaf, own in zip(leaves[:count], call.data, strict=True)
+    ):
+        # As arrays: JAX takes longer to convert a number than to do all else.
+        rest = [jnp.asarray(leaf) for leaf in leaves[count:]]
+        known = _Known(program.key, rest, call.settings)
+        _known[call.key] = known
+        program.calls.append(known)
