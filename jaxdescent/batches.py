@@ -1,14 +1,15 @@
-"""Many small problems at once, of which those that are done make room for the others.
+"""Many small problems at once, none of which waits for the others.
 
-Under ``vmap`` a loop runs until its slowest member, and every member pays for every iteration.
-Here the loop is left now and then, and the members still running are gathered into a smaller
-batch. On a CPU each core gets a part of the batch. That is work for the host, so it is a function
-of its own and not part of :func:`jaxdescent.minimize`.
+Under ``vmap`` a loop runs until its slowest member, and every member pays for every iteration and
+for both sides of every branch. On a CPU each core therefore takes its part of the members one by
+one, in a single compiled loop: a member's numbers stay in the nearest cache, and it ends where it
+ends. An accelerator needs all members at once: there the loop is left now and then, and those
+still running are gathered into a smaller batch. That is work for the host, so it is a function of
+its own and not part of :func:`jaxdescent.minimize`.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdescent import programs
 from jaxdescent.arguments import check_count
 from jaxdescent.callables import as_pytree
 from jaxdescent.descent import Descent, Loop
 from jaxdescent.machine.host import usable_cores
+from jaxdescent.methods import DerivativeMethod
 from jaxdescent.objectives import as_objective
 from jaxdescent.problem import Problem, posed
 from jaxdescent.result import RUNNING, Result
@@ -30,7 +33,7 @@ from jaxdescent.tolerance import as_tolerance
 FIRST_ITERATIONS = 16
 """How many iterations pass before the first look; later looks are a quarter further each."""
 
-LEAST_PART = 256
+LEAST_PART = 64
 """How many members are worth a thread."""
 
 SHRINKAGE = 4
@@ -49,12 +52,11 @@ def minimize_batch(
 
     The same results as ``jax.vmap`` of :func:`jaxdescent.minimize`, without the price of its
     slowest member: it pays where some need many more iterations than others (nonconvex functions
-    from random starts), and for many members on a CPU, all of whose cores it keeps busy. Few
-    members that need about the same are left to ``vmap``.
+    from random starts), and for all but a few members on a CPU, whose cores it keeps busy.
 
     Args:
       problem: a function of one member's data to its objective, or to ``(objective, start)``
-        where the objective has no start of its own. It is traced under ``vmap``.
+        where the objective has no start of its own. It is traced once for all members.
       members: the arguments of ``problem``, each a pytree with a leading axis over the members.
       method: as for ``minimize``; None: what it takes for the first member.
       max_iterations: for each member.
@@ -87,51 +89,22 @@ def minimize_batch(
     first, _, _ = _posed(problem, jax.tree.map(lambda leaf: leaf[0], members), method, tolerance)
     common = (as_pytree(problem), first.method, as_tolerance(tolerance))
 
-    parts = whole = _parts(members, size)
-    places = np.arange(size)
-    done: list[tuple[np.ndarray, Loop]] = []
-    until = min(FIRST_ITERATIONS, max_iterations)
-    each = functools.partial(_each, most=max_iterations)
-    loops = each(_begin, common, parts, until=until)
-    while True:
-        is_running = np.concatenate([loop.status for loop in loops]) == RUNNING
-        running = np.flatnonzero(is_running)
-        if until == max_iterations or not running.size:
-            break
-        room = len(places)
-        while room >= SHRINKAGE * running.size and room >= SHRINKAGE:
-            room //= SHRINKAGE
-        if room < len(places):
-            # Members that are done fill what room the running ones leave.
-            kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
-            gone = np.setdiff1d(np.arange(len(places)), kept)
-            members, loop = _joined(parts), _joined(loops)
-            done.append((places[gone], _take(loop, gone)))
-            parts = _parts(_take(members, kept), room)
-            loops = _parts(_take(loop, kept), room)
-            places = places[kept]
-        until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
-        loops = each(_advance, common, parts, loops, until=until)
-    if done:
-        done.append((places, _joined(loops)))
-        order = np.argsort(np.concatenate([indices for indices, _ in done]))
-        loops = _parts(_take(_joined([loop for _, loop in done]), order), size)
-    return _joined(each(_finish, common, whole, loops, until=until))
+    if _is_on_one_cpu(members):
+        is_one_step = isinstance(first.method, DerivativeMethod) and first.objective.is_quadratic
+        over = _over_all_at_once if is_one_step else _over_one_by_one
+        return _joined(_each(over, common, _parts(members, size), max_iterations))
+    return _shrinking(common, members, size, max_iterations)
 
 
-class _Limits(NamedTuple):
-    """Before which iteration the loop pauses, and the most iterations there may be."""
-
-    until: jax.Array
-    most: jax.Array
+def _is_on_one_cpu(members: Any) -> bool:
+    devices = {device for leaf in jax.tree.leaves(members) for device in leaf.sharding.device_set}
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
 
 
-def _each(
-    function: Callable[..., Any], common: Any, *parts: list[Any], until: int, most: int
-) -> list[Any]:
-    """``function`` of each part's inputs, each part in a thread of its own."""
-    limits = _Limits(jnp.asarray(until, jnp.int32), jnp.asarray(most, jnp.int32))
-    inputs = [(common, limits, *each) for each in zip(*parts, strict=True)]
+def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int) -> list[Any]:
+    """``function`` of each part, each in a thread of its own."""
+    limit = jnp.asarray(most, jnp.int32)
+    inputs = [(common, limit, part) for part in parts]
     if len(inputs) == 1:
         return [programs.compiled(function, inputs[0])(*inputs[0])]
     calls = [programs.compiled(function, each).prepared(*each) for each in inputs]
@@ -140,24 +113,19 @@ def _each(
 
 
 def _parts(members: Any, size: int) -> list[Any]:
-    """On a CPU a part of the members for each core, in their memory; elsewhere all of them.
-
-    XLA for CPUs factorises and multiplies small matrices one after another, on one core.
-    """
-    leaves = jax.tree.leaves(members)
-    shards = {device for leaf in leaves for device in leaf.sharding.device_set}
+    """A part of the members for each core, in their memory."""
     count = min(usable_cores(), size // LEAST_PART)
-    if count <= 1 or len(shards) > 1 or next(iter(shards)).platform != "cpu":
+    if count <= 1:
         return [members]
     # A multiple of 16 members begins where XLA can read it in place, at a multiple of 64 bytes.
     length = -(-size // (16 * count)) * 16
-    (device,) = shards
 
     def part(start: int) -> Any:
         def of_leaf(leaf: jax.Array) -> jax.Array:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
                 return leaf[start : start + length]  # numpy knows no random keys
             there = np.asarray(leaf)[start : start + length]
+            (device,) = leaf.sharding.device_set
             return jax.device_put(there, device, may_alias=True)
 
         return jax.tree.map(of_leaf, members)
@@ -168,7 +136,103 @@ def _parts(members: Any, size: int) -> list[Any]:
 def _joined(parts: list[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
+    return programs.compiled(_concatenated, parts)(*parts)
+
+
+def _concatenated(*parts: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _over_one_by_one(common: Any, most: jax.Array, members: Any) -> Result:
+    return lax.map(lambda member: _solve(common, most, member), members)
+
+
+def _over_all_at_once(common: Any, most: jax.Array, members: Any) -> Result:
+    return jax.vmap(lambda member: _solve(common, most, member))(members)
+
+
+def _solve(common: Any, most: jax.Array, member: Any) -> Result:
+    descent, params, starts_at_own = _begun(common, most, member)
+    loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
+    return descent.finish(descent.advance(loop))
+
+
+def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Result:
+    """All members at once, fewer and fewer of them."""
+    whole, places = members, np.arange(size)
+    done: list[tuple[np.ndarray, Loop]] = []
+    until = min(FIRST_ITERATIONS, max_iterations)
+
+    def run(function: Callable[..., Any], *inputs: Any) -> Any:
+        limits = _Limits(jnp.asarray(until, jnp.int32), jnp.asarray(max_iterations, jnp.int32))
+        inputs = (common, limits, *inputs)
+        return programs.compiled(function, inputs)(*inputs)
+
+    loop = run(_begin, members)
+    while True:
+        is_running = np.asarray(loop.status) == RUNNING
+        running = np.flatnonzero(is_running)
+        if until == max_iterations or not running.size:
+            break
+        room = len(places)
+        while room >= SHRINKAGE * running.size and room >= SHRINKAGE:
+            room //= SHRINKAGE
+        if room < len(places):
+            # Members that are done fill what room the running ones leave.
+            kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
+            gone = np.setdiff1d(np.arange(len(places)), kept)
+            done.append((places[gone], _take(loop, gone)))
+            members, loop, places = _take(members, kept), _take(loop, kept), places[kept]
+        until = min(until + max(FIRST_ITERATIONS, until // 4), max_iterations)
+        loop = run(_advance, members, loop)
+    if done:
+        done.append((places, loop))
+        order = np.argsort(np.concatenate([indices for indices, _ in done]))
+        loop = _take(_joined([loop for _, loop in done]), order)
+    return run(_finish, whole, loop)
+
+
+class _Limits(NamedTuple):
+    """Before which iteration the loop pauses, and the most iterations there may be."""
+
+    until: jax.Array
+    most: jax.Array
+
+
+def _begin(common: Any, limits: _Limits, members: Any) -> Loop:
+    def begin(member: Any) -> Loop:
+        descent, params, starts_at_own = _begun(common, limits.most, member)
+        loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
+        return descent.advance(loop, limits.until)
+
+    return jax.vmap(begin)(members)
+
+
+def _advance(common: Any, limits: _Limits, members: Any, loops: Loop) -> Loop:
+    def advance(member: Any, loop: Loop) -> Loop:
+        return _begun(common, limits.most, member)[0].advance(loop, limits.until)
+
+    return jax.vmap(advance)(members, loops)
+
+
+def _finish(common: Any, limits: _Limits, members: Any, loops: Loop) -> Result:
+    def finish(member: Any, loop: Loop) -> Result:
+        return _begun(common, limits.most, member)[0].finish(loop)
+
+    return jax.vmap(finish)(members, loops)
+
+
+def _begun(common: Any, most: jax.Array, member: Any) -> tuple[Descent, Any, bool]:
+    """The member's descent, its params, and whether they are the objective's own start."""
+    problem, params, starts_at_own = _posed(common[0], member, *common[1:])
+    return Descent(*problem, most, 1), params, starts_at_own
+
+
+def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem, Any, bool]:
+    """The member's problem, its params, and whether they are the objective's own start."""
+    made = make(*member)
+    objective, start = made if isinstance(made, tuple) else (made, None)
+    return *posed(as_objective(objective), start, method, tolerance, None), start is None
 
 
 def _batch_size(members: Any) -> int:
@@ -180,39 +244,6 @@ def _batch_size(members: Any) -> int:
             f"{jax.tree.map(jnp.shape, members)}: repeat or bind what they share."
         )
     return size
-
-
-def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem, Any, bool]:
-    """The member's problem, its params, and whether they are the objective's own start."""
-    made = make(*member)
-    objective, start = made if isinstance(made, tuple) else (made, None)
-    return *posed(as_objective(objective), start, method, tolerance, None), start is None
-
-
-def _begin(common: Any, limits: _Limits, members: Any) -> Loop:
-    def begin(member: Any) -> Loop:
-        problem, params, starts_at_own = _posed(common[0], member, *common[1:])
-        descent = Descent(*problem, limits.most, 1)
-        loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
-        return descent.advance(loop, limits.until)
-
-    return jax.vmap(begin)(members)
-
-
-def _advance(common: Any, limits: _Limits, members: Any, loops: Loop) -> Loop:
-    def advance(member: Any, loop: Loop) -> Loop:
-        problem, _, _ = _posed(common[0], member, *common[1:])
-        return Descent(*problem, limits.most, 1).advance(loop, limits.until)
-
-    return jax.vmap(advance)(members, loops)
-
-
-def _finish(common: Any, limits: _Limits, members: Any, loops: Loop) -> Result:
-    def finish(member: Any, loop: Loop) -> Result:
-        problem, _, _ = _posed(common[0], member, *common[1:])
-        return Descent(*problem, limits.most, 1).finish(loop)
-
-    return jax.vmap(finish)(members, loops)
 
 
 def _take(tree: Any, places: np.ndarray) -> Any:

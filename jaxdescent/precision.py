@@ -157,21 +157,21 @@ def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
     parts = [
         lax.index_in_dim(runs, part, axis=-3, keepdims=False) for part in range(TERMS * CHAINS)
     ]
-    chains = _sums([_in_pairs(parts[chain::CHAINS]) for chain in range(CHAINS)], axis=-2)
+    axis = parts[0].ndim - 2
+    chains = _sums([_in_pairs(parts[chain::CHAINS]) for chain in range(CHAINS)], [axis])
     rest = jnp.sum(lax.slice_in_dim(x, whole, x.shape[-1], axis=-1))
-    return jnp.sum(_in_pairs(_sums(chains, axis=-1))) + rest
+    return jnp.sum(_in_pairs(_sums(chains, [axis]))) + rest
 
 
-def _sums(terms: Sequence[jax.Array], *, axis: int) -> Sequence[jax.Array]:
-    """The sum of each along an axis. All at once: a sum of one array XLA would hand to a library,
-    with its terms written to memory.
+def _sums(terms: Sequence[jax.Array], axes: Sequence[int]) -> Sequence[jax.Array]:
+    """The sum of each along the axes. All at once: XLA would hand a sum of one array to a library,
+    with its terms written to memory, and would compute what several sums share once for each.
     """
-    zeros = [jnp.zeros((), term.dtype) for term in terms]
     return lax.reduce(
         tuple(terms),
-        tuple(zeros),
-        lambda a, b: tuple(one + other for one, other in zip(a, b, strict=True)),
-        (terms[0].ndim + axis,),
+        tuple(jnp.zeros((), term.dtype) for term in terms),
+        lambda a, b: tuple(map(operator.add, a, b)),
+        axes,
     )
 
 
@@ -223,14 +223,10 @@ def _norm_of_few(tree: Any) -> jax.Array:
     dtype = jnp.result_type(*wide)
     limits = jnp.finfo(dtype)
     factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end of the range back
-    zero = jnp.zeros((), dtype)
 
-    def sums(leaf: jax.Array) -> tuple[jax.Array, ...]:
-        # In one reduction: three would compute the leaf three times.
-        squares = tuple(jnp.square(leaf.astype(dtype) * f) for f in (1.0, factor, 1 / factor))
-        return lax.reduce(
-            squares, (zero,) * 3, lambda a, b: tuple(map(operator.add, a, b)), range(leaf.ndim)
-        )
+    def sums(leaf: jax.Array) -> Sequence[jax.Array]:
+        squares = [jnp.square(leaf.astype(dtype) * f) for f in (1.0, factor, 1 / factor)]
+        return _sums(squares, range(leaf.ndim))
 
     plain, raised, lowered = (add(list(parts)) for parts in zip(*map(sums, wide), strict=True))
     is_ordinary, is_low = _is_ordinary(plain), plain < 1

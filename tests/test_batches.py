@@ -1,4 +1,4 @@
-"""Batches that shrink: the same as vmap and as a loop, member by member."""
+"""Batches, one by one or shrinking: the same as vmap and as a loop, member by member."""
 
 import jax
 import jax.numpy as jnp
@@ -36,22 +36,37 @@ def assert_same(got, expected, **tolerances):
 
 
 @pytest.fixture(scope="module")
-def shrinking():
-    return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
-
-
-def test_a_shrinking_batch_gives_what_vmap_gives(shrinking):
+def expected():
     def solve(start, steepness):
         return jd.minimize(valley, start, METHOD, args=(steepness,), tolerance=1e-4)
 
-    expected = jax.jit(jax.vmap(solve))(STARTS, STEEPNESS)
+    return jax.jit(jax.vmap(solve))(STARTS, STEEPNESS)
+
+
+@pytest.fixture(scope="module")
+def one_by_one():
+    return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
+
+
+@pytest.fixture(scope="module")
+def shrinking():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(batches, "_is_on_one_cpu", lambda members: False)
+        return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
+
+
+def test_members_one_by_one_give_what_vmap_gives(one_by_one, expected):
+    assert_same(one_by_one, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_shrinking_batch_gives_what_vmap_gives(shrinking, expected):
     counts = np.asarray(expected.iterations)
     assert np.min(counts) <= 16  # some leave at the first look
     assert np.max(counts) > 4 * np.median(counts)
     assert_same(shrinking, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_part_for_each_core_gives_the_same(shrinking, monkeypatch):
+def test_a_part_for_each_core_gives_the_same(one_by_one, monkeypatch):
     monkeypatch.setattr(batches, "LEAST_PART", 8)
     monkeypatch.setattr(batches, "usable_cores", lambda: 3)
     with jax.enable_x64(True):  # a thread of its own knows nothing of this
@@ -59,7 +74,7 @@ def test_a_part_for_each_core_gives_the_same(shrinking, monkeypatch):
         wide = jd.minimize_batch(from_start, members, METHOD, tolerance=1e-4)
     assert wide.params.dtype == "float64"
     parts = jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
-    assert_same(parts, shrinking, rtol=1e-5, atol=1e-6)
+    assert_same(parts, one_by_one, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(wide.status, parts.status)
 
 
@@ -87,18 +102,20 @@ def test_parts_lie_in_the_members_own_memory(monkeypatch):
     assert parts[1]["X"].unsafe_buffer_pointer() == members["X"].unsafe_buffer_pointer() + 64 * 12
 
 
-def test_members_keep_their_places_and_their_own_ends(shrinking):
-    statuses = np.asarray(shrinking.status)
+@pytest.mark.parametrize("name", ["one_by_one", "shrinking"])
+def test_members_keep_their_places_and_their_own_ends(name, request):
+    result = request.getfixturevalue(name)
+    statuses = np.asarray(result.status)
     converged = statuses == jd.Status.CONVERGED
     assert np.any(converged)
     gradients = jax.vmap(jax.grad(valley))
     scales = np.linalg.norm(gradients(STARTS, STEEPNESS), axis=1)
-    np.testing.assert_allclose(shrinking.scale, scales, rtol=1e-5)
-    norms = np.linalg.norm(gradients(shrinking.params, STEEPNESS), axis=1)
-    np.testing.assert_allclose(shrinking.gradient_norm, norms, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(result.scale, scales, rtol=1e-5)
+    norms = np.linalg.norm(gradients(result.params, STEEPNESS), axis=1)
+    np.testing.assert_allclose(result.gradient_norm, norms, rtol=1e-3, atol=1e-3)
     assert np.all(norms[converged] <= 1.01e-4 * scales[converged])
-    values = jax.vmap(valley)(shrinking.params, STEEPNESS)
-    np.testing.assert_allclose(shrinking.value, values, rtol=1e-5)
+    values = jax.vmap(valley)(result.params, STEEPNESS)
+    np.testing.assert_allclose(result.value, values, rtol=1e-5)
 
 
 def test_every_member_has_its_own_status():

@@ -9,8 +9,8 @@ form. With the rows of S and Y the pairs, ``R`` the part of ``S Y'`` on and abov
 This is the two-loop recursion in exact arithmetic. That one, and optax's ``scale_by_lbfgs`` with
 it, walks over the pairs one after another, forty products that wait for each other; here a
 direction is one product of the stored rows with three vectors and one with their coefficients. A
-pair's place in the ring never changes: ``R^-1`` is kept instead of R, and loses its oldest row and
-column, and gains a column ``-R^-1 (S y) / s.y``, whatever the order in memory.
+pair's place in the ring never changes: ``R^-T`` is kept instead of R, and loses its oldest row and
+column, and gains a row ``-R^-1 (S y) / s.y``, whatever the order in memory.
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
+FEW_SUMMED, FEW_COMBINED = 16, 128
+"""Up to so many unknowns of a leaf, inner products with the stored rows, and their combinations,
+cost a CPU less spelled out than as products of matrices."""
+
 
 class _LBFGSState(NamedTuple):
     value: jax.Array
     gradient: Params
     norm: jax.Array  # of the gradient
     pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
-    inverse: jax.Array  # R^-1, in the ring's order
+    inverse: jax.Array  # R^-T, in the ring's order
     changes: jax.Array  # Y Y'
     products: jax.Array  # s.y of each pair
     scale: jax.Array  # gamma, zero without any pair
@@ -215,27 +219,35 @@ class LBFGS(Method):
         is_kept = curvature > eps * jnp.sqrt(move) * jnp.sqrt(change)
         inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
 
+        scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), state.scale)
+        length = jnp.where(move > 0, jnp.sqrt(move), state.length)
+        # XLA for CPUs would compute an operand anew for each entry of what it goes into: what is
+        # barred is computed once.
+        inverse_curvature, scale, with_gradient, with_change = lax.optimization_barrier(
+            (inverse_curvature, scale, with_gradient, with_change)
+        )
+
         # The newest pair's row and column replace those of the oldest, whose slot it has.
         slots = jnp.arange(self.memory, dtype=newest.dtype)
         is_newest = slots == newest
         is_row, is_column = is_newest[:, None], is_newest[None, :]
-        old = jnp.where(is_row | is_column, 0, state.inverse)
-        column = -inverse_curvature * _matvec(old, with_change[: self.memory])
-        column = jnp.where(is_newest, inverse_curvature, column)
-        inverse = jnp.where(is_column, column[:, None], old)
+        old = lax.optimization_barrier(jnp.where(is_row | is_column, 0, state.inverse))
+        column = -inverse_curvature * _transposed_product(old, with_change[: self.memory])
+        column = lax.optimization_barrier(jnp.where(is_newest, inverse_curvature, column))
+        inverse = jnp.where(is_row, column[None, :], old)
         dots = jnp.where(is_row, with_change[None, self.memory :], state.changes)
         dots = jnp.where(is_column, with_change[self.memory :, None], dots)
         kept = jnp.where(is_newest, curvature, state.products)
+        inverse, dots, kept = lax.optimization_barrier((inverse, dots, kept))
 
-        scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), state.scale)
-        length = jnp.where(move > 0, jnp.sqrt(move), state.length)
-        p = _matvec(inverse, with_gradient[: self.memory])
-        q = _matvec(inverse.T, kept * p + scale * (_matvec(dots, p) - with_gradient[self.memory :]))
+        p = _transposed_product(inverse, with_gradient[: self.memory])
+        q = kept * p + scale * (_transposed_product(dots, p) - with_gradient[self.memory :])
+        q = _transposed_product(inverse.T, q)
         return _Memory(inverse, dots, kept, scale, length, jnp.concatenate([q, -scale * p]))
 
 
-def _matvec(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.sum(matrix * vector[None, :], axis=1)
+def _transposed_product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    return jnp.sum(matrix * vector[:, None], axis=0)
 
 
 def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
@@ -243,6 +255,8 @@ def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
 
     def of_leaf(rows: jax.Array, leaf: jax.Array) -> jax.Array:
         axes = (tuple(range(1, rows.ndim)), tuple(range(leaf.ndim)))
+        if leaf.size <= FEW_SUMMED:
+            return jnp.sum(rows * leaf[None], axis=axes[0])
         return lax.dot_general(rows, leaf, (axes, ((), ())), precision=precision.HIGHEST)
 
     by_leaf = jax.tree.map(of_leaf, rows, vector)
@@ -251,5 +265,7 @@ def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
 
 def _combination(coefficients: jax.Array, rows: jax.Array) -> jax.Array:
     """The sum of the rows, each times its coefficient."""
+    if rows[0].size <= FEW_COMBINED:
+        return jnp.sum(coefficients.reshape(-1, *[1] * (rows.ndim - 1)) * rows, axis=0)
     contraction = (((0,), (0,)), ((), ()))
     return lax.dot_general(coefficients, rows, contraction, precision=precision.HIGHEST)

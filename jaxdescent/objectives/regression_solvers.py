@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.linalg import cho_solve
 
 from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives import small_matrices
 from jaxdescent.objectives.refinement import NULL, Factor, orthogonal_factor, refined
 from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
@@ -173,7 +174,9 @@ class DualSolver:
             # curvature may be put there.
             unit = root / jnp.sqrt(data.weight_total)
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
-        return cls(*_equilibrated_cholesky(kernel, l2, raw_diagonal))
+        scaled, scale, least = _equilibrated(kernel, l2, raw_diagonal)
+        factor = jnp.linalg.cholesky(scaled)
+        return cls(factor, scale, _is_below(jnp.diagonal(factor), least))
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
         solution = seldom(self.is_ill, _orthogonal, DualSolver._solve, self, objective, params)
@@ -269,21 +272,23 @@ def _cholesky_factor(
     """From the Gram matrix; the columns' length before centring; is too little left of it?"""
     # A product with the weights themselves, without a scaled copy of X where all are one.
     left = data.X * data.weight if is_weighted else data.X
-    gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
+    gram = small_matrices.gram(left, data.X)
     mean = data.feature_mean
     raw_diagonal = jnp.diagonal(gram)
     if intercept:
         gram = gram - data.weight_total * jnp.outer(mean, mean)
-    lower, scale, is_ill = _equilibrated_cholesky(gram, l2, raw_diagonal)
-    inverse = solve_triangular(lower, jnp.diag(scale), lower=True)
+    scaled, scale, least = _equilibrated(gram, l2, raw_diagonal)
+    inverse, diagonal = small_matrices.inverse_cholesky(scaled)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
-    return Factor(inverse.T, gain, mean, jnp.array(False)), jnp.sqrt(raw_diagonal), is_ill
+    factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
+    return factor, jnp.sqrt(raw_diagonal), _is_below(diagonal, least)
 
 
-def _equilibrated_cholesky(
+def _equilibrated(
     matrix: jax.Array, l2: Any, raw_diagonal: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The lower factor of ``E (matrix + l2 I) E`` with unit diagonal, E, and whether it is ill.
+    """``E (matrix + l2 I) E`` with unit diagonal, E, and the least that a well-conditioned one has
+    on the diagonal of its Cholesky factor.
 
     ``raw_diagonal`` is the diagonal before centring, whose rounding errors centring leaves behind:
     far from zero they outweigh what is left.
@@ -295,12 +300,14 @@ def _equilibrated_cholesky(
     scale = jnp.where(is_positive, lax.rsqrt(safe), 0)
     is_diagonal = jnp.eye(matrix.shape[0], dtype=bool)
     scaled = jnp.where(is_diagonal, 1, scale[:, None] * matrix * scale[None, :])
-    factor = jnp.linalg.cholesky(scaled)
     cancelled = jnp.maximum(jnp.max(raw_diagonal / safe), 1)
-    threshold = 8 * jnp.sqrt(eps * cancelled)
-    # A failed factorisation is NaN, and NaN > threshold is False: ill, as it should be.
-    is_well = (jnp.min(jnp.diagonal(factor)) > threshold) & jnp.all(is_positive)
-    return factor, scale, ~is_well
+    least = 8 * jnp.sqrt(eps * cancelled)
+    return scaled, scale, jnp.where(jnp.all(is_positive), least, jnp.inf)
+
+
+def _is_below(diagonal: jax.Array, least: jax.Array) -> jax.Array:
+    # A failed factorisation is NaN, and NaN > least is False: ill, as it should be.
+    return ~(jnp.min(diagonal) > least)
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:

@@ -1,0 +1,99 @@
+"""Products and factors of small matrices, of which a batch holds many.
+
+XLA for CPUs multiplies and factorises the members of a batch by a library call each, whose overhead
+outweighs the arithmetic of a matrix of twenty columns. Under ``vmap`` these functions are loops
+over whole arrays instead, whose innermost runs in vector registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+from jax.scipy.linalg import solve_triangular
+
+from jaxdescent.precision import HIGHEST
+
+SMALL_COLUMNS = 32
+"""Up to so many columns the loops are faster than the library."""
+
+LANES = 128
+"""How many members are eliminated at once: with their entries side by side, as many as the cache
+next to a core keeps."""
+
+
+@custom_vmap
+def gram(left: jax.Array, right: jax.Array) -> jax.Array:
+    """``left' right``, of (rows, columns) each."""
+    return jnp.matmul(left.T, right, precision=HIGHEST)
+
+
+@gram.def_vmap
+def _gram_of_each(
+    axis_size: int, in_batched: list[bool], left: jax.Array, right: jax.Array
+) -> tuple[jax.Array, bool]:
+    del axis_size
+    if all(in_batched) and _is_small(right):
+        return jnp.sum(left[:, :, :, None] * right[:, :, None, :], axis=1), True
+    axes = [0 if is_batched else None for is_batched in in_batched]
+    product = jax.vmap(lambda a, b: jnp.matmul(a.T, b, precision=HIGHEST), in_axes=axes)
+    return product(left, right), True
+
+
+@custom_vmap
+def inverse_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``L^-1`` and the diagonal of L, where ``matrix = L L'``; not a number where there is no L."""
+    lower = jnp.linalg.cholesky(matrix)
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    return solve_triangular(lower, identity, lower=True), jnp.diagonal(lower)
+
+
+@inverse_cholesky.def_vmap
+def _inverse_of_each(axis_size: int, in_batched: list[bool], matrices: jax.Array) -> Any:
+    del in_batched
+    if not _is_small(matrices):
+        return jax.vmap(inverse_cholesky.fun)(matrices), (True, True)
+    if axis_size <= LANES:
+        return _eliminated(matrices), (True, True)
+
+    def visit(index: jax.Array, results: Any) -> Any:
+        start = jnp.minimum(index * LANES, axis_size - LANES)  # the last ones overlap
+        part = _eliminated(lax.dynamic_slice_in_dim(matrices, start, LANES))
+        return jax.tree.map(
+            lambda whole, new: lax.dynamic_update_slice_in_dim(whole, new, start, 0), results, part
+        )
+
+    results = jnp.zeros_like(matrices), jnp.zeros_like(matrices[:, 0])
+    return lax.fori_loop(0, -(-axis_size // LANES), visit, results), (True, True)
+
+
+def _eliminated(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same of (members, n, n) by elimination, with the members side by side.
+
+    What a column below its pivot no longer needs, after ``L D L' = matrix`` has lost it, is where
+    the column of the inverse of the unit triangle L goes.
+    """
+    size = matrices.shape[1]
+    index = lax.broadcasted_iota(jnp.int32, (size, 1), 0)
+
+    def eliminate(k: jax.Array, entries: jax.Array) -> jax.Array:
+        row = lax.dynamic_index_in_dim(entries, k, 0, keepdims=False)
+        column = lax.dynamic_index_in_dim(entries, k, 1, keepdims=False)
+        pivot = lax.dynamic_index_in_dim(row, k, 0)
+        multiples = jnp.where(index > k, column * (1 / pivot), 0)
+        # The pivot's own column becomes m - (pivot + 1) m / pivot = -m / pivot.
+        row = jnp.where(index == k, pivot + 1, row)
+        return entries - multiples[:, None, :] * row[None, :, :]
+
+    entries = lax.fori_loop(0, size, eliminate, jnp.moveaxis(matrices, 0, -1))
+    roots = jnp.sqrt(jnp.diagonal(entries).T)
+    unit = jnp.where(index > index.T, 1, 0)[:, :, None] * entries
+    unit = unit + jnp.eye(size, dtype=entries.dtype)[:, :, None]
+    return jnp.moveaxis(unit / roots[:, None, :], -1, 0), roots.T
+
+
+def _is_small(matrices: jax.Array) -> bool:
+    return matrices.shape[-1] <= SMALL_COLUMNS and jax.default_backend() == "cpu"
