@@ -53,11 +53,11 @@ class DualForm(SpectralObjective):
     do where X has more features than rows and its rows are independent. Where they have none,
     descent on q ends ``DIVERGED``: give an ``l2``, or take the Gram form.
 
-    Building it is one pass over X (two with an intercept) and ``rows^2 * features``
-    multiplications and additions, on a CPU little more than half of them; after that a gradient is one product with K, however many the
-    features, and the way back is one product with X'. Columns are read in blocks, a 16-bit X
-    widened block by block; the blocks' sums are added in double length. The condition number of K
-    is that of A, squared.
+    Building it is one pass over X (two with an intercept) and ``rows^2 * features`` multiplications
+    and additions, on a CPU little more than half of them; after that a gradient is one product with
+    K, however many the features, and the way back is one product with X'. Columns are read in
+    blocks, a 16-bit X widened block by block; the blocks' sums are added in double length. The
+    condition number of K is that of A, squared.
 
     >>> import jax.numpy as jnp
     >>> regression = LinearRegression(jnp.ones((1, 4)), jnp.array([2.0]), intercept=False)

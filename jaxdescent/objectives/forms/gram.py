@@ -36,13 +36,14 @@ class GramForm(SpectralObjective):
     as many as there are features, or where G's ``features^2`` are fewer numbers than X's and X
     does not fit the cache.
 
-    Rows are read in blocks, in the order they lie in; a 16-bit X is widened block by block. Each block's products are summed in the working precision (float32 stays
-    float32, on any device), the blocks in double length, after the mean of the first block has
-    been taken off, so that a mean far from zero costs no digits. What G cannot give back is the
-    square: its condition number is that of X, squared, and the value is a difference of sums of
-    the size of ``q``, so that it carries an absolute error of about ``eps q``: where the residual
-    is smaller than that it is noise, cut at zero. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on
-    the regression itself have neither limit.
+    Rows are read in blocks, in the order they lie in; a 16-bit X is widened block by block. Each
+    block's products are summed in the working precision (float32 stays float32, on any device), the
+    blocks in double length, after the mean of the first block has been taken off, so that a mean
+    far from zero costs no digits. What G cannot give back is the square: its condition number is
+    that of X, squared, and the value is a difference of sums of the size of ``q``, so that it
+    carries an absolute error of about ``eps q``: where the residual is smaller than that it is
+    noise, cut at zero. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on the regression itself have
+    neither limit.
 
     >>> import jax.numpy as jnp
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
