@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from jaxdescent.objectives import blocks
 from jaxdescent.objectives.forms import (
     DualForm,
     GramForm,
-    blocks,
     dual,
     dual_build_bytes,
     dual_form_bytes,

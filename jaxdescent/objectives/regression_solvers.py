@@ -16,6 +16,7 @@ from jax import lax
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives.blocks import gram_matrix
 from jaxdescent.objectives.refinement import NULL, Factor, orthogonal_factor, refined
 from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
@@ -269,7 +270,7 @@ def _cholesky_factor(
     """From the Gram matrix; the columns' length before centring; is too little left of it?"""
     # A product with the weights themselves, without a scaled copy of X where all are one.
     left = data.X * data.weight if is_weighted else data.X
-    gram = jnp.matmul(left.T, data.X, precision=HIGHEST)
+    gram = gram_matrix(left, data.X)
     mean = data.feature_mean
     raw_diagonal = jnp.diagonal(gram)
     if intercept:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdescent import loops, precision
 from jaxdescent.designs import Design, as_design
-from jaxdescent.objectives.forms.blocks import (
+from jaxdescent.objectives.blocks import (
     BLOCK_BYTES,
     Symmetric,
     block_length,

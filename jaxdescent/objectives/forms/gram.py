@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.designs import as_design
+from jaxdescent.objectives.blocks import block_length, contract, is_halved
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.forms import gram_sums
-from jaxdescent.objectives.forms.blocks import block_length, contract, is_halved
 from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
 from jaxdescent.objectives.linear_regression import LinearRegression
 from jaxdescent.objectives.protocol import Bounds, Params

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.designs import Design
-from jaxdescent.objectives.forms.blocks import (
+from jaxdescent.objectives.blocks import (
     Symmetric,
     block_length,
     contract,

@@ -112,6 +112,19 @@ def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> 
     )
 
 
+def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
+    """``left' X`` over blocks of rows, known to be symmetric."""
+    rows, features = X.shape
+
+    def of_block(start: Any, size: int) -> Symmetric:
+        def read(array: jax.Array) -> jax.Array:
+            return array if size == rows else lax.dynamic_slice_in_dim(array, start, size)
+
+        return symmetric_product(read(left), read(X), 0)
+
+    return whole(sum_over_blocks(of_block, rows, block_length(rows, features, X.dtype.itemsize)))
+
+
 def whole(blocks: Symmetric) -> jax.Array:
     """A symmetric matrix from its blocks.
 
