@@ -31,7 +31,7 @@ def _regression(make: Callable[[Any, float], Any], *, ends_by_itself: bool = Fal
         X, Y = shared(data.X), jnp.asarray(data.Y)
         is_single = Y.shape[1] == 1
         y = Y[:, 0] if is_single else Y
-        l2 = jnp.float32(data.l2[0]) if is_single else jnp.asarray(data.l2, jnp.float32)
+        l2 = jnp.asarray(data.l2, jnp.float32) if data.is_path else jnp.float32(data.l2[0])
         objective = jd.LinearRegression(X, y, l2=l2, intercept=False)
 
         def solve(tolerance: float) -> Answer:
