@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Status
+from tests.passes import Counted, passes
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 
@@ -168,3 +169,18 @@ def test_it_keeps_one_vector_besides_params_and_image():
     state = jax.eval_shape(jd.ConjugateGradient().init, objective, jnp.zeros(7))
     assert sorted(leaf.size for leaf in jax.tree.leaves(state))[-2:] == [7, 7]
     assert sum(leaf.size == 7 for leaf in jax.tree.leaves(state)) == 2
+
+
+def test_an_iteration_makes_two_passes_and_a_start_at_zeros_none(rng):
+    X = rng.normal(size=(2000, 20)).astype(np.float32)
+    y = rng.normal(size=2000).astype(np.float32)
+    objective = jd.LinearRegression(Counted(jnp.asarray(X)), y, intercept=False)
+    method = jd.ConjugateGradient()
+    count, result = passes(lambda: jd.minimize(objective, method=method))
+    # The gradient where it ends, and an iteration that the check there throws away.
+    assert count == 2 * int(result.iterations) + 2
+    start = {"weights": jnp.full(20, 0.5)}
+    count, again = passes(lambda: jd.minimize(objective, start, method))
+    at_zeros = 2  # value and gradient, which set the tolerance's scale
+    assert count == 2 * int(again.iterations) + 2 + 1 + at_zeros
+    np.testing.assert_allclose(again.params["weights"], result.params["weights"], atol=1e-4)

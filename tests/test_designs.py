@@ -7,7 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
-from jaxdescent.designs.dense import WIDENED_BYTES
+from jaxdescent.designs.dense import WIDENED_BYTES, part_length
 
 ROWS, FEATURES = 5, 3
 
@@ -39,6 +39,23 @@ def test_products_equal_numpys(rng, matrix, make, outputs):
         design.transposed_product(jnp.array(residual)), matrix.T @ residual, rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(design.to_dense(), matrix, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1024, 1031, 2 * 1031, 7 * 211])
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_product_in_parts_of_the_rows_equals_numpys(rng, rows, outputs):
+    matrix = rng.normal(size=(rows, 3)).astype(np.float32)
+    residual = rng.normal(size=(rows, outputs)).astype(np.float32)
+    exact = matrix.T.astype(float) @ residual
+    product = as_design(jnp.asarray(matrix)).transposed_product(jnp.asarray(residual))
+    np.testing.assert_allclose(product, exact, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1 << 10, 3 * 1031, 61 * 101])
+def test_parts_of_the_rows_are_equal_and_few(rows):
+    length = part_length(rows)
+    assert rows % length == 0
+    assert 2 <= rows // length <= 64
 
 
 def test_a_design_is_taken_as_it_is(matrix):

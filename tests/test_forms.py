@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from jaxdescent.objectives import blocks
 from jaxdescent.objectives.forms import (
     DualForm,
     GramForm,
@@ -163,6 +164,27 @@ def test_far_from_zero_no_digits_are_lost_in_float32(rng):
     form = GramForm.from_regression(objective, block=100)
     np.testing.assert_allclose(form.gram, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
     np.testing.assert_allclose(form.squares, len(y) * y.var(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 256, 257, 700, 1090])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_symmetric_product_is_the_product(rng, x64, size, axis, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    X = rng.normal(size=(7, size))
+    scaled = rng.uniform(size=7)[:, None] * X
+    a, b = (jnp.asarray(M if axis == 0 else M.T) for M in (scaled, X))
+    product = blocks.whole(blocks.symmetric_product(a, b, axis))
+    np.testing.assert_allclose(product, scaled.T @ X, rtol=1e-12, atol=1e-12)
+
+
+def test_a_symmetric_product_takes_little_more_than_half_the_operations(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    X = jnp.ones((64, 2048))
+    flops = [
+        jax.jit(f).lower(X).compile().cost_analysis()["flops"]
+        for f in (lambda X: blocks.symmetric_product(X, X, 0), lambda X: X.T @ X)
+    ]
+    assert flops[0] < 0.6 * flops[1]
 
 
 def test_the_sum_of_many_blocks_loses_nothing_in_float32(rng):
@@ -369,6 +391,27 @@ def test_bytes_from_shapes_are_those_that_xla_reserves(
     )
     got = memory.output_size_in_bytes + memory.temp_size_in_bytes
     assert 0.9 * peak < got < 1.1 * peak
+
+
+@pytest.mark.parametrize("kind", [GramForm, DualForm])
+@pytest.mark.parametrize(("is_centred", "is_weighted"), [(True, True), (False, False)])
+def test_bytes_of_a_form_made_by_halves_are_about_those_that_xla_reserves(
+    kind, is_centred, is_weighted, monkeypatch
+):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    shape = (16384, 1024) if kind is GramForm else (1024, 16384)
+    X = jax.ShapeDtypeStruct(shape, jnp.float32)
+    y = jax.ShapeDtypeStruct(shape[:1], jnp.float32)
+
+    def build(X, y, weight):
+        objective = jd.LinearRegression(X, y, sample_weight=weight, intercept=is_centred)
+        return kind.from_regression(objective)
+
+    memory = jax.jit(build).lower(X, y, y if is_weighted else None).compile().memory_analysis()
+    build_bytes = gram_build_bytes if kind is GramForm else dual_build_bytes
+    peak = build_bytes(*shape, is_centred=is_centred, is_weighted=is_weighted)
+    got = memory.output_size_in_bytes + memory.temp_size_in_bytes
+    assert 0.85 * peak < got < 1.15 * peak
 
 
 def test_several_weight_vectors_share_one_product_with_x(rng):

@@ -88,8 +88,12 @@ class Dense(Design):
             return self._over_blocks(
                 lambda part, rows: (None, part.transposed_product(rows)), residual, zero
             )[1]
-        run = run_length(self.shape[0]) if jax.default_backend() == "cpu" else None
-        if run is None or residual.size != self.shape[0]:
+        is_cpu = jax.default_backend() == "cpu"
+        if residual.size != self.shape[0]:
+            part = part_length(self.shape[0]) if is_cpu and self.is_on_one_device else None
+            return self._contract(0, residual) if part is None else self._by_parts(residual, part)
+        run = run_length(self.shape[0]) if is_cpu else None
+        if run is None:
             return self._contract(0, residual)
         # On CPUs the product with one vector adds row after row to the same sums: its error grows
         # as the root of the rows, and one core does the work. Runs of rows are summed apart.
@@ -101,6 +105,21 @@ class Dense(Design):
             preferred_element_type=residual.dtype,
         )
         return jnp.sum(runs, axis=0).reshape(-1, *residual.shape[1:])
+
+    def _by_parts(self, residual: jax.Array, length: int) -> jax.Array:
+        """``X' residual``, of several columns, in parts of as many rows.
+
+        XLA for CPUs multiplies in this form, the shorter side first, three to eight times as fast
+        as in one product.
+        """
+        parts = lax.dot_general(
+            residual.reshape(-1, length, residual.shape[1]),
+            self.array.reshape(-1, length, self.shape[1]),
+            dimension_numbers=(((1,), (1,)), ((0,), (0,))),
+            precision=HIGHEST,
+            preferred_element_type=residual.dtype,
+        )
+        return jnp.sum(parts, axis=0).T
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         if not self._is_read_in_blocks:
@@ -203,3 +222,10 @@ def run_length(rows: int) -> int | None:
     if rows < 1 << 14:
         return None
     return next((run for run in range(128, 1025) if rows % run == 0), None)
+
+
+def part_length(rows: int) -> int | None:
+    """The length of the fewest equal parts of rows, or None for all in one."""
+    if rows < 1 << 10:
+        return None
+    return next((rows // parts for parts in range(2, 65) if rows % parts == 0), None)

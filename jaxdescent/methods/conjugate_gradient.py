@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent import precision
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
@@ -83,7 +84,7 @@ class ConjugateGradient(Method):
                 feature_mean = hessian.feature_mean
         dtype = jnp.result_type(*jax.tree.leaves(params))
         return _State(
-            image=objective.image(params),
+            image=_first_image(objective, params),
             direction=jax.tree.map(jnp.zeros_like, params),
             slope=jnp.ones((), dtype),
             largest=jnp.zeros((), dtype),
@@ -158,6 +159,17 @@ class _State(NamedTuple):
     iteration: jax.Array
     factor: Factor | None
     feature_mean: jax.Array | None
+
+
+def _first_image(objective: Objective, params: Params) -> Any:
+    """The image of the start; of zeros, the usual start, without a pass over X."""
+    is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
+    shapes = jax.eval_shape(objective.image, params)
+
+    def zeros(_: Params) -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return lax.cond(is_zero, zeros, objective.image, params)
 
 
 def _preconditioned(

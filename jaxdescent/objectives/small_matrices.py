@@ -15,7 +15,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent.precision import HIGHEST
+from jaxdescent.objectives.blocks import gram_matrix
 
 SMALL_COLUMNS = 32
 """Up to so many columns the loops are faster than the library."""
@@ -27,8 +27,8 @@ next to a core keeps."""
 
 @custom_vmap
 def gram(left: jax.Array, right: jax.Array) -> jax.Array:
-    """``left' right``, of (rows, columns) each."""
-    return jnp.matmul(left.T, right, precision=HIGHEST)
+    """``left' right``, of (rows, columns) each, known to be symmetric."""
+    return gram_matrix(left, right)
 
 
 @gram.def_vmap
@@ -39,8 +39,7 @@ def _gram_of_each(
     if all(in_batched) and _is_small(right):
         return jnp.sum(left[:, :, :, None] * right[:, :, None, :], axis=1), True
     axes = [0 if is_batched else None for is_batched in in_batched]
-    product = jax.vmap(lambda a, b: jnp.matmul(a.T, b, precision=HIGHEST), in_axes=axes)
-    return product(left, right), True
+    return jax.vmap(gram_matrix, in_axes=axes)(left, right), True
 
 
 @custom_vmap

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.designs import as_design
+from jaxdescent.objectives.blocks import block_length, contract, is_halved
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.forms import gram_sums
-from jaxdescent.objectives.forms.blocks import block_length, contract
 from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
 from jaxdescent.objectives.linear_regression import LinearRegression
 from jaxdescent.objectives.protocol import Bounds, Params
@@ -30,19 +30,20 @@ class GramForm(SpectralObjective):
     (without an intercept the means are zero, and the term of the offset is missing). The penalty
     is not a part of G: one form serves every ``l2``, by :meth:`with_penalty`.
 
-    Building it is one pass over X and ``rows * features^2`` multiplications and additions; after
-    that a gradient is one product with G, features^2 for each output, however many the rows. It
-    pays where more gradients are asked for than about half as many as there are features, or where
-    G's ``features^2`` are fewer numbers than X's and X does not fit the cache.
+    Building it is one pass over X and ``rows * features^2`` multiplications and additions, on a
+    CPU little more than half of them; after that a gradient is one product with G, features^2 for
+    each output, however many the rows. It pays where more gradients are asked for than about half
+    as many as there are features, or where G's ``features^2`` are fewer numbers than X's and X
+    does not fit the cache.
 
-    Rows are read in blocks of a few megabytes, in the order they lie in; a 16-bit X is widened
-    block by block. Each block's products are summed in the working precision (float32 stays
-    float32, on any device), the blocks in double length, after the mean of the first block has
-    been taken off, so that a mean far from zero costs no digits. What G cannot give back is the
-    square: its condition number is that of X, squared, and the value is a difference of sums of
-    the size of ``q``, so that it carries an absolute error of about ``eps q``: where the residual
-    is smaller than that it is noise, cut at zero. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on
-    the regression itself have neither limit.
+    Rows are read in blocks, in the order they lie in; a 16-bit X is widened block by block. Each
+    block's products are summed in the working precision (float32 stays float32, on any device), the
+    blocks in double length, after the mean of the first block has been taken off, so that a mean
+    far from zero costs no digits. What G cannot give back is the square: its condition number is
+    that of X, squared, and the value is a difference of sums of the size of ``q``, so that it
+    carries an absolute error of about ``eps q``: where the residual is smaller than that it is
+    noise, cut at zero. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on the regression itself have
+    neither limit.
 
     >>> import jax.numpy as jnp
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
@@ -193,5 +194,7 @@ def gram_build_bytes(
     kept = gram_form_bytes(features, outputs, itemsize)
     is_copied = is_centred or is_widened or block < rows
     copies = is_copied + is_weighted
+    if is_halved(features):  # of the halves too; the last block takes the room of the others
+        return 3 * kept + 2 * copies * block * features * itemsize
     lines = block + rows % block  # the last, shorter block has room of its own
     return (1 if block == rows else 3) * kept + copies * lines * features * itemsize

@@ -9,7 +9,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.objectives.forms.blocks import contract
+from jaxdescent.objectives.blocks import contract
 from jaxdescent.objectives.protocol import Objective, Params
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxdescent.designs.dense import WIDENED_BYTES, run_length
+from jaxdescent.designs.dense import WIDENED_BYTES, part_length, run_length
 from jaxdescent.plan.cost_model.work import Question, Work
 from jaxdescent.plan.structure import Structure
 
@@ -38,6 +38,9 @@ def copied_bytes(question: Question) -> float:
 
 
 def partial_sums(structure: Structure) -> float:
-    """Elements of the partial sums that a CPU makes of X'r with one column, in runs of rows."""
-    run = run_length(structure.rows) if structure.outputs == 1 else None
-    return 0.0 if run is None else structure.rows / run * structure.features
+    """Elements of the partial sums that a CPU makes of X'r, in runs or parts of the rows."""
+    lengths = run_length if structure.outputs == 1 else part_length
+    length = lengths(structure.rows)
+    if length is None:
+        return 0.0
+    return structure.rows / length * structure.features * structure.outputs

@@ -1,0 +1,150 @@
+"""Sums over blocks of rows or columns of X, accumulated in double length.
+
+A block's own products are summed in the working precision, over a thousand terms or so; from block
+to block the sum keeps what rounding cut off, so that its error does not grow with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import loops
+from jaxdescent.compensated import Double, two_sum
+from jaxdescent.precision import HIGHEST
+
+BLOCK_BYTES = 1 << 22
+"""What a block of X may take: it stays in the processor's cache."""
+
+LEAST_BLOCK = 2048
+"""Fewer lines in a block, and adding its matrix to the sum would cost a tenth of making it."""
+
+LEAST_HALVED, MOST_HALVINGS = 256, 4
+"""A symmetric matrix of so few lines is made whole: narrower products take as long for half the
+work. So many times a larger one is halved at most: 31 products."""
+
+Symmetric = Any
+"""A symmetric matrix by its blocks on and above the diagonal: the matrix itself, or (upper left,
+upper right, lower right), the first and the last of them such matrices in turn."""
+
+
+def block_length(lines: int, line_length: int, itemsize: int) -> int:
+    """How many lines (rows, or columns) of X make a block, of at most ``lines``.
+
+    On several devices all make one: X may be sharded along them, and a slice would gather it.
+    """
+    if jax.device_count() > 1:
+        return lines
+    return min(lines, max(LEAST_BLOCK, BLOCK_BYTES // (line_length * itemsize)))
+
+
+def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int) -> Any:
+    """``sum of_block(start, size)`` over blocks that cover ``range(lines)``: a tree of arrays.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([1.0, 1e8, 1.0, -1e8, 1.0])
+    >>> float(sum_over_blocks(lambda i, size: lax.dynamic_slice(x, (i,), (size,)).sum(), 5, 1))
+    3.0
+    """
+    count, rest = divmod(lines, block)
+    first = of_block(count * block, rest) if rest else of_block(0, block)
+    begin = 0 if rest else 1
+    if begin == count:
+        return first
+
+    def add(index: jax.Array, totals: Any) -> Any:
+        term = of_block((begin + index) * block, block)
+        return jax.tree.map(_add, totals, term, is_leaf=_is_double)
+
+    totals = jax.tree.map(lambda term: Double(term, jnp.zeros_like(term)), first)
+    totals = loops.fori_loop(count - begin, add, totals, turn_bytes=BLOCK_BYTES)
+    return jax.tree.map(lambda total: total.high + total.low, totals, is_leaf=_is_double)
+
+
+def per_row(weight: jax.Array | None, rows: jax.Array) -> jax.Array:
+    """``diag(weight) @ rows``; None for ones."""
+    if weight is None:
+        return rows
+    return weight.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype) * rows
+
+
+def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.Array:
+    """The product of two arrays, summed over one axis of each, in full precision."""
+    return lax.dot_general(
+        a,
+        b,
+        dimension_numbers=(((axis,), (other_axis,)), ((), ())),
+        precision=HIGHEST,
+        preferred_element_type=b.dtype,
+    )
+
+
+def symmetric_product(a: jax.Array, b: jax.Array, axis: int) -> Symmetric:
+    """The product of two arrays of one shape, summed over one axis, known to be symmetric.
+
+    A CPU computes the blocks on and above the diagonal: little more than half the operations.
+    Elsewhere, and where X may be sharded, it is one product.
+    """
+    return _symmetric_product(a, b, axis, MOST_HALVINGS if is_halved(a.shape[1 - axis]) else 0)
+
+
+def is_halved(size: int) -> bool:
+    """Whether a symmetric product of ``size`` lines is made of blocks of its own."""
+    is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return is_one_cpu and size > LEAST_HALVED
+
+
+def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> Symmetric:
+    size = a.shape[1 - axis]
+    if not halvings or size <= LEAST_HALVED:
+        return contract(a, axis, b, axis)
+    middle = -(-size // 128) * 64  # half, of whole cache lines
+    parts = [(0, middle), (middle, size)]
+    (a1, a2), (b1, b2) = ([lax.slice_in_dim(x, *p, axis=1 - axis) for p in parts] for x in (a, b))
+    return (
+        _symmetric_product(a1, b1, axis, halvings - 1),
+        contract(a1, axis, b2, axis),
+        _symmetric_product(a2, b2, axis, halvings - 1),
+    )
+
+
+def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
+    """``left' X`` over blocks of rows, known to be symmetric."""
+    rows, features = X.shape
+
+    def of_block(start: Any, size: int) -> Symmetric:
+        def read(array: jax.Array) -> jax.Array:
+            return array if size == rows else lax.dynamic_slice_in_dim(array, start, size)
+
+        return symmetric_product(read(left), read(X), 0)
+
+    return whole(sum_over_blocks(of_block, rows, block_length(rows, features, X.dtype.itemsize)))
+
+
+def whole(blocks: Symmetric) -> jax.Array:
+    """A symmetric matrix from its blocks.
+
+    >>> import jax.numpy as jnp
+    >>> print(whole((jnp.ones((1, 1)), jnp.full((1, 1), 2.0), jnp.full((1, 1), 3.0))))
+    [[1. 2.]
+     [2. 3.]]
+    """
+    if not isinstance(blocks, tuple):
+        return blocks
+    upper, corner, lower = blocks
+    return jnp.block([[whole(upper), corner], [corner.T, whole(lower)]])
+
+
+def _add(total: Double, term: jax.Array) -> Double:
+    # The lower half is a plain sum of what the upper one lost: fewer operations than a full
+    # double-length addition, and exact to eps^2 times the number of blocks.
+    exact = two_sum(total.high, term)
+    return Double(exact.high, total.low + exact.low)
+
+
+def _is_double(x: Any) -> bool:
+    return isinstance(x, Double)
