@@ -30,4 +30,7 @@ from jaxdescent.plan.cost_model.quadratics import touched_bytes as touched_bytes
 from jaxdescent.plan.cost_model.work import Price as Price
 from jaxdescent.plan.cost_model.work import Question as Question
 from jaxdescent.plan.cost_model.work import Work as Work
+from jaxdescent.plan.cost_model.work import cholesky as cholesky
+from jaxdescent.plan.cost_model.work import orthogonal as orthogonal
 from jaxdescent.plan.cost_model.work import pass_bytes as pass_bytes
+from jaxdescent.plan.cost_model.work import product as product

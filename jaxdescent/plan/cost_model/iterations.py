@@ -20,6 +20,10 @@ ASSUMED_CONDITION = 100.0
 """Of X (of H: its square root) where nothing is known."""
 
 
+SUBLINEAR = 1.2
+"""Times the root of the tolerance's inverse: on square matrices of normal entries."""
+
+
 def krylov_iterations(condition: float | None, tolerance: float) -> float:
     """``2 ((k - 1) / (k + 1))^i = tolerance`` for a condition number k of X.
 
@@ -33,6 +37,23 @@ def krylov_iterations(condition: float | None, tolerance: float) -> float:
     if rate <= 0:
         return 1.0
     return max(math.log(tolerance / 2) / math.log(rate), 1.0)
+
+
+def krylov_count(question: Question) -> float:
+    """Conjugate gradients' expected iterations.
+
+    Chebyshev's bound for the condition number; whatever that is, the gradient falls as the square
+    of the iterations where a spectrum reaches down to zero (Nemirovskii and Polyak, 1985), and
+    exact arithmetic ends with the last direction.
+    """
+    structure, condition = question.structure, question.condition
+    if structure.kind is Kind.QUADRATIC and condition is not None:
+        condition = math.sqrt(condition)
+    bounds = [krylov_iterations(condition, question.tolerance)]
+    bounds.append(SUBLINEAR / math.sqrt(max(question.tolerance, 1e-16)))
+    if structure.is_dense:
+        bounds.append(float(min(structure.rows, structure.features)))
+    return min(bounds)
 
 
 def gradient_iterations(question: Question) -> float:
