@@ -165,10 +165,14 @@ class TestRates:
 
     def test_what_stays_in_the_cache_is_read_faster(self):
         machine = Machine.default("cpu", cores=2)
-        small = machine.bandwidth("float32", machine.cache_bytes)
-        assert small == machine.cached_bandwidth
-        large = machine.bandwidth("float32", machine.cache_bytes + 1)
-        assert large == machine.read_bandwidth["float32"]
+        half = machine.cache_bytes // 2
+        assert machine.bandwidth("float32", half) == machine.cached_bandwidth
+        assert machine.bandwidth("float32", half + 1) == machine.read_bandwidth["float32"]
+
+    def test_widening_takes_as_long_from_the_cache_as_from_memory(self):
+        cpu, gpu = Machine.default("cpu", cores=2), Machine.default("gpu")
+        assert cpu.bandwidth("bfloat16", 100) == cpu.read_bandwidth["bfloat16"]
+        assert gpu.bandwidth("bfloat16", 100) == gpu.cached_bandwidth
 
     def test_arithmetic_in_a_wider_dtype_is_slower_by_the_ratio_of_the_products(self):
         machine = Machine.default("cpu", cores=2)
