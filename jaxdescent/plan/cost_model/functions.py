@@ -33,7 +33,7 @@ def division(question: Question) -> Price:
     iteration = vectors(structure, 8)
     # The step's and the result.
     working = structure.solver_bytes + structure.params_bytes
-    return Price(working, Work(handovers=2), iteration, 1.0, eps)
+    return Price(working, Work(handovers=2), iteration, 1.0, eps, is_result_large=True)
 
 
 def separable_descent(question: Question) -> Price:
@@ -43,7 +43,7 @@ def separable_descent(question: Question) -> Price:
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     a_step = vectors(structure, 3 / 16)
     setup = vectors(structure, 3) + Work(handovers=2)
-    return Price(working, setup, a_step, 16.0, eps)
+    return Price(working, setup, a_step, 16.0, eps, is_result_large=True)
 
 
 def separable_backtracking(question: Question) -> Price:
@@ -51,7 +51,7 @@ def separable_backtracking(question: Question) -> Price:
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     working, iteration = 4.0 * structure.vector_bytes, vectors(structure, 6)
-    return Price(working, Work(handovers=2), iteration, 2.0, eps)
+    return Price(working, Work(handovers=2), iteration, 2.0, eps, is_result_large=True)
 
 
 def levenberg_marquardt(question: Question) -> Price:

@@ -215,6 +215,7 @@ class Price:
       iterations: expected.
       accuracy: the relative error of the params that rounding and the tolerance leave, at most.
       touched_bytes: what is used of what is reserved; None: all.
+      is_result_large: whether most of it are vectors like the result, which is new at every call.
     """
 
     working_bytes: float
@@ -223,12 +224,13 @@ class Price:
     iterations: float
     accuracy: float
     touched_bytes: float | None = None
+    is_result_large: bool = False
 
     @property
     def program(self) -> Work:
         """The setup, and what every program does outside its loop: copies, checks, results."""
         touched = self.working_bytes if self.touched_bytes is None else self.touched_bytes
-        fresh = touched if touched > REUSED_BYTES else 0.0
+        fresh = touched if touched > REUSED_BYTES or self.is_result_large else 0.0
         return self.setup + Work(fresh_bytes=fresh, operations=PROGRAM_OPERATIONS)
 
 
