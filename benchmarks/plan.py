@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import re
 import statistics
@@ -462,6 +463,7 @@ def main() -> None:
         with jax.enable_x64(problem.dtype == "float64"):
             machine, rows = solved(problem, options)
         kept[problem.name] = {
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "machine": dataclasses.asdict(machine),
             "rows": [dataclasses.asdict(row) for row in rows],
         }

@@ -1,6 +1,7 @@
 """Foresight: predicted costs against independent formulas and compiled programs, and the choice."""
 
 import dataclasses
+import inspect
 import json
 import math
 import subprocess
@@ -500,6 +501,22 @@ def test_a_condition_that_is_known_lets_the_price_decide():
     plan = plan_of(regression_structure(100, 10), MACHINE, condition=known)
     assert plan.chosen.seconds < choice.ALWAYS_KNOWN
     assert plan.chosen.name == "DerivativeMethod()"
+
+
+def test_what_would_not_end_within_the_default_iterations_is_not_taken():
+    default = inspect.signature(jd.minimize).parameters["max_iterations"].default
+    assert default == choice.ALLOWED_ITERATIONS
+    structure = regression_structure(20_000, 15_000)
+    machine = dataclasses.replace(MACHINE, memory_bytes=100 * GIGABYTE)
+    chosen = {}
+    for number in (50.0, 1000.0):
+        plan = plan_of(structure, machine, condition=Condition(number, True, ""))
+        lsmr = named(plan)["LSMR()"]
+        assert 1.5 * lsmr.seconds < named(plan)["DerivativeMethod()"].seconds
+        assert (lsmr.iterations > default) == (number > 100)
+        chosen[number] = plan.chosen.name
+    assert chosen[50.0] == "LSMR()"
+    assert chosen[1000.0] != "LSMR()"
 
 
 def test_nothing_known_of_a_quadratic_keeps_the_solve():

@@ -32,6 +32,9 @@ WELL_CONDITIONED = 100.0
 """Up to such a condition number of X every Krylov method keeps the digits that the tolerance asks
 for, on ``X'X`` too."""
 
+ALLOWED_ITERATIONS = 1000
+"""What ``minimize`` allows by default: a method that is expected to need more would not end."""
+
 SHARE = 0.5
 """Of the memory that the data leave: a default method takes no more where another would do."""
 
@@ -72,7 +75,9 @@ def choose(
     faster = [
         candidate
         for candidate in feasible
-        if is_eligible(candidate) and switch * candidate.seconds < preferred.seconds
+        if is_eligible(candidate)
+        and candidate.iterations <= ALLOWED_ITERATIONS
+        and switch * candidate.seconds < preferred.seconds
     ]
     return min(faster, key=lambda candidate: candidate.seconds, default=preferred)
 
