@@ -46,6 +46,7 @@ from jaxdescent.precision import HIGHEST
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from benchmarks import resident
+from benchmarks.process import quiet_blas
 
 Shape = jax.ShapeDtypeStruct
 
@@ -364,11 +365,14 @@ def show(row: Row) -> None:
 def summarise(rows: list[Row]) -> None:
     """The targets, over all problems and over those whose iterations can be foreseen."""
     foreseen = [row for row in rows if row.problem not in UNFORESEEN]
-    columns = [_figures(rows), _figures(foreseen)]
-    print(f"\n{'':52s}{'asked':>8s}{'all':>10s}{'foreseen':>10s}")
-    for (name, asked, figure), (_, _, besides) in zip(*columns, strict=True):
-        print(f"{name:52s}{asked:>8s}{figure:>10s}{besides:>10s}")
-    print("foreseen: without functions and residuals, of whose curvature nothing is known")
+    if not foreseen:
+        return
+    print("\n| | asked | all | foreseen |\n|---|---|---|---|")
+    for (name, asked, figure), (_, _, besides) in zip(
+        _figures(rows), _figures(foreseen), strict=True
+    ):
+        print(f"| {name} | {asked} | {figure} | {besides} |")
+    print("\nforeseen: without functions and residuals, of whose curvature nothing is known")
     done = [row for row in foreseen if row.seconds is not None]
     for row in sorted(done, key=lambda row: -_either_way(row.factor()))[:WORST]:
         print(
@@ -453,6 +457,7 @@ def main() -> None:
     if options.json is None and not options.bytes_only:
         options.json = RESULTS
     warnings.simplefilter("ignore")
+    os.environ.update(quiet_blas())  # as the command does; read with the first factorisation
     kept: dict[str, Any] = {}
     if options.json and options.json.exists():
         kept = json.loads(options.json.read_text())

@@ -141,7 +141,7 @@ def _fresh_bandwidth() -> float:
 
 
 def _rate_and_half(
-    seconds: Callable[[int], float], flops: Callable[[float], float]
+    seconds: Callable[[int], float], flops: Callable[[int], float]
 ) -> tuple[float, float]:
     """R and h of a rate that grows with the size m as ``R m / (m + h)``, from two sizes."""
     large, small = PRODUCT_SIZE, PRODUCT_SIZE // SHORT_SHARE

@@ -33,7 +33,7 @@ def division(question: Question) -> Price:
     iteration = vectors(structure, 8)
     # The step's and the result.
     working = structure.solver_bytes + structure.params_bytes
-    return Price(working, Work(handovers=2), iteration, 1.0, eps, is_result_large=True)
+    return Price(working, Work(handovers=1), iteration, 1.0, eps, is_result_large=True)
 
 
 def separable_descent(question: Question) -> Price:
@@ -42,7 +42,7 @@ def separable_descent(question: Question) -> Price:
     working = float(structure.params_bytes + structure.largest_leaf_bytes)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     a_step = vectors(structure, 3 / 16)
-    setup = vectors(structure, 3) + Work(handovers=2)
+    setup = vectors(structure, 3) + Work(handovers=1)
     return Price(working, setup, a_step, 16.0, eps, is_result_large=True)
 
 
@@ -51,7 +51,7 @@ def separable_backtracking(question: Question) -> Price:
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     working, iteration = 4.0 * structure.vector_bytes, vectors(structure, 6)
-    return Price(working, Work(handovers=2), iteration, 2.0, eps, is_result_large=True)
+    return Price(working, Work(handovers=1), iteration, 2.0, eps, is_result_large=True)
 
 
 def levenberg_marquardt(question: Question) -> Price:

@@ -165,7 +165,7 @@ def sketched_lsmr(question: Question) -> Price:
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)
     condition = (condition + 1) / (condition - 1)
-    iterations = krylov_iterations(condition, question.tolerance) + 2 if is_mixed else 2.0
+    iterations = krylov_iterations(condition, question.tolerance) + 2
     columns = features + outputs
     # QR, which works on a copy, and the triangle's inverse applied.
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
