@@ -69,7 +69,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             lambda: LSMR(Sketch()),
             cost_model.sketched_lsmr,
             "preconditioned",
-            applies=lambda structure: structure.is_tall and structure.is_dense,
+            applies=cost_model.is_sketched,
             is_dependable=True,
             is_krylov=True,
         ),

@@ -24,6 +24,7 @@ from jaxdescent.plan.cost_model.quadratics import descent_vectors_bytes as desce
 from jaxdescent.plan.cost_model.quadratics import dual as dual
 from jaxdescent.plan.cost_model.quadratics import factorisation as factorisation
 from jaxdescent.plan.cost_model.quadratics import gram as gram
+from jaxdescent.plan.cost_model.quadratics import is_sketched as is_sketched
 from jaxdescent.plan.cost_model.quadratics import lsmr as lsmr
 from jaxdescent.plan.cost_model.quadratics import sketched_lsmr as sketched_lsmr
 from jaxdescent.plan.cost_model.quadratics import touched_bytes as touched_bytes

@@ -144,23 +144,24 @@ def lsmr_bytes(question: Question) -> float:
     return structure.itemsize * elements + widened_bytes(question, 1) + SCALAR_BYTES
 
 
+def is_sketched(structure: Structure) -> bool:
+    """Whether X has more rows than the sketch, so that it is one."""
+    is_long = structure.rows > Sketch().oversampling * structure.features
+    return structure.is_dense and is_long
+
+
 def sketched_lsmr(question: Question) -> Price:
     """QR of a sketch of X, after which the condition number is that of Gaussian rows."""
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
-    wanted = Sketch().oversampling * features
-    is_mixed = wanted < rows
-    groups = -(-wanted // NONZEROS)
-    sampled = groups * NONZEROS if is_mixed else rows
-    stack = sampled + features
+    groups = -(-Sketch().oversampling * features // NONZEROS)
+    stack = groups * NONZEROS + features
     square = float(features) * features
     setup = one * 4 + orthogonal(orthogonal_flops(stack, features), features)
-    setup = setup + Work(update_bytes=3.0 * structure.entries * structure.itemsize)
-    if is_mixed:
-        setup = setup + product(2.0 * NONZEROS * structure.entries, NONZEROS)
-        setup = setup + Work(read_rows=SORTING * rows * math.log2(rows))
-    setup = setup + Work(update_bytes=1.5 * copied_bytes(question))
+    setup = setup + product(2.0 * NONZEROS * structure.entries, NONZEROS)
+    copies = 3.0 * structure.entries * structure.itemsize + 1.5 * copied_bytes(question)
+    setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and its transpose, which is read twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)
@@ -171,10 +172,9 @@ def sketched_lsmr(question: Question) -> Price:
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
     if not question.is_widened:
         working += copied_bytes(question)
-    if is_mixed:
-        # A chunk of the rows of a group, and one word a row of the shuffled order: what it takes
-        # besides is free again before LSMR begins.
-        working += 4 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
+    # A chunk of the rows of a group, and one word a row of the shuffled order: what it takes
+    # besides is free again before LSMR begins.
+    working += 4 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
     iteration = one * 2 + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
