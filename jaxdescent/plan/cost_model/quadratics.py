@@ -172,9 +172,10 @@ def sketched_lsmr(question: Question) -> Price:
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
     if not question.is_widened:
         working += copied_bytes(question)
-    # A chunk of the rows of a group, and one word a row of the shuffled order: what it takes
-    # besides is free again before LSMR begins.
-    working += 4 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
+    # A chunk of the rows of a group with their signs, and one word a row of the shuffled order:
+    # what it takes besides is free again before LSMR begins.
+    chunk = min(rows / groups, CHUNK)
+    working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
     iteration = one * 2 + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
