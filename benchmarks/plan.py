@@ -2,24 +2,33 @@
 
 Every problem is solved by every feasible candidate of its plan. Bytes are those that the compiled
 program reserves (temporaries and results, from ``memory_analysis``) with data and params; seconds
-are those of a run after compilation, the median of a few. The regret is the time of the candidate
+are those of a run after compilation, the best of a few: the rates are the best of a few as well,
+and what else a machine does meanwhile is no part of a plan. The regret is the time of the candidate
 that the plan chose over that of the fastest that converged.
 
-    python benchmarks/plan.py [--bytes-only] [--full] [--x64] [--dtype D] [--only WORD]
-                              [--limit-seconds S] [--repeats R] [--json FILE]
+    python benchmarks/plan.py [--bytes-only] [--full] [--only PATTERN] [--limit-seconds S]
+                              [--repeats R] [--json FILE]
 
-``--bytes-only`` compiles and runs nothing, which needs no quiet machine and no memory. float64
-runs in a process of its own, with ``--x64``; without it those problems are left out. ``--full``
-goes on to sums of a billion squares and to X of gigabytes. Each candidate is predicted from the
-data it is given, as ``jd.plan`` is where they are there.
+``--bytes-only`` compiles and runs nothing, which needs no quiet machine and no memory. ``--full``
+goes on to sums of a billion squares and to X of gigabytes. ``--only`` takes the problems whose name
+matches a regular expression; what FILE (``results/plan.json``) holds of the others stays, so that a
+whole run may be made of pieces. Each candidate is predicted from the data it is given, as
+``jd.plan`` is where they are there, and the machine's rates are measured anew before each problem:
+a shared machine's change by the minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
+import math
+import os
+import pathlib
+import re
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -29,13 +38,28 @@ import jax
 import jax.numpy as jnp
 
 import jaxdescent as jd
+from jaxdescent import memory
 from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import Candidate, Plan
-from jaxdescent.plan.choice import ALWAYS_SECONDS
 from jaxdescent.precision import HIGHEST
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from benchmarks import resident
+from benchmarks.process import quiet_blas
+
 Shape = jax.ShapeDtypeStruct
+
+WORST = 6
+"""So many of the worst cases are named."""
+
+LARGE_BYTES = 1 << 26
+"""Less is lost in what a process holds anyhow."""
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "plan.json"
+
+ENOUGH_SECONDS, LONG_SECONDS, MOST_REPEATS = 0.1, 10.0, 100
+"""Short runs are repeated until they make up the first, long ones are not beyond the second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +97,10 @@ class Problem:
         if isinstance(objective, jd.LinearRegression):
             X = objective.X
             w = jax.random.normal(key, (X.shape[1], *objective.y.shape[1:]), jnp.float32)
-            noise = objective.y.astype(jnp.float32)
-            y = jnp.matmul(X.astype(jnp.float32), w, precision=HIGHEST) + 0.1 * noise
-            objective = dataclasses.replace(objective, y=y.astype(objective.y.dtype))
+            y = jnp.matmul(X.astype(jnp.float32), w, precision=HIGHEST)
+            # As much noise as there is to explain.
+            noise = objective.y.astype(jnp.float32) * jnp.std(y)
+            objective = dataclasses.replace(objective, y=(y + noise).astype(objective.y.dtype))
         if isinstance(objective, jd.Quadratic):
             size = objective.hessian.shape[0]
             G = objective.hessian
@@ -184,6 +209,12 @@ PROBLEMS: list[Problem] = [
 ]
 
 
+UNFORESEEN = {problem.name for problem in PROBLEMS if problem.params is not None} & {
+    problem.name for problem in PROBLEMS if not isinstance(problem.objective, jd.SumOfSquares)
+}
+"""Functions and residuals."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One candidate for one problem."""
@@ -195,11 +226,27 @@ class Row:
     measured_bytes: int
     predicted_working_bytes: int
     measured_working_bytes: int
-    predicted_seconds: float
+    predicted_setup_seconds: float
+    predicted_seconds_per_iteration: float
+    predicted_iterations: int
     seconds: float | None = None
-    predicted_iterations: int = 0
     iterations: int | None = None
     status: str = ""
+    resident_bytes: int | None = None
+
+    def factor(self, *, is_count_known: bool = False) -> float:
+        """Predicted over measured seconds.
+
+        A run that was ended by its limit is held against so many iterations, and with
+        ``is_count_known`` every one against those that it took.
+        """
+        count = self.predicted_iterations
+        if is_count_known:
+            count = self.iterations
+        elif self.status == "MAX_ITERATIONS":
+            count = min(count, self.iterations)
+        predicted = self.predicted_setup_seconds + count * self.predicted_seconds_per_iteration
+        return predicted / self.seconds
 
 
 def compiled(objective: Any, params: Any, candidate: Candidate) -> Any:
@@ -222,46 +269,85 @@ def row_of(problem: Problem, plan: Plan, candidate: Candidate, program: Any) -> 
         measured_bytes=candidate.data_bytes + working,
         predicted_working_bytes=candidate.working_bytes,
         measured_working_bytes=working,
-        predicted_seconds=candidate.seconds,
+        predicted_setup_seconds=candidate.setup_seconds,
+        predicted_seconds_per_iteration=candidate.seconds_per_iteration,
         predicted_iterations=candidate.iterations,
     )
 
 
-def timed(row: Row, program: Any, inputs: tuple[Any, ...], repeats: int) -> Row:
-    times = []
-    result = None
-    for _ in range(repeats):
+@dataclasses.dataclass
+class Run:
+    """A candidate's program, and what its runs took."""
+
+    row: Row
+    call: Callable[[], Any]
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    result: Any = None
+    resident: int | None = None
+
+    def begin(self) -> None:
+        """The first run, whose memory counts, and whose time only where it is long."""
+        before = resident.begin_peak()
         began = time.perf_counter()
-        result = jax.block_until_ready(program(*inputs))
-        times.append(time.perf_counter() - began)
-        if times[-1] > 5:
-            break
-    assert result is not None
-    return dataclasses.replace(
-        row,
-        seconds=statistics.median(times),
-        iterations=int(result.iterations),
-        status=jd.Status(int(result.status)).name,
-    )
+        self.result = jax.block_until_ready(self.call())
+        seconds = time.perf_counter() - began
+        if before is not None:
+            self.resident = max(resident.peak() - before, 0)
+        if seconds > LONG_SECONDS:
+            self.seconds.append(seconds)
+
+    def again(self) -> None:
+        began = time.perf_counter()
+        jax.block_until_ready(self.call())
+        self.seconds.append(time.perf_counter() - began)
+
+    def finished(self) -> Row:
+        return dataclasses.replace(
+            self.row,
+            seconds=min(self.seconds),
+            iterations=int(self.result.iterations),
+            status=jd.Status(int(self.result.status)).name,
+            resident_bytes=self.resident,
+        )
 
 
-def run(problem: Problem, machine: Machine, options: argparse.Namespace) -> list[Row]:
+def take_turns(runs: list[Run], repeats: int) -> None:
+    """Candidates one after another, ``repeats`` times and more where they are short.
+
+    A shared machine's speed changes: what is compared runs side by side.
+    """
+    for run in runs:
+        run.begin()
+    for turn in range(MOST_REPEATS):
+        left = [run for run in runs if turn < repeats or sum(run.seconds) < ENOUGH_SECONDS]
+        left = [run for run in left if sum(run.seconds) < LONG_SECONDS]
+        for run in left:
+            run.again()
+
+
+def solved(problem: Problem, options: argparse.Namespace) -> tuple[Machine, list[Row]]:
     objective, params = problem.objective, problem.params
+    machine = Machine.of()
     if not options.bytes_only:
+        machine = Machine.measured(recalibrate=True)
         objective, params = problem.made()
     plan = jd.plan(objective, params, device=machine)
-    rows = []
+    rows, runs = [], []
     for candidate in plan.candidates:
         if not candidate.feasible:
             continue
         program = compiled(objective, params, candidate)
         row = row_of(problem, plan, candidate, program)
-        if not options.bytes_only and candidate.seconds <= options.limit_seconds:
-            inputs = (objective, params, candidate.method)
-            row = timed(row, program, inputs, options.repeats)
-        rows.append(row)
+        if options.bytes_only or candidate.seconds > options.limit_seconds:
+            rows.append(row)
+            continue
+        call = functools.partial(program, objective, params, candidate.method)
+        runs.append(Run(row, call))
+    take_turns(runs, options.repeats)
+    rows += [run.finished() for run in runs]
+    for row in rows:
         show(row)
-    return rows
+    return machine, rows
 
 
 def show(row: Row) -> None:
@@ -271,79 +357,125 @@ def show(row: Row) -> None:
     text = f"{mark} {row.problem:32s} {row.candidate:36s} {row.measured_bytes / 1e6:10.2f} MB"
     text += f" x{ratio:5.3f} (besides data x{besides:5.2f})"
     if row.seconds is not None:
-        text += f" {row.seconds:9.4f} s x{row.predicted_seconds / row.seconds:5.2f}"
+        text += f" {row.seconds:10.5f} s x{row.factor():5.2f}"
         text += f" {row.iterations:5d} steps for {row.predicted_iterations:5d} {row.status}"
     print(text, flush=True)
 
 
-def share(values: list[float], holds: Callable[[float], bool]) -> float:
-    return sum(map(holds, values)) / len(values)
-
-
 def summarise(rows: list[Row]) -> None:
+    """The targets, over all problems and over those whose iterations can be foreseen."""
+    foreseen = [row for row in rows if row.problem not in UNFORESEEN]
+    if not foreseen:
+        return
+    print("\n| | asked | all | foreseen |\n|---|---|---|---|")
+    for (name, asked, figure), (_, _, besides) in zip(
+        _figures(rows), _figures(foreseen), strict=True
+    ):
+        print(f"| {name} | {asked} | {figure} | {besides} |")
+    print("\nforeseen: without functions and residuals, of whose curvature nothing is known")
+    done = [row for row in foreseen if row.seconds is not None]
+    for row in sorted(done, key=lambda row: -_either_way(row.factor()))[:WORST]:
+        print(
+            f"seconds x{row.factor():.2f}: {row.problem}, {row.candidate}, {row.iterations} steps "
+            f"for {row.predicted_iterations}"
+        )
+    for name, regret in sorted(regrets_of(done).items(), key=lambda item: -item[1])[:WORST]:
+        print(f"regret {regret:.2f}: {name}")
+
+
+def _figures(rows: list[Row]) -> list[tuple[str, str, str]]:
+    """Name, what is asked, and the figure, of each target."""
     ratios = [row.predicted_bytes / row.measured_bytes for row in rows]
-    problems = len({row.problem for row in rows})
-    print(f"\n{problems} problems, {len(rows)} runs")
-    within = share(ratios, lambda ratio: 0.9 <= ratio <= 1.1)
-    print(f"bytes within 10 %: {within:.0%} (target 90 %); least {min(ratios):.3f} (target 0.9)")
+    large = [
+        ratio
+        for ratio, row in zip(ratios, rows, strict=True)
+        if row.measured_bytes > memory.SLACK_BYTES
+    ]
+    figures = [
+        ("problems", "30", str(len({row.problem for row in rows}))),
+        ("runs", "", str(len(rows))),
+        ("peak bytes within 10 %", "90 %", _share(ratios, lambda ratio: 0.9 <= ratio <= 1.1)),
+        ("least of predicted over measured bytes", "0.90", f"{min(ratios):.2f}"),
+        ("the same beyond a megabyte", "", f"{min(large):.2f}" if large else ""),
+    ]
     done = [row for row in rows if row.seconds is not None]
     if not done:
-        return
-    factors = [max(r.predicted_seconds / r.seconds, r.seconds / r.predicted_seconds) for r in done]
-    print(
-        f"seconds within 1.5: {share(factors, lambda f: f <= 1.5):.0%} (target 80 %), within 3: "
-        f"{share(factors, lambda f: f <= 3):.0%} (target all), worst {max(factors):.2f}"
-    )
-    regrets, beyond_a_moment = [], []
-    for name in dict.fromkeys(row.problem for row in done):
-        of_problem = [row for row in done if row.problem == name]
-        chosen = [row for row in of_problem if row.is_chosen]
-        solved = [row.seconds for row in of_problem if row.status == "CONVERGED"]
-        if chosen and solved:
-            regrets.append(chosen[0].seconds / min(solved))
-            moment = ALWAYS_SECONDS
-            beyond_a_moment.append((chosen[0].seconds + moment) / (min(solved) + moment))
-    if not regrets:
-        return
-    # The plan never weighs what takes a moment: with that moment added to both, what it costs.
-    titles = {"regret": regrets, f"regret beyond {ALWAYS_SECONDS} s": beyond_a_moment}
-    for title, values in titles.items():
-        print(
-            f"{title}: median {statistics.median(values):.2f} (target 1.3), under 2 for "
-            f"{share(values, lambda regret: regret < 2):.0%} (target 90 %), worst {max(values):.2f}"
-        )
+        return figures
+    for of_which, is_count_known in (("", False), (" for the iterations taken", True)):
+        factors = [_either_way(row.factor(is_count_known=is_count_known)) for row in done]
+        figures += [
+            (
+                f"seconds within a factor {most}{of_which}",
+                "" if is_count_known else asked,
+                _share(factors, lambda factor, most=most: factor <= most),
+            )
+            for most, asked in ((1.5, "80 %"), (3, "100 %"))
+        ]
+    regrets = list(regrets_of(done).values()) or [math.nan]
+    figures += [
+        ("regret, median", "1.3", f"{statistics.median(regrets):.2f}"),
+        ("regret under 2", "90 %", _share(regrets, lambda regret: regret < 2)),
+    ]
+    grown = [
+        row.resident_bytes / row.predicted_working_bytes
+        for row in done
+        if row.resident_bytes is not None and row.predicted_working_bytes > LARGE_BYTES
+    ]
+    name = f"most resident over predicted, beyond {LARGE_BYTES >> 20} MiB"
+    return [*figures, (name, "1.10", f"{max(grown, default=math.nan):.2f}")]
+
+
+def _share(values: list[float], holds: Callable[[float], bool]) -> str:
+    return f"{sum(map(holds, values)) / len(values):.0%}".replace("%", " %")
+
+
+def _either_way(ratio: float) -> float:
+    return max(ratio, 1 / ratio)
+
+
+def regrets_of(rows: list[Row]) -> dict[str, float]:
+    """By problem: the time of the chosen candidate over that of the fastest that converged."""
+    regrets = {}
+    for name in dict.fromkeys(row.problem for row in rows):
+        of_problem = [row for row in rows if row.problem == name]
+        chosen = [row.seconds for row in of_problem if row.is_chosen]
+        converged = [row.seconds for row in of_problem if row.status == "CONVERGED"]
+        if chosen and converged:
+            regrets[name] = chosen[0] / min(converged)
+    return regrets
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bytes-only", action="store_true")
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--x64", action="store_true")
-    parser.add_argument("--dtype", default=None)
     parser.add_argument("--only", default="")
     parser.add_argument("--limit-seconds", type=float, default=60.0)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", default=None)
+    parser.add_argument("--json", type=pathlib.Path, default=None)
     options = parser.parse_args()
-    jax.config.update("jax_enable_x64", options.x64)
+    if options.json is None and not options.bytes_only:
+        options.json = RESULTS
     warnings.simplefilter("ignore")
-    machine = Machine.of() if options.bytes_only else Machine.measured()
-    print(f"rates {'measured' if machine.is_measured else 'by default'}: {machine}")
-    rows: list[Row] = []
+    os.environ.update(quiet_blas())  # as the command does; read with the first factorisation
+    kept: dict[str, Any] = {}
+    if options.json and options.json.exists():
+        kept = json.loads(options.json.read_text())
     for problem in PROBLEMS:
-        is_double = problem.dtype == "float64"
-        if (
-            is_double != options.x64
-            or options.only not in problem.name
-            or (options.dtype and problem.dtype != options.dtype)
-            or (problem.is_large and not options.full and not options.bytes_only)
-        ):
+        is_left_out = problem.is_large and not options.full and not options.bytes_only
+        if is_left_out or not re.search(options.only, problem.name):
             continue
-        rows += run(problem, machine, options)
+        with jax.enable_x64(problem.dtype == "float64"):
+            machine, rows = solved(problem, options)
+        kept[problem.name] = {
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "machine": dataclasses.asdict(machine),
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
         if options.json:  # after each problem, so that an end by memory loses little
-            with open(options.json, "w") as file:
-                json.dump([dataclasses.asdict(row) for row in rows], file, indent=1)
-    summarise(rows)
+            options.json.write_text(json.dumps(kept, indent=1) + "\n")
+    names = [problem.name for problem in PROBLEMS if problem.name in kept]
+    summarise([Row(**row) for name in names for row in kept[name]["rows"]])
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def plan(
     """Show what each method would need for a linear regression here, and which one to take.
 
     Nothing of the problem's size is allocated: 8,000,000,000 rows take no longer than 8. The
-    machine is measured, in about a second, the first time.
+    machine is measured, in a few seconds, the first time.
     """
     if not 0 < density <= 1:
         raise typer.BadParameter(
@@ -193,6 +193,10 @@ def plan(
             raise typer.BadParameter(
                 "is missing: give --rows and --features, or --machine alone.", param_hint=missing
             )
+    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+        raise typer.BadParameter(
+            f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
+        )
     _choose_device(device)
 
     from jaxdescent.machine import Machine

@@ -183,6 +183,8 @@ class TestPlan:
             (["--rows", "5", "--features", "5", "--dtype", "int8"], "bfloat16"),
             (["--rows", "5", "--features", "5", "--outputs", "0"], "--outputs"),
             (["--rows", "5", "--features", "5", "--device", "tpu"], "finds no tpu"),
+            (["--rows", "5", "--features", "5", "--plot", "a.txt"], ".png"),
+            (["--rows", "5", "--features", "5", "--plot", "nowhere/a.png"], "nowhere"),
         ],
     )
     def test_what_is_wrong_is_named_with_exit_code_two(self, machine, arguments, named):

@@ -165,20 +165,35 @@ class TestRates:
 
     def test_what_stays_in_the_cache_is_read_faster(self):
         machine = Machine.default("cpu", cores=2)
-        small = machine.bandwidth("float32", machine.cache_bytes)
-        assert small == machine.cached_bandwidth
-        large = machine.bandwidth("float32", machine.cache_bytes + 1)
-        assert large == machine.read_bandwidth["float32"]
+        half = machine.cache_bytes // 2
+        assert machine.bandwidth("float32", half) == machine.cached_bandwidth
+        assert machine.bandwidth("float32", half + 1) == machine.read_bandwidth["float32"]
 
-    def test_a_factorisation_slows_with_the_dtype_as_a_product_does(self):
+    def test_widening_takes_as_long_from_the_cache_as_from_memory(self):
+        cpu, gpu = Machine.default("cpu", cores=2), Machine.default("gpu")
+        assert cpu.bandwidth("bfloat16", 100) == cpu.read_bandwidth["bfloat16"]
+        assert gpu.bandwidth("bfloat16", 100) == gpu.cached_bandwidth
+
+    def test_arithmetic_in_a_wider_dtype_is_slower_by_the_ratio_of_the_products(self):
         machine = Machine.default("cpu", cores=2)
-        ratio = machine.product("float32") / machine.product("float64")
-        for orthogonal in (False, True):
-            single, double = (
-                machine.factorisation(dtype, orthogonal=orthogonal)
-                for dtype in ("float32", "float64")
-            )
-            assert single / double == pytest.approx(ratio)
+        assert machine.slowness("float32") == 1
+        rates = machine.product_rate
+        assert machine.slowness("float64") == rates["float32"] / rates["float64"]
+
+    def test_a_rate_and_its_half_come_from_two_sizes(self, monkeypatch):
+        monkeypatch.setattr(calibration, "PRODUCT_SIZE", 800)
+        rate, half = 5e9, 300.0
+
+        def seconds(size):
+            return size**3 * (1 + half / size) / rate
+
+        found = calibration._rate_and_half(seconds, lambda size: size**3)
+        assert found == pytest.approx((rate, half))
+        # A short side that is no slower, as noise may have it, leaves the rate of the long one.
+        level = calibration._rate_and_half(lambda size: size**2, lambda size: size**3)
+        assert level[1] >= 0
+        flat = calibration._rate_and_half(lambda size: 2.0 * size**3, lambda size: size**3)
+        assert flat == pytest.approx((0.5, 0.0))
 
     def test_sixteen_bit_floats_share_a_rate(self):
         machine = Machine.default("gpu")

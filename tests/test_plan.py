@@ -1,6 +1,7 @@
 """Foresight: predicted costs against independent formulas and compiled programs, and the choice."""
 
 import dataclasses
+import inspect
 import json
 import math
 import subprocess
@@ -17,10 +18,10 @@ from jaxdescent import memory
 from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import choice, cost_model, plan_of
-from jaxdescent.plan.condition import gaussian_condition
+from jaxdescent.plan.condition import Condition, estimated_condition, gaussian_condition
 from jaxdescent.plan.cost_model import Question, Work
 from jaxdescent.plan.largest import largest_by_descent, largest_size
-from jaxdescent.plan.structure import Kind, regression_structure
+from jaxdescent.plan.structure import Kind, regression_structure, structure_from_shapes
 
 GIGABYTE = 10**9
 MACHINE = Machine.default("cpu", cores=2, memory_bytes=24 * GIGABYTE)
@@ -130,7 +131,7 @@ def test_arrays_that_exist_are_not_allocated_again(rng):
 
 def test_the_operations_of_the_derivative_method_are_those_of_the_textbook():
     plan = jd.plan(regression(100_000, 1000), device=MACHINE)
-    expected = 2 * 100_000 * 1000**2 + 4 / 3 * 1000**3 + 8 * 2 * 100_000 * 1000
+    expected = 2 * 100_000 * 1000**2 + 4 / 3 * 1000**3 + 9 * 2 * 100_000 * 1000
     assert named(plan)["DerivativeMethod()"].flops == pytest.approx(expected)
 
 
@@ -160,23 +161,58 @@ def test_accelerators_read_bfloat16_as_it_is():
     assert price.working_bytes < 10**7
 
 
+ROUND = dataclasses.replace(
+    MACHINE,
+    read_bandwidth=dict.fromkeys(("float32", "float64", "bfloat16"), 10.0),
+    thin_bandwidth=5.0,
+    row_seconds=0.125,
+    product_rate={"float32": 100.0, "float64": 50.0, "bfloat16": 100.0},
+    product_half=3.0,
+    update_bandwidth=20.0,
+    fresh_bandwidth=4.0,
+    cholesky_rate=50.0,
+    cholesky_half=1.0,
+    orthogonal_rate=25.0,
+    orthogonal_half=7.0,
+    double_rate=10.0,
+    operation_seconds=0.5,
+    handover_seconds=0.25,
+    cache_bytes=0,
+)
+
+
 def test_seconds_are_the_slower_of_reading_and_computing_and_all_the_rest():
-    machine = dataclasses.replace(
-        MACHINE,
-        read_bandwidth=dict.fromkeys(("float32", "float64", "bfloat16"), 10.0),
-        product_rate=dict.fromkeys(("float32", "float64", "bfloat16"), 100.0),
-        update_bandwidth=20.0,
-        cholesky_rate=50.0,
-        orthogonal_rate=25.0,
-        operation_seconds=0.5,
-        cache_bytes=0,
-    )
-    assert Work(read_bytes=100, read_flops=10).seconds(machine, "float32", 100) == 10
-    assert Work(read_bytes=10, read_flops=1000).seconds(machine, "float32", 100) == 10
+    assert Work(read_bytes=100, read_flops=10).seconds(ROUND, "float32", 100) == 10
+    assert Work(read_bytes=10, read_flops=1000).seconds(ROUND, "float32", 100) == 10
+    assert Work(read_bytes=10, read_rows=8).seconds(ROUND, "float32", 100) == 2
     work = Work(update_bytes=20, product_flops=100, cholesky_flops=50, orthogonal_flops=25)
-    assert work.seconds(machine, "float32", 100) == 4
-    assert (work + Work(operations=2)).seconds(machine, "float32", 100) == 5
-    assert (work * 3).seconds(machine, "float32", 100) == 12
+    assert work.seconds(ROUND, "float32", 100) == 4
+    assert work.seconds(ROUND, "float64", 100) == 7  # all but the update takes twice as long
+    rest = Work(thin_bytes=10, fresh_bytes=4, double_entries=20, operations=2, handovers=4)
+    assert (work + rest).seconds(ROUND, "float32", 100) == 4 + 2 + 1 + 2 + 1 + 1
+    assert (work * 3).seconds(ROUND, "float32", 100) == 12
+
+
+def test_short_sides_are_slower_by_the_measured_halves():
+    # A rate R m / (m + half): of a side of half it is half, of an endless one whole.
+    for work, rate in (
+        (cost_model.product(300, 3), 100),
+        (cost_model.orthogonal(300, 7), 25),
+    ):
+        assert work.seconds(ROUND, "float32", 0) == pytest.approx(2 * 300 / rate)
+    assert cost_model.product(300, 1e9).seconds(ROUND, "float32", 0) == pytest.approx(3)
+    assert cost_model.cholesky(1).seconds(ROUND, "float32", 0) == pytest.approx(2 * 4 / 3 / 50)
+
+
+def test_a_turn_that_touches_little_is_one_operation_on_a_cpu():
+    work = Work(operations=8, handovers=8)
+    small, large = (
+        Question(regression_structure(rows, 100), ROUND, 1e-5).iteration_seconds(work)
+        for rows in (1000, 10_000)
+    )
+    assert (small, large) == (0, 4)
+    accelerator = dataclasses.replace(ROUND, platform="gpu")
+    assert Question(regression_structure(10, 10), accelerator, 1e-5).iteration_seconds(work) == 4
 
 
 def test_seconds_add_up():
@@ -188,11 +224,12 @@ def test_seconds_add_up():
 def test_gram_and_dual_iterate_on_squares_of_their_side():
     structure = regression_structure(500, 10_000)
     question = Question(structure, MACHINE, 1e-5, 3.0)
-    assert cost_model.dual(question).iteration.read_bytes == 2 * 4 * 500**2
+    eight = jd.Dual().iterations  # to a step
+    assert cost_model.dual(question).iteration.read_bytes == eight * 2 * 4 * 500**2
     assert cost_model.gram(question).iteration.read_bytes == 2 * 4 * 10_000**2
     assert cost_model.dual(question).setup.product_flops == 2 * 500**2 * 10_000
-    both = (cost_model.gram(question), cost_model.dual(question))
-    assert both[0].iterations == both[1].iterations
+    steps = cost_model.gram(question).iterations
+    assert cost_model.dual(question).iterations == math.ceil(steps / eight)
 
 
 def test_iterations_follow_chebyshev():
@@ -203,6 +240,25 @@ def test_iterations_follow_chebyshev():
     assert cost_model.krylov_iterations(1.0, 1e-6) == 1
     unknown, assumed = (cost_model.krylov_iterations(c, 1e-6) for c in (None, 100.0))
     assert unknown == assumed
+
+
+def test_whatever_the_condition_iterations_end_with_the_last_direction():
+    for size in (50, 3000):
+        question = Question(regression_structure(size, size), MACHINE, 1e-4, 1e9)
+        assert cost_model.conjugate_gradient(question).iterations == 2 * size + 1
+        assert cost_model.lsmr(question).iterations == 2 * size + 1
+
+
+def test_new_memory_counts_where_it_is_large_or_the_result():
+    small, large = (
+        cost_model.conjugate_gradient(Question(regression_structure(rows, 10), MACHINE, 1e-5, 2.0))
+        for rows in (10_000, 10_000_000)
+    )
+    assert small.program.fresh_bytes == 0
+    assert large.program.fresh_bytes == large.working_bytes
+    vector = structure_from_shapes(jd.SumOfSquares().checked(), shape(1000))
+    price = cost_model.division(Question(vector, MACHINE, 1e-5))
+    assert price.program.fresh_bytes == price.working_bytes == 3 * 4 * 1000
 
 
 def test_a_tighter_tolerance_takes_more_iterations():
@@ -221,6 +277,33 @@ def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
     for rows, features in ((4000, 1000), (300, 1200)):
         measured = np.linalg.cond(rng.normal(size=(rows, features)))
         assert gaussian_condition(rows, features) == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(("rows", "features"), [(10, 1000), (100, 3000), (60, 70)])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_condition_of_wide_data_does_not_count_what_centring_takes_away(
+    rng, rows, features, intercept
+):
+    X = rng.normal(size=(rows, features))
+    centred = X - X.mean(axis=0) if intercept else X
+    singular = np.linalg.svd(centred, compute_uv=False)[: rows - intercept]
+    X = jnp.asarray(X, jnp.float32)
+    objective = jd.LinearRegression(X, X[:, 0], intercept=intercept).checked()
+    condition = estimated_condition(objective, structure_from_shapes(objective, None))
+    assert condition.is_settled == (features > 1.5 * rows)
+    if condition.is_settled:
+        assert condition.number == pytest.approx(singular[0] / singular[-1], rel=0.25)
+
+
+def test_a_condition_that_still_grows_is_assumed_from_the_shape(rng):
+    X = jnp.asarray(rng.normal(size=(200, 200)), jnp.float32)
+    bare, ridge = (jd.LinearRegression(X, X[:, 0], l2=l2).checked() for l2 in (0.0, 1.0))
+    found = [estimated_condition(each, structure_from_shapes(each, None)) for each in (bare, ridge)]
+    assert not any(condition.is_settled for condition in found)
+    assert found[0].number == pytest.approx(gaussian_condition(200, 200))
+    largest = np.linalg.norm(np.asarray(X) - np.asarray(X).mean(axis=0), 2)
+    assert found[1].number == pytest.approx(np.sqrt(largest**2 + 1), rel=0.05)
+    assert "still grew" in found[0].assumption
 
 
 @pytest.mark.parametrize("rows", [3000, 40_000])
@@ -394,11 +477,46 @@ def test_a_regression_is_solved_unless_that_takes_far_longer(rows, features, exp
 
 
 def test_a_moment_is_never_weighed():
-    slow = dataclasses.replace(MACHINE, cholesky_rate=2e8, operation_seconds=1e-8)
+    slow = dataclasses.replace(MACHINE, cholesky_rate=4e8, operation_seconds=1e-8)
     plan = plan_of(regression_structure(1000, 200), slow)
-    assert named(plan)["DerivativeMethod()"].seconds < choice.ALWAYS_SECONDS
+    assert named(plan)["DerivativeMethod()"].seconds < choice.ALWAYS_ASSUMED
     assert named(plan)["LSMR()"].seconds * 3 < named(plan)["DerivativeMethod()"].seconds
     assert plan.chosen.name == "DerivativeMethod()"
+
+
+def test_a_condition_that_is_known_lets_the_price_decide():
+    structure = regression_structure(5000, 300)
+    known = Condition(2.0, True, "", is_settled=True)
+    chosen = {
+        name: plan_of(structure, MACHINE, condition=condition).chosen.name
+        for name, condition in {
+            "known": known,
+            "assumed": None,
+            "still growing": known._replace(is_settled=False),
+            "beyond a hundred": known._replace(number=200.0),
+        }.items()
+    }
+    assert chosen.pop("known") in ("LSMR()", "ConjugateGradient()")
+    assert set(chosen.values()) == {"DerivativeMethod()"}
+    plan = plan_of(regression_structure(100, 10), MACHINE, condition=known)
+    assert plan.chosen.seconds < choice.ALWAYS_KNOWN
+    assert plan.chosen.name == "DerivativeMethod()"
+
+
+def test_what_would_not_end_within_the_default_iterations_is_not_taken():
+    default = inspect.signature(jd.minimize).parameters["max_iterations"].default
+    assert default == choice.ALLOWED_ITERATIONS
+    structure = regression_structure(20_000, 15_000)
+    machine = dataclasses.replace(MACHINE, memory_bytes=100 * GIGABYTE)
+    chosen = {}
+    for number in (50.0, 1000.0):
+        plan = plan_of(structure, machine, condition=Condition(number, True, ""))
+        lsmr = named(plan)["LSMR()"]
+        assert 1.5 * lsmr.seconds < named(plan)["DerivativeMethod()"].seconds
+        assert (lsmr.iterations > default) == (number > 100)
+        chosen[number] = plan.chosen.name
+    assert chosen[50.0] == "LSMR()"
+    assert chosen[1000.0] != "LSMR()"
 
 
 def test_nothing_known_of_a_quadratic_keeps_the_solve():

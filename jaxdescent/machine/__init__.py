@@ -1,6 +1,6 @@
 """How fast a device reads, multiplies, factorises and answers: measured once, or a stated default.
 
-A calibration takes about a second and is kept as JSON in the user's cache folder, under a name made
+A calibration takes a few seconds and is kept as JSON in the user's cache folder, under a name made
 of the device's kind, the versions of jax and jaxlib, and the number of cores. Planning in front of
 a person measures it (:meth:`Machine.measured`); whatever may be traced only looks whether there is
 one (:meth:`Machine.of`).

@@ -1,4 +1,4 @@
-"""A device's rates, measured on arrays just beyond its last cache: medians of a few runs."""
+"""A device's rates, measured on arrays just beyond its last cache: the best of a few runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxdescent import loops
+from jaxdescent import compensated, loops
 from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
 from jaxdescent.precision import HIGHEST
@@ -20,60 +19,83 @@ from jaxdescent.precision import HIGHEST
 READ_BYTES = 1 << 26
 """Of the matrix whose reading is timed: beyond the last-level cache of most machines."""
 
-CACHED_BYTES = 1 << 20
+CACHED_BYTES = 1 << 22
+"""Of one that the last-level cache holds and the one before it does not."""
 
 PRODUCT_SIZE = 1024
 
-REPEATS = 3
+SHORT_SHARE = 4
+"""Products and factorisations are timed at this size and at so small a part of it."""
+
+REPEATS, OVERHEAD_REPEATS = 4, 30
 
 
 def measure(device: Any) -> dict[str, Any]:
     """Every rate of :class:`jaxdescent.machine.Machine`, on this device, now."""
     with jax.default_device(device):
         read = {"float32": _read_bandwidth("float32", READ_BYTES)}
-        products = {"float32": _product_rate("float32")}
+        product, product_half = _rate_and_half(_product_seconds, _product_flops)
+        products = {"float32": product}
         with jax.enable_x64(True):
             read["float64"] = _read_bandwidth("float64", READ_BYTES)
-            products["float64"] = _product_rate("float64")
+            # What a short side costs is alike: one size is enough.
+            size = PRODUCT_SIZE
+            products["float64"] = _product_flops(size) / _product_seconds(size, "float64")
+            products["float64"] *= 1 + product_half / size
         # On a CPU 16-bit numbers are widened first, in blocks that stay in the cache, and
         # multiplied in float32: fewer bytes a second, of half as many.
         is_cpu = device.platform == "cpu"
         read["bfloat16"] = (
             0.75 * read["float32"] if is_cpu else _read_bandwidth("bfloat16", READ_BYTES // 2)
         )
-        products["bfloat16"] = products["float32"] if is_cpu else _product_rate("bfloat16")
-        dispatch, operation = _overheads()
+        products["bfloat16"] = products["float32"]
+        if not is_cpu:
+            products["bfloat16"] = _product_flops(size) / _product_seconds(size, "bfloat16")
+        cholesky, cholesky_half = _rate_and_half(_cholesky_seconds, cholesky_flops)
+        orthogonal, orthogonal_half = _rate_and_half(
+            _orthogonal_seconds, lambda m: orthogonal_flops(_rows_for(m), m)
+        )
+        cached = _read_bandwidth("float32", CACHED_BYTES, passes=100)
         return {
             "read_bandwidth": read,
-            "cached_bandwidth": _read_bandwidth("float32", CACHED_BYTES, passes=40),
+            "cached_bandwidth": cached,
+            "thin_bandwidth": _read_bandwidth("float32", READ_BYTES // 4, weights=8),
             "cache_bytes": _cache_bytes(device),
+            "row_seconds": _row_seconds(cached),
             "update_bandwidth": _update_bandwidth(),
+            "fresh_bandwidth": _fresh_bandwidth(),
             "product_rate": products,
-            "cholesky_rate": _cholesky_rate(),
-            "orthogonal_rate": _orthogonal_rate(),
-            "dispatch_seconds": dispatch,
-            "operation_seconds": operation,
+            "product_half": product_half,
+            "cholesky_rate": cholesky,
+            "cholesky_half": cholesky_half,
+            "orthogonal_rate": orthogonal,
+            "orthogonal_half": orthogonal_half,
+            "double_rate": _double_rate(),
+            **_overheads(),
             "is_measured": True,
         }
 
 
-def _median_seconds(function: Callable[..., Any], *inputs: Any) -> float:
+def _least_seconds(function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS) -> float:
+    """The best run: what else the machine does meanwhile only makes runs slower."""
     jax.block_until_ready(function(*inputs))
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
         jax.block_until_ready(function(*inputs))
         times.append(time.perf_counter() - began)
-    return max(float(np.median(times)), 1e-9)
+    return max(min(times), 1e-9)
 
 
-def _read_bandwidth(dtype: str, size_in_bytes: int, passes: int = 8) -> float:
+def _read_bandwidth(
+    dtype: str, size_in_bytes: int, passes: int = 4, columns: int = 512, weights: int = 1
+) -> float:
     """Of ``X'(X w)``, two passes over X, repeated on its own result."""
-    columns, run = 512, 128
-    rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize)
+    run = 128
+    rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize * run) * run
     X = jnp.full((rows, columns), 1e-3, dtype)
     wide = "float64" if dtype == "float64" else "float32"
-    w = jnp.ones((columns,), wide)
+    w = jnp.ones((columns, weights) if weights > 1 else (columns,), wide)
 
     def contract(a: jax.Array, b: jax.Array, numbers: Any) -> jax.Array:
         return lax.dot_general(a, b, numbers, precision=HIGHEST, preferred_element_type=b.dtype)
@@ -81,42 +103,77 @@ def _read_bandwidth(dtype: str, size_in_bytes: int, passes: int = 8) -> float:
     @jax.jit
     def gradient(X: jax.Array, w: jax.Array) -> jax.Array:
         def body(_: jax.Array, w: jax.Array) -> jax.Array:
-            image = contract(X, w, (((1,), (0,)), ((), ()))).reshape(-1, run)
+            image = contract(X, w, (((1,), (0,)), ((), ())))
+            if weights > 1:
+                return contract(X, image, (((0,), (0,)), ((), ())))
             # In runs of rows, as a dense X is transposed on a CPU: else one core does the work.
             runs = X.reshape(-1, run, columns)
+            image = image.reshape(-1, run)
             return jnp.sum(contract(runs, image, (((1,), (1,)), ((0,), (0,)))), axis=0)
 
         return loops.fori_loop(passes, body, w, turn_bytes=size_in_bytes)
 
-    return 2 * passes * X.nbytes / _median_seconds(gradient, X, w)
+    return 2 * passes * X.nbytes / _least_seconds(gradient, X, w)
+
+
+def _row_seconds(cached_bandwidth: float) -> float:
+    """What a row takes besides its bytes, seen where rows are short."""
+    columns = 12
+    bandwidth = _read_bandwidth("float32", CACHED_BYTES, passes=40, columns=columns)
+    return max(4 * columns * (1 / bandwidth - 1 / cached_bandwidth), 1e-12)
 
 
 def _update_bandwidth() -> float:
     x = jnp.ones((READ_BYTES // 4,), "float32")
     # Many passes: a call begins with a copy of x, into pages that the system has to find first.
-    steps = 32
+    steps = 16
 
     @jax.jit
     def update(x: jax.Array, rate: jax.Array) -> jax.Array:
         return loops.fori_loop(steps, lambda _, x: x - rate * x, x, turn_bytes=x.nbytes)
 
-    return 2 * steps * x.nbytes / _median_seconds(update, x, jnp.float32(1e-3))
+    return 2 * steps * x.nbytes / _least_seconds(update, x, jnp.float32(1e-3))
 
 
-def _product_rate(dtype: str) -> float:
-    size = PRODUCT_SIZE
-    matrix = jnp.ones((size, size), dtype)
+def _fresh_bandwidth() -> float:
+    x = jnp.ones((READ_BYTES // 4,), "float32")
+    return x.nbytes / _least_seconds(jax.jit(lambda x: x + 1), x)
+
+
+def _rate_and_half(
+    seconds: Callable[[int], float], flops: Callable[[int], float]
+) -> tuple[float, float]:
+    """R and h of a rate that grows with the size m as ``R m / (m + h)``, from two sizes."""
+    large, small = PRODUCT_SIZE, PRODUCT_SIZE // SHORT_SHARE
+    at_large, at_small = (seconds(size) / flops(size) for size in (large, small))
+    # seconds / flops = 1 / R + (h / R) / m
+    slope = max((at_small - at_large) / (1 / small - 1 / large), 0.0)
+    inverse = max(at_large - slope / large, at_large / 4)
+    return 1 / inverse, (at_large / inverse - 1) * large
+
+
+def _rows_for(size: int) -> int:
+    """Rows that make the work of a matrix of so many columns much the same for all."""
+    return PRODUCT_SIZE**2 // size
+
+
+def _product_flops(size: int) -> float:
+    return 2.0 * _rows_for(size) * size**2
+
+
+def _product_seconds(size: int, dtype: str = "float32") -> float:
+    """Of ``A'A``."""
+    matrix = jnp.ones((_rows_for(size), size), dtype)
     wide = "float64" if dtype == "float64" else "float32"
 
     @jax.jit
     def product(matrix: jax.Array) -> jax.Array:
         return jnp.matmul(matrix.T, matrix, precision=HIGHEST, preferred_element_type=wide)
 
-    return 2 * size**3 / _median_seconds(product, matrix)
+    return _least_seconds(product, matrix)
 
 
-def _cholesky_rate() -> float:
-    size = PRODUCT_SIZE
+def _cholesky_seconds(size: int) -> float:
     matrix = jnp.eye(size, dtype="float32") * 2 + 1 / size
 
     @jax.jit
@@ -125,37 +182,61 @@ def _cholesky_rate() -> float:
         identity = jnp.eye(size, dtype=matrix.dtype)
         return jax.scipy.linalg.solve_triangular(lower, identity, lower=True)
 
-    return cholesky_flops(size) / _median_seconds(inverse, matrix)
+    return _least_seconds(inverse, matrix)
 
 
-def _orthogonal_rate() -> float:
-    rows, columns = PRODUCT_SIZE, PRODUCT_SIZE // 4
-    matrix = jnp.eye(rows, columns, dtype="float32") + 1 / rows
-    triangle = jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r"))
-    return orthogonal_flops(rows, columns) / _median_seconds(triangle, matrix)
+def _orthogonal_seconds(size: int) -> float:
+    matrix = jnp.eye(_rows_for(size), size, dtype="float32") + 1 / size
+    return _least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
 
 
-def _overheads() -> tuple[float, float]:
-    """A call of a program that does next to nothing, and one operation in a loop of many."""
-    vector = jnp.full((64,), 0.5, "float32")
-    matrix = jnp.eye(64, dtype="float32")
-    steps = 1000
+def _double_rate() -> float:
+    """Entries a second of a product in double length, there and back."""
+    size, turns = 256, 2
+    matrix = jnp.full((size, size), 1e-3, "float32")
 
     @jax.jit
-    def nothing(vector: jax.Array) -> jax.Array:
-        return vector + 1
-
-    @jax.jit
-    def loop(vector: jax.Array, matrix: jax.Array) -> jax.Array:
-        # A branch, a product and what follows it: kernels of their own, as in a method's step.
+    def there_and_back(matrix: jax.Array, vector: jax.Array) -> jax.Array:
         def body(_: jax.Array, vector: jax.Array) -> jax.Array:
+            image = compensated.product(matrix, compensated.double(vector))
+            return compensated.transposed_product(matrix, image).high
+
+        return loops.fori_loop(turns, body, vector, turn_bytes=matrix.nbytes)
+
+    vector = jnp.ones((size, 1), "float32")
+    return 2 * turns * matrix.size / _least_seconds(there_and_back, matrix, vector)
+
+
+def _overheads() -> dict[str, float]:
+    """What calls, small operations and work for all cores take besides the work."""
+    vector, matrix = jnp.full((64,), 0.5, "float32"), jnp.eye(64, dtype="float32")
+    tall = jnp.ones((64, 64), "float32")
+    steps, results = 64, 12
+
+    @jax.jit
+    def call(vector: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(vector + index for index in range(results))
+
+    @jax.jit
+    def chain(vector: jax.Array, matrix: jax.Array) -> tuple[jax.Array, ...]:
+        for _ in range(steps):  # a product and what follows it: kernels of their own
             image = jnp.matmul(matrix, vector, precision=HIGHEST)
-            return lax.cond(image[0] > 0, lambda: image / (1 + image[0]), lambda: vector)
+            vector = image / (1 + image[0])
+        return tuple(vector + index for index in range(results))
 
-        return lax.fori_loop(0, steps, body, vector)
+    @jax.jit
+    def on_all_cores(tall: jax.Array, rows: jax.Array) -> tuple[jax.Array, ...]:
+        vector = jnp.matmul(tall.T, rows, precision=HIGHEST)
+        return tuple(vector + index for index in range(results))
 
-    call = _median_seconds(nothing, vector)
-    return call, max(_median_seconds(loop, vector, matrix) - call, 1e-6) / (4 * steps)
+    dispatch = _least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
+    long = _least_seconds(chain, vector, matrix, repeats=OVERHEAD_REPEATS)
+    shared = _least_seconds(on_all_cores, tall, tall[:, 0], repeats=OVERHEAD_REPEATS)
+    return {
+        "dispatch_seconds": dispatch,
+        "operation_seconds": max(long - dispatch, 1e-7) / (2 * steps),
+        "handover_seconds": max(shared - dispatch, 1e-7),
+    }
 
 
 def _cache_bytes(device: Any) -> int:

@@ -30,13 +30,19 @@ class Machine:
       memory_bytes: what can be allocated now.
       read_bandwidth: by dtype, bytes of X read a second by ``X'(X w)``, from memory.
       cached_bandwidth: the same from the last-level cache, in float32.
-      cache_bytes: up to so many bytes count as cached.
+      thin_bandwidth: the same by ``X'(X W)`` for a W of eight columns, in float32.
+      cache_bytes: of the last-level cache; up to half of that counts as cached.
+      row_seconds: what a row of X takes in a product with one column, besides its bytes.
       update_bandwidth: bytes read and written a second by ``x - rate * x`` in place, float32.
-      product_rate: by dtype, operations a second of a matrix product at full precision.
-      cholesky_rate: operations a second of Cholesky and triangular inversion, float32.
-      orthogonal_rate: operations a second of QR, float32.
+      fresh_bandwidth: bytes written a second to memory that the system has yet to find.
+      product_rate: by dtype, operations a second of a large matrix product at full precision.
+      product_half: the shortest side of a product at which the rate is half of that.
+      cholesky_rate, cholesky_half: of Cholesky and triangular inversion, float32.
+      orthogonal_rate, orthogonal_half: of QR, float32.
+      double_rate: entries of X a second of a product in double length, float32.
       dispatch_seconds: a call of a compiled program.
-      operation_seconds: one small operation within a compiled loop.
+      operation_seconds: one small operation within a compiled program.
+      handover_seconds: what it takes until all cores work on one operation.
       is_measured: whether the rates are this machine's own.
 
     >>> machine = Machine.default("cpu", cores=2, memory_bytes=10**9)
@@ -50,13 +56,21 @@ class Machine:
     memory_bytes: int
     read_bandwidth: Rates
     cached_bandwidth: float
+    thin_bandwidth: float
     cache_bytes: int
+    row_seconds: float
     update_bandwidth: float
+    fresh_bandwidth: float
     product_rate: Rates
+    product_half: float
     cholesky_rate: float
+    cholesky_half: float
     orthogonal_rate: float
+    orthogonal_half: float
+    double_rate: float
     dispatch_seconds: float
     operation_seconds: float
+    handover_seconds: float
     is_measured: bool
 
     @classmethod
@@ -79,7 +93,7 @@ class Machine:
 
     @classmethod
     def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
-        """The device's calibration, measured now (in about a second) if there is none.
+        """The device's calibration, measured now (in a few seconds) if there is none.
 
         Args:
           device: a JAX device; None for JAX's first.
@@ -96,19 +110,21 @@ class Machine:
 
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
-        from_memory = self.read_bandwidth[_name(dtype)]
-        if size_in_bytes > self.cache_bytes:
+        name = _name(dtype)
+        from_memory = self.read_bandwidth[name]
+        # Half of the cache holds other things. Widening 16 bits takes as long wherever they are.
+        is_widened = name == "bfloat16" and self.platform == "cpu"
+        if size_in_bytes > self.cache_bytes / 2 or is_widened:
             return from_memory
         return from_memory * self.cached_bandwidth / self.read_bandwidth["float32"]
 
     def product(self, dtype: Any) -> float:
-        """Operations a second of a matrix product in this dtype."""
+        """Operations a second of a large matrix product in this dtype."""
         return self.product_rate[_name(dtype)]
 
-    def factorisation(self, dtype: Any, *, orthogonal: bool = False) -> float:
-        """Operations a second of a Cholesky (or QR) factorisation in this dtype."""
-        rate = self.orthogonal_rate if orthogonal else self.cholesky_rate
-        return rate * self.product_rate[_name(dtype)] / self.product_rate["float32"]
+    def slowness(self, dtype: Any) -> float:
+        """How many times longer arithmetic in this dtype takes than in float32."""
+        return self.product_rate["float32"] / self.product_rate[_name(dtype)]
 
     def to_json(self) -> str:
         """All of it, as a JSON object."""

@@ -16,7 +16,7 @@ import jaxlib.version
 
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES
 
-FORMAT = 2
+FORMAT = 3
 """Of the JSON file: another number makes old files unread."""
 
 
@@ -87,7 +87,8 @@ def _are_rates(rates: Any) -> bool:
             numbers = list(found.values())
         else:
             numbers = [found]
-        least = 0 if name == "cache_bytes" else 1e-12
+        may_be_zero = name == "cache_bytes" or name.endswith("_half")
+        least = 0 if may_be_zero else 1e-15
         if not all(isinstance(x, (int, float)) and least <= x < float("inf") for x in numbers):
             return False
     return True

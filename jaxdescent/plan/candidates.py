@@ -37,6 +37,7 @@ class Entry(NamedTuple):
       form: the form of the problem that it works on.
       applies: to which structures.
       is_dependable: whether it may be taken for its price alone, in place of the default.
+      is_krylov: whether it may where the problem is known to be well conditioned.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry(NamedTuple):
     form: str = "as given"
     applies: Callable[[Structure], bool] = lambda structure: True
     is_dependable: bool = False
+    is_krylov: bool = False
 
 
 def _gradient_descent(rule: Any) -> Callable[[], Method]:
@@ -61,19 +63,34 @@ def _form_of_solve(structure: Structure) -> str:
 TABLE: dict[Kind, tuple[Entry, ...]] = {
     Kind.REGRESSION: (
         Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_regression, "direct"),
-        Entry("LSMR()", LSMR, cost_model.lsmr, is_dependable=True),
+        Entry("LSMR()", LSMR, cost_model.lsmr, is_dependable=True, is_krylov=True),
         Entry(
             "LSMR(Sketch())",
             lambda: LSMR(Sketch()),
             cost_model.sketched_lsmr,
             "preconditioned",
-            applies=lambda structure: structure.is_tall and structure.is_dense,
+            applies=cost_model.is_sketched,
             is_dependable=True,
+            is_krylov=True,
         ),
-        Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
-        Entry("Gram()", Gram, cost_model.gram, "Gram", applies=lambda structure: structure.is_tall),
         Entry(
-            "Dual()", Dual, cost_model.dual, "dual", applies=lambda structure: not structure.is_tall
+            "ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient, is_krylov=True
+        ),
+        Entry(
+            "Gram()",
+            Gram,
+            cost_model.gram,
+            "Gram",
+            applies=lambda structure: structure.is_tall,
+            is_krylov=True,
+        ),
+        Entry(
+            "Dual()",
+            Dual,
+            cost_model.dual,
+            "dual",
+            applies=lambda structure: not structure.is_tall,
+            is_krylov=True,
         ),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
@@ -93,6 +110,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             ConjugateGradient,
             cost_model.conjugate_gradient,
             is_dependable=True,
+            is_krylov=True,
         ),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
@@ -175,6 +193,7 @@ class Candidate:
     feasible: bool
     reason: str
     is_dependable: bool = dataclasses.field(repr=False)
+    is_krylov: bool = dataclasses.field(repr=False)
 
 
 def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, ...]:
@@ -193,8 +212,8 @@ def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, 
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
     iterations = max(round(price.iterations), 1)
-    setup_seconds = question.seconds(price.setup) + question.machine.dispatch_seconds
-    seconds_per_iteration = question.seconds(price.iteration)
+    setup_seconds = question.seconds(price.program) + question.machine.dispatch_seconds
+    seconds_per_iteration = question.iteration_seconds(price.iteration)
     data_bytes = structure.data_bytes + structure.params_bytes
     working_bytes = round(price.working_bytes)
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
@@ -205,7 +224,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         if is_feasible
         else f"needs {readable_bytes(allocated)}, {readable_bytes(available)} available"
     )
-    total = price.setup + price.iteration * iterations
+    total = price.program + price.iteration * iterations
     return Candidate(
         name=entry.name,
         method=entry.method(),
@@ -224,4 +243,5 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         feasible=is_feasible,
         reason=reason,
         is_dependable=entry.is_dependable,
+        is_krylov=entry.is_krylov,
     )

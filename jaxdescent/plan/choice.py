@@ -3,27 +3,37 @@
 The table's order decides: where the direct solve fits comfortably it is taken, else the next. Only
 where a direct solve is predicted to be far slower than a method that is as dependable does the
 price decide; what is predicted to take a moment is never weighed, so that the choice for small
-problems does not depend on how the machine was measured.
+problems does not depend on how the machine was measured. Where the data were looked at, and more
+looking would find nothing worse, the price decides sooner and between more methods.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
 from jaxdescent.machine import Machine
 from jaxdescent.memory import readable_bytes
 from jaxdescent.plan.candidates import Candidate
+from jaxdescent.plan.condition import Condition
 from jaxdescent.plan.structure import Kind, Structure
 
-ALWAYS_SECONDS = 0.1
-"""A direct solve that is predicted to take no longer is taken, whatever else there is."""
+ALWAYS_KNOWN, ALWAYS_ASSUMED = 0.0005, 0.1
+"""A direct solve that is predicted to take no more seconds is taken, whatever else there is: where
+the condition number is known, and where it is not."""
 
-SWITCH_MEASURED, SWITCH_ASSUMED = 1.5, 3.0
+SWITCH_KNOWN, SWITCH_MEASURED, SWITCH_ASSUMED = 1.25, 1.5, 3.0
 """By so much an iterative method must be faster to be taken in place of a direct solve that fits:
-where the condition number was looked at, and where it was assumed."""
+where the condition number is known, where it was looked at, and where it was assumed."""
+
+WELL_CONDITIONED = 100.0
+"""Up to such a condition number of X every Krylov method keeps the digits that the tolerance asks
+for, on ``X'X`` too."""
+
+ALLOWED_ITERATIONS = 1000
+"""What ``minimize`` allows by default: a method that is expected to need more would not end."""
 
 SHARE = 0.5
 """Of the memory that the data leave: a default method takes no more where another would do."""
@@ -33,8 +43,7 @@ def choose(
     structure: Structure,
     machine: Machine,
     candidates: Sequence[Candidate],
-    *,
-    is_measured: bool,
+    condition: Condition,
 ) -> Candidate | None:
     """The candidate to take; None where none fits.
 
@@ -42,7 +51,7 @@ def choose(
       structure: of the problem.
       machine: its memory counts.
       candidates: in the table's order.
-      is_measured: whether the condition number was looked at.
+      condition: what is known of it.
     """
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
@@ -60,17 +69,36 @@ def choose(
     )
     if preferred is None:
         return min(feasible, key=lambda candidate: candidate.seconds)
-    if preferred is not candidates[0] or preferred.seconds <= ALWAYS_SECONDS:
+    always, switch, is_eligible = _terms(structure, condition)
+    if preferred is not candidates[0] or preferred.seconds <= always:
         return preferred
-    switch = SWITCH_MEASURED if is_measured else SWITCH_ASSUMED
     faster = [
         candidate
         for candidate in feasible
-        if candidate.is_dependable
-        and (is_measured or structure.kind is Kind.REGRESSION)
+        if is_eligible(candidate)
+        and candidate.iterations <= ALLOWED_ITERATIONS
         and switch * candidate.seconds < preferred.seconds
     ]
     return min(faster, key=lambda candidate: candidate.seconds, default=preferred)
+
+
+def _terms(
+    structure: Structure, condition: Condition
+) -> tuple[float, float, Callable[[Candidate], bool]]:
+    """What a direct solve may always take, by how much another must be faster, and which may."""
+
+    def is_dependable(candidate: Candidate) -> bool:
+        return candidate.is_dependable
+
+    if condition.is_settled and condition.number is not None:
+        squared = condition.number if structure.kind is Kind.QUADRATIC else condition.number**2
+        if squared <= WELL_CONDITIONED**2:
+            return ALWAYS_KNOWN, SWITCH_KNOWN, lambda candidate: candidate.is_krylov
+    if condition.is_measured:
+        return ALWAYS_ASSUMED, SWITCH_MEASURED, is_dependable
+    if structure.kind is Kind.REGRESSION:
+        return ALWAYS_ASSUMED, SWITCH_ASSUMED, is_dependable
+    return math.inf, math.inf, is_dependable
 
 
 def _is_comfortable(candidate: Candidate, machine: Machine) -> bool:

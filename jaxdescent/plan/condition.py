@@ -29,6 +29,9 @@ SAMPLE_ENTRIES = 1 << 22
 STEPS = 16
 """Of the Lanczos process: a pass over the sample and one over its transpose each."""
 
+SETTLED = 1.25
+"""By no more may the condition number have grown over the second half of the steps."""
+
 
 class Condition(NamedTuple):
     """A condition number of X (of H for a quadratic), and where it comes from.
@@ -37,11 +40,13 @@ class Condition(NamedTuple):
       number: None where nothing is known.
       is_measured: whether the data were looked at.
       assumption: a sentence.
+      is_settled: whether more steps would hardly have found it larger.
     """
 
     number: float | None
     is_measured: bool
     assumption: str
+    is_settled: bool = False
 
 
 def assumed_condition(structure: Structure) -> Condition:
@@ -92,42 +97,68 @@ def estimated_condition(objective: Objective, structure: Structure) -> Condition
             return assumed
         return _of_regression(objective, structure) or assumed
     if isinstance(objective, Quadratic) and structure.is_dense and _is_there(objective.hessian):
-        lowest, highest = _extreme_eigenvalues(jnp.asarray(objective.hessian), None, STEPS)
-        if lowest <= 0:
+        ritz = _extreme_eigenvalues(jnp.asarray(objective.hessian), None, STEPS)
+        if ritz.lowest <= 0:
             return assumed
-        number = highest / lowest
+        number = ritz.highest / ritz.lowest
         return Condition(
-            number, True, f"The condition number of H is at least {number:.3g}: {STEPS} products."
+            number,
+            True,
+            f"The condition number of H is at least {number:.3g}: {STEPS} products.",
+            ritz.lowest_halfway < SETTLED * ritz.lowest,
         )
     return assumed
 
 
 def _of_regression(objective: LinearRegression, structure: Structure) -> Condition | None:
     rows, features = structure.rows, structure.features
-    count = min(rows, max(SAMPLE_ENTRIES // features, 1))
-    if count < rows and count < 4 * features:
-        count = min(4 * features, rows)
-        if count * features > 16 * SAMPLE_ENTRIES:
+    # Lines of the longer side: rows, or the columns of a wide X.
+    shorter, longer = sorted((rows, features))
+    count = min(longer, max(SAMPLE_ENTRIES // shorter, 1))
+    if count < longer and count < 4 * shorter:
+        count = min(4 * shorter, longer)
+        if count * shorter > 16 * SAMPLE_ENTRIES:
             return None
     sample = objective.X.array
-    if count < rows:
-        sample = sample[np.linspace(0, rows - 1, count).astype(np.int32)]
-    lowest, highest = _extreme_eigenvalues(sample, objective.intercept, STEPS)
-    # A sample's own spread is wider than that of all rows: by the ratio of the two laws.
+    if count < longer:
+        lines = np.linspace(0, longer - 1, count).astype(np.int32)
+        sample = sample[lines] if structure.is_tall else sample[:, lines]
+    ritz = _extreme_eigenvalues(sample, objective.intercept, STEPS)
+    # A sample's own spread is wider than that of all lines: by the ratio of the two laws.
     spread = 1.0
-    if count < rows:
-        spread = gaussian_condition(rows, features) / gaussian_condition(count, features)
-    l2 = float(np.min(np.asarray(objective.l2))) * count / rows
-    if highest + l2 <= 0:
+    if count < longer:
+        spread = gaussian_condition(longer, shorter) / gaussian_condition(count, shorter)
+    l2 = float(np.min(np.asarray(objective.l2))) * count / longer
+    if ritz.highest + l2 <= 0:
         return None
-    lowest = max(lowest, highest * float(jnp.finfo(structure.compute_dtype).eps) ** 2)
-    number = max(math.sqrt((highest + l2) / (lowest / spread**2 + l2)), 1.0)
-    of_rows = f" on {count:,} of its rows" if count < rows else ""
-    return Condition(
-        number,
-        True,
-        f"The condition number of X is at least {number:.3g}: {STEPS} Lanczos steps{of_rows}.",
-    )
+    floor = ritz.highest * float(jnp.finfo(structure.compute_dtype).eps) ** 2
+
+    def condition(lowest: float) -> float:
+        lowest = max(lowest, floor) / spread**2
+        return max(math.sqrt((ritz.highest + l2) / (lowest + l2)), 1.0)
+
+    number, halfway = condition(ritz.lowest), condition(ritz.lowest_halfway)
+    side = "rows" if structure.is_tall else "columns"
+    of_lines = f" on {count:,} of its {side}" if count < longer else ""
+    looked = f"{STEPS} Lanczos steps{of_lines}"
+    sentence = f"The condition number of X is at least {number:.3g}: {looked}."
+    is_settled = number < SETTLED * halfway
+    if not is_settled:
+        # It grows with every step: no better than the shape lets expect, or than l2 allows.
+        bound = math.sqrt((ritz.highest + l2) / l2) if l2 > 0 else math.inf
+        expected = min(gaussian_condition(rows, features), bound)
+        if expected > number:
+            number = expected
+            sentence += f" It still grew, and is assumed to be {number:.3g}."
+    return Condition(number, True, sentence, is_settled)
+
+
+class _Ritz(NamedTuple):
+    """Extreme Ritz values, and the lowest after half of the steps."""
+
+    lowest: float
+    highest: float
+    lowest_halfway: float
 
 
 def _is_there(*arrays: Any) -> bool:
@@ -137,19 +168,23 @@ def _is_there(*arrays: Any) -> bool:
     )
 
 
-def _extreme_eigenvalues(
-    matrix: jax.Array, is_centred: bool | None, steps: int
-) -> tuple[float, float]:
-    """Ritz values of ``A'A`` for the centred (or raw) matrix; of the matrix for None."""
-    steps = min(steps, *matrix.shape)
-    values = np.asarray(_ritz_values(matrix, is_centred, steps), np.float64)
-    values = values[np.isfinite(values)]
-    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+def _extreme_eigenvalues(matrix: jax.Array, is_centred: bool | None, steps: int) -> _Ritz:
+    """Of ``A'A`` for the centred (or raw) matrix; of the matrix for None."""
+    rows, columns = matrix.shape
+    # Centring takes a direction of the rows' space away.
+    steps = max(min(steps, rows - bool(is_centred), columns), 1)
+    halves = _ritz_values(matrix, is_centred, steps)
+    values, halfway = (np.asarray(half, np.float64) for half in halves)
+    if not np.isfinite(values).all() or not np.isfinite(halfway).all():
+        return _Ritz(0.0, 0.0, 0.0)
+    return _Ritz(float(values.min()), float(values.max()), float(halfway.min()))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _ritz_values(matrix: jax.Array, is_centred: bool | None, steps: int) -> jax.Array:
-    """Lanczos with full orthogonalisation, from a vector in the range."""
+def _ritz_values(
+    matrix: jax.Array, is_centred: bool | None, steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """Lanczos with full orthogonalisation, from a vector in the range: after all and half."""
     dtype = compute_dtype(matrix.dtype)
     A = matrix.astype(dtype)
     mean = jnp.mean(A, axis=0) if is_centred else jnp.zeros((A.shape[1],), dtype)
@@ -158,14 +193,25 @@ def _ritz_values(matrix: jax.Array, is_centred: bool | None, steps: int) -> jax.
         if is_centred is None:
             both = jnp.matmul(A, vector, precision=HIGHEST)
             return 0.5 * (both + jnp.matmul(A.T, vector, precision=HIGHEST))
-        image = jnp.matmul(A, vector, precision=HIGHEST) - jnp.matmul(mean, vector)
-        return jnp.matmul(A.T, image, precision=HIGHEST) - mean * jnp.sum(image)
+        if is_wide:
+            return forth(back(vector))
+        return back(forth(vector))
 
+    def forth(vector: jax.Array) -> jax.Array:
+        image = jnp.matmul(A, vector, precision=HIGHEST) - jnp.matmul(mean, vector)
+        return image - jnp.mean(image) if is_centred else image
+
+    def back(vector: jax.Array) -> jax.Array:
+        return jnp.matmul(A.T, vector, precision=HIGHEST) - mean * jnp.sum(vector)
+
+    # In the space of the shorter side, where nothing but the ones is outside the range.
+    is_wide = is_centred is not None and A.shape[0] < A.shape[1]
+    size = A.shape[0] if is_wide else A.shape[1]
     tiny = jnp.finfo(dtype).tiny
-    signs = 1 - 2 * (randomness.bits((A.shape[1],), randomness.fold(0)) & 1).astype(dtype)
+    signs = 1 - 2 * (randomness.bits((size,), randomness.fold(0)) & 1).astype(dtype)
     first = product(signs)
     first = first / jnp.maximum(jnp.linalg.norm(first), tiny)
-    basis = jnp.zeros((steps, A.shape[1]), dtype).at[0].set(first)
+    basis = jnp.zeros((steps, size), dtype).at[0].set(first)
 
     def step(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         basis, images = carry
@@ -174,9 +220,13 @@ def _ritz_values(matrix: jax.Array, is_centred: bool | None, steps: int) -> jax.
         rest = image
         for _ in range(2):
             rest = rest - basis.T @ (basis @ rest)
+            if is_wide and is_centred:
+                # Else the null direction of centring grows from rounding, tenfold a step.
+                rest = rest - jnp.mean(rest)
         norm = jnp.linalg.norm(rest)
-        # What is left when the space is used up is rounding: no new direction.
-        is_new = norm > 1e-3 * jnp.sqrt(jnp.finfo(dtype).eps) * jnp.linalg.norm(image)
+        # What is left when the space is used up is rounding: no new direction. A rest of the
+        # rounding's own size would lie anywhere, outside the range of a wide A too.
+        is_new = norm > jnp.sqrt(jnp.finfo(dtype).eps) * jnp.linalg.norm(image)
         following = jnp.where(is_new, rest / jnp.maximum(norm, tiny), 0)
         return basis.at[jnp.minimum(k + 1, steps - 1)].set(
             jnp.where(k + 1 < steps, following, basis[steps - 1])
@@ -187,4 +237,6 @@ def _ritz_values(matrix: jax.Array, is_centred: bool | None, steps: int) -> jax.
     # Rows of zeros, of an exhausted space, become copies of a value that is there.
     is_empty = jnp.sum(jnp.square(basis), axis=1) == 0
     projected = projected + jnp.diag(jnp.where(is_empty, projected[0, 0], 0))
-    return jnp.linalg.eigvalsh(0.5 * (projected + projected.T))
+    projected = 0.5 * (projected + projected.T)
+    half = max(steps // 2, 1)
+    return jnp.linalg.eigvalsh(projected), jnp.linalg.eigvalsh(projected[:half, :half])

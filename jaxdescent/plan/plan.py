@@ -173,7 +173,7 @@ def plan(
 
     Nothing of the problem's size is allocated. Where the data are there, a few products with a
     sample of them estimate the condition number; where they are only shapes, it is assumed. The
-    device is measured, in about a second, if it never was, and the outcome kept in the user's
+    device is measured, in a few seconds, if it never was, and the outcome kept in the user's
     cache folder.
 
     Args:
@@ -265,7 +265,7 @@ def plan_of(
     condition = assumed_condition(structure) if condition is None else condition
     question = Question(structure, machine, tolerance, condition.number)
     candidates = candidates_for(question, existing_bytes)
-    chosen = choose(structure, machine, candidates, is_measured=condition.is_measured)
+    chosen = choose(structure, machine, candidates, condition)
     return Plan(structure, machine, candidates, chosen, (condition.assumption,))
 
 
@@ -327,7 +327,7 @@ def _as_numbers(candidate: Candidate) -> dict[str, Any]:
     return {
         field.name: getattr(candidate, field.name)
         for field in dataclasses.fields(candidate)
-        if field.name not in ("method", "is_dependable")
+        if field.name not in ("method", "is_dependable", "is_krylov")
     }
 
 

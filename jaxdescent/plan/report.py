@@ -59,20 +59,29 @@ def show_machine(machine: Machine, console: Console) -> None:
             for dtype, rate in machine.read_bandwidth.items()
         ),
         ("reading X from the cache", f"{readable_bytes(machine.cached_bandwidth)}/s"),
+        ("reading X for eight outputs", f"{readable_bytes(machine.thin_bandwidth)}/s"),
+        ("a row of X", readable_seconds(machine.row_seconds)),
         ("cache", readable_bytes(machine.cache_bytes)),
         ("updating in place", f"{readable_bytes(machine.update_bandwidth)}/s"),
+        ("writing to new memory", f"{readable_bytes(machine.fresh_bandwidth)}/s"),
         *(
-            (f"matrix products, {dtype}", f"{rate / 1e9:.3g} Gflop/s")
+            (f"matrix products, {dtype}", _rate(rate, machine.product_half))
             for dtype, rate in machine.product_rate.items()
         ),
-        ("Cholesky", f"{machine.cholesky_rate / 1e9:.3g} Gflop/s"),
-        ("QR", f"{machine.orthogonal_rate / 1e9:.3g} Gflop/s"),
+        ("Cholesky", _rate(machine.cholesky_rate, machine.cholesky_half)),
+        ("QR", _rate(machine.orthogonal_rate, machine.orthogonal_half)),
+        ("products in double length", f"{machine.double_rate / 1e6:.3g} million entries/s"),
         ("a call", readable_seconds(machine.dispatch_seconds)),
-        ("an operation in a loop", readable_seconds(machine.operation_seconds)),
+        ("a small operation", readable_seconds(machine.operation_seconds)),
+        ("until all cores work", readable_seconds(machine.handover_seconds)),
     ]
     for name, value in rows:
         table.add_row(name, Text(value))
     console.print(table)
+
+
+def _rate(rate: float, half: float) -> str:
+    return f"{rate / 1e9:.3g} Gflop/s, half of it at {half:,.0f} columns"
 
 
 def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machine) -> str:

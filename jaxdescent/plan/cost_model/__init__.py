@@ -24,10 +24,14 @@ from jaxdescent.plan.cost_model.quadratics import descent_vectors_bytes as desce
 from jaxdescent.plan.cost_model.quadratics import dual as dual
 from jaxdescent.plan.cost_model.quadratics import factorisation as factorisation
 from jaxdescent.plan.cost_model.quadratics import gram as gram
+from jaxdescent.plan.cost_model.quadratics import is_sketched as is_sketched
 from jaxdescent.plan.cost_model.quadratics import lsmr as lsmr
 from jaxdescent.plan.cost_model.quadratics import sketched_lsmr as sketched_lsmr
 from jaxdescent.plan.cost_model.quadratics import touched_bytes as touched_bytes
 from jaxdescent.plan.cost_model.work import Price as Price
 from jaxdescent.plan.cost_model.work import Question as Question
 from jaxdescent.plan.cost_model.work import Work as Work
+from jaxdescent.plan.cost_model.work import cholesky as cholesky
+from jaxdescent.plan.cost_model.work import orthogonal as orthogonal
 from jaxdescent.plan.cost_model.work import pass_bytes as pass_bytes
+from jaxdescent.plan.cost_model.work import product as product

@@ -20,6 +20,7 @@ from jaxdescent.plan.cost_model.work import (
     Question,
     Work,
     one_pass,
+    orthogonal,
     vectors,
 )
 from jaxdescent.plan.structure import Kind
@@ -32,7 +33,7 @@ def division(question: Question) -> Price:
     iteration = vectors(structure, 8)
     # The step's and the result.
     working = structure.solver_bytes + structure.params_bytes
-    return Price(working, Work(), iteration, 1.0, eps)
+    return Price(working, Work(handovers=1), iteration, 1.0, eps, is_result_large=True)
 
 
 def separable_descent(question: Question) -> Price:
@@ -41,14 +42,16 @@ def separable_descent(question: Question) -> Price:
     working = float(structure.params_bytes + structure.largest_leaf_bytes)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     a_step = vectors(structure, 3 / 16)
-    return Price(working, vectors(structure, 3), a_step, 16.0, eps)
+    setup = vectors(structure, 3) + Work(handovers=1)
+    return Price(working, setup, a_step, 16.0, eps, is_result_large=True)
 
 
 def separable_backtracking(question: Question) -> Price:
     """The trial, its gradient and the gradient, beside the result."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    return Price(4.0 * structure.vector_bytes, Work(), vectors(structure, 6), 10.0, eps)
+    working, iteration = 4.0 * structure.vector_bytes, vectors(structure, 6)
+    return Price(working, Work(handovers=1), iteration, 2.0, eps, is_result_large=True)
 
 
 def levenberg_marquardt(question: Question) -> Price:
@@ -59,9 +62,8 @@ def levenberg_marquardt(question: Question) -> Price:
     accuracy = default_error(structure)
     jacobian = float(size) * residuals
     if size <= DENSE_PARAMS and jacobian <= DENSE_ELEMENTS:
-        iteration = one * size + Work(
-            orthogonal_flops=orthogonal_flops(residuals + size, size), operations=SCALAR_OPERATIONS
-        )
+        iteration = one * size + orthogonal(orthogonal_flops(residuals + size, size), size)
+        iteration = iteration + Work(operations=SCALAR_OPERATIONS)
         working = structure.itemsize * (3.0 * jacobian + 4.0 * size * size)
         return Price(working, Work(), iteration, 15.0, accuracy)
     working = 4.0 * structure.vector_bytes + 4.0 * residuals * structure.itemsize
@@ -73,9 +75,11 @@ def newton(question: Question) -> Price:
     """The Hessian by n products, and its spectral factorisation, at each iteration."""
     structure = question.structure
     size = structure.unknowns
-    iteration = one_pass(question, 3.0 * size) + Work(orthogonal_flops=EIGEN_FLOPS * size**3)
+    iteration = one_pass(question, 3.0 * size) + orthogonal(EIGEN_FLOPS * size**3, size)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    return Price(structure.solver_bytes, Work(), iteration, NEWTON_ITERATIONS, eps)
+    # The factorisation, and the Hessian that it is made of.
+    working = 2.0 * structure.solver_bytes
+    return Price(working, Work(), iteration, NEWTON_ITERATIONS, eps)
 
 
 def lbfgs(question: Question) -> Price:

@@ -20,6 +20,10 @@ ASSUMED_CONDITION = 100.0
 """Of X (of H: its square root) where nothing is known."""
 
 
+LAST_DIRECTION = 2.0
+"""Times the shorter side of X: there conjugate gradients end. Exact arithmetic would need half."""
+
+
 def krylov_iterations(condition: float | None, tolerance: float) -> float:
     """``2 ((k - 1) / (k + 1))^i = tolerance`` for a condition number k of X.
 
@@ -33,6 +37,17 @@ def krylov_iterations(condition: float | None, tolerance: float) -> float:
     if rate <= 0:
         return 1.0
     return max(math.log(tolerance / 2) / math.log(rate), 1.0)
+
+
+def krylov_count(question: Question) -> float:
+    """Expected iterations: Chebyshev's bound, as long as there are directions left."""
+    structure, condition = question.structure, question.condition
+    if structure.kind is Kind.QUADRATIC and condition is not None:
+        condition = math.sqrt(condition)
+    count = krylov_iterations(condition, question.tolerance)
+    if structure.is_dense:
+        count = min(count, LAST_DIRECTION * min(structure.rows, structure.features))
+    return count
 
 
 def gradient_iterations(question: Question) -> float:

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Dense
-from jaxdescent.machine import cholesky_flops, orthogonal_flops
+from jaxdescent.machine import orthogonal_flops
+from jaxdescent.methods import Dual
 from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
 from jaxdescent.objectives.regression_solvers import SMALL, normal_equations_bytes
 from jaxdescent.plan.cost_model.iterations import (
     expected_error,
     gradient_iterations,
+    krylov_count,
     krylov_iterations,
 )
 from jaxdescent.plan.cost_model.reserved import (
@@ -32,7 +34,10 @@ from jaxdescent.plan.cost_model.work import (
     Price,
     Question,
     Work,
+    cholesky,
     one_pass,
+    orthogonal,
+    product,
     vectors,
 )
 from jaxdescent.plan.structure import Kind, Structure
@@ -43,7 +48,12 @@ REFINEMENTS = 4
 
 
 EIGEN_FLOPS = 9.0
-"""Of a symmetric eigenvalue decomposition, times n^3."""
+"""Of a symmetric eigenvalue decomposition, times n^3, at the rate of a large QR: divide and conquer
+takes fewer of a small matrix."""
+
+
+SORTING = 2.0
+"""How many times longer than a row of a product a number takes in each round of a sort."""
 
 
 SINGULAR_FLOPS = 22.0
@@ -59,19 +69,22 @@ def derivative_regression(question: Question) -> Price:
     condition = question.condition or 1.0
     is_ill = condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
-    # A gradient for each of two corrections (or the dual solve), and value and gradient at the
-    # start and at the end.
-    iteration = one * 8 + vectors(structure, 20)
-    setup = factorisation(structure)
+    # Once: the means, and value and gradient at the start and at the end. Then a gradient for each
+    # of two corrections, or the dual solve.
+    setup = factorisation(structure) + one * 5
+    iteration = one * 4 + vectors(structure, 20)
     if structure.has_own_l2:
-        setup = orthogonal(structure) + Work(
-            orthogonal_flops=SINGULAR_FLOPS * min(rows, features) ** 3
-        )
+        flops = SINGULAR_FLOPS * min(rows, features) ** 3
+        setup = setup + triangles(structure) + orthogonal(flops, min(rows, features))
     elif is_ill or is_small:
-        setup = setup + orthogonal(structure)
+        setup = setup + triangles(structure)
     if structure.is_tall and (is_ill or is_small):
-        is_double = structure.entries * outputs <= DOUBLE_ENTRIES
-        iteration = iteration + one * (2 * REFINEMENTS * (25 if is_double else 2))
+        entries = float(structure.entries * outputs)
+        turns = 2 * REFINEMENTS
+        if entries <= DOUBLE_ENTRIES:
+            iteration = iteration + Work(double_entries=turns * entries)
+        else:
+            iteration = iteration + one * (2 * turns)
         condition = 1.0
     copied = copied_bytes(question)
     setup = setup + Work(update_bytes=1.5 * copied)
@@ -79,26 +92,22 @@ def derivative_regression(question: Question) -> Price:
     if structure.is_tall:
         # The factor is part of the result.
         working += features**2 * structure.itemsize
-    return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0))
+    touched = None if is_ill or is_small or structure.has_own_l2 else touched_bytes(structure)
+    return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0), touched)
 
 
 def factorisation(structure: Structure) -> Work:
     """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
     smaller, larger = sorted((structure.rows, structure.features))
-    return Work(
-        product_flops=2.0 * larger * smaller**2,
-        cholesky_flops=cholesky_flops(smaller),
-        operations=SCALAR_OPERATIONS,
-    )
+    return product(2.0 * larger * smaller**2, smaller) + cholesky(smaller)
 
 
-def orthogonal(structure: Structure) -> Work:
+def triangles(structure: Structure) -> Work:
     """QR of the larger side, and of its triangle above a diagonal."""
     smaller, larger = sorted((structure.rows, structure.features))
-    return Work(
-        orthogonal_flops=orthogonal_flops(larger, smaller) + orthogonal_flops(2 * smaller, smaller),
-        update_bytes=4.0 * structure.entries * structure.itemsize,
-    )
+    copies = Work(update_bytes=4.0 * structure.entries * structure.itemsize)
+    flops = orthogonal_flops(larger, smaller) + orthogonal_flops(2 * smaller, smaller)
+    return orthogonal(flops, smaller) + copies
 
 
 def touched_bytes(structure: Structure) -> int:
@@ -117,24 +126,28 @@ def lsmr(question: Question) -> Price:
     structure = question.structure
     one = one_pass(question, structure.outputs)
     setup = one * 4 + widening(question, 1)
-    iterations = krylov_iterations(question.condition, question.tolerance)
-    iterations = min(iterations, 3.0 * min(structure.rows, structure.features)) + 1
     return Price(
         lsmr_bytes(question),
         setup,
         one * 2 + vectors(structure, 12),
-        iterations,
+        krylov_count(question) + 1,
         expected_error(question),
     )
 
 
 def lsmr_bytes(question: Question) -> float:
-    """Seven vectors of the params' length, four of y's, and the means."""
+    """Eight vectors of the params' length, three of y's, and the means."""
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
-    elements = 7 * features * outputs + features + 4 * rows * outputs
-    elements += (rows if structure.has_intercept else 0) + partial_sums(structure)
+    elements = 8 * features * outputs + features + 3 * rows * outputs
+    elements += partial_sums(structure)
     return structure.itemsize * elements + widened_bytes(question, 1) + SCALAR_BYTES
+
+
+def is_sketched(structure: Structure) -> bool:
+    """Whether X has more rows than the sketch, so that it is one."""
+    is_long = structure.rows > Sketch().oversampling * structure.features
+    return structure.is_dense and is_long
 
 
 def sketched_lsmr(question: Question) -> Price:
@@ -142,19 +155,13 @@ def sketched_lsmr(question: Question) -> Price:
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
-    wanted = Sketch().oversampling * features
-    is_mixed = wanted < rows
-    groups = -(-wanted // NONZEROS)
-    sampled = groups * NONZEROS if is_mixed else rows
-    stack = sampled + features
+    groups = -(-Sketch().oversampling * features // NONZEROS)
+    stack = groups * NONZEROS + features
     square = float(features) * features
-    setup = one * 4 + Work(
-        orthogonal_flops=orthogonal_flops(stack, features),
-        product_flops=2.0 * NONZEROS * structure.entries if is_mixed else 0.0,
-        update_bytes=3.0 * structure.entries * structure.itemsize,
-        operations=SCALAR_OPERATIONS,
-    )
-    setup = setup + Work(update_bytes=1.5 * copied_bytes(question))
+    setup = one * 4 + orthogonal(orthogonal_flops(stack, features), features)
+    setup = setup + product(2.0 * NONZEROS * structure.entries, NONZEROS)
+    copies = 3.0 * structure.entries * structure.itemsize + 1.5 * copied_bytes(question)
+    setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and its transpose, which is read twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)
@@ -165,9 +172,10 @@ def sketched_lsmr(question: Question) -> Price:
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
     if not question.is_widened:
         working += copied_bytes(question)
-    if is_mixed:
-        # The shuffled order, and a chunk of the rows of a group.
-        working += 4 * 3 * rows + structure.itemsize * min(rows / groups, CHUNK) * columns
+    # A chunk of the rows of a group with their signs, and one word a row of the shuffled order:
+    # what it takes besides is free again before LSMR begins.
+    chunk = min(rows / groups, CHUNK)
+    working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
     iteration = one * 2 + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
@@ -178,16 +186,11 @@ def conjugate_gradient(question: Question) -> Price:
     """CGLS for a regression: two passes; for a quadratic, H and H' (its symmetric part counts)."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    condition = question.condition
-    if structure.kind is Kind.QUADRATIC and condition is not None:
-        condition = math.sqrt(condition)
-    iterations = krylov_iterations(condition, question.tolerance)
-    iterations = min(iterations, 3.0 * min(structure.features or structure.unknowns, 10**9))
     return Price(
         conjugate_gradient_bytes(question),
-        one * 6 + widening(question, 2),
+        one * 4 + widening(question, 2),
         one * 2 + vectors(structure, 10),
-        iterations + 1,
+        krylov_count(question) + 1,
         expected_error(question),
     )
 
@@ -221,13 +224,11 @@ def barzilai_borwein(question: Question) -> Price:
     """One gradient an iteration, and the root of gradient descent's number of them."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    condition = question.condition or 1.0
-    iterations = 1.5 * krylov_iterations(condition, question.tolerance) + 5
     return Price(
         descent_bytes(question),
         one * 4 + widening(question, 1),
-        one * 3 + vectors(structure, 10),
-        iterations,
+        one * 2 + vectors(structure, 10),
+        1.5 * krylov_count(question) + 1,
         expected_error(question),
     )
 
@@ -254,15 +255,15 @@ def descent_vectors_bytes(structure: Structure) -> int:
 
 def gram(question: Question) -> Price:
     """One pass builds X'X and X'y in float32; an iteration then costs features^2."""
-    return _rewritten(question, question.structure.features, gram_build_bytes)
+    return _rewritten(question, question.structure.features, gram_build_bytes, 1)
 
 
 def dual(question: Question) -> Price:
-    """One pass builds XX'; an iteration then costs rows^2, with the same iterates."""
-    return _rewritten(question, question.structure.rows, dual_build_bytes)
+    """One pass builds XX'; its iterations, several to a step, then cost rows^2."""
+    return _rewritten(question, question.structure.rows, dual_build_bytes, Dual().iterations)
 
 
-def _rewritten(question: Question, size: int, build_bytes: Callable[..., int]) -> Price:
+def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], inner: int) -> Price:
     """Conjugate gradients on the Gram matrix of one side, two products of it an iteration."""
     structure = question.structure
     built = build_bytes(
@@ -275,23 +276,24 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int]) -
     )
     square = float(size) * size * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
-    setup = one_pass(question, structure.outputs) * 4 + Work(
-        product_flops=2.0 * structure.entries * size
-    )
+    setup = one_pass(question, structure.outputs) * 4
+    setup = setup + product(2.0 * structure.entries * size, size)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,
     )
-    iterations = krylov_iterations(question.condition, question.tolerance)
+    iterations = math.ceil(krylov_count(question) / inner)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
     # At the start and the end the params are measured on the data themselves.
     widened = widened_bytes(question, 1)
+    images = 3.0 * structure.rows * structure.outputs * structure.itemsize
     working = (
-        max(built + widened * question.is_widened, square + widened)
+        max(built + widened * question.is_widened, square + widened, images)
         + 6.0 * size * structure.outputs * structure.itemsize
+        + SCALAR_BYTES
     )
-    return Price(working, setup, one * 2 + small, iterations, accuracy)
+    return Price(working, setup, (one * 2 + small) * inner, iterations, accuracy)
 
 
 def derivative_quadratic(question: Question) -> Price:

@@ -7,11 +7,25 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxdescent.designs.dense import WIDENED_BYTES
-from jaxdescent.machine import Machine
+from jaxdescent.loops import LARGE_BYTES
+from jaxdescent.machine import Machine, cholesky_flops
 from jaxdescent.plan.structure import Kind, Structure
 
-SCALAR_OPERATIONS = 60
+SCALAR_OPERATIONS = 30
 """Small operations an iteration, besides passes over the data: checks, rotations, norms."""
+
+
+DOUBLE_FLOPS = 25
+"""Additions and products for an entry of X in double length."""
+
+
+REUSED_BYTES = 32 << 20
+"""Blocks up to this size an allocator keeps for the next call; larger ones go back to the system
+(the upper bound of glibc's threshold)."""
+
+
+PROGRAM_OPERATIONS = 60
+"""Small operations of a whole program, outside its loop."""
 
 
 SCALAR_BYTES = 3000
@@ -22,22 +36,40 @@ SCALAR_BYTES = 3000
 class Work:
     """Something done once, in the units of :class:`jaxdescent.machine.Machine`.
 
+    A product or factorisation of size m takes ``(1 + half / m) / rate`` an operation: what is left
+    of the rate where a side is short. Its *lines* are its operations divided by m.
+
     Args:
-      read_bytes: of the data, by products with few columns.
+      read_bytes: of the data, by products with one column.
       read_flops: of these products, which take whichever of the two is slower.
+      read_rows: rows of X in these products, of which each takes a moment of its own.
+      thin_bytes: of the data, by products with several columns, whose operations count as those
+        of large products besides.
       update_bytes: of vectors, read and written.
-      product_flops: of products of large matrices.
-      cholesky_flops, orthogonal_flops: of factorisations.
+      product_flops, product_lines: of products of large matrices.
+      cholesky_flops, cholesky_lines: of Cholesky factorisations and inverses.
+      orthogonal_flops, orthogonal_lines: of QR and spectral factorisations.
+      fresh_bytes: written where nothing was before: the system has to find the pages.
+      double_entries: entries of X in products in double length.
       operations: small ones, whose number counts, not their size.
+      handovers: how many operations begin on one core and go on on all.
     """
 
     read_bytes: float = 0.0
     read_flops: float = 0.0
+    read_rows: float = 0.0
+    thin_bytes: float = 0.0
     update_bytes: float = 0.0
     product_flops: float = 0.0
+    product_lines: float = 0.0
     cholesky_flops: float = 0.0
+    cholesky_lines: float = 0.0
     orthogonal_flops: float = 0.0
+    orthogonal_lines: float = 0.0
+    fresh_bytes: float = 0.0
+    double_entries: float = 0.0
     operations: float = 0.0
+    handovers: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         """One after the other."""
@@ -54,12 +86,14 @@ class Work:
     @property
     def bytes_moved(self) -> float:
         """To and from memory; what products of large matrices move is little beside their work."""
-        return self.read_bytes + self.update_bytes
+        return self.read_bytes + self.thin_bytes + self.update_bytes
 
     @property
     def flops(self) -> float:
         """All operations on numbers."""
-        return self.read_flops + self.product_flops + self.cholesky_flops + self.orthogonal_flops
+        factorisations = self.cholesky_flops + self.orthogonal_flops
+        in_double_length = DOUBLE_FLOPS * self.double_entries
+        return self.read_flops + self.product_flops + factorisations + in_double_length
 
     def seconds(self, machine: Machine, dtype: str, working_set: float) -> float:
         """On this machine, in the dtype that products read.
@@ -68,14 +102,42 @@ class Work:
         """
         bandwidth = machine.bandwidth(dtype, working_set)
         reading = max(self.read_bytes / bandwidth, self.read_flops / machine.product(dtype))
+        thin = self.thin_bytes / machine.thin_bandwidth
+        product = self.product_flops + machine.product_half * self.product_lines
+        cholesky = self.cholesky_flops + machine.cholesky_half * self.cholesky_lines
+        orthogonal = self.orthogonal_flops + machine.orthogonal_half * self.orthogonal_lines
         return (
             reading
+            + self.read_rows * machine.row_seconds
+            + thin
             + self.update_bytes / machine.update_bandwidth
-            + self.product_flops / machine.product(dtype)
-            + self.cholesky_flops / machine.factorisation(dtype)
-            + self.orthogonal_flops / machine.factorisation(dtype, orthogonal=True)
+            + product / machine.product(dtype)
+            + machine.slowness(dtype)
+            * (
+                cholesky / machine.cholesky_rate
+                + orthogonal / machine.orthogonal_rate
+                + self.double_entries / machine.double_rate
+            )
+            + self.fresh_bytes / machine.fresh_bandwidth
             + self.operations * machine.operation_seconds
+            + self.handovers * machine.handover_seconds
         )
+
+
+def product(flops: float, size: float) -> Work:
+    """Of large matrices, whose shortest side has this size."""
+    return Work(product_flops=flops, product_lines=flops / max(size, 1))
+
+
+def cholesky(size: float) -> Work:
+    """A factor and its inverse."""
+    flops = cholesky_flops(size)
+    return Work(cholesky_flops=flops, cholesky_lines=flops / max(size, 1))
+
+
+def orthogonal(flops: float, size: float) -> Work:
+    """A QR or spectral factorisation of so many columns."""
+    return Work(orthogonal_flops=flops, orthogonal_lines=flops / max(size, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +193,16 @@ class Question:
         """That a piece of work takes."""
         return work.seconds(self.machine, self.read_dtype, self.pass_bytes)
 
+    def iteration_seconds(self, work: Work) -> float:
+        """That it takes as one turn of a loop.
+
+        A CPU's compiler makes one operation of a whole turn that touches little; else all cores
+        wait for the next.
+        """
+        is_one = self.machine.platform == "cpu" and 2 * self.pass_bytes < LARGE_BYTES
+        operations = 0.0 if is_one else work.operations
+        return self.seconds(dataclasses.replace(work, operations=operations, handovers=0.0))
+
 
 @dataclasses.dataclass(frozen=True)
 class Price:
@@ -142,6 +214,8 @@ class Price:
       iteration: done every iteration.
       iterations: expected.
       accuracy: the relative error of the params that rounding and the tolerance leave, at most.
+      touched_bytes: what is used of what is reserved; None: all.
+      is_result_large: whether most of it are vectors like the result, which is new at every call.
     """
 
     working_bytes: float
@@ -149,11 +223,15 @@ class Price:
     iteration: Work
     iterations: float
     accuracy: float
+    touched_bytes: float | None = None
+    is_result_large: bool = False
 
     @property
-    def total(self) -> Work:
-        """The setup and all iterations."""
-        return self.setup + self.iteration * self.iterations
+    def program(self) -> Work:
+        """The setup, and what every program does outside its loop: copies, checks, results."""
+        touched = self.working_bytes if self.touched_bytes is None else self.touched_bytes
+        fresh = touched if touched > REUSED_BYTES or self.is_result_large else 0.0
+        return self.setup + Work(fresh_bytes=fresh, operations=PROGRAM_OPERATIONS)
 
 
 def pass_bytes(structure: Structure, dtype: str) -> float:
@@ -167,8 +245,16 @@ def one_pass(question: Question, columns: float = 1.0) -> Work:
     Of a function, one value and gradient.
     """
     structure = question.structure
+    if structure.is_dense and columns > 1:
+        flops = 2.0 * structure.entries * columns
+        return Work(thin_bytes=question.pass_bytes, product_flops=flops, handovers=0.5)
     if structure.is_dense:
-        return Work(read_bytes=question.pass_bytes, read_flops=2.0 * structure.entries * columns)
+        return Work(
+            read_bytes=question.pass_bytes,
+            read_flops=2.0 * structure.entries,
+            read_rows=structure.rows,
+            handovers=0.5,  # every other pass is one by the transpose
+        )
     flops = structure.evaluation_flops or 4.0 * structure.unknowns
     return Work(read_bytes=columns * question.pass_bytes, read_flops=columns * flops)
 
