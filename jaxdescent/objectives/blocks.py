@@ -98,6 +98,21 @@ def is_halved(size: int) -> bool:
     return is_one_cpu and size > LEAST_HALVED
 
 
+def symmetric_share(size: int) -> float:
+    """The operations of a symmetric product of ``size`` lines, over those of a whole one.
+
+    >>> symmetric_share(256)
+    1.0
+    """
+    return _share(size, MOST_HALVINGS if is_halved(size) else 0)
+
+
+def _share(size: float, halvings: int) -> float:
+    if not halvings or size <= LEAST_HALVED:
+        return 1.0
+    return 1 / 4 + _share(size / 2, halvings - 1) / 2
+
+
 def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> Symmetric:
     size = a.shape[1 - axis]
     if not halvings or size <= LEAST_HALVED:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxdescent.designs import Dense
 from jaxdescent.machine import orthogonal_flops
 from jaxdescent.methods import Dual
+from jaxdescent.objectives.blocks import symmetric_share
 from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
 from jaxdescent.objectives.regression_solvers import SMALL, normal_equations_bytes
@@ -99,7 +100,8 @@ def derivative_regression(question: Question) -> Price:
 def factorisation(structure: Structure) -> Work:
     """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
     smaller, larger = sorted((structure.rows, structure.features))
-    return product(2.0 * larger * smaller**2, smaller) + cholesky(smaller)
+    share = symmetric_share(smaller) if structure.is_tall else 1.0
+    return product(share * 2.0 * larger * smaller**2, smaller) + cholesky(smaller)
 
 
 def triangles(structure: Structure) -> Work:
@@ -277,7 +279,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     square = float(size) * size * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
     setup = one_pass(question, structure.outputs) * 4
-    setup = setup + product(2.0 * structure.entries * size, size)
+    setup = setup + product(symmetric_share(size) * 2.0 * structure.entries * size, size)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,
