@@ -225,8 +225,11 @@ def _norm_of_few(tree: Any) -> jax.Array:
     factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end of the range back
 
     def sums(leaf: jax.Array) -> Sequence[jax.Array]:
-        squares = [jnp.square(leaf.astype(dtype) * f) for f in (1.0, factor, 1 / factor)]
-        return _sums(squares, range(leaf.ndim))
+        shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]
+        if not leaf.ndim:
+            # XLA in jaxlib 0.10 makes x^2 f^2 of a scalar's (x f)^2, which is zero times infinity.
+            return [jnp.square(share) for share in lax.optimization_barrier(shares)]
+        return _sums([jnp.square(share) for share in shares], range(leaf.ndim))
 
     plain, raised, lowered = (add(list(parts)) for parts in zip(*map(sums, wide), strict=True))
     is_ordinary, is_low = _is_ordinary(plain), plain < 1

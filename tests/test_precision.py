@@ -314,6 +314,14 @@ def test_norms_of_zeros_infinities_and_nans(element, expected, size):
     np.testing.assert_equal(float(norm), expected)
 
 
+@pytest.mark.parametrize("element", [0.0, 2e-38, 3e-30, 5.0, -3e38, np.inf, np.nan])
+def test_norms_of_scalars_are_their_magnitudes(element):
+    scalar = jnp.float32(element)
+    for tree in (scalar, {"x": scalar, "y": jnp.float32(0)}):
+        for norm in (precision.norm(tree), jax.jit(precision.norm)(tree)):
+            np.testing.assert_allclose(float(norm), abs(float(scalar)), rtol=1e-6)
+
+
 def test_double_precision_is_summed_in_double_precision(x64, rng):
     values = rng.normal(size=10_001)
     for in_chains in (True, False):
