@@ -226,9 +226,9 @@ def _norm_of_few(tree: Any) -> jax.Array:
 
     def sums(leaf: jax.Array) -> Sequence[jax.Array]:
         shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]
-        if not leaf.ndim:
-            # XLA in jaxlib 0.10 makes x^2 f^2 of a scalar's (x f)^2, which is zero times infinity.
-            return [jnp.square(share) for share in lax.optimization_barrier(shares)]
+        if leaf.size == 1:
+            # XLA in jaxlib 0.10 makes x^2 f^2 of one number's (x f)^2: zero times infinity.
+            return [jnp.square(share).reshape(()) for share in lax.optimization_barrier(shares)]
         return _sums([jnp.square(share) for share in shares], range(leaf.ndim))
 
     plain, raised, lowered = (add(list(parts)) for parts in zip(*map(sums, wide), strict=True))

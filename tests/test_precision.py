@@ -315,9 +315,9 @@ def test_norms_of_zeros_infinities_and_nans(element, expected, size):
 
 
 @pytest.mark.parametrize("element", [0.0, 2e-38, 3e-30, 5.0, -3e38, np.inf, np.nan])
-def test_norms_of_scalars_are_their_magnitudes(element):
+def test_norms_of_single_numbers_are_their_magnitudes(element):
     scalar = jnp.float32(element)
-    for tree in (scalar, {"x": scalar, "y": jnp.float32(0)}):
+    for tree in (scalar, scalar[None], {"x": scalar, "y": jnp.float32(0)}):
         for norm in (precision.norm(tree), jax.jit(precision.norm)(tree)):
             np.testing.assert_allclose(float(norm), abs(float(scalar)), rtol=1e-6)
 
