@@ -3,9 +3,10 @@
 Under ``vmap`` a loop runs until its slowest member, and every member pays for every iteration and
 for both sides of every branch. On a CPU each core therefore takes its part of the members one by
 one, in a single compiled loop: a member's numbers stay in the nearest cache, and it ends where it
-ends. An accelerator needs all members at once: there the loop is left now and then, and those
-still running are gathered into a smaller batch. That is work for the host, so it is a function of
-its own and not part of :func:`jaxdescent.minimize`.
+ends. Members that all end after one step, a solve, take it in blocks that the cache holds. An
+accelerator needs all members at once: there the loop is left now and then, and those still running
+are gathered into a smaller batch. That is work for the host, so it is a function of its own and
+not part of :func:`jaxdescent.minimize`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import programs
+from jaxdescent import loops, programs
 from jaxdescent.arguments import check_count
 from jaxdescent.callables import as_pytree
 from jaxdescent.descent import Descent, Loop
@@ -35,6 +36,10 @@ FIRST_ITERATIONS = 16
 
 LEAST_PART = 64
 """How many members are worth a thread."""
+
+BLOCK = 64
+"""How many members that end after the same step take it together: as many as a core's cache holds
+where each is a few kilobytes."""
 
 SHRINKAGE = 4
 """A batch is gathered when at most one in so many still runs: each size is a program of its own."""
@@ -91,7 +96,7 @@ def minimize_batch(
 
     if _is_on_one_cpu(members):
         is_one_step = isinstance(first.method, DerivativeMethod) and first.objective.is_quadratic
-        over = _over_all_at_once if is_one_step else _over_one_by_one
+        over = _by_blocks if is_one_step else _one_by_one
         return _joined(_each(over, common, _parts(members, size), max_iterations))
     return _shrinking(common, members, size, max_iterations)
 
@@ -143,12 +148,13 @@ def _concatenated(*parts: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def _over_one_by_one(common: Any, most: jax.Array, members: Any) -> Result:
+def _one_by_one(common: Any, most: jax.Array, members: Any) -> Result:
     return lax.map(lambda member: _solve(common, most, member), members)
 
 
-def _over_all_at_once(common: Any, most: jax.Array, members: Any) -> Result:
-    return jax.vmap(lambda member: _solve(common, most, member))(members)
+def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
+    each = jax.vmap(lambda member: _solve(common, most, member))
+    return loops.by_blocks(each, (members,), BLOCK)
 
 
 def _solve(common: Any, most: jax.Array, member: Any) -> Result:

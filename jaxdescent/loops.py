@@ -1,4 +1,4 @@
-"""Loops that keep all cores busy.
+"""Loops that keep all cores busy, or one core's cache.
 
 XLA for CPUs compiles a loop without library calls, sorts or collectives into one kernel, which one
 thread runs, where it takes the loop for small: in jaxlib 0.12 up to half a gigabyte a turn. A sort
@@ -80,6 +80,43 @@ def scan(
 
     (_, carry), kept = lax.scan(turn, (_counter(), carry), length=length)
     return carry, kept
+
+
+def by_blocks(function: Callable[..., Any], operands: tuple[Any, ...], size: int) -> Any:
+    """``function(*operands)``, of blocks of the leading axis, one after another.
+
+    Where ``function`` works on each entry of that axis by itself, and passes over all of them more
+    than once, a block stays in the cache from one pass to the next.
+
+    Args:
+      function: to a pytree of arrays with the same leading axis, whatever its length.
+      operands: pytrees of arrays.
+      size: of a block. The last one begins earlier where the axis has no whole number of blocks.
+    """
+    (length,) = {leaf.shape[0] for leaf in jax.tree.leaves(operands)}
+    if length <= size:
+        return function(*operands)
+
+    def block_at(start: Any) -> Any:
+        parts = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), operands)
+        return function(*parts)
+
+    def visit(index: jax.Array, results: Any) -> Any:
+        start = jnp.minimum(index * size, length - size)
+        return jax.tree.map(
+            # XLA refuses to write into an array without elements.
+            lambda whole, new: (
+                lax.dynamic_update_slice_in_dim(whole, new, start, 0) if new.size else whole
+            ),
+            results,
+            block_at(start),
+        )
+
+    results = jax.tree.map(
+        lambda like: jnp.zeros((length, *like.shape[1:]), like.dtype),
+        jax.eval_shape(block_at, jnp.int32(0)),
+    )
+    return lax.fori_loop(0, -(-length // size), visit, results)
 
 
 def _counter() -> jax.Array:

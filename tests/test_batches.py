@@ -180,3 +180,14 @@ def test_members_of_different_lengths_are_refused(members):
 def test_limits_that_are_none_are_refused(limit):
     with pytest.raises((TypeError, ValueError), match="max_iterations"):
         jd.minimize_batch(from_start, (STARTS,), max_iterations=limit)
+
+
+def test_a_solve_by_blocks_is_that_of_each_member(rng):
+    count = 2 * batches.BLOCK + 11  # the last block begins within the one before
+    X = rng.normal(size=(count, 12, 3)).astype(np.float32)
+    X[70, :, 2] = X[70, :, 0]  # one member, and its block, need more than the others
+    y = rng.normal(size=(count, 12)).astype(np.float32)
+    result = jd.minimize_batch(lambda X, y: jd.LinearRegression(X, y, intercept=False), (X, y))
+    expected = [np.linalg.lstsq(own, target)[0] for own, target in zip(X, y, strict=True)]
+    np.testing.assert_allclose(result.params["weights"], expected, rtol=1e-3, atol=1e-5)
+    assert np.all(result.converged)

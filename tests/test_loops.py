@@ -84,3 +84,15 @@ def test_small_descents_keep_lax_loops():
 
     text = jax.jit(descend).lower(jax.ShapeDtypeStruct((3,), "float32")).as_text()
     assert "sort" not in text
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 21])
+def test_blocks_give_what_the_whole_gives(length):
+    def function(pair, factor):
+        x, nothing = pair
+        return {"double": 2 * x * factor[:, None], "none": nothing, "sign": x[:, 0] > 4}
+
+    x = jnp.arange(3.0 * length).reshape(length, 3)
+    operands = (x, jnp.zeros((length, 0))), jnp.arange(length, dtype=jnp.float32)
+    blocks = jax.jit(lambda operands: loops.by_blocks(function, operands, 8))(operands)
+    jax.tree.map(np.testing.assert_array_equal, blocks, function(*operands))

@@ -15,6 +15,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import solve_triangular
 
+from jaxdescent import loops
 from jaxdescent.objectives.blocks import gram_matrix
 
 SMALL_COLUMNS = 32
@@ -52,21 +53,10 @@ def inverse_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @inverse_cholesky.def_vmap
 def _inverse_of_each(axis_size: int, in_batched: list[bool], matrices: jax.Array) -> Any:
-    del in_batched
+    del axis_size, in_batched
     if not _is_small(matrices):
         return jax.vmap(inverse_cholesky.fun)(matrices), (True, True)
-    if axis_size <= LANES:
-        return _eliminated(matrices), (True, True)
-
-    def visit(index: jax.Array, results: Any) -> Any:
-        start = jnp.minimum(index * LANES, axis_size - LANES)  # the last ones overlap
-        part = _eliminated(lax.dynamic_slice_in_dim(matrices, start, LANES))
-        return jax.tree.map(
-            lambda whole, new: lax.dynamic_update_slice_in_dim(whole, new, start, 0), results, part
-        )
-
-    results = jnp.zeros_like(matrices), jnp.zeros_like(matrices[:, 0])
-    return lax.fori_loop(0, -(-axis_size // LANES), visit, results), (True, True)
+    return loops.by_blocks(_eliminated, (matrices,), LANES), (True, True)
 
 
 def _eliminated(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
