@@ -41,7 +41,7 @@ class Loop(NamedTuple):
     value: jax.Array
     norm: jax.Array
     watch: Watch
-    history: jax.Array
+    history: Any
     checks: jax.Array
 
 
@@ -107,7 +107,7 @@ class Descent(NamedTuple):
             value=watch.first_value,
             norm=watch.first_norm,
             watch=watch,
-            history=jnp.full((history,), jnp.nan, value_dtype),
+            history=jnp.full((history,), jnp.nan, value_dtype) if history else (),
             checks=zero,
         )
         return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
@@ -141,7 +141,7 @@ class Descent(NamedTuple):
             evaluations=loop.evaluations,
             status=loop.status,
             state=loop.state,
-            history=_in_order(loop.history, loop.checks),
+            history=_in_order(loop.history, loop.checks) if len(loop.history) else (),
         )
 
     def checked_step(self, loop: Loop) -> Loop:
@@ -266,7 +266,7 @@ class Descent(NamedTuple):
             patience=self.method.patience,
         )
         history = loop.history
-        if history.size:
+        if len(history):
             history = history.at[loop.checks % history.size].set(value)
         return loop._replace(
             status=status,
@@ -288,6 +288,4 @@ class Descent(NamedTuple):
 
 def _in_order(history: jax.Array, checks: jax.Array) -> jax.Array:
     """The ring of the last values, oldest first."""
-    if not history.size:
-        return history
     return jnp.where(checks > history.size, jnp.roll(history, -checks), history)

@@ -7,7 +7,6 @@ no iteration of the descent is ever differentiated and no Hessian is formed.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +33,7 @@ def attach_derivatives(objective: Objective, result: Result) -> Result:
     root = _root(objective, precision.widen(result.params))
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), root, result.params)
     value = _value_at_root(objective, root, result.value)
-    return dataclasses.replace(result, params=params, value=value)
+    return result._replace(params=params, value=value)
 
 
 # Not lax.custom_root, which traces its solver whether or not anybody differentiates: conjugate
