@@ -94,7 +94,6 @@ class Descent(NamedTuple):
             own_norm,
             value_dtype,
             norm_dtype,
-            looks_ahead=self.check_every > 1,
             judges_steps=self.tolerance.step is not None,
         )
         zero = jnp.zeros((), jnp.int32)

@@ -46,8 +46,7 @@ class Watch(NamedTuple):
       first_norm, first_value: at the first check.
       lowest_norm: the lowest norm so far.
       checks_without_progress: in a row; one at which nothing changed counts as ``SLACK``.
-      has_grown: whether the norm at the last check, or a step ahead of the first, was above the
-        first; None where only checks are looked at, which tell it themselves.
+      has_grown: whether the norm at the last check was above the first.
       is_small_step: whether the last step was within the tolerance; None without one for steps.
     """
 
@@ -56,7 +55,7 @@ class Watch(NamedTuple):
     first_value: jax.Array
     lowest_norm: jax.Array
     checks_without_progress: jax.Array
-    has_grown: jax.Array | None
+    has_grown: jax.Array
     is_small_step: jax.Array | None
 
     @classmethod
@@ -66,7 +65,6 @@ class Watch(NamedTuple):
         value_dtype: Any,
         norm_dtype: Any,
         *,
-        looks_ahead: bool,
         judges_steps: bool,
     ) -> Watch:
         """Before the first check."""
@@ -76,7 +74,7 @@ class Watch(NamedTuple):
             jnp.full((), jnp.nan, value_dtype),
             jnp.full((), jnp.inf, norm_dtype),
             jnp.zeros((), jnp.int32),
-            jnp.array(False) if looks_ahead else None,
+            jnp.array(False),
             jnp.array(False) if judges_steps else None,
         )
 
@@ -118,12 +116,9 @@ def judge(
     # By the dtype of the arithmetic, and only where the value rose as well: leaving a saddle or a
     # plateau the gradient grows from almost nothing while the value falls.
     bound = jnp.maximum(watch.scale, first_norm) / jnp.finfo(norm.dtype).eps
-    has_grown = watch.has_grown
-    if has_grown is None:
-        has_grown = last.gradient_norm > first_norm
     is_nan = jnp.isnan(value) | jnp.isnan(norm)
     is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
-    is_diverged = ~is_start & (is_infinite | (is_nan & has_grown)) | (
+    is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
         (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
     )
 
@@ -155,9 +150,7 @@ def judge(
         if is_so is not False:
             status = lax.select(is_so, _code(code), status)
 
-    if watch.has_grown is not None:
-        watch = watch._replace(has_grown=norm > first_norm)
-    return watch, status
+    return watch._replace(has_grown=norm > first_norm), status
 
 
 def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
