@@ -131,6 +131,7 @@ def judge(
             is_stagnated = is_stagnated & ~is_endless
     verdict = progress.verdict
     if not (isinstance(verdict, int) and verdict == RUNNING):
+        verdict = _code(verdict)
         ignored = (verdict == Status.STAGNATED.value) & is_endless
         gives_up = (verdict != RUNNING) & ~ignored
 

@@ -341,3 +341,13 @@ def test_a_traced_tolerance_ends_where_one_that_can_be_seen_does(check_every, to
     assert status(seen) == status(traced) == expected
     assert int(seen.iterations) == int(traced.iterations)
     np.testing.assert_allclose(seen.params, traced.params, rtol=1e-6)
+
+
+def test_rules_that_cannot_hold_are_no_part_of_the_program():
+    def size(function, *inputs):
+        return len(str(jax.make_jaxpr(function)(*inputs)).splitlines())
+
+    def end(tolerance):
+        return jd.minimize(bowl, START, jd.GradientDescent(0.1), tolerance=tolerance)
+
+    assert size(lambda: end(0)) < size(lambda: end(1e-3)) < size(end, 1e-3)
