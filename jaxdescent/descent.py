@@ -41,7 +41,7 @@ class Loop(NamedTuple):
     value: jax.Array
     norm: jax.Array
     watch: Watch
-    history: jax.Array
+    history: Any
     checks: jax.Array
 
 
@@ -56,13 +56,15 @@ def descend(
     check_every: int,
     history: int,
     starts_at_own: bool,
+    is_off: bool | None = None,
 ) -> Result:
     """Run ``method`` on ``objective`` from ``params``; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
-    which sets the tolerance's scale, need not be computed apart.
+    which sets the tolerance's scale, need not be computed apart. ``is_off`` says whether the
+    gradient's tolerance is zero, if that is known.
     """
-    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every)
+    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every, is_off)
     loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
     return descent.finish(descent.advance(loop))
 
@@ -76,6 +78,7 @@ class Descent(NamedTuple):
     rounding: precision.Rounding
     max_iterations: jax.Array
     check_every: int
+    is_off: bool | None = None
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
@@ -87,7 +90,12 @@ class Descent(NamedTuple):
         own_norm = None if own is None else self.measure(own).gradient_norm
         state = self.method.init(self.objective, precision.widen(params))
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
-        watch = Watch.start(own_norm, value_dtype, norm_dtype)
+        watch = Watch.start(
+            own_norm,
+            value_dtype,
+            norm_dtype,
+            judges_steps=self.tolerance.step is not None,
+        )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
             params=params,
@@ -98,7 +106,7 @@ class Descent(NamedTuple):
             value=watch.first_value,
             norm=watch.first_norm,
             watch=watch,
-            history=jnp.full((history,), jnp.nan, value_dtype),
+            history=jnp.full((history,), jnp.nan, value_dtype) if history else (),
             checks=zero,
         )
         return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
@@ -132,7 +140,7 @@ class Descent(NamedTuple):
             evaluations=loop.evaluations,
             status=loop.status,
             state=loop.state,
-            history=_in_order(loop.history, loop.checks),
+            history=_in_order(loop.history, loop.checks) if len(loop.history) else (),
         )
 
     def checked_step(self, loop: Loop) -> Loop:
@@ -250,13 +258,14 @@ class Descent(NamedTuple):
             is_start=loop.iteration == 0,
             is_last=loop.iteration >= self.max_iterations,
             tolerance=self.tolerance,
+            is_off=self.tolerance.is_off if self.is_off is None else self.is_off,
             norms=self._norms(loop.params, norm),
             is_stopped=self.tolerance.asks_to_stop(Check(loop.params, value, norm, loop.iteration)),
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
         history = loop.history
-        if history.size:
+        if len(history):
             history = history.at[loop.checks % history.size].set(value)
         return loop._replace(
             status=status,
@@ -278,6 +287,4 @@ class Descent(NamedTuple):
 
 def _in_order(history: jax.Array, checks: jax.Array) -> jax.Array:
     """The ring of the last values, oldest first."""
-    if not history.size:
-        return history
     return jnp.where(checks > history.size, jnp.roll(history, -checks), history)

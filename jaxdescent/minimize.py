@@ -109,7 +109,14 @@ def minimize(
     _check_options(max_iterations, problem.tolerance, check_every, history)
     if donate:
         _check_donation(params, problem.objective)
-    flags = {"check_every": check_every, "history": history, "starts_at_own": starts_at_own}
+    is_off = problem.tolerance.is_off
+    flags = {
+        "check_every": check_every,
+        "history": history,
+        "starts_at_own": starts_at_own,
+        # Known, it saves a kernel or two of the program.
+        "is_off": is_off if isinstance(is_off, bool) else None,
+    }
     # Not jnp.asarray, which for a number takes as long as all the checks together.
     is_number = not isinstance(max_iterations, jax.Array)
     limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)

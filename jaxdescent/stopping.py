@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent.methods import Progress
 from jaxdescent.result import RUNNING, Status
@@ -44,30 +45,37 @@ class Watch(NamedTuple):
       own_norm: the gradient's norm at the objective's own start; None without one.
       first_norm, first_value: at the first check.
       lowest_norm: the lowest norm so far.
-      has_grown: whether the norm at the last check was above the first.
       checks_without_progress: in a row; one at which nothing changed counts as ``SLACK``.
-      is_small_step: whether the last step was within the tolerance.
+      has_grown: whether the norm at the last check was above the first.
+      is_small_step: whether the last step was within the tolerance; None without one for steps.
     """
 
     own_norm: jax.Array | None
     first_norm: jax.Array
     first_value: jax.Array
     lowest_norm: jax.Array
-    has_grown: jax.Array
     checks_without_progress: jax.Array
-    is_small_step: jax.Array
+    has_grown: jax.Array
+    is_small_step: jax.Array | None
 
     @classmethod
-    def start(cls, own_norm: jax.Array | None, value_dtype: Any, norm_dtype: Any) -> Watch:
+    def start(
+        cls,
+        own_norm: jax.Array | None,
+        value_dtype: Any,
+        norm_dtype: Any,
+        *,
+        judges_steps: bool,
+    ) -> Watch:
         """Before the first check."""
         return cls(
             own_norm,
             jnp.full((), jnp.nan, norm_dtype),
             jnp.full((), jnp.nan, value_dtype),
             jnp.full((), jnp.inf, norm_dtype),
-            jnp.array(False),
             jnp.zeros((), jnp.int32),
             jnp.array(False),
+            jnp.array(False) if judges_steps else None,
         )
 
     @property
@@ -87,61 +95,77 @@ def judge(
     is_start: Any,
     is_last: Any,
     tolerance: Tolerance,
+    is_off: jax.Array | bool,
     norms: Any,
-    is_stopped: jax.Array,
+    is_stopped: jax.Array | bool,
     eps: float,
     patience: int,
 ) -> tuple[Watch, jax.Array]:
     """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there.
 
     ``last`` is what the check before this one saw, NaN at the first; ``norms`` is what the
-    gradient's tolerance is held against, the norm or each leaf's; ``is_stopped`` says that the
-    caller's predicate holds, and ``is_last`` that no more iterations are allowed.
+    gradient's tolerance is held against, the norm or each leaf's; ``is_off`` says that this
+    tolerance is zero, ``is_stopped`` that the caller's predicate holds, and ``is_last`` that no
+    more iterations are allowed.
     """
     value, norm = progress.value, progress.gradient_norm
-    watch = watch._replace(
-        first_value=jnp.where(is_start, value, watch.first_value),
-        first_norm=jnp.where(is_start, norm, watch.first_norm),
-    )
-    is_endless = tolerance.is_endless
-
-    is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
-    is_without_progress = is_flat & (norm >= watch.lowest_norm)
-    is_unchanged = (value == last.value) & (norm == last.gradient_norm)
-    weight = jnp.where(is_unchanged, SLACK, 1)
-    count = jnp.where(is_without_progress, watch.checks_without_progress + weight, 0)
+    first_value = lax.select(is_start, value, watch.first_value)
+    first_norm = lax.select(is_start, norm, watch.first_norm)
+    watch = watch._replace(first_value=first_value, first_norm=first_norm)
 
     # By the dtype of the arithmetic, and only where the value rose as well: leaving a saddle or a
     # plateau the gradient grows from almost nothing while the value falls.
-    bound = jnp.maximum(watch.scale, watch.first_norm) / jnp.finfo(norm.dtype).eps
+    bound = jnp.maximum(watch.scale, first_norm) / jnp.finfo(norm.dtype).eps
     is_nan = jnp.isnan(value) | jnp.isnan(norm)
-    is_infinite = jnp.isinf(value) | jnp.isinf(norm)
-    is_converged = (
-        tolerance.is_small_gradient(norms, watch.scale)
-        | tolerance.is_small_change(value, last.value)
-        | watch.is_small_step
-    )
-    is_stagnated = (count >= SLACK * patience) & ~is_endless
+    is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
     is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
-        (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= watch.first_value)
+        (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
     )
 
-    verdict = jnp.asarray(progress.verdict, jnp.int32)
-    ignored = (verdict == Status.STAGNATED.value) & is_endless
-    status = jnp.where(ignored, RUNNING, verdict)
-    status = jnp.where(is_last & (status == RUNNING), Status.MAX_ITERATIONS.value, status)
+    is_endless = is_off if tolerance.is_of_gradient_alone else False
+    is_stagnated = gives_up = False
+    if is_endless is not True:
+        watch = _counted(watch, last, progress, eps)
+        is_stagnated = watch.checks_without_progress >= SLACK * patience
+        if is_endless is not False:
+            is_stagnated = is_stagnated & ~is_endless
+    verdict = progress.verdict
+    if not (isinstance(verdict, int) and verdict == RUNNING):
+        verdict = _code(verdict)
+        ignored = (verdict == Status.STAGNATED.value) & is_endless
+        gives_up = (verdict != RUNNING) & ~ignored
+
+    # Each rule goes before those above it. One that is False while tracing is no part of the
+    # program: XLA compiles a kernel for most of what they share.
+    status = lax.select(is_last, _code(Status.MAX_ITERATIONS), _code(RUNNING))
     for is_so, code in (
+        (gives_up, verdict),
         (is_stagnated, Status.STAGNATED),
         (is_stopped, Status.STOPPED),
-        (is_converged, Status.CONVERGED),
+        (tolerance.is_small_gradient(norms, watch.scale, is_off), Status.CONVERGED),
+        (tolerance.is_small_change(value, last.value), Status.CONVERGED),
+        (False if watch.is_small_step is None else watch.is_small_step, Status.CONVERGED),
         (is_nan | is_infinite, Status.NON_FINITE),
         (is_diverged, Status.DIVERGED),
     ):
-        status = jnp.where(is_so, code.value, status)
+        if is_so is not False:
+            status = lax.select(is_so, _code(code), status)
 
-    watch = watch._replace(
+    return watch._replace(has_grown=norm > first_norm), status
+
+
+def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
+    """What is remembered for STAGNATED."""
+    value, norm = progress.value, progress.gradient_norm
+    is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
+    is_without_progress = is_flat & (norm >= watch.lowest_norm)
+    is_unchanged = (value == last.value) & (norm == last.gradient_norm)
+    count = watch.checks_without_progress + lax.select(is_unchanged, _code(SLACK), _code(1))
+    return watch._replace(
         lowest_norm=jnp.minimum(watch.lowest_norm, norm),
-        has_grown=norm > watch.first_norm,
-        checks_without_progress=count,
+        checks_without_progress=lax.select(is_without_progress, count, _code(0)),
     )
-    return watch, status.astype(jnp.int32)
+
+
+def _code(number: Any) -> jax.Array:
+    return jnp.asarray(number, jnp.int32)

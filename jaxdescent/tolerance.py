@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxdescent import precision
 from jaxdescent.arguments import check_number
@@ -89,27 +91,38 @@ class Tolerance:
         return not _is_single(self.gradient)
 
     @property
-    def is_endless(self) -> jax.Array:
-        """Whether no tolerance can hold, so that every iteration is asked for."""
-        if self.value is not None or self.step is not None:
-            return jnp.array(False)
-        return self._is_gradient_endless
+    def is_of_gradient_alone(self) -> bool:
+        """Whether neither value nor step can end the descent."""
+        return self.value is None and self.step is None
 
-    def is_small_gradient(self, norms: Any, scale: jax.Array) -> jax.Array:
+    @property
+    def is_off(self) -> jax.Array | bool:
+        """Whether the gradient's tolerance is zero: a Python bool where its numbers can be seen."""
+        numbers = jax.tree.leaves(self.gradient)
+        if any(isinstance(number, Tracer) for number in numbers):
+            return _all([jnp.asarray(number) == 0 for number in numbers])
+        return not any(np.any(number) for number in numbers)
+
+    def is_small_gradient(
+        self, norms: Any, scale: jax.Array, is_off: jax.Array | bool
+    ) -> jax.Array | bool:
         """Whether the gradient's norm, or every leaf's where it is judged by leaf, is small."""
+        if is_off is True:
+            return False
         bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
-        return _all(jax.tree.map(jnp.less_equal, norms, bounds)) & ~self._is_gradient_endless
+        is_small = _all(jax.tree.map(jnp.less_equal, norms, bounds))
+        return is_small if is_off is False else is_small & ~is_off
 
-    def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array:
+    def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array | bool:
         """Whether the value hardly changed since the last check, where it is NaN at the first."""
         if self.value is None:
-            return jnp.array(False)
+            return False
         return jnp.abs(value - last) <= jnp.asarray(self.value, value.dtype) * jnp.abs(value)
 
-    def is_small_step(self, new: Params, old: Params) -> jax.Array:
-        """Whether the step between two params, as they are stored, is small."""
+    def is_small_step(self, new: Params, old: Params) -> jax.Array | None:
+        """Whether the step between two params, as they are stored, is small; None: not asked."""
         if self.step is None:
-            return jnp.array(False)
+            return None
         new, old = precision.widen(new), precision.widen(old)
         step = jax.tree.map(jnp.subtract, new, old)
         if _is_single(self.step):
@@ -123,10 +136,10 @@ class Tolerance:
         )
         return _all(is_small)
 
-    def asks_to_stop(self, check: Check) -> jax.Array:
+    def asks_to_stop(self, check: Check) -> jax.Array | bool:
         """Whether the predicate holds."""
         if self.predicate is None:
-            return jnp.array(False)
+            return False
         answer = self.predicate(check)
         if jnp.shape(answer) != () or jnp.result_type(answer) != jnp.bool_:
             raise TypeError(
@@ -135,10 +148,6 @@ class Tolerance:
                 "example check.value < 1e-3."
             )
         return jnp.asarray(answer)
-
-    @property
-    def _is_gradient_endless(self) -> jax.Array:
-        return _all(jax.tree.map(lambda t: jnp.asarray(t) == 0, self.gradient))
 
     def check(self, params: Params) -> None:
         """Raise if a number makes no sense or a pytree does not go with the params."""

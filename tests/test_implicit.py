@@ -238,3 +238,33 @@ def test_differentiating_traces_the_descent_once():
     before = len(counts)
     slope(jnp.ones(2) * 2)
     assert len(counts) == before
+
+
+def test_nothing_is_traced_for_derivatives_that_nobody_takes():
+    def of(a):
+        return minimum(a).sum()
+
+    a = jnp.array([0.3, -0.7])
+    assert "linear_solve" not in str(jax.make_jaxpr(of)(a))
+    assert "linear_solve" in str(jax.make_jaxpr(jax.grad(of))(a))
+
+
+def test_data_that_do_not_move_are_not_differentiated():
+    @jax.custom_jvp
+    def fixed(data):
+        return data
+
+    @fixed.defjvp
+    def refuse(primals, tangents):
+        raise AssertionError("these data have no tangent")
+
+    def of(a, data):
+        def objective(p, a, data):
+            return jnp.sum((p - a * fixed(data)) ** 2)
+
+        result = jd.minimize(objective, jnp.zeros(2), args=(a, data), tolerance=1e-12)
+        return jnp.sum(result.params) + result.value
+
+    data = jnp.array([1.0, 2.0])
+    np.testing.assert_allclose(jax.grad(of)(2.0, data), 3, rtol=1e-8)
+    np.testing.assert_allclose(jax.jvp(lambda a: of(a, data), (2.0,), (1.0,))[1], 3, rtol=1e-8)

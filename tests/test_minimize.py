@@ -195,6 +195,7 @@ def test_history_holds_the_last_checked_values_oldest_first():
     )
     np.testing.assert_allclose(short.history, [25.0, 6.25, np.nan, np.nan])
     assert result.history[-1] == result.value
+    assert jd.minimize(jd.SumOfSquares(), 1.0).history == ()
 
 
 def test_params_none_is_the_objectives_own_start(rng):

@@ -320,3 +320,34 @@ def test_a_message_read_under_jit_is_refused():
 
     with pytest.raises(ValueError, match="return the result, then read its message outside"):
         jax.jit(read)(START)
+
+
+@pytest.mark.parametrize("check_every", [1, 16])
+@pytest.mark.parametrize(
+    ("tolerance", "expected"), [(0.0, "MAX_ITERATIONS"), (1e-9, "STAGNATED"), (1e-2, "CONVERGED")]
+)
+def test_a_traced_tolerance_ends_where_one_that_can_be_seen_does(check_every, tolerance, expected):
+    def end(tolerance):
+        return jd.minimize(
+            lambda p: jnp.sum((p - 1 / 3) ** 2) + 1,
+            START,
+            jd.GradientDescent(0.1),
+            tolerance=tolerance,
+            check_every=check_every,
+            max_iterations=300,
+        )
+
+    seen, traced = end(tolerance), jax.jit(end)(tolerance)
+    assert status(seen) == status(traced) == expected
+    assert int(seen.iterations) == int(traced.iterations)
+    np.testing.assert_allclose(seen.params, traced.params, rtol=1e-6)
+
+
+def test_rules_that_cannot_hold_are_no_part_of_the_program():
+    def size(function, *inputs):
+        return len(str(jax.make_jaxpr(function)(*inputs)).splitlines())
+
+    def end(tolerance):
+        return jd.minimize(bowl, START, jd.GradientDescent(0.1), tolerance=tolerance)
+
+    assert size(lambda: end(0)) < size(lambda: end(1e-3)) < size(end, 1e-3)
