@@ -68,7 +68,9 @@ class Backtracking(SearchingRule):
     a quadratic's curvature along g (for a regression one more pass over X) decides without trials.
 
     Args:
-      decrease: c, the share of the predicted decrease asked for, in (0, 1/2).
+      decrease: c, the share of the predicted decrease asked for, in (0, 1/2). Along a direction of
+        curvature L rates up to ``2 (1 - c) / L`` are accepted: with a small c some are so near the
+        stability limit ``2 / L`` that the error there hardly shrinks.
       shrink: the factor on rejection, in (0, 1).
       grow: the factor on the last accepted rate for a step's first trial, at least 1.
       max_trials: after so many rejections no step decreases the objective: ``STAGNATED``.
@@ -85,7 +87,7 @@ class Backtracking(SearchingRule):
     shrinkage-thresholding algorithm for linear inverse problems".
     """
 
-    decrease: Any = 1e-4
+    decrease: Any = 0.3
     shrink: Any = 0.5
     grow: Any = 2.0
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
