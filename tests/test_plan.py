@@ -345,6 +345,15 @@ def test_a_penalty_lowers_the_condition(rng):
     assert ridge < plain / 3
 
 
+def test_a_regression_that_cannot_have_full_rank_is_priced_with_a_decomposition():
+    def flops(intercept, l2=0.0):
+        objective = jd.LinearRegression(shape(500, 500), shape(500), intercept=intercept, l2=l2)
+        return named(jd.plan(objective, device=MACHINE))["DerivativeMethod()"].flops
+
+    assert flops(intercept=True) > 1.5 * flops(intercept=False)
+    assert flops(intercept=True, l2=1.0) == flops(intercept=False, l2=1.0)
+
+
 def test_a_quadratics_hessian_is_looked_at():
     hessian = jnp.diag(jnp.linspace(1.0, 4.0, 50))
     plan = jd.plan(jd.Quadratic(hessian), device=MACHINE)
