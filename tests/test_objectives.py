@@ -257,3 +257,13 @@ def test_objectives_survive_a_round_trip_through_their_leaves(case):
     leaves, treedef = jax.tree.flatten(objective)
     again = jax.tree.unflatten(treedef, leaves)
     np.testing.assert_array_equal(again.value(params), objective.value(params))
+
+
+def test_a_product_with_a_dense_hessian_copies_nothing():
+    def product(hessian, direction):
+        return jd.Quadratic(hessian).hessian_product(direction, direction)
+
+    size = 512
+    shapes = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((size, size), (size,)))
+    analysis = jax.jit(product).lower(*shapes).compile().memory_analysis()
+    assert analysis.temp_size_in_bytes < 4 * size * 10

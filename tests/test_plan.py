@@ -211,6 +211,12 @@ def test_a_turn_that_touches_little_is_one_operation_on_a_cpu():
         for rows in (1000, 10_000)
     )
     assert (small, large) == (0, 4)
+    reading = Work(read_bytes=100)  # by one of two cores, and by both
+    small, large = (
+        Question(regression_structure(rows, 100), ROUND, 1e-5).iteration_seconds(reading)
+        for rows in (1000, 10_000)
+    )
+    assert (small, large) == (20, 10)
     accelerator = dataclasses.replace(ROUND, platform="gpu")
     assert Question(regression_structure(10, 10), accelerator, 1e-5).iteration_seconds(work) == 4
 
@@ -256,9 +262,12 @@ def test_new_memory_counts_where_it_is_large_or_the_result():
     )
     assert small.program.fresh_bytes == 0
     assert large.program.fresh_bytes == large.working_bytes
-    vector = structure_from_shapes(jd.SumOfSquares().checked(), shape(1000))
-    price = cost_model.division(Question(vector, MACHINE, 1e-5))
-    assert price.program.fresh_bytes == price.working_bytes == 3 * 4 * 1000
+    shares = {}
+    for size in (1000, 10**6, 10**8):
+        vector = structure_from_shapes(jd.SumOfSquares().checked(), shape(size))
+        price = cost_model.division(Question(vector, MACHINE, 1e-5))
+        shares[size] = price.program.fresh_bytes / price.working_bytes
+    assert shares == {1000: 0, 10**6: 0.5, 10**8: 1}
 
 
 def test_a_tighter_tolerance_takes_more_iterations():
@@ -334,6 +343,15 @@ def test_a_penalty_lowers_the_condition(rng):
         for l2 in (0.0, 1000.0)
     )
     assert ridge < plain / 3
+
+
+def test_a_regression_that_cannot_have_full_rank_is_priced_with_a_decomposition():
+    def flops(intercept, l2=0.0):
+        objective = jd.LinearRegression(shape(500, 500), shape(500), intercept=intercept, l2=l2)
+        return named(jd.plan(objective, device=MACHINE))["DerivativeMethod()"].flops
+
+    assert flops(intercept=True) > 1.5 * flops(intercept=False)
+    assert flops(intercept=True, l2=1.0) == flops(intercept=False, l2=1.0)
 
 
 def test_a_quadratics_hessian_is_looked_at():

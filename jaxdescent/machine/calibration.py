@@ -19,15 +19,19 @@ from jaxdescent.precision import HIGHEST
 READ_BYTES = 1 << 26
 """Of the matrix whose reading is timed: beyond the last-level cache of most machines."""
 
-CACHED_BYTES = 1 << 22
+CACHED_BYTES = 1 << 23
 """Of one that the last-level cache holds and the one before it does not."""
+
+THIN_COLUMNS = 300
+"""Of an X that is multiplied by several columns: no power of two, whose lines share few places in
+the cache."""
 
 PRODUCT_SIZE = 1024
 
 SHORT_SHARE = 4
 """Products and factorisations are timed at this size and at so small a part of it."""
 
-REPEATS, OVERHEAD_REPEATS = 4, 30
+REPEATS, OVERHEAD_REPEATS = 4, 100
 
 
 def measure(device: Any) -> dict[str, Any]:
@@ -55,11 +59,13 @@ def measure(device: Any) -> dict[str, Any]:
         orthogonal, orthogonal_half = _rate_and_half(
             _orthogonal_seconds, lambda m: orthogonal_flops(_rows_for(m), m)
         )
-        cached = _read_bandwidth("float32", CACHED_BYTES, passes=100)
+        cached = _read_bandwidth("float32", CACHED_BYTES, passes=50)
         return {
             "read_bandwidth": read,
             "cached_bandwidth": cached,
-            "thin_bandwidth": _read_bandwidth("float32", READ_BYTES // 4, weights=8),
+            "thin_bandwidth": _read_bandwidth(
+                "float32", CACHED_BYTES, columns=THIN_COLUMNS, weights=8
+            ),
             "cache_bytes": _cache_bytes(device),
             "row_seconds": _row_seconds(cached),
             "update_bandwidth": _update_bandwidth(),
@@ -119,7 +125,7 @@ def _read_bandwidth(
 def _row_seconds(cached_bandwidth: float) -> float:
     """What a row takes besides its bytes, seen where rows are short."""
     columns = 12
-    bandwidth = _read_bandwidth("float32", CACHED_BYTES, passes=40, columns=columns)
+    bandwidth = _read_bandwidth("float32", CACHED_BYTES // 2, passes=40, columns=columns)
     return max(4 * columns * (1 / bandwidth - 1 / cached_bandwidth), 1e-12)
 
 

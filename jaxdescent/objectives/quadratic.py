@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdescent import precision
 from jaxdescent.callables import as_pytree, hoist
@@ -141,9 +142,14 @@ class Quadratic(Objective):
             return self.hessian(direction)
         (leaf,), treedef = jax.tree.flatten(direction)
 
-        def product(matrix: jax.Array) -> jax.Array:
-            return jnp.matmul(
-                matrix, leaf, precision=precision.HIGHEST, preferred_element_type=leaf.dtype
+        def product(axis: int) -> jax.Array:
+            # Not of hessian.T: XLA for CPUs would keep a transposed copy, and use one core.
+            return lax.dot_general(
+                self.hessian,
+                leaf,
+                dimension_numbers=(((axis,), (0,)), ((), ())),
+                precision=precision.HIGHEST,
+                preferred_element_type=leaf.dtype,
             )
 
-        return treedef.unflatten([0.5 * (product(self.hessian) + product(self.hessian.T))])
+        return treedef.unflatten([0.5 * (product(1) + product(0))])

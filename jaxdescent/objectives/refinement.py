@@ -34,7 +34,7 @@ Params = Any
 
 NULL = 32
 """Singular values up to so many eps of the largest (of the columns' length, where the columns
-are of one length) are what rounding leaves of zero."""
+are of one length) are what rounding leaves of zero, in a matrix of up to 64 columns."""
 
 MAX_REFINEMENTS = 30
 
@@ -60,6 +60,14 @@ class Factor(NamedTuple):
         return jnp.matmul(self.basis, rotated, precision=HIGHEST)
 
 
+def null_level(dtype: Any, columns: int) -> float:
+    """The share of the largest singular value that rounding leaves of zero.
+
+    It is the norm of a matrix of rounding errors, which grows as the root of its size.
+    """
+    return NULL * float(jnp.finfo(dtype).eps) * max(1.0, (columns / 64) ** 0.5)
+
+
 def orthogonal_factor(
     X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
 ) -> Factor:
@@ -73,10 +81,10 @@ def orthogonal_factor(
       raw_length: of each column of ``sqrt(S) X``.
       l2: a scalar, or (outputs,).
     """
-    eps = jnp.finfo(X.dtype).eps
+    null = null_level(X.dtype, X.shape[1])
     R = jnp.linalg.qr(jnp.sqrt(weight) * (X - mean[None, :]), mode="r")
     length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
-    is_noise = length <= NULL * eps * raw_length
+    is_noise = length <= null * raw_length
     length = jnp.where(is_noise, 1, length)
     R = jnp.where(is_noise[None, :], 0, R)
     if l2.ndim == 1:
@@ -86,7 +94,7 @@ def orthogonal_factor(
     scale = jnp.sqrt(jnp.sum(jnp.square(triangle), axis=0))
     inverse = solve_triangular(triangle / scale[None, :], jnp.eye(mean.size, dtype=X.dtype))
     # A singular triangle makes infinities or NaN, which are not smaller either.
-    is_deficient = ~(_spectral_norm(inverse) < 1 / (NULL * eps))
+    is_deficient = ~(_spectral_norm(inverse) < 1 / null)
     return lax.cond(
         is_deficient,
         lambda: _spectral_factor(R, l2[None], mean),
@@ -188,7 +196,7 @@ class _Iterate(NamedTuple):
 def _spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
     """With ``R = U diag(s) V'``: ``V diag(1 / (s^2 + l2)) V'``, without the null directions."""
     _, s, Vt = jnp.linalg.svd(R)
-    is_null = s <= NULL * jnp.finfo(s.dtype).eps * jnp.max(s)
+    is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
     inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, s))
     gain = 1 / (1 + l2[None, :] * jnp.square(inverse)[:, None])
     return Factor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))

@@ -17,7 +17,7 @@ from jax.scipy.linalg import cho_solve
 
 from jaxdescent.designs import Design, as_design
 from jaxdescent.objectives import small_matrices
-from jaxdescent.objectives.refinement import NULL, Factor, orthogonal_factor, refined
+from jaxdescent.objectives.refinement import Factor, null_level, orthogonal_factor, refined
 from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
@@ -69,6 +69,13 @@ def regression_solver_bytes(
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
 
 
+def least_pivot(dtype: Any, columns: int) -> float:
+    """The least on the diagonal of the Cholesky factor of a well-conditioned Gram matrix whose
+    diagonal is one: ``8 sqrt(eps)``, and more beyond 256 columns, as rounding adds up.
+    """
+    return 8 * float(jnp.finfo(dtype).eps) ** 0.5 * max(1.0, columns**0.5 / 16)
+
+
 class _Centred(NamedTuple):
     """The data as the solvers see them; the means are zero where there is no intercept."""
 
@@ -85,10 +92,10 @@ class GramSolver:
     """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
 
     The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
-    the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal
-    equations have lost half the digits: a factor from QR of X takes over, and g is computed in
-    double length (:mod:`jaxdescent.objectives.refinement`). Small problems always take that way,
-    except under ``vmap``.
+    the first. Where the factor shows a condition number above the inverse of
+    :func:`least_pivot` the normal equations have lost half the digits: a factor from QR of X takes
+    over, and g is computed in double length (:mod:`jaxdescent.objectives.refinement`). Small
+    problems always take that way, except under ``vmap``.
     """
 
     factor: Factor
@@ -293,7 +300,6 @@ def _equilibrated(
     ``raw_diagonal`` is the diagonal before centring, whose rounding errors centring leaves behind:
     far from zero they outweigh what is left.
     """
-    eps = jnp.finfo(matrix.dtype).eps
     diagonal = jnp.diagonal(matrix) + jnp.asarray(l2, matrix.dtype)
     is_positive = diagonal > 0
     safe = jnp.where(is_positive, diagonal, 1)
@@ -301,7 +307,7 @@ def _equilibrated(
     is_diagonal = jnp.eye(matrix.shape[0], dtype=bool)
     scaled = jnp.where(is_diagonal, 1, scale[:, None] * matrix * scale[None, :])
     cancelled = jnp.maximum(jnp.max(raw_diagonal / safe), 1)
-    least = 8 * jnp.sqrt(eps * cancelled)
+    least = least_pivot(matrix.dtype, matrix.shape[0]) * jnp.sqrt(cancelled)
     return scaled, scale, jnp.where(jnp.all(is_positive), least, jnp.inf)
 
 
@@ -313,7 +319,7 @@ def _is_below(diagonal: jax.Array, least: jax.Array) -> jax.Array:
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
     """``V diag(s / (s^2 + l2)) U' rhs``, each column of ``rhs`` with its own l2."""
     U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
-    is_null = s <= NULL * jnp.finfo(s.dtype).eps * jnp.max(s)
+    is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
     s = s[:, None]
     is_null = is_null[:, None]
     gain = jnp.where(is_null, 0, s / jnp.where(is_null, 1, s * s + l2.reshape(1, -1)))

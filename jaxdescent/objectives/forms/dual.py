@@ -191,7 +191,8 @@ def dual_build_bytes(
         lines = block + features % block  # the last, shorter block has room of its own
         return kept + (2 * rows * rows + rows * lines + features) * itemsize
     is_copied = is_centred or is_weighted or is_widened
-    return kept + (rows * features * itemsize if is_copied else 0)
+    # With three vectors: the means, and what they are taken from.
+    return kept + ((rows + 3) * features * itemsize if is_copied else 0)
 
 
 def _by_columns(

@@ -197,4 +197,6 @@ def gram_build_bytes(
     if is_halved(features):  # of the halves too; the last block takes the room of the others
         return 3 * kept + 2 * copies * block * features * itemsize
     lines = block + rows % block  # the last, shorter block has room of its own
-    return (1 if block == rows else 3) * kept + copies * lines * features * itemsize
+    kept = (1 if block == rows else 3) * kept
+    targets = 2 * rows * outputs if block == rows else 0  # centred, and weighted
+    return kept + (copies * lines * features + targets) * itemsize

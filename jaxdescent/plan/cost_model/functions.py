@@ -47,10 +47,10 @@ def separable_descent(question: Question) -> Price:
 
 
 def separable_backtracking(question: Question) -> Price:
-    """The trial, its gradient and the gradient, beside the result."""
+    """The trial, its gradient, the gradient and the params, beside the result."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    working, iteration = 4.0 * structure.vector_bytes, vectors(structure, 6)
+    working, iteration = 5.0 * structure.vector_bytes, vectors(structure, 6)
     return Price(working, Work(handovers=1), iteration, 2.0, eps, is_result_large=True)
 
 

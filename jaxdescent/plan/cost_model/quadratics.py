@@ -15,7 +15,7 @@ from jaxdescent.methods import Dual
 from jaxdescent.objectives.blocks import symmetric_share
 from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
-from jaxdescent.objectives.regression_solvers import SMALL, normal_equations_bytes
+from jaxdescent.objectives.regression_solvers import SMALL, least_pivot, normal_equations_bytes
 from jaxdescent.plan.cost_model.iterations import (
     expected_error,
     gradient_iterations,
@@ -25,7 +25,7 @@ from jaxdescent.plan.cost_model.iterations import (
 from jaxdescent.plan.cost_model.reserved import (
     copied_bytes,
     partial_sums,
-    transposed_bytes,
+    short_copies,
     widened_bytes,
     widening,
 )
@@ -68,13 +68,15 @@ def derivative_regression(question: Question) -> Price:
     one = one_pass(question, outputs)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     condition = question.condition or 1.0
-    is_ill = condition > ill_condition(structure)
+    # With a column of ones there are more columns than rows.
+    is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
+    is_ill = is_singular or condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
     # Once: the means, and value and gradient at the start and at the end. Then a gradient for each
     # of two corrections, or the dual solve.
     setup = factorisation(structure) + one * 5
     iteration = one * 4 + vectors(structure, 20)
-    if structure.has_own_l2:
+    if structure.has_own_l2 or is_singular:
         flops = SINGULAR_FLOPS * min(rows, features) ** 3
         setup = setup + triangles(structure) + orthogonal(flops, min(rows, features))
     elif is_ill or is_small:
@@ -120,7 +122,7 @@ def touched_bytes(structure: Structure) -> int:
 
 def ill_condition(structure: Structure) -> float:
     """The condition number of X from which normal equations have lost half the digits."""
-    return 1 / (8 * float(jnp.finfo(structure.compute_dtype).eps) ** 0.5)
+    return 1 / least_pivot(structure.compute_dtype, structure.features)
 
 
 def lsmr(question: Question) -> Price:
@@ -142,7 +144,7 @@ def lsmr_bytes(question: Question) -> float:
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
-    elements += partial_sums(structure)
+    elements += partial_sums(structure) + short_copies(structure, 3, 1)
     return structure.itemsize * elements + widened_bytes(question, 1) + SCALAR_BYTES
 
 
@@ -162,7 +164,7 @@ def sketched_lsmr(question: Question) -> Price:
     square = float(features) * features
     setup = one * 4 + orthogonal(orthogonal_flops(stack, features), features)
     setup = setup + product(2.0 * NONZEROS * structure.entries, NONZEROS)
-    copies = 3.0 * structure.entries * structure.itemsize + 1.5 * copied_bytes(question)
+    copies = 3.0 * structure.entries * structure.itemsize
     setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and its transpose, which is read twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
@@ -172,8 +174,6 @@ def sketched_lsmr(question: Question) -> Price:
     columns = features + outputs
     # QR, which works on a copy, and the triangle's inverse applied.
     working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
-    if not question.is_widened:
-        working += copied_bytes(question)
     # A chunk of the rows of a group with their signs, and one word a row of the shuffled order:
     # what it takes besides is free again before LSMR begins.
     chunk = min(rows / groups, CHUNK)
@@ -201,9 +201,8 @@ def conjugate_gradient_bytes(question: Question) -> float:
     """Of a regression five vectors like the params and four like y; else six like the params."""
     structure = question.structure
     if structure.kind is not Kind.REGRESSION:
-        transposed = transposed_bytes(question, 2)
         vectors = 4.0 * structure.vector_bytes
-        return vectors + transposed + widened_bytes(question, 2) + SCALAR_BYTES
+        return vectors + widened_bytes(question, 2) + SCALAR_BYTES
     elements = 5 * structure.features * structure.outputs + 4 * structure.rows * structure.outputs
     elements += partial_sums(structure)
     return structure.itemsize * elements + widened_bytes(question, 2) + SCALAR_BYTES
@@ -226,8 +225,9 @@ def barzilai_borwein(question: Question) -> Price:
     """One gradient an iteration, and the root of gradient descent's number of them."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
+    copies = structure.itemsize * short_copies(structure, 2, 0)
     return Price(
-        descent_bytes(question),
+        descent_bytes(question) + copies,
         one * 4 + widening(question, 1),
         one * 2 + vectors(structure, 10),
         1.5 * krylov_count(question) + 1,
@@ -240,7 +240,7 @@ def descent_bytes(question: Question) -> float:
     structure = question.structure
     vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
     if structure.kind is not Kind.REGRESSION:
-        return vectors + transposed_bytes(question, 1) + widened_bytes(question, 1)
+        return vectors + widened_bytes(question, 1)
     sums = partial_sums(structure)
     return vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
 

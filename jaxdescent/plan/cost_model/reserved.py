@@ -14,11 +14,15 @@ def widening(question: Question, copies: int) -> Work:
     return Work(update_bytes=1.5 * widened_bytes(question, copies))
 
 
-def transposed_bytes(question: Question, copies: int) -> float:
-    """Of a dense Hessian, which a CPU's compiler transposes ahead of the loop."""
-    structure = question.structure
-    is_copied = structure.is_dense and question.machine.platform == "cpu"
-    return float(copies * structure.entries * structure.itemsize) if is_copied else 0.0
+SHORT = 4096
+"""Up to so many elements of a vector a CPU's compiler makes copies that it spares longer ones."""
+
+
+def short_copies(structure: Structure, wide: int, tall: int) -> int:
+    """Elements of the copies of short vectors of the longer side, of a wide or a tall X."""
+    longer = max(structure.rows, structure.features)
+    count = tall if structure.is_tall else wide
+    return count * longer if longer <= SHORT else 0
 
 
 def widened_bytes(question: Question, copies: int) -> float:

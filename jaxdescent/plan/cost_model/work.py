@@ -19,9 +19,9 @@ DOUBLE_FLOPS = 25
 """Additions and products for an entry of X in double length."""
 
 
-REUSED_BYTES = 32 << 20
-"""Blocks up to this size an allocator keeps for the next call; larger ones go back to the system
-(the upper bound of glibc's threshold)."""
+SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
+"""Up to the first an allocator always has memory left from the call before, beyond the second never
+(the bounds of glibc's threshold). Between them results, which live on, find it every other time."""
 
 
 PROGRAM_OPERATIONS = 60
@@ -196,12 +196,14 @@ class Question:
     def iteration_seconds(self, work: Work) -> float:
         """That it takes as one turn of a loop.
 
-        A CPU's compiler makes one operation of a whole turn that touches little; else all cores
-        wait for the next.
+        A CPU's compiler makes one operation, for one core, of a whole turn that touches little;
+        else all cores wait for the next.
         """
-        is_one = self.machine.platform == "cpu" and 2 * self.pass_bytes < LARGE_BYTES
-        operations = 0.0 if is_one else work.operations
-        return self.seconds(dataclasses.replace(work, operations=operations, handovers=0.0))
+        work = dataclasses.replace(work, handovers=0.0)
+        if self.machine.platform == "cpu" and 2 * self.pass_bytes < LARGE_BYTES:
+            on_one_core = self.machine.cores * work.read_bytes
+            work = dataclasses.replace(work, operations=0.0, read_bytes=on_one_core)
+        return self.seconds(work)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +232,9 @@ class Price:
     def program(self) -> Work:
         """The setup, and what every program does outside its loop: copies, checks, results."""
         touched = self.working_bytes if self.touched_bytes is None else self.touched_bytes
-        fresh = touched if touched > REUSED_BYTES or self.is_result_large else 0.0
+        fresh = touched
+        if touched <= REUSED_BYTES:
+            fresh = touched / 2 if self.is_result_large and touched > SMALL_BYTES else 0.0
         return self.setup + Work(fresh_bytes=fresh, operations=PROGRAM_OPERATIONS)
 
 
