@@ -40,9 +40,8 @@ class DerivativeMethod(Method):
     ============================  ====================================  =====================
 
     A regression is *small* up to ``rows * features^2 = 16384`` (not in a ``vmap``), and *ill* from
-    a condition number of ``1 / (8 sqrt(eps))`` on, columns scaled: 360 in float32, 8e6 in float64,
-    and less beyond 256 features, as the root of their number, for rounding adds up. Such a
-    solution is the exact one of the given numbers, rounded, while the condition is below
+    a condition number of ``1 / (8 sqrt(eps))`` on, columns scaled: 360 in float32, 8e6 in float64.
+    Such a solution is the exact one of the given numbers, rounded, while the condition is below
     ``1 / (32 eps)`` (2.6e5, 1.4e14; less beyond 64 features); beyond it the rank counts as
     deficient, and the answer is the one of minimum norm. With the residual ``r = y - X w - b`` and
     the weights in double length,

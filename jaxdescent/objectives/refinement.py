@@ -94,7 +94,7 @@ def orthogonal_factor(
     scale = jnp.sqrt(jnp.sum(jnp.square(triangle), axis=0))
     inverse = solve_triangular(triangle / scale[None, :], jnp.eye(mean.size, dtype=X.dtype))
     # A singular triangle makes infinities or NaN, which are not smaller either.
-    is_deficient = ~(_spectral_norm(inverse) < 1 / null)
+    is_deficient = ~(spectral_norm(inverse) < 1 / null)
     return lax.cond(
         is_deficient,
         lambda: _spectral_factor(R, l2[None], mean),
@@ -202,7 +202,7 @@ def _spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
     return Factor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
 
 
-def _spectral_norm(matrix: jax.Array) -> jax.Array:
+def spectral_norm(matrix: jax.Array) -> jax.Array:
     """The largest singular value, from below, by a few steps of the power method."""
 
     def iterate(_: jax.Array, vector: jax.Array) -> jax.Array:

@@ -17,7 +17,13 @@ from jax.scipy.linalg import cho_solve
 
 from jaxdescent.designs import Design, as_design
 from jaxdescent.objectives import small_matrices
-from jaxdescent.objectives.refinement import Factor, null_level, orthogonal_factor, refined
+from jaxdescent.objectives.refinement import (
+    Factor,
+    null_level,
+    orthogonal_factor,
+    refined,
+    spectral_norm,
+)
 from jaxdescent.objectives.seldom import seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
@@ -69,11 +75,9 @@ def regression_solver_bytes(
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
 
 
-def least_pivot(dtype: Any, columns: int) -> float:
-    """The least on the diagonal of the Cholesky factor of a well-conditioned Gram matrix whose
-    diagonal is one: ``8 sqrt(eps)``, and more beyond 256 columns, as rounding adds up.
-    """
-    return 8 * float(jnp.finfo(dtype).eps) ** 0.5 * max(1.0, columns**0.5 / 16)
+def least_singular_value(dtype: Any) -> float:
+    """Of a well-conditioned X, with columns of unit length: ``8 sqrt(eps)``."""
+    return 8 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
 class _Centred(NamedTuple):
@@ -92,10 +96,10 @@ class GramSolver:
     """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
 
     The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
-    the first. Where the factor shows a condition number above the inverse of
-    :func:`least_pivot` the normal equations have lost half the digits: a factor from QR of X takes
-    over, and g is computed in double length (:mod:`jaxdescent.objectives.refinement`). Small
-    problems always take that way, except under ``vmap``.
+    the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal
+    equations have lost half the digits: a factor from QR of X takes over, and g is computed in
+    double length (:mod:`jaxdescent.objectives.refinement`). Small problems always take that way,
+    except under ``vmap``.
     """
 
     factor: Factor
@@ -168,6 +172,7 @@ class DualSolver:
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> DualSolver:
         data = _centre(design, None, sample_weight, intercept)
+        rows = design.shape[0]
         kernel = jnp.matmul(data.X, data.X.T, precision=HIGHEST)
         root = jnp.sqrt(data.weight[:, 0])
         raw_diagonal = data.weight[:, 0] * jnp.diagonal(kernel)
@@ -183,7 +188,8 @@ class DualSolver:
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
         scaled, scale, least = _equilibrated(kernel, l2, raw_diagonal)
         factor = jnp.linalg.cholesky(scaled)
-        return cls(factor, scale, _is_below(jnp.diagonal(factor), least))
+        least = least * max(1.0, rows**0.5 / 4)  # what rounding may leave of a last pivot of zero
+        return cls(factor, scale, ~(jnp.min(jnp.diagonal(factor)) > least))
 
     def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
         solution = seldom(self.is_ill, _orthogonal, DualSolver._solve, self, objective, params)
@@ -285,17 +291,29 @@ def _cholesky_factor(
     if intercept:
         gram = gram - data.weight_total * jnp.outer(mean, mean)
     scaled, scale, least = _equilibrated(gram, l2, raw_diagonal)
-    inverse, diagonal = small_matrices.inverse_cholesky(scaled)
+    inverse = small_matrices.inverse_cholesky(scaled)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
     factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
-    return factor, jnp.sqrt(raw_diagonal), _is_below(diagonal, least)
+    # Not from the factor's diagonal: what rounding leaves of a last pivot of zero grows with the
+    # number of columns. A failed factorisation is NaN: ill, as it should be.
+    is_ill = ~(_norm_bound(inverse) * least < 1)
+    return factor, jnp.sqrt(raw_diagonal), is_ill
+
+
+def _norm_bound(matrix: jax.Array) -> jax.Array:
+    """Its spectral norm, nearly; of few columns Frobenius' norm, which is not much more and takes
+    a batch of matrices one pass.
+    """
+    if matrix.shape[0] <= small_matrices.SMALL_COLUMNS:
+        return jnp.sqrt(jnp.sum(jnp.square(matrix)))
+    return spectral_norm(matrix)
 
 
 def _equilibrated(
     matrix: jax.Array, l2: Any, raw_diagonal: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``E (matrix + l2 I) E`` with unit diagonal, E, and the least that a well-conditioned one has
-    on the diagonal of its Cholesky factor.
+    """``E (matrix + l2 I) E`` with unit diagonal, E, and the least singular value of the Cholesky
+    factor of a well-conditioned one.
 
     ``raw_diagonal`` is the diagonal before centring, whose rounding errors centring leaves behind:
     far from zero they outweigh what is left.
@@ -307,13 +325,8 @@ def _equilibrated(
     is_diagonal = jnp.eye(matrix.shape[0], dtype=bool)
     scaled = jnp.where(is_diagonal, 1, scale[:, None] * matrix * scale[None, :])
     cancelled = jnp.maximum(jnp.max(raw_diagonal / safe), 1)
-    least = least_pivot(matrix.dtype, matrix.shape[0]) * jnp.sqrt(cancelled)
+    least = least_singular_value(matrix.dtype) * jnp.sqrt(cancelled)
     return scaled, scale, jnp.where(jnp.all(is_positive), least, jnp.inf)
-
-
-def _is_below(diagonal: jax.Array, least: jax.Array) -> jax.Array:
-    # A failed factorisation is NaN, and NaN > least is False: ill, as it should be.
-    return ~(jnp.min(diagonal) > least)
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:

@@ -44,22 +44,22 @@ def _gram_of_each(
 
 
 @custom_vmap
-def inverse_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``L^-1`` and the diagonal of L, where ``matrix = L L'``; not a number where there is no L."""
+def inverse_cholesky(matrix: jax.Array) -> jax.Array:
+    """``L^-1``, where ``matrix = L L'``; not a number where there is no L."""
     lower = jnp.linalg.cholesky(matrix)
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    return solve_triangular(lower, identity, lower=True), jnp.diagonal(lower)
+    return solve_triangular(lower, identity, lower=True)
 
 
 @inverse_cholesky.def_vmap
 def _inverse_of_each(axis_size: int, in_batched: list[bool], matrices: jax.Array) -> Any:
     del axis_size, in_batched
     if not _is_small(matrices):
-        return jax.vmap(inverse_cholesky.fun)(matrices), (True, True)
-    return loops.by_blocks(_eliminated, (matrices,), LANES), (True, True)
+        return jax.vmap(inverse_cholesky.fun)(matrices), True
+    return loops.by_blocks(_eliminated, (matrices,), LANES), True
 
 
-def _eliminated(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _eliminated(matrices: jax.Array) -> jax.Array:
     """The same of (members, n, n) by elimination, with the members side by side.
 
     What a column below its pivot no longer needs, after ``L D L' = matrix`` has lost it, is where
@@ -81,7 +81,7 @@ def _eliminated(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
     roots = jnp.sqrt(jnp.diagonal(entries).T)
     unit = jnp.where(index > index.T, 1, 0)[:, :, None] * entries
     unit = unit + jnp.eye(size, dtype=entries.dtype)[:, :, None]
-    return jnp.moveaxis(unit / roots[:, None, :], -1, 0), roots.T
+    return jnp.moveaxis(unit / roots[:, None, :], -1, 0)
 
 
 def _is_small(matrices: jax.Array) -> bool:

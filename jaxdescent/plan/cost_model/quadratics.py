@@ -15,7 +15,11 @@ from jaxdescent.methods import Dual
 from jaxdescent.objectives.blocks import symmetric_share
 from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
-from jaxdescent.objectives.regression_solvers import SMALL, least_pivot, normal_equations_bytes
+from jaxdescent.objectives.regression_solvers import (
+    SMALL,
+    least_singular_value,
+    normal_equations_bytes,
+)
 from jaxdescent.plan.cost_model.iterations import (
     expected_error,
     gradient_iterations,
@@ -122,7 +126,7 @@ def touched_bytes(structure: Structure) -> int:
 
 def ill_condition(structure: Structure) -> float:
     """The condition number of X from which normal equations have lost half the digits."""
-    return 1 / least_pivot(structure.compute_dtype, structure.features)
+    return 1 / least_singular_value(structure.compute_dtype)
 
 
 def lsmr(question: Question) -> Price:
