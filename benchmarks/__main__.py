@@ -18,6 +18,9 @@ def main() -> int:
     run = commands.add_parser("run", help="measure")
     run.add_argument("--suite", action="append", choices=suites.NAMES, help="all unless named")
     run.add_argument("--case", default="", help="only cases in whose name this is")
+    run.add_argument(
+        "--contender", action="append", default=[], help="only those in whose label this is"
+    )
     run.add_argument("--full", action="store_true", help="the whole sizes: hours, 24 GB")
     run.add_argument("--scale", type=float, default=1.0, help="multiplies every suite's own scale")
     run.add_argument("--repeats", type=int, help="each suite's own unless given")
@@ -48,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
             "command": f"python -m benchmarks run --suite {name}{_options(options)}",
             "scale": scale,
             "is_whole": options.full and options.scale == 1,
-            "is_complete": options.scale == 1 and not options.case,
+            "is_complete": options.scale == 1 and not options.case and not options.contender,
             "repeats": repeats,
             "limit_seconds": limit,
             "dtype": suite.dtype,
@@ -59,7 +62,8 @@ def _run(options: argparse.Namespace) -> int:
         measured.append(machine.limits() | {"suite": name})
         print(f"\n== {suite.title}, scale {scale:g}", flush=True)
         case = None
-        for record in run_suite(suite, Settings(scale, repeats, limit, options.case)):
+        settings = Settings(scale, repeats, limit, options.case, tuple(options.contender))
+        for record in run_suite(suite, settings):
             if record["case"] != case:
                 case = record["case"]
                 print(f"-- {case}")
@@ -80,6 +84,7 @@ def _options(options: argparse.Namespace) -> str:
     words += [f" --scale {options.scale:g}"] if options.scale != 1 else []
     words += [f" --repeats {options.repeats}"] if options.repeats else []
     words += [f" --case '{options.case}'"] if options.case else []
+    words += [f" --contender '{word}'" for word in options.contender]
     return "".join(words)
 
 
@@ -87,7 +92,9 @@ def _report(store: pathlib.Path | None) -> int:
     if store is not None:
         new = records.read(store)
         if not all(r["is_complete"] for r in new if r["kind"] == "provenance"):
-            print("Only runs of all cases at a suite's own scale are kept: no --case, no --scale.")
+            print(
+                "Only runs of all cases at a suite's own scale are kept: no --case, no --contender, no --scale."
+            )
             return 2
         for is_whole in (False, True):
             suites_of = {

@@ -44,12 +44,14 @@ class Settings:
       repeats: interleaved, each with every contender once.
       limit: seconds that one run may take.
       only: run cases in whose name this is.
+      contenders: who takes part: those with one of these words in their label; empty: all.
     """
 
     scale: float
     repeats: int
     limit: float
     only: str = ""
+    contenders: tuple[str, ...] = ()
 
 
 def run_suite(suite: Suite, settings: Settings) -> Iterator[Record]:
@@ -78,6 +80,8 @@ def _run_case(suite: Suite, case: Case, settings: Settings, shared: _Shared) -> 
         case.problem.write(folder)
         contenders: list[_Contender] = []
         for label, adapter in peers.labels(case).items():
+            if settings.contenders and not any(word in label for word in settings.contenders):
+                continue
             if peers.is_missing(adapter):
                 yield _not_run(head, label, "missing", f"{adapter} is not installed")
             elif label in case.leave_out:
