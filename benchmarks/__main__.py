@@ -93,7 +93,8 @@ def _report(store: pathlib.Path | None) -> int:
         new = records.read(store)
         if not all(r["is_complete"] for r in new if r["kind"] == "provenance"):
             print(
-                "Only runs of all cases at a suite's own scale are kept: no --case, no --contender, no --scale."
+                "Only runs of all cases and contenders at a suite's own scale are kept: no --case, "
+                "no --contender, no --scale."
             )
             return 2
         for is_whole in (False, True):

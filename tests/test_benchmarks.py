@@ -174,6 +174,14 @@ def test_a_missing_peer_is_reported(tmp_path, monkeypatch):
     assert "missing" in report.line(found[0])
 
 
+def test_only_the_contenders_that_are_named_take_part(monkeypatch):
+    monkeypatch.setattr(peers, "is_missing", lambda name: True)
+    settings = runner.Settings(1.0, repeats=1, limit=60, contenders=("PyTorch", "no such"))
+    found = [record["contender"] for record in runner.run_suite(_suite(), settings)]
+    assert found
+    assert all(name.startswith("PyTorch") for name in found)
+
+
 AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR()": 3}
 """Passes beside two an iteration: one to begin; ours looks at the point where its estimates end."""
 
