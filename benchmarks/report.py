@@ -20,8 +20,8 @@ edit.
 cores. `make bench-full`: the whole sizes, hours and 24 GB. `make bench-check` names what got \
 worse by more than 15 % in its ratio to a peer.
 - `python -m benchmarks run --suite NAME` for one of them, with `--case`, `--contender`, \
-`--full`, `--scale`, `--repeats`; `python -m benchmarks report --store build/benchmarks.jsonl` keeps a run and writes \
-this page.
+`--full`, `--scale`, `--repeats`; `python -m benchmarks report --store build/benchmarks.jsonl` \
+keeps a run and writes this page.
 - Every contender has a process of its own and the same data. Repeats are interleaved; figures \
 are medians with their spread. The first run, which compiles, is not counted; "first" is what it \
 took beyond the others. Each contender gets the loosest tolerance of a ladder with which one \
