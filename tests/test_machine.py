@@ -165,9 +165,13 @@ class TestRates:
 
     def test_what_stays_in_the_cache_is_read_faster(self):
         machine = Machine.default("cpu", cores=2)
-        half = machine.cache_bytes // 2
-        assert machine.bandwidth("float32", half) == machine.cached_bandwidth
-        assert machine.bandwidth("float32", half + 1) == machine.read_bandwidth["float32"]
+        memory, cached = machine.read_bandwidth["float32"], machine.cached_bandwidth
+        quarter = machine.cache_bytes // 4
+        assert machine.bandwidth("float32", quarter) == pytest.approx(cached)
+        partly = machine.bandwidth("float32", quarter + 1)
+        assert partly == machine.bandwidth("float32", machine.cache_bytes)
+        assert partly == pytest.approx((memory * cached) ** 0.5)
+        assert machine.bandwidth("float32", machine.cache_bytes + 1) == memory
 
     def test_widening_takes_as_long_from_the_cache_as_from_memory(self):
         cpu, gpu = Machine.default("cpu", cores=2), Machine.default("gpu")

@@ -20,11 +20,11 @@ from jaxdescent.plan.candidates import Candidate
 from jaxdescent.plan.condition import Condition
 from jaxdescent.plan.structure import Kind, Structure
 
-ALWAYS_KNOWN, ALWAYS_ASSUMED = 0.0005, 0.1
+ALWAYS_KNOWN, ALWAYS_MEASURED, ALWAYS_ASSUMED = 0.0002, 0.002, 0.1
 """A direct solve that is predicted to take no more seconds is taken, whatever else there is: where
-the condition number is known, and where it is not."""
+the condition number is known, where it was looked at, and where it was assumed."""
 
-SWITCH_KNOWN, SWITCH_MEASURED, SWITCH_ASSUMED = 1.25, 1.5, 3.0
+SWITCH_KNOWN, SWITCH_MEASURED, SWITCH_ASSUMED = 1.25, 1.25, 3.0
 """By so much an iterative method must be faster to be taken in place of a direct solve that fits:
 where the condition number is known, where it was looked at, and where it was assumed."""
 
@@ -95,7 +95,7 @@ def _terms(
         if squared <= WELL_CONDITIONED**2:
             return ALWAYS_KNOWN, SWITCH_KNOWN, lambda candidate: candidate.is_krylov
     if condition.is_measured:
-        return ALWAYS_ASSUMED, SWITCH_MEASURED, is_dependable
+        return ALWAYS_MEASURED, SWITCH_MEASURED, is_dependable
     if structure.kind is Kind.REGRESSION:
         return ALWAYS_ASSUMED, SWITCH_ASSUMED, is_dependable
     return math.inf, math.inf, is_dependable
