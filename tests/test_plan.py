@@ -518,8 +518,9 @@ def test_a_condition_that_is_known_lets_the_price_decide():
     assert chosen.pop("assumed") == "DerivativeMethod()"
     assert chosen.pop("still growing") == "LSMR()"  # looked at: of fewer methods
     assert chosen.pop("beyond a hundred") == "DerivativeMethod()"
-    quick = dataclasses.replace(MACHINE, operation_seconds=1e-7, dispatch_seconds=1e-5)
+    quick = dataclasses.replace(MACHINE, double_rate=1e9)
     plan = plan_of(regression_structure(100, 10), quick, condition=known)
+    assert min(each.seconds for each in plan.candidates) < plan.chosen.seconds
     assert plan.chosen.seconds < choice.ALWAYS_KNOWN
     assert plan.chosen.name == "DerivativeMethod()"
 
