@@ -20,7 +20,7 @@ SUITE = Suite(
     "Batches",
     cases,
     everyday_scale=1.0,
-    repeats=3,
+    repeats=7,
     limit=30,
     whole_limit=300,
     remark="Starts: the chained Rosenbrock function of 8 unknowns, until 99 of 100 gradients are "
