@@ -198,5 +198,6 @@ def gram_build_bytes(
         return 3 * kept + 2 * copies * block * features * itemsize
     lines = block + rows % block  # the last, shorter block has room of its own
     kept = (1 if block == rows else 3) * kept
-    targets = 2 * rows * outputs if block == rows else 0  # centred, and weighted
+    # Where X is copied as a whole, the targets are too: centred, and weighted.
+    targets = 2 * rows * outputs if block == rows and copies else 0
     return kept + (copies * lines * features + targets) * itemsize
