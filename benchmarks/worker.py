@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 import warnings
 from typing import Any
 
@@ -38,6 +39,7 @@ def main() -> None:
         except NotOffered as reason:
             reply = {"failure": str(reason), "is_left_out": True}
         except Exception as error:  # whatever a package raises: the other contenders go on
+            traceback.print_exc()  # the table has one line of it; a fault of our own needs all
             words = " ".join(str(error).split())[:300]
             reply = {"failure": f"{type(error).__name__}: {words}"}
         print(json.dumps(reply), file=channel, flush=True)
