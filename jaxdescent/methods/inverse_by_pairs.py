@@ -1,0 +1,172 @@
+"""The inverse Hessian that the last moves and changes of the gradient imply: limited memory.
+
+In its compact form, with the rows of S and Y the pairs (s, y), ``R`` the part of ``S Y'`` on and
+above its diagonal D (in order of age) and ``gamma = s.y / y.y`` of the newest pair,
+
+    p = R^-1 S g,   q = R^-T (D p + gamma (Y Y' p - Y g)),   H g = gamma g + S' q - gamma Y' p.
+
+This is the two-loop recursion in exact arithmetic. That one, and optax's ``scale_by_lbfgs`` with
+it, walks over the pairs one after another, forty products that wait for each other; here a
+direction is one product of the stored rows with three vectors and one with their coefficients. A
+pair's place in the ring never changes: ``R^-T`` is kept instead of R, and loses its oldest row and
+column, and gains a row ``-R^-1 (S y) / s.y``, whatever the order in memory.
+
+Reference: Byrd, Nocedal and Schnabel (1994), "Representations of quasi-Newton matrices and their
+use in limited memory methods".
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent import precision
+
+Params = Any
+
+FEW_SUMMED, FEW_COMBINED = 16, 128
+"""Up to so many unknowns of a leaf, inner products with the stored rows, and their combinations,
+cost a CPU less spelled out than as products of matrices."""
+
+
+class InverseByPairs(NamedTuple):
+    """A ring of ``memory`` pairs; the last step's pair is not in the small matrices yet."""
+
+    pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
+    inverse: jax.Array  # R^-T, in the ring's order
+    changes: jax.Array  # Y Y'
+    products: jax.Array  # s.y of each pair
+    scale: jax.Array  # gamma, zero without any pair
+    newest: jax.Array  # the slot of the last step's pair
+    length: jax.Array  # of the last move
+
+    @classmethod
+    def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
+        """Without a pair; ``length`` is the first move's."""
+        zeros = jnp.zeros((memory, memory), length.dtype)
+        return cls(
+            jax.tree.map(lambda g: jnp.zeros((2 * memory, *g.shape), g.dtype), gradient),
+            zeros,
+            zeros,
+            zeros[0],
+            zeros[0, 0],
+            jnp.zeros((), jnp.int32),
+            length,
+        )
+
+    def descent_direction(
+        self, gradient: Params, norm: jax.Array
+    ) -> tuple[Params, jax.Array, InverseByPairs]:
+        """``-H g``, whether there is a pair behind it, and the matrices with the newest taken in.
+
+        Without pairs it is ``-g`` with the length of the last move.
+        """
+        new, coefficients = self._with_newest(gradient)
+        has_pairs = new.scale > 0
+        safe = jnp.where(norm > 0, norm, 1)
+        scale = jnp.where(has_pairs, new.scale, new.length / safe)
+        direction = jax.tree.map(
+            lambda g, rows: (
+                -scale.astype(g.dtype) * g - _combination(coefficients.astype(g.dtype), rows)
+            ),
+            gradient,
+            self.pairs,
+        )
+        return direction, has_pairs, new
+
+    def after(
+        self,
+        direction: Params,
+        step: jax.Array,
+        gradient: Params,
+        new_gradient: Params,
+        has_moved: jax.Array,
+    ) -> InverseByPairs:
+        """With the pair of a move ``step * direction``; without any where nothing has moved."""
+        memory = self.products.shape[0]
+        newest = (self.newest + 1) % memory
+
+        def store(rows: jax.Array, d: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+            # Element by element, in place: also where the descent keeps the old state instead.
+            index = lax.broadcasted_iota(jnp.int32, (rows.shape[0],) + (1,) * d.ndim, 0)
+            rows = jnp.where(index == newest, (step.astype(d.dtype) * d)[None], rows)
+            return jnp.where(index == newest + memory, (new - old)[None], rows)
+
+        return self._replace(
+            pairs=jax.tree.map(store, self.pairs, direction, new_gradient, gradient),
+            inverse=jnp.where(has_moved, self.inverse, 0),
+            scale=jnp.where(has_moved, self.scale, 0),
+            newest=newest,
+        )
+
+    def _with_newest(self, gradient: Params) -> tuple[InverseByPairs, jax.Array]:
+        """The last step's pair taken in, and the coefficients of the stored rows in H g."""
+        newest, dtype = self.newest, self.inverse.dtype
+        memory = self.products.shape[0]
+        move = precision.squared_norm(jax.tree.map(lambda rows: rows[newest], self.pairs))
+        last = jax.tree.map(lambda rows: rows[newest + memory], self.pairs)
+        with_gradient = _products(self.pairs, gradient, dtype)
+        with_change = _products(self.pairs, last, dtype)
+        curvature, change = with_change[newest], with_change[newest + memory]
+        eps = jnp.finfo(dtype).eps
+        is_kept = curvature > eps * jnp.sqrt(move) * jnp.sqrt(change)
+        inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
+
+        scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), self.scale)
+        length = jnp.where(move > 0, jnp.sqrt(move), self.length)
+        # XLA for CPUs would compute an operand anew for each entry of what it goes into: what is
+        # barred is computed once.
+        inverse_curvature, scale, with_gradient, with_change = lax.optimization_barrier(
+            (inverse_curvature, scale, with_gradient, with_change)
+        )
+
+        # The newest pair's row and column replace those of the oldest, whose slot it has.
+        slots = jnp.arange(memory, dtype=newest.dtype)
+        is_newest = slots == newest
+        is_row, is_column = is_newest[:, None], is_newest[None, :]
+        old = lax.optimization_barrier(jnp.where(is_row | is_column, 0, self.inverse))
+        column = -inverse_curvature * _transposed_product(old, with_change[:memory])
+        column = lax.optimization_barrier(jnp.where(is_newest, inverse_curvature, column))
+        inverse = jnp.where(is_row, column[None, :], old)
+        dots = jnp.where(is_row, with_change[None, memory:], self.changes)
+        dots = jnp.where(is_column, with_change[memory:, None], dots)
+        kept = jnp.where(is_newest, curvature, self.products)
+        inverse, dots, kept = lax.optimization_barrier((inverse, dots, kept))
+
+        p = _transposed_product(inverse, with_gradient[:memory])
+        q = kept * p + scale * (_transposed_product(dots, p) - with_gradient[memory:])
+        q = _transposed_product(inverse.T, q)
+        new = self._replace(
+            inverse=inverse, changes=dots, products=kept, scale=scale, length=length
+        )
+        return new, jnp.concatenate([q, -scale * p])
+
+
+def _transposed_product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    return jnp.sum(matrix * vector[:, None], axis=0)
+
+
+def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
+    """The inner products of every row with a vector."""
+
+    def of_leaf(rows: jax.Array, leaf: jax.Array) -> jax.Array:
+        axes = (tuple(range(1, rows.ndim)), tuple(range(leaf.ndim)))
+        if leaf.size <= FEW_SUMMED:
+            return jnp.sum(rows * leaf[None], axis=axes[0])
+        return lax.dot_general(rows, leaf, (axes, ((), ())), precision=precision.HIGHEST)
+
+    by_leaf = jax.tree.map(of_leaf, rows, vector)
+    return functools.reduce(operator.add, [p.astype(dtype) for p in jax.tree.leaves(by_leaf)])
+
+
+def _combination(coefficients: jax.Array, rows: jax.Array) -> jax.Array:
+    """The sum of the rows, each times its coefficient."""
+    if rows[0].size <= FEW_COMBINED:
+        return jnp.sum(coefficients.reshape(-1, *[1] * (rows.ndim - 1)) * rows, axis=0)
+    contraction = (((0,), (0,)), ((), ()))
+    return lax.dot_general(coefficients, rows, contraction, precision=precision.HIGHEST)
