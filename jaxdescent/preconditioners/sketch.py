@@ -12,6 +12,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxdescent import randomness
 from jaxdescent.arguments import check_count
+from jaxdescent.objectives.seldom import if_any
 from jaxdescent.precision import HIGHEST
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
@@ -95,35 +96,55 @@ class Sketch(Preconditioner):
         least: float,
     ) -> tuple[Factor, jax.Array]:
         """N and the sketch's own solution; a pivot below ``least |A|`` shows a missing rank."""
-        sketch = self._sketch(regression, residual)
         if regression.shift.ndim:
+            sketch = self._sketch(regression, residual, residual.dtype)
             return _spectral(sketch, regression.shift, penalty_residual, least)
-        features = regression.size
-        identity = jnp.eye(features, dtype=sketch.dtype)
-        below = jnp.concatenate([jnp.sqrt(regression.shift) * identity, penalty_residual], axis=1)
-        triangle = jnp.linalg.qr(jnp.concatenate([sketch, below]), mode="r")[:features]
-        pivots = jnp.abs(jnp.diagonal(triangle))
-        size = jnp.linalg.norm(triangle[:, :features])
+        inputs = regression, residual, penalty_residual
+        if residual.dtype != jnp.float64:
+            triangle = _with_full_rank(self._triangle(*inputs, residual.dtype), least)
+        else:
+            # A triangle for A N close to orthonormal needs no more digits than A's condition has.
+            rough = self._triangle(*inputs, jnp.dtype(jnp.float32))
+            is_good = _least_pivot(rough) > 8 * jnp.finfo(jnp.float32).eps
+            triangle = if_any(
+                ~is_good,
+                lambda _, sketch, *inputs: _with_full_rank(
+                    sketch._triangle(*inputs, jnp.float64), least
+                ),
+                lambda rough, *_: rough.astype(jnp.float64),
+                *(rough, self, *inputs),
+            )
+        factor = _Triangle(triangle[:, : regression.size])
+        return factor, factor.apply(triangle[:, regression.size :])
 
-        def with_ridge(triangle: jax.Array) -> jax.Array:
-            below = jnp.pad(_ridge(size) * identity, ((0, 0), (0, residual.shape[1])))
-            return jnp.linalg.qr(jnp.concatenate([triangle, below]), mode="r")[:features]
-
-        triangle = lax.cond(
-            jnp.min(pivots) <= least * size, with_ridge, lambda triangle: triangle, triangle
+    def _triangle(
+        self,
+        regression: CentredRegression,
+        residual: jax.Array,
+        penalty_residual: jax.Array,
+        dtype: Any,
+    ) -> jax.Array:
+        """R of ``[S A, S residual]`` with the penalty below, (features, features + outputs)."""
+        sketch = self._sketch(regression, residual, dtype)
+        root = jnp.sqrt(regression.shift).astype(dtype)
+        penalty = penalty_residual.astype(dtype)
+        if sketch.shape[0] < regression.size:
+            return _with_rows_below(sketch, root, penalty)
+        triangle = jnp.linalg.qr(sketch, mode="r")[: regression.size]
+        return lax.cond(
+            root > 0, _with_rows_below, lambda triangle, *_: triangle, triangle, root, penalty
         )
-        factor = _Triangle(triangle[:, :features])
-        return factor, factor.apply(triangle[:, features:])
 
     def check(self) -> None:
         check_count("Sketch.oversampling", self.oversampling, least=2, most=1 << 16)
 
-    def _sketch(self, regression: CentredRegression, residual: jax.Array) -> jax.Array:
+    def _sketch(self, regression: CentredRegression, residual: jax.Array, dtype: Any) -> jax.Array:
         """``S [A, residual]``: (rows of the sketch, features + outputs)."""
         rows, features = regression.design.shape
         wanted = self.oversampling * features
         if rows <= wanted:
-            return jnp.concatenate([_rows(regression, jnp.arange(rows)), residual], axis=1)
+            every = jnp.concatenate([_rows(regression, jnp.arange(rows)), residual], axis=1)
+            return every.astype(dtype)
         groups = -(-wanted // NONZEROS)
         in_group = -(-rows // groups)
         chunks = -(-in_group // CHUNK)
@@ -133,26 +154,27 @@ class Sketch(Preconditioner):
         order = jnp.pad(order, (0, groups * chunks * length - rows), constant_values=rows)
         order = order.reshape(chunks * length, groups).T.reshape(groups, chunks, length)
         shifts = jnp.arange(NONZEROS, dtype=jnp.uint32)[:, None]
-        scale = jnp.asarray(NONZEROS, residual.dtype) ** -0.5
+        scale = jnp.asarray(NONZEROS, dtype) ** -0.5
 
         def mix(sums: Sums, chunk: tuple[jax.Array, jax.Array]) -> tuple[Sums, None]:
             index, number = chunk
             word = randomness.bits((length,), randomness.fold(self.seed, 1, number))
-            is_row = (index < rows).astype(residual.dtype)[None, :]
-            is_odd = ((word[None, :] >> shifts) & 1).astype(residual.dtype)
+            is_row = (index < rows).astype(dtype)[None, :]
+            is_odd = ((word[None, :] >> shifts) & 1).astype(dtype)
             signs = scale * is_row * (1 - 2 * is_odd)
             index = jnp.minimum(index, rows - 1)
             blocks = _rows(regression, index), jnp.take(residual, index, axis=0)
             return jax.tree.map(
-                lambda total, block: total + jnp.matmul(signs, block, precision=HIGHEST),
+                lambda total, block: (
+                    total + jnp.matmul(signs, block.astype(dtype), precision=HIGHEST)
+                ),
                 sums,
                 blocks,
             ), None
 
         def group(number: jax.Array, indices: jax.Array) -> tuple[jax.Array, Sums]:
             zeros = tuple(
-                jnp.zeros((NONZEROS, width), residual.dtype)
-                for width in (features, residual.shape[1])
+                jnp.zeros((NONZEROS, width), dtype) for width in (features, residual.shape[1])
             )
             numbers = number * chunks + jnp.arange(chunks, dtype=jnp.int32)
             return number + 1, lax.scan(mix, zeros, (indices, numbers))[0]
@@ -202,6 +224,33 @@ def _spectral(
     rotated = jnp.matmul(left.T, triangle[:, features:], precision=HIGHEST)
     penalty = jnp.matmul(right, jnp.sqrt(shift) * penalty_residual, precision=HIGHEST)
     return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
+
+
+def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.Array:
+    """R of ``above`` with the rows ``[root I, rest]`` below."""
+    features = rest.shape[0]
+    below = jnp.concatenate([root * jnp.eye(features, dtype=above.dtype), rest], axis=1)
+    return jnp.linalg.qr(jnp.concatenate([above, below]), mode="r")[:features]
+
+
+def _least_pivot(triangle: jax.Array) -> jax.Array:
+    """The least of a triangle's pivots over its norm."""
+    square = triangle[:, : triangle.shape[0]]
+    size = jnp.linalg.norm(square)
+    return jnp.min(jnp.abs(jnp.diagonal(square))) / jnp.where(size > 0, size, 1)
+
+
+def _with_full_rank(triangle: jax.Array, least: float) -> jax.Array:
+    """The same, or where a pivot is too small, with small rows below."""
+
+    def with_ridge(triangle: jax.Array) -> jax.Array:
+        features = triangle.shape[0]
+        size = jnp.linalg.norm(triangle[:, :features])
+        return _with_rows_below(triangle, _ridge(size), jnp.zeros_like(triangle[:, features:]))
+
+    return lax.cond(
+        _least_pivot(triangle) <= least, with_ridge, lambda triangle: triangle, triangle
+    )
 
 
 def _ridge(size: jax.Array) -> jax.Array:

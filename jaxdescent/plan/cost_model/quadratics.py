@@ -168,10 +168,14 @@ def sketched_lsmr(question: Question) -> Price:
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
     groups = -(-Sketch().oversampling * features // NONZEROS)
-    stack = groups * NONZEROS + features
+    stack = groups * NONZEROS
     square = float(features) * features
-    setup = one * 4 + orthogonal(SKETCH_SHARE * orthogonal_flops(stack, features), features)
-    setup = setup + product(2.0 * NONZEROS * structure.entries, NONZEROS)
+    flops = SKETCH_SHARE * orthogonal_flops(stack, features)
+    if structure.has_penalty:
+        flops += orthogonal_flops(2.0 * features, features)
+    mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * structure.entries, NONZEROS)
+    is_rough = structure.compute_dtype == "float64"  # whose sketch is in float32
+    setup = one * 4 + mixture * (0.5 if is_rough else 1.0)
     copies = 3.0 * structure.entries * structure.itemsize
     setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and its transpose, which is read twice.
@@ -180,8 +184,9 @@ def sketched_lsmr(question: Question) -> Price:
     condition = (condition + 1) / (condition - 1)
     iterations = krylov_iterations(condition, question.tolerance) + 2
     columns = features + outputs
-    # QR, which works on a copy, and the triangle's inverse applied.
-    working = structure.itemsize * max(2 * stack * columns + 2 * square, 7 * square)
+    # QR, which works on a copy, beside a rough triangle; and the triangle's inverse applied.
+    factorised = 2 * stack * columns + (1.5 * square if is_rough else 0)
+    working = structure.itemsize * max(factorised, 7 * square)
     # A chunk of the rows of a group with their signs, and one word a row of the shuffled order:
     # what it takes besides is free again before LSMR begins.
     chunk = min(rows / groups, CHUNK)
