@@ -328,10 +328,16 @@ def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options)
     assert abs(regression.stationary_solver_bytes(None) / reserved - 1) < 0.05
 
 
-def test_one_solve_reads_x_for_two_corrections_and_at_both_ends(rng):
+@pytest.mark.parametrize(("skew", "corrections"), [(0, 0), (30, 1)])
+def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
+    rng, skew, corrections
+):
     X = rng.normal(size=(2000, 20)).astype(np.float32)
+    X[:, 1] = skew * X[:, 0] + X[:, 1]
     objective = jd.LinearRegression(Counted(jnp.asarray(X)), X @ np.ones(20, np.float32))
     objective = objective.checked()
     count, result = passes(lambda: jd.minimize(objective, method=METHOD))
     assert int(result.iterations) == 1
-    assert count == 2 + 4 + 2  # a second solve, to be thrown away, would read it again
+    np.testing.assert_allclose(result.params["weights"], 1, rtol=1e-4)
+    # The gradient at the start serves the solve, and the one at its end the check.
+    assert count == 2 + 2 * corrections + 2

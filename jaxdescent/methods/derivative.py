@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver
@@ -72,7 +72,8 @@ class DerivativeMethod(Method):
     """
 
     def init(self, objective: Objective, params: Params) -> State:
-        return _State(objective.stationary_solver(params), jnp.array(False))
+        solver = objective.stationary_solver(params)
+        return _State(solver, _at(objective, params), jnp.array(False))
 
     def step(
         self, objective: Objective, params: Params, state: State
@@ -85,19 +86,30 @@ class DerivativeMethod(Method):
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
+        gradient = objective.gradient(params) if state.at is None else state.at.gradient
+        is_negative = state.is_unbounded
         if state.solver is None:
-            return _damped_newton(objective, params), state
-        solution, is_negative = state.solver.solve(objective, params)
-        if not objective.is_quadratic:
-            return solution, state
-        # Such a solution is a saddle, and no better than the start.
-        params = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), solution, params)
-        return params, state._replace(is_unbounded=is_negative)
+            params = _damped_newton(objective, params, gradient)
+        else:
+            new, is_negative = state.solver.solve(objective, params, gradient)
+            if objective.is_quadratic:
+                # Such a solution is a saddle, and no better than the start.
+                new = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), new, params)
+            else:
+                is_negative = state.is_unbounded
+            params = new
+        return params, _State(state.solver, _at(objective, params), is_negative)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        progress = super().progress(objective, params, state)
+        if state.at is None:
+            progress = super().progress(objective, params, state)
+        else:
+            progress = progress_at(*state.at)
         verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, RUNNING)
         return progress._replace(verdict=verdict)
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        return state._replace(at=_at(objective, params))
 
     @property
     def looks_ahead(self) -> bool:
@@ -108,13 +120,22 @@ class DerivativeMethod(Method):
         return 2
 
 
+class _At(NamedTuple):
+    value: jax.Array
+    gradient: Params
+
+
 class _State(NamedTuple):
     solver: StationarySolver | None
+    at: _At | None  # at the params; None where they are as large as the solver
     is_unbounded: jax.Array
 
 
-def _damped_newton(objective: Objective, params: Params) -> Params:
-    gradient = objective.gradient(params)
+def _at(objective: Objective, params: Params) -> _At | None:
+    return None if objective.is_separable else _At(*objective.value_and_gradient(params))
+
+
+def _damped_newton(objective: Objective, params: Params, gradient: Params) -> Params:
     norm = precision.norm(gradient)
     solver = DenseSolver.from_objective(objective, params)
     direction, _ = solver.newton_step(gradient)

@@ -33,10 +33,11 @@ class StationarySolver(Protocol):
     It is a pytree, and keeps no reference to the objective's data.
     """
 
-    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         """Where the gradient is zero, and whether the curvature is negative somewhere there.
 
-        Solving again from the solution refines it: the residual is computed from the data.
+        ``gradient`` is the one at ``params``. Solving again from the solution refines it: the
+        residual is computed from the data.
         """
         ...
 

@@ -24,10 +24,14 @@ from jaxdescent.objectives.refinement import (
     refined,
     spectral_norm,
 )
-from jaxdescent.objectives.seldom import seldom, unless_batched
+from jaxdescent.objectives.seldom import if_any, seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
 Params = Any
+
+FAIR = 6.5
+"""Up to such a norm of the inverse of the Cholesky factor, of columns of unit length and not
+cancelled by centring, a solve loses one or two digits, which a second one would not give back."""
 
 SMALL = 1 << 14
 """Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
@@ -96,15 +100,17 @@ class GramSolver:
     """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
 
     The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
-    the first. Where the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal
-    equations have lost half the digits: a factor from QR of X takes over, and g is computed in
-    double length (:mod:`jaxdescent.objectives.refinement`). Small problems always take that way,
-    except under ``vmap``.
+    the first; it is left out where the factor shows the first to be as good (``is_fair``). Where
+    the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal equations have lost
+    half the digits: a factor from QR of X takes over, and g is computed in double length
+    (:mod:`jaxdescent.objectives.refinement`). Small problems always take that way, except under
+    ``vmap``.
     """
 
     factor: Factor
     weight_total: jax.Array
     is_ill: jax.Array
+    is_fair: jax.Array
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
@@ -113,8 +119,10 @@ class GramSolver:
         if l2.ndim == 1:
             raw = jnp.sqrt(jnp.sum(data.weight * jnp.square(data.X), axis=0))
             factor = orthogonal_factor(data.X, data.weight, data.feature_mean, raw, l2)
-            return cls(factor, data.weight_total, jnp.array(True))
-        factor, raw, is_ill = _cholesky_factor(data, l2, sample_weight is not None, intercept)
+            return cls(factor, data.weight_total, jnp.array(True), jnp.array(False))
+        factor, raw, is_ill, is_fair = _cholesky_factor(
+            data, l2, sample_weight is not None, intercept
+        )
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
         factor = seldom(
@@ -125,24 +133,33 @@ class GramSolver:
             lambda factor, *_: factor,
             *(factor, data.X, data.weight, raw, l2),
         )
-        return cls(factor, data.weight_total, is_ill)
+        return cls(factor, data.weight_total, is_ill, is_fair)
 
-    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
-        solution = seldom(self.is_ill, _refined, _corrected_twice, self, objective, params)
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        operands = self, objective, params, gradient
+        solution = seldom(self.is_ill, _refined, _solved, *operands)
         return solution, jnp.array(False)
 
 
-def _refined(solver: GramSolver, objective: Any, params: Params) -> Params:
+def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    del gradient
     return refined(solver.factor, objective, params)
 
 
-def _corrected_twice(solver: GramSolver, objective: Any, params: Params) -> Params:
-    """The solution, refined once: two more passes over X, little beside the Gram matrix."""
-    return _corrected(solver, objective, _corrected(solver, objective, params))
+def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    solution = _corrected(solver, objective, params, gradient)
+
+    def again(solver: GramSolver, objective: Any, params: Params) -> Params:
+        return _corrected(solver, objective, params, objective.gradient(params))
+
+    def once(solver: GramSolver, objective: Any, params: Params) -> Params:
+        del solver, objective
+        return params
+
+    return if_any(~solver.is_fair, again, once, solver, objective, solution)
 
 
-def _corrected(solver: GramSolver, objective: Any, params: Params) -> Params:
-    gradient = objective.gradient(params)
+def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
     weights = params["weights"]
     columns = _columns(gradient["weights"])
     mean = solver.factor.feature_mean
@@ -191,7 +208,8 @@ class DualSolver:
         least = least * max(1.0, rows**0.5 / 4)  # what rounding may leave of a last pivot of zero
         return cls(factor, scale, ~(jnp.min(jnp.diagonal(factor)) > least))
 
-    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        del gradient
         solution = seldom(self.is_ill, _orthogonal, DualSolver._solve, self, objective, params)
         return solution, jnp.array(False)
 
@@ -229,7 +247,8 @@ class OrthogonalSolver:
     works on a scaled copy of X.
     """
 
-    def solve(self, objective: Any, params: Params) -> tuple[Params, jax.Array]:
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        del gradient
         return _orthogonal(self, objective, params), jnp.array(False)
 
 
@@ -281,8 +300,10 @@ def _with_intercept(weights: jax.Array, data: _Centred, objective: Any, params: 
 
 def _cholesky_factor(
     data: _Centred, l2: jax.Array, is_weighted: bool, intercept: bool
-) -> tuple[Factor, jax.Array, jax.Array]:
-    """From the Gram matrix; the columns' length before centring; is too little left of it?"""
+) -> tuple[Factor, jax.Array, jax.Array, jax.Array]:
+    """From the Gram matrix; the columns' length before centring; is too little left of it, and is
+    so much left that one solve is as good as two?
+    """
     # A product with the weights themselves, without a scaled copy of X where all are one.
     left = data.X * data.weight if is_weighted else data.X
     gram = small_matrices.gram(left, data.X)
@@ -296,8 +317,10 @@ def _cholesky_factor(
     factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
     # Not from the factor's diagonal: what rounding leaves of a last pivot of zero grows with the
     # number of columns. A failed factorisation is NaN: ill, as it should be.
-    is_ill = ~(_norm_bound(inverse) * least < 1)
-    return factor, jnp.sqrt(raw_diagonal), is_ill
+    bound = _norm_bound(inverse)
+    is_ill = ~(bound * least < 1)
+    is_fair = bound * least < FAIR * least_singular_value(inverse.dtype)
+    return factor, jnp.sqrt(raw_diagonal), is_ill, is_fair
 
 
 def _norm_bound(matrix: jax.Array) -> jax.Array:

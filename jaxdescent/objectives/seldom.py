@@ -61,6 +61,32 @@ def seldom(
     return choose(is_needed, operands)
 
 
+def if_any(
+    is_needed: jax.Array, needed: Callable[..., Any], usual: Callable[..., Any], *operands: Any
+) -> Any:
+    """``lax.cond(is_needed, needed, usual, *operands)``; under ``vmap`` all members take the branch
+    that any of them needs. The functions may close over no array.
+    """
+
+    @custom_vmap
+    def choose(is_needed: jax.Array, operands: tuple[Any, ...]) -> Any:
+        return lax.cond(is_needed, needed, usual, *operands)
+
+    @choose.def_vmap
+    def choose_each(
+        axis_size: int, in_batched: Any, is_needed: jax.Array, operands: tuple[Any, ...]
+    ) -> Any:
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, in_batched[1])
+
+        def of_all(function: Callable[..., Any]) -> Callable[..., Any]:
+            return jax.vmap(function, in_axes=axes, axis_size=axis_size)
+
+        results = if_any(jnp.any(is_needed), of_all(needed), of_all(usual), *operands)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return choose(is_needed, operands)
+
+
 def unless_batched(is_needed: jax.Array) -> jax.Array:
     """True, except under ``vmap``, where it is ``is_needed``."""
 

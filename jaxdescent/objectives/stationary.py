@@ -21,13 +21,15 @@ class DiagonalSolver:
     Sums over the rows of a diagonal matrix are its diagonal: ``H @ ones``.
     """
 
-    def solve(self, objective: Objective, params: Params) -> tuple[Params, jax.Array]:
+    def solve(
+        self, objective: Objective, params: Params, gradient: Params
+    ) -> tuple[Params, jax.Array]:
         ones = jax.tree.map(jnp.ones_like, params)
         diagonal = objective.hessian_product(params, ones)
         solution = jax.tree.map(
             lambda x, g, h: x - jnp.where(h == 0, 0, g / jnp.where(h == 0, 1, h)),
             params,
-            objective.gradient(params),
+            gradient,
             diagonal,
         )
         lowest = [jnp.min(leaf) < 0 for leaf in jax.tree.leaves(diagonal)]
@@ -57,8 +59,11 @@ class DenseSolver:
         """Factorise the Hessian of a small objective at ``params``."""
         return cls.from_hessian(dense_hessian(objective, params))
 
-    def solve(self, objective: Objective, params: Params) -> tuple[Params, jax.Array]:
-        step, is_negative = self.newton_step(objective.gradient(params))
+    def solve(
+        self, objective: Objective, params: Params, gradient: Params
+    ) -> tuple[Params, jax.Array]:
+        del objective
+        step, is_negative = self.newton_step(gradient)
         return jax.tree.map(jnp.add, params, step), is_negative
 
     def newton_step(self, gradient: Params) -> tuple[Params, jax.Array]:
