@@ -6,13 +6,14 @@ import argparse
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 from benchmarks import check, machine, records, report, suites
 from benchmarks.runner import Settings, run_suite
 
 
-def main() -> int:
-    """Run the command that the arguments name."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name: those of this process unless given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure")
@@ -29,7 +30,7 @@ def main() -> int:
     render.add_argument("--store", type=pathlib.Path, help="keep these records first")
     compare = commands.add_parser("check", help="compare ratios with the stored ones")
     compare.add_argument("--json", type=pathlib.Path, default=records.DEFAULT)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.command == "run":
         return _run(options)
     if options.command == "report":

@@ -161,10 +161,10 @@ def _solved(measured: list[Record], label: str) -> dict[str, Record]:
 
 
 def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | None]]:
-    """By contender: the exponents of time and memory in n, above the last-level cache.
+    """By contender: the exponents of time and memory in n, for params that outgrow the cache.
 
-    The coupled derivative method has no such size within reach of the memory: its largest three
-    sizes are taken.
+    Of times the fastest: what else the machine did is no part of the growth. The coupled derivative
+    method has no such size within reach of the memory: its largest three sizes are taken.
     """
     cache = records.of_kind(measured, "provenance", "growth").get("last_level_cache_bytes") or 0
     points: dict[str, list[Record]] = {}
@@ -176,9 +176,11 @@ def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | N
     for label, rows in points.items():
         rows.sort(key=lambda row: row["x"])
         large = (
-            rows[-3:] if "regression" in label else [row for row in rows if 4 * row["x"] >= cache]
+            rows[-3:]
+            if "regression" in label
+            else [row for row in rows if 4 * row["x"] >= 2 * cache]
         )
-        found[label] = (_exponent(large, "seconds"), _exponent(large, "working_bytes"))
+        found[label] = (_exponent(large, "fastest"), _exponent(large, "working_bytes"))
     return found
 
 

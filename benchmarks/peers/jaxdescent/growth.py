@@ -25,8 +25,9 @@ def _growth(make: Callable[[Any], Any], *, is_sum_of_squares: bool = False) -> F
         from tests.classical import rosenbrock
 
         few = 16 if is_sum_of_squares else 4
-        # Long enough for the clock where an iteration is short.
-        lengths = (few, few + max(3 * few, min(1024, LONG // size // 16 * 16)))
+        # Long enough for the clock where an iteration is short: 16 steps on squares are one pass.
+        least, long = (256, 16 * LONG) if is_sum_of_squares else (12, LONG)
+        lengths = (few, few + max(least, min(1024, long // size // 16 * 16)))
         objective = jd.SumOfSquares() if is_sum_of_squares else rosenbrock
 
         def timed(iterations: int) -> tuple[float, int]:
