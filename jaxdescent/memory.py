@@ -11,7 +11,7 @@ import jax
 SLACK_BYTES = 1 << 20
 """What a system calls available is no surer than this: a problem of less always fits."""
 
-SMALL_BYTES = 1 << 20
+SMALL_BYTES = 1 << 24
 """For so little nobody asks how much is available: the answer takes longer than the problem."""
 
 

@@ -31,6 +31,7 @@ class DerivativeMethod(Method):
     ============================  ====================================  =====================
     separable (diagonal Hessian)  one division for each unknown         n
     regression, rows >= features  Cholesky of X'X                       features^2
+    the same, an l2 each output   spectral factorisation of X'X         features^2
     the same, ill or small        QR of X, refined in double length     rows * features
     the same, rank-deficient      SVD of R from QR, refined             rows * features
     regression, features > rows   Cholesky of XX' (dual form)           rows^2

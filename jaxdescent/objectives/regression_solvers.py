@@ -70,7 +70,9 @@ def regression_solver_bytes(
         squares = 2 if has_many_l2 else 3
         peak = 2 * entries + squares * square + larger * (1 + outputs)
     elif has_many_l2:
-        peak = max(entries, 2 * square) + 2 * larger
+        centred = entries + 2 * square if is_scaled and not is_weighted else 0
+        orthogonal = 2 * entries if is_scaled else entries + square
+        peak = max(centred, orthogonal, 3 * square) + 2 * larger
     else:
         # What QR works on, and where that is not X itself, its centred and weighted copy.
         orthogonal = (2 if is_scaled else 1) * entries + 2 * square
@@ -116,13 +118,9 @@ class GramSolver:
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
         data = _centre(design, None, sample_weight, intercept)
         l2 = jnp.asarray(l2, data.X.dtype)
-        if l2.ndim == 1:
-            raw = jnp.sqrt(jnp.sum(data.weight * jnp.square(data.X), axis=0))
-            factor = orthogonal_factor(data.X, data.weight, data.feature_mean, raw, l2)
-            return cls(factor, data.weight_total, jnp.array(True), jnp.array(False))
-        factor, raw, is_ill, is_fair = _cholesky_factor(
-            data, l2, sample_weight is not None, intercept
-        )
+        gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
+        of_gram = _spectral_factor if l2.ndim else _cholesky_factor
+        factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
         factor = seldom(
@@ -131,7 +129,7 @@ class GramSolver:
                 X, weight, factor.feature_mean, raw, l2
             ),
             lambda factor, *_: factor,
-            *(factor, data.X, data.weight, raw, l2),
+            *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
         )
         return cls(factor, data.weight_total, is_ill, is_fair)
 
@@ -298,29 +296,48 @@ def _with_intercept(weights: jax.Array, data: _Centred, objective: Any, params: 
     return new
 
 
-def _cholesky_factor(
-    data: _Centred, l2: jax.Array, is_weighted: bool, intercept: bool
-) -> tuple[Factor, jax.Array, jax.Array, jax.Array]:
-    """From the Gram matrix; the columns' length before centring; is too little left of it, and is
-    so much left that one solve is as good as two?
-    """
+def _centred_gram(
+    data: _Centred, is_weighted: bool, intercept: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The Gram matrix, and its diagonal before centring."""
     # A product with the weights themselves, without a scaled copy of X where all are one.
     left = data.X * data.weight if is_weighted else data.X
     gram = small_matrices.gram(left, data.X)
-    mean = data.feature_mean
     raw_diagonal = jnp.diagonal(gram)
     if intercept:
-        gram = gram - data.weight_total * jnp.outer(mean, mean)
+        gram = gram - data.weight_total * jnp.outer(data.feature_mean, data.feature_mean)
+    return gram, raw_diagonal
+
+
+def _cholesky_factor(
+    gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """For one l2; is too little left of the Gram matrix, and is so much left of it that one solve
+    is as good as two?
+    """
     scaled, scale, least = _equilibrated(gram, l2, raw_diagonal)
     inverse = small_matrices.inverse_cholesky(scaled)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
     factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
     # Not from the factor's diagonal: what rounding leaves of a last pivot of zero grows with the
     # number of columns. A failed factorisation is NaN: ill, as it should be.
-    bound = _norm_bound(inverse)
-    is_ill = ~(bound * least < 1)
-    is_fair = bound * least < FAIR * least_singular_value(inverse.dtype)
-    return factor, jnp.sqrt(raw_diagonal), is_ill, is_fair
+    level = _norm_bound(inverse) * least
+    return factor, ~(level < 1), level < FAIR * least_singular_value(inverse.dtype)
+
+
+def _spectral_factor(
+    gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """The same for an l2 of each output: one spectrum serves all."""
+    eigenvalues, basis = jnp.linalg.eigh(gram)
+    curvature = eigenvalues[:, None] + l2[None, :]
+    # By the l2 that leaves most to be lost; the columns are as long as they are.
+    least = least_singular_value(gram.dtype)
+    lost = jnp.maximum(jnp.max(raw_diagonal), eigenvalues[-1]) / jnp.min(curvature)
+    level = jnp.where(lost > 0, least * jnp.sqrt(jnp.maximum(lost, 0)), jnp.inf)
+    gain = 1 / jnp.where(curvature > 0, curvature, 1)
+    factor = Factor(basis, gain, mean, jnp.array(False))
+    return factor, ~(level < 1), level < FAIR * least
 
 
 def _norm_bound(matrix: jax.Array) -> jax.Array:

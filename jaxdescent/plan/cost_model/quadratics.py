@@ -16,6 +16,7 @@ from jaxdescent.objectives.blocks import symmetric_share
 from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
 from jaxdescent.objectives.regression_solvers import (
+    FAIR,
     SMALL,
     least_singular_value,
     normal_equations_bytes,
@@ -80,15 +81,22 @@ def derivative_regression(question: Question) -> Price:
     is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
     is_ill = is_singular or condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
-    # Once: the means, and value and gradient at the start and at the end. Then a gradient for each
-    # of two corrections, or the dual solve.
-    setup = factorisation(structure) + one * 5
-    iteration = one * 4 + vectors(structure, 20)
-    if structure.has_own_l2 or is_singular:
-        flops = SINGULAR_FLOPS * min(rows, features) ** 3
-        setup = setup + triangles(structure) + orthogonal(flops, min(rows, features))
-    elif is_ill or is_small:
+    # Once: the means, and value and gradient at the start and at the end. Then the dual solve, or
+    # where the first solve is not as good, a gradient for a second.
+    setup = one * 5
+    is_fair = (condition + 1) / 2 < FAIR
+    passes = 4 if not structure.is_tall else 0 if is_fair or is_ill or is_small else 2
+    iteration = one * passes + vectors(structure, 20)
+    smaller = min(rows, features)
+    if structure.has_own_l2 and structure.is_tall:
+        setup = setup + inner_products(structure) + orthogonal(EIGEN_FLOPS * smaller**3, smaller)
+    else:
+        setup = setup + factorisation(structure)
+    is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not structure.is_tall)
+    if is_orthogonal:
         setup = setup + triangles(structure)
+        if structure.has_own_l2 or is_singular:
+            setup = setup + orthogonal(SINGULAR_FLOPS * smaller**3, smaller)
     if structure.is_tall and (is_ill or is_small):
         entries = float(structure.entries * outputs)
         turns = 2 * REFINEMENTS
@@ -103,15 +111,20 @@ def derivative_regression(question: Question) -> Price:
     if structure.is_tall:
         # The factor is part of the result.
         working += features**2 * structure.itemsize
-    touched = None if is_ill or is_small or structure.has_own_l2 else touched_bytes(structure)
+    touched = None if is_orthogonal else touched_bytes(structure)
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0), touched)
 
 
 def factorisation(structure: Structure) -> Work:
     """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
+    return inner_products(structure) + cholesky(min(structure.rows, structure.features))
+
+
+def inner_products(structure: Structure) -> Work:
+    """The Gram matrix of the smaller side."""
     smaller, larger = sorted((structure.rows, structure.features))
     share = symmetric_share(smaller) if structure.is_tall else 1.0
-    return product(share * 2.0 * larger * smaller**2, smaller) + cholesky(smaller)
+    return product(share * 2.0 * larger * smaller**2, smaller)
 
 
 def triangles(structure: Structure) -> Work:
