@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from jaxdescent.objectives import refinement
+from jaxdescent.objectives.seldom import if_any
 from tests.passes import Counted, passes
 
 METHOD = jd.DerivativeMethod()
@@ -341,3 +342,33 @@ def test_one_solve_reads_x_at_both_ends_and_for_a_correction_where_one_is_due(
     np.testing.assert_allclose(result.params["weights"], 1, rtol=1e-4)
     # The gradient at the start serves the solve, and the one at its end the check.
     assert count == 2 + 2 * corrections + 2
+
+
+def test_a_branch_that_any_member_of_a_batch_needs_is_taken_for_all():
+    def of_two(is_needed, x):
+        return if_any(is_needed, lambda x: x + 1, lambda x: x - 1, x)
+
+    x = jnp.arange(3.0)
+    needs = jnp.array([False, True, False])
+    np.testing.assert_array_equal(jax.vmap(of_two)(needs, x), x + 1)
+    np.testing.assert_array_equal(jax.vmap(of_two)(jnp.zeros(3, bool), x), x - 1)
+    np.testing.assert_array_equal(jax.vmap(of_two, in_axes=(None, 0))(True, x), x + 1)
+    twice = jax.vmap(jax.vmap(of_two))(jnp.stack([needs, needs & False]), jnp.stack([x, x]))
+    np.testing.assert_array_equal(twice, [x + 1, x + 1])
+    assert "cond" in str(jax.make_jaxpr(jax.vmap(of_two))(needs, x))
+    assert of_two(jnp.array(False), 1.0) == 0
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_an_l2_for_each_output_gives_what_each_gives_alone(rng, spread, intercept):
+    # Columns of one length go by the spectrum of X'X, others by QR.
+    X = (rng.normal(size=(300, 40)) * np.geomspace(1, spread, 40)).astype(np.float32)
+    y = rng.normal(size=(300, 5)).astype(np.float32)
+    l2 = np.geomspace(1e-2, 1e3, 5).astype(np.float32)
+    together = solve(X, y, intercept=intercept, l2=l2)
+    assert together.status == jd.Status.CONVERGED
+    for k, penalty in enumerate(l2):
+        exact, _ = reference(X, y[:, k], l2=float(penalty), intercept=intercept)
+        found = together.params["weights"][:, k]
+        np.testing.assert_allclose(found, exact, atol=3e-5 * np.abs(exact).max())

@@ -63,6 +63,21 @@ ORDERS = {
 }
 
 
+@pytest.mark.parametrize(("spread", "is_rough"), [(1e3, True), (1e7, False)])
+def test_a_sketch_of_float64_is_in_float32_while_that_is_enough(spread, is_rough, rng, x64):
+    X, y = ill_conditioned(rng, 3000, 20, spread)
+    objective = jd.LinearRegression(X, y, intercept=False).checked()
+    factor = jd.Sketch().factorise(CentredRegression.from_objective(objective))
+    triangle = factor.triangle
+    assert triangle.dtype == jnp.float64
+    rounded = triangle.astype(jnp.float32).astype(jnp.float64)
+    assert bool(jnp.all(triangle == rounded)) == is_rough
+    singular = conditioned(X, jd.Sketch(), intercept=False)
+    assert singular[0] / singular[-1] < 4
+    result = jd.minimize(objective, method=jd.LSMR(jd.Sketch()), tolerance=0)
+    assert suboptimality(X, y, result.params["weights"]) < 1e-20
+
+
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
 def test_the_sketch_leaves_a_small_condition_number_for_any_order_of_the_rows(order, rng, x64):
     X = jnp.asarray(order(rng.normal(size=(2048, 32))))

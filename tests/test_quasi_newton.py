@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from jaxdescent.methods.inverse_by_entries import InverseByEntries
 from jaxdescent.objectives import as_objective
 from tests.classical import extended_rosenbrock, problems, rosenbrock
 
@@ -113,24 +114,81 @@ def two_loop(moves, changes, gradient):
 def test_the_direction_is_the_two_loop_recursions(x64, memory):
     method = jd.LBFGS(memory)
     objective = as_objective(lambda p: rosenbrock(jnp.concatenate([p["a"].ravel(), p["b"][None]])))
-    params = {"a": jnp.linspace(-1, 1, 4).reshape(2, 2), "b": jnp.array(0.5)}
-    step = jax.jit(method.step)
-    state = method.init(objective, params)
+    # More than twice as many unknowns as pairs.
+    params = {"a": jnp.linspace(-1, 1, 6).reshape(2, 3), "b": jnp.array(0.5)}
+    moves, changes = [], []
+    for move, gradient, new_gradient in steps(method, objective, params, 9):
+        if moves:
+            expected = -two_loop(moves[-memory:], changes[-memory:], gradient)
+            assert cosine(move, expected) == pytest.approx(1, abs=1e-10)
+        moves.append(move)
+        changes.append(new_gradient - gradient)
+
+
+def steps(method, objective, params, count):
+    """The moves of some steps, and the gradients before and after each, as vectors."""
 
     def flat(tree):
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
-    moves, changes = [], []
-    for _ in range(9):
+    step = jax.jit(method.step)
+    state = method.init(objective, params)
+    for _ in range(count):
         new, new_state, _ = step(objective, params, state)
-        move, gradient = flat(new) - flat(params), flat(state.gradient)
-        if moves:
-            expected = -two_loop(moves[-memory:], changes[-memory:], gradient)
-            cosine = move @ expected / np.linalg.norm(move) / np.linalg.norm(expected)
-            assert cosine == pytest.approx(1, abs=1e-10)
-        moves.append(move)
-        changes.append(flat(new_state.gradient) - gradient)
+        yield flat(new) - flat(params), flat(state.gradient), flat(new_state.gradient)
         params, state = new, new_state
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def updated(H, s, y):
+    """BFGS's inverse Hessian, scaled up first where it falls short of ``s.y``, in NumPy."""
+    rho = 1 / (s @ y)
+    if H is None:
+        H = np.eye(s.size) * (s @ y) / (y @ y)
+    H = H * max(1.0, (s @ y) / (y @ H @ y))
+    V = np.eye(s.size) - rho * np.outer(y, s)
+    return V.T @ H @ V + rho * np.outer(s, s)
+
+
+def test_of_few_unknowns_the_direction_is_that_of_all_moves(x64):
+    objective = as_objective(lambda p: rosenbrock(jnp.concatenate([p["a"].ravel(), p["b"][None]])))
+    params = {"a": jnp.linspace(-1, 1, 4).reshape(2, 2), "b": jnp.array(0.5)}
+    H = None
+    for move, gradient, new_gradient in steps(jd.LBFGS(3), objective, params, 20):
+        if H is not None:
+            assert cosine(move, -H @ gradient) == pytest.approx(1, abs=1e-8)
+        H = updated(H, move, new_gradient - gradient)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=12, max_size=12), st.integers(0, 2**32 - 1))
+def test_the_inverse_of_few_unknowns_stays_definite_and_maps_the_change_to_the_move(numbers, seed):
+    a, move = np.float32(numbers[:9]).reshape(3, 3), np.float32(numbers[9:])
+    hessian = a @ a.T + np.eye(3, dtype=np.float32)
+    change = hessian @ move
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(3, 3)).astype(np.float32)
+    before = InverseByEntries(
+        jnp.asarray(root @ root.T + np.eye(3, dtype=np.float32)), jnp.array(True), jnp.ones(())
+    )
+    zeros, one = jnp.zeros(3), jnp.ones(())
+    after = before.after(jnp.asarray(move), one, zeros, jnp.asarray(change), jnp.array(True))
+    H = np.asarray(after.entries)
+    np.testing.assert_allclose(H, H.T, atol=1e-6 * np.linalg.norm(H, 2))
+    assert np.linalg.eigvalsh((H + H.T) / 2)[0] > 0
+    if np.linalg.norm(move) > 1e-3:
+        np.testing.assert_allclose(H @ change, move, atol=2e-4 * np.linalg.norm(H, 2))
+
+
+def test_a_failed_search_forgets_the_inverse_of_few_unknowns():
+    state = InverseByEntries(jnp.eye(2), jnp.array(True), jnp.full((), 3.0))
+    zeros = jnp.zeros(2)
+    after = state.after(zeros, jnp.zeros(()), zeros, zeros, jnp.array(False))
+    direction, has_pairs, _ = after.descent_direction(jnp.array([0.0, 5.0]), jnp.full((), 5.0))
+    assert not has_pairs
+    np.testing.assert_allclose(direction, [0, -3])  # along the gradient, as far as the last move
 
 
 def test_negative_curvature_adds_no_pair_and_the_descent_goes_on(x64):

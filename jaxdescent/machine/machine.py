@@ -111,15 +111,20 @@ class Machine:
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
         name = _name(dtype)
-        from_memory = self.read_bandwidth[name]
         # Widening 16 bits takes as long wherever they are.
         is_widened = name == "bfloat16" and self.platform == "cpu"
-        if size_in_bytes > self.cache_bytes or is_widened:
-            return from_memory
+        return self.read_bandwidth[name] * (
+            1.0 if is_widened else self.cache_speedup(size_in_bytes)
+        )
+
+    def cache_speedup(self, size_in_bytes: float) -> float:
+        """How many times faster repeated passes over data of this size are than from memory."""
+        if size_in_bytes > self.cache_bytes:
+            return 1.0
         # Other things need the cache too: of data beyond a quarter of it only a part stays.
         share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5
         faster: float = self.cached_bandwidth / self.read_bandwidth["float32"]
-        return from_memory * faster**share
+        return faster**share
 
     def product(self, dtype: Any) -> float:
         """Operations a second of a large matrix product in this dtype."""

@@ -73,7 +73,7 @@ class InverseByEntries(NamedTuple):
         expected = jnp.sum(change * image)
         is_low = is_kept & (expected > 0) & (expected < curvature)
         growth = jnp.where(is_low, curvature / jnp.where(is_low, expected, 1), 1)
-        # The formula, gathered by s: symmetric in rounded arithmetic too.
+        # The formula, gathered by s.
         share = rho * (0.5 * (1 + rho * growth * expected) * move - growth * image)
         new = growth * old + move[:, None] * share[None, :] + share[:, None] * move[None, :]
         return InverseByEntries(

@@ -328,7 +328,7 @@ def derivative_quadratic(question: Question) -> Price:
     """A spectral factorisation of H."""
     structure = question.structure
     size = structure.unknowns
-    setup = Work(orthogonal_flops=EIGEN_FLOPS * size**3)
+    setup = orthogonal(EIGEN_FLOPS * size**3, size)
     if not structure.is_dense:
         setup = setup + one_pass(question, size)
     square = Work(read_bytes=2.0 * size * size * structure.itemsize, operations=SCALAR_OPERATIONS)
