@@ -116,11 +116,8 @@ class LinearRegression(Objective):
         return True
 
     def start(self) -> Params:
-        shape = (self._design.shape[1], *jnp.shape(self.y)[1:])
-        weights = jnp.zeros(shape, self._design.dtype)
-        if not self.intercept:
-            return {"weights": weights}
-        return {"weights": weights, "intercept": jnp.zeros(shape[1:], self._design.dtype)}
+        dtype = self._design.dtype
+        return {name: jnp.zeros(shape, dtype) for name, shape in self._params_shapes().items()}
 
     def stationary_solver(self, params: Params) -> StationarySolver:
         del params
@@ -169,13 +166,18 @@ class LinearRegression(Objective):
         return dataclasses.replace(self, X=self._design.hoisted())
 
     def check_params(self, params: Params) -> None:
-        expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(self.start))
+        expected = self._params_shapes()
         got = jax.tree.map(jnp.shape, params)
         if got != expected:
             raise ValueError(
                 f"LinearRegression needs params of shapes {expected}, got {got}: pass params=None "
                 "to start from zeros."
             )
+
+    def _params_shapes(self) -> dict[str, tuple[int, ...]]:
+        outputs = jnp.shape(self.y)[1:]
+        shapes = {"weights": (self._design.shape[1], *outputs)}
+        return shapes | {"intercept": outputs} if self.intercept else shapes
 
     @property
     def _design(self) -> Design:

@@ -12,7 +12,6 @@ from jaxdescent.plan.cost_model.iterations import (
     UNKNOWN_ITERATIONS,
     default_error,
 )
-from jaxdescent.plan.cost_model.quadratics import EIGEN_FLOPS
 from jaxdescent.plan.cost_model.work import (
     SCALAR_BYTES,
     SCALAR_OPERATIONS,
@@ -21,6 +20,7 @@ from jaxdescent.plan.cost_model.work import (
     Work,
     one_pass,
     orthogonal,
+    spectrum,
     vectors,
 )
 from jaxdescent.plan.structure import Kind
@@ -67,7 +67,7 @@ def levenberg_marquardt(question: Question) -> Price:
         working = structure.itemsize * (3.0 * jacobian + 4.0 * size * size)
         return Price(working, Work(), iteration, 15.0, accuracy)
     working = 4.0 * structure.vector_bytes + 4.0 * residuals * structure.itemsize
-    inner = one * 20 + vectors(structure, 100)
+    inner = one * 20 + vectors(structure, 250)
     return Price(working, Work(), inner, 15.0, accuracy)
 
 
@@ -75,7 +75,7 @@ def newton(question: Question) -> Price:
     """The Hessian by n products, and its spectral factorisation, at each iteration."""
     structure = question.structure
     size = structure.unknowns
-    iteration = one_pass(question, 3.0 * size) + orthogonal(EIGEN_FLOPS * size**3, size)
+    iteration = one_pass(question, 3.0 * size) + spectrum(size)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     # The factorisation, and the Hessian that it is made of.
     working = 2.0 * structure.solver_bytes
@@ -83,10 +83,12 @@ def newton(question: Question) -> Price:
 
 
 def lbfgs(question: Question) -> Price:
-    """One value and gradient an iteration; the stored pairs are read twice."""
+    """One value and gradient an iteration; the stored pairs are read twice and written once, where
+    all are read once more.
+    """
     structure = question.structure
     method = LBFGS()
-    iteration = one_pass(question) * 1.1 + vectors(structure, 4 * method.memory + 12)
+    iteration = one_pass(question) * 1.1 + vectors(structure, 8 * method.memory + 14)
     # Two more hold residuals and what they are made of.
     count = method.vectors - 1 + (2 if structure.kind is Kind.RESIDUALS else 0)
     matrices = 4 * method.memory**2 * structure.itemsize
@@ -98,7 +100,7 @@ def lbfgs(question: Question) -> Price:
 def nonlinear_conjugate_gradient(question: Question) -> Price:
     """One to two values and gradients an iteration."""
     structure = question.structure
-    iteration = one_pass(question) * 1.5 + vectors(structure, 14)
+    iteration = one_pass(question) * 1.5 + vectors(structure, 60)
     iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
     # Two more hold residuals and what they are made of.
     count = 7.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
@@ -109,7 +111,7 @@ def nonlinear_conjugate_gradient(question: Question) -> Price:
 def function_backtracking(question: Question) -> Price:
     """A value and gradient, and a value for each trial."""
     structure = question.structure
-    iteration = one_pass(question) * 2 + vectors(structure, 6)
+    iteration = one_pass(question) * 2 + vectors(structure, 30)
     iterations = UNKNOWN_ITERATIONS["Backtracking"]
     count = 6.0 + (structure.kind is Kind.RESIDUALS)
     working = count * structure.vector_bytes + SCALAR_BYTES

@@ -44,6 +44,7 @@ from jaxdescent.plan.cost_model.work import (
     one_pass,
     orthogonal,
     product,
+    spectrum,
     vectors,
 )
 from jaxdescent.plan.structure import Kind, Structure
@@ -52,10 +53,6 @@ from jaxdescent.preconditioners.sketch import CHUNK, NONZEROS, Sketch
 REFINEMENTS = 4
 """Steps of iterative refinement of an ill-conditioned regression: three to six."""
 
-
-EIGEN_FLOPS = 5.0
-"""Of a symmetric eigenvalue decomposition, times n^3, at the rate of a QR: it does 9, most of them
-faster."""
 
 SKETCH_SHARE = 0.65
 """Of the time at a QR's rate that one of five times as many rows as columns takes: longer columns,
@@ -89,7 +86,7 @@ def derivative_regression(question: Question) -> Price:
     iteration = one * passes + vectors(structure, 20)
     smaller = min(rows, features)
     if structure.has_own_l2 and structure.is_tall:
-        setup = setup + inner_products(structure) + orthogonal(EIGEN_FLOPS * smaller**3, smaller)
+        setup = setup + inner_products(structure) + spectrum(smaller)
     else:
         setup = setup + factorisation(structure)
     is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not structure.is_tall)
@@ -216,7 +213,7 @@ def conjugate_gradient(question: Question) -> Price:
     one = one_pass(question, structure.outputs)
     return Price(
         conjugate_gradient_bytes(question),
-        one * 4 + widening(question, 2),
+        one * 2 + widening(question, 2),
         one * 2 + vectors(structure, 10),
         krylov_count(question) + 1,
         expected_error(question),
@@ -304,7 +301,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     )
     square = float(size) * size * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
-    setup = one_pass(question, structure.outputs) * 4
+    setup = one_pass(question, structure.outputs) * 3
     setup = setup + product(symmetric_share(size) * 2.0 * structure.entries * size, size)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
@@ -328,7 +325,7 @@ def derivative_quadratic(question: Question) -> Price:
     """A spectral factorisation of H."""
     structure = question.structure
     size = structure.unknowns
-    setup = orthogonal(EIGEN_FLOPS * size**3, size)
+    setup = spectrum(size)
     if not structure.is_dense:
         setup = setup + one_pass(question, size)
     square = Work(read_bytes=2.0 * size * size * structure.itemsize, operations=SCALAR_OPERATIONS)
