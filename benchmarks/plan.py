@@ -282,17 +282,20 @@ class Run:
     row: Row
     call: Callable[[], Any]
     seconds: list[float] = dataclasses.field(default_factory=list)
-    result: Any = None
+    iterations: int = 0
+    status: int = 0
     resident: int | None = None
 
     def begin(self) -> None:
         """The first run, whose memory counts, and whose time only where it is long."""
         before = resident.begin_peak()
         began = time.perf_counter()
-        self.result = jax.block_until_ready(self.call())
+        result = jax.block_until_ready(self.call())
         seconds = time.perf_counter() - began
         if before is not None:
             self.resident = max(resident.peak() - before, 0)
+        # Of the result no more is kept: those of all candidates together might not fit.
+        self.iterations, self.status = int(result.iterations), int(result.status)
         if seconds > LONG_SECONDS:
             self.seconds.append(seconds)
 
@@ -305,8 +308,8 @@ class Run:
         return dataclasses.replace(
             self.row,
             seconds=min(self.seconds),
-            iterations=int(self.result.iterations),
-            status=jd.Status(int(self.result.status)).name,
+            iterations=self.iterations,
+            status=jd.Status(self.status).name,
             resident_bytes=self.resident,
         )
 
