@@ -91,18 +91,16 @@ class DerivativeMethod(Method):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         gradient = objective.gradient(params) if state.at is None else state.at.gradient
-        is_negative = state.is_unbounded
+        is_unbounded = state.is_unbounded
         if state.solver is None:
-            params = _damped_newton(objective, params, gradient)
+            new = _damped_newton(objective, params, gradient)
         else:
             new, is_negative = state.solver.solve(objective, params, gradient)
             if objective.is_quadratic:
                 # Such a solution is a saddle, and no better than the start.
                 new = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), new, params)
-            else:
-                is_negative = state.is_unbounded
-            params = new
-        return params, _State(state.solver, _at(objective, params), is_negative)
+                is_unbounded = is_negative
+        return new, _State(state.solver, _at(objective, new), is_unbounded)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         if state.at is None:
