@@ -9,7 +9,7 @@ import jax
 from jaxdescent import checks, memory, placement, precision
 from jaxdescent.methods import DerivativeMethod, Method, as_method
 from jaxdescent.objectives import Objective
-from jaxdescent.plan import plan_from_shapes
+from jaxdescent.plan import default_plan
 from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
@@ -46,14 +46,14 @@ def posed(
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
     objective.check_params(params)
     placement.check_one_placement({"params": params, "objective": objective})
+    tolerance = as_tolerance(tolerance)
+    tolerance.check(params)
     if method is None:
-        method = default_method(objective, params, is_donated=is_donated)
+        method = default_method(objective, params, tolerance, is_donated=is_donated)
     else:
         method = as_method(method)
     method.check()
     _refuse_too_large(objective, params, method)
-    tolerance = as_tolerance(tolerance)
-    tolerance.check(params)
     if rounding is None:
         rounding = precision.Nearest()
     if not isinstance(rounding, precision.Rounding):
@@ -63,7 +63,13 @@ def posed(
     return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 
-def default_method(objective: Objective, params: Params, *, is_donated: bool = False) -> Method:
+def default_method(
+    objective: Objective,
+    params: Params,
+    tolerance: Tolerance | None = None,
+    *,
+    is_donated: bool = False,
+) -> Method:
     """What ``minimize`` takes where no method is given: nothing to tune, for every objective.
 
     ====================================  ======================================================
@@ -81,12 +87,16 @@ def default_method(objective: Objective, params: Params, *, is_donated: bool = F
 
     "Fits" means: in half of the memory that is available. A regression whose solve fits, but is
     predicted to take more than a tenth of a second and three times as long as LSMR, goes to LSMR:
-    :mod:`jaxdescent.plan` has the predictions, which follow from shapes alone.
+    :mod:`jaxdescent.plan` has the predictions, which follow from shapes. Where a well-conditioned
+    problem would take less than half of the solve, and the data are there, not traced, a few
+    products with a sample of them tell the condition number, as for ``jd.plan``.
 
     Raises:
       ProblemTooLarge: if no method fits, with each one's need and the ways out.
     """
-    return plan_from_shapes(objective, params, is_donated=is_donated).require().method
+    return (
+        default_plan(objective, params, tolerance=tolerance, is_donated=is_donated).require().method
+    )
 
 
 def is_small(objective: Objective, params: Params) -> bool:

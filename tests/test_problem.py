@@ -1,5 +1,7 @@
 """Which method is taken where none is given."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,16 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent import memory
+from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.problem import default_method
+from jaxdescent.tolerance import as_tolerance
 
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 REGRESSION = jd.LinearRegression(X, X @ np.ones(4, np.float32), intercept=False)
 RESIDUAL = jd.LeastSquares(lambda p: jnp.exp(p) - 2)
+# The module: the name in its package is the function.
+PLAN = importlib.import_module("jaxdescent.plan.plan")
 BOWL = jd.Quadratic(jnp.eye(4))
 
 
@@ -63,8 +69,46 @@ def test_for_a_small_problem_nobody_asks_how_much_memory_there_is(monkeypatch):
     def refuse(device=None):
         raise AssertionError("asked")
 
-    expected = default_method(REGRESSION.checked(), REGRESSION.checked().start())
+    def default():
+        objective = REGRESSION.checked()
+        return default_method(objective, objective.start(), as_tolerance(None))
+
+    expected = default()
     monkeypatch.setattr(memory, "available_bytes", refuse)
-    found = default_method(REGRESSION.checked(), REGRESSION.checked().start())
-    assert type(found) is type(expected)
+    assert type(default()) is type(expected)
     assert jd.minimize(REGRESSION).converged
+
+
+def test_where_it_may_save_a_long_solve_the_data_are_looked_at(rng, monkeypatch):
+    """The choice is the one that jd.plan marks; what is traced cannot be looked at."""
+    monkeypatch.setattr(PLAN, "LOOK_SECONDS", 0.0)
+    good = jnp.asarray(rng.normal(size=(20_000, 300)), jnp.float32)
+    bad = good * jnp.geomspace(1.0, 1e-3, 300)[None, :]
+    y = good[:, 0]
+    machine = Machine.of()
+
+    def chosen(X, tolerance=None):
+        objective = jd.LinearRegression(X, y).checked()
+        return default_method(objective, objective.start(), as_tolerance(tolerance))
+
+    planned = jd.plan(jd.LinearRegression(good, y), device=machine).require().method
+    assert isinstance(planned, jd.ConjugateGradient)
+    assert isinstance(chosen(good), jd.ConjugateGradient)
+    assert isinstance(chosen(bad), jd.DerivativeMethod)
+    traced = []
+    jax.eval_shape(lambda X: traced.append(chosen(X)), good)
+    assert isinstance(traced[0], jd.DerivativeMethod)
+    result = jd.minimize(jd.LinearRegression(good, y))
+    assert result.converged
+    assert int(result.iterations) > 1
+    np.testing.assert_allclose(result.params["weights"], np.eye(300)[0], atol=1e-3)
+
+
+def test_a_solve_of_a_moment_is_not_worth_a_look(rng, monkeypatch):
+    def refuse(objective, structure):
+        raise AssertionError("looked")
+
+    monkeypatch.setattr(PLAN, "estimated_condition", refuse)
+    X = jnp.asarray(rng.normal(size=(20_000, 300)), jnp.float32)
+    objective = jd.LinearRegression(X, X[:, 0]).checked()
+    assert isinstance(default_method(objective, objective.start()), jd.DerivativeMethod)

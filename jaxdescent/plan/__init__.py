@@ -7,6 +7,6 @@ says why not, and ``plan`` is the front door.
 
 from jaxdescent.plan.candidates import Candidate as Candidate
 from jaxdescent.plan.plan import Plan as Plan
+from jaxdescent.plan.plan import default_plan as default_plan
 from jaxdescent.plan.plan import plan as plan
-from jaxdescent.plan.plan import plan_from_shapes as plan_from_shapes
 from jaxdescent.plan.plan import plan_of as plan_of

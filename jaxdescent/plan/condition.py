@@ -24,7 +24,10 @@ SQUARE_GROWTH = 4.65
 """A square Gaussian matrix of n rows has a condition number near ``4.65 n`` (Edelman, 1988)."""
 
 SAMPLE_ENTRIES = 1 << 22
-"""Of X: so many entries are looked at."""
+"""Of X: so many entries are looked at, or four times as many lines as the shorter side has."""
+
+LARGEST_SAMPLE = 1 << 28
+"""Entries: a look at more would take more than a second or two."""
 
 STEPS = 16
 """Of the Lanczos process: a pass over the sample and one over its transpose each."""
@@ -117,7 +120,7 @@ def _of_regression(objective: LinearRegression, structure: Structure) -> Conditi
     count = min(longer, max(SAMPLE_ENTRIES // shorter, 1))
     if count < longer and count < 4 * shorter:
         count = min(4 * shorter, longer)
-        if count * shorter > 16 * SAMPLE_ENTRIES:
+        if count * shorter > LARGEST_SAMPLE:
             return None
     sample = objective.X.array
     if count < longer:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -216,19 +216,57 @@ def plan(
     )
 
 
-def plan_from_shapes(objective: Objective, params: Params, *, is_donated: bool = False) -> Plan:
+def default_plan(
+    objective: Objective,
+    params: Params,
+    *,
+    tolerance: Tolerance | None = None,
+    is_donated: bool = False,
+) -> Plan:
     """What ``minimize`` decides by, for a checked objective that may be traced.
 
-    Reads a calibration if there is one; runs and writes nothing. Data and params are there already.
+    Reads a calibration if there is one; measures and writes nothing. Data and params are there
+    already. Shapes decide, unless a look at the data may find them so well conditioned that it
+    saves half of a direct solve.
     """
     structure = structure_of(objective, params)
     existing = structure.data_bytes + structure.params_bytes
     if is_donated:
         existing += structure.params_bytes
     device = device_of((params, objective))
+    number = None if tolerance is None else _tolerance_number(tolerance, structure)
     if existing + _default_bytes(structure) < memory.SMALL_BYTES:
-        return _remembered(structure, device, existing)
-    return plan_of(structure, Machine.of(device), existing_bytes=existing)
+        return _remembered(structure, device, existing, number)
+    machine = Machine.of(device)
+
+    def plan_with(condition: Condition | None) -> Plan:
+        return plan_of(
+            structure,
+            machine,
+            tolerance=number,
+            condition=condition,
+            existing_bytes=existing,
+        )
+
+    planned = plan_with(None)
+    if not (planned.chosen is planned.candidates[0] and is_top_level()):
+        return planned
+    if _is_worth_a_look(planned.chosen, lambda: plan_with(HOPED).chosen):
+        return plan_with(estimated_condition(objective, structure))
+    return planned
+
+
+HOPED = Condition(2.0, True, "The condition number is hoped to be 2.", True)
+LOOK_SECONDS = 0.1
+"""What a look at the data takes on an ordinary machine, once it is compiled."""
+
+
+def _is_worth_a_look(direct: Candidate, hoped: Callable[[], Candidate | None]) -> bool:
+    """Whether a well-conditioned problem would take less than half, the look included."""
+    if direct.seconds <= 2 * LOOK_SECONDS:
+        return False
+    best = hoped()
+    return best is not None and 2 * (best.seconds + LOOK_SECONDS) < direct.seconds
 
 
 def _default_bytes(structure: Structure) -> int:
@@ -239,9 +277,12 @@ def _default_bytes(structure: Structure) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _remembered(structure: Structure, device: Any, existing_bytes: int) -> Plan:
+def _remembered(
+    structure: Structure, device: Any, existing_bytes: int, tolerance: float | None
+) -> Plan:
     """Of small problems, which fit whatever is available: looking costs more than solving them."""
-    return plan_of(structure, Machine.of(device), existing_bytes=existing_bytes)
+    machine = Machine.of(device)
+    return plan_of(structure, machine, tolerance=tolerance, existing_bytes=existing_bytes)
 
 
 def plan_of(
