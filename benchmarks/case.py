@@ -120,6 +120,8 @@ class Suite:
       limit: seconds that one run may take in ``make bench``.
       whole_limit: the same for the whole size.
       fresh: whether a contender's process lives for one case alone. Many small cases share one.
+      is_side_by_side: whether each contender does all cases by turns, in one process, so that
+        they compare with each other, and not all contenders each case.
       dtype: that the contenders compute in and store.
       is_everyday: whether ``make bench`` runs it.
       remark: what a reader of the table must know.
@@ -133,6 +135,7 @@ class Suite:
     limit: float = 20.0
     whole_limit: float = 200.0
     fresh: bool = True
+    is_side_by_side: bool = False
     dtype: str = "float32"
     is_everyday: bool = True
     remark: str = ""

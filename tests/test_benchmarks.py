@@ -10,8 +10,10 @@ import pytest
 
 from benchmarks import (
     check,
+    contender,
     figures,
     peers,
+    process,
     profiles,
     records,
     referee,
@@ -223,7 +225,7 @@ def test_a_case_in_float64_is_solved_in_float64(monkeypatch):
 
 def test_a_long_run_is_timed_once(monkeypatch):
     monkeypatch.setattr(peers, "is_missing", lambda name: name != "numpy")
-    monkeypatch.setattr(runner, "STEADY", 0.0)
+    monkeypatch.setattr(contender, "STEADY", 0.0)
     settings = runner.Settings(1.0, repeats=3, limit=60)
     [record] = _of_numpy(runner.run_suite(_suite(), settings))
     assert len(record["times"]) == 1
@@ -277,11 +279,60 @@ def _of_numpy(found):
 
 
 def test_a_process_that_ends_is_reported_and_one_that_hangs_is_ended():
-    process = runner.Process({"PYTHONPATH": ""})
-    reply = process.ask({"do": "prepare", "contender": {"suite": "none"}}, 60)
+    worker = process.Process({"PYTHONPATH": ""})
+    reply = worker.ask({"do": "prepare", "contender": {"suite": "none"}}, 60)
     assert "failure" in reply
-    process.close()
-    assert not process.is_alive
+    worker.close()
+    assert not worker.is_alive
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """What workers were started for and asked, by ones that do nothing."""
+    said = []
+
+    class Idler:
+        is_alive = True
+
+        def __init__(self, environment):
+            said.append("start")
+
+        def ask(self, request, limit):
+            said.append(request["do"])
+            if request["do"] == "prepare":
+                said.append(request["contender"]["case"])
+                return {"threads": {}}
+            if request["answer"]:
+                np.save(request["answer"], np.zeros(1))
+            keys = "seconds", "wall_seconds", "iterations", "peak_bytes", "working_bytes"
+            return dict.fromkeys(keys, 1) | {"figures": {}}
+
+        def close(self):
+            said.append("close")
+
+    monkeypatch.setattr(contender, "Process", Idler)
+    return said
+
+
+def test_sizes_that_are_compared_are_measured_by_turns_in_one_process(requests):
+    settings = runner.Settings(1e-4, repeats=2, limit=60, contenders=("LBFGS()",))
+    found = list(runner.run_suite(suites.get("growth"), settings))
+    names = [record["case"] for record in found if record["status"] == "ok"]
+    assert len(names) > 2
+    asked = [each for each in requests if each not in ("prepare", "run")]
+    assert asked[: 1 + 3 * len(names)] == ["start", *(3 * names)]
+    assert requests.count("run") == 3 * len(names)
+
+
+def test_who_was_idle_for_long_runs_once_before_it_is_timed(requests, monkeypatch):
+    settings = runner.Settings(1e-4, repeats=2, limit=60, only="n =", contenders=("LBFGS()",))
+    suite = dataclasses.replace(suites.get("growth"), is_side_by_side=False)
+    found = list(runner.run_suite(suite, settings))
+    assert requests.count("run") == 3 * len(found)
+    requests.clear()
+    monkeypatch.setattr(contender, "IDLE", -1.0)
+    assert len(list(runner.run_suite(suite, settings))) == len(found)
+    assert requests.count("run") == 5 * len(found)
 
 
 def test_the_report_renders_a_stored_sample(sample, tmp_path):
