@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import placement, programs
+from jaxdescent.objectives import Objective
 
 
 class Call(NamedTuple):
@@ -30,7 +31,8 @@ class Call(NamedTuple):
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Known:
     program: tuple[Any, ...]  # its key: the program itself would be a cycle
-    rest: list[Any]  # the program's inputs after the data
+    inputs: list[Any]  # the program's, with None for the data
+    places: list[int]  # of the data among them
     named: list[Any]  # so that no other object takes over an identity in the key
 
 
@@ -38,20 +40,27 @@ class _Known:
 _known: weakref.WeakValueDictionary[tuple[Any, ...], _Known] = weakref.WeakValueDictionary()
 
 
-def call_of(function: Any, data: Any, settings: Any) -> Call | None:
-    """This call of a plain function; None if it holds what cannot be told from another.
+def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
+    """This call; None if it holds what cannot be told from another.
 
     Args:
-      function: counts by identity.
+      objective: a plain function, which counts by identity, or an objective that says what of it
+        is data and what is not (:meth:`jaxdescent.objectives.Objective.parts`).
       data: a pytree of uncommitted JAX arrays, which count by shape and dtype.
       settings: a pytree of Python numbers, which count by value, and of scalar arrays and
         functions, which count by identity.
     """
-    if type(function) is not FunctionType:
-        return None
+    if type(objective) is FunctionType:
+        identity: Any = id(objective)
+    else:
+        parts = objective.parts() if isinstance(objective, Objective) else None
+        if parts is None:
+            return None
+        identity = type(objective), parts.kind
+        data, settings = (data, parts.data), (settings, parts.numbers)
     leaves, structure = jax.tree_util.tree_flatten(data)
     numbers, form = jax.tree_util.tree_flatten(settings)
-    key = [id(function), structure, form, jax.sharding.get_abstract_mesh()]
+    key = [identity, structure, form, jax.sharding.get_abstract_mesh()]
     # Anything but a JAX array that is there lacks one of these; its type is part of the key.
     try:
         for leaf in leaves:
@@ -77,19 +86,26 @@ def run(call: Call) -> Any:
     known = _known.get(call.key)
     if known is None:
         return None
-    return programs.kept(known.program).of_leaves(*call.data, *known.rest)
+    inputs = known.inputs.copy()
+    for place, leaf in zip(known.places, call.data, strict=True):
+        inputs[place] = leaf
+    return programs.kept(known.program).of_leaves(*inputs)
 
 
 def remember(call: Call, program: programs.Program, inputs: Any) -> None:
-    """That ``program`` with these inputs answers the call, if they begin with the call's data."""
+    """That ``program`` with these inputs answers the call, if the call's data are among them, in
+    their order and as they are.
+    """
     leaves = jax.tree.leaves(inputs)
-    count = len(call.data)
-    if all(
-        leaf is own and placement.is_concrete(own)
-        for leaf, own in zip(leaves[:count], call.data, strict=True)
-    ):
-        # As arrays: JAX takes longer to convert a number than to do all else.
-        rest = [jnp.asarray(leaf) for leaf in leaves[count:]]
-        known = _Known(program.key, rest, call.settings)
-        _known[call.key] = known
-        program.calls.append(known)
+    places: list[int] = []
+    for own in call.data:
+        begin = places[-1] + 1 if places else 0
+        place = next((i for i in range(begin, len(leaves)) if leaves[i] is own), None)
+        if place is None or not placement.is_concrete(own):
+            return
+        places.append(place)
+    # As arrays: JAX takes longer to convert a number than to do all else.
+    fixed = [None if i in places else jnp.asarray(leaf) for i, leaf in enumerate(leaves)]
+    known = _Known(program.key, fixed, places, call.settings)
+    _known[call.key] = known
+    program.calls.append(known)

@@ -10,6 +10,7 @@ from jaxdescent import checks, memory, placement, precision
 from jaxdescent.methods import DerivativeMethod, Method, as_method
 from jaxdescent.objectives import Objective
 from jaxdescent.plan import default_plan
+from jaxdescent.plan.structure import tree_bytes
 from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
@@ -100,8 +101,9 @@ def default_method(
 
 
 def is_small(objective: Objective, params: Params) -> bool:
-    """Whether it is posed in the same way whatever memory is available."""
-    return objective.stationary_solver_bytes(params) <= memory.SMALL_BYTES
+    """Whether it is posed in the same way whatever memory is available and the data say."""
+    held = tree_bytes((objective, params))
+    return held + objective.stationary_solver_bytes(params) <= memory.SMALL_BYTES
 
 
 def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:

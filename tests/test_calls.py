@@ -190,3 +190,76 @@ def test_large_problems_are_looked_at_every_time(looks):
     looks.clear()
     call(**large)
     assert looks
+
+
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+Y = X @ np.array([1.0, -2.0, 3.0], np.float32) + 0.1 * X[:, 0] ** 2
+
+
+def fit(rows=X, targets=Y, l2=1.0, params=None, **fields):
+    objective = jd.LinearRegression(jnp.asarray(rows), jnp.asarray(targets), l2=l2, **fields)
+    return jd.minimize(objective, params)
+
+
+OTHER_DATA = {
+    "the same": {},
+    "rows": {"rows": X[::-1] + 1},
+    "targets": {"targets": Y[::-1]},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_DATA.values(), ids=OTHER_DATA.keys())
+def test_a_repeated_regression_is_not_looked_at_again(change, looks):
+    fit()
+    looks.clear()
+    got = fit(**change)
+    assert not looks
+    X1, y1 = change.get("rows", X), change.get("targets", Y)
+    centred = X1 - X1.mean(axis=0)
+    weights = np.linalg.solve(centred.T @ centred + np.eye(3), centred.T @ (y1 - y1.mean()))
+    np.testing.assert_allclose(got.params["weights"], weights, rtol=1e-5)
+
+
+OTHER_REGRESSIONS = {
+    "penalty": {"l2": 2.0},
+    "weights": {"sample_weight": jnp.ones(40)},
+    "no intercept": {"intercept": False},
+    "a start": {"params": {"weights": jnp.ones(3), "intercept": jnp.array(0.0)}},
+    "a row less": {"rows": X[1:], "targets": Y[1:]},
+    "outputs": {"targets": np.stack([Y, Y], axis=1)},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_REGRESSIONS.values(), ids=OTHER_REGRESSIONS.keys())
+def test_a_regression_that_differs_is_looked_at(change, looks):
+    fit()
+    programs._compiled.cache_clear()
+    gc.collect()
+    fit()
+    looks.clear()
+    fit(**change)
+    assert looks
+
+
+def test_a_regression_whose_numbers_are_bad_is_refused_after_a_good_one():
+    fit()
+    with pytest.raises(ValueError, match="l2"):
+        fit(l2=-1.0)
+    fit(sample_weight=jnp.ones(40))
+    with pytest.raises(ValueError, match="sample_weight"):
+        fit(sample_weight=-jnp.ones(40))
+    with pytest.raises(ValueError, match="y must have shape"):
+        fit(targets=Y[1:])
+
+
+def test_data_that_are_one_array_keep_their_places(looks):
+    """The start and the targets may be one array: each goes where it went before."""
+    square = jnp.asarray(X[:3])
+    for _ in range(2):
+        start = {"weights": square[0]}
+        got = jd.minimize(
+            jd.LinearRegression(square, start["weights"], intercept=False, l2=0.5), start
+        )
+    assert len(looks) == 1
+    expected = np.linalg.solve(X[:3].T @ X[:3] + 0.5 * np.eye(3), X[:3].T @ X[0])
+    np.testing.assert_allclose(got.params["weights"], expected, rtol=1e-4)

@@ -28,7 +28,7 @@ SUITE = Suite(
     "Growth",
     cases,
     everyday_scale=0.25,
-    repeats=3,
+    repeats=6,
     limit=30,
     whole_limit=600,
     is_side_by_side=True,

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent import precision
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, State, image_of_start
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.seldom import seldom
 from jaxdescent.preconditioners import CentredRegression, Factor, shifted_hessian
@@ -24,7 +23,7 @@ REPLACE_EVERY = 50
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class ConjugateGradient(Method):
+class ConjugateGradient(LookingAhead):
     """Minimise along directions that are conjugate: ``d_i . H d_j = 0``.
 
     For an objective that is not quadratic the directions are those of
@@ -40,10 +39,11 @@ class ConjugateGradient(Method):
     c being the condition number of H, or of ``N' H N``. An iteration makes two passes over a
     regression's X, one for the image of the direction, one for the gradient, which is therefore
     that of the residual and not a recurrence (CGLS); for a ``jd.Quadratic`` it is one product with
-    H. Every 50 iterations the image of the params is computed anew, so that rounding cannot part
-    the reported gradient from the true one; under ``vmap`` members that are due take turns.
-    Keeps one parameter-sized vector besides the params and the image (the residual's size for a
-    regression, for a ``jd.Quadratic`` the params'), and needs two more within an iteration.
+    H. The start from zeros takes one pass. Every 50 iterations the image of the params is computed
+    anew, so that rounding cannot part the reported gradient from the true one; under ``vmap``
+    members that are due take turns. Keeps two parameter-sized vectors, gradient and direction,
+    besides the params and the image (the residual's size for a regression, for a ``jd.Quadratic``
+    the params'), and needs one more within an iteration.
     Outputs of one regression share the steps' lengths. From zeros it finds the solution of least
     norm where there are many. Negative curvature, or none at all along a slope, means that there
     is no minimum: ``DIVERGED``.
@@ -83,26 +83,29 @@ class ConjugateGradient(Method):
             if isinstance(hessian, CentredRegression):
                 feature_mean = hessian.feature_mean
         dtype = jnp.result_type(*jax.tree.leaves(params))
+        image = image_of_start(objective, params)
+        value, gradient = objective.value_and_gradient_at(params, image)
         return _State(
-            image=_first_image(objective, params),
+            value=value,
+            norm=precision.norm(gradient),
+            gradient=gradient,
+            image=image,
             direction=jax.tree.map(jnp.zeros_like, params),
             slope=jnp.ones((), dtype),
             largest=jnp.zeros((), dtype),
             iteration=jnp.zeros((), jnp.int32),
+            unreported=jnp.ones((), jnp.int32),
+            verdict=jnp.full((), RUNNING, jnp.int32),
             factor=factor,
             feature_mean=feature_mean,
         )
 
-    def step(
+    def blind_step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
+    ) -> tuple[Params, State]:
         if not objective.is_quadratic:
-            return NonlinearConjugateGradient().step(objective, params, state)
-        image = state.image
-        if image is not None:
-            is_due = (state.iteration > 0) & (state.iteration % REPLACE_EVERY == 0)
-            image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
-        value, gradient = objective.value_and_gradient_at(params, image)
+            return NonlinearConjugateGradient().blind_step(objective, params, state)
+        gradient = state.gradient
         preconditioned = _preconditioned(objective, params, state, gradient)
         slope = precision.inner(gradient, preconditioned)
 
@@ -127,29 +130,42 @@ class ConjugateGradient(Method):
         is_curved = curvature > 0
         step = jnp.where(is_curved, -descent / jnp.where(is_curved, curvature, 1), 0)
 
-        new = _State(
-            image=_add_scaled(image, step, direction_image),
+        params = _add_scaled(params, step, direction)
+        image = _add_scaled(state.image, step, direction_image)
+        iteration = state.iteration + 1
+        if image is not None:
+            is_due = iteration % REPLACE_EVERY == 0
+            image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
+        value, gradient = objective.value_and_gradient_at(params, image)
+        return params, state._replace(
+            value=value,
+            norm=precision.norm(gradient),
+            gradient=gradient,
+            image=image,
             direction=direction,
             slope=slope,
             largest=largest,
-            iteration=state.iteration + 1,
-            factor=state.factor,
-            feature_mean=state.feature_mean,
+            iteration=iteration,
+            unreported=jnp.full((), 2, jnp.int32),
+            verdict=jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING).astype(jnp.int32),
         )
-        verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
-        progress = Progress(value, precision.norm(gradient), 2, verdict)
-        return _add_scaled(params, step, direction), new, progress
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if not objective.is_quadratic:
             return NonlinearConjugateGradient().after_rounding(objective, params, state)
-        return state._replace(image=objective.image(params))
+        image = objective.image(params)
+        value, gradient = objective.value_and_gradient_at(params, image)
+        norm = precision.norm(gradient)
+        return state._replace(value=value, norm=norm, gradient=gradient, image=image)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
 
 
 class _State(NamedTuple):
+    value: jax.Array
+    norm: jax.Array
+    gradient: Params
     image: Any
     direction: Params
     slope: jax.Array
@@ -157,19 +173,10 @@ class _State(NamedTuple):
     largest: jax.Array
     """The largest curvature seen along a unit direction."""
     iteration: jax.Array
+    unreported: jax.Array
+    verdict: jax.Array
     factor: Factor | None
     feature_mean: jax.Array | None
-
-
-def _first_image(objective: Objective, params: Params) -> Any:
-    """The image of the start; of zeros, the usual start, without a pass over X."""
-    is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
-    shapes = jax.eval_shape(objective.image, params)
-
-    def zeros(_: Params) -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    return lax.cond(is_zero, zeros, objective.image, params)
 
 
 def _preconditioned(

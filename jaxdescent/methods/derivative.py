@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
-from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
+from jaxdescent.methods.protocol import Method, Params, Progress, State, image_of_start, progress_at
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver
@@ -77,7 +77,11 @@ class DerivativeMethod(Method):
 
     def init(self, objective: Objective, params: Params) -> State:
         solver = objective.stationary_solver(params)
-        return _State(solver, _at(objective, params), jnp.array(False))
+        at = None
+        if not objective.is_separable:
+            image = image_of_start(objective, params)
+            at = _At(*objective.value_and_gradient_at(params, image))
+        return _State(solver, at, jnp.array(False))
 
     def step(
         self, objective: Objective, params: Params, state: State

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.methods.line_search import Idle, Point, first_length, search
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
@@ -21,6 +21,7 @@ FLATNESS = 0.1
 class _ConjugateState(NamedTuple):
     value: jax.Array
     gradient: Params
+    norm: jax.Array
     direction: Params
     slope: jax.Array  # along the direction, where its search began
     step: jax.Array  # that the search found; zero asks for a restart
@@ -28,11 +29,12 @@ class _ConjugateState(NamedTuple):
     beta: jax.Array
     idle: Idle
     unreported: jax.Array
+    verdict: jax.Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class NonlinearConjugateGradient(Method):
+class NonlinearConjugateGradient(LookingAhead):
     """Conjugate gradients with guaranteed descent, whatever the line search.
 
     ``d <- -g + beta d`` and ``x <- x + t d``, with ``y`` the gradient's change over the last step
@@ -67,6 +69,7 @@ class NonlinearConjugateGradient(Method):
         return _ConjugateState(
             value,
             gradient,
+            norm,
             jax.tree.map(jnp.zeros_like, gradient),
             zero,
             zero,
@@ -74,13 +77,13 @@ class NonlinearConjugateGradient(Method):
             zero,
             Idle.start(value, norm),
             jnp.ones((), jnp.int32),
+            jnp.full((), RUNNING, jnp.int32),
         )
 
-    def step(
+    def blind_step(
         self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        value, gradient = state.value, state.gradient
-        norm = precision.norm(gradient)
+    ) -> tuple[Params, State]:
+        value, gradient, norm = state.value, state.gradient, state.norm
         direction = jax.tree.map(
             lambda g, d: state.beta.astype(g.dtype) * d - g, gradient, state.direction
         )
@@ -121,20 +124,22 @@ class NonlinearConjugateGradient(Method):
         new_state = _ConjugateState(
             found.point.value,
             found.point.gradient,
+            precision.norm(found.point.gradient),
             direction,
             slope,
             found.step,
             jnp.where(found.is_accepted, found.step * jnp.sqrt(squared), state.length),
             beta,
             idle,
-            jnp.zeros((), jnp.int32),
+            found.evaluations + products,
+            jnp.asarray(verdict, jnp.int32),
         )
-        evaluations = found.evaluations + products + state.unreported
-        return found.point.params, new_state, Progress(value, norm, evaluations, verdict)
+        return found.point.params, new_state
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         point = Point.at(objective, params)
-        return state._replace(value=point.value, gradient=point.gradient)
+        norm = precision.norm(point.gradient)
+        return state._replace(value=point.value, gradient=point.gradient, norm=norm)
 
 
 def _beta(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdescent import precision
 from jaxdescent.objectives import Objective
@@ -95,9 +96,51 @@ class Method(abc.ABC):
         return 10
 
 
+class LookingAhead(Method):
+    """A method whose state tells the progress where it stands.
+
+    The state has fields ``value`` and ``norm``, of the gradient there; ``unreported``, the
+    evaluations of the step that led there; and ``verdict``, what that step found.
+    """
+
+    @abc.abstractmethod
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        """One step, and the state where it leads."""
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        params, new = self.blind_step(objective, params, state)
+        evaluations = state.unreported + new.unreported
+        progress = Progress(state.value, state.norm, evaluations, new.verdict)
+        none = jnp.zeros_like(new.unreported)
+        return params, new._replace(unreported=none, verdict=none + RUNNING), progress
+
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        del objective, params
+        return Progress(state.value, state.norm, state.unreported, state.verdict)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return True
+
+
 def progress_at(value: jax.Array, gradient: Params) -> Progress:
     """The progress that a value and a gradient tell."""
     return Progress(value, precision.norm(gradient))
+
+
+def image_of_start(objective: Objective, params: Params) -> Any:
+    """The image of the start; of zeros, the usual start, without a pass over X."""
+    is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
+    shapes = jax.eval_shape(objective.image, params)
+
+    def zeros(_: Params) -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return lax.cond(is_zero, zeros, objective.image, params)
 
 
 def measure(objective: Objective, params: Params, always: Any) -> Progress:

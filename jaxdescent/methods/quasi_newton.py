@@ -13,7 +13,7 @@ from jaxdescent.arguments import check_count
 from jaxdescent.methods.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.inverse_by_pairs import InverseByPairs
 from jaxdescent.methods.line_search import Idle, Point, first_length, search
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import LookingAhead, Params, State
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
@@ -30,7 +30,7 @@ class _LBFGSState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class LBFGS(Method):
+class LBFGS(LookingAhead):
     """Limited-memory BFGS with a line search that does not stall in float32: nothing to tune.
 
     ``x <- x - t H g``, with H the inverse Hessian that the last ``memory`` moves ``s`` and
@@ -82,19 +82,6 @@ class LBFGS(Method):
             jnp.full((), RUNNING, jnp.int32),
         )
 
-    def step(
-        self, objective: Objective, params: Params, state: State
-    ) -> tuple[Params, State, Progress]:
-        params, new = self.blind_step(objective, params, state)
-        evaluations = state.unreported + new.unreported
-        progress = Progress(state.value, state.norm, evaluations, new.verdict)
-        none = jnp.zeros_like(new.unreported)
-        return params, new._replace(unreported=none, verdict=none + RUNNING), progress
-
-    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        del objective, params
-        return Progress(state.value, state.norm, state.unreported, state.verdict)
-
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
@@ -134,10 +121,6 @@ class LBFGS(Method):
         point = Point.at(objective, params)
         norm = precision.norm(point.gradient)
         return state._replace(value=point.value, gradient=point.gradient, norm=norm)
-
-    @property
-    def looks_ahead(self) -> bool:
-        return True
 
     def check(self) -> None:
         check_count("LBFGS.memory", self.memory)

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxdescent import placement, precision
 from jaxdescent.designs import Design, as_design
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
-from jaxdescent.objectives.protocol import Bounds, Objective, Params, StationarySolver
+from jaxdescent.objectives.protocol import Bounds, Objective, Params, Parts, StationarySolver
 from jaxdescent.objectives.regression_solvers import regression_solver, regression_solver_bytes
 
 
@@ -161,6 +161,11 @@ class LinearRegression(Objective):
         return LinearRegression(
             design, y, l2=self.l2, sample_weight=sample_weight, intercept=self.intercept
         )
+
+    def parts(self) -> Parts | None:
+        if self.sample_weight is not None or not isinstance(self.X, jax.Array):
+            return None
+        return Parts(self.intercept, (self.X, self.y), self.l2)
 
     def hoisted(self, params: Params) -> LinearRegression:
         return dataclasses.replace(self, X=self._design.hoisted())

@@ -27,6 +27,20 @@ class Bounds(NamedTuple):
     upper: jax.Array
 
 
+class Parts(NamedTuple):
+    """What tells an objective from another of its class.
+
+    Attributes:
+      kind: hashable: what its programs are compiled for besides structures and shapes.
+      data: arrays whose values no check looks at.
+      numbers: what is looked at by value.
+    """
+
+    kind: Any
+    data: Any
+    numbers: Any
+
+
 class StationarySolver(Protocol):
     """A factorisation of an affine gradient's matrix: factorise once, solve and refine often.
 
@@ -57,6 +71,10 @@ class Objective(abc.ABC):
     def checked(self) -> Objective:
         """The same objective with its data as JAX arrays, after a look at shapes and dtypes."""
         return self
+
+    def parts(self) -> Parts | None:
+        """For :mod:`jaxdescent.calls`; None: each call with it is looked at from all sides."""
+        return None
 
     def check_params(self, params: Params) -> None:
         """Raise if ``params`` do not have the structure that this objective needs."""

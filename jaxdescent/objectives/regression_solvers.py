@@ -67,8 +67,7 @@ def regression_solver_bytes(
     square, entries = smaller * smaller, rows * features
     has_many_l2 = jnp.ndim(l2) == 1
     if rows < features:
-        squares = 2 if has_many_l2 else 3
-        peak = 2 * entries + squares * square + larger * (1 + outputs)
+        peak = 2 * entries + 3 * square + larger * (1 + outputs)
     elif has_many_l2:
         centred = entries + 2 * square if is_scaled and not is_weighted else 0
         orthogonal = 2 * entries if is_scaled else entries + square

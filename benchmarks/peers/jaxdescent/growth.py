@@ -11,11 +11,21 @@ import numpy as np
 from benchmarks.case import Answer, Factory, Solve
 
 LONG = 1 << 25
-"""Unknowns times iterations of a run that the clock resolves."""
+"""Unknowns times passes of a run that the clock resolves."""
 
 
-def _growth(make: Callable[[Any], Any], *, is_sum_of_squares: bool = False) -> Factory:
-    """Seconds an iteration: the difference of two lengths, free of the checks at both ends."""
+def _growth(
+    make: Callable[[Any], Any],
+    *,
+    is_sum_of_squares: bool = False,
+    few: int = 4,
+    least: int = 6,
+) -> Factory:
+    """Seconds an iteration: the difference of two lengths, free of the checks at both ends.
+
+    The shorter is of ``few`` iterations, the longer of at least ``least`` more, and of so many that
+    the clock resolves them.
+    """
 
     def prepare(size: int) -> Solve:
         import jax
@@ -24,10 +34,7 @@ def _growth(make: Callable[[Any], Any], *, is_sum_of_squares: bool = False) -> F
         import jaxdescent as jd
         from tests.classical import rosenbrock
 
-        few = 16 if is_sum_of_squares else 4
-        # Long enough for the clock where an iteration is short: 16 steps on squares are one pass.
-        least, long = (256, 16 * LONG) if is_sum_of_squares else (12, LONG)
-        lengths = (few, few + max(least, min(1024, long // size // 16 * 16)))
+        lengths = (few, few + max(least, min(1024, few * LONG // 4 // size // 16 * 16)))
         objective = jd.SumOfSquares() if is_sum_of_squares else rosenbrock
 
         def timed(iterations: int) -> tuple[float, int]:
@@ -87,7 +94,11 @@ def _growth_of_regression(make: Callable[[Any], Any]) -> Factory:
 CONTENDERS: dict[str, dict[str, Factory]] = {
     "growth": {
         "GradientDescent(number), separable": _growth(
-            lambda jd: jd.GradientDescent(1e-2), is_sum_of_squares=True
+            # Sixteen steps are one pass.
+            lambda jd: jd.GradientDescent(1e-2),
+            is_sum_of_squares=True,
+            few=16,
+            least=128,
         ),
         "DerivativeMethod(), separable": _growth(
             lambda jd: jd.DerivativeMethod(), is_sum_of_squares=True

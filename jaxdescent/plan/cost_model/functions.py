@@ -103,7 +103,7 @@ def nonlinear_conjugate_gradient(question: Question) -> Price:
     iteration = one_pass(question) * 1.5 + vectors(structure, 60)
     iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
     # Two more hold residuals and what they are made of.
-    count = 7.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
+    count = 6.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
     working = count * structure.vector_bytes + SCALAR_BYTES
     return Price(working, one_pass(question), iteration, iterations, default_error(structure))
 

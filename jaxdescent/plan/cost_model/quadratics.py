@@ -78,9 +78,9 @@ def derivative_regression(question: Question) -> Price:
     is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
     is_ill = is_singular or condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
-    # Once: the means, and value and gradient at the start and at the end. Then the dual solve, or
-    # where the first solve is not as good, a gradient for a second.
-    setup = one * 5
+    # Once: the means, the gradient at the start, and value and gradient at the end. Then the dual
+    # solve, or where the first solve is not as good, a gradient for a second.
+    setup = one * 4
     is_fair = (condition + 1) / 2 < FAIR
     passes = 4 if not structure.is_tall else 0 if is_fair or is_ill or is_small else 2
     iteration = one * passes + vectors(structure, 20)
@@ -208,12 +208,15 @@ def sketched_lsmr(question: Question) -> Price:
 
 
 def conjugate_gradient(question: Question) -> Price:
-    """CGLS for a regression: two passes; for a quadratic, H and H' (its symmetric part counts)."""
+    """CGLS for a regression: two passes, and one for the gradient at the start; for a quadratic, H
+    and H' (its symmetric part counts).
+    """
     structure = question.structure
     one = one_pass(question, structure.outputs)
+    start = one if structure.kind is Kind.REGRESSION else Work()
     return Price(
         conjugate_gradient_bytes(question),
-        one * 2 + widening(question, 2),
+        start + widening(question, 2),
         one * 2 + vectors(structure, 10),
         krylov_count(question) + 1,
         expected_error(question),
