@@ -82,15 +82,20 @@ def geometric_mean(found: dict[str, float]) -> float | None:
     return math.exp(sum(math.log(max(r, 1e-9)) for r in found.values()) / len(found))
 
 
-def smallest_batch_ratio(measured: list[Record]) -> float | None:
-    found = []
-    for rows in records.cases(measured, "batches").values():
-        ours = [r for r in records.measured(rows) if records.is_ours(r)]
-        ours = [r for r in ours if "Python loop" not in r["contender"]]
-        loops = records.named(rows, "Python loop")
-        if ours and loops:
-            found.append(loops[0]["seconds"] / ours[0]["seconds"])
-    return min(found, default=None)
+def smallest_batch_ratio(*, is_own_loop: bool) -> Figure:
+    """Of the times of the fastest Python loop, a peer's or our own, over that of a batch."""
+
+    def figure(measured: list[Record]) -> float | None:
+        found = []
+        for rows in records.cases(measured, "batches").values():
+            loops = records.named(rows, "Python loop")
+            of_whom = [r for r in loops if records.is_ours(r) == is_own_loop]
+            ours = [r for r in records.measured(rows) if records.is_ours(r) and r not in loops]
+            if ours and of_whom:
+                found.append(of_whom[0]["seconds"] / ours[0]["seconds"])
+        return min(found, default=None)
+
+    return figure
 
 
 def profile_lead(method: str) -> Figure:

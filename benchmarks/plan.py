@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import gc
 import json
 import math
 import os
@@ -329,6 +330,7 @@ def take_turns(runs: list[Run], repeats: int) -> None:
 
 
 def solved(problem: Problem, options: argparse.Namespace) -> tuple[Machine, list[Row]]:
+    gc.collect()  # of the problem before, whose memory counts as taken
     objective, params = problem.objective, problem.params
     machine = Machine.of()
     if not options.bytes_only:

@@ -456,3 +456,17 @@ def test_new_records_replace_a_suites_old_ones():
         {"suite": "b", "n": 1},
         {"suite": "a", "n": 2},
     ]
+
+
+def test_at_the_whole_size_only_those_take_part_who_were_quick_at_the_everyday_one():
+    everyday = records.cases(records.read(records.stored_file(is_whole=False)), "regressions")
+    for case in suites.get("regressions").cases(1.0):
+        rows = {row["contender"]: row for row in everyday[case.name]}
+        best = records.measured(rows.values())[0]["seconds"]
+        left = [label for label in peers.labels(case) if label not in case.leave_out]
+        assert "jaxdescent: default" in left
+        assert any(not label.startswith("jaxdescent") for label in left)
+        for label in left:
+            if label in rows and label != "jaxdescent: default":
+                assert rows[label]["seconds"] <= 10 * best
+    assert "everyday" in case.leave_out["scikit-learn: Ridge sag"]
