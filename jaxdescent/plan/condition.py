@@ -190,6 +190,7 @@ def _ritz_values(
     """Lanczos with full orthogonalisation, from a vector in the range: after all and half."""
     dtype = compute_dtype(matrix.dtype)
     A = matrix.astype(dtype)
+    design = Dense.from_array(A)
     mean = jnp.mean(A, axis=0) if is_centred else jnp.zeros((A.shape[1],), dtype)
 
     def product(vector: jax.Array) -> jax.Array:
@@ -201,11 +202,11 @@ def _ritz_values(
         return back(forth(vector))
 
     def forth(vector: jax.Array) -> jax.Array:
-        image = jnp.matmul(A, vector, precision=HIGHEST) - jnp.matmul(mean, vector)
+        image = design.product(vector) - jnp.matmul(mean, vector)
         return image - jnp.mean(image) if is_centred else image
 
     def back(vector: jax.Array) -> jax.Array:
-        return jnp.matmul(A.T, vector, precision=HIGHEST) - mean * jnp.sum(vector)
+        return design.transposed_product(vector) - mean * jnp.sum(vector)
 
     # In the space of the shorter side, where nothing but the ones is outside the range.
     is_wide = is_centred is not None and A.shape[0] < A.shape[1]
