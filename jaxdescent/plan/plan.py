@@ -249,9 +249,10 @@ def default_plan(
         )
 
     planned = plan_with(None)
-    if not (planned.chosen is planned.candidates[0] and is_top_level()):
+    direct = planned.chosen
+    if direct is None or direct is not planned.candidates[0] or not is_top_level():
         return planned
-    if _is_worth_a_look(planned.chosen, lambda: plan_with(HOPED).chosen):
+    if _is_worth_a_look(direct, lambda: plan_with(HOPED).chosen):
         return plan_with(estimated_condition(objective, structure))
     return planned
 
