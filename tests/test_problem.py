@@ -1,7 +1,5 @@
 """Which method is taken where none is given."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +9,13 @@ import jaxdescent as jd
 from jaxdescent import memory
 from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
+from jaxdescent.plan import default
 from jaxdescent.problem import default_method
 from jaxdescent.tolerance import as_tolerance
 
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 REGRESSION = jd.LinearRegression(X, X @ np.ones(4, np.float32), intercept=False)
 RESIDUAL = jd.LeastSquares(lambda p: jnp.exp(p) - 2)
-# The module: the name in its package is the function.
-PLAN = importlib.import_module("jaxdescent.plan.plan")
 BOWL = jd.Quadratic(jnp.eye(4))
 
 
@@ -69,19 +66,19 @@ def test_for_a_small_problem_nobody_asks_how_much_memory_there_is(monkeypatch):
     def refuse(device=None):
         raise AssertionError("asked")
 
-    def default():
+    def taken():
         objective = REGRESSION.checked()
         return default_method(objective, objective.start(), as_tolerance(None))
 
-    expected = default()
+    expected = taken()
     monkeypatch.setattr(memory, "available_bytes", refuse)
-    assert type(default()) is type(expected)
+    assert type(taken()) is type(expected)
     assert jd.minimize(REGRESSION).converged
 
 
 def test_where_it_may_save_a_long_solve_the_data_are_looked_at(rng, monkeypatch):
     """The choice is the one that jd.plan marks; what is traced cannot be looked at."""
-    monkeypatch.setattr(PLAN, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(default, "LOOK_SECONDS", 0.0)
     good = jnp.asarray(rng.normal(size=(20_000, 300)), jnp.float32)
     bad = good * jnp.geomspace(1.0, 1e-3, 300)[None, :]
     y = good[:, 0]
@@ -108,7 +105,7 @@ def test_a_solve_of_a_moment_is_not_worth_a_look(rng, monkeypatch):
     def refuse(objective, structure):
         raise AssertionError("looked")
 
-    monkeypatch.setattr(PLAN, "estimated_condition", refuse)
+    monkeypatch.setattr(default, "estimated_condition", refuse)
     X = jnp.asarray(rng.normal(size=(20_000, 300)), jnp.float32)
     objective = jd.LinearRegression(X, X[:, 0]).checked()
     assert isinstance(default_method(objective, objective.start()), jd.DerivativeMethod)

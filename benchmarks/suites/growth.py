@@ -35,7 +35,6 @@ SUITE = Suite(
     is_everyday=False,
     remark="Seconds of one iteration, and the memory of a run beyond what was in use before it. "
     "The function is the chained Rosenbrock function where no other is named, its start donated; "
-    "the regressions have twice as many rows as features. All sizes of a method are measured by "
-    "turns. Exponents are fitted to the fastest repeats, of params of twice the last-level cache "
-    "and more.",
+    "the regressions have twice as many rows as features. Exponents are fitted to the "
+    "fastest repeats, of params of twice the last-level cache and more.",
 )

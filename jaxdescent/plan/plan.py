@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import memory, placement
+from jaxdescent import placement
 from jaxdescent.machine import Machine
 from jaxdescent.memory import ProblemTooLarge, readable_bytes
-from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan.candidates import Candidate, candidates_for
 from jaxdescent.plan.choice import choose, refusal
@@ -27,7 +25,6 @@ from jaxdescent.plan.structure import (
     Structure,
     is_shape,
     structure_from_shapes,
-    structure_of,
     tree_bytes,
 )
 from jaxdescent.precision import widen
@@ -210,80 +207,10 @@ def plan(
     return plan_of(
         structure,
         machine,
-        tolerance=_tolerance_number(tolerance, structure),
+        tolerance=tolerance_number(tolerance, structure),
         condition=condition,
         existing_bytes=existing,
     )
-
-
-def default_plan(
-    objective: Objective,
-    params: Params,
-    *,
-    tolerance: Tolerance | None = None,
-    is_donated: bool = False,
-) -> Plan:
-    """What ``minimize`` decides by, for a checked objective that may be traced.
-
-    Reads a calibration if there is one; measures and writes nothing. Data and params are there
-    already. Shapes decide, unless a look at the data may find them so well conditioned that it
-    saves half of a direct solve.
-    """
-    structure = structure_of(objective, params)
-    existing = structure.data_bytes + structure.params_bytes
-    if is_donated:
-        existing += structure.params_bytes
-    device = device_of((params, objective))
-    number = None if tolerance is None else _tolerance_number(tolerance, structure)
-    if existing + _default_bytes(structure) < memory.SMALL_BYTES:
-        return _remembered(structure, device, existing, number)
-    machine = Machine.of(device)
-
-    def plan_with(condition: Condition | None) -> Plan:
-        return plan_of(
-            structure,
-            machine,
-            tolerance=number,
-            condition=condition,
-            existing_bytes=existing,
-        )
-
-    planned = plan_with(None)
-    direct = planned.chosen
-    if direct is None or direct is not planned.candidates[0] or not is_top_level():
-        return planned
-    if _is_worth_a_look(direct, lambda: plan_with(HOPED).chosen):
-        return plan_with(estimated_condition(objective, structure))
-    return planned
-
-
-HOPED = Condition(2.0, True, "The condition number is hoped to be 2.", True)
-LOOK_SECONDS = 0.1
-"""What a look at the data takes on an ordinary machine, once it is compiled."""
-
-
-def _is_worth_a_look(direct: Candidate, hoped: Callable[[], Candidate | None]) -> bool:
-    """Whether a well-conditioned problem would take less than half, the look included."""
-    if direct.seconds <= 2 * LOOK_SECONDS:
-        return False
-    best = hoped()
-    return best is not None and 2 * (best.seconds + LOOK_SECONDS) < direct.seconds
-
-
-def _default_bytes(structure: Structure) -> int:
-    """What the first candidate needs, nearly."""
-    if structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
-        return LBFGS().vectors * structure.vector_bytes
-    return structure.solver_bytes
-
-
-@functools.lru_cache(maxsize=256)
-def _remembered(
-    structure: Structure, device: Any, existing_bytes: int, tolerance: float | None
-) -> Plan:
-    """Of small problems, which fit whatever is available: looking costs more than solving them."""
-    machine = Machine.of(device)
-    return plan_of(structure, machine, tolerance=tolerance, existing_bytes=existing_bytes)
 
 
 def plan_of(
@@ -338,7 +265,7 @@ def _machine(device: Any, tree: Any) -> Machine:
     return Machine.measured(device) if is_top_level() else Machine.of(device)
 
 
-def _tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
+def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     """The least number asked of the gradient, or the default where it is off or unknown."""
     numbers = [
         float(number)
