@@ -7,7 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
-from jaxdescent.designs.dense import WIDENED_BYTES, part_length
+from jaxdescent.designs.dense import WIDENED_BYTES, part_length, run_length
 
 ROWS, FEATURES = 5, 3
 
@@ -56,6 +56,28 @@ def test_parts_of_the_rows_are_equal_and_few(rows):
     length = part_length(rows)
     assert rows % length == 0
     assert 2 <= rows // length <= 64
+
+
+@pytest.mark.parametrize("rows", [200_000, 200_003])
+@pytest.mark.parametrize("features", [1, 10, 50])
+def test_a_transposed_product_keeps_its_digits_over_many_rows(rng, rows, features):
+    matrix = rng.uniform(size=(rows, features)).astype(np.float32)
+    residual = rng.uniform(size=rows).astype(np.float32)
+    exact = matrix.T.astype(float) @ residual
+    product = as_design(jnp.asarray(matrix)).transposed_product(jnp.asarray(residual))
+    # Row after row to the same sums, the error is 2e-5 and more.
+    np.testing.assert_allclose(product, exact, rtol=2e-6)
+
+
+@pytest.mark.parametrize("features", [1, 50, 4096])
+@pytest.mark.parametrize("rows", [1 << 11, 1 << 14, 1_000_000, 1_000_003, 16_411])
+def test_runs_of_the_rows_are_equal(rows, features):
+    length = run_length(rows, features)
+    if length is not None:
+        assert rows % length == 0
+        assert 2 <= rows // length <= rows / 128
+    assert (length is None) == (rows in (1_000_003, 16_411))
+    assert run_length((1 << 11) - 1, features) is None
 
 
 def test_a_design_is_taken_as_it_is(matrix):

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent import compensated, loops
+from jaxdescent.designs.dense import Dense
 from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
 from jaxdescent.precision import HIGHEST
@@ -25,6 +25,9 @@ CACHED_BYTES = 1 << 23
 THIN_COLUMNS = 300
 """Of an X that is multiplied by several columns: no power of two, whose lines share few places in
 the cache."""
+
+ROUND = 1000
+"""Rows of that matrix are a multiple of it, of which equal runs can be made."""
 
 PRODUCT_SIZE = 1024
 
@@ -97,29 +100,21 @@ def _read_bandwidth(
     dtype: str, size_in_bytes: int, passes: int = 4, columns: int = 512, weights: int = 1
 ) -> float:
     """Of ``X'(X w)``, two passes over X, repeated on its own result."""
-    run = 128
-    rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize * run) * run
-    X = jnp.full((rows, columns), 1e-3, dtype)
+    rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize * ROUND) * ROUND
+    X = Dense(jnp.full((rows, columns), 1e-3, dtype), is_on_one_device=True)
     wide = "float64" if dtype == "float64" else "float32"
     w = jnp.ones((columns, weights) if weights > 1 else (columns,), wide)
 
-    def contract(a: jax.Array, b: jax.Array, numbers: Any) -> jax.Array:
-        return lax.dot_general(a, b, numbers, precision=HIGHEST, preferred_element_type=b.dtype)
-
     @jax.jit
-    def gradient(X: jax.Array, w: jax.Array) -> jax.Array:
-        def body(_: jax.Array, w: jax.Array) -> jax.Array:
-            image = contract(X, w, (((1,), (0,)), ((), ())))
-            if weights > 1:
-                return contract(X, image, (((0,), (0,)), ((), ())))
-            # In runs of rows, as a dense X is transposed on a CPU: else one core does the work.
-            runs = X.reshape(-1, run, columns)
-            image = image.reshape(-1, run)
-            return jnp.sum(contract(runs, image, (((1,), (1,)), ((0,), (0,)))), axis=0)
+    def gradient(X: Dense, w: jax.Array) -> jax.Array:
+        return loops.fori_loop(
+            passes,
+            lambda _, w: X.transposed_product(X.product(w)),
+            w,
+            turn_bytes=size_in_bytes,
+        )
 
-        return loops.fori_loop(passes, body, w, turn_bytes=size_in_bytes)
-
-    return 2 * passes * X.nbytes / _least_seconds(gradient, X, w)
+    return 2 * passes * X.array.nbytes / _least_seconds(gradient, X, w)
 
 
 def _row_seconds(cached_bandwidth: float) -> float:

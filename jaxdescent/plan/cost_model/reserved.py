@@ -43,8 +43,11 @@ def copied_bytes(question: Question) -> float:
 
 def partial_sums(structure: Structure) -> float:
     """Elements of the partial sums that a CPU makes of X'r, in runs or parts of the rows."""
-    lengths = run_length if structure.outputs == 1 else part_length
-    length = lengths(structure.rows)
+    if structure.outputs == 1:
+        is_narrow = structure.data_dtype != structure.compute_dtype
+        length = None if is_narrow else run_length(structure.rows, structure.features)
+    else:
+        length = part_length(structure.rows)
     if length is None:
         return 0.0
     return structure.rows / length * structure.features * structure.outputs
