@@ -30,7 +30,7 @@ def division(question: Question) -> Price:
     """``x - g / diag(H)``, one division for each unknown."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    iteration = vectors(structure, 8)
+    iteration = vectors(structure, 12)
     # The step's and the result.
     working = structure.solver_bytes + structure.params_bytes
     return Price(working, Work(handovers=1), iteration, 1.0, eps, is_result_large=True)
@@ -42,7 +42,7 @@ def separable_descent(question: Question) -> Price:
     working = float(structure.params_bytes + structure.largest_leaf_bytes)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     a_step = vectors(structure, 3 / 16)
-    setup = vectors(structure, 3) + Work(handovers=1)
+    setup = vectors(structure, 6) + Work(handovers=1)
     return Price(working, setup, a_step, 16.0, eps, is_result_large=True)
 
 
@@ -50,8 +50,9 @@ def separable_backtracking(question: Question) -> Price:
     """The trial, its gradient, the gradient and the params, beside the result."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    working, iteration = 5.0 * structure.vector_bytes, vectors(structure, 6)
-    return Price(working, Work(handovers=1), iteration, 2.0, eps, is_result_large=True)
+    working, iteration = 5.0 * structure.vector_bytes, vectors(structure, 16)
+    setup = vectors(structure, 8) + Work(handovers=1)
+    return Price(working, setup, iteration, 2.0, eps, is_result_large=True)
 
 
 def levenberg_marquardt(question: Question) -> Price:

@@ -21,7 +21,7 @@ DOUBLE_FLOPS = 25
 
 SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
 """Up to the first an allocator always has memory left from the call before, beyond the second never
-(the bounds of glibc's threshold). Between them results, which live on, find it every other time."""
+(the bounds of glibc's threshold). Between them results, which live on, find it two times of three."""
 
 
 PROGRAM_OPERATIONS = 60
@@ -251,7 +251,7 @@ class Price:
         touched = self.working_bytes if self.touched_bytes is None else self.touched_bytes
         fresh = touched
         if touched <= REUSED_BYTES:
-            fresh = touched / 2 if self.is_result_large and touched > SMALL_BYTES else 0.0
+            fresh = touched / 3 if self.is_result_large and touched > SMALL_BYTES else 0.0
         return self.setup + Work(fresh_bytes=fresh, operations=PROGRAM_OPERATIONS)
 
 
