@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,8 +169,9 @@ def _solved(measured: list[Record], label: str) -> dict[str, Record]:
 def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | None]]:
     """By contender: the exponents of time and memory in n, for params that outgrow the cache.
 
-    Of times the fastest: what else the machine did is no part of the growth. The coupled derivative
-    method has no such size within reach of the memory: its largest three sizes are taken.
+    Of time the median over rounds, each a run of each size one after another: the machine's own
+    speed changes from minute to minute. The coupled methods have no such size within reach of the
+    memory: their largest three sizes are taken.
     """
     cache = records.of_kind(measured, "provenance", "growth").get("last_level_cache_bytes") or 0
     points: dict[str, list[Record]] = {}
@@ -181,20 +183,21 @@ def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | N
     for label, rows in points.items():
         rows.sort(key=lambda row: row["x"])
         large = (
-            rows[-3:]
-            if "regression" in label
-            else [row for row in rows if 4 * row["x"] >= 2 * cache]
+            rows[-3:] if "regression" in label else [row for row in rows if 4 * row["x"] >= cache]
         )
-        found[label] = (_exponent(large, "fastest"), _exponent(large, "working_bytes"))
+        rounds = zip(*(row["times"] for row in large), strict=False)
+        memory = [[row["working_bytes"] for row in large]]
+        found[label] = (_slope(large, rounds), _slope(large, memory))
     return found
 
 
-def _exponent(rows: list[Record], field: str) -> float | None:
-    rows = [row for row in rows if row[field]]
-    if len(rows) < 2:
+def _slope(rows: list[Record], rounds: Iterable[Sequence[float | None]]) -> float | None:
+    """The median over rounds of the slope of an amount's logarithm over that of the size."""
+    x = np.log([row["x"] for row in rows])
+    whole = [amounts for amounts in rounds if all(amounts)]
+    if len(rows) < 2 or not whole:
         return None
-    x, y = (np.log([row[name] for row in rows]) for name in ("x", field))
-    return float(np.polyfit(x, y, 1)[0])
+    return statistics.median(float(np.polyfit(x, np.log(y), 1)[0]) for y in whole)
 
 
 def largest_deviation(measured: list[Record]) -> float | None:

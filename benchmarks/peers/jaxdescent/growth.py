@@ -10,8 +10,14 @@ import numpy as np
 
 from benchmarks.case import Answer, Factory, Solve
 
-LONG = 1 << 25
-"""Unknowns times passes of a run that the clock resolves."""
+LONG = 1 << 30
+"""Unknowns times iterations of a run that lasts a second or two."""
+
+MOST = 2048
+"""Iterations, however few the unknowns."""
+
+MOST_COUPLED = 200
+"""The same of a regression."""
 
 
 def _growth(
@@ -20,11 +26,12 @@ def _growth(
     is_sum_of_squares: bool = False,
     few: int = 4,
     least: int = 6,
+    long: int = LONG,
 ) -> Factory:
     """Seconds an iteration: the difference of two lengths, free of the checks at both ends.
 
-    The shorter is of ``few`` iterations, the longer of at least ``least`` more, and of so many that
-    the clock resolves them.
+    The shorter is of ``few`` iterations, the longer of ``long / size`` more, at least ``least``.
+    The shorter runs once untimed before: what another size left of the memory is not its own.
     """
 
     def prepare(size: int) -> Solve:
@@ -34,7 +41,7 @@ def _growth(
         import jaxdescent as jd
         from tests.classical import rosenbrock
 
-        lengths = (few, few + max(least, min(1024, few * LONG // 4 // size // 16 * 16)))
+        lengths = (few, few + max(least, min(MOST, long // size)) // few * few)
         objective = jd.SumOfSquares() if is_sum_of_squares else rosenbrock
 
         def timed(iterations: int) -> tuple[float, int]:
@@ -52,6 +59,7 @@ def _growth(
             return time.perf_counter() - started, int(result.iterations)
 
         def solve(_: float) -> Answer:
+            timed(lengths[0])
             short, few = timed(lengths[0])
             long, many = timed(lengths[1])
             if many <= few or long <= short:  # it ended early
@@ -80,7 +88,7 @@ def _growth_of_regression(make: Callable[[Any], Any]) -> Factory:
         def solve(_: float) -> Answer:
             started = time.perf_counter()
             result = jax.block_until_ready(
-                jd.minimize(objective, None, make(jd), tolerance=1e-5, max_iterations=1000)
+                jd.minimize(objective, None, make(jd), tolerance=1e-5, max_iterations=MOST_COUPLED)
             )
             seconds = time.perf_counter() - started
             iterations = int(result.iterations)
@@ -99,6 +107,7 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
             is_sum_of_squares=True,
             few=16,
             least=128,
+            long=16 * LONG,
         ),
         "DerivativeMethod(), separable": _growth(
             lambda jd: jd.DerivativeMethod(), is_sum_of_squares=True
@@ -108,7 +117,7 @@ CONTENDERS: dict[str, dict[str, Factory]] = {
         "BarzilaiBorwein()": _growth(lambda jd: jd.GradientDescent(jd.BarzilaiBorwein())),
         "AdaptiveStep()": _growth(lambda jd: jd.GradientDescent(jd.AdaptiveStep())),
         "ConjugateGradient()": _growth(lambda jd: jd.ConjugateGradient()),
-        "LBFGS()": _growth(lambda jd: jd.LBFGS()),
+        "LBFGS()": _growth(lambda jd: jd.LBFGS(), long=LONG // 4),
     },
     "growth of regressions": {
         "DerivativeMethod()": _growth_of_regression(lambda jd: jd.DerivativeMethod()),

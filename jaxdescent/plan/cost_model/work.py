@@ -21,7 +21,7 @@ DOUBLE_FLOPS = 25
 
 SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
 """Up to the first an allocator always has memory left from the call before, beyond the second never
-(the bounds of glibc's threshold). Between them results, which live on, find it two times of three."""
+(the bounds of glibc's threshold). Between them results, which live on, find it 2 times of 3."""
 
 
 PROGRAM_OPERATIONS = 60
