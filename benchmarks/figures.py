@@ -183,7 +183,9 @@ def exponents(measured: list[Record]) -> dict[str, tuple[float | None, float | N
     for label, rows in points.items():
         rows.sort(key=lambda row: row["x"])
         large = (
-            rows[-3:] if "regression" in label else [row for row in rows if 4 * row["x"] >= cache]
+            rows[-3:]
+            if "regression" in label
+            else [row for row in rows if 4 * row["x"] >= 2 * cache]
         )
         rounds = zip(*(row["times"] for row in large), strict=False)
         memory = [[row["working_bytes"] for row in large]]

@@ -51,6 +51,19 @@ def test_a_product_in_parts_of_the_rows_equals_numpys(rng, rows, outputs):
     np.testing.assert_allclose(product, exact, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("outputs", [2, 9])
+@pytest.mark.parametrize("features", [1024, 3001])
+def test_a_product_block_by_block_equals_numpys(rng, features, outputs):
+    matrix = rng.normal(size=(8209, features)).astype(np.float32)
+    residual = rng.normal(size=(8209, outputs)).astype(np.float32)
+    exact = matrix.T.astype(float) @ residual
+    design = as_design(jnp.asarray(matrix))
+    product = jax.jit(lambda design, residual: design.transposed_product(residual))
+    assert "scan" in str(jax.make_jaxpr(product)(design, jnp.asarray(residual)))
+    found = product(design, jnp.asarray(residual))
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("rows", [1 << 10, 3 * 1031, 61 * 101])
 def test_parts_of_the_rows_are_equal_and_few(rows):
     length = part_length(rows)

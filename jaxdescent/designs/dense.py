@@ -17,7 +17,11 @@ from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.precision import HIGHEST, compute_dtype
 
 WIDENED_BYTES = 8 << 20
-"""How much of a 16-bit X is widened at a time on a CPU: what the last cache keeps."""
+"""How much of X is widened or copied at a time on a CPU: what the last cache keeps."""
+
+
+FEW_BLOCKS, BLOCK_PARTS = 4, 4
+"""An X of so many blocks that has no equal parts is multiplied block by block, each in parts."""
 
 
 @jax.tree_util.register_dataclass
@@ -89,32 +93,46 @@ class Dense(Design):
             return self._over_blocks(
                 lambda part, rows: (None, part.transposed_product(rows)), residual, zero
             )[1]
-        is_cpu = jax.default_backend() == "cpu"
-        if residual.size != self.shape[0]:
-            part = part_length(self.shape[0]) if is_cpu and self.is_on_one_device else None
-            return self._contract(0, residual) if part is None else self._by_parts(residual, part)
-        # On CPUs the product with one vector adds row after row to the same sums: its error grows
-        # with the rows (to 0.2 % for 4,000,000 of 10 columns in float32), and one core does the
-        # work. Runs of rows are summed apart.
-        is_narrow = self.array.dtype != residual.dtype  # cut into runs it would be copied
-        run = run_length(*self.shape) if is_cpu and not is_narrow else None
-        if run is None and is_cpu and self.shape[0] >= MANY_ROWS:
-            # A slice of X, to cut runs from, would be a copy. Products and a sum, which XLA fuses
-            # and sums by blocks, take up to half as long again as a product for wide rows, half as
-            # long for narrow ones.
-            column = residual.reshape(-1, 1)
-            summed = jnp.sum(self.array.astype(column.dtype) * column, axis=0)
-            return summed.reshape(-1, *residual.shape[1:])
-        if run is None:
+        is_vector = residual.size == self.shape[0]
+        if jax.default_backend() != "cpu" or not (is_vector or self.is_on_one_device):
             return self._contract(0, residual)
-        runs = lax.dot_general(
-            self.array.reshape(-1, run, self.shape[1]),
-            residual.reshape(-1, run),
-            dimension_numbers=(((1,), (1,)), ((0,), (0,))),
-            precision=HIGHEST,
-            preferred_element_type=residual.dtype,
+        if is_vector:
+            return self._by_runs(residual.reshape(-1)).reshape(-1, *residual.shape[1:])
+        part = part_length(self.shape[0])
+        if part is not None:
+            return self._by_parts(residual, part)
+        if self.array.nbytes < FEW_BLOCKS * WIDENED_BYTES:
+            return self._contract(0, residual)
+        zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
+        _, total = self._over_blocks(
+            lambda block, rows: (None, block._of_block(rows)), residual, zero
         )
-        return jnp.sum(runs, axis=0).reshape(-1, *residual.shape[1:])
+        return total
+
+    def _by_runs(self, residual: jax.Array) -> jax.Array:
+        """``X' residual``, of one column, on a CPU.
+
+        XLA adds row after row to the same sums: the error grows with the rows (to 0.2 % for
+        4,000,000 of 10 columns in float32), and one core does the work. Runs of rows are summed
+        apart.
+        """
+        is_narrow = self.array.dtype != residual.dtype  # cut into runs it would be copied
+        run = None if is_narrow else run_length(*self.shape)
+        if run is not None:
+            runs = lax.dot_general(
+                self.array.reshape(-1, run, self.shape[1]),
+                residual.reshape(-1, run),
+                dimension_numbers=(((1,), (1,)), ((0,), (0,))),
+                precision=HIGHEST,
+                preferred_element_type=residual.dtype,
+            )
+            return jnp.sum(runs, axis=0)
+        if self.shape[0] < MANY_ROWS:
+            return self._contract(0, residual)
+        # A slice of X, to cut runs from, would be a copy. Products and a sum, which XLA fuses and
+        # sums by blocks, take up to half as long again as a product for wide rows, half as long
+        # for narrow ones.
+        return jnp.sum(self.array.astype(residual.dtype) * residual[:, None], axis=0)
 
     def _by_parts(self, residual: jax.Array, length: int) -> jax.Array:
         """``X' residual``, of several columns, in parts of as many rows.
@@ -130,6 +148,12 @@ class Dense(Design):
             preferred_element_type=residual.dtype,
         )
         return jnp.sum(parts, axis=0).T
+
+    def _of_block(self, residual: jax.Array) -> jax.Array:
+        """``X' residual``, of several columns, of few rows."""
+        if self.shape[0] % BLOCK_PARTS:
+            return self._contract(0, residual)
+        return self._by_parts(residual, self.shape[0] // BLOCK_PARTS)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         if not self._is_read_in_blocks:
@@ -152,7 +176,8 @@ class Dense(Design):
 
     @property
     def _block_rows(self) -> int:
-        return max(8, WIDENED_BYTES // (self.shape[1] * jnp.dtype(self.dtype).itemsize))
+        rows = WIDENED_BYTES // (self.shape[1] * jnp.dtype(self.dtype).itemsize)
+        return max(8, rows // 8 * 8)
 
     def _over_blocks(
         self, visit: Callable[[Dense, Any], tuple[Any, Any]], rows: Any, total: Any

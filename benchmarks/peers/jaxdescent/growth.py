@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.case import Answer, Factory, Solve
 
-LONG = 1 << 30
+LONG = 1 << 29
 """Unknowns times iterations of a run that lasts a second or two."""
 
 MOST = 2048
@@ -25,7 +25,7 @@ def _growth(
     *,
     is_sum_of_squares: bool = False,
     few: int = 4,
-    least: int = 6,
+    least: int = 16,
     long: int = LONG,
 ) -> Factory:
     """Seconds an iteration: the difference of two lengths, free of the checks at both ends.

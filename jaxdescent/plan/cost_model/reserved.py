@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxdescent.designs.dense import WIDENED_BYTES, part_length, run_length
+from jaxdescent.designs.dense import FEW_BLOCKS, WIDENED_BYTES, part_length, run_length
 from jaxdescent.plan.cost_model.work import Question, Work
 from jaxdescent.plan.structure import Structure
 
@@ -42,12 +42,17 @@ def copied_bytes(question: Question) -> float:
 
 
 def partial_sums(structure: Structure) -> float:
-    """Elements of the partial sums that a CPU makes of X'r, in runs or parts of the rows."""
-    if structure.outputs == 1:
+    """Elements of the partial sums that a CPU makes of X'r, in runs or parts of the rows, or of the
+    copies of blocks.
+    """
+    if structure.outputs > 1:
+        length = part_length(structure.rows)
+        if length is None:
+            block = WIDENED_BYTES / structure.itemsize
+            return 2 * block if structure.entries >= FEW_BLOCKS * block else 0.0
+    else:
         is_narrow = structure.data_dtype != structure.compute_dtype
         length = None if is_narrow else run_length(structure.rows, structure.features)
-    else:
-        length = part_length(structure.rows)
     if length is None:
         return 0.0
     return structure.rows / length * structure.features * structure.outputs
