@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from jaxdescent.objectives import refinement
+from jaxdescent.objectives.exact import refinement
 from jaxdescent.objectives.seldom import if_any
 from tests.passes import Counted, passes
 

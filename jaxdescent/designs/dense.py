@@ -101,7 +101,7 @@ class Dense(Design):
         part = part_length(self.shape[0])
         if part is not None:
             return self._by_parts(residual, part)
-        if self.array.nbytes < FEW_BLOCKS * WIDENED_BYTES:
+        if not is_multiplied_in_blocks(*self.shape, self.array.dtype.itemsize):
             return self._contract(0, residual)
         zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
         _, total = self._over_blocks(
@@ -176,8 +176,7 @@ class Dense(Design):
 
     @property
     def _block_rows(self) -> int:
-        rows = WIDENED_BYTES // (self.shape[1] * jnp.dtype(self.dtype).itemsize)
-        return max(8, rows // 8 * 8)
+        return block_rows(self.shape[1], jnp.dtype(self.dtype).itemsize)
 
     def _over_blocks(
         self, visit: Callable[[Dense, Any], tuple[Any, Any]], rows: Any, total: Any
@@ -271,8 +270,24 @@ def run_length(rows: int, features: int) -> int | None:
     return next((run for run in lengths if rows % run == 0), None)
 
 
+def block_rows(features: int, itemsize: int) -> int:
+    """The rows that make a block."""
+    return max(8, WIDENED_BYTES // (features * itemsize) // 8 * 8)
+
+
+def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:
+    """Whether an X of several outputs, with rows of which no equal parts can be made, is worth it:
+    a long sum, over more than the cache holds.
+    """
+    return rows >= LEAST_PARTED and rows * features * itemsize >= FEW_BLOCKS * WIDENED_BYTES
+
+
+LEAST_PARTED = 1 << 10
+"""Fewer rows are summed in one."""
+
+
 def part_length(rows: int) -> int | None:
     """The length of the fewest equal parts of rows, or None for all in one."""
-    if rows < 1 << 10:
+    if rows < LEAST_PARTED:
         return None
     return next((rows // parts for parts in range(2, 65) if rows % parts == 0), None)

@@ -13,8 +13,8 @@ from jax.core import Tracer
 from jaxdescent import placement, precision
 from jaxdescent.designs import Design, as_design
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
+from jaxdescent.objectives.exact import regression_solver, regression_solver_bytes
 from jaxdescent.objectives.protocol import Bounds, Objective, Params, Parts, StationarySolver
-from jaxdescent.objectives.regression_solvers import regression_solver, regression_solver_bytes
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxdescent import checks, precision
 from jaxdescent.designs import Dense, MatrixFree
 from jaxdescent.objectives import LeastSquares, LinearRegression, Objective, Quadratic
-from jaxdescent.objectives.regression_solvers import regression_solver_bytes
+from jaxdescent.objectives.exact import regression_solver_bytes
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any

@@ -189,7 +189,8 @@ def dual_build_bytes(
         return kept + (2 * rows * rows + 3 * rows * block // 2 + features) * itemsize
     if block < features:
         lines = block + features % block  # the last, shorter block has room of its own
-        return kept + (2 * rows * rows + rows * lines + features) * itemsize
+        stored = 2 * rows * lines if is_widened else 0
+        return kept + (2 * rows * rows + rows * lines + features) * itemsize + stored
     is_copied = is_centred or is_weighted or is_widened
     # With three vectors: the means, and what they are taken from.
     return kept + ((rows + 3) * features * itemsize if is_copied else 0)

@@ -195,8 +195,9 @@ def gram_build_bytes(
     is_copied = is_centred or is_widened or block < rows
     copies = is_copied + is_weighted
     if is_halved(features):  # of the halves too; the last block takes the room of the others
-        return 3 * kept + 2 * copies * block * features * itemsize
-    lines = block + rows % block  # the last, shorter block has room of its own
+        return 3 * kept + (2 if block < rows else 1) * copies * block * features * itemsize
+    # The last, shorter block has room of its own, unless there is but one before it.
+    lines = block + (rows % block if rows >= 2 * block else 0)
     kept = (1 if block == rows else 3) * kept
     # Where X is copied as a whole, the targets are too: centred, and weighted.
     targets = 2 * rows * outputs if block == rows and copies else 0

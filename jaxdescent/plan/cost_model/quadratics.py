@@ -13,14 +13,14 @@ from jaxdescent.designs import Dense
 from jaxdescent.machine import orthogonal_flops
 from jaxdescent.methods import Dual
 from jaxdescent.objectives.blocks import symmetric_share
-from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
-from jaxdescent.objectives.refinement import DOUBLE_ENTRIES
-from jaxdescent.objectives.regression_solvers import (
+from jaxdescent.objectives.exact import (
+    DOUBLE_ENTRIES,
     FAIR,
     SMALL,
     least_singular_value,
     normal_equations_bytes,
 )
+from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.plan.cost_model.iterations import (
     expected_error,
     gradient_iterations,
@@ -224,12 +224,12 @@ def conjugate_gradient(question: Question) -> Price:
 
 
 def conjugate_gradient_bytes(question: Question) -> float:
-    """Of a regression five vectors like the params and four like y; else six like the params."""
+    """Of a regression five vectors like the params and two like y; else four like the params."""
     structure = question.structure
     if structure.kind is not Kind.REGRESSION:
         vectors = 4.0 * structure.vector_bytes
         return vectors + widened_bytes(question, 2) + SCALAR_BYTES
-    elements = 5 * structure.features * structure.outputs + 4 * structure.rows * structure.outputs
+    elements = 5 * structure.features * structure.outputs + 2 * structure.rows * structure.outputs
     elements += partial_sums(structure)
     return structure.itemsize * elements + widened_bytes(question, 2) + SCALAR_BYTES
 
@@ -315,7 +315,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
     # At the start and the end the params are measured on the data themselves.
     widened = widened_bytes(question, 1)
-    images = 3.0 * structure.rows * structure.outputs * structure.itemsize
+    images = 2.0 * structure.rows * structure.outputs * structure.itemsize
     working = (
         max(built + widened * question.is_widened, square + widened, images)
         + 6.0 * size * structure.outputs * structure.itemsize

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from jaxdescent.designs.dense import FEW_BLOCKS, WIDENED_BYTES, part_length, run_length
+from jaxdescent.designs.dense import (
+    WIDENED_BYTES,
+    block_rows,
+    is_multiplied_in_blocks,
+    part_length,
+    run_length,
+)
 from jaxdescent.plan.cost_model.work import Question, Work
 from jaxdescent.plan.structure import Structure
 
@@ -31,7 +37,9 @@ def widened_bytes(question: Question, copies: int) -> float:
     if not question.is_narrow:
         return 0.0
     if not question.is_widened:
-        return 2.0 * WIDENED_BYTES
+        # The last, shorter block has room of its own.
+        block = block_rows(structure.features, structure.itemsize)
+        return (2.0 if structure.rows % block else 1.0) * WIDENED_BYTES
     return float(copies * structure.entries * structure.itemsize)
 
 
@@ -48,8 +56,8 @@ def partial_sums(structure: Structure) -> float:
     if structure.outputs > 1:
         length = part_length(structure.rows)
         if length is None:
-            block = WIDENED_BYTES / structure.itemsize
-            return 2 * block if structure.entries >= FEW_BLOCKS * block else 0.0
+            shape = structure.rows, structure.features, structure.itemsize
+            return 2 * WIDENED_BYTES / structure.itemsize if is_multiplied_in_blocks(*shape) else 0
     else:
         is_narrow = structure.data_dtype != structure.compute_dtype
         length = None if is_narrow else run_length(structure.rows, structure.features)

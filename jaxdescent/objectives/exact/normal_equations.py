@@ -1,0 +1,159 @@
+"""At least as many rows as features: Cholesky of the Gram matrix, QR where it has lost too much."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Design
+from jaxdescent.objectives import small_matrices
+from jaxdescent.objectives.exact.centred import Centred, centre, columns
+from jaxdescent.objectives.exact.equilibrated import equilibrated, least_singular_value
+from jaxdescent.objectives.exact.refinement import (
+    Factor,
+    orthogonal_factor,
+    refined,
+    spectral_norm,
+)
+from jaxdescent.objectives.seldom import if_any, seldom, unless_batched
+from jaxdescent.precision import HIGHEST
+
+Params = Any
+
+FAIR = 6.5
+"""Up to such a norm of the inverse of the Cholesky factor, of columns of unit length and not
+cancelled by centring, a solve loses one or two digits, which a second one would not give back."""
+
+SMALL = 1 << 14
+"""Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
+takes less time than it takes to call for it."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class GramSolver:
+    """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
+
+    The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
+    the first; it is left out where the factor shows the first to be as good (``is_fair``). Where
+    the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal equations have lost
+    half the digits: a factor from QR of X takes over, and g is computed in double length
+    (:mod:`jaxdescent.objectives.exact.refinement`). Small problems always take that way, except
+    under ``vmap``.
+    """
+
+    factor: Factor
+    weight_total: jax.Array
+    is_ill: jax.Array
+    is_fair: jax.Array
+
+    @classmethod
+    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
+        data = centre(design, None, sample_weight, intercept)
+        l2 = jnp.asarray(l2, data.X.dtype)
+        gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
+        of_gram = _spectral_factor if l2.ndim else _cholesky_factor
+        factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
+        if data.X.size * data.X.shape[1] <= SMALL:
+            is_ill = unless_batched(is_ill)
+        factor = seldom(
+            is_ill,
+            lambda factor, X, weight, raw, l2: orthogonal_factor(
+                X, weight, factor.feature_mean, raw, l2
+            ),
+            lambda factor, *_: factor,
+            *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
+        )
+        return cls(factor, data.weight_total, is_ill, is_fair)
+
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        operands = self, objective, params, gradient
+        solution = seldom(self.is_ill, _refined, _solved, *operands)
+        return solution, jnp.array(False)
+
+
+def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    del gradient
+    return refined(solver.factor, objective, params)
+
+
+def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    solution = _corrected(solver, objective, params, gradient)
+
+    def again(solver: GramSolver, objective: Any, params: Params) -> Params:
+        return _corrected(solver, objective, params, objective.gradient(params))
+
+    def once(solver: GramSolver, objective: Any, params: Params) -> Params:
+        del solver, objective
+        return params
+
+    return if_any(~solver.is_fair, again, once, solver, objective, solution)
+
+
+def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    weights = params["weights"]
+    slope = columns(gradient["weights"])
+    mean = solver.factor.feature_mean
+    if objective.intercept:
+        slope = slope - jnp.outer(mean, gradient["intercept"].reshape(-1))
+    step = solver.factor.apply(slope)
+    new = {"weights": weights - step.reshape(weights.shape)}
+    if objective.intercept:
+        shift = gradient["intercept"].reshape(-1) / solver.weight_total
+        shift = shift - jnp.matmul(mean, step, precision=HIGHEST)
+        new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
+    return new
+
+
+def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[jax.Array, jax.Array]:
+    """The Gram matrix, and its diagonal before centring."""
+    # A product with the weights themselves, without a scaled copy of X where all are one.
+    left = data.X * data.weight if is_weighted else data.X
+    gram = small_matrices.gram(left, data.X)
+    raw_diagonal = jnp.diagonal(gram)
+    if intercept:
+        gram = gram - data.weight_total * jnp.outer(data.feature_mean, data.feature_mean)
+    return gram, raw_diagonal
+
+
+def _cholesky_factor(
+    gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """For one l2; is too little left of the Gram matrix, and is so much left of it that one solve
+    is as good as two?
+    """
+    scaled, scale, least = equilibrated(gram, l2, raw_diagonal)
+    inverse = small_matrices.inverse_cholesky(scaled)
+    gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
+    factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
+    # Not from the factor's diagonal: what rounding leaves of a last pivot of zero grows with the
+    # number of columns. A failed factorisation is NaN: ill, as it should be.
+    level = _norm_bound(inverse) * least
+    return factor, ~(level < 1), level < FAIR * least_singular_value(inverse.dtype)
+
+
+def _spectral_factor(
+    gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """The same for an l2 of each output: one spectrum serves all."""
+    eigenvalues, basis = jnp.linalg.eigh(gram)
+    curvature = eigenvalues[:, None] + l2[None, :]
+    # By the l2 that leaves most to be lost; the columns are as long as they are.
+    least = least_singular_value(gram.dtype)
+    lost = jnp.maximum(jnp.max(raw_diagonal), eigenvalues[-1]) / jnp.min(curvature)
+    level = jnp.where(lost > 0, least * jnp.sqrt(jnp.maximum(lost, 0)), jnp.inf)
+    gain = 1 / jnp.where(curvature > 0, curvature, 1)
+    factor = Factor(basis, gain, mean, jnp.array(False))
+    return factor, ~(level < 1), level < FAIR * least
+
+
+def _norm_bound(matrix: jax.Array) -> jax.Array:
+    """Its spectral norm, nearly; of few columns Frobenius' norm, which is not much more and takes
+    a batch of matrices one pass.
+    """
+    if matrix.shape[0] <= small_matrices.SMALL_COLUMNS:
+        return jnp.sqrt(jnp.sum(jnp.square(matrix)))
+    return spectral_norm(matrix)
