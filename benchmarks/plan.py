@@ -6,10 +6,12 @@ are those of a run after compilation, the best of a few: the rates are the best 
 and what else a machine does meanwhile is no part of a plan. The regret is the time of the candidate
 that the plan chose over that of the fastest that converged.
 
-    python benchmarks/plan.py [--bytes-only] [--full] [--only PATTERN] [--limit-seconds S]
-                              [--repeats R] [--json FILE]
+    python benchmarks/plan.py [--bytes-only] [--again] [--full] [--only PATTERN]
+                              [--limit-seconds S] [--repeats R] [--json FILE]
 
-``--bytes-only`` compiles and runs nothing, which needs no quiet machine and no memory. ``--full``
+``--bytes-only`` compiles and runs nothing, which needs no quiet machine and no memory. ``--again``
+runs nothing either: it holds what FILE has of an earlier run against the prices of today, from the
+rates that were measured beside it. ``--full``
 goes on to sums of a billion squares and to X of gigabytes. ``--only`` takes the problems whose name
 matches a regular expression; what FILE (``results/plan.json``) holds of the others stays, so that a
 whole run may be made of pieces. Each candidate is predicted from the data it is given, as
@@ -355,6 +357,32 @@ def solved(problem: Problem, options: argparse.Namespace) -> tuple[Machine, list
     return machine, rows
 
 
+def predicted_again(problem: Problem, entry: dict[str, Any]) -> list[Row]:
+    """The rows of an earlier run with what is predicted now, from the rates of then."""
+    shapes = problem.objective, problem.params
+    plan = jd.plan(
+        *(shapes if problem.is_large else problem.made()), device=Machine(**entry["machine"])
+    )
+    candidates = {candidate.name: candidate for candidate in plan.candidates}
+    rows = []
+    for row in (Row(**fields) for fields in entry["rows"]):
+        candidate = candidates[row.candidate]
+        rows.append(
+            dataclasses.replace(
+                row,
+                is_chosen=candidate is plan.chosen,
+                predicted_bytes=candidate.peak_bytes,
+                predicted_working_bytes=candidate.working_bytes,
+                predicted_setup_seconds=candidate.setup_seconds,
+                predicted_seconds_per_iteration=candidate.seconds_per_iteration,
+                predicted_iterations=candidate.iterations,
+            )
+        )
+    for row in rows:
+        show(row)
+    return rows
+
+
 def show(row: Row) -> None:
     mark = "*" if row.is_chosen else " "
     ratio = row.predicted_bytes / row.measured_bytes
@@ -453,6 +481,7 @@ def regrets_of(rows: list[Row]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bytes-only", action="store_true")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--limit-seconds", type=float, default=60.0)
@@ -468,15 +497,18 @@ def main() -> None:
         kept = json.loads(options.json.read_text())
     for problem in PROBLEMS:
         is_left_out = problem.is_large and not options.full and not options.bytes_only
+        if options.again:
+            is_left_out = problem.name not in kept
         if is_left_out or not re.search(options.only, problem.name):
             continue
         with jax.enable_x64(problem.dtype == "float64"):
-            machine, rows = solved(problem, options)
-        kept[problem.name] = {
-            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "machine": dataclasses.asdict(machine),
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }
+            if options.again:
+                entry, rows = kept[problem.name], predicted_again(problem, kept[problem.name])
+            else:
+                machine, rows = solved(problem, options)
+                load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+                entry = {"load": load, "machine": dataclasses.asdict(machine)}
+        kept[problem.name] = entry | {"rows": [dataclasses.asdict(row) for row in rows]}
         if options.json:  # after each problem, so that an end by memory loses little
             options.json.write_text(json.dumps(kept, indent=1) + "\n")
     names = [problem.name for problem in PROBLEMS if problem.name in kept]

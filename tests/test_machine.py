@@ -171,7 +171,10 @@ class TestRates:
         partly = machine.bandwidth("float32", quarter + 1)
         assert partly == machine.bandwidth("float32", machine.cache_bytes)
         assert partly == pytest.approx((memory * cached) ** 0.5)
-        assert machine.bandwidth("float32", machine.cache_bytes + 1) == memory
+        beyond = machine.bandwidth("float32", machine.cache_bytes + 1)
+        assert beyond == machine.bandwidth("float32", 2 * machine.cache_bytes)
+        assert beyond == pytest.approx(memory**0.9 * cached**0.1)
+        assert machine.bandwidth("float32", 2 * machine.cache_bytes + 1) == memory
 
     def test_widening_takes_as_long_from_the_cache_as_from_memory(self):
         cpu, gpu = Machine.default("cpu", cores=2), Machine.default("gpu")

@@ -119,10 +119,12 @@ class Machine:
 
     def cache_speedup(self, size_in_bytes: float) -> float:
         """How many times faster repeated passes over data of this size are than from memory."""
-        if size_in_bytes > self.cache_bytes:
+        if size_in_bytes > 2 * self.cache_bytes:
             return 1.0
-        # Other things need the cache too: of data beyond a quarter of it only a part stays.
-        share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5
+        # Other things need the cache too: of data beyond a quarter of it only a part stays, and of
+        # a little more than it holds some do.
+        fits = size_in_bytes <= self.cache_bytes
+        share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5 if fits else 0.1
         faster: float = self.cached_bandwidth / self.read_bandwidth["float32"]
         return faster**share
 

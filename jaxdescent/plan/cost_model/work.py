@@ -6,7 +6,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxdescent.designs.dense import WIDENED_BYTES
+from jaxdescent.designs.dense import LEAST_PARTED, WIDENED_BYTES
 from jaxdescent.loops import LARGE_BYTES
 from jaxdescent.machine import Machine, cholesky_flops
 from jaxdescent.plan.structure import Kind, Structure
@@ -107,7 +107,10 @@ class Work:
         ``working_set`` is the bytes that each iteration goes over: few of them stay in the cache.
         """
         bandwidth = machine.bandwidth(dtype, working_set)
-        reading = max(self.read_bytes / bandwidth, self.read_flops / machine.product(dtype))
+        # What a row takes besides its bytes is work, which goes on while memory is waited for.
+        at_work = self.read_rows * machine.row_seconds + self.read_bytes / machine.cached_bandwidth
+        computing = max(self.read_flops / machine.product(dtype), at_work)
+        reading = max(self.read_bytes / bandwidth, computing)
         # Measured on what no cache holds.
         thin = self.thin_bytes / (machine.thin_bandwidth * machine.cache_speedup(working_set))
         product = self.product_flops + machine.product_half * self.product_lines
@@ -115,7 +118,6 @@ class Work:
         orthogonal = self.orthogonal_flops + machine.orthogonal_half * self.orthogonal_lines
         return (
             reading
-            + self.read_rows * machine.row_seconds
             + thin
             + self.update_bytes / machine.update_bandwidth
             + product / machine.product(dtype)
@@ -268,7 +270,10 @@ def one_pass(question: Question, columns: float = 1.0) -> Work:
     structure = question.structure
     if structure.is_dense and columns > 1:
         flops = 2.0 * structure.entries * columns
-        return Work(thin_bytes=question.pass_bytes, product_flops=flops, handovers=0.5)
+        # X'R, every other pass: of few rows it is not made in parts.
+        is_parted = question.machine.platform != "cpu" or structure.rows >= LEAST_PARTED
+        thin = (1.0 if is_parted else 3.0) * question.pass_bytes
+        return Work(thin_bytes=thin, product_flops=flops, handovers=0.5)
     if structure.is_dense:
         return Work(
             read_bytes=question.pass_bytes,
