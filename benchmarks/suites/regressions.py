@@ -83,7 +83,7 @@ SUITE = Suite(
     everyday_scale=0.02,
     repeats=3,
     limit=3,
-    whole_limit=200,
+    whole_limit=60,
     remark="Data in float32; the referee's optimum in float64. Each contender runs with the "
     "loosest tolerance of 1e-1, 1e-2, ... with which it passes. At the whole size peers who took "
     f"more than {SLOW:g} times as long as the fastest at the everyday one, or did not get there, "
