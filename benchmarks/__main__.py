@@ -27,7 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--repeats", type=int, help="each suite's own unless given")
     run.add_argument("--json", type=pathlib.Path, default=records.DEFAULT)
     render = commands.add_parser("report", help="write the tables and plots of the stored records")
-    render.add_argument("--store", type=pathlib.Path, help="keep these records first")
+    render.add_argument(
+        "--store",
+        type=pathlib.Path,
+        nargs="+",
+        default=[],
+        help="keep these records first; of runs of single cases, all that make a suite",
+    )
     compare = commands.add_parser("check", help="compare ratios with the stored ones")
     compare.add_argument("--json", type=pathlib.Path, default=records.DEFAULT)
     options = parser.parse_args(arguments)
@@ -89,13 +95,15 @@ def _options(options: argparse.Namespace) -> str:
     return "".join(words)
 
 
-def _report(store: pathlib.Path | None) -> int:
-    if store is not None:
-        new = records.read(store)
-        if not all(r["is_complete"] for r in new if r["kind"] == "provenance"):
+def _report(store: list[pathlib.Path]) -> int:
+    if store:
+        new = [record for file in store for record in records.read(file)]
+        try:
+            new = _whole_suites(new)
+        except ValueError as error:
             print(
-                "Only runs of all cases and contenders at a suite's own scale are kept: no --case, "
-                "no --contender, no --scale."
+                "Only runs of all cases and contenders at a suite's own scale are kept: no "
+                f"--contender, no --scale, --case only if the pieces make a whole. {error}"
             )
             return 2
         for is_whole in (False, True):
@@ -109,6 +117,15 @@ def _report(store: pathlib.Path | None) -> int:
                 records.write(file, records.merged(old, kept))
     print(f"wrote {report.write()}")
     return 0
+
+
+def _whole_suites(new: list[records.Record]) -> list[records.Record]:
+    whole: list[records.Record] = []
+    for name in dict.fromkeys(record["suite"] for record in new):
+        of_suite = [record for record in new if record["suite"] == name]
+        is_complete = [r["is_complete"] for r in of_suite if r["kind"] == "provenance"]
+        whole += of_suite if all(is_complete) else records.joined(of_suite, suites.get(name))
+    return whole
 
 
 def _check(current: pathlib.Path) -> int:

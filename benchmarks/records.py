@@ -32,6 +32,31 @@ def write(path: pathlib.Path, records: Iterable[Record]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+def joined(pieces: list[Record], suite: Suite) -> list[Record]:
+    """Runs of one suite, each of some of its cases, as one run of all of them.
+
+    Raises:
+      ValueError: if a case is missing, or there twice, or the runs are not of one commit and scale,
+        or not of all contenders.
+    """
+    heads = [record for record in pieces if record["kind"] == "provenance"]
+    alike = {(r["commit"], r["scale"], r["is_whole"]) for r in heads}
+    partial = [word for word in ("--contender", "--scale") for r in heads if word in r["command"]]
+    if len(alike) != 1 or partial:
+        raise ValueError(f"{suite.name}: pieces of several commits or scales, or of few contenders")
+    there = sorted(cases(pieces, suite))
+    asked = sorted(case.name for case in suite.cases(heads[0]["scale"]))
+    if there != asked or len(heads) > len(asked):
+        raise ValueError(f"{suite.name}: needs each case once: {asked}, got {there}")
+    head = heads[0] | {
+        "command": heads[0]["command"].split(" --case")[0],
+        "is_complete": True,
+        "seconds_in_all": sum(record["seconds_in_all"] for record in heads),
+    }
+    limits = of_kind(pieces, "limits", suite.name)
+    return [head, limits, *(record for record in pieces if record["kind"] == "record")]
+
+
 def merged(old: list[Record], new: list[Record]) -> list[Record]:
     """The old records, but for the suites that were run anew."""
     again = {record["suite"] for record in new}

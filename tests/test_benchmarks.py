@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from itertools import chain
 
 import jax
 import numpy as np
@@ -448,6 +449,40 @@ def test_profiles_count_what_is_not_solved():
     areas = profiles.areas(cases)
     np.testing.assert_allclose(areas["x"], 0.5)
     np.testing.assert_allclose(areas["y"], 1 - 0.5 * np.log(2) / np.log(100))
+
+
+def _piece(case, commit="c", options=""):
+    head = {
+        "kind": "provenance",
+        "suite": "regressions",
+        "commit": commit,
+        "scale": 0.02,
+        "is_whole": False,
+        "is_complete": False,
+        "command": f"python -m benchmarks run --suite regressions --case '{case}'{options}",
+        "seconds_in_all": 2.0,
+    }
+    limits = {"kind": "limits", "suite": "regressions", "of": case}
+    return [head, limits, {"kind": "record", "suite": "regressions", "case": case}]
+
+
+def test_runs_of_single_cases_make_a_whole_one():
+    suite = suites.get("regressions")
+    names = [case.name for case in suite.cases(0.02)]
+    pieces = [_piece(name) for name in names]
+    head, limits, *rest = records.joined(list(chain(*pieces)), suite)
+    assert head["is_complete"]
+    assert head["command"] == "python -m benchmarks run --suite regressions"
+    assert head["seconds_in_all"] == 2.0 * len(names)
+    assert limits["kind"] == "limits"
+    assert [record["case"] for record in rest] == names
+    with pytest.raises(ValueError, match="needs each case once"):
+        records.joined(list(chain(*pieces[1:])), suite)
+    with pytest.raises(ValueError, match="needs each case once"):
+        records.joined(list(chain(*pieces, pieces[0])), suite)
+    for other in (_piece(names[0], commit="d"), _piece(names[0], options=" --contender 'SciPy'")):
+        with pytest.raises(ValueError, match="several commits or scales, or of few"):
+            records.joined(list(chain(other, *pieces[1:])), suite)
 
 
 def test_new_records_replace_a_suites_old_ones():
