@@ -18,7 +18,11 @@ from jaxdescent import memory
 from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import choice, cost_model, plan_of
-from jaxdescent.plan.condition import Condition, estimated_condition, gaussian_condition
+from jaxdescent.plan.condition import (
+    Condition,
+    estimated_condition,
+    gaussian_condition,
+)
 from jaxdescent.plan.cost_model import Question, Work
 from jaxdescent.plan.largest import largest_by_descent, largest_size
 from jaxdescent.plan.structure import Kind, regression_structure, structure_from_shapes
@@ -316,6 +320,15 @@ def test_a_condition_that_still_grows_is_assumed_from_the_shape(rng):
     assert "still grew" in found[0].assumption
 
 
+def test_a_spectrum_over_many_decades_does_not_settle(rng):
+    left, right = (np.linalg.qr(rng.normal(size=(rows, 100)))[0] for rows in (3000, 100))
+    X = jnp.asarray(left * np.geomspace(1, 1e-5, 100) @ right.T, jnp.float32)
+    objective = jd.LinearRegression(X, X[:, 0], intercept=False).checked()
+    condition = estimated_condition(objective, structure_from_shapes(objective, None))
+    assert not condition.is_settled
+    assert condition.number < 100  # all that is seen of 1e5
+
+
 @pytest.mark.parametrize("rows", [3000, 40_000])
 def test_data_are_looked_at(rng, rows):
     X = rng.normal(size=(rows, 200)) * np.geomspace(1, 20, 200) + 50
@@ -517,7 +530,7 @@ def test_a_condition_that_is_known_lets_the_price_decide():
     }
     assert chosen.pop("known") in ("LSMR()", "ConjugateGradient()")
     assert chosen.pop("assumed") == "DerivativeMethod()"
-    assert chosen.pop("still growing") == "LSMR()"  # looked at: of fewer methods
+    assert chosen.pop("still growing") == "DerivativeMethod()"  # a Krylov method may never end
     assert chosen.pop("beyond a hundred") == "DerivativeMethod()"
     quick = dataclasses.replace(MACHINE, double_rate=1e9)
     plan = plan_of(regression_structure(100, 10), quick, condition=known)

@@ -147,9 +147,9 @@ def _of_regression(objective: LinearRegression, structure: Structure) -> Conditi
     sentence = f"The condition number of X is at least {number:.3g}: {looked}."
     is_settled = number < SETTLED * halfway
     if not is_settled:
-        # It grows with every step: no better than the shape lets expect, or than l2 allows.
+        # It grows with every step: no better than is assumed of the shape, or than l2 allows.
         bound = math.sqrt((ritz.highest + l2) / l2) if l2 > 0 else math.inf
-        expected = min(gaussian_condition(rows, features), bound)
+        expected = min(max(gaussian_condition(rows, features), LEAST_ASSUMED), bound)
         if expected > number:
             number = expected
             sentence += f" It still grew, and is assumed to be {number:.3g}."
