@@ -270,6 +270,10 @@ def run_length(rows: int, features: int) -> int | None:
     return next((run for run in lengths if rows % run == 0), None)
 
 
+LEAST_PARTED = 1 << 10
+"""Fewer rows are summed in one."""
+
+
 def block_rows(features: int, itemsize: int) -> int:
     """The rows that make a block."""
     return max(8, WIDENED_BYTES // (features * itemsize) // 8 * 8)
@@ -280,10 +284,6 @@ def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:
     a long sum, over more than the cache holds.
     """
     return rows >= LEAST_PARTED and rows * features * itemsize >= FEW_BLOCKS * WIDENED_BYTES
-
-
-LEAST_PARTED = 1 << 10
-"""Fewer rows are summed in one."""
 
 
 def part_length(rows: int) -> int | None:
