@@ -45,6 +45,6 @@ SUITE = Suite(
     remark="Seconds of one iteration, and the memory of a run beyond what was in use before it. "
     "The function is the chained Rosenbrock function where no other is named, its start donated; "
     "the regressions have twice as many rows as features. Exponents are the "
-    "median over rounds, each one run of each size, of params of twice the last-level cache "
-    "and more; those of memory are fitted to all rounds' most.",
+    "median over repeats, each with one run of each size, of params of twice the last-level cache "
+    "and more; those of memory are fitted to the most of all repeats.",
 )
