@@ -89,10 +89,7 @@ class Dense(Design):
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         if self._is_read_in_blocks:
-            zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
-            return self._over_blocks(
-                lambda part, rows: (None, part.transposed_product(rows)), residual, zero
-            )[1]
+            return self._block_by_block(Dense.transposed_product, residual)
         is_vector = residual.size == self.shape[0]
         if jax.default_backend() != "cpu" or not (is_vector or self.is_on_one_device):
             return self._contract(0, residual)
@@ -103,11 +100,14 @@ class Dense(Design):
             return self._by_parts(residual, part)
         if not is_multiplied_in_blocks(*self.shape, self.array.dtype.itemsize):
             return self._contract(0, residual)
+        return self._block_by_block(Dense._of_block, residual)
+
+    def _block_by_block(
+        self, of_block: Callable[[Dense, jax.Array], jax.Array], residual: jax.Array
+    ) -> jax.Array:
+        """``X' residual`` as the sum of a product for each block of rows."""
         zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
-        _, total = self._over_blocks(
-            lambda block, rows: (None, block._of_block(rows)), residual, zero
-        )
-        return total
+        return self._over_blocks(lambda X, rows: (None, of_block(X, rows)), residual, zero)[1]
 
     def _by_runs(self, residual: jax.Array) -> jax.Array:
         """``X' residual``, of one column, on a CPU.
