@@ -94,11 +94,12 @@ def _terms(
         squared = condition.number if structure.kind is Kind.QUADRATIC else condition.number**2
         if squared <= WELL_CONDITIONED**2:
             return ALWAYS_KNOWN, SWITCH_KNOWN, lambda candidate: candidate.is_krylov
-    # A look at a regression that has not settled tells no more than its shape does: where the
-    # condition number still grows after so many steps, a Krylov method may take any number.
-    is_told = condition.is_settled or structure.kind is not Kind.REGRESSION
-    if condition.is_measured and is_told:
-        return ALWAYS_MEASURED, SWITCH_MEASURED, is_dependable
+    if condition.is_measured:
+        # Where the condition number of a regression still grows after so many steps, a Krylov
+        # method may take any number of them: it must promise as much as one that only hopes.
+        is_told = condition.is_settled or structure.kind is not Kind.REGRESSION
+        switch = SWITCH_MEASURED if is_told else SWITCH_ASSUMED
+        return ALWAYS_MEASURED, switch, is_dependable
     if structure.kind is Kind.REGRESSION:
         return ALWAYS_ASSUMED, SWITCH_ASSUMED, is_dependable
     return math.inf, math.inf, is_dependable
