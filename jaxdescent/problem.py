@@ -89,8 +89,9 @@ def default_method(
     "Fits" means: in half of the memory that is available. A regression whose solve fits, but is
     predicted to take more than a tenth of a second and three times as long as LSMR, goes to LSMR:
     :mod:`jaxdescent.plan` has the predictions, which follow from shapes. Where a well-conditioned
-    problem would take less than half of the solve, and the data are there, not traced, a few
-    products with a sample of them tell the condition number, as for ``jd.plan``.
+    problem would take less than half of the solve, or an ill-conditioned one could be spared a QR
+    of X, and the data are there, not traced, a few products with a sample of them tell the
+    condition number, as for ``jd.plan``: it may then be conjugate gradients, or LSMR with a sketch.
 
     Raises:
       ProblemTooLarge: if no method fits, with each one's need and the ways out.

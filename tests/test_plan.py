@@ -539,6 +539,30 @@ def test_a_condition_that_is_known_lets_the_price_decide():
     assert plan.chosen.name == "DerivativeMethod()"
 
 
+def test_where_a_look_left_it_open_a_sketch_is_taken_for_what_qr_may_cost():
+    """It takes longer than Cholesky, of which nothing is kept if X is ill-conditioned."""
+    structure = regression_structure(65_536, 1024)
+    left_open = Condition(10.0, True, "", at_most=1e7)
+    direct, sketched = "DerivativeMethod()", "LSMR(Sketch())"
+
+    def machine(slowness):
+        return dataclasses.replace(MACHINE, orthogonal_rate=MACHINE.orthogonal_rate / slowness)
+
+    def planned(condition, slowness=3.0):
+        return plan_of(structure, machine(slowness), condition=condition)
+
+    at_best = named(planned(left_open))
+    at_worst = named(planned(Condition(1e7, True, "", is_settled=True)))
+    assert 1 < at_best[sketched].seconds / at_best[direct].seconds < 2
+    assert 2 * at_worst[sketched].seconds < at_worst[direct].seconds
+    assert planned(left_open).chosen.name == sketched
+    assert planned(None).chosen.name == direct  # nobody looked
+    assert planned(left_open._replace(at_most=50.0)).chosen.name == direct  # thanks to a penalty
+    at_best = named(planned(left_open, slowness=12.0))
+    assert at_best[sketched].seconds > 2 * at_best[direct].seconds
+    assert planned(left_open, slowness=12.0).chosen.name == direct
+
+
 def test_what_would_not_end_within_the_default_iterations_is_not_taken():
     default = inspect.signature(jd.minimize).parameters["max_iterations"].default
     assert default == choice.ALLOWED_ITERATIONS

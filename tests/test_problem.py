@@ -101,6 +101,23 @@ def test_where_it_may_save_a_long_solve_the_data_are_looked_at(rng, monkeypatch)
     np.testing.assert_allclose(result.params["weights"], np.eye(300)[0], atol=1e-3)
 
 
+def test_a_look_finds_what_a_sketch_solves_sooner_than_qr(rng, monkeypatch):
+    """A condition number of 1e5, which Cholesky in float32 would meet in vain."""
+    monkeypatch.setattr(default, "LOOK_SECONDS", 0.0)
+    rotation, _ = np.linalg.qr(rng.normal(size=(300, 300)))
+    spread = (rotation * np.geomspace(1.0, 1e-5, 300)) @ rotation.T
+    X = rng.normal(size=(8192, 300)) @ spread
+    y = X @ rng.normal(size=300) + rng.normal(size=8192)
+    regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.asarray(y, jnp.float32))
+    objective = regression.checked()
+    assert isinstance(default_method(objective, objective.start()), jd.LSMR)
+    result = jd.minimize(regression)
+    assert result.converged
+    centred = X - X.mean(axis=0)
+    best = np.linalg.lstsq(centred, y - y.mean(), rcond=None)[1].item() / 2
+    np.testing.assert_allclose(result.value, best, rtol=1e-4)
+
+
 def test_a_solve_of_a_moment_is_not_worth_a_look(rng, monkeypatch):
     def refuse(objective, structure):
         raise AssertionError("looked")

@@ -35,6 +35,10 @@ for, on ``X'X`` too."""
 ALLOWED_ITERATIONS = 1000
 """What ``minimize`` allows by default: a method that is expected to need more would not end."""
 
+MOST_LOST = 2.0
+"""Where a look told nothing: so many times longer than a direct solve may a method take for the
+well-conditioned, in place of it, that takes no longer for the ill-conditioned."""
+
 SHARE = 0.5
 """Of the memory that the data leave: a default method takes no more where another would do."""
 
@@ -44,6 +48,7 @@ def choose(
     machine: Machine,
     candidates: Sequence[Candidate],
     condition: Condition,
+    if_ill: Sequence[Candidate] | None = None,
 ) -> Candidate | None:
     """The candidate to take; None where none fits.
 
@@ -52,6 +57,8 @@ def choose(
       machine: its memory counts.
       candidates: in the table's order.
       condition: what is known of it.
+      if_ill: the same at the prices of the largest condition number that a look left possible;
+        None where it left nothing open.
     """
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
@@ -79,7 +86,27 @@ def choose(
         and candidate.iterations <= ALLOWED_ITERATIONS
         and switch * candidate.seconds < preferred.seconds
     ]
+    if if_ill is not None:
+        faster += _safer(candidates, if_ill, preferred)
     return min(faster, key=lambda candidate: candidate.seconds, default=preferred)
+
+
+def _safer(
+    candidates: Sequence[Candidate], if_ill: Sequence[Candidate], direct: Candidate
+) -> list[Candidate]:
+    """Those as fast for an ill-conditioned X as for any other, if that may save the direct solve's
+    QR: at even odds.
+    """
+    both = direct.seconds + if_ill[candidates.index(direct)].seconds
+    return [
+        candidate
+        for candidate, ill in zip(candidates, if_ill, strict=True)
+        if candidate.feasible
+        and candidate.is_dependable
+        and candidate.iterations == ill.iterations
+        and candidate.seconds <= MOST_LOST * direct.seconds
+        and SWITCH_MEASURED * (candidate.seconds + ill.seconds) < both
+    ]
 
 
 def _terms(

@@ -44,12 +44,15 @@ class Condition(NamedTuple):
       is_measured: whether the data were looked at.
       assumption: a sentence.
       is_settled: whether more steps would hardly have found it larger.
+      at_most: of a regression, how large it may be for all that a look has told; None where the
+        data were not looked at, or the look has settled.
     """
 
     number: float | None
     is_measured: bool
     assumption: str
     is_settled: bool = False
+    at_most: float | None = None
 
 
 def assumed_condition(structure: Structure) -> Condition:
@@ -76,6 +79,11 @@ def assumed_condition(structure: Structure) -> Condition:
         "Nothing is known of the Hessian: iterations are those of ordinary problems, and the "
         "memory that the function itself needs is not counted.",
     )
+
+
+def feared_condition(structure: Structure) -> Condition:
+    """What a look may come to that leaves open how ill-conditioned a problem is."""
+    return assumed_condition(structure)._replace(is_measured=True, at_most=_worst(structure))
 
 
 def gaussian_condition(rows: int, features: int) -> float:
@@ -145,15 +153,21 @@ def _of_regression(objective: LinearRegression, structure: Structure) -> Conditi
     of_lines = f" on {count:,} of its {side}" if count < longer else ""
     looked = f"{STEPS} Lanczos steps{of_lines}"
     sentence = f"The condition number of X is at least {number:.3g}: {looked}."
-    is_settled = number < SETTLED * halfway
+    is_settled, at_most = number < SETTLED * halfway, None
     if not is_settled:
         # It grows with every step: no better than is assumed of the shape, or than l2 allows.
         bound = math.sqrt((ritz.highest + l2) / l2) if l2 > 0 else math.inf
+        at_most = min(bound, _worst(structure))
         expected = min(max(gaussian_condition(rows, features), LEAST_ASSUMED), bound)
         if expected > number:
             number = expected
             sentence += f" It still grew, and is assumed to be {number:.3g}."
-    return Condition(number, True, sentence, is_settled)
+    return Condition(number, True, sentence, is_settled, at_most)
+
+
+def _worst(structure: Structure) -> float:
+    """As ill-conditioned as X can be for all that its dtype can tell."""
+    return 1 / float(jnp.finfo(structure.compute_dtype).eps)
 
 
 class _Ritz(NamedTuple):

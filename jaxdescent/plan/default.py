@@ -11,7 +11,7 @@ from jaxdescent.machine import Machine
 from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective
 from jaxdescent.plan.candidates import Candidate
-from jaxdescent.plan.condition import Condition, estimated_condition
+from jaxdescent.plan.condition import Condition, estimated_condition, feared_condition
 from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
 from jaxdescent.plan.structure import Kind, Structure, structure_of
 from jaxdescent.programs import is_top_level
@@ -34,8 +34,8 @@ def default_plan(
     """What ``minimize`` decides by, for a checked objective that may be traced.
 
     Reads a calibration if there is one; measures and writes nothing. Data and params are there
-    already. Shapes decide, unless a look at the data may find them so well conditioned that it
-    saves half of a direct solve.
+    already. Shapes decide, unless a look at the data may find them so well or so ill conditioned
+    that it saves half of a direct solve.
     """
     structure = structure_of(objective, params)
     existing = structure.data_bytes + structure.params_bytes
@@ -60,17 +60,24 @@ def default_plan(
     direct = planned.chosen
     if direct is None or direct is not planned.candidates[0] or not is_top_level():
         return planned
-    if _is_worth_a_look(direct, lambda: plan_with(HOPED).chosen):
+    if _is_worth_a_look(direct, structure, lambda condition: plan_with(condition).chosen):
         return plan_with(estimated_condition(objective, structure))
     return planned
 
 
-def _is_worth_a_look(direct: Candidate, hoped: Callable[[], Candidate | None]) -> bool:
-    """Whether a well-conditioned problem would take less than half, the look included."""
+def _is_worth_a_look(
+    direct: Candidate, structure: Structure, chosen: Callable[[Condition], Candidate | None]
+) -> bool:
+    """Whether a well-conditioned problem would take less than half, the look included, or an
+    ill-conditioned one has a way around the direct solve's QR.
+    """
     if direct.seconds <= 2 * LOOK_SECONDS:
         return False
-    best = hoped()
-    return best is not None and 2 * (best.seconds + LOOK_SECONDS) < direct.seconds
+    hoped = chosen(HOPED)
+    if hoped is not None and 2 * (hoped.seconds + LOOK_SECONDS) < direct.seconds:
+        return True
+    feared = chosen(feared_condition(structure))
+    return feared is not None and feared.name != direct.name
 
 
 def _default_bytes(structure: Structure) -> int:

@@ -234,7 +234,11 @@ def plan_of(
     condition = assumed_condition(structure) if condition is None else condition
     question = Question(structure, machine, tolerance, condition.number)
     candidates = candidates_for(question, existing_bytes)
-    chosen = choose(structure, machine, candidates, condition)
+    if_ill = None
+    if condition.at_most is not None:
+        ill = dataclasses.replace(question, condition=condition.at_most)
+        if_ill = candidates_for(ill, existing_bytes)
+    chosen = choose(structure, machine, candidates, condition, if_ill)
     return Plan(structure, machine, candidates, chosen, (condition.assumption,))
 
 
