@@ -77,7 +77,7 @@ def by_rows(
         weighted = per_row(own, targets)
         return _Moments(
             gram=symmetric_product(per_row(own, X), X, 0),
-            cross=Dense.from_array(X).transposed_product(weighted),
+            cross=_cross(X, weighted),
             squares=jnp.sum(weighted * targets),
             weight=_total(own, size, X.dtype),
             features=jnp.sum(per_row(own, X), axis=0) if intercept else None,
@@ -98,6 +98,13 @@ def by_rows(
         target_mean=origin[1] + target_shift,
         weight_total=sums.weight,
     )
+
+
+def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
+    """``X' weighted``: of one output in the plain form, which makes no copy of a centred X."""
+    if weighted.ndim == 1 or weighted.shape[1] == 1:
+        return contract(weighted, 0, X).T
+    return Dense.from_array(X).transposed_product(weighted)
 
 
 def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool) -> Sums:
