@@ -94,8 +94,12 @@ def symmetric_product(a: jax.Array, b: jax.Array, axis: int) -> Symmetric:
 
 def is_halved(size: int) -> bool:
     """Whether a symmetric product of ``size`` lines is made of blocks of its own."""
-    is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    return is_one_cpu and size > LEAST_HALVED
+    return is_one_cpu() and size > LEAST_HALVED
+
+
+def is_one_cpu() -> bool:
+    """Whether a CPU is all there is, so that X cannot be sharded."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def symmetric_share(size: int) -> float:

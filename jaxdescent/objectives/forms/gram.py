@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxdescent import precision
 from jaxdescent.designs import as_design
 from jaxdescent.designs.dense import LEAST_PARTED
-from jaxdescent.objectives.blocks import block_length, contract, is_halved
+from jaxdescent.objectives.blocks import block_length, contract, is_halved, is_one_cpu
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.forms import gram_sums
 from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
@@ -202,7 +202,7 @@ def gram_build_bytes(
     kept = (1 if block == rows else 3) * kept
     # Where X is copied as a whole, the targets are too: centred, and weighted.
     targets = 2 * rows * outputs if block == rows and copies else 0
-    if outputs > 1 and block >= LEAST_PARTED and is_copied:
+    if outputs > 1 and block >= LEAST_PARTED and is_copied and is_one_cpu():
         # In parts, for X'y. Of a block among several the compiler finds room for some of them.
         if block < rows:
             targets += block * (features + 3 * outputs) // 2
