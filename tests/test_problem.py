@@ -110,7 +110,9 @@ def test_a_look_finds_what_a_sketch_solves_sooner_than_qr(rng, monkeypatch):
     y = X @ rng.normal(size=300) + rng.normal(size=8192)
     regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.asarray(y, jnp.float32))
     objective = regression.checked()
-    assert isinstance(default_method(objective, objective.start()), jd.LSMR)
+    method = default_method(objective, objective.start())
+    assert isinstance(method, jd.LSMR)
+    assert isinstance(method.preconditioner, jd.Sketch)
     result = jd.minimize(regression)
     assert result.converged
     centred = X - X.mean(axis=0)
