@@ -27,8 +27,8 @@ COMPILE_LIMIT = 60.0
 """Seconds for the first run, beyond what a run may take."""
 
 IDLE = 5.0
-"""Seconds after which a system may have taken pages away that nobody read: a run before the one
-that is timed brings them back."""
+"""Seconds after which a system may have taken pages away that nobody read: a run with the loosest
+tolerance, before the one that is timed, brings them back."""
 
 Record = dict[str, Any]
 
@@ -113,7 +113,7 @@ class Contender:
             return
         assert self.tolerance is not None
         if self.seat.occupant is self and time.monotonic() - self.seat.last_used > IDLE:
-            self._run(self.tolerance, None, self.limit, is_timed=False)
+            self._run(self.case.ladder[0], None, self.limit, is_timed=False)
         reply = self._run(self.tolerance, None, self.limit, is_timed=True)
         if reply is not None:
             self.replies.append(reply)

@@ -187,6 +187,30 @@ def test_a_symmetric_product_takes_little_more_than_half_the_operations(monkeypa
     assert flops[0] < 0.6 * flops[1]
 
 
+@pytest.mark.parametrize("block", [4096, 1024])
+def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    objective = regression(rng, 4096, 300, (3,), far=2.0, is_weighted=True)
+    form = GramForm.from_regression(objective, block=block)
+    A, t = centred(objective)
+    np.testing.assert_allclose(form.gram, A.T @ A, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(form.cross, A.T @ t, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(form.squares, np.sum(t**2), rtol=1e-12)
+
+
+def test_on_one_cpu_a_product_with_several_outputs_goes_in_parts(rng, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+    def ranks(outputs):
+        objective = regression(rng, 2048, 300, outputs)
+        program = jax.make_jaxpr(GramForm.from_regression)(objective)
+        products = [eqn for eqn in program.eqns if eqn.primitive.name == "dot_general"]
+        return {eqn.invars[0].aval.ndim for eqn in products}
+
+    assert 3 in ranks((3,))
+    assert 3 not in ranks(())
+
+
 def test_the_sum_of_many_blocks_loses_nothing_in_float32(rng):
     rows = 100_000
     X = np.asarray(1 + rng.random((rows, 2)), np.float32)
