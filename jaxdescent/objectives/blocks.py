@@ -144,6 +144,18 @@ def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
     return whole(sum_over_blocks(of_block, rows, block_length(rows, features, X.dtype.itemsize)))
 
 
+def kernel_matrix(X: jax.Array) -> jax.Array:
+    """``X X'`` over blocks of columns."""
+    rows, features = X.shape
+
+    def of_block(start: Any, size: int) -> Symmetric:
+        columns = X if size == features else lax.dynamic_slice_in_dim(X, start, size, axis=1)
+        return symmetric_product(columns, columns, 1)
+
+    length = block_length(features, rows, X.dtype.itemsize)
+    return whole(sum_over_blocks(of_block, features, length))
+
+
 def whole(blocks: Symmetric) -> jax.Array:
     """A symmetric matrix from its blocks.
 

@@ -12,8 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxdescent.designs import Design
-from jaxdescent.objectives.exact.equilibrated import least_singular_value
-from jaxdescent.objectives.exact.normal_equations import FAIR, SMALL, GramSolver
+from jaxdescent.objectives.exact.cholesky import FAIR, least_singular_value
+from jaxdescent.objectives.exact.normal_equations import SMALL, GramSolver
 from jaxdescent.objectives.exact.refinement import DOUBLE_ENTRIES
 from jaxdescent.objectives.exact.reserved import (
     normal_equations_bytes,

@@ -44,12 +44,16 @@ def centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> Centred:
     return Centred(dense, weight, feature_mean, target_mean, weight_total)
 
 
-def with_intercept(weights: jax.Array, data: Centred, objective: Any, params: Params) -> Params:
-    """The weights as ``params`` hold them, and the intercept that belongs to them."""
+def with_intercept(
+    weights: jax.Array, feature_mean: jax.Array, target_mean: jax.Array, params: Params
+) -> Params:
+    """The weights as ``params`` hold them, and the intercept that belongs to them, if they have
+    one.
+    """
     new = {"weights": weights.reshape(params["weights"].shape)}
-    if objective.intercept:
-        shift = jnp.matmul(data.feature_mean, weights, precision=HIGHEST)
-        new["intercept"] = (data.target_mean - shift).reshape(params["intercept"].shape)
+    if "intercept" in params:
+        shift = jnp.matmul(feature_mean, weights, precision=HIGHEST)
+        new["intercept"] = (target_mean - shift).reshape(params["intercept"].shape)
     return new
 
 

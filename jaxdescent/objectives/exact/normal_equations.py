@@ -11,21 +11,12 @@ import jax.numpy as jnp
 from jaxdescent.designs import Design
 from jaxdescent.objectives import small_matrices
 from jaxdescent.objectives.exact.centred import Centred, centre, columns
-from jaxdescent.objectives.exact.equilibrated import equilibrated, least_singular_value
-from jaxdescent.objectives.exact.refinement import (
-    Factor,
-    orthogonal_factor,
-    refined,
-    spectral_norm,
-)
+from jaxdescent.objectives.exact.cholesky import FAIR, cholesky_factor, least_singular_value
+from jaxdescent.objectives.exact.refinement import Factor, orthogonal_factor, refined
 from jaxdescent.objectives.seldom import if_any, seldom, unless_batched
 from jaxdescent.precision import HIGHEST
 
 Params = Any
-
-FAIR = 6.5
-"""Up to such a norm of the inverse of the Cholesky factor, of columns of unit length and not
-cancelled by centring, a solve loses one or two digits, which a second one would not give back."""
 
 SMALL = 1 << 14
 """Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
@@ -55,7 +46,7 @@ class GramSolver:
         data = centre(design, None, sample_weight, intercept)
         l2 = jnp.asarray(l2, data.X.dtype)
         gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
-        of_gram = _spectral_factor if l2.ndim else _cholesky_factor
+        of_gram = _spectral_factor if l2.ndim else cholesky_factor
         factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
@@ -119,22 +110,6 @@ def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[ja
     return gram, raw_diagonal
 
 
-def _cholesky_factor(
-    gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
-) -> tuple[Factor, jax.Array, jax.Array]:
-    """For one l2; is too little left of the Gram matrix, and is so much left of it that one solve
-    is as good as two?
-    """
-    scaled, scale, least = equilibrated(gram, l2, raw_diagonal)
-    inverse = small_matrices.inverse_cholesky(scaled)
-    gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
-    factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
-    # Not from the factor's diagonal: what rounding leaves of a last pivot of zero grows with the
-    # number of columns. A failed factorisation is NaN: ill, as it should be.
-    level = _norm_bound(inverse) * least
-    return factor, ~(level < 1), level < FAIR * least_singular_value(inverse.dtype)
-
-
 def _spectral_factor(
     gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
 ) -> tuple[Factor, jax.Array, jax.Array]:
@@ -148,12 +123,3 @@ def _spectral_factor(
     gain = 1 / jnp.where(curvature > 0, curvature, 1)
     factor = Factor(basis, gain, mean, jnp.array(False))
     return factor, ~(level < 1), level < FAIR * least
-
-
-def _norm_bound(matrix: jax.Array) -> jax.Array:
-    """Its spectral norm, nearly; of few columns Frobenius' norm, which is not much more and takes
-    a batch of matrices one pass.
-    """
-    if matrix.shape[0] <= small_matrices.SMALL_COLUMNS:
-        return jnp.sqrt(jnp.sum(jnp.square(matrix)))
-    return spectral_norm(matrix)

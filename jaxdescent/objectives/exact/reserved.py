@@ -21,15 +21,18 @@ def regression_solver_bytes(
 
     Those are the copies of X that QR works on, and the SVD of its triangle: on a CPU they become
     real only if they are needed, and :func:`normal_equations_bytes` is what it takes else.
-    ``is_scaled`` says that there is an intercept or that rows are
-    weighted, so that what QR works on is not X itself.
+    ``is_scaled`` says that there is an intercept or that rows are weighted, so that what QR works
+    on is not X itself.
     """
     rows, features = design.shape
     smaller, larger = min(rows, features), max(rows, features)
     square, entries = smaller * smaller, rows * features
     has_many_l2 = jnp.ndim(l2) == 1
-    if rows < features:
+    if rows < features and has_many_l2:
         peak = 2 * entries + 3 * square + larger * (1 + outputs)
+    elif rows < features:
+        means = 3 * larger if is_scaled else 0
+        peak = 2 * entries + (2 if outputs == 1 else 4) * square + means
     elif has_many_l2:
         centred = entries + 2 * square if is_scaled and not is_weighted else 0
         orthogonal = 2 * entries if is_scaled else entries + square

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 
-from jaxdescent.designs import Design
+from jaxdescent.designs import Design, as_design
+from jaxdescent.objectives.blocks import kernel_matrix
 from jaxdescent.objectives.exact.centred import centre, columns, with_intercept
-from jaxdescent.objectives.exact.equilibrated import equilibrated
-from jaxdescent.objectives.exact.refinement import null_level
-from jaxdescent.objectives.seldom import seldom
+from jaxdescent.objectives.exact.cholesky import cholesky_factor
+from jaxdescent.objectives.exact.refinement import Factor, null_level
+from jaxdescent.objectives.seldom import if_any, seldom
 from jaxdescent.precision import HIGHEST
 
 Params = Any
@@ -22,20 +22,23 @@ Params = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DualSolver:
-    """More features than rows: ``w = X' a`` with ``(XX' + l2 I) a = y``, the minimum-norm solution.
+    """More features than rows: ``w = A'a`` with ``(AA' + l2 I) a = t``, the minimum-norm solution.
 
-    One refinement step on ``a`` is part of the solve. The start plays no part in it.
+    ``A = D (X - 1 x_bar')`` and ``t = D (y - y_bar)`` with ``D = diag(sqrt(s))``. One refinement
+    step on ``a`` is part of the solve, unless the factor shows the first to be as good
+    (``is_fair``). The start plays no part in it.
     """
 
-    factor: jax.Array
-    row_scale: jax.Array
+    factor: Factor
+    weight: jax.Array  # (rows, 1)
+    weight_total: jax.Array
     is_ill: jax.Array
+    is_fair: jax.Array
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> DualSolver:
         data = centre(design, None, sample_weight, intercept)
-        rows = design.shape[0]
-        kernel = jnp.matmul(data.X, data.X.T, precision=HIGHEST)
+        kernel = kernel_matrix(data.X)
         root = jnp.sqrt(data.weight[:, 0])
         raw_diagonal = data.weight[:, 0] * jnp.diagonal(kernel)
         if intercept:
@@ -48,38 +51,55 @@ class DualSolver:
             # curvature may be put there.
             unit = root / jnp.sqrt(data.weight_total)
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
-        scaled, scale, least = equilibrated(kernel, l2, raw_diagonal)
-        factor = jnp.linalg.cholesky(scaled)
-        least = least * max(1.0, rows**0.5 / 4)  # what rounding may leave of a last pivot of zero
-        return cls(factor, scale, ~(jnp.min(jnp.diagonal(factor)) > least))
+        l2 = jnp.asarray(l2, kernel.dtype)
+        factor, *verdicts = cholesky_factor(kernel, raw_diagonal, l2, data.feature_mean)
+        return cls(factor, data.weight, data.weight_total, *verdicts)
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
-        solution = seldom(self.is_ill, _orthogonal, DualSolver._solve, self, objective, params)
+        solution = seldom(self.is_ill, _orthogonal, _solved, self, objective, params)
         return solution, jnp.array(False)
 
-    def _solve(self, objective: Any, params: Params) -> Params:
-        data = centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
-        root = jnp.sqrt(data.weight)
-        targets = root * (columns(objective.y).astype(data.X.dtype) - data.target_mean[None, :])
-        l2 = jnp.asarray(objective.l2, targets.dtype)
+    def target_mean(self, objective: Any) -> jax.Array:
+        """Of each output: zero without an intercept."""
+        targets = columns(objective.y).astype(self.weight.dtype)
+        if not objective.intercept:
+            return jnp.zeros_like(targets[0])
+        return jnp.sum(self.weight / self.weight_total * targets, axis=0)
 
-        def weights_of(dual: jax.Array) -> jax.Array:
-            scaled = root * dual
-            return jnp.matmul(data.X.T, scaled, precision=HIGHEST) - jnp.outer(
-                data.feature_mean, jnp.sum(scaled, axis=0)
-            )
+    def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
+        """``t - A w - l2 a``."""
+        image = as_design(objective.X).product(weights)
+        offset = jnp.matmul(self.factor.feature_mean, weights, precision=HIGHEST)
+        rest = columns(objective.y).astype(image.dtype) - self.target_mean(objective)[None, :]
+        l2 = jnp.asarray(objective.l2, image.dtype)
+        return jnp.sqrt(self.weight) * (rest - (image - offset[None, :])) - l2 * dual
 
-        def solve(rhs: jax.Array) -> jax.Array:
-            scale = self.row_scale[:, None]
-            return scale * cho_solve((self.factor, True), scale * rhs)
+    def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
+        """``A'a``."""
+        scaled = jnp.sqrt(self.weight) * dual
+        mean = jnp.outer(self.factor.feature_mean, jnp.sum(scaled, axis=0))
+        return as_design(objective.X).transposed_product(scaled) - mean
 
-        dual = solve(targets)
-        weights = weights_of(dual)
-        offset = jnp.matmul(data.feature_mean, weights, precision=HIGHEST)
-        image = jnp.matmul(data.X, weights, precision=HIGHEST) - offset[None, :]
-        dual = dual + solve(targets - root * image - l2 * dual)
-        return with_intercept(weights_of(dual), data, objective, params)
+
+def _solved(solver: DualSolver, objective: Any, params: Params) -> Params:
+    targets = columns(objective.y).astype(solver.weight.dtype)
+    targets = targets - solver.target_mean(objective)[None, :]
+    dual = solver.factor.apply(jnp.sqrt(solver.weight) * targets)
+    weights = solver.weights(objective, dual)
+    weights = if_any(~solver.is_fair, _again, _once, solver, objective, dual, weights)
+    mean = solver.factor.feature_mean
+    return with_intercept(weights, mean, solver.target_mean(objective), params)
+
+
+def _again(solver: DualSolver, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
+    step = solver.factor.apply(solver.residual(objective, dual, weights))
+    return solver.weights(objective, dual + step)
+
+
+def _once(solver: DualSolver, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
+    del solver, objective, dual
+    return weights
 
 
 @jax.tree_util.register_dataclass
@@ -112,7 +132,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     Q, R = jnp.linalg.qr(X.T)
     weights = _filtered(R.T, jnp.asarray(objective.l2, X.dtype), targets)
     weights = jnp.matmul(Q, weights, precision=HIGHEST)
-    return with_intercept(weights, data, objective, params)
+    return with_intercept(weights, data.feature_mean, data.target_mean, params)
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:

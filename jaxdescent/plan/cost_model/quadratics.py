@@ -78,11 +78,12 @@ def derivative_regression(question: Question) -> Price:
     is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
     is_ill = is_singular or condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
-    # Once: the means, the gradient at the start, and value and gradient at the end. Then the dual
-    # solve, or where the first solve is not as good, a gradient for a second.
+    # Once: the means, the gradient at the start, and value and gradient at the end. Then the way
+    # back from the space of the rows, and where the first solve is not as good, a second.
     setup = one * 4
     is_fair = (condition + 1) / 2 < FAIR
-    passes = 4 if not structure.is_tall else 0 if is_fair or is_ill or is_small else 2
+    is_once = is_fair or is_ill or is_small
+    passes = (0 if structure.is_tall else 1) + (0 if is_once else 2)
     iteration = one * passes + vectors(structure, 20)
     smaller = min(rows, features)
     if structure.has_own_l2 and structure.is_tall:
@@ -120,7 +121,7 @@ def factorisation(structure: Structure) -> Work:
 def inner_products(structure: Structure) -> Work:
     """The Gram matrix of the smaller side."""
     smaller, larger = sorted((structure.rows, structure.features))
-    share = symmetric_share(smaller) if structure.is_tall else 1.0
+    share = symmetric_share(smaller)
     return product(share * 2.0 * larger * smaller**2, smaller)
 
 
