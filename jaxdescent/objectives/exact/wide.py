@@ -60,20 +60,20 @@ class DualSolver:
         solution = seldom(self.is_ill, _orthogonal, _solved, self, objective, params)
         return solution, jnp.array(False)
 
-    def target_mean(self, objective: Any) -> jax.Array:
-        """Of each output: zero without an intercept."""
+    def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
+        """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
         targets = columns(objective.y).astype(self.weight.dtype)
-        if not objective.intercept:
-            return jnp.zeros_like(targets[0])
-        return jnp.sum(self.weight / self.weight_total * targets, axis=0)
+        mean = jnp.zeros_like(targets[0])
+        if objective.intercept:
+            mean = jnp.sum(self.weight / self.weight_total * targets, axis=0)
+        return targets - mean[None, :], mean
 
     def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
         """``t - A w - l2 a``."""
         image = as_design(objective.X).product(weights)
         offset = jnp.matmul(self.factor.feature_mean, weights, precision=HIGHEST)
-        rest = columns(objective.y).astype(image.dtype) - self.target_mean(objective)[None, :]
-        l2 = jnp.asarray(objective.l2, image.dtype)
-        return jnp.sqrt(self.weight) * (rest - (image - offset[None, :])) - l2 * dual
+        rest = self.targets(objective)[0] - (image - offset[None, :])
+        return jnp.sqrt(self.weight) * rest - jnp.asarray(objective.l2, image.dtype) * dual
 
     def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
         """``A'a``."""
@@ -83,13 +83,11 @@ class DualSolver:
 
 
 def _solved(solver: DualSolver, objective: Any, params: Params) -> Params:
-    targets = columns(objective.y).astype(solver.weight.dtype)
-    targets = targets - solver.target_mean(objective)[None, :]
+    targets, target_mean = solver.targets(objective)
     dual = solver.factor.apply(jnp.sqrt(solver.weight) * targets)
     weights = solver.weights(objective, dual)
     weights = if_any(~solver.is_fair, _again, _once, solver, objective, dual, weights)
-    mean = solver.factor.feature_mean
-    return with_intercept(weights, mean, solver.target_mean(objective), params)
+    return with_intercept(weights, solver.factor.feature_mean, target_mean, params)
 
 
 def _again(solver: DualSolver, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
