@@ -274,9 +274,12 @@ class TestWhole:
 
     def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path):
         # Each size is announced when its measurement begins; Ctrl-C comes during the second.
+        # A shell's background jobs are born deaf to it, and so are their children.
         program = (
+            "import signal\n"
             "from jaxdescent import cli\n"
             "from jaxdescent.breakdown import child, coupled\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "ask = child.ask\n"
             "def announced(request, tick):\n"
             "    print('measuring', flush=True)\n"
