@@ -23,6 +23,7 @@ from benchmarks import (
     suites,
     targets,
 )
+from benchmarks.case import Case
 from benchmarks.problems.batches import rosenbrock_gradient
 from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Gradient, Regression
@@ -334,6 +335,21 @@ def test_who_was_idle_for_long_runs_once_before_it_is_timed(requests, monkeypatc
     monkeypatch.setattr(contender, "IDLE", -1.0)
     assert len(list(runner.run_suite(suite, settings))) == len(found)
     assert requests.count("run") == 5 * len(found)
+
+
+def test_who_was_idle_is_warmed_by_the_loosest_tolerance(monkeypatch, tmp_path):
+    case = Case("any", "regression", None, ladder=(1e-1, 1e-2))
+    options = {"suite": "any", "scale": 1.0, "case": case, "limit": 1.0, "folder": tmp_path}
+    idle = contender.Contender("any", "numpy", contender.Seat(), **options)
+    idle.tolerance, idle.seat.occupant, idle.seat.last_used = 1e-2, idle, -np.inf
+    runs = []
+
+    def run(tolerance, answer, limit, *, is_timed):
+        runs.append((tolerance, is_timed))
+
+    monkeypatch.setattr(idle, "_run", run)
+    idle.repeat()
+    assert runs == [(1e-1, False), (1e-2, True)]
 
 
 def test_the_report_renders_a_stored_sample(sample, tmp_path):
