@@ -41,6 +41,8 @@ from jaxdescent.precision import StochasticRounding as StochasticRounding
 from jaxdescent.preconditioners import Jacobi as Jacobi
 from jaxdescent.preconditioners import Nystrom as Nystrom
 from jaxdescent.preconditioners import Sketch as Sketch
+from jaxdescent.result import Evidence as Evidence
+from jaxdescent.result import History as History
 from jaxdescent.result import Result as Result
 from jaxdescent.result import Status as Status
 from jaxdescent.tolerance import Tolerance as Tolerance

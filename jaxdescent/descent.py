@@ -20,7 +20,7 @@ from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
 from jaxdescent.passes import Passes, Steps, fuses
-from jaxdescent.result import RUNNING, Result
+from jaxdescent.result import RUNNING, Evidence, History, Result
 from jaxdescent.stopping import Watch, judge
 from jaxdescent.tolerance import Check, Tolerance
 
@@ -106,7 +106,7 @@ class Descent(NamedTuple):
             value=watch.first_value,
             norm=watch.first_norm,
             watch=watch,
-            history=jnp.full((history,), jnp.nan, value_dtype) if history else (),
+            history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
         return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
@@ -135,12 +135,14 @@ class Descent(NamedTuple):
             params=loop.params,
             value=loop.value,
             gradient_norm=loop.norm,
+            suboptimality=jnp.full((), jnp.inf, loop.value.dtype),
             scale=loop.watch.scale,
             iterations=loop.iteration,
             evaluations=loop.evaluations,
             status=loop.status,
+            evidence=jnp.asarray(Evidence.NONE, jnp.int32),
             state=loop.state,
-            history=_in_order(loop.history, loop.checks) if len(loop.history) else (),
+            history=_in_order(loop.history, loop.checks),
         )
 
     def checked_step(self, loop: Loop) -> Loop:
@@ -264,9 +266,12 @@ class Descent(NamedTuple):
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
-        history = loop.history
-        if len(history):
-            history = history.at[loop.checks % history.size].set(value)
+        seen = History(value, norm, jnp.full((), jnp.inf, value.dtype))
+        history = jax.tree.map(
+            lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),
+            loop.history,
+            seen if loop.history else (),
+        )
         return loop._replace(
             status=status,
             value=value,
@@ -285,6 +290,8 @@ class Descent(NamedTuple):
         return jax.tree.map(lambda leaf: precision.norm(leaf).astype(norm.dtype), gradient)
 
 
-def _in_order(history: jax.Array, checks: jax.Array) -> jax.Array:
-    """The ring of the last values, oldest first."""
-    return jnp.where(checks > history.size, jnp.roll(history, -checks), history)
+def _in_order(history: Any, checks: jax.Array) -> Any:
+    """The rings of what the last checks saw, oldest first."""
+    return jax.tree.map(
+        lambda ring: jnp.where(checks > ring.size, jnp.roll(ring, -checks), ring), history
+    )

@@ -38,6 +38,42 @@ class Status(enum.IntEnum):
 RUNNING = 0
 """The code of a descent that no stopping rule has ended yet."""
 
+
+class Evidence(enum.IntEnum):
+    """What ``Result.suboptimality`` rests on; ``Evidence(code).explanation`` says it in words.
+
+    A compiled program returns it as an int32 array, one code for each member of a batch.
+
+    >>> Evidence.BOUND.explanation
+    'a bound: half the squared gradient over a curvature that the structure guarantees'
+    """
+
+    NONE = 0
+    EXACT = 1
+    BOUND = 2
+    FACTORISATION = 3
+    RITZ_VALUES = 4
+    NEWTON_DECREMENT = 5
+    RATE = 6
+
+    @property
+    def explanation(self) -> str:
+        """Where the number comes from, and whether it is a bound or an estimate."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    Evidence.NONE: "nothing: what was seen allows no estimate",
+    Evidence.EXACT: "exact up to rounding: the Hessian is diagonal and known",
+    Evidence.BOUND: (
+        "a bound: half the squared gradient over a curvature that the structure guarantees"
+    ),
+    Evidence.FACTORISATION: "exact up to rounding: the gradient in a factorised Hessian",
+    Evidence.RITZ_VALUES: "an estimate: from the Krylov process's own coefficients",
+    Evidence.NEWTON_DECREMENT: "an estimate: half the squared Newton decrement",
+    Evidence.RATE: "an estimate: from the rate at which the objective has been falling",
+}
+
 _ADVICE = {
     Status.CONVERGED: (
         "The tolerance is met: nothing to do; certify() says what kind of point it is."
@@ -64,6 +100,20 @@ _ADVICE = {
 }
 
 
+class History(NamedTuple):
+    """What the last checks saw, oldest first; NaN where there were fewer than asked for.
+
+    Attributes:
+      value: the objective, (history,).
+      gradient_norm: the norm of its gradient, (history,).
+      suboptimality: the estimate of how far the value was above the minimum, (history,).
+    """
+
+    value: jax.Array
+    gradient_norm: jax.Array
+    suboptimality: jax.Array
+
+
 # A named tuple, which JAX builds and takes apart in a tenth of the time of a dataclass.
 class Result(NamedTuple):
     """The outcome of :func:`jaxdescent.minimize`; under ``vmap`` every array gains a batch axis.
@@ -72,23 +122,27 @@ class Result(NamedTuple):
       params: where the descent ended, with the structure, dtypes and shardings of the start.
       value: the objective at exactly these params.
       gradient_norm: the Euclidean norm of the gradient at exactly these params.
+      suboptimality: how far ``value`` is above the minimum nearby, estimated or bounded; infinity
+        where nothing can be said.
       scale: the gradient's norm that the tolerance was relative to.
       iterations: how many steps were taken, int32.
       evaluations: how many gradients (or values alone) were computed, int32; an optax
         transformation's own line search is not counted.
       status: a :class:`Status` code, int32.
+      evidence: an :class:`Evidence` code, int32: what ``suboptimality`` rests on.
       state: the method's last state.
-      history: the objective's value at the last ``history`` checks, oldest first, NaN where
-        there were fewer; ``()`` if none were asked for.
+      history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
     """
 
     params: Any
     value: jax.Array
     gradient_norm: jax.Array
+    suboptimality: jax.Array
     scale: jax.Array
     iterations: jax.Array
     evaluations: jax.Array
     status: jax.Array
+    evidence: jax.Array
     state: Any
     history: Any
 

@@ -162,7 +162,7 @@ def test_backtracking_descends_the_rosenbrock_valley():
     )
     assert bool(result.converged)
     np.testing.assert_allclose(result.params, [1.0, 1.0], atol=2e-2)
-    values = np.asarray(result.history)
+    values = np.asarray(result.history.value)
     values = values[~np.isnan(values)]
     assert np.all(np.diff(values) <= 8 * np.finfo(np.float32).eps * np.abs(values[:-1]))
 

@@ -184,7 +184,7 @@ def test_history_holds_the_last_checked_values_oldest_first():
         tolerance=0,
         history=3,
     )
-    np.testing.assert_allclose(result.history, 25 * 0.25 ** np.array([3.0, 4.0, 5.0]), rtol=1e-5)
+    np.testing.assert_allclose(result.history.value, 25 * 0.25 ** np.array([3.0, 4.0, 5.0]), rtol=1e-5)
     short = jd.minimize(
         lambda p: jnp.sum(p**2),
         START,
@@ -193,8 +193,8 @@ def test_history_holds_the_last_checked_values_oldest_first():
         tolerance=0,
         history=4,
     )
-    np.testing.assert_allclose(short.history, [25.0, 6.25, np.nan, np.nan])
-    assert result.history[-1] == result.value
+    np.testing.assert_allclose(short.history.value, [25.0, 6.25, np.nan, np.nan])
+    assert result.history.value[-1] == result.value
     assert jd.minimize(jd.SumOfSquares(), 1.0).history == ()
 
 

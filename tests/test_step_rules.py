@@ -455,7 +455,7 @@ def test_with_a_memory_of_one_every_step_descends():
         GradientDescent(jd.BarzilaiBorwein(memory=1)),
         history=1000,
     )
-    values = np.asarray(result.history)
+    values = np.asarray(result.history.value)
     values = values[~np.isnan(values)]
     assert status(result) == "CONVERGED"
     assert np.all(np.diff(values) <= 40 * np.finfo(np.float32).eps * np.abs(values[:-1]))
