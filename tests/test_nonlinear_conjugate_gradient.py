@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from benchmarks.problems.classical import problems, rosenbrock
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.objectives import as_objective
-from tests.classical import problems, rosenbrock
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 

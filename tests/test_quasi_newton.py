@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.problems.classical import extended_rosenbrock, problems, rosenbrock
 from jaxdescent.methods.inverse_by_entries import InverseByEntries
 from jaxdescent.objectives import as_objective
-from tests.classical import extended_rosenbrock, problems, rosenbrock
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 

@@ -52,7 +52,7 @@ def _starts(data: batches.StartsData) -> Solve:
     import jax
     import jax.numpy as jnp
 
-    from tests.classical import rosenbrock
+    from benchmarks.problems.classical import rosenbrock
 
     every = jax.jit(jax.vmap(_descent(rosenbrock, "LBFGS"), in_axes=(0, None)))
     starts = jnp.asarray(data.starts)

@@ -126,7 +126,7 @@ def _looped_starts(data: batches.StartsData) -> Solve:
 
 
 def _rosenbrock(x: Any) -> Any:
-    from tests.classical import rosenbrock
+    from benchmarks.problems.classical import rosenbrock
 
     return rosenbrock(x)
 

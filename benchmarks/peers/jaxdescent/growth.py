@@ -39,7 +39,7 @@ def _growth(
         import jax.numpy as jnp
 
         import jaxdescent as jd
-        from tests.classical import rosenbrock
+        from benchmarks.problems.classical import rosenbrock
 
         lengths = (few, few + max(least, min(MOST, long // size)) // few * few)
         objective = jd.SumOfSquares() if is_sum_of_squares else rosenbrock

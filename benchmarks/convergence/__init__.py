@@ -1,0 +1,1 @@
+"""How good the points are where descents say CONVERGED, and what it costs to reach them."""
