@@ -1,0 +1,18 @@
+"""What a person reads of an object: one line of what is passed in, a few lines of what comes back.
+
+Showing never raises and never waits for a trace: an array that is traced, deleted or on other
+hosts is shown by its dtype and shape, and so is whatever JAX puts into a pytree in place of arrays.
+"""
+
+from jaxdescent.display.displayed import Displayed as Displayed
+from jaxdescent.display.displayed import argument as argument
+from jaxdescent.display.displayed import name_of as name_of
+from jaxdescent.display.guard import guarded as guarded
+from jaxdescent.display.numbers import entries as entries
+from jaxdescent.display.numbers import number as number
+from jaxdescent.display.numbers import readable_seconds as readable_seconds
+from jaxdescent.display.numbers import shape_of as shape_of
+from jaxdescent.display.numbers import signature as signature
+from jaxdescent.display.report import Report as Report
+from jaxdescent.display.report import Rows as Rows
+from jaxdescent.display.report import tree_rows as tree_rows

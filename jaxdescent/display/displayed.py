@@ -1,0 +1,129 @@
+"""Methods, objectives and designs as the calls that make them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxdescent.display.guard import LONGEST, guarded, shortened
+from jaxdescent.display.numbers import FEW, entries, is_array, shape_of, signature
+
+MOST_WRAPPERS = 8
+"""An object may answer any name with a callable, without end, as mocks do."""
+
+
+class Displayed:
+    """A base class whose subclasses are shown as the call that makes them.
+
+    It gives each subclass the inherited ``__repr__`` as an attribute of its own, before a
+    decorator sees the class: ``dataclasses.dataclass`` writes none where there is one, so that a
+    new method or objective has nothing to remember.
+
+    >>> import dataclasses, jax.numpy as jnp
+    >>> @dataclasses.dataclass(frozen=True, eq=False)
+    ... class Memory(Displayed):
+    ...     pairs: int = 10
+    ...     scale: float = 1.0
+    >>> Memory(), Memory(pairs=5), Memory(scale=jnp.ones((2, 3)))
+    (Memory(), Memory(pairs=5), Memory(scale=float32[2,3]))
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = cls.__repr__
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return guarded(lambda: f"{name}({', '.join(self._arguments())})", name)
+
+    def _arguments(self) -> list[str]:
+        """What stands between the parentheses: what tells this object from others."""
+        return arguments(self)
+
+
+def arguments(thing: Any) -> list[str]:
+    """The arguments that make a dataclass, those left out that are their defaults.
+
+    The first goes without its name where it is required, where its default is an object, or where
+    it is an object that says itself what it is.
+    """
+    if not dataclasses.is_dataclass(thing):
+        return []
+    texts: list[str] = []
+    is_first = True
+    for field in dataclasses.fields(thing):
+        value = getattr(thing, field.name, None)
+        is_shown = field.init and field.repr and not _is_default(field, value)
+        if is_shown:
+            goes_without = is_first and not field.kw_only
+            goes_without &= field.default is dataclasses.MISSING or _names_itself(value)
+            texts.append(argument(value) if goes_without else f"{field.name}={argument(value)}")
+        is_first = False
+    return texts
+
+
+def argument(value: Any) -> str:
+    """What was passed, in a few words: numbers as they are, arrays as their dtype and shape.
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> argument(0.5), argument(np.zeros((3, 2))), argument(jnp.sin), argument({"a": 1.0})
+    ('0.5', 'float64[3,2]', 'sin', "{'a': 1.0}")
+    """
+    return guarded(lambda: _argument(value), type(value).__name__)
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, Displayed):
+        return repr(value)
+    if is_array(value):
+        known = entries(value) if shape_of(value) == () else None
+        return signature(value) if known is None else str(known)
+    if callable(value):
+        return name_of(value)
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        return f"{type(value).__name__}(...)"  # its own text may be made of whole arrays
+    if isinstance(value, (tuple, list, dict)):
+        if len(value) > FEW:
+            return f"{type(value).__name__} of {len(value):,}"
+        return shortened(_container(value), 3 * LONGEST)
+    return shortened(repr(value))
+
+
+def _container(value: tuple[Any, ...] | list[Any] | dict[Any, Any]) -> str:
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key!r}: {argument(item)}" for key, item in value.items())
+        return f"{{{inside}}}"
+    inside = ", ".join(argument(item) for item in value)
+    if isinstance(value, list):
+        return f"[{inside}]"
+    return f"({inside},)" if len(value) == 1 else f"({inside})"
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    if field.default is dataclasses.MISSING:
+        return False
+    if value is None or value is field.default:  # None stands for a zero that was given
+        return True
+    return isinstance(value, (bool, int, float, str)) and value == field.default
+
+
+def _names_itself(value: Any) -> bool:
+    return isinstance(value, Displayed) or (callable(value) and not is_array(value))
+
+
+def name_of(function: Any) -> str:
+    """The qualified name of a callable, whatever wraps it.
+
+    >>> import functools, math
+    >>> name_of(functools.partial(math.pow, 2.0)), name_of(lambda x: x), name_of(float)
+    ('pow', '<lambda>', 'float')
+    """
+    for _ in range(MOST_WRAPPERS):
+        inner = getattr(function, "func", None)
+        if not callable(inner):
+            break
+        function = inner  # of a functools.partial, or of what callables.as_pytree puts around it
+    name = getattr(function, "__qualname__", None)
+    name = name if isinstance(name, str) else type(function).__name__
+    return shortened(name.replace(".<locals>", ""))

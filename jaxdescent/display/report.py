@@ -1,0 +1,90 @@
+"""What came back, in a few lines or as a table: what matters first."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdescent.display.guard import LONGEST, guarded
+from jaxdescent.display.numbers import shape_of, signature, values
+
+Rows = list[tuple[str, str]]
+
+
+class Report(NamedTuple):
+    """What is known of a thing: what matters first, and rows of a label and a text.
+
+    Attributes:
+      title: the one line to read where only one is read.
+      remark: a sentence below it, or nothing.
+      rows: labels and what they stand for.
+    """
+
+    title: str
+    remark: str
+    rows: Rows
+
+    def as_text(self) -> str:
+        """Lines for a terminal, the texts below each other."""
+        width = max((len(label) for label, text in self.rows if text), default=0)
+        body = [f"  {label.ljust(width)}  {text}".rstrip() for label, text in self.rows]
+        return "\n".join([self.title, *filter(None, [self.remark]), *body])
+
+    def as_html(self) -> str:
+        """A table for a notebook."""
+        left = 'style="text-align:left; white-space:pre-wrap"'
+        body = "".join(
+            f"<tr><th {left}>{html.escape(label)}</th><td {left}>{html.escape(text)}</td></tr>"
+            for label, text in self.rows
+        )
+        remark = f"<p>{html.escape(self.remark)}</p>" if self.remark else ""
+        title = f"<p><b>{html.escape(self.title)}</b></p>"
+        return f"{title}{remark}<table><tbody>{body}</tbody></table>"
+
+
+def leaf_text(leaf: Any) -> str:
+    """Dtype, shape and range of a leaf."""
+
+    def show() -> str:
+        return "  ".join(filter(None, (signature(leaf), values(leaf))))
+
+    return guarded(show, type(leaf).__name__)
+
+
+def tree_rows(name: str, tree: Any, most: int, members: int = 1) -> Rows:
+    """How many unknowns a tree holds, and its first leaves, in at most ``most`` rows.
+
+    With more than one member the unknowns are those of each.
+    """
+    try:
+        leaves = jax.tree.leaves_with_path(tree)
+    except Exception:  # a node of the caller's own that cannot be taken apart
+        return [(name, type(tree).__name__)]
+    if len(leaves) == 1 and not leaves[0][0]:
+        return [(name, leaf_text(leaves[0][1]))]
+    rows = [(name, guarded(lambda: _content([leaf for _, leaf in leaves], members), "?"))]
+    room = most - 1
+    shown = leaves if len(leaves) <= room else leaves[: max(room - 1, 0)]
+    for path, leaf in shown:
+        rows.append((f"  {_path_text(path)}", leaf_text(leaf)))
+    if len(shown) < len(leaves) and room > 0:
+        rows.append((f"  ... and {len(leaves) - len(shown):,} more", ""))
+    return rows
+
+
+def _content(leaves: list[Any], members: int) -> str:
+    unknowns = sum(math.prod(shape_of(leaf) or ()) for leaf in leaves)
+    each = ""
+    if members > 1 and unknowns % members == 0:
+        unknowns, each = unknowns // members, " each"
+    counted = f"{unknowns:,} unknown{'s' * (unknowns != 1)}{each}"
+    return f"{counted} in {len(leaves):,} {'leaf' if len(leaves) == 1 else 'leaves'}"
+
+
+def _path_text(path: Any) -> str:
+    text = guarded(lambda: " ".join(jax.tree_util.keystr(path).split()), "?")
+    # The end of a long path tells leaves apart.
+    return text if len(text) <= LONGEST // 2 else f"...{text[3 - LONGEST // 2 :]}"
