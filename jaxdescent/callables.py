@@ -1,39 +1,323 @@
-"""Functions inside pytrees: part of the structure if plain, with their data as leaves if not."""
+"""Functions inside pytrees: what of them is data, and what makes two of them the same.
+
+A plain function counts by identity, as in ``jax.jit``: its programs are kept. An object whose
+attributes may be changed is *fleeting*: nothing tells whether it still computes what it computed
+before, so that it is traced anew in each call, and what was traced counts by its content.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import functools
+import types
+from collections.abc import Hashable
 from typing import Any
 
 import jax
+import numpy as np
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.linear_util import WrappedFun
+from jax.tree_util import Partial
 
 
 def as_pytree(function: Any) -> Any:
     """A callable as a pytree; anything that is not callable (JAX's placeholders) as it is.
 
-    A callable that JAX does not know as a pytree counts by identity and has no leaves; a
-    ``jax.tree_util.Partial`` or a registered class with ``__call__`` keeps its own leaves.
+    A callable that JAX does not know as a pytree counts by identity and has no leaves, with one
+    exception: a method of a registered object of arrays is the function of its class, and the
+    object's data are leaves. A ``jax.tree_util.Partial`` or a registered class with ``__call__``
+    keeps its own leaves.
     """
+    if _is_partial(function):
+        if _is_known(function.func):
+            return function
+        return _bound(function.func, *function.args, **function.keywords)
     if not callable(function):
         return function
+    if type(function) is types.FunctionType:
+        return Partial(function)
     leaves = jax.tree.leaves(function)
     is_plain = len(leaves) == 1 and leaves[0] is function
-    return jax.tree_util.Partial(function) if is_plain else function
+    return _bound(function) if is_plain else function
 
 
-def hoist(function: Any, *example: Any) -> Any:
-    """The same function, carrying the traced values it closes over as leaves.
+def is_fleeting(tree: Any) -> bool:
+    """Whether the tree holds a callable that may compute something else the next time."""
+    for leaf in jax.tree.leaves(tree, is_leaf=_is_partial):
+        if _is_partial(leaf):
+            func = leaf.func
+            is_kept = func.is_kept if isinstance(func, _Held | _Traced) else _is_constant(func)
+            if not is_kept or is_fleeting((leaf.args, leaf.keywords)):
+                return True
+    return False
 
-    A function defined inside ``jit`` or ``grad`` may close over values that are differentiated;
-    as leaves they can be stopped and differentiated like any other data. A function that closes
-    over none is returned as it is.
+
+def hoist(function: Any, *example: Any, always: bool = False) -> Any:
+    """The same function, carrying the arrays it closes over as leaves.
+
+    A function defined inside ``jit`` or ``grad`` may close over values that are traced; as leaves
+    they can be stopped and differentiated like any other data. So can those of an object that may
+    be changed, and its program is found again by what it computes. A plain function that closes
+    over no traced value is returned as it is.
 
     Args:
       function: a callable pytree.
-      example: arguments to trace it with.
+      example: arguments to trace it with; what is returned takes others of their shapes and
+        dtypes alone.
+      always: also where a plain function closes over constants: as leaves they are no part of the
+        program, which XLA would compute with while it compiles.
     """
-    converted, constants = jax.closure_convert(function, *example)
-    if not constants:
+    closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
+    has_tracers = any(isinstance(constant, Tracer) for constant in closed.consts)
+    if not always and not has_tracers and not is_fleeting(function):
         return function
-    return jax.tree_util.Partial(
-        lambda constants, *args: converted(*args, *constants), tuple(constants)
-    )
+    structures = jax.tree.structure(example), jax.tree.structure(shapes)
+    traced = _Traced.of(closed.jaxpr, *structures, has_tracers)
+    constants = [
+        # A copy: what JAX holds of a NumPy array is the array itself, which may be written to.
+        constant if isinstance(constant, jax.Array) else jax.numpy.array(constant, copy=True)
+        for constant in closed.consts
+    ]
+    return Partial(traced, tuple(constants))
+
+
+def anew(function: Any) -> Any:
+    """The same as a function of its own.
+
+    JAX remembers what it has traced by the function's own equality, and would miss that an object
+    was changed.
+    """
+
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Held:
+    """A callable that counts by identity, whatever it says itself of equality.
+
+    It stays alive with the program that it is part of, so that no other takes over its identity.
+    One that is not kept is another each time it is held.
+    """
+
+    func: Any
+    is_kept: bool
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.func(*args, **keywords)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, _Held) and self.is_kept and self.func is other.func
+
+    def __hash__(self) -> int:
+        return id(self.func)
+
+    def __repr__(self) -> str:
+        return repr(self.func)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Traced:
+    """What a function computes, called with the arrays it closes over before its arguments."""
+
+    jaxpr: Jaxpr
+    inputs: Any
+    outputs: Any
+    key: tuple[Hashable, ...]
+    hash: int
+    is_kept: bool
+
+    @classmethod
+    def of(cls, jaxpr: Jaxpr, inputs: Any, outputs: Any, has_tracers: bool) -> _Traced:
+        content = _Content(has_tracers)
+        key = inputs, outputs, content.of_jaxpr(jaxpr)
+        return cls(jaxpr, inputs, outputs, key, hash(key), not content.has_unknown)
+
+    def __call__(self, constants: tuple[Any, ...], *args: Any) -> Any:
+        leaves, structure = jax.tree.flatten(args)
+        expected = [_type_of(var.aval) for var in self.jaxpr.invars]
+        got = [_type_of(jax.typeof(leaf)) for leaf in leaves]
+        if structure != self.inputs or got != expected:
+            raise TypeError(
+                f"a function traced for {self.inputs} of {expected} was called with {structure} of "
+                f"{got}: please report this as a bug of jaxdescent."
+            )
+        results = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, constants))(*leaves)
+        return jax.tree.unflatten(self.outputs, results)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, _Traced) and self.hash == other.hash and self.key == other.key
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+    """An object of which only its identity is known, kept alive."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class _Content:
+    """Turns what was traced into something hashable that is equal only if the computation is.
+
+    What it cannot compare counts by identity: too many programs are compiled then, never too few.
+    """
+
+    def __init__(self, has_tracers: bool) -> None:
+        self.has_tracers = has_tracers
+        self.has_unknown = False
+
+    def of_jaxpr(self, jaxpr: Jaxpr) -> Hashable:
+        numbers: dict[Any, int] = {}
+
+        def of_atom(atom: Any) -> Hashable:
+            if isinstance(atom, Literal):
+                value = np.asarray(atom.val)
+                return atom.aval, value.dtype, value.tobytes()
+            return numbers.setdefault(atom, len(numbers)), atom.aval
+
+        def of_equation(equation: Any) -> Hashable:
+            return (
+                equation.primitive,
+                tuple(map(of_atom, equation.invars)),
+                tuple(map(of_atom, equation.outvars)),
+                tuple((name, self.of(equation.params[name])) for name in sorted(equation.params)),
+                _Same(equation.ctx),  # JAX has one object for each context
+            )
+
+        return (
+            tuple(map(of_atom, jaxpr.constvars)),
+            tuple(map(of_atom, jaxpr.invars)),
+            tuple(map(of_equation, jaxpr.eqns)),
+            tuple(map(of_atom, jaxpr.outvars)),
+        )
+
+    def of(self, value: Any) -> Hashable:
+        kind = type(value)
+        if value is None or kind in (bool, int, str, bytes):
+            return kind, value
+        if kind in (float, complex):
+            return kind, repr(value)  # tells zeros of both signs, and NaN is itself
+        if isinstance(value, Jaxpr):
+            return self.of_jaxpr(value)
+        if isinstance(value, ClosedJaxpr):
+            return self.of_jaxpr(value.jaxpr), tuple(map(self._unknown, value.consts))
+        if isinstance(value, np.generic):
+            return value.dtype, value.tobytes()
+        if isinstance(value, tuple | list):
+            return kind, tuple(map(self.of, value))
+        if isinstance(value, dict):
+            return kind, tuple((self.of(key), self.of(value[key])) for key in value)
+        if isinstance(value, WrappedFun) and self.has_tracers:
+            return self._unknown(value)  # a derivative's rule, which may close over them
+        if isinstance(value, np.dtype | type | enum.Enum) or _is_compared_by_jax(value):
+            return kind, value
+        return self._unknown(value)
+
+    def _unknown(self, value: Any) -> _Same:
+        self.has_unknown = True
+        return _Same(value)
+
+
+def _type_of(aval: Any) -> tuple[Any, Any]:
+    return aval.shape, aval.dtype
+
+
+def _is_partial(value: Any) -> bool:
+    return type(value) is Partial
+
+
+def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
+    """``func`` with arguments that are data, as a pytree."""
+    if isinstance(func, type):
+        return Partial(func, *args, **keywords)
+    if type(func) is types.MethodType and _is_data(func.__self__):
+        inner = as_pytree(func.__func__)
+        if _is_partial(inner) and not is_fleeting(inner):
+            return Partial(inner.func, *inner.args, func.__self__, *args, **keywords)
+    return Partial(_Held(func, _is_constant(func)), *args, **keywords)
+
+
+def _is_known(func: Any) -> bool:
+    """Whether a ``Partial`` of it counts as it should already."""
+    return type(func) is types.FunctionType or isinstance(func, _Held | _Traced | type)
+
+
+def _is_data(owner: Any) -> bool:
+    """Whether it is a pytree of nothing but JAX arrays, or one itself.
+
+    A Python number may be meant for a shape or an ``if``, a NumPy array for NumPy: traced they
+    would raise.
+    """
+    leaves, structure = jax.tree.flatten(owner)
+    if not leaves or not all(isinstance(leaf, jax.Array) for leaf in leaves):
+        return False
+    try:
+        hash(structure)
+    except Exception:  # whatever the owner's metadata raise
+        return False
+    return True
+
+
+_JAX_WRAPPERS: tuple[type, ...] = (
+    type(jax.jit(lambda: None)),
+    jax.custom_jvp,
+    jax.custom_vjp,
+    jax.numpy.ufunc,
+    np.ufunc,
+)
+_UNSPECIFIED: type = type(jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0].params["in_shardings"][0])
+# What Partial puts around a functools.partial, so that their arguments stay apart.
+_BOX: type = type(Partial(functools.partial(int)).func)
+_NUMBERS = (int, float, complex, np.generic, jax.Array)
+_CONSTANTS = (*_NUMBERS, str, bytes, type, np.dtype, enum.Enum)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether nothing about it changes, but what a plain function closes over."""
+    kind = type(value)
+    if value is None or kind is types.FunctionType or isinstance(value, _JAX_WRAPPERS):
+        return True
+    if kind is types.BuiltinFunctionType:
+        return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
+    if kind in (functools.partial, Partial, _BOX):
+        parts = (value.func, *value.args, *value.keywords.values())
+        return all(map(_is_constant, parts))
+    if kind in (tuple, frozenset):
+        return all(map(_is_constant, value))
+    return isinstance(value, _CONSTANTS)
+
+
+def _is_compared_by_jax(value: Any) -> bool:
+    """Whether JAX's own caches compare it by its own equality: shardings, meshes, avals."""
+    kind: Any = type(value)
+    # JAX has one object for each mesh, and one that stands for a sharding that is not specified.
+    if isinstance(value, (jax.sharding.Mesh, _UNSPECIFIED)):
+        return True
+    if callable(value) or isinstance(value, jax.Array | np.ndarray):
+        return False
+    if kind.__module__.partition(".")[0] not in ("jax", "jaxlib"):
+        return False
+    if kind.__eq__ is object.__eq__:
+        return False
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

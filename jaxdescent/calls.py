@@ -83,7 +83,10 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
 
 def run(call: Call) -> Any:
     """What the program of a known call returns; None if the call is new."""
-    known = _known.get(call.key)
+    try:
+        known = _known.get(call.key)
+    except Exception:  # whatever an object among the data raises when it is hashed or compared
+        return None
     if known is None:
         return None
     inputs = known.inputs.copy()

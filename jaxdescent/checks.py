@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import placement, precision
+from jaxdescent.callables import is_fleeting
 from jaxdescent.objectives import Objective
 
 Params = Any
@@ -65,6 +66,16 @@ def _firm_dtype(leaf: Any) -> Any:
     return leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
 
 
+def settled(objective: Objective, params: Params) -> Objective:
+    """The objective as it computes now, where it holds an object that may be changed later."""
+    if not is_fleeting(objective):
+        return objective
+    check_value(objective, params)
+    objective = objective.hoisted(precision.widen(params))
+    check_leaves(objective)
+    return objective
+
+
 def check_leaves(objective: Objective) -> None:
     """Raise if the objective holds data that is not an array or a number."""
     for path, leaf in jax.tree.leaves_with_path(objective):
@@ -93,6 +104,11 @@ def check_value(objective: Objective, params: Params) -> Any:
 
     def value(params: Params) -> Any:
         returned = objective.value(params)
+        if isinstance(returned, tuple) and returned and jnp.shape(returned[0]) == ():
+            raise ValueError(
+                f"the objective must return a scalar, got a tuple of {len(returned)} items: "
+                "jaxdescent's objectives return the scalar alone, so write lambda p: f(p)[0]."
+            )
         for leaf in jax.tree.leaves(returned):
             if not isinstance(leaf, _NUMBERS):
                 raise TypeError(

@@ -52,6 +52,15 @@ def is_concrete(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
 
 
+def visible_parts(value: Any) -> list[np.ndarray]:
+    """What this process can see of the values of a number or an array: over several processes
+    each sees the shards of its own devices.
+    """
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return [np.asarray(shard.data) for shard in value.addressable_shards]
+    return [np.asarray(value)]
+
+
 def _with_automatic_axes(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array):
         return leaf

@@ -25,11 +25,16 @@ class Problem(NamedTuple):
     rounding: precision.Rounding
 
     def hoisted(self, params: Params) -> Problem:
-        """The same, whose functions carry the traced values they close over as leaves."""
-        return self._replace(
-            objective=self.objective.hoisted(precision.widen(params)),
-            tolerance=self.tolerance.hoisted(params),
-        )
+        """The same, whose functions carry what they close over as leaves: all that is traced, and
+        all that an object holds which may be changed.
+        """
+        tolerance = self.tolerance
+        if tolerance.predicate is not None:
+            tolerance = tolerance.hoisted(params, checks.check_value(self.objective, params))
+        objective = checks.settled(self.objective, params)
+        if objective is self.objective:
+            objective = objective.hoisted(precision.widen(params))
+        return self._replace(objective=objective, method=self.method.hoisted(), tolerance=tolerance)
 
 
 def posed(

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 # function anew whose settings have changed since.
 from jax.extend.core import get_opaque_trace_state
 
+from jaxdescent.callables import is_fleeting
+
 PROGRAMS = 128
 """How many compiled programs are kept; the one unused for longest makes room."""
 
@@ -30,9 +32,13 @@ CALLS = 8
 def compiled(
     function: Callable[..., Any], inputs: Any, *, donate: tuple[int, ...] = (), **flags: Any
 ) -> Program:
-    """``function`` with its static ``flags`` set, compiled for inputs of this structure."""
+    """``function`` with its static ``flags`` set, compiled for inputs of this structure.
+
+    The program is kept, unless a callable among the inputs may compute something else next time.
+    """
     structure = jax.tree.structure(tuple(inputs))
-    return _compiled(function, structure, donate, tuple(flags.items()))
+    key = function, structure, donate, tuple(flags.items())
+    return _compiled.__wrapped__(*key) if is_fleeting(inputs) else _compiled(*key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -61,9 +61,14 @@ CASES = {
         r"scalar, got \(1,\)",
     ),
     "objective returns a tuple": (
-        lambda: descend(lambda p: (jnp.sum(p), p)),
+        lambda: descend(lambda p: (jnp.sum(p), {"name": "text"})),
         ValueError,
-        r"must return a scalar, got",
+        r"must return a scalar, got a tuple of 2 items.*alone.*lambda p: f\(p\)\[0\]",
+    ),
+    "objective returns two vectors": (
+        lambda: descend(lambda p: (p, p)),
+        ValueError,
+        r"must return a scalar, got \(\(2,\), \(2,\)\)",
     ),
     "objective returns nothing": (
         lambda: descend(lambda p: None),
@@ -156,7 +161,16 @@ CASES = {
         TypeError,
         r"write jd\.GradientDescent\(jd\.Backtracking\(",
     ),
-    "method is a string": (lambda: descend(method="adam"), TypeError, r"got 'adam'"),
+    "method is a string": (
+        lambda: descend(method="lbfgs"),
+        TypeError,
+        r"got 'lbfgs'\. .*not its name.*jd\.LBFGS\(\).*optax\.adam\(1e-3\)",
+    ),
+    "method is optax.MultiSteps": (
+        lambda: descend(method=optax.MultiSteps(optax.sgd(0.1), 2)),
+        TypeError,
+        r"Pass what its gradient_transformation\(\) returns",
+    ),
     "learning rate zero": (
         lambda: descend(method=jd.GradientDescent(0)),
         ValueError,
@@ -293,6 +307,23 @@ CASES = {
         lambda: regress(params={"weights": jnp.ones(2)}),
         ValueError,
         r"intercept.*params=None",
+    ),
+    "predict without the intercept": (
+        lambda: jd.LinearRegression(X, Y).predict({"weights": START}, X),
+        ValueError,
+        r"dict of \['weights', 'intercept'\], got \['weights'\].*result\.params.*intercept=False",
+    ),
+    "predict with an intercept too many": (
+        lambda: jd.LinearRegression(X, Y, intercept=False).predict(
+            {"weights": START, "intercept": 0.0}, X
+        ),
+        ValueError,
+        r"dict of \['weights'\], got \['weights', 'intercept'\].*intercept=True",
+    ),
+    "predict with bare weights": (
+        lambda: jd.LinearRegression(X, Y).predict(START, X),
+        ValueError,
+        r"dict of .*got ArrayImpl",
     ),
     "predict with too few features": (
         lambda: jd.LinearRegression(X, Y).predict({"weights": START, "intercept": 0.0}, X[:, :1]),

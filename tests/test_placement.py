@@ -1,5 +1,10 @@
 """Eight virtual devices: what is sharded gives the same numbers and stays sharded."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,3 +128,58 @@ def test_arrays_on_different_devices_are_named():
     with pytest.raises(ValueError, match=r"same devices.*params\['a'\].*params\['b'\]"):
         check_one_placement({"params": {"a": one, "b": two}})
     check_one_placement({"params": {"a": one, "b": jnp.ones(2)}})
+
+
+TWO_PROCESSES = """
+import sys
+import jax
+import numpy as np
+
+process, port = int(sys.argv[1]), sys.argv[2]
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
+
+import jaxdescent as jd
+
+mesh = jax.make_mesh((2,), ("samples",), axis_types=(jax.sharding.AxisType.Auto,))
+rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("samples"))
+
+
+def placed(array):
+    return jax.make_array_from_callback(array.shape, rows, lambda index: array[index])
+
+
+X = np.arange(16, dtype=np.float32).reshape(8, 2) % 5
+y = X @ np.array([1, -2], np.float32) + 3
+weight = np.repeat(np.array([1, 0], np.float32), 4)
+regression = jd.LinearRegression(placed(X), placed(y), sample_weight=placed(weight))
+result = jd.minimize(regression, method=jd.LSMR())
+print(np.asarray(result.params["weights"].addressable_data(0)).round(3).tolist())
+weight[6] = -1
+try:
+    jd.LinearRegression(placed(X), placed(y), sample_weight=placed(weight)).checked()
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_each_of_two_processes_looks_at_its_own_weights():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, str(index), port],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for index in range(2)
+    ]
+    first, second = (process.communicate(timeout=300)[0] for process in processes)
+    assert "[1.0, -2.0]" in first
+    assert "[1.0, -2.0]" in second
+    assert "must be at least 0" not in first
+    assert "sample_weight must be at least 0, got -1.0" in second

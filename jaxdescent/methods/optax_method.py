@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdescent.callables import as_pytree
+from jaxdescent.display import Displayed, argument, name_of
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Momentum
 from jaxdescent.methods.step_rules.transformation import StepRule
@@ -25,7 +27,19 @@ class OptaxMethod(Method):
     hyper-parameters part of the state.
     """
 
-    transformation: optax.GradientTransformation = dataclasses.field(metadata={"static": True})
+    transformation: optax.GradientTransformation
+
+    def __post_init__(self) -> None:
+        kind = type(self.transformation)
+        if kind in (optax.GradientTransformation, optax.GradientTransformationExtraArgs):
+            held = kind(*map(as_pytree, self.transformation))
+            object.__setattr__(self, "transformation", held)
+
+    def _arguments(self) -> list[str]:
+        if isinstance(self.transformation, Displayed):
+            return [argument(self.transformation)]
+        # optax keeps no more of ``adam`` than the functions it is made of.
+        return [name_of(self.transformation.update).split(".")[0]]
 
     def init(self, objective: Objective, params: Params) -> State:
         del objective
@@ -68,6 +82,10 @@ def as_method(method: Any) -> Method:
         hint = f" It is a rule for the learning rate: write jd.GradientDescent(jd.{method!r})."
     elif isinstance(method, Momentum):
         hint = f" It goes with a learning rate: write jd.GradientDescent(momentum=jd.{method!r})."
+    elif isinstance(method, str):
+        hint = " Pass the method itself, not its name: for example jd.LBFGS() or optax.adam(1e-3)."
+    elif isinstance(method, optax.MultiSteps):
+        hint = " Pass what its gradient_transformation() returns."
     elif isinstance(method, type) or callable(method):
         hint = (
             " Call it first: pass jd.GradientDescent(1e-2) or optax.adam(1e-3), not the class or "

@@ -1,0 +1,569 @@
+"""What a callable is known by: no answer is that of an object as it was before."""
+
+import dataclasses
+import functools
+import gc
+import types
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+from jaxdescent import callables, programs
+from jaxdescent.plan.structure import structure_of
+
+START = jnp.zeros(2)
+HERE, THERE = jnp.array([1.0, 2.0]), jnp.array([5.0, -3.0])
+
+
+class Model:
+    """Data on an object, as its bound methods see them."""
+
+    def __init__(self, y=HERE):
+        self.y = y
+
+    def loss(self, p):
+        return jnp.sum((p - self.y) ** 2)
+
+    def weighted(self, weight, p):
+        return weight * self.loss(p)
+
+    def __call__(self, p):
+        return self.loss(p)
+
+
+class Equal(Model):
+    def __eq__(self, other):
+        return isinstance(other, Equal)
+
+    def __hash__(self):
+        return 0
+
+
+class Refusing(Model):
+    def __eq__(self, other):
+        raise RuntimeError("not to be compared")
+
+    def __hash__(self):
+        return 0
+
+
+class Unhashable(Model):
+    __hash__ = None
+
+
+@dataclasses.dataclass
+class Plain:
+    y: object
+
+    loss = Model.loss
+    weighted = Model.weighted
+    __call__ = Model.loss
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class Hashable(Plain):
+    y: object = dataclasses.field(hash=False)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Registered:
+    y: object
+
+    loss = Model.loss
+    weighted = Model.weighted
+    __call__ = Model.loss
+
+
+CLASSES = [Model, Equal, Refusing, Unhashable, Plain, Hashable, Registered]
+
+FORMS = {
+    "method": lambda model: model.loss,
+    "object": lambda model: model,
+    "partial of a method": lambda model: functools.partial(model.weighted, 2.0),
+    "partial of a partial": lambda model: functools.partial(functools.partial(model.weighted), 2.0),
+    "partial of a function": lambda model: functools.partial(type(model).loss, model),
+    "partial by name": lambda model: functools.partial(lambda p, model: model.loss(p), model=model),
+    "Partial of a method": lambda model: jax.tree_util.Partial(model.weighted, jnp.array(2.0)),
+    "Partial of a partial": lambda model: jax.tree_util.Partial(
+        functools.partial(model.weighted, 2.0)
+    ),
+    "method of a method": lambda model: types.MethodType(model.weighted, jnp.array(2.0)),
+}
+
+
+def found(objective, **options):
+    return jd.minimize(objective, START, jd.GradientDescent(0.25), **options).params
+
+
+def assert_close(got, expected, tolerance=1e-3):
+    np.testing.assert_allclose(got, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_changed_object_is_a_new_one(kind, form):
+    model = kind(HERE)
+    function = form(model)
+    assert_close(found(function), HERE)
+    model.y = THERE
+    assert_close(found(function), THERE)
+    assert_close(found(form(model)), THERE)
+    assert_close(found(form(kind(HERE))), HERE)
+
+
+@pytest.mark.parametrize("kind", [Model, Hashable, Registered])
+def test_a_numpy_array_written_to_is_seen(kind):
+    model = kind(np.array(HERE))
+    partial = functools.partial(lambda y, p: jnp.sum((p - y) ** 2), model.y)
+    for expected in (HERE, THERE):
+        model.y[:] = expected
+        assert_close(found(model.loss), expected)
+        assert_close(found(partial), expected)
+
+
+def test_two_that_are_equal_but_not_identical_are_two():
+    one, other = Equal(HERE), Equal(THERE)
+    assert one.loss == other.loss or one == other
+    for model in (one, other, one):
+        assert_close(found(model.loss), model.y)
+        assert_close(found(model), model.y)
+
+
+def test_python_numbers_on_an_object_are_seen():
+    class Power:
+        power, shift = 2, 1.0
+
+        def loss(self, p):
+            return jnp.sum(jnp.abs(p - self.shift) ** self.power) / self.power
+
+    model = Power()
+    assert_close(found(model.loss), [1, 1])
+    model.shift = 3.0
+    assert_close(found(model.loss), [3, 3])
+    model.power = 4
+    slow = jd.minimize(model.loss, START, jd.GradientDescent(1e-6), max_iterations=1)
+    assert float(slow.value) == pytest.approx(2 * 3**4 / 4, rel=1e-3)
+
+
+def of_least_squares(model):
+    return lambda: jd.minimize(jd.LeastSquares(model.residual), START).params
+
+
+def of_quadratic(model):
+    objective = jd.Quadratic(model.hessian, HERE)
+    return lambda: jd.minimize(objective, START).params
+
+
+def of_matrix_free(model):
+    design = jd.MatrixFree(model.forward, rows=2, features=2)
+    objective = jd.LinearRegression(design, HERE, intercept=False)
+    return lambda: jd.minimize(objective).params["weights"]
+
+
+def of_predicate(model):
+    tolerance = jd.Tolerance(predicate=model.is_enough)
+    return lambda: (
+        jd.minimize(
+            lambda p: jnp.sum((p - HERE) ** 2), START, jd.GradientDescent(0.1), tolerance=tolerance
+        ).iterations
+    )
+
+
+def of_schedule(model):
+    method = jd.GradientDescent(model.rate)
+    return lambda: jd.minimize(jd.SumOfSquares(), HERE, method, max_iterations=1).params
+
+
+def of_schedule_of_a_function(model):
+    method = jd.GradientDescent(model.rate)
+    return lambda: jd.minimize(shared_bowl, HERE, method, max_iterations=1).params
+
+
+def of_schedule_in_gram(model):
+    method = jd.Gram(jd.GradientDescent(model.rate))
+    regression = jd.LinearRegression(jnp.eye(2), HERE, intercept=False)
+    return lambda: jd.minimize(regression, None, method, max_iterations=1).params["weights"]
+
+
+def of_optax(model):
+    method = optax.GradientTransformation(lambda params: (), model.update)
+    return lambda: jd.minimize(shared_bowl, HERE, method, max_iterations=1).params
+
+
+def of_critical_points(model):
+    return lambda: jd.critical_points(model.loss, HERE[None])[0].params
+
+
+def of_certify(model):
+    return lambda: jd.certify(model.loss, START).smallest_eigenvalue
+
+
+def of_batch(model):
+    return lambda: jd.minimize_batch(model.problem, (jnp.stack([START, HERE]),)).params
+
+
+def of_batch_with_a_predicate(model):
+    tolerance = jd.Tolerance(predicate=model.is_enough)
+    return lambda: (
+        jd.minimize_batch(
+            lambda start: (shared_bowl, start),
+            (jnp.stack([THERE, HERE]),),
+            jd.GradientDescent(model.rate),
+            tolerance=tolerance,
+        ).iterations
+    )
+
+
+def of_argument(model):
+    return lambda: (
+        jd.minimize(
+            lambda p, function: function(p), START, args=(jax.tree_util.Partial(model.loss),)
+        ).params
+    )
+
+
+def of_a_new_jit(model):
+    return lambda: jax.jit(lambda scale: found(model.loss) * scale)(HERE)
+
+
+def of_vmap(model):
+    return lambda: jax.vmap(lambda scale: found(model.loss) * scale)(HERE)
+
+
+def of_grad(model):
+    def value(scale):
+        return jnp.sum(found(model.shifted, args=(scale,)))
+
+    return lambda: jax.grad(value)(1.0)
+
+
+def shared_bowl(p):
+    return 0.5 * jnp.sum(p**2)
+
+
+class Rooms(Model):
+    """One number behind the functions of all rooms."""
+
+    factor = 1.0
+
+    def loss(self, p):
+        return 0.5 * self.factor * jnp.sum((p - self.factor) ** 2)
+
+    def shifted(self, p, scale):
+        return jnp.sum((p - self.factor * scale) ** 2)
+
+    def residual(self, p):
+        return p - self.factor
+
+    def hessian(self, x):
+        return self.factor * x
+
+    def forward(self, w):
+        return self.factor * w
+
+    def is_enough(self, check):
+        return check.value < self.factor
+
+    def rate(self, count):
+        return 0.1 * self.factor + 0.0 * count
+
+    def update(self, updates, state, params=None):
+        return jax.tree.map(lambda g: -0.1 * self.factor * g, updates), state
+
+    def problem(self, start):
+        return self.loss, start
+
+
+ROOMS = [
+    of_least_squares,
+    of_quadratic,
+    of_matrix_free,
+    of_predicate,
+    of_schedule,
+    of_schedule_of_a_function,
+    of_schedule_in_gram,
+    of_optax,
+    of_critical_points,
+    of_certify,
+    of_batch,
+    of_batch_with_a_predicate,
+    of_argument,
+    of_a_new_jit,
+    of_vmap,
+    of_grad,
+]
+
+
+@pytest.mark.usefixtures("relaxed_promotion")
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_answers_for_an_object_as_it_was(room):
+    model = Rooms()
+    answer = room(model)
+    first = answer()
+    model.factor = 2.0
+    second = answer()
+    assert np.all(np.asarray(first) != np.asarray(second))
+    fresh = Rooms()
+    fresh.factor = 2.0
+    np.testing.assert_allclose(second, room(fresh)(), rtol=1e-6)
+
+
+def test_residuals_of_a_changed_number_are_planned_anew():
+    model = Model(jnp.ones(3))
+    objective = jd.LeastSquares(functools.partial(lambda model, p: p[0] - model.y, model))
+    assert structure_of(objective, START).rows == 3
+    model.y = jnp.ones(7)
+    assert structure_of(objective, START).rows == 7
+
+
+@pytest.fixture
+def traces():
+    """How often the loss of a ``Counted`` was traced."""
+    return []
+
+
+class Counted(Model):
+    def __init__(self, traces, y=HERE):
+        super().__init__(y)
+        self.traces = traces
+
+    def loss(self, p):
+        self.traces.append(None)
+        return super().loss(p)
+
+
+def test_a_method_of_an_object_is_traced_in_each_call_but_compiled_once(traces):
+    programs._compiled.cache_clear()
+    for y in (HERE, THERE, np.array(HERE)):
+        before = len(traces)
+        assert_close(found(Counted(traces, y).loss), y)
+        assert len(traces) > before
+    assert programs._compiled.cache_info().currsize == 1
+
+
+FIXED = {
+    "function": lambda function: function,
+    "jitted": jax.jit,
+    "partial": functools.partial,
+    "partial with arrays": lambda function: functools.partial(
+        lambda scale, p: scale * function(p), jnp.array(1.0)
+    ),
+    "partial by name": lambda function: functools.partial(
+        lambda p, scale, name: scale * function(p), scale=2, name="two"
+    ),
+    "partial of a jitted": lambda function: functools.partial(jax.jit(function)),
+    "Partial": jax.tree_util.Partial,
+}
+
+
+@pytest.mark.parametrize("form", FIXED.values(), ids=FIXED.keys())
+def test_functions_count_by_identity_and_are_traced_once(form, traces):
+    def function(p):
+        traces.append(None)
+        return jnp.sum((p - HERE) ** 2)
+
+    fixed = form(function)
+    assert_close(found(fixed), HERE)
+    before = len(traces)
+    assert_close(found(fixed), HERE)
+    assert len(traces) == before
+
+
+def test_a_method_of_a_registered_object_is_traced_once(traces):
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Data:
+        y: jax.Array
+
+        def loss(self, p):
+            traces.append(None)
+            return jnp.sum((p - self.y) ** 2)
+
+    assert_close(found(Data(HERE).loss), HERE)
+    before = len(traces)
+    assert_close(found(Data(THERE).loss), THERE)
+    assert len(traces) == before
+
+
+def test_the_data_of_a_registered_object_are_differentiated():
+    def minimiser(y):
+        return jd.minimize(Registered(y).loss, START).params
+
+    np.testing.assert_allclose(jax.jacobian(minimiser)(HERE), np.eye(2), atol=1e-5)
+
+
+def test_what_a_method_sees_of_a_trace_is_differentiated():
+    model = Model()
+
+    def minimiser(y):
+        model.y = y
+        return jd.minimize(model.loss, START).params
+
+    for _ in range(2):
+        np.testing.assert_allclose(jax.jacobian(minimiser)(HERE), np.eye(2), atol=1e-5)
+    assert_close(jax.jit(minimiser)(THERE), THERE)
+    assert_close(jax.vmap(minimiser)(jnp.stack([HERE, THERE])), jnp.stack([HERE, THERE]))
+    model.y = HERE
+    assert_close(jd.minimize(model.loss, START).params, HERE)
+
+
+class Indexed(Model):
+    index = 0
+
+    def loss(self, p):
+        return jnp.sum((p - self.y[self.index]) ** 2)
+
+    def rate(self, count):
+        return jnp.where(self.index + count >= 0, 0.25, 0.0)
+
+    def is_enough(self, check):
+        return check.iteration > 30 + self.index
+
+
+@pytest.mark.parametrize("transformation", [jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
+def test_a_traced_integer_on_an_object_does_not_leak(transformation):
+    model = Indexed(jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+    method = jd.GradientDescent(model.rate)
+    tolerance = jd.Tolerance(predicate=model.is_enough, gradient=0.0)
+
+    def minimiser(index):
+        model.index = index
+        try:
+            return jd.minimize(model.loss, START, method, tolerance=tolerance).params
+        finally:
+            model.index = 0
+
+    with jax.checking_leaks():
+        for number in (0, 1, 0):
+            index = jnp.array(number)
+            batched = index if transformation is jax.jit else index[None]
+            got = transformation(minimiser)(batched)
+            assert_close(got.reshape(2), model.y[index])
+    assert_close(jd.minimize(model.loss, START, method, tolerance=tolerance).params, model.y[0])
+
+
+def test_a_traced_integer_in_a_closure_does_not_leak():
+    table = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+
+    @jax.jit
+    def minimiser(index):
+        return jd.minimize(lambda p: jnp.sum((p - table[index]) ** 2), START).params
+
+    with jax.checking_leaks():
+        assert_close(minimiser(1), table[1])
+
+
+def test_leaks_are_not_reported_where_there_are_none():
+    with jax.checking_leaks():
+        assert_close(found(Model().loss), HERE)
+        assert_close(found(shared_bowl), START)
+        jax.jit(lambda y: jd.minimize(lambda p: jnp.sum((p - y) ** 2), START).params)(HERE)
+        jax.grad(lambda y: jd.minimize(lambda p, y: jnp.sum((p - y) ** 2), START, args=(y,)).value)(
+            HERE
+        )
+
+
+def test_objects_are_not_kept_alive():
+    references = []
+    for index in range(4):
+        model = Model(HERE + index)
+        references.append(weakref.ref(model))
+        assert_close(found(model.loss), HERE + index)
+        assert_close(found(model), HERE + index)
+    del model
+    gc.collect()
+    assert not any(reference() for reference in references)
+
+
+def test_a_thousand_new_objects_are_one_program():
+    programs._compiled.cache_clear()
+    for index in range(1000):
+        assert abs(float(found(Model(HERE + index))[0]) - 1 - index) < 1e-3 * (1 + index)
+    assert programs._compiled.cache_info().currsize == 1
+
+
+def test_identities_that_are_used_again_are_told_apart():
+    """Each object dies before the next, which often takes over its address."""
+    for index in range(30):
+        scale = 1.0 + index
+        assert_close(found(Model(HERE * scale).loss), HERE * scale, 1e-2)
+        assert_close(found(functools.partial(Model.loss, Model(HERE * scale))), HERE * scale, 1e-2)
+
+
+def test_methods_of_arrays_are_data():
+    matrix = jnp.array([[2.0, 0.0], [0.0, 4.0]])
+    objective = jd.Quadratic(matrix.__matmul__, jnp.ones(2))
+    np.testing.assert_array_equal(jax.tree.leaves(objective.hessian)[0], matrix)
+    assert_close(jd.minimize(objective, START).params, [0.5, 0.25])
+
+
+def test_what_is_no_data_stays_on_its_object():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Sliced:
+        y: jax.Array
+        count: int
+
+        def loss(self, p):
+            return jnp.sum((p[: self.count] - self.y[: self.count]) ** 2)
+
+    model = Sliced(HERE, 1)
+    assert_close(found(model.loss), [1, 0])
+    model.count = 2
+    assert_close(found(model.loss), HERE)
+
+
+def test_what_was_traced_refuses_other_shapes():
+    function = callables.hoist(callables.as_pytree(Model().loss), START)
+    assert_close(function(HERE), 0)
+    with pytest.raises(TypeError, match=r"traced for .*\(2,\).*called with .*\(3,\)"):
+        function(jnp.ones(3))
+
+
+def test_equal_computations_are_equal_and_others_are_not():
+    def content(function, *example):
+        return jax.tree.structure(
+            callables.hoist(callables.as_pytree(Method(function).call), *example)
+        )
+
+    class Method:
+        def __init__(self, function):
+            self.function = function
+
+        def call(self, *args):
+            return self.function(*args)
+
+    def smooth(p):
+        return jnp.sum(jnp.logaddexp(p, 1.0)) + jax.lax.fori_loop(0, 3, lambda i, x: 2 * x, p)[0]
+
+    same = [lambda p, y=y: jnp.sum(p - y) for y in (HERE, THERE)]
+    assert content(same[0], HERE) == content(same[1], HERE)
+    assert content(smooth, HERE) == content(smooth, HERE)
+    others = [
+        (jnp.sum, HERE),
+        (jnp.sum, jnp.ones(3)),
+        (lambda p: jnp.sum(2.0 * p), HERE),
+        (lambda p: jnp.sum(3.0 * p), HERE),
+        (lambda p: jnp.sum(0.0 * p), HERE),
+        (lambda p: jnp.sum(-0.0 * p), HERE),
+        (lambda p: jnp.sum(p - p[::-1]), HERE),
+        (lambda p: jnp.sum(p[::-1] - p), HERE),
+        (jnp.max, HERE),
+        (lambda p: p, HERE),
+        (lambda p: {"p": p}, HERE),
+        (lambda p: [p], HERE),
+        (lambda p: jax.lax.fori_loop(0, 3, lambda i, x: 2 * x, p), HERE),
+        (lambda p: jax.lax.fori_loop(0, 4, lambda i, x: 2 * x, p), HERE),
+        (lambda p: jax.lax.fori_loop(0, 3, lambda i, x: 3 * x, p), HERE),
+        (same[0], HERE),
+        (smooth, HERE),
+    ]
+    structures = [content(*other) for other in others]
+    for index, structure in enumerate(structures):
+        assert structure not in structures[:index]
