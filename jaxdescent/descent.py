@@ -20,9 +20,9 @@ from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
 from jaxdescent.passes import Passes, Steps, fuses
-from jaxdescent.result import RUNNING, Evidence, History, Result
-from jaxdescent.stopping import Watch, judge
-from jaxdescent.tolerance import Check, Tolerance
+from jaxdescent.result import RUNNING, History, Result
+from jaxdescent.stopping import Watch, judge, measured
+from jaxdescent.tolerance import Check, Off, Tolerance
 
 Params = Any
 
@@ -56,15 +56,15 @@ def descend(
     check_every: int,
     history: int,
     starts_at_own: bool,
-    is_off: bool | None = None,
+    off: Off | None = None,
 ) -> Result:
     """Run ``method`` on ``objective`` from ``params``; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
-    which sets the tolerance's scale, need not be computed apart. ``is_off`` says whether the
-    gradient's tolerance is zero, if that is known.
+    which is a scale of the tolerance, need not be computed apart. ``off`` says which rules are off,
+    if that is known.
     """
-    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every, is_off)
+    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every, off)
     loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
     return descent.finish(descent.advance(loop))
 
@@ -78,7 +78,7 @@ class Descent(NamedTuple):
     rounding: precision.Rounding
     max_iterations: jax.Array
     check_every: int
-    is_off: bool | None = None
+    off: Off | None = None
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
@@ -86,15 +86,18 @@ class Descent(NamedTuple):
     def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
         """The loop before its first check; see :func:`descend`."""
         value_dtype = checks.check_value(self.objective, params)
-        own = None if starts_at_own else self.objective.start()
-        own_norm = None if own is None else self.measure(own).gradient_norm
+        if starts_at_own:
+            params = self.objective.placed_start(params)
+        own_norm = None if starts_at_own else self._own_norm()
         state = self.method.init(self.objective, precision.widen(params))
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
         watch = Watch.start(
             own_norm,
             value_dtype,
             norm_dtype,
+            own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
+            judges_rate=not self._has_estimates,
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -110,6 +113,13 @@ class Descent(NamedTuple):
             checks=zero,
         )
         return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
+
+    def _own_norm(self) -> jax.Array | None:
+        """The gradient's norm at the objective's own start, if it has one."""
+        norm, own = self.objective.start_norm(), self.objective.start()
+        if norm is not None or own is None:
+            return norm
+        return self.measure(own).gradient_norm
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
         """Steps until a rule ends the descent, or a pause before the iteration ``until``."""
@@ -135,12 +145,12 @@ class Descent(NamedTuple):
             params=loop.params,
             value=loop.value,
             gradient_norm=loop.norm,
-            suboptimality=jnp.full((), jnp.inf, loop.value.dtype),
+            suboptimality=loop.watch.suboptimality,
             scale=loop.watch.scale,
             iterations=loop.iteration,
             evaluations=loop.evaluations,
             status=loop.status,
-            evidence=jnp.asarray(Evidence.NONE, jnp.int32),
+            evidence=loop.watch.evidence,
             state=loop.state,
             history=_in_order(loop.history, loop.checks),
         )
@@ -189,13 +199,13 @@ class Descent(NamedTuple):
         loop = self._steps(loop, jnp.where(is_first, 0, left))
         # The predicate is always true, which XLA cannot know: reductions that share the loop's
         # body with the update would make it keep a copy of the params.
-        progress = lax.cond(
+        progress, size = lax.cond(
             loop.iteration >= 0,
-            lambda params: self.measure(params)._replace(verdict=loop.status),
-            lambda params: Progress(loop.value, loop.norm, 1, loop.status),
-            loop.params,
+            self._measured_with_size,
+            lambda loop: (Progress(loop.value, loop.norm, 1, loop.status), loop.norm),
+            loop,
         )
-        loop = self._check(loop, progress)
+        loop = self._check(loop, progress, size)
         is_by_leaf = self.objective.blocks(loop.params) is not None
         if is_by_leaf and not fuses(self.objective, self.method):
             return loop  # a step ahead would need a second leaf of temporaries
@@ -213,6 +223,15 @@ class Descent(NamedTuple):
     def _looks_ahead(self) -> bool:
         return self.method.looks_ahead and self.check_every == 1
 
+    @property
+    def _off(self) -> Off:
+        return self.tolerance.off if self.off is None else self.off
+
+    @property
+    def _has_estimates(self) -> bool:
+        """Whether the method says how far the minimum is; several steps at a time it is silent."""
+        return self.check_every == 1 and self.method.estimates(self.objective)
+
     def _progress(self, loop: Loop) -> Progress:
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
 
@@ -224,11 +243,42 @@ class Descent(NamedTuple):
         return params, state
 
     def _measured(self, loop: Loop) -> Loop:
-        truth = self.measure(loop.params)
-        return loop._replace(
-            value=jnp.asarray(truth.value, loop.value.dtype),
-            norm=jnp.asarray(truth.gradient_norm, loop.norm.dtype),
+        truth = self.method.measured(
+            self.objective, loop.params, loop.state, self.max_iterations >= 0
         )
+        value = jnp.asarray(truth.value, loop.value.dtype)
+        norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
+        judged = self.tolerance, self._off, self._norms(loop.params, norm)
+        watch, status = measured(
+            loop.watch,
+            loop.status,
+            Progress(loop.value, loop.norm),
+            Progress(value, norm),
+            judged=judged,
+        )
+        return loop._replace(value=value, norm=norm, watch=watch, status=status)
+
+    def _measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
+        """The progress at the loop's params and their norm, in one pass where they have parts."""
+        always = self.max_iterations >= 0
+
+        def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+            del objective
+            return (precision.squared_norm(part),)
+
+        progress = self.measure(loop.params)
+        (squared,) = self.objective.sum_over_parts(of_part, loop.params, always)
+        if self.objective.blocks(loop.params) is not None:
+            size = jnp.sqrt(squared)
+        else:
+            size = precision.root(squared, lambda: loop.params)
+        progress = Progress(
+            jnp.asarray(progress.value, loop.value.dtype),
+            jnp.asarray(progress.gradient_norm, loop.norm.dtype),
+            1,
+            loop.status,
+        )
+        return progress, size.astype(loop.norm.dtype)
 
     def _norm_ahead(self, loop: Loop) -> jax.Array:
         def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
@@ -250,23 +300,29 @@ class Descent(NamedTuple):
             status=steps.verdict,
         )
 
-    def _check(self, loop: Loop, progress: Progress) -> Loop:
+    def _check(self, loop: Loop, progress: Progress, size: jax.Array | None = None) -> Loop:
+        """The verdict at the loop's params; ``size`` is their norm, where it is known already."""
+        if size is None:
+            size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
         watch, status = judge(
             loop.watch,
             Progress(loop.value, loop.norm),
             progress._replace(value=value, gradient_norm=norm),
+            objective=self.objective,
+            size=size.astype(norm.dtype),
+            checks=loop.checks,
             is_start=loop.iteration == 0,
             is_last=loop.iteration >= self.max_iterations,
             tolerance=self.tolerance,
-            is_off=self.tolerance.is_off if self.is_off is None else self.is_off,
+            off=self._off,
             norms=self._norms(loop.params, norm),
             is_stopped=self.tolerance.asks_to_stop(Check(loop.params, value, norm, loop.iteration)),
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
-        seen = History(value, norm, jnp.full((), jnp.inf, value.dtype))
+        seen = History(value, norm, watch.suboptimality)
         history = jax.tree.map(
             lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),
             loop.history,

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdescent import display
+
 
 class Status(enum.IntEnum):
     """Why a descent stopped; ``Status(code).advice`` says what to do next.
@@ -34,6 +36,12 @@ class Status(enum.IntEnum):
         """One sentence: what happened, and what to do about it."""
         return _ADVICE[self]
 
+    def __repr__(self) -> str:
+        return f"<Status.{self.name}: {self.advice}>"
+
+    def __str__(self) -> str:
+        return self.name
+
 
 RUNNING = 0
 """The code of a descent that no stopping rule has ended yet."""
@@ -45,7 +53,7 @@ class Evidence(enum.IntEnum):
     A compiled program returns it as an int32 array, one code for each member of a batch.
 
     >>> Evidence.BOUND.explanation
-    'a bound: half the squared gradient over a curvature that the structure guarantees'
+    'a bound that follows from the structure: the least curvature, or the least value'
     """
 
     NONE = 0
@@ -61,30 +69,43 @@ class Evidence(enum.IntEnum):
         """Where the number comes from, and whether it is a bound or an estimate."""
         return _EXPLANATIONS[self]
 
+    def __repr__(self) -> str:
+        return f"<Evidence.{self.name}: {self.explanation}>"
+
+    def __str__(self) -> str:
+        return self.name
+
 
 _EXPLANATIONS = {
     Evidence.NONE: "nothing: what was seen allows no estimate",
     Evidence.EXACT: "exact up to rounding: the Hessian is diagonal and known",
     Evidence.BOUND: (
-        "a bound: half the squared gradient over a curvature that the structure guarantees"
+        "a bound that follows from the structure: the least curvature, or the least value"
     ),
-    Evidence.FACTORISATION: "exact up to rounding: the gradient in a factorised Hessian",
-    Evidence.RITZ_VALUES: "an estimate: from the Krylov process's own coefficients",
+    Evidence.FACTORISATION: "exact up to rounding: by the factorised Hessian",
+    Evidence.RITZ_VALUES: "an estimate: by the smallest Ritz value",
     Evidence.NEWTON_DECREMENT: "an estimate: half the squared Newton decrement",
-    Evidence.RATE: "an estimate: from the rate at which the objective has been falling",
+    Evidence.RATE: "an estimate: from the rate at which the value has been falling",
 }
+
+_ZERO_AT_START = (
+    "The gradient was zero at the start and no step was taken: that is so at a saddle or a maximum "
+    "too, and certify() says which it is."
+)
 
 _ADVICE = {
     Status.CONVERGED: (
         "The tolerance is met: nothing to do; certify() says what kind of point it is."
     ),
     Status.MAX_ITERATIONS: (
-        "The limit of iterations came first: raise max_iterations, loosen the tolerance, or take "
-        "a method that needs fewer."
+        "The limit of iterations came first: raise max_iterations, loosen the tolerance, or take a "
+        "method that needs fewer: for a regression jd.DerivativeMethod() or jd.LSMR(jd.Sketch()), "
+        "else jd.LBFGS()."
     ),
     Status.STAGNATED: (
         "Rounding hides any further progress in this dtype: accept the point, store the params in "
-        "a wider dtype, or round stochastically."
+        "a wider dtype, or round stochastically; an ill-conditioned regression takes "
+        "jd.DerivativeMethod() or jd.LSMR(jd.Sketch())."
     ),
     Status.DIVERGED: (
         "The iterates grow without bound: lower the learning rate, or take Backtracking(); if the "
@@ -112,6 +133,9 @@ class History(NamedTuple):
     value: jax.Array
     gradient_norm: jax.Array
     suboptimality: jax.Array
+
+    def __repr__(self) -> str:
+        return f"History({display.guarded(lambda: _checks(self), '...')})"
 
 
 # A named tuple, which JAX builds and takes apart in a tenth of the time of a dataclass.
@@ -165,10 +189,153 @@ class Result(NamedTuple):
             )
         codes = np.asarray(self.status)
         if codes.ndim == 0:
-            status = Status(int(codes))
-            return f"{status.name}: {status.advice}"
+            return f"{Status(int(codes)).name}: {self._advice()}"
         counts = collections.Counter(int(code) for code in codes.ravel())
         return "\n".join(
             f"{count} of {codes.size} {Status(code).name}: {Status(code).advice}"
             for code, count in sorted(counts.items())
         )
+
+    def _advice(self) -> str:
+        """What to do after a single descent."""
+        status = Status(int(self.status))
+        has_not_moved = status == Status.CONVERGED and int(self.iterations) == 0
+        if has_not_moved and float(self.gradient_norm) == 0:
+            return _ZERO_AT_START
+        return status.advice
+
+    def __repr__(self) -> str:
+        return display.guarded(lambda: _report(self).as_text(), "Result")
+
+    def _repr_html_(self) -> str:
+        return display.guarded(lambda: _report(self).as_html(), "<p><b>Result</b></p>")
+
+
+MOST_LINES = 12
+"""Of a printed result: more would scroll what matters away."""
+
+WORST = 3
+"""So many members of a batch are shown."""
+
+MOST_RANKED = 1_000_000
+"""In a batch of more members the worst are not looked for."""
+
+
+def _report(result: Result) -> display.Report:
+    codes = display.entries(result.status)
+    if codes is not None and codes.ndim:
+        title, remark, rows = _of_batch(result, codes)
+    elif codes is not None:
+        title = (
+            f"Result: {_name(codes)} after {_counted(result.iterations, 'iteration')}, "
+            f"{_counted(result.evaluations, 'evaluation')}"
+        )
+        remark, rows = display.guarded(result._advice, _advice(codes)), []
+    else:
+        title, remark, rows = f"Result: status {display.signature(result.status)}", "", []
+        if isinstance(result.status, Tracer):
+            remark = "Inside jit, vmap and grad there are no numbers yet: return it, then print it."
+    size = 1 if codes is None else codes.size
+    rows.append(("value", display.number(result.value, 6)))
+    rows.append(("gradient norm", display.number(result.gradient_norm)))
+    rows.append(("suboptimality", _suboptimality(result)))
+    if size != 1:
+        iterations, evaluations = map(display.number, (result.iterations, result.evaluations))
+        rows.append(("iterations", f"{iterations}; evaluations {evaluations}"))
+    history = []
+    if isinstance(result.history, History):
+        history = [("history", display.guarded(lambda: _checks(result.history), "..."))]
+    room = MOST_LINES - len([title, *filter(None, [remark]), *rows, *history])
+    rows.extend(display.tree_rows("params", result.params, room, size))
+    return display.Report(title, remark, rows + history)
+
+
+def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, display.Rows]:
+    """How many members ended how, what to do about most of the others, and the worst members."""
+    counts = collections.Counter(codes.ravel().tolist())
+    parts = [
+        f"{'all' if count == codes.size else f'{count:,}'} {_name(code)}"
+        for code, count in sorted(counts.items())
+    ]
+    title = f"Result of {codes.size:,} descents: {', '.join(parts) or 'none'}"
+    worries = [code for code, _ in counts.most_common() if code != Status.CONVERGED]
+    remark = _advice(worries[0] if worries else Status.CONVERGED)
+    return title, remark, [("" if rank else "worst", text) for rank, text in _worst(result, codes)]
+
+
+def _worst(result: Result, codes: np.ndarray) -> list[tuple[int, str]]:
+    """Members that did not converge before others, then by suboptimality and gradient norm."""
+    if not 0 < codes.size <= MOST_RANKED:
+        return []
+    columns = [
+        display.entries(column)
+        for column in (result.value, result.suboptimality, result.gradient_norm)
+    ]
+    value, suboptimality, norm = (
+        np.full(codes.shape, np.nan)
+        if column is None or column.shape != codes.shape
+        else column.astype(np.float64)
+        for column in columns
+    )
+    keys = [
+        -np.where(np.isnan(norm), np.inf, norm).ravel(),
+        -np.where(np.isnan(suboptimality), np.inf, suboptimality).ravel(),
+        codes.ravel() == Status.CONVERGED,
+    ]
+    texts = []
+    for place in np.lexsort(keys)[:WORST]:
+        at = tuple(int(index) for index in np.unravel_index(place, codes.shape))
+        text = f"{list(at)} {_name(codes[at])}: value {value[at]:.6g}, gradient norm {norm[at]:.3g}"
+        if np.isfinite(suboptimality[at]):
+            text += f", suboptimality {suboptimality[at]:.3g}"
+        texts.append(text)
+    return list(enumerate(texts))
+
+
+def _suboptimality(result: Result) -> str:
+    text = display.number(result.suboptimality)
+    codes = display.entries(result.evidence)
+    if codes is None or not codes.size:
+        return text
+    found = collections.Counter(codes.ravel().tolist()).most_common()
+    if [code for code, _ in found] == [Evidence.NONE]:
+        return f"unknown: {Evidence.NONE.explanation.removeprefix('nothing: ')}"
+    known = [code for code, _ in found if code != Evidence.NONE and code in _EXPLANATIONS]
+    return f"{text} ({Evidence(known[0]).explanation})" if known else text
+
+
+def _checks(history: History) -> str:
+    """The first and the last number of what was kept."""
+    columns = [display.entries(column) for column in history]
+    value = columns[0]
+    if value is None or value.ndim != 1:
+        return f"value {display.signature(history.value)}"
+    is_made = ~np.all([np.isnan(column) for column in columns if column is not None], axis=0)
+    count = int(is_made.sum())
+    names = [name.replace("_", " ") for name in history._fields]
+    texts = []
+    for name, column in zip(names, columns, strict=True):
+        if column is not None and np.any(np.isfinite(seen := column[is_made])):
+            ends = seen[[0, -1][:count]].tolist()
+            texts.append(f"{name} {' -> '.join(f'{end:.4g}' for end in ends)}")
+    checks = f"last {count:,} checks" if count > 1 else "last check" if count else "no check"
+    return ": ".join(filter(None, (checks, ", ".join(texts))))
+
+
+def _counted(count: Any, name: str) -> str:
+    text = display.number(count)
+    return f"{text} {name if text == '1' else f'{name}s'}"
+
+
+def _name(code: Any) -> str:
+    status = _status(code)
+    return status.name if status else f"status {int(code)}" if code else "RUNNING"
+
+
+def _advice(code: Any) -> str:
+    status = _status(code)
+    return status.advice if status else ""
+
+
+def _status(code: Any) -> Status | None:
+    return next((status for status in Status if status == int(code)), None)

@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxdescent import precision
 from jaxdescent.arguments import check_number
 from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.display import Displayed
 
 Params = Any
 
@@ -27,27 +28,50 @@ class Check(NamedTuple):
     iteration: jax.Array
 
 
+class Off(NamedTuple):
+    """Which rules are off: Python bools where the numbers can be seen, else traced ones."""
+
+    gradient: jax.Array | bool
+    suboptimality: jax.Array | bool
+
+    @property
+    def is_known(self) -> bool:
+        """Whether both can be seen."""
+        return isinstance(self.gradient, bool) and isinstance(self.suboptimality, bool)
+
+    @property
+    def both(self) -> jax.Array | bool:
+        """Whether neither rule can end the descent."""
+        if isinstance(self.gradient, bool) and isinstance(self.suboptimality, bool):
+            return self.gradient and self.suboptimality
+        return jnp.logical_and(self.gradient, self.suboptimality)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tolerance:
+class Tolerance(Displayed):
     """When to stop; the first rule that holds ends the descent.
 
-    ==============  ============================================================  =========
-    rule            holds where                                                   status
-    ==============  ============================================================  =========
-    ``gradient``    ``|g| <= gradient * scale``                                   CONVERGED
-    ``value``       ``|f - f at the last check| <= value * |f|``                  CONVERGED
-    ``step``        ``|x - x before the last step| <= step * |x|``                CONVERGED
-    ``predicate``   ``predicate(check)`` is true                                  STOPPED
-    ==============  ============================================================  =========
+    ==================  =========================================================  =========
+    rule                holds where                                                status
+    ==================  =========================================================  =========
+    ``gradient``        ``|g| <= gradient * gradient scale``                       CONVERGED,
+    ``suboptimality``   ``f - f* <= suboptimality * value scale`` (an estimate)    both hold
+    ``value``           ``|f - f at the last check| <= value * |f|``               CONVERGED
+    ``step``            ``|x - x before the last step| <= step * |x|``             CONVERGED
+    ``predicate``       ``predicate(check)`` is true                               STOPPED
+    ==================  =========================================================  =========
 
-    ``scale`` is that of ``minimize(tolerance=...)``: the gradient's norm at the objective's own
-    start, or else at the given one. No rule depends on the units of the objective or the params.
+    :mod:`jaxdescent.stopping` derives the scales. No rule depends on the units of the objective or
+    the params. A change of exactly zero, where a transformation holds its updates back, is no
+    evidence of the end until nothing has changed for as long as the method may hold them.
 
     Args:
-      gradient: None: ``eps**(2/3)`` by dtype. 0: off. A pytree with the params' structure: each
-        leaf's part of the gradient against its own number (``inf``: any); the leaves' norms cost
-        one more gradient a check where the method carries its own.
+      gradient: 0: off. A pytree with the params' structure: each leaf's part of the gradient
+        against its own number (``inf``: any); the leaves' norms cost one more gradient a check
+        where the method carries its own. None: off where ``suboptimality`` is given, else
+        ``eps**(2/3)`` by dtype.
+      suboptimality: 0: off. None: off where ``gradient`` is given, else ``eps**(2/3)``.
       value: None: off.
       step: None: off. A pytree: each leaf against its own number. Needs ``check_every=1``, and
         sets it where that is None.
@@ -63,6 +87,7 @@ class Tolerance:
     """
 
     gradient: Any = None
+    suboptimality: Any = dataclasses.field(default=None, kw_only=True)
     value: Any = None
     step: Any = None
     predicate: Callable[[Check], Any] | None = None
@@ -72,17 +97,23 @@ class Tolerance:
             object.__setattr__(self, "predicate", as_pytree(self.predicate))
 
     def resolved(self, params: Params) -> Tolerance:
-        """The same with the gradient's tolerance set."""
-        if self.gradient is not None:
-            return self
-        return dataclasses.replace(self, gradient=default_tolerance(params))
+        """The same with the tolerances of gradient and suboptimality set."""
+        gradient, suboptimality = self.gradient, self.suboptimality
+        if gradient is None and suboptimality is None:
+            gradient = suboptimality = default_tolerance(params)
+        return dataclasses.replace(
+            self,
+            gradient=0.0 if gradient is None else gradient,
+            suboptimality=0.0 if suboptimality is None else suboptimality,
+        )
 
-    def hoisted(self, params: Params) -> Tolerance:
+    def hoisted(self, params: Params, value_dtype: Any) -> Tolerance:
         """The same, whose predicate carries what it closes over as leaves."""
         if self.predicate is None:
             return self
-        zero = jnp.zeros(())
-        example = Check(params, zero, zero, jnp.zeros((), jnp.int32))
+        norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
+        value, norm = jnp.zeros((), value_dtype), jnp.zeros((), norm_dtype)
+        example = Check(params, value, norm, jnp.zeros((), jnp.int32))
         return dataclasses.replace(self, predicate=hoist(self.predicate, example))
 
     @property
@@ -91,27 +122,19 @@ class Tolerance:
         return not _is_single(self.gradient)
 
     @property
-    def is_of_gradient_alone(self) -> bool:
-        """Whether neither value nor step can end the descent."""
-        return self.value is None and self.step is None
+    def has_changes(self) -> bool:
+        """Whether a small change of value or params can end the descent."""
+        return self.value is not None or self.step is not None
 
     @property
-    def is_off(self) -> jax.Array | bool:
-        """Whether the gradient's tolerance is zero: a Python bool where its numbers can be seen."""
-        numbers = jax.tree.leaves(self.gradient)
-        if any(isinstance(number, Tracer) for number in numbers):
-            return _all([jnp.asarray(number) == 0 for number in numbers])
-        return not any(np.any(number) for number in numbers)
+    def off(self) -> Off:
+        """Which of the two rules of the point itself are off."""
+        return Off(_is_zero(self.gradient), _is_zero(self.suboptimality))
 
-    def is_small_gradient(
-        self, norms: Any, scale: jax.Array, is_off: jax.Array | bool
-    ) -> jax.Array | bool:
+    def is_small_gradient(self, norms: Any, scale: jax.Array) -> jax.Array:
         """Whether the gradient's norm, or every leaf's where it is judged by leaf, is small."""
-        if is_off is True:
-            return False
         bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
-        is_small = _all(jax.tree.map(jnp.less_equal, norms, bounds))
-        return is_small if is_off is False else is_small & ~is_off
+        return _all(jax.tree.map(jnp.less_equal, norms, bounds))
 
     def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array | bool:
         """Whether the value hardly changed since the last check, where it is NaN at the first."""
@@ -151,11 +174,11 @@ class Tolerance:
 
     def check(self, params: Params) -> None:
         """Raise if a number makes no sense or a pytree does not go with the params."""
-        for name in ("gradient", "value", "step"):
+        for name in ("gradient", "suboptimality", "value", "step"):
             number = getattr(self, name)
             if number is None:
                 continue
-            if name != "value" and not _is_single(number):
+            if name in ("gradient", "step") and not _is_single(number):
                 expected, got = jax.tree.structure(params), jax.tree.structure(number)
                 if got != expected:
                     raise ValueError(
@@ -173,11 +196,11 @@ class Tolerance:
 
 
 def as_tolerance(tolerance: Any) -> Tolerance:
-    """A number (or None, the dtype's default) as a tolerance of the gradient."""
+    """A number (or None, the dtype's default) as one of the gradient and the suboptimality."""
     if isinstance(tolerance, Tolerance):
         return tolerance
     _check("tolerance", tolerance)
-    return Tolerance(gradient=tolerance)
+    return Tolerance(gradient=tolerance, suboptimality=tolerance)
 
 
 def default_tolerance(params: Params) -> float:
@@ -199,6 +222,13 @@ def _check(name: str, number: Any, *, may_be_infinite: bool = False) -> None:
         may_be_none=True,
         hint="0 runs every iteration, None takes the dtype's default",
     )
+
+
+def _is_zero(tolerance: Any) -> jax.Array | bool:
+    numbers = jax.tree.leaves(tolerance)
+    if any(isinstance(number, Tracer) for number in numbers):
+        return _all([jnp.asarray(number) == 0 for number in numbers])
+    return not any(bool(np.any(number)) for number in numbers)
 
 
 def _is_single(value: Any) -> bool:

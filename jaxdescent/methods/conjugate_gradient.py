@@ -10,12 +10,20 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import LookingAhead, Params, State, image_of_start
+from jaxdescent.methods.protocol import (
+    Estimate,
+    LookingAhead,
+    Params,
+    State,
+    image_of_start,
+)
+from jaxdescent.methods.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
+from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.seldom import seldom
-from jaxdescent.preconditioners import CentredRegression, Factor, shifted_hessian
+from jaxdescent.preconditioners import Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.result import RUNNING, Evidence, Status
 
 REPLACE_EVERY = 50
 """After so many iterations the image is computed from the params anew."""
@@ -39,14 +47,20 @@ class ConjugateGradient(LookingAhead):
     c being the condition number of H, or of ``N' H N``. An iteration makes two passes over a
     regression's X, one for the image of the direction, one for the gradient, which is therefore
     that of the residual and not a recurrence (CGLS); for a ``jd.Quadratic`` it is one product with
-    H. The start from zeros takes one pass. Every 50 iterations the image of the params is computed
-    anew, so that rounding cannot part the reported gradient from the true one; under ``vmap``
-    members that are due take turns. Keeps two parameter-sized vectors, gradient and direction,
-    besides the params and the image (the residual's size for a regression, for a ``jd.Quadratic``
-    the params'), and needs one more within an iteration.
-    Outputs of one regression share the steps' lengths. From zeros it finds the solution of least
-    norm where there are many. Negative curvature, or none at all along a slope, means that there
-    is no minimum: ``DIVERGED``.
+    H. The start from zeros takes one pass, and one more for the means where there is an intercept.
+    Every 50 iterations the image of the params is computed anew, so that rounding cannot part the
+    reported gradient from the true one; under ``vmap`` members that are due take turns. Keeps two
+    parameter-sized vectors, gradient and direction, besides the params and the image (the
+    residual's size for a regression, for a ``jd.Quadratic`` the params'), one more for the means,
+    and needs one within an iteration.
+
+    A regression's intercept is eliminated: the weights alone are iterated, on columns whose means
+    are taken off, and the intercept is always the best for them
+    (:mod:`jaxdescent.objectives.elimination`). So it makes no difference how far from zero the
+    features lie. Columns of different spread are not scaled: that would change which of many
+    solutions is found; ``jd.Jacobi()`` does it. Outputs of one regression share the steps' lengths.
+    From zeros it finds the weights of least norm where there are many. Negative curvature, or none
+    at all along a slope, means that there is no minimum: ``DIVERGED``.
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
@@ -76,28 +90,37 @@ class ConjugateGradient(LookingAhead):
                     f"{type(objective).__name__}: leave it out, or take jd.LBFGS()."
                 )
             return NonlinearConjugateGradient().init(objective, params)
-        factor = feature_mean = None
+        elimination = objective.eliminated()
+        means = None if elimination is None else elimination.means
+        factor = None
         if self.preconditioner is not None:
-            hessian = shifted_hessian(objective, params)
-            factor = self.preconditioner.factorise(hessian)
-            if isinstance(hessian, CentredRegression):
-                feature_mean = hessian.feature_mean
+            factor = self.preconditioner.factorise(shifted_hessian(objective, params, means))
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        image = image_of_start(objective, params)
-        value, gradient = objective.value_and_gradient_at(params, image)
+        start, inner = params, objective
+        if elimination is not None:
+            inner, params = elimination.objective, {"weights": start["weights"]}
+        image = image_of_start(inner, params)
+        value, gradient = inner.value_and_gradient_at(params, image)
+        norm = precision.norm(gradient)
+        if means is not None:
+            value, norm = means.at_given_intercept(start, value, gradient["weights"])
         return _State(
             value=value,
-            norm=precision.norm(gradient),
+            norm=norm,
             gradient=gradient,
             image=image,
             direction=jax.tree.map(jnp.zeros_like, params),
             slope=jnp.ones((), dtype),
+            first_norm=norm.astype(dtype),
             largest=jnp.zeros((), dtype),
+            step=jnp.ones((), dtype),
+            ritz=SmallestRitz.start((), dtype),
+            height=jnp.full((), jnp.inf, dtype),
             iteration=jnp.zeros((), jnp.int32),
             unreported=jnp.ones((), jnp.int32),
             verdict=jnp.full((), RUNNING, jnp.int32),
             factor=factor,
-            feature_mean=feature_mean,
+            means=means,
         )
 
     def blind_step(
@@ -105,8 +128,24 @@ class ConjugateGradient(LookingAhead):
     ) -> tuple[Params, State]:
         if not objective.is_quadratic:
             return NonlinearConjugateGradient().blind_step(objective, params, state)
+        inner, weights = objective, params
+        if state.means is not None:
+            elimination = objective.eliminated(state.means)
+            assert elimination is not None  # as it was at the start
+            inner, weights = elimination.objective, {"weights": params["weights"]}
+        new, moved = self._moved(objective, inner, weights, state)
+        curves_down = objective.curves_down()
+        if curves_down is not None:
+            verdict = jnp.where(curves_down, Status.DIVERGED.value, moved.verdict)
+            moved = moved._replace(verdict=verdict.astype(jnp.int32))
+        return new if state.means is None else state.means.with_intercept(new["weights"]), moved
+
+    def _moved(
+        self, whole: Objective, objective: Objective, params: Params, state: _State
+    ) -> tuple[Params, _State]:
+        """A step on ``objective``: the whole one, or what is left of it without the intercept."""
         gradient = state.gradient
-        preconditioned = _preconditioned(objective, params, state, gradient)
+        preconditioned = _preconditioned(whole, params, state, gradient)
         slope = precision.inner(gradient, preconditioned)
 
         # The first direction, and one that rounding has turned uphill, is the preconditioned
@@ -129,6 +168,20 @@ class ConjugateGradient(LookingAhead):
         is_unbounded = is_negative | ((largest == 0) & (descent < 0) & (squared > 0))
         is_curved = curvature > 0
         step = jnp.where(is_curved, -descent / jnp.where(is_curved, curvature, 1), 0)
+        # Along a slope without curvature but rounding a step leads out of the dtype's range.
+        limits = jnp.finfo(step.dtype)
+        far = float(limits.max) * float(limits.eps)
+        is_far = (step * jnp.sqrt(squared) > far) | (jnp.abs(step * descent) > far)
+        # So does one along a direction that rounding alone curves, if the gradient there is none.
+        is_flat = jnp.abs(quotient) <= 16 * jnp.finfo(quotient.dtype).eps * largest
+        steep = jnp.sqrt(jnp.finfo(descent.dtype).eps) * state.first_norm
+        is_far |= is_flat & (-descent > steep * jnp.sqrt(squared))
+        is_unbounded |= is_far
+        # What no value is below has no such direction: there the products are what rounding left.
+        lower = objective.lower_bound()
+        has_none = jnp.array(False) if lower is None else lower > -jnp.inf
+        lost = jnp.where(has_none, Status.STAGNATED.value, Status.DIVERGED.value)
+        step = jnp.where(is_far, 0, step)
 
         params = _add_scaled(params, step, direction)
         image = _add_scaled(state.image, step, direction_image)
@@ -137,26 +190,58 @@ class ConjugateGradient(LookingAhead):
             is_due = iteration % REPLACE_EVERY == 0
             image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
         value, gradient = objective.value_and_gradient_at(params, image)
+        norm = precision.norm(gradient)
+        # The tridiagonal matrix of the Lanczos process, a row of its factor a step.
+        is_moved = step > 0
+        root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, step, 1)), 0)
+        below = jnp.sqrt(ratio / jnp.where(state.step > 0, state.step, 1))
+        ritz = state.ritz.after(root, jnp.where(state.step > 0, below, 0))
+        # g.z of the new gradient, which the next step computes: as large a share of |g|^2 as now.
+        share = slope / jnp.where(state.norm > 0, state.norm, 1)
+        share = norm * (share / jnp.where(state.norm > 0, state.norm, 1))
+        squared_norm = norm * (norm if state.factor is None else share)
         return params, state._replace(
             value=value,
-            norm=precision.norm(gradient),
+            norm=norm,
             gradient=gradient,
             image=image,
             direction=direction,
             slope=slope,
             largest=largest,
+            step=step,
+            ritz=ritz,
+            height=ritz.height(squared_norm),
             iteration=iteration,
             unreported=jnp.full((), 2, jnp.int32),
-            verdict=jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING).astype(jnp.int32),
+            verdict=jnp.where(is_unbounded, lost, RUNNING).astype(jnp.int32),
         )
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if not objective.is_quadratic:
             return NonlinearConjugateGradient().after_rounding(objective, params, state)
+        elimination = objective.eliminated(state.means)
+        if elimination is not None:
+            objective, params = elimination.objective, {"weights": params["weights"]}
         image = objective.image(params)
         value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
         return state._replace(value=value, norm=norm, gradient=gradient, image=image)
+
+    def estimates(self, objective: Objective) -> bool:
+        return objective.is_quadratic
+
+    def estimate(self, objective: Objective, state: State) -> Estimate | None:
+        if not objective.is_quadratic:
+            return None
+        height = state.height.astype(state.value.dtype)
+        code = Evidence.RITZ_VALUES.value
+        estimate = Estimate(height, state.largest, code, caution(height.dtype))
+        inner = objective
+        if state.means is not None:
+            estimate = estimate._replace(steepness=state.means.steepness() + state.largest)
+            elimination = objective.eliminated(state.means)
+            inner = objective if elimination is None else elimination.objective
+        return estimate.at_least_curvature(inner.least_curvature(), state.norm)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -170,13 +255,21 @@ class _State(NamedTuple):
     direction: Params
     slope: jax.Array
     """``g.z`` of the last iteration."""
+    first_norm: jax.Array
+    """Of the gradient at the start."""
     largest: jax.Array
     """The largest curvature seen along a unit direction."""
+    step: jax.Array
+    """The last one's length, in units of its direction."""
+    ritz: SmallestRitz
+    height: jax.Array
+    """How far the value is above the minimum, by the smallest Ritz value."""
     iteration: jax.Array
     unreported: jax.Array
     verdict: jax.Array
     factor: Factor | None
-    feature_mean: jax.Array | None
+    means: Means | None
+    """Of a regression with an intercept, which is eliminated."""
 
 
 def _preconditioned(
@@ -184,7 +277,7 @@ def _preconditioned(
 ) -> Params:
     if state.factor is None:
         return gradient
-    hessian = shifted_hessian(objective, params, feature_mean=state.feature_mean)
+    hessian = shifted_hessian(objective, params, state.means)
     return hessian.solve(state.factor.solve, gradient)
 
 

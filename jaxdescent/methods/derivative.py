@@ -10,11 +10,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
-from jaxdescent.methods.protocol import Method, Params, Progress, State, image_of_start, progress_at
+from jaxdescent.methods.protocol import (
+    Estimate,
+    Method,
+    Params,
+    Progress,
+    State,
+    image_of_start,
+    progress_at,
+)
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.result import RUNNING, Evidence, Status
 
 MAX_HALVINGS = 30
 
@@ -81,7 +89,9 @@ class DerivativeMethod(Method):
         if not objective.is_separable:
             image = image_of_start(objective, params)
             at = _At(*objective.value_and_gradient_at(params, image))
-        return _State(solver, at, jnp.array(False))
+        if solver is None:
+            solver = DenseSolver.from_objective(objective, params)
+        return _State(solver, at, jnp.array(False), jnp.array(False))
 
     def step(
         self, objective: Objective, params: Params, state: State
@@ -95,16 +105,19 @@ class DerivativeMethod(Method):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         gradient = objective.gradient(params) if state.at is None else state.at.gradient
-        is_unbounded = state.is_unbounded
-        if state.solver is None:
-            new = _damped_newton(objective, params, gradient)
-        else:
-            new, is_negative = state.solver.solve(objective, params, gradient)
+        solver, is_unbounded = state.solver, state.is_unbounded
+        if _has_own_solver(objective):
+            new, is_negative = solver.solve(objective, params, gradient)
             if objective.is_quadratic:
                 # Such a solution is a saddle, and no better than the start.
                 new = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), new, params)
                 is_unbounded = is_negative
-        return new, _State(state.solver, _at(objective, new), is_unbounded)
+        else:
+            assert isinstance(solver, DenseSolver)
+            new = _damped_newton(objective, solver, params, gradient)
+            solver = DenseSolver.from_objective(objective, new)
+        is_solution = jnp.logical_not(is_unbounded)
+        return new, _State(solver, _at(objective, new), is_unbounded, is_solution)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         if state.at is None:
@@ -112,10 +125,19 @@ class DerivativeMethod(Method):
         else:
             progress = progress_at(*state.at)
         verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, RUNNING)
+        if state.at is not None:
+            gradient = state.at.gradient
+            left, curvature = state.solver.height(objective, params, gradient, state.is_solution)
+            # Of other functions than quadratics it is that of the model at the point.
+            code = Evidence.FACTORISATION if objective.is_quadratic else Evidence.NEWTON_DECREMENT
+            progress = progress._replace(estimate=Estimate(left, curvature, code.value))
         return progress._replace(verdict=verdict)
 
+    def estimates(self, objective: Objective) -> bool:
+        return not objective.is_separable
+
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        return state._replace(at=_at(objective, params))
+        return state._replace(at=_at(objective, params), is_solution=jnp.array(False))
 
     @property
     def looks_ahead(self) -> bool:
@@ -132,18 +154,24 @@ class _At(NamedTuple):
 
 
 class _State(NamedTuple):
-    solver: StationarySolver | None
+    solver: StationarySolver
     at: _At | None  # at the params; None where they are as large as the solver
     is_unbounded: jax.Array
+    is_solution: jax.Array  # whether the params are what the solver found
+
+
+def _has_own_solver(objective: Objective) -> bool:
+    return objective.is_quadratic or objective.is_separable
 
 
 def _at(objective: Objective, params: Params) -> _At | None:
     return None if objective.is_separable else _At(*objective.value_and_gradient(params))
 
 
-def _damped_newton(objective: Objective, params: Params, gradient: Params) -> Params:
+def _damped_newton(
+    objective: Objective, solver: DenseSolver, params: Params, gradient: Params
+) -> Params:
     norm = precision.norm(gradient)
-    solver = DenseSolver.from_objective(objective, params)
     direction, _ = solver.newton_step(gradient)
 
     def move(fraction: jax.Array) -> Params:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdescent.methods.ritz import SmallestRitz
 from jaxdescent.preconditioners import Factor
 
 
@@ -65,6 +66,8 @@ class Scalars(NamedTuple):
     largest: jax.Array
     smallest: jax.Array
     condition: jax.Array
+    theta: jax.Array  # beside the next diagonal entry of the first QR
+    ritz: SmallestRitz  # of N'A'A N
 
 
 def bidiagonalise(
@@ -122,6 +125,8 @@ def first_scalars(basis: Basis, beta: jax.Array, alpha: jax.Array, target: jax.A
         largest=zero,
         smallest=jnp.full_like(beta, jnp.inf),
         condition=one,
+        theta=zero,
+        ritz=SmallestRitz.start(beta.shape, beta.dtype),
     )
 
 
@@ -176,6 +181,8 @@ def rotated(
         largest=jnp.maximum(old.largest, rho_bar),
         smallest=jnp.minimum(old.smallest, rho_bar),
         condition=jnp.where(most > 0, most / jnp.where(most > 0, least, 1), 1),
+        theta=theta,
+        ritz=old.ritz.after(rho, old.theta),
     )
     of_search = theta_bar * rho * inverse(old.rho * old.rho_bar)
     return scalars, of_search, zeta * inverse(rho * rho_bar), theta * inverse(rho)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent import precision
-from jaxdescent.callables import as_pytree
+from jaxdescent.callables import as_pytree, hoist
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Backtracking, InverseLipschitz, Momentum
 from jaxdescent.methods.step_rules.transformation import Point, StepRule, Transformation
@@ -128,6 +128,13 @@ class GradientDescent(Method):
         if isinstance(rate, InverseLipschitz):
             return state, state
         return (rate(state), state + 1) if callable(rate) else (rate, state)
+
+    def hoisted(self) -> GradientDescent:
+        rate = self.learning_rate
+        if isinstance(rate, Transformation) or not callable(rate):
+            return self
+        iteration = jnp.zeros((), jnp.int32)
+        return dataclasses.replace(self, learning_rate=hoist(rate, iteration))
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         if self.momentum is None and isinstance(self.learning_rate, StepRule):

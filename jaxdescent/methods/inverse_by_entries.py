@@ -29,24 +29,27 @@ class InverseByEntries(NamedTuple):
     entries: jax.Array  # (n, n)
     is_known: jax.Array  # whether a pair is in it
     length: jax.Array  # of the last move
+    image: jax.Array  # H g for the gradient where the last step led, (n,)
+    decrement: jax.Array  # g.Hg / 2, infinite without a pair
+    curvature: jax.Array  # the largest y.y / s.y, of which each step forgets half
 
     @classmethod
     def start(cls, gradient: Params, length: jax.Array) -> InverseByEntries:
         """Without a pair; ``length`` is the first move's."""
         size = sum(leaf.size for leaf in jax.tree.leaves(gradient))
-        return cls(jnp.zeros((size, size), length.dtype), jnp.array(False), length)
+        zero, infinite = jnp.zeros_like(length), jnp.full_like(length, jnp.inf)
+        entries = jnp.zeros((size, size), length.dtype)
+        return cls(entries, jnp.array(False), length, entries[0], infinite, zero)
 
-    def descent_direction(
-        self, gradient: Params, norm: jax.Array
-    ) -> tuple[Params, jax.Array, InverseByEntries]:
-        """``-H g``, whether there is a pair behind it, and the same H.
+    def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
+        """``-H g``, and whether there is a pair behind it.
 
         Without pairs it is ``-g`` with the length of the last move.
         """
         flat, unravel = ravel_pytree(gradient)
         plain = self.length / jnp.where(norm > 0, norm, 1) * flat
-        direction = -jnp.where(self.is_known, _product(self.entries, flat), plain)
-        return unravel(direction.astype(flat.dtype)), self.is_known, self
+        direction = -jnp.where(self.is_known, self.image, plain)
+        return unravel(direction.astype(flat.dtype)), self.is_known
 
     def after(
         self,
@@ -56,7 +59,10 @@ class InverseByEntries(NamedTuple):
         new_gradient: Params,
         has_moved: jax.Array,
     ) -> InverseByEntries:
-        """With the pair of a move ``step * direction``; without any where nothing has moved."""
+        """With the pair of a move ``step * direction``; without any where nothing has moved.
+
+        It is :meth:`at` no gradient yet.
+        """
         dtype = self.entries.dtype
         move = step.astype(dtype) * ravel_pytree(direction)[0].astype(dtype)
         change = jax.tree.map(jnp.subtract, new_gradient, gradient)
@@ -76,11 +82,25 @@ class InverseByEntries(NamedTuple):
         # The formula, gathered by s.
         share = rho * (0.5 * (1 + rho * growth * expected) * move - growth * image)
         new = growth * old + move[:, None] * share[None, :] + share[:, None] * move[None, :]
+        entries = jnp.where(is_kept, new, self.entries)
+        is_known = has_moved & (self.is_known | is_kept)
         return InverseByEntries(
-            jnp.where(is_kept, new, self.entries),
-            has_moved & (self.is_known | is_kept),
+            entries,
+            is_known,
             jnp.where(squared_move > 0, jnp.sqrt(squared_move), self.length),
+            jnp.zeros_like(self.image),
+            self.decrement,
+            jnp.maximum(jnp.where(is_kept, squared_change * rho, 0), 0.5 * self.curvature),
         )
+
+    def at(self, gradient: Params, norm: jax.Array) -> InverseByEntries:
+        """The same H, with its product with another gradient."""
+        del norm
+        flat = ravel_pytree(gradient)[0].astype(self.entries.dtype)
+        image = _product(self.entries, flat)
+        decrement = 0.5 * jnp.sum(flat * image)
+        is_known = self.is_known & (decrement >= 0)
+        return self._replace(image=image, decrement=jnp.where(is_known, decrement, jnp.inf))
 
 
 def _product(matrix: jax.Array, vector: jax.Array) -> jax.Array:

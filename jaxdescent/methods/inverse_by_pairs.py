@@ -35,7 +35,7 @@ cost a CPU less spelled out than as products of matrices."""
 
 
 class InverseByPairs(NamedTuple):
-    """A ring of ``memory`` pairs; the last step's pair is not in the small matrices yet."""
+    """A ring of ``memory`` pairs, and ``H g`` for the gradient where the last step led."""
 
     pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
     inverse: jax.Array  # R^-T, in the ring's order
@@ -44,6 +44,9 @@ class InverseByPairs(NamedTuple):
     scale: jax.Array  # gamma, zero without any pair
     newest: jax.Array  # the slot of the last step's pair
     length: jax.Array  # of the last move
+    coefficients: jax.Array  # of the pairs in H g
+    decrement: jax.Array  # g.Hg / 2, infinite without any pair
+    curvature: jax.Array  # the largest y.y / s.y, of which each step forgets half
 
     @classmethod
     def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
@@ -57,27 +60,26 @@ class InverseByPairs(NamedTuple):
             zeros[0, 0],
             jnp.zeros((), jnp.int32),
             length,
+            jnp.zeros((2 * memory,), length.dtype),
+            jnp.full((), jnp.inf, length.dtype),
+            zeros[0, 0],
         )
 
-    def descent_direction(
-        self, gradient: Params, norm: jax.Array
-    ) -> tuple[Params, jax.Array, InverseByPairs]:
-        """``-H g``, whether there is a pair behind it, and the matrices with the newest taken in.
+    def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
+        """``-H g``, and whether there is a pair behind it.
 
         Without pairs it is ``-g`` with the length of the last move.
         """
-        new, coefficients = self._with_newest(gradient)
-        has_pairs = new.scale > 0
-        safe = jnp.where(norm > 0, norm, 1)
-        scale = jnp.where(has_pairs, new.scale, new.length / safe)
+        has_pairs = self.scale > 0
+        scale = jnp.where(has_pairs, self.scale, self.length / jnp.where(norm > 0, norm, 1))
         direction = jax.tree.map(
             lambda g, rows: (
-                -scale.astype(g.dtype) * g - _combination(coefficients.astype(g.dtype), rows)
+                -scale.astype(g.dtype) * g - _combination(self.coefficients.astype(g.dtype), rows)
             ),
             gradient,
             self.pairs,
         )
-        return direction, has_pairs, new
+        return direction, has_pairs
 
     def after(
         self,
@@ -87,7 +89,10 @@ class InverseByPairs(NamedTuple):
         new_gradient: Params,
         has_moved: jax.Array,
     ) -> InverseByPairs:
-        """With the pair of a move ``step * direction``; without any where nothing has moved."""
+        """With the pair of a move ``step * direction``; without any where nothing has moved.
+
+        It is :meth:`at` no gradient yet.
+        """
         memory = self.products.shape[0]
         newest = (self.newest + 1) % memory
 
@@ -100,12 +105,13 @@ class InverseByPairs(NamedTuple):
         return self._replace(
             pairs=jax.tree.map(store, self.pairs, direction, new_gradient, gradient),
             inverse=jnp.where(has_moved, self.inverse, 0),
+            products=jnp.where(has_moved, self.products, 0),
             scale=jnp.where(has_moved, self.scale, 0),
             newest=newest,
         )
 
-    def _with_newest(self, gradient: Params) -> tuple[InverseByPairs, jax.Array]:
-        """The last step's pair taken in, and the coefficients of the stored rows in H g."""
+    def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
+        """With the last step's pair in the small matrices, and what ``H g`` is made of."""
         newest, dtype = self.newest, self.inverse.dtype
         memory = self.products.shape[0]
         move = precision.squared_norm(jax.tree.map(lambda rows: rows[newest], self.pairs))
@@ -141,10 +147,24 @@ class InverseByPairs(NamedTuple):
         p = _transposed_product(inverse, with_gradient[:memory])
         q = kept * p + scale * (_transposed_product(dots, p) - with_gradient[memory:])
         q = _transposed_product(inverse.T, q)
-        new = self._replace(
-            inverse=inverse, changes=dots, products=kept, scale=scale, length=length
+        coefficients = jnp.concatenate([q, -scale * p])
+        decrement = scale * norm * norm + jnp.sum(coefficients * with_gradient)
+        has_pairs = (scale > 0) & (decrement >= 0)
+        is_pair = kept > 0
+        curvatures = jnp.where(is_pair, jnp.diagonal(dots) / jnp.where(is_pair, kept, 1), 0)
+        # What was seen far from here counts less: half with each step.
+        age = jnp.mod(newest - slots, memory).astype(dtype)
+        curvatures = curvatures * jnp.exp2(-age)
+        return self._replace(
+            inverse=inverse,
+            changes=dots,
+            products=kept,
+            scale=scale,
+            length=length,
+            coefficients=coefficients,
+            decrement=jnp.where(has_pairs, 0.5 * decrement, jnp.inf),
+            curvature=jnp.max(curvatures),
         )
-        return new, jnp.concatenate([q, -scale * p])
 
 
 def _transposed_product(matrix: jax.Array, vector: jax.Array) -> jax.Array:

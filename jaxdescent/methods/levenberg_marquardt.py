@@ -24,8 +24,16 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxdescent import precision
 from jaxdescent.arguments import check_number
+from jaxdescent.callables import anew
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import (
+    Estimate,
+    Method,
+    Params,
+    Progress,
+    State,
+    implied_curvature,
+)
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
@@ -51,6 +59,8 @@ class _DampingState(NamedTuple):
 class _Trial(NamedTuple):
     params: Params
     damping: jax.Array
+    ahead: jax.Array
+    """How far the linear model's minimum along the first trial's direction is below the params."""
     growth: jax.Array
     is_accepted: jax.Array
     trials: jax.Array
@@ -101,7 +111,7 @@ class LevenbergMarquardt(Method):
     damping: Any = 1e-3
 
     def init(self, objective: Objective, params: Params) -> State:
-        shapes = jax.eval_shape(objective.residuals, params)
+        shapes = jax.eval_shape(anew(objective.residuals), params)
         if shapes is None:
             raise TypeError(
                 f"LevenbergMarquardt needs an objective with residuals, got "
@@ -149,7 +159,11 @@ class LevenbergMarquardt(Method):
             move, image = solve(trial.damping)
             new = jax.tree.map(jnp.add, params, move)
             new_value = 0.5 * precision.squared_norm(objective.residuals(new))
-            predicted = -precision.inner(move, gradient) - 0.5 * image
+            slope = precision.inner(move, gradient)
+            predicted = -slope - 0.5 * image
+            is_curved = image > 0
+            share = slope / jnp.where(is_curved, image, 1)
+            ahead = jnp.where(is_curved, 0.5 * slope * share, jnp.inf).astype(norm.dtype)
             gain = (value - new_value) / predicted.astype(value.dtype)
             is_noise = (jnp.abs(value - new_value) <= noise) & (predicted <= noise)
             gain = jnp.where(is_noise, 1, gain).astype(norm.dtype)
@@ -157,10 +171,11 @@ class LevenbergMarquardt(Method):
             shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(gain, 2) - 1) ** 3)
             factor = jnp.where(is_accepted, shrink, trial.growth)
             # At rounding level the damping has no effect, and must not vanish: it could not grow.
-            least = jnp.finfo(norm.dtype).eps ** 2 * size
+            least = jnp.finfo(norm.dtype).eps ** 4 * size
             return _Trial(
                 new,
                 jnp.maximum(trial.damping * factor, least),
+                jnp.where(trial.trials == 0, ahead, trial.ahead),
                 2 * trial.growth,
                 is_accepted,
                 trial.trials + 1,
@@ -172,6 +187,7 @@ class LevenbergMarquardt(Method):
             _Trial(
                 params,
                 damping,
+                jnp.zeros_like(norm),
                 jnp.full_like(norm, 2),
                 jnp.array(False),
                 jnp.zeros((), jnp.int32),
@@ -184,7 +200,13 @@ class LevenbergMarquardt(Method):
         has_failed = ~trial.is_accepted | idle.is_over
         verdict = jnp.where(has_failed, Status.STAGNATED.value, RUNNING)
         new_state = _DampingState(trial.damping, scale, first_norm, idle)
-        return params, new_state, Progress(value, norm, 1 + trial.trials, verdict)
+        curvature = implied_curvature(norm, trial.ahead)
+        estimate = Estimate(trial.ahead.astype(value.dtype), curvature)
+        return params, new_state, Progress(value, norm, 1 + trial.trials, verdict, estimate)
+
+    def estimates(self, objective: Objective) -> bool:
+        del objective
+        return True
 
     def check(self) -> None:
         check_number(

@@ -19,11 +19,24 @@ from jaxdescent.methods.golub_kahan import (
     inverse,
     rotated,
 )
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import (
+    Estimate,
+    Method,
+    Params,
+    Progress,
+    State,
+    implied_curvature,
+    measure_at_best_intercept,
+)
+from jaxdescent.methods.ritz import caution
 from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.objectives.elimination import Means
 from jaxdescent.preconditioners import CentredRegression, Factor
 from jaxdescent.preconditioners.protocol import check_preconditioner
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.result import RUNNING, Evidence, Status
+
+ULPS = 2.0
+"""The backward error, in eps, where rounding ends the process."""
 
 
 @jax.tree_util.register_dataclass
@@ -44,15 +57,19 @@ class LSMR(Method):
     never stored. From zeros it finds the solution of least norm where there are many, with a
     preconditioner the one of least ``|N^-1 w|``. A start given as params is corrected, not ignored.
 
-    It ends ``CONVERGED`` where, for every output, the params solve a problem as near to the given
-    one as asked (with the norms of ``A N``; a backward error)::
+    It ends where, for every output, the params solve a problem as near to the given one as asked
+    (with the norms of ``A N``; a backward error)::
 
         |N'A'r| <= atol |A N| |r|        or        |r| <= btol |b| + atol |A N| |N^-1 w|
 
-    or where the gradient is within ``minimize``'s tolerance, and ``STAGNATED`` where the condition
-    number of ``A N`` is seen to exceed conlim. With ``jd.Sketch()``, whose ``A N`` has singular
-    values near one, ``atol`` bounds the relative suboptimality of the objective by about ``30
-    atol^2``. Set ``tolerance=0`` to leave the end to these tests alone.
+    ``CONVERGED`` if ``atol`` or ``btol`` was given. The defaults are rounding: there the status is
+    ``STAGNATED``, as where the condition number of ``A N`` is seen to exceed conlim, unless
+    ``minimize``'s tolerance holds, by the suboptimality ``|N'A'r|^2 / (2 theta)`` with theta the
+    smallest Ritz value of ``N'A'A N`` (or the bound by ``l2``, where that is lower). A negative
+    ``l2`` or sample weight, which has no root, ends it ``DIVERGED``, minimum or not. With
+    ``jd.Sketch()``, whose ``A N`` has singular values near one, ``atol`` bounds the relative
+    suboptimality of the objective by about ``30 atol^2``. Set ``tolerance=0`` to leave the end to
+    these tests alone.
 
     Progress is estimated by recurrences, exact but for rounding. Where they say that the params
     have converged and have fallen by more than rounding lets them be believed, one iteration
@@ -60,12 +77,14 @@ class LSMR(Method):
     (iterative refinement).
 
     Keeps four parameter-sized vectors besides the params, seven with a preconditioner, and one of
-    the size of y.
+    the size of y; with an intercept one more for ``x_bar``. Where columns lie so far from zero that
+    ``X w - x_bar.w`` would cancel (``jaxdescent.designs.Centred``), means are subtracted before
+    anything is multiplied, block by block and without a copy of X.
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
-      atol: relative error of X, at least 0. None: ``10 eps``; 0: never.
-      btol: relative error of y, at least 0. None: ``10 eps``; 0: never.
+      atol: relative error of X, at least 0. None: ``2 eps``; 0: never.
+      btol: relative error of y, at least 0. None: ``2 eps``; 0: never.
       conlim: positive. None: ``1 / (10 eps)``.
 
     Raises:
@@ -116,7 +135,8 @@ class LSMR(Method):
             is_restart=jnp.full(beta.shape, has_start),
             is_estimate=jnp.array(False),
             factor=factor,
-            feature_mean=regression.feature_mean,
+            means=regression.means,
+            is_unbounded=~regression.is_convex(objective),
         )
 
     def step(
@@ -131,7 +151,7 @@ class LSMR(Method):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         basis, scalars, is_restart = state.basis, state.scalars, state.is_restart
-        regression = _regression(objective, state.feature_mean)
+        regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
         is_done, _ = self._ends(state, weights)
 
@@ -152,7 +172,7 @@ class LSMR(Method):
         new_basis, beta, alpha = bidiagonalise(state.factor, rows, penalty, pulled, kept)
 
         first = first_scalars(new_basis, beta, alpha, scalars.target)
-        first = first._replace(norm=jnp.maximum(first.norm, scalars.norm))
+        first = first._replace(norm=jnp.maximum(first.norm, scalars.norm), ritz=scalars.ritz)
         turned, of_search, of_move, of_last = rotated(scalars, beta, alpha)
         gradient = new_basis.pulled
         if gradient is not None:
@@ -180,7 +200,8 @@ class LSMR(Method):
             is_restart=jnp.zeros_like(is_restart),
             is_estimate=~jnp.all(is_restart),
             factor=state.factor,
-            feature_mean=state.feature_mean,
+            means=state.means,
+            is_unbounded=state.is_unbounded,
         )
         # An estimate that has fallen so far may be rounding: the residual itself must confirm it.
         eps = jnp.finfo(beta.dtype).eps
@@ -191,9 +212,11 @@ class LSMR(Method):
         return regression.with_intercept(new_weights, params), new
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        regression = _regression(objective, state.feature_mean)
+        regression = _regression(objective, state.means)
         weights = params["weights"].reshape(regression.size, -1)
-        return _progress(state.scalars, *self._ends(state, weights))
+        progress = self._progress(regression, state, *self._ends(state, weights))
+        verdict = jnp.where(state.is_unbounded, Status.DIVERGED.value, progress.verdict)
+        return progress._replace(verdict=verdict)
 
     def check(self) -> None:
         check_preconditioner(self.preconditioner)
@@ -205,17 +228,57 @@ class LSMR(Method):
     def looks_ahead(self) -> bool:
         return True
 
+    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+        return measure_at_best_intercept(objective, params, state.means, always)
+
     def is_estimate(self, state: State) -> jax.Array:
         return state.is_estimate
+
+    def estimates(self, objective: Objective) -> bool:
+        del objective
+        return True
+
+    def _progress(
+        self,
+        regression: CentredRegression,
+        state: _State,
+        is_done: jax.Array,
+        is_singular: jax.Array,
+    ) -> Progress:
+        scalars = state.scalars
+        # The defaults end it where rounding does. What was asked for is what it then is.
+        is_asked = self.atol is not None or self.btol is not None
+        is_converged = jnp.all(is_done) & is_asked
+        is_ended = jnp.all(is_done | is_singular)
+        verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
+        norm = jnp.sqrt(jnp.sum(jnp.square(scalars.gradient)))
+        offset = 0.5 * jnp.sum(scalars.offset)
+        height = jnp.sum(scalars.ritz.height(jnp.square(scalars.normal)))
+        curvature = jnp.square(jnp.max(scalars.largest))
+        if state.factor is not None:
+            curvature = implied_curvature(norm, height)
+        height = height + offset
+        code = Evidence.RITZ_VALUES.value
+        estimate = Estimate(height, curvature, code, caution(height.dtype))
+        if regression.means is not None:
+            estimate = estimate._replace(steepness=regression.means.steepness() + curvature)
+        least = jnp.min(regression.shift)
+        return Progress(
+            0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,
+            norm,
+            1,
+            jnp.where(is_converged, Status.CONVERGED.value, verdict),
+            estimate.at_least_curvature(jnp.where(offset > 0, 0, least), norm),
+        )
 
     def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         """For each output, whether it has converged, and whether its condition is too bad."""
         scalars = state.scalars
         dtype = scalars.norm.dtype
-        least = 10 * jnp.finfo(dtype).eps
-        atol = jnp.asarray(least if self.atol is None else self.atol, dtype)
-        btol = jnp.asarray(least if self.btol is None else self.btol, dtype)
-        conlim = jnp.asarray(1 / least if self.conlim is None else self.conlim, dtype)
+        eps = jnp.finfo(dtype).eps
+        atol = jnp.asarray(ULPS * eps if self.atol is None else self.atol, dtype)
+        btol = jnp.asarray(ULPS * eps if self.btol is None else self.btol, dtype)
+        conlim = jnp.asarray(0.1 / eps if self.conlim is None else self.conlim, dtype)
         # |A w| <= |A N| |N^-1 w|: N^-1 w is not known, but for N = I.
         size = jnp.maximum(scalars.target - scalars.residual, 0)
         if state.factor is None:
@@ -237,28 +300,17 @@ class _State(NamedTuple):
     is_restart: jax.Array
     is_estimate: jax.Array  # whether the scalars come from the recurrences
     factor: Factor | None
-    feature_mean: jax.Array | None
+    means: Means | None
+    is_unbounded: jax.Array  # whether a penalty or a weight is negative
 
 
-def _regression(objective: Objective, feature_mean: jax.Array | None = None) -> CentredRegression:
+def _regression(objective: Objective, means: Means | None = None) -> CentredRegression:
     if not isinstance(objective, LinearRegression):
         raise TypeError(
             f"LSMR needs a jd.LinearRegression, got {type(objective).__name__}: take "
             "jd.ConjugateGradient() for another quadratic objective."
         )
-    return CentredRegression.from_objective(objective, feature_mean)
-
-
-def _progress(scalars: Scalars, is_done: jax.Array, is_singular: jax.Array) -> Progress:
-    is_converged = jnp.all(is_done)
-    is_ended = jnp.all(is_done | is_singular)
-    verdict = jnp.where(is_ended, Status.STAGNATED.value, RUNNING)
-    return Progress(
-        0.5 * jnp.sum(jnp.square(scalars.residual) + scalars.offset),
-        jnp.sqrt(jnp.sum(jnp.square(scalars.gradient))),
-        1,
-        jnp.where(is_converged, Status.CONVERGED.value, verdict),
-    )
+    return CentredRegression.from_objective(objective, means)
 
 
 def _at_given_intercept(
@@ -272,11 +324,10 @@ def _at_given_intercept(
     With m the best less the given one and S the sum of the sample weights, the objective is larger
     by ``S m^2 / 2``, and the negative gradient by ``S m x_bar`` for the weights and ``S m``.
     """
-    if regression.feature_mean is None:
+    means = regression.means
+    if means is None:
         return scalars
-    weights = params["weights"].reshape(regression.size, -1)
-    best = regression.with_intercept(weights, params)["intercept"]
-    excess = (regression.weight_total * (best - params["intercept"])).reshape(1, -1)
-    gradient = scalars.normal * basis.pulled_v + excess * regression.feature_mean[:, None]
-    offset = jnp.square(excess) / regression.weight_total
+    excess = means.excess(params).reshape(1, -1)
+    gradient = scalars.normal * basis.pulled_v + excess * means.features.mean[:, None]
+    offset = jnp.square(excess) / means.weight_total
     return scalars._replace(gradient=column_norms(gradient, excess), offset=offset)

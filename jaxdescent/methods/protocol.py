@@ -10,11 +10,68 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
+from jaxdescent.callables import anew
+from jaxdescent.display import Displayed
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING
+from jaxdescent.objectives.elimination import Means
+from jaxdescent.result import RUNNING, Evidence
 
 Params = Any
 State = Any
+
+
+class Estimate(NamedTuple):
+    """How far the value at some params is above the minimum, as a method knows it.
+
+    Attributes:
+      suboptimality: the value less the minimum: a bound or an estimate, in the value's units.
+      curvature: the largest curvature seen along a unit direction.
+      evidence: an :class:`jaxdescent.result.Evidence` code: what the suboptimality rests on.
+      caution: how many times larger it may be without the method having seen it, at least 1. A
+        descent has CONVERGED only where that would be small too, or the gradient is rounding.
+      steepness: the largest curvature in the unknowns that the gradient's norm is of, where that
+        is another than ``curvature``: the rounding of params of the size ``|x|`` leaves a gradient
+        of ``eps steepness |x|``.
+    """
+
+    suboptimality: jax.Array
+    curvature: jax.Array
+    evidence: Any = Evidence.NEWTON_DECREMENT.value
+    caution: Any = 1.0
+    steepness: Any = 0.0
+
+    def rests_on(self, evidence: Evidence) -> bool:
+        """Whether it rests on this evidence whatever the numbers are."""
+        return isinstance(self.evidence, int) and self.evidence == evidence.value
+
+    def at_most(self, bound: jax.Array, evidence: Evidence, norm: jax.Array) -> Estimate:
+        """This, or the bound where that is less; caution need not go beyond the bound.
+
+        ``norm`` is the gradient's.
+        """
+        left = self.suboptimality
+        is_less = bound < left
+        ratio = bound / jnp.where(left > 0, left, 1)
+        ratio = jnp.where(left > 0, jnp.maximum(ratio, 1), jnp.inf)
+        caution = jnp.minimum(jnp.asarray(self.caution, ratio.dtype), ratio)
+        curvature = jnp.maximum(self.curvature, implied_curvature(norm, bound))
+        return Estimate(
+            jnp.where(is_less, bound, left),
+            jnp.where(is_less, curvature, self.curvature),
+            jnp.where(is_less, jnp.int32(evidence.value), jnp.asarray(self.evidence, jnp.int32)),
+            jnp.where(is_less, 1, caution),
+            self.steepness,
+        )
+
+    def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
+        """This, or ``|g|^2 / (2 least)`` where that is less; None: no such curvature is known."""
+        if least is None:
+            return self
+        least = least.astype(norm.dtype)
+        is_positive = least > 0
+        bound = 0.5 * norm * (norm / jnp.where(is_positive, least, 1))
+        bound = jnp.where(is_positive, bound, jnp.inf).astype(self.suboptimality.dtype)
+        return self.at_most(bound, Evidence.BOUND, norm)
 
 
 class Progress(NamedTuple):
@@ -25,15 +82,18 @@ class Progress(NamedTuple):
       gradient_norm: the norm of its gradient there.
       evaluations: how many values or gradients the step computed.
       verdict: the status code with which the method itself gives up there, else ``RUNNING``.
+      estimate: how far the value there is above the minimum; None where the method cannot say,
+        and the loop judges by what it sees (:mod:`jaxdescent.suboptimality`).
     """
 
     value: jax.Array
     gradient_norm: jax.Array
     evaluations: Any = 1
     verdict: Any = RUNNING
+    estimate: Estimate | None = None
 
 
-class Method(abc.ABC):
+class Method(Displayed, abc.ABC):
     """How to get from params to better params.
 
     A method is a pytree whose leaves are its hyper-parameters. ``init`` makes the state that
@@ -72,6 +132,15 @@ class Method(abc.ABC):
         """Raise if a hyper-parameter whose value can be seen makes no sense."""
         return
 
+    def hoisted(self) -> Method:
+        """The same method, whose functions carry what they close over as leaves."""
+        return self
+
+    def estimates(self, objective: Objective) -> bool:
+        """Whether its progress on this objective comes with an :class:`Estimate`."""
+        del objective
+        return False
+
     @property
     def looks_ahead(self) -> bool:
         """Whether ``progress`` costs less than a step.
@@ -90,6 +159,14 @@ class Method(abc.ABC):
         del state
         return False
 
+    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+        """The value and the gradient's norm at ``params``, in place of what :meth:`is_estimate`.
+
+        ``always`` is that of :func:`measure`.
+        """
+        del state
+        return measure(objective, params, always)
+
     @property
     def patience(self) -> int:
         """After how many checks in a row without any progress the descent has stagnated."""
@@ -100,8 +177,14 @@ class LookingAhead(Method):
     """A method whose state tells the progress where it stands.
 
     The state has fields ``value`` and ``norm``, of the gradient there; ``unreported``, the
-    evaluations of the step that led there; and ``verdict``, what that step found.
+    evaluations of the step that led there; and ``verdict``, what that step found. Where it knows
+    how far the minimum is, :meth:`estimate` reads that from the state.
     """
+
+    def estimate(self, objective: Objective, state: State) -> Estimate | None:
+        """How far the value is above the minimum where the state stands; None: it cannot say."""
+        del objective, state
+        return None
 
     @abc.abstractmethod
     def blind_step(
@@ -114,13 +197,15 @@ class LookingAhead(Method):
     ) -> tuple[Params, State, Progress]:
         params, new = self.blind_step(objective, params, state)
         evaluations = state.unreported + new.unreported
-        progress = Progress(state.value, state.norm, evaluations, new.verdict)
+        estimate = self.estimate(objective, state)
+        progress = Progress(state.value, state.norm, evaluations, new.verdict, estimate)
         none = jnp.zeros_like(new.unreported)
         return params, new._replace(unreported=none, verdict=none + RUNNING), progress
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        del objective, params
-        return Progress(state.value, state.norm, state.unreported, state.verdict)
+        del params
+        estimate = self.estimate(objective, state)
+        return Progress(state.value, state.norm, state.unreported, state.verdict, estimate)
 
     @property
     def looks_ahead(self) -> bool:
@@ -132,15 +217,37 @@ def progress_at(value: jax.Array, gradient: Params) -> Progress:
     return Progress(value, precision.norm(gradient))
 
 
+def implied_curvature(norm: jax.Array, left: jax.Array) -> jax.Array:
+    """``|g|^2 / (2 left)``: the curvature of a parabola along g that would fall by ``left``."""
+    left = left.astype(norm.dtype)
+    is_usable = (left > 0) & (left < jnp.inf)
+    return jnp.where(is_usable, norm * (0.5 * norm / jnp.where(is_usable, left, 1)), 0)
+
+
 def image_of_start(objective: Objective, params: Params) -> Any:
     """The image of the start; of zeros, the usual start, without a pass over X."""
     is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
-    shapes = jax.eval_shape(objective.image, params)
+    shapes = jax.eval_shape(anew(objective.image), params)
 
     def zeros(_: Params) -> Any:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     return lax.cond(is_zero, zeros, objective.image, params)
+
+
+def measure_at_best_intercept(
+    objective: Objective, params: Params, means: Means | None, always: Any
+) -> Progress:
+    """The same of a regression whose intercept is the best but for rounding, given its means.
+
+    Of features far from zero that rounding, and that of predictions, is all that a gradient in the
+    unknowns w and b shows. 16-bit params are measured as they are.
+    """
+    if means is None or precision.is_rounded(params):
+        return measure(objective, params, always)
+    elimination = objective.eliminated(means)
+    assert elimination is not None  # means are those of an intercept
+    return progress_at(*elimination.objective.value_and_gradient({"weights": params["weights"]}))
 
 
 def measure(objective: Objective, params: Params, always: Any) -> Progress:

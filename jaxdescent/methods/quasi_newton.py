@@ -13,7 +13,8 @@ from jaxdescent.arguments import check_count
 from jaxdescent.methods.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.inverse_by_pairs import InverseByPairs
 from jaxdescent.methods.line_search import Idle, Point, first_length, search
-from jaxdescent.methods.protocol import LookingAhead, Params, State
+from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
+from jaxdescent.methods.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
@@ -86,7 +87,7 @@ class LBFGS(LookingAhead):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         value, gradient, norm = state.value, state.gradient, state.norm
-        direction, has_pairs, inverse = state.inverse.descent_direction(gradient, norm)
+        direction, has_pairs = state.inverse.descent_direction(gradient, norm)
         slope = precision.inner(gradient, direction)
         first_step, verdict, products = 1.0, RUNNING, 0
         if objective.is_quadratic:
@@ -101,11 +102,13 @@ class LBFGS(LookingAhead):
         has_failed = ~has_moved & ~has_pairs | idle.is_over
         verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
         new_gradient = found.point.gradient
+        new_norm = precision.norm(new_gradient)
+        inverse = state.inverse.after(direction, found.step, gradient, new_gradient, has_moved)
         new_state = _LBFGSState(
             found.point.value,
             new_gradient,
-            precision.norm(new_gradient),
-            inverse.after(direction, found.step, gradient, new_gradient, has_moved),
+            new_norm,
+            inverse.at(new_gradient, new_norm),
             idle,
             found.evaluations + products,
             jnp.asarray(verdict, jnp.int32),
@@ -120,7 +123,21 @@ class LBFGS(LookingAhead):
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         point = Point.at(objective, params)
         norm = precision.norm(point.gradient)
-        return state._replace(value=point.value, gradient=point.gradient, norm=norm)
+        inverse = state.inverse.at(point.gradient, norm)
+        return state._replace(
+            value=point.value, gradient=point.gradient, norm=norm, inverse=inverse
+        )
+
+    def estimates(self, objective: Objective) -> bool:
+        del objective
+        return True
+
+    def estimate(self, objective: Objective, state: State) -> Estimate:
+        del objective
+        # A direction that no step has gone along counts with the curvature of the last step, as
+        # one that hardly shows in the gradient does in a Krylov space.
+        left = state.inverse.decrement
+        return Estimate(left, state.inverse.curvature, caution=caution(left.dtype))
 
     def check(self) -> None:
         check_count("LBFGS.memory", self.memory)

@@ -12,12 +12,22 @@ from jax import lax
 
 from jaxdescent import precision
 from jaxdescent.arguments import check_count
+from jaxdescent.designs import Center, as_design
+from jaxdescent.designs.centred import shares
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Method, Params, Progress, State
+from jaxdescent.methods.protocol import (
+    Method,
+    Params,
+    Progress,
+    State,
+    measure_at_best_intercept,
+)
 from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.forms import DualForm, GramForm
-from jaxdescent.result import RUNNING
+from jaxdescent.preconditioners import CentredRegression
+from jaxdescent.result import RUNNING, Status
 
 
 class _Rewritten(Method):
@@ -32,6 +42,14 @@ class _Rewritten(Method):
 
     def check(self) -> None:
         as_method(self._inner).check()
+
+    def hoisted(self) -> Method:
+        changed: Any = self
+        return (
+            self
+            if self.method is None
+            else dataclasses.replace(changed, method=self.method.hoisted())
+        )
 
     def is_estimate(self, state: State) -> bool:
         del state
@@ -53,9 +71,11 @@ class Gram(_Rewritten):
 
     ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X; from then
     on a step is one of ``method`` on :class:`jaxdescent.objectives.forms.GramForm`, the same
-    function of the same params, at ``features^2`` for each output instead of ``2 rows features``.
-    The penalty is no part of G: under ``jax.vmap`` over ``l2`` it is built once, and with an
-    ``l2`` for each output, or a column of y for each ``l2``, one product serves all.
+    function of the weights, at ``features^2`` for each output instead of ``2 rows features``. The
+    intercept is always at its best for them: the method never sees it, nor how far from zero the
+    features lie (:mod:`jaxdescent.objectives.elimination`). The penalty is no part of G: under
+    ``jax.vmap`` over ``l2`` it is built once, and with an ``l2`` for each output, or a column of y
+    for each ``l2``, one product serves all.
 
     It pays from about ``features / 2`` iterations on, and earlier where several outputs or
     penalties share them. It squares the condition number: in float32 the weights keep about
@@ -87,18 +107,48 @@ class Gram(_Rewritten):
 
     def init(self, objective: Objective, params: Params) -> State:
         form = GramForm.from_regression(_regression("Gram", objective))
-        return _GramState(form.with_penalty(0), self._inner.init(form, params))
+        first = None
+        if form.eliminated() is not None:
+            value, gradient = form.value_and_gradient(params)
+            first = _First(value, precision.norm(gradient), jnp.array(True))
+        inner, weights = _without_intercept(form, params)
+        return _GramState(form.with_penalty(0), self._inner.init(inner, weights), first)
 
     def step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
         form = _with_own_penalty("Gram", state.form, objective)
-        params, inner, progress = self._inner.step(form, params, state.inner)
-        return params, _GramState(state.form, inner), progress
+        inner, weights = _without_intercept(form, params)
+        weights, inner_state, progress = self._inner.step(inner, weights, state.inner)
+        curves_down = _regression("Gram", objective).curves_down()
+        if curves_down is not None:
+            progress = _unless(~curves_down, progress)
+        first, elimination = state.first, form.eliminated()
+        if elimination is None:
+            return weights, _GramState(state.form, inner_state, None), progress
+        # Only the start may have another intercept than the best.
+        progress = first.of(progress)
+        first = first._replace(is_first=jnp.zeros_like(first.is_first))
+        params = elimination.means.with_intercept(weights["weights"])
+        return params, _GramState(state.form, inner_state, first), progress
+
+    def estimates(self, objective: Objective) -> bool:
+        return self._inner.estimates(objective)
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         form = _with_own_penalty("Gram", state.form, objective)
-        return state._replace(inner=self._inner.after_rounding(form, params, state.inner))
+        inner, weights = _without_intercept(form, params)
+        return state._replace(inner=self._inner.after_rounding(inner, weights, state.inner))
+
+    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+        means = None
+        elimination = state.form.eliminated()
+        if elimination is not None:
+            regression, own = _regression("Gram", objective), elimination.means
+            design = as_design(regression.X)
+            share = shares(design, regression.sample_weight)
+            means = own._replace(features=Center.near(design, own.features.mean, share))
+        return measure_at_best_intercept(objective, params, means, always)
 
 
 @jax.tree_util.register_dataclass
@@ -123,7 +173,7 @@ class Dual(_Rewritten):
     It begins at zero weights: a start given as params plays no part but in the first check. It
     finds the solution of least norm where there are many. Without penalty, equations that have no
     solution (rows that depend on each other, or more rows than features) end ``DIVERGED``: there
-    take ``jd.Gram()``.
+    take ``jd.Gram()``. So does a negative ``l2`` or sample weight.
 
     Keeps ``rows^2 + features`` numbers and what ``method`` keeps, each of the size of y; building
     takes three times rows^2. Progress is found in the rows' space, by two products with K a step;
@@ -183,21 +233,55 @@ class Dual(_Rewritten):
         carry = lax.fori_loop(0, self.iterations, iterate, carry)
         rows, inner, evaluations, verdict = carry
         # The verdict is on what this step returns: the next one tells it.
-        progress = Progress(value, norm, evaluations, state.verdict)
+        is_convex = CentredRegression.is_convex(_regression("Dual", objective))
+        progress = _unless(is_convex, Progress(value, norm, evaluations, state.verdict))
         new = state._replace(
             rows=rows, inner=inner, is_first=jnp.zeros_like(state.is_first), verdict=verdict
         )
         return form.regression_params(_regression("Dual", objective), rows), new, progress
+
+    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+        means, form = None, state.form
+        if form.center is not None:
+            total = jnp.full((), form.kernel.shape[0], form.kernel.dtype)
+            if form.root is not None:
+                total = jnp.sum(jnp.square(form.root))
+            means = Means(form.center, form.target_mean, total)
+        return measure_at_best_intercept(objective, params, means, always)
 
     def check(self) -> None:
         super().check()
         check_count("Dual.iterations", self.iterations)
 
 
+class _First(NamedTuple):
+    """The value and gradient norm at the params that a method was given."""
+
+    value: jax.Array
+    norm: jax.Array
+    is_first: jax.Array
+
+    def of(self, progress: Progress) -> Progress:
+        """``progress``, but at the first step what is known of those params."""
+        return progress._replace(
+            value=jnp.where(self.is_first, self.value, progress.value),
+            gradient_norm=jnp.where(self.is_first, self.norm, progress.gradient_norm),
+        )
+
+
 class _GramState(NamedTuple):
     form: GramForm
     """Without its penalty, which each step takes from the objective."""
     inner: State
+    """Of the method on the weights alone: the intercept is always at its best."""
+    first: _First | None
+
+
+def _without_intercept(form: GramForm, params: Params) -> tuple[Objective, Params]:
+    elimination = form.eliminated()
+    if elimination is None:
+        return form, params
+    return elimination.objective, {"weights": params["weights"]}
 
 
 class _DualState(NamedTuple):
@@ -210,6 +294,12 @@ class _DualState(NamedTuple):
     is_first: jax.Array
     verdict: jax.Array
     """What the method said of the rows' iterate from which its last iteration began."""
+
+
+def _unless(is_convex: jax.Array, progress: Progress) -> Progress:
+    """``progress`` with the verdict that there is no minimum, unless ``is_convex``."""
+    verdict = jnp.where(is_convex, progress.verdict, Status.DIVERGED.value)
+    return progress._replace(verdict=verdict.astype(jnp.int32))
 
 
 def _regression(name: str, objective: Objective) -> LinearRegression:

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxdescent import precision
+from jaxdescent.display import Displayed
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.result import RUNNING
 
 
-class Transformation(optax.GradientTransformationExtraArgs, metaclass=abc.ABCMeta):
+class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass=abc.ABCMeta):
     """An ``optax.GradientTransformationExtraArgs`` that is also a pytree of hyper-parameters.
 
     The tuple's two items are the methods ``start`` and ``change`` of a twin with the same fields:

@@ -1,0 +1,292 @@
+"""How far from the minimum: the estimates against exact ones, and CONVERGED that means it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.methods.ritz import SmallestRitz
+from jaxdescent.suboptimality import Falling, Size
+
+
+def status(result):
+    return jd.Status(int(result.status)).name
+
+
+def evidence(result):
+    return jd.Evidence(int(result.evidence))
+
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def vardim(x):
+    index = jnp.arange(1, x.size + 1, dtype=x.dtype)
+    s = jnp.sum(index * (x - 1))
+    return jnp.sum((x - 1) ** 2) + s**2 + s**4
+
+
+def powers(x):
+    return jnp.sum((x - jnp.arange(x.size, dtype=x.dtype)) ** 4)
+
+
+FAR = {
+    "vardim": (vardim, 1 - np.arange(1, 201) / 200, 0.0),
+    "fourth powers": (powers, np.full(5_000, 2.0), 0.0),
+    "rosenbrock": (rosenbrock, np.array([-100.0, 100.0]), 0.0),
+    "cosh": (lambda x: jnp.cosh(x - 1), np.array(40.0), 1.0),
+    "a fourth power": (lambda x: (x - 3) ** 4, np.array(1000.0), 0.0),
+    "exponential": (jd.LeastSquares(lambda p: jnp.exp(p) - 1), np.array(30.0), 0.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", FAR.values(), ids=FAR.keys())
+def test_a_far_start_does_not_make_a_point_converged(case, dtype, x64):
+    objective, start, minimum = case
+    result = jd.minimize(objective, start.astype(dtype))
+    assert status(result) == "CONVERGED"
+    bar = {np.float32: 1e-4, np.float64: 1e-12}[dtype]
+    assert float(result.value) - minimum <= bar * max(minimum, 1)
+    again = jd.minimize(objective, result.params)
+    lowered = float(result.value) - float(again.value)
+    assert lowered <= 1e-3 * max(abs(float(result.value)), bar)
+
+
+def regression(rng, dtype, *, rows=300, features=20, condition=1.0, noise=1.0, shift=0.0):
+    U, _ = np.linalg.qr(rng.normal(size=(rows, features)))
+    V, _ = np.linalg.qr(rng.normal(size=(features, features)))
+    X = (U * np.geomspace(1 / condition, 1, features)) @ V.T * np.sqrt(rows) + shift
+    y = X @ rng.normal(size=features) + noise * rng.normal(size=rows)
+    return X.astype(dtype), y.astype(dtype)
+
+
+def exact_suboptimality(X, y, l2, params):
+    """``1/2 |A (w - w*)|^2`` in long double, of the centred problem and of its intercept."""
+    X, y = X.astype(np.longdouble), y.astype(np.longdouble)
+    mean, target = X.mean(axis=0), y.mean()
+    features = X.shape[1]
+    A = np.concatenate([X - mean, np.sqrt(np.longdouble(l2)) * np.eye(features)])
+    b = np.concatenate([y - target, np.zeros(features)])
+    best = np.zeros(features, np.longdouble)
+    for _ in range(4):
+        rest = (b - A @ best).astype(np.float64)
+        best = best + np.linalg.lstsq(A.astype(np.float64), rest, rcond=None)[0]
+    weights = np.asarray(params["weights"], np.longdouble)
+    off = np.longdouble(params["intercept"]) - (target - mean @ weights)
+    height = 0.5 * np.sum((A @ (weights - best)) ** 2) + 0.5 * len(y) * off**2
+    return float(height), float(0.5 * np.sum((A @ best - b) ** 2))
+
+
+METHODS = {
+    "derivative": jd.DerivativeMethod(),
+    "conjugate gradients": jd.ConjugateGradient(),
+    "with Jacobi": jd.ConjugateGradient(jd.Jacobi()),
+    "LSMR": jd.LSMR(),
+    "LSMR with a sketch": jd.LSMR(jd.Sketch()),
+    "LBFGS": jd.LBFGS(),
+    "gradient descent": jd.GradientDescent(),
+    "Gram": jd.Gram(),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("l2", [0.0, 3.0])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(
+    method, l2, dtype, rng, x64
+):
+    X, y = regression(rng, dtype, condition=5.0)
+    result = jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method)
+    assert status(result) == "CONVERGED"
+    height, minimum = exact_suboptimality(X, y, l2, result.params)
+    eps = float(np.finfo(dtype).eps)
+    assert height <= eps ** (2 / 3) * minimum
+    estimate = float(result.suboptimality)
+    rounding = eps**2 * float(np.sum((y - y.mean()) ** 2))
+    # A bound by l2 is as far above as the curvature is above l2, 300 / 3, and that of the smallest
+    # Ritz value as far as curvatures differ, 25.
+    kinds = {jd.Evidence.BOUND: 100.0, jd.Evidence.RITZ_VALUES: 25.0}
+    above = kinds.get(evidence(result), 10.0)
+    assert height / 10 - rounding <= estimate <= 2 * above * height + 100 * rounding
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_float32_regression_that_converged_is_within_1e_4_of_its_minimum(method, condition, rng):
+    X, y = regression(rng, np.float32, condition=condition)
+    result = jd.minimize(jd.LinearRegression(X, y), method=method, max_iterations=3000)
+    height, minimum = exact_suboptimality(X, y, 0.0, result.params)
+    if status(result) == "CONVERGED":
+        assert height <= 1e-4 * minimum
+    else:
+        assert status(result) in ("MAX_ITERATIONS", "STAGNATED")
+        assert "jd.DerivativeMethod()" in result.message
+
+
+@given(
+    st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=12),
+    st.floats(-50, 50),
+    st.integers(-20, 20),
+)
+def test_the_rule_is_free_of_units(weights, shift, power):
+    weights = jnp.asarray(weights, jnp.float32)
+    factor = 2.0**power
+
+    def function(x, factor):
+        return factor * (jnp.sum(weights * (x - shift) ** 2) + 1)
+
+    one = jd.minimize(function, jnp.zeros(weights.size), jd.LBFGS(), args=(1.0,))
+    other = jd.minimize(function, jnp.zeros(weights.size), jd.LBFGS(), args=(factor,))
+    assert int(one.status) == int(other.status)
+    np.testing.assert_allclose(one.suboptimality * factor, other.suboptimality, rtol=1e-3)
+
+
+def test_a_sum_of_squares_knows_its_suboptimality_exactly():
+    result = jd.minimize(
+        jd.SumOfSquares(scale=2.0), jnp.array([3.0, -4.0]), jd.GradientDescent(0.1)
+    )
+    assert evidence(result) == jd.Evidence.EXACT
+    assert result.suboptimality == result.value
+    below = jd.minimize(jd.SumOfSquares(scale=-2.0), jnp.ones(2), jd.GradientDescent(1e-3))
+    assert evidence(below) == jd.Evidence.NONE
+    assert result.suboptimality < jnp.inf == below.suboptimality
+
+
+def test_a_penalty_bounds_the_suboptimality(rng):
+    X, y = regression(rng, np.float32)
+    ridge = jd.LinearRegression(X, y, l2=1e4, intercept=False)
+    result = jd.minimize(ridge, method=jd.GradientDescent(), max_iterations=2, tolerance=0)
+    bound = float(result.gradient_norm) ** 2 / 2e4
+    assert float(result.suboptimality) <= bound * (1 + 1e-5)
+    assert evidence(result) == jd.Evidence.BOUND
+
+
+def test_where_nothing_can_be_said_it_is_infinite():
+    result = jd.minimize(lambda x: jnp.sum(x**2), jnp.ones(3), optax.sgd(1e-3), max_iterations=1)
+    assert result.suboptimality == jnp.inf
+    assert evidence(result) == jd.Evidence.NONE
+
+
+@pytest.mark.parametrize(
+    "method",
+    [optax.adam(0.05), optax.sgd(0.02, momentum=0.9), jd.GradientDescent(jd.BarzilaiBorwein())],
+    ids=["adam", "momentum", "Barzilai-Borwein"],
+)
+def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
+    weights = jnp.array([1.0, 3.0, 10.0])
+
+    def function(x):
+        return jnp.sum(weights * (x - 1) ** 2) + 1
+
+    result = jd.minimize(function, jnp.zeros(3), method, max_iterations=5000)
+    assert status(result) == "CONVERGED"
+    true = float(jnp.sum(weights * (result.params - 1) ** 2))
+    assert true <= 2.4e-5
+    assert float(result.suboptimality) >= true / 10
+
+
+def test_it_works_under_jit_and_vmap(rng):
+    X, y = regression(rng, np.float32, rows=60, features=4)
+    targets = jnp.stack([y, 2 * y, y - 1])
+
+    def solve(y):
+        return jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient())
+
+    together = jax.vmap(solve)(targets)
+    for index, target in enumerate(targets):
+        for alone in (solve(target), jax.jit(solve)(target)):
+            np.testing.assert_array_equal(together.evidence[index], alone.evidence)
+            np.testing.assert_allclose(together.suboptimality[index], alone.suboptimality, rtol=3)
+
+
+def test_the_history_has_value_norm_and_suboptimality():
+    result = jd.minimize(rosenbrock, jnp.zeros(2), jd.LBFGS(), history=5)
+    assert result.history.value[-1] == result.value
+    assert result.history.gradient_norm[-1] == result.gradient_norm
+    assert result.history.suboptimality[-1] == result.suboptimality
+
+
+def test_what_converged_is_converged_by_the_numbers_it_returns(rng):
+    X, y = regression(rng, np.float32, condition=30.0, shift=2.0)
+    for method in (jd.Gram(), jd.LSMR(), jd.LSMR(jd.Jacobi()), jd.ConjugateGradient()):
+        result = jd.minimize(jd.LinearRegression(X, y), method=method)
+        if status(result) == "CONVERGED":
+            assert float(result.gradient_norm) <= 2.4221e-5 * float(result.scale)
+
+
+@pytest.mark.parametrize("tolerance", [jd.Tolerance(step=1e-3), jd.Tolerance(value=1e-3)], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [
+        optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation(),
+        optax.sgd(optax.linear_schedule(0.0, 0.1, 10)),
+    ],
+    ids=["held back", "warm-up"],
+)
+def test_an_update_of_zero_is_no_small_change(method, tolerance, relaxed_promotion):
+    result = jd.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(2), method, tolerance=tolerance)
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(result.params, 1, atol=0.02)
+
+
+@pytest.mark.parametrize("method", [jd.LBFGS(), jd.ConjugateGradient()], ids=str)
+@pytest.mark.parametrize("function", [lambda x: 3 * x, lambda x: -(x**2)], ids=["slope", "dome"])
+def test_an_unbounded_function_diverges_at_finite_params(function, method):
+    result = jd.minimize(function, 1.0, method)
+    assert status(result) == "DIVERGED"
+    assert jnp.isfinite(result.params)
+    assert jnp.isfinite(result.value)
+
+
+def test_conjugate_gradients_return_finite_params_of_an_unbounded_quadratic():
+    quadratic = jd.Quadratic(jnp.diag(jnp.array([1.0, 0.0, 2.0])), jnp.array([1.0, 1.0, 1.0]))
+    result = jd.minimize(quadratic, method=jd.ConjugateGradient())
+    assert status(result) == "DIVERGED"
+    assert bool(jnp.all(jnp.isfinite(result.params)))
+    assert jnp.isfinite(result.value)
+
+
+def test_a_start_with_gradient_zero_says_so():
+    result = jd.minimize(lambda p: p[0] ** 2 - p[1] ** 2, jnp.zeros(2))
+    assert "gradient was zero at the start" in result.message
+    assert "gradient was zero" not in jd.minimize(rosenbrock, jnp.zeros(2)).message
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_smallest_ritz_value_follows_the_tridiagonal_matrix(seed):
+    rng = np.random.default_rng(seed)
+    diagonal = rng.uniform(0.5, 2, 12)
+    below = rng.uniform(0, 1, 12)
+    below[0] = 0
+    L = np.diag(diagonal) + np.diag(below[1:], -1)
+    ritz = SmallestRitz.start((), jnp.float32)
+    for index in range(12):
+        ritz = ritz.after(jnp.float32(diagonal[index]), jnp.float32(below[index]))
+        smallest = np.linalg.eigvalsh((L @ L.T)[: index + 1, : index + 1])[0]
+        leading = L[: index + 1, : index + 1]
+        smallest = np.linalg.svd(leading, compute_uv=False)[-1] ** 2
+        assert smallest * (1 - 1e-4) <= 1 / float(ritz.inverse) <= 3 * smallest
+
+
+def test_the_rate_of_a_geometric_descent_gives_what_is_left():
+    falling = Falling.start(jnp.float32, jnp.float32)
+    before = jnp.float32(0)
+    for index in range(40):
+        value, norm = jnp.float32(5 + 0.5**index), jnp.float32(0.5 ** (index / 2))
+        estimate = falling.after(value, norm, jnp.int32(index)).estimate(norm, before)
+        falling, before = falling.after(value, norm, jnp.int32(index)), norm
+        if 8 <= index < 16:
+            assert 0.5 <= float(estimate.suboptimality) / 0.5**index <= 10
+
+
+def test_the_scale_of_the_params_forgets_the_start():
+    size = Size.start(jnp.float32)
+    for index in range(8):
+        size = size.after(jnp.float32(1e6 * 0.1**index), jnp.int32(index))
+    assert float(size.scale) == pytest.approx(1e6 * 0.1**2)
