@@ -11,6 +11,7 @@ not part of :func:`jaxdescent.minimize`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from jax import lax
 
 from jaxdescent import loops, programs
 from jaxdescent.arguments import check_count
-from jaxdescent.callables import as_pytree
+from jaxdescent.callables import anew, as_pytree, is_fleeting
 from jaxdescent.descent import Descent, Loop
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.methods import DerivativeMethod
@@ -91,14 +92,25 @@ def minimize_batch(
     check_count("max_iterations", max_iterations)
     members = jax.tree.map(jnp.asarray, tuple(members))
     size = _batch_size(members)
-    first, _, _ = _posed(problem, jax.tree.map(lambda leaf: leaf[0], members), method, tolerance)
+    one = jax.tree.map(lambda leaf: leaf[0], members)
+    first, start, _ = _posed(problem, one, method, tolerance)
     common = (as_pytree(problem), first.method, as_tolerance(tolerance))
+    if is_fleeting(common):
+        common = _settled(problem, first, start, tolerance)
 
     if _is_on_one_cpu(members):
         is_one_step = isinstance(first.method, DerivativeMethod) and first.objective.is_quadratic
         over = _by_blocks if is_one_step else _one_by_one
         return _joined(_each(over, common, _parts(members, size), max_iterations))
     return _shrinking(common, members, size, max_iterations)
+
+
+def _settled(problem: Callable[..., Any], first: Problem, start: Any, tolerance: Any) -> Any:
+    """What the members have in common, as it computes in this call alone."""
+    hoisted = first.hoisted(start)
+    predicate = hoisted.tolerance.predicate
+    tolerance = dataclasses.replace(as_tolerance(tolerance), predicate=predicate)
+    return as_pytree(anew(problem)), hoisted.method, tolerance
 
 
 def _is_on_one_cpu(members: Any) -> bool:

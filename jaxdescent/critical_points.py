@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
 
-from jaxdescent import checks, precision, programs
-from jaxdescent.certificate import dense_spectrum, kind_of
-from jaxdescent.descent import descend
-from jaxdescent.methods import DerivativeMethod
+from jaxdescent import checks, hessian_matrix, precision, programs
+from jaxdescent.curvature import Curvature
+from jaxdescent.display import Displayed, argument, number
+from jaxdescent.hessian_matrix import kind_of
+from jaxdescent.methods.derivative import MAX_HALVINGS
+from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.result import Result, Status
-from jaxdescent.tolerance import Tolerance
+from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
 
 Params = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class CriticalPoint:
+class CriticalPoint(Displayed):
     """A point where the gradient is zero.
 
     Attributes:
@@ -40,6 +44,16 @@ class CriticalPoint:
     eigenvalues: np.ndarray
     starts: int
 
+    def _arguments(self) -> list[str]:
+        starts = f"{self.starts:,} start{'s' * (self.starts != 1)}"
+        return [
+            f"{self.kind} at {argument(self.params)}",
+            f"value={number(self.value, 6)}",
+            f"gradient_norm={number(self.gradient_norm)}",
+            f"eigenvalues={number(self.eigenvalues)}",
+            starts,
+        ]
+
 
 def critical_points(
     fun: Any,
@@ -51,9 +65,11 @@ def critical_points(
 ) -> list[CriticalPoint]:
     """The derivative method for functions with several stationary points.
 
-    Differentiate, set the gradient to zero, solve by damped Newton from every start at once, verify
-    each point found by the eigenvalues of its Hessian. Points are sorted by value. It finds what
-    the starts reach, not all there is.
+    Differentiate, set the gradient to zero, solve by damped Newton from every start at once, in
+    float64 where the function can be so evaluated, and verify each point found: Newton's next step
+    must be short beside ``1 + |x|``. Its kind follows from the eigenvalues of its Hessian. Points
+    are sorted by value. It finds what the starts reach, not all there is. Where gradient and
+    Hessian are exactly zero all around, no single point is stationary and none is listed.
 
     Args:
       fun: a function of params (and args) to a scalar, or an objective, of few unknowns.
@@ -76,8 +92,8 @@ def critical_points(
     objective = as_objective(fun, args).checked()
     checks.check_leaves(objective)
     starts = jax.tree.map(jnp.asarray, starts)
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(starts)}
-    if len(sizes) != 1 or None in sizes or 0 in sizes:
+    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(starts)}
+    if len(sizes) != 1 or 0 in sizes:
         shapes = jax.tree.map(jnp.shape, starts)
         raise ValueError(
             f"starts must have a leading axis over the starts on every leaf, got shapes {shapes}: "
@@ -86,69 +102,170 @@ def critical_points(
     for leaf in jax.tree.leaves(starts):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(f"starts must be real floating-point, got dtype {leaf.dtype}.")
-    inputs = (objective, starts)
-    program = programs.compiled(_solve_all, inputs, max_iterations=max_iterations)
-    result, eigenvalues, margins, steps, coordinates = jax.device_get(program(*inputs))
-    eps = precision.epsilon(starts)
-    apart = eps ** (1 / 3) if separation is None else separation
-    # Close in x, or flat by the scale of the start: a start may be good already. A step says how
-    # close only where no direction of it was left out for want of curvature.
-    is_close = (steps <= np.sqrt(eps) * (1 + np.linalg.norm(coordinates, axis=1))) & (
-        np.min(np.abs(eigenvalues), axis=1) > margins
+    first = jax.tree.map(lambda leaf: leaf[0], starts)
+    checks.check_value(objective, first)
+    columns = np.stack(
+        [_column(jax.tree.map(lambda leaf, i=i: leaf[i], starts)) for i in range(min(sizes))]
     )
-    is_flat = result.gradient_norm <= np.sqrt(eps) * result.scale
-    has_ended = np.isin(result.status, [Status.CONVERGED, Status.STAGNATED])
-    stationary = has_ended & (is_close | is_flat)
-    order = [
-        index for index in np.argsort(result.gradient_norm, kind="stable") if stationary[index]
-    ]
-    points: list[CriticalPoint] = []
+    # The start nearest to zero, where the function is the least likely to overflow.
+    nearest = int(np.argmin(np.linalg.norm(columns, axis=1)))
+    curvature = Curvature.at(objective, jax.tree.map(lambda leaf: leaf[nearest], starts))
+    found = _Found(*jax.device_get(curvature.run(_solve_all, columns, limit=max_iterations)))
+    looks = [_looked_at(point, curvature.eps) for point in zip(*found, strict=True)]
+    apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
+    norms = np.linalg.norm(found.gradients, axis=1)
+    order = [i for i in np.argsort(norms, kind="stable") if looks[i].is_stationary]
     chosen: list[int] = []
     counts: list[int] = []
     for index in order:
-        here = coordinates[index]
-        distances = [np.linalg.norm(here - coordinates[other]) for other in chosen]
-        reach = apart * (1 + np.linalg.norm(here)) + 4 * steps[index]
+        here = found.params[index]
+        distances = [np.linalg.norm(here - found.params[other]) for other in chosen]
+        reach = apart * (1 + np.linalg.norm(here)) + 4 * np.linalg.norm(found.steps[index])
         near = [distance <= reach for distance in distances]
         if any(near):
             counts[int(np.argmin(distances))] += 1
         else:
             chosen.append(int(index))
             counts.append(1)
+    points = []
     for index, count in zip(chosen, counts, strict=True):
-        values = eigenvalues[index]
+        params = jax.tree.map(
+            lambda x, like: jnp.asarray(np.asarray(x), like.dtype),
+            curvature.as_params(found.params[index]),
+            starts,
+        )
+        inputs = (objective, params, True)
+        there = programs.compiled(measure, inputs)(*inputs)
         points.append(
             CriticalPoint(
-                params=jax.tree.map(lambda leaf, i=index: leaf[i], result.params),
-                value=float(result.value[index]),
-                kind=kind_of(float(values[0]), float(values[-1]), float(margins[index])),
-                gradient_norm=float(result.gradient_norm[index]),
-                eigenvalues=values,
+                params=params,
+                value=float(there.value),
+                kind=looks[index].kind,
+                gradient_norm=float(there.gradient_norm),
+                eigenvalues=looks[index].eigenvalues,
                 starts=count,
             )
         )
     return sorted(points, key=lambda point: point.value)
 
 
+class _Found(NamedTuple):
+    """Where Newton's method ended, one row for each start."""
+
+    params: np.ndarray  # (starts, n), as all below but the Hessians
+    gradients: np.ndarray
+    steps: np.ndarray  # the step to come
+    moves: np.ndarray  # the last step that was taken
+    hessians: np.ndarray  # (starts, n, n)
+    hessians_jittered: np.ndarray  # at params that differ by rounding
+    hessians_beyond: np.ndarray  # twice the step to come away
+    gradients_around: np.ndarray  # (starts, 2, n)
+
+
+class _Look(NamedTuple):
+    is_stationary: bool
+    kind: str
+    eigenvalues: np.ndarray
+
+
+def _looked_at(found: Any, eps: float) -> _Look:
+    """Whether it is a stationary point, and of what kind.
+
+    It is one where the step to come is short beside ``1 + |x|``, or the gradient no more than the
+    rounding of ``|H| (1 + |x|)``. Far out on a slope that levels off the gradient and the Hessian
+    may both have become zero in this dtype: there the last move went along a flat direction.
+    """
+    params, gradient, step, move, hessian, jittered, beyond, around = (
+        np.asarray(part, np.float64) for part in found
+    )
+    is_plateau = not np.any(hessian) and not np.any(around)
+    if not all(np.all(np.isfinite(part)) for part in (params, gradient, step, hessian)):
+        return _Look(False, "undetermined", np.full(len(params), np.nan))
+    scaled = hessian_matrix.equilibrated(hessian)
+    values, vectors = np.linalg.eigh(scaled.matrix)
+    size = 1 + np.linalg.norm(params)
+    largest = float(np.max(np.abs(values)))
+
+    def difference(other: np.ndarray) -> float:
+        changed = (other - hessian) * scaled.scale[:, None] * scaled.scale
+        return float(np.linalg.norm(changed)) if np.all(np.isfinite(changed)) else math.inf
+
+    own_eps = float(np.finfo(found[0].dtype).eps)
+    cutoff = hessian_matrix.SAFETY * difference(jittered) + 4 * len(values) * own_eps * largest
+    margin = max(cutoff, 2 * eps * largest) + 2 * difference(beyond)
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    flat = vectors[:, np.abs(values) <= max(cutoff, 2 * eps * largest)]
+    flat_move = np.linalg.norm(flat.T @ (move / scaled.scale)) * np.max(scaled.scale)
+    flat_gradient = np.linalg.norm(flat.T @ (gradient * scaled.scale)) / np.max(scaled.scale)
+    worth = float(np.max(np.abs(eigenvalues))) * size
+    scaled_size = np.linalg.norm((1 + np.abs(params)) / scaled.scale)
+    scaled_norm = np.linalg.norm(gradient * scaled.scale)
+    is_close = np.linalg.norm(step) <= np.sqrt(own_eps) * size
+    is_close &= flat_gradient <= np.sqrt(own_eps) * worth
+    is_zero = scaled_norm <= 16 * own_eps * largest * scaled_size
+    has_stopped = flat_move <= 1e-3 * size
+    is_stationary = bool((is_close | is_zero) & has_stopped) and not is_plateau
+    kind = kind_of(float(values[0]), float(values[-1]), margin)
+    return _Look(is_stationary, kind, eigenvalues)
+
+
+def _column(tree: Params) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
 def _solve_all(
-    objective: Objective, starts: Params, *, max_iterations: int
-) -> tuple[Result, jax.Array, jax.Array, jax.Array, jax.Array]:
-    checks.check_value(objective, jax.tree.map(lambda leaf: leaf[0], starts))
+    objective: Objective, params: Params, starts: jax.Array, *, limit: int
+) -> tuple[jax.Array, ...]:
+    flat, unravel = ravel_pytree(params)
 
-    def solve(start: Params) -> tuple[Result, jax.Array, jax.Array, jax.Array, jax.Array]:
-        result = descend(
-            objective,
-            DerivativeMethod(),
-            Tolerance(gradient=10 * precision.epsilon(start)),
-            precision.Nearest(),
-            start,
-            max_iterations=jnp.asarray(max_iterations, jnp.int32),
-            check_every=1,
-            history=0,
-            starts_at_own=True,
+    def gradient_at(x: jax.Array) -> jax.Array:
+        return ravel_pytree(objective.gradient(unravel(x)))[0]
+
+    def hessian_at(x: jax.Array) -> jax.Array:
+        return dense_hessian(objective, unravel(x))
+
+    def newton_step(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        return DenseSolver.from_hessian(hessian_at(x)).newton_step(gradient)[0]
+
+    def iterate(carry: Any) -> Any:
+        x, gradient, _, count, _ = carry
+        step, norm = newton_step(x, gradient), precision.norm(gradient)
+
+        def is_worse(carry: Any) -> Any:
+            return ~(carry[1] < norm) & (carry[2] < MAX_HALVINGS)
+
+        def halved(carry: Any) -> Any:
+            fraction = carry[0] / 2
+            return fraction, precision.norm(gradient_at(x + fraction * step)), carry[2] + 1
+
+        one = jnp.ones((), x.dtype)
+        fraction, new_norm, _ = lax.while_loop(
+            is_worse,
+            halved,
+            (one, precision.norm(gradient_at(x + step)), jnp.zeros((), jnp.int32)),
         )
-        eigenvalues, margin, step = dense_spectrum(objective, result.params)
-        flat = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(result.params)])
-        return result, eigenvalues, margin, step, flat
+        is_better = new_norm < norm
+        move = jnp.where(is_better, fraction * step, 0)
+        return x + move, gradient_at(x + move), move, count + 1, is_better
 
-    return jax.vmap(solve)(starts)
+    def solve(start: jax.Array) -> tuple[jax.Array, ...]:
+        zero = jnp.zeros((), jnp.int32)
+        carry = (start, gradient_at(start), jnp.zeros_like(start), zero, jnp.array(True))
+
+        def keep_last_move(carry: Any) -> Any:
+            new = iterate(carry)
+            move = jnp.where(new[4], new[2], carry[2])
+            return new[0], new[1], move, new[3], new[4]
+
+        x, gradient, move, _, _ = lax.while_loop(
+            lambda carry: (carry[3] < limit) & carry[4], keep_last_move, carry
+        )
+        step = newton_step(x, gradient)
+        signs = jnp.where(jnp.arange(x.size) % 2 == 0, 1, -1).astype(x.dtype)
+        jittered = x * (1 + jnp.finfo(x.dtype).eps * signs)
+        hessians = hessian_at(x), hessian_at(jittered), hessian_at(x + 2 * step)
+        away = 1e-3 * (1 + precision.norm(x)) * signs
+        around = jnp.stack([gradient_at(x + away), gradient_at(x - away)])
+        return x, gradient, step, move, *hessians, around
+
+    return jax.vmap(solve)(starts.astype(flat.dtype))

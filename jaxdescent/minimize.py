@@ -7,6 +7,7 @@ pure and unjitted.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import calls, precision, programs
+from jaxdescent import callables, calls, precision, programs
 from jaxdescent.arguments import check_count
 from jaxdescent.descent import CHECK_EVERY, descend
 from jaxdescent.implicit import attach_derivatives
@@ -23,6 +24,7 @@ from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.passes import fuses
 from jaxdescent.problem import Problem, is_small, posed
 from jaxdescent.result import Result
+from jaxdescent.saddles import past_saddles
 from jaxdescent.tolerance import Tolerance
 
 Params = Any
@@ -40,6 +42,7 @@ def minimize(
     donate: bool = False,
     history: int = 0,
     rounding: precision.Rounding | None = None,
+    leave_saddles: bool = False,
 ) -> Result:
     """Find params where the objective is smallest, and say why the search stopped.
 
@@ -47,26 +50,31 @@ def minimize(
     ``grad``. Derivatives of the result's params and value with respect to ``args`` and data follow
     from the implicit function theorem; with respect to the start and the learning rate they are
     zero. A call with new data or hyper-parameters of the same shapes compiles nothing; a function
-    or an optax transformation counts by identity, so a new one does.
+    or an optax transformation counts by identity, so a new one does. What a plain function closes
+    over is a constant of its program, as in ``jax.jit``: pass as ``args`` what may change. A method
+    or another callable of an object that may be changed is traced anew in each call, and compiled
+    where it computes something new: register its class as a pytree, or pass the data as ``args``,
+    to trace it once.
 
     Args:
       objective: a function ``objective(params, *args)`` to a floating-point scalar, or an
         objective such as ``jd.SumOfSquares()`` or ``jd.LinearRegression(X, y)``.
       params: the start: any pytree of floating-point arrays or Python floats, in any shapes,
-        dtypes and shardings. None: the objective's own start (zeros for a regression). 16-bit
-        params are stored as such and computed with in float32. NumPy float64 becomes float32
-        unless ``jax_enable_x64`` is on.
+        dtypes and shardings. None: the objective's own start (the best constant model of a
+        regression). 16-bit params are stored as such and computed with in float32. NumPy float64
+        becomes float32 unless ``jax_enable_x64`` is on.
       method: a jaxdescent method or any optax transformation. None: what suits the objective, with
         nothing to tune: the derivative method where its solve fits in memory and is not far slower
         than an iteration, LSMR, conjugate gradients, Levenberg-Marquardt or LBFGS
         (:func:`jaxdescent.problem.default_method` has the table, ``jd.plan`` the costs).
       args: extra arguments of the objective: data, not structure.
       max_iterations: exactly so many steps at most.
-      tolerance: stop when the gradient's norm is at most ``tolerance * scale``; the scale is the
-        gradient's norm at the objective's own start where it has one (zeros for a regression),
-        else at ``params``, so that a warm start is not punished. None: ``eps**(2/3)`` of the
-        coarsest dtype. 0: run every iteration. ``jd.Tolerance(...)`` says more: leaf by leaf, on
-        value or step, or a predicate. :mod:`jaxdescent.stopping` defines all rules.
+      tolerance: t. CONVERGED where the value is within the fraction t of its minimum, by an
+        estimate or a bound (``Result.suboptimality``), and the gradient's norm within the fraction
+        t of its scale. The scales are the point's own, whatever the start was:
+        :mod:`jaxdescent.stopping` defines them. None: ``eps**(2/3)`` of the coarsest dtype. 0: run
+        every iteration. ``jd.Tolerance(...)`` says more: gradient and suboptimality apart, leaf by
+        leaf, on value or step, or a predicate.
       check_every: steps between checks. None: 16 if the objective is separable and the method
         works element by element, so that 16 steps are one pass over memory, else 1.
       donate: reuse the memory of ``params``, which the caller must not touch again: needed where
@@ -74,6 +82,10 @@ def minimize(
       history: how many of the last checked values to keep.
       rounding: how 16-bit params are written back, once a pass: ``jd.Nearest()`` (default) or
         ``jd.StochasticRounding(seed)``.
+      leave_saddles: where the descent ends, look at the Hessian, step along a direction of negative
+        curvature if there is one (:func:`jaxdescent.leave_saddle`) and go on, at most ten times
+        and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the result
+        is the last descent's. It looks at values: not under ``jit``, ``vmap`` or ``grad``.
 
     Returns:
       A :class:`jaxdescent.Result`; its ``value`` and ``gradient_norm`` belong exactly to its
@@ -91,6 +103,11 @@ def minimize(
     CONVERGED 3.0
     """
     is_top_level = programs.is_top_level()
+    if leave_saddles:
+        rest: dict[str, Any] = {"tolerance": tolerance, "check_every": check_every}
+        rest |= {"donate": donate, "history": history, "rounding": rounding}
+        descent = functools.partial(minimize, objective, method=method, args=args, **rest)
+        return past_saddles(descent, objective, params, args, max_iterations)
     call = None
     if is_top_level and not donate:
         settings = (method, max_iterations, tolerance, check_every, history, rounding)
@@ -107,15 +124,18 @@ def minimize(
         is_fused = fuses(problem.objective, problem.method) and not needs_steps
         check_every = CHECK_EVERY if is_fused else 1
     _check_options(max_iterations, problem.tolerance, check_every, history)
+    is_fleeting = callables.is_fleeting(problem)
+    if is_top_level and is_fleeting:
+        problem = problem.hoisted(params)
     if donate:
         _check_donation(params, problem.objective)
-    is_off = problem.tolerance.is_off
+    off = problem.tolerance.off
     flags = {
         "check_every": check_every,
         "history": history,
         "starts_at_own": starts_at_own,
         # Known, it saves a kernel or two of the program.
-        "is_off": is_off if isinstance(is_off, bool) else None,
+        "off": off if off.is_known else None,
     }
     # Not jnp.asarray, which for a number takes as long as all the checks together.
     is_number = not isinstance(max_iterations, jax.Array)
@@ -125,15 +145,14 @@ def minimize(
         donated = (0,) if donate else ()
         program = programs.compiled(_descend, inputs, donate=donated, **flags)
         result = program(*inputs)
-        if call is not None and is_small(problem.objective, params):
+        if call is not None and not is_fleeting and is_small(problem.objective, params):
             calls.remember(call, program, inputs)
         return result
     hoisted = problem.hoisted(params)
-    closes_over_tracers = jax.tree.structure(hoisted) != jax.tree.structure(problem)
     inputs = (params, hoisted, limit)
     stopped = jax.tree.map(lax.stop_gradient, inputs)
-    if closes_over_tracers:
-        # The function is new in every trace: its program could not be used again.
+    if callables.is_fleeting(hoisted):
+        # Its program could not be used again, and what it holds may be traced.
         return attach_derivatives(hoisted.objective, _descend(*stopped, **flags))
     result = programs.compiled(_descend, inputs, **flags)(*stopped)
     solved = (hoisted.objective, result)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import randomness
+from jaxdescent.display import Displayed
 
 HIGHEST = lax.Precision.HIGHEST
 """Matrix products that decide convergence: float32 stays float32 on GPUs (TF32) and TPUs (bf16)."""
@@ -47,7 +48,7 @@ def is_rounded(tree: Any) -> bool:
     return any(compute_dtype(leaf.dtype) != leaf.dtype for leaf in jax.tree.leaves(tree))
 
 
-class Rounding:
+class Rounding(Displayed):
     """How a value computed in float32 is stored in 16 bits: :class:`Nearest` or
     :class:`StochasticRounding`.
     """

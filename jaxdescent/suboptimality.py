@@ -10,9 +10,12 @@ squared gradient falls by ``q = (B / A)^2`` a block; if the value's decreases, e
 
 For gradient descent on a quadratic that is ``|g|^2 / (2 h)``, h being the curvature of the slowest
 direction that the gradient still has a part along. Where C drowns in rounding, that of the last
-block where it did not is taken, with that block's B. What a block expected to be left in all cannot
-be less than the next block's decrease: where it was, what is expected from then on is multiplied by
-twice the factor by which it was too little, and each block that keeps to it takes back a part.
+block where it did not is taken, with that block's B.
+
+What a block expected to be left in all cannot be less than the next block's decrease. Where it was,
+nothing is believed until a block keeps to what was expected, and what is expected from then on is
+multiplied by twice the factor by which it was too little, of which each block that keeps to it
+takes back a part.
 
 What the structure guarantees goes first where it is less: a least curvature m bounds it by
 ``|g|^2 / (2 m)``, a lower bound b of the value by ``f - b``.
@@ -53,6 +56,7 @@ class Falling(NamedTuple):
       norm: ``|g|`` at the last check.
       expected: what the end of the last block expected to be left, NaN before it could.
       factor: what expectations are multiplied by, at least 1.
+      is_kept: whether the last block kept to what the one before expected.
     """
 
     value: jax.Array
@@ -65,6 +69,7 @@ class Falling(NamedTuple):
     norm: jax.Array
     expected: jax.Array
     factor: jax.Array
+    is_kept: jax.Array
 
     @classmethod
     def start(cls, value_dtype: Any, norm_dtype: Any) -> Falling:
@@ -73,8 +78,10 @@ class Falling(NamedTuple):
         nan_value = jnp.full((), jnp.nan, value_dtype)
         infinite = jnp.full((), jnp.inf, norm_dtype)
         length = jnp.zeros((), jnp.int32)
-        one = jnp.ones((), value_dtype)
-        return cls(nan_value, zero, length, nan, nan_value, nan, infinite, zero, nan_value, one)
+        one, never = jnp.ones((), value_dtype), jnp.array(False)
+        return cls(
+            nan_value, zero, length, nan, nan_value, nan, infinite, zero, nan_value, one, never
+        )
 
     def after(self, value: jax.Array, norm: jax.Array, checks: jax.Array) -> Falling:
         """With one more check, the one after ``checks`` others."""
@@ -105,14 +112,19 @@ class Falling(NamedTuple):
             norm=norm,
             expected=self.expected,
             factor=factor,
+            is_kept=jnp.where(ends, surprise <= 1, self.is_kept),
         )
         left = new._left(jnp.maximum(norm, self.norm))
         is_expected = ends & (left < jnp.inf)
         return new._replace(expected=jnp.where(is_expected, left, self.expected))
 
     def estimate(self, norm: jax.Array, before: jax.Array) -> Estimate:
-        """What is left after a check with this ``|g|``, and one with ``before`` before it."""
-        left = jnp.where(norm == 0, 0, self._left(jnp.maximum(norm, before)))
+        """What is left after a check with this ``|g|``, and one with ``before`` before it.
+
+        Infinite until a block has kept to what was expected of it.
+        """
+        left = jnp.where(self.is_kept, self._left(jnp.maximum(norm, before)), jnp.inf)
+        left = jnp.where(norm == 0, 0, left)
         return Estimate(left, implied_curvature(norm, left), Evidence.RATE.value)
 
     def _left(self, norm: jax.Array) -> jax.Array:

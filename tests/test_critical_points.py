@@ -146,3 +146,33 @@ def test_starts_that_are_good_already_are_points():
         ("minimum", -1, 1),
         ("minimum", 1, 2),
     }
+
+
+FAR = jnp.array([-1e4, -1e3, 1e3, 1e4, 3.0, -2.0, 0.3])
+
+
+def test_far_starts_lead_to_the_points_and_to_nothing_else():
+    points = jd.critical_points(lambda x: x**4 - 2 * x**2, FAR)
+    assert [point.kind for point in points] == ["minimum", "minimum", "maximum"]
+    np.testing.assert_allclose([point.params for point in points], [-1, 1, 0], atol=1e-6)
+    assert sum(point.starts for point in points) == len(FAR)
+    assert max(point.gradient_norm for point in points) < 1e-5
+
+
+@pytest.mark.parametrize("power", [3, 4])
+def test_a_power_has_one_degenerate_point_at_zero(power):
+    (point,) = jd.critical_points(lambda x: x**power, FAR)
+    assert (point.kind, point.starts) == ("degenerate", len(FAR))
+    assert abs(float(point.params)) < 1e-12
+
+
+@pytest.mark.parametrize("function", [jnp.exp, lambda x: jnp.exp(-x), lambda x: x**3 / 3 + x])
+def test_a_slope_that_levels_off_has_no_point(function):
+    assert jd.critical_points(function, FAR) == []
+
+
+def test_all_points_of_a_sine_are_multiples():
+    points = jd.critical_points(jnp.sin, jnp.linspace(-20.0, 20.0, 41))
+    multiples = np.array([point.params for point in points]) / np.pi - 0.5
+    np.testing.assert_allclose(multiples, np.round(multiples), atol=1e-5)
+    assert {point.kind for point in points} == {"minimum", "maximum"}

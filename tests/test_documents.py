@@ -15,6 +15,7 @@ DOCUMENTS = [
     "docs/tutorial.md",
     "docs/methods.md",
     "docs/plan.md",
+    "docs/stopping.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]

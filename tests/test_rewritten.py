@@ -112,7 +112,7 @@ def test_any_method_runs_inside(rewritten, name, rng, x64, relaxed_promotion):
 
 
 def test_gram_steps_are_the_inner_methods_steps_on_the_regression(rng, x64):
-    objective = regression(rng, 50, 6, l2=0.2)
+    objective = regression(rng, 50, 6, l2=0.2, intercept=False)
     for inner in (jd.ConjugateGradient(), jd.GradientDescent(1e-3), jd.LBFGS()):
         for count in (1, 3, 6):
             options = {"tolerance": 0, "max_iterations": count}

@@ -88,7 +88,10 @@ def floor(case: Case, run: Run) -> float:
 def largest_curvature(case: Case, params: np.ndarray) -> float:
     """The largest eigenvalue of the Hessian in size."""
     if case.size <= DENSE:
-        return float(np.max(np.abs(np.linalg.eigvalsh(case.hessian(params)))))
+        hessian = case.hessian(params)
+        # Where it overflows so does the value, or almost: it needs no floor.
+        is_finite = np.all(np.isfinite(hessian))
+        return float(np.max(np.abs(np.linalg.eigvalsh(hessian)))) if is_finite else 0.0
     direction, size = np.random.default_rng(0).standard_normal(case.size), 0.0
     for _ in range(POWER_ITERATIONS):
         product = case.hessian_product(params, direction / np.linalg.norm(direction))
@@ -125,7 +128,10 @@ def is_minimum(case: Case, run: Run, fall: float) -> bool:
     if case.size > DENSE:
         return False
     params = run.params.astype(np.float64)
-    eigenvalues = np.linalg.eigvalsh(case.hessian(params))
+    hessian = case.hessian(params)
+    if not np.all(np.isfinite(hessian)):
+        return False
+    eigenvalues = np.linalg.eigvalsh(hessian)
     rounding = case.size * np.finfo(np.float64).eps * np.max(np.abs(eigenvalues))
     return bool(eigenvalues[0] > rounding) and run.value - _nearby(case, params) <= fall
 
@@ -136,13 +142,16 @@ def _nearby(case: Case, params: np.ndarray) -> float:
     radius = largest
     value, gradient = case.value_and_gradient(params)
     for _ in range(NEARBY_STEPS):
-        eigenvalues, basis = np.linalg.eigh(case.hessian(params))
-        sizes = np.abs(eigenvalues)
-        sizes = np.maximum(sizes, 1e-14 * np.max(sizes))
-        if not np.any(gradient) or not np.max(sizes) > 0:
+        hessian = case.hessian(params)
+        if not np.all(np.isfinite(hessian)):
             break
+        eigenvalues, basis = np.linalg.eigh(hessian)
+        sizes = np.abs(eigenvalues)
+        sizes = np.maximum(sizes, max(1e-14 * np.max(sizes), np.finfo(np.float64).tiny))
         step = -basis @ ((basis.T @ gradient) / sizes)
         norm = float(np.linalg.norm(step))
+        if not 0 < norm < np.inf:
+            break
         while True:
             scaled = step * min(1.0, radius / norm)
             new_value, new_gradient = case.value_and_gradient(params + scaled)

@@ -1,5 +1,7 @@
 """What can stand for a regression's design matrix X: all multiply by w and by the transpose."""
 
+from jaxdescent.designs.centred import Center as Center
+from jaxdescent.designs.centred import Centred as Centred
 from jaxdescent.designs.dense import Dense as Dense
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design

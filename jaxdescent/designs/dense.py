@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxdescent import loops, placement
 from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.shifted import Shifted
 from jaxdescent.precision import HIGHEST, compute_dtype
 
 WIDENED_BYTES = 8 << 20
@@ -35,7 +36,7 @@ class Dense(Design):
     """
 
     array: jax.Array
-    is_on_one_device: bool = dataclasses.field(default=False, metadata={"static": True})
+    is_on_one_device: bool = dataclasses.field(default=False, repr=False, metadata={"static": True})
 
     @classmethod
     def from_array(cls, X: object) -> Dense:
@@ -84,7 +85,7 @@ class Dense(Design):
 
     def product(self, weights: jax.Array) -> jax.Array:
         if self._is_read_in_blocks:
-            return self._over_blocks(lambda part, _: (part.product(weights), None), None, None)[0]
+            return self.over_blocks(lambda part, _: (part.product(weights), None), None, None)[0]
         return self._contract(1, weights)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
@@ -107,7 +108,7 @@ class Dense(Design):
     ) -> jax.Array:
         """``X' residual`` as the sum of a product for each block of rows."""
         zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
-        return self._over_blocks(lambda X, rows: (None, of_block(X, rows)), residual, zero)[1]
+        return self.over_blocks(lambda X, rows: (None, of_block(X, rows)), residual, zero)[1]
 
     def _by_runs(self, residual: jax.Array) -> jax.Array:
         """``X' residual``, of one column, on a CPU.
@@ -163,7 +164,7 @@ class Dense(Design):
             kept, residual = change(part.product(weights), rows)
             return kept, part.transposed_product(residual)
 
-        return self._over_blocks(visit, rows, jnp.zeros_like(weights))
+        return self.over_blocks(visit, rows, jnp.zeros_like(weights))
 
     @property
     def _is_read_in_blocks(self) -> bool:
@@ -171,18 +172,28 @@ class Dense(Design):
         # its size, and most of the time. Slices of rows that lie on several devices would be
         # gathered.
         is_narrow = self.array.dtype != self.dtype
-        is_alone = jax.default_backend() == "cpu" and self.is_on_one_device
-        return is_narrow and is_alone and self._block_rows < self.shape[0]
+        return is_narrow and self.may_be_read_in_blocks and self._block_rows < self.shape[0]
+
+    @property
+    def may_be_read_in_blocks(self) -> bool:
+        """Whether a loop over blocks of rows is a way to go over X: on a CPU, on one device."""
+        return jax.default_backend() == "cpu" and self.is_on_one_device
 
     @property
     def _block_rows(self) -> int:
         return block_rows(self.shape[1], jnp.dtype(self.dtype).itemsize)
 
-    def _over_blocks(
-        self, visit: Callable[[Dense, Any], tuple[Any, Any]], rows: Any, total: Any
+    def over_blocks(
+        self,
+        visit: Callable[[Dense, Any], tuple[Any, Any]],
+        rows: Any,
+        total: Any,
+        *,
+        block_bytes: int = WIDENED_BYTES,
     ) -> tuple[Any, Any]:
         """``visit(block of X, block of rows)`` to (kept, term): all that is kept, and the sum."""
-        block = self._block_rows
+        block = block_rows(self.shape[1], jnp.dtype(self.dtype).itemsize, block_bytes)
+        block = min(block, self.shape[0])
         whole, rest = divmod(self.shape[0], block)
 
         def at(start: Any, size: int, total: Any) -> tuple[Any, Any]:
@@ -194,13 +205,16 @@ class Dense(Design):
             whole,
             lambda total, index: at(index * block, block, total),
             total,
-            turn_bytes=WIDENED_BYTES,
+            turn_bytes=block_bytes,
         )
         kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
         if rest:
             total, last = at(whole * block, rest, total)
             kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, last)
         return kept, total
+
+    def minus(self, center: jax.Array) -> Shifted:
+        return Shifted(self, center)
 
     def to_dense(self) -> jax.Array:
         return self.array.astype(self.dtype)
@@ -274,9 +288,9 @@ LEAST_PARTED = 1 << 10
 """Fewer rows are summed in one."""
 
 
-def block_rows(features: int, itemsize: int) -> int:
+def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -> int:
     """The rows that make a block."""
-    return max(8, WIDENED_BYTES // (features * itemsize) // 8 * 8)
+    return max(8, block_bytes // (features * itemsize) // 8 * 8)
 
 
 def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:

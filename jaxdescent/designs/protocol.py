@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 
+from jaxdescent.display import Displayed
+
 RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
 """From predictions and row data to what is kept, and to what goes back through the transpose."""
 
 
-class Design(abc.ABC):
+class Design(Displayed, abc.ABC):
     """A matrix X of shape (rows, features), known by its products.
 
     ``weights`` has shape (features,) or (features, outputs); ``residual`` has shape (rows,) or
@@ -79,6 +81,14 @@ class Design(abc.ABC):
     def column_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[:, start : start + size]`` in the dtype of the weights, where it can be read."""
         del start, size
+        return None
+
+    def minus(self, center: jax.Array) -> Design | None:
+        """``X - 1 center'``, subtracted before anything is multiplied, where entries can be read.
+
+        It answers products alone, without a copy of X.
+        """
+        del center
         return None
 
     def hoisted(self) -> Design:

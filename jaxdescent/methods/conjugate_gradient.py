@@ -15,7 +15,6 @@ from jaxdescent.methods.protocol import (
     LookingAhead,
     Params,
     State,
-    image_of_start,
 )
 from jaxdescent.methods.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
@@ -99,7 +98,7 @@ class ConjugateGradient(LookingAhead):
         start, inner = params, objective
         if elimination is not None:
             inner, params = elimination.objective, {"weights": start["weights"]}
-        image = image_of_start(inner, params)
+        image = inner.image_of_start(params)
         value, gradient = inner.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
         if means is not None:

@@ -16,7 +16,6 @@ from jaxdescent.methods.protocol import (
     Params,
     Progress,
     State,
-    image_of_start,
     progress_at,
 )
 from jaxdescent.objectives import Objective
@@ -87,7 +86,7 @@ class DerivativeMethod(Method):
         solver = objective.stationary_solver(params)
         at = None
         if not objective.is_separable:
-            image = image_of_start(objective, params)
+            image = objective.image_of_start(params)
             at = _At(*objective.value_and_gradient_at(params, image))
         if solver is None:
             solver = DenseSolver.from_objective(objective, params)

@@ -32,7 +32,6 @@ from jaxdescent.methods.protocol import (
     Params,
     Progress,
     State,
-    implied_curvature,
 )
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
@@ -142,7 +141,7 @@ class LevenbergMarquardt(Method):
         norm = precision.norm(gradient)
         first_norm = jnp.where(jnp.isnan(state.first_norm), norm, state.first_norm)
         if _is_dense(params, residuals):
-            solve, scale = _dense(push, params, residuals, state.scale)
+            solve, scale, curvature = _dense(push, params, residuals, state.scale)
             size = jnp.ones_like(norm)
         else:
             accuracy = jnp.minimum(0.1, jnp.sqrt(norm / first_norm)) * norm
@@ -150,7 +149,7 @@ class LevenbergMarquardt(Method):
             unit = jax.tree.map(
                 lambda g: g / jnp.where(norm > 0, norm, 1).astype(g.dtype), gradient
             )
-            size = precision.squared_norm(push(unit)).astype(norm.dtype)
+            size = curvature = precision.squared_norm(push(unit)).astype(norm.dtype)
         first = jnp.asarray(self.damping, norm.dtype) * size
         damping = jnp.where(jnp.isnan(state.damping), first, state.damping)
         noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * value
@@ -200,7 +199,6 @@ class LevenbergMarquardt(Method):
         has_failed = ~trial.is_accepted | idle.is_over
         verdict = jnp.where(has_failed, Status.STAGNATED.value, RUNNING)
         new_state = _DampingState(trial.damping, scale, first_norm, idle)
-        curvature = implied_curvature(norm, trial.ahead)
         estimate = Estimate(trial.ahead.astype(value.dtype), curvature)
         return params, new_state, Progress(value, norm, 1 + trial.trials, verdict, estimate)
 
@@ -229,15 +227,19 @@ def _is_dense(params: Params, residuals: Any) -> bool:
 
 def _dense(
     push: Callable[[Params], Any], params: Params, residuals: Any, scale: jax.Array
-) -> tuple[Solve, jax.Array]:
-    """Solve ``[J; sqrt(mu) D] p ~ [-r; 0]`` by QR, of J once and of its triangle for each mu."""
+) -> tuple[Solve, jax.Array, jax.Array]:
+    """Solve ``[J; sqrt(mu) D] p ~ [-r; 0]`` by QR, of J once and of its triangle for each mu.
+
+    With the new D, and the largest curvature along an unknown.
+    """
     flat, unravel = ravel_pytree(params)
     unknowns = flat.size
     columns = jax.vmap(lambda unit: ravel_pytree(push(unravel(unit)))[0])(
         jnp.eye(unknowns, dtype=flat.dtype)
     )
     jacobian = columns.T.astype(flat.dtype)
-    scale = jnp.maximum(scale, jnp.sqrt(jnp.sum(jacobian * jacobian, axis=0)))
+    squares = jnp.sum(jacobian * jacobian, axis=0)
+    scale = jnp.maximum(scale, jnp.sqrt(squares))
     safe = jnp.where(scale > 0, scale, 1)
     jacobian = jacobian / safe[None, :]
     image = ravel_pytree(residuals)[0].astype(flat.dtype)
@@ -254,7 +256,7 @@ def _dense(
         pushed = jnp.matmul(jacobian, move, precision=precision.HIGHEST)
         return unravel(move / safe), jnp.sum(pushed * pushed)
 
-    return solve, scale
+    return solve, scale, jnp.max(squares)
 
 
 class _Inner(NamedTuple):

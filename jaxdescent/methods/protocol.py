@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent import precision
-from jaxdescent.callables import anew
 from jaxdescent.display import Displayed
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
@@ -222,17 +220,6 @@ def implied_curvature(norm: jax.Array, left: jax.Array) -> jax.Array:
     left = left.astype(norm.dtype)
     is_usable = (left > 0) & (left < jnp.inf)
     return jnp.where(is_usable, norm * (0.5 * norm / jnp.where(is_usable, left, 1)), 0)
-
-
-def image_of_start(objective: Objective, params: Params) -> Any:
-    """The image of the start; of zeros, the usual start, without a pass over X."""
-    is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
-    shapes = jax.eval_shape(anew(objective.image), params)
-
-    def zeros(_: Params) -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    return lax.cond(is_zero, zeros, objective.image, params)
 
 
 def measure_at_best_intercept(

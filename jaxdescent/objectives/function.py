@@ -44,7 +44,7 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
             "args=(data,) for a single one."
         )
     if isinstance(objective, LeastSquares):
-        return dataclasses.replace(objective, args=args) if args else objective
+        return dataclasses.replace(objective, args=_held(args)) if args else objective
     if isinstance(objective, Objective):
         if args:
             raise TypeError(
@@ -57,4 +57,13 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
             "objective must be a function of params or an objective such as jd.SumOfSquares(), "
             f"got {objective!r}."
         )
-    return Function(objective, args)
+    return Function(objective, _held(args))
+
+
+def _held(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same arguments; what is bound to callables among them counts as in :func:`as_pytree`."""
+    return jax.tree.map(
+        lambda leaf: as_pytree(leaf) if isinstance(leaf, jax.tree_util.Partial) else leaf,
+        args,
+        is_leaf=lambda leaf: isinstance(leaf, jax.tree_util.Partial),
+    )

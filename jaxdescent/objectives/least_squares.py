@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.callables import as_pytree, hoist
@@ -39,6 +40,9 @@ class LeastSquares(Objective):
 
     def residuals(self, params: Params) -> Any:
         return self.residual(params, *self.args)
+
+    def lower_bound(self) -> jax.Array:
+        return jnp.zeros(())
 
     def checked(self) -> LeastSquares:
         if not callable(self.residual):

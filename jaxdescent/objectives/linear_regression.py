@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import placement, precision
-from jaxdescent.designs import Design, as_design
+from jaxdescent import display, placement, precision
+from jaxdescent.designs import Center, Centred, Design, as_design
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
+from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.exact import regression_solver, regression_solver_bytes
 from jaxdescent.objectives.protocol import Bounds, Objective, Params, Parts, StationarySolver
 
@@ -46,6 +48,18 @@ class LinearRegression(Objective):
     sample_weight: Any = dataclasses.field(default=None, kw_only=True)
     intercept: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
 
+    def _arguments(self) -> list[str]:
+        texts = [display.argument(self.X)]
+        if len(shape := display.shape_of(self.X) or ()) == 2:
+            texts = ["{:,} rows x {:,} features".format(*shape)]
+        if len(shape := display.shape_of(self.y) or ()) == 2:
+            texts.append(f"{shape[1]:,} outputs")
+        if not (isinstance(self.l2, (int, float)) and self.l2 == 0):
+            texts.append(f"l2={display.argument(self.l2)}")
+        if self.sample_weight is not None:
+            texts.append("weighted")
+        return [*texts, "intercept" if self.intercept else "no intercept"]
+
     def predict(self, params: Params, X: Any) -> jax.Array:
         """``X w + b`` for new rows: (rows,) or (rows, outputs).
 
@@ -54,8 +68,16 @@ class LinearRegression(Objective):
           X: (rows, features): an array or a design.
 
         Raises:
-          ValueError: if X does not have as many features as the weights.
+          ValueError: if X does not have as many features as the weights, or params are not those
+            of this regression.
         """
+        names = ["weights", "intercept"] if self.intercept else ["weights"]
+        if not isinstance(params, dict) or set(params) != set(names):
+            got = list(params) if isinstance(params, dict) else type(params).__name__
+            raise ValueError(
+                f"params must be a dict of {names}, got {got}: pass result.params of this "
+                f"regression, or make it with intercept={not self.intercept}."
+            )
         params = precision.widen(jax.tree.map(jnp.asarray, params))
         weights = params["weights"]
         design = as_design(X)
@@ -86,6 +108,14 @@ class LinearRegression(Objective):
     def image(self, direction: Params) -> jax.Array:
         return self._predictions(self._design, direction)
 
+    def image_of_start(self, params: Params) -> jax.Array:
+        shape = jax.eval_shape(self.image, params)
+
+        def constant(params: Params) -> jax.Array:
+            return self._with_intercept(jnp.zeros(shape.shape, shape.dtype), params)
+
+        return lax.cond(jnp.all(params["weights"] == 0), constant, self.image, params)
+
     def value_and_gradient_at(self, params: Params, image: jax.Array) -> tuple[jax.Array, Params]:
         residual = image - self.y.astype(image.dtype)
         return self._value(params, residual), self._pull_back(params, residual)
@@ -105,11 +135,35 @@ class LinearRegression(Objective):
         design = self._design
         weight_total = None
         if self.intercept:
-            rows = design.shape[0]
-            weight = rows if self.sample_weight is None else jnp.sum(self.sample_weight)
-            weight_total = jnp.asarray(weight, design.dtype)
+            weight_total = self._weight_total
         squared = design.squared_norm(self.sample_weight)
         return regression_bounds(squared, jnp.asarray(self.l2, design.dtype), weight_total)
+
+    def curves_down(self) -> jax.Array | None:
+        rows, features = self._design.shape
+        is_down = None
+        if features > rows - self.intercept:  # X does not see all of w, the penalty does
+            is_down = jnp.min(jnp.asarray(self.l2)) < 0
+        if self.intercept and self.sample_weight is not None:
+            is_down = (self._weight_total < 0) | (jnp.array(False) if is_down is None else is_down)
+        return is_down
+
+    def least_curvature(self) -> jax.Array | None:
+        # With an intercept it is one of the weights alone (:meth:`eliminated`).
+        if self.intercept:
+            return None
+        least = jnp.min(jnp.asarray(self.l2, self._design.dtype))
+        return jnp.where(self._has_positive_weights, least, 0)
+
+    def lower_bound(self) -> jax.Array:
+        is_convex = self._has_positive_weights & (jnp.min(jnp.asarray(self.l2)) >= 0)
+        return jnp.where(is_convex, 0.0, -jnp.inf)
+
+    @property
+    def _has_positive_weights(self) -> jax.Array:
+        if self.sample_weight is None:
+            return jnp.array(True)
+        return jnp.all(self.sample_weight >= 0)
 
     @property
     def is_quadratic(self) -> bool:
@@ -118,6 +172,49 @@ class LinearRegression(Objective):
     def start(self) -> Params:
         dtype = self._design.dtype
         return {name: jnp.zeros(shape, dtype) for name, shape in self._params_shapes().items()}
+
+    def placed_start(self, start: Params) -> Params:
+        if not self.intercept:
+            return start
+        mean = self._means_of_targets()[0]
+        return start | {"intercept": mean.astype(start["intercept"].dtype)}
+
+    def start_norm(self) -> jax.Array:
+        # Of the best constant model: one product, and with residuals whose sum is zero, so that
+        # features far from zero do not enlarge the rounding of the mean.
+        targets = jnp.asarray(self.y).astype(self._design.dtype)
+        if self.intercept:
+            targets = targets - self._means_of_targets()[0][None]
+            weighted = _scaled_rows(targets, self.sample_weight)
+            targets = targets - (jnp.sum(weighted, axis=0) / self._weight_total)[None]
+        return precision.norm(
+            self._design.transposed_product(_scaled_rows(targets, self.sample_weight))
+        )
+
+    def start_value(self) -> jax.Array:
+        targets = jnp.asarray(self.y).astype(self._design.dtype)
+        if self.intercept:
+            targets = targets - self._means_of_targets()[0][None]
+        return 0.5 * precision.total(_scaled_rows(targets, self.sample_weight) * targets)
+
+    def size(self, params: Params) -> jax.Array:
+        return precision.norm(params["weights"])
+
+    def eliminated(self, means: Means | None = None) -> Elimination | None:
+        if not self.intercept:
+            return None
+        if means is None:
+            center = Center.of(self._design, self.sample_weight)
+            means = Means(center, *self._means_of_targets())
+        targets = jnp.asarray(self.y).astype(self._design.dtype) - means.targets[None]
+        weights_alone = LinearRegression(
+            Centred(self._design, means.features),
+            targets,
+            l2=self.l2,
+            sample_weight=self.sample_weight,
+            intercept=False,
+        )
+        return Elimination(weights_alone, means)
 
     def stationary_solver(self, params: Params) -> StationarySolver:
         del params
@@ -147,7 +244,7 @@ class LinearRegression(Objective):
         if sample_weight is not None:
             sample_weight = _checked_array("sample_weight", sample_weight, rows, ndims=(1,))
             _refuse_negative("sample_weight", sample_weight)
-            if placement.is_concrete(sample_weight) and not np.any(np.asarray(sample_weight)):
+            if _is_zero(sample_weight):
                 raise ValueError("sample_weight must be positive somewhere, got all zero.")
         outputs = y.shape[1:]
         if isinstance(self.l2, (str, complex)) or self.l2 is None:
@@ -178,6 +275,23 @@ class LinearRegression(Objective):
                 f"LinearRegression needs params of shapes {expected}, got {got}: pass params=None "
                 "to start from zeros."
             )
+
+    def _means_of_targets(self) -> tuple[jax.Array, jax.Array]:
+        """The weighted mean of each output, and the sum of the sample weights."""
+        targets, total = jnp.asarray(self.y).astype(self._design.dtype), self._weight_total
+
+        def mean(targets: jax.Array) -> jax.Array:
+            return jnp.sum(_scaled_rows(targets, self.sample_weight), axis=0) / total
+
+        rough = mean(targets)
+        return rough + mean(targets - rough[None]), total  # free of the rounding of a large sum
+
+    @property
+    def _weight_total(self) -> jax.Array:
+        dtype = self._design.dtype
+        if self.sample_weight is None:
+            return jnp.full((), self._design.shape[0], dtype)
+        return jnp.sum(self.sample_weight.astype(dtype))
 
     def _params_shapes(self) -> dict[str, tuple[int, ...]]:
         outputs = jnp.shape(self.y)[1:]
@@ -260,6 +374,13 @@ def _refuse_negative(name: str, value: Any) -> None:
     """Raise where the values can be seen; a traced one ends in its own status."""
     if isinstance(value, Tracer):
         return
-    least = np.min(np.asarray(value))  # NaN where any is
-    if not least >= 0:
-        raise ValueError(f"{name} must be at least 0, got {float(least)}.")
+    for part in placement.visible_parts(value):
+        least = np.min(part)  # NaN where any is
+        if not least >= 0:
+            raise ValueError(f"{name} must be at least 0, got {float(least)}.")
+
+
+def _is_zero(value: jax.Array) -> bool:
+    """Whether it is known to be zero everywhere: not if other processes hold parts of it."""
+    is_visible = placement.is_concrete(value) and value.is_fully_addressable
+    return is_visible and not np.any(np.asarray(value))

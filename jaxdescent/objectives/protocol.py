@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
+from jaxdescent.callables import anew
+from jaxdescent.display import Displayed
+from jaxdescent.objectives.elimination import Elimination, Means
 
 Params = Any
 """A pytree of floating-point arrays: the unknowns."""
@@ -55,8 +58,19 @@ class StationarySolver(Protocol):
         """
         ...
 
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """``|g.H^+ g| / 2``, how far the value at ``params`` is from the stationary one, infinite
+        where that is not known; and the largest curvature, or one along a direction.
 
-class Objective(abc.ABC):
+        ``is_solution`` says that ``params`` are what :meth:`solve` returned: where that is more
+        accurate than the gradient, the rounding of the params is all that is left.
+        """
+        ...
+
+
+class Objective(Displayed, abc.ABC):
     """A pure function from params to a scalar, and what is known of it.
 
     An objective is a pytree: its data are leaves, its functions and flags part of the structure.
@@ -119,6 +133,34 @@ class Objective(abc.ABC):
         """Where a descent starts that is given no params; None if only the user can say."""
         return None
 
+    def placed_start(self, start: Params) -> Params:
+        """The own start as the data place it, from the one that :meth:`start` allocated.
+
+        A regression's intercept is the mean of y there. It is computed within the program: a call
+        with other data of the same shapes starts elsewhere.
+        """
+        return start
+
+    def start_norm(self) -> jax.Array | None:
+        """The gradient's norm at :meth:`placed_start`, where the objective knows a better way than
+        to compute its gradient there, else None.
+        """
+        return None
+
+    def size(self, params: Params) -> jax.Array:
+        """The norm of the params that scales their changes: a regression's intercept is no part of
+        it, which grows with the distance of its features from zero.
+        """
+        return precision.norm(params)
+
+    def eliminated(self, means: Means | None = None) -> Elimination | None:
+        """The same problem in fewer unknowns, with the others at their best; None if there is none.
+
+        ``means`` are those of an earlier elimination of the same data: nothing is computed anew.
+        """
+        del means
+        return None
+
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
         """The value and the gradient, in one evaluation."""
         return jax.value_and_grad(self.value)(params)
@@ -155,6 +197,16 @@ class Objective(abc.ABC):
         del direction
         return None
 
+    def image_of_start(self, params: Params) -> Any:
+        """:meth:`image` of a start; of zeros, the usual start, without a pass over the data."""
+        is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
+        shapes = jax.eval_shape(anew(self.image), params)
+
+        def zeros(_: Params) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        return lax.cond(is_zero, zeros, self.image, params)
+
     def value_and_gradient_at(self, params: Params, image: Any) -> tuple[jax.Array, Params]:
         """The value and the gradient at ``params``, whose :meth:`image` is known."""
         del image
@@ -176,6 +228,33 @@ class Objective(abc.ABC):
         """Bounds on the Hessian's eigenvalues that follow from the structure, or None."""
         del params
         return None
+
+    def curves_down(self) -> jax.Array | None:
+        """Whether the structure tells of a direction of negative curvature, which a method that
+        never looks along it would not meet; None where it tells of none.
+        """
+        return None
+
+    def start_value(self) -> jax.Array | None:
+        """The value at the objective's own start, which is the scale of its values, where it costs
+        no pass over the data; None elsewhere.
+        """
+        return None
+
+    def least_curvature(self) -> jax.Array | None:
+        """A curvature that no direction is below anywhere, known without a look at the data."""
+        return None
+
+    def lower_bound(self) -> jax.Array | None:
+        """A number that no value is below, -infinity where there turns out to be none; None where
+        the structure tells of none.
+        """
+        return None
+
+    @property
+    def attains_lower_bound(self) -> bool:
+        """Whether the minimum is :meth:`lower_bound` itself."""
+        return False
 
     @property
     def is_separable(self) -> bool:

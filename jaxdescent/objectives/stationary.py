@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent import precision
 from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.precision import HIGHEST
 
@@ -35,24 +37,38 @@ class DiagonalSolver:
         lowest = [jnp.min(leaf) < 0 for leaf in jax.tree.leaves(diagonal)]
         return solution, jnp.any(jnp.stack(lowest))
 
+    def height(
+        self, objective: Objective, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Infinite: what is separable knows its minimum without a solver."""
+        del objective, params, is_solution
+        zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(gradient)))
+        return zero + jnp.inf, zero
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DenseSolver:
-    """The spectral factorisation ``H = V diag(l) V'`` of a dense symmetric Hessian.
+    """The spectral factorisation ``D H D = V diag(l) V'`` of a dense symmetric Hessian.
 
-    The correction ``-V diag(1/l) V' g`` leaves directions of zero curvature alone: of all
-    stationary points it finds the one nearest to the start.
+    The positive diagonal D makes the rows of ``D H D`` alike, so that unknowns in large and in
+    small units are told from zero curvature equally well. The correction
+    ``-D V diag(1/l) V' D g`` leaves directions of zero curvature alone: of all stationary points
+    it finds the one nearest to the start.
     """
 
     eigenvalues: jax.Array
     eigenvectors: jax.Array
+    scale: jax.Array
+    hessian: jax.Array
 
     @classmethod
     def from_hessian(cls, hessian: jax.Array) -> DenseSolver:
         """Factorise a symmetric (n, n) array."""
-        eigenvalues, eigenvectors = jnp.linalg.eigh(hessian)
-        return cls(eigenvalues, eigenvectors)
+        scale = equilibrating(hessian)
+        scaled = scale[:, None] * hessian * scale[None, :]
+        eigenvalues, eigenvectors = jnp.linalg.eigh(scaled)
+        return cls(eigenvalues, eigenvectors, scale, hessian)
 
     @classmethod
     def from_objective(cls, objective: Objective, params: Params) -> DenseSolver:
@@ -64,18 +80,100 @@ class DenseSolver:
     ) -> tuple[Params, jax.Array]:
         del objective
         step, is_negative = self.newton_step(gradient)
-        return jax.tree.map(jnp.add, params, step), is_negative
+        is_sloping = self._is_sloping(params, gradient, step)
+        return jax.tree.map(jnp.add, params, step), is_negative | is_sloping
+
+    def height(
+        self, objective: Objective, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """``sum_i p_i^2 / (2 |l_i|)`` with ``p = V'D g``, where no ``|l_i|`` counts as less than
+        its rounding; and ``|x|'|H||x| / |x|^2``, where each unknown counts by its own size (at
+        zero the curvature along H's largest row after a product with H).
+        """
+        del objective, is_solution
+        flat, _ = ravel_pytree(gradient)
+        parts = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        curvatures = jnp.maximum(jnp.abs(self.eigenvalues), self._cutoff)
+        is_known = curvatures > 0
+        heights = jnp.square(parts) / jnp.where(is_known, curvatures, 1)
+        left = 0.5 * jnp.sum(jnp.where(is_known, heights, 0))
+        rows = jnp.sum(jnp.square(self.scale[:, None] * self.hessian), axis=1)
+        row = jnp.take(self.hessian, jnp.argmax(rows), axis=0)
+        peak = jnp.max(jnp.abs(row))
+        row = row / jnp.where(peak > 0, peak, 1)
+        image = jnp.matmul(self.hessian, row, precision=HIGHEST)
+        length = precision.norm(row)
+        curvature = precision.norm(image) / jnp.where(length > 0, length, 1)
+        x = jnp.abs(ravel_pytree(params)[0])
+        worth = jnp.sum(x * jnp.matmul(jnp.abs(self.hessian), x, precision=HIGHEST))
+        squared = jnp.sum(jnp.square(x))
+        of_params = worth / jnp.where(squared > 0, squared, 1)
+        return left, jnp.where(squared > 0, of_params, curvature)
 
     def newton_step(self, gradient: Params) -> tuple[Params, jax.Array]:
         """``-H^+ gradient``, and whether an eigenvalue is negative beyond rounding."""
         flat, unravel = ravel_pytree(gradient)
-        magnitude = jnp.abs(self.eigenvalues)
-        cutoff = jnp.finfo(flat.dtype).eps * flat.size * jnp.max(magnitude)
-        is_flat = magnitude <= cutoff
+        is_flat = self._is_flat
         inverse = jnp.where(is_flat, 0, 1 / jnp.where(is_flat, 1, self.eigenvalues))
-        coefficients = inverse * jnp.matmul(self.eigenvectors.T, flat, precision=HIGHEST)
-        step = -jnp.matmul(self.eigenvectors, coefficients, precision=HIGHEST)
-        return unravel(step), jnp.min(self.eigenvalues) < -cutoff
+        parts = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        step = -self.scale * jnp.matmul(self.eigenvectors, inverse * parts, precision=HIGHEST)
+        step = lax.cond(jnp.any(is_flat), self._shortest, lambda step: step, step)
+        return unravel(step), jnp.min(self.eigenvalues) < -self._cutoff
+
+    @property
+    def _cutoff(self) -> jax.Array:
+        size = self.eigenvalues.size
+        largest = jnp.max(jnp.abs(self.eigenvalues))
+        return jnp.finfo(self.eigenvalues.dtype).eps * size * largest
+
+    @property
+    def _is_flat(self) -> jax.Array:
+        return jnp.abs(self.eigenvalues) <= self._cutoff
+
+    def _shortest(self, step: jax.Array) -> jax.Array:
+        """The step without its part along directions of zero curvature, which D has turned."""
+        is_flat = self._is_flat
+        null = jnp.where(is_flat[None, :], self.scale[:, None] * self.eigenvectors, 0)
+        lengths = jnp.sqrt(jnp.sum(jnp.square(null), axis=0))
+        null = null / jnp.where(lengths > 0, lengths, 1)[None, :]
+        gram = jnp.matmul(null.T, null, precision=HIGHEST)
+        gram = gram + jnp.diag(jnp.where(is_flat, 0, 1).astype(gram.dtype))
+        parts = jnp.linalg.solve(gram, jnp.matmul(null.T, step, precision=HIGHEST))
+        return step - jnp.matmul(null, parts, precision=HIGHEST)
+
+    def _is_sloping(self, params: Params, gradient: Params, step: Params) -> jax.Array:
+        """Whether the gradient has a part along a direction of zero curvature, beyond rounding.
+
+        A quadratic with one is unbounded below. The rounding is that of the terms that should
+        cancel: of the gradient, and of H times the params before and after the step.
+        """
+        flat, x, step = (ravel_pytree(tree)[0] for tree in (gradient, params, step))
+        size = jnp.abs(x) + jnp.abs(step)
+        terms = jnp.abs(flat) + jnp.matmul(jnp.abs(self.hessian), size, precision=HIGHEST)
+        eps = jnp.finfo(flat.dtype).eps
+        along = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        weights = jnp.abs(self.eigenvectors.T)
+        rounding = jnp.matmul(weights, self.scale * terms, precision=HIGHEST)
+        rounding = jnp.maximum(rounding, 0.25 * jnp.sqrt(jnp.sum(jnp.square(self.scale * terms))))
+        rounding = 4 * eps * jnp.sqrt(jnp.asarray(flat.size, flat.dtype)) * rounding
+        return jnp.any(self._is_flat & (jnp.abs(along) > rounding))
+
+
+def equilibrating(hessian: jax.Array) -> jax.Array:
+    """Powers of two d, (n,), for which the rows of ``d_i H_ij d_j`` have peaks near one.
+
+    Multiplying by them rounds nothing. A row of zeros keeps its size.
+
+    Reference: Ruiz (2001), "A scaling algorithm to equilibrate both rows and columns norms in
+    matrices".
+    """
+    magnitude = jnp.abs(hessian)
+    scale = jnp.ones(hessian.shape[0], hessian.dtype)
+    for _ in range(3):
+        peaks = scale * jnp.max(magnitude * scale[None, :], axis=1)
+        is_usable = (peaks > 0) & jnp.isfinite(peaks)
+        scale = scale * jnp.where(is_usable, lax.rsqrt(jnp.where(is_usable, peaks, 1)), 1)
+    return jnp.exp2(jnp.round(jnp.log2(scale)))
 
 
 def dense_hessian(objective: Objective, params: Params) -> jax.Array:

@@ -87,6 +87,15 @@ class SumOfSquares(Objective):
         upper = jnp.max(jnp.stack([jnp.max(scale) for scale in scales]))
         return Bounds(2 * lower, 2 * upper)
 
+    def lower_bound(self) -> jax.Array:
+        least = [jnp.min(jnp.asarray(scale)) for scale in jax.tree.leaves(self.scale)]
+        is_convex = jnp.all(jnp.stack([scale >= 0 for scale in least]))
+        return jnp.where(is_convex, 0.0, -jnp.inf)
+
+    @property
+    def attains_lower_bound(self) -> bool:
+        return True
+
     @property
     def is_separable(self) -> bool:
         return True

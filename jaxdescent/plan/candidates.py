@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxdescent.display import Displayed, readable_seconds
 from jaxdescent.memory import SLACK_BYTES, readable_bytes
 from jaxdescent.methods import (
     LBFGS,
@@ -156,7 +157,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class Candidate(Displayed):
     """What one method in one form of the problem would cost on one machine.
 
     Args:
@@ -194,6 +195,11 @@ class Candidate:
     reason: str
     is_dependable: bool = dataclasses.field(repr=False)
     is_krylov: bool = dataclasses.field(repr=False)
+
+    def _arguments(self) -> list[str]:
+        fits = "fits" if self.feasible else self.reason
+        costs = readable_seconds(self.seconds), readable_bytes(self.peak_bytes)
+        return [self.name, *costs, fits]
 
 
 def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, ...]:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import placement
+from jaxdescent import display, placement
+from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.objectives import Objective, as_objective
@@ -102,15 +103,42 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the numbers rest on, and why there is no choice if there is none."""
+        notes = self._grounds()
+        if self.chosen:
+            return notes
+        return [*notes, refusal(self.structure, self.machine, self.candidates)]
+
+    def _grounds(self) -> list[str]:
         origin = "measured" if self.machine.is_measured else "default numbers, not measured"
         machine = (
             f"{self.machine.platform}, {self.machine.cores} cores, "
             f"{readable_bytes(self.machine.memory_bytes)} available; rates: {origin}."
         )
-        notes = [machine, *self.assumptions]
-        if self.chosen:
-            return notes
-        return [*notes, refusal(self.structure, self.machine, self.candidates)]
+        return [machine, *self.assumptions]
+
+    def __repr__(self) -> str:
+        return display.guarded(lambda: self._report().as_text(), "Plan")
+
+    def _report(self) -> display.Report:
+        """What ``print`` and notebooks show as a table, in few lines."""
+        problem, chosen = self.structure.describe(), self.chosen
+        others = [candidate for candidate in self.candidates if candidate is not chosen]
+        if chosen:
+            title = f"Plan: {chosen.name} for {problem}"
+            rows = [("costs", _costs(chosen))]
+            others.sort(key=lambda candidate: candidate.seconds)
+        else:
+            title = f"Plan: no method fits {problem}"
+            rows = []
+            others.sort(key=lambda candidate: candidate.allocated_bytes)
+        label = "others" if chosen else "nearest"
+        for index, other in enumerate(others[:MOST_OTHERS]):
+            rows.append(("" if index else label, f"{other.name}: {_costs(other)}"))
+        if len(others) > MOST_OTHERS:
+            rows.append(("", f"... and {len(others) - MOST_OTHERS} more: print() shows the table"))
+        for index, ground in enumerate(self._grounds()):
+            rows.append(("" if index else "rests on", ground))
+        return display.Report(title, "", rows)
 
     def __str__(self) -> str:
         rows = [COLUMNS, *self.rows()]
@@ -156,6 +184,9 @@ COLUMNS = (
     "fits",
 )
 TEXT_COLUMNS = (0, 1, 2, 10)
+
+MOST_OTHERS = 3
+"""So many candidates are named next to the chosen one, where the table is not shown."""
 
 
 def plan(
@@ -292,6 +323,12 @@ def _with_evaluation(structure: Structure, objective: Objective, params: Params)
     return dataclasses.replace(structure, evaluation_flops=float(analysis.get("flops", 0.0)))
 
 
+def _costs(candidate: Candidate) -> str:
+    needs = f"{readable_bytes(candidate.peak_bytes)} with the data"
+    costs = f"{readable_seconds(candidate.seconds)}, {needs}"
+    return costs if candidate.feasible else f"{costs}; {candidate.reason}"
+
+
 def _exists(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array)
 
@@ -302,22 +339,3 @@ def _as_numbers(candidate: Candidate) -> dict[str, Any]:
         for field in dataclasses.fields(candidate)
         if field.name not in ("method", "is_dependable", "is_krylov")
     }
-
-
-def readable_seconds(seconds: float) -> str:
-    """Three digits in the unit that suits.
-
-    >>> readable_seconds(0.00123), readable_seconds(90), readable_seconds(1e9)
-    ('1.23 ms', '90 s', '31.7 years')
-    """
-    for least, unit, name in (
-        (3.156e7, 3.156e7, "years"),
-        (86_400 * 2, 86_400, "days"),
-        (3600 * 2, 3600, "h"),
-        (60 * 2, 60, "min"),
-        (0.9995, 1, "s"),
-        (9.995e-4, 1e-3, "ms"),
-    ):
-        if seconds >= least:
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds * 1e6:.3g} us"

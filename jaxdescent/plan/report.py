@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.memory import readable_bytes
 from jaxdescent.plan.largest import SizedStructure, largest_by_descent, largest_size
-from jaxdescent.plan.plan import COLUMNS, TEXT_COLUMNS, Plan, plan_of, readable_seconds
+from jaxdescent.plan.plan import COLUMNS, TEXT_COLUMNS, Plan, plan_of
 
 LEFT_OUT_FIRST = ("form", "accuracy", "setup", "with data", "iteration", "iterations")
 """Columns that narrow terminals go without, in this order."""

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import checks, precision
+from jaxdescent.callables import anew
 from jaxdescent.designs import Dense, MatrixFree
+from jaxdescent.display import Displayed
 from jaxdescent.objectives import LeastSquares, LinearRegression, Objective, Quadratic
 from jaxdescent.objectives.exact import regression_solver_bytes
 from jaxdescent.tolerance import default_tolerance
@@ -30,7 +32,7 @@ class Kind(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Structure:
+class Structure(Displayed):
     """A problem as numbers: sizes in elements or bytes.
 
     Args:
@@ -70,6 +72,9 @@ class Structure:
     largest_leaf_bytes: int = 0
     default_tolerance: float = 2.4e-5
     evaluation_flops: float = 0.0
+
+    def _arguments(self) -> list[str]:
+        return [self.describe()]
 
     @property
     def itemsize(self) -> int:
@@ -142,7 +147,7 @@ def structure_of(objective: Objective, params: Params) -> Structure:
         dtype = str(objective.hessian.dtype)
         return Structure(**common, rows=size, features=size, data_dtype=dtype, is_dense=True)
     if kind is Kind.RESIDUALS:
-        residuals = jax.eval_shape(objective.residuals, precision.widen(params))
+        residuals = jax.eval_shape(anew(objective.residuals), precision.widen(params))
         return Structure(**common, rows=sum(leaf.size for leaf in jax.tree.leaves(residuals)))
     return Structure(**common)
 

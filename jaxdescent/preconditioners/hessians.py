@@ -15,8 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Design, as_design
+from jaxdescent.designs import Centred, Design, as_design
+from jaxdescent.display import Displayed
 from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.forms import GramForm
 from jaxdescent.precision import HIGHEST
 
@@ -24,7 +26,7 @@ Params = Any
 Inverse = Callable[[jax.Array], jax.Array]
 
 
-class ShiftedHessian(abc.ABC):
+class ShiftedHessian(Displayed, abc.ABC):
     """``H + shift I`` on columns of length ``size``; the shift is known apart from H."""
 
     @property
@@ -56,17 +58,20 @@ class ShiftedHessian(abc.ABC):
 
     @abc.abstractmethod
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        """``inverse``, which acts on columns, times a gradient with the structure of the params."""
+        """``inverse``, which acts on columns, times a gradient with the structure of the params.
+
+        A regression's is that of the weights alone.
+        """
 
 
 def shifted_hessian(
-    objective: Objective, params: Params, feature_mean: jax.Array | None = None
+    objective: Objective, params: Params, means: Means | None = None
 ) -> ShiftedHessian:
     """The Hessian at ``params``; a regression's is centred, which takes a pass over X unless
-    ``feature_mean`` is known.
+    its ``means`` are known.
     """
     if isinstance(objective, LinearRegression):
-        return CentredRegression.from_objective(objective, feature_mean)
+        return CentredRegression.from_objective(objective, means)
     if isinstance(objective, GramForm):
         return CentredGram(objective)
     return FlatHessian(objective, params)
@@ -81,35 +86,37 @@ class CentredRegression(ShiftedHessian):
     y: jax.Array  # (rows, outputs)
     root: jax.Array | None  # (rows, 1): sqrt(s)
     l2: jax.Array  # a scalar, or (1, outputs)
-    feature_mean: jax.Array | None  # (features,)
-    target_mean: jax.Array | None  # (1, outputs)
-    weight_total: jax.Array
+    means: Means | None
 
     @classmethod
     def from_objective(
-        cls, objective: LinearRegression, feature_mean: jax.Array | None = None
+        cls, objective: LinearRegression, means: Means | None = None
     ) -> CentredRegression:
-        """The centred problem; where ``feature_mean`` is given, without a pass over X."""
+        """The centred problem; where its ``means`` are given, without a pass over X.
+
+        A penalty or a weight below zero has no root, and counts as zero.
+        """
+        if means is None:
+            elimination = objective.eliminated()
+            means = None if elimination is None else elimination.means
         design = as_design(objective.X)
-        rows = design.shape[0]
         y = jnp.asarray(objective.y).astype(design.dtype)
-        y = y.reshape(rows, -1)
-        weight = objective.sample_weight
-        if weight is None:
-            root, share = None, jnp.full((rows, 1), 1 / rows, design.dtype)
-            weight_total = jnp.full((), rows, design.dtype)
-        else:
-            weight = jnp.asarray(weight).astype(design.dtype)[:, None]
-            root, weight_total = jnp.sqrt(weight), jnp.sum(weight)
-            share = weight / weight_total
-        l2 = jnp.asarray(objective.l2, design.dtype)
-        target_mean = None
-        if objective.intercept:
-            target_mean = jnp.sum(share * y, axis=0, keepdims=True)
-            if feature_mean is None:
-                feature_mean = design.transposed_product(share)[:, 0]
+        root, weight = None, objective.sample_weight
+        if weight is not None:
+            root = jnp.sqrt(jnp.maximum(jnp.asarray(weight).astype(design.dtype)[:, None], 0))
+        l2 = jnp.maximum(jnp.asarray(objective.l2, design.dtype), 0)
         l2 = l2[None, :] if l2.ndim else l2
-        return cls(design, y, root, l2, feature_mean, target_mean, weight_total)
+        return cls(design, y.reshape(design.shape[0], -1), root, l2, means)
+
+    @property
+    def feature_mean(self) -> jax.Array | None:
+        """(features,), or None without an intercept."""
+        return None if self.means is None else self.means.features.mean
+
+    @property
+    def centred_design(self) -> Design:
+        """``X - 1 x_bar'``."""
+        return self.design if self.means is None else Centred(self.design, self.means.features)
 
     @property
     def size(self) -> int:
@@ -123,17 +130,21 @@ class CentredRegression(ShiftedHessian):
     def shift(self) -> jax.Array:
         return self.l2
 
+    @staticmethod
+    def is_convex(objective: Any) -> jax.Array:
+        """Whether no penalty and no weight is below zero, as the roots take for granted."""
+        is_convex = jnp.min(jnp.asarray(objective.l2)) >= 0
+        if objective.sample_weight is None:
+            return is_convex
+        return is_convex & (jnp.min(objective.sample_weight) >= 0)
+
     def forward(self, weights: jax.Array) -> jax.Array:
         """``A @ weights``: one pass over X."""
-        rows = self.design.product(weights)
-        if self.feature_mean is not None:
-            rows = rows - jnp.matmul(self.feature_mean[None, :], weights, precision=HIGHEST)
-        return self.weighted(rows)
+        return self.weighted(self.centred_design.product(weights))
 
     def backward(self, rows: jax.Array) -> jax.Array:
         """``A.T @ rows``: one pass over X."""
-        rows = self.weighted(rows)
-        return self._centred(self.design.transposed_product(rows), rows)
+        return self.centred_design.transposed_product(self.weighted(rows))
 
     def there_and_back(
         self, weights: jax.Array, change: Callable[..., jax.Array], rows: Any
@@ -143,23 +154,14 @@ class CentredRegression(ShiftedHessian):
         def change_product(product: jax.Array, given: Any) -> tuple[jax.Array, jax.Array]:
             root, rows = given
             here = dataclasses.replace(self, root=root)
-            new = change(here.weighted(product - offset), *rows)
+            new = change(here.weighted(product), *rows)
             return new, here.weighted(new)
 
-        offset = jnp.zeros((1, 1), self.dtype)
-        if self.feature_mean is not None:
-            offset = jnp.matmul(self.feature_mean[None, :], weights, precision=HIGHEST)
-        new, columns = self.design.there_and_back(weights, change_product, (self.root, rows))
-        return new, self._centred(columns, self.weighted(new))
-
-    def _centred(self, columns: jax.Array, rows: jax.Array) -> jax.Array:
-        if self.feature_mean is None:
-            return columns
-        return columns - self.feature_mean[:, None] * jnp.sum(rows, axis=0, keepdims=True)
+        return self.centred_design.there_and_back(weights, change_product, (self.root, rows))
 
     def targets(self) -> jax.Array:
         """``D (y - y_bar)``, (rows, outputs)."""
-        y = self.y if self.target_mean is None else self.y - self.target_mean
+        y = self.y if self.means is None else self.y - self.means.targets.reshape(1, -1)
         return self.weighted(y)
 
     def weighted(self, rows: jax.Array) -> jax.Array:
@@ -169,31 +171,31 @@ class CentredRegression(ShiftedHessian):
     def with_intercept(self, weights: jax.Array, like: Params) -> Params:
         """The params with these weights and the intercept that is best for them."""
         params = {"weights": weights.reshape(like["weights"].shape)}
-        if self.feature_mean is not None and self.target_mean is not None:
-            offset = jnp.matmul(self.feature_mean[None, :], weights, precision=HIGHEST)
-            params["intercept"] = (self.target_mean - offset).reshape(like["intercept"].shape)
-        return params
+        if self.means is None:
+            return params
+        return self.means.with_intercept(params["weights"])
 
     def product(self, columns: jax.Array) -> jax.Array:
         return self.backward(self.forward(columns))
 
     def diagonal(self) -> jax.Array:
         weight = None if self.root is None else jnp.square(self.root)[:, 0]
-        squares = self.design.column_squared_norms(weight, self.feature_mean)
+        mean = self.feature_mean
+        squares = self.design.column_squared_norms(weight, mean)
         if squares is None:
             raise TypeError(
                 "Jacobi needs the norms of X's columns, which a "
                 f"{type(self.design).__name__} design does not know: take jd.Nystrom(rank), which "
                 "needs products alone."
             )
-        if self.feature_mean is None:
+        if self.means is None or mean is None:
             return squares
         # What the rounding of the mean leaves of a constant column is zero.
-        rounding = 16 * float(jnp.finfo(self.dtype).eps) * self.feature_mean
-        return jnp.where(squares > self.weight_total * jnp.square(rounding), squares, 0)
+        rounding = 16 * float(jnp.finfo(self.dtype).eps) * mean
+        return jnp.where(squares > self.means.weight_total * jnp.square(rounding), squares, 0)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return _without_intercept(self, inverse, gradient)
+        return _of_weights(inverse, self.size, gradient)
 
 
 @jax.tree_util.register_dataclass
@@ -216,16 +218,6 @@ class CentredGram(ShiftedHessian):
         l2 = jnp.asarray(self.form.l2, self.dtype)
         return l2[None, :] if l2.ndim else l2
 
-    @property
-    def feature_mean(self) -> jax.Array | None:
-        """(features,), or None without an intercept."""
-        return self.form.feature_mean
-
-    @property
-    def weight_total(self) -> jax.Array:
-        """The sum of the sample weights."""
-        return self.form.weight_total
-
     def product(self, columns: jax.Array) -> jax.Array:
         return jnp.matmul(self.form.gram, columns, precision=HIGHEST)
 
@@ -233,26 +225,12 @@ class CentredGram(ShiftedHessian):
         return jnp.diagonal(self.form.gram)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        return _without_intercept(self, inverse, gradient)
+        return _of_weights(inverse, self.size, gradient)
 
 
-def _without_intercept(
-    hessian: CentredRegression | CentredGram, inverse: Inverse, gradient: Params
-) -> Params:
-    # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal, and its last
-    # entry the sum of the sample weights.
-    columns = gradient["weights"].reshape(hessian.size, -1)
-    mean = hessian.feature_mean
-    if mean is None:
-        return {"weights": inverse(columns).reshape(gradient["weights"].shape)}
-    of_intercept = gradient["intercept"].reshape(1, -1)
-    solution = inverse(columns - mean[:, None] * of_intercept)
-    offset = jnp.matmul(mean[None, :], solution, precision=HIGHEST)
-    intercept = of_intercept / hessian.weight_total - offset
-    return {
-        "weights": solution.reshape(gradient["weights"].shape),
-        "intercept": intercept.reshape(gradient["intercept"].shape),
-    }
+def _of_weights(inverse: Inverse, size: int, gradient: Params) -> Params:
+    columns = gradient["weights"]
+    return {"weights": inverse(columns.reshape(size, -1)).reshape(columns.shape)}
 
 
 @jax.tree_util.register_dataclass

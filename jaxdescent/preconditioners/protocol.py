@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
+from jaxdescent.display import Displayed
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 
 
-class Factor(abc.ABC):
+class Factor(Displayed, abc.ABC):
     """N as a pytree: applied to (size, outputs) columns, each output with its own penalty."""
 
     @abc.abstractmethod
@@ -26,7 +27,7 @@ class Factor(abc.ABC):
         return self.apply(self.apply_transpose(columns))
 
 
-class Preconditioner(abc.ABC):
+class Preconditioner(Displayed, abc.ABC):
     """How to find N. A preconditioner is a pytree whose leaves are its hyper-parameters."""
 
     @abc.abstractmethod

@@ -18,6 +18,9 @@ from jaxdescent.precision import HIGHEST
 
 Params = Any
 
+ROUNDING = 0.2
+"""The share of eps that a number's rounding has on average."""
+
 SMALL = 1 << 14
 """Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
 takes less time than it takes to call for it."""
@@ -40,6 +43,8 @@ class GramSolver:
     weight_total: jax.Array
     is_ill: jax.Array
     is_fair: jax.Array
+    is_negative: jax.Array
+    diagonal: jax.Array  # of X'SX + l2 I, centred: (features,), or (features, outputs)
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
@@ -48,8 +53,14 @@ class GramSolver:
         gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
         of_gram = _spectral_factor if l2.ndim else cholesky_factor
         factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
+        # Rows below zero have no root for QR: there the Cholesky factor alone tells.
+        is_signed = jnp.array(False)
+        if sample_weight is not None:
+            is_signed = jnp.any(data.weight < 0)
+        is_negative = is_signed & (is_ill | (intercept & ~(data.weight_total > 0)))
         if data.X.size * data.X.shape[1] <= SMALL:
             is_ill = unless_batched(is_ill)
+        is_ill &= ~is_signed
         factor = seldom(
             is_ill,
             lambda factor, X, weight, raw, l2: orthogonal_factor(
@@ -58,12 +69,31 @@ class GramSolver:
             lambda factor, *_: factor,
             *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
         )
-        return cls(factor, data.weight_total, is_ill, is_fair)
+        # A penalty below zero leaves a minimum only where the least eigenvalue outweighs it.
+        is_negative |= jnp.any(factor.gain < 0) | (factor.is_deficient & (jnp.min(l2) < 0))
+        diagonal = jnp.diagonal(gram)
+        diagonal = diagonal[:, None] + l2[None, :] if l2.ndim else diagonal + l2
+        return cls(factor, data.weight_total, is_ill, is_fair, is_negative, diagonal)
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         operands = self, objective, params, gradient
-        solution = seldom(self.is_ill, _refined, _solved, *operands)
-        return solution, jnp.array(False)
+        return seldom(self.is_ill, _refined, _solved, *operands), self.is_negative
+
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        slope, of_intercept = _centred_slope(self, objective, gradient)
+        squares = jnp.sum(slope * self.factor.apply(slope))
+        curvature = jnp.max(jnp.abs(self.diagonal))
+        weights = columns(params["weights"])
+        diagonal = self.diagonal.reshape(self.diagonal.shape[0], -1)
+        rounding = jnp.sum(diagonal * jnp.square(weights))
+        if objective.intercept:
+            squares = squares + jnp.sum(jnp.square(of_intercept)) / self.weight_total
+            rounding = rounding + self.weight_total * jnp.sum(jnp.square(params["intercept"]))
+        rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
+        is_refined = is_solution & self.is_ill
+        return 0.5 * jnp.where(is_refined, rounding, jnp.maximum(squares, 0)), curvature
 
 
 def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
@@ -86,10 +116,8 @@ def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params
 
 def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
     weights = params["weights"]
-    slope = columns(gradient["weights"])
+    slope, _ = _centred_slope(solver, objective, gradient)
     mean = solver.factor.feature_mean
-    if objective.intercept:
-        slope = slope - jnp.outer(mean, gradient["intercept"].reshape(-1))
     step = solver.factor.apply(slope)
     new = {"weights": weights - step.reshape(weights.shape)}
     if objective.intercept:
@@ -97,6 +125,17 @@ def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Par
         shift = shift - jnp.matmul(mean, step, precision=HIGHEST)
         new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
     return new
+
+
+def _centred_slope(
+    solver: GramSolver, objective: Any, gradient: Params
+) -> tuple[jax.Array, jax.Array]:
+    """The gradient by the weights where the intercept follows them, and that by the intercept."""
+    slope = columns(gradient["weights"])
+    if not objective.intercept:
+        return slope, jnp.zeros_like(slope[0])
+    of_intercept = gradient["intercept"].reshape(-1)
+    return slope - jnp.outer(solver.factor.feature_mean, of_intercept), of_intercept
 
 
 def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[jax.Array, jax.Array]:

@@ -58,7 +58,14 @@ class DualSolver:
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
         solution = seldom(self.is_ill, _orthogonal, _solved, self, objective, params)
-        return solution, jnp.array(False)
+        return solution, _is_negative(objective)
+
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        del params, is_solution
+        mean, total = self.factor.feature_mean, self.weight_total
+        return _height_by_penalty(objective, gradient, mean, total)
 
     def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
         """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
@@ -80,6 +87,16 @@ class DualSolver:
         scaled = jnp.sqrt(self.weight) * dual
         mean = jnp.outer(self.factor.feature_mean, jnp.sum(scaled, axis=0))
         return as_design(objective.X).transposed_product(scaled) - mean
+
+
+def _is_negative(objective: Any) -> jax.Array:
+    """Whether a penalty is below zero, which is the curvature of all that X does not see; or a
+    weight, whose row has no root.
+    """
+    is_negative = jnp.min(jnp.asarray(objective.l2)) < 0
+    if objective.sample_weight is None:
+        return is_negative
+    return is_negative | jnp.any(objective.sample_weight < 0)
 
 
 def _solved(solver: DualSolver, objective: Any, params: Params) -> Params:
@@ -112,7 +129,39 @@ class OrthogonalSolver:
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         del gradient
-        return _orthogonal(self, objective, params), jnp.array(False)
+        return _orthogonal(self, objective, params), _is_negative(objective)
+
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        del params, is_solution
+        mean = jnp.zeros(())
+        if objective.intercept:
+            # No mean is kept: any will do where the gradient by the intercept is zero.
+            mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
+        rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
+        weight = objective.sample_weight
+        total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
+        return _height_by_penalty(objective, gradient, mean, total)
+
+
+def _height_by_penalty(
+    objective: Any, gradient: Params, mean: jax.Array, total: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """``|g|^2 / (2 l2)`` with the intercept at its best: a bound; infinite without a penalty, where
+    the value itself is one.
+    """
+    slope = columns(gradient["weights"])
+    l2 = jnp.asarray(objective.l2, slope.dtype).reshape(1, -1)
+    left = jnp.zeros((), slope.dtype)
+    if objective.intercept:
+        of_intercept = gradient["intercept"].reshape(-1)
+        slope = slope - jnp.outer(mean, of_intercept)
+        left = jnp.sum(jnp.square(of_intercept)) / (2 * total)
+    is_penalised = l2 > 0
+    squares = jnp.sum(jnp.square(slope), axis=0, keepdims=True)
+    of_output = jnp.where(is_penalised, squares / jnp.where(is_penalised, 2 * l2, 1), jnp.inf)
+    return left + jnp.sum(of_output), jnp.zeros((), slope.dtype)
 
 
 def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:

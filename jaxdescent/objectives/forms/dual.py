@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import loops, precision
-from jaxdescent.designs import Design, as_design
+from jaxdescent.designs import Center, Centred, Design, as_design
+from jaxdescent.designs.centred import shares
 from jaxdescent.objectives.blocks import (
     BLOCK_BYTES,
     Symmetric,
@@ -72,7 +73,7 @@ class DualForm(SpectralObjective):
     kernel: jax.Array  # (rows, rows)
     targets: jax.Array  # (rows,) or (rows, outputs): D (y - y_bar)
     root: jax.Array | None  # (rows,): sqrt(s)
-    feature_mean: jax.Array | None  # (features,)
+    center: Center | None  # of X
     target_mean: jax.Array | None  # () or (outputs,)
 
     @classmethod
@@ -89,18 +90,17 @@ class DualForm(SpectralObjective):
         weight = share = root = target_mean = None
         if regression.sample_weight is not None:
             weight = jnp.asarray(regression.sample_weight).astype(design.dtype)
-            root = jnp.sqrt(weight)
+            root = jnp.sqrt(jnp.maximum(weight, 0))
         if regression.intercept:
-            share = per_row(weight, jnp.ones((design.shape[0],), design.dtype))
-            share = share / jnp.sum(share)
+            share = shares(design, weight)
             target_mean = contract(share, 0, y)
             y = y - target_mean[None]
         if design.column_block(0, 1) is None:
-            kernel, feature_mean = _by_products(design, root, share)
+            kernel, center = _by_products(design, root, share)
         else:
-            kernel, feature_mean = _by_columns(design, root, share, block)
+            kernel, center = _by_columns(design, root, share, block)
         l2 = jnp.asarray(regression.l2, design.dtype)
-        return cls(kernel, per_row(root, y), root, feature_mean, target_mean, l2=l2)
+        return cls(kernel, per_row(root, y), root, center, target_mean, l2=l2)
 
     @property
     def matrix(self) -> jax.Array:
@@ -109,11 +109,11 @@ class DualForm(SpectralObjective):
     def regression_params(self, regression: LinearRegression, params: Params) -> Params:
         """The way back, ``w = A'a`` and the best intercept: one product with X'."""
         rows = per_row(self.root, params)
-        weights = as_design(regression.X).transposed_product(rows)
-        if self.feature_mean is None or self.target_mean is None:
-            return {"weights": weights}
-        weights = weights - jnp.tensordot(self.feature_mean, jnp.sum(rows, axis=0), 0)
-        intercept = self.target_mean - contract(self.feature_mean, 0, weights)
+        design = as_design(regression.X)
+        if self.center is None or self.target_mean is None:
+            return {"weights": design.transposed_product(rows)}
+        weights = Centred(design, self.center).transposed_product(rows)
+        intercept = self.target_mean - contract(self.center.mean, 0, weights)
         return {"weights": weights, "intercept": intercept}
 
     def progress(self, params: Params) -> tuple[jax.Array, jax.Array]:
@@ -198,7 +198,7 @@ def dual_build_bytes(
 
 def _by_columns(
     design: Design, root: jax.Array | None, share: jax.Array | None, block: int | None
-) -> tuple[jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, Center | None]:
     rows, features = design.shape
     if block is None:
         block = block_length(features, rows, jnp.dtype(design.dtype).itemsize)
@@ -220,7 +220,7 @@ def _by_columns(
     if share is None:
         return kernel, None
     if block == features:
-        return kernel, design.transposed_product(share)
+        return kernel, Center.known(design, design.transposed_product(share), share)
     count, rest = divmod(features, block)
 
     def mean(_: None, index: jax.Array) -> tuple[None, jax.Array]:
@@ -229,12 +229,12 @@ def _by_columns(
     means = loops.scan(count, mean, None, turn_bytes=BLOCK_BYTES)[1].reshape(-1)
     if rest:
         means = jnp.concatenate([means, contract(share, 0, read(count * block, rest))])
-    return kernel, means
+    return kernel, Center.known(design, means, share)
 
 
 def _by_products(
     design: Design, root: jax.Array | None, share: jax.Array | None
-) -> tuple[jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, Center | None]:
     """Row after row of K, for a design that only multiplies."""
     rows, features = design.shape
     feature_mean = None if share is None else design.transposed_product(share)
@@ -248,4 +248,5 @@ def _by_products(
         offset = contract(feature_mean, 0, weights)
         return per_row(root, design.product(weights) - offset)
 
-    return columns_of(column, rows, features, design.dtype), feature_mean
+    center = None if feature_mean is None else Center.known(design, feature_mean, share)
+    return columns_of(column, rows, features, design.dtype), center

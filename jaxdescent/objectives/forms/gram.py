@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import precision
-from jaxdescent.designs import as_design
+from jaxdescent.designs import Center, as_design
 from jaxdescent.designs.dense import LEAST_PARTED
 from jaxdescent.objectives.blocks import block_length, contract, is_halved, is_one_cpu
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
+from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.forms import gram_sums
 from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
 from jaxdescent.objectives.linear_regression import LinearRegression
@@ -93,11 +94,34 @@ class GramForm(SpectralObjective):
         del regression
         return params
 
+    def lower_bound(self) -> jax.Array:
+        is_convex = (jnp.min(self.l2) >= 0) & (self.weight_total > 0)
+        return jnp.where(is_convex & (jnp.min(jnp.diagonal(self.gram)) >= 0), 0.0, -jnp.inf)
+
     def start(self) -> Params:
         weights = jnp.zeros(self.cross.shape, self.cross.dtype)
         if self.target_mean is None:
             return {"weights": weights}
         return {"weights": weights, "intercept": jnp.zeros_like(self.target_mean)}
+
+    def placed_start(self, start: Params) -> Params:
+        if self.target_mean is None:
+            return start
+        return start | {"intercept": self.target_mean.astype(start["intercept"].dtype)}
+
+    def start_norm(self) -> jax.Array:
+        return precision.norm(self.cross)
+
+    def size(self, params: Params) -> jax.Array:
+        return precision.norm(params["weights"])
+
+    def eliminated(self, means: Means | None = None) -> Elimination | None:
+        if self.feature_mean is None or self.target_mean is None:
+            return None
+        weights_alone = dataclasses.replace(self, feature_mean=None, target_mean=None)
+        center = Center(self.feature_mean, jnp.array(False))  # G is centred already
+        own = Means(center, self.target_mean, self.weight_total)
+        return Elimination(weights_alone, own if means is None else means)
 
     def image(self, direction: Params) -> Params:
         """``G d``, and with an intercept the change of the mean prediction."""

@@ -9,6 +9,8 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
+from jaxdescent import precision
+from jaxdescent.display import argument
 from jaxdescent.objectives.blocks import contract
 from jaxdescent.objectives.protocol import Objective, Params
 
@@ -18,6 +20,9 @@ class SpectralObjective(Objective):
     """A quadratic whose Hessian is a matrix plus a penalty, on columns of one length."""
 
     l2: Any = dataclasses.field(kw_only=True)
+
+    def _arguments(self) -> list[str]:
+        return [argument(self.matrix), f"l2={argument(self.l2)}"]
 
     @property
     @abc.abstractmethod
@@ -97,11 +102,15 @@ class Spectrum:
     def gain(self, l2: jax.Array) -> jax.Array:
         """``1 / (eigenvalue + l2)``, (n, *l2.shape); zero where the sum is but rounding."""
         eigenvalues, l2 = self.eigenvalues, l2.astype(self.eigenvalues.dtype)
-        eps = jnp.finfo(eigenvalues.dtype).eps
-        cutoff = eps * eigenvalues.size * jnp.max(jnp.abs(eigenvalues))
+        cutoff = self._rounding()
         positive = jnp.maximum(eigenvalues, 0).reshape(-1, *[1] * l2.ndim)
         shifted = positive + l2[None]
         return jnp.where(shifted > cutoff, 1 / jnp.where(shifted > cutoff, shifted, 1), 0)
+
+    def _rounding(self) -> jax.Array:
+        """How large an eigenvalue of zero may come out."""
+        eps = jnp.finfo(self.eigenvalues.dtype).eps
+        return eps * self.eigenvalues.size * jnp.max(jnp.abs(self.eigenvalues))
 
     def inverse(self, columns: jax.Array, l2: jax.Array) -> jax.Array:
         """``(matrix + l2 I)^+ columns``; ``l2`` is a scalar or one for each column."""
@@ -110,7 +119,17 @@ class Spectrum:
             gain = gain.reshape(-1, *[1] * (columns.ndim - 1))
         return self.combined(gain * self.coordinates(columns))
 
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """``-g.step / 2``, and the largest curvature."""
+        del params, is_solution
+        step = objective.newton_step(self, gradient)
+        largest = jnp.max(jnp.abs(self.eigenvalues)) + jnp.max(objective.penalty())
+        return jnp.maximum(-0.5 * precision.inner(gradient, step), 0), largest
+
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
         """A Newton step, which is exact; again from its end, it refines."""
         step = objective.newton_step(self, gradient)
-        return jax.tree.map(jnp.add, params, step), jnp.array(False)
+        least = jnp.min(self.eigenvalues) + jnp.min(objective.penalty())
+        return jax.tree.map(jnp.add, params, step), least < -self._rounding()

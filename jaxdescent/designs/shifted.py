@@ -1,0 +1,88 @@
+"""A dense X less a number for each column, which is subtracted before anything is multiplied."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.designs.protocol import Design, RowFunction
+
+if TYPE_CHECKING:
+    from jaxdescent.designs.dense import Dense
+
+SHIFTED_BYTES = 1 << 20
+"""How much of X is shifted at a time on a CPU: what a core's own cache keeps for the products."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Shifted(Design):
+    """``X - 1 center'``, (rows, features), without a copy of X.
+
+    On a CPU blocks of rows are shifted in the cache and multiplied there; a gradient reads each
+    once. On several devices, or on an accelerator, where no loop over blocks is as fast as one
+    pass, XLA fuses subtraction, products and sums, one output after another.
+    """
+
+    dense: Dense
+    center: jax.Array  # (features,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.dense.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.dense.dtype
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        if self.dense.may_be_read_in_blocks:
+            return self._over_blocks(lambda part, _: (part.product(weights), None), None, None)[0]
+        return self._by_outputs(lambda X, column: jnp.sum(X * column[None, :], axis=1), weights)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        if self.dense.may_be_read_in_blocks:
+            zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
+            return self._over_blocks(
+                lambda part, rows: (None, part.transposed_product(rows)), residual, zero
+            )[1]
+        return self._by_outputs(lambda X, column: jnp.sum(X * column[:, None], axis=0), residual)
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        if not self.dense.may_be_read_in_blocks:
+            return super().there_and_back(weights, change, rows)
+
+        def visit(part: Dense, rows: Any) -> tuple[Any, jax.Array]:
+            kept, residual = change(part.product(weights), rows)
+            return kept, part.transposed_product(residual)
+
+        return self._over_blocks(visit, rows, jnp.zeros_like(weights))
+
+    def to_dense(self) -> jax.Array:
+        return self.dense.to_dense() - self.center[None, :]
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        return self.dense.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
+
+    def _over_blocks(self, visit: Any, rows: Any, total: Any) -> tuple[Any, Any]:
+        def visit_shifted(part: Dense, rows: Any) -> tuple[Any, Any]:
+            shifted = part.array - self.center[None, :]
+            return visit(dataclasses.replace(part, array=shifted), rows)
+
+        return self.dense.over_blocks(visit_shifted, rows, total, block_bytes=SHIFTED_BYTES)
+
+    def _by_outputs(self, of_column: Any, columns: jax.Array) -> jax.Array:
+        def shifted(column: jax.Array) -> jax.Array:
+            # Tied to the column: XLA would make the differences ahead of a loop, or once for two
+            # products, and keep them. (A tie of X itself it undoes.)
+            center, column = lax.optimization_barrier((self.center, column))
+            return of_column(self.dense.array.astype(self.dtype) - center[None, :], column)
+
+        if columns.ndim == 1:
+            return shifted(columns)
+        return lax.map(shifted, columns.T).T

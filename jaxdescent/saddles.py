@@ -1,0 +1,140 @@
+"""Leave a saddle or a maximum along a direction of negative curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdescent import precision, programs
+from jaxdescent.certificate import posed_at
+from jaxdescent.objectives import Objective
+from jaxdescent.result import Result, Status
+from jaxdescent.spectrum import spectrum_at
+
+Params = Any
+
+DEPARTURES = 10
+"""How many saddles a descent leaves at most."""
+
+LENGTHS = 40
+"""How often the longest step, of the params' norm or 1, is halved."""
+
+LEAST_SHARE = 0.1
+"""What share of the decrease that the negative curvature promises a step must bring."""
+
+
+def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> Params:
+    """Other params with a lower value, found along a direction of negative curvature.
+
+    A descent that starts at an exact saddle or maximum stays there: the gradient is zero. Where the
+    Hessian has an eigenvalue below zero beyond rounding, with the unit eigenvector v, the longest
+    steps ``x + r v`` and ``x - r v`` are tried with r from ``|x|`` (1 where the params are smaller)
+    down, until the value falls by a tenth of what ``r g.v + r^2 v.Hv / 2`` promises; of both signs
+    the lower one is taken. Where no negative curvature is found, at a minimum or a degenerate
+    point, the same params are returned; ``jd.certify`` says which of them it is.
+
+    Args:
+      objective: as for ``minimize``.
+      params: where a descent ended.
+      args: as for ``minimize``.
+
+    Raises:
+      ValueError: inside ``jit``, ``vmap`` or ``grad``: it looks at values.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> def wells(p):
+    ...     return p[0] ** 2 - p[1] ** 2 + p[1] ** 4 / 4
+    >>> left = jd.leave_saddle(wells, jnp.zeros(2))
+    >>> print(wells(left) < 0, jd.certify(wells, jd.minimize(wells, left)).kind)
+    True minimum
+    """
+    if not programs.is_top_level():
+        raise ValueError("leave_saddle looks at values: call it outside jit, vmap and grad.")
+    given = params
+    objective, params = posed_at(objective, params, args)
+    spectrum = spectrum_at(objective, params)
+    if spectrum.lowest is None or spectrum.kind not in ("saddle", "maximum"):
+        return given
+    direction = jax.tree.map(
+        lambda leaf, like: jnp.asarray(np.asarray(leaf), precision.compute_dtype(like.dtype)),
+        spectrum.lowest,
+        params,
+    )
+    inputs = (objective, params, direction)
+    new, is_lower = programs.compiled(_lower, inputs)(*inputs)
+    return new if bool(is_lower) else given
+
+
+def past_saddles(
+    descent: Callable[..., Result],
+    objective: Any,
+    params: Params,
+    args: tuple[Any, ...],
+    max_iterations: int | jax.Array,
+) -> Result:
+    """What ``minimize(..., leave_saddles=True)`` returns; ``descent(params, max_iterations=...)``
+    is the same without.
+    """
+    if not programs.is_top_level():
+        raise ValueError(
+            "minimize(..., leave_saddles=True) looks at the Hessian where the descent ends: call "
+            "it outside jit, vmap and grad, or leave leave_saddles off inside."
+        )
+    result = descent(params, max_iterations=max_iterations)
+    for _ in range(DEPARTURES):
+        left = int(max_iterations) - int(result.iterations)
+        if left < 1 or int(result.status) not in (Status.CONVERGED, Status.STAGNATED):
+            break
+        start = leave_saddle(objective, result.params, args)
+        if start is result.params:
+            break
+        further = descent(start, max_iterations=left)
+        result = further._replace(
+            iterations=result.iterations + further.iterations,
+            evaluations=result.evaluations + further.evaluations,
+        )
+    return result
+
+
+def _lower(objective: Objective, params: Params, direction: Params) -> tuple[Params, jax.Array]:
+    """The lower one of the first steps of both signs that bring enough, and whether one does."""
+    wide = precision.widen(params)
+    value, gradient = objective.value_and_gradient(wide)
+    slope = precision.inner(gradient, direction)
+    curvature = objective.curvature(wide, direction)
+    longest = jnp.maximum(precision.norm(wide), 1)
+
+    def moved(distance: jax.Array) -> Params:
+        new = jax.tree.map(lambda x, d: x + distance.astype(x.dtype) * d, wide, direction)
+        return precision.narrow(new, params, precision.Nearest(), 0)
+
+    def value_at(distance: jax.Array) -> jax.Array:
+        return jnp.asarray(objective.value(precision.widen(moved(distance))), value.dtype)
+
+    def first(sign: int) -> tuple[jax.Array, jax.Array]:
+        def brings_enough(distance: jax.Array) -> jax.Array:
+            promised = distance * slope + 0.5 * jnp.square(distance) * curvature
+            enough = LEAST_SHARE * jnp.minimum(promised, 0).astype(value.dtype)
+            new = value_at(distance)
+            return (new < value) & (new <= value + enough)
+
+        def goes_on(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+            distance, count = carry
+            return ~brings_enough(distance) & (count < LENGTHS)
+
+        distance, _ = lax.while_loop(
+            goes_on,
+            lambda carry: (carry[0] / 2, carry[1] + 1),
+            (sign * longest, jnp.zeros((), jnp.int32)),
+        )
+        return distance, value_at(distance)
+
+    (up, value_up), (down, value_down) = first(1), first(-1)
+    is_up = ~(value_down < value_up)
+    lowest = jnp.where(is_up, value_up, value_down)
+    return moved(jnp.where(is_up, up, down)), lowest < value

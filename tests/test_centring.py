@@ -1,0 +1,390 @@
+"""Features far from zero: every method finds what the stored numbers say, whatever their mean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxdescent as jd
+from jaxdescent.designs import Center, Centred, Dense
+from jaxdescent.objectives.elimination import Means
+from jaxdescent.objectives.forms import DualForm, GramForm
+from jaxdescent.result import Status
+from tests.passes import Counted, passes
+
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
+METHODS = {
+    "default": lambda: None,
+    "CG": jd.ConjugateGradient,
+    "CG Jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
+    "CG Sketch": lambda: jd.ConjugateGradient(jd.Sketch()),
+    "LSMR": jd.LSMR,
+    "LSMR Jacobi": lambda: jd.LSMR(jd.Jacobi()),
+    "LSMR Sketch": lambda: jd.LSMR(jd.Sketch()),
+    "Gram": jd.Gram,
+    "Gram LBFGS": lambda: jd.Gram(jd.LBFGS()),
+}
+SHIFTS = [0.0, 300.0, 3000.0, 1e4]
+
+
+def data(rng, shift, rows=400, features=8, outputs=(), dtype=np.float32):
+    X = (rng.normal(size=(rows, features)) + shift).astype(dtype)
+    weights = rng.normal(size=(features, *outputs))
+    noise = 0.1 * rng.normal(size=(rows, *outputs))
+    y = (X.astype(float) - shift) @ weights + noise + 5
+    return X, y.astype(dtype)
+
+
+def closed_form(X, y, l2=0.0, sample_weight=None):
+    """Weights, intercept and value for the numbers as they are stored, in float64."""
+    X, y = np.asarray(X, float), np.asarray(y, float)
+    weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
+    mean, target = (np.average(a, axis=0, weights=weight) for a in (X, y))
+    root = np.sqrt(weight)[:, None]
+    A, t = root * (X - mean), root * (y - target).reshape(len(y), -1)
+    penalties = np.broadcast_to(np.asarray(l2, float), t.shape[1:])
+    eye = np.eye(A.shape[1])
+    solutions = []
+    for penalty, column in zip(penalties, t.T, strict=True):
+        rows = np.concatenate([A, np.sqrt(penalty) * eye])
+        solutions.append(
+            np.linalg.lstsq(rows, np.concatenate([column, 0 * eye[0]]), rcond=1e-13)[0]
+        )
+    weights = np.stack(solutions, axis=1)
+    value = 0.5 * np.sum((A @ weights - t) ** 2) + 0.5 * np.sum(penalties * weights**2)
+    weights = weights.reshape(A.shape[1], *y.shape[1:])
+    return weights, target - mean @ weights, value
+
+
+def error(result, weights):
+    got = np.asarray(result.params["weights"], float)
+    return np.linalg.norm(got - weights) / np.linalg.norm(weights)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_weights_are_those_of_the_stored_numbers(name, rng):
+    method = METHODS[name]()
+    for shift in SHIFTS:
+        X, y = data(rng, shift)
+        weights, intercept, value = closed_form(X, y)
+        objective = jd.LinearRegression(X, y)
+        if name.startswith(("CG", "LSMR")):
+            usual = jd.minimize(objective, method=method)
+            assert bool(usual.converged)
+            assert error(usual, weights) < 1e-3
+        result = jd.minimize(objective, method=method, tolerance=1e-6)
+        assert error(result, weights) < 1e-4
+        # The intercept is the best for these weights, but for its own rounding.
+        got = np.asarray(result.params["weights"], float)
+        intercept = intercept - X.astype(float).mean(axis=0) @ (got - weights)
+        spacing = np.spacing(np.float32(shift * np.abs(weights).sum() + 10))
+        assert abs(float(result.params["intercept"]) - intercept) < 4 * spacing
+        assert float(result.value) < 1.01 * value
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("CG", {"l2": 3.0, "is_weighted": True}),
+        ("CG", {"outputs": (3,)}),
+        ("LSMR", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
+        ("Gram", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
+    ],
+    ids=str,
+)
+def test_so_they_are_with_weights_outputs_and_penalties(name, options, rng):
+    X, y = data(rng, 1e4, outputs=options.get("outputs", ()))
+    l2 = options.get("l2", 0.0)
+    sample_weight = rng.random(400).astype(np.float32) if options.get("is_weighted") else None
+    objective = jd.LinearRegression(X, y, l2=l2, sample_weight=sample_weight)
+    weights, _, _ = closed_form(X, y, l2, sample_weight)
+    result = jd.minimize(objective, method=METHODS[name](), tolerance=1e-6)
+    assert error(result, weights) < 2e-4
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    shape=st.sampled_from([(30, 1), (57, 5), (300, 20)]),
+    exponent=st.floats(0, 4),
+    is_steep=st.booleans(),
+)
+def test_so_they_are_in_any_shape(seed, shape, exponent, is_steep):
+    rng = np.random.default_rng(seed)
+    rows, features = shape
+    shift = 10**exponent * rng.choice([-1, 1], size=features) * rng.random(features)
+    X, y = data(rng, shift, rows, features)
+    if is_steep:
+        y = y + np.float32(10**exponent)
+    weights, _, _ = closed_form(X, y)
+    for method in (jd.ConjugateGradient(), jd.LSMR()):
+        result = jd.minimize(jd.LinearRegression(X, y), method=method, tolerance=1e-6)
+        # The mean of X and each y are rounded to their own last digit.
+        assert error(result, weights) < 3e-4 + 2e-7 * 10**exponent
+
+
+@pytest.mark.parametrize("name", ["CG", "LSMR", "Gram"])
+def test_in_float64_to_as_many_digits_as_it_has(name, rng, x64):
+    X, y = data(rng, 1e4, dtype=np.float64)
+    weights, _, value = closed_form(X, y)
+    result = jd.minimize(jd.LinearRegression(X, y), method=METHODS[name](), tolerance=1e-12)
+    assert error(result, weights) < 1e-8
+    np.testing.assert_allclose(result.value, value, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["CG", "LSMR"])
+def test_jit_and_vmap_do_the_same(name, rng):
+    cases = [data(rng, shift, 60, 4) for shift in (0.0, 1e3, 1e4)]
+    Xs, ys = (jnp.stack(parts) for parts in zip(*cases, strict=True))
+
+    def solve(X, y):
+        objective, method = jd.LinearRegression(X, y), METHODS[name]()
+        return jd.minimize(objective, method=method, tolerance=1e-6).params["weights"]
+
+    exact = np.stack([closed_form(X, y)[0] for X, y in cases])
+    for got in (jax.vmap(solve)(Xs, ys), jnp.stack([jax.jit(solve)(*case) for case in cases])):
+        np.testing.assert_allclose(got, exact, rtol=3e-4, atol=3e-4)
+    shared = jax.jit(jax.vmap(solve, in_axes=(None, 0)))(Xs[2], jnp.stack([ys[2], 2 * ys[2]]))
+    np.testing.assert_allclose(shared, [exact[2], 2 * exact[2]], rtol=3e-4, atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"), [("CG", (3,)), ("LSMR Sketch", ()), ("Gram", ())], ids=str
+)
+def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
+    X, y = data(rng, 1e4, outputs=outputs)
+    mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
+    placed = [
+        jax.device_put(array, NamedSharding(mesh, PartitionSpec("samples"))) for array in (X, y)
+    ]
+    result = jd.minimize(jd.LinearRegression(*placed), method=METHODS[name](), tolerance=1e-6)
+    assert error(result, closed_form(X, y)[0]) < 2e-4
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("CG", jnp.float16), ("LSMR", jnp.bfloat16)])
+def test_16_bit_features_do_the_same(name, dtype, rng):
+    X, y = data(rng, 0.0)
+    X = jnp.asarray(20 * X + 1000, dtype)
+    result = jd.minimize(jd.LinearRegression(X, y), method=METHODS[name](), tolerance=1e-6)
+    assert error(result, closed_form(X.astype(jnp.float32), y)[0]) < 2e-4
+
+
+def test_a_column_of_ones_besides_the_intercept_is_no_reason_to_subtract(rng):
+    X, y = data(rng, 0.0)
+    X = jnp.asarray(np.concatenate([X, np.ones((400, 1), np.float32)], axis=1))
+    assert not Center.of(Dense.from_array(X), None).is_far
+    result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR(), tolerance=1e-6)
+    assert error(result, np.append(closed_form(X[:, :-1], y)[0], 0)) < 1e-4
+
+
+@pytest.mark.parametrize("shift", [5.0, 3000.0])
+@pytest.mark.parametrize("is_alone", [True, False])
+@pytest.mark.parametrize("outputs", [(), (2,)], ids=str)
+def test_a_centred_design_answers_as_its_entries_would(shift, is_alone, outputs, rng):
+    X, _ = data(rng, shift, 70, 5)
+    design = Dense(jnp.asarray(X), is_alone)
+    center = Center.of(design, None)
+    assert bool(center.is_far) == (shift > 100)
+    centred = Centred(design, center)
+    exact = X.astype(float) - np.asarray(center.mean, float)
+    weights = rng.normal(size=(5, *outputs)).astype(np.float32)
+    rows = rng.normal(size=(70, *outputs)).astype(np.float32)
+
+    def change(product, rows):
+        return product, product - rows
+
+    kept, columns = centred.there_and_back(weights, change, rows)
+    there = exact @ weights
+    close = {"rtol": 1e-4, "atol": 3e-5}
+    np.testing.assert_allclose(kept, there, **close)
+    np.testing.assert_allclose(columns, exact.T @ (there - rows), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(centred.product(weights), there, **close)
+    np.testing.assert_allclose(
+        centred.transposed_product(rows), exact.T @ rows, rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_allclose(centred.to_dense(), exact, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(centred.rows_at(jnp.array([3, 60])), exact[[3, 60]], atol=1e-5)
+    np.testing.assert_allclose(centred.row_block(4, 9), exact[4:13], atol=1e-5)
+    np.testing.assert_allclose(centred.column_block(1, 3), exact[:, 1:4], atol=1e-5)
+    np.testing.assert_allclose(
+        centred.column_squared_norms(None, None), np.sum(exact**2, axis=0), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "outputs"),
+    [("CG", 1, ()), ("LSMR", 1, (2,)), ("CG", 8, (2,)), ("LSMR", 8, ())],
+    ids=str,
+)
+def test_x_is_never_copied(name, devices, outputs):
+    rows, features = 1 << 16, 64
+    mesh = jax.make_mesh((devices,), ("samples",), axis_types=(AxisType.Auto,))
+    placement = NamedSharding(mesh, PartitionSpec("samples"))
+    X = jax.ShapeDtypeStruct((rows, features), jnp.float32, sharding=placement)
+    y = jax.ShapeDtypeStruct((rows, *outputs), jnp.float32, sharding=placement)
+
+    def solve(X, y):
+        design = Dense(X, is_on_one_device=devices == 1)
+        return jd.minimize(jd.LinearRegression(design, y), method=METHODS[name]()).params
+
+    memory = jax.jit(solve).lower(X, y).compile().memory_analysis()
+    # Blocks that are shifted, on one device, and some vectors of the size of y.
+    blocks = (4 << 20) * (devices == 1)
+    room = blocks + 14 * 4 * rows * (outputs[0] if outputs else 1) / devices
+    assert memory.temp_size_in_bytes < room < 4 * rows * features / devices
+
+
+@pytest.mark.parametrize("shift", [0.0, 3000.0])
+def test_passes_over_x_are_two_an_iteration_and_those_for_the_means(shift, rng):
+    X, y = data(rng, shift, 2000, 20)
+    objective = jd.LinearRegression(Counted(jnp.asarray(X), is_on_one_device=True), y)
+    is_far = shift > 0
+    sampled, means = 64 / 2000, 1 + is_far
+    count, result = passes(lambda: jd.minimize(objective, method=jd.ConjugateGradient()))
+    np.testing.assert_allclose(count, 2 * int(result.iterations) + 1 + means + sampled)
+    count, result = passes(lambda: jd.minimize(objective, method=jd.LSMR()))
+    # Going there and back block by block, X is read once for both products.
+    each = 1 if is_far else 2
+    visits = int(result.iterations) + int(result.state.is_estimate)
+    expected = each * visits + 1 + means + sampled
+    np.testing.assert_allclose(count, expected)
+
+
+def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng):
+    X, y = data(rng, 3000.0)
+    sample_weight = rng.random(400).astype(np.float32)
+    objective = jd.LinearRegression(X, y, sample_weight=sample_weight)
+    A = X.astype(float) - np.average(X.astype(float), axis=0, weights=sample_weight)
+    target = np.average(y.astype(float), weights=sample_weight)
+    slope = np.linalg.norm(A.T @ (sample_weight * (y - target)))
+    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.Gram()):
+        halted = jd.minimize(objective, method=method, max_iterations=1, tolerance=0, history=2)
+        np.testing.assert_allclose(halted.history.gradient_norm[0], slope, rtol=1e-3)
+        np.testing.assert_allclose(
+            halted.history.value[0],
+            0.5 * np.sum(sample_weight * (y - target) ** 2),
+            rtol=1e-4,
+        )
+    np.testing.assert_allclose(objective.checked().start_norm(), slope, rtol=1e-3)
+    blank = objective.checked().start()
+    placed = objective.checked().placed_start(blank)
+    np.testing.assert_allclose(placed["intercept"], target, rtol=1e-6)
+    assert not np.any(placed["weights"])
+
+
+def test_a_repeated_call_with_other_targets_starts_at_their_mean(rng):
+    X, y = data(rng, 0.0)
+    X, y = jnp.asarray(X), jnp.asarray(y)
+    options = {"method": jd.ConjugateGradient(), "max_iterations": 1, "history": 2, "tolerance": 0}
+    for targets in (y, y + 100, y - 7):
+        result = jd.minimize(jd.LinearRegression(X, targets), **options)
+        spread = 0.5 * np.sum((np.asarray(targets, float) - np.mean(targets)) ** 2)
+        np.testing.assert_allclose(result.history.value[0], spread, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["regression", "form"])
+def test_what_is_left_without_the_intercept_is_the_same_function(kind, rng, x64):
+    X, y = data(rng, 3.0, 50, 4, (2,), np.float64)
+    whole = jd.LinearRegression(X, y, l2=0.3, sample_weight=rng.random(50)).checked()
+    if kind == "form":
+        whole = GramForm.from_regression(whole)
+    elimination = whole.eliminated()
+    assert isinstance(elimination.means, Means)
+    weights = {"weights": jnp.asarray(rng.normal(size=(4, 2)))}
+    params = elimination.means.with_intercept(weights["weights"])
+    value, gradient = whole.value_and_gradient(params)
+    inner = elimination.objective.value_and_gradient(weights)
+    np.testing.assert_allclose(inner[0], value, rtol=1e-10)
+    np.testing.assert_allclose(inner[1]["weights"], gradient["weights"], rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(gradient["intercept"], 0, atol=1e-10)
+    other = params | {"intercept": params["intercept"] + jnp.array([1.0, -2.0])}
+    value, gradient = whole.value_and_gradient(other)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
+    got = elimination.means.at_given_intercept(other, inner[0], inner[1]["weights"])
+    np.testing.assert_allclose(got, (value, norm), rtol=1e-9)
+    again = whole.eliminated(elimination.means)
+    np.testing.assert_allclose(again.objective.value(weights), inner[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["CG", "LSMR", "Gram"])
+def test_a_wrong_intercept_alone_is_no_minimum(name, rng, x64):
+    X, y = data(rng, 300.0, dtype=np.float64)
+    weights, intercept, _ = closed_form(X, y)
+    start = {"weights": jnp.asarray(weights), "intercept": jnp.asarray(intercept + 10)}
+    result = jd.minimize(jd.LinearRegression(X, y), start, METHODS[name]())
+    assert int(result.iterations) > 0
+    np.testing.assert_allclose(result.params["intercept"], intercept, rtol=1e-6)
+
+
+def test_a_wide_x_far_from_zero_has_its_solution_of_least_norm(rng):
+    X, y = data(rng, 1e3, 20, 60)
+    weights, _, _ = closed_form(X, y, 0.5)
+    for method in (jd.Dual(), jd.LSMR(), jd.ConjugateGradient()):
+        objective = jd.LinearRegression(X, y, l2=0.5)
+        result = jd.minimize(objective, method=method, tolerance=1e-6)
+        assert error(result, weights) < 2e-3
+    form = DualForm.from_regression(jd.LinearRegression(X, y).checked())
+    assert bool(form.center.is_far)
+
+
+SIGNED = {
+    "derivative": jd.DerivativeMethod,
+    "CG": jd.ConjugateGradient,
+    "LSMR": jd.LSMR,
+    "Gram": jd.Gram,
+    "Dual": jd.Dual,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [*((name, (60, 4)) for name in SIGNED), ("derivative", (10, 30)), ("CG", (10, 30))],
+    ids=str,
+)
+def test_a_traced_negative_penalty_without_a_minimum_ends_diverged(name, shape, rng):
+    X, y = data(rng, 0.0, *shape)
+
+    @jax.jit
+    def status(y, l2):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=SIGNED[name]()).status
+
+    least = np.linalg.eigvalsh((X - X.mean(axis=0)).T @ (X - X.mean(axis=0)))[0]
+    for l2 in (-1.2 * max(least, 1), -1e5):
+        assert int(status(y, jnp.float32(l2))) == Status.DIVERGED
+    if name in ("derivative", "CG"):
+        both = jnp.stack([y, 2 * y], axis=1)
+        assert int(status(both, jnp.array([1.0, -1e5]))) == Status.DIVERGED
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNED if name not in ("LSMR", "Dual")])
+def test_a_traced_negative_penalty_that_leaves_a_minimum_is_solved(name, rng):
+    X, y = data(rng, 0.0, 60, 4)
+    centred, targets = X - X.mean(axis=0), y - y.mean()
+    gram = (centred.T @ centred).astype(float)
+    l2 = -0.5 * np.linalg.eigvalsh(gram)[0]
+
+    @jax.jit
+    def solve(l2):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=SIGNED[name]())
+
+    result = solve(jnp.float32(l2))
+    exact = np.linalg.solve(gram + l2 * np.eye(4), centred.T @ targets)
+    assert int(result.status) == Status.CONVERGED
+    np.testing.assert_allclose(result.params["weights"], exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_traced_negative_weights_without_a_minimum_end_diverged(name, rng):
+    X, y = data(rng, 0.0, 60, 4)
+
+    @jax.jit
+    def status(sample_weight):
+        objective = jd.LinearRegression(X, y, sample_weight=sample_weight)
+        return jd.minimize(objective, method=SIGNED[name]()).status
+
+    few = jnp.ones(60).at[7].set(-100.0)
+    for sample_weight in (few, -jnp.ones(60)):
+        assert int(status(sample_weight)) == Status.DIVERGED
