@@ -262,9 +262,10 @@ def _weighed(
     scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
     if is_factorised:
         # |g| is that of the user's unknowns, which means far from zero couple: rounding along one
-        # of them is no height. At ``|g| sqrt(|f| / s)`` along this gradient s would be |f|.
-        heights = jnp.sqrt(height / jnp.where(left > 0, left, 1)).astype(norm.dtype)
-        scale = jnp.maximum(scale, jnp.where((left > 0) & (left < jnp.inf), norm * heights, 0))
+        # of them is no height. The solver's own is exact, and alone decides.
+        is_known = (left > 0) & (left < jnp.inf)
+        heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
+        scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
     expected = watch.suboptimality
     watch = watch._replace(
         scale=scale,

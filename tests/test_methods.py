@@ -56,9 +56,9 @@ def test_every_step_keeps_structure_shapes_and_dtypes(method, relaxed_promotion)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
         lambda x: (x.shape, x.dtype), params
     )
-    assert jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), new_state) == jax.tree.map(
-        lambda x: (jnp.shape(x), jnp.result_type(x)), state
-    )
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    for after, before in zip(jax.tree.leaves(new_state), jax.tree.leaves(state), strict=True):
+        assert (after.shape, after.dtype) == (jnp.shape(before), jnp.result_type(before))
     assert progress.value.shape == progress.gradient_norm.shape == ()
 
 
@@ -130,6 +130,7 @@ def test_exact_line_search_finds_the_minimum_of_an_isotropic_quadratic_in_one_st
         jd.Quadratic(5 * np.eye(3, dtype=np.float32), np.array([5.0, -10.0, 0.0], np.float32)),
         jnp.array([7.0, 7.0, 7.0]),
         jd.GradientDescent(jd.ExactLineSearch()),
+        tolerance=jd.Tolerance(gradient=1e-5),
     )
     assert int(result.iterations) == 1
     np.testing.assert_allclose(result.params, [1.0, -2.0, 0.0], atol=1e-5)
@@ -158,6 +159,7 @@ def test_backtracking_descends_the_rosenbrock_valley():
         jnp.array([-1.2, 1.0]),
         jd.GradientDescent(jd.Backtracking()),
         max_iterations=20_000,
+        tolerance=jd.Tolerance(gradient=2.4e-5),
         history=20_000,
     )
     assert bool(result.converged)

@@ -49,7 +49,7 @@ def test_a_sharded_regression_equals_the_unsharded(data, axis_type, layout, meth
     sharded_y = jax.device_put(y, NamedSharding(axes, y_spec))
     start = {
         "weights": jax.device_put(jnp.zeros(4), NamedSharding(axes, w_spec)),
-        "intercept": jax.device_put(jnp.array(0.0), NamedSharding(axes, P())),
+        "intercept": jax.device_put(jnp.mean(y), NamedSharding(axes, P())),
     }
     plain = jd.minimize(jd.LinearRegression(X, y, l2=0.1), method=method, max_iterations=30)
     sharded = jd.minimize(

@@ -58,11 +58,10 @@ class InverseByEntries(NamedTuple):
         gradient: Params,
         new_gradient: Params,
         has_moved: jax.Array,
+        *,
+        norm: jax.Array,
     ) -> InverseByEntries:
-        """With the pair of a move ``step * direction``; without any where nothing has moved.
-
-        It is :meth:`at` no gradient yet.
-        """
+        """With the pair of a move ``step * direction``; without any where nothing has moved."""
         dtype = self.entries.dtype
         move = step.astype(dtype) * ravel_pytree(direction)[0].astype(dtype)
         change = jax.tree.map(jnp.subtract, new_gradient, gradient)
@@ -91,7 +90,7 @@ class InverseByEntries(NamedTuple):
             jnp.zeros_like(self.image),
             self.decrement,
             jnp.maximum(jnp.where(is_kept, squared_change * rho, 0), 0.5 * self.curvature),
-        )
+        ).at(new_gradient, norm)
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByEntries:
         """The same H, with its product with another gradient."""

@@ -88,36 +88,64 @@ class InverseByPairs(NamedTuple):
         gradient: Params,
         new_gradient: Params,
         has_moved: jax.Array,
+        *,
+        norm: jax.Array,
     ) -> InverseByPairs:
         """With the pair of a move ``step * direction``; without any where nothing has moved.
 
-        It is :meth:`at` no gradient yet.
+        ``norm`` is that of the new gradient.
         """
-        memory = self.products.shape[0]
+        memory, dtype = self.products.shape[0], self.inverse.dtype
         newest = (self.newest + 1) % memory
+        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, direction)
+        change = jax.tree.map(jnp.subtract, new_gradient, gradient)
 
-        def store(rows: jax.Array, d: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+        def products(vector: Params) -> jax.Array:
+            known = _products(self.pairs, vector, dtype)
+            known = known.at[newest].set(precision.inner(move, vector).astype(dtype))
+            return known.at[newest + memory].set(precision.inner(change, vector).astype(dtype))
+
+        with_gradient, with_change = products(new_gradient), products(change)
+        squared = precision.squared_norm(move).astype(dtype)
+        # What is written over the oldest pair depends on these products, so that they are made
+        # before: the other way about XLA would keep a copy of all rows.
+        is_usable = jnp.isfinite(jnp.sum(with_gradient) + jnp.sum(with_change))
+        step = jnp.where(is_usable, step, 0)
+
+        def store(rows: jax.Array, d: jax.Array, change: jax.Array) -> jax.Array:
             # Element by element, in place: also where the descent keeps the old state instead.
             index = lax.broadcasted_iota(jnp.int32, (rows.shape[0],) + (1,) * d.ndim, 0)
             rows = jnp.where(index == newest, (step.astype(d.dtype) * d)[None], rows)
-            return jnp.where(index == newest + memory, (new - old)[None], rows)
+            return jnp.where(index == newest + memory, change[None], rows)
 
-        return self._replace(
-            pairs=jax.tree.map(store, self.pairs, direction, new_gradient, gradient),
+        stored = self._replace(
+            pairs=jax.tree.map(store, self.pairs, direction, change),
             inverse=jnp.where(has_moved, self.inverse, 0),
             products=jnp.where(has_moved, self.products, 0),
             scale=jnp.where(has_moved, self.scale, 0),
             newest=newest,
         )
+        return stored._with_products(with_gradient, with_change, squared, norm)
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
-        """With the last step's pair in the small matrices, and what ``H g`` is made of."""
-        newest, dtype = self.newest, self.inverse.dtype
-        memory = self.products.shape[0]
-        move = precision.squared_norm(jax.tree.map(lambda rows: rows[newest], self.pairs))
-        last = jax.tree.map(lambda rows: rows[newest + memory], self.pairs)
+        """The same pairs, with what ``H g`` is made of for another gradient."""
+        memory, dtype = self.products.shape[0], self.inverse.dtype
+        squared = precision.squared_norm(jax.tree.map(lambda rows: rows[self.newest], self.pairs))
+        last = jax.tree.map(lambda rows: rows[self.newest + memory], self.pairs)
         with_gradient = _products(self.pairs, gradient, dtype)
         with_change = _products(self.pairs, last, dtype)
+        return self._with_products(with_gradient, with_change, squared.astype(dtype), norm)
+
+    def _with_products(
+        self, with_gradient: jax.Array, with_change: jax.Array, move: jax.Array, norm: jax.Array
+    ) -> InverseByPairs:
+        """With the newest pair in the small matrices, and what ``H g`` is made of.
+
+        ``with_gradient`` and ``with_change`` are the inner products of all rows with the gradient
+        and with the newest pair's change, ``move`` is the squared norm of its move.
+        """
+        newest, dtype = self.newest, self.inverse.dtype
+        memory = self.products.shape[0]
         curvature, change = with_change[newest], with_change[newest + memory]
         eps = jnp.finfo(dtype).eps
         is_kept = curvature > eps * jnp.sqrt(move) * jnp.sqrt(change)

@@ -103,12 +103,13 @@ class LBFGS(LookingAhead):
         verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
         new_gradient = found.point.gradient
         new_norm = precision.norm(new_gradient)
-        inverse = state.inverse.after(direction, found.step, gradient, new_gradient, has_moved)
+        pair = direction, found.step, gradient, new_gradient, has_moved
+        inverse = state.inverse.after(*pair, norm=new_norm)
         new_state = _LBFGSState(
             found.point.value,
             new_gradient,
             new_norm,
-            inverse.at(new_gradient, new_norm),
+            inverse,
             idle,
             found.evaluations + products,
             jnp.asarray(verdict, jnp.int32),

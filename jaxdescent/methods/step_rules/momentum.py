@@ -66,7 +66,7 @@ class Nesterov(Momentum):
         ``minimize`` what the objective's bounds and the learning rate say, else unknown.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
-    >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])))
+    >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])), constant=1.0)
     >>> result = jd.minimize(valley, jnp.ones(3), jd.GradientDescent(1e-3, momentum=jd.Nesterov()))
     >>> bool(result.converged), int(result.iterations) < 300
     (True, True)

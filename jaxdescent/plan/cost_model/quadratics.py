@@ -30,6 +30,7 @@ from jaxdescent.plan.cost_model.iterations import (
 from jaxdescent.plan.cost_model.reserved import (
     copied_bytes,
     partial_sums,
+    shifted_bytes,
     short_copies,
     widened_bytes,
     widening,
@@ -164,7 +165,8 @@ def lsmr_bytes(question: Question) -> float:
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
     elements += partial_sums(structure) + short_copies(structure, 3, 1)
-    return structure.itemsize * elements + widened_bytes(question, 1) + SCALAR_BYTES
+    blocks = max(widened_bytes(question, 1), shifted_bytes(structure))
+    return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
 def is_sketched(structure: Structure) -> bool:
@@ -232,7 +234,8 @@ def conjugate_gradient_bytes(question: Question) -> float:
         return vectors + widened_bytes(question, 2) + SCALAR_BYTES
     elements = 5 * structure.features * structure.outputs + 2 * structure.rows * structure.outputs
     elements += partial_sums(structure)
-    return structure.itemsize * elements + widened_bytes(question, 2) + SCALAR_BYTES
+    blocks = max(widened_bytes(question, 2), shifted_bytes(structure))
+    return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
 def backtracking(question: Question) -> Price:

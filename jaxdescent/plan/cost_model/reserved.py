@@ -9,6 +9,7 @@ from jaxdescent.designs.dense import (
     part_length,
     run_length,
 )
+from jaxdescent.designs.shifted import SHIFTED_BYTES
 from jaxdescent.plan.cost_model.work import Question, Work
 from jaxdescent.plan.structure import Structure
 
@@ -41,6 +42,22 @@ def widened_bytes(question: Question, copies: int) -> float:
         block = block_rows(structure.features, structure.itemsize)
         return (2.0 if structure.rows % block else 1.0) * WIDENED_BYTES
     return float(copies * structure.entries * structure.itemsize)
+
+
+MANY_BLOCKS = 5
+"""A loop over so many blocks keeps the one before while it reads the next."""
+
+
+def shifted_bytes(structure: Structure) -> float:
+    """What products with a centred X reserve for means far from zero: a block or two, and the last,
+    shorter one; all of an X that is one block.
+    """
+    if not (structure.is_dense and structure.has_intercept):
+        return 0.0
+    block = block_rows(structure.features, structure.itemsize, SHIFTED_BYTES)
+    whole, rest = divmod(structure.rows, block)
+    rows = structure.rows if not whole else block * (2 if whole >= MANY_BLOCKS else 1) + rest
+    return float(rows * structure.features * structure.itemsize)
 
 
 def copied_bytes(question: Question) -> float:
