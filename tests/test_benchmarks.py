@@ -187,7 +187,7 @@ def test_only_the_contenders_that_are_named_take_part(monkeypatch):
 
 
 AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR()": 1}
-"""Passes beside two an iteration: one to begin; ours looks at the point where its estimates end."""
+"""Passes beside two an iteration: one to begin."""
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # SciPy's own
