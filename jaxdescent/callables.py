@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import Jaxpr, Literal, jaxpr_as_fun
 from jax.extend.linear_util import WrappedFun
 from jax.tree_util import Partial
 
@@ -74,7 +74,7 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
     if not always and not has_tracers and not is_fleeting(function):
         return function
     structures = jax.tree.structure(example), jax.tree.structure(shapes)
-    traced = _Traced.of(closed.jaxpr, *structures, has_tracers)
+    traced = _Traced.of(_without_constants(closed), *structures, has_tracers)
     constants = [
         # A copy: what JAX holds of a NumPy array is the array itself, which may be written to.
         constant if isinstance(constant, jax.Array) else jax.numpy.array(constant, copy=True)
@@ -141,14 +141,14 @@ class _Traced:
 
     def __call__(self, constants: tuple[Any, ...], *args: Any) -> Any:
         leaves, structure = jax.tree.flatten(args)
-        expected = [_type_of(var.aval) for var in self.jaxpr.invars]
+        expected = [_type_of(var.aval) for var in self.jaxpr.invars[len(constants) :]]
         got = [_type_of(jax.typeof(leaf)) for leaf in leaves]
         if structure != self.inputs or got != expected:
             raise TypeError(
                 f"a function traced for {self.inputs} of {expected} was called with {structure} of "
                 f"{got}: please report this as a bug of jaxdescent."
             )
-        results = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, constants))(*leaves)
+        results = jaxpr_as_fun(_CLOSED(self.jaxpr, ()))(*constants, *leaves)
         return jax.tree.unflatten(self.outputs, results)
 
     def __eq__(self, other: object) -> bool:
@@ -214,10 +214,10 @@ class _Content:
             return kind, value
         if kind in (float, complex):
             return kind, repr(value)  # tells zeros of both signs, and NaN is itself
+        if isinstance(value, _CLOSED):  # before Jaxpr, which is the same class in newer JAX
+            return self.of_jaxpr(value.jaxpr), tuple(map(self._unknown, value.consts))
         if isinstance(value, Jaxpr):
             return self.of_jaxpr(value)
-        if isinstance(value, ClosedJaxpr):
-            return self.of_jaxpr(value.jaxpr), tuple(map(self._unknown, value.consts))
         if isinstance(value, np.generic):
             return value.dtype, value.tobytes()
         if isinstance(value, tuple | list):
@@ -233,6 +233,12 @@ class _Content:
     def _unknown(self, value: Any) -> _Same:
         self.has_unknown = True
         return _Same(value)
+
+
+def _without_constants(closed: Any) -> Jaxpr:
+    """What was traced, with its constants as arguments before the others: it holds no data."""
+    jaxpr = closed.jaxpr
+    return jaxpr.replace(constvars=(), invars=[*jaxpr.constvars, *jaxpr.invars])
 
 
 def _type_of(aval: Any) -> tuple[Any, Any]:
@@ -282,6 +288,8 @@ _JAX_WRAPPERS: tuple[type, ...] = (
     jax.numpy.ufunc,
     np.ufunc,
 )
+# A traced function with its constants: a class of its own, or Jaxpr itself in newer JAX.
+_CLOSED: Any = type(jax.make_jaxpr(lambda: None)())
 _UNSPECIFIED: type = type(jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0].params["in_shardings"][0])
 # What Partial puts around a functools.partial, so that their arguments stay apart.
 _BOX: type = type(Partial(functools.partial(int)).func)
