@@ -310,6 +310,19 @@ def test_the_dual_forms_progress_is_the_regressions(options, rng, x64):
     np.testing.assert_allclose(got[0], value, rtol=1e-10)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient.values()))
     np.testing.assert_allclose(got[1], norm, rtol=1e-8)
+    minimum = jd.minimize(objective, method=jd.DerivativeMethod()).value
+    assert value - minimum <= got[2] * (1 + 1e-9)
+    # Along an eigenvector of the kernel the bound is no more than twice the truth.
+    eigenvalues, vectors = np.linalg.eigh(np.asarray(form.kernel))
+    outputs = form.targets.shape[1:]
+    solved = jd.minimize(form, method=jd.DerivativeMethod()).params
+    for index in range(len(eigenvalues)):
+        step = np.broadcast_to(vectors[:, index].reshape(-1, *[1] * len(outputs)), solved.shape)
+        here = solved + step
+        above = objective.value(form.regression_params(objective, here)) - minimum
+        bound = form.progress(here)[2]
+        if eigenvalues[index] > 1e-9:  # the kernel is blind along the mean
+            assert above <= bound * (1 + 1e-6) <= 2 * above * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("block", [None, 40, 13, 1])

@@ -17,17 +17,19 @@ from jaxdescent.designs.centred import shares
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import (
+    Estimate,
     Method,
     Params,
     Progress,
     State,
+    implied_curvature,
     measure_at_best_intercept,
 )
 from jaxdescent.objectives import LinearRegression, Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.forms import DualForm, GramForm
 from jaxdescent.preconditioners import CentredRegression
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.result import RUNNING, Evidence, Status
 
 
 class _Rewritten(Method):
@@ -107,10 +109,12 @@ class Gram(_Rewritten):
 
     def init(self, objective: Objective, params: Params) -> State:
         form = GramForm.from_regression(_regression("Gram", objective))
-        first = None
-        if form.eliminated() is not None:
+        first, elimination = None, form.eliminated()
+        if elimination is not None:
             value, gradient = form.value_and_gradient(params)
-            first = _First(value, precision.norm(gradient), jnp.array(True))
+            norm = precision.norm(gradient)
+            left = _height(_regression("Gram", objective), elimination.means, gradient)
+            first = _First(value, norm, left.astype(value.dtype), jnp.array(True))
         inner, weights = _without_intercept(form, params)
         return _GramState(form.with_penalty(0), self._inner.init(inner, weights), first)
 
@@ -120,7 +124,12 @@ class Gram(_Rewritten):
         form = _with_own_penalty("Gram", state.form, objective)
         inner, weights = _without_intercept(form, params)
         weights, inner_state, progress = self._inner.step(inner, weights, state.inner)
-        curves_down = _regression("Gram", objective).curves_down()
+        regression = _regression("Gram", objective)
+        if progress.estimate is not None:
+            least = _least_curvature(regression)
+            estimate = progress.estimate.at_least_curvature(least, progress.gradient_norm)
+            progress = progress._replace(estimate=estimate)
+        curves_down = regression.curves_down()
         if curves_down is not None:
             progress = _unless(~curves_down, progress)
         first, elimination = state.first, form.eliminated()
@@ -211,6 +220,7 @@ class Dual(_Rewritten):
             inner=self._inner.init(form, rows),
             value=value,
             norm=precision.norm(gradient),
+            left=_height(_regression("Dual", objective), form.means, gradient),
             is_first=jnp.array(True),
             verdict=jnp.full((), RUNNING, jnp.int32),
         )
@@ -219,9 +229,10 @@ class Dual(_Rewritten):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State, Progress]:
         form = _with_own_penalty("Dual", state.form, objective)
-        value, norm = form.progress(state.rows)
+        value, norm, left = form.progress(state.rows)
         value = jnp.where(state.is_first, state.value, value)
         norm = jnp.where(state.is_first, state.norm, norm)
+        left = jnp.where(state.is_first, state.left, left)
 
         def iterate(_: Any, carry: Any) -> Any:
             rows, inner, evaluations, _ = carry
@@ -234,20 +245,20 @@ class Dual(_Rewritten):
         rows, inner, evaluations, verdict = carry
         # The verdict is on what this step returns: the next one tells it.
         is_convex = CentredRegression.is_convex(_regression("Dual", objective))
-        progress = _unless(is_convex, Progress(value, norm, evaluations, state.verdict))
+        estimate = Estimate(left, implied_curvature(norm, left), Evidence.BOUND.value)
+        progress = Progress(value, norm, evaluations, state.verdict, estimate)
+        progress = _unless(is_convex, progress)
         new = state._replace(
             rows=rows, inner=inner, is_first=jnp.zeros_like(state.is_first), verdict=verdict
         )
         return form.regression_params(_regression("Dual", objective), rows), new, progress
 
+    def estimates(self, objective: Objective) -> bool:
+        del objective
+        return True
+
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        means, form = None, state.form
-        if form.center is not None:
-            total = jnp.full((), form.kernel.shape[0], form.kernel.dtype)
-            if form.root is not None:
-                total = jnp.sum(jnp.square(form.root))
-            means = Means(form.center, form.target_mean, total)
-        return measure_at_best_intercept(objective, params, means, always)
+        return measure_at_best_intercept(objective, params, state.form.means, always)
 
     def check(self) -> None:
         super().check()
@@ -255,15 +266,27 @@ class Dual(_Rewritten):
 
 
 class _First(NamedTuple):
-    """The value and gradient norm at the params that a method was given."""
+    """The value and gradient norm at the params that a method was given, and how far at most the
+    minimum is below.
+    """
 
     value: jax.Array
     norm: jax.Array
+    left: jax.Array
     is_first: jax.Array
 
     def of(self, progress: Progress) -> Progress:
         """``progress``, but at the first step what is known of those params."""
+        estimate = progress.estimate
+        if estimate is not None:
+            given = Estimate(self.left, estimate.curvature, Evidence.BOUND.value)
+            estimate = jax.tree.map(
+                lambda a, b: jnp.where(self.is_first, a, b).astype(jnp.result_type(b)),
+                given._replace(steepness=estimate.steepness),
+                estimate,
+            )
         return progress._replace(
+            estimate=estimate,
             value=jnp.where(self.is_first, self.value, progress.value),
             gradient_norm=jnp.where(self.is_first, self.norm, progress.gradient_norm),
         )
@@ -291,9 +314,28 @@ class _DualState(NamedTuple):
     value: jax.Array
     """The regression's value and gradient norm at the params it was given."""
     norm: jax.Array
+    left: jax.Array
+    """How far the minimum is below that value."""
     is_first: jax.Array
     verdict: jax.Array
     """What the method said of the rows' iterate from which its last iteration began."""
+
+
+def _least_curvature(regression: LinearRegression) -> jax.Array | None:
+    """Of the problem of the weights alone, by its structure."""
+    return dataclasses.replace(regression, intercept=False).least_curvature()
+
+
+def _height(regression: LinearRegression, means: Means | None, gradient: Params) -> jax.Array:
+    """How far the minimum may be below the value where the gradient is this; infinite: unknown."""
+    least = _least_curvature(regression)
+    assert least is not None  # a regression has one, if only zero
+    safe = jnp.where(least > 0, least, 1)
+    if means is None:
+        height = 0.5 * precision.squared_norm(gradient) / safe
+    else:
+        height = means.height(gradient, safe)
+    return jnp.where(least > 0, height, jnp.inf)
 
 
 def _unless(is_convex: jax.Array, progress: Progress) -> Progress:

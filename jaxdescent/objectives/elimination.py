@@ -46,6 +46,17 @@ class Means(NamedTuple):
         best = self.with_intercept(params["weights"])["intercept"]
         return self.weight_total * (best - params["intercept"])
 
+    def height(self, gradient: Params, least: jax.Array) -> jax.Array:
+        """``S m^2 / 2 + |g_w - g_b x_bar|^2 / (2 least)``: how far the minimum may be below.
+
+        ``gradient`` is that for w and b, ``-S m`` for the latter, and ``least`` the least curvature
+        of the problem of the weights alone.
+        """
+        of_intercept = gradient["intercept"]
+        alone = gradient["weights"] - jnp.tensordot(self.features.mean, of_intercept, 0)
+        squared = jnp.sum(jnp.square(of_intercept)) / self.weight_total
+        return 0.5 * (squared + precision.squared_norm(alone) / least)
+
     def at_given_intercept(
         self, params: Params, value: jax.Array, gradient: jax.Array
     ) -> tuple[jax.Array, jax.Array]:

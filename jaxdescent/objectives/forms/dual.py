@@ -22,6 +22,7 @@ from jaxdescent.objectives.blocks import (
     symmetric_product,
     whole,
 )
+from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.forms.products import columns_of, unit
 from jaxdescent.objectives.forms.spectral import SpectralObjective, Spectrum
 from jaxdescent.objectives.linear_regression import LinearRegression
@@ -106,6 +107,16 @@ class DualForm(SpectralObjective):
     def matrix(self) -> jax.Array:
         return self.kernel
 
+    @property
+    def means(self) -> Means | None:
+        """Of the features and targets, and the sum of the weights; None without an intercept."""
+        if self.center is None or self.target_mean is None:
+            return None
+        total = jnp.full((), self.kernel.shape[0], self.kernel.dtype)
+        if self.root is not None:
+            total = jnp.sum(jnp.square(self.root))
+        return Means(self.center, self.target_mean, total)
+
     def regression_params(self, regression: LinearRegression, params: Params) -> Params:
         """The way back, ``w = A'a`` and the best intercept: one product with X'."""
         rows = per_row(self.root, params)
@@ -116,15 +127,24 @@ class DualForm(SpectralObjective):
         intercept = self.target_mean - contract(self.center.mean, 0, weights)
         return {"weights": weights, "intercept": intercept}
 
-    def progress(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        """The regression's value and the norm of its gradient at ``A'a``: two products with K."""
+    def progress(self, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The regression's value at ``A'a``, the norm of its gradient, and how far at most the
+        minimum is below: two products with K.
+
+        With ``r = t - (K + l2 I) a`` the gradient is ``-A'r``, and the value above the minimum by
+        ``1/2 r.K (K + l2 I)^-1 r``, at most ``1/2 |r|^2`` and at most ``r.K r / (2 l2)``. Along an
+        eigenvector of K the lesser of the two is at most twice the truth.
+        """
         image = self.image(params)
         residual = image - self.targets
         penalised = self.penalty() * params
         value = precision.squared_norm(residual) + precision.inner(penalised, image)
         gradient = residual + penalised
-        squared = precision.inner(gradient, self.image(gradient))
-        return 0.5 * value, jnp.sqrt(jnp.maximum(squared, 0))
+        squares = jnp.maximum(jnp.sum(gradient * self.image(gradient), axis=0), 0)
+        l2 = jnp.asarray(self.l2, squares.dtype)
+        by_penalty = jnp.where(l2 > 0, squares / jnp.where(l2 > 0, l2, 1), jnp.inf)
+        left = jnp.sum(jnp.minimum(jnp.sum(jnp.square(gradient), axis=0), by_penalty))
+        return 0.5 * value, jnp.sqrt(jnp.sum(squares)), 0.5 * left
 
     def start(self) -> Params:
         return jnp.zeros_like(self.targets)
