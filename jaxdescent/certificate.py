@@ -35,11 +35,11 @@ class Certificate(display.Displayed):
       suboptimality: at a minimum, how far the value may be above that of the minimum nearby: half
         the squared Newton decrement where all eigenvalues are known, else the bound
         ``|g|^2 / (2 m)`` by a number m that every eigenvalue is known to be above (infinity where
-        none is). NaN where the point is not a minimum.
+        none is). None where the point is not a minimum.
       region: at a minimum, the distance from params, in their Euclidean norm, up to which the
         objective differs from its quadratic model by at most 10 % of the quadratic term, as far as
         it was looked at: along a few directions, no farther than ``|params|`` (1 where they are
-        zero); infinity for a quadratic. NaN where the point is not a minimum.
+        zero); infinity for a quadratic. None where the point is not a minimum.
     """
 
     kind: str
@@ -47,15 +47,15 @@ class Certificate(display.Displayed):
     smallest_eigenvalue: float
     largest_eigenvalue: float
     evidence: str
-    suboptimality: float = math.nan
-    region: float = math.nan
+    suboptimality: float | None = None
+    region: float | None = None
 
     def __str__(self) -> str:
         text = (
             f"{self.kind}: |gradient| = {self.gradient_norm:.3g}, Hessian eigenvalues from "
             f"{self.smallest_eigenvalue:.4g} to {self.largest_eigenvalue:.4g} ({self.evidence})"
         )
-        if self.kind == "minimum" and math.isfinite(self.suboptimality):
+        if self.suboptimality is not None and math.isfinite(self.suboptimality):
             text += f"; the value is within {self.suboptimality:.2g} of the minimum's"
         return text
 
@@ -69,7 +69,7 @@ class Certificate(display.Displayed):
             ("gradient norm", display.number(self.gradient_norm)),
             ("Hessian eigenvalues", " .. ".join(display.number(end, 4) for end in ends)),
         ]
-        if self.kind == "minimum":
+        if self.suboptimality is not None:
             rows.append(("suboptimality", display.number(self.suboptimality)))
             rows.append(("quadratic within", display.number(self.region)))
         return display.Report(f"Certificate: {self.kind}", "", rows).as_html()

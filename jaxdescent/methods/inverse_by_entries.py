@@ -86,7 +86,7 @@ class InverseByEntries(NamedTuple):
         return InverseByEntries(
             entries,
             is_known,
-            jnp.where(squared_move > 0, jnp.sqrt(squared_move), self.length),
+            length_of(squared_move, self.length),
             jnp.zeros_like(self.image),
             self.decrement,
             jnp.maximum(jnp.where(is_kept, squared_change * rho, 0), 0.5 * self.curvature),
@@ -100,6 +100,16 @@ class InverseByEntries(NamedTuple):
         decrement = 0.5 * jnp.sum(flat * image)
         is_known = self.is_known & (decrement >= 0)
         return self._replace(image=image, decrement=jnp.where(is_known, decrement, jnp.inf))
+
+
+def length_of(squared_move: jax.Array, last: jax.Array) -> jax.Array:
+    """A move's length, or the last one's where nothing moved.
+
+    Where the square overflows, far, but within the dtype: a line search tries it first.
+    """
+    limits = jnp.finfo(squared_move.dtype)
+    length = jnp.where(squared_move < jnp.inf, jnp.sqrt(squared_move), limits.max * limits.eps)
+    return jnp.where(squared_move > 0, length, last)
 
 
 def _product(matrix: jax.Array, vector: jax.Array) -> jax.Array:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent import precision
+from jaxdescent.methods.inverse_by_entries import length_of
 
 Params = Any
 
@@ -152,7 +153,7 @@ class InverseByPairs(NamedTuple):
         inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
 
         scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), self.scale)
-        length = jnp.where(move > 0, jnp.sqrt(move), self.length)
+        length = length_of(move, self.length)
         # XLA for CPUs would compute an operand anew for each entry of what it goes into: what is
         # barred is computed once.
         inverse_curvature, scale, with_gradient, with_change = lax.optimization_barrier(

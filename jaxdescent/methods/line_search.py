@@ -242,4 +242,5 @@ def _beyond(low: _End, here: _End) -> jax.Array:
     width = here.step - low.step
     ahead = here.slope / (low.slope - here.slope)
     ahead = jnp.where(here.slope > low.slope, ahead, 9)
-    return here.step + jnp.clip(ahead, 1, 9) * width
+    # Not beyond the dtype's range: from there on a bracket leads back.
+    return jnp.minimum(here.step + jnp.clip(ahead, 1, 9) * width, jnp.finfo(width.dtype).max)
