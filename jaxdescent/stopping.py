@@ -241,8 +241,8 @@ def _weighed(
     value, norm = progress.value, progress.gradient_norm
     estimate = progress.estimate
     if watch.falling is not None:
-        falling = watch.falling.after(value, norm, checks)
-        estimate = falling.estimate(norm, watch.falling.norm)
+        falling = watch.falling.after(value, norm, checks, progress.curvature)
+        estimate = falling.estimate(value, norm, watch.falling.norm)
         watch = watch._replace(falling=falling)
     assert estimate is not None
     is_factorised = estimate.rests_on(Evidence.FACTORISATION)
@@ -276,7 +276,7 @@ def _weighed(
     if off.both is True:
         return watch, False
 
-    is_near = _is_near(watch, value, tolerance, off, norms)
+    by_rule = is_near = _is_near(watch, value, tolerance, off, norms)
     caution = estimate.caution
     if off.suboptimality is not True and not (isinstance(caution, float) and caution == 1.0):
         # Rounding of the products, and of the residual that they are taken of.
@@ -286,12 +286,20 @@ def _weighed(
         is_sure = left * jnp.asarray(caution, left.dtype) <= t * jnp.maximum(height, floor)
         is_near &= is_sure | is_rounding | off.suboptimality
     was_near, watch = watch.was_near, watch._replace(was_near=is_near)
-    if must_repeat:
-        # A model of the Hessian knows only where steps have led: the next one must find no more
-        # than it was to find.
+    if must_repeat or watch.falling is not None:
+        # A model of the Hessian knows only where steps have led, and a rate what has been: the step
+        # from there must find no more than it was to find.
         noise = NOISE_ULPS * eps * height
         is_kept = last.value - value <= SURPRISE * expected + noise
-        is_near = is_near & (was_near & is_kept | (norm == 0))
+        is_repeated = was_near & is_kept | (norm == 0)
+        if not must_repeat:
+            is_repeated |= watch.evidence != Evidence.RATE.value
+        is_near &= is_repeated
+    if watch.falling is not None:
+        # Where not even a step along the gradient leads down, there is nothing left to repeat.
+        is_same = (value == last.value) & (norm == last.gradient_norm)
+        has_given_up = jnp.asarray(progress.verdict) == Status.STAGNATED.value
+        is_near |= by_rule & is_same & has_given_up
     return watch, is_near
 
 

@@ -17,6 +17,10 @@ nothing is believed until a block keeps to what was expected, and what is expect
 multiplied by twice the factor by which it was too little, of which each block that keeps to it
 takes back a part.
 
+Nor is it believed at a check at which ``|g|`` did not fall at half that pace, as where the steep
+directions are done and a flat one has hardly begun. And no less can be left than what the lowest
+value so far is below this one.
+
 What the structure guarantees goes first where it is less: a least curvature m bounds it by
 ``|g|^2 / (2 m)``, a lower bound b of the value by ``f - b``.
 """
@@ -29,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.methods.protocol import Estimate, implied_curvature
+from jaxdescent.methods.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.result import Evidence
 
@@ -53,10 +58,14 @@ class Falling(NamedTuple):
       decrease: C, over the last block where it was no rounding; NaN before.
       at_mean: B, of that block.
       share: ``sqrt(q) / (1 - q)`` of the last two blocks; infinite where ``|g|`` does not fall.
+      pace: the factor by which ``|g|`` falls a check at half the pace of the last two blocks.
       norm: ``|g|`` at the last check.
       expected: what the end of the last block expected to be left, NaN before it could.
       factor: what expectations are multiplied by, at least 1.
       is_kept: whether the last block kept to what the one before expected.
+      lowest: the least value so far.
+      curvature: the largest that a step saw, of which each check forgets half, or as much more as
+        ``|g|`` has fallen.
     """
 
     value: jax.Array
@@ -66,10 +75,13 @@ class Falling(NamedTuple):
     decrease: jax.Array
     at_mean: jax.Array
     share: jax.Array
+    pace: jax.Array
     norm: jax.Array
     expected: jax.Array
     factor: jax.Array
     is_kept: jax.Array
+    lowest: jax.Array
+    curvature: jax.Array
 
     @classmethod
     def start(cls, value_dtype: Any, norm_dtype: Any) -> Falling:
@@ -80,11 +92,26 @@ class Falling(NamedTuple):
         length = jnp.zeros((), jnp.int32)
         one, never = jnp.ones((), value_dtype), jnp.array(False)
         return cls(
-            nan_value, zero, length, nan, nan_value, nan, infinite, zero, nan_value, one, never
+            value=nan_value,
+            total=zero,
+            length=length,
+            mean=nan,
+            decrease=nan_value,
+            at_mean=nan,
+            share=infinite,
+            pace=zero,
+            norm=zero,
+            expected=nan_value,
+            factor=one,
+            is_kept=never,
+            lowest=jnp.full((), jnp.inf, value_dtype),
+            curvature=zero,
         )
 
-    def after(self, value: jax.Array, norm: jax.Array, checks: jax.Array) -> Falling:
-        """With one more check, the one after ``checks`` others."""
+    def after(
+        self, value: jax.Array, norm: jax.Array, checks: jax.Array, curvature: Any
+    ) -> Falling:
+        """With one more check, the one after ``checks`` others; ``curvature`` is what it saw."""
         total, length = self.total + norm, self.length + 1
         ends = length >= jnp.maximum(LEAST_BLOCK, checks // BLOCK_SHARE)
         mean = total / length.astype(total.dtype)
@@ -101,6 +128,10 @@ class Falling(NamedTuple):
         surprise = jnp.maximum(decrease - noise, 0) / self.expected
         grown = self.factor * jnp.clip(2 * surprise, 1 / RELIEF, MOST_SURPRISE)
         factor = jnp.where(ends & (surprise >= 0), jnp.maximum(grown, 1), self.factor)
+        # A step on which |g| falls further than tenfold may lead to where all is that much flatter.
+        kept = jnp.minimum(10 * norm / jnp.where(self.norm > 0, self.norm, 1), 1)
+        seen_now = jnp.maximum(jnp.asarray(curvature, norm.dtype), 0.5 * self.curvature)
+        is_known = (self.norm > 0) & (seen_now < jnp.inf)
         new = Falling(
             value=jnp.where(ends, value, start),
             total=jnp.where(ends, 0, total),
@@ -109,23 +140,30 @@ class Falling(NamedTuple):
             decrease=jnp.where(is_seen, seen, self.decrease),
             at_mean=jnp.where(is_seen, mean, self.at_mean),
             share=jnp.where(ends, share.astype(norm.dtype), self.share),
+            pace=jnp.where(ends, ratio ** (0.5 / length.astype(ratio.dtype)), self.pace),
             norm=norm,
             expected=self.expected,
             factor=factor,
             is_kept=jnp.where(ends, surprise <= 1, self.is_kept),
+            lowest=jnp.minimum(self.lowest, value),
+            curvature=jnp.where(is_known, kept * seen_now, 0),
         )
         left = new._left(jnp.maximum(norm, self.norm))
         is_expected = ends & (left < jnp.inf)
         return new._replace(expected=jnp.where(is_expected, left, self.expected))
 
-    def estimate(self, norm: jax.Array, before: jax.Array) -> Estimate:
-        """What is left after a check with this ``|g|``, and one with ``before`` before it.
+    def estimate(self, value: jax.Array, norm: jax.Array, before: jax.Array) -> Estimate:
+        """What is left after a check with these, and one with ``before`` for ``|g|`` before it.
 
-        Infinite until a block has kept to what was expected of it.
+        Infinite until a block has kept to what was expected of it. Out of pace it is to be taken
+        with caution, and where nothing has changed with endless caution.
         """
         left = jnp.where(self.is_kept, self._left(jnp.maximum(norm, before)), jnp.inf)
-        left = jnp.where(norm == 0, 0, left)
-        return Estimate(left, implied_curvature(norm, left), Evidence.RATE.value)
+        left = jnp.where(norm == 0, 0, jnp.maximum(left, value - self.lowest))
+        out_of_pace = jnp.where(norm == before, jnp.inf, caution(norm.dtype))
+        caution_now = jnp.where(norm <= self.pace * before, 1, out_of_pace).astype(left.dtype)
+        curvature = jnp.maximum(implied_curvature(norm, left), self.curvature)
+        return Estimate(left, curvature, Evidence.RATE.value, jnp.where(left > 0, caution_now, 1))
 
     def _left(self, norm: jax.Array) -> jax.Array:
         ratio = norm / self.at_mean

@@ -131,13 +131,14 @@ def test_deficient_ranks_and_zero_columns_reach_the_least_residual(preconditione
     X = np.concatenate([X, X[:, :2] + X[:, 2:4], np.zeros((400, 1), np.float32)], axis=1)
     y = rng.normal(size=400).astype(np.float32)
     objective = jd.LinearRegression(X, y, intercept=False)
-    stop = jd.Tolerance(gradient=2.4e-5)
-    result = jd.minimize(objective, method=jd.LSMR(preconditioner), tolerance=stop)
+    result = jd.minimize(objective, method=jd.LSMR(preconditioner))
     weights, *_ = np.linalg.lstsq(X.astype(np.float64), y, rcond=1e-6)
     least = 0.5 * np.sum((X @ weights - y) ** 2)
     assert np.isfinite(np.asarray(result.params["weights"])).all()
     assert bool(result.converged)
     np.testing.assert_allclose(result.value, least, rtol=1e-5)
+    if not isinstance(preconditioner, jd.Jacobi):  # which has another norm
+        np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
 def test_an_optimal_start_needs_no_iteration(rng):
@@ -238,7 +239,8 @@ def test_it_keeps_as_many_vectors_as_it_says():
 def test_it_reads_x_twice_an_iteration_and_once_to_begin(rng, x64):
     X, y = data(rng, 400, 20)
     objective = jd.LinearRegression(Counted(jnp.asarray(X)), y, intercept=False)
-    count, result = passes(lambda: jd.minimize(objective, method=jd.LSMR(), tolerance=0))
+    method = jd.LSMR(atol=4e-16, btol=4e-16)
+    count, result = passes(lambda: jd.minimize(objective, method=method, tolerance=0))
     assert result.converged
     # The last iteration computed the residual anew: nothing is measured again at the end.
     assert count == 2 * int(result.iterations) + 1
@@ -246,6 +248,6 @@ def test_it_reads_x_twice_an_iteration_and_once_to_begin(rng, x64):
     np.testing.assert_allclose(result.value, truth[0], rtol=1e-12)
     # From a start that is not zero one more.
     start = {"weights": jnp.ones(20)}
-    count, result = passes(lambda: jd.minimize(objective, start, jd.LSMR(), tolerance=0))
+    count, result = passes(lambda: jd.minimize(objective, start, method, tolerance=0))
     at_zeros, at_the_end = 1, 2 * int(result.state.is_estimate)
     assert count == 2 * int(result.iterations) + 2 + at_zeros + at_the_end

@@ -58,7 +58,7 @@ def test_it_solves_all_classical_functions_with_as_few_gradients_as_scipy(x64, n
             problem.function,
             jnp.asarray(problem.start),
             jd.LBFGS(),
-            tolerance=TOLERANCE,
+            tolerance=jd.Tolerance(gradient=TOLERANCE),
             max_iterations=5000,
         )
         by_scipy = scipy_evaluations(problem, "L-BFGS-B")
@@ -170,11 +170,13 @@ def test_the_inverse_of_few_unknowns_stays_definite_and_maps_the_change_to_the_m
     change = hessian @ move
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(3, 3)).astype(np.float32)
-    before = InverseByEntries(
-        jnp.asarray(root @ root.T + np.eye(3, dtype=np.float32)), jnp.array(True), jnp.ones(())
-    )
     zeros, one = jnp.zeros(3), jnp.ones(())
-    after = before.after(jnp.asarray(move), one, zeros, jnp.asarray(change), jnp.array(True))
+    before = InverseByEntries.start(zeros, one)._replace(
+        entries=jnp.asarray(root @ root.T + np.eye(3, dtype=np.float32)), is_known=jnp.array(True)
+    )
+    after = before.after(
+        jnp.asarray(move), one, zeros, jnp.asarray(change), jnp.array(True), norm=one
+    )
     H = np.asarray(after.entries)
     np.testing.assert_allclose(H, H.T, atol=1e-6 * np.linalg.norm(H, 2))
     assert np.linalg.eigvalsh((H + H.T) / 2)[0] > 0
@@ -183,10 +185,11 @@ def test_the_inverse_of_few_unknowns_stays_definite_and_maps_the_change_to_the_m
 
 
 def test_a_failed_search_forgets_the_inverse_of_few_unknowns():
-    state = InverseByEntries(jnp.eye(2), jnp.array(True), jnp.full((), 3.0))
-    zeros = jnp.zeros(2)
-    after = state.after(zeros, jnp.zeros(()), zeros, zeros, jnp.array(False))
-    direction, has_pairs, _ = after.descent_direction(jnp.array([0.0, 5.0]), jnp.full((), 5.0))
+    zeros, zero = jnp.zeros(2), jnp.zeros(())
+    state = InverseByEntries.start(zeros, jnp.full((), 3.0))
+    state = state._replace(entries=jnp.eye(2), is_known=jnp.array(True))
+    after = state.after(zeros, zero, zeros, zeros, jnp.array(False), norm=zero)
+    direction, has_pairs = after.descent_direction(jnp.array([0.0, 5.0]), jnp.full((), 5.0))
     assert not has_pairs
     np.testing.assert_allclose(direction, [0, -3])  # along the gradient, as far as the last move
 
@@ -237,8 +240,8 @@ def test_on_any_quadratic_it_finds_the_minimum(numbers, exponent):
 
 
 def test_exact_steps_end_on_a_quadratic_after_as_many_as_there_are_unknowns(x64):
-    weights = jnp.geomspace(1, 1e4, 8)
-    result = jd.minimize(jd.SumOfSquares(scale=weights), jnp.ones(8), jd.LBFGS(), tolerance=1e-7)
+    weights, stop = jnp.geomspace(1, 1e4, 8), jd.Tolerance(gradient=1e-7)
+    result = jd.minimize(jd.SumOfSquares(scale=weights), jnp.ones(8), jd.LBFGS(), tolerance=stop)
     assert result.iterations <= 10
 
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent import precision
 from jaxdescent.callables import as_pytree, hoist
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Backtracking, InverseLipschitz, Momentum
@@ -81,7 +80,9 @@ class GradientDescent(Method):
         if not self._has_rate_ahead:
             value, gradient = rule.value_and_gradient(objective, params, state)
             move = rule.move(objective, Point(params, gradient, gradient, value), state)
-            progress = Progress(value, precision.norm(gradient), move.evaluations, move.verdict)
+            progress = progress_at(value, gradient)._replace(
+                evaluations=move.evaluations, verdict=move.verdict, curvature=move.curvature
+            )
             return move.params, move.state, progress
         value, gradient = objective.value_and_gradient(params)
         rate, state = self._rate_ahead(state)

@@ -68,8 +68,8 @@ class LSMR(Method):
     smallest Ritz value of ``N'A'A N`` (or the bound by ``l2``, where that is lower). A negative
     ``l2`` or sample weight, which has no root, ends it ``DIVERGED``, minimum or not. With
     ``jd.Sketch()``, whose ``A N`` has singular values near one, ``atol`` bounds the relative
-    suboptimality of the objective by about ``30 atol^2``. Set ``tolerance=0`` to leave the end to
-    these tests alone.
+    suboptimality of the objective by about ``30 atol^2``. With one of them given, ``tolerance=0``
+    leaves the end to these tests alone.
 
     Progress is estimated by recurrences, exact but for rounding. Where they say that the params
     have converged and have fallen by more than rounding lets them be believed, one iteration

@@ -27,6 +27,7 @@ class _ConjugateState(NamedTuple):
     step: jax.Array  # that the search found; zero asks for a restart
     length: jax.Array
     beta: jax.Array
+    curvature: jax.Array  # along the direction
     idle: Idle
     unreported: jax.Array
     verdict: jax.Array
@@ -75,6 +76,7 @@ class NonlinearConjugateGradient(LookingAhead):
             zero,
             first_length(params, value, norm),
             zero,
+            zero,
             Idle.start(value, norm),
             jnp.ones((), jnp.int32),
             jnp.full((), RUNNING, jnp.int32),
@@ -84,15 +86,19 @@ class NonlinearConjugateGradient(LookingAhead):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         value, gradient, norm = state.value, state.gradient, state.norm
+        # In units of |g|, whose square may overflow.
+        unit = jnp.where(norm > 0, norm, 1)
+        downhill = jax.tree.map(lambda g: -g / unit.astype(g.dtype), gradient)
+        share = state.beta / unit
         direction = jax.tree.map(
-            lambda g, d: state.beta.astype(g.dtype) * d - g, gradient, state.direction
+            lambda z, d: share.astype(z.dtype) * d + z, downhill, state.direction
         )
         slope = precision.inner(gradient, direction)
         is_restart = ~((state.step > 0) & (slope < 0))
-        direction = jax.tree.map(lambda d, g: jnp.where(is_restart, -g, d), direction, gradient)
-        slope = jnp.where(is_restart, -norm * norm, slope)
+        direction = jax.tree.map(lambda d, z: jnp.where(is_restart, z, d), direction, downhill)
+        slope = jnp.where(is_restart, -norm, slope)
         repeated = state.step * state.slope / jnp.where(slope < 0, slope, -1)
-        first_step = jnp.where(is_restart, state.length / jnp.where(norm > 0, norm, 1), repeated)
+        first_step = jnp.where(is_restart, state.length, repeated)
         verdict, products = RUNNING, 0
         if objective.is_quadratic:
             curvature = objective.curvature(params, direction).astype(slope.dtype)
@@ -111,16 +117,18 @@ class NonlinearConjugateGradient(LookingAhead):
         idle = state.idle.after(value, norm)
         has_failed = ~found.is_accepted & is_restart | idle.is_over
         verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
-        change = jax.tree.map(jnp.subtract, found.point.gradient, gradient)
+        new = jax.tree.map(lambda g: g / unit.astype(g.dtype), found.point.gradient)
+        change = jax.tree.map(jnp.add, new, downhill)
         squared = precision.squared_norm(direction)
-        new_slope = precision.inner(found.point.gradient, direction)
-        beta = _beta(
-            precision.inner(change, found.point.gradient),
+        new_slope = precision.inner(new, direction)
+        beta = unit * _beta(
+            precision.inner(change, new),
             precision.squared_norm(change),
             new_slope,
-            new_slope - slope,
+            new_slope - slope / unit,
             squared,
         )
+        bend = jnp.maximum(unit * new_slope - slope, 0) / jnp.where(squared > 0, squared, 1)
         new_state = _ConjugateState(
             found.point.value,
             found.point.gradient,
@@ -130,6 +138,7 @@ class NonlinearConjugateGradient(LookingAhead):
             found.step,
             jnp.where(found.is_accepted, found.step * jnp.sqrt(squared), state.length),
             beta,
+            jnp.where(found.step > 0, bend / jnp.where(found.step > 0, found.step, 1), 0),
             idle,
             found.evaluations + products,
             jnp.asarray(verdict, jnp.int32),

@@ -82,6 +82,8 @@ class Progress(NamedTuple):
       verdict: the status code with which the method itself gives up there, else ``RUNNING``.
       estimate: how far the value there is above the minimum; None where the method cannot say,
         and the loop judges by what it sees (:mod:`jaxdescent.suboptimality`).
+      curvature: the largest along a unit direction that the step saw, zero where it saw none: for
+        the loop's own estimate.
     """
 
     value: jax.Array
@@ -89,6 +91,7 @@ class Progress(NamedTuple):
     evaluations: Any = 1
     verdict: Any = RUNNING
     estimate: Estimate | None = None
+    curvature: Any = 0.0
 
 
 class Method(Displayed, abc.ABC):
@@ -175,7 +178,8 @@ class LookingAhead(Method):
     """A method whose state tells the progress where it stands.
 
     The state has fields ``value`` and ``norm``, of the gradient there; ``unreported``, the
-    evaluations of the step that led there; and ``verdict``, what that step found. Where it knows
+    evaluations of the step that led there; and ``verdict``, what that step found. It may have
+    ``curvature``, the largest that the step saw. Where it knows
     how far the minimum is, :meth:`estimate` reads that from the state.
     """
 
@@ -196,14 +200,18 @@ class LookingAhead(Method):
         params, new = self.blind_step(objective, params, state)
         evaluations = state.unreported + new.unreported
         estimate = self.estimate(objective, state)
-        progress = Progress(state.value, state.norm, evaluations, new.verdict, estimate)
+        curvature = getattr(new, "curvature", 0.0)
+        progress = Progress(state.value, state.norm, evaluations, new.verdict, estimate, curvature)
         none = jnp.zeros_like(new.unreported)
         return params, new._replace(unreported=none, verdict=none + RUNNING), progress
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         del params
         estimate = self.estimate(objective, state)
-        return Progress(state.value, state.norm, state.unreported, state.verdict, estimate)
+        curvature = getattr(state, "curvature", 0.0)
+        return Progress(
+            state.value, state.norm, state.unreported, state.verdict, estimate, curvature
+        )
 
     @property
     def looks_ahead(self) -> bool:

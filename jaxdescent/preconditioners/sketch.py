@@ -12,13 +12,16 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxdescent import randomness
 from jaxdescent.arguments import check_count
-from jaxdescent.objectives.seldom import if_any
+from jaxdescent.objectives.seldom import if_any, seldom
 from jaxdescent.precision import HIGHEST
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
 NONZEROS = 32
 """How many rows of the sketch each row of X enters: the signs are the bits of one word."""
+
+ROUNDING = 4
+"""Singular values of so many eps of A's norm are rounding."""
 
 Sums = tuple[jax.Array, ...]
 
@@ -101,21 +104,20 @@ class Sketch(Preconditioner):
             return _spectral(sketch, regression.shift, penalty_residual, least)
         inputs = regression, residual, penalty_residual
         if residual.dtype != jnp.float64:
-            triangle = _with_full_rank(self._triangle(*inputs, residual.dtype), least)
+            triangle = self._triangle(*inputs, residual.dtype)
         else:
             # A triangle for A N close to orthonormal needs no more digits than A's condition has.
             rough = self._triangle(*inputs, jnp.dtype(jnp.float32))
             is_good = _least_pivot(rough) > 8 * jnp.finfo(jnp.float32).eps
             triangle = if_any(
                 ~is_good,
-                lambda _, sketch, *inputs: _with_full_rank(
-                    sketch._triangle(*inputs, jnp.float64), least
-                ),
+                lambda _, sketch, *inputs: sketch._triangle(*inputs, jnp.float64),
                 lambda rough, *_: rough.astype(jnp.float64),
                 *(rough, self, *inputs),
             )
-        factor = _Triangle(triangle[:, : regression.size])
-        return factor, factor.apply(triangle[:, regression.size :])
+        is_missing = _least_pivot(triangle) <= least
+        matrix, start = seldom(is_missing, _by_values, _by_triangle, triangle)
+        return _Square(matrix, is_missing), start
 
     def _triangle(
         self,
@@ -185,14 +187,22 @@ class Sketch(Preconditioner):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Triangle(Factor):
-    triangle: jax.Array  # (size, size), upper
+class _Square(Factor):
+    """The inverse of a triangle R, or where R lacks rank ``V diag(gain)``."""
+
+    matrix: jax.Array  # (size, size): R, upper, or the product
+    is_product: jax.Array
 
     def apply(self, columns: jax.Array) -> jax.Array:
-        return solve_triangular(self.triangle, columns)
+        return lax.cond(self.is_product, _product, solve_triangular, self.matrix, columns)
 
     def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        return solve_triangular(self.triangle, columns, trans=1)
+        return lax.cond(
+            self.is_product,
+            lambda matrix, columns: _product(matrix.T, columns),
+            lambda matrix, columns: solve_triangular(matrix, columns, trans=1),
+            *(self.matrix, columns),
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -219,11 +229,43 @@ def _spectral(
     left, singular, right = jnp.linalg.svd(triangle[:, :features])
     curvature = jnp.square(singular)[:, None] + shift
     is_missing = jnp.min(curvature) <= jnp.square(least * singular[0])
-    curvature = curvature + jnp.where(is_missing, jnp.square(_ridge(singular[0])), 0)
-    factor = _Spectral(right.T, lax.rsqrt(curvature))
+    factor = _Spectral(right.T, _gain(curvature, singular, is_missing))
     rotated = jnp.matmul(left.T, triangle[:, features:], precision=HIGHEST)
     penalty = jnp.matmul(right, jnp.sqrt(shift) * penalty_residual, precision=HIGHEST)
     return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
+
+
+def _by_triangle(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """R and the sketch's own solution, from ``[R, Q' S residual]``."""
+    size = triangle.shape[0]
+    return triangle[:, :size], solve_triangular(triangle[:, :size], triangle[:, size:])
+
+
+def _by_values(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``V diag(gain)`` and the solution of least norm, where R lacks rank."""
+    size = triangle.shape[0]
+    left, singular, right = jnp.linalg.svd(triangle[:, :size])
+    gain = _gain(jnp.square(singular), singular, jnp.array(True))
+    rotated = jnp.matmul(left.T, triangle[:, size:], precision=HIGHEST)
+    matrix = right.T * gain[None, :]
+    return matrix, _product(matrix, (gain * singular)[:, None] * rotated)
+
+
+def _gain(curvature: jax.Array, singular: jax.Array, is_missing: jax.Array) -> jax.Array:
+    """``curvature^-1/2``; where a rank is missing, of no more than what rounding lets A N be.
+
+    A ridge of ``sqrt(eps) |A|`` stands for small singular values, whose rounding would be enlarged
+    to more than the solution. Those that are rounding themselves are none: their directions would
+    be led along by noise alone, and the unknowns never move there.
+    """
+    eps, size = jnp.finfo(singular.dtype).eps, jnp.linalg.norm(singular)
+    ridge = jnp.where(is_missing, eps * jnp.square(size), 0)
+    is_none = is_missing & (curvature <= jnp.square(ROUNDING * eps * size))
+    return jnp.where(is_none, 0, lax.rsqrt(jnp.where(is_none, 1, curvature + ridge)))
+
+
+def _product(matrix: jax.Array, columns: jax.Array) -> jax.Array:
+    return jnp.matmul(matrix, columns, precision=HIGHEST)
 
 
 def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.Array:
@@ -238,26 +280,6 @@ def _least_pivot(triangle: jax.Array) -> jax.Array:
     square = triangle[:, : triangle.shape[0]]
     size = jnp.linalg.norm(square)
     return jnp.min(jnp.abs(jnp.diagonal(square))) / jnp.where(size > 0, size, 1)
-
-
-def _with_full_rank(triangle: jax.Array, least: float) -> jax.Array:
-    """The same, or where a pivot is too small, with small rows below."""
-
-    def with_ridge(triangle: jax.Array) -> jax.Array:
-        features = triangle.shape[0]
-        size = jnp.linalg.norm(triangle[:, :features])
-        return _with_rows_below(triangle, _ridge(size), jnp.zeros_like(triangle[:, features:]))
-
-    return lax.cond(
-        _least_pivot(triangle) <= least, with_ridge, lambda triangle: triangle, triangle
-    )
-
-
-def _ridge(size: jax.Array) -> jax.Array:
-    """What stands for the singular values that A of this norm lacks: with less, their rounding
-    would be enlarged to more than the solution.
-    """
-    return jnp.where(size > 0, jnp.sqrt(jnp.finfo(size.dtype).eps) * size, 1)
 
 
 def _rows(regression: CentredRegression, index: jax.Array) -> jax.Array:

@@ -78,6 +78,7 @@ class AdaptiveStep(StepRule):
             moved(at.params, at.direction, rate),
             rate,
             _AdaptiveState(at.gradient, length, rate, growth),
+            curvature=1 / jnp.where(rate > 0, 2 * rate, jnp.inf),
         )
 
     def _next_rate(self, gradient: Params, state: State) -> jax.Array:

@@ -23,13 +23,20 @@ from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
+FASTEST = 1024.0
+"""The factor on a rate at which nothing changes, at most."""
+
 
 class _BacktrackingState(NamedTuple):
-    """The evaluation at the accepted trial, under the names that optax looks for, and its rate."""
+    """The evaluation at the accepted trial, under the names that optax looks for, and its rate.
+
+    ``growth`` is by how much the next first trial's rate is larger.
+    """
 
     value: jax.Array
     grad: Params
     rate: jax.Array
+    growth: jax.Array
 
 
 class _MomentumState(NamedTuple):
@@ -58,6 +65,9 @@ class Backtracking(SearchingRule):
     there, and for quadratics everywhere, the slope at the trial decides instead:
     ``d . gradient(x - t d) >= -(1 - 2 c) g.d`` (approximate Wolfe: the same condition, with the
     decrease taken from the two slopes).
+
+    Where a first trial is accepted that changes neither value nor slope, the rate is far too small
+    for what lies ahead, as after a start in a steep place: the factor 2 is squared each time.
 
     Cost of a step: a gradient for each trial; the accepted trial's gradient is the next step's (in
     an optax loop by ``optax.value_and_grad_from_state``). Keeps one parameter-sized vector, that
@@ -93,13 +103,14 @@ class Backtracking(SearchingRule):
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
 
     def start(self, params: Params, objective: Objective | None = None) -> State:
-        return _BacktrackingState(*trials.evaluation(params, objective), scalar(params, 0))
+        rate, growth = scalar(params, 0), scalar(params, self.grow)
+        return _BacktrackingState(*trials.evaluation(params, objective), rate, growth)
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         is_quadratic = objective.is_quadratic
         slope = precision.inner(at.gradient, at.direction)
         rate = trials.known_or_first(state.rate, at)
-        start = trials.start_of_search(at, self.grow * rate)
+        start = trials.start_of_search(at, state.growth * rate)
 
         def accepts(trial: Trial) -> jax.Array:
             is_gentle = (
@@ -121,11 +132,23 @@ class Backtracking(SearchingRule):
             max_trials=self.max_trials,
         )
         accepted = trial.is_accepted
+        # A rate so small that nothing changes is not doubled fifty times.
+        is_idle = (trial.trials == 1) & (jnp.abs(trial.value - start.value) <= noise(start.value))
+        end_slope = precision.inner(at.direction, trial.gradient)
+        is_idle &= end_slope >= 0.9 * slope
+        growth = jnp.where(is_idle, jnp.minimum(jnp.square(state.growth), FASTEST), self.grow)
         state = _BacktrackingState(
-            trial.value, trial.gradient, jnp.where(accepted, trial.rate, rate)
+            trial.value,
+            trial.gradient,
+            jnp.where(accepted, trial.rate, rate),
+            jnp.maximum(growth, self.grow).astype(rate.dtype),
         )
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
-        return Move(trial.params, jnp.where(accepted, trial.rate, 0), state, trial.trials, verdict)
+        length = trial.rate * precision.squared_norm(at.direction)
+        is_bent = accepted & (end_slope < slope) & (length > 0)
+        curvature = jnp.where(is_bent, (slope - end_slope) / jnp.where(is_bent, length, 1), 0)
+        rate = jnp.where(accepted, trial.rate, 0)
+        return Move(trial.params, rate, state, trial.trials, verdict, curvature)
 
     def start_under_momentum(self, state: _BacktrackingState) -> _MomentumState:
         """What remains to be remembered of the state at the start."""

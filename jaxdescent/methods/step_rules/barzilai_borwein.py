@@ -173,7 +173,10 @@ class BarzilaiBorwein(SearchingRule):
         verdict = jnp.where(accepted, RUNNING, Status.STAGNATED.value)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, verdict)
         rate = jnp.where(accepted, trial.rate, 0)
-        return Move(trial.params, rate, new_state, trial.trials, verdict)
+        length = rate * jnp.sqrt(squared)
+        is_long = length > 0
+        curvature = jnp.where(is_long, jnp.sqrt(squared_change) / jnp.where(is_long, length, 1), 0)
+        return Move(trial.params, rate, new_state, trial.trials, verdict, curvature)
 
     def check(self) -> None:
         name = "BarzilaiBorwein"

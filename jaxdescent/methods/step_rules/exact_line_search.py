@@ -81,4 +81,4 @@ class ExactLineSearch(StepRule):
             )
         is_unbounded = objective.is_quadratic & (curvature < 0) & (squared > 0)
         verdict = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING)
-        return Move(new, rate, state, 2, verdict)
+        return Move(new, rate, state, 2, verdict, jnp.abs(curvature))

@@ -76,6 +76,7 @@ class Move(NamedTuple):
       state: the rule's state there.
       evaluations: how many values or gradients the step computed.
       verdict: the status code with which the rule gives up, else ``RUNNING``.
+      curvature: the largest along a unit direction that the step saw, zero where it saw none.
     """
 
     params: Params
@@ -83,6 +84,7 @@ class Move(NamedTuple):
     state: State
     evaluations: Any = 1
     verdict: Any = RUNNING
+    curvature: Any = 0.0
 
 
 class StepRule(Transformation):
