@@ -36,6 +36,7 @@ A tolerance of zero asks for every iteration: neither CONVERGED nor STAGNATED en
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -161,7 +162,7 @@ def judge(
     watch = watch._replace(
         first_value=first_value, first_norm=first_norm, size=watch.size.after(size, checks)
     )
-    watch, is_converged = _weighed(
+    watch, is_converged, is_at_end = _weighed(
         watch,
         last,
         progress,
@@ -194,6 +195,10 @@ def judge(
         verdict = _code(verdict)
         ignored = (verdict == Status.STAGNATED.value) & is_endless
         gives_up = (verdict != RUNNING) & ~ignored
+        is_at_end &= (verdict == Status.STAGNATED.value) | is_stagnated
+    else:
+        is_at_end &= is_stagnated
+    is_converged |= is_at_end
     is_far = (size > _huge(size)) | (value < -_huge(value))
 
     # A change of nothing at all may be an update that is held back.
@@ -236,12 +241,17 @@ def _weighed(
     off: Off,
     norms: Any,
     eps: float,
-) -> tuple[Watch, jax.Array | bool]:
-    """The suboptimality and the scales, and whether the params have converged by them."""
+) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
+    """The suboptimality and the scales; whether the params have converged by them; and whether they
+    have if no step is left to be found, so that none can confirm it.
+    """
     value, norm = progress.value, progress.gradient_norm
     estimate = progress.estimate
     if watch.falling is not None:
         falling = watch.falling.after(value, norm, checks, progress.curvature)
+        # A check at which nothing has changed tells nothing of a rate.
+        is_same = (value == last.value) & (norm == last.gradient_norm)
+        falling = jax.tree.map(partial(jnp.where, is_same), watch.falling, falling)
         estimate = falling.estimate(value, norm, watch.falling.norm)
         watch = watch._replace(falling=falling)
     assert estimate is not None
@@ -274,7 +284,7 @@ def _weighed(
         evidence=jnp.where(left < jnp.inf, jnp.asarray(estimate.evidence, jnp.int32), 0),
     )
     if off.both is True:
-        return watch, False
+        return watch, False, False
 
     by_rule = is_near = _is_near(watch, value, tolerance, off, norms)
     caution = estimate.caution
@@ -286,7 +296,7 @@ def _weighed(
         is_sure = left * jnp.asarray(caution, left.dtype) <= t * jnp.maximum(height, floor)
         is_near &= is_sure | is_rounding | off.suboptimality
     was_near, watch = watch.was_near, watch._replace(was_near=is_near)
-    if must_repeat or watch.falling is not None:
+    if off.suboptimality is not True and (must_repeat or watch.falling is not None):
         # A model of the Hessian knows only where steps have led, and a rate what has been: the step
         # from there must find no more than it was to find.
         noise = NOISE_ULPS * eps * height
@@ -294,13 +304,8 @@ def _weighed(
         is_repeated = was_near & is_kept | (norm == 0)
         if not must_repeat:
             is_repeated |= watch.evidence != Evidence.RATE.value
-        is_near &= is_repeated
-    if watch.falling is not None:
-        # Where not even a step along the gradient leads down, there is nothing left to repeat.
-        is_same = (value == last.value) & (norm == last.gradient_norm)
-        has_given_up = jnp.asarray(progress.verdict) == Status.STAGNATED.value
-        is_near |= by_rule & is_same & has_given_up
-    return watch, is_near
+        is_near &= is_repeated | off.suboptimality
+    return watch, is_near, False if watch.falling is None else by_rule
 
 
 def _is_near(

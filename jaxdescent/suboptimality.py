@@ -17,9 +17,9 @@ nothing is believed until a block keeps to what was expected, and what is expect
 multiplied by twice the factor by which it was too little, of which each block that keeps to it
 takes back a part.
 
-Nor is it believed at a check at which ``|g|`` did not fall at half that pace, as where the steep
-directions are done and a flat one has hardly begun. And no less can be left than what the lowest
-value so far is below this one.
+Nor is it believed at a check at which ``|g|`` did not fall at three quarters of that pace, as where
+the steep directions are done and a flat one has hardly begun. And no less can be left than what the
+lowest value so far is below this one.
 
 What the structure guarantees goes first where it is less: a least curvature m bounds it by
 ``|g|^2 / (2 m)``, a lower bound b of the value by ``f - b``.
@@ -43,6 +43,9 @@ LEAST_BLOCK, BLOCK_SHARE = 2, 8
 RELIEF, MOST_SURPRISE = 4.0, 1e6
 """By how much the factor of the expectations falls and grows after one block, at most."""
 
+PACE = 0.75
+"""What is left of the pace of the last blocks at a check at which their rate is believed."""
+
 NOISE_ULPS = 64
 """Decreases of so many units in the last place of the value may be rounding."""
 
@@ -58,7 +61,8 @@ class Falling(NamedTuple):
       decrease: C, over the last block where it was no rounding; NaN before.
       at_mean: B, of that block.
       share: ``sqrt(q) / (1 - q)`` of the last two blocks; infinite where ``|g|`` does not fall.
-      pace: the factor by which ``|g|`` falls a check at half the pace of the last two blocks.
+      pace: the factor by which ``|g|`` falls in a check at ``PACE`` times the pace of the last two
+        blocks.
       norm: ``|g|`` at the last check.
       expected: what the end of the last block expected to be left, NaN before it could.
       factor: what expectations are multiplied by, at least 1.
@@ -140,7 +144,7 @@ class Falling(NamedTuple):
             decrease=jnp.where(is_seen, seen, self.decrease),
             at_mean=jnp.where(is_seen, mean, self.at_mean),
             share=jnp.where(ends, share.astype(norm.dtype), self.share),
-            pace=jnp.where(ends, ratio ** (0.5 / length.astype(ratio.dtype)), self.pace),
+            pace=jnp.where(ends, ratio ** (PACE / length.astype(ratio.dtype)), self.pace),
             norm=norm,
             expected=self.expected,
             factor=factor,
@@ -159,7 +163,8 @@ class Falling(NamedTuple):
         with caution, and where nothing has changed with endless caution.
         """
         left = jnp.where(self.is_kept, self._left(jnp.maximum(norm, before)), jnp.inf)
-        left = jnp.where(norm == 0, 0, jnp.maximum(left, value - self.lowest))
+        noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
+        left = jnp.where(norm == 0, 0, jnp.maximum(left, value - self.lowest - noise))
         out_of_pace = jnp.where(norm == before, jnp.inf, caution(norm.dtype))
         caution_now = jnp.where(norm <= self.pace * before, 1, out_of_pace).astype(left.dtype)
         curvature = jnp.maximum(implied_curvature(norm, left), self.curvature)

@@ -159,7 +159,6 @@ def test_backtracking_descends_the_rosenbrock_valley():
         jnp.array([-1.2, 1.0]),
         jd.GradientDescent(jd.Backtracking()),
         max_iterations=20_000,
-        tolerance=jd.Tolerance(gradient=2.4e-5),
         history=20_000,
     )
     assert bool(result.converged)

@@ -20,7 +20,9 @@ def test_it_converges_without_tuning(x64, name):
     problem = PROBLEMS[name]
     start = jnp.asarray(problem.start)
     method = NonlinearConjugateGradient()
-    result = jd.minimize(problem.function, start, method, tolerance=1e-6)
+    # By the gradient alone: at a fourth power's minimum at zero nothing tells how small a value is.
+    stop = jd.Tolerance(gradient=1e-6)
+    result = jd.minimize(problem.function, start, method, tolerance=stop)
     assert result.status == jd.Status.CONVERGED
     assert result.value <= 1e-5 * problem.function(start)
     assert result.evaluations <= 3 * result.iterations + 10
@@ -80,7 +82,7 @@ def test_vmap_is_a_loop(x64):
         return jd.minimize(rosenbrock, x, NonlinearConjugateGradient())
 
     batch = jax.jit(jax.vmap(solve))(starts)
-    assert bool(batch.converged.all())
+    assert np.all(batch.value < 1e-20)
     for index, start in enumerate(starts):
         np.testing.assert_allclose(solve(start).params, batch.params[index], rtol=1e-6)
 

@@ -235,13 +235,61 @@ def test_an_update_of_zero_is_no_small_change(method, tolerance, relaxed_promoti
     np.testing.assert_allclose(result.params, 1, atol=0.02)
 
 
+@pytest.mark.parametrize("size", [1, 30])
 @pytest.mark.parametrize("method", [jd.LBFGS(), jd.ConjugateGradient()], ids=str)
 @pytest.mark.parametrize("function", [lambda x: 3 * x, lambda x: -(x**2)], ids=["slope", "dome"])
-def test_an_unbounded_function_diverges_at_finite_params(function, method):
-    result = jd.minimize(function, 1.0, method)
+def test_an_unbounded_function_diverges_at_finite_params(function, method, size):
+    result = jd.minimize(lambda x: jnp.sum(function(x)), jnp.ones(size), method)
     assert status(result) == "DIVERGED"
-    assert jnp.isfinite(result.params)
+    assert jnp.all(jnp.isfinite(result.params))
     assert jnp.isfinite(result.value)
+
+
+FIRST_ORDER = {
+    "backtracking": jd.GradientDescent(),
+    "Nesterov": jd.GradientDescent(momentum=jd.Nesterov()),
+    "Barzilai-Borwein": jd.GradientDescent(jd.BarzilaiBorwein()),
+    "adaptive": jd.GradientDescent(jd.AdaptiveStep()),
+    "conjugate gradients": jd.ConjugateGradient(),
+    "adam": optax.adam(0.1),
+}
+
+
+@pytest.mark.parametrize("method", FIRST_ORDER.values(), ids=FIRST_ORDER.keys())
+def test_a_flat_valley_below_steep_walls_is_no_minimum(method, x64, relaxed_promotion):
+    # The gradient falls from 1e8 to 1 within a few steps, and from there on the way is long.
+    def valley(x):
+        return 5e7 * x[0] ** 2 + jnp.sqrt(1 + x[1] ** 2)
+
+    result = jd.minimize(valley, jnp.array([1.0, 1e4]), method)
+    if status(result) == "CONVERGED":
+        np.testing.assert_allclose(result.value, 1, rtol=1e-3)
+    else:
+        assert status(result) in ("MAX_ITERATIONS", "STAGNATED")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", FIRST_ORDER.values(), ids=FIRST_ORDER.keys())
+def test_no_method_converges_above_the_lowest_value_that_it_saw(
+    method, dtype, x64, relaxed_promotion
+):
+    # Momentum shoots past the minimum to where the rate is too small for the slope.
+    result = jd.minimize(lambda x: (x - 3) ** 4, jnp.asarray(1000.0, dtype), method)
+    if status(result) == "CONVERGED":
+        assert result.value <= 1e-9
+
+
+def test_backtracking_finds_its_rate_again_after_a_steep_start():
+    # The first rate is 1e-15, and the first step leads to where one is right.
+    result = jd.minimize(lambda x: jnp.cosh(x - 1), 40.0, jd.GradientDescent())
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(result.params, 1, atol=0.01)
+
+
+def test_conjugate_gradients_take_gradients_whose_square_overflows():
+    result = jd.minimize(lambda x: jnp.sum((jnp.exp(x) - 1) ** 2), 30.0, jd.ConjugateGradient())
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(result.params, 0, atol=1e-3)
 
 
 def test_conjugate_gradients_return_finite_params_of_an_unbounded_quadratic():
@@ -279,8 +327,9 @@ def test_the_rate_of_a_geometric_descent_gives_what_is_left():
     before = jnp.float32(0)
     for index in range(40):
         value, norm = jnp.float32(5 + 0.5**index), jnp.float32(0.5 ** (index / 2))
-        estimate = falling.after(value, norm, jnp.int32(index)).estimate(norm, before)
-        falling, before = falling.after(value, norm, jnp.int32(index)), norm
+        after = falling.after(value, norm, jnp.int32(index), 0.0)
+        estimate = after.estimate(value, norm, before)
+        falling, before = after, norm
         if 8 <= index < 16:
             assert 0.5 <= float(estimate.suboptimality) / 0.5**index <= 10
 
