@@ -24,10 +24,10 @@ from benchmarks import (
     targets,
 )
 from benchmarks.case import Case
+from benchmarks.passes import passes
 from benchmarks.problems.batches import rosenbrock_gradient
 from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Gradient, Regression
-from tests.passes import passes
 
 SAMPLE = pathlib.Path(__file__).parent / "data" / "benchmarks.jsonl"
 TINY = {"eight_billion": 1e-5, "growth": 1e-4}

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
+from benchmarks.passes import Counted, passes
 from jaxdescent.designs import Center, Centred, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.forms import DualForm, GramForm
 from jaxdescent.result import Status
-from tests.passes import Counted, passes
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.passes import Counted, passes
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Status
-from tests.passes import Counted, passes
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 

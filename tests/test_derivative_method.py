@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.passes import Counted, passes
 from jaxdescent.objectives.exact import refinement
 from jaxdescent.objectives.seldom import if_any
-from tests.passes import Counted, passes
 
 METHOD = jd.DerivativeMethod()
 

@@ -8,8 +8,8 @@ import scipy.sparse.linalg
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
+from benchmarks.passes import Counted, passes
 from jaxdescent.result import Status
-from tests.passes import Counted, passes
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers
 
