@@ -135,16 +135,18 @@ def test_a_float32_regression_that_converged_is_within_1e_4_of_its_minimum(metho
     st.integers(-20, 20),
 )
 def test_the_rule_is_free_of_units(weights, shift, power):
-    weights = jnp.asarray(weights, jnp.float32)
-    factor = 2.0**power
-
-    def function(x, factor):
-        return factor * (jnp.sum(weights * (x - shift) ** 2) + 1)
-
-    one = jd.minimize(function, jnp.zeros(weights.size), jd.LBFGS(), args=(1.0,))
-    other = jd.minimize(function, jnp.zeros(weights.size), jd.LBFGS(), args=(factor,))
+    weights, start = jnp.asarray(weights, jnp.float32), jnp.zeros(len(weights))
+    factor, shift = jnp.float32(2.0**power), jnp.float32(shift)
+    one, other = (
+        jd.minimize(parabola, start, jd.LBFGS(), args=(weights, shift, unit))
+        for unit in (jnp.float32(1), factor)
+    )
     assert int(one.status) == int(other.status)
     np.testing.assert_allclose(one.suboptimality * factor, other.suboptimality, rtol=1e-3)
+
+
+def parabola(x, weights, shift, unit):
+    return unit * (jnp.sum(weights * (x - shift) ** 2) + 1)
 
 
 def test_a_sum_of_squares_knows_its_suboptimality_exactly():
