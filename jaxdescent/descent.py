@@ -21,8 +21,9 @@ from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
 from jaxdescent.passes import Passes, Steps, fuses
 from jaxdescent.result import RUNNING, History, Result
-from jaxdescent.stopping import Watch, judge, measured
+from jaxdescent.stopping import judge, measured
 from jaxdescent.tolerance import Check, Off, Tolerance
+from jaxdescent.watch import Watch
 
 Params = Any
 
