@@ -152,7 +152,10 @@ class LevenbergMarquardt(Method):
             size = curvature = precision.squared_norm(push(unit)).astype(norm.dtype)
         first = jnp.asarray(self.damping, norm.dtype) * size
         damping = jnp.where(jnp.isnan(state.damping), first, state.damping)
-        noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * value
+        eps = jnp.finfo(value.dtype).eps
+        # What the params' own rounding adds to residuals that vanish.
+        floor = 8 * (eps**2 * curvature * jnp.square(precision.norm(params))).astype(value.dtype)
+        noise = jnp.maximum(NOISE_ULPS * eps * value, floor)
 
         def attempt(trial: _Trial) -> _Trial:
             move, image = solve(trial.damping)
@@ -181,7 +184,7 @@ class LevenbergMarquardt(Method):
             )
 
         trial = lax.while_loop(
-            lambda trial: ~trial.is_accepted & (trial.trials < MAX_TRIALS),
+            lambda trial: ~trial.is_accepted & (trial.trials < MAX_TRIALS) & (norm > 0),
             attempt,
             _Trial(
                 params,
