@@ -5,8 +5,8 @@ restart    restarts every descent on the classical and published functions that 
 estimates  holds Result.suboptimality against the exact one, on random regressions and quadratics
 price      counts evaluations and iterations from the standard starts, which restart does as well
 
-    python -m benchmarks.convergence [--part NAME] [--dtype DTYPE] [--only WORD] [--share I/K]
-                                     [--json FILE] [--compare FILE]
+    python -m benchmarks.convergence [--part NAME] [--dtype DTYPE] [--method NAME] [--only WORD]
+                                     [--share I/K] [--json FILE] [--compare FILE]
     python -m benchmarks.convergence [--part NAME] --read FILE ... [--compare FILE]
 
 With --compare the descents from the standard starts are held against those of a stored run, such as
@@ -30,7 +30,7 @@ from benchmarks import machine, records
 from benchmarks.convergence.estimates import SEEDS, estimates, print_estimates
 from benchmarks.convergence.price import compare, price, print_price
 from benchmarks.convergence.restart import print_restart, restart
-from benchmarks.convergence.runs import DTYPES, cases
+from benchmarks.convergence.runs import DTYPES, cases, methods
 
 PRINTERS = {"restart": print_restart, "estimates": print_estimates, "price": print_price}
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--part", choices=PRINTERS, default="restart")
     parser.add_argument("--dtype", choices=[*DTYPES, "both"], default="both")
+    parser.add_argument("--method", choices=methods(), help="alone, restarted by the default too")
     parser.add_argument("--only", metavar="WORD", help="problems whose names contain it")
     parser.add_argument(
         "--share", default="1/1", metavar="I/K", help="the i-th of every k problems"
@@ -68,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield from estimates(dtypes, arguments.only, arguments.seeds)
         return
     descents = restart if arguments.part == "restart" else price
-    yield from descents(dtypes, cases(arguments.only, (first, step)))
+    names = list(methods()) if arguments.method is None else [arguments.method]
+    yield from descents(dtypes, names, cases(arguments.only, (first, step)))
 
 
 def _written(

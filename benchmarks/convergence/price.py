@@ -11,7 +11,6 @@ from benchmarks.convergence.runs import (
     SOLVED,
     Case,
     descend,
-    methods,
     of_kind,
     starts,
     suits,
@@ -20,12 +19,12 @@ from benchmarks.convergence.runs import (
 COUNTS = ("evaluations", "iterations")
 
 
-def price(dtypes: list[str], cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
+def price(dtypes: list[str], names: list[str], cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
     """Give the record of each descent."""
     for case in cases:
         for dtype in dtypes:
             for _, start in starts(case, dtype, (1.0,)):
-                for method in methods():
+                for method in names:
                     if suits(case, method):
                         yield descend(case, dtype, method, start).record()
 

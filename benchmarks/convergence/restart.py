@@ -165,12 +165,12 @@ def _nearby(case: Case, params: np.ndarray) -> float:
     return value
 
 
-def restart(dtypes: list[str], cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
+def restart(dtypes: list[str], names: list[str], cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
     """Give the record of each descent, followed by that of its fall if there is one."""
     for case in cases:
         for dtype in dtypes:
             for factor, start in starts(case, dtype, FACTORS):
-                for method in methods():
+                for method in names:
                     if not suits(case, method) or (factor != 1 and method in SLOW):
                         continue
                     run = descend(case, dtype, method, start, factor)
@@ -186,7 +186,11 @@ def print_restart(records: list[dict[str, Any]]) -> None:
     statuses = sorted({each["status"] for each in of_kind(records, "descent")} - {"CONVERGED"})
     for dtype in DTYPES:
         own = [each for each in records if each.get("dtype") == dtype]
-        rows = [_summary(of_method(own, method), method, statuses) for method in methods()]
+        rows = [
+            _summary(found, method, statuses)
+            for method in methods()
+            if (found := of_method(own, method))
+        ]
         heads = ["method", "runs", "CONVERGED", "violations"]
         heads += ["of these from standard starts", "of these tiny", "left a minimum"]
         heads += [*statuses, "evaluations, standard starts", "solved, standard starts", "solved"]

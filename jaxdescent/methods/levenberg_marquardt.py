@@ -233,7 +233,8 @@ def _dense(
 ) -> tuple[Solve, jax.Array, jax.Array]:
     """Solve ``[J; sqrt(mu) D] p ~ [-r; 0]`` by QR, of J once and of its triangle for each mu.
 
-    With the new D, and the largest curvature along an unknown.
+    With the new D, and the mean curvature along the unknowns, each with its own square for weight:
+    ``sum_j (J'J)_jj x_j^2 / |x|^2``, by which badly scaled unknowns do not make a value seem small.
     """
     flat, unravel = ravel_pytree(params)
     unknowns = flat.size
@@ -259,7 +260,10 @@ def _dense(
         pushed = jnp.matmul(jacobian, move, precision=precision.HIGHEST)
         return unravel(move / safe), jnp.sum(pushed * pushed)
 
-    return solve, scale, jnp.max(squares)
+    size = jnp.linalg.norm(flat)
+    share = flat / jnp.where(size > 0, size, 1)
+    curvature = jnp.where(size > 0, jnp.sum(squares * jnp.square(share)), jnp.max(squares))
+    return solve, scale, curvature
 
 
 class _Inner(NamedTuple):
