@@ -90,6 +90,7 @@ def test_there_are_as_many_as_promised_and_no_name_twice():
     assert all((problem.function.__doc__ or problem.residuals.__doc__) for problem in every)
 
 
+@pytest.mark.slow  # each problem compiles anew
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_gradient_is_that_of_central_differences(name):
     start = PROBLEMS[name].start
@@ -121,6 +122,7 @@ def test_the_minimum_is_attained_at_the_minimiser(name):
     np.testing.assert_allclose(gradient, 0, atol=1e-8 * np.linalg.norm(steepest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if PROBLEMS[name].minimiser is None])
 def test_scipy_finds_the_minimum_in_double_precision(name):
     problem = PROBLEMS[name]

@@ -116,7 +116,7 @@ def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(
     assert height / 10 - rounding <= estimate <= 2 * above * height + 100 * rounding
 
 
-@pytest.mark.parametrize("condition", [1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("condition", [1e2, pytest.param(1e3, marks=pytest.mark.slow), 1e4, 1e5])
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_a_float32_regression_that_converged_is_within_1e_4_of_its_minimum(method, condition, rng):
     X, y = regression(rng, np.float32, condition=condition)
