@@ -88,14 +88,17 @@ class NonlinearConjugateGradient(LookingAhead):
         value, gradient, norm = state.value, state.gradient, state.norm
         # In units of |g|, whose square may overflow.
         unit = jnp.where(norm > 0, norm, 1)
-        downhill = jax.tree.map(lambda g: -g / unit.astype(g.dtype), gradient)
         share = state.beta / unit
         direction = jax.tree.map(
-            lambda z, d: share.astype(z.dtype) * d + z, downhill, state.direction
+            lambda g, d: share.astype(g.dtype) * d - g / unit.astype(g.dtype),
+            gradient,
+            state.direction,
         )
         slope = precision.inner(gradient, direction)
         is_restart = ~((state.step > 0) & (slope < 0))
-        direction = jax.tree.map(lambda d, z: jnp.where(is_restart, z, d), direction, downhill)
+        direction = jax.tree.map(
+            lambda d, g: jnp.where(is_restart, -g / unit.astype(g.dtype), d), direction, gradient
+        )
         slope = jnp.where(is_restart, -norm, slope)
         repeated = state.step * state.slope / jnp.where(slope < 0, slope, -1)
         first_step = jnp.where(is_restart, state.length, repeated)
@@ -117,12 +120,12 @@ class NonlinearConjugateGradient(LookingAhead):
         idle = state.idle.after(value, norm)
         has_failed = ~found.is_accepted & is_restart | idle.is_over
         verdict = jnp.where(has_failed & (verdict == RUNNING), Status.STAGNATED.value, verdict)
-        new = jax.tree.map(lambda g: g / unit.astype(g.dtype), found.point.gradient)
-        change = jax.tree.map(jnp.add, new, downhill)
+        new = found.point.gradient
+        change = jax.tree.map(lambda a, b: (a - b) / unit.astype(a.dtype), new, gradient)
         squared = precision.squared_norm(direction)
-        new_slope = precision.inner(new, direction)
+        new_slope = precision.inner(new, direction) / unit
         beta = unit * _beta(
-            precision.inner(change, new),
+            precision.inner(change, new) / unit,
             precision.squared_norm(change),
             new_slope,
             new_slope - slope / unit,
