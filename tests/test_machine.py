@@ -19,9 +19,15 @@ from jaxdescent.machine import (
     store,
 )
 from jaxdescent.machine import machine as machines
-from jaxdescent.machine.defaults import DEFAULTS, DTYPES
+from jaxdescent.machine.defaults import DEFAULTS, DTYPES, default_rates
 
-RATES = {**DEFAULTS["cpu"], "is_measured": True}
+RATES = {
+    **DEFAULTS["cpu"],
+    "is_measured": True,
+    "measured_at": 1.7e9,
+    "others": 0.0,
+    "spread": 1.1,
+}
 
 
 @pytest.fixture
@@ -84,6 +90,33 @@ class TestCalibration:
         assert Machine.of().update_bandwidth == 2e9
         assert len(list(folder.iterdir())) == 1
 
+    def test_one_of_a_busy_machine_is_measured_again_and_the_better_rates_are_kept(
+        self, folder, monkeypatch
+    ):
+        machines._MEASURED_HERE.clear()
+        busy = {**RATES, "others": 0.6, "cholesky_rate": 1e9, "dispatch_seconds": 1e-2}
+        busy |= {"orthogonal_rate": 9e10, "orthogonal_half": 7.0}
+        quiet = {**RATES, "others": 0.05, "cholesky_rate": 5e10, "cholesky_half": 3.0}
+        calls = [busy, quiet]
+        monkeypatch.setattr(calibration, "measure", lambda device: calls.pop(0))
+        first = Machine.measured()
+        default = default_rates("cpu", host.usable_cores())["cholesky_rate"]
+        assert (first.others, first.cholesky_rate) == (0.6, default / 5)
+        assert first.dispatch_seconds == pytest.approx(5 * DEFAULTS["cpu"]["dispatch_seconds"])
+        assert Machine.measured().others == 0.6
+        assert len(calls) == 1  # not twice in one process
+        machines._MEASURED_HERE.clear()  # as in another process
+        second = Machine.measured()
+        assert not calls
+        assert (second.others, second.cholesky_rate, second.cholesky_half) == (0.05, 5e10, 3.0)
+        assert (second.orthogonal_rate, second.orthogonal_half) == (9e10, 7.0)
+        assert second.dispatch_seconds == RATES["dispatch_seconds"]
+
+    def test_a_quiet_machine_that_is_slow_is_believed(self, folder, monkeypatch):
+        slow = {**RATES, "cholesky_rate": 1e6}
+        monkeypatch.setattr(calibration, "measure", lambda device: slow)
+        assert Machine.measured().cholesky_rate == 1e6
+
     @pytest.mark.parametrize(
         "content",
         [
@@ -94,8 +127,18 @@ class TestCalibration:
             json.dumps({"format": store.FORMAT, "rates": {**RATES, "cholesky_rate": -1.0}}),
             json.dumps({"format": store.FORMAT, "rates": {**RATES, "product_rate": 1.0}}),
             json.dumps({"format": store.FORMAT, "rates": {"cholesky_rate": 1.0}}),
+            json.dumps({"format": store.FORMAT, "rates": {**RATES, "others": "much"}}),
         ],
-        ids=["empty", "a list", "an object", "format", "negative", "no dtypes", "missing"],
+        ids=[
+            "empty",
+            "a list",
+            "an object",
+            "format",
+            "negative",
+            "no dtypes",
+            "missing",
+            "others",
+        ],
     )
     def test_a_damaged_file_counts_as_none(self, folder, measured, content):
         Machine.measured()
@@ -138,6 +181,34 @@ class TestCalibration:
         assert 0 < machine.dispatch_seconds < 1
         again = Machine.of()
         assert again == dataclasses.replace(machine, memory_bytes=again.memory_bytes)
+
+
+class TestRuns:
+    def test_a_run_is_repeated_until_the_best_does_not_improve(self, monkeypatch):
+        seconds = iter([9.0, 5.0, 8.0, 3.0, 4.0, 3.5, 3.0, 6.0, 99.0])
+        clock = [0.0]
+
+        def run():
+            clock[0] += next(seconds)
+
+        monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
+        monkeypatch.setattr(calibration, "MOST_SECONDS", 1e9)
+        runs = calibration.Runs()
+        assert runs.least_seconds(run, repeats=4) == 3.0  # the first run compiles
+        assert next(seconds) == 99.0
+        assert runs.spread == 4.0 / 3.0
+
+    def test_others_are_what_the_processor_did_besides_this_process(self):
+        before = host.Load(clock=10.0, busy=100.0, own=5.0, cores=4)
+        after = host.Load(clock=20.0, busy=130.0, own=15.0, cores=4)
+        assert after.others_since(before) == 0.5
+        assert after.others_since(after) == 0.0
+
+    @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="only Linux counts")
+    def test_the_systems_count_is_read(self):
+        load = host.Load.now()
+        assert load.cores >= 1
+        assert load.busy > 0
 
 
 class TestCacheFolder:

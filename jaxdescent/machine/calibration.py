@@ -1,10 +1,17 @@
-"""A device's rates, measured on arrays just beyond its last cache: the best of a few runs."""
+"""A device's rates, measured on arrays just beyond its last cache: the best of repeated runs.
+
+What else a machine does meanwhile only makes runs slower. A run is repeated until the best has not
+improved for a while; how far the others lie above it, and which share of the cores other processes
+used, is kept beside the rates, so that a measurement on a busy machine is known for one.
+"""
 
 from __future__ import annotations
 
 import pathlib
+import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +19,7 @@ import jax.numpy as jnp
 
 from jaxdescent import compensated, loops
 from jaxdescent.designs.dense import Dense
+from jaxdescent.machine import host
 from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
 from jaxdescent.precision import HIGHEST
@@ -35,69 +43,103 @@ SHORT_SHARE = 4
 """Products and factorisations are timed at this size and at so small a part of it."""
 
 REPEATS, OVERHEAD_REPEATS = 4, 100
+"""So many runs in a row that are no better end the repetition."""
+
+BETTER, MOST_SECONDS = 0.97, 1.0
+"""A run is better by at least that factor; and repeated no longer than that."""
+
+
+class Runs:
+    """Times runs, and remembers how they scattered."""
+
+    def __init__(self) -> None:
+        self.spread = 1.0
+        """The largest ratio of a median run to the best."""
+
+    def least_seconds(
+        self, function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS
+    ) -> float:
+        """The best run, after as many that were no better, or a second of them."""
+        jax.block_until_ready(function(*inputs))
+        times: list[float] = []
+        best, since, began = float("inf"), 0, time.perf_counter()
+        while since < repeats and (
+            time.perf_counter() - began < MOST_SECONDS or len(times) < REPEATS
+        ):
+            start = time.perf_counter()
+            jax.block_until_ready(function(*inputs))
+            seconds = time.perf_counter() - start
+            since = 0 if seconds < BETTER * best else since + 1
+            best = min(best, seconds)
+            times.append(seconds)
+        self.spread = max(self.spread, statistics.median(times) / max(best, 1e-9))
+        return max(best, 1e-9)
 
 
 def measure(device: Any) -> dict[str, Any]:
     """Every rate of :class:`jaxdescent.machine.Machine`, on this device, now."""
+    before, runs = host.Load.now(), Runs()
+    rates = _rates(device, runs)
+    after = host.Load.now()
+    others = 0.0 if before is None or after is None else after.others_since(before)
+    return {**rates, "measured_at": time.time(), "others": others, "spread": runs.spread}
+
+
+def _rates(device: Any, runs: Runs) -> dict[str, Any]:
     with jax.default_device(device):
-        read = {"float32": _read_bandwidth("float32", READ_BYTES)}
-        product, product_half = _rate_and_half(_product_seconds, _product_flops)
+        read = {"float32": _read_bandwidth(runs, "float32", READ_BYTES)}
+        product, product_half = _rate_and_half(partial(_product_seconds, runs), _product_flops)
         products = {"float32": product}
         with jax.enable_x64(True):
-            read["float64"] = _read_bandwidth("float64", READ_BYTES)
+            read["float64"] = _read_bandwidth(runs, "float64", READ_BYTES)
             # What a short side costs is alike: one size is enough.
             size = PRODUCT_SIZE
-            products["float64"] = _product_flops(size) / _product_seconds(size, "float64")
+            products["float64"] = _product_flops(size) / _product_seconds(runs, size, "float64")
             products["float64"] *= 1 + product_half / size
         # On a CPU 16-bit numbers are widened first, in blocks that stay in the cache, and
         # multiplied in float32: fewer bytes a second, of half as many.
         is_cpu = device.platform == "cpu"
         read["bfloat16"] = (
-            0.75 * read["float32"] if is_cpu else _read_bandwidth("bfloat16", READ_BYTES // 2)
+            0.75 * read["float32"] if is_cpu else _read_bandwidth(runs, "bfloat16", READ_BYTES // 2)
         )
         products["bfloat16"] = products["float32"]
         if not is_cpu:
-            products["bfloat16"] = _product_flops(size) / _product_seconds(size, "bfloat16")
-        cholesky, cholesky_half = _rate_and_half(_cholesky_seconds, cholesky_flops)
+            products["bfloat16"] = _product_flops(size) / _product_seconds(runs, size, "bfloat16")
+        cholesky, cholesky_half = _rate_and_half(partial(_cholesky_seconds, runs), cholesky_flops)
         orthogonal, orthogonal_half = _rate_and_half(
-            _orthogonal_seconds, lambda m: orthogonal_flops(_rows_for(m), m)
+            partial(_orthogonal_seconds, runs), lambda m: orthogonal_flops(_rows_for(m), m)
         )
-        cached = _read_bandwidth("float32", CACHED_BYTES, passes=50)
+        cached = _read_bandwidth(runs, "float32", CACHED_BYTES, passes=50)
         return {
             "read_bandwidth": read,
             "cached_bandwidth": cached,
             "thin_bandwidth": _read_bandwidth(
-                "float32", CACHED_BYTES, columns=THIN_COLUMNS, weights=8
+                runs, "float32", CACHED_BYTES, columns=THIN_COLUMNS, weights=8
             ),
             "cache_bytes": _cache_bytes(device),
-            "row_seconds": _row_seconds(cached),
-            "update_bandwidth": _update_bandwidth(),
-            "fresh_bandwidth": _fresh_bandwidth(),
+            "row_seconds": _row_seconds(runs, cached),
+            "update_bandwidth": _update_bandwidth(runs),
+            "fresh_bandwidth": _fresh_bandwidth(runs),
             "product_rate": products,
             "product_half": product_half,
             "cholesky_rate": cholesky,
             "cholesky_half": cholesky_half,
             "orthogonal_rate": orthogonal,
             "orthogonal_half": orthogonal_half,
-            "double_rate": _double_rate(),
-            **_overheads(),
+            "double_rate": _double_rate(runs),
+            **_overheads(runs),
             "is_measured": True,
         }
 
 
-def _least_seconds(function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS) -> float:
-    """The best run: what else the machine does meanwhile only makes runs slower."""
-    jax.block_until_ready(function(*inputs))
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(function(*inputs))
-        times.append(time.perf_counter() - began)
-    return max(min(times), 1e-9)
-
-
 def _read_bandwidth(
-    dtype: str, size_in_bytes: int, passes: int = 4, columns: int = 512, weights: int = 1
+    runs: Runs,
+    dtype: str,
+    size_in_bytes: int,
+    *,
+    passes: int = 4,
+    columns: int = 512,
+    weights: int = 1,
 ) -> float:
     """Of ``X'(X w)``, two passes over X, repeated on its own result."""
     rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize * ROUND) * ROUND
@@ -114,17 +156,17 @@ def _read_bandwidth(
             turn_bytes=size_in_bytes,
         )
 
-    return 2 * passes * X.array.nbytes / _least_seconds(gradient, X, w)
+    return 2 * passes * X.array.nbytes / runs.least_seconds(gradient, X, w)
 
 
-def _row_seconds(cached_bandwidth: float) -> float:
+def _row_seconds(runs: Runs, cached_bandwidth: float) -> float:
     """What a row takes besides its bytes, seen where rows are short."""
     columns = 12
-    bandwidth = _read_bandwidth("float32", CACHED_BYTES // 2, passes=40, columns=columns)
+    bandwidth = _read_bandwidth(runs, "float32", CACHED_BYTES // 2, passes=40, columns=columns)
     return max(4 * columns * (1 / bandwidth - 1 / cached_bandwidth), 1e-12)
 
 
-def _update_bandwidth() -> float:
+def _update_bandwidth(runs: Runs) -> float:
     x = jnp.ones((READ_BYTES // 4,), "float32")
     # Many passes: a call begins with a copy of x, into pages that the system has to find first.
     steps = 16
@@ -133,12 +175,12 @@ def _update_bandwidth() -> float:
     def update(x: jax.Array, rate: jax.Array) -> jax.Array:
         return loops.fori_loop(steps, lambda _, x: x - rate * x, x, turn_bytes=x.nbytes)
 
-    return 2 * steps * x.nbytes / _least_seconds(update, x, jnp.float32(1e-3))
+    return 2 * steps * x.nbytes / runs.least_seconds(update, x, jnp.float32(1e-3))
 
 
-def _fresh_bandwidth() -> float:
+def _fresh_bandwidth(runs: Runs) -> float:
     x = jnp.ones((READ_BYTES // 4,), "float32")
-    return x.nbytes / _least_seconds(jax.jit(lambda x: x + 1), x)
+    return x.nbytes / runs.least_seconds(jax.jit(lambda x: x + 1), x)
 
 
 def _rate_and_half(
@@ -162,7 +204,7 @@ def _product_flops(size: int) -> float:
     return 2.0 * _rows_for(size) * size**2
 
 
-def _product_seconds(size: int, dtype: str = "float32") -> float:
+def _product_seconds(runs: Runs, size: int, dtype: str = "float32") -> float:
     """Of ``A'A``."""
     matrix = jnp.ones((_rows_for(size), size), dtype)
     wide = "float64" if dtype == "float64" else "float32"
@@ -171,10 +213,10 @@ def _product_seconds(size: int, dtype: str = "float32") -> float:
     def product(matrix: jax.Array) -> jax.Array:
         return jnp.matmul(matrix.T, matrix, precision=HIGHEST, preferred_element_type=wide)
 
-    return _least_seconds(product, matrix)
+    return runs.least_seconds(product, matrix)
 
 
-def _cholesky_seconds(size: int) -> float:
+def _cholesky_seconds(runs: Runs, size: int) -> float:
     matrix = jnp.eye(size, dtype="float32") * 2 + 1 / size
 
     @jax.jit
@@ -183,15 +225,15 @@ def _cholesky_seconds(size: int) -> float:
         identity = jnp.eye(size, dtype=matrix.dtype)
         return jax.scipy.linalg.solve_triangular(lower, identity, lower=True)
 
-    return _least_seconds(inverse, matrix)
+    return runs.least_seconds(inverse, matrix)
 
 
-def _orthogonal_seconds(size: int) -> float:
+def _orthogonal_seconds(runs: Runs, size: int) -> float:
     matrix = jnp.eye(_rows_for(size), size, dtype="float32") + 1 / size
-    return _least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
+    return runs.least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
 
 
-def _double_rate() -> float:
+def _double_rate(runs: Runs) -> float:
     """Entries a second of a product in double length, there and back."""
     size, turns = 256, 2
     matrix = jnp.full((size, size), 1e-3, "float32")
@@ -205,10 +247,10 @@ def _double_rate() -> float:
         return loops.fori_loop(turns, body, vector, turn_bytes=matrix.nbytes)
 
     vector = jnp.ones((size, 1), "float32")
-    return 2 * turns * matrix.size / _least_seconds(there_and_back, matrix, vector)
+    return 2 * turns * matrix.size / runs.least_seconds(there_and_back, matrix, vector)
 
 
-def _overheads() -> dict[str, float]:
+def _overheads(runs: Runs) -> dict[str, float]:
     """What calls, small operations and work for all cores take besides the work."""
     vector, matrix = jnp.full((64,), 0.5, "float32"), jnp.eye(64, dtype="float32")
     tall = jnp.ones((64, 64), "float32")
@@ -230,9 +272,9 @@ def _overheads() -> dict[str, float]:
         vector = jnp.matmul(tall.T, rows, precision=HIGHEST)
         return tuple(vector + index for index in range(results))
 
-    dispatch = _least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
-    long = _least_seconds(chain, vector, matrix, repeats=OVERHEAD_REPEATS)
-    shared = _least_seconds(on_all_cores, tall, tall[:, 0], repeats=OVERHEAD_REPEATS)
+    dispatch = runs.least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
+    long = runs.least_seconds(chain, vector, matrix, repeats=OVERHEAD_REPEATS)
+    shared = runs.least_seconds(on_all_cores, tall, tall[:, 0], repeats=OVERHEAD_REPEATS)
     return {
         "dispatch_seconds": dispatch,
         "operation_seconds": max(long - dispatch, 1e-7) / (2 * steps),

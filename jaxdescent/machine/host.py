@@ -6,6 +6,8 @@ import functools
 import os
 import pathlib
 import platform
+import time
+from typing import NamedTuple
 
 
 def usable_cores() -> int:
@@ -24,3 +26,34 @@ def processor() -> str:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine() or "cpu"
+
+
+class Load(NamedTuple):
+    """What the processor has done so far, in seconds: by the clock, all cores, and this process."""
+
+    clock: float
+    busy: float
+    own: float
+    cores: int
+
+    @classmethod
+    def now(cls) -> Load | None:
+        """Read from the system's own count; None where there is none."""
+        try:
+            lines = pathlib.Path("/proc/stat").read_text().splitlines()
+            ticks = [int(word) for word in lines[0].split()[1:9]]
+        except (OSError, ValueError, IndexError):
+            return None
+        idle, waiting = ticks[3:5]
+        busy = (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+        own = time.process_time()
+        cores = sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines)
+        return cls(time.perf_counter(), busy, own, max(cores, 1))
+
+    def others_since(self, before: Load) -> float:
+        """The share of all cores that others have used since then, from 0 to 1."""
+        clock = self.clock - before.clock
+        if clock <= 0:
+            return 0.0
+        others = (self.busy - before.busy) - (self.own - before.own)
+        return min(max(others / (clock * self.cores), 0.0), 1.0)

@@ -44,6 +44,9 @@ class Machine:
       operation_seconds: one small operation within a compiled program.
       handover_seconds: what it takes until all cores work on one operation.
       is_measured: whether the rates are this machine's own.
+      measured_at: when they were measured, in seconds since 1970; zero for defaults.
+      others: the share of all cores that other processes used meanwhile.
+      spread: the largest ratio of a median run to the best.
 
     >>> machine = Machine.default("cpu", cores=2, memory_bytes=10**9)
     >>> machine.is_measured, machine.product_rate["float64"] < machine.product_rate["float32"]
@@ -72,6 +75,9 @@ class Machine:
     operation_seconds: float
     handover_seconds: float
     is_measured: bool
+    measured_at: float = 0.0
+    others: float = 0.0
+    spread: float = 1.0
 
     @classmethod
     def default(
@@ -83,17 +89,26 @@ class Machine:
 
     @classmethod
     def of(cls, device: Any = None) -> Machine:
-        """The device's calibration if there is one, else the default; runs and writes nothing."""
+        """The device's calibration if there is one, else the default; runs and writes nothing.
+
+        A rate that was measured on a busy machine and is more than five times worse than the
+        default is taken for that many times worse.
+        """
         device = _device(device)
         identity = _identity(device)
         found = store.stored(identity)
         if found is None:
             return cls.default(**identity, memory_bytes=memory.available_bytes(device))
+        if _is_busy(found):
+            found = found | _bounded(found, default_rates(device.platform, identity["cores"]))
         return cls(**identity, memory_bytes=memory.available_bytes(device), **found)
 
     @classmethod
     def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
         """The device's calibration, measured now (in a few seconds) if there is none.
+
+        One that was measured on a busy machine is measured again, once in each process, and the
+        better of both is kept for each rate.
 
         Args:
           device: a JAX device; None for JAX's first.
@@ -101,12 +116,18 @@ class Machine:
         """
         device = _device(device)
         identity = _identity(device)
-        machine = cls.of(device)
-        if machine.is_measured and not recalibrate:
-            return machine
+        path, stored = store.path_of(identity), store.stored(identity)
+        is_doubtful = stored is not None and _is_busy(stored) and path not in _MEASURED_HERE
+        if stored is not None and not recalibrate and not is_doubtful:
+            return cls.of(device)
+        _MEASURED_HERE.add(path)
         rates = calibration.measure(device)
+        if stored is not None and not recalibrate:
+            rates = _better(rates, stored)
         store.keep(identity, rates)
-        return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
+        if store.stored(identity) is None:  # it could not be kept
+            return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
+        return cls.of(device)
 
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
@@ -139,6 +160,60 @@ class Machine:
     def to_json(self) -> str:
         """All of it, as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+BUSY, FAR = 0.15, 5.0
+"""Of a machine of whose cores others use more than this share, rates are doubtful; and so many
+times worse than the default they are not believed."""
+
+_MEASURED_HERE: set[Any] = set()
+"""The calibrations that this process has measured: none is measured twice for being doubtful."""
+
+
+def _is_busy(rates: dict[str, Any]) -> bool:
+    return rates["others"] > BUSY
+
+
+def _each(function: Any, name: str, *values: Any) -> Any:
+    """``function`` of the numbers of a rate, and whether less is better."""
+    is_time = name.endswith("_seconds")
+    if isinstance(values[0], dict):
+        return {key: function(is_time, *(value[key] for value in values)) for key in values[0]}
+    return function(is_time, *values)
+
+
+def _bounded(rates: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The rates, none of them more than ``FAR`` times worse than the default."""
+
+    def bounded(is_time: bool, rate: float, default: float) -> float:
+        return min(rate, FAR * default) if is_time else max(rate, default / FAR)
+
+    return {
+        name: _each(bounded, name, rates[name], value)
+        for name, value in defaults.items()
+        if name != "cache_bytes" and not name.endswith("_half")
+    }
+
+
+def _better(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """The better of two calibrations for each rate, with what the quieter one says of itself."""
+
+    def better(is_time: bool, one: float, other: float) -> float:
+        return min(one, other) if is_time else max(one, other)
+
+    kept = min(new, old, key=lambda rates: rates["others"])
+    for name, value in new.items():
+        if name.endswith(("_seconds", "_bandwidth")) or name == "double_rate":
+            kept = kept | {name: _each(better, name, value, old[name])}
+    # A rate and the size at which it is half of that belong together.
+    for kind in ("product", "cholesky", "orthogonal"):
+        rate, half = f"{kind}_rate", f"{kind}_half"
+        one, other = (
+            rates[rate]["float32"] if kind == "product" else rates[rate] for rates in (new, old)
+        )
+        faster = new if one >= other else old
+        kept = kept | {rate: faster[rate], half: faster[half]}
+    return kept
 
 
 def _name(dtype: Any) -> str:

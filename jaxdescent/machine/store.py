@@ -16,8 +16,12 @@ import jaxlib.version
 
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES
 
-FORMAT = 3
+FORMAT = 4
 """Of the JSON file: another number makes old files unread."""
+
+
+QUALITY = ("measured_at", "others", "spread")
+"""What a calibration says of itself."""
 
 
 def cache_folder() -> pathlib.Path:
@@ -77,7 +81,9 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
 def _are_rates(rates: Any) -> bool:
     """Whether there is a positive number for each: a damaged file is as good as none."""
     template = DEFAULTS["cpu"]
-    if not isinstance(rates, dict) or set(rates) != {*template, "is_measured"}:
+    if not isinstance(rates, dict) or set(rates) != {*template, *QUALITY, "is_measured"}:
+        return False
+    if not all(isinstance(rates[name], (int, float)) and rates[name] >= 0 for name in QUALITY):
         return False
     for name, value in template.items():
         found = rates[name]

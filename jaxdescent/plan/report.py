@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -50,7 +52,13 @@ def show_machine(machine: Machine, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="dim")
     table.add_column()
-    origin = "measured" if machine.is_measured else "default numbers, not measured"
+    origin = "default numbers, not measured"
+    if machine.is_measured:
+        day = datetime.fromtimestamp(machine.measured_at).strftime("%Y-%m-%d %H:%M")
+        origin = (
+            f"measured {day}, others used {machine.others:.0%} of the cores, typical runs up to "
+            f"{machine.spread:.2g} times the best"
+        )
     rows = [
         ("device", f"{machine.platform}, {machine.kind}, {machine.cores} cores"),
         ("rates", origin),
