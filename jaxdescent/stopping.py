@@ -53,6 +53,9 @@ from jaxdescent.watch import Watch
 SLACK = 10
 """How many checks with nothing but noise count as one at which nothing changed."""
 
+ROUNDED = 0.2
+"""By how many eps of itself a number is off after rounding, in the mean."""
+
 SURPRISE = 4
 """How many times more than expected a step may lead down without its model being wrong."""
 
@@ -185,6 +188,11 @@ def _weighed(
     estimate = known_by_structure(objective, value, norm, estimate)
     left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
     left = jnp.where(jnp.isnan(left), jnp.inf, left)
+    rounding: Any = 0.0
+    if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
+        rounding = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
+        rounding = rounding.astype(left.dtype)
+    seen, left = left, left + rounding
 
     size, curvature = watch.size.scale, estimate.curvature.astype(norm.dtype)
     height = jnp.abs(value)
@@ -218,7 +226,10 @@ def _weighed(
         heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
         is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
         t = jnp.asarray(tolerance.suboptimality, value.dtype)
-        is_sure = left * jnp.asarray(caution, left.dtype) <= t * jnp.maximum(height, floor)
+        cautious = seen * jnp.asarray(caution, left.dtype) + rounding
+        is_sure = cautious <= t * jnp.maximum(height, floor)
+        if objective.is_quadratic:
+            is_rounding = False  # there are methods that go further
         is_near &= is_sure | is_rounding | off.suboptimality
     was_near, watch = watch.was_near, watch._replace(was_near=is_near)
     if off.suboptimality is not True and (must_repeat or watch.falling is not None):

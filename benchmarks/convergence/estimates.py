@@ -104,6 +104,7 @@ def estimates(dtypes: list[str], only: str | None, seeds: int) -> Iterator[dict[
                     answers = _answers(question, dtype, name, method)
                 for each in answers:
                     yield {"kind": "estimate", **dataclasses.asdict(each)}
+            jax.clear_caches()  # a process may map only so many pieces of compiled code
 
 
 def print_estimates(records: list[dict[str, Any]]) -> None:

@@ -234,7 +234,9 @@ class ConjugateGradient(LookingAhead):
             return None
         height = state.height.astype(state.value.dtype)
         code = Evidence.RITZ_VALUES.value
-        estimate = Estimate(height, state.largest, code, caution(height.dtype))
+        estimate = Estimate(
+            height, state.largest, code, caution(height.dtype), rounding=state.largest
+        )
         inner = objective
         if state.means is not None:
             estimate = estimate._replace(steepness=state.means.steepness() + state.largest)

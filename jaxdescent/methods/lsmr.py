@@ -262,6 +262,8 @@ class LSMR(Method):
         estimate = Estimate(height, curvature, code, caution(height.dtype))
         if regression.means is not None:
             estimate = estimate._replace(steepness=regression.means.steepness() + curvature)
+        if state.factor is None:
+            estimate = estimate._replace(rounding=curvature)
         least = jnp.min(regression.shift)
         return Progress(
             0.5 * jnp.sum(jnp.square(scalars.residual)) + offset,

@@ -30,6 +30,8 @@ class Estimate(NamedTuple):
       steepness: the largest curvature in the unknowns that the gradient's norm is of, where that
         is another than ``curvature``: the rounding of params of the size ``|x|`` leaves a gradient
         of ``eps steepness |x|``.
+      rounding: the curvature along the rounding of the params, where the suboptimality is that of
+        recurrences, which know nothing of it.
     """
 
     suboptimality: jax.Array
@@ -37,6 +39,7 @@ class Estimate(NamedTuple):
     evidence: Any = Evidence.NEWTON_DECREMENT.value
     caution: Any = 1.0
     steepness: Any = 0.0
+    rounding: Any = 0.0
 
     def rests_on(self, evidence: Evidence) -> bool:
         """Whether it rests on this evidence whatever the numbers are."""
@@ -59,6 +62,7 @@ class Estimate(NamedTuple):
             jnp.where(is_less, jnp.int32(evidence.value), jnp.asarray(self.evidence, jnp.int32)),
             jnp.where(is_less, 1, caution),
             self.steepness,
+            self.rounding,
         )
 
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
