@@ -240,9 +240,9 @@ def _weighed(
         is_repeated = was_near & is_kept | (norm == 0)
         if not must_repeat:
             is_repeated |= watch.evidence != Evidence.RATE.value
-            # One that is out of pace between two that are not, as where |g| bounces between
-            # rounding and a step of rounding, does not part them.
-            watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept))
+            # One between two that |g| bounces to does not part them: it was rounding before.
+            bounces = norm > 100 * last.gradient_norm
+            watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept & bounces))
         is_near &= is_repeated | off.suboptimality
     return watch, is_near, False if watch.falling is None else by_rule
 
