@@ -27,6 +27,7 @@ METHODS = {
     "LSMR Sketch": lambda: jd.LSMR(jd.Sketch()),
     "Gram": jd.Gram,
     "Gram LBFGS": lambda: jd.Gram(jd.LBFGS()),
+    "LBFGS": jd.LBFGS,
 }
 SHIFTS = [0.0, 300.0, 3000.0, 1e4]
 
@@ -72,7 +73,7 @@ def test_the_weights_are_those_of_the_stored_numbers(name, rng):
         X, y = data(rng, shift)
         weights, intercept, value = closed_form(X, y)
         objective = jd.LinearRegression(X, y)
-        if name.startswith(("CG", "LSMR")):
+        if name.startswith(("CG", "LSMR", "LBFGS")):
             usual = jd.minimize(objective, method=method)
             assert bool(usual.converged)
             assert error(usual, weights) < 1e-3
@@ -92,6 +93,7 @@ def test_the_weights_are_those_of_the_stored_numbers(name, rng):
         ("CG", {"l2": 3.0, "is_weighted": True}),
         ("CG", {"outputs": (3,)}),
         ("LSMR", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
+        ("LBFGS", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
         ("Gram", {"outputs": (3,), "l2": jnp.array([0.0, 1.0, 50.0]), "is_weighted": True}),
     ],
     ids=str,
@@ -126,7 +128,7 @@ def test_so_they_are_in_any_shape(seed, shape, exponent, is_steep):
         assert error(result, weights) < 3e-4 + 2e-7 * 10**exponent
 
 
-@pytest.mark.parametrize("name", ["CG", "LSMR", "Gram"])
+@pytest.mark.parametrize("name", ["CG", "LSMR", "LBFGS", "Gram"])
 def test_in_float64_to_as_many_digits_as_it_has(name, rng, x64):
     X, y = data(rng, 1e4, dtype=np.float64)
     weights, _, value = closed_form(X, y)
@@ -135,7 +137,7 @@ def test_in_float64_to_as_many_digits_as_it_has(name, rng, x64):
     np.testing.assert_allclose(result.value, value, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["CG", "LSMR"])
+@pytest.mark.parametrize("name", ["CG", "LSMR", "LBFGS"])
 def test_jit_and_vmap_do_the_same(name, rng):
     cases = [data(rng, shift, 60, 4) for shift in (0.0, 1e3, 1e4)]
     Xs, ys = (jnp.stack(parts) for parts in zip(*cases, strict=True))
@@ -152,7 +154,9 @@ def test_jit_and_vmap_do_the_same(name, rng):
 
 
 @pytest.mark.parametrize(
-    ("name", "outputs"), [("CG", (3,)), ("LSMR Sketch", ()), ("Gram", ())], ids=str
+    ("name", "outputs"),
+    [("CG", (3,)), ("LSMR Sketch", ()), ("LBFGS", (3,)), ("Gram", ())],
+    ids=str,
 )
 def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
     X, y = data(rng, 1e4, outputs=outputs)
@@ -164,7 +168,9 @@ def test_rows_on_eight_devices_do_the_same(name, outputs, rng):
     assert error(result, closed_form(X, y)[0]) < 2e-4
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("CG", jnp.float16), ("LSMR", jnp.bfloat16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("CG", jnp.float16), ("LSMR", jnp.bfloat16), ("LBFGS", jnp.bfloat16)]
+)
 def test_16_bit_features_do_the_same(name, dtype, rng):
     X, y = data(rng, 0.0)
     X = jnp.asarray(20 * X + 1000, dtype)
@@ -260,7 +266,7 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
     A = X.astype(float) - np.average(X.astype(float), axis=0, weights=sample_weight)
     target = np.average(y.astype(float), weights=sample_weight)
     slope = np.linalg.norm(A.T @ (sample_weight * (y - target)))
-    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.Gram()):
+    for method in (jd.ConjugateGradient(), jd.LSMR(), jd.LBFGS(), jd.Gram()):
         halted = jd.minimize(objective, method=method, max_iterations=1, tolerance=0, history=2)
         np.testing.assert_allclose(halted.history.gradient_norm[0], slope, rtol=1e-3)
         np.testing.assert_allclose(
@@ -283,6 +289,19 @@ def test_a_repeated_call_with_other_targets_starts_at_their_mean(rng):
         result = jd.minimize(jd.LinearRegression(X, targets), **options)
         spread = 0.5 * np.sum((np.asarray(targets, float) - np.mean(targets)) ** 2)
         np.testing.assert_allclose(result.history.value[0], spread, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "what", [{"l2": -1.0}, {"sample_weight": jnp.linspace(-3.0, 1.0, 400)}], ids=["l2", "weights"]
+)
+def test_without_a_minimum_lbfgs_diverges(what, rng):
+    X, y = data(rng, 0.0, features=500 if "l2" in what else 8)
+
+    @jax.jit
+    def solve(what):
+        return jd.minimize(jd.LinearRegression(X, y, **what), method=jd.LBFGS()).status
+
+    assert Status(int(solve(what))) is Status.DIVERGED
 
 
 @pytest.mark.parametrize("kind", ["regression", "form"])
@@ -309,7 +328,7 @@ def test_what_is_left_without_the_intercept_is_the_same_function(kind, rng, x64)
     np.testing.assert_allclose(again.objective.value(weights), inner[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["CG", "LSMR", "Gram"])
+@pytest.mark.parametrize("name", ["CG", "LSMR", "LBFGS", "Gram"])
 def test_a_wrong_intercept_alone_is_no_minimum(name, rng, x64):
     X, y = data(rng, 300.0, dtype=np.float64)
     weights, intercept, _ = closed_form(X, y)
@@ -322,7 +341,7 @@ def test_a_wrong_intercept_alone_is_no_minimum(name, rng, x64):
 def test_a_wide_x_far_from_zero_has_its_solution_of_least_norm(rng):
     X, y = data(rng, 1e3, 20, 60)
     weights, _, _ = closed_form(X, y, 0.5)
-    for method in (jd.Dual(), jd.LSMR(), jd.ConjugateGradient()):
+    for method in (jd.Dual(), jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()):
         objective = jd.LinearRegression(X, y, l2=0.5)
         result = jd.minimize(objective, method=method, tolerance=1e-6)
         assert error(result, weights) < 2e-3
