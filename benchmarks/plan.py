@@ -42,10 +42,10 @@ import jax.numpy as jnp
 
 import jaxdescent as jd
 from jaxdescent import memory
+from jaxdescent.dtypes import HIGHEST
 from jaxdescent.machine import Machine
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import Candidate, Plan
-from jaxdescent.precision import HIGHEST
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from benchmarks import resident

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import loops, programs
+from jaxdescent import programs
 from jaxdescent.arguments import check_count
 from jaxdescent.callables import anew, as_pytree, is_fleeting
 from jaxdescent.descent import Descent, Loop
+from jaxdescent.kernels import loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.methods import DerivativeMethod
 from jaxdescent.objectives import as_objective

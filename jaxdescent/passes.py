@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import loops, precision
+from jaxdescent import precision
+from jaxdescent.kernels import loops
 from jaxdescent.methods import Method
 from jaxdescent.objectives import Objective
 

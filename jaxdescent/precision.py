@@ -8,7 +8,6 @@ go through :func:`total`, whose error does not grow with the number of elements.
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,15 +17,9 @@ from jax import lax
 
 from jaxdescent import randomness
 from jaxdescent.display import Displayed
-
-HIGHEST = lax.Precision.HIGHEST
-"""Matrix products that decide convergence: float32 stays float32 on GPUs (TF32) and TPUs (bf16)."""
-
-
-def compute_dtype(dtype: Any) -> jnp.dtype:
-    """The dtype that arithmetic on ``dtype`` runs in: float32 for 16-bit floats, else itself."""
-    dtype = jnp.dtype(dtype)
-    return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
+from jaxdescent.dtypes import compute_dtype
+from jaxdescent.kernels import sums
+from jaxdescent.kernels.platform import kept_apart
 
 
 def widen(tree: Any) -> Any:
@@ -121,67 +114,11 @@ def _narrow_leaf(
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
-CHAINS, TERMS, CHAIN_LENGTH, LANES = 2, 4, 8, 8
-"""A run is summed in two chains of eight terms, each a sum of four, for each of eight lanes: so
-short that XLA unrolls the chain and adds the lanes as one vector, and rounds by an ulp or two."""
-
-
-def total(x: jax.Array, *, in_chains: bool | None = None) -> jax.Array:
-    """The sum of all elements, to a few ulps whatever their number.
-
-    XLA sums pairwise, but on a CPU it first writes what it is to sum to memory: as much again as
-    the params. There, each run of 512 elements is summed in chains inside the pass that computes
-    them, and only the chains' sums, one for 32 elements, go through memory.
-
-    Args:
-      x: of any shape; 16-bit numbers are summed in float32.
-      in_chains: None: for large arrays on a single CPU device, where no array is sharded.
-
-    >>> import jax.numpy as jnp
-    >>> float(total(jnp.full((1 << 22,), 0.1), in_chains=True)) / (0.1 * 2**22) - 1 < 1e-6
-    True
+def total(x: jax.Array) -> jax.Array:
+    """The sum of all elements, to a few ulps whatever their number; 16-bit numbers are summed in
+    float32.
     """
-    x = x.astype(compute_dtype(x.dtype))
-    run = TERMS * CHAINS * CHAIN_LENGTH * LANES
-    if in_chains is None:
-        is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-        in_chains = is_one_cpu and x.size >= 1 << 16
-    if in_chains:
-        # What is left of each row beyond whole runs does go through memory: few long rows, then.
-        while x.ndim > 1 and x.shape[-1] % run and x.shape[-2] * x.shape[-1] < 1 << 31:
-            x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
-    if not in_chains or x.ndim == 0 or x.shape[-1] < run:
-        return jnp.sum(x)
-    whole = x.shape[-1] - x.shape[-1] % run
-    runs = lax.slice_in_dim(x, 0, whole, axis=-1)
-    runs = runs.reshape(*x.shape[:-1], whole // run, TERMS * CHAINS, CHAIN_LENGTH, LANES)
-    parts = [
-        lax.index_in_dim(runs, part, axis=-3, keepdims=False) for part in range(TERMS * CHAINS)
-    ]
-    axis = parts[0].ndim - 2
-    chains = _sums([_in_pairs(parts[chain::CHAINS]) for chain in range(CHAINS)], [axis])
-    rest = jnp.sum(lax.slice_in_dim(x, whole, x.shape[-1], axis=-1))
-    return jnp.sum(_in_pairs(_sums(chains, [axis]))) + rest
-
-
-def _sums(terms: Sequence[jax.Array], axes: Sequence[int]) -> Sequence[jax.Array]:
-    """The sum of each along the axes. All at once: XLA would hand a sum of one array to a library,
-    with its terms written to memory, and would compute what several sums share once for each.
-    """
-    return lax.reduce(
-        tuple(terms),
-        tuple(jnp.zeros((), term.dtype) for term in terms),
-        lambda a, b: tuple(map(operator.add, a, b)),
-        axes,
-    )
-
-
-def _in_pairs(terms: Sequence[jax.Array]) -> jax.Array:
-    """The elementwise sum of a power of two of arrays."""
-    while len(terms) > 1:
-        half = len(terms) // 2
-        terms = [a + b for a, b in zip(terms[:half], terms[half:], strict=True)]
-    return terms[0]
+    return sums.total(x.astype(compute_dtype(x.dtype)))
 
 
 def inner(a: Any, b: Any) -> jax.Array:
@@ -225,14 +162,14 @@ def _norm_of_few(tree: Any) -> jax.Array:
     limits = jnp.finfo(dtype)
     factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end of the range back
 
-    def sums(leaf: jax.Array) -> Sequence[jax.Array]:
+    def scaled(leaf: jax.Array) -> Sequence[jax.Array]:
         shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]
         if leaf.size == 1:
             # XLA in jaxlib 0.10 makes x^2 f^2 of one number's (x f)^2: zero times infinity.
-            return [jnp.square(share).reshape(()) for share in lax.optimization_barrier(shares)]
-        return _sums([jnp.square(share) for share in shares], range(leaf.ndim))
+            return [jnp.square(share).reshape(()) for share in kept_apart(shares)]
+        return sums.at_once([jnp.square(share) for share in shares], range(leaf.ndim))
 
-    plain, raised, lowered = (add(list(parts)) for parts in zip(*map(sums, wide), strict=True))
+    plain, raised, lowered = (add(list(parts)) for parts in zip(*map(scaled, wide), strict=True))
     is_ordinary, is_low = _is_ordinary(plain), plain < 1
     squared = jnp.where(is_ordinary, plain, jnp.where(is_low, raised, lowered))
     return jnp.sqrt(squared) * jnp.where(is_ordinary, 1, jnp.where(is_low, 1 / factor, factor))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import precision, programs
+from jaxdescent import dtypes, precision, programs
 from jaxdescent.certificate import posed_at
 from jaxdescent.objectives import Objective
 from jaxdescent.result import Result, Status
@@ -61,7 +61,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     if spectrum.lowest is None or spectrum.kind not in ("saddle", "maximum"):
         return given
     direction = jax.tree.map(
-        lambda leaf, like: jnp.asarray(np.asarray(leaf), precision.compute_dtype(like.dtype)),
+        lambda leaf, like: jnp.asarray(np.asarray(leaf), dtypes.compute_dtype(like.dtype)),
         spectrum.lowest,
         params,
     )

@@ -7,7 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
-from jaxdescent.designs.dense import WIDENED_BYTES, part_length, run_length
+from jaxdescent.kernels.products import WIDENED_BYTES, part_length, run_length
 
 ROWS, FEATURES = 5, 3
 

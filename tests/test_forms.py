@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from jaxdescent.objectives import blocks
+from jaxdescent.kernels import symmetric
 from jaxdescent.objectives.forms import (
     DualForm,
     GramForm,
@@ -169,27 +169,27 @@ def test_far_from_zero_no_digits_are_lost_in_float32(rng):
 @pytest.mark.parametrize("size", [1, 256, 257, 700, 1090])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_symmetric_product_is_the_product(rng, x64, size, axis, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     X = rng.normal(size=(7, size))
     scaled = rng.uniform(size=7)[:, None] * X
     a, b = (jnp.asarray(M if axis == 0 else M.T) for M in (scaled, X))
-    product = blocks.whole(blocks.symmetric_product(a, b, axis))
+    product = symmetric.whole(symmetric.symmetric_product(a, b, axis, is_halved=True))
     np.testing.assert_allclose(product, scaled.T @ X, rtol=1e-12, atol=1e-12)
 
 
 def test_a_symmetric_product_takes_little_more_than_half_the_operations(monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     X = jnp.ones((64, 2048))
     flops = [
         jax.jit(f).lower(X).compile().cost_analysis()["flops"]
-        for f in (lambda X: blocks.symmetric_product(X, X, 0), lambda X: X.T @ X)
+        for f in (lambda X: symmetric.symmetric_product(X, X, 0, is_halved=True), lambda X: X.T @ X)
     ]
     assert flops[0] < 0.6 * flops[1]
 
 
 @pytest.mark.parametrize("block", [4096, 1024])
 def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     objective = regression(rng, 4096, 300, (3,), far=2.0, is_weighted=True)
     form = GramForm.from_regression(objective, block=block)
     A, t = centred(objective)
@@ -199,7 +199,7 @@ def test_the_sums_of_several_outputs_on_one_cpu_are_numpys(rng, x64, block, monk
 
 
 def test_on_one_cpu_a_product_with_several_outputs_goes_in_parts(rng, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
 
     def ranks(outputs):
         objective = regression(rng, 2048, 300, outputs)
@@ -435,7 +435,7 @@ def test_bytes_from_shapes_are_those_that_xla_reserves(
 def test_bytes_of_a_form_made_by_halves_are_about_those_that_xla_reserves(
     kind, is_centred, is_weighted, monkeypatch
 ):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     shape = (16384, 1024) if kind is GramForm else (1024, 16384)
     X = jax.ShapeDtypeStruct(shape, jnp.float32)
     y = jax.ShapeDtypeStruct(shape[:1], jnp.float32)

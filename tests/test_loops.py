@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import jaxdescent as jd
-from jaxdescent import loops
+from jaxdescent.kernels import loops
 from jaxdescent.objectives.forms import DualForm, GramForm
 
 SMALL, LARGE = 1, loops.LARGE_BYTES

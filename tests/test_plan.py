@@ -89,7 +89,7 @@ QUICK = ("tall", "bfloat16", "a sum of squares", "a function")
 )
 def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
     # Sums go through memory where there are several devices: here they are one CPU's.
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     objective, params = CASES[case]
     plan = jd.plan(objective, params, device=MACHINE)
     for name in METHODS[plan.structure.kind]:

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from jaxdescent import precision
+from jaxdescent.kernels.sums import in_chains
 
 ALL_HALVES = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
 WORDS = np.array(
@@ -215,7 +216,13 @@ def test_nearest_biases_a_long_descent_and_stochastic_rounding_does_not():
 # roundings all go one way, are off by more.
 ULPS, ULPS_OF_EQUAL_TERMS = 4, 32
 SHAPES = [(), (1,), (511,), (512,), (1000,), (300, 513), (7, 11, 512), (65_536,), (3, 50_001)]
-IN_CHAINS = pytest.mark.parametrize("in_chains", [True, False])
+
+
+def chained(x):
+    return in_chains(precision.widen(x))
+
+
+IN_CHAINS = pytest.mark.parametrize("total", [chained, precision.total], ids=["chains", "plain"])
 
 
 def within_ulps(got, exact, ulps, scale=None):
@@ -228,7 +235,7 @@ def within_ulps(got, exact, ulps, scale=None):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("filling", ["a constant", "random", "both signs"])
-def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, in_chains, rng):
+def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, total, rng):
     values = {
         "a constant": lambda: np.full(shape, 0.1),
         "random": lambda: rng.uniform(0, 1000, shape),
@@ -236,7 +243,7 @@ def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, in_chains, rng):
     }[filling]()
     x = jnp.asarray(values, dtype)
     terms = np.asarray(x, np.float64).ravel()
-    total = precision.total(x, in_chains=in_chains)
+    total = total(x)
     assert total.dtype == jnp.float32
     ulps = ULPS_OF_EQUAL_TERMS if filling == "a constant" else ULPS
     within_ulps(total, math.fsum(terms), ulps, math.fsum(np.abs(terms)))
@@ -252,11 +259,11 @@ def test_totals_are_exact_to_a_few_ulps(shape, dtype, filling, in_chains, rng):
     seed=st.integers(0, 2**32 - 1),
     exponent=st.integers(-20, 20),
 )
-def test_totals_of_any_size_are_exact_to_a_few_ulps(in_chains, rows, columns, seed, exponent):
+def test_totals_of_any_size_are_exact_to_a_few_ulps(total, rows, columns, seed, exponent):
     values = np.random.default_rng(seed).normal(size=(rows, columns)) * 10.0**exponent
     x = jnp.asarray(values.astype(np.float32))
     terms = np.asarray(x, np.float64).ravel()
-    total = precision.total(x, in_chains=in_chains)
+    total = total(x)
     within_ulps(total, math.fsum(terms), 4, math.fsum(np.abs(terms)))
 
 
@@ -266,8 +273,8 @@ def test_one_long_row_is_summed_without_growing_error():
     exact = 3_000_001 * float(np.float32(0.1))
     running = np.cumsum(x[0], dtype=np.float32)[-1]
     assert abs(running - exact) > 1000 * np.spacing(np.float32(exact))
-    for in_chains in (True, False):
-        within_ulps(precision.total(jnp.asarray(x), in_chains=in_chains), exact, 4)
+    for total in (in_chains, precision.total):
+        within_ulps(total(jnp.asarray(x)), exact, 4)
 
 
 def test_inner_products_and_norms_add_up_over_leaves_of_several_dtypes(rng):
@@ -324,8 +331,8 @@ def test_norms_of_single_numbers_are_their_magnitudes(element):
 
 def test_double_precision_is_summed_in_double_precision(x64, rng):
     values = rng.normal(size=10_001)
-    for in_chains in (True, False):
-        total = precision.total(jnp.asarray(values), in_chains=in_chains)
+    for of in (in_chains, precision.total):
+        total = of(jnp.asarray(values))
         assert total.dtype == jnp.float64
         assert abs(float(total) - math.fsum(values)) < 1e-11
 
@@ -356,7 +363,7 @@ def test_a_billion_terms_are_summed_to_a_few_ulps(pattern):
         rows = sum(row & 1023 for row in range(shape[0]))
         exact = float(rows * 16_000 + shape[0] * (15_999 * 16_000 // 2))
     x = fill()
-    program = jax.jit(lambda x: precision.total(x, in_chains=True)).lower(x).compile()
+    program = jax.jit(in_chains).lower(x).compile()
     # Only the chains' sums go through memory, one for 32 elements.
     assert program.memory_analysis().temp_size_in_bytes < 0.05 * 4 * BILLION
     within_ulps(program(x), exact, 4)
@@ -365,5 +372,5 @@ def test_a_billion_terms_are_summed_to_a_few_ulps(pattern):
 @pytest.mark.parametrize("shape", [(100_000, 1000), (1_000_000, 100), (3, 500, 70_001)], ids=str)
 def test_sums_write_no_terms_to_memory_however_long_the_rows_are(shape):
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
-    square = jax.jit(lambda x: precision.total(x**2, in_chains=True)).lower(x).compile()
+    square = jax.jit(lambda x: in_chains(x**2)).lower(x).compile()
     assert square.memory_analysis().temp_size_in_bytes < 0.05 * 4 * math.prod(shape)

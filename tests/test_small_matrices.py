@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.objectives import small_matrices
-from jaxdescent.objectives.small_matrices import LANES, SMALL_COLUMNS
+from jaxdescent.kernels import small_matrices
+from jaxdescent.kernels.small_matrices import LANES, SMALL_COLUMNS
 
 COLUMNS = [1, 7, SMALL_COLUMNS, SMALL_COLUMNS + 1]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdescent.designs.protocol import Design, RowFunction
-from jaxdescent.precision import HIGHEST
+from jaxdescent.dtypes import HIGHEST
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
 """So many rows tell how far from zero the columns lie: a third more or less is near enough. Of a

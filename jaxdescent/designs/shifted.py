@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.kernels import products
+from jaxdescent.kernels.platform import kept_apart, on_one_cpu
 
 if TYPE_CHECKING:
     from jaxdescent.designs.dense import Dense
@@ -40,27 +42,41 @@ class Shifted(Design):
         return self.dense.dtype
 
     def product(self, weights: jax.Array) -> jax.Array:
-        if self.dense.may_be_read_in_blocks:
+        def in_blocks() -> jax.Array:
             return self._over_blocks(lambda part, _: (part.product(weights), None), None, None)[0]
-        return self._by_outputs(lambda X, column: jnp.sum(X * column[None, :], axis=1), weights)
+
+        def fused() -> jax.Array:
+            return self._by_outputs(lambda X, column: jnp.sum(X * column[None, :], axis=1), weights)
+
+        return self._on_one_cpu(in_blocks, fused)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        if self.dense.may_be_read_in_blocks:
+        def in_blocks() -> jax.Array:
             zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
             return self._over_blocks(
                 lambda part, rows: (None, part.transposed_product(rows)), residual, zero
             )[1]
-        return self._by_outputs(lambda X, column: jnp.sum(X * column[:, None], axis=0), residual)
+
+        def fused() -> jax.Array:
+            return self._by_outputs(
+                lambda X, column: jnp.sum(X * column[:, None], axis=0), residual
+            )
+
+        return self._on_one_cpu(in_blocks, fused)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        if not self.dense.may_be_read_in_blocks:
-            return super().there_and_back(weights, change, rows)
-
         def visit(part: Dense, rows: Any) -> tuple[Any, jax.Array]:
             kept, residual = change(part.product(weights), rows)
             return kept, part.transposed_product(residual)
 
-        return self._over_blocks(visit, rows, jnp.zeros_like(weights))
+        def in_blocks() -> tuple[Any, Any]:
+            return self._over_blocks(visit, rows, jnp.zeros_like(weights))
+
+        def fused() -> tuple[Any, Any]:
+            kept, residual = change(self.product(weights), rows)
+            return kept, self.transposed_product(residual)
+
+        return self._on_one_cpu(in_blocks, fused)
 
     def to_dense(self) -> jax.Array:
         return self.dense.to_dense() - self.center[None, :]
@@ -69,18 +85,22 @@ class Shifted(Design):
         rows, features = self.shape
         return self.dense.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
 
-    def _over_blocks(self, visit: Any, rows: Any, total: Any) -> tuple[Any, Any]:
-        def visit_shifted(part: Dense, rows: Any) -> tuple[Any, Any]:
-            shifted = part.array - self.center[None, :]
-            return visit(dataclasses.replace(part, array=shifted), rows)
+    def _on_one_cpu(self, own: Any, plain: Any) -> Any:
+        return on_one_cpu(own, plain, is_whole=self.dense.is_on_one_device)
 
-        return self.dense.over_blocks(visit_shifted, rows, total, block_bytes=SHIFTED_BYTES)
+    def _over_blocks(self, visit: Any, rows: Any, total: Any) -> tuple[Any, Any]:
+        def shifted(part: jax.Array, rows: Any) -> tuple[Any, Any]:
+            whole = dataclasses.replace(self.dense, array=part - self.center[None, :])
+            return visit(whole, rows)
+
+        X = self.dense.array
+        return products.over_blocks(shifted, X, rows, total, block_bytes=SHIFTED_BYTES)
 
     def _by_outputs(self, of_column: Any, columns: jax.Array) -> jax.Array:
         def shifted(column: jax.Array) -> jax.Array:
             # Tied to the column: XLA would make the differences ahead of a loop, or once for two
             # products, and keep them. (A tie of X itself it undoes.)
-            center, column = lax.optimization_barrier((self.center, column))
+            center, column = kept_apart((self.center, column))
             return of_column(self.dense.array.astype(self.dtype) - center[None, :], column)
 
         if columns.ndim == 1:

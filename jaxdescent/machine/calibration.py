@@ -17,12 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import compensated, loops
+from jaxdescent import compensated
 from jaxdescent.designs.dense import Dense
+from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels import loops
 from jaxdescent.machine import host
 from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
-from jaxdescent.precision import HIGHEST
 
 READ_BYTES = 1 << 26
 """Of the matrix whose reading is timed: beyond the last-level cache of most machines."""

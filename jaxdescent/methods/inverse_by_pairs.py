@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent import dtypes, precision
+from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.inverse_by_entries import length_of
 
 Params = Any
@@ -156,7 +157,7 @@ class InverseByPairs(NamedTuple):
         length = length_of(move, self.length)
         # XLA for CPUs would compute an operand anew for each entry of what it goes into: what is
         # barred is computed once.
-        inverse_curvature, scale, with_gradient, with_change = lax.optimization_barrier(
+        inverse_curvature, scale, with_gradient, with_change = kept_apart(
             (inverse_curvature, scale, with_gradient, with_change)
         )
 
@@ -164,14 +165,14 @@ class InverseByPairs(NamedTuple):
         slots = jnp.arange(memory, dtype=newest.dtype)
         is_newest = slots == newest
         is_row, is_column = is_newest[:, None], is_newest[None, :]
-        old = lax.optimization_barrier(jnp.where(is_row | is_column, 0, self.inverse))
+        old = kept_apart(jnp.where(is_row | is_column, 0, self.inverse))
         column = -inverse_curvature * _transposed_product(old, with_change[:memory])
-        column = lax.optimization_barrier(jnp.where(is_newest, inverse_curvature, column))
+        column = kept_apart(jnp.where(is_newest, inverse_curvature, column))
         inverse = jnp.where(is_row, column[None, :], old)
         dots = jnp.where(is_row, with_change[None, memory:], self.changes)
         dots = jnp.where(is_column, with_change[memory:, None], dots)
         kept = jnp.where(is_newest, curvature, self.products)
-        inverse, dots, kept = lax.optimization_barrier((inverse, dots, kept))
+        inverse, dots, kept = kept_apart((inverse, dots, kept))
 
         p = _transposed_product(inverse, with_gradient[:memory])
         q = kept * p + scale * (_transposed_product(dots, p) - with_gradient[memory:])
@@ -207,7 +208,7 @@ def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
         axes = (tuple(range(1, rows.ndim)), tuple(range(leaf.ndim)))
         if leaf.size <= FEW_SUMMED:
             return jnp.sum(rows * leaf[None], axis=axes[0])
-        return lax.dot_general(rows, leaf, (axes, ((), ())), precision=precision.HIGHEST)
+        return lax.dot_general(rows, leaf, (axes, ((), ())), precision=dtypes.HIGHEST)
 
     by_leaf = jax.tree.map(of_leaf, rows, vector)
     return functools.reduce(operator.add, [p.astype(dtype) for p in jax.tree.leaves(by_leaf)])
@@ -218,4 +219,4 @@ def _combination(coefficients: jax.Array, rows: jax.Array) -> jax.Array:
     if rows[0].size <= FEW_COMBINED:
         return jnp.sum(coefficients.reshape(-1, *[1] * (rows.ndim - 1)) * rows, axis=0)
     contraction = (((0,), (0,)), ((), ()))
-    return lax.dot_general(coefficients, rows, contraction, precision=precision.HIGHEST)
+    return lax.dot_general(coefficients, rows, contraction, precision=dtypes.HIGHEST)

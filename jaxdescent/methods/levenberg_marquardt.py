@@ -22,7 +22,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent import precision
+from jaxdescent import dtypes, precision
 from jaxdescent.arguments import check_number
 from jaxdescent.callables import anew
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
@@ -249,15 +249,15 @@ def _dense(
     image = ravel_pytree(residuals)[0].astype(flat.dtype)
     if jacobian.shape[0] > unknowns:
         basis, jacobian = jnp.linalg.qr(jacobian)
-        image = jnp.matmul(basis.T, image, precision=precision.HIGHEST)
+        image = jnp.matmul(basis.T, image, precision=dtypes.HIGHEST)
 
     def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
         root = jnp.sqrt(damping).astype(flat.dtype)
         damped = jnp.concatenate([jacobian, root * jnp.eye(unknowns, dtype=flat.dtype)])
         basis, triangle = jnp.linalg.qr(damped)
-        rotated = jnp.matmul(basis[: image.size].T, image, precision=precision.HIGHEST)
+        rotated = jnp.matmul(basis[: image.size].T, image, precision=dtypes.HIGHEST)
         move = -solve_triangular(triangle, rotated)
-        pushed = jnp.matmul(jacobian, move, precision=precision.HIGHEST)
+        pushed = jnp.matmul(jacobian, move, precision=dtypes.HIGHEST)
         return unravel(move / safe), jnp.sum(pushed * pushed)
 
     size = jnp.linalg.norm(flat)

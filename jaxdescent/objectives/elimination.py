@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.designs import Center
-from jaxdescent.precision import HIGHEST
+from jaxdescent.dtypes import HIGHEST
 
 Params = Any
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import display, placement, precision
+from jaxdescent import display, dtypes, placement, precision
 from jaxdescent.designs import Center, Centred, Design, as_design
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -235,7 +235,7 @@ class LinearRegression(Objective):
         design = as_design(self.X)
         rows = design.shape[0]
         y = _checked_array("y", self.y, rows, ndims=(1, 2))
-        if precision.compute_dtype(y.dtype) != design.dtype:
+        if dtypes.compute_dtype(y.dtype) != design.dtype:
             raise TypeError(
                 f"X and y must be of one dtype, got weights of {design.dtype} for X and {y.dtype} "
                 "for y: cast one of them."

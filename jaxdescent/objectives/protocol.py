@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent import dtypes, precision
 from jaxdescent.callables import anew
 from jaxdescent.display import Displayed
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -278,7 +278,7 @@ class Objective(Displayed, abc.ABC):
         """Peak bytes that setting the gradient to zero and solving needs, from shapes alone."""
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         itemsize = max(
-            precision.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)
+            dtypes.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)
         )
         # The Hessian, its factorisation, and LAPACK's workspace.
         return 3 * size * size * itemsize

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent import dtypes, precision
 from jaxdescent.callables import as_pytree, hoist
 from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.objectives.stationary import DenseSolver
@@ -81,12 +81,12 @@ class Quadratic(Objective):
             return jax.tree.map(jnp.zeros_like, self.linear)
         if callable(self.hessian):
             return None
-        return jnp.zeros(self.hessian.shape[:1], precision.compute_dtype(self.hessian.dtype))
+        return jnp.zeros(self.hessian.shape[:1], dtypes.compute_dtype(self.hessian.dtype))
 
     def stationary_solver(self, params: Params) -> DenseSolver:
         if callable(self.hessian):
             return DenseSolver.from_objective(self, params)
-        wide = self.hessian.astype(precision.compute_dtype(self.hessian.dtype))
+        wide = self.hessian.astype(dtypes.compute_dtype(self.hessian.dtype))
         return DenseSolver.from_hessian(0.5 * (wide + wide.T))
 
     def checked(self) -> Quadratic:
@@ -148,7 +148,7 @@ class Quadratic(Objective):
                 self.hessian,
                 leaf,
                 dimension_numbers=(((axis,), (0,)), ((), ())),
-                precision=precision.HIGHEST,
+                precision=dtypes.HIGHEST,
                 preferred_element_type=leaf.dtype,
             )
 

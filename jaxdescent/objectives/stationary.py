@@ -11,8 +11,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent import precision
+from jaxdescent.dtypes import HIGHEST
 from jaxdescent.objectives.protocol import Objective, Params
-from jaxdescent.precision import HIGHEST
 
 
 @jax.tree_util.register_dataclass

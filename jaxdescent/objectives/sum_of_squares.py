@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
+from jaxdescent import dtypes, precision
 from jaxdescent.objectives.protocol import Bounds, Objective, Params, Scalars
 from jaxdescent.objectives.stationary import DiagonalSolver
 
@@ -109,7 +109,7 @@ class SumOfSquares(Objective):
         return DiagonalSolver()
 
     def stationary_solver_bytes(self, params: Params) -> int:
-        widths = [precision.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)]
+        widths = [dtypes.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)]
         sizes = [leaf.size for leaf in jax.tree.leaves(params)]
         # The solution, and the choice between it and the start.
         return 2 * sum(size * width for size, width in zip(sizes, widths, strict=True))

@@ -13,9 +13,9 @@ from jax import lax
 
 from jaxdescent import placement, randomness
 from jaxdescent.designs import Dense
+from jaxdescent.dtypes import HIGHEST, compute_dtype
 from jaxdescent.objectives import LinearRegression, Objective, Quadratic
 from jaxdescent.plan.structure import Kind, Structure
-from jaxdescent.precision import HIGHEST, compute_dtype
 
 LEAST_ASSUMED = 10.0
 """Columns of real data are correlated: no better condition is assumed without a look."""

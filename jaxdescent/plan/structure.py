@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import checks, precision
+from jaxdescent import checks, dtypes, precision
 from jaxdescent.callables import anew
 from jaxdescent.designs import Dense, MatrixFree
 from jaxdescent.display import Displayed
@@ -118,13 +118,13 @@ def structure_of(objective: Objective, params: Params) -> Structure:
         "unknowns": sum(leaf.size for leaf in leaves),
         "params_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
         "compute_dtype": str(
-            jnp.result_type(*(precision.compute_dtype(leaf.dtype) for leaf in leaves))
+            jnp.result_type(*(dtypes.compute_dtype(leaf.dtype) for leaf in leaves))
         ),
         "data_bytes": tree_bytes(objective),
         "solver_bytes": objective.stationary_solver_bytes(params),
         "is_rounded": precision.is_rounded(params),
         "largest_leaf_bytes": max(
-            leaf.size * precision.compute_dtype(leaf.dtype).itemsize for leaf in leaves
+            leaf.size * dtypes.compute_dtype(leaf.dtype).itemsize for leaf in leaves
         ),
         "default_tolerance": default_tolerance(params),
     }
@@ -157,7 +157,7 @@ def regression_structure(
 ) -> Structure:
     """The structure of a dense regression with an intercept, from sizes that may be any."""
     stored = jnp.dtype(dtype).itemsize
-    compute = precision.compute_dtype(dtype)
+    compute = dtypes.compute_dtype(dtype)
     shape_only: Any = jax.ShapeDtypeStruct((rows, features), dtype)
     unknowns = (features + 1) * outputs
     solver_bytes = regression_solver_bytes(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdescent import randomness
 from jaxdescent.arguments import check_count
-from jaxdescent.precision import HIGHEST
+from jaxdescent.dtypes import HIGHEST
 from jaxdescent.preconditioners.hessians import ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 

@@ -12,8 +12,8 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxdescent import randomness
 from jaxdescent.arguments import check_count
+from jaxdescent.dtypes import HIGHEST
 from jaxdescent.objectives.seldom import if_any, seldom
-from jaxdescent.precision import HIGHEST
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 

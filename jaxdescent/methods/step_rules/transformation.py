@@ -12,6 +12,7 @@ import optax
 
 from jaxdescent import precision
 from jaxdescent.display import Displayed
+from jaxdescent.dtypes import compute_dtype
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.result import RUNNING
@@ -163,7 +164,7 @@ def moved(params: Params, direction: Params, rate: jax.Array) -> Params:
 
 def scalar(params: Params, value: float) -> jax.Array:
     """A number in the widest dtype that arithmetic on ``params`` runs in."""
-    dtypes = [precision.compute_dtype(leaf.dtype) for leaf in jax.tree.leaves(params)]
+    dtypes = [compute_dtype(leaf.dtype) for leaf in jax.tree.leaves(params)]
     return jnp.full((), value, jnp.result_type(*dtypes))
 
 

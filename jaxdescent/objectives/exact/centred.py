@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import as_design
-from jaxdescent.precision import HIGHEST
+from jaxdescent.dtypes import HIGHEST
 
 Params = Any
 

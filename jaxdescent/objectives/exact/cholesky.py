@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.objectives import small_matrices
+from jaxdescent.kernels import small_matrices
 from jaxdescent.objectives.exact.refinement import Factor, spectral_norm
 
 FAIR = 6.5

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Design
-from jaxdescent.objectives import small_matrices
+from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels import small_matrices
 from jaxdescent.objectives.exact.centred import Centred, centre, columns
 from jaxdescent.objectives.exact.cholesky import FAIR, cholesky_factor, least_singular_value
 from jaxdescent.objectives.exact.refinement import Factor, orthogonal_factor, refined
 from jaxdescent.objectives.seldom import if_any, seldom, unless_batched
-from jaxdescent.precision import HIGHEST
 
 Params = Any
 

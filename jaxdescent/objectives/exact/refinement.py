@@ -25,10 +25,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent import compensated, loops
+from jaxdescent import compensated
 from jaxdescent.compensated import Double, double
 from jaxdescent.designs import as_design
-from jaxdescent.precision import HIGHEST
+from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import kept_apart
 
 Params = Any
 
@@ -126,7 +128,7 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
     def in_double_length(old: _Iterate) -> tuple[jax.Array, jax.Array]:
         # Tied to the loop's own numbers: XLA would compute the halves of every entry of X ahead
         # of the loop, and keep them.
-        rows, old = lax.optimization_barrier((X, old))
+        rows, old = kept_apart((X, old))
         residual = compensated.subtract(y, compensated.product(rows, old.weights))
         residual = compensated.subtract(residual, old.intercept)
         if weight is not None:

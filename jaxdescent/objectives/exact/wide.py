@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Design, as_design
-from jaxdescent.objectives.blocks import kernel_matrix
+from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.objectives.exact.centred import centre, columns, with_intercept
 from jaxdescent.objectives.exact.cholesky import cholesky_factor
 from jaxdescent.objectives.exact.refinement import Factor, null_level
 from jaxdescent.objectives.seldom import if_any, seldom
-from jaxdescent.precision import HIGHEST
 
 Params = Any
 

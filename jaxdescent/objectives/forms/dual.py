@@ -8,15 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import loops, precision
+from jaxdescent import precision
 from jaxdescent.designs import Center, Centred, Design, as_design
 from jaxdescent.designs.centred import shares
-from jaxdescent.objectives.blocks import (
+from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
+from jaxdescent.kernels.products import contract
+from jaxdescent.kernels.symmetric import (
     BLOCK_BYTES,
+    LEAST_HALVED,
     Symmetric,
     block_length,
-    contract,
-    is_halved,
     per_row,
     sum_over_blocks,
     symmetric_product,
@@ -190,6 +192,7 @@ def dual_build_bytes(
     is_centred: bool = True,
     is_weighted: bool = False,
     is_widened: bool = False,
+    is_one_cpu: bool | None = None,
 ) -> int:
     """What building one takes at its peak, beyond X and y: besides what is kept the other half of
     the sum, a block's own product, and a block, centred, weighted and widened.
@@ -202,10 +205,13 @@ def dual_build_bytes(
       is_centred: whether there is an intercept.
       is_weighted: whether rows are weighted.
       is_widened: whether X is stored in 16 bits.
+      is_one_cpu: whether it is a CPU by itself that builds; None: if there is one CPU here.
     """
-    block = block_length(features, rows, itemsize)
+    is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
+    block = block_length(features, rows, itemsize) if is_one_cpu else features
     kept = dual_form_bytes(rows, features, outputs, itemsize)
-    if is_halved(rows):  # with parts of the halves; the last block takes the room of the others
+    if is_one_cpu and rows > LEAST_HALVED:
+        # With parts of the halves; the last block takes the room of the others.
         return kept + (2 * rows * rows + 3 * rows * block // 2 + features) * itemsize
     if block < features:
         lines = block + features % block  # the last, shorter block has room of its own
@@ -219,10 +225,29 @@ def dual_build_bytes(
 def _by_columns(
     design: Design, root: jax.Array | None, share: jax.Array | None, block: int | None
 ) -> tuple[jax.Array, Center | None]:
+    """For a design whose columns can be read: on a CPU block after block of them, else all at once.
+
+    ``block`` is how many columns make one, whatever the platform; None: what a CPU's cache keeps.
+    """
     rows, features = design.shape
-    if block is None:
-        block = block_length(features, rows, jnp.dtype(design.dtype).itemsize)
-    block = min(block, features)
+    if block is not None:
+        return _by_blocks(design, root, share, min(block, features), is_halved=has_one_cpu())
+    length = block_length(features, rows, jnp.dtype(design.dtype).itemsize)
+    return on_one_cpu(
+        lambda: _by_blocks(design, root, share, length, is_halved=True),
+        lambda: _by_blocks(design, root, share, features, is_halved=False),
+    )
+
+
+def _by_blocks(
+    design: Design,
+    root: jax.Array | None,
+    share: jax.Array | None,
+    block: int,
+    *,
+    is_halved: bool,
+) -> tuple[jax.Array, Center | None]:
+    features = design.shape[1]
 
     def read(start: Any, size: int) -> jax.Array:
         columns = design.to_dense() if size == features else design.column_block(start, size)
@@ -234,7 +259,7 @@ def _by_columns(
         if share is not None:
             columns = columns - contract(share, 0, columns)[None, :]
         columns = per_row(root, columns)
-        return symmetric_product(columns, columns, 1)
+        return symmetric_product(columns, columns, 1, is_halved=is_halved)
 
     kernel = whole(sum_over_blocks(of_block, features, block))
     if share is None:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.designs import Center, as_design
-from jaxdescent.designs.dense import LEAST_PARTED
-from jaxdescent.objectives.blocks import block_length, contract, is_halved, is_one_cpu
+from jaxdescent.kernels.platform import has_one_cpu
+from jaxdescent.kernels.products import LEAST_PARTED, contract
+from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.forms import gram_sums
@@ -202,6 +203,7 @@ def gram_build_bytes(
     is_centred: bool = True,
     is_weighted: bool = False,
     is_widened: bool = False,
+    is_one_cpu: bool | None = None,
 ) -> int:
     """What building one takes at its peak, beyond X and y: besides what is kept the other half of
     the sums, a block's own products, and a block, once centred and once weighted.
@@ -214,19 +216,22 @@ def gram_build_bytes(
       is_centred: whether there is an intercept.
       is_weighted: whether rows are weighted.
       is_widened: whether X is stored in 16 bits.
+      is_one_cpu: whether it is a CPU by itself that builds; None: if there is one CPU here.
     """
-    block = block_length(rows, features, itemsize)
+    is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
+    block = block_length(rows, features, itemsize) if is_one_cpu else rows
     kept = gram_form_bytes(features, outputs, itemsize)
     is_copied = is_centred or is_widened or block < rows
     copies = is_copied + is_weighted
-    if is_halved(features):  # of the halves too; the last block takes the room of the others
+    if is_one_cpu and features > LEAST_HALVED:
+        # Of the halves too; the last block takes the room of the others.
         return 3 * kept + (2 if block < rows else 1) * copies * block * features * itemsize
     # The last, shorter block has room of its own, unless there is but one before it.
     lines = block + (rows % block if rows >= 2 * block else 0)
     kept = (1 if block == rows else 3) * kept
     # Where X is copied as a whole, the targets are too: centred, and weighted.
     targets = 2 * rows * outputs if block == rows and copies else 0
-    if outputs > 1 and block >= LEAST_PARTED and is_copied and is_one_cpu():
+    if outputs > 1 and block >= LEAST_PARTED and is_copied and is_one_cpu:
         # In parts, for X'y. Of a block among several the compiler finds room for some of them.
         if block < rows:
             targets += block * (features + 3 * outputs) // 2

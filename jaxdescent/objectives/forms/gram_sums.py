@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.designs import Dense, Design
-from jaxdescent.objectives.blocks import (
+from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
+from jaxdescent.kernels.products import contract
+from jaxdescent.kernels.symmetric import (
     Symmetric,
     block_length,
-    contract,
     per_row,
     sum_over_blocks,
     symmetric_product,
@@ -46,11 +47,30 @@ class _Moments(NamedTuple):
 def by_rows(
     design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool, block: int | None
 ) -> Sums:
-    """Block after block of X, for a design whose rows can be read."""
+    """For a design whose rows can be read: on a CPU block after block of them, else all at once.
+
+    ``block`` is how many rows make one, whatever the platform; None: what a CPU's cache keeps.
+    """
     rows, features = design.shape
-    if block is None:
-        block = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
-    block = min(block, rows)
+    if block is not None:
+        return _by_blocks(design, y, weight, intercept, min(block, rows), is_halved=has_one_cpu())
+    length = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
+    return on_one_cpu(
+        lambda: _by_blocks(design, y, weight, intercept, length, is_halved=True),
+        lambda: _by_blocks(design, y, weight, intercept, rows, is_halved=False),
+    )
+
+
+def _by_blocks(
+    design: Design,
+    y: jax.Array,
+    weight: jax.Array | None,
+    intercept: bool,
+    block: int,
+    *,
+    is_halved: bool,
+) -> Sums:
+    rows = design.shape[0]
 
     def of(array: jax.Array, start: Any, size: int) -> jax.Array:
         return array if size == rows else lax.dynamic_slice_in_dim(array, start, size)
@@ -76,7 +96,7 @@ def by_rows(
             X, targets = X - origin[0][None], targets - origin[1][None]
         weighted = per_row(own, targets)
         return _Moments(
-            gram=symmetric_product(per_row(own, X), X, 0),
+            gram=symmetric_product(per_row(own, X), X, 0, is_halved=is_halved),
             cross=_cross(X, weighted),
             squares=jnp.sum(weighted * targets),
             weight=_total(own, size, X.dtype),

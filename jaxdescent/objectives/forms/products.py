@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.objectives.blocks import BLOCK_BYTES
+from jaxdescent.kernels.symmetric import BLOCK_BYTES
 
 
 def columns_of(

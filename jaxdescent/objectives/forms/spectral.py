@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.display import argument
-from jaxdescent.objectives.blocks import contract
+from jaxdescent.kernels.symmetric import contract
 from jaxdescent.objectives.protocol import Objective, Params
 
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Dense
+from jaxdescent.kernels.platform import has_one_cpu
+from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import orthogonal_flops
 from jaxdescent.methods import Dual
-from jaxdescent.objectives.blocks import symmetric_share
 from jaxdescent.objectives.exact import (
     DOUBLE_ENTRIES,
     FAIR,
@@ -122,7 +123,7 @@ def factorisation(structure: Structure) -> Work:
 def inner_products(structure: Structure) -> Work:
     """The Gram matrix of the smaller side."""
     smaller, larger = sorted((structure.rows, structure.features))
-    share = symmetric_share(smaller)
+    share = symmetric_share(smaller, is_halved=has_one_cpu())
     return product(share * 2.0 * larger * smaller**2, smaller)
 
 
@@ -309,7 +310,8 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     square = float(size) * size * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
     setup = one_pass(question, structure.outputs) * 3
-    setup = setup + product(symmetric_share(size) * 2.0 * structure.entries * size, size)
+    share = symmetric_share(size, is_halved=has_one_cpu())
+    setup = setup + product(share * 2.0 * structure.entries * size, size)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,

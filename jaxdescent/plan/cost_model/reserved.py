@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jaxdescent.designs.dense import (
+from jaxdescent.designs.shifted import SHIFTED_BYTES
+from jaxdescent.kernels.products import (
     WIDENED_BYTES,
     block_rows,
     is_multiplied_in_blocks,
     part_length,
     run_length,
 )
-from jaxdescent.designs.shifted import SHIFTED_BYTES
 from jaxdescent.plan.cost_model.work import Question, Work
 from jaxdescent.plan.structure import Structure
 

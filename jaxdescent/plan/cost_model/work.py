@@ -6,8 +6,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxdescent.designs.dense import LEAST_PARTED, WIDENED_BYTES
-from jaxdescent.loops import LARGE_BYTES
+from jaxdescent.kernels.loops import LARGE_BYTES
+from jaxdescent.kernels.products import LEAST_PARTED, WIDENED_BYTES
 from jaxdescent.machine import Machine, cholesky_flops
 from jaxdescent.plan.structure import Kind, Structure
 

@@ -15,8 +15,9 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent import loops
-from jaxdescent.objectives.blocks import gram_matrix
+from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import on_cpu
+from jaxdescent.kernels.symmetric import gram_matrix
 
 SMALL_COLUMNS = 32
 """Up to so many columns the loops are faster than the library."""
@@ -37,10 +38,15 @@ def _gram_of_each(
     axis_size: int, in_batched: list[bool], left: jax.Array, right: jax.Array
 ) -> tuple[jax.Array, bool]:
     del axis_size
-    if all(in_batched) and _is_small(right):
-        return jnp.sum(left[:, :, :, None] * right[:, :, None, :], axis=1), True
     axes = [0 if is_batched else None for is_batched in in_batched]
-    return jax.vmap(gram_matrix, in_axes=axes)(left, right), True
+    of_each = jax.vmap(gram_matrix, in_axes=axes)
+    if not all(in_batched) or right.shape[-1] > SMALL_COLUMNS:
+        return of_each(left, right), True
+
+    def of_all(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.sum(left[:, :, :, None] * right[:, :, None, :], axis=1)
+
+    return on_cpu(of_all, of_each, left, right), True
 
 
 @custom_vmap
@@ -54,9 +60,14 @@ def inverse_cholesky(matrix: jax.Array) -> jax.Array:
 @inverse_cholesky.def_vmap
 def _inverse_of_each(axis_size: int, in_batched: list[bool], matrices: jax.Array) -> Any:
     del axis_size, in_batched
-    if not _is_small(matrices):
-        return jax.vmap(inverse_cholesky.fun)(matrices), True
-    return loops.by_blocks(_eliminated, (matrices,), LANES), True
+    of_each = jax.vmap(inverse_cholesky.fun)
+    if matrices.shape[-1] > SMALL_COLUMNS:
+        return of_each(matrices), True
+
+    def of_all(matrices: jax.Array) -> jax.Array:
+        return loops.by_blocks(_eliminated, (matrices,), LANES)
+
+    return on_cpu(of_all, of_each, matrices), True
 
 
 def _eliminated(matrices: jax.Array) -> jax.Array:
@@ -82,7 +93,3 @@ def _eliminated(matrices: jax.Array) -> jax.Array:
     unit = jnp.where(index > index.T, 1, 0)[:, :, None] * entries
     unit = unit + jnp.eye(size, dtype=entries.dtype)[:, :, None]
     return jnp.moveaxis(unit / roots[:, None, :], -1, 0)
-
-
-def _is_small(matrices: jax.Array) -> bool:
-    return matrices.shape[-1] <= SMALL_COLUMNS and jax.default_backend() == "cpu"

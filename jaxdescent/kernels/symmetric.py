@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import loops
 from jaxdescent.compensated import Double, two_sum
-from jaxdescent.precision import HIGHEST
+from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import on_one_cpu
+from jaxdescent.kernels.products import contract
 
 BLOCK_BYTES = 1 << 22
 """What a block of X may take: it stays in the processor's cache."""
@@ -33,12 +34,7 @@ upper right, lower right), the first and the last of them such matrices in turn.
 
 
 def block_length(lines: int, line_length: int, itemsize: int) -> int:
-    """How many lines (rows, or columns) of X make a block, of at most ``lines``.
-
-    On several devices all make one: X may be sharded along them, and a slice would gather it.
-    """
-    if jax.device_count() > 1:
-        return lines
+    """How many lines (rows, or columns) of X make a block that a CPU's cache keeps."""
     return min(lines, max(LEAST_BLOCK, BLOCK_BYTES // (line_length * itemsize)))
 
 
@@ -72,43 +68,22 @@ def per_row(weight: jax.Array | None, rows: jax.Array) -> jax.Array:
     return weight.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype) * rows
 
 
-def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.Array:
-    """The product of two arrays, summed over one axis of each, in full precision."""
-    return lax.dot_general(
-        a,
-        b,
-        dimension_numbers=(((axis,), (other_axis,)), ((), ())),
-        precision=HIGHEST,
-        preferred_element_type=b.dtype,
-    )
-
-
-def symmetric_product(a: jax.Array, b: jax.Array, axis: int) -> Symmetric:
+def symmetric_product(a: jax.Array, b: jax.Array, axis: int, *, is_halved: bool) -> Symmetric:
     """The product of two arrays of one shape, summed over one axis, known to be symmetric.
 
-    A CPU computes the blocks on and above the diagonal: little more than half the operations.
-    Elsewhere, and where X may be sharded, it is one product.
+    In the form for a CPU, ``is_halved``, the blocks on and above the diagonal of a larger one are
+    computed: little more than half the operations. Else it is one product.
     """
-    return _symmetric_product(a, b, axis, MOST_HALVINGS if is_halved(a.shape[1 - axis]) else 0)
+    return _symmetric_product(a, b, axis, MOST_HALVINGS if is_halved else 0)
 
 
-def is_halved(size: int) -> bool:
-    """Whether a symmetric product of ``size`` lines is made of blocks of its own."""
-    return is_one_cpu() and size > LEAST_HALVED
-
-
-def is_one_cpu() -> bool:
-    """Whether a CPU is all there is, so that X cannot be sharded."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
-
-
-def symmetric_share(size: int) -> float:
+def symmetric_share(size: int, *, is_halved: bool) -> float:
     """The operations of a symmetric product of ``size`` lines, over those of a whole one.
 
-    >>> symmetric_share(256)
+    >>> symmetric_share(256, is_halved=True)
     1.0
     """
-    return _share(size, MOST_HALVINGS if is_halved(size) else 0)
+    return _share(size, MOST_HALVINGS if is_halved else 0)
 
 
 def _share(size: float, halvings: int) -> float:
@@ -132,28 +107,35 @@ def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> 
 
 
 def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
-    """``left' X`` over blocks of rows, known to be symmetric."""
+    """``left' X``, known to be symmetric: on a CPU over blocks of rows."""
     rows, features = X.shape
 
     def of_block(start: Any, size: int) -> Symmetric:
         def read(array: jax.Array) -> jax.Array:
             return array if size == rows else lax.dynamic_slice_in_dim(array, start, size)
 
-        return symmetric_product(read(left), read(X), 0)
+        return symmetric_product(read(left), read(X), 0, is_halved=True)
 
-    return whole(sum_over_blocks(of_block, rows, block_length(rows, features, X.dtype.itemsize)))
+    def in_blocks() -> jax.Array:
+        length = block_length(rows, features, X.dtype.itemsize)
+        return whole(sum_over_blocks(of_block, rows, length))
+
+    return on_one_cpu(in_blocks, lambda: contract(left, 0, X))
 
 
 def kernel_matrix(X: jax.Array) -> jax.Array:
-    """``X X'`` over blocks of columns."""
+    """``X X'``: on a CPU over blocks of columns."""
     rows, features = X.shape
 
     def of_block(start: Any, size: int) -> Symmetric:
         columns = X if size == features else lax.dynamic_slice_in_dim(X, start, size, axis=1)
-        return symmetric_product(columns, columns, 1)
+        return symmetric_product(columns, columns, 1, is_halved=True)
 
-    length = block_length(features, rows, X.dtype.itemsize)
-    return whole(sum_over_blocks(of_block, features, length))
+    def in_blocks() -> jax.Array:
+        length = block_length(features, rows, X.dtype.itemsize)
+        return whole(sum_over_blocks(of_block, features, length))
+
+    return on_one_cpu(in_blocks, lambda: contract(X, 1, X, 1))
 
 
 def whole(blocks: Symmetric) -> jax.Array:

@@ -1,0 +1,59 @@
+"""The one question: what is this program compiled for?
+
+A program may be traced on one machine and compiled for another, and arrays may live on the CPU of a
+host with GPUs. So the process's default backend tells nothing: both forms are traced, and the
+choice is made when the program is lowered, for the platform it is lowered for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+
+def has_one_cpu() -> bool:
+    """Whether JAX has one CPU device, so that no array on a CPU can be sharded.
+
+    Where it has none, for it was told to use accelerators alone, no program is for a CPU.
+    """
+    try:
+        return jax.device_count("cpu") == 1
+    except RuntimeError:
+        return False
+
+
+def on_cpu(own: Callable[..., Any], plain: Callable[..., Any], *operands: Any) -> Any:
+    """``own(*operands)`` in a program for a CPU, else ``plain(*operands)``.
+
+    Operands are pytrees of arrays; the functions may close over arrays too.
+    """
+    return lax.platform_dependent(*operands, cpu=own, default=plain)
+
+
+def on_one_cpu(
+    own: Callable[..., Any], plain: Callable[..., Any], *operands: Any, is_whole: bool | None = None
+) -> Any:
+    """``own(*operands)`` in a program for a CPU whose arrays are whole, else ``plain(*operands)``.
+
+    Args:
+      own: the form for a CPU, which may cut arrays into blocks: of one that is sharded each would
+        be gathered.
+      plain: the form for accelerators, and for arrays that are sharded.
+      operands: pytrees of arrays. The functions may close over arrays too.
+      is_whole: whether the operands are known to lie on one device; None: where they cannot but.
+    """
+    if not (has_one_cpu() if is_whole is None else is_whole):
+        return plain(*operands)
+    return on_cpu(own, plain, *operands)
+
+
+def kept_apart(tree: Any) -> Any:
+    """The same arrays, computed before what uses them and not once more for each use of them.
+
+    XLA for CPUs fuses an operand into every entry of what it goes into, and moves what does not
+    change with a loop out of it, where it must be stored.
+    """
+    return on_cpu(lax.optimization_barrier, lambda tree: tree, tree)

@@ -1,0 +1,262 @@
+"""Products with a matrix of data and with its transpose, and passes over it block by block.
+
+The plain form is one product. On a CPU by itself XLA takes three to eight times as long for some of
+them as for others of the same work, and copies 16-bit data as a whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.dtypes import HIGHEST, compute_dtype
+from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import kept_apart, on_cpu, on_one_cpu
+
+WIDENED_BYTES = 8 << 20
+"""How much of X is widened or copied at a time on a CPU: what the last cache keeps."""
+
+FEW_BLOCKS, BLOCK_PARTS = 4, 4
+"""An X of so many blocks that has no equal parts is multiplied block by block, each in parts."""
+
+FEW_ROWS, MANY_ROWS = 1 << 11, 1 << 14
+"""From the first on runs of rows are a CPU's faster product, from the second on no sum may go over
+all of them, row after row."""
+
+LARGE_RUN = 40_000
+"""From so many entries on XLA hands a CPU's product to a library, else it makes a loop of its own,
+which takes twice as long for 64 to 200 columns."""
+
+LEAST_PARTED = 1 << 10
+"""Fewer rows are summed in one."""
+
+Visit = Callable[[jax.Array, Any], tuple[Any, Any]]
+"""From a block of rows of X, and of what goes with them, to what is kept, and a term of a sum."""
+
+
+def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
+    """``X @ weights``: one pass over X.
+
+    Args:
+      X: (rows, features), of the weights' dtype or of 16 bits.
+      weights: (features,) or (features, outputs).
+      is_whole: whether X is known to lie on one device.
+    """
+    if not _is_widened_in_blocks(X, weights.dtype):
+        return contract(X, 1, weights)
+
+    def in_blocks() -> jax.Array:
+        return over_blocks(lambda part, _: (contract(part, 1, weights), None), X, None, None)[0]
+
+    return on_one_cpu(in_blocks, lambda: contract(X, 1, weights), is_whole=is_whole)
+
+
+def transposed_product(X: jax.Array, residual: jax.Array, *, is_whole: bool) -> jax.Array:
+    """``X.T @ residual``: one pass over X.
+
+    Args:
+      X: (rows, features), of the residual's dtype or of 16 bits.
+      residual: (rows,) or (rows, outputs).
+      is_whole: whether X is known to lie on one device.
+    """
+
+    def plain() -> jax.Array:
+        return contract(X, 0, residual)
+
+    if _is_widened_in_blocks(X, residual.dtype):
+
+        def in_blocks() -> jax.Array:
+            return _summed_over_blocks(_transposed_on_cpu, X, residual)
+
+        return on_one_cpu(in_blocks, plain, is_whole=is_whole)
+    if residual.size == X.shape[0]:
+        return on_cpu(lambda: _transposed_on_cpu(X, residual), plain)
+    return on_one_cpu(lambda: _transposed_on_cpu(X, residual), plain, is_whole=is_whole)
+
+
+def there_and_back(
+    X: jax.Array, weights: jax.Array, change: Visit, rows: Any, *, is_whole: bool
+) -> tuple[Any, Any]:
+    """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
+
+    ``change`` works on each row by itself: 16-bit data are widened block by block on a CPU, and
+    each block is used for both products.
+    """
+
+    def at_once() -> tuple[Any, Any]:
+        kept, residual = change(contract(X, 1, weights), rows)
+        return kept, transposed_product(X, residual, is_whole=is_whole)
+
+    if not _is_widened_in_blocks(X, weights.dtype):
+        return at_once()
+
+    def visit(part: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
+        kept, residual = change(contract(part, 1, weights), rows)
+        return kept, _transposed_on_cpu(part, residual)
+
+    def in_blocks() -> tuple[Any, Any]:
+        return over_blocks(visit, X, rows, jnp.zeros_like(weights))
+
+    return on_one_cpu(in_blocks, at_once, is_whole=is_whole)
+
+
+def over_blocks(
+    visit: Visit, X: jax.Array, rows: Any, total: Any, *, block_bytes: int = WIDENED_BYTES
+) -> tuple[Any, Any]:
+    """``visit(block of X, block of rows)`` to (kept, term): all that is kept, and the sum.
+
+    A CPU's form: of an X whose rows are sharded each block would be gathered. Blocks come in the
+    dtype that arithmetic runs in.
+    """
+    length, features = X.shape
+    block = min(block_rows(features, compute_dtype(X.dtype).itemsize, block_bytes), length)
+    whole, rest = divmod(length, block)
+
+    def at(start: Any, size: int, total: Any) -> tuple[Any, Any]:
+        of_rows = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), rows)
+        kept, term = visit(block_of(X, start, size, axis=0), of_rows)
+        return jax.tree.map(jnp.add, total, term), kept
+
+    total, kept = loops.scan(
+        whole,
+        lambda total, index: at(index * block, block, total),
+        total,
+        turn_bytes=block_bytes,
+    )
+    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+    if rest:
+        total, last = at(whole * block, rest, total)
+        kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, last)
+    return kept, total
+
+
+def block_of(X: jax.Array, start: Any, size: int, *, axis: int) -> jax.Array:
+    """Rows or columns of X from ``start`` on, in the dtype that arithmetic runs in."""
+    dtype, start = compute_dtype(X.dtype), jnp.asarray(start, jnp.int32)
+    if X.dtype != dtype:
+        # XLA for CPUs slices 16-bit numbers as float32, and in a loop it widens all of X before
+        # the first slice, unless it sees X only then.
+        X, start = kept_apart((X, start))
+    return lax.dynamic_slice_in_dim(X, start, size, axis).astype(dtype)
+
+
+def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.Array:
+    """The product of two arrays, summed over one axis of each, in full precision and b's dtype.
+
+    It takes a 16-bit matrix and float32 weights as they are: a cast would be a copy.
+    """
+    return lax.dot_general(
+        a,
+        b,
+        dimension_numbers=(((axis,), (other_axis,)), ((), ())),
+        precision=HIGHEST,
+        preferred_element_type=b.dtype,
+    )
+
+
+def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -> int:
+    """The rows that make a block."""
+    return max(8, block_bytes // (features * itemsize) // 8 * 8)
+
+
+def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:
+    """Whether an X of several outputs, with rows of which no equal parts can be made, is worth it:
+    a long sum, over more than the cache holds.
+    """
+    return rows >= LEAST_PARTED and rows * features * itemsize >= FEW_BLOCKS * WIDENED_BYTES
+
+
+def part_length(rows: int) -> int | None:
+    """The length of the fewest equal parts of rows, or None for all in one."""
+    if rows < LEAST_PARTED:
+        return None
+    return next((rows // parts for parts in range(2, 65) if rows % parts == 0), None)
+
+
+def run_length(rows: int, features: int) -> int | None:
+    """The length of equal runs of rows that a CPU sums apart, or None if there is none."""
+    if rows < FEW_ROWS:
+        return None
+    shortest = max(128, -(-LARGE_RUN // features))
+    lengths = itertools.chain(range(shortest, min(8 * shortest, rows // 2)), range(128, 1025))
+    return next((run for run in lengths if rows % run == 0), None)
+
+
+def _is_widened_in_blocks(X: jax.Array, dtype: Any) -> bool:
+    """Whether X is of 16 bits, and of more than one block.
+
+    XLA for CPUs multiplies with it by widening it first, all of it: a copy of twice its size, and
+    most of the time.
+    """
+    return X.dtype != dtype and block_rows(X.shape[1], jnp.dtype(dtype).itemsize) < X.shape[0]
+
+
+def _transposed_on_cpu(X: jax.Array, residual: jax.Array) -> jax.Array:
+    rows, features = X.shape
+    if residual.size == rows:
+        return _by_runs(X, residual.reshape(-1)).reshape(-1, *residual.shape[1:])
+    part = part_length(rows)
+    if part is not None:
+        return _by_parts(X, residual, part)
+    if not is_multiplied_in_blocks(rows, features, X.dtype.itemsize):
+        return contract(X, 0, residual)
+    return _summed_over_blocks(_of_block, X, residual)
+
+
+def _summed_over_blocks(
+    of_block: Callable[[jax.Array, jax.Array], jax.Array], X: jax.Array, residual: jax.Array
+) -> jax.Array:
+    """``X' residual`` as the sum of a product for each block of rows."""
+    zero = jnp.zeros((X.shape[1], *residual.shape[1:]), residual.dtype)
+    return over_blocks(lambda part, rows: (None, of_block(part, rows)), X, residual, zero)[1]
+
+
+def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
+    """``X' residual``, of one column.
+
+    XLA for CPUs adds row after row to the same sums: the error grows with the rows (to 0.2 % for
+    4,000,000 of 10 columns in float32), and one core does the work. Runs of rows are summed apart.
+    """
+    rows, features = X.shape
+    is_narrow = X.dtype != residual.dtype  # cut into runs it would be copied
+    run = None if is_narrow else run_length(rows, features)
+    if run is not None:
+        return jnp.sum(_in_parts(X, residual, run, residual.dtype), axis=0)
+    if rows < MANY_ROWS:
+        return contract(X, 0, residual)
+    # A slice of X, to cut runs from, would be a copy. Products and a sum, which XLA fuses and sums
+    # by blocks, take up to half as long again as a product for wide rows, half as long for narrow
+    # ones.
+    return jnp.sum(X.astype(residual.dtype) * residual[:, None], axis=0)
+
+
+def _by_parts(X: jax.Array, residual: jax.Array, length: int) -> jax.Array:
+    """``X' residual``, of several columns, in parts of as many rows.
+
+    XLA for CPUs multiplies in this form, the shorter side first, three to eight times as fast as in
+    one product.
+    """
+    return jnp.sum(_in_parts(residual, X, length, residual.dtype), axis=0).T
+
+
+def _of_block(X: jax.Array, residual: jax.Array) -> jax.Array:
+    """``X' residual``, of several columns, of few rows."""
+    if X.shape[0] % BLOCK_PARTS:
+        return contract(X, 0, residual)
+    return _by_parts(X, residual, X.shape[0] // BLOCK_PARTS)
+
+
+def _in_parts(left: jax.Array, right: jax.Array, length: int, dtype: Any) -> jax.Array:
+    """``left' right`` of each part of as many rows, along a leading axis."""
+    return lax.dot_general(
+        left.reshape(-1, length, *left.shape[1:]),
+        right.reshape(-1, length, *right.shape[1:]),
+        dimension_numbers=(((1,), (1,)), ((0,), (0,))),
+        precision=HIGHEST,
+        preferred_element_type=dtype,
+    )

@@ -1,0 +1,77 @@
+"""Sums of many elements inside the pass that computes them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.kernels.platform import on_one_cpu
+
+CHAINS, TERMS, CHAIN_LENGTH, LANES = 2, 4, 8, 8
+"""A run is summed in two chains of eight terms, each a sum of four, for each of eight lanes: so
+short that XLA unrolls the chain and adds the lanes as one vector, and rounds by an ulp or two."""
+
+
+RUN = TERMS * CHAINS * CHAIN_LENGTH * LANES
+
+LEAST_CHAINED = 1 << 16
+"""Of fewer elements the sum is plain."""
+
+
+def total(x: jax.Array) -> jax.Array:
+    """The sum of all elements, to a few ulps whatever their number, in x's own dtype.
+
+    XLA sums pairwise, but for a CPU it first writes what it is to sum to memory: as much again as
+    the params. There the sum is one :func:`in_chains`.
+    """
+    return jnp.sum(x) if x.size < LEAST_CHAINED else on_one_cpu(in_chains, jnp.sum, x)
+
+
+def in_chains(x: jax.Array) -> jax.Array:
+    """The sum of all elements, each run of 512 of them in chains inside the pass that computes
+    them: only the chains' sums, one for 32 elements, go through memory.
+
+    >>> import jax.numpy as jnp
+    >>> float(in_chains(jnp.full((1 << 22,), 0.1))) / (0.1 * 2**22) - 1 < 1e-6
+    True
+    """
+    run = RUN
+    # What is left of each row beyond whole runs does go through memory: few long rows, then.
+    while x.ndim > 1 and x.shape[-1] % run and x.shape[-2] * x.shape[-1] < 1 << 31:
+        x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+    if x.ndim == 0 or x.shape[-1] < run:
+        return jnp.sum(x)
+    whole = x.shape[-1] - x.shape[-1] % run
+    runs = lax.slice_in_dim(x, 0, whole, axis=-1)
+    runs = runs.reshape(*x.shape[:-1], whole // run, TERMS * CHAINS, CHAIN_LENGTH, LANES)
+    parts = [
+        lax.index_in_dim(runs, part, axis=-3, keepdims=False) for part in range(TERMS * CHAINS)
+    ]
+    axis = parts[0].ndim - 2
+    chains = at_once([_in_pairs(parts[chain::CHAINS]) for chain in range(CHAINS)], [axis])
+    rest = jnp.sum(lax.slice_in_dim(x, whole, x.shape[-1], axis=-1))
+    return jnp.sum(_in_pairs(at_once(chains, [axis]))) + rest
+
+
+def at_once(terms: Sequence[jax.Array], axes: Sequence[int]) -> Sequence[jax.Array]:
+    """The sum of each along the axes. All at once: XLA would hand a sum of one array to a library,
+    with its terms written to memory, and would compute what several sums share once for each.
+    """
+    return lax.reduce(
+        tuple(terms),
+        tuple(jnp.zeros((), term.dtype) for term in terms),
+        lambda a, b: tuple(map(operator.add, a, b)),
+        axes,
+    )
+
+
+def _in_pairs(terms: Sequence[jax.Array]) -> jax.Array:
+    """The elementwise sum of a power of two of arrays."""
+    while len(terms) > 1:
+        half = len(terms) // 2
+        terms = [a + b for a, b in zip(terms[:half], terms[half:], strict=True)]
+    return terms[0]
