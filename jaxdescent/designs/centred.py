@@ -91,6 +91,10 @@ class Centred(Design):
     def dtype(self) -> Any:
         return self.design.dtype
 
+    @property
+    def is_whole(self) -> bool:
+        return self.design.is_whole
+
     def product(self, weights: jax.Array) -> jax.Array:
         def apart(design: Design, weights: jax.Array) -> jax.Array:
             return design.product(weights) - self._offset(weights)

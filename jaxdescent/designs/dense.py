@@ -75,14 +75,18 @@ class Dense(Design):
     def dtype(self) -> Any:
         return compute_dtype(self.array.dtype)
 
+    @property
+    def is_whole(self) -> bool:
+        return self.is_on_one_device
+
     def product(self, weights: jax.Array) -> jax.Array:
-        return products.product(self.array, weights, is_whole=self.is_on_one_device)
+        return products.product(self.array, weights, is_whole=self.is_whole)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return products.transposed_product(self.array, residual, is_whole=self.is_on_one_device)
+        return products.transposed_product(self.array, residual, is_whole=self.is_whole)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        is_whole = self.is_on_one_device
+        is_whole = self.is_whole
         return products.there_and_back(self.array, weights, change, rows, is_whole=is_whole)
 
     def minus(self, center: jax.Array) -> Shifted:

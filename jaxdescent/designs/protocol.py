@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxdescent.display import Displayed
+from jaxdescent.kernels.platform import has_one_cpu
 
 RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
 """From predictions and row data to what is kept, and to what goes back through the transpose."""
@@ -38,6 +39,11 @@ class Design(Displayed, abc.ABC):
     @abc.abstractmethod
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         """``X.T @ residual``: one pass over X."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether X is known not to be sharded; where it cannot be on a CPU, by default."""
+        return has_one_cpu()
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.

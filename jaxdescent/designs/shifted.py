@@ -86,7 +86,7 @@ class Shifted(Design):
         return self.dense.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
 
     def _on_one_cpu(self, own: Any, plain: Any) -> Any:
-        return on_one_cpu(own, plain, is_whole=self.dense.is_on_one_device)
+        return on_one_cpu(own, plain, is_whole=self.dense.is_whole)
 
     def _over_blocks(self, visit: Any, rows: Any, total: Any) -> tuple[Any, Any]:
         def shifted(part: jax.Array, rows: Any) -> tuple[Any, Any]:

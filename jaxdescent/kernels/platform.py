@@ -33,6 +33,11 @@ def on_cpu(own: Callable[..., Any], plain: Callable[..., Any], *operands: Any) -
     return lax.platform_dependent(*operands, cpu=own, default=plain)
 
 
+def on_tpu(own: Callable[..., Any], plain: Callable[..., Any], *operands: Any) -> Any:
+    """``own(*operands)`` in a program for a TPU, else ``plain(*operands)``."""
+    return lax.platform_dependent(*operands, tpu=own, default=plain)
+
+
 def on_one_cpu(
     own: Callable[..., Any], plain: Callable[..., Any], *operands: Any, is_whole: bool | None = None
 ) -> Any:

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.scipy.linalg import solve_triangular
 
-from jaxdescent.kernels import loops
+from jaxdescent.kernels import factors, loops
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.kernels.symmetric import gram_matrix
 
@@ -52,9 +51,7 @@ def _gram_of_each(
 @custom_vmap
 def inverse_cholesky(matrix: jax.Array) -> jax.Array:
     """``L^-1``, where ``matrix = L L'``; not a number where there is no L."""
-    lower = jnp.linalg.cholesky(matrix)
-    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    return solve_triangular(lower, identity, lower=True)
+    return factors.inverse_cholesky(matrix)
 
 
 @inverse_cholesky.def_vmap

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import precision
 from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels import factors
 from jaxdescent.objectives.protocol import Objective, Params
 
 
@@ -67,7 +68,7 @@ class DenseSolver:
         """Factorise a symmetric (n, n) array."""
         scale = equilibrating(hessian)
         scaled = scale[:, None] * hessian * scale[None, :]
-        eigenvalues, eigenvectors = jnp.linalg.eigh(scaled)
+        eigenvalues, eigenvectors = factors.eigh(scaled)
         return cls(eigenvalues, eigenvectors, scale, hessian)
 
     @classmethod

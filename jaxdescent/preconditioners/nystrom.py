@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxdescent import randomness
 from jaxdescent.arguments import check_count
 from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels import factors
 from jaxdescent.preconditioners.hessians import ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
@@ -61,7 +62,7 @@ class Nystrom(Preconditioner):
         shift = eps * jnp.linalg.norm(image)
         image = image + shift * test
         core = jnp.matmul(test.T, image, precision=HIGHEST)
-        eigenvalues, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
+        eigenvalues, vectors = factors.eigh(0.5 * (core + core.T))
         largest = jnp.max(jnp.abs(eigenvalues))
         floor = jnp.maximum(eps * largest, jnp.finfo(hessian.dtype).tiny)
         root = vectors / jnp.sqrt(jnp.maximum(eigenvalues, floor))[None, :]

@@ -13,6 +13,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxdescent import randomness
 from jaxdescent.arguments import check_count
 from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels import factors
 from jaxdescent.objectives.seldom import if_any, seldom
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
@@ -132,7 +133,7 @@ class Sketch(Preconditioner):
         penalty = penalty_residual.astype(dtype)
         if sketch.shape[0] < regression.size:
             return _with_rows_below(sketch, root, penalty)
-        triangle = jnp.linalg.qr(sketch, mode="r")[: regression.size]
+        triangle = factors.triangle(sketch)[: regression.size]
         return lax.cond(
             root > 0, _with_rows_below, lambda triangle, *_: triangle, triangle, root, penalty
         )
@@ -225,8 +226,8 @@ def _spectral(
 ) -> tuple[Factor, jax.Array]:
     features = penalty_residual.shape[0]
     padded = jnp.pad(sketch, ((0, max(0, features - sketch.shape[0])), (0, 0)))
-    triangle = jnp.linalg.qr(padded, mode="r")[:features]
-    left, singular, right = jnp.linalg.svd(triangle[:, :features])
+    triangle = factors.triangle(padded)[:features]
+    left, singular, right = factors.svd(triangle[:, :features])
     curvature = jnp.square(singular)[:, None] + shift
     is_missing = jnp.min(curvature) <= jnp.square(least * singular[0])
     factor = _Spectral(right.T, _gain(curvature, singular, is_missing))
@@ -244,7 +245,7 @@ def _by_triangle(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _by_values(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``V diag(gain)`` and the solution of least norm, where R lacks rank."""
     size = triangle.shape[0]
-    left, singular, right = jnp.linalg.svd(triangle[:, :size])
+    left, singular, right = factors.svd(triangle[:, :size])
     gain = _gain(jnp.square(singular), singular, jnp.array(True))
     rotated = jnp.matmul(left.T, triangle[:, size:], precision=HIGHEST)
     matrix = right.T * gain[None, :]
@@ -272,7 +273,7 @@ def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.
     """R of ``above`` with the rows ``[root I, rest]`` below."""
     features = rest.shape[0]
     below = jnp.concatenate([root * jnp.eye(features, dtype=above.dtype), rest], axis=1)
-    return jnp.linalg.qr(jnp.concatenate([above, below]), mode="r")[:features]
+    return factors.triangle(jnp.concatenate([above, below]))[:features]
 
 
 def _least_pivot(triangle: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.kernels import small_matrices
-from jaxdescent.objectives.exact.refinement import Factor, spectral_norm
+from jaxdescent.objectives.exact.factor import Factor, spectral_norm
 
 FAIR = 6.5
 """Up to such a norm of the inverse of the Cholesky factor, of lines of unit length and not

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Design
 from jaxdescent.dtypes import HIGHEST
-from jaxdescent.kernels import small_matrices
+from jaxdescent.kernels import factors, small_matrices
+from jaxdescent.kernels.platform import on_one_cpu
+from jaxdescent.objectives.exact.by_gram import factor_by_gram
 from jaxdescent.objectives.exact.centred import Centred, centre, columns
 from jaxdescent.objectives.exact.cholesky import FAIR, cholesky_factor, least_singular_value
-from jaxdescent.objectives.exact.refinement import Factor, orthogonal_factor, refined
+from jaxdescent.objectives.exact.factor import Factor
+from jaxdescent.objectives.exact.refinement import orthogonal_factor, refined
 from jaxdescent.objectives.seldom import if_any, seldom, unless_batched
 
 Params = Any
@@ -63,8 +66,10 @@ class GramSolver:
         is_ill &= ~is_signed
         factor = seldom(
             is_ill,
-            lambda factor, X, weight, raw, l2: orthogonal_factor(
-                X, weight, factor.feature_mean, raw, l2
+            lambda factor, X, weight, raw, l2: on_one_cpu(
+                *(orthogonal_factor, factor_by_gram),
+                *(X, weight, factor.feature_mean, raw, l2),
+                is_whole=design.is_whole,
             ),
             lambda factor, *_: factor,
             *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
@@ -153,7 +158,7 @@ def _spectral_factor(
     gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
 ) -> tuple[Factor, jax.Array, jax.Array]:
     """The same for an l2 of each output: one spectrum serves all."""
-    eigenvalues, basis = jnp.linalg.eigh(gram)
+    eigenvalues, basis = factors.eigh(gram)
     curvature = eigenvalues[:, None] + l2[None, :]
     # By the l2 that leaves most to be lost; the columns are as long as they are.
     least = least_singular_value(gram.dtype)

@@ -30,44 +30,17 @@ from jaxdescent.compensated import Double, double
 from jaxdescent.designs import as_design
 from jaxdescent.dtypes import HIGHEST
 from jaxdescent.kernels import loops
-from jaxdescent.kernels.platform import kept_apart
+from jaxdescent.kernels.platform import kept_apart, on_one_cpu
+from jaxdescent.objectives.exact.by_gram import turned_product
+from jaxdescent.objectives.exact.factor import Factor, null_level, spectral_factor, spectral_norm
 
 Params = Any
-
-NULL = 32
-"""Singular values up to so many eps of the largest (of the columns' length, where the columns
-are of one length) are what rounding leaves of zero, in a matrix of up to 64 columns."""
 
 MAX_REFINEMENTS = 30
 
 DOUBLE_ENTRIES = 1 << 20
 """Up to so many entries of X, times outputs, residuals are in double length: half a second a solve
 on one core. Beyond, refinement in the working precision keeps QR's accuracy."""
-
-
-class Factor(NamedTuple):
-    """``(X'SX + l2 I)^-1``, nearly, of the centred X: ``basis diag(gain) basis'``.
-
-    Where the rank is deficient it is the pseudo-inverse.
-    """
-
-    basis: jax.Array  # (features, features)
-    gain: jax.Array  # (features, outputs), or one column for all outputs
-    feature_mean: jax.Array  # (features,)
-    is_deficient: jax.Array
-
-    def apply(self, columns: jax.Array) -> jax.Array:
-        """The inverse times (features, outputs)."""
-        rotated = self.gain * jnp.matmul(self.basis.T, columns, precision=HIGHEST)
-        return jnp.matmul(self.basis, rotated, precision=HIGHEST)
-
-
-def null_level(dtype: Any, columns: int) -> float:
-    """The share of the largest singular value that rounding leaves of zero.
-
-    It is the norm of a matrix of rounding errors, which grows as the root of its size.
-    """
-    return NULL * float(jnp.finfo(dtype).eps) * max(1.0, (columns / 64) ** 0.5)
 
 
 def orthogonal_factor(
@@ -90,7 +63,7 @@ def orthogonal_factor(
     length = jnp.where(is_noise, 1, length)
     R = jnp.where(is_noise[None, :], 0, R)
     if l2.ndim == 1:
-        return _spectral_factor(R, l2, mean)
+        return spectral_factor(R, l2, mean)
     ridge = jnp.diag(jnp.sqrt(l2) / length)
     triangle = jnp.linalg.qr(jnp.concatenate([R / length[None, :], ridge]), mode="r")
     scale = jnp.sqrt(jnp.sum(jnp.square(triangle), axis=0))
@@ -99,7 +72,7 @@ def orthogonal_factor(
     is_deficient = ~(spectral_norm(inverse) < 1 / null)
     return lax.cond(
         is_deficient,
-        lambda: _spectral_factor(R, l2[None], mean),
+        lambda: spectral_factor(R, l2[None], mean),
         lambda: Factor(
             inverse / (length * scale)[:, None],
             jnp.ones((mean.size, 1), X.dtype),
@@ -116,7 +89,8 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
     error, measured by ``|X dw|``. Two passes over X a step, of about 25 additions and products
     an entry; beyond ``DOUBLE_ENTRIES`` in the working precision, as accurate as QR.
     """
-    X = as_design(objective.X).to_dense()
+    design = as_design(objective.X)
+    X, is_whole = design.to_dense(), design.is_whole
     dtype = X.dtype
     y = double(_columns(objective.y).astype(dtype))
     l2 = jnp.asarray(objective.l2, dtype).reshape(1, -1)
@@ -143,12 +117,20 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
 
     root = jnp.ones((1, 1), dtype) if weight is None else jnp.sqrt(weight)
     is_small = X.size * y.high.shape[1] <= DOUBLE_ENTRIES
-    # Nearly orthonormal and explicit: products with X itself would cost the condition once more.
+    # Nearly orthonormal: products with X itself would cost the condition once more. Explicit where
+    # X lies on a CPU; elsewhere made anew in each step, block by block.
     Q = X if is_small else jnp.matmul(root * (X - mean.T), factor.basis, precision=HIGHEST)
 
     def in_working_precision(old: _Iterate) -> tuple[jax.Array, jax.Array]:
         residual = y.high - jnp.matmul(X, old.weights.high, precision=HIGHEST) - old.intercept.high
-        rotated = jnp.matmul(Q.T, root * residual, precision=HIGHEST)
+
+        def explicit() -> jax.Array:
+            return jnp.matmul(Q.T, root * residual, precision=HIGHEST)
+
+        def anew() -> jax.Array:
+            return turned_product(X, root, mean[:, 0], factor.basis, root * residual)
+
+        rotated = on_one_cpu(explicit, anew, is_whole=is_whole)
         penalty = jnp.matmul(factor.basis.T, l2 * old.weights.high, precision=HIGHEST)
         return rotated - penalty, jnp.sum(root * root * residual, axis=0, keepdims=True)
 
@@ -193,27 +175,6 @@ class _Iterate(NamedTuple):
     energy: jax.Array
     steps: jax.Array
     goes_on: jax.Array
-
-
-def _spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
-    """With ``R = U diag(s) V'``: ``V diag(1 / (s^2 + l2)) V'``, without the null directions."""
-    _, s, Vt = jnp.linalg.svd(R)
-    is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
-    inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, s))
-    gain = 1 / (1 + l2[None, :] * jnp.square(inverse)[:, None])
-    return Factor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
-
-
-def spectral_norm(matrix: jax.Array) -> jax.Array:
-    """The largest singular value, from below, by a few steps of the power method."""
-
-    def iterate(_: jax.Array, vector: jax.Array) -> jax.Array:
-        image = jnp.matmul(matrix, vector / jnp.linalg.norm(vector), precision=HIGHEST)
-        return jnp.matmul(matrix.T, image, precision=HIGHEST)
-
-    # The longest row's direction is a start that no singular vector is orthogonal to by design.
-    longest = matrix[jnp.argmax(jnp.sum(jnp.square(matrix), axis=1))]
-    return jnp.sqrt(jnp.linalg.norm(loops.fori_loop(3, iterate, longest, turn_bytes=matrix.nbytes)))
 
 
 def _advanced(x: Double, step: jax.Array) -> Double:

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Design, as_design
 from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.symmetric import kernel_matrix
+from jaxdescent.objectives.exact.by_gram import dual_solution
 from jaxdescent.objectives.exact.centred import centre, columns, with_intercept
 from jaxdescent.objectives.exact.cholesky import cholesky_factor
-from jaxdescent.objectives.exact.refinement import Factor, null_level
+from jaxdescent.objectives.exact.factor import Factor, null_level
 from jaxdescent.objectives.seldom import if_any, seldom
 
 Params = Any
@@ -176,9 +178,17 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
         data = data._replace(feature_mean=data.feature_mean + rest)
     X = root * centred
     targets = root * (columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
-    Q, R = jnp.linalg.qr(X.T)
-    weights = _filtered(R.T, jnp.asarray(objective.l2, X.dtype), targets)
-    weights = jnp.matmul(Q, weights, precision=HIGHEST)
+    l2 = jnp.asarray(objective.l2, X.dtype)
+
+    def by_columns() -> jax.Array:
+        Q, R = jnp.linalg.qr(X.T)
+        return jnp.matmul(Q, _filtered(R.T, l2, targets), precision=HIGHEST)
+
+    def by_gram() -> jax.Array:
+        return jnp.matmul(X.T, dual_solution(X, l2, targets), precision=HIGHEST)
+
+    is_whole = as_design(objective.X).is_whole
+    weights = on_one_cpu(by_columns, by_gram, is_whole=is_whole)
     return with_intercept(weights, data.feature_mean, data.target_mean, params)
 
 

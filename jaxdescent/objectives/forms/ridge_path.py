@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdescent.kernels.symmetric import contract
+from jaxdescent.kernels.products import contract
 from jaxdescent.objectives.forms.gram import GramForm
 from jaxdescent.objectives.forms.spectral import Spectrum
 from jaxdescent.objectives.protocol import Params

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jaxdescent import precision
 from jaxdescent.display import argument
-from jaxdescent.kernels.symmetric import contract
+from jaxdescent.kernels import factors
+from jaxdescent.kernels.products import contract
 from jaxdescent.objectives.protocol import Objective, Params
 
 
@@ -89,7 +90,7 @@ class Spectrum:
     @classmethod
     def of(cls, matrix: jax.Array) -> Spectrum:
         """Factorise a symmetric (n, n) array."""
-        return cls(*jnp.linalg.eigh(matrix))
+        return cls(*factors.eigh(matrix))
 
     def coordinates(self, columns: jax.Array) -> jax.Array:
         """``V' columns``."""

@@ -1,0 +1,159 @@
+"""Factors of matrices: by LAPACK's routines, or its like, where the platform has them.
+
+XLA has none for TPUs. There it makes programs of its own, which grow with the matrix: a QR of 2,048
+columns compiles in minutes. Theirs are loops over blocks of columns here, whose only operations of
+size are products; and no factor of rows that lie on several devices gathers them
+(:func:`triangle_by_gram`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+
+from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.platform import on_tpu
+
+BLOCK = 128
+"""The side of what a TPU multiplies at once."""
+
+PASSES = 3
+"""From a condition number of ``1 / eps`` the first leaves ``1 / sqrt(8 n eps)``, the second little
+of that, and the third rounding."""
+
+
+def inverse_cholesky(matrix: jax.Array) -> jax.Array:
+    """``L^-1``, where ``matrix = L L'``; not a number where there is no L."""
+    return on_tpu(lambda matrix: _by_blocks(matrix)[1], _by_library, matrix)
+
+
+def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The eigenvalues of a symmetric matrix in ascending order, and its eigenvectors as columns."""
+
+    def by_rotations(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+        vectors, values = lax.linalg.eigh(
+            matrix, implementation=lax.linalg.EighImplementation.JACOBI
+        )
+        return values, vectors
+
+    return on_tpu(by_rotations, lambda matrix: tuple(jnp.linalg.eigh(matrix)), matrix)
+
+
+def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``U, s, V'`` of a square matrix, s descending.
+
+    On a TPU from the spectrum of ``matrix' matrix``, where singular values below ``sqrt(eps)`` of
+    the largest are rounding.
+    """
+
+    def by_spectrum(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        values, vectors = eigh(jnp.matmul(matrix.T, matrix, precision=HIGHEST))
+        singular = jnp.sqrt(jnp.maximum(values[::-1], 0))
+        right = vectors[:, ::-1]
+        safe = jnp.where(singular > 0, singular, 1)
+        return jnp.matmul(matrix, right, precision=HIGHEST) / safe[None, :], singular, right.T
+
+    return on_tpu(by_spectrum, lambda matrix: tuple(jnp.linalg.svd(matrix)), matrix)
+
+
+def triangle(matrix: jax.Array) -> jax.Array:
+    """The R of ``matrix = Q R``, (columns, columns), of a matrix with at least as many rows."""
+
+    def by_gram(matrix: jax.Array) -> jax.Array:
+        def gram(basis: jax.Array) -> jax.Array:
+            turned = jnp.matmul(matrix, basis, precision=HIGHEST)
+            return jnp.matmul(turned.T, turned, precision=HIGHEST)
+
+        return triangle_by_gram(gram, jnp.sqrt(jnp.sum(jnp.square(matrix), axis=0)))[0]
+
+    return on_tpu(by_gram, lambda matrix: jnp.linalg.qr(matrix, mode="r"), matrix)
+
+
+def triangle_by_gram(
+    gram: Callable[[jax.Array], jax.Array], length: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """R and its inverse, for an ``A = Q R`` of which only ``gram(T) = (A T)'(A T)`` can be had.
+
+    Cholesky factors ``R_k'R_k = gram(R^-1) + shift`` of ever more orthonormal columns, whose
+    product is R. It is as accurate as Householder's where the condition number, of columns of unit
+    length, is below about ``1 / (10 eps)``; beyond, what is below is raised to a few eps. A's
+    rows may lie anywhere: of them nothing but sums is needed.
+
+    Args:
+      gram: of any square matrix T.
+      length: of A's columns.
+
+    Reference: Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa (2020), "Shifted Cholesky QR for
+    computing the QR factorization of ill-conditioned matrices".
+    """
+    size, dtype = length.size, length.dtype
+    eps = float(jnp.finfo(dtype).eps)
+    # What rounding may leave of zero: in the first pass of columns that are all alike.
+    shifts = jnp.array([8 * size * eps, 4 * size**0.5 * eps, 4 * size**0.5 * eps], dtype)
+    length = jnp.where(length > 0, length, 1)
+    identity = jnp.eye(size, dtype=dtype)
+
+    def turn(index: jax.Array, factors: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        upper, inverse = factors
+        shifted = gram(inverse) + shifts[index] * identity
+        new_upper, new_inverse = on_tpu(_by_blocks, _both_by_library, shifted)
+        return (
+            jnp.matmul(new_upper, upper, precision=HIGHEST),
+            jnp.matmul(inverse, new_inverse.T, precision=HIGHEST),
+        )
+
+    start = length[:, None] * identity, identity / length[:, None]
+    return lax.fori_loop(0, PASSES, turn, start)
+
+
+def _by_library(matrix: jax.Array) -> jax.Array:
+    lower = jnp.linalg.cholesky(matrix)
+    return solve_triangular(lower, jnp.eye(matrix.shape[0], dtype=matrix.dtype), lower=True)
+
+
+def _both_by_library(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    lower = jnp.linalg.cholesky(matrix)
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    return lower.T, solve_triangular(lower, identity, lower=True)
+
+
+def _by_blocks(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``L'`` and ``L^-1`` by elimination, a block of columns a turn.
+
+    In place of what is shorter with each turn, the whole is updated: six times the least number of
+    operations, all of them in products.
+    """
+    size, dtype = matrix.shape[0], matrix.dtype
+    padded = -(-size // BLOCK) * BLOCK
+    index = jnp.arange(padded, dtype=jnp.int32)
+    is_padding = (index >= size).astype(dtype)
+    rest = jnp.pad(matrix, (0, padded - size)) + jnp.diag(is_padding)
+    identity = jnp.eye(BLOCK, dtype=dtype)
+
+    def eliminate(
+        turn: jax.Array, parts: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        rest, inverse = parts
+        start = turn * BLOCK
+        rows = lax.dynamic_slice_in_dim(rest, start, BLOCK, 0)
+        pivot = jnp.linalg.cholesky(lax.dynamic_slice_in_dim(rows, start, BLOCK, 1))
+        pivot = solve_triangular(pivot, identity, lower=True)
+        rows = jnp.matmul(pivot, rows, precision=HIGHEST)
+        own = lax.dynamic_slice_in_dim(inverse, start, BLOCK, 0)
+        own = jnp.matmul(pivot, own, precision=HIGHEST)
+        rows = jnp.where(index[None, :] >= start, rows, 0)
+        below = jnp.where(index[None, :] >= start + BLOCK, rows, 0)
+        rest = rest - jnp.matmul(below.T, rows, precision=HIGHEST)
+        inverse = inverse - jnp.matmul(below.T, own, precision=HIGHEST)
+        return (
+            lax.dynamic_update_slice_in_dim(rest, rows, start, 0),
+            lax.dynamic_update_slice_in_dim(inverse, own, start, 0),
+        )
+
+    start = rest, jnp.eye(padded, dtype=dtype)
+    upper, inverse = lax.fori_loop(0, padded // BLOCK, eliminate, start)
+    return upper[:size, :size], inverse[:size, :size]
