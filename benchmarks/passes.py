@@ -59,9 +59,21 @@ class Counted(Dense):
         jax.debug.callback(functools.partial(TALLY.add, index.size / self.shape[0]))
         return super().rows_at(index)
 
-    def _block(self, start, size, axis):
-        jax.debug.callback(functools.partial(TALLY.add, size / self.shape[axis]))
-        return super()._block(start, size, axis)
+    def there_and_back(self, weights, change, rows):
+        kept, residual = change(self.product(weights), rows)
+        return kept, self.transposed_product(residual)
+
+    def over_blocks(self, visit, rows, total, *, block_bytes):
+        jax.debug.callback(TALLY.add)
+        return super().over_blocks(visit, rows, total, block_bytes=block_bytes)
+
+    def row_block(self, start, size):
+        jax.debug.callback(functools.partial(TALLY.add, size / self.shape[0]))
+        return super().row_block(start, size)
+
+    def column_block(self, start, size):
+        jax.debug.callback(functools.partial(TALLY.add, size / self.shape[1]))
+        return super().column_block(start, size)
 
 
 def counted_product(X, w):

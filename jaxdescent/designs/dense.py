@@ -89,6 +89,12 @@ class Dense(Design):
         is_whole = self.is_whole
         return products.there_and_back(self.array, weights, change, rows, is_whole=is_whole)
 
+    def over_blocks(
+        self, visit: products.Visit, rows: Any, total: Any, *, block_bytes: int
+    ) -> tuple[Any, Any]:
+        """``visit(block of X, block of rows)``, one block after another: one pass over X."""
+        return products.over_blocks(visit, self.array, rows, total, block_bytes=block_bytes)
+
     def minus(self, center: jax.Array) -> Shifted:
         return Shifted(self, center)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -43,7 +44,7 @@ class Shifted(Design):
 
     def product(self, weights: jax.Array) -> jax.Array:
         def in_blocks() -> jax.Array:
-            return self._over_blocks(lambda part, _: (part.product(weights), None), None, None)[0]
+            return self._over_blocks(lambda part, _: (_product(part, weights), None), None, None)[0]
 
         def fused() -> jax.Array:
             return self._by_outputs(lambda X, column: jnp.sum(X * column[None, :], axis=1), weights)
@@ -54,7 +55,7 @@ class Shifted(Design):
         def in_blocks() -> jax.Array:
             zero = jnp.zeros((self.shape[1], *residual.shape[1:]), residual.dtype)
             return self._over_blocks(
-                lambda part, rows: (None, part.transposed_product(rows)), residual, zero
+                lambda part, rows: (None, _transposed_product(part, rows)), residual, zero
             )[1]
 
         def fused() -> jax.Array:
@@ -65,9 +66,9 @@ class Shifted(Design):
         return self._on_one_cpu(in_blocks, fused)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        def visit(part: Dense, rows: Any) -> tuple[Any, jax.Array]:
-            kept, residual = change(part.product(weights), rows)
-            return kept, part.transposed_product(residual)
+        def visit(part: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
+            kept, residual = change(_product(part, weights), rows)
+            return kept, _transposed_product(part, residual)
 
         def in_blocks() -> tuple[Any, Any]:
             return self._over_blocks(visit, rows, jnp.zeros_like(weights))
@@ -88,13 +89,11 @@ class Shifted(Design):
     def _on_one_cpu(self, own: Any, plain: Any) -> Any:
         return on_one_cpu(own, plain, is_whole=self.dense.is_whole)
 
-    def _over_blocks(self, visit: Any, rows: Any, total: Any) -> tuple[Any, Any]:
+    def _over_blocks(self, visit: products.Visit, rows: Any, total: Any) -> tuple[Any, Any]:
         def shifted(part: jax.Array, rows: Any) -> tuple[Any, Any]:
-            whole = dataclasses.replace(self.dense, array=part - self.center[None, :])
-            return visit(whole, rows)
+            return visit(part - self.center[None, :], rows)
 
-        X = self.dense.array
-        return products.over_blocks(shifted, X, rows, total, block_bytes=SHIFTED_BYTES)
+        return self.dense.over_blocks(shifted, rows, total, block_bytes=SHIFTED_BYTES)
 
     def _by_outputs(self, of_column: Any, columns: jax.Array) -> jax.Array:
         def shifted(column: jax.Array) -> jax.Array:
@@ -106,3 +105,7 @@ class Shifted(Design):
         if columns.ndim == 1:
             return shifted(columns)
         return lax.map(shifted, columns.T).T
+
+
+_product = functools.partial(products.product, is_whole=True)
+_transposed_product = functools.partial(products.transposed_product, is_whole=True)

@@ -26,7 +26,7 @@ def factor_by_gram(
     squared = jnp.sum(weight * jnp.square(X - mean[None, :]), axis=0)
     is_kept = jnp.sqrt(squared) > null * raw_length  # the rest is what rounding left of constants
     squared = jnp.where(is_kept, squared, 0)
-    penalty = jnp.zeros_like(l2) if l2.ndim else l2
+    penalty = jnp.zeros((), l2.dtype) if l2.ndim else l2
 
     def gram(T: jax.Array) -> jax.Array:
         kept = jnp.where(is_kept[:, None], T, 0)
