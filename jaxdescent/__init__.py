@@ -35,7 +35,7 @@ from jaxdescent.objectives import Quadratic as Quadratic
 from jaxdescent.objectives import SumOfSquares as SumOfSquares
 from jaxdescent.plan import Candidate as Candidate
 from jaxdescent.plan import Plan as Plan
-from jaxdescent.plan import plan as plan
+from jaxdescent.foresight import plan as plan
 from jaxdescent.precision import Nearest as Nearest
 from jaxdescent.precision import StochasticRounding as StochasticRounding
 from jaxdescent.preconditioners import Jacobi as Jacobi

@@ -102,13 +102,14 @@ def is_one_cpu() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-def symmetric_share(size: int) -> float:
-    """The operations of a symmetric product of ``size`` lines, over those of a whole one.
+def symmetric_share(size: int, *, is_in_halves: bool) -> float:
+    """The operations of a symmetric product of ``size`` lines, over those of a whole one, where it
+    is made of blocks of its own (on one CPU), or not.
 
-    >>> symmetric_share(256)
-    1.0
+    >>> symmetric_share(256, is_in_halves=True), symmetric_share(512, is_in_halves=True)
+    (1.0, 0.75)
     """
-    return _share(size, MOST_HALVINGS if is_halved(size) else 0)
+    return _share(size, MOST_HALVINGS if is_in_halves else 0)
 
 
 def _share(size: float, halvings: int) -> float:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Dense
-from jaxdescent.machine import orthogonal_flops
+from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
 from jaxdescent.objectives.blocks import symmetric_share
 from jaxdescent.objectives.exact import (
@@ -41,7 +41,9 @@ from jaxdescent.plan.cost_model.work import (
     Price,
     Question,
     Work,
+    all_reduce,
     cholesky,
+    gradient_sum,
     one_pass,
     orthogonal,
     product,
@@ -70,9 +72,10 @@ SINGULAR_FLOPS = 12.0
 
 def derivative_regression(question: Question) -> Price:
     """Cholesky of the smaller Gram matrix; QR of X where its condition asks for it."""
-    structure = question.structure
+    structure, machine = question.structure, question.machine
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
+    reduced = gradient_sum(structure)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     condition = question.condition or 1.0
     # With a column of ones there are more columns than rows.
@@ -81,16 +84,16 @@ def derivative_regression(question: Question) -> Price:
     is_small = structure.is_tall and rows * features**2 <= SMALL
     # Once: the means, the gradient at the start, and value and gradient at the end. Then the way
     # back from the space of the rows, and where the first solve is not as good, a second.
-    setup = one * 4
+    setup = one * 4 + reduced * 3
     is_fair = (condition + 1) / 2 < FAIR
     is_once = is_fair or is_ill or is_small
     passes = (0 if structure.is_tall else 1) + (0 if is_once else 2)
-    iteration = one * passes + vectors(structure, 20)
+    iteration = one * passes + reduced * (passes / 2) + vectors(structure, 20)
     smaller = min(rows, features)
     if structure.has_own_l2 and structure.is_tall:
-        setup = setup + inner_products(structure) + spectrum(smaller)
+        setup = setup + inner_products(structure, machine) + spectrum(smaller)
     else:
-        setup = setup + factorisation(structure)
+        setup = setup + factorisation(structure, machine)
     is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not structure.is_tall)
     if is_orthogonal:
         setup = setup + triangles(structure)
@@ -102,7 +105,7 @@ def derivative_regression(question: Question) -> Price:
         if entries <= DOUBLE_ENTRIES:
             iteration = iteration + Work(double_entries=turns * entries)
         else:
-            iteration = iteration + one * (2 * turns)
+            iteration = iteration + (one * 2 + reduced) * turns
         condition = 1.0
     copied = copied_bytes(question)
     setup = setup + Work(update_bytes=1.5 * copied)
@@ -114,24 +117,34 @@ def derivative_regression(question: Question) -> Price:
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0), touched)
 
 
-def factorisation(structure: Structure) -> Work:
+def factorisation(structure: Structure, machine: Machine) -> Work:
     """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
-    return inner_products(structure) + cholesky(min(structure.rows, structure.features))
+    smaller = min(structure.rows, structure.features)
+    return inner_products(structure, machine) + cholesky(smaller)
 
 
-def inner_products(structure: Structure) -> Work:
-    """The Gram matrix of the smaller side."""
-    smaller, larger = sorted((structure.rows, structure.features))
-    share = symmetric_share(smaller)
-    return product(share * 2.0 * larger * smaller**2, smaller)
+def inner_products(structure: Structure, machine: Machine) -> Work:
+    """The Gram matrix of the smaller side: of a device's part of X, and its sum over devices."""
+    smaller = min(structure.rows, structure.features)
+    share = symmetric_share(smaller, is_in_halves=machine.is_one_cpu)
+    of_part = product(share * 2.0 * structure.entries * smaller, smaller)
+    return of_part + all_reduce(structure, float(smaller) ** 2)
 
 
 def triangles(structure: Structure) -> Work:
-    """QR of the larger side, and of its triangle above a diagonal."""
+    """QR of the larger side, and of its triangle above a diagonal; of all of X on each device, to
+    which the others send their parts.
+    """
     smaller, larger = sorted((structure.rows, structure.features))
-    copies = Work(update_bytes=4.0 * structure.entries * structure.itemsize)
+    copies = Work(update_bytes=4.0 * larger * smaller * structure.itemsize)
     flops = orthogonal_flops(larger, smaller) + orthogonal_flops(2 * smaller, smaller)
-    return orthogonal(flops, smaller) + copies
+    return orthogonal(flops, smaller) + copies + gathered(structure)
+
+
+def gathered(structure: Structure) -> Work:
+    """All of X on each device: half of what a sum of as many numbers sends."""
+    itemsize = jnp.dtype(structure.data_dtype).itemsize
+    return all_reduce(structure, structure.rows * structure.features / 2, itemsize)
 
 
 def touched_bytes(structure: Structure) -> int:
@@ -149,11 +162,12 @@ def lsmr(question: Question) -> Price:
     """Two passes an iteration, four for the mean, the start and the end."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    setup = one * 4 + widening(question, 1)
+    reduced = gradient_sum(structure)
+    setup = one * 4 + reduced * 3 + widening(question, 1)
     return Price(
         lsmr_bytes(question),
         setup,
-        one * 2 + vectors(structure, 12),
+        one * 2 + reduced + vectors(structure, 12),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -162,10 +176,10 @@ def lsmr(question: Question) -> Price:
 def lsmr_bytes(question: Question) -> float:
     """Eight vectors of the params' length, three of y's, and the means."""
     structure = question.structure
-    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    (rows, features), outputs = structure.part, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
-    elements += partial_sums(structure) + short_copies(structure, 3, 1)
-    blocks = max(widened_bytes(question, 1), shifted_bytes(structure))
+    elements += partial_sums(question) + short_copies(question, 3, 1)
+    blocks = max(widened_bytes(question, 1), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
@@ -186,10 +200,13 @@ def sketched_lsmr(question: Question) -> Price:
     flops = SKETCH_SHARE * orthogonal_flops(stack, features)
     if structure.has_penalty:
         flops += orthogonal_flops(2.0 * features, features)
-    mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * structure.entries, NONZEROS)
+    reduced = gradient_sum(structure)
+    # Rows are mixed in an order of chance: each device needs those of all.
+    mixture = orthogonal(flops, features) + gathered(structure)
+    mixture = mixture + product(2.0 * NONZEROS * rows * features, NONZEROS)
     is_rough = structure.compute_dtype == "float64"  # whose sketch is in float32
-    setup = one * 4 + mixture * (0.5 if is_rough else 1.0)
-    copies = 3.0 * structure.entries * structure.itemsize
+    setup = one * 4 + reduced * 3 + mixture * (0.5 if is_rough else 1.0)
+    copies = 3.0 * rows * features * structure.itemsize
     setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and its transpose, which is read twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
@@ -204,7 +221,9 @@ def sketched_lsmr(question: Question) -> Price:
     # what it takes besides is free again before LSMR begins.
     chunk = min(rows / groups, CHUNK)
     working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
-    iteration = one * 2 + triangle + vectors(structure, 16)
+    if structure.parts > 1:
+        working += structure.itemsize * rows * features
+    iteration = one * 2 + reduced + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
     return Price(lsmr_bytes(question) + working, setup, iteration, iterations, accuracy)
@@ -216,11 +235,12 @@ def conjugate_gradient(question: Question) -> Price:
     """
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    start = one if structure.kind is Kind.REGRESSION else Work()
+    reduced = gradient_sum(structure)
+    start = one + reduced if structure.kind is Kind.REGRESSION else Work()
     return Price(
         conjugate_gradient_bytes(question),
         start + widening(question, 2),
-        one * 2 + vectors(structure, 10),
+        one * 2 + reduced + vectors(structure, 10),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -232,9 +252,9 @@ def conjugate_gradient_bytes(question: Question) -> float:
     if structure.kind is not Kind.REGRESSION:
         vectors = 4.0 * structure.vector_bytes
         return vectors + widened_bytes(question, 2) + SCALAR_BYTES
-    elements = 5 * structure.features * structure.outputs + 2 * structure.rows * structure.outputs
-    elements += partial_sums(structure)
-    blocks = max(widened_bytes(question, 2), shifted_bytes(structure))
+    (rows, features), outputs = structure.part, structure.outputs
+    elements = 5 * features * outputs + 2 * rows * outputs + partial_sums(question)
+    blocks = max(widened_bytes(question, 2), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
@@ -242,24 +262,33 @@ def backtracking(question: Question) -> Price:
     """Gradients, and a pass for each trial: the error falls by ``1 - 1/k^2`` a step."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
+    reduced = gradient_sum(structure)
     return Price(
         descent_bytes(question),
-        one * 4 + widening(question, 1),
-        one * 3 + vectors(structure, 10),
+        one * 4 + reduced * 2 + widening(question, 1),
+        one * 3 + reduced * sums_of_a_trial(structure) + vectors(structure, 10),
         gradient_iterations(question),
         expected_error(question),
     )
+
+
+def sums_of_a_trial(structure: Structure) -> int:
+    """How many products of a step and its trial are sums over devices: with rows sharded X'r alone,
+    else both images of params.
+    """
+    return 1 if structure.sharded == "rows" and structure.kind is Kind.REGRESSION else 2
 
 
 def barzilai_borwein(question: Question) -> Price:
     """One gradient an iteration, and the root of gradient descent's number of them."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    copies = structure.itemsize * short_copies(structure, 2, 0)
+    reduced = gradient_sum(structure)
+    copies = structure.itemsize * short_copies(question, 2, 0)
     return Price(
         descent_bytes(question) + copies,
-        one * 4 + widening(question, 1),
-        one * 2 + vectors(structure, 10),
+        one * 4 + reduced * 2 + widening(question, 1),
+        one * 2 + reduced + vectors(structure, 10),
         1.5 * krylov_count(question) + 1,
         expected_error(question),
     )
@@ -271,7 +300,7 @@ def descent_bytes(question: Question) -> float:
     vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
     if structure.kind is not Kind.REGRESSION:
         return vectors + widened_bytes(question, 1)
-    sums = partial_sums(structure)
+    sums = partial_sums(question)
     return vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
 
 
@@ -281,8 +310,9 @@ def descent_vectors_bytes(structure: Structure) -> int:
     """
     if structure.kind is not Kind.REGRESSION:
         return 5 * structure.vector_bytes
-    elements = 5 * structure.features * structure.outputs
-    return structure.itemsize * (elements + structure.rows * (structure.outputs + 1))
+    rows, features = structure.part
+    elements = 5 * features * structure.outputs
+    return structure.itemsize * (elements + rows * (structure.outputs + 1))
 
 
 def gram(question: Question) -> Price:
@@ -298,18 +328,20 @@ def dual(question: Question) -> Price:
 def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], inner: int) -> Price:
     """Conjugate gradients on the Gram matrix of one side, two products of it an iteration."""
     structure = question.structure
-    built = build_bytes(
-        structure.rows,
-        structure.features,
-        structure.outputs,
-        structure.itemsize,
-        is_centred=structure.has_intercept,
-        is_widened=question.is_narrow,
-    )
     square = float(size) * size * structure.itemsize
+    if question.machine.platform == "cpu":
+        built = build_bytes(
+            *structure.part,
+            structure.outputs,
+            structure.itemsize,
+            is_centred=structure.has_intercept,
+            is_widened=question.is_narrow,
+        )
+    else:
+        built = 3 * square + structure.has_intercept * structure.entries * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
-    setup = one_pass(question, structure.outputs) * 3
-    setup = setup + product(symmetric_share(size) * 2.0 * structure.entries * size, size)
+    setup = one_pass(question, structure.outputs) * 3 + gradient_sum(structure) * 2
+    setup = setup + inner_products(structure, question.machine)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,
@@ -319,7 +351,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
     # At the start and the end the params are measured on the data themselves.
     widened = widened_bytes(question, 1)
-    images = 2.0 * structure.rows * structure.outputs * structure.itemsize
+    images = 2.0 * structure.part[0] * structure.outputs * structure.itemsize
     working = (
         max(built + widened * question.is_widened, square + widened, images)
         + 6.0 * size * structure.outputs * structure.itemsize
