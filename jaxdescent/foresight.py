@@ -92,8 +92,9 @@ def plan(
     >>> planned = jd.plan(jd.LinearRegression(X, y), device="v5e:16x16")
     >>> planned.machine.devices, planned.chosen is None
     (256, True)
-    >>> round(jd.plan(jd.LinearRegression(X, y), device="v5p:8x8x8").chosen.link_bytes_per_iteration)
-    65408
+    >>> planned = jd.plan(jd.LinearRegression(X, y), device="v5p:8x8x8").require()
+    >>> planned.name, round(planned.link_bytes_per_iteration / 8192, 2)
+    ('LSMR()', 7.99)
     """
     objective = as_objective(objective, args)
     machine, local = _machine(device, (params, objective))
@@ -108,11 +109,10 @@ def plan(
     if has_data and is_top_level():
         condition = estimated_condition(objective.checked(), structure)
     # What is here is not on another machine.
-    there = [] if machine.name else [leaf for leaf in jax.tree.leaves((objective, params))]
-    existing = tree_bytes([leaf for leaf in there if isinstance(leaf, jax.Array)])
-
-    def reserved(method: Method) -> int:
-        return compiler.reserved(_program(method, tolerance), objective, params)
+    existing = 0
+    if not machine.name:
+        leaves = jax.tree.leaves((objective, params))
+        existing = tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
 
     return plan_of(
         structure,
@@ -120,7 +120,8 @@ def plan(
         tolerance=tolerance_number(tolerance, structure),
         condition=condition,
         existing_bytes=existing,
-        reserved=reserved if compiler else None,
+        reserved=compiler
+        and (lambda method: compiler.reserved(_program(method, tolerance), objective, params)),
     )
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-GB, TB, GIB, TFLOPS = 1e9, 1e12, 2.0**30, 1e12
+GB, GIB, TFLOPS = 1e9, 2.0**30, 1e12
 
 BFLOAT16_PASSES = 6
 """A TPU multiplies bfloat16 alone. XLA makes a float32 product at ``Precision.HIGHEST``, the one
@@ -87,85 +87,168 @@ class Device(NamedTuple):
 
 def _gpu(
     kind: str,
-    memory: float,
-    bandwidth: float,
-    rates: tuple[float, float, float],
+    *,
+    gigabytes: float,
+    gigabytes_a_second: float,
+    teraflops: tuple[float, float, float],
     link: float,
-    source: str,
     cuda: Cuda,
+    source: str,
 ) -> Device:
-    rates_in_full = (rate * TFLOPS for rate in rates)
+    float32, float64, bfloat16 = (rate * TFLOPS for rate in teraflops)
     return Device(
-        f"NVIDIA {kind}", "gpu", memory * GB, bandwidth, *rates_in_full, link * GB, 8, 0, 1,
-        source, cuda,
-    )  # fmt: skip
+        kind=f"NVIDIA {kind}",
+        platform="gpu",
+        memory=gigabytes * GB,
+        bandwidth=gigabytes_a_second * GB,
+        float32=float32,
+        float64=float64,
+        bfloat16=bfloat16,
+        link=link * GB,
+        most=8,
+        axes=0,
+        per_chip=1,
+        source=f"NVIDIA {source}",
+        cuda=cuda,
+    )
 
 
 def _tpu(
-    kind: str,
+    name: str,
+    *,
     memory: float,
-    bandwidth: float,
-    rate: float,
+    gigabytes_a_second: float,
+    teraflops: float,
     link: float,
     most: int,
     axes: int,
-    source: str,
     per_chip: int = 1,
 ) -> Device:
-    bfloat16 = rate * TFLOPS / per_chip
+    """From figures of a chip, the rate of bfloat16 among them."""
+    bfloat16 = teraflops * TFLOPS / per_chip
     float32 = bfloat16 / BFLOAT16_PASSES
     return Device(
-        f"TPU {kind}", "tpu", memory / per_chip, bandwidth * GB / per_chip, float32,
-        float32 / FLOAT64_SLOWER, bfloat16, link * GB / per_chip, most * per_chip, axes, per_chip,
-        source,
-    )  # fmt: skip
+        kind=f"TPU {name.removeprefix('tpu')}",
+        platform="tpu",
+        memory=memory / per_chip,
+        bandwidth=gigabytes_a_second * GB / per_chip,
+        float32=float32,
+        float64=float32 / FLOAT64_SLOWER,
+        bfloat16=bfloat16,
+        link=link * GB / per_chip,
+        most=most * per_chip,
+        axes=axes,
+        per_chip=per_chip,
+        source=f"docs.cloud.google.com/tpu/docs/{name}, system architecture",
+    )
 
 
-_TPU_DOCS = "docs.cloud.google.com/tpu/docs/{}, key specifications"
-_AMPERE = "NVIDIA A100 Tensor Core GPU datasheet (SXM); NVIDIA Ampere architecture whitepaper"
-_HOPPER = "NVIDIA {} Tensor Core GPU datasheet (SXM); NVIDIA Hopper architecture whitepaper"
-_ADA = "NVIDIA {}; NVIDIA Ada GPU architecture whitepaper"
-_CUDA_A100 = Cuda((8, 0), 108, 1.41, 40 << 20)
-_CUDA_H100 = Cuda((9, 0), 132, 1.98, 50 << 20)
+# NVLink 3, 4 and 5: 600, 900 and 1,800 GB/s in both directions; PCIe 4.0 x16: 64 GB/s. Rates of
+# bfloat16 are half of what is published with sparsity.
+_A100: dict[str, Any] = {
+    "teraflops": (19.5, 19.5, 312),
+    "link": 300,
+    "cuda": Cuda((8, 0), 108, 1.41, 40 << 20),
+    "source": "A100 Tensor Core GPU datasheet (SXM) and Ampere architecture whitepaper",
+}
+_H100: dict[str, Any] = {
+    "teraflops": (67, 67, 989.5),
+    "link": 450,
+    "cuda": Cuda((9, 0), 132, 1.98, 50 << 20),
+}
 
 DEVICES: dict[str, Device] = {
-    # NVLink 3: 600 GB/s in both directions.
-    "a100-40gb": _gpu(
-        "A100 SXM 40 GB", 40, 1555 * GB, (19.5, 19.5, 312), 300, _AMPERE, _CUDA_A100
-    ),
-    "a100-80gb": _gpu(
-        "A100 SXM 80 GB", 80, 2039 * GB, (19.5, 19.5, 312), 300, _AMPERE, _CUDA_A100
-    ),
-    # NVLink 4: 900 GB/s in both directions. bfloat16: 1,979 with sparsity.
+    "a100-40gb": _gpu("A100 SXM 40 GB", gigabytes=40, gigabytes_a_second=1555, **_A100),
+    "a100-80gb": _gpu("A100 SXM 80 GB", gigabytes=80, gigabytes_a_second=2039, **_A100),
     "h100": _gpu(
-        "H100 SXM 80 GB", 80, 3.35 * TB, (67, 67, 989.5), 450, _HOPPER.format("H100"), _CUDA_H100
+        "H100 SXM 80 GB",
+        gigabytes=80,
+        gigabytes_a_second=3350,
+        source="H100 Tensor Core GPU datasheet (SXM) and Hopper architecture whitepaper",
+        **_H100,
     ),
     "h200": _gpu(
-        "H200 SXM 141 GB", 141, 4.8 * TB, (67, 67, 989.5), 450, _HOPPER.format("H200"), _CUDA_H100
+        "H200 SXM 141 GB",
+        gigabytes=141,
+        gigabytes_a_second=4800,
+        source="H200 Tensor Core GPU datasheet (SXM)",
+        **_H100,
     ),
-    # A board of eight: 1.44 TB, 64 TB/s, 600, 296 and 18,000 teraflops. NVLink 5: 1.8 TB/s in both
-    # directions.
     "b200": _gpu(
-        "B200 SXM 180 GB", 180, 8 * TB, (75, 37, 2250), 900,
-        "NVIDIA HGX B200 datasheet, an eighth of the board",
-        Cuda((10, 0), 148, 1.965, 126 << 20),
-    ),  # fmt: skip
-    # PCIe 4.0 x16: 64 GB/s in both directions. float64: a 64th of float32.
+        "B200 SXM 180 GB",
+        gigabytes=180,
+        gigabytes_a_second=8000,
+        teraflops=(75, 37, 2250),
+        link=900,
+        cuda=Cuda((10, 0), 148, 1.965, 126 << 20),
+        source="HGX B200 datasheet, an eighth of the board",
+    ),
     "l4": _gpu(
-        "L4 24 GB", 24, 300 * GB, (30.3, 0.473, 121), 32, _ADA.format("L4 Tensor Core datasheet"),
-        Cuda((8, 9), 58, 2.04, 48 << 20),
-    ),  # fmt: skip
+        "L4 24 GB",
+        gigabytes=24,
+        gigabytes_a_second=300,
+        teraflops=(30.3, 30.3 / 64, 121),
+        link=32,
+        cuda=Cuda((8, 9), 58, 2.04, 48 << 20),
+        source="L4 Tensor Core GPU datasheet and Ada architecture whitepaper",
+    ),
     "rtx-4090": _gpu(
-        "GeForce RTX 4090 24 GB", 24, 1008 * GB, (82.6, 1.29, 165.2), 32,
-        _ADA.format("GeForce RTX 4090 specifications"), Cuda((8, 9), 128, 2.52, 72 << 20),
-    ),  # fmt: skip
-    # 2,400 Gbit/s.
-    "v4": _tpu("v4", 32 * GIB, 1200, 275, 300, 4096, 3, _TPU_DOCS.format("v4")),
-    # Inter-chip bandwidth in both directions: 400, 1,200, 800 and 1,200 GB/s.
-    "v5e": _tpu("v5e", 16 * GB, 819, 197, 200, 256, 2, _TPU_DOCS.format("v5e")),
-    "v5p": _tpu("v5p", 95 * GB, 2765, 459, 600, 8960, 3, _TPU_DOCS.format("v5p")),
-    "v6e": _tpu("v6e", 32 * GB, 1638, 918, 400, 256, 2, _TPU_DOCS.format("v6e")),
-    "tpu7x": _tpu("7x", 192 * GIB, 7380, 2307, 600, 9216, 3, _TPU_DOCS.format("tpu7x"), 2),
+        "GeForce RTX 4090 24 GB",
+        gigabytes=24,
+        gigabytes_a_second=1008,
+        teraflops=(82.6, 82.6 / 64, 165.2),
+        link=32,
+        cuda=Cuda((8, 9), 128, 2.52, 72 << 20),
+        source="Ada GPU architecture whitepaper, appendix A",
+    ),
+    # 2,400 Gbit/s between chips.
+    "v4": _tpu(
+        "v4",
+        memory=32 * GIB,
+        gigabytes_a_second=1200,
+        teraflops=275,
+        link=300,
+        most=4096,
+        axes=3,
+    ),
+    # Between chips, in both directions: 400, 1,200, 800 and 1,200 GB/s.
+    "v5e": _tpu(
+        "v5e",
+        memory=16 * GB,
+        gigabytes_a_second=819,
+        teraflops=197,
+        link=200,
+        most=256,
+        axes=2,
+    ),
+    "v5p": _tpu(
+        "v5p",
+        memory=95 * GB,
+        gigabytes_a_second=2765,
+        teraflops=459,
+        link=600,
+        most=8960,
+        axes=3,
+    ),
+    "v6e": _tpu(
+        "v6e",
+        memory=32 * GB,
+        gigabytes_a_second=1638,
+        teraflops=918,
+        link=400,
+        most=256,
+        axes=2,
+    ),
+    "tpu7x": _tpu(
+        "tpu7x",
+        memory=192 * GIB,
+        gigabytes_a_second=7380,
+        teraflops=2307,
+        link=600,
+        most=9216,
+        axes=3,
+        per_chip=2,
+    ),
 }
 """By the name that ``jd.plan(device=...)`` takes."""
 

@@ -1,9 +1,9 @@
-"""Devices that are not here, for XLA to compile for: neither an accelerator nor a driver is needed.
+"""Devices that are not here, for XLA to compile for: it needs neither an accelerator nor a driver.
 
-What is compiled for them can be inspected (``memory_analysis``, ``as_text``), not run. A GPU is told
-to XLA by the figures of :mod:`jaxdescent.machine.devices`; its plugin is in the packages
-``jax-cuda13-plugin`` and ``jax-cuda13-pjrt``, of JAX's own version. A TPU is told by the name of its
-topology, which ``libtpu`` knows.
+What is compiled for them can be inspected (``memory_analysis``, ``as_text``), not run. XLA knows a
+GPU by the figures of :mod:`jaxdescent.machine.devices`; the plugin is in the packages
+``jax-cuda13-plugin`` and ``jax-cuda13-pjrt``, of JAX's own version. It knows a TPU by the name of
+its topology; the plugin is ``libtpu``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from jax.experimental import topologies
 from jaxdescent.machine.devices import Device, Mesh, mesh_named
 
 PACKAGES = {
-    "gpu": ("jax_cuda13_plugin", "jax-cuda13-plugin jax-cuda13-pjrt", "--no-deps "),
-    "tpu": ("libtpu", "libtpu", ""),
+    "gpu": (
+        "jax_cuda13_plugin",
+        "--no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}",
+    ),
+    "tpu": ("libtpu", "libtpu"),
 }
-"""Of a platform: a module that tells whether it can be compiled for, and what to install if not."""
+"""Of a platform: the module that must be there to compile for it, and what to install if not."""
 
 LIMITS = {
     (8, 0): (64, 2048, 164, 163),
@@ -31,8 +34,8 @@ LIMITS = {
     (9, 0): (128, 2048, 228, 227),
     (10, 0): (128, 2048, 228, 227),
 }
-"""Of a compute capability: float32 units and threads of a multiprocessor, its shared memory and what
-a block may have of that, in KiB (CUDA C++ Programming Guide, "Compute Capabilities")."""
+"""Of a compute capability: float32 units and threads of a multiprocessor, its shared memory and
+what a block may have of that, in KiB (CUDA C++ Programming Guide, "Compute Capabilities")."""
 
 GPU_TEXT = """\
 gpu_device_info {{
@@ -81,14 +84,11 @@ def topology(name: str) -> list[Any]:
     """
     mesh = mesh_named(name)
     platform = mesh.device.platform
-    module, packages, options = PACKAGES[platform]
+    module, packages = PACKAGES[platform]
     if importlib.util.find_spec(module) is None:
-        version = jax.__version__
-        wanted = packages if platform == "tpu" else f"{packages.replace(' ', f'=={version} ')}"
-        wanted = wanted if platform == "tpu" else f"{wanted}=={version}"
         raise ImportError(
-            f"to compile for {mesh.describe()} {module} must be installed: "
-            f"pip install {options}{wanted}. No {platform.upper()} is needed."
+            f"to compile for {mesh.describe()}, {module} must be installed, got none: pip install "
+            f"{packages.format(version=jax.__version__)}. It needs no {platform.upper()}."
         )
     try:
         devices = _gpus(mesh) if platform == "gpu" else _tpus(mesh)
@@ -135,9 +135,7 @@ def _tpus(mesh: Mesh) -> Any:
     name = f"{mesh.of}:{'x'.join(map(str, mesh.shape))}"
     kind = TPU_TYPES.get(mesh.of, f"{mesh.of}-8")
     with _environment(TPU_ENVIRONMENT | {"TPU_ACCELERATOR_TYPE": kind}):
-        return topologies.get_topology_desc(
-            platform="tpu", topology_name=name, **options
-        ).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
 
 
 @contextlib.contextmanager

@@ -179,8 +179,8 @@ class Candidate(Displayed):
       feasible: whether ``allocated_bytes`` are available.
       reason: why not, in numbers; empty where it is.
       link_bytes: that each of several devices sends to the others, in all.
-      link_bytes_per_iteration, link_seconds_per_iteration: the same of an iteration, and the part of
-        its seconds that this takes.
+      link_bytes_per_iteration: the same in an iteration.
+      link_seconds_per_iteration: the part of an iteration's seconds that this takes.
       compiled_bytes: what the compiled program reserves in place of ``working_bytes``, by the
         compiler's own account; None where it was not asked.
     """

@@ -49,7 +49,7 @@ class Plan:
           ProblemTooLarge: if none fits, with each candidate's need and the ways out.
         """
         if self.chosen is None:
-            raise ProblemTooLarge(refusal(self.structure, self.machine, self.candidates))
+            raise ProblemTooLarge(self._refusal())
         return self.chosen
 
     def to_json(self) -> str:
@@ -112,7 +112,16 @@ class Plan:
         notes = self._grounds()
         if self.chosen:
             return notes
-        return [*notes, refusal(self.structure, self.machine, self.candidates)]
+        return [*notes, self._refusal()]
+
+    def _refusal(self) -> str:
+        text = refusal(self.structure, self.machine, self.candidates)
+        if self.machine.devices == 1:
+            return text
+        return (
+            f"{text} All of this is said of each of the {self.machine.devices:,} devices that the "
+            "problem is spread over already: numbers of devices are times as many."
+        )
 
     def _grounds(self) -> list[str]:
         grounds = [self.machine.describe(), *self.assumptions]

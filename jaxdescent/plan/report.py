@@ -96,7 +96,9 @@ def show_machine(machine: Machine, console: Console) -> None:
         ("until all cores work", readable_seconds(machine.handover_seconds)),
     ]
     if machine.name:
-        rows[0] = ("devices", f"{machine.devices:,} x {machine.kind}")
+        published = ("rates", "memory", "reading X, ", "matrix products", "Cholesky", "QR")
+        rows = [row for row in rows if row[0].startswith(published)]
+        rows[:0] = [("devices", f"{machine.devices:,} x {machine.kind}")]
         rows.append(("over the links", f"{readable_bytes(machine.link_bandwidth)}/s a device"))
     for name, value in rows:
         table.add_row(name, Text(value))
@@ -116,10 +118,15 @@ def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machin
         for candidate in plan_of(structure_at(max(direct, 1)), machine).candidates
         if candidate.name == "DerivativeMethod()"
     )
+    where = "on this machine"
+    memory = readable_bytes(machine.memory_bytes)
+    if machine.name:
+        where = f"on {machine.name}"
+        memory = f"{memory} on each device" if machine.devices > 1 else memory
     return (
-        f"With {rows_per_feature:,.3g} rows a feature and {readable_bytes(machine.memory_bytes)} "
-        f"of memory{' on each device' * (machine.devices > 1)}, data included, the largest coupled problem that the derivative method can "
-        f"solve on this machine has {direct:,} features (about {readable_seconds(solve.seconds)}), "
+        f"With {rows_per_feature:,.3g} rows a feature and {memory} "
+        "of memory, data included, the largest coupled problem that the derivative method can "
+        f"solve {where} has {direct:,} features (about {readable_seconds(solve.seconds)}), "
         f"and the largest that descent can, by {candidate.name}, has {descent:,} (about "
         f"{readable_seconds(candidate.seconds)})."
     )

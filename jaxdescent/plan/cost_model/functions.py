@@ -26,7 +26,6 @@ from jaxdescent.plan.cost_model.work import (
 )
 from jaxdescent.plan.structure import Kind
 
-
 NORMS = 4
 """Numbers that a check of sharded params sums over the devices."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxdescent.designs import Dense
 from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
-from jaxdescent.objectives.blocks import symmetric_share
+from jaxdescent.objectives.blocks import BLOCK_BYTES, LEAST_BLOCK, symmetric_share
 from jaxdescent.objectives.exact import (
     DOUBLE_ENTRIES,
     FAIR,
@@ -133,18 +133,12 @@ def inner_products(structure: Structure, machine: Machine) -> Work:
 
 def triangles(structure: Structure) -> Work:
     """QR of the larger side, and of its triangle above a diagonal; of all of X on each device, to
-    which the others send their parts.
+    which the others send their parts: half of what a sum of as many numbers sends.
     """
     smaller, larger = sorted((structure.rows, structure.features))
     copies = Work(update_bytes=4.0 * larger * smaller * structure.itemsize)
     flops = orthogonal_flops(larger, smaller) + orthogonal_flops(2 * smaller, smaller)
-    return orthogonal(flops, smaller) + copies + gathered(structure)
-
-
-def gathered(structure: Structure) -> Work:
-    """All of X on each device: half of what a sum of as many numbers sends."""
-    itemsize = jnp.dtype(structure.data_dtype).itemsize
-    return all_reduce(structure, structure.rows * structure.features / 2, itemsize)
+    return orthogonal(flops, smaller) + copies + all_reduce(structure, larger * smaller / 2)
 
 
 def touched_bytes(structure: Structure) -> int:
@@ -164,10 +158,11 @@ def lsmr(question: Question) -> Price:
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
     setup = one * 4 + reduced * 3 + widening(question, 1)
+    norm = all_reduce(structure, 1)
     return Price(
         lsmr_bytes(question),
         setup,
-        one * 2 + reduced + vectors(structure, 12),
+        one * 2 + reduced + norm + vectors(structure, 12),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -201,9 +196,7 @@ def sketched_lsmr(question: Question) -> Price:
     if structure.has_penalty:
         flops += orthogonal_flops(2.0 * features, features)
     reduced = gradient_sum(structure)
-    # Rows are mixed in an order of chance: each device needs those of all.
-    mixture = orthogonal(flops, features) + gathered(structure)
-    mixture = mixture + product(2.0 * NONZEROS * rows * features, NONZEROS)
+    mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * rows * features, NONZEROS)
     is_rough = structure.compute_dtype == "float64"  # whose sketch is in float32
     setup = one * 4 + reduced * 3 + mixture * (0.5 if is_rough else 1.0)
     copies = 3.0 * rows * features * structure.itemsize
@@ -221,9 +214,10 @@ def sketched_lsmr(question: Question) -> Price:
     # what it takes besides is free again before LSMR begins.
     chunk = min(rows / groups, CHUNK)
     working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
-    if structure.parts > 1:
-        working += structure.itemsize * rows * features
-    iteration = one * 2 + reduced + triangle + vectors(structure, 16)
+    # Rows are mixed in an order of chance: chunk by chunk each device sends what it has of them.
+    setup = setup + all_reduce(structure, chunk * columns) * (rows / chunk)
+    norm = all_reduce(structure, 1)
+    iteration = one * 2 + reduced + norm + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
     return Price(lsmr_bytes(question) + working, setup, iteration, iterations, accuracy)
@@ -237,10 +231,11 @@ def conjugate_gradient(question: Question) -> Price:
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
     start = one + reduced if structure.kind is Kind.REGRESSION else Work()
+    norm = all_reduce(structure, 1) if structure.kind is Kind.REGRESSION else Work()
     return Price(
         conjugate_gradient_bytes(question),
         start + widening(question, 2),
-        one * 2 + reduced + vectors(structure, 10),
+        one * 2 + reduced + norm + vectors(structure, 10),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -337,8 +332,10 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
             is_centred=structure.has_intercept,
             is_widened=question.is_narrow,
         )
-    else:
-        built = 3 * square + structure.has_intercept * structure.entries * structure.itemsize
+    elif structure.parts == 1:
+        built = 3 * square + max(LEAST_BLOCK * size * structure.itemsize, BLOCK_BYTES)
+    else:  # in one block, of which a centred copy is made
+        built = square + structure.has_intercept * structure.entries * structure.itemsize
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
     setup = one_pass(question, structure.outputs) * 3 + gradient_sum(structure) * 2
     setup = setup + inner_products(structure, question.machine)

@@ -305,18 +305,16 @@ def vectors(structure: Structure, count: float) -> Work:
     return Work(update_bytes=float(count * size), operations=SCALAR_OPERATIONS)
 
 
-def all_reduce(structure: Structure, elements: float, itemsize: int | None = None) -> Work:
+def all_reduce(structure: Structure, elements: float) -> Work:
     """The sum over all devices of so many numbers that each has, on each of them.
 
-    Each sends every part of its numbers but its own to be added up, and each sum but its own:
+    Each sends every part of its numbers but its own to be added up, and its own sum to all others:
     ``2 (k - 1) / k`` of their bytes over k devices, by whatever way they go.
     """
     if structure.parts == 1:
         return Work()
     share = 2 * (1 - 1 / structure.parts)
-    return Work(
-        link_bytes=share * elements * (itemsize or structure.itemsize), all_reduces=1.0
-    )
+    return Work(link_bytes=share * elements * structure.itemsize, all_reduces=1.0)
 
 
 def gradient_sum(structure: Structure) -> Work:
