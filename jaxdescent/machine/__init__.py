@@ -7,7 +7,7 @@ one (:meth:`Machine.of`). Devices that are not here are told by their names: ``d
 published figures, and ``topologies`` what a program for them can be compiled for.
 """
 
-from jaxdescent.machine.devices import Mesh as Mesh
+from jaxdescent.machine.devices import ASSUMED as ASSUMED
 from jaxdescent.machine.devices import mesh_named as mesh_named
 from jaxdescent.machine.flops import cholesky_flops as cholesky_flops
 from jaxdescent.machine.flops import orthogonal_flops as orthogonal_flops

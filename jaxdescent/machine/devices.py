@@ -26,10 +26,9 @@ USABLE = 0.9
 """Assumed: the share of the published memory that a program can have; the rest is the runtime's."""
 
 ASSUMED = (
-    f"assumed, not published: {USABLE:.0%} of the memory can be used; rates are peaks, of which "
-    "runs reach a half to nine tenths; factorisations reach the share of a product's rate that "
-    "machine/defaults.py states; an all-reduce takes 20 us and what its bytes take over all of a "
-    "device's links"
+    "Rates are published peaks, of which runs reach a half to nine tenths. Assumed, because it is "
+    f"not published: that {USABLE:.0%} of the memory can be used, how much slower factorisations "
+    "are than products, and what a small operation takes."
 )
 """What a plan for a published device rests on besides the figures."""
 

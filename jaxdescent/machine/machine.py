@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxdescent import memory
 from jaxdescent.machine import calibration, host, store
 from jaxdescent.machine.defaults import default_rates
-from jaxdescent.machine.devices import ASSUMED, USABLE, mesh_named
+from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.memory import readable_bytes
 
 Rates = dict[str, float]
@@ -53,7 +53,7 @@ class Machine:
       devices: over how many of them a problem is spread; everything else is of each.
       link_bandwidth: bytes a second that each can send to the others; 0 where it is not known.
       all_reduce_seconds: until all devices have added up a few numbers.
-      source: where the figures are published, and what is assumed besides.
+      source: where the figures are published.
 
     >>> machine = Machine.default("cpu", cores=2, memory_bytes=10**9)
     >>> machine.is_measured, machine.product_rate["float64"] < machine.product_rate["float32"]
@@ -102,7 +102,8 @@ class Machine:
     @classmethod
     def published(cls, name: str) -> Machine:
         """A device, or a mesh of them, by the figures that are published of it: nothing of this
-        host counts. What is not published is assumed, and ``source`` says what.
+        host counts. What is not published is assumed
+        (:data:`jaxdescent.machine.devices.ASSUMED`).
 
         Raises:
           ValueError: for a name that is not known, with those that are.
@@ -143,7 +144,7 @@ class Machine:
             name=mesh.name,
             devices=mesh.devices,
             link_bandwidth=device.link,
-            source=f"{device.source}; {ASSUMED}",
+            source=device.source,
             **rates,
         )
 
@@ -205,9 +206,9 @@ class Machine:
                 f"{readable_bytes(self.read_bandwidth['float32'])}/s each"
             )
             if self.devices == 1:
-                return f"{self.kind}, {figures.removesuffix(' each')}; {self.source}."
-            links = f"{readable_bytes(self.link_bandwidth)}/s over the links"
-            return f"{self.devices:,} x {self.kind}, {figures}, {links}; {self.source}."
+                return f"{self.kind}, {figures.removesuffix(' each')} ({self.source})."
+            links = f"{readable_bytes(self.link_bandwidth)}/s over the links of each"
+            return f"{self.devices:,} x {self.kind}, {figures}, {links} ({self.source})."
         origin = "measured" if self.is_measured else "default numbers, not measured"
         memory_left = f"{readable_bytes(self.memory_bytes)} available"
         return f"{self.platform}, {self.cores} cores, {memory_left}; rates: {origin}."

@@ -77,7 +77,7 @@ def topology(name: str) -> list[Any]:
       ValueError: for a name that is not known, or a slice that the compiler does not know.
       ImportError: where the plugin is missing, with what to install.
 
-    >>> topology("h1000")
+    >>> topology("h1000")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
       ...
     ValueError: no device is called 'h1000': known are a100-40gb, ...

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdescent import display, placement
 from jaxdescent.display import readable_seconds
-from jaxdescent.machine import Machine
+from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.methods import Method
 from jaxdescent.plan.candidates import Candidate, candidates_for, shortage
@@ -126,12 +126,13 @@ class Plan:
     def _grounds(self) -> list[str]:
         grounds = [self.machine.describe(), *self.assumptions]
         if self.machine.devices > 1:
-            each = (
+            grounds[1:1] = [
+                self.structure.placement(),
                 "Memory is that of each device; links are the bytes that each sends to the others "
-                "in an iteration, and in all."
-            )
-            grounds[1:1] = [self.structure.placement(), each]
-        return grounds
+                "in an iteration, and in all: a sum of n bytes over k devices takes 2 n (k - 1) / k "
+                f"and {readable_seconds(self.machine.all_reduce_seconds)} (assumed) besides.",
+            ]
+        return [*grounds, ASSUMED] if self.machine.name else grounds
 
     def __repr__(self) -> str:
         return display.guarded(lambda: self._report().as_text(), "Plan")

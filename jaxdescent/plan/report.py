@@ -118,14 +118,14 @@ def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machin
         for candidate in plan_of(structure_at(max(direct, 1)), machine).candidates
         if candidate.name == "DerivativeMethod()"
     )
-    where = "on this machine"
+    where, on_each = "on this machine", ""
     memory = readable_bytes(machine.memory_bytes)
     if machine.name:
         where = f"on {machine.name}"
-        memory = f"{memory} on each device" if machine.devices > 1 else memory
+        on_each = " on each device" if machine.devices > 1 else ""
     return (
-        f"With {rows_per_feature:,.3g} rows a feature and {memory} "
-        "of memory, data included, the largest coupled problem that the derivative method can "
+        f"With {rows_per_feature:,.3g} rows a feature and {memory} of memory{on_each}, "
+        "data included, the largest coupled problem that the derivative method can "
         f"solve {where} has {direct:,} features (about {readable_seconds(solve.seconds)}), "
         f"and the largest that descent can, by {candidate.name}, has {descent:,} (about "
         f"{readable_seconds(candidate.seconds)})."
