@@ -129,8 +129,8 @@ class Plan:
             grounds[1:1] = [
                 self.structure.placement(),
                 "Memory is that of each device; links are the bytes that each sends to the others "
-                "in an iteration, and in all: a sum of n bytes over k devices takes 2 n (k - 1) / k "
-                f"and {readable_seconds(self.machine.all_reduce_seconds)} (assumed) besides.",
+                "in an iteration, and in all: a sum of n bytes over k devices takes "
+                f"2 n (k - 1) / k, and {readable_seconds(self.machine.all_reduce_seconds)} (assumed) besides.",
             ]
         return [*grounds, ASSUMED] if self.machine.name else grounds
 
