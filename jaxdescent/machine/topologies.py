@@ -63,8 +63,13 @@ dnn_version_info {{ major: 9 minor: 1 patch: 1 }}
 device_description_str: "{kind}"
 """
 
-TPU_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
-"""Without which ``libtpu`` asks a cloud's metadata server where it is."""
+TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""Without the first two ``libtpu`` asks a cloud's metadata server where it is, without the third
+only one process of a host may load it, as if each wanted to run on the chips."""
 
 TPU_TYPES = {"v5e": "v5litepod-8"}
 """What ``TPU_ACCELERATOR_TYPE`` calls eight of them, where that is not the name and ``-8``."""
@@ -93,6 +98,8 @@ def topology(name: str) -> list[Any]:
     try:
         devices = _gpus(mesh) if platform == "gpu" else _tpus(mesh)
     except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith(("INVALID_ARGUMENT", "NOT_FOUND")):
+            raise
         raise ValueError(f"XLA knows no {name!r}: {str(error).splitlines()[0]}") from error
     return list(devices)
 

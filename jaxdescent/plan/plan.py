@@ -126,11 +126,12 @@ class Plan:
     def _grounds(self) -> list[str]:
         grounds = [self.machine.describe(), *self.assumptions]
         if self.machine.devices > 1:
+            waiting = readable_seconds(self.machine.all_reduce_seconds)
             grounds[1:1] = [
                 self.structure.placement(),
                 "Memory is that of each device; links are the bytes that each sends to the others "
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
-                f"2 n (k - 1) / k, and {readable_seconds(self.machine.all_reduce_seconds)} (assumed) besides.",
+                f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
             ]
         return [*grounds, ASSUMED] if self.machine.name else grounds
 
