@@ -358,12 +358,26 @@ def test_what_the_compiler_finds_no_room_for_does_not_fit(monkeypatch):
     monkeypatch.setattr(foresight._Compiler, "reserved", full)
     planned = jd.plan(regression(1000, 10), device=jax.devices()[0], exact=True)
     assert planned.chosen is None
-    assert {c.reason for c in planned.candidates} == {"the compiler: ran out of memory"}
+    assert {c.reason for c in planned.candidates} == {
+        "the compiler finds no room, and says: ran out of memory"
+    }
+    assert planned.rows()[0][-1] == "no: the compiler finds no room"
 
     monkeypatch.setattr(foresight._Compiler, "reserved", lambda *_: 10**15)
     planned = jd.plan(regression(1000, 10), device=jax.devices()[0], exact=True)
     assert planned.chosen is None
     assert all(c.reason.startswith("needs 1 PB") for c in planned.candidates)
+
+
+def test_large_factorisations_are_not_compiled_for_tpus(monkeypatch, only):
+    only("DerivativeMethod()", "GradientDescent(BarzilaiBorwein())")
+    monkeypatch.setattr(topologies, "topology", lambda name: jax.devices())
+    monkeypatch.setattr(foresight._Compiler, "reserved", lambda *_: 1000)
+    planned = jd.plan(regression(1 << 16, 1024), device="v5e:2x4", exact=True)
+    assert [c.compiled_bytes for c in planned.candidates] == [None, 1000]
+    assert "minutes for factorisations of this size on a TPU: DerivativeMethod()." in str(planned)
+    planned = jd.plan(regression(1 << 16, 1024), device="8xh100", exact=True)
+    assert [c.compiled_bytes for c in planned.candidates] == [1000, 1000]
 
 
 def test_a_machine_of_numbers_alone_cannot_be_compiled_for():

@@ -173,6 +173,7 @@ class Candidate(Displayed):
       allocated_bytes: what has still to be allocated: arrays that exist already are not counted.
       bytes_moved: to and from memory, in all.
       flops: operations, in all.
+      factorisation_flops: those of them that factorise a matrix.
       seconds: in all, without compilation.
       setup_seconds, seconds_per_iteration, iterations: what they are made of.
       accuracy: the relative error of the params to be expected, at most.
@@ -194,6 +195,7 @@ class Candidate(Displayed):
     allocated_bytes: int
     bytes_moved: float
     flops: float
+    factorisation_flops: float
     seconds: float
     setup_seconds: float
     seconds_per_iteration: float
@@ -255,6 +257,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         allocated_bytes=allocated,
         bytes_moved=total.bytes_moved,
         flops=total.flops,
+        factorisation_flops=total.cholesky_flops + total.orthogonal_flops,
         seconds=setup_seconds + iterations * seconds_per_iteration,
         setup_seconds=setup_seconds,
         seconds_per_iteration=seconds_per_iteration,

@@ -15,7 +15,6 @@ from jaxdescent import display, placement
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.memory import ProblemTooLarge, readable_bytes
-from jaxdescent.methods import Method
 from jaxdescent.plan.candidates import Candidate, candidates_for, shortage
 from jaxdescent.plan.choice import choose, refusal
 from jaxdescent.plan.condition import Condition, assumed_condition
@@ -103,7 +102,7 @@ class Plan:
             readable_seconds(candidate.seconds),
             readable_bytes(candidate.link_bytes),
             f"{candidate.accuracy:.0e}",
-            "yes" if candidate.feasible else f"no: {readable_bytes(candidate.allocated_bytes)}",
+            "yes" if candidate.feasible else f"no: {_short(candidate.reason)}",
         )
         return dict(zip(COLUMNS, cells, strict=True))
 
@@ -133,6 +132,12 @@ class Plan:
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
                 f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
             ]
+        uncompiled = [c.name for c in self.candidates if c.feasible and c.compiled_bytes is None]
+        if "compiled" in self.columns() and uncompiled:
+            grounds.append(
+                "Not compiled, because XLA takes minutes for factorisations of this size on a "
+                f"{self.machine.platform.upper()}: {', '.join(uncompiled)}."
+            )
         return [*grounds, ASSUMED] if self.machine.name else grounds
 
     def __repr__(self) -> str:
@@ -222,7 +227,7 @@ def plan_of(
     tolerance: float | None = None,
     condition: Condition | None = None,
     existing_bytes: int = 0,
-    reserved: Callable[[Method], int] | None = None,
+    reserved: Callable[[Candidate], int | None] | None = None,
 ) -> Plan:
     """A plan from numbers alone.
 
@@ -232,7 +237,8 @@ def plan_of(
       tolerance: of the gradient, relative; None: the dtype's default.
       condition: None: assumed from the shapes.
       existing_bytes: of data and params, so many are there already.
-      reserved: what the compiled program of a method reserves, where that is to be asked.
+      reserved: what the compiled program of a candidate reserves, where that is to be asked; None
+        if that would take too long.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
     condition = assumed_condition(structure) if condition is None else condition
@@ -250,20 +256,28 @@ def plan_of(
 
 
 def _compiled(
-    candidate: Candidate, machine: Machine, reserved: Callable[[Method], int]
+    candidate: Candidate, machine: Machine, reserved: Callable[[Candidate], int | None]
 ) -> Candidate:
     """The same by the compiler's word, for a candidate that fits by the formula's."""
     if not candidate.feasible:
         return candidate
     try:
-        compiled = reserved(candidate.method)
+        compiled = reserved(candidate)
     except ProblemTooLarge as error:
-        return dataclasses.replace(candidate, feasible=False, reason=f"the compiler: {error}")
+        reason = f"the compiler finds no room, and says: {error}"
+        return dataclasses.replace(candidate, feasible=False, reason=reason)
+    if compiled is None:
+        return candidate
     allocated = max(candidate.allocated_bytes - candidate.working_bytes + compiled, 0)
     reason = shortage(allocated, machine)
     return dataclasses.replace(
         candidate, compiled_bytes=compiled, feasible=not reason, reason=reason
     )
+
+
+def _short(reason: str) -> str:
+    """The number of bytes that is needed, or who found no room."""
+    return reason.partition(",")[0].removeprefix("needs ")
 
 
 def device_of(tree: Any) -> Any:
