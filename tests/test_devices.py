@@ -19,7 +19,7 @@ import jaxdescent as jd
 from jaxdescent import foresight, memory
 from jaxdescent.machine import Machine, devices, host, store, topologies
 from jaxdescent.plan import candidates
-from jaxdescent.plan.cost_model.work import SCALAR_OPERATIONS
+from jaxdescent.plan.cost_model import work
 
 needs_gpu_compiler = pytest.mark.skipif(
     importlib.util.find_spec(topologies.PACKAGES["gpu"][0]) is None,
@@ -148,7 +148,7 @@ def test_an_iteration_of_conjugate_gradients_is_its_bytes_over_their_ways(name, 
     matrix = 4 * ROWS * FEATURES / count
     vectors = 10 * 4 * (ROWS / count + FEATURES + 1)
     sent = 2 * (count - 1) / count * 4 * (FEATURES + 1)  # X'r, and a norm
-    small = SCALAR_OPERATIONS * Machine.published(name).operation_seconds
+    small = work.SCALAR_OPERATIONS * Machine.published(name).operation_seconds
     waiting = 2 * Machine.published(name).all_reduce_seconds if count > 1 else 0
     seconds = (2 * matrix + vectors) / 3.35e12 + sent / 450e9 + small + waiting
     assert candidate.seconds_per_iteration == pytest.approx(seconds, rel=1e-6)
@@ -208,7 +208,7 @@ def test_wide_data_are_sharded_by_features():
     rows, features = 1000, 1 << 20
     candidate = named(jd.plan(regression(rows, features), device="4xh100"))["ConjugateGradient()"]
     # X w is a sum over devices.
-    assert candidate.link_bytes_per_iteration == pytest.approx(2 * 3 / 4 * 4 * (rows + 1))
+    assert candidate.link_bytes_per_iteration == pytest.approx(2 * 3 / 4 * 4 * (rows + work.NORMS))
     assert candidate.data_bytes == pytest.approx(
         4 * rows * features / 4 + 4 * rows + 4 * features / 4, rel=1e-6
     )

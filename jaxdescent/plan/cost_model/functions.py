@@ -13,6 +13,7 @@ from jaxdescent.plan.cost_model.iterations import (
     default_error,
 )
 from jaxdescent.plan.cost_model.work import (
+    NORMS,
     SCALAR_BYTES,
     SCALAR_OPERATIONS,
     Price,
@@ -25,9 +26,6 @@ from jaxdescent.plan.cost_model.work import (
     vectors,
 )
 from jaxdescent.plan.structure import Kind
-
-NORMS = 4
-"""Numbers that a check of sharded params sums over the devices."""
 
 
 def division(question: Question) -> Price:

@@ -44,6 +44,7 @@ from jaxdescent.plan.cost_model.work import (
     all_reduce,
     cholesky,
     gradient_sum,
+    norms,
     one_pass,
     orthogonal,
     product,
@@ -158,7 +159,7 @@ def lsmr(question: Question) -> Price:
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
     setup = one * 4 + reduced * 3 + widening(question, 1)
-    norm = all_reduce(structure, 1)
+    norm = norms(structure)
     return Price(
         lsmr_bytes(question),
         setup,
@@ -216,7 +217,7 @@ def sketched_lsmr(question: Question) -> Price:
     working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
     # Rows are mixed in an order of chance: chunk by chunk each device sends what it has of them.
     setup = setup + all_reduce(structure, chunk * columns) * (rows / chunk)
-    norm = all_reduce(structure, 1)
+    norm = norms(structure)
     iteration = one * 2 + reduced + norm + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
@@ -231,7 +232,7 @@ def conjugate_gradient(question: Question) -> Price:
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
     start = one + reduced if structure.kind is Kind.REGRESSION else Work()
-    norm = all_reduce(structure, 1) if structure.kind is Kind.REGRESSION else Work()
+    norm = norms(structure) if structure.kind is Kind.REGRESSION else Work()
     return Price(
         conjugate_gradient_bytes(question),
         start + widening(question, 2),

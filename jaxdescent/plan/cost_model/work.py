@@ -327,3 +327,16 @@ def gradient_sum(structure: Structure) -> Work:
         return all_reduce(structure, structure.rows / 2)
     length = structure.features if structure.sharded == "rows" else structure.rows
     return all_reduce(structure, length * structure.outputs)
+
+
+NORMS = 4
+"""Of sharded params so many norms and products are added up over the devices in an iteration or a
+check, each by itself."""
+
+
+def norms(structure: Structure) -> Work:
+    """What the norms of an iteration need of the other devices: where rows are sharded, that of a
+    vector like y alone.
+    """
+    count = 1 if structure.sharded == "rows" else NORMS
+    return all_reduce(structure, 1) * count
