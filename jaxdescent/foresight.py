@@ -295,7 +295,12 @@ def _with_evaluation(
         return structure
 
     def evaluate(objective: Objective, params: Params) -> Any:
-        return objective.checked().value_and_gradient(widen(jax.tree.map(jnp.asarray, params)))
+        objective, params = objective.checked(), widen(jax.tree.map(jnp.asarray, params))
+        if structure.kind is Kind.FUNCTION:
+            return objective.value_and_gradient(params)
+        # Without their sum, whose form depends on where this runs.
+        residuals, pull_back = jax.vjp(objective.residuals, params)
+        return residuals, pull_back(residuals)
 
     reserved, counted = 0, None
     if compiler is None:

@@ -334,7 +334,8 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
             is_widened=question.is_narrow,
         )
     elif structure.parts == 1:
-        built = 3 * square + max(LEAST_BLOCK * size * structure.itemsize, BLOCK_BYTES)
+        block = max(LEAST_BLOCK * size * structure.itemsize, BLOCK_BYTES)
+        built = 3 * square + min(block, structure.entries * structure.itemsize)
     else:  # in one block, which a GPU copies to centre it, and a TPU centres as it reads it
         is_copied = structure.has_intercept and question.machine.platform == "gpu"
         built = square + is_copied * structure.entries * structure.itemsize
