@@ -45,6 +45,14 @@ FACTORISED_ON_TPU = 1e9
 """Operations of a factorisation that XLA compiles for TPUs in seconds. A QR of 2,048 x 256 takes
 1.2, a Cholesky factor of 2,048 columns takes 8, and its inverse 30."""
 
+FUNCTIONS = (Kind.FUNCTION, Kind.RESIDUALS)
+"""Kinds of which nothing is known but what a compiler says of a value and gradient."""
+
+OF_COMPILED_FUNCTIONS = (
+    "Nothing is known of the Hessian: iterations are those of ordinary problems. What the function "
+    "itself needs is the compiler's count of one value and gradient."
+)
+
 UNFUSED = 4.0
 """Assumed: how many times more bytes a function's gradient moves before XLA fuses its operations:
 1 for a logistic regression, 2 for a neural network, 5 for sums of a function of each unknown."""
@@ -118,6 +126,8 @@ def plan(
     condition = assumed_condition(structure)
     if has_data and is_top_level():
         condition = estimated_condition(objective.checked(), structure)
+    if compiler and structure.kind in FUNCTIONS:
+        condition = condition._replace(assumption=OF_COMPILED_FUNCTIONS)
     # What is here is not on another machine.
     existing = 0
     if not machine.name:
@@ -223,7 +233,7 @@ class _Compiler:
         with there:
             lowered = jax.jit(program).lower(*inputs)
             try:
-                return lowered, lowered.compile()
+                return lowered.compile()
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
@@ -231,7 +241,7 @@ class _Compiler:
 
     def reserved(self, program: Callable[..., Any], objective: Objective, params: Params) -> int:
         """Bytes that it reserves on each device besides its inputs: temporaries and results."""
-        analysis = self.compiled(program, objective, params)[1].memory_analysis()
+        analysis = self.compiled(program, objective, params).memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
     def _placed(self, objective: Objective, params: Params) -> Any:
@@ -291,7 +301,7 @@ def _with_evaluation(
     in which nothing is fused: a share of them is taken, but at least the data, the params and the
     gradient.
     """
-    if structure.kind not in (Kind.FUNCTION, Kind.RESIDUALS):
+    if structure.kind not in FUNCTIONS:
         return structure
 
     def evaluate(objective: Objective, params: Params) -> Any:
@@ -303,13 +313,11 @@ def _with_evaluation(
         return residuals, pull_back(residuals)
 
     reserved, counted = 0, None
-    if compiler is None:
-        lowered = jax.jit(evaluate).lower(objective, params)
-    else:
-        lowered, compiled = compiler.compiled(evaluate, objective, params)
+    if compiler is not None:
+        compiled = compiler.compiled(evaluate, objective, params)
         reserved = compiled.memory_analysis().temp_size_in_bytes
         counted = compiled.cost_analysis()  # None for GPUs that are not here
-    analysis = counted or lowered.cost_analysis() or {}
+    analysis = counted or jax.jit(evaluate).lower(objective, params).cost_analysis() or {}
     moved = float(analysis.get("bytes accessed", 0.0))
     if not counted:
         least = structure.data_bytes + 2 * structure.vector_bytes

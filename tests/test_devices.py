@@ -321,6 +321,8 @@ def test_a_compiled_function_is_priced_by_its_compiler(only):
         program.memory_analysis().temp_size_in_bytes, rel=0.05
     )
     assert all(c.compiled_bytes for c in planned.candidates if c.feasible)
+    assert "the compiler's count" in str(planned)
+    assert "is not counted" not in str(planned)
 
 
 # What a compiler says
@@ -352,7 +354,7 @@ def test_arrays_are_compiled_for_where_they_lie(rng):
     objective = jd.LinearRegression(X, y)
     compiler = foresight._Compiler(None, (), jax.devices()[0])
     program = foresight._program(jd.LSMR(), jd.Tolerance())
-    text = compiler.compiled(program, objective, None)[1].as_text()
+    text = compiler.compiled(program, objective, None).as_text()
     assert "all-reduce" in text
 
 
@@ -453,6 +455,9 @@ def test_compiled_for_gpus():
             assert candidate.compiled_bytes is not None
     squares = compiled_for("8xa100-80gb", jd.SumOfSquares(), shape(1 << 24))
     assert all(c.compiled_bytes is not None for c in squares.values())
+    args = (shape(100_000, 100), shape(100_000))
+    structure = jd.plan(logistic, shape(100), args=args, device="l4", exact=True).structure
+    assert structure.evaluation_bytes >= 4e7
     with pytest.raises(ValueError, match="no device is called"):
         topologies.topology("h1000")
 
@@ -465,5 +470,8 @@ def test_compiled_for_tpus():
             assert len(topologies.topology(name)) == device.per_chip
     squares = compiled_for("v5e:2x4", jd.SumOfSquares(), shape(1 << 24))
     assert all(c.compiled_bytes is not None for c in squares.values())
+    args = (shape(100_000, 128), shape(100_000))
+    structure = jd.plan(logistic, shape(128), args=args, device="v6e", exact=True).structure
+    assert structure.evaluation_bytes >= 5e7
     with pytest.raises(ValueError, match="XLA knows no 'v5e:3x3'"):
         topologies.topology("v5e:3x3")
