@@ -162,7 +162,7 @@ def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
                 device = jax.devices(device)[0]
             except RuntimeError as error:
                 raise ValueError(
-                    f"device must be the name of a platform that JAX finds, or of a device: "
+                    "device must be the name of a platform that JAX finds, or of a device: "
                     f"{unknown} {error}"
                 ) from error
     if device is not None and not isinstance(device, jax.Device):
@@ -278,9 +278,10 @@ class _Compiler:
         if not sharded or not (is_matrix or (goes_along and sizes[0] == side)):
             return None
         if side % count:
+            filling = "rows of weight zero" if sharded == "rows" else "columns of zeros"
             raise ValueError(
                 f"exact=True shards {sharded} evenly, got {side:,} over {count:,} devices: plan "
-                f"for {math.ceil(side / count) * count:,}, and pad with zeros."
+                f"for {math.ceil(side / count) * count:,}, and fill up with {filling}."
             )
         return 1 if is_matrix and sharded == "features" else 0
 

@@ -443,13 +443,14 @@ def compiled_for(name, objective, params=None):
 
 @needs_gpu_compiler
 @pytest.mark.slow
-def test_compiled_for_gpus():
+def test_compiled_for_gpus(only):
     assert all(
         len(topologies.topology(name)) == 1
         for name, device in devices.DEVICES.items()
         if device.platform == "gpu"
     )
     rows, features = 1 << 16, 512
+    only("DerivativeMethod()", "LSMR()", "LBFGS()")
     for name in ("h100", "8xh100"):
         for candidate in compiled_for(name, regression(rows, features)).values():
             assert candidate.compiled_bytes is not None
@@ -464,7 +465,8 @@ def test_compiled_for_gpus():
 
 @needs_tpu_compiler
 @pytest.mark.slow
-def test_compiled_for_tpus():
+def test_compiled_for_tpus(only):
+    only("DerivativeMethod()", "LBFGS()")
     for name, device in devices.DEVICES.items():
         if device.platform == "tpu":
             assert len(topologies.topology(name)) == device.per_chip

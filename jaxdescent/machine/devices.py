@@ -261,7 +261,7 @@ class Mesh(NamedTuple):
     """So many devices of one kind.
 
     Attributes:
-      name: as it was given.
+      name: as it was given, in lower case.
       of: the name of the device in :data:`DEVICES`.
       shape: chips along each axis of a TPU slice; the number of GPUs.
       devices: how many there are.
@@ -293,7 +293,8 @@ def mesh_named(name: str) -> Mesh:
     >>> mesh_named("h100").describe()
     'NVIDIA H100 SXM 80 GB'
     """
-    match = re.fullmatch(r"(?:(\d+)x)?([a-z0-9-]+?)(?::(\d+(?:x\d+)*))?", name.strip().lower())
+    name = name.strip().lower()
+    match = re.fullmatch(r"(?:(\d+)x)?([a-z0-9-]+?)(?::(\d+(?:x\d+)*))?", name)
     if match is None or match[2] not in DEVICES:
         raise ValueError(f"no device is called {name!r}: {KNOWN}.")
     count, of, slice_shape = match.groups()
