@@ -338,7 +338,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
         built = 3 * square + min(block, structure.entries * structure.itemsize)
     else:  # in one block, which a GPU copies to centre it, and a TPU centres as it reads it
         is_copied = structure.has_intercept and question.machine.platform == "gpu"
-        built = square + is_copied * structure.entries * structure.itemsize
+        built = square + max(is_copied * structure.entries * structure.itemsize, square)
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
     setup = one_pass(question, structure.outputs) * 3 + gradient_sum(structure) * 2
     setup = setup + inner_products(structure, question.machine)
