@@ -12,6 +12,7 @@ from jaxdescent.certificate import certify as certify
 from jaxdescent.critical_points import CriticalPoint as CriticalPoint
 from jaxdescent.critical_points import critical_points as critical_points
 from jaxdescent.designs import MatrixFree as MatrixFree
+from jaxdescent.foresight import plan as plan
 from jaxdescent.memory import ProblemTooLarge as ProblemTooLarge
 from jaxdescent.methods import LBFGS as LBFGS
 from jaxdescent.methods import LSMR as LSMR
@@ -35,7 +36,6 @@ from jaxdescent.objectives import Quadratic as Quadratic
 from jaxdescent.objectives import SumOfSquares as SumOfSquares
 from jaxdescent.plan import Candidate as Candidate
 from jaxdescent.plan import Plan as Plan
-from jaxdescent.plan import plan as plan
 from jaxdescent.precision import Nearest as Nearest
 from jaxdescent.precision import StochasticRounding as StochasticRounding
 from jaxdescent.preconditioners import Jacobi as Jacobi

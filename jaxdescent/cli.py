@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import enum
 import os
 import pathlib
@@ -143,11 +144,30 @@ def breakdown(
     raise typer.Exit(story.run(settings, parts, folder, Console()))
 
 
+def _count(text: str) -> int:
+    """A whole number, written as 1000000000, 1_000_000_000 or 1e9."""
+    try:
+        number = decimal.Decimal(text.replace(",", "").replace("_", ""))
+    except decimal.InvalidOperation:
+        raise typer.BadParameter(f"must be a number such as 1000 or 1e9, got {text!r}.") from None
+    if not number.is_finite() or number < 1 or number != int(number):
+        raise typer.BadParameter(f"must be a whole number of at least 1, got {text!r}.")
+    return int(number)
+
+
 @app.command()
 def plan(
     *,
-    rows: Annotated[int | None, typer.Option(min=1, help="Of X.", show_default=False)] = None,
-    features: Annotated[int | None, typer.Option(min=1, help="Of X.", show_default=False)] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            parser=_count, metavar="INTEGER", help="Of X: 1000 or 1e9.", show_default=False
+        ),
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(parser=_count, metavar="INTEGER", help="Of X.", show_default=False),
+    ] = None,
     outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
     density: Annotated[
         float, typer.Option(help="Share of X that is not zero; below 1 is not built yet.")
@@ -155,9 +175,17 @@ def plan(
     dtype: Annotated[PlanDtype, typer.Option(help="What X is stored in.")] = PlanDtype.float32,
     l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
     device: Annotated[
-        Device | None,
-        typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
+        str | None,
+        typer.Option(
+            help="cpu, gpu or tpu of this host (the last two are not verified), or devices that "
+            "need not be here: h100, 8xh100, v5e:16x16, ...",
+            show_default="the best of this host",
+        ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Compile what fits, and show what the compiler reserves."),
+    ] = False,
     machine: Annotated[
         bool, typer.Option("--machine", help="Show what was measured of this machine.")
     ] = False,
@@ -173,7 +201,8 @@ def plan(
     """Show what each method would need for a linear regression here, and which one to take.
 
     Nothing of the problem's size is allocated: 8,000,000,000 rows take no longer than 8. The
-    machine is measured, in a few seconds, the first time.
+    machine is measured, in a few seconds, the first time; devices that are not here are priced by
+    their published figures.
     """
     if not 0 < density <= 1:
         raise typer.BadParameter(
@@ -189,7 +218,8 @@ def plan(
         raise typer.BadParameter(f"must be at least 0 and finite, got {l2:g}.", param_hint="--l2")
     if rows is None or features is None:
         missing = "--features" if rows is not None else "--rows"
-        if not machine or rows is not None or features is not None or plot is not None:
+        alone = rows is None and features is None and plot is None and not exact
+        if not machine or not alone:
             raise typer.BadParameter(
                 "is missing: give --rows and --features, or --machine alone.", param_hint=missing
             )
@@ -197,15 +227,25 @@ def plan(
         raise typer.BadParameter(
             f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
         )
-    _choose_device(device)
+    is_elsewhere = device is not None and device not in list(Device)
+    if is_elsewhere and recalibrate:
+        raise typer.BadParameter(
+            f"measures a device of this host, got --device {device}: leave one of them out.",
+            param_hint="--recalibrate",
+        )
+    mesh = _mesh(device) if is_elsewhere else None
+    # For devices that are not here nothing runs on those that are.
+    _choose_device(Device.cpu if mesh else Device(device) if device else None)
 
+    from jaxdescent import foresight
     from jaxdescent.machine import Machine
+    from jaxdescent.objectives import LinearRegression
     from jaxdescent.plan import plan_of
     from jaxdescent.plan import report as plan_report
     from jaxdescent.plan.structure import Structure, regression_structure
 
     console = Console()
-    measured = Machine.measured(recalibrate=recalibrate)
+    measured = Machine.published(mesh) if mesh else Machine.measured(recalibrate=recalibrate)
     if rows is None or features is None:
         if as_json:
             print(measured.to_json())
@@ -224,7 +264,20 @@ def plan(
             has_penalty=l2 > 0,
         )
 
-    planned = plan_of(structure_at(features), measured)
+    if exact:
+        with jax.enable_x64(stored == "float64"):
+            targets = (rows, outputs) if outputs > 1 else (rows,)
+            objective = LinearRegression(
+                jax.ShapeDtypeStruct((rows, features), stored),
+                jax.ShapeDtypeStruct(targets, stored),
+                l2=l2,
+            )
+            try:
+                planned = foresight.plan(objective, device=mesh, exact=True)
+            except (ImportError, ValueError) as error:
+                raise typer.BadParameter(str(error), param_hint="--exact") from error
+    else:
+        planned = plan_of(structure_at(features), measured)
     if as_json:
         print(planned.to_json())
     else:
@@ -239,6 +292,17 @@ def plan(
     if not as_json:
         console.print()
         console.print(plan_report.reach(structure_at, rows_per_feature, measured), highlight=False)
+
+
+def _mesh(name: str | None) -> str | None:
+    from jaxdescent.machine import mesh_named
+
+    try:
+        return mesh_named(name or "").name
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{error} On this host: {', '.join(Device)}.", param_hint="--device"
+        ) from error
 
 
 def _prepare_process(device: Device | None) -> None:

@@ -1,5 +1,6 @@
 """The command's options: what they do, and how wrong ones are refused."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from jaxdescent import breakdown, cli
+from jaxdescent import breakdown, cli, foresight
 from jaxdescent.machine import Machine
 
 
@@ -157,6 +158,57 @@ class TestPlan:
         assert "abacus" in result.output
         assert "DerivativeMethod()" in result.output
 
+    def test_devices_that_are_not_here(self, machine):
+        result = invoke_plan("--rows", "1e9", "--features", "8192", "--device", "v5p:8x8x8")
+        assert result.exit_code == 0, result.output
+        assert "linear regression, 1,000,000,000 rows x 8,192 features" in result.output
+        assert "512 x TPU v5p" in result.output
+        assert "sharded by rows" in result.output
+        assert "  links  " in result.output
+        assert "on v5p:8x8x8 has" in " ".join(result.output.split())
+        assert not machine  # nothing is measured
+
+    def test_the_figures_of_devices_that_are_not_here(self, machine):
+        result = invoke_plan("--machine", "--device", "8xh100")
+        assert result.exit_code == 0, result.output
+        for expected in ("8 x NVIDIA H100", "datasheet", "3.35 TB/s", "450 GB/s", "72 GB"):
+            assert expected in result.output
+        assert "cores" not in result.output
+        content = json.loads(invoke_plan("--machine", "--device", "h200", "--json").output)
+        assert content["name"] == "h200"
+        assert not machine
+
+    @pytest.mark.parametrize("rows", ["1000", "1e3", "1_000", "1,000"])
+    def test_numbers_are_written_in_many_ways(self, machine, rows):
+        problem = json.loads(invoke_plan("--rows", rows, "--features", "1e1", "--json").output)
+        assert (problem["problem"]["rows"], problem["problem"]["features"]) == (1000, 10)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_exact_asks_the_compiler(self, machine, monkeypatch, dtype):
+        asked = []
+
+        def reserved(compiler, program, objective, params):
+            asked.append(objective)
+            return 12_345_678
+
+        monkeypatch.setattr(foresight._Compiler, "reserved", reserved)
+        arguments = ("--rows", "1000", "--features", "10", "--outputs", "2", "--dtype", dtype)
+        result = invoke_plan(*arguments, "--exact")
+        assert result.exit_code == 0, result.output
+        assert "compiled" in result.output
+        assert "12.3 MB" in result.output
+        assert asked[0].X.shape == (1000, 10)
+        assert str(asked[0].y.dtype) == dtype
+        plain = json.loads(invoke_plan(*arguments, "--json").output)
+        exact = json.loads(invoke_plan(*arguments, "--json", "--exact").output)
+        assert plain["problem"] == exact["problem"]
+
+    def test_exact_says_what_to_install(self, machine, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+        result = invoke_plan("--rows", "8", "--features", "2", "--device", "v6e", "--exact")
+        assert result.exit_code == 2
+        assert "pip install libtpu" in result.output
+
     def test_the_picture_is_written(self, machine, tmp_path):
         path = tmp_path / "plan.png"
         result = invoke_plan("--rows", "100", "--features", "10", "--plot", str(path))
@@ -172,6 +224,13 @@ class TestPlan:
             (["--machine", "--rows", "5"], "--features"),
             (["--machine", "--plot", "a.png"], "--rows"),
             (["--rows", "0", "--features", "5"], "--rows"),
+            (["--rows", "1.5", "--features", "5"], "a whole number of at least 1"),
+            (["--rows", "many", "--features", "5"], "a number such as 1000 or 1e9"),
+            (["--rows", "5", "--features", "inf"], "--features"),
+            (["--exact", "--machine"], "--rows"),
+            (["--rows", "5", "--features", "5", "--device", "abacus"], "no device is called"),
+            (["--rows", "5", "--features", "5", "--device", "v5e:16"], "write v5e:2x2"),
+            (["--machine", "--device", "h100", "--recalibrate"], "a device of this host"),
             (
                 ["--rows", "5", "--features", "5", "--density", "0.1"],
                 "sparse designs are not built",
@@ -197,7 +256,7 @@ class TestPlan:
     def test_help_names_every_option(self):
         result = invoke_plan("--help")
         for option in ("rows", "features", "outputs", "density", "dtype", "l2", "device",
-                       "machine", "recalibrate", "json", "plot"):  # fmt: skip
+                       "exact", "machine", "recalibrate", "json", "plot"):  # fmt: skip
             assert f"--{option}" in result.output
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
+from jaxdescent.machine import Machine
 from jaxdescent.plan import cost_model
 from jaxdescent.plan.structure import Structure, regression_structure
 
@@ -39,7 +40,7 @@ def _work(name: str, size: int) -> float:
     structure = _structure(size)
     if name == "descent":
         return cost_model.pass_bytes(structure, structure.data_dtype)
-    return cost_model.factorisation(structure).flops
+    return cost_model.factorisation(structure, Machine.of()).flops
 
 
 def _structure(size: int) -> Structure:

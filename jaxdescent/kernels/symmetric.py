@@ -78,10 +78,11 @@ def symmetric_product(a: jax.Array, b: jax.Array, axis: int, *, is_halved: bool)
 
 
 def symmetric_share(size: int, *, is_halved: bool) -> float:
-    """The operations of a symmetric product of ``size`` lines, over those of a whole one.
+    """The operations of a symmetric product of ``size`` lines, over those of a whole one, where it
+    is made of blocks of its own (on one CPU), or not.
 
-    >>> symmetric_share(256, is_halved=True)
-    1.0
+    >>> symmetric_share(256, is_halved=True), symmetric_share(512, is_halved=True)
+    (1.0, 0.75)
     """
     return _share(size, MOST_HALVINGS if is_halved else 0)
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxdescent import memory
 from jaxdescent.machine import calibration, host, store
 from jaxdescent.machine.defaults import default_rates
+from jaxdescent.machine.devices import USABLE, mesh_named
+from jaxdescent.memory import readable_bytes
 
 Rates = dict[str, float]
 
@@ -47,6 +49,11 @@ class Machine:
       measured_at: when they were measured, in seconds since 1970; zero for defaults.
       others: the share of all cores that other processes used meanwhile.
       spread: the largest ratio of a median run to the best.
+      name: that the published figures go by, as in ``8xh100``; empty for a device that is here.
+      devices: over how many of them a problem is spread; everything else is of each.
+      link_bandwidth: bytes a second that each can send to the others; 0 where it is not known.
+      all_reduce_seconds: until all devices have added up a few numbers.
+      source: where the figures are published.
 
     >>> machine = Machine.default("cpu", cores=2, memory_bytes=10**9)
     >>> machine.is_measured, machine.product_rate["float64"] < machine.product_rate["float32"]
@@ -78,6 +85,11 @@ class Machine:
     measured_at: float = 0.0
     others: float = 0.0
     spread: float = 1.0
+    name: str = ""
+    devices: int = 1
+    link_bandwidth: float = 0.0
+    all_reduce_seconds: float = 2e-5
+    source: str = ""
 
     @classmethod
     def default(
@@ -86,6 +98,55 @@ class Machine:
         """Numbers of an ordinary machine of this platform: the right order, no more."""
         rates = default_rates(platform, cores)
         return cls(platform, kind, cores, memory_bytes, is_measured=False, **rates)
+
+    @classmethod
+    def published(cls, name: str) -> Machine:
+        """A device, or a mesh of them, by the figures that are published of it: nothing of this
+        host counts. What is not published is assumed
+        (:data:`jaxdescent.machine.devices.ASSUMED`).
+
+        Raises:
+          ValueError: for a name that is not known, with those that are.
+
+        >>> machine = Machine.published("8xh100")
+        >>> machine.devices, machine.platform, machine.read_bandwidth["float32"]
+        (8, 'gpu', 3350000000000.0)
+        """
+        mesh = mesh_named(name)
+        device = mesh.device
+        rates = default_rates(device.platform, 1)
+        # Of a factorisation only its share of a product's rate is assumed.
+        faster = device.float32 / rates["product_rate"]["float32"]
+        for factorisation in ("cholesky_rate", "orthogonal_rate"):
+            rates[factorisation] *= faster
+        bandwidth = device.bandwidth
+        rates |= {
+            "read_bandwidth": dict.fromkeys(("float32", "float64", "bfloat16"), bandwidth),
+            "product_rate": {
+                "float32": device.float32,
+                "float64": device.float64,
+                "bfloat16": device.bfloat16,
+            },
+            # Vectors and thin products take what their bytes take; caches are not counted on.
+            "cached_bandwidth": bandwidth,
+            "thin_bandwidth": bandwidth,
+            "update_bandwidth": bandwidth,
+            "fresh_bandwidth": bandwidth,
+            "cache_bytes": 0,
+            "row_seconds": 0.0,
+        }
+        return cls(
+            device.platform,
+            device.kind,
+            cores=1,
+            memory_bytes=round(USABLE * device.memory),
+            is_measured=False,
+            name=mesh.name,
+            devices=mesh.devices,
+            link_bandwidth=device.link,
+            source=device.source,
+            **rates,
+        )
 
     @classmethod
     def of(cls, device: Any = None) -> Machine:
@@ -128,6 +189,29 @@ class Machine:
         if store.stored(identity) is None:  # it could not be kept
             return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
         return cls.of(device)
+
+    @property
+    def is_one_cpu(self) -> bool:
+        """Whether a program finds a CPU and no other device, for which it takes forms of its own.
+
+        JAX may have been told that this host's CPU is several.
+        """
+        return self.platform == "cpu" and jax.device_count() == 1
+
+    def describe(self) -> str:
+        """What it is, its memory, and where the rates come from, in a sentence."""
+        if self.name:
+            figures = (
+                f"{readable_bytes(self.memory_bytes)} and "
+                f"{readable_bytes(self.read_bandwidth['float32'])}/s each"
+            )
+            if self.devices == 1:
+                return f"{self.kind}, {figures.removesuffix(' each')} ({self.source})."
+            links = f"{readable_bytes(self.link_bandwidth)}/s over the links of each"
+            return f"{self.devices:,} x {self.kind}, {figures}, {links} ({self.source})."
+        origin = "measured" if self.is_measured else "default numbers, not measured"
+        memory_left = f"{readable_bytes(self.memory_bytes)} available"
+        return f"{self.platform}, {self.cores} cores, {memory_left}; rates: {origin}."
 
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""

@@ -2,12 +2,11 @@
 
 ``structure`` reduces a problem to sizes, ``condition`` estimates how ill-conditioned it is,
 ``cost_model`` prices each method, ``candidates`` has the table of methods, ``choice`` picks one or
-says why not, ``plan`` is the front door, and ``default`` what ``minimize``
-decides by.
+says why not, ``plan`` is what comes of it, and ``default`` what ``minimize`` decides by. The front
+door, ``jd.plan``, is :mod:`jaxdescent.foresight`.
 """
 
 from jaxdescent.plan.candidates import Candidate as Candidate
 from jaxdescent.plan.default import default_plan as default_plan
 from jaxdescent.plan.plan import Plan as Plan
-from jaxdescent.plan.plan import plan as plan
 from jaxdescent.plan.plan import plan_of as plan_of

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxdescent.display import Displayed, readable_seconds
+from jaxdescent.machine import Machine
 from jaxdescent.memory import SLACK_BYTES, readable_bytes
 from jaxdescent.methods import (
     LBFGS,
@@ -160,6 +161,8 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
 class Candidate(Displayed):
     """What one method in one form of the problem would cost on one machine.
 
+    On several devices bytes and operations are those of each.
+
     Args:
       name: as it is written in code.
       method: to pass to ``minimize``.
@@ -170,11 +173,17 @@ class Candidate(Displayed):
       allocated_bytes: what has still to be allocated: arrays that exist already are not counted.
       bytes_moved: to and from memory, in all.
       flops: operations, in all.
+      factorisation_flops: those of them that factorise a matrix.
       seconds: in all, without compilation.
       setup_seconds, seconds_per_iteration, iterations: what they are made of.
       accuracy: the relative error of the params to be expected, at most.
       feasible: whether ``allocated_bytes`` are available.
       reason: why not, in numbers; empty where it is.
+      link_bytes: that each of several devices sends to the others, in all.
+      link_bytes_per_iteration: the same in an iteration.
+      link_seconds_per_iteration: the part of an iteration's seconds that this takes.
+      compiled_bytes: what the compiled program reserves in place of ``working_bytes``, by the
+        compiler's own account; None where it was not asked.
     """
 
     name: str
@@ -186,6 +195,7 @@ class Candidate(Displayed):
     allocated_bytes: int
     bytes_moved: float
     flops: float
+    factorisation_flops: float
     seconds: float
     setup_seconds: float
     seconds_per_iteration: float
@@ -195,6 +205,10 @@ class Candidate(Displayed):
     reason: str
     is_dependable: bool = dataclasses.field(repr=False)
     is_krylov: bool = dataclasses.field(repr=False)
+    link_bytes: float = 0.0
+    link_bytes_per_iteration: float = 0.0
+    link_seconds_per_iteration: float = 0.0
+    compiled_bytes: int | None = None
 
     def _arguments(self) -> list[str]:
         fits = "fits" if self.feasible else self.reason
@@ -215,6 +229,14 @@ def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, 
     )
 
 
+def shortage(allocated: int, machine: Machine) -> str:
+    """Why so many bytes are not to be had; empty where they are."""
+    available = machine.memory_bytes
+    if allocated <= max(available, SLACK_BYTES):
+        return ""
+    return f"needs {readable_bytes(allocated)}, {readable_bytes(available)} available"
+
+
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
     iterations = max(round(price.iterations), 1)
@@ -223,13 +245,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     data_bytes = structure.data_bytes + structure.params_bytes
     working_bytes = round(price.working_bytes)
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
-    available = question.machine.memory_bytes
-    is_feasible = allocated <= max(available, SLACK_BYTES)
-    reason = (
-        ""
-        if is_feasible
-        else f"needs {readable_bytes(allocated)}, {readable_bytes(available)} available"
-    )
+    reason = shortage(allocated, question.machine)
     total = price.program + price.iteration * iterations
     return Candidate(
         name=entry.name,
@@ -241,13 +257,17 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         allocated_bytes=allocated,
         bytes_moved=total.bytes_moved,
         flops=total.flops,
+        factorisation_flops=total.cholesky_flops + total.orthogonal_flops,
         seconds=setup_seconds + iterations * seconds_per_iteration,
         setup_seconds=setup_seconds,
         seconds_per_iteration=seconds_per_iteration,
         iterations=iterations,
         accuracy=price.accuracy,
-        feasible=is_feasible,
+        feasible=not reason,
         reason=reason,
         is_dependable=entry.is_dependable,
         is_krylov=entry.is_krylov,
+        link_bytes=total.link_bytes,
+        link_bytes_per_iteration=price.iteration.link_bytes,
+        link_seconds_per_iteration=price.iteration.link_seconds(question.machine),
     )

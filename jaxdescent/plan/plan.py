@@ -5,34 +5,22 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import display, placement
 from jaxdescent.display import readable_seconds
-from jaxdescent.machine import Machine
+from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.memory import ProblemTooLarge, readable_bytes
-from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.plan.candidates import Candidate, candidates_for
+from jaxdescent.plan.candidates import Candidate, candidates_for, shortage
 from jaxdescent.plan.choice import choose, refusal
-from jaxdescent.plan.condition import Condition, assumed_condition, estimated_condition
+from jaxdescent.plan.condition import Condition, assumed_condition
 from jaxdescent.plan.cost_model import Question
-from jaxdescent.plan.structure import (
-    Kind,
-    Structure,
-    is_shape,
-    structure_from_shapes,
-    tree_bytes,
-)
-from jaxdescent.precision import widen
-from jaxdescent.programs import is_top_level
-from jaxdescent.tolerance import Tolerance, as_tolerance
-
-Params = Any
+from jaxdescent.plan.structure import Structure
+from jaxdescent.tolerance import Tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +28,7 @@ class Plan:
     """What each method would cost, and which one to take.
 
     Args:
-      structure: the problem's sizes.
+      structure: the problem's sizes; its bytes are those of each device.
       machine: what it was planned for.
       candidates: in the order of preference where prices tie.
       chosen: the candidate to take; None where none fits.
@@ -60,7 +48,7 @@ class Plan:
           ProblemTooLarge: if none fits, with each candidate's need and the ways out.
         """
         if self.chosen is None:
-            raise ProblemTooLarge(refusal(self.structure, self.machine, self.candidates))
+            raise ProblemTooLarge(self._refusal())
         return self.chosen
 
     def to_json(self) -> str:
@@ -82,39 +70,75 @@ class Plan:
         }
         return json.dumps(content, indent=2)
 
+    def columns(self) -> tuple[str, ...]:
+        """The table's heads: what goes over the links, and what a compiler says, where they are."""
+        left_out = set[str]()
+        if self.machine.devices == 1:
+            left_out |= {"links", "links in all"}
+        if all(candidate.compiled_bytes is None for candidate in self.candidates):
+            left_out |= {"compiled"}
+        return tuple(name for name in COLUMNS if name not in left_out)
+
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's rows as text, the choice marked with an asterisk, below :data:`COLUMNS`."""
+        """The table's rows as text, the choice marked with an asterisk, below :meth:`columns`."""
         return [
-            (
-                "*" if candidate is self.chosen else "",
-                candidate.name,
-                candidate.form,
-                readable_bytes(candidate.working_bytes),
-                readable_bytes(candidate.peak_bytes),
-                readable_seconds(candidate.setup_seconds),
-                readable_seconds(candidate.seconds_per_iteration),
-                f"{candidate.iterations:,}",
-                readable_seconds(candidate.seconds),
-                f"{candidate.accuracy:.0e}",
-                "yes" if candidate.feasible else f"no: {readable_bytes(candidate.allocated_bytes)}",
-            )
+            tuple(self._cells(candidate)[name] for name in self.columns())
             for candidate in self.candidates
         ]
+
+    def _cells(self, candidate: Candidate) -> dict[str, str]:
+        compiled = candidate.compiled_bytes
+        cells = (
+            "*" if candidate is self.chosen else "",
+            candidate.name,
+            candidate.form,
+            readable_bytes(candidate.working_bytes),
+            "" if compiled is None else readable_bytes(compiled),
+            readable_bytes(candidate.peak_bytes),
+            readable_seconds(candidate.setup_seconds),
+            readable_seconds(candidate.seconds_per_iteration),
+            readable_bytes(candidate.link_bytes_per_iteration),
+            f"{candidate.iterations:,}",
+            readable_seconds(candidate.seconds),
+            readable_bytes(candidate.link_bytes),
+            f"{candidate.accuracy:.0e}",
+            "yes" if candidate.feasible else f"no: {_short(candidate.reason)}",
+        )
+        return dict(zip(COLUMNS, cells, strict=True))
 
     def notes(self) -> list[str]:
         """What the numbers rest on, and why there is no choice if there is none."""
         notes = self._grounds()
         if self.chosen:
             return notes
-        return [*notes, refusal(self.structure, self.machine, self.candidates)]
+        return [*notes, self._refusal()]
+
+    def _refusal(self) -> str:
+        text = refusal(self.structure, self.machine, self.candidates)
+        if self.machine.devices == 1:
+            return text
+        return (
+            f"{text} All of this is said of each of the {self.machine.devices:,} devices that the "
+            "problem is spread over already: numbers of devices are times as many."
+        )
 
     def _grounds(self) -> list[str]:
-        origin = "measured" if self.machine.is_measured else "default numbers, not measured"
-        machine = (
-            f"{self.machine.platform}, {self.machine.cores} cores, "
-            f"{readable_bytes(self.machine.memory_bytes)} available; rates: {origin}."
-        )
-        return [machine, *self.assumptions]
+        grounds = [self.machine.describe(), *self.assumptions]
+        if self.machine.devices > 1:
+            waiting = readable_seconds(self.machine.all_reduce_seconds)
+            grounds[1:1] = [
+                self.structure.placement(),
+                "Memory is that of each device; links are the bytes that each sends to the others "
+                "in an iteration, and in all: a sum of n bytes over k devices takes "
+                f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
+            ]
+        uncompiled = [c.name for c in self.candidates if c.feasible and c.compiled_bytes is None]
+        if "compiled" in self.columns() and uncompiled:
+            grounds.append(
+                "Not compiled, because XLA takes minutes for factorisations of this size on a "
+                f"{self.machine.platform.upper()}: {', '.join(uncompiled)}."
+            )
+        return [*grounds, ASSUMED] if self.machine.name else grounds
 
     def __repr__(self) -> str:
         return display.guarded(lambda: self._report().as_text(), "Plan")
@@ -141,13 +165,14 @@ class Plan:
         return display.Report(title, "", rows)
 
     def __str__(self) -> str:
-        rows = [COLUMNS, *self.rows()]
-        widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
+        columns = self.columns()
+        rows = [columns, *self.rows()]
+        widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
         lines = [f"Plan for {self.structure.describe()}", ""]
         for row in rows:
             cells = [
-                cell.ljust(width) if index in TEXT_COLUMNS else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(width) if name in TEXT_COLUMNS else cell.rjust(width)
+                for name, cell, width in zip(columns, row, widths, strict=True)
             ]
             lines.append("  ".join(cells).rstrip())
         return "\n".join([*lines, "", *self.notes()])
@@ -155,16 +180,16 @@ class Plan:
     def _repr_html_(self) -> str:
         def row_of(cells: Sequence[str], tag: str) -> str:
             inside = "".join(
-                f'<{tag} style="text-align:{"left" if index in TEXT_COLUMNS else "right"}">'
+                f'<{tag} style="text-align:{"left" if name in TEXT_COLUMNS else "right"}">'
                 f"{html.escape(cell)}</{tag}>"
-                for index, cell in enumerate(cells)
+                for name, cell in zip(self.columns(), cells, strict=True)
             )
             return f"<tr>{inside}</tr>"
 
         body = "".join(row_of(row, "td") for row in self.rows())
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
         title = html.escape(f"Plan for {self.structure.describe()}")
-        head = row_of(COLUMNS, "th")
+        head = row_of(self.columns(), "th")
         return (
             f"<p><b>{title}</b></p><table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
         )
@@ -175,73 +200,24 @@ COLUMNS = (
     "method",
     "form",
     "memory",
+    "compiled",
     "with data",
     "setup",
     "iteration",
+    "links",
     "iterations",
     "seconds",
+    "links in all",
     "accuracy",
     "fits",
 )
-TEXT_COLUMNS = (0, 1, 2, 10)
+"""The heads of all that a table can have."""
+
+TEXT_COLUMNS = ("", "method", "form", "fits")
+"""Those that are words, and stand to the left."""
 
 MOST_OTHERS = 3
 """So many candidates are named next to the chosen one, where the table is not shown."""
-
-
-def plan(
-    objective: Any,
-    params: Params = None,
-    *,
-    args: tuple[Any, ...] = (),
-    device: Any = None,
-    tolerance: Any = None,
-) -> Plan:
-    """Which methods can solve this here, in what memory and time, and which one to take.
-
-    Nothing of the problem's size is allocated. Where the data are there, a few products with a
-    sample of them estimate the condition number; where they are only shapes, it is assumed. The
-    device is measured, in a few seconds, if it never was, and the outcome kept in the user's
-    cache folder.
-
-    Args:
-      objective: as for ``minimize``; any array in it may be a ``jax.ShapeDtypeStruct``.
-      params: the start, or its shapes. None: the objective's own start.
-      args: extra arguments of the objective, or their shapes.
-      device: a JAX device; or the name of a platform, ``"cpu"``, of which the first counts; or a
-        :class:`jaxdescent.machine.Machine`, to plan for another one. None: the device of the
-        arrays, or JAX's first.
-      tolerance: as for ``minimize``.
-
-    Raises:
-      TypeError, ValueError: as ``minimize`` does for data and params that do not fit together.
-
-    >>> import jax, jaxdescent as jd
-    >>> X = jax.ShapeDtypeStruct((8_000_000_000, 1_000_000), "float32")
-    >>> y = jax.ShapeDtypeStruct((8_000_000_000,), "float32")
-    >>> planned = jd.plan(jd.LinearRegression(X, y))
-    >>> planned.chosen is None, planned.candidates[1].name
-    (True, 'LSMR()')
-    """
-    objective = as_objective(objective, args)
-    machine = _machine(device, (params, objective))
-    structure = structure_from_shapes(objective, params)
-    structure = _with_evaluation(structure, objective, params)
-    tolerance = as_tolerance(tolerance)
-    if params is not None and not any(map(is_shape, jax.tree.leaves(params))):
-        tolerance.check(params)
-    has_data = not any(map(is_shape, jax.tree.leaves((objective, params))))
-    condition = assumed_condition(structure)
-    if has_data and is_top_level():
-        condition = estimated_condition(objective.checked(), structure)
-    existing = tree_bytes([leaf for leaf in jax.tree.leaves((objective, params)) if _exists(leaf)])
-    return plan_of(
-        structure,
-        machine,
-        tolerance=tolerance_number(tolerance, structure),
-        condition=condition,
-        existing_bytes=existing,
-    )
 
 
 def plan_of(
@@ -251,20 +227,26 @@ def plan_of(
     tolerance: float | None = None,
     condition: Condition | None = None,
     existing_bytes: int = 0,
+    reserved: Callable[[Candidate], int | None] | None = None,
 ) -> Plan:
     """A plan from numbers alone.
 
     Args:
-      structure: of the problem.
-      machine: where it is to run.
+      structure: of the problem, on one device.
+      machine: where it is to run; where that is a mesh, the problem is spread over it.
       tolerance: of the gradient, relative; None: the dtype's default.
       condition: None: assumed from the shapes.
       existing_bytes: of data and params, so many are there already.
+      reserved: what the compiled program of a candidate reserves, where that is to be asked; None
+        if that would take too long.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
     condition = assumed_condition(structure) if condition is None else condition
+    structure = structure.spread(machine.devices)
     question = Question(structure, machine, tolerance, condition.number)
     candidates = candidates_for(question, existing_bytes)
+    if reserved is not None:
+        candidates = tuple(_compiled(one, machine, reserved) for one in candidates)
     if_ill = None
     if condition.at_most is not None:
         ill = dataclasses.replace(question, condition=condition.at_most)
@@ -273,31 +255,37 @@ def plan_of(
     return Plan(structure, machine, candidates, chosen, (condition.assumption,))
 
 
+def _compiled(
+    candidate: Candidate, machine: Machine, reserved: Callable[[Candidate], int | None]
+) -> Candidate:
+    """The same by the compiler's word, for a candidate that fits by the formula's."""
+    if not candidate.feasible:
+        return candidate
+    try:
+        compiled = reserved(candidate)
+    except ProblemTooLarge as error:
+        reason = f"the compiler finds no room, and says: {error}"
+        return dataclasses.replace(candidate, feasible=False, reason=reason)
+    if compiled is None:
+        return candidate
+    allocated = max(candidate.allocated_bytes - candidate.working_bytes + compiled, 0)
+    reason = shortage(allocated, machine)
+    return dataclasses.replace(
+        candidate, compiled_bytes=compiled, feasible=not reason, reason=reason
+    )
+
+
+def _short(reason: str) -> str:
+    """The number of bytes that is needed, or who found no room."""
+    return reason.partition(",")[0].removeprefix("needs ")
+
+
 def device_of(tree: Any) -> Any:
     """The device of the first array that exists, or None."""
     for leaf in jax.tree.leaves(tree):
         if placement.is_concrete(leaf):
             return min(leaf.sharding.device_set, key=lambda device: device.id)
     return None
-
-
-def _machine(device: Any, tree: Any) -> Machine:
-    if isinstance(device, Machine):
-        return device
-    if isinstance(device, str):
-        try:
-            device = jax.devices(device)[0]
-        except RuntimeError as error:
-            raise ValueError(
-                f"device must be the name of a platform that JAX finds, got {device!r}: {error}"
-            ) from error
-    if device is not None and not isinstance(device, jax.Device):
-        raise TypeError(
-            "device must be a JAX device, a platform's name, a jaxdescent.machine.Machine or None, "
-            f"got {device!r}."
-        )
-    device = device_of(tree) if device is None else device
-    return Machine.measured(device) if is_top_level() else Machine.of(device)
 
 
 def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
@@ -311,26 +299,14 @@ def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     return min(positive) if positive else structure.default_tolerance
 
 
-def _with_evaluation(structure: Structure, objective: Objective, params: Params) -> Structure:
-    """The same, with the operations of one value and gradient as XLA counts them."""
-    if structure.kind not in (Kind.FUNCTION, Kind.RESIDUALS):
-        return structure
-
-    def evaluate(objective: Objective, params: Params) -> Any:
-        return objective.checked().value_and_gradient(widen(jax.tree.map(jnp.asarray, params)))
-
-    analysis = jax.jit(evaluate).lower(objective, params).cost_analysis() or {}
-    return dataclasses.replace(structure, evaluation_flops=float(analysis.get("flops", 0.0)))
-
-
 def _costs(candidate: Candidate) -> str:
     needs = f"{readable_bytes(candidate.peak_bytes)} with the data"
+    if candidate.link_bytes:
+        needs += f" on each device, {readable_bytes(candidate.link_bytes)} over its links"
+    if candidate.compiled_bytes is not None:
+        needs += f"; compiled: {readable_bytes(candidate.data_bytes + candidate.compiled_bytes)}"
     costs = f"{readable_seconds(candidate.seconds)}, {needs}"
     return costs if candidate.feasible else f"{costs}; {candidate.reason}"
-
-
-def _exists(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
 
 
 def _as_numbers(candidate: Candidate) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def draw(
         axes.set_xlabel(f"features, with {rows_per_feature:,.3g} rows each", color=INK)
         axes.axhline(machine.memory_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
         axes.annotate(
-            f"this machine: {readable_bytes(machine.memory_bytes)}",
+            f"{machine.name or 'this machine'}: {readable_bytes(machine.memory_bytes)}",
             (0.01, machine.memory_bytes),
             xycoords=("axes fraction", "data"),
             xytext=(0, 4),

@@ -12,9 +12,17 @@ from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.memory import readable_bytes
 from jaxdescent.plan.largest import SizedStructure, largest_by_descent, largest_size
-from jaxdescent.plan.plan import COLUMNS, TEXT_COLUMNS, Plan, plan_of
+from jaxdescent.plan.plan import TEXT_COLUMNS, Plan, plan_of
 
-LEFT_OUT_FIRST = ("form", "accuracy", "setup", "with data", "iteration", "iterations")
+LEFT_OUT_FIRST = (
+    "form",
+    "accuracy",
+    "setup",
+    "links in all",
+    "with data",
+    "iteration",
+    "iterations",
+)
 """Columns that narrow terminals go without, in this order."""
 
 
@@ -23,10 +31,10 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(Text(f"Plan for {plan.structure.describe()}", style="bold"))
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    shown = _shown_columns(plan, console.width)
+    columns, shown = plan.columns(), _shown_columns(plan, console.width)
     for index in shown:
-        justify = "left" if index in TEXT_COLUMNS else "right"
-        table.add_column(COLUMNS[index], justify=justify, header_style="dim", no_wrap=True)
+        justify = "left" if columns[index] in TEXT_COLUMNS else "right"
+        table.add_column(columns[index], justify=justify, header_style="dim", no_wrap=True)
     for candidate, row in zip(plan.candidates, plan.rows(), strict=True):
         style = "bold green" if candidate is plan.chosen else None if candidate.feasible else "dim"
         table.add_row(*(Text(row[index]) for index in shown), style=style)
@@ -38,12 +46,13 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 def _shown_columns(plan: Plan, width: int) -> list[int]:
     """Those for which a terminal of this width has room; the others are in the JSON."""
-    rows = [COLUMNS, *plan.rows()]
-    shown = list(range(len(COLUMNS)))
+    columns = plan.columns()
+    rows = [columns, *plan.rows()]
+    shown = list(range(len(columns)))
     for name in LEFT_OUT_FIRST:
         taken = sum(max(len(row[index]) for row in rows) + 2 for index in shown)
-        if taken > width:
-            shown.remove(COLUMNS.index(name))
+        if taken > width and name in columns:
+            shown.remove(columns.index(name))
     return shown
 
 
@@ -59,6 +68,8 @@ def show_machine(machine: Machine, console: Console) -> None:
             f"measured {day}, others used {machine.others:.0%} of the cores, typical runs up to "
             f"{machine.spread:.2g} times the best"
         )
+    if machine.name:
+        origin = machine.source
     rows = [
         ("device", f"{machine.platform}, {machine.kind}, {machine.cores} cores"),
         ("rates", origin),
@@ -84,6 +95,11 @@ def show_machine(machine: Machine, console: Console) -> None:
         ("a small operation", readable_seconds(machine.operation_seconds)),
         ("until all cores work", readable_seconds(machine.handover_seconds)),
     ]
+    if machine.name:
+        published = ("rates", "memory", "reading X, ", "matrix products", "Cholesky", "QR")
+        rows = [row for row in rows if row[0].startswith(published)]
+        rows[:0] = [("devices", f"{machine.devices:,} x {machine.kind}")]
+        rows.append(("over the links", f"{readable_bytes(machine.link_bandwidth)}/s a device"))
     for name, value in rows:
         table.add_row(name, Text(value))
     console.print(table)
@@ -102,10 +118,15 @@ def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machin
         for candidate in plan_of(structure_at(max(direct, 1)), machine).candidates
         if candidate.name == "DerivativeMethod()"
     )
+    where, on_each = "on this machine", ""
+    memory = readable_bytes(machine.memory_bytes)
+    if machine.name:
+        where = f"on {machine.name}"
+        on_each = " on each device" if machine.devices > 1 else ""
     return (
-        f"With {rows_per_feature:,.3g} rows a feature and {readable_bytes(machine.memory_bytes)} "
-        "of memory, data included, the largest coupled problem that the derivative method can "
-        f"solve on this machine has {direct:,} features (about {readable_seconds(solve.seconds)}), "
+        f"With {rows_per_feature:,.3g} rows a feature and {memory} of memory{on_each}, "
+        "data included, the largest coupled problem that the derivative method can "
+        f"solve {where} has {direct:,} features (about {readable_seconds(solve.seconds)}), "
         f"and the largest that descent can, by {candidate.name}, has {descent:,} (about "
         f"{readable_seconds(candidate.seconds)})."
     )

@@ -35,6 +35,9 @@ class Kind(enum.Enum):
 class Structure(Displayed):
     """A problem as numbers: sizes in elements or bytes.
 
+    Rows, features and unknowns are the whole problem's; bytes, ``entries``, ``part`` and
+    ``vector_bytes`` are those of each device that it is spread over (:meth:`spread`).
+
     Args:
       kind: what can be a candidate.
       unknowns: elements of the params.
@@ -52,6 +55,9 @@ class Structure(Displayed):
       largest_leaf_bytes: the largest array of the params, in the dtype of the arithmetic.
       default_tolerance: of the gradient, where none is given.
       evaluation_flops: one value and gradient of a function or residuals, if counted.
+      evaluation_bytes: what that reads and writes, if counted.
+      evaluation_reserved: what it reserves while it runs, if it was compiled.
+      devices: over how many it is spread.
     """
 
     kind: Kind
@@ -72,6 +78,9 @@ class Structure(Displayed):
     largest_leaf_bytes: int = 0
     default_tolerance: float = 2.4e-5
     evaluation_flops: float = 0.0
+    evaluation_bytes: float = 0.0
+    evaluation_reserved: int = 0
+    devices: int = 1
 
     def _arguments(self) -> list[str]:
         return [self.describe()]
@@ -82,14 +91,83 @@ class Structure(Displayed):
         return jnp.dtype(self.compute_dtype).itemsize
 
     @property
+    def sharded(self) -> str:
+        """Along what several devices share the problem; empty where each has all of it.
+
+        The longer side of a dense X, the rows of a Hessian, the params of a separable function. Of
+        other functions nothing tells which of their arrays belong together.
+        """
+        if self.kind is Kind.SEPARABLE:
+            return "params"
+        if not self.is_dense:
+            return ""
+        return "rows" if self.is_tall else "features"
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts what is sharded is cut."""
+        return self.devices if self.sharded else 1
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Rows and features of what each device has of X, or of the Hessian."""
+        rows = -(-self.rows // self.parts) if self.sharded == "rows" else self.rows
+        features = -(-self.features // self.parts) if self.sharded == "features" else self.features
+        return rows, features
+
+    @property
     def entries(self) -> int:
         """Elements of X, or of the Hessian."""
-        return self.rows * self.features
+        return math.prod(self.part)
 
     @property
     def vector_bytes(self) -> int:
         """A vector of the params' length in the dtype of the arithmetic."""
-        return self.unknowns * self.itemsize
+        parts = self.parts if self.sharded in ("features", "params") else 1
+        return -(-self.unknowns // parts) * self.itemsize
+
+    def spread(self, devices: int) -> Structure:
+        """The same over so many devices.
+
+        What a direct solve reserves is not divided: its factors are on each device.
+
+        >>> one = regression_structure(8_000_000, 1_000)
+        >>> eight = one.spread(8)
+        >>> eight.part, round(one.data_bytes / eight.data_bytes)
+        ((1000000, 1000), 8)
+        """
+        whole = dataclasses.replace(self, devices=devices)
+        if whole.parts == 1:
+            return whole
+        parts, matrix = whole.parts, self.entries * jnp.dtype(self.data_dtype).itemsize
+        # The targets go with the rows; of a Hessian and of wide data the vectors are everywhere.
+        goes_along = self.kind is not Kind.QUADRATIC and whole.sharded != "features"
+        rest = (self.data_bytes - matrix) // (parts if goes_along else 1)
+        is_cut = whole.sharded in ("features", "params")
+        solver_parts = parts if whole.sharded == "params" else 1
+        return dataclasses.replace(
+            whole,
+            data_bytes=max(-(-matrix // parts) + rest, 0),
+            params_bytes=-(-self.params_bytes // (parts if is_cut else 1)),
+            solver_bytes=-(-self.solver_bytes // solver_parts),
+            largest_leaf_bytes=-(-self.largest_leaf_bytes // (parts if is_cut else 1)),
+        )
+
+    def placement(self) -> str:
+        """What each of several devices has, in a sentence; empty for one."""
+        if self.devices == 1:
+            return ""
+        with_rows = "X, y and what else has a row are sharded by rows"
+        of_kind = {
+            "rows": f"{with_rows}, the params are on each",
+            "features": "X and the params are sharded by features, y is on each",
+            "params": "params and data are sharded alike",
+            "": "data and params are all on each, which saves nothing: only the data of "
+            "regressions, quadratics and separable functions are known to be divisible",
+        }
+        if self.kind is Kind.QUADRATIC and self.sharded:
+            return "On several devices: H is sharded by rows, vectors are on each."
+        return f"On several devices: {of_kind[self.sharded]}."
 
     @property
     def is_tall(self) -> bool:

@@ -13,11 +13,13 @@ from jaxdescent.plan.cost_model.iterations import (
     default_error,
 )
 from jaxdescent.plan.cost_model.work import (
+    NORMS,
     SCALAR_BYTES,
     SCALAR_OPERATIONS,
     Price,
     Question,
     Work,
+    all_reduce,
     one_pass,
     orthogonal,
     spectrum,
@@ -30,7 +32,7 @@ def division(question: Question) -> Price:
     """``x - g / diag(H)``, one division for each unknown."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    iteration = vectors(structure, 12)
+    iteration = vectors(structure, 12) + all_reduce(structure, NORMS)
     # The step's and the result.
     working = structure.solver_bytes + structure.params_bytes
     return Price(working, Work(handovers=1), iteration, 1.0, eps, is_result_large=True)
@@ -41,7 +43,7 @@ def separable_descent(question: Question) -> Price:
     structure = question.structure
     working = float(structure.params_bytes + structure.largest_leaf_bytes)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    a_step = vectors(structure, 3 / 16)
+    a_step = vectors(structure, 3 / 16) + all_reduce(structure, NORMS) * (1 / 16)
     setup = vectors(structure, 6) + Work(handovers=1)
     return Price(working, setup, a_step, 16.0, eps, is_result_large=True)
 
@@ -50,7 +52,8 @@ def separable_backtracking(question: Question) -> Price:
     """The trial, its gradient, the gradient and the params, beside the result."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    working, iteration = 5.0 * structure.vector_bytes, vectors(structure, 16)
+    working = 5.0 * structure.vector_bytes
+    iteration = vectors(structure, 16) + all_reduce(structure, NORMS)
     setup = vectors(structure, 8) + Work(handovers=1)
     return Price(working, setup, iteration, 2.0, eps, is_result_large=True)
 
@@ -66,8 +69,10 @@ def levenberg_marquardt(question: Question) -> Price:
         iteration = one * size + orthogonal(orthogonal_flops(residuals + size, size), size)
         iteration = iteration + Work(operations=SCALAR_OPERATIONS)
         working = structure.itemsize * (3.0 * jacobian + 4.0 * size * size)
+        working += structure.evaluation_reserved
         return Price(working, Work(), iteration, 15.0, accuracy)
     working = 4.0 * structure.vector_bytes + 4.0 * residuals * structure.itemsize
+    working += structure.evaluation_reserved
     inner = one * 20 + vectors(structure, 250)
     return Price(working, Work(), inner, 15.0, accuracy)
 
@@ -79,7 +84,7 @@ def newton(question: Question) -> Price:
     iteration = one_pass(question, 3.0 * size) + spectrum(size)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     # The factorisation, and the Hessian that it is made of.
-    working = 2.0 * structure.solver_bytes
+    working = 2.0 * structure.solver_bytes + structure.evaluation_reserved
     return Price(working, Work(), iteration, NEWTON_ITERATIONS, eps)
 
 
@@ -94,6 +99,7 @@ def lbfgs(question: Question) -> Price:
     count = method.vectors - 1 + (2 if structure.kind is Kind.RESIDUALS else 0)
     matrices = 4 * method.memory**2 * structure.itemsize
     working = float(count * structure.vector_bytes + matrices + SCALAR_BYTES)
+    working += structure.evaluation_reserved
     iterations = UNKNOWN_ITERATIONS["LBFGS"]
     return Price(working, one_pass(question), iteration, iterations, default_error(structure))
 
@@ -105,7 +111,7 @@ def nonlinear_conjugate_gradient(question: Question) -> Price:
     iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
     # Two more hold residuals and what they are made of.
     count = 6.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
-    working = count * structure.vector_bytes + SCALAR_BYTES
+    working = count * structure.vector_bytes + SCALAR_BYTES + structure.evaluation_reserved
     return Price(working, one_pass(question), iteration, iterations, default_error(structure))
 
 
@@ -115,5 +121,5 @@ def function_backtracking(question: Question) -> Price:
     iteration = one_pass(question) * 2 + vectors(structure, 30)
     iterations = UNKNOWN_ITERATIONS["Backtracking"]
     count = 6.0 + (structure.kind is Kind.RESIDUALS)
-    working = count * structure.vector_bytes + SCALAR_BYTES
+    working = count * structure.vector_bytes + SCALAR_BYTES + structure.evaluation_reserved
     return Price(working, one_pass(question), iteration, iterations, default_error(structure))

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Dense
-from jaxdescent.kernels.platform import has_one_cpu
+from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.symmetric import symmetric_share
-from jaxdescent.machine import orthogonal_flops
+from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
 from jaxdescent.objectives.exact import (
     DOUBLE_ENTRIES,
@@ -42,7 +42,10 @@ from jaxdescent.plan.cost_model.work import (
     Price,
     Question,
     Work,
+    all_reduce,
     cholesky,
+    gradient_sum,
+    norms,
     one_pass,
     orthogonal,
     product,
@@ -71,9 +74,10 @@ SINGULAR_FLOPS = 12.0
 
 def derivative_regression(question: Question) -> Price:
     """Cholesky of the smaller Gram matrix; QR of X where its condition asks for it."""
-    structure = question.structure
+    structure, machine = question.structure, question.machine
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
+    reduced = gradient_sum(structure)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     condition = question.condition or 1.0
     # With a column of ones there are more columns than rows.
@@ -82,19 +86,19 @@ def derivative_regression(question: Question) -> Price:
     is_small = structure.is_tall and rows * features**2 <= SMALL
     # Once: the means, the gradient at the start, and value and gradient at the end. Then the way
     # back from the space of the rows, and where the first solve is not as good, a second.
-    setup = one * 4
+    setup = one * 4 + reduced * 3
     is_fair = (condition + 1) / 2 < FAIR
     is_once = is_fair or is_ill or is_small
     passes = (0 if structure.is_tall else 1) + (0 if is_once else 2)
-    iteration = one * passes + vectors(structure, 20)
+    iteration = one * passes + reduced * (passes / 2) + vectors(structure, 20)
     smaller = min(rows, features)
     if structure.has_own_l2 and structure.is_tall:
-        setup = setup + inner_products(structure) + spectrum(smaller)
+        setup = setup + inner_products(structure, machine) + spectrum(smaller)
     else:
-        setup = setup + factorisation(structure)
+        setup = setup + factorisation(structure, machine)
     is_orthogonal = is_ill or is_small or (structure.has_own_l2 and not structure.is_tall)
     if is_orthogonal:
-        setup = setup + triangles(structure)
+        setup = setup + triangles(structure, machine)
         if structure.has_own_l2 or is_singular:
             setup = setup + orthogonal(SINGULAR_FLOPS * smaller**3, smaller)
     if structure.is_tall and (is_ill or is_small):
@@ -103,36 +107,53 @@ def derivative_regression(question: Question) -> Price:
         if entries <= DOUBLE_ENTRIES:
             iteration = iteration + Work(double_entries=turns * entries)
         else:
-            iteration = iteration + one * (2 * turns)
+            iteration = iteration + (one * 2 + reduced) * turns
         condition = 1.0
     copied = copied_bytes(question)
     setup = setup + Work(update_bytes=1.5 * copied)
-    working = structure.solver_bytes
-    if structure.is_tall:
+    working = float(structure.solver_bytes)
+    if not _is_by_rows(structure, machine):
+        # Cholesky factors, their inverses and products, and what is turned by them.
+        working = structure.itemsize * (
+            9.0 * smaller**2 + (1 if structure.is_tall else 3) * structure.entries
+        )
+    elif structure.is_tall:
         # The factor is part of the result.
         working += features**2 * structure.itemsize
     touched = None if is_orthogonal else touched_bytes(structure)
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0), touched)
 
 
-def factorisation(structure: Structure) -> Work:
+def factorisation(structure: Structure, machine: Machine) -> Work:
     """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
-    return inner_products(structure) + cholesky(min(structure.rows, structure.features))
+    smaller = min(structure.rows, structure.features)
+    return inner_products(structure, machine) + cholesky(smaller)
 
 
-def inner_products(structure: Structure) -> Work:
-    """The Gram matrix of the smaller side."""
+def inner_products(structure: Structure, machine: Machine) -> Work:
+    """The Gram matrix of the smaller side: of a device's part of X, and its sum over devices."""
+    smaller = min(structure.rows, structure.features)
+    share = symmetric_share(smaller, is_halved=machine.is_one_cpu)
+    of_part = product(share * 2.0 * structure.entries * smaller, smaller)
+    return of_part + all_reduce(structure, float(smaller) ** 2)
+
+
+def triangles(structure: Structure, machine: Machine) -> Work:
+    """QR of the larger side, and of its triangle above a diagonal; elsewhere than on one CPU by
+    Gram matrices of ever more orthonormal columns: a product with a triangle, and one with itself.
+    """
     smaller, larger = sorted((structure.rows, structure.features))
-    share = symmetric_share(smaller, is_halved=has_one_cpu())
-    return product(share * 2.0 * larger * smaller**2, smaller)
-
-
-def triangles(structure: Structure) -> Work:
-    """QR of the larger side, and of its triangle above a diagonal."""
-    smaller, larger = sorted((structure.rows, structure.features))
-    copies = Work(update_bytes=4.0 * structure.entries * structure.itemsize)
+    if not _is_by_rows(structure, machine):
+        once = product(4.0 * structure.entries * smaller, smaller) + cholesky(smaller)
+        return (once + all_reduce(structure, float(smaller) ** 2)) * PASSES
+    copies = Work(update_bytes=4.0 * larger * smaller * structure.itemsize)
     flops = orthogonal_flops(larger, smaller) + orthogonal_flops(2 * smaller, smaller)
     return orthogonal(flops, smaller) + copies
+
+
+def _is_by_rows(structure: Structure, machine: Machine) -> bool:
+    """Whether a QR is one of all rows: on one CPU."""
+    return machine.platform == "cpu" and structure.parts == 1
 
 
 def touched_bytes(structure: Structure) -> int:
@@ -150,11 +171,13 @@ def lsmr(question: Question) -> Price:
     """Two passes an iteration, four for the mean, the start and the end."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    setup = one * 4 + widening(question, 1)
+    reduced = gradient_sum(structure)
+    setup = one * 4 + reduced * 3 + widening(question, 1)
+    norm = norms(structure)
     return Price(
         lsmr_bytes(question),
         setup,
-        one * 2 + vectors(structure, 12),
+        one * 2 + reduced + norm + vectors(structure, 12),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -163,10 +186,10 @@ def lsmr(question: Question) -> Price:
 def lsmr_bytes(question: Question) -> float:
     """Eight vectors of the params' length, three of y's, and the means."""
     structure = question.structure
-    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    (rows, features), outputs = structure.part, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
-    elements += partial_sums(structure) + short_copies(structure, 3, 1)
-    blocks = max(widened_bytes(question, 1), shifted_bytes(structure))
+    elements += partial_sums(question) + short_copies(question, 3, 1)
+    blocks = max(widened_bytes(question, 1), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
@@ -187,10 +210,11 @@ def sketched_lsmr(question: Question) -> Price:
     flops = SKETCH_SHARE * orthogonal_flops(stack, features)
     if structure.has_penalty:
         flops += orthogonal_flops(2.0 * features, features)
-    mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * structure.entries, NONZEROS)
+    reduced = gradient_sum(structure)
+    mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * rows * features, NONZEROS)
     is_rough = structure.compute_dtype == "float64"  # whose sketch is in float32
-    setup = one * 4 + mixture * (0.5 if is_rough else 1.0)
-    copies = 3.0 * structure.entries * structure.itemsize
+    setup = one * 4 + reduced * 3 + mixture * (0.5 if is_rough else 1.0)
+    copies = 3.0 * rows * features * structure.itemsize
     setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and its transpose, which is read twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
@@ -205,7 +229,10 @@ def sketched_lsmr(question: Question) -> Price:
     # what it takes besides is free again before LSMR begins.
     chunk = min(rows / groups, CHUNK)
     working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
-    iteration = one * 2 + triangle + vectors(structure, 16)
+    # Rows are mixed in an order of chance: chunk by chunk each device sends what it has of them.
+    setup = setup + all_reduce(structure, chunk * columns) * (rows / chunk)
+    norm = norms(structure)
+    iteration = one * 2 + reduced + norm + triangle + vectors(structure, 16)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = min(eps * (question.condition or 1.0), 1.0)
     return Price(lsmr_bytes(question) + working, setup, iteration, iterations, accuracy)
@@ -217,11 +244,13 @@ def conjugate_gradient(question: Question) -> Price:
     """
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    start = one if structure.kind is Kind.REGRESSION else Work()
+    reduced = gradient_sum(structure)
+    start = one + reduced if structure.kind is Kind.REGRESSION else Work()
+    norm = norms(structure) if structure.kind is Kind.REGRESSION else Work()
     return Price(
         conjugate_gradient_bytes(question),
         start + widening(question, 2),
-        one * 2 + vectors(structure, 10),
+        one * 2 + reduced + norm + vectors(structure, 10),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -233,9 +262,9 @@ def conjugate_gradient_bytes(question: Question) -> float:
     if structure.kind is not Kind.REGRESSION:
         vectors = 4.0 * structure.vector_bytes
         return vectors + widened_bytes(question, 2) + SCALAR_BYTES
-    elements = 5 * structure.features * structure.outputs + 2 * structure.rows * structure.outputs
-    elements += partial_sums(structure)
-    blocks = max(widened_bytes(question, 2), shifted_bytes(structure))
+    (rows, features), outputs = structure.part, structure.outputs
+    elements = 5 * features * outputs + 2 * rows * outputs + partial_sums(question)
+    blocks = max(widened_bytes(question, 2), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
@@ -243,24 +272,33 @@ def backtracking(question: Question) -> Price:
     """Gradients, and a pass for each trial: the error falls by ``1 - 1/k^2`` a step."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
+    reduced = gradient_sum(structure)
     return Price(
         descent_bytes(question),
-        one * 4 + widening(question, 1),
-        one * 3 + vectors(structure, 10),
+        one * 4 + reduced * 2 + widening(question, 1),
+        one * 3 + reduced * sums_of_a_trial(structure) + vectors(structure, 10),
         gradient_iterations(question),
         expected_error(question),
     )
+
+
+def sums_of_a_trial(structure: Structure) -> int:
+    """How many products of a step and its trial are sums over devices: with rows sharded X'r alone,
+    else both images of params.
+    """
+    return 1 if structure.sharded == "rows" and structure.kind is Kind.REGRESSION else 2
 
 
 def barzilai_borwein(question: Question) -> Price:
     """One gradient an iteration, and the root of gradient descent's number of them."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
-    copies = structure.itemsize * short_copies(structure, 2, 0)
+    reduced = gradient_sum(structure)
+    copies = structure.itemsize * short_copies(question, 2, 0)
     return Price(
         descent_bytes(question) + copies,
-        one * 4 + widening(question, 1),
-        one * 2 + vectors(structure, 10),
+        one * 4 + reduced * 2 + widening(question, 1),
+        one * 2 + reduced + vectors(structure, 10),
         1.5 * krylov_count(question) + 1,
         expected_error(question),
     )
@@ -272,7 +310,7 @@ def descent_bytes(question: Question) -> float:
     vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
     if structure.kind is not Kind.REGRESSION:
         return vectors + widened_bytes(question, 1)
-    sums = partial_sums(structure)
+    sums = partial_sums(question)
     return vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
 
 
@@ -282,8 +320,9 @@ def descent_vectors_bytes(structure: Structure) -> int:
     """
     if structure.kind is not Kind.REGRESSION:
         return 5 * structure.vector_bytes
-    elements = 5 * structure.features * structure.outputs
-    return structure.itemsize * (elements + structure.rows * (structure.outputs + 1))
+    rows, features = structure.part
+    elements = 5 * features * structure.outputs
+    return structure.itemsize * (elements + rows * (structure.outputs + 1))
 
 
 def gram(question: Question) -> Price:
@@ -299,19 +338,22 @@ def dual(question: Question) -> Price:
 def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], inner: int) -> Price:
     """Conjugate gradients on the Gram matrix of one side, two products of it an iteration."""
     structure = question.structure
-    built = build_bytes(
-        structure.rows,
-        structure.features,
-        structure.outputs,
-        structure.itemsize,
-        is_centred=structure.has_intercept,
-        is_widened=question.is_narrow,
-    )
     square = float(size) * size * structure.itemsize
+    if question.machine.platform == "cpu":
+        built = build_bytes(
+            *structure.part,
+            structure.outputs,
+            structure.itemsize,
+            is_centred=structure.has_intercept,
+            is_widened=question.is_narrow,
+            is_one_cpu=question.machine.is_one_cpu,
+        )
+    else:  # in one block, which a GPU copies to centre it, and a TPU centres as it reads it
+        is_copied = structure.has_intercept and question.machine.platform == "gpu"
+        built = square + max(is_copied * structure.entries * structure.itemsize, square)
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
-    setup = one_pass(question, structure.outputs) * 3
-    share = symmetric_share(size, is_halved=has_one_cpu())
-    setup = setup + product(share * 2.0 * structure.entries * size, size)
+    setup = one_pass(question, structure.outputs) * 3 + gradient_sum(structure) * 2
+    setup = setup + inner_products(structure, question.machine)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,
@@ -321,7 +363,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
     # At the start and the end the params are measured on the data themselves.
     widened = widened_bytes(question, 1)
-    images = 2.0 * structure.rows * structure.outputs * structure.itemsize
+    images = 2.0 * structure.part[0] * structure.outputs * structure.itemsize
     working = (
         max(built + widened * question.is_widened, square + widened, images)
         + 6.0 * size * structure.outputs * structure.itemsize

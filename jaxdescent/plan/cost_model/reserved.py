@@ -11,7 +11,6 @@ from jaxdescent.kernels.products import (
     run_length,
 )
 from jaxdescent.plan.cost_model.work import Question, Work
-from jaxdescent.plan.structure import Structure
 
 
 def widening(question: Question, copies: int) -> Work:
@@ -25,8 +24,11 @@ SHORT = 4096
 """Up to so many elements of a vector a CPU's compiler makes copies that it spares longer ones."""
 
 
-def short_copies(structure: Structure, wide: int, tall: int) -> int:
+def short_copies(question: Question, wide: int, tall: int) -> int:
     """Elements of the copies of short vectors of the longer side, of a wide or a tall X."""
+    structure = question.structure
+    if question.machine.platform != "cpu":
+        return 0
     longer = max(structure.rows, structure.features)
     count = tall if structure.is_tall else wide
     return count * longer if longer <= SHORT else 0
@@ -48,10 +50,13 @@ MANY_BLOCKS = 5
 """A loop over so many blocks keeps the one before while it reads the next."""
 
 
-def shifted_bytes(structure: Structure) -> float:
-    """What products with a centred X reserve for means far from zero: a block or two, and the last,
-    shorter one; all of an X that is one block.
+def shifted_bytes(question: Question) -> float:
+    """What products with a centred X reserve on a CPU for means far from zero: a block or two, and
+    the last, shorter one; all of an X that is one block.
     """
+    structure = question.structure
+    if question.machine.platform != "cpu":
+        return 0.0
     if not (structure.is_dense and structure.has_intercept):
         return 0.0
     block = block_rows(structure.features, structure.itemsize, SHIFTED_BYTES)
@@ -66,10 +71,13 @@ def copied_bytes(question: Question) -> float:
     return float(structure.entries * structure.itemsize) if question.is_narrow else 0.0
 
 
-def partial_sums(structure: Structure) -> float:
+def partial_sums(question: Question) -> float:
     """Elements of the partial sums that a CPU makes of X'r, in runs or parts of the rows, or of the
     copies of blocks.
     """
+    structure = question.structure
+    if question.machine.platform != "cpu":
+        return 0.0
     if structure.outputs > 1:
         length = part_length(structure.rows)
         if length is None:

@@ -59,6 +59,8 @@ class Work:
       double_entries: entries of X in products in double length.
       operations: small ones, whose number counts, not their size.
       handovers: how many operations begin on one core and go on on all.
+      link_bytes: that each device sends to the others.
+      all_reduces: how many times the devices wait for each other to do so.
     """
 
     read_bytes: float = 0.0
@@ -76,6 +78,8 @@ class Work:
     double_entries: float = 0.0
     operations: float = 0.0
     handovers: float = 0.0
+    link_bytes: float = 0.0
+    all_reduces: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         """One after the other."""
@@ -130,7 +134,15 @@ class Work:
             + self.fresh_bytes / machine.fresh_bandwidth
             + self.operations * machine.operation_seconds
             + self.handovers * machine.handover_seconds
+            + self.link_seconds(machine)
         )
+
+    def link_seconds(self, machine: Machine) -> float:
+        """What the devices of a mesh take to send each other their parts."""
+        if not self.all_reduces:
+            return 0.0
+        sending = self.link_bytes / machine.link_bandwidth if machine.link_bandwidth else 0.0
+        return sending + self.all_reduces * machine.all_reduce_seconds
 
 
 def product(flops: float, size: float) -> Work:
@@ -202,7 +214,7 @@ class Question:
         structure = self.structure
         if structure.is_dense:
             return pass_bytes(structure, self.read_dtype)
-        return 2.0 * structure.vector_bytes
+        return structure.evaluation_bytes or 2.0 * structure.vector_bytes
 
     def seconds(self, work: Work) -> float:
         """That a piece of work takes."""
@@ -278,7 +290,7 @@ def one_pass(question: Question, columns: float = 1.0) -> Work:
         return Work(
             read_bytes=question.pass_bytes,
             read_flops=2.0 * structure.entries,
-            read_rows=structure.rows,
+            read_rows=structure.part[0],
             handovers=0.5,  # every other pass is one by the transpose
         )
     flops = structure.evaluation_flops or 4.0 * structure.unknowns
@@ -289,5 +301,42 @@ def vectors(structure: Structure, count: float) -> Work:
     """So many vectors of the params' length, and of y's, read or written."""
     size = structure.vector_bytes
     if structure.kind is Kind.REGRESSION:
-        size += structure.rows * structure.outputs * structure.itemsize
+        size += structure.part[0] * structure.outputs * structure.itemsize
     return Work(update_bytes=float(count * size), operations=SCALAR_OPERATIONS)
+
+
+def all_reduce(structure: Structure, elements: float) -> Work:
+    """The sum over all devices of so many numbers that each has, on each of them.
+
+    Each sends every part of its numbers but its own to be added up, and its own sum to all others:
+    ``2 (k - 1) / k`` of their bytes over k devices, by whatever way they go.
+    """
+    if structure.parts == 1:
+        return Work()
+    share = 2 * (1 - 1 / structure.parts)
+    return Work(link_bytes=share * elements * structure.itemsize, all_reduces=1.0)
+
+
+def gradient_sum(structure: Structure) -> Work:
+    """What two products, with X and its transpose, or one with H, need of the other devices.
+
+    With rows sharded X'r is a sum over devices, with features sharded X w is; of H x each has its
+    rows, which all need: half of what a sum sends.
+    """
+    if structure.kind is Kind.QUADRATIC:
+        return all_reduce(structure, structure.rows / 2)
+    length = structure.features if structure.sharded == "rows" else structure.rows
+    return all_reduce(structure, length * structure.outputs)
+
+
+NORMS = 4
+"""Of sharded params so many norms and products are added up over the devices in an iteration or a
+check, each by itself."""
+
+
+def norms(structure: Structure) -> Work:
+    """What the norms of an iteration need of the other devices: where rows are sharded, that of a
+    vector like y alone.
+    """
+    count = 1 if structure.sharded == "rows" else NORMS
+    return all_reduce(structure, 1) * count

@@ -1,0 +1,331 @@
+"""The front door of foresight: ``jd.plan``, and what the compiler says of the programs it names.
+
+Prices come from shapes (:mod:`jaxdescent.plan`). Where they are to be exact, the very programs that
+``minimize`` would run are compiled here, for devices that need not be, and asked what they reserve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdescent import placement
+from jaxdescent.descent import CHECK_EVERY, descend
+from jaxdescent.machine import Machine, topologies
+from jaxdescent.memory import ProblemTooLarge
+from jaxdescent.methods import GradientDescent, Method
+from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.passes import fuses
+from jaxdescent.plan.candidates import Candidate
+from jaxdescent.plan.condition import assumed_condition, estimated_condition
+from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
+from jaxdescent.plan.structure import (
+    Kind,
+    Structure,
+    is_shape,
+    structure_from_shapes,
+    tree_bytes,
+)
+from jaxdescent.precision import widen
+from jaxdescent.problem import posed
+from jaxdescent.programs import is_top_level
+from jaxdescent.tolerance import as_tolerance
+
+Params = Any
+
+FACTORISED_ON_TPU = 1e9
+"""Operations of a factorisation that XLA compiles for TPUs in seconds. A QR of 2,048 x 256 takes
+1.2, a Cholesky factor of 2,048 columns takes 8, and its inverse 30."""
+
+FUNCTIONS = (Kind.FUNCTION, Kind.RESIDUALS)
+"""Kinds of which nothing is known but what a compiler says of a value and gradient."""
+
+OF_COMPILED_FUNCTIONS = (
+    "Nothing is known of the Hessian: iterations are those of ordinary problems. What the function "
+    "itself needs is the compiler's count of one value and gradient."
+)
+
+UNFUSED = 4.0
+"""Assumed: how many times more bytes a function's gradient moves before XLA fuses its operations:
+1 for a logistic regression, 2 for a neural network, 5 for sums of a function of each unknown."""
+
+MAX_ITERATIONS = 1000
+"""What ``minimize`` allows by default."""
+
+
+def plan(
+    objective: Any,
+    params: Params = None,
+    *,
+    args: tuple[Any, ...] = (),
+    device: Any = None,
+    tolerance: Any = None,
+    exact: bool = False,
+) -> Plan:
+    """Which methods can solve this here, or on other devices, in what memory and time, and which
+    one to take.
+
+    Nothing of the problem's size is allocated. Where the data are there, a few products with a
+    sample of them estimate the condition number; where they are only shapes, it is assumed. The
+    device is measured, in a few seconds, if it never was, and the outcome kept in the user's
+    cache folder.
+
+    Args:
+      objective: as for ``minimize``; any array in it may be a ``jax.ShapeDtypeStruct``.
+      params: the start, or its shapes. None: the objective's own start.
+      args: extra arguments of the objective, or their shapes.
+      device: a JAX device; or the name of a platform, ``"cpu"``, of which the first counts; or a
+        :class:`jaxdescent.machine.Machine`, to plan for another one. Or the name of devices that
+        need not be here, priced by their published figures: ``"h100"``, ``"8xh100"``,
+        ``"v5e:16x16"`` (:data:`jaxdescent.machine.devices.DEVICES` has them all). Over several of
+        them a dense regression is sharded along its longer side, and the plan says what each has
+        and what goes over the links. None: the device of the arrays, or JAX's first.
+      tolerance: as for ``minimize``.
+      exact: compile the candidates that fit, which takes seconds each, and show what the compiler
+        says that they reserve beside what the formulas do; what it finds no room for does not fit.
+        Large factorisations are not compiled for TPUs, which takes minutes. For named devices the
+        compiler's plugin must be installed; neither driver nor accelerator is needed.
+
+    Raises:
+      TypeError, ValueError: as ``minimize`` does for data and params that do not fit together; for
+        a device that is not known, with those that are.
+      ImportError: for ``exact`` where the plugin is missing, with what to install.
+
+    >>> import jax, jaxdescent as jd
+    >>> X = jax.ShapeDtypeStruct((8_000_000_000, 1_000_000), "float32")
+    >>> y = jax.ShapeDtypeStruct((8_000_000_000,), "float32")
+    >>> planned = jd.plan(jd.LinearRegression(X, y))
+    >>> planned.chosen is None, planned.candidates[1].name
+    (True, 'LSMR()')
+    >>> X = jax.ShapeDtypeStruct((1_000_000_000, 8192), "float32")
+    >>> y = jax.ShapeDtypeStruct((1_000_000_000,), "float32")
+    >>> planned = jd.plan(jd.LinearRegression(X, y), device="v5e:16x16")
+    >>> planned.machine.devices, planned.chosen is None
+    (256, True)
+    >>> planned = jd.plan(jd.LinearRegression(X, y), device="v5p:8x8x8").require()
+    >>> planned.name, round(planned.link_bytes_per_iteration / 8192, 2)
+    ('LSMR()', 7.99)
+    """
+    objective = as_objective(objective, args)
+    machine, local = _machine(device, (params, objective))
+    structure = structure_from_shapes(objective, params)
+    tolerance = as_tolerance(tolerance)
+    if params is not None and not any(map(is_shape, jax.tree.leaves(params))):
+        tolerance.check(params)
+    compiler = _Compiler.of(machine, local, structure) if exact else None
+    structure = _with_evaluation(structure, objective, params, compiler)
+    has_data = not any(map(is_shape, jax.tree.leaves((objective, params))))
+    condition = assumed_condition(structure)
+    if has_data and is_top_level():
+        condition = estimated_condition(objective.checked(), structure)
+    if compiler and structure.kind in FUNCTIONS:
+        condition = condition._replace(assumption=OF_COMPILED_FUNCTIONS)
+    # What is here is not on another machine.
+    existing = 0
+    if not machine.name:
+        leaves = jax.tree.leaves((objective, params))
+        existing = tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
+
+    def reserved(candidate: Candidate) -> int | None:
+        if machine.platform == "tpu" and candidate.factorisation_flops > FACTORISED_ON_TPU:
+            return None
+        program = _program(candidate.method, tolerance)
+        return compiler.reserved(program, objective, params) if compiler else None
+
+    return plan_of(
+        structure,
+        machine,
+        tolerance=tolerance_number(tolerance, structure),
+        condition=condition,
+        existing_bytes=existing,
+        reserved=reserved if compiler else None,
+    )
+
+
+def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
+    """The machine to plan for, and the JAX device that it is; None for one that is not here."""
+    if isinstance(device, Machine):
+        return device, None
+    if isinstance(device, str):
+        try:
+            return Machine.published(device), None
+        except ValueError as unknown:
+            try:
+                device = jax.devices(device)[0]
+            except RuntimeError as error:
+                raise ValueError(
+                    "device must be the name of a platform that JAX finds, or of a device: "
+                    f"{unknown} {error}"
+                ) from error
+    if device is not None and not isinstance(device, jax.Device):
+        raise TypeError(
+            "device must be a JAX device, a name, a jaxdescent.machine.Machine or None, got "
+            f"{device!r}."
+        )
+    device = device_of(tree) if device is None else device
+    device = jax.devices()[0] if device is None else device
+    return (Machine.measured(device) if is_top_level() else Machine.of(device)), device
+
+
+def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], Any]:
+    """What ``minimize`` compiles for this method."""
+
+    def program(objective: Objective, params: Params) -> Any:
+        # Posed for a method that is never refused: what is free on this host does not count.
+        problem, start = posed(objective, params, GradientDescent(), tolerance, None)
+        problem = problem._replace(method=method).hoisted(start)
+        is_fused = fuses(problem.objective, method) and problem.tolerance.step is None
+        off = problem.tolerance.off
+        return descend(
+            *problem,
+            start,
+            max_iterations=jnp.int32(MAX_ITERATIONS),
+            check_every=CHECK_EVERY if is_fused else 1,
+            history=0,
+            starts_at_own=params is None,
+            off=off if off.is_known else None,
+        )
+
+    return program
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiler:
+    """Compiles for one device, or for a mesh of them with a problem's arrays spread over it.
+
+    Attributes:
+      structure: of the whole problem.
+      devices: of a topology; empty for the device that is here.
+      local: the device that is here, or None.
+    """
+
+    structure: Structure
+    devices: tuple[Any, ...]
+    local: Any
+
+    @classmethod
+    def of(cls, machine: Machine, local: Any, structure: Structure) -> _Compiler:
+        if local is not None:
+            return cls(structure, (), local)
+        if not machine.name:
+            raise ValueError(
+                "exact=True needs a device to compile for, got a jaxdescent.machine.Machine: pass "
+                "a JAX device or a name such as 'h100'."
+            )
+        return cls(structure, tuple(topologies.topology(machine.name)), None)
+
+    def compiled(self, program: Callable[..., Any], objective: Objective, params: Params) -> Any:
+        """The compiled program of a problem, of which nothing is allocated.
+
+        Raises:
+          ProblemTooLarge: if the compiler finds no room for it.
+        """
+        inputs = self._placed(objective, params)
+        there = contextlib.nullcontext() if self.local is None else jax.default_device(self.local)
+        with there:
+            lowered = jax.jit(program).lower(*inputs)
+            try:
+                return lowered.compile()
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                raise ProblemTooLarge(str(error).splitlines()[0]) from error
+
+    def reserved(self, program: Callable[..., Any], objective: Objective, params: Params) -> int:
+        """Bytes that it reserves on each device besides its inputs: temporaries and results."""
+        analysis = self.compiled(program, objective, params).memory_analysis()
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+    def _placed(self, objective: Objective, params: Params) -> Any:
+        if self.local is not None:
+            return jax.tree.map(_as_shape, (objective, params))
+        mesh = Mesh(np.array(self.devices), ("devices",), axis_types=(AxisType.Auto,))
+
+        def place(leaf: Any, axis: int | None) -> Any:
+            if not hasattr(leaf, "shape"):
+                return leaf
+            spec = () if axis is None else (None,) * axis + ("devices",)
+            sharding = NamedSharding(mesh, PartitionSpec(*spec))
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        def of_data(leaf: Any) -> Any:
+            return place(leaf, self._axis(leaf, is_data=True))
+
+        def of_params(leaf: Any) -> Any:
+            return place(leaf, self._axis(leaf, is_data=False))
+
+        return jax.tree.map(of_data, objective), jax.tree.map(of_params, params)
+
+    def _axis(self, leaf: Any, *, is_data: bool) -> int | None:
+        """Along which an array is cut; None where each device has all of it."""
+        sizes, structure = np.shape(leaf), self.structure
+        count, sharded = len(self.devices), structure.sharded
+        if count == 1 or not sizes:
+            return None
+        if sharded == "params":
+            return next((axis for axis, size in enumerate(sizes) if size % count == 0), None)
+        side = structure.rows if sharded == "rows" else structure.features
+        is_matrix = is_data and sizes == (structure.rows, structure.features)
+        goes_along = structure.kind is Kind.REGRESSION and is_data == (sharded == "rows")
+        if not sharded or not (is_matrix or (goes_along and sizes[0] == side)):
+            return None
+        if side % count:
+            filling = "rows of weight zero" if sharded == "rows" else "columns of zeros"
+            raise ValueError(
+                f"exact=True shards {sharded} evenly, got {side:,} over {count:,} devices: plan "
+                f"for {math.ceil(side / count) * count:,}, and fill up with {filling}."
+            )
+        return 1 if is_matrix and sharded == "features" else 0
+
+
+def _as_shape(leaf: Any) -> Any:
+    """The shape of an array, where it lies now if it exists."""
+    if not placement.is_concrete(leaf):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _with_evaluation(
+    structure: Structure, objective: Objective, params: Params, compiler: _Compiler | None
+) -> Structure:
+    """The same, with what XLA counts of one value and gradient of a function or residuals.
+
+    Where it is not compiled, operations are counted as they are, and bytes are those of a program
+    in which nothing is fused: a share of them is taken, but at least the data, the params and the
+    gradient.
+    """
+    if structure.kind not in FUNCTIONS:
+        return structure
+
+    def evaluate(objective: Objective, params: Params) -> Any:
+        objective, params = objective.checked(), widen(jax.tree.map(jnp.asarray, params))
+        if structure.kind is Kind.FUNCTION:
+            return objective.value_and_gradient(params)
+        # Without their sum, whose form depends on where this runs.
+        residuals, pull_back = jax.vjp(objective.residuals, params)
+        return residuals, pull_back(residuals)
+
+    reserved, counted = 0, None
+    if compiler is not None:
+        compiled = compiler.compiled(evaluate, objective, params)
+        reserved = compiled.memory_analysis().temp_size_in_bytes
+        counted = compiled.cost_analysis()  # None for GPUs that are not here
+    analysis = counted or jax.jit(evaluate).lower(objective, params).cost_analysis() or {}
+    moved = float(analysis.get("bytes accessed", 0.0))
+    if not counted:
+        least = structure.data_bytes + 2 * structure.vector_bytes
+        moved = max(moved / UNFUSED, least)
+    return dataclasses.replace(
+        structure,
+        evaluation_flops=float(analysis.get("flops", 0.0)),
+        evaluation_bytes=moved,
+        evaluation_reserved=reserved,
+    )

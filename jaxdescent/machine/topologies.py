@@ -1,0 +1,157 @@
+"""Devices that are not here, for XLA to compile for: it needs neither an accelerator nor a driver.
+
+What is compiled for them can be inspected (``memory_analysis``, ``as_text``), not run. XLA knows a
+GPU by the figures of :mod:`jaxdescent.machine.devices`; the plugin is in the packages
+``jax-cuda13-plugin`` and ``jax-cuda13-pjrt``, of JAX's own version. It knows a TPU by the name of
+its topology; the plugin is ``libtpu``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from jaxdescent.machine.devices import Device, Mesh, mesh_named
+
+PACKAGES = {
+    "gpu": (
+        "jax_cuda13_plugin",
+        "--no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}",
+    ),
+    "tpu": ("libtpu", "libtpu"),
+}
+"""Of a platform: the module that must be there to compile for it, and what to install if not."""
+
+LIMITS = {
+    (8, 0): (64, 2048, 164, 163),
+    (8, 9): (128, 1536, 100, 99),
+    (9, 0): (128, 2048, 228, 227),
+    (10, 0): (128, 2048, 228, 227),
+}
+"""Of a compute capability: float32 units and threads of a multiprocessor, its shared memory and
+what a block may have of that, in KiB (CUDA C++ Programming Guide, "Compute Capabilities")."""
+
+GPU_TEXT = """\
+gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: {shared_per_core}
+  shared_memory_per_block_optin: {shared_per_block}
+  threads_per_core_limit: {threads}
+  core_count: {cores}
+  fpus_per_core: {units}
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth}
+  l2_cache_size: {cache}
+  clock_rate_ghz: {clock}
+  device_memory_size: {memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 1 patch: 1 }}
+device_description_str: "{kind}"
+"""
+
+TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""Without the first two ``libtpu`` asks a cloud's metadata server where it is, without the third
+only one process of a host may load it, as if each wanted to run on the chips."""
+
+TPU_TYPES = {"v5e": "v5litepod-8"}
+"""What ``TPU_ACCELERATOR_TYPE`` calls eight of them, where that is not the name and ``-8``."""
+
+
+def topology(name: str) -> list[Any]:
+    """The devices of a name as in ``jd.plan(device=...)``, to make a mesh of and to compile for.
+
+    Raises:
+      ValueError: for a name that is not known, or a slice that the compiler does not know.
+      ImportError: where the plugin is missing, with what to install.
+
+    >>> topology("h1000")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+      ...
+    ValueError: no device is called 'h1000': known are a100-40gb, ...
+    """
+    mesh = mesh_named(name)
+    platform = mesh.device.platform
+    module, packages = PACKAGES[platform]
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(
+            f"to compile for {mesh.describe()}, {module} must be installed, got none: pip install "
+            f"{packages.format(version=jax.__version__)}. It needs no {platform.upper()}."
+        )
+    try:
+        devices = _gpus(mesh) if platform == "gpu" else _tpus(mesh)
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith(("INVALID_ARGUMENT", "NOT_FOUND")):
+            raise
+        raise ValueError(f"XLA knows no {name!r}: {str(error).splitlines()[0]}") from error
+    return list(devices)
+
+
+def target_config(device: Device) -> str:
+    """A GPU as XLA's ``GpuTargetConfig``, in the text format of protocol buffers."""
+    cuda = device.cuda
+    if cuda is None:
+        raise ValueError(f"{device.kind} is not told to XLA by its figures, but by its name.")
+    units, threads, per_core, per_block = LIMITS[cuda.capability]
+    major, minor = cuda.capability
+    return GPU_TEXT.format(
+        kind=device.kind,
+        units=units,
+        threads=threads,
+        shared_per_core=per_core << 10,
+        shared_per_block=per_block << 10,
+        cores=cuda.cores,
+        clock=cuda.clock,
+        cache=cuda.cache,
+        bandwidth=int(device.bandwidth),
+        memory=int(device.memory),
+        major=major,
+        minor=minor,
+    )
+
+
+def _gpus(mesh: Mesh) -> Any:
+    return topologies.get_topology_desc(
+        platform="cuda",
+        topology_name=mesh.of,
+        target_config=target_config(mesh.device),
+        topology=f"1x1x{mesh.devices}",
+    ).devices
+
+
+def _tpus(mesh: Mesh) -> Any:
+    # Both cores of a v4 chip are one device of JAX, as they are where it runs.
+    options = {"chip_config_name": "megacore"} if mesh.of == "v4" else {}
+    name = f"{mesh.of}:{'x'.join(map(str, mesh.shape))}"
+    kind = TPU_TYPES.get(mesh.of, f"{mesh.of}-8")
+    with _environment(TPU_ENVIRONMENT | {"TPU_ACCELERATOR_TYPE": kind}):
+        return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables that are set meanwhile, unless they are already."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
