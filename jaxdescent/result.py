@@ -186,7 +186,7 @@ class Result(NamedTuple):
     evidence: jax.Array
     state: Any
     history: Any
-    ended_by: EndedBy
+    ended_by: EndedBy = EndedBy(("unknown",))
 
     @property
     def converged(self) -> jax.Array:

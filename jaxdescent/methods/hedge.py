@@ -241,7 +241,7 @@ class _Attempt(NamedTuple):
         before = jnp.where(is_mark, self.mark_norm, self.before_norm)
         observed = jnp.log(before / norm) / since
         left = self._logarithm(progress, tolerance) / jnp.maximum(observed, _rate(progress))
-        is_doubtful = (steps >= LEAST_SEEN - DOUBTS + 1) & (left > MARGIN * (budget - steps))
+        is_doubtful = (steps >= LEAST_SEEN - DOUBTS + 1) & (left > MARGIN * (budget - steps).astype(norm.dtype))
         doubts = jnp.where(is_doubtful, self.doubts + 1, 0)
         return self._replace(
             steps=steps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxdescent.display import Displayed, readable_seconds
@@ -37,8 +37,9 @@ class Entry(NamedTuple):
       price: what it costs.
       form: the form of the problem that it works on.
       applies: to which structures.
-      is_dependable: whether it may be taken for its price alone, in place of the default.
-      is_krylov: whether it may where the problem is known to be well conditioned.
+      is_attempt: whether it is the one that a hedge tries first: the cheapest iterations.
+      is_certain: whether no spectrum makes it take more than a few factorisations.
+      is_memoryless: whether its directions are made of nothing but the present gradient.
     """
 
     name: str
@@ -46,8 +47,9 @@ class Entry(NamedTuple):
     price: Callable[[Question], Price]
     form: str = "as given"
     applies: Callable[[Structure], bool] = lambda structure: True
-    is_dependable: bool = False
-    is_krylov: bool = False
+    is_attempt: bool = False
+    is_certain: bool = False
+    is_memoryless: bool = False
 
 
 def _gradient_descent(rule: Any) -> Callable[[], Method]:
@@ -63,36 +65,25 @@ def _form_of_solve(structure: Structure) -> str:
 # The first of a kind is what is taken where it fits, the second where the first does not.
 TABLE: dict[Kind, tuple[Entry, ...]] = {
     Kind.REGRESSION: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_regression, "direct"),
-        Entry("LSMR()", LSMR, cost_model.lsmr, is_dependable=True, is_krylov=True),
+        Entry(
+            "DerivativeMethod()",
+            DerivativeMethod,
+            cost_model.derivative_regression,
+            "direct",
+            is_certain=True,
+        ),
+        Entry("LSMR()", LSMR, cost_model.lsmr, is_attempt=True),
         Entry(
             "LSMR(Sketch())",
             lambda: LSMR(Sketch()),
             cost_model.sketched_lsmr,
             "preconditioned",
             applies=cost_model.is_sketched,
-            is_dependable=True,
-            is_krylov=True,
+            is_certain=True,
         ),
-        Entry(
-            "ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient, is_krylov=True
-        ),
-        Entry(
-            "Gram()",
-            Gram,
-            cost_model.gram,
-            "Gram",
-            applies=lambda structure: structure.is_tall,
-            is_krylov=True,
-        ),
-        Entry(
-            "Dual()",
-            Dual,
-            cost_model.dual,
-            "dual",
-            applies=lambda structure: not structure.is_tall,
-            is_krylov=True,
-        ),
+        Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
+        Entry("Gram()", Gram, cost_model.gram, "Gram", lambda structure: structure.is_tall),
+        Entry("Dual()", Dual, cost_model.dual, "dual", lambda structure: not structure.is_tall),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
             _gradient_descent(BarzilaiBorwein),
@@ -105,13 +96,18 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
     ),
     Kind.QUADRATIC: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_quadratic, "spectral"),
+        Entry(
+            "DerivativeMethod()",
+            DerivativeMethod,
+            cost_model.derivative_quadratic,
+            "spectral",
+            is_certain=True,
+        ),
         Entry(
             "ConjugateGradient()",
             ConjugateGradient,
             cost_model.conjugate_gradient,
-            is_dependable=True,
-            is_krylov=True,
+            is_attempt=True,
         ),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
@@ -140,6 +136,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "GradientDescent(Backtracking())",
             _gradient_descent(Backtracking),
             cost_model.function_backtracking,
+            is_memoryless=True,
         ),
     ),
     Kind.FUNCTION: (
@@ -150,6 +147,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "GradientDescent(Backtracking())",
             _gradient_descent(Backtracking),
             cost_model.function_backtracking,
+            is_memoryless=True,
         ),
     ),
 }
@@ -175,6 +173,7 @@ class Candidate(Displayed):
       accuracy: the relative error of the params to be expected, at most.
       feasible: whether ``allocated_bytes`` are available.
       reason: why not, in numbers; empty where it is.
+      worst_seconds: of a hedge: in all, however ill-conditioned the problem is; else None.
     """
 
     name: str
@@ -193,8 +192,10 @@ class Candidate(Displayed):
     accuracy: float
     feasible: bool
     reason: str
-    is_dependable: bool = dataclasses.field(repr=False)
-    is_krylov: bool = dataclasses.field(repr=False)
+    is_attempt: bool = dataclasses.field(repr=False)
+    is_certain: bool = dataclasses.field(repr=False)
+    is_memoryless: bool = dataclasses.field(repr=False)
+    worst_seconds: float | None = None
 
     def _arguments(self) -> list[str]:
         fits = "fits" if self.feasible else self.reason
@@ -248,6 +249,13 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         accuracy=price.accuracy,
         feasible=is_feasible,
         reason=reason,
-        is_dependable=entry.is_dependable,
-        is_krylov=entry.is_krylov,
+        is_attempt=entry.is_attempt,
+        is_certain=entry.is_certain,
+        is_memoryless=entry.is_memoryless,
     )
+
+
+def priced_for(question: Question, names: Sequence[str]) -> list[float]:
+    """The seconds of the candidates of these names."""
+    priced = {each.name: each.seconds for each in candidates_for(question, 0)}
+    return [priced[name] for name in names]

@@ -19,8 +19,9 @@ from jaxdescent.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan.candidates import Candidate, candidates_for
 from jaxdescent.plan.choice import choose, refusal
-from jaxdescent.plan.condition import Condition, assumed_condition, estimated_condition
+from jaxdescent.plan.condition import assumed_condition
 from jaxdescent.plan.cost_model import Question
+from jaxdescent.plan.hedging import ALLOWED_ITERATIONS, stakes
 from jaxdescent.plan.structure import (
     Kind,
     Structure,
@@ -199,9 +200,9 @@ def plan(
 ) -> Plan:
     """Which methods can solve this here, in what memory and time, and which one to take.
 
-    Nothing of the problem's size is allocated. Where the data are there, a few products with a
-    sample of them estimate the condition number; where they are only shapes, it is assumed. The
-    device is measured, in a few seconds, if it never was, and the outcome kept in the user's
+    Nothing of the problem's size is allocated, and no data are looked at: the condition number is
+    assumed, and where the assumption would decide, the choice is a ``jd.Hedge``, whose worst case
+    is stated. The device is measured, in a few seconds, if it never was, and the outcome kept in the user's
     cache folder.
 
     Args:
@@ -230,16 +231,11 @@ def plan(
     tolerance = as_tolerance(tolerance)
     if params is not None and not any(map(is_shape, jax.tree.leaves(params))):
         tolerance.check(params)
-    has_data = not any(map(is_shape, jax.tree.leaves((objective, params))))
-    condition = assumed_condition(structure)
-    if has_data and is_top_level():
-        condition = estimated_condition(objective.checked(), structure)
     existing = tree_bytes([leaf for leaf in jax.tree.leaves((objective, params)) if _exists(leaf)])
     return plan_of(
         structure,
         machine,
         tolerance=tolerance_number(tolerance, structure),
-        condition=condition,
         existing_bytes=existing,
     )
 
@@ -249,8 +245,8 @@ def plan_of(
     machine: Machine,
     *,
     tolerance: float | None = None,
-    condition: Condition | None = None,
     existing_bytes: int = 0,
+    most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Plan:
     """A plan from numbers alone.
 
@@ -258,19 +254,18 @@ def plan_of(
       structure: of the problem.
       machine: where it is to run.
       tolerance: of the gradient, relative; None: the dtype's default.
-      condition: None: assumed from the shapes.
       existing_bytes: of data and params, so many are there already.
+      most_iterations: how many the descent may have.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
-    condition = assumed_condition(structure) if condition is None else condition
+    condition = assumed_condition(structure)
     question = Question(structure, machine, tolerance, condition.number)
     candidates = candidates_for(question, existing_bytes)
-    if_ill = None
-    if condition.at_most is not None:
-        ill = dataclasses.replace(question, condition=condition.at_most)
-        if_ill = candidates_for(ill, existing_bytes)
-    chosen = choose(structure, machine, candidates, condition, if_ill)
-    return Plan(structure, machine, candidates, chosen, (condition.assumption,))
+    chosen = choose(question, candidates, most_iterations)
+    if chosen is not None and chosen not in candidates:
+        candidates = (*candidates, chosen)
+    assumptions = (condition.assumption, *stakes(chosen))
+    return Plan(structure, machine, candidates, chosen, assumptions)
 
 
 def device_of(tree: Any) -> Any:
@@ -337,5 +332,5 @@ def _as_numbers(candidate: Candidate) -> dict[str, Any]:
     return {
         field.name: getattr(candidate, field.name)
         for field in dataclasses.fields(candidate)
-        if field.name not in ("method", "is_dependable", "is_krylov")
+        if field.name not in ("method", "is_attempt", "is_certain", "is_memoryless")
     }
