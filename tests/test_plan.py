@@ -300,9 +300,11 @@ def test_an_ill_conditioned_regression_is_priced_with_qr():
 
 
 def test_data_are_not_looked_at(rng):
-    """What data say of a condition number is no bound: shapes decide, and one program serves all."""
+    """What they say of a condition number is no bound: shapes decide, so one program serves all."""
     X = rng.normal(size=(300, 20)) * np.geomspace(1, 1e-5, 20)
-    there = jd.plan(jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.zeros(300)), device=MACHINE)
+    there = jd.plan(
+        jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.zeros(300)), device=MACHINE
+    )
     to_come = jd.plan(regression(300, 20), device=MACHINE)
     assert there.assumptions == to_come.assumptions
     assert [c.seconds for c in there.candidates] == [c.seconds for c in to_come.candidates]

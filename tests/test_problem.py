@@ -107,4 +107,3 @@ def test_a_solve_of_a_moment_is_not_hedged(rng):
     X = jnp.asarray(rng.normal(size=(2_000, 100)), jnp.float32)
     objective = jd.LinearRegression(X, X[:, 0]).checked()
     assert isinstance(default_method(objective, objective.start()), jd.DerivativeMethod)
-

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
 from jaxdescent.arguments import check_count, check_number
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
@@ -23,9 +23,12 @@ DOUBTS = 3
 """So many predictions in a row must say that the budget will not do."""
 
 MARGIN = 1.5
-"""By how many times what is left of the budget a prediction must exceed it. The attempt is given up
-in vain, and the ratio to the best method exceeds two, only where fewer iterations than a third of
-those predicted would have done."""
+"""By how many times what is left of the budget a prediction must exceed it."""
+
+LEAST_SHARE = 0.5
+"""Of the budget: so much is spent in any case. Predictions made of a spectrum in two clusters are
+wrong for as long as the first is iterated away; given up at half of the budget an attempt that
+would have succeeded costs three times as much at most, one that would not half as much less."""
 
 
 @jax.tree_util.register_dataclass
@@ -40,8 +43,8 @@ class Hedge(Method):
 
         ``cost of all of then / cost of one iteration of first``
 
-    the same holds here, whatever the spectrum. ``minimize`` without a method and ``jd.plan`` compute
-    it from shapes and rates.
+    the same holds here, whatever the spectrum. ``minimize`` without a method and ``jd.plan``
+    compute it from shapes and rates.
 
     The attempt ends sooner where ``first`` gives up (STAGNATED, DIVERGED), where a measurement does
     not confirm what its recurrences took for the minimum, or where it is going so slowly that the
@@ -52,7 +55,8 @@ class Hedge(Method):
 
     (the value and its bound allowing for what the method itself says an estimate may miss), the
     observed rate being that at which ``|g|`` fell over the last half of the iterations. It counts
-    after four iterations, and only where three in a row ask for 1.5 times what the budget has left.
+    after half of the budget, and only where three in a row ask for 1.5 times what is left of it:
+    predictions are wrong for as long as a cluster of large curvatures hides the small ones.
 
     ``then.init``, which may factorise, runs at the switch alone, in a branch: a descent that ends
     before never pays for it. Under ``jax.vmap`` the members that switch take their steps one after
@@ -241,14 +245,17 @@ class _Attempt(NamedTuple):
         before = jnp.where(is_mark, self.mark_norm, self.before_norm)
         observed = jnp.log(before / norm) / since
         left = self._logarithm(progress, tolerance) / jnp.maximum(observed, _rate(progress))
-        is_doubtful = (steps >= LEAST_SEEN - DOUBTS + 1) & (left > MARGIN * (budget - steps).astype(norm.dtype))
+        is_doubtful = left > MARGIN * (budget - steps).astype(norm.dtype)
+        least = max(LEAST_SEEN, math.ceil(LEAST_SHARE * budget))
         doubts = jnp.where(is_doubtful, self.doubts + 1, 0)
         return self._replace(
             steps=steps,
             doubts=doubts,
             mark_norm=jnp.where(is_mark, norm, self.mark_norm),
             before_norm=before,
-            is_over=(steps >= budget) | (doubts >= DOUBTS) | _gives_up(progress),
+            is_over=(steps >= budget)
+            | ((doubts >= DOUBTS) & (steps >= least))
+            | _gives_up(progress),
         )
 
     def _logarithm(self, progress: Progress, tolerance: Any) -> jax.Array:

@@ -16,6 +16,7 @@ from jaxdescent.tolerance import Tolerance
 
 Params = Any
 
+
 def default_plan(
     objective: Objective,
     params: Params,

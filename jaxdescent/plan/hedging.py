@@ -55,7 +55,9 @@ def hedge_of(
       most_iterations: how many the descent may have.
     """
     # What the second needs is left for it, twice as much as expected.
-    budget = min(int(then.seconds / first.seconds_per_iteration), most_iterations - 2 * then.iterations)
+    budget = min(
+        int(then.seconds / first.seconds_per_iteration), most_iterations - 2 * then.iterations
+    )
     if budget < krylov_iterations(HOPED, question.tolerance):
         return None
     is_enough = first.iterations <= budget

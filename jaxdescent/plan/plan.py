@@ -202,8 +202,8 @@ def plan(
 
     Nothing of the problem's size is allocated, and no data are looked at: the condition number is
     assumed, and where the assumption would decide, the choice is a ``jd.Hedge``, whose worst case
-    is stated. The device is measured, in a few seconds, if it never was, and the outcome kept in the user's
-    cache folder.
+    is stated. The device is measured, in a few seconds, if it never was, and the outcome kept in
+    the user's cache folder.
 
     Args:
       objective: as for ``minimize``; any array in it may be a ``jax.ShapeDtypeStruct``.
