@@ -36,7 +36,7 @@ MOST_ENTRIES = 3e7
 MOST_FLOPS = 2e10
 """Half of those of the smaller Gram matrix."""
 
-ENOUGH_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 3.0, 2, 15
+ENOUGH_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 2.0, 1, 10
 """All methods take turns, for so long in all: what else a machine does meanwhile hits all alike."""
 
 COMPARABLE = 10 * float(jnp.finfo(jnp.float32).eps) ** (2 / 3)
@@ -174,7 +174,8 @@ def measured(objective: jd.LinearRegression, methods: dict[str, Any]) -> dict[st
         rounds < MOST_ROUNDS and time.perf_counter() - begin < ENOUGH_SECONDS
     ):
         for name, method in methods.items():
-            runs[name]["seconds"] = min(runs[name]["seconds"], run(method)[0])
+            # The second of two finds the caches as a loop over such problems would.
+            runs[name]["seconds"] = min(runs[name]["seconds"], run(method)[0], run(method)[0])
         rounds += 1
     return runs
 
@@ -231,7 +232,7 @@ def main() -> None:
     print("| problem | direct | sketch | LSMR | CG | Gram | Dual | default | ended by | regret |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     found: list[dict[str, Any]] = []
-    for index, problem in enumerate([*NAMED, *drawn(options.problems, options.seed)]):
+    for index, problem in enumerate([*drawn(options.problems, options.seed), *NAMED]):
         if re.search(options.only, problem.name):
             found.append(outcome(problem, 1000 * options.seed + index))
             print(row(found[-1]), flush=True)
