@@ -26,6 +26,7 @@ from jaxdescent.methods import ExactLineSearch as ExactLineSearch
 from jaxdescent.methods import GradientDescent as GradientDescent
 from jaxdescent.methods import Gram as Gram
 from jaxdescent.methods import HeavyBall as HeavyBall
+from jaxdescent.methods import Hedge as Hedge
 from jaxdescent.methods import InverseLipschitz as InverseLipschitz
 from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods import Nesterov as Nesterov

@@ -20,7 +20,7 @@ from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.objectives import Objective
 from jaxdescent.passes import Passes, Steps, fuses
-from jaxdescent.result import RUNNING, History, Result
+from jaxdescent.result import RUNNING, History, Result, Status
 from jaxdescent.stopping import judge, measured
 from jaxdescent.tolerance import Check, Off, Tolerance
 from jaxdescent.watch import Watch
@@ -135,12 +135,16 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # which the last check is to say
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        return lax.while_loop(goes_on, step, loop)
+        if not self._may_go_on:
+            return lax.while_loop(goes_on, step, loop)
+        return lax.while_loop(
+            goes_on, lambda loop: self._confirmed(lax.while_loop(goes_on, step, loop)), loop
+        )
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop has ended, measured there if it had only an estimate."""
         is_estimate = self.method.is_estimate(loop.state)
-        if is_estimate is not False:
+        if is_estimate is not False and not self._may_go_on:
             loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
         return Result(
             params=loop.params,
@@ -154,6 +158,7 @@ class Descent(NamedTuple):
             evidence=loop.watch.evidence,
             state=loop.state,
             history=_in_order(loop.history, loop.checks),
+            ended_by=self.method.ended_by(loop.state),
         )
 
     def checked_step(self, loop: Loop) -> Loop:
@@ -232,6 +237,30 @@ class Descent(NamedTuple):
     def _has_estimates(self) -> bool:
         """Whether the method says how far the minimum is; several steps at a time it is silent."""
         return self.check_every == 1 and self.method.estimates(self.objective)
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether the method may know better where a measurement does not confirm its end."""
+        return type(self.method).disproved is not Method.disproved
+
+    def _confirmed(self, loop: Loop) -> Loop:
+        """The loop at its end, measured there if it had only an estimate; running again where that
+        was none, if the method has another way to go on.
+        """
+        is_over = loop.status != RUNNING
+        had_converged = loop.status == Status.CONVERGED.value
+        is_estimate = is_over & self.method.is_estimate(loop.state)
+        loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
+        further = self.method.disproved(loop.state)
+        assert further is not None  # or it would not be asked
+        state, has_another = further
+        goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
+        state = jax.tree.map(
+            lambda new, old: old if new is old else jnp.where(goes_on, new, old), state, loop.state
+        )
+        return loop._replace(
+            state=state, status=jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
+        )
 
     def _progress(self, loop: Loop) -> Progress:
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)

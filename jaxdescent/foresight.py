@@ -25,7 +25,7 @@ from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.passes import fuses
 from jaxdescent.plan.candidates import Candidate
-from jaxdescent.plan.condition import assumed_condition, estimated_condition
+from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
 from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
 from jaxdescent.plan.structure import (
     Kind,
@@ -57,9 +57,6 @@ UNFUSED = 4.0
 """Assumed: how many times more bytes a function's gradient moves before XLA fuses its operations:
 1 for a logistic regression, 2 for a neural network, 5 for sums of a function of each unknown."""
 
-MAX_ITERATIONS = 1000
-"""What ``minimize`` allows by default."""
-
 
 def plan(
     objective: Any,
@@ -73,10 +70,10 @@ def plan(
     """Which methods can solve this here, or on other devices, in what memory and time, and which
     one to take.
 
-    Nothing of the problem's size is allocated. Where the data are there, a few products with a
-    sample of them estimate the condition number; where they are only shapes, it is assumed. The
-    device is measured, in a few seconds, if it never was, and the outcome kept in the user's
-    cache folder.
+    Nothing of the problem's size is allocated, and no data are looked at: the condition number is
+    assumed, and where the assumption would decide, the choice is a ``jd.Hedge``, whose worst case
+    is stated. The device is measured, in a few seconds, if it never was, and the outcome kept in
+    the user's cache folder.
 
     Args:
       objective: as for ``minimize``; any array in it may be a ``jax.ShapeDtypeStruct``.
@@ -122,12 +119,6 @@ def plan(
         tolerance.check(params)
     compiler = _Compiler.of(machine, local, structure) if exact else None
     structure = _with_evaluation(structure, objective, params, compiler)
-    has_data = not any(map(is_shape, jax.tree.leaves((objective, params))))
-    condition = assumed_condition(structure)
-    if has_data and is_top_level():
-        condition = estimated_condition(objective.checked(), structure)
-    if compiler and structure.kind in FUNCTIONS:
-        condition = condition._replace(assumption=OF_COMPILED_FUNCTIONS)
     # What is here is not on another machine.
     existing = 0
     if not machine.name:
@@ -140,14 +131,16 @@ def plan(
         program = _program(candidate.method, tolerance)
         return compiler.reserved(program, objective, params) if compiler else None
 
-    return plan_of(
+    planned = plan_of(
         structure,
         machine,
         tolerance=tolerance_number(tolerance, structure),
-        condition=condition,
         existing_bytes=existing,
         reserved=reserved if compiler else None,
     )
+    if compiler and structure.kind in FUNCTIONS:
+        return dataclasses.replace(planned, assumptions=(OF_COMPILED_FUNCTIONS,))
+    return planned
 
 
 def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
@@ -187,7 +180,7 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
         return descend(
             *problem,
             start,
-            max_iterations=jnp.int32(MAX_ITERATIONS),
+            max_iterations=jnp.int32(ALLOWED_ITERATIONS),
             check_every=CHECK_EVERY if is_fused else 1,
             history=0,
             starts_at_own=params is None,

@@ -22,6 +22,7 @@ from jaxdescent.descent import CHECK_EVERY, descend
 from jaxdescent.implicit import attach_derivatives
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.passes import fuses
+from jaxdescent.plan import ALLOWED_ITERATIONS
 from jaxdescent.problem import Problem, is_small, posed
 from jaxdescent.result import Result
 from jaxdescent.saddles import past_saddles
@@ -64,8 +65,8 @@ def minimize(
         regression). 16-bit params are stored as such and computed with in float32. NumPy float64
         becomes float32 unless ``jax_enable_x64`` is on.
       method: a jaxdescent method or any optax transformation. None: what suits the objective, with
-        nothing to tune: the derivative method where its solve fits in memory and is not far slower
-        than an iteration, LSMR, conjugate gradients, Levenberg-Marquardt or LBFGS
+        nothing to tune: the derivative method where its solve fits in memory, hedged with LSMR or
+        conjugate gradients where these may be faster, Levenberg-Marquardt or LBFGS
         (:func:`jaxdescent.problem.default_method` has the table, ``jd.plan`` the costs).
       args: extra arguments of the objective: data, not structure.
       max_iterations: exactly so many steps at most.
@@ -117,7 +118,13 @@ def minimize(
             return result
     starts_at_own = params is None
     problem, params = posed(
-        as_objective(objective, args), params, method, tolerance, rounding, is_donated=donate
+        as_objective(objective, args),
+        params,
+        method,
+        tolerance,
+        rounding,
+        is_donated=donate,
+        most_iterations=max_iterations if isinstance(max_iterations, int) else ALLOWED_ITERATIONS,
     )
     if check_every is None:
         needs_steps = problem.tolerance.step is not None

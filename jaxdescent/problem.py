@@ -9,7 +9,7 @@ import jax
 from jaxdescent import checks, memory, placement, precision
 from jaxdescent.methods import DerivativeMethod, Method, as_method
 from jaxdescent.objectives import Objective
-from jaxdescent.plan import default_plan
+from jaxdescent.plan import ALLOWED_ITERATIONS, default_plan
 from jaxdescent.plan.structure import tree_bytes
 from jaxdescent.tolerance import Tolerance, as_tolerance
 
@@ -45,6 +45,7 @@ def posed(
     rounding: Any,
     *,
     is_donated: bool = False,
+    most_iterations: int = ALLOWED_ITERATIONS,
 ) -> tuple[Problem, Params]:
     """The problem and the params it starts from, as arrays, or an error that says what is wrong."""
     objective = placement.with_automatic_axes(objective.checked())
@@ -55,7 +56,13 @@ def posed(
     tolerance = as_tolerance(tolerance)
     tolerance.check(params)
     if method is None:
-        method = default_method(objective, params, tolerance, is_donated=is_donated)
+        method = default_method(
+            objective,
+            params,
+            tolerance,
+            is_donated=is_donated,
+            most_iterations=most_iterations,
+        )
     else:
         method = as_method(method)
     method.check()
@@ -75,6 +82,7 @@ def default_method(
     tolerance: Tolerance | None = None,
     *,
     is_donated: bool = False,
+    most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Method:
     """What ``minimize`` takes where no method is given: nothing to tune, for every objective.
 
@@ -91,19 +99,24 @@ def default_method(
     any other, larger                     ``ConjugateGradient()``
     ====================================  ======================================================
 
-    "Fits" means: in half of the memory that is available. A regression whose solve fits, but is
-    predicted to take more than a tenth of a second and three times as long as LSMR, goes to LSMR:
-    :mod:`jaxdescent.plan` has the predictions, which follow from shapes. Where a well-conditioned
-    problem would take less than half of the solve, or an ill-conditioned one could be spared a QR
-    of X, and the data are there, not traced, a few products with a sample of them tell the
-    condition number, as for ``jd.plan``: it may then be conjugate gradients, or LSMR with a sketch.
+    "Fits" means: in half of the memory that is available. A regression or dense quadratic whose
+    solve fits, but is predicted to take more than a hundredth of a second, goes to a ``jd.Hedge``:
+    LSMR (conjugate gradients for a quadratic) for as many iterations as the solve is worth, then
+    the solve, which is LSMR with a sketch where X is so tall that this is the surer way. Where the
+    solve is worth no more than a few iterations it is taken at once. :mod:`jaxdescent.plan` has the
+    predictions, which follow from shapes.
 
     Raises:
       ProblemTooLarge: if no method fits, with each one's need and the ways out.
     """
-    return (
-        default_plan(objective, params, tolerance=tolerance, is_donated=is_donated).require().method
+    planned = default_plan(
+        objective,
+        params,
+        tolerance=tolerance,
+        is_donated=is_donated,
+        most_iterations=most_iterations,
     )
+    return planned.require().method
 
 
 def is_small(objective: Objective, params: Params) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import enum
 from typing import Any, NamedTuple
 
@@ -121,6 +122,20 @@ _ADVICE = {
 }
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EndedBy:
+    """Which of the methods that a descent was made of was the last to step.
+
+    Attributes:
+      names: of all of them: part of the program, as their structure is.
+      code: the place of the last one among them, int32; None where there is only one.
+    """
+
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    code: Any = None
+
+
 class History(NamedTuple):
     """What the last checks saw, oldest first; NaN where there were fewer than asked for.
 
@@ -156,6 +171,8 @@ class Result(NamedTuple):
       evidence: an :class:`Evidence` code, int32: what ``suboptimality`` rests on.
       state: the method's last state.
       history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
+      ended_by: an :class:`EndedBy`: which method was the last to step, as a code; ``method`` has
+        its name.
     """
 
     params: Any
@@ -169,6 +186,7 @@ class Result(NamedTuple):
     evidence: jax.Array
     state: Any
     history: Any
+    ended_by: EndedBy = EndedBy(("unknown",))
 
     @property
     def converged(self) -> jax.Array:
@@ -176,8 +194,29 @@ class Result(NamedTuple):
         return jnp.asarray(self.status) == Status.CONVERGED.value
 
     @property
+    def method(self) -> Any:
+        """The name of the method that ended it; for a batch of a ``jd.Hedge``, whose members may
+        differ, a NumPy array of names.
+
+        Raises:
+          ValueError: for a ``jd.Hedge`` inside ``jit`` or ``vmap``, where it is not known yet.
+        """
+        names, code = self.ended_by.names, self.ended_by.code
+        if code is None:
+            return names[0]
+        if isinstance(code, Tracer):
+            raise ValueError(
+                "Result.method was read inside jit, vmap or grad, where it is not known yet which "
+                "method ends the descent: return the result, then read it outside; inside, "
+                "Result.ended_by.code is its place in Result.ended_by.names."
+            )
+        named = np.asarray(names)[np.asarray(code)]
+        return str(named) if named.ndim == 0 else named
+
+    @property
     def message(self) -> str:
-        """The status and its advice; for a batch, how many members ended with each status.
+        """The status and its advice, and of a ``jd.Hedge`` which method ended it; for a batch, how
+        many members ended with each status.
 
         Raises:
           ValueError: inside ``jit`` or ``vmap``, where the status is not known yet.
@@ -189,7 +228,8 @@ class Result(NamedTuple):
             )
         codes = np.asarray(self.status)
         if codes.ndim == 0:
-            return f"{Status(int(codes)).name}: {self._advice()}"
+            by = f" (by {self.method})" if self.ended_by.code is not None else ""
+            return f"{Status(int(codes)).name}{by}: {self._advice()}"
         counts = collections.Counter(int(code) for code in codes.ravel())
         return "\n".join(
             f"{count} of {codes.size} {Status(code).name}: {Status(code).advice}"
@@ -242,6 +282,8 @@ def _report(result: Result) -> display.Report:
     if size != 1:
         iterations, evaluations = map(display.number, (result.iterations, result.evaluations))
         rows.append(("iterations", f"{iterations}; evaluations {evaluations}"))
+    if result.ended_by.code is not None:
+        rows.append(("ended by", display.guarded(lambda: _enders(result.ended_by), "...")))
     history = []
     if isinstance(result.history, History):
         history = [("history", display.guarded(lambda: _checks(result.history), "..."))]
@@ -302,6 +344,17 @@ def _suboptimality(result: Result) -> str:
         return f"unknown: {Evidence.NONE.explanation.removeprefix('nothing: ')}"
     known = [code for code, _ in found if code != Evidence.NONE and code in _EXPLANATIONS]
     return f"{text} ({Evidence(known[0]).explanation})" if known else text
+
+
+def _enders(ended_by: EndedBy) -> str:
+    """The method that ended it, or how many members each of them ended."""
+    codes = display.entries(ended_by.code)
+    if codes is None:
+        return " or ".join(ended_by.names)
+    if codes.ndim == 0:
+        return ended_by.names[int(codes)]
+    counts = collections.Counter(codes.ravel().tolist())
+    return ", ".join(f"{ended_by.names[code]}: {count:,}" for code, count in sorted(counts.items()))
 
 
 def _checks(history: History) -> str:

@@ -203,10 +203,10 @@ def _weighed(
     own = jnp.where(size > 0, height.astype(norm.dtype) / jnp.where(size > 0, size, 1), 0)
     steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
     scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
-    if is_factorised:
+    if is_factorised is not False:
         # |g| is that of the user's unknowns, which means far from zero couple: rounding along one
         # of them is no height. The solver's own is exact, and alone decides.
-        is_known = (left > 0) & (left < jnp.inf)
+        is_known = (left > 0) & (left < jnp.inf) & is_factorised
         heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
         scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
     expected = watch.suboptimality
@@ -232,13 +232,15 @@ def _weighed(
             is_rounding = False  # there are methods that go further
         is_near &= is_sure | is_rounding | off.suboptimality
     was_near, watch = watch.was_near, watch._replace(was_near=is_near)
-    if off.suboptimality is not True and (must_repeat or watch.falling is not None):
+    if off.suboptimality is not True and (must_repeat is not False or watch.falling is not None):
         # A model of the Hessian knows only where steps have led, and a rate what has been: the step
         # from there must find no more than it was to find.
         noise = NOISE_ULPS * eps * height
         is_kept = last.value - value <= SURPRISE * expected + noise
         is_repeated = was_near & is_kept | (norm == 0)
-        if not must_repeat:
+        if must_repeat is not True and watch.falling is None:
+            is_repeated |= ~must_repeat
+        elif must_repeat is not True:
             is_repeated |= watch.evidence != Evidence.RATE.value
             # One between two that |g| bounces to does not part them: it was rounding before.
             bounces = norm > 100 * last.gradient_norm
@@ -285,8 +287,12 @@ def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Wa
     is_without_progress = is_flat & (norm >= watch.lowest_norm)
     is_unchanged = (value == last.value) & (norm == last.gradient_norm)
     count = watch.checks_without_progress + lax.select(is_unchanged, _code(SLACK), _code(1))
+    lowest = jnp.minimum(watch.lowest_norm, norm)
+    if progress.is_provisional is not False:
+        is_without_progress &= ~progress.is_provisional
+        lowest = jnp.where(progress.is_provisional, jnp.inf, lowest)
     return watch._replace(
-        lowest_norm=jnp.minimum(watch.lowest_norm, norm),
+        lowest_norm=lowest,
         checks_without_progress=lax.select(is_without_progress, count, _code(0)),
     )
 

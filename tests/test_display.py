@@ -153,7 +153,9 @@ def test_a_batch_that_converged_shows_the_largest_suboptimality():
 
 def test_an_empty_batch_is_shown():
     empty = jnp.zeros(0)
-    names = [name for name in jd.Result._fields if name not in ("state", "history", "params")]
+    names = [
+        name for name in jd.Result._fields if name not in ("state", "history", "params", "ended_by")
+    ]
     changes = {name: empty.astype(jnp.int32) for name in names}
     assert repr(result_with(empty, **changes)).startswith("Result of 0 descents: none")
 

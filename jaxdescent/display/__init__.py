@@ -7,6 +7,7 @@ hosts is shown by its dtype and shape, and so is whatever JAX puts into a pytree
 from jaxdescent.display.displayed import Displayed as Displayed
 from jaxdescent.display.displayed import argument as argument
 from jaxdescent.display.displayed import name_of as name_of
+from jaxdescent.display.displayed import structure_name as structure_name
 from jaxdescent.display.guard import guarded as guarded
 from jaxdescent.display.numbers import entries as entries
 from jaxdescent.display.numbers import number as number

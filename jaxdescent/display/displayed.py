@@ -63,6 +63,23 @@ def arguments(thing: Any) -> list[str]:
     return texts
 
 
+def structure_name(thing: Any) -> str:
+    """An object as the call that makes it, without numbers: what of it is part of a program.
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass(frozen=True, eq=False)
+    ... class Rule(Displayed):
+    ...     inner: object = None
+    ...     rate: float = 1.0
+    >>> structure_name(Rule(Rule(rate=2.0), rate=3.0))
+    'Rule(Rule())'
+    """
+    fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+    values = [getattr(thing, field.name) for field in fields]
+    inner = [structure_name(value) for value in values if isinstance(value, Displayed)]
+    return f"{type(thing).__name__}({', '.join(inner)})"
+
+
 def argument(value: Any) -> str:
     """What was passed, in a few words: numbers as they are, arrays as their dtype and shape.
 

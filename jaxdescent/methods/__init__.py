@@ -3,6 +3,7 @@
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
+from jaxdescent.methods.hedge import Hedge as Hedge
 from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods.lsmr import LSMR as LSMR
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import precision
-from jaxdescent.display import Displayed
+from jaxdescent.display import Displayed, structure_name
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.result import RUNNING, Evidence
+from jaxdescent.result import RUNNING, EndedBy, Evidence
 
 Params = Any
 State = Any
@@ -41,9 +41,11 @@ class Estimate(NamedTuple):
     steepness: Any = 0.0
     rounding: Any = 0.0
 
-    def rests_on(self, evidence: Evidence) -> bool:
-        """Whether it rests on this evidence whatever the numbers are."""
-        return isinstance(self.evidence, int) and self.evidence == evidence.value
+    def rests_on(self, evidence: Evidence) -> bool | jax.Array:
+        """Whether it rests on this evidence: False or True where that is so whatever the numbers
+        are.
+        """
+        return self.evidence == evidence.value
 
     def at_most(self, bound: jax.Array, evidence: Evidence, norm: jax.Array) -> Estimate:
         """This, or the bound where that is less; caution need not go beyond the bound.
@@ -88,6 +90,8 @@ class Progress(NamedTuple):
         and the loop judges by what it sees (:mod:`jaxdescent.suboptimality`).
       curvature: the largest along a unit direction that the step saw, zero where it saw none: for
         the loop's own estimate.
+      is_provisional: whether the method has another way to go on from here, so that no lack of
+        progress counts as stagnation yet.
     """
 
     value: jax.Array
@@ -96,6 +100,7 @@ class Progress(NamedTuple):
     verdict: Any = RUNNING
     estimate: Estimate | None = None
     curvature: Any = 0.0
+    is_provisional: Any = False
 
 
 class Method(Displayed, abc.ABC):
@@ -171,6 +176,18 @@ class Method(Displayed, abc.ABC):
         """
         del state
         return measure(objective, params, always)
+
+    def disproved(self, state: State) -> tuple[State, jax.Array] | None:
+        """The state with which to go on where a measurement does not confirm what
+        :meth:`is_estimate` took for the minimum, and whether there is a way to go on; None: never.
+        """
+        del state
+        return None
+
+    def ended_by(self, state: State) -> EndedBy:
+        """Which method the state is of, where this one is made of several."""
+        del state
+        return EndedBy((structure_name(self),))
 
     @property
     def patience(self) -> int:

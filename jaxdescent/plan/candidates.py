@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxdescent.display import Displayed, readable_seconds
@@ -38,8 +38,9 @@ class Entry(NamedTuple):
       price: what it costs.
       form: the form of the problem that it works on.
       applies: to which structures.
-      is_dependable: whether it may be taken for its price alone, in place of the default.
-      is_krylov: whether it may where the problem is known to be well conditioned.
+      is_attempt: whether it is the one that a hedge tries first: the cheapest iterations.
+      is_certain: whether no spectrum makes it take more than a few factorisations.
+      is_memoryless: whether its directions are made of nothing but the present gradient.
     """
 
     name: str
@@ -47,8 +48,9 @@ class Entry(NamedTuple):
     price: Callable[[Question], Price]
     form: str = "as given"
     applies: Callable[[Structure], bool] = lambda structure: True
-    is_dependable: bool = False
-    is_krylov: bool = False
+    is_attempt: bool = False
+    is_certain: bool = False
+    is_memoryless: bool = False
 
 
 def _gradient_descent(rule: Any) -> Callable[[], Method]:
@@ -64,36 +66,25 @@ def _form_of_solve(structure: Structure) -> str:
 # The first of a kind is what is taken where it fits, the second where the first does not.
 TABLE: dict[Kind, tuple[Entry, ...]] = {
     Kind.REGRESSION: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_regression, "direct"),
-        Entry("LSMR()", LSMR, cost_model.lsmr, is_dependable=True, is_krylov=True),
+        Entry(
+            "DerivativeMethod()",
+            DerivativeMethod,
+            cost_model.derivative_regression,
+            "direct",
+            is_certain=True,
+        ),
+        Entry("LSMR()", LSMR, cost_model.lsmr, is_attempt=True),
         Entry(
             "LSMR(Sketch())",
             lambda: LSMR(Sketch()),
             cost_model.sketched_lsmr,
             "preconditioned",
             applies=cost_model.is_sketched,
-            is_dependable=True,
-            is_krylov=True,
+            is_certain=True,
         ),
-        Entry(
-            "ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient, is_krylov=True
-        ),
-        Entry(
-            "Gram()",
-            Gram,
-            cost_model.gram,
-            "Gram",
-            applies=lambda structure: structure.is_tall,
-            is_krylov=True,
-        ),
-        Entry(
-            "Dual()",
-            Dual,
-            cost_model.dual,
-            "dual",
-            applies=lambda structure: not structure.is_tall,
-            is_krylov=True,
-        ),
+        Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
+        Entry("Gram()", Gram, cost_model.gram, "Gram", lambda structure: structure.is_tall),
+        Entry("Dual()", Dual, cost_model.dual, "dual", lambda structure: not structure.is_tall),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
             _gradient_descent(BarzilaiBorwein),
@@ -106,13 +97,18 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
     ),
     Kind.QUADRATIC: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.derivative_quadratic, "spectral"),
+        Entry(
+            "DerivativeMethod()",
+            DerivativeMethod,
+            cost_model.derivative_quadratic,
+            "spectral",
+            is_certain=True,
+        ),
         Entry(
             "ConjugateGradient()",
             ConjugateGradient,
             cost_model.conjugate_gradient,
-            is_dependable=True,
-            is_krylov=True,
+            is_attempt=True,
         ),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
@@ -141,6 +137,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "GradientDescent(Backtracking())",
             _gradient_descent(Backtracking),
             cost_model.function_backtracking,
+            is_memoryless=True,
         ),
     ),
     Kind.FUNCTION: (
@@ -151,6 +148,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "GradientDescent(Backtracking())",
             _gradient_descent(Backtracking),
             cost_model.function_backtracking,
+            is_memoryless=True,
         ),
     ),
 }
@@ -184,6 +182,7 @@ class Candidate(Displayed):
       link_seconds_per_iteration: the part of an iteration's seconds that this takes.
       compiled_bytes: what the compiled program reserves in place of ``working_bytes``, by the
         compiler's own account; None where it was not asked.
+      worst_seconds: of a hedge: in all, however ill-conditioned the problem is; else None.
     """
 
     name: str
@@ -203,12 +202,14 @@ class Candidate(Displayed):
     accuracy: float
     feasible: bool
     reason: str
-    is_dependable: bool = dataclasses.field(repr=False)
-    is_krylov: bool = dataclasses.field(repr=False)
+    is_attempt: bool = dataclasses.field(repr=False)
+    is_certain: bool = dataclasses.field(repr=False)
+    is_memoryless: bool = dataclasses.field(repr=False)
     link_bytes: float = 0.0
     link_bytes_per_iteration: float = 0.0
     link_seconds_per_iteration: float = 0.0
     compiled_bytes: int | None = None
+    worst_seconds: float | None = None
 
     def _arguments(self) -> list[str]:
         fits = "fits" if self.feasible else self.reason
@@ -265,9 +266,16 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         accuracy=price.accuracy,
         feasible=not reason,
         reason=reason,
-        is_dependable=entry.is_dependable,
-        is_krylov=entry.is_krylov,
+        is_attempt=entry.is_attempt,
+        is_certain=entry.is_certain,
+        is_memoryless=entry.is_memoryless,
         link_bytes=total.link_bytes,
         link_bytes_per_iteration=price.iteration.link_bytes,
         link_seconds_per_iteration=price.iteration.link_seconds(question.machine),
     )
+
+
+def priced_for(question: Question, names: Sequence[str]) -> list[float]:
+    """The seconds of the candidates of these names."""
+    entries = {entry.name: entry for entry in TABLE[question.structure.kind]}
+    return [_candidate(entries[name], question, 0).seconds for name in names]

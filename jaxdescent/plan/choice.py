@@ -1,135 +1,66 @@
 """Which candidate to take, and what to say where none fits.
 
-The table's order decides: where the direct solve fits comfortably it is taken, else the next. Only
-where a direct solve is predicted to be far slower than a method that is as dependable does the
-price decide; what is predicted to take a moment is never weighed, so that the choice for small
-problems does not depend on how the machine was measured. Where the data were looked at, and more
-looking would find nothing worse, the price decides sooner and between more methods.
+The table's order decides: what comes first is taken where it fits comfortably, else the second. Of
+regressions and dense quadratics whose direct solve takes longer than a moment the choice is a hedge
+instead (:mod:`jaxdescent.plan.hedging`), which no condition number can fool; or the sure way at
+once, where it costs no more than the few iterations that any attempt takes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from jaxdescent.machine import Machine
 from jaxdescent.memory import readable_bytes
 from jaxdescent.plan.candidates import Candidate
-from jaxdescent.plan.condition import Condition
+from jaxdescent.plan.cost_model import Question
+from jaxdescent.plan.hedging import hedge_of, surest
 from jaxdescent.plan.structure import Kind, Structure
 
-ALWAYS_KNOWN, ALWAYS_MEASURED, ALWAYS_ASSUMED = 0.0002, 0.002, 0.1
-"""A direct solve that is predicted to take no more seconds is taken, whatever else there is: where
-the condition number is known, where it was looked at, and where it was assumed."""
-
-SWITCH_KNOWN, SWITCH_MEASURED, SWITCH_ASSUMED = 1.25, 1.25, 3.0
-"""By so much an iterative method must be faster to be taken in place of a direct solve that fits:
-where the condition number is known, where it was looked at, and where it was assumed."""
-
-WELL_CONDITIONED = 100.0
-"""Up to such a condition number of X every Krylov method keeps the digits that the tolerance asks
-for, on ``X'X`` too."""
-
-ALLOWED_ITERATIONS = 1000
-"""What ``minimize`` allows by default: a method that is expected to need more would not end."""
-
-MOST_LOST = 2.0
-"""Where a look told nothing: so many times longer than a direct solve may a method take for the
-well-conditioned, in place of it, that takes no longer for the ill-conditioned."""
+MOMENT = 0.01
+"""A direct solve that is predicted to take no more seconds is taken, whatever else there is: a
+second method would take a hundred times as long to compile as it could save."""
 
 SHARE = 0.5
 """Of the memory that the data leave: a default method takes no more where another would do."""
 
 
 def choose(
-    structure: Structure,
-    machine: Machine,
-    candidates: Sequence[Candidate],
-    condition: Condition,
-    if_ill: Sequence[Candidate] | None = None,
+    question: Question, candidates: Sequence[Candidate], most_iterations: int
 ) -> Candidate | None:
-    """The candidate to take; None where none fits.
+    """The candidate to take, which may be a hedge between two of them; None where none fits.
 
     Args:
-      structure: of the problem.
-      machine: its memory counts.
+      question: the problem, the machine, and how far to go.
       candidates: in the table's order.
-      condition: what is known of it.
-      if_ill: the same at the prices of the largest condition number that a look left possible;
-        None where it left nothing open.
+      most_iterations: how many the descent may have.
     """
+    structure, machine = question.structure, question.machine
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
         return None
     if structure.is_rounded and structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
         # Directions made of earlier steps do not survive their rounding to 16 bits.
-        return next((c for c in feasible if "Backtracking" in c.name), feasible[0])
-    preferred = next(
-        (
-            candidate
-            for index, candidate in enumerate(candidates[:2])
-            if candidate.feasible and (index == 1 or _is_comfortable(candidate, machine))
-        ),
-        None,
-    )
-    if preferred is None:
-        return min(feasible, key=lambda candidate: candidate.seconds)
-    always, switch, is_eligible = _terms(structure, condition)
-    if preferred is not candidates[0] or preferred.seconds <= always:
-        return preferred
-    faster = [
-        candidate
-        for candidate in feasible
-        if is_eligible(candidate)
-        and candidate.iterations <= ALLOWED_ITERATIONS
-        and switch * candidate.seconds < preferred.seconds
-    ]
-    if if_ill is not None:
-        faster += _safer(candidates, if_ill, preferred)
-    return min(faster, key=lambda candidate: candidate.seconds, default=preferred)
-
-
-def _safer(
-    candidates: Sequence[Candidate], if_ill: Sequence[Candidate], direct: Candidate
-) -> list[Candidate]:
-    """Those as fast for an ill-conditioned X as for any other, if that may save the direct solve's
-    QR: at even odds.
-    """
-    both = direct.seconds + if_ill[candidates.index(direct)].seconds
-    return [
-        candidate
-        for candidate, ill in zip(candidates, if_ill, strict=True)
-        if candidate.feasible
-        and candidate.is_dependable
-        and candidate.iterations == ill.iterations
-        and candidate.seconds <= MOST_LOST * direct.seconds
-        and SWITCH_MEASURED * (candidate.seconds + ill.seconds) < both
-    ]
-
-
-def _terms(
-    structure: Structure, condition: Condition
-) -> tuple[float, float, Callable[[Candidate], bool]]:
-    """What a direct solve may always take, by how much another must be faster, and which may."""
-
-    def is_dependable(candidate: Candidate) -> bool:
-        return candidate.is_dependable
-
-    if condition.is_settled and condition.number is not None:
-        squared = condition.number if structure.kind is Kind.QUADRATIC else condition.number**2
-        if squared <= WELL_CONDITIONED**2:
-            return ALWAYS_KNOWN, SWITCH_KNOWN, lambda candidate: candidate.is_krylov
-    if condition.is_measured:
-        # Where the condition number of a regression still grows after so many steps, a Krylov
-        # method may take any number of them: it must promise as much as one that only hopes.
-        is_told = condition.is_settled or structure.kind is not Kind.REGRESSION
-        switch = SWITCH_MEASURED if is_told else SWITCH_ASSUMED
-        return ALWAYS_MEASURED, switch, is_dependable
-    if structure.kind is Kind.REGRESSION:
-        return ALWAYS_ASSUMED, SWITCH_ASSUMED, is_dependable
-    return math.inf, math.inf, is_dependable
+        return next((c for c in feasible if c.is_memoryless), feasible[0])
+    comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
+    has_hedge = structure.is_dense and not structure.is_rounded
+    if has_hedge and candidates[0].seconds > MOMENT:
+        first = next((c for c in comfortable if c.is_attempt), None)
+        then = surest(comfortable, question)
+        if first is not None and then is not None:
+            hedge = hedge_of(first, then, question, most_iterations)
+            if hedge is None:
+                return then
+            if _is_comfortable(hedge, machine):
+                return hedge
+    if candidates[0] in comfortable:
+        return candidates[0]
+    if len(candidates) > 1 and candidates[1].feasible:
+        return candidates[1]
+    return min(feasible, key=lambda candidate: candidate.seconds)
 
 
 def _is_comfortable(candidate: Candidate, machine: Machine) -> bool:

@@ -17,8 +17,9 @@ from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.plan.candidates import Candidate, candidates_for, shortage
 from jaxdescent.plan.choice import choose, refusal
-from jaxdescent.plan.condition import Condition, assumed_condition
+from jaxdescent.plan.condition import assumed_condition
 from jaxdescent.plan.cost_model import Question
+from jaxdescent.plan.hedging import ALLOWED_ITERATIONS, stakes
 from jaxdescent.plan.structure import Structure
 from jaxdescent.tolerance import Tolerance
 
@@ -225,9 +226,9 @@ def plan_of(
     machine: Machine,
     *,
     tolerance: float | None = None,
-    condition: Condition | None = None,
     existing_bytes: int = 0,
     reserved: Callable[[Candidate], int | None] | None = None,
+    most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Plan:
     """A plan from numbers alone.
 
@@ -235,24 +236,23 @@ def plan_of(
       structure: of the problem, on one device.
       machine: where it is to run; where that is a mesh, the problem is spread over it.
       tolerance: of the gradient, relative; None: the dtype's default.
-      condition: None: assumed from the shapes.
       existing_bytes: of data and params, so many are there already.
       reserved: what the compiled program of a candidate reserves, where that is to be asked; None
         if that would take too long.
+      most_iterations: how many the descent may have.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
-    condition = assumed_condition(structure) if condition is None else condition
+    condition = assumed_condition(structure)
     structure = structure.spread(machine.devices)
     question = Question(structure, machine, tolerance, condition.number)
     candidates = candidates_for(question, existing_bytes)
     if reserved is not None:
         candidates = tuple(_compiled(one, machine, reserved) for one in candidates)
-    if_ill = None
-    if condition.at_most is not None:
-        ill = dataclasses.replace(question, condition=condition.at_most)
-        if_ill = candidates_for(ill, existing_bytes)
-    chosen = choose(structure, machine, candidates, condition, if_ill)
-    return Plan(structure, machine, candidates, chosen, (condition.assumption,))
+    chosen = choose(question, candidates, most_iterations)
+    if chosen is not None and chosen not in candidates:
+        candidates = (*candidates, chosen)
+    assumptions = (condition.assumption, *stakes(chosen))
+    return Plan(structure, machine, candidates, chosen, assumptions)
 
 
 def _compiled(
@@ -313,5 +313,5 @@ def _as_numbers(candidate: Candidate) -> dict[str, Any]:
     return {
         field.name: getattr(candidate, field.name)
         for field in dataclasses.fields(candidate)
-        if field.name not in ("method", "is_dependable", "is_krylov")
+        if field.name not in ("method", "is_attempt", "is_certain", "is_memoryless")
     }

@@ -1,0 +1,361 @@
+"""Two methods in one: a cheap attempt first, and what cannot be fooled where it would not do."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.arguments import check_count, check_number
+from jaxdescent.methods.optax_method import as_method
+from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
+from jaxdescent.objectives import Objective
+from jaxdescent.objectives.seldom import seldom
+from jaxdescent.result import RUNNING, EndedBy, Evidence, Status
+
+LEAST_SEEN = 4
+"""Before so many iterations nothing is predicted."""
+
+DOUBTS = 3
+"""So many predictions in a row must say that the budget will not do."""
+
+MARGIN = 3.0
+"""By how many times what is left of the budget a prediction must exceed it."""
+
+LEAST_SHARE = 0.5
+"""Of the budget: so much is spent in any case. Predictions made of a spectrum in two clusters are
+wrong for as long as the first is iterated away; given up at half of the budget an attempt that
+would have succeeded costs three times as much at most, one that would not half as much less."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hedge(Method):
+    """Try ``first`` for at most ``budget`` iterations, then go on with ``then`` from there.
+
+    How many iterations a Krylov method needs follows from the spectrum, which nobody knows
+    beforehand; what a factorisation costs follows from the shapes. One who does not know for how
+    long he will ski rents until the rent adds up to the price of the skis, and then buys: he never
+    pays more than twice what he would have paid had he known. With a budget of
+
+        ``cost of all of then / cost of one iteration of first``
+
+    the same holds here, whatever the spectrum. ``minimize`` without a method and ``jd.plan``
+    compute it from shapes and rates.
+
+    The attempt ends sooner where ``first`` gives up (STAGNATED, DIVERGED), where a measurement does
+    not confirm what its recurrences took for the minimum, or where it is going so slowly that the
+    budget will not do. With g the gradient, m the smallest Ritz value, c the root of the ratio of
+    the largest curvature to m, f the value and t the tolerance, the iterations still needed are
+
+        ``log(|g| / min(t |g_0|, sqrt(2 m t f))) / max(log((c + 1) / (c - 1)), observed rate)``
+
+    (the value and its bound allowing for what the method itself says an estimate may miss), the
+    observed rate being that at which ``|g|`` fell over the last half of the iterations. It counts
+    after half of the budget, and only where three in a row ask for three times what is left of it:
+    predictions are wrong for as long as a cluster of large curvatures hides the small ones.
+
+    ``then.init``, which may factorise, runs at the switch alone, in a branch: a descent that ends
+    before never pays for it. Under ``jax.vmap`` the members that switch take their steps one after
+    another, and the others do not. The state of both is kept, the second's as zeros before.
+
+    ``Result.method`` tells which of the two ended the descent.
+
+    Args:
+      first: a method that tells how far it is without a step: ``jd.LSMR()``,
+        ``jd.ConjugateGradient()``, ``jd.LBFGS()``, ...
+      then: another of them, or ``jd.DerivativeMethod()``.
+      budget: how many iterations the first one has, at least 1.
+      tolerance: what predictions aim at, the relative t of ``minimize``; None: ``eps**(2/3)``.
+
+    Raises:
+      TypeError: for what is no method, or one that cannot tell where it stands; for a budget that
+        is no integer.
+      ValueError: for a budget below 1, or a tolerance that is negative.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.linspace(-1.0, 1.0, 400)[:, None] ** jnp.arange(1.0, 6.0)[None, :]
+    >>> regression = jd.LinearRegression(X, X @ jnp.arange(5.0) + 1)
+    >>> result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 3))
+    >>> print(bool(result.converged), int(result.iterations), result.method)
+    True 4 DerivativeMethod()
+
+    References: Karlin, Manasse, Rudolph and Sleator (1988), "Competitive snoopy caching"; Hestenes
+    and Stiefel (1952), "Methods of conjugate gradients for solving linear systems".
+    """
+
+    first: Any
+    then: Any
+    budget: int = dataclasses.field(metadata={"static": True})
+    tolerance: Any = dataclasses.field(default=None, kw_only=True)
+
+    def init(self, objective: Objective, params: Params) -> State:
+        first = self.first.init(objective, params)
+        shapes = jax.eval_shape(self.then.init, objective, params)
+        second = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        progress = self.first.progress(objective, params, first)
+        norm_dtype = jnp.result_type(*jax.tree.leaves(params))
+        value_dtype = jnp.asarray(progress.value).dtype
+        progress = self._told(progress, value_dtype, norm_dtype)
+        attempt = _Attempt.start(progress)
+        return _State(first, second, progress, attempt, jnp.array(False))
+
+    def step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State, Progress]:
+        return (
+            *self.blind_step(objective, params, state),
+            self.progress(objective, params, state),
+        )
+
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        switches = ~state.is_second & state.attempt.is_over
+        second = seldom(switches, _set_up, _as_it_is, state.second, self, objective, params)
+        state = state._replace(second=second, is_second=state.is_second | switches)
+        return seldom(state.is_second, _second_step, _first_step, self, objective, params, state)
+
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        del objective, params
+        progress = state.progress
+        # What the first one gives up at, the second goes on from.
+        is_final = state.is_second | (progress.verdict == Status.CONVERGED.value)
+        verdict = jnp.where(is_final, progress.verdict, RUNNING)
+        return progress._replace(verdict=verdict, is_provisional=~state.is_second)
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        return seldom(
+            state.is_second, _second_rounded, _first_rounded, self, objective, params, state
+        )
+
+    def check(self) -> None:
+        for name, method in (("first", self.first), ("then", self.then)):
+            if not as_method(method).looks_ahead:
+                raise TypeError(
+                    f"Hedge.{name} must be a method that tells its progress without a step, got "
+                    f"{method!r}: take jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS() or "
+                    "jd.DerivativeMethod()."
+                )
+            method.check()
+        check_count("Hedge.budget", self.budget)
+        check_number(
+            "Hedge.tolerance", self.tolerance, "at least 0", lambda t: t >= 0, may_be_none=True
+        )
+
+    def hoisted(self) -> Method:
+        return dataclasses.replace(self, first=self.first.hoisted(), then=self.then.hoisted())
+
+    def estimates(self, objective: Objective) -> bool:
+        return self.first.estimates(objective) and self.then.estimates(objective)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return True
+
+    def is_estimate(self, state: State) -> Any:
+        first, second = self.first.is_estimate(state.first), self.then.is_estimate(state.second)
+        if first is False and second is False:
+            return False
+        return jnp.where(state.is_second, second, first)
+
+    def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
+        value, norm = seldom(
+            state.is_second,
+            _measured_by_second,
+            _measured_by_first,
+            *(self, objective, params, state, jnp.asarray(always)),
+        )
+        return Progress(value, norm)
+
+    def disproved(self, state: State) -> tuple[State, jax.Array] | None:
+        over = state.attempt._replace(is_over=jnp.ones_like(state.attempt.is_over))
+        return state._replace(attempt=over), ~state.is_second
+
+    def ended_by(self, state: State) -> EndedBy:
+        first, then = self.first.ended_by(state.first), self.then.ended_by(state.second)
+        one, other = (0 if ended.code is None else ended.code for ended in (first, then))
+        code = jnp.where(state.is_second, len(first.names) + other, one).astype(jnp.int32)
+        return EndedBy(first.names + then.names, code)
+
+    @property
+    def patience(self) -> int:
+        return self.then.patience
+
+    def _told(self, progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
+        """The progress of either method, in arrays of the same dtypes."""
+        norm = jnp.asarray(progress.gradient_norm, norm_dtype)
+        estimate = progress.estimate
+        if estimate is None:
+            nothing = jnp.zeros((), norm_dtype)
+            estimate = Estimate(jnp.full((), jnp.inf), nothing, Evidence.NONE.value)
+        estimate = Estimate(
+            jnp.asarray(estimate.suboptimality, value_dtype),
+            jnp.asarray(estimate.curvature, norm_dtype),
+            jnp.asarray(estimate.evidence, jnp.int32),
+            jnp.asarray(estimate.caution, value_dtype),
+            jnp.asarray(estimate.steepness, norm_dtype),
+            jnp.asarray(estimate.rounding, norm_dtype),
+        )
+        return Progress(
+            jnp.asarray(progress.value, value_dtype),
+            norm,
+            jnp.asarray(progress.evaluations, jnp.int32),
+            jnp.asarray(progress.verdict, jnp.int32),
+            estimate,
+            jnp.asarray(progress.curvature, norm_dtype),
+        )
+
+    def _told_alike(self, progress: Progress, like: Progress) -> Progress:
+        return self._told(progress, like.value.dtype, like.gradient_norm.dtype)
+
+
+class _Attempt(NamedTuple):
+    """What is remembered of the first method's iterations: scalars.
+
+    The rate is that since the last power of two of iterations but one, which is the last half or
+    more of them.
+    """
+
+    steps: jax.Array
+    doubts: jax.Array  # how many checks in a row foresee that the budget will not do
+    first_norm: jax.Array
+    first_value: jax.Array
+    mark_norm: jax.Array  # |g| at the last power of two of iterations
+    before_norm: jax.Array  # and at the one before
+    is_over: jax.Array
+
+    @classmethod
+    def start(cls, progress: Progress) -> _Attempt:
+        """Before the first iteration."""
+        zero, norm = jnp.zeros((), jnp.int32), progress.gradient_norm
+        is_over = _gives_up(progress)
+        return cls(zero, zero, norm, jnp.abs(progress.value), norm, norm, is_over)
+
+    def after(self, progress: Progress, budget: int, tolerance: Any) -> _Attempt:
+        """With one more iteration."""
+        steps, norm = self.steps + 1, progress.gradient_norm
+        # The mark before the last lies at steps / 2 rounded down to a power of two.
+        exponent = jnp.floor(jnp.log2(steps.astype(norm.dtype)))
+        since = steps.astype(norm.dtype) - jnp.exp2(exponent - 1)
+        is_mark = (steps & (steps - 1)) == 0
+        before = jnp.where(is_mark, self.mark_norm, self.before_norm)
+        observed = jnp.log(before / norm) / since
+        left = self._logarithm(progress, tolerance) / jnp.maximum(observed, _rate(progress))
+        is_doubtful = left > MARGIN * (budget - steps).astype(norm.dtype)
+        least = max(LEAST_SEEN, math.ceil(LEAST_SHARE * budget))
+        doubts = jnp.where(is_doubtful, self.doubts + 1, 0)
+        return self._replace(
+            steps=steps,
+            doubts=doubts,
+            mark_norm=jnp.where(is_mark, norm, self.mark_norm),
+            before_norm=before,
+            is_over=(steps >= budget)
+            | ((doubts >= DOUBTS) & (steps >= least))
+            | _gives_up(progress),
+        )
+
+    def _logarithm(self, progress: Progress, tolerance: Any) -> jax.Array:
+        """By how much the logarithm of ``|g|`` has yet to fall."""
+        norm, estimate = progress.gradient_norm, progress.estimate
+        assert estimate is not None  # one of NONE stands for none
+        eps = jnp.finfo(norm.dtype).eps
+        t = eps ** (2 / 3) if tolerance is None else tolerance
+        t = jnp.maximum(jnp.asarray(t, norm.dtype), eps)
+        by_gradient = jnp.log(norm / (t * self.first_norm))
+        # The value where it will end, and what is asked of it by the method's own caution.
+        left = estimate.suboptimality
+        end = jnp.maximum(jnp.abs(progress.value) - left, eps * self.first_value)
+        asked = t.astype(end.dtype) * end
+        excess = 0.5 * jnp.log(left / asked * estimate.caution).astype(norm.dtype)
+        return jnp.maximum(by_gradient, jnp.where(left < jnp.inf, excess, -jnp.inf))
+
+
+class _State(NamedTuple):
+    first: State
+    second: State
+    progress: Progress
+    """At the params, by the method whose turn it is."""
+    attempt: _Attempt
+    is_second: jax.Array
+
+
+def _gives_up(progress: Progress) -> jax.Array:
+    verdict = progress.verdict
+    return (verdict != RUNNING) & (verdict != Status.CONVERGED.value)
+
+
+def _rate(progress: Progress) -> jax.Array:
+    """By how much the logarithm of ``|g|`` falls in an iteration, by the Ritz values seen."""
+    estimate, norm = progress.estimate, progress.gradient_norm
+    assert estimate is not None
+    height = 2 * estimate.suboptimality.astype(norm.dtype)
+    # The ratio of the largest to the smallest curvature, |g|^2 / height.
+    ratio = jnp.maximum(estimate.curvature * (height / norm) / norm, 1)
+    is_known = (estimate.curvature > 0) & (height < jnp.inf) & (ratio < jnp.inf)
+    root = jnp.sqrt(jnp.where(is_known, ratio, jnp.inf))
+    return jnp.where(is_known, jnp.log1p(2 / jnp.maximum(root - 1, 1e-6)), 0)
+
+
+def _set_up(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
+    del second
+    return hedge.then.init(objective, params)
+
+
+def _as_it_is(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
+    del hedge, objective, params
+    return second
+
+
+def _first_step(
+    hedge: Hedge, objective: Objective, params: Params, state: _State
+) -> tuple[Params, _State]:
+    params, first = hedge.first.blind_step(objective, params, state.first)
+    progress = hedge.first.progress(objective, params, first)
+    progress = hedge._told_alike(progress, state.progress)
+    attempt = state.attempt.after(progress, hedge.budget, hedge.tolerance)
+    return params, state._replace(first=first, progress=progress, attempt=attempt)
+
+
+def _second_step(
+    hedge: Hedge, objective: Objective, params: Params, state: _State
+) -> tuple[Params, _State]:
+    params, second = hedge.then.blind_step(objective, params, state.second)
+    progress = hedge.then.progress(objective, params, second)
+    return params, state._replace(
+        second=second, progress=hedge._told_alike(progress, state.progress)
+    )
+
+
+def _first_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
+    first = hedge.first.after_rounding(objective, params, state.first)
+    progress = hedge.first.progress(objective, params, first)
+    return state._replace(first=first, progress=hedge._told_alike(progress, state.progress))
+
+
+def _second_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
+    second = hedge.then.after_rounding(objective, params, state.second)
+    progress = hedge.then.progress(objective, params, second)
+    return state._replace(second=second, progress=hedge._told_alike(progress, state.progress))
+
+
+def _measured_by_first(
+    hedge: Hedge, objective: Objective, params: Params, state: _State, always: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    truth = hedge.first.measured(objective, params, state.first, always)
+    return _as_kept(truth, state)
+
+
+def _measured_by_second(
+    hedge: Hedge, objective: Objective, params: Params, state: _State, always: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    truth = hedge.then.measured(objective, params, state.second, always)
+    return _as_kept(truth, state)
+
+
+def _as_kept(truth: Progress, state: _State) -> tuple[jax.Array, jax.Array]:
+    value = jnp.asarray(truth.value, state.progress.value.dtype)
+    return value, jnp.asarray(truth.gradient_norm, state.progress.gradient_norm.dtype)

@@ -1,0 +1,346 @@
+"""Two methods in one: the answers of either, the price of the first alone where that does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import jaxdescent as jd
+from benchmarks.passes import Counted, passes
+
+ROWS, FEATURES = 400, 20
+
+
+def data(rng, condition, rows=ROWS, features=FEATURES, outputs=None, spread=None):
+    """Float64 numbers with these singular values, rotated, and noisy targets."""
+    left = np.linalg.qr(rng.normal(size=(rows, features)))[0]
+    right = np.linalg.qr(rng.normal(size=(features, features)))[0]
+    values = np.geomspace(1, 1 / condition, features) if spread is None else spread
+    X = 10 * left * values @ right
+    weights = rng.normal(size=(features,) if outputs is None else (features, outputs))
+    y = X @ weights
+    return X, y + 0.3 * rng.normal(size=y.shape) * y.std() + 1.0
+
+
+def closed_form(X, y, l2=0.0):
+    """Weights, intercept and value, in float64."""
+    mean, middle = X.mean(axis=0), y.mean(axis=0)
+    A, b = X - mean, y - middle
+    weights = np.linalg.solve(A.T @ A + l2 * np.eye(X.shape[1]), A.T @ b)
+    value = 0.5 * np.sum((A @ weights - b) ** 2) + 0.5 * l2 * np.sum(weights**2)
+    return weights, middle - mean @ weights, value
+
+
+def as_regression(X, y, dtype=jnp.float32, **options):
+    return jd.LinearRegression(jnp.asarray(X, dtype), jnp.asarray(y, dtype), **options)
+
+
+THENS = {"direct": jd.DerivativeMethod(), "sketch": jd.LSMR(jd.Sketch())}
+
+
+@pytest.mark.parametrize("then", THENS)
+@pytest.mark.parametrize("first", [jd.LSMR(), jd.ConjugateGradient()], ids=str)
+@pytest.mark.parametrize(("budget", "condition"), [(1, 2.0), (5, 300.0), (200, 2.0), (200, 300.0)])
+def test_the_answer_is_the_closed_form_whoever_ends_it(rng, first, then, budget, condition):
+    X, y = data(rng, condition)
+    weights, intercept, value = closed_form(X, y)
+    result = jd.minimize(as_regression(X, y), method=jd.Hedge(first, THENS[then], budget))
+    assert result.converged
+    np.testing.assert_allclose(result.value, value, rtol=5e-5)
+    np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=2e-3)
+    np.testing.assert_allclose(result.params["intercept"], intercept, atol=2e-3)
+    gradient = jax.grad(lambda p: as_regression(X, y).value(p))(result.params)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(result.gradient_norm, norm, atol=2e-4)
+    if budget <= 5:
+        assert result.method == result.ended_by.names[1]
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_several_outputs_and_a_penalty(rng, outputs):
+    X, y = data(rng, 1e3, outputs=outputs)
+    for l2 in (0.5, 1e-4):
+        weights, _, value = closed_form(X, y, l2)
+        result = jd.minimize(
+            as_regression(X, y, l2=l2), method=jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 8)
+        )
+        assert result.converged
+        np.testing.assert_allclose(result.value, value, rtol=5e-5)
+        np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=5e-3)
+
+
+def test_in_float64_the_answer_has_its_digits(rng, x64):
+    X, y = data(rng, 1e4)
+    weights, _, _ = closed_form(X, y)
+    method = jd.Hedge(jd.LSMR(), jd.LSMR(jd.Sketch()), 6)
+    result = jd.minimize(as_regression(X, y, jnp.float64), method=method)
+    assert result.converged
+    assert result.method == "LSMR(Sketch())"
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-6, atol=1e-7)
+
+
+def test_a_quadratic_goes_from_conjugate_gradients_to_its_solve(rng):
+    basis = np.linalg.qr(rng.normal(size=(60, 60)))[0]
+    hessian = basis * np.geomspace(1, 1e-5, 60) @ basis.T
+    linear = hessian @ rng.normal(size=60)
+    quadratic = jd.Quadratic(jnp.asarray(hessian, jnp.float32), jnp.asarray(linear, jnp.float32))
+    result = jd.minimize(quadratic, method=jd.Hedge(jd.ConjugateGradient(), THENS["direct"], 10))
+    assert result.converged
+    assert result.method == "DerivativeMethod()"
+    least = -0.5 * linear @ np.linalg.solve(hessian, linear)
+    np.testing.assert_allclose(abs(float(result.value)), abs(least), rtol=1e-3)
+
+
+def test_an_indefinite_quadratic_ends_as_its_solve_says():
+    hessian = jnp.diag(jnp.array([2.0, 1.0, -1.0]))
+    method = jd.Hedge(jd.ConjugateGradient(), jd.DerivativeMethod(), 50)
+    result = jd.minimize(jd.Quadratic(hessian, jnp.ones(3)), method=method)
+    assert int(result.status) == jd.Status.DIVERGED
+    assert result.method == "DerivativeMethod()"
+
+
+def test_a_function_goes_from_one_method_to_another():
+    method = jd.Hedge(jd.LBFGS(), jd.DerivativeMethod(), 2)
+    result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x - 1)), jnp.full(3, 2.5), method)
+    assert result.converged
+    np.testing.assert_allclose(result.params, 1, atol=1e-3)
+
+
+def test_the_setup_of_the_second_is_not_paid_where_the_first_does(rng):
+    X, y = data(rng, 1.5)
+    counted = jd.LinearRegression(Counted(jnp.asarray(X, jnp.float32)), jnp.asarray(y, jnp.float32))
+    alone, lsmr = passes(lambda: jd.minimize(counted, method=jd.LSMR()))
+
+    def run(then, budget):
+        return passes(lambda: jd.minimize(counted, method=jd.Hedge(jd.LSMR(), then, budget)))
+
+    for then in THENS.values():
+        hedged, result = run(then, 60)
+        assert result.method == "LSMR()"
+        assert int(result.iterations) == int(lsmr.iterations)
+        assert hedged == alone
+        np.testing.assert_array_equal(result.params["weights"], lsmr.params["weights"])
+        assert all(not np.any(leaf) for leaf in jax.tree.leaves(result.state.second))
+    hedged, result = run(THENS["sketch"], 2)
+    assert result.method == "LSMR(Sketch())"
+    assert hedged > alone
+
+
+def test_the_attempt_gets_no_more_than_its_budget(rng):
+    X, y = data(rng, 30.0)
+    for budget in (1, 2, 7):
+        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
+        result = jd.minimize(as_regression(X, y), method=method)
+        steps = int(result.state.attempt.steps)
+        assert budget / 2 <= steps <= budget
+        assert steps < int(result.iterations) <= steps + 3
+
+
+def test_the_second_goes_on_from_what_the_first_reached(rng):
+    X, y = data(rng, 30.0)
+    regression = as_regression(X, y)
+    reached = jd.minimize(regression, method=jd.LSMR(), max_iterations=3, tolerance=0)
+    hedged = jd.minimize(
+        regression, method=jd.Hedge(jd.LSMR(), jd.LSMR(), 3), max_iterations=3, tolerance=0
+    )
+    np.testing.assert_allclose(hedged.params["weights"], reached.params["weights"], rtol=1e-5)
+    both = jd.minimize(
+        regression, method=jd.Hedge(jd.LSMR(), jd.LSMR(), 3), max_iterations=5, tolerance=0
+    )
+    further = jd.minimize(regression, reached.params, jd.LSMR(), max_iterations=2, tolerance=0)
+    np.testing.assert_allclose(both.params["weights"], further.params["weights"], atol=1e-5)
+
+
+def test_it_is_given_up_where_the_rate_shows_that_the_budget_will_not_do(rng):
+    X, y = data(rng, 1e4, rows=3000, features=300)
+    result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["sketch"], 100))
+    assert result.converged
+    assert 50 <= int(result.state.attempt.steps) < 75
+
+
+@pytest.mark.parametrize("outliers", [0, 1, 5])
+def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers):
+    """A few large singular values slow the first iterations and none that follow."""
+    spread = np.r_[np.geomspace(12, 6, outliers), np.linspace(1, 1.6, 300 - outliers)]
+    X, y = data(rng, None, rows=3000, features=300, spread=spread / spread.max())
+    alone = jd.minimize(as_regression(X, y), method=jd.LSMR())
+    assert alone.converged
+    budget = int(alone.iterations) + 5
+    result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], budget))
+    assert result.method == "LSMR()"
+    assert int(result.iterations) == int(alone.iterations)
+
+
+def test_where_the_first_gives_up_the_second_goes_on(rng):
+    """Of a condition that float32 cannot iterate away conjugate gradients stagnate."""
+    X, y = data(rng, 3e4)
+    alone = jd.minimize(as_regression(X, y), method=jd.LSMR(), max_iterations=5000)
+    assert int(alone.status) != jd.Status.CONVERGED
+    result = jd.minimize(
+        as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], 4000), max_iterations=5000
+    )
+    assert result.converged
+    assert result.method == "DerivativeMethod()"
+    np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
+
+
+def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monkeypatch):
+    X, y = data(rng, 2.0)
+    regression = as_regression(X, y)
+    honest = jd.LSMR.measured
+    times = []
+
+    def worse(self, objective, params, state, always):
+        truth = honest(self, objective, params, state, always)
+        times.append(1)
+        return truth._replace(value=2 * truth.value, gradient_norm=truth.gradient_norm + 1.0)
+
+    monkeypatch.setattr(jd.LSMR, "measured", worse)
+    alone = jd.minimize(regression, method=jd.LSMR(conlim=1e7))
+    assert int(alone.status) == jd.Status.STAGNATED
+    result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(conlim=1e7), THENS["direct"], 60))
+    assert times
+    assert result.converged
+    assert result.method == "DerivativeMethod()"
+    np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
+
+
+def test_it_is_the_same_under_jit_and_vmap(rng):
+    problems = [data(rng, condition) for condition in (1.5, 1e3, 2.0, 50.0)]
+    X, y = (np.stack(each) for each in zip(*problems, strict=True))
+    for then in THENS.values():
+        method = jd.Hedge(jd.LSMR(), then, 25)
+
+        def solve(X, y, method=method):
+            return jd.minimize(as_regression(X, y), method=method)
+
+        batch = jax.jit(jax.vmap(solve))(X.astype(np.float32), y.astype(np.float32))
+        assert batch.method.shape == (4,)
+        for index in range(4):
+            eager = solve(X[index], y[index])
+            jitted = jax.jit(solve)(X[index].astype(np.float32), y[index].astype(np.float32))
+            assert eager.method == jitted.method == batch.method[index]
+            assert int(eager.status) == int(jitted.status) == int(batch.status[index])
+            for weights in (jitted.params["weights"], batch.params["weights"][index]):
+                image = X[index] @ weights
+                np.testing.assert_allclose(image, X[index] @ eager.params["weights"], atol=3e-3)
+        assert len(set(batch.method)) == 2
+        assert "of 4 descents" in repr(batch)
+        assert "ended by" in repr(batch)
+
+
+def test_a_batch_of_its_own_ends_as_single_descents_do(rng):
+    X, y = (np.stack(each) for each in zip(*[data(rng, c) for c in (2.0, 200.0)], strict=True))
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 20)
+    batch = jd.minimize_batch(
+        jd.LinearRegression,
+        (jnp.asarray(X, jnp.float32), jnp.asarray(y, jnp.float32)),
+        method,
+    )
+    assert batch.converged.all()
+    for index in range(2):
+        one = jd.minimize(as_regression(X[index], y[index]), method=method)
+        assert batch.method[index] == one.method
+
+
+@pytest.mark.parametrize("then", THENS)
+def test_sharded_rows_give_the_same(rng, then):
+    X, y = data(rng, 1e3, rows=800)
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    sharded = [
+        jax.device_put(jnp.asarray(each, jnp.float32), NamedSharding(mesh, PartitionSpec("rows")))
+        for each in (X, y)
+    ]
+    for budget in (3, 60):
+        method = jd.Hedge(jd.LSMR(), THENS[then], budget)
+        whole = jd.minimize(as_regression(X, y), method=method)
+        result = jd.minimize(jd.LinearRegression(*sharded), method=method)
+        assert result.converged
+        assert result.method == whole.method
+        np.testing.assert_allclose(
+            X @ result.params["weights"], X @ whole.params["weights"], atol=3e-3
+        )
+        assert result.params["weights"].sharding.is_fully_replicated
+
+
+def test_derivatives_pass_through_it(rng):
+    X, y = data(rng, 50.0)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 4)
+
+    def total(y):
+        regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), y)
+        return jd.minimize(regression, method=method).params["weights"].sum()
+
+    slope = jax.grad(total)(jnp.asarray(y, jnp.float32))
+    expected = np.linalg.pinv(X - X.mean(axis=0)).sum(axis=0)
+    np.testing.assert_allclose(slope, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_16_bit_params_are_rounded_in_both_phases(rng):
+    X, y = data(rng, 2.0)
+    start = {"weights": jnp.zeros(FEATURES, jnp.bfloat16), "intercept": jnp.zeros((), jnp.bfloat16)}
+    for budget in (2, 40):
+        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
+        result = jd.minimize(as_regression(X, y), start, method)
+        assert result.params["weights"].dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            np.asarray(result.params["weights"], np.float64), closed_form(X, y)[0], atol=0.05
+        )
+
+
+def test_the_result_names_what_ended_it(rng):
+    X, y = data(rng, 1e3)
+    regression = as_regression(X, y)
+    result = jd.minimize(regression, method=jd.Hedge(jd.LSMR(), THENS["sketch"], 5))
+    assert result.method == "LSMR(Sketch())"
+    assert result.message.startswith("CONVERGED (by LSMR(Sketch())): ")
+    assert "ended by         LSMR(Sketch())" in repr(result)
+    assert jd.minimize(regression, method=jd.LSMR()).method == "LSMR()"
+    assert "ended by" not in repr(jd.minimize(regression, method=jd.LSMR()))
+    nested = jd.Hedge(jd.LSMR(), jd.Hedge(jd.ConjugateGradient(), THENS["sketch"], 3), 2)
+    result = jd.minimize(regression, method=nested)
+    assert result.ended_by.names == ("LSMR()", "ConjugateGradient()", "LSMR(Sketch())")
+    assert result.converged
+    assert result.method == "LSMR(Sketch())"
+
+    @jax.jit
+    def traced(y):
+        result = jd.minimize(as_regression(X, y), method=nested)
+        with pytest.raises(ValueError, match="read inside jit"):
+            _ = result.method
+        return result.ended_by.code
+
+    assert int(traced(jnp.asarray(y, jnp.float32))) == 2
+
+
+def test_new_numbers_compile_nothing(rng):
+    X, y = data(rng, 1e3)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)
+    jd.minimize(as_regression(X, y), method=method)
+    before = jax.tree.structure(method)
+    with jax.log_compiles(False), jax.checking_leaks():
+        result = jd.minimize(as_regression(2 * X, y), method=method)
+    assert result.converged
+    assert jax.tree.structure(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 0), ValueError, "at least 1, got 0"),
+        (lambda: jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2.5), TypeError, "Python integer"),
+        (lambda: jd.Hedge(jd.LSMR(), jd.Gram(), 5), TypeError, r"Hedge.then must be .* Gram\(\)"),
+        (lambda: jd.Hedge(jd.GradientDescent(), jd.LSMR(), 5), TypeError, "Hedge.first must be"),
+        (lambda: jd.Hedge(0.1, jd.LSMR(), 5), TypeError, r"jd.GradientDescent\(0.1\)"),
+        (lambda: jd.Hedge(jd.LSMR(), jd.LSMR(atol=-1.0), 5), ValueError, "LSMR.atol"),
+        (
+            lambda: jd.Hedge(jd.LSMR(), jd.LSMR(), 5, tolerance=-1.0),
+            ValueError,
+            "Hedge.tolerance must be at least 0",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(make, error, message):
+    with pytest.raises(error, match=message):
+        jd.minimize(as_regression(np.eye(3), np.ones(3)), method=make())
