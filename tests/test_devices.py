@@ -194,8 +194,10 @@ def test_float32_on_a_tpu_is_six_products_of_bfloat16():
 def test_more_devices_hold_less_each_and_iterate_faster(objective, params):
     plans = [jd.plan(objective, params, device=f"{count}xb200") for count in (1, 2, 4, 8)]
     for fewer, more in itertools.pairwise(plans):
-        for before, after in zip(fewer.candidates, more.candidates, strict=True):
-            assert before.name == after.name
+        same = [named(planned) for planned in (fewer, more)]
+        shared = [name for name in same[0] if not name.startswith("Hedge(")]
+        assert shared == [name for name in same[1] if not name.startswith("Hedge(")]
+        for before, after in ([each[name] for each in same] for name in shared):
             assert after.iterations == before.iterations
             assert after.data_bytes < 0.6 * before.data_bytes
             assert after.link_bytes_per_iteration >= before.link_bytes_per_iteration

@@ -310,6 +310,9 @@ def products_outside_branches(jaxpr):
     count = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "cond":
+            if equation.params.get("branches_platforms"):  # of which one is lowered
+                branch = equation.params["branches"][0]
+                count += products_outside_branches(getattr(branch, "jaxpr", branch))
             continue
         count += equation.primitive.name == "dot_general"
         parts = [part for part in equation.params.values() if hasattr(part, "jaxpr")]

@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.products import outer
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
 """So many rows tell how far from zero the columns lie: a third more or less is near enough. Of a
@@ -131,7 +132,7 @@ class Centred(Design):
 
     def _share(self, residual: jax.Array) -> jax.Array:
         """``mean`` times the sum of each residual."""
-        return jnp.tensordot(self.center.mean, jnp.sum(residual, axis=0), 0)
+        return outer(self.center.mean, jnp.sum(residual, axis=0))
 
     def _either(self, subtracted: Any, apart: Any, *operands: Any) -> Any:
         """One function of X with its means subtracted, or one of X as it is."""

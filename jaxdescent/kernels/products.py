@@ -192,6 +192,15 @@ def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.
     )
 
 
+def outer(column: jax.Array, numbers: jax.Array) -> jax.Array:
+    """``column numbers'``: (features,), or (features, outputs) where there is a number for each.
+
+    By multiplication: XLA makes ``jnp.tensordot(column, numbers, 0)`` a matrix product, in less
+    than full precision where nobody asks for it.
+    """
+    return column.reshape(-1, *[1] * numbers.ndim) * numbers[None]
+
+
 def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -> int:
     """The rows that make a block."""
     return max(8, block_bytes // (features * itemsize) // 8 * 8)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxdescent import precision
 from jaxdescent.designs import Center
 from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.products import outer
 
 Params = Any
 
@@ -53,7 +54,7 @@ class Means(NamedTuple):
         of the problem of the weights alone.
         """
         of_intercept = gradient["intercept"]
-        alone = gradient["weights"] - jnp.tensordot(self.features.mean, of_intercept, 0)
+        alone = gradient["weights"] - outer(self.features.mean, of_intercept)
         squared = jnp.sum(jnp.square(of_intercept)) / self.weight_total
         return 0.5 * (squared + precision.squared_norm(alone) / least)
 
@@ -67,7 +68,7 @@ class Means(NamedTuple):
         """
         excess = self.excess(params)
         more = jnp.sum(jnp.square(excess)) / self.weight_total
-        of_weights = gradient - jnp.tensordot(self.features.mean, excess, 0)
+        of_weights = gradient - outer(self.features.mean, excess)
         return value + 0.5 * more, precision.norm((of_weights, excess))
 
 

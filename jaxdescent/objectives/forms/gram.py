@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxdescent import precision
 from jaxdescent.designs import Center, as_design
 from jaxdescent.kernels.platform import has_one_cpu
-from jaxdescent.kernels.products import LEAST_PARTED, contract
+from jaxdescent.kernels.products import LEAST_PARTED, contract, outer
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.objectives.eigenvalue_bounds import regression_bounds
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -172,7 +172,7 @@ class GramForm(SpectralObjective):
         if self.feature_mean is None:
             return {"weights": -spectrum.inverse(columns, self.l2)}
         of_intercept = gradient["intercept"]
-        columns = columns - jnp.tensordot(self.feature_mean, of_intercept, 0)
+        columns = columns - outer(self.feature_mean, of_intercept)
         weights = -spectrum.inverse(columns, self.l2)
         offset = contract(self.feature_mean, 0, weights)
         return {"weights": weights, "intercept": -of_intercept / self.weight_total - offset}
@@ -181,7 +181,7 @@ class GramForm(SpectralObjective):
         if offset is None or self.feature_mean is None:
             return {"weights": columns}
         of_intercept = self.weight_total * offset
-        columns = columns + jnp.tensordot(self.feature_mean, of_intercept, 0)
+        columns = columns + outer(self.feature_mean, of_intercept)
         return {"weights": columns, "intercept": of_intercept}
 
 

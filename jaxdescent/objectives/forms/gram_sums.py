@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxdescent.designs import Dense, Design
 from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
-from jaxdescent.kernels.products import contract
+from jaxdescent.kernels.products import contract, outer
 from jaxdescent.kernels.symmetric import (
     Symmetric,
     block_length,
@@ -112,7 +112,7 @@ def _by_blocks(
     feature_shift, target_shift = sums.features / sums.weight, sums.targets / sums.weight
     return Sums(
         gram=gram - jnp.outer(feature_shift, sums.features),
-        cross=sums.cross - jnp.tensordot(feature_shift, sums.targets, 0),
+        cross=sums.cross - outer(feature_shift, sums.targets),
         squares=jnp.maximum(sums.squares - jnp.sum(target_shift * sums.targets), 0),
         feature_mean=origin[0] + feature_shift,
         target_mean=origin[1] + target_shift,
@@ -141,7 +141,7 @@ def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercep
     weighted = per_row(weight, targets)
     cross = design.transposed_product(weighted)
     if feature_mean is not None:
-        cross = cross - jnp.tensordot(feature_mean, jnp.sum(weighted, axis=0), 0)
+        cross = cross - outer(feature_mean, jnp.sum(weighted, axis=0))
 
     def column(index: jax.Array) -> jax.Array:
         image = design.product(unit(index, features, design.dtype))

@@ -1,0 +1,140 @@
+"""What is compiled for GPUs and TPUs that are not here: memory, collectives, precision.
+
+Compiled and inspected, not run. It needs XLA's plugins: ``make test-accelerators``.
+"""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxdescent as jd
+from tests.accelerators.programs import Compiled, array, mesh
+
+PLUGINS = ("jax_cuda13_plugin", "libtpu")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, PLUGINS)),
+        reason="XLA's plugins for GPUs and TPUs are not installed",
+    ),
+]
+
+FEATURES = 1024
+ROWS = 8192
+"""Of each device."""
+
+METHODS = {
+    "GradientDescent(Backtracking())": lambda: jd.GradientDescent(jd.Backtracking()),
+    "GradientDescent(BarzilaiBorwein())": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "ConjugateGradient()": jd.ConjugateGradient,
+    "LSMR()": jd.LSMR,
+    "LBFGS()": jd.LBFGS,
+    "Gram()": jd.Gram,
+    "DerivativeMethod()": jd.DerivativeMethod,
+}
+SQUARES = {"Gram()": 4, "DerivativeMethod()": 9}
+"""Matrices of features x features that a device may keep besides a copy of its part of X."""
+
+
+def regression(name, method, axis=0, dtype=jnp.float32):
+    devices = mesh(name).size
+    shape = (devices * ROWS, FEATURES) if axis == 0 else (ROWS, devices * FEATURES)
+    X = array(name, shape, dtype, axis)
+    y = array(name, shape[:1], jnp.float32, axis if axis == 0 else None)
+
+    def solve(X, y):
+        return jd.minimize(jd.LinearRegression(X, y), method=METHODS[method]()).params
+
+    return Compiled(solve, X, y)
+
+
+def sums(name, dtype, check_every, leaves=1, size=1 << 26):
+    params = [array(name, (mesh(name).size * size,), dtype, 0) for _ in range(leaves)]
+
+    def descend(params):
+        method = jd.GradientDescent(0.1)
+        return jd.minimize(jd.SumOfSquares(), params, method, check_every=check_every)
+
+    return Compiled(descend, params, donated=(0,)), size * jnp.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize("check_every", [1, 16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["h100", "8xh100", "v5e:2x4", "v6e:2x4"])
+def test_a_constant_step_is_in_place(name, dtype, check_every):
+    program, leaf = sums(name, dtype, check_every)
+    assert program.temporaries < 0.05 * leaf
+    assert all(sent.size < 1024 for sent in program.sent)  # numbers, or one of each device
+
+
+@pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
+def test_a_constant_step_on_a_tree_needs_no_more_than_a_leaf_in_float32(name):
+    program, leaf = sums(name, jnp.bfloat16, 16, leaves=20, size=1 << 22)
+    assert program.temporaries < 2 * leaf
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["h100", "8xh100", "v5e:2x4"])
+def test_rows_stay_on_their_devices(name, method):
+    program = regression(name, method)
+    part, square = 4 * ROWS * FEATURES, 4 * FEATURES**2
+    squares = SQUARES.get(method, 0)
+    room = squares * square + part if squares else 0.2 * part
+    assert program.temporaries < room
+    assert {sent.kind for sent in program.sent} <= {"all-reduce"}
+    largest = 4 * FEATURES**2 if squares else 80 * FEATURES
+    assert all(sent.size <= largest + 16 * FEATURES for sent in program.sent)
+
+
+@pytest.mark.parametrize("method", ["ConjugateGradient()", "LSMR()", "LBFGS()"])
+@pytest.mark.parametrize("name", ["8xh100", "v5e:2x4", "v5e:16x16"])
+def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
+    sent = regression(name, method).sent_in_an_iteration
+    vectors = [each for each in sent if each.size >= 4 * FEATURES]
+    # LBFGS's product for the exact step is a number, the gradient where it leads a vector.
+    assert len(vectors) == 1
+    assert vectors[0].size <= 4 * FEATURES + 64
+    assert all(each.size < 64 for each in sent if each not in vectors)
+    assert len(sent) <= 4
+
+
+@pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
+@pytest.mark.parametrize("method", ["ConjugateGradient()", "LSMR()"])
+def test_features_stay_on_their_devices(name, method):
+    program = regression(name, method, axis=1)
+    assert program.temporaries < 0.2 * 4 * ROWS * FEATURES
+    assert all(sent.size <= 8 * ROWS + 64 for sent in program.sent)
+    assert "all-gather" not in {sent.kind for sent in program.sent if sent.size > 8 * ROWS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_products_that_decide_convergence_are_in_full_precision(method):
+    text = regression("h100", method).lowered
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+@pytest.mark.parametrize("name", ["h100", "v5e:2x4"])
+def test_16_bit_data_are_not_copied(name):
+    program = regression(name, "ConjugateGradient()", dtype=jnp.bfloat16)
+    assert program.temporaries < 0.5 * 2 * ROWS * FEATURES
+
+
+def test_a_slice_of_256_chips_holds_a_regression_of_half_a_terabyte():
+    name, rows, features = "v5e:16x16", 1 << 24, 8192
+    X = array(name, (rows, features), jnp.float32, 0)
+    y = array(name, (rows,), jnp.float32, 0)
+
+    def solve(X, y):
+        return jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient()).params
+
+    program = Compiled(solve, X, y)
+    assert program.memory.argument_size_in_bytes < 2.2e9
+    assert program.temporaries < 0.01 * 2.15e9
+
+
+def test_nothing_of_this_was_run():
+    assert jax.default_backend() == "cpu"
