@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 BENCH := .venv-bench
+ACCELERATORS := .venv-accelerators
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest lowest check format \
+.PHONY: help install demo test test-slow test-lowest test-accelerators lowest check format \
 	bench bench-full bench-check clean
 
 help: ## list the targets
@@ -32,6 +33,9 @@ test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are
 	$(LOWEST)/bin/python -m pytest -q $(ARGS)
 
 lowest: test-lowest
+
+test-accelerators: $(ACCELERATORS)/.installed ## what is compiled for GPUs and TPUs that are not here
+	JAX_PLATFORMS=cpu $(ACCELERATORS)/bin/python -m pytest -q -n 2 -m slow tests/accelerators $(ARGS)
 
 check: $(INSTALLED) ## style, types, and the direction of the imports
 	$(BIN)/ruff check .
@@ -54,7 +58,7 @@ bench-check: $(BENCH)/.installed ## name the ratios that got worse since the sto
 	$(BENCH)/bin/python -m benchmarks check
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(LOWEST) $(BENCH) .pytest_cache .hypothesis .ruff_cache .import_linter_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(BENCH) $(ACCELERATORS) .pytest_cache .hypothesis .ruff_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -69,6 +73,16 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 $(BENCH)/.installed: pyproject.toml
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# XLA's plugins, of JAX's own version: they need neither an accelerator nor a driver.
+$(ACCELERATORS)/.installed: pyproject.toml
+	test -x $(ACCELERATORS)/bin/python || $(PYTHON) -m venv $(ACCELERATORS)
+	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[test,accelerators]'
+	version=$$($(ACCELERATORS)/bin/python -c 'import jaxlib; print(jaxlib.__version__)') && \
+	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml tests/lowest.txt

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxdescent as jd
-from tests.accelerators.programs import Compiled, array, mesh
+from benchmarks.compiled import Compiled, array, mesh
 
 PLUGINS = ("jax_cuda13_plugin", "libtpu")
 pytestmark = [

@@ -1,0 +1,69 @@
+"""What is compiled for accelerators that are not here: seconds, memory, and what is sent.
+
+    python -m benchmarks.accelerators [TARGET ...] [--only METHOD]
+
+Each method solves a regression of 8,192 rows for each device, 1,024 features, float32, its rows
+over the devices. Compiled with XLA's plugins (``make test-accelerators`` installs them), not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax.numpy as jnp
+
+import jaxdescent as jd
+from benchmarks.compiled import Compiled, array, mesh
+
+ROWS, FEATURES = 8192, 1024
+TARGETS = ("h100", "8xh100", "v5e:2x4", "v6e:2x4", "v5e:16x16")
+METHODS = {
+    "GradientDescent(Backtracking())": lambda: jd.GradientDescent(jd.Backtracking()),
+    "GradientDescent(BarzilaiBorwein())": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
+    "ConjugateGradient()": jd.ConjugateGradient,
+    "LSMR()": jd.LSMR,
+    "LBFGS()": jd.LBFGS,
+    "Gram()": jd.Gram,
+    "DerivativeMethod()": jd.DerivativeMethod,
+    "LSMR(Sketch())": lambda: jd.LSMR(jd.Sketch()),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", default=TARGETS)
+    parser.add_argument("--only", default="", help="methods in whose name this is")
+    options = parser.parse_args()
+    square, part = 4 * FEATURES**2, 4 * ROWS * FEATURES
+    print(
+        "| target | method | compiled in | temporaries a device, of X's part | sent in one turn |"
+    )
+    print("|---|---|---|---|---|")
+    for name in options.targets:
+        shape = (mesh(name).size * ROWS, FEATURES)
+        X, y = array(name, shape, jnp.float32, 0), array(name, shape[:1], jnp.float32, 0)
+        for method, make in METHODS.items():
+            if options.only not in method:
+                continue
+
+            def solve(X, y, make=make):
+                return jd.minimize(jd.LinearRegression(X, y), method=make()).params
+
+            started = time.perf_counter()
+            program = Compiled(solve, X, y)
+            seconds = time.perf_counter() - started
+            sent = sorted(each.size for each in program.sent_in_an_iteration)
+            squares = f" ({program.temporaries / square:.1f} matrices of features x features)"
+            memory = (
+                f"{program.temporaries / part:.3f}{squares if program.temporaries > square else ''}"
+            )
+            words = ", ".join(f"{size:,} B" for size in reversed(sent)) or "nothing"
+            print(f"| {name} | `{method}` | {seconds:.0f} s | {memory} | {words} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What depends on a platform stands in kernels/ and machine/, and is asked nowhere else."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent
+from jaxdescent.kernels import factors, platform, products
+
+ROOMS = ("kernels", "machine")
+QUESTIONS = re.compile(
+    r"default_backend|device_count\(|platform_dependent|optimization_barrier|cpu_count|getaffinity"
+)
+
+
+def test_nobody_else_asks_for_the_platform():
+    root = pathlib.Path(jaxdescent.__file__).parent
+    asked = [
+        f"{path.relative_to(root)}: {line.strip()}"
+        for path in root.rglob("*.py")
+        if path.relative_to(root).parts[0] not in ROOMS
+        for line in path.read_text().splitlines()
+        if QUESTIONS.search(line)
+    ]
+    assert not asked
+
+
+def test_the_choice_falls_when_a_program_is_lowered():
+    def choose(x):
+        return platform.on_cpu(lambda x: x + 1, lambda x: x * 1000, x)
+
+    lowered = jax.jit(choose).trace(jnp.ones(3))
+    on_cpu, on_tpu = (
+        lowered.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu")
+    )
+    assert "add" in on_cpu
+    assert "1.000000e+03" not in on_cpu
+    assert "1.000000e+03" in on_tpu
+    np.testing.assert_array_equal(jax.jit(choose)(jnp.ones(3)), 2)
+    np.testing.assert_array_equal(jax.vmap(choose)(jnp.ones((2, 3))), 2)
+    np.testing.assert_array_equal(jax.grad(lambda x: choose(x).sum())(jnp.ones(3)), 1)
+
+
+def test_arrays_that_may_be_sharded_take_the_plain_form():
+    assert not platform.has_one_cpu()  # there are eight in these tests
+
+    def chosen(is_whole):
+        own, plain = (lambda x: x + 1), (lambda x: x + 2)
+        return float(platform.on_one_cpu(own, plain, jnp.zeros(()), is_whole=is_whole))
+
+    assert (chosen(True), chosen(False), chosen(None)) == (1, 2, 2)
+
+
+@pytest.mark.parametrize("rows", [7, 64, 1024, 1040])
+def test_a_sum_over_strides_is_the_sum(rows, rng, x64):
+    X, weight = jnp.asarray(rng.normal(size=(rows, 5))), jnp.asarray(rng.random((rows, 1)))
+    got = products.sum_over_strides(lambda X, w: (w * X).T @ X, X, weight)
+    np.testing.assert_allclose(got, (weight * X).T @ X, rtol=1e-12)
+
+
+@pytest.mark.parametrize("condition", [1e1, 1e3, 1e5])
+@pytest.mark.parametrize("size", [5, 130, 300])
+def test_a_triangle_from_gram_matrices_is_that_of_householder(size, condition, rng):
+    rows = 3 * size
+    U, _ = np.linalg.qr(rng.normal(size=(rows, size)))
+    V, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    A = (U * np.geomspace(1, 1 / condition, size)) @ V.T * 10 ** rng.uniform(-2, 2, size)
+    A = jnp.asarray(A, jnp.float32)
+
+    def gram(T):
+        turned = jnp.matmul(A, T, precision="highest")
+        return jnp.matmul(turned.T, turned, precision="highest")
+
+    R, inverse = jax.jit(lambda: factors.triangle_by_gram(gram, jnp.linalg.norm(A, axis=0)))()
+    R, inverse = np.asarray(R, float), np.asarray(inverse, float)
+    assert np.abs(np.tril(R, -1)).max() == 0
+    # Q = A R^-1 is orthonormal but for the rounding that the condition enlarges.
+    Q = np.linalg.solve(R.T, np.asarray(A, float).T).T
+    values = np.linalg.svd(Q, compute_uv=False)
+    eps = float(np.finfo(np.float32).eps)
+    rounding = size**0.5 * eps * (10 + condition)
+    assert np.linalg.norm(R @ inverse - np.eye(size), 2) < rounding
+    assert np.abs(values - 1).max() < 8 * rounding
+
+
+@pytest.mark.parametrize("size", [3, 128, 129, 300])
+def test_cholesky_by_blocks_is_lapacks(size, rng, x64):
+    A = rng.normal(size=(2 * size, size))
+    matrix = A.T @ A + np.eye(size)
+    upper, inverse = factors._by_blocks(jnp.asarray(matrix))
+    lower = np.linalg.cholesky(matrix)
+    np.testing.assert_allclose(upper, lower.T, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(inverse, np.linalg.inv(lower), rtol=1e-8, atol=1e-10)
+    assert not np.isfinite(factors._by_blocks(jnp.asarray(matrix - 1e3 * np.eye(size)))[1]).all()
+
+
+def test_outer_products_are_multiplications(rng):
+    column = jnp.asarray(rng.normal(size=4), jnp.float32)
+    for numbers in (jnp.float32(3.0), jnp.arange(3.0)):
+        got = jax.jit(products.outer).lower(column, numbers)
+        assert "dot_general" not in got.as_text()
+        np.testing.assert_allclose(
+            products.outer(column, numbers), np.multiply.outer(column, numbers), rtol=1e-6
+        )
