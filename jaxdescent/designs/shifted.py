@@ -107,5 +107,6 @@ class Shifted(Design):
         return lax.map(shifted, columns.T).T
 
 
-_product = functools.partial(products.product, is_whole=True)
-_transposed_product = functools.partial(products.transposed_product, is_whole=True)
+# A block is too small to be cut into parts.
+_product = functools.partial(products.product, is_whole=False)
+_transposed_product = functools.partial(products.transposed_product, is_whole=False)

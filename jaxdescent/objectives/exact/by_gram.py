@@ -26,7 +26,8 @@ def factor_by_gram(
     squared = jnp.sum(weight * jnp.square(X - mean[None, :]), axis=0)
     is_kept = jnp.sqrt(squared) > null * raw_length  # the rest is what rounding left of constants
     squared = jnp.where(is_kept, squared, 0)
-    penalty = jnp.zeros((), l2.dtype) if l2.ndim else l2
+    # One below zero has no root: it is part of the spectrum.
+    penalty = jnp.zeros((), l2.dtype) if l2.ndim else jnp.maximum(l2, 0)
 
     def gram(T: jax.Array) -> jax.Array:
         kept = jnp.where(is_kept[:, None], T, 0)
@@ -34,12 +35,12 @@ def factor_by_gram(
 
     if l2.ndim:
         return spectral_factor(factors.triangle_by_gram(gram, jnp.sqrt(squared))[0], l2, mean)
-    length = jnp.sqrt(squared + l2)
+    length = jnp.sqrt(squared + penalty)
     R, inverse = factors.triangle_by_gram(gram, length)
-    is_deficient = ~(spectral_norm(length[:, None] * inverse) < 1 / null)
+    is_deficient = (l2 < 0) | ~(spectral_norm(length[:, None] * inverse) < 1 / null)
     return lax.cond(
         is_deficient,
-        lambda: spectral_factor(R, jnp.zeros((1,), R.dtype), mean),
+        lambda: spectral_factor(R, jnp.minimum(l2, 0)[None], mean),
         lambda: Factor(inverse, jnp.ones((mean.size, 1), R.dtype), mean, jnp.array(False)),
     )
 
