@@ -41,7 +41,15 @@ THENS = {"direct": jd.DerivativeMethod(), "sketch": jd.LSMR(jd.Sketch())}
 
 @pytest.mark.parametrize("then", THENS)
 @pytest.mark.parametrize("first", [jd.LSMR(), jd.ConjugateGradient()], ids=str)
-@pytest.mark.parametrize(("budget", "condition"), [(1, 2.0), (5, 300.0), (200, 2.0), (200, 300.0)])
+@pytest.mark.parametrize(
+    ("budget", "condition"),
+    [
+        (1, 2.0),
+        pytest.param(5, 300.0, marks=pytest.mark.slow),
+        pytest.param(200, 2.0, marks=pytest.mark.slow),
+        (200, 300.0),
+    ],
+)
 def test_the_answer_is_the_closed_form_whoever_ends_it(rng, first, then, budget, condition):
     X, y = data(rng, condition)
     weights, intercept, value = closed_form(X, y)
@@ -159,7 +167,7 @@ def test_it_is_given_up_where_the_rate_shows_that_the_budget_will_not_do(rng):
     assert 50 <= int(result.state.attempt.steps) < 90
 
 
-@pytest.mark.parametrize("outliers", [0, 1, 5])
+@pytest.mark.parametrize("outliers", [0, 1, pytest.param(5, marks=pytest.mark.slow)])
 def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers):
     """A few large singular values slow the first iterations and none that follow."""
     spread = np.r_[np.geomspace(12, 6, outliers), np.linspace(1, 1.6, 300 - outliers)]
@@ -230,6 +238,7 @@ def test_it_is_the_same_under_jit_and_vmap(rng):
         assert "ended by" in repr(batch)
 
 
+@pytest.mark.slow
 def test_a_batch_of_its_own_ends_as_single_descents_do(rng):
     X, y = (np.stack(each) for each in zip(*[data(rng, c) for c in (2.0, 200.0)], strict=True))
     method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 20)
@@ -244,6 +253,7 @@ def test_a_batch_of_its_own_ends_as_single_descents_do(rng):
         assert batch.method[index] == one.method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", THENS)
 def test_sharded_rows_give_the_same(rng, then):
     X, y = data(rng, 1e3, rows=800)
