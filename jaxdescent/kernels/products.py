@@ -140,6 +140,16 @@ STRIDES, DEALT = (16, 8, 4, 2), 8
 many rows at a time, which a TPU keeps together."""
 
 
+def stride_count(rows: int, features: int) -> int:
+    """Into how many blocks :func:`sum_over_strides` deals out so many rows.
+
+    >>> stride_count(4096, 64), stride_count(4100, 64)
+    (16, 1)
+    """
+    fitting = (k for k in STRIDES if rows % (k * DEALT) == 0 and rows >= k * features)
+    return next(fitting, 1)
+
+
 def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: jax.Array) -> Any:
     """``sum of_block(rows of X, rows...)`` over blocks of which each has rows of every device.
 
@@ -153,8 +163,7 @@ def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: ja
     2016.0
     """
     length, features = X.shape
-    fitting = (k for k in STRIDES if length % (k * DEALT) == 0 and length >= k * features)
-    count = next(fitting, 1)
+    count = stride_count(length, features)
     if count == 1:
         return of_block(X, *rows)
     dealt = [array.reshape(-1, count, DEALT, *array.shape[1:]) for array in (X, *rows)]

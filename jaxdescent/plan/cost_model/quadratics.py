@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Dense
 from jaxdescent.kernels.factors import PASSES
+from jaxdescent.kernels.products import stride_count
 from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
@@ -113,10 +114,10 @@ def derivative_regression(question: Question) -> Price:
     setup = setup + Work(update_bytes=1.5 * copied)
     working = float(structure.solver_bytes)
     if not _is_by_rows(structure, machine):
-        # Cholesky factors, their inverses and products, and what is turned by them.
-        working = structure.itemsize * (
-            9.0 * smaller**2 + (1 if structure.is_tall else 3) * structure.entries
-        )
+        # Cholesky factors, their inverses and products; and what is turned by them, a block and
+        # its product at a time.
+        turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
+        working = structure.itemsize * (9.0 * smaller**2 + turned * structure.entries)
     elif structure.is_tall:
         # The factor is part of the result.
         working += features**2 * structure.itemsize
