@@ -23,7 +23,7 @@ install: $(INSTALLED) ## make .venv and install the project with everything
 demo: $(INSTALLED) ## the whole story, with real runs on this machine
 	$(BIN)/jaxdescent breakdown $(ARGS)
 
-test: $(INSTALLED) ## tests and doctests, in about ten minutes on two cores
+test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes

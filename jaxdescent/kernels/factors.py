@@ -28,7 +28,7 @@ of that, and the third rounding."""
 
 def inverse_cholesky(matrix: jax.Array) -> jax.Array:
     """``L^-1``, where ``matrix = L L'``; not a number where there is no L."""
-    return on_tpu(lambda matrix: _by_blocks(matrix)[1], _by_library, matrix)
+    return on_tpu(_by_blocks, _by_library, matrix)[1]
 
 
 def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -100,7 +100,7 @@ def triangle_by_gram(
     def turn(index: jax.Array, factors: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         upper, inverse = factors
         shifted = gram(inverse) + shifts[index] * identity
-        new_upper, new_inverse = on_tpu(_by_blocks, _both_by_library, shifted)
+        new_upper, new_inverse = on_tpu(_by_blocks, _by_library, shifted)
         return (
             jnp.matmul(new_upper, upper, precision=HIGHEST),
             jnp.matmul(inverse, new_inverse.T, precision=HIGHEST),
@@ -110,12 +110,7 @@ def triangle_by_gram(
     return lax.fori_loop(0, PASSES, turn, start)
 
 
-def _by_library(matrix: jax.Array) -> jax.Array:
-    lower = jnp.linalg.cholesky(matrix)
-    return solve_triangular(lower, jnp.eye(matrix.shape[0], dtype=matrix.dtype), lower=True)
-
-
-def _both_by_library(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _by_library(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     lower = jnp.linalg.cholesky(matrix)
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     return lower.T, solve_triangular(lower, identity, lower=True)

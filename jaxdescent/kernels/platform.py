@@ -48,7 +48,8 @@ def on_one_cpu(
         be gathered.
       plain: the form for accelerators, and for arrays that are sharded.
       operands: pytrees of arrays. The functions may close over arrays too.
-      is_whole: whether the operands are known to lie on one device; None: where they cannot but.
+      is_whole: whether the operands are known to lie on one device; None: if here no array on a CPU
+        can be sharded.
     """
     if not (has_one_cpu() if is_whole is None else is_whole):
         return plain(*operands)

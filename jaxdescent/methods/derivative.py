@@ -61,6 +61,9 @@ class DerivativeMethod(Method):
     solution as accurate as QR's. Members of a ``vmap`` that are ill are solved one after another,
     by themselves.
 
+    Of rows that lie on several devices, and on accelerators, the triangle of an ill X is found from
+    Gram matrices (shifted Cholesky QR) in place of QR: as accurate, and no row leaves its device.
+
     A well-conditioned solution is corrected once, by two more passes over X, unless the condition
     number is below about 12, where the first solve is as good as the second.
 
