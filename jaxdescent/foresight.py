@@ -108,7 +108,7 @@ def plan(
     (256, True)
     >>> planned = jd.plan(jd.LinearRegression(X, y), device="v5p:8x8x8").require()
     >>> planned.name, round(planned.link_bytes_per_iteration / 8192, 2)
-    ('Hedge(LSMR(), LSMR(Sketch()), 964)', 7.99)
+    ('Hedge(LSMR(), DerivativeMethod(), 89)', 7.99)
     """
     objective = as_objective(objective, args)
     machine, local = _machine(device, (params, objective))
