@@ -27,9 +27,9 @@ import jax.numpy as jnp
 from jax import lax
 
 import jaxdescent as jd
-from jaxdescent.dtypes import HIGHEST
 from jaxdescent.kernels import loops
-from jaxdescent.objectives.forms import DualForm, GramForm, ridge_path
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.regression.forms import DualForm, GramForm, ridge_path
 
 ITERATIONS = 10
 SHAPES = {"tall": (65536, 512), "fat": (256, 262144), "square": (4096, 4096)}

@@ -41,9 +41,8 @@ import jax
 import jax.numpy as jnp
 
 import jaxdescent as jd
-from jaxdescent import memory
-from jaxdescent.dtypes import HIGHEST
-from jaxdescent.machine import Machine
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import Candidate, Plan
 

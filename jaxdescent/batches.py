@@ -21,15 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import programs
-from jaxdescent.arguments import check_count
-from jaxdescent.callables import anew, as_pytree, is_fleeting
-from jaxdescent.descent import Descent, Loop
+from jaxdescent.calls import programs
+from jaxdescent.calls.problem import Problem, posed
+from jaxdescent.descent.loop import Descent, Loop
+from jaxdescent.inputs.functions import anew, as_pytree, is_fleeting
+from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.methods import DerivativeMethod
 from jaxdescent.objectives import as_objective
-from jaxdescent.problem import Problem, posed
 from jaxdescent.result import RUNNING, Result
 from jaxdescent.tolerance import as_tolerance
 

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import checks, display, placement, programs, stationarity
+from jaxdescent import display, placement
+from jaxdescent.calls import programs
 from jaxdescent.methods.protocol import Progress, measure
-from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.objectives import Objective, as_objective, checks
 from jaxdescent.result import Result
-from jaxdescent.spectrum import Spectrum, spectrum_at
+from jaxdescent.second_order import stationarity
+from jaxdescent.second_order.spectrum import Spectrum, spectrum_at
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any
@@ -86,16 +88,17 @@ def certify(
     """Tell a minimum from a saddle, a maximum, a flat point, and a point that is none of them.
 
     Whether params are stationary is judged by the point's own scales
-    (:mod:`jaxdescent.stationarity`), never by where a descent came from: a ``Result`` and its
-    params get the same certificate. Then the signs of the Hessian's eigenvalues decide, computed in
-    float64 from products in float64 where the function can be so evaluated, and beyond the rounding
-    of the data (:mod:`jaxdescent.spectrum`): from the structure (``l2 > 0``); from all eigenvalues
-    up to 512 unknowns; beyond, from Lanczos' process on Hessian-vector products, three vectors of
-    memory whatever the number of unknowns, and where it leaves the kind open from a Cholesky factor
-    of the shifted Hessian, if it is banded or has at most 6,000 unknowns, or from more steps on the
-    scaled Hessian. Negative curvature is proven by a direction of it. That there is none is proven
-    by structure, by the factor, or with probability 1 - 1e-6 over a random start; else the kind is
-    ``"undetermined"``. It takes a minute at most, plus what single products take.
+    (:mod:`jaxdescent.second_order.stationarity`), never by where a descent came from: a ``Result``
+    and its params get the same certificate. Then the signs of the Hessian's eigenvalues decide,
+    computed in float64 from products in float64 where the function can be so evaluated, and beyond
+    the rounding of the data (:mod:`jaxdescent.second_order.spectrum`): from the structure (``l2 >
+    0``); from all eigenvalues up to 512 unknowns; beyond, from Lanczos' process on Hessian-vector
+    products, three vectors of memory whatever the number of unknowns, and where it leaves the kind
+    open from a Cholesky factor of the shifted Hessian, if it is banded or has at most 6,000
+    unknowns, or from more steps on the scaled Hessian. Negative curvature is proven by a direction
+    of it. That there is none is proven by structure, by the factor, or with probability 1 - 1e-6
+    over a random start; else the kind is ``"undetermined"``. It takes a minute at most, plus what
+    single products take.
 
     Args:
       objective: as for ``minimize``.

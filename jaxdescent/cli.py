@@ -239,10 +239,10 @@ def plan(
 
     from jaxdescent import foresight
     from jaxdescent.machine import Machine
-    from jaxdescent.objectives import LinearRegression
     from jaxdescent.plan import plan_of
     from jaxdescent.plan import report as plan_report
     from jaxdescent.plan.structure import Structure, regression_structure
+    from jaxdescent.regression import LinearRegression
 
     console = Console()
     measured = Machine.published(mesh) if mesh else Machine.measured(recalibrate=recalibrate)

@@ -12,14 +12,16 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import checks, hessian_matrix, precision, programs
-from jaxdescent.curvature import Curvature
+from jaxdescent.calls import programs
 from jaxdescent.display import Displayed, argument, number
-from jaxdescent.hessian_matrix import kind_of
 from jaxdescent.methods.derivative import MAX_HALVINGS
 from jaxdescent.methods.protocol import measure
-from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective, as_objective, checks
 from jaxdescent.objectives.stationary import DenseSolver, dense_hessian
+from jaxdescent.second_order import hessian_matrix
+from jaxdescent.second_order.curvature import Curvature
+from jaxdescent.second_order.hessian_matrix import kind_of
 
 Params = Any
 

@@ -18,25 +18,19 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdescent import placement
-from jaxdescent.descent import CHECK_EVERY, descend
+from jaxdescent.calls.problem import posed
+from jaxdescent.calls.programs import is_top_level
+from jaxdescent.descent.fused_steps import fuses
+from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.machine import Machine, topologies
-from jaxdescent.memory import ProblemTooLarge
+from jaxdescent.machine.memory import ProblemTooLarge
 from jaxdescent.methods import GradientDescent, Method
+from jaxdescent.numerics.precision import widen
 from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.passes import fuses
 from jaxdescent.plan.candidates import Candidate
 from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
 from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
-from jaxdescent.plan.structure import (
-    Kind,
-    Structure,
-    is_shape,
-    structure_from_shapes,
-    tree_bytes,
-)
-from jaxdescent.precision import widen
-from jaxdescent.problem import posed
-from jaxdescent.programs import is_top_level
+from jaxdescent.plan.structure import Kind, Structure, is_shape, structure_from_shapes, tree_bytes
 from jaxdescent.tolerance import as_tolerance
 
 Params = Any

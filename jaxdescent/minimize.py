@@ -1,8 +1,8 @@
 """The front door: look at the input, compile once, descend, return.
 
 What is part of a program (structure, functions, flags) and what is data (arrays, hyper-parameters)
-is split here; :mod:`jaxdescent.programs` compiles and keeps the programs, and everything beneath is
-pure and unjitted.
+is split here; :mod:`jaxdescent.calls.programs` compiles and keeps the programs, and everything
+beneath is pure and unjitted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import callables, calls, precision, programs
-from jaxdescent.arguments import check_count
-from jaxdescent.descent import CHECK_EVERY, descend
-from jaxdescent.implicit import attach_derivatives
+from jaxdescent.calls import programs, repeated
+from jaxdescent.calls.problem import Problem, is_small, posed
+from jaxdescent.descent.fused_steps import fuses
+from jaxdescent.descent.implicit import attach_derivatives
+from jaxdescent.descent.loop import CHECK_EVERY, descend
+from jaxdescent.inputs import functions
+from jaxdescent.inputs.numbers import check_count
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.passes import fuses
 from jaxdescent.plan import ALLOWED_ITERATIONS
-from jaxdescent.problem import Problem, is_small, posed
 from jaxdescent.result import Result
 from jaxdescent.saddles import past_saddles
 from jaxdescent.tolerance import Tolerance
@@ -67,15 +69,15 @@ def minimize(
       method: a jaxdescent method or any optax transformation. None: what suits the objective, with
         nothing to tune: the derivative method where its solve fits in memory, hedged with LSMR or
         conjugate gradients where these may be faster, Levenberg-Marquardt or LBFGS
-        (:func:`jaxdescent.problem.default_method` has the table, ``jd.plan`` the costs).
+        (:func:`jaxdescent.calls.problem.default_method` has the table, ``jd.plan`` the costs).
       args: extra arguments of the objective: data, not structure.
       max_iterations: exactly so many steps at most.
       tolerance: t. CONVERGED where the value is within the fraction t of its minimum, by an
         estimate or a bound (``Result.suboptimality``), and the gradient's norm within the fraction
         t of its scale. The scales are the point's own, whatever the start was:
-        :mod:`jaxdescent.stopping` defines them. None: ``eps**(2/3)`` of the coarsest dtype. 0: run
-        every iteration. ``jd.Tolerance(...)`` says more: gradient and suboptimality apart, leaf by
-        leaf, on value or step, or a predicate.
+        :mod:`jaxdescent.descent.stopping` defines them. None: ``eps**(2/3)`` of the coarsest dtype.
+        0: run every iteration. ``jd.Tolerance(...)`` says more: gradient and suboptimality apart,
+        leaf by leaf, on value or step, or a predicate.
       check_every: steps between checks. None: 16 if the objective is separable and the method
         works element by element, so that 16 steps are one pass over memory, else 1.
       donate: reuse the memory of ``params``, which the caller must not touch again: needed where
@@ -112,8 +114,8 @@ def minimize(
     call = None
     if is_top_level and not donate:
         settings = (method, max_iterations, tolerance, check_every, history, rounding)
-        call = calls.call_of(objective, (params, args), settings)
-        result = call and calls.run(call)
+        call = repeated.call_of(objective, (params, args), settings)
+        result = call and repeated.run(call)
         if result is not None:
             return result
     starts_at_own = params is None
@@ -131,7 +133,7 @@ def minimize(
         is_fused = fuses(problem.objective, problem.method) and not needs_steps
         check_every = CHECK_EVERY if is_fused else 1
     _check_options(max_iterations, problem.tolerance, check_every, history)
-    is_fleeting = callables.is_fleeting(problem)
+    is_fleeting = functions.is_fleeting(problem)
     if is_top_level and is_fleeting:
         problem = problem.hoisted(params)
     if donate:
@@ -153,12 +155,12 @@ def minimize(
         program = programs.compiled(_descend, inputs, donate=donated, **flags)
         result = program(*inputs)
         if call is not None and not is_fleeting and is_small(problem.objective, params):
-            calls.remember(call, program, inputs)
+            repeated.remember(call, program, inputs)
         return result
     hoisted = problem.hoisted(params)
     inputs = (params, hoisted, limit)
     stopped = jax.tree.map(lax.stop_gradient, inputs)
-    if callables.is_fleeting(hoisted):
+    if functions.is_fleeting(hoisted):
         # Its program could not be used again, and what it holds may be traced.
         return attach_derivatives(hoisted.objective, _descend(*stopped, **flags))
     result = programs.compiled(_descend, inputs, **flags)(*stopped)

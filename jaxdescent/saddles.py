@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import dtypes, precision, programs
+from jaxdescent.calls import programs
 from jaxdescent.certificate import posed_at
+from jaxdescent.kernels import dtypes
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import Result, Status
-from jaxdescent.spectrum import spectrum_at
+from jaxdescent.second_order.spectrum import spectrum_at
 
 Params = Any
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent import precision
-from jaxdescent.arguments import check_number
-from jaxdescent.callables import as_pytree, hoist
 from jaxdescent.display import Displayed
+from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.inputs.numbers import check_number
+from jaxdescent.numerics import precision
 
 Params = Any
 
@@ -62,9 +62,10 @@ class Tolerance(Displayed):
     ``predicate``       ``predicate(check)`` is true                               STOPPED
     ==================  =========================================================  =========
 
-    :mod:`jaxdescent.stopping` derives the scales. No rule depends on the units of the objective or
-    the params. A change of exactly zero, where a transformation holds its updates back, is no
-    evidence of the end until nothing has changed for as long as the method may hold them.
+    :mod:`jaxdescent.descent.stopping` derives the scales. No rule depends on the units of the
+    objective or the params. A change of exactly zero, where a transformation holds its updates
+    back, is no evidence of the end until nothing has changed for as long as the method may hold
+    them.
 
     Args:
       gradient: 0: off. A pytree with the params' structure: each leaf's part of the gradient

@@ -12,7 +12,7 @@ import jaxdescent as jd
 from benchmarks.passes import Counted, passes
 from jaxdescent.designs import Center, Centred, Dense
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.objectives.forms import DualForm, GramForm
+from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.result import Status
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers

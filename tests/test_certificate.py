@@ -11,9 +11,10 @@ from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from benchmarks import certificates
-from jaxdescent import hessian_matrix, lanczos, programs, spectrum
-from jaxdescent.curvature import Curvature
+from jaxdescent.calls import programs
 from jaxdescent.objectives import as_objective
+from jaxdescent.second_order import hessian_matrix, lanczos, spectrum
+from jaxdescent.second_order.curvature import Curvature
 
 
 def laplacian(x):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.passes import Counted, passes
-from jaxdescent.objectives.exact import refinement
-from jaxdescent.objectives.seldom import if_any
+from jaxdescent.kernels.branches import if_any
+from jaxdescent.regression.solve import refinement
 
 METHOD = jd.DerivativeMethod()
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import passes
+from jaxdescent.descent import fused_steps
 
 # Eight virtual devices sum and partition in other ways than the one device of a real run.
 ANALYSE = """
 import importlib, json, sys
 import jax, jax.numpy as jnp
 import jaxdescent as jd
-from jaxdescent import programs
+from jaxdescent.calls import programs
 from jaxdescent.breakdown.tied import TiedNeighbours
 
 minimize = importlib.import_module("jaxdescent.minimize")
@@ -77,7 +77,7 @@ def test_constant_steps_on_tied_leaves_need_one_leaf_of_temporaries():
 
 def replay(start, max_iterations, check_every, rate):
     """In NumPy: float32 steps, rounded to bfloat16 after every pass; the number of roundings."""
-    fused = min(passes.FUSED_STEPS, check_every)
+    fused = min(fused_steps.FUSED_STEPS, check_every)
     stored, write_backs, done = start, 0, 0
     while done < max_iterations:
         ahead = min(check_every, max_iterations - done)
@@ -194,8 +194,8 @@ def test_fused_steps_carry_no_norm_that_nobody_reads():
 
     def solve(params):
         return jd.minimize(
-            jd.SumOfSquares(), params, jd.GradientDescent(1e-2), check_every=passes.FUSED_STEPS
+            jd.SumOfSquares(), params, jd.GradientDescent(1e-2), check_every=fused_steps.FUSED_STEPS
         )
 
     # A norm is a root and a branch; each of the fused steps would add its own.
-    assert str(jax.make_jaxpr(solve)(params)).count("sqrt") < passes.FUSED_STEPS
+    assert str(jax.make_jaxpr(solve)(params)).count("sqrt") < fused_steps.FUSED_STEPS

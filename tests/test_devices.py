@@ -16,8 +16,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent import foresight, memory
-from jaxdescent.machine import Machine, devices, host, store, topologies
+from jaxdescent import foresight
+from jaxdescent.machine import Machine, devices, host, memory, store, topologies
 from jaxdescent.plan import candidates
 from jaxdescent.plan.cost_model import work
 

@@ -21,7 +21,7 @@ from jaxdescent.display import Displayed, argument, numbers
 from jaxdescent.machine import Machine
 from jaxdescent.methods import OptaxMethod
 from jaxdescent.objectives import as_objective
-from jaxdescent.objectives.forms import DualForm, GramForm
+from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.result import MOST_LINES
 
 CONVERGED, MAX_ITERATIONS = jd.Status.CONVERGED.value, jd.Status.MAX_ITERATIONS.value

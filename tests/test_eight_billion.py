@@ -21,7 +21,7 @@ from jaxdescent.breakdown import (
     tied,
     tied_weights,
 )
-from jaxdescent.passes import FUSED_STEPS
+from jaxdescent.descent.fused_steps import FUSED_STEPS
 
 QUIET = Console(quiet=True)
 SMALL = {"a": (150, 130), "b": (64, 300), "c": (300,)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from jaxdescent.kernels import symmetric
-from jaxdescent.objectives.forms import (
+from jaxdescent.regression.forms import (
     DualForm,
     GramForm,
     dual,

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import callables, programs
+from jaxdescent.calls import programs
+from jaxdescent.inputs import functions
 from jaxdescent.plan.structure import structure_of
 
 START = jnp.zeros(2)
@@ -520,7 +521,7 @@ def test_what_is_no_data_stays_on_its_object():
 
 
 def test_what_was_traced_refuses_other_shapes():
-    function = callables.hoist(callables.as_pytree(Model().loss), START)
+    function = functions.hoist(functions.as_pytree(Model().loss), START)
     assert_close(function(HERE), 0)
     with pytest.raises(TypeError, match=r"traced for .*\(2,\).*called with .*\(3,\)"):
         function(jnp.ones(3))
@@ -529,7 +530,7 @@ def test_what_was_traced_refuses_other_shapes():
 def test_equal_computations_are_equal_and_others_are_not():
     def content(function, *example):
         return jax.tree.structure(
-            callables.hoist(callables.as_pytree(Method(function).call), *example)
+            functions.hoist(functions.as_pytree(Method(function).call), *example)
         )
 
     class Method:

@@ -8,7 +8,7 @@ from jax import lax
 
 import jaxdescent as jd
 from jaxdescent.kernels import loops
-from jaxdescent.objectives.forms import DualForm, GramForm
+from jaxdescent.regression.forms import DualForm, GramForm
 
 SMALL, LARGE = 1, loops.LARGE_BYTES
 ONE_KERNEL = "xla_cpu_small_call"

@@ -10,14 +10,7 @@ import sys
 import jax
 import pytest
 
-from jaxdescent.machine import (
-    Machine,
-    calibration,
-    cholesky_flops,
-    host,
-    orthogonal_flops,
-    store,
-)
+from jaxdescent.machine import Machine, calibration, cholesky_flops, host, orthogonal_flops, store
 from jaxdescent.machine import machine as machines
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES, default_rates
 

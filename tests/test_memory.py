@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import memory
+from jaxdescent.machine import memory
 
 
 def group(folder, limit, usage, *, names=("memory.max", "memory.current")):

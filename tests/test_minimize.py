@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import programs
-from jaxdescent.descent import CHECK_EVERY
+from jaxdescent.calls import programs
+from jaxdescent.descent.loop import CHECK_EVERY
 
 
 def counted_function():

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import memory
-from jaxdescent.machine import Machine
+from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import choice, cost_model, hedging, plan_of
 from jaxdescent.plan.condition import HOPED, gaussian_condition, worst_condition

@@ -14,8 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
-from jaxdescent import precision
 from jaxdescent.kernels.sums import in_chains
+from jaxdescent.numerics import precision
 
 ALL_HALVES = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
 WORDS = np.array(

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import memory
-from jaxdescent.machine import Machine
+from jaxdescent.calls.problem import default_method
+from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import choice
-from jaxdescent.problem import default_method
 from jaxdescent.tolerance import as_tolerance
 
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import programs
+from jaxdescent.calls import programs
 
 
 def new_function(index):

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from scipy import stats
 
-from jaxdescent import randomness
+from jaxdescent.numerics import randomness
 
 SIGNIFICANCE = 1e-4
 """The seeds are fixed, so that a test that passes once passes always."""

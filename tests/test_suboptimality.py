@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from jaxdescent.methods.ritz import SmallestRitz
-from jaxdescent.suboptimality import Falling, Size
+from jaxdescent.descent.suboptimality import Falling, Size
+from jaxdescent.numerics.ritz import SmallestRitz
 
 
 def status(result):

@@ -20,7 +20,7 @@ from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.report import Table as Table
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 
 PARTS = {
     1: ("Two small functions", "tutorial"),

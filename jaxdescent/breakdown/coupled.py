@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 import jaxdescent as jd
-from jaxdescent import memory
 from jaxdescent.breakdown import child
 from jaxdescent.breakdown import coupled_story as story
 from jaxdescent.breakdown.costs import (
@@ -26,6 +25,7 @@ from jaxdescent.breakdown.costs import (
 )
 from jaxdescent.breakdown.measured_rows import TOLERANCE
 from jaxdescent.breakdown.report import PartReport, Settings, progress_bar
+from jaxdescent.machine import memory
 
 FIRST_SIZE = 512
 

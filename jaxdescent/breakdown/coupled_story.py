@@ -15,7 +15,7 @@ from jaxdescent.breakdown.costs import (
     working_bytes,
 )
 from jaxdescent.breakdown.report import Point, Table, readable_seconds
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
 """What a process's memory varies by on its own: smaller peaks are shown as below it."""

@@ -12,17 +12,12 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent import memory, randomness
 from jaxdescent.breakdown import segments
 from jaxdescent.breakdown.measure import peak_resident_bytes
-from jaxdescent.breakdown.report import (
-    PartReport,
-    Point,
-    Settings,
-    Table,
-    readable_seconds,
-)
-from jaxdescent.passes import FUSED_STEPS
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.descent.fused_steps import FUSED_STEPS
+from jaxdescent.machine import memory
+from jaxdescent.numerics import randomness
 
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000

@@ -12,10 +12,11 @@ from jax import lax
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent import memory, precision
 from jaxdescent.breakdown import segments
 from jaxdescent.breakdown.measure import begin_peak, peak_resident_bytes
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.machine import memory
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
 SIDE, BLOCKS = 8192, 16

@@ -19,7 +19,7 @@ from jax import lax
 
 import jaxdescent as jd
 from jaxdescent.breakdown.measure import measure, resident_bytes, return_freed_memory
-from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.dtypes import HIGHEST
 
 ROWS_PER_FEATURE = 2
 """Rows grow with the features, so that neither the primal nor the dual form is small; at 2 the

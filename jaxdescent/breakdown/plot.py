@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from jaxdescent.breakdown.report import Point
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 
 COLOURS = {
     "derivative method, coupled": "#c4411f",

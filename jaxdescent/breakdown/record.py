@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 
-from jaxdescent import memory
 from jaxdescent.breakdown.report import PartReport, Settings
-from jaxdescent.machine import host
+from jaxdescent.machine import host, memory
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 

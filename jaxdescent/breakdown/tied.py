@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Bounds, Objective
 
 LOWER, UPPER = 1.0, 6.07

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent import memory
 from jaxdescent.breakdown import segments
 from jaxdescent.breakdown.independent_weights import draw
 from jaxdescent.breakdown.measure import begin_peak, peak_resident_bytes
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
+from jaxdescent.machine import memory
 
 TOLERANCE = 1e-6
 CHECK_EVERY = 8

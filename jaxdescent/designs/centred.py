@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdescent.designs.protocol import Design, RowFunction
-from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.products import outer
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13

@@ -12,8 +12,8 @@ import numpy as np
 from jaxdescent import placement
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.shifted import Shifted
-from jaxdescent.dtypes import compute_dtype
 from jaxdescent.kernels import products
+from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.platform import has_one_cpu
 
 

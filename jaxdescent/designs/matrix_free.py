@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.callables import as_pytree, hoist
 from jaxdescent.designs.protocol import Design
+from jaxdescent.inputs.functions import as_pytree, hoist
 
 
 @jax.tree_util.register_dataclass

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_tpu
 
 BLOCK = 128

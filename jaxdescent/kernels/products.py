@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.dtypes import HIGHEST, compute_dtype
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.dtypes import HIGHEST, compute_dtype
 from jaxdescent.kernels.platform import kept_apart, on_cpu, on_one_cpu
 
 WIDENED_BYTES = 8 << 20

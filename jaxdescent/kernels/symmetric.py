@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.compensated import Double, two_sum
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.double_length import Double, two_sum
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.products import contract
 

@@ -17,10 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import compensated
 from jaxdescent.designs.dense import Dense
-from jaxdescent.dtypes import HIGHEST
-from jaxdescent.kernels import loops
+from jaxdescent.kernels import double_length, loops
+from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import host
 from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
@@ -242,8 +241,8 @@ def _double_rate(runs: Runs) -> float:
     @jax.jit
     def there_and_back(matrix: jax.Array, vector: jax.Array) -> jax.Array:
         def body(_: jax.Array, vector: jax.Array) -> jax.Array:
-            image = compensated.product(matrix, compensated.double(vector))
-            return compensated.transposed_product(matrix, image).high
+            image = double_length.product(matrix, double_length.double(vector))
+            return double_length.transposed_product(matrix, image).high
 
         return loops.fori_loop(turns, body, vector, turn_bytes=matrix.nbytes)
 

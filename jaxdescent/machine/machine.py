@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import memory
-from jaxdescent.machine import calibration, host, store
+from jaxdescent.machine import calibration, host, memory, store
 from jaxdescent.machine.defaults import default_rates
 from jaxdescent.machine.devices import USABLE, mesh_named
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 
 Rates = dict[str, float]
 

@@ -8,18 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
+from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
-from jaxdescent.methods.protocol import (
-    Estimate,
-    LookingAhead,
-    Params,
-    State,
-)
-from jaxdescent.methods.ritz import SmallestRitz, caution
+from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
+from jaxdescent.numerics import precision
+from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.objectives.seldom import seldom
 from jaxdescent.preconditioners import Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.result import RUNNING, Evidence, Status

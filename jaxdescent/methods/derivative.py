@@ -9,15 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
-from jaxdescent.methods.protocol import (
-    Estimate,
-    Method,
-    Params,
-    Progress,
-    State,
-    progress_at,
-)
+from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State, progress_at
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.methods.ritz import SmallestRitz
+from jaxdescent.numerics.ritz import SmallestRitz
 from jaxdescent.preconditioners import Factor
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Backtracking, InverseLipschitz, Momentum
 from jaxdescent.methods.step_rules.transformation import Point, StepRule, Transformation

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.arguments import check_count, check_number
+from jaxdescent.inputs.numbers import check_count, check_number
+from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.seldom import seldom
 from jaxdescent.result import RUNNING, EndedBy, Evidence, Status
 
 LEAST_SEEN = 4

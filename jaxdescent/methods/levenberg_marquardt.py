@@ -22,17 +22,12 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent import dtypes, precision
-from jaxdescent.arguments import check_number
-from jaxdescent.callables import anew
+from jaxdescent.inputs.functions import anew
+from jaxdescent.inputs.numbers import check_number
+from jaxdescent.kernels import dtypes
 from jaxdescent.methods.line_search import NOISE_ULPS, Idle
-from jaxdescent.methods.protocol import (
-    Estimate,
-    Method,
-    Params,
-    Progress,
-    State,
-)
+from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 

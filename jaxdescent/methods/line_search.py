@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
 Params = Any

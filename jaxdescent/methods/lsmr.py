@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.arguments import check_number
+from jaxdescent.inputs.numbers import check_number
 from jaxdescent.methods.golub_kahan import (
     Basis,
     Scalars,
@@ -28,11 +28,12 @@ from jaxdescent.methods.protocol import (
     implied_curvature,
     measure_at_best_intercept,
 )
-from jaxdescent.methods.ritz import caution
-from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.numerics.ritz import caution
+from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.preconditioners import CentredRegression, Factor
 from jaxdescent.preconditioners.protocol import check_preconditioner
+from jaxdescent.regression import LinearRegression
 from jaxdescent.result import RUNNING, Evidence, Status
 
 ULPS = 2.0

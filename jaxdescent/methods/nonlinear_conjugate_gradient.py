@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
 from jaxdescent.methods.line_search import Idle, Point, first_length, search
 from jaxdescent.methods.protocol import LookingAhead, Params, State
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdescent.callables import as_pytree
 from jaxdescent.display import Displayed, argument, name_of
+from jaxdescent.inputs.functions import as_pytree
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Momentum
 from jaxdescent.methods.step_rules.transformation import StepRule

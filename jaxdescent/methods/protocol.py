@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
 from jaxdescent.display import Displayed, structure_name
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.result import RUNNING, EndedBy, Evidence
@@ -87,7 +87,7 @@ class Progress(NamedTuple):
       evaluations: how many values or gradients the step computed.
       verdict: the status code with which the method itself gives up there, else ``RUNNING``.
       estimate: how far the value there is above the minimum; None where the method cannot say,
-        and the loop judges by what it sees (:mod:`jaxdescent.suboptimality`).
+        and the loop judges by what it sees (:mod:`jaxdescent.descent.suboptimality`).
       curvature: the largest along a unit direction that the step saw, zero where it saw none: for
         the loop's own estimate.
       is_provisional: whether the method has another way to go on from here, so that no lack of

@@ -3,7 +3,6 @@
 from jaxdescent.objectives.function import Function as Function
 from jaxdescent.objectives.function import as_objective as as_objective
 from jaxdescent.objectives.least_squares import LeastSquares as LeastSquares
-from jaxdescent.objectives.linear_regression import LinearRegression as LinearRegression
 from jaxdescent.objectives.protocol import Bounds as Bounds
 from jaxdescent.objectives.protocol import Objective as Objective
 from jaxdescent.objectives.quadratic import Quadratic as Quadratic

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
 from jaxdescent.designs import Center
-from jaxdescent.dtypes import HIGHEST
+from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.products import outer
+from jaxdescent.numerics import precision
 
 Params = Any
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.objectives.least_squares import LeastSquares
 from jaxdescent.objectives.protocol import Objective, Params
 

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
-from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
 
 

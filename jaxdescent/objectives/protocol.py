@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import dtypes, precision
-from jaxdescent.callables import anew
 from jaxdescent.display import Displayed
+from jaxdescent.inputs.functions import anew
+from jaxdescent.kernels import dtypes
+from jaxdescent.numerics import precision
 from jaxdescent.objectives.elimination import Elimination, Means
 
 Params = Any
@@ -87,7 +88,7 @@ class Objective(Displayed, abc.ABC):
         return self
 
     def parts(self) -> Parts | None:
-        """For :mod:`jaxdescent.calls`; None: each call with it is looked at from all sides."""
+        """For :mod:`jaxdescent.calls.repeated`; None: calls with it are looked at every time."""
         return None
 
     def check_params(self, params: Params) -> None:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import dtypes, precision
-from jaxdescent.callables import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.kernels import dtypes
+from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.objectives.stationary import DenseSolver
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import precision
-from jaxdescent.dtypes import HIGHEST
 from jaxdescent.kernels import factors
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
 
 

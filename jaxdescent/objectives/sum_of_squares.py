@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import dtypes, precision
+from jaxdescent.kernels import dtypes
+from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Bounds, Objective, Params, Scalars
 from jaxdescent.objectives.stationary import DiagonalSolver
 

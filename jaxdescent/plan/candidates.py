@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxdescent.display import Displayed, readable_seconds
 from jaxdescent.machine import Machine
-from jaxdescent.memory import SLACK_BYTES, readable_bytes
+from jaxdescent.machine.memory import SLACK_BYTES, readable_bytes
 from jaxdescent.methods import (
     LBFGS,
     LSMR,

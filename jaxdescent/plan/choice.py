@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxdescent.machine import Machine
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.plan.candidates import Candidate
 from jaxdescent.plan.cost_model import Question
 from jaxdescent.plan.hedging import hedge_of, surest

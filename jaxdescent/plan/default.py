@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from jaxdescent import memory
-from jaxdescent.machine import Machine
+from jaxdescent.machine import Machine, memory
 from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective
 from jaxdescent.plan.hedging import ALLOWED_ITERATIONS

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdescent import display, placement
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import ASSUMED, Machine
-from jaxdescent.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.plan.candidates import Candidate, candidates_for, shortage
 from jaxdescent.plan.choice import choose, refusal
 from jaxdescent.plan.condition import assumed_condition

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from jaxdescent.machine import Machine
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.plan.largest import SizedStructure
 from jaxdescent.plan.plan import plan_of
 

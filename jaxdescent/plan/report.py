@@ -10,7 +10,7 @@ from rich.text import Text
 
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine
-from jaxdescent.memory import readable_bytes
+from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.plan.largest import SizedStructure, largest_by_descent, largest_size
 from jaxdescent.plan.plan import TEXT_COLUMNS, Plan, plan_of
 

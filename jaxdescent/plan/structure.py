@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import checks, dtypes, precision
-from jaxdescent.callables import anew
 from jaxdescent.designs import Dense, MatrixFree
 from jaxdescent.display import Displayed
-from jaxdescent.objectives import LeastSquares, LinearRegression, Objective, Quadratic
-from jaxdescent.objectives.exact import regression_solver_bytes
+from jaxdescent.inputs.functions import anew
+from jaxdescent.kernels import dtypes
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import LeastSquares, Objective, Quadratic, checks
+from jaxdescent.regression import LinearRegression
+from jaxdescent.regression.solve import regression_solver_bytes
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Centred, Design, as_design
 from jaxdescent.display import Displayed
-from jaxdescent.dtypes import HIGHEST
-from jaxdescent.objectives import LinearRegression, Objective
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.objectives.forms import GramForm
+from jaxdescent.regression import LinearRegression
+from jaxdescent.regression.forms import GramForm
 
 Params = Any
 Inverse = Callable[[jax.Array], jax.Array]

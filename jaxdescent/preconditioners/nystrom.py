@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import randomness
-from jaxdescent.arguments import check_count
-from jaxdescent.dtypes import HIGHEST
+from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import factors
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent import randomness
-from jaxdescent.arguments import check_count
-from jaxdescent.dtypes import HIGHEST
+from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import factors
-from jaxdescent.objectives.seldom import if_any, seldom
+from jaxdescent.kernels.branches import if_any, seldom
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 

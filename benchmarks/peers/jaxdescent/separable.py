@@ -19,7 +19,7 @@ def _separable(data: separable.Tree) -> Solve:
 
     import jaxdescent as jd
     from jaxdescent.breakdown.independent_weights import SEGMENT
-    from jaxdescent.passes import FUSED_STEPS
+    from jaxdescent.descent.fused_steps import FUSED_STEPS
 
     positions = data.positions()
     take = jax.jit(lambda x, index: x[index])

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import (
     Move,
@@ -19,6 +18,7 @@ from jaxdescent.methods.step_rules.transformation import (
     moved,
     scalar,
 )
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
 GROWTH = 10

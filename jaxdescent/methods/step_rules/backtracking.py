@@ -9,17 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
-from jaxdescent.arguments import check_count, check_number
+from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import (
-    Move,
-    Point,
-    moved,
-    scalar,
-)
+from jaxdescent.methods.step_rules.transformation import Move, Point, moved, scalar
 from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 

@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
-from jaxdescent.arguments import check_count, check_number
+from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import (
-    Move,
-    Point,
-    scalar,
-)
+from jaxdescent.methods.step_rules.transformation import Move, Point, scalar
 from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 

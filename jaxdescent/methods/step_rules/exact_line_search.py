@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import Move, Point, StepRule, moved
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent import precision, randomness
-from jaxdescent.arguments import check_count, check_number
+from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import (
     Move,
@@ -20,6 +19,7 @@ from jaxdescent.methods.step_rules.transformation import (
     scalar,
     scaled,
 )
+from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective
 
 

@@ -8,14 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import precision
-from jaxdescent.arguments import check_number
+from jaxdescent.inputs.numbers import check_number
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import (
-    Transformation,
-    scalar,
-    scaled,
-)
+from jaxdescent.methods.step_rules.transformation import Transformation, scalar, scaled
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
 

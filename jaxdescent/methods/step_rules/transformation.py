@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdescent import precision
 from jaxdescent.display import Displayed
-from jaxdescent.dtypes import compute_dtype
+from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.methods.protocol import Params, State
+from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.result import RUNNING
 

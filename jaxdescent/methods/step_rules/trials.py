@@ -10,13 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.methods.protocol import Params, State
-from jaxdescent.methods.step_rules.transformation import (
-    Point,
-    StepRule,
-    first_rate,
-    moved,
-    scalar,
-)
+from jaxdescent.methods.step_rules.transformation import Point, StepRule, first_rate, moved, scalar
 from jaxdescent.objectives import Objective
 
 NOISE = 32

@@ -15,14 +15,6 @@ from jaxdescent.kernels.products import stride_count
 from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
-from jaxdescent.objectives.exact import (
-    DOUBLE_ENTRIES,
-    FAIR,
-    SMALL,
-    least_singular_value,
-    normal_equations_bytes,
-)
-from jaxdescent.objectives.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.plan.cost_model.iterations import (
     expected_error,
     gradient_iterations,
@@ -55,6 +47,14 @@ from jaxdescent.plan.cost_model.work import (
 )
 from jaxdescent.plan.structure import Kind, Structure
 from jaxdescent.preconditioners.sketch import CHUNK, NONZEROS, Sketch
+from jaxdescent.regression.forms import dual_build_bytes, gram_build_bytes
+from jaxdescent.regression.solve import (
+    DOUBLE_ENTRIES,
+    FAIR,
+    SMALL,
+    least_singular_value,
+    normal_equations_bytes,
+)
 
 REFINEMENTS = 4
 """Steps of iterative refinement of an ill-conditioned regression: three to six."""

@@ -1,0 +1,148 @@
+"""What is minimised, how, and how far: looked at from all sides before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdescent import placement
+from jaxdescent.machine import memory
+from jaxdescent.methods import DerivativeMethod, Method, as_method
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective, checks
+from jaxdescent.plan import ALLOWED_ITERATIONS, default_plan
+from jaxdescent.plan.structure import tree_bytes
+from jaxdescent.tolerance import Tolerance, as_tolerance
+
+Params = Any
+
+
+class Problem(NamedTuple):
+    """A pytree whose leaves are data and hyper-parameters."""
+
+    objective: Objective
+    method: Method
+    tolerance: Tolerance
+    rounding: precision.Rounding
+
+    def hoisted(self, params: Params) -> Problem:
+        """The same, whose functions carry what they close over as leaves: all that is traced, and
+        all that an object holds which may be changed.
+        """
+        tolerance = self.tolerance
+        if tolerance.predicate is not None:
+            tolerance = tolerance.hoisted(params, checks.check_value(self.objective, params))
+        objective = checks.settled(self.objective, params)
+        if objective is self.objective:
+            objective = objective.hoisted(precision.widen(params))
+        return self._replace(objective=objective, method=self.method.hoisted(), tolerance=tolerance)
+
+
+def posed(
+    objective: Objective,
+    params: Params,
+    method: Any,
+    tolerance: Any,
+    rounding: Any,
+    *,
+    is_donated: bool = False,
+    most_iterations: int = ALLOWED_ITERATIONS,
+) -> tuple[Problem, Params]:
+    """The problem and the params it starts from, as arrays, or an error that says what is wrong."""
+    objective = placement.with_automatic_axes(objective.checked())
+    checks.check_leaves(objective)
+    params = placement.with_automatic_axes(checks.checked_params(params, objective))
+    objective.check_params(params)
+    placement.check_one_placement({"params": params, "objective": objective})
+    tolerance = as_tolerance(tolerance)
+    tolerance.check(params)
+    if method is None:
+        method = default_method(
+            objective,
+            params,
+            tolerance,
+            is_donated=is_donated,
+            most_iterations=most_iterations,
+        )
+    else:
+        method = as_method(method)
+    method.check()
+    _refuse_too_large(objective, params, method)
+    if rounding is None:
+        rounding = precision.Nearest()
+    if not isinstance(rounding, precision.Rounding):
+        raise TypeError(
+            f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
+        )
+    return Problem(objective, method, tolerance.resolved(params), rounding), params
+
+
+def default_method(
+    objective: Objective,
+    params: Params,
+    tolerance: Tolerance | None = None,
+    *,
+    is_donated: bool = False,
+    most_iterations: int = ALLOWED_ITERATIONS,
+) -> Method:
+    """What ``minimize`` takes where no method is given: nothing to tune, for every objective.
+
+    ====================================  ======================================================
+    objective                             method
+    ====================================  ======================================================
+    quadratic whose solve fits            ``DerivativeMethod()``
+    separable quadratic, larger           ``GradientDescent(InverseLipschitz())``: no vectors
+    regression, larger                    ``LSMR()``
+    other quadratic, larger               ``ConjugateGradient()``
+    any other, stored in 16 bits          ``GradientDescent(Backtracking())``
+    ``LeastSquares``                      ``LevenbergMarquardt()``
+    any other whose LBFGS memory fits     ``LBFGS()``
+    any other, larger                     ``ConjugateGradient()``
+    ====================================  ======================================================
+
+    "Fits" means: in half of the memory that is available. A regression or dense quadratic whose
+    solve fits, but is predicted to take more than a hundredth of a second, goes to a ``jd.Hedge``:
+    LSMR (conjugate gradients for a quadratic) for as many iterations as the solve is worth, then
+    the solve, which is LSMR with a sketch where X is so tall that this is the surer way. Where the
+    solve is worth no more than a few iterations it is taken at once. :mod:`jaxdescent.plan` has the
+    predictions, which follow from shapes.
+
+    Raises:
+      ProblemTooLarge: if no method fits, with each one's need and the ways out.
+    """
+    planned = default_plan(
+        objective,
+        params,
+        tolerance=tolerance,
+        is_donated=is_donated,
+        most_iterations=most_iterations,
+    )
+    return planned.require().method
+
+
+def is_small(objective: Objective, params: Params) -> bool:
+    """Whether it is posed in the same way whatever memory is available and the data say."""
+    held = tree_bytes((objective, params))
+    return held + objective.stationary_solver_bytes(params) <= memory.SMALL_BYTES
+
+
+def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:
+    if not isinstance(method, DerivativeMethod) or is_small(objective, params):
+        return
+    needed = objective.stationary_solver_bytes(params)
+    available = memory.available_bytes(_device(params))
+    if needed > available:
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        raise memory.ProblemTooLarge(
+            f"the derivative method needs {memory.readable_bytes(needed)} for {size:,} unknowns, "
+            f"and {memory.readable_bytes(available)} are available: iterate instead, for example "
+            "with method=jd.GradientDescent(), which needs a few vectors of that length."
+        )
+
+
+def _device(params: Params) -> Any:
+    for leaf in jax.tree.leaves(params):
+        if placement.is_concrete(leaf):
+            return next(iter(leaf.sharding.device_set))
+    return None

@@ -1,0 +1,1 @@
+"""The descent: one loop, its stopping rules, and derivatives through its result."""

@@ -1,0 +1,125 @@
+"""The steps that nothing looks at, between two checks: as few passes over the params as can be.
+
+Elementwise steps on separable unknowns are unrolled, so that XLA fuses them into one in-place pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.kernels import loops
+from jaxdescent.methods import Method
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective
+
+Params = Any
+
+FUSED_STEPS = 32
+"""How many elementwise steps on separable unknowns make one pass over the params, at most."""
+
+
+class Steps(NamedTuple):
+    """What steps change."""
+
+    params: Params
+    state: Any
+    evaluations: jax.Array
+    verdict: jax.Array
+
+
+def fuses(objective: Objective, method: Method) -> bool:
+    """Whether consecutive steps can run element by element, without leaving the registers."""
+    return objective.is_separable and method.is_elementwise
+
+
+class Passes(NamedTuple):
+    """How steps are taken: ``fused`` from one reading of the params to one write-back."""
+
+    objective: Objective
+    method: Method
+    rounding: precision.Rounding
+    fused: int
+
+    @classmethod
+    def between_checks(
+        cls, objective: Objective, method: Method, rounding: precision.Rounding, check_every: int
+    ) -> Passes:
+        """As many steps a pass as the objective and the method allow."""
+        fused = min(FUSED_STEPS, check_every) if fuses(objective, method) else 1
+        return cls(objective, method, rounding, fused)
+
+    def run(self, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
+        """``count`` steps, the first of them number ``iteration`` of the descent."""
+        whole = count // self.fused
+        steps = loops.fori_loop(
+            whole,
+            lambda index, steps: self._pass(steps, iteration + index * self.fused, None),
+            steps,
+            turn_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(steps.params)),
+        )
+        if self.fused == 1:
+            return steps
+        rest = count % self.fused
+        return lax.cond(
+            rest > 0,
+            lambda steps: self._pass(steps, iteration + whole * self.fused, rest),
+            lambda steps: steps,
+            steps,
+        )
+
+    def _pass(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
+        """``fused`` steps, only ``rest`` of them if given."""
+        shared = (self.method, self.rounding, iteration, rest)
+        blocks = self.objective.blocks(steps.params) if self.method.is_elementwise else None
+        if blocks is None:
+            return _fused_steps(steps, self.objective, 0, shared, fused=self.fused)
+        # Leaves of one shape share one trace. A branch for each, on a predicate that XLA cannot
+        # know: one body for all computes every new leaf before it writes the first one back.
+        of_leaf = jax.jit(functools.partial(_fused_steps, fused=self.fused))
+        leaves, treedef = jax.tree.flatten(steps.params)
+        passes = [
+            lax.cond(
+                iteration >= 0,
+                of_leaf,
+                lambda steps, *_: steps,
+                steps._replace(params=leaf),
+                block,
+                index,
+                shared,
+            )
+            for index, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
+        ]
+        return passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
+
+
+def _fused_steps(
+    steps: Steps, objective: Objective, first_leaf: Any, shared: Any, *, fused: int
+) -> Steps:
+    """Widen, step ``fused`` times (after ``rest``, if given, without effect), and write back."""
+    method, rounding, iteration, rest = shared
+
+    def step(index: jax.Array, steps: Steps) -> Steps:
+        if method.is_elementwise:
+            params, state = method.blind_step(objective, steps.params, steps.state)
+            stepped = Steps(params, state, steps.evaluations + 1, steps.verdict)
+        else:
+            params, state, progress = method.step(objective, steps.params, steps.state)
+            stepped = Steps(
+                params,
+                state,
+                steps.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+                jnp.maximum(steps.verdict, jnp.asarray(progress.verdict, jnp.int32)),
+            )
+        if rest is None:
+            return stepped
+        return jax.tree.map(lambda a, b: jnp.where(index < rest, a, b), stepped, steps)
+
+    wide = steps._replace(params=precision.widen(steps.params))
+    stepped = lax.fori_loop(0, fused, step, wide, unroll=True)
+    narrow = precision.narrow(stepped.params, steps.params, rounding, iteration, first_leaf)
+    return stepped._replace(params=narrow)

@@ -1,0 +1,383 @@
+"""The one loop: step until a stopping rule holds.
+
+It comes in two shapes. Where every step is checked, the step's own progress is the check: it
+belongs to the params the step began from, and if it ends the descent the step is not taken. A
+method that can tell its progress before the step is looked at after each step instead. Where
+several steps pass between checks, they are unrolled so that XLA fuses them into one in-place pass
+over the params, and the check reads the params in a branch of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.descent.fused_steps import Passes, Steps, fuses
+from jaxdescent.descent.stopping import judge, measured
+from jaxdescent.descent.watch import Watch
+from jaxdescent.methods import Method, Progress
+from jaxdescent.methods.protocol import measure
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective, checks
+from jaxdescent.result import RUNNING, History, Result, Status
+from jaxdescent.tolerance import Check, Off, Tolerance
+
+Params = Any
+
+CHECK_EVERY = 16
+"""How many steps that fuse lie between two checks unless the caller says otherwise."""
+
+
+class Loop(NamedTuple):
+    """Where a descent stands."""
+
+    params: Params
+    state: Any
+    iteration: jax.Array
+    evaluations: jax.Array
+    status: jax.Array
+    value: jax.Array
+    norm: jax.Array
+    watch: Watch
+    history: Any
+    checks: jax.Array
+
+
+def descend(
+    objective: Objective,
+    method: Method,
+    tolerance: Tolerance,
+    rounding: precision.Rounding,
+    params: Params,
+    *,
+    max_iterations: jax.Array,
+    check_every: int,
+    history: int,
+    starts_at_own: bool,
+    off: Off | None = None,
+) -> Result:
+    """Run ``method`` on ``objective`` from ``params``; see :func:`jaxdescent.minimize`.
+
+    ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
+    which is a scale of the tolerance, need not be computed apart. ``off`` says which rules are off,
+    if that is known.
+    """
+    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every, off)
+    loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
+    return descent.finish(descent.advance(loop))
+
+
+class Descent(NamedTuple):
+    """What stays the same from one iteration to the next: begin, advance (often), finish."""
+
+    objective: Objective
+    method: Method
+    tolerance: Tolerance
+    rounding: precision.Rounding
+    max_iterations: jax.Array
+    check_every: int
+    off: Off | None = None
+
+    def measure(self, params: Params) -> Progress:
+        return measure(self.objective, params, self.max_iterations >= 0)
+
+    def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
+        """The loop before its first check; see :func:`descend`."""
+        value_dtype = checks.check_value(self.objective, params)
+        if starts_at_own:
+            params = self.objective.placed_start(params)
+        own_norm = None if starts_at_own else self._own_norm()
+        state = self.method.init(self.objective, precision.widen(params))
+        norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
+        watch = Watch.start(
+            own_norm,
+            value_dtype,
+            norm_dtype,
+            own_value=self.objective.start_value(),
+            judges_steps=self.tolerance.step is not None,
+            judges_rate=not self._has_estimates,
+        )
+        zero = jnp.zeros((), jnp.int32)
+        loop = Loop(
+            params=params,
+            state=state,
+            iteration=zero,
+            evaluations=zero,
+            status=zero,
+            value=watch.first_value,
+            norm=watch.first_norm,
+            watch=watch,
+            history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
+            checks=zero,
+        )
+        return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
+
+    def _own_norm(self) -> jax.Array | None:
+        """The gradient's norm at the objective's own start, if it has one."""
+        norm, own = self.objective.start_norm(), self.objective.start()
+        if norm is not None or own is None:
+            return norm
+        return self.measure(own).gradient_norm
+
+    def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
+        """Steps until a rule ends the descent, or a pause before the iteration ``until``."""
+        step = self.checked_steps
+        if self.check_every == 1:
+            step = self.step_and_check if self._looks_ahead else self.checked_step
+
+        def goes_on(loop: Loop) -> jax.Array:
+            is_running = loop.status == RUNNING
+            if until is None:
+                return is_running
+            is_at_end = loop.iteration >= self.max_iterations  # which the last check is to say
+            return is_running & ((loop.iteration < until) | is_at_end)
+
+        if not self._may_go_on:
+            return lax.while_loop(goes_on, step, loop)
+        return lax.while_loop(
+            goes_on, lambda loop: self._confirmed(lax.while_loop(goes_on, step, loop)), loop
+        )
+
+    def finish(self, loop: Loop) -> Result:
+        """The result where the loop has ended, measured there if it had only an estimate."""
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is not False and not self._may_go_on:
+            loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
+        return Result(
+            params=loop.params,
+            value=loop.value,
+            gradient_norm=loop.norm,
+            suboptimality=loop.watch.suboptimality,
+            scale=loop.watch.scale,
+            iterations=loop.iteration,
+            evaluations=loop.evaluations,
+            status=loop.status,
+            evidence=loop.watch.evidence,
+            state=loop.state,
+            history=_in_order(loop.history, loop.checks),
+            ended_by=self.method.ended_by(loop.state),
+        )
+
+    def checked_step(self, loop: Loop) -> Loop:
+        """One step, taken only if the check of the params it begins from lets it."""
+        wide, state, progress = self.method.step(
+            self.objective, precision.widen(loop.params), loop.state
+        )
+        checked = self._check(loop, progress)
+        goes_on = checked.status == RUNNING
+        params, state = self._narrowed(wide, state, loop)
+        params, state = jax.tree.map(
+            # What no step changes stays one for all members of a batch.
+            lambda new, old: old if new is old else jnp.where(goes_on, new, old),
+            (params, state),
+            (loop.params, loop.state),
+        )
+        is_small = self.tolerance.is_small_step(params, loop.params)
+        return checked._replace(
+            params=params,
+            state=state,
+            iteration=loop.iteration + goes_on.astype(jnp.int32),
+            watch=checked.watch._replace(is_small_step=is_small),
+        )
+
+    def step_and_check(self, loop: Loop) -> Loop:
+        """One step, and the check of the params it leads to."""
+        wide, state = self.method.blind_step(
+            self.objective, precision.widen(loop.params), loop.state
+        )
+        params, state = self._narrowed(wide, state, loop)
+        is_small = self.tolerance.is_small_step(params, loop.params)
+        loop = loop._replace(
+            params=params,
+            state=state,
+            iteration=loop.iteration + 1,
+            watch=loop.watch._replace(is_small_step=is_small),
+        )
+        return self._check(loop, self._progress(loop))
+
+    def checked_steps(self, loop: Loop) -> Loop:
+        """As many steps as lie between two checks, then a check; the first time only the check."""
+        is_first = loop.checks == 0
+        left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
+        loop = self._steps(loop, jnp.where(is_first, 0, left))
+        # The predicate is always true, which XLA cannot know: reductions that share the loop's
+        # body with the update would make it keep a copy of the params.
+        progress, size = lax.cond(
+            loop.iteration >= 0,
+            self._measured_with_size,
+            lambda loop: (Progress(loop.value, loop.norm, 1, loop.status), loop.norm),
+            loop,
+        )
+        loop = self._check(loop, progress, size)
+        is_by_leaf = self.objective.blocks(loop.params) is not None
+        if is_by_leaf and not fuses(self.objective, self.method):
+            return loop  # a step ahead would need a second leaf of temporaries
+        # At first also a look one step ahead, in a pass that only reads: a learning rate so large
+        # that the steps before the first check overflow is told from an objective that is NaN.
+        has_grown = lax.cond(
+            is_first,
+            lambda loop: self._norm_ahead(loop) > loop.norm,
+            lambda loop: loop.watch.has_grown,
+            loop,
+        )
+        return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
+
+    @property
+    def _looks_ahead(self) -> bool:
+        return self.method.looks_ahead and self.check_every == 1
+
+    @property
+    def _off(self) -> Off:
+        return self.tolerance.off if self.off is None else self.off
+
+    @property
+    def _has_estimates(self) -> bool:
+        """Whether the method says how far the minimum is; several steps at a time it is silent."""
+        return self.check_every == 1 and self.method.estimates(self.objective)
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether the method may know better where a measurement does not confirm its end."""
+        return type(self.method).disproved is not Method.disproved
+
+    def _confirmed(self, loop: Loop) -> Loop:
+        """The loop at its end, measured there if it had only an estimate; running again where that
+        was none, if the method has another way to go on.
+        """
+        is_over = loop.status != RUNNING
+        had_converged = loop.status == Status.CONVERGED.value
+        is_estimate = is_over & self.method.is_estimate(loop.state)
+        loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
+        further = self.method.disproved(loop.state)
+        assert further is not None  # or it would not be asked
+        state, has_another = further
+        goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
+        state = jax.tree.map(
+            lambda new, old: old if new is old else jnp.where(goes_on, new, old), state, loop.state
+        )
+        return loop._replace(
+            state=state, status=jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
+        )
+
+    def _progress(self, loop: Loop) -> Progress:
+        return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
+
+    def _narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
+        """What a step from ``loop`` made, in the dtypes that params are stored in."""
+        params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
+        if precision.is_rounded(params):
+            state = self.method.after_rounding(self.objective, precision.widen(params), state)
+        return params, state
+
+    def _measured(self, loop: Loop) -> Loop:
+        truth = self.method.measured(
+            self.objective, loop.params, loop.state, self.max_iterations >= 0
+        )
+        value = jnp.asarray(truth.value, loop.value.dtype)
+        norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
+        judged = self.tolerance, self._off, self._norms(loop.params, norm)
+        watch, status = measured(
+            loop.watch,
+            loop.status,
+            Progress(loop.value, loop.norm),
+            Progress(value, norm),
+            judged=judged,
+        )
+        return loop._replace(value=value, norm=norm, watch=watch, status=status)
+
+    def _measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
+        """The progress at the loop's params and their norm, in one pass where they have parts."""
+        always = self.max_iterations >= 0
+
+        def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+            del objective
+            return (precision.squared_norm(part),)
+
+        progress = self.measure(loop.params)
+        (squared,) = self.objective.sum_over_parts(of_part, loop.params, always)
+        if self.objective.blocks(loop.params) is not None:
+            size = jnp.sqrt(squared)
+        else:
+            size = precision.root(squared, lambda: loop.params)
+        progress = Progress(
+            jnp.asarray(progress.value, loop.value.dtype),
+            jnp.asarray(progress.gradient_norm, loop.norm.dtype),
+            1,
+            loop.status,
+        )
+        return progress, size.astype(loop.norm.dtype)
+
+    def _norm_ahead(self, loop: Loop) -> jax.Array:
+        def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+            new, _ = self.method.blind_step(objective, precision.widen(part), loop.state)
+            return objective.value_and_squared_norm(new)[1:]
+
+        (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
+        return jnp.sqrt(squared)
+
+    def _steps(self, loop: Loop, count: jax.Array) -> Loop:
+        passes = Passes.between_checks(self.objective, self.method, self.rounding, self.check_every)
+        steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
+        steps = passes.run(steps, loop.iteration, count)
+        return loop._replace(
+            params=steps.params,
+            state=steps.state,
+            iteration=loop.iteration + count,
+            evaluations=steps.evaluations,
+            status=steps.verdict,
+        )
+
+    def _check(self, loop: Loop, progress: Progress, size: jax.Array | None = None) -> Loop:
+        """The verdict at the loop's params; ``size`` is their norm, where it is known already."""
+        if size is None:
+            size = self.objective.size(loop.params)
+        value = jnp.asarray(progress.value, loop.value.dtype)
+        norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
+        watch, status = judge(
+            loop.watch,
+            Progress(loop.value, loop.norm),
+            progress._replace(value=value, gradient_norm=norm),
+            objective=self.objective,
+            size=size.astype(norm.dtype),
+            checks=loop.checks,
+            is_start=loop.iteration == 0,
+            is_last=loop.iteration >= self.max_iterations,
+            tolerance=self.tolerance,
+            off=self._off,
+            norms=self._norms(loop.params, norm),
+            is_stopped=self.tolerance.asks_to_stop(Check(loop.params, value, norm, loop.iteration)),
+            eps=precision.epsilon(loop.params),
+            patience=self.method.patience,
+        )
+        seen = History(value, norm, watch.suboptimality)
+        history = jax.tree.map(
+            lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),
+            loop.history,
+            seen if loop.history else (),
+        )
+        return loop._replace(
+            status=status,
+            value=value,
+            norm=norm,
+            watch=watch,
+            evaluations=loop.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+            history=history,
+            checks=loop.checks + 1,
+        )
+
+    def _norms(self, params: Params, norm: jax.Array) -> Any:
+        """What the gradient's tolerance is held against: its norm, or each leaf's."""
+        if not self.tolerance.is_by_leaf:
+            return norm
+        gradient = self.objective.gradient(precision.widen(params))
+        return jax.tree.map(lambda leaf: precision.norm(leaf).astype(norm.dtype), gradient)
+
+
+def _in_order(history: Any, checks: jax.Array) -> Any:
+    """The rings of what the last checks saw, oldest first."""
+    return jax.tree.map(
+        lambda ring: jnp.where(checks > ring.size, jnp.roll(ring, -checks), ring), history
+    )

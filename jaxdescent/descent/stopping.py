@@ -1,0 +1,308 @@
+"""When a descent stops: every rule and every tolerance, in one place.
+
+With f the value and g the gradient at the params x, ``|x|`` their norm, t the tolerance and ``eps``
+that of the coarsest dtype the params are stored in:
+
+=============  ==================================================================================
+CONVERGED      the suboptimality s, estimated or bounded, and the gradient are small by scales of
+               the point: ``s <= t max(|f|, eps F)`` and ``|g| <= t max(G, |f| / |x|, L |x|)``, by
+               default with ``t = eps**(2/3)``: 2.4e-5 in float32, 3.7e-11 in float64, 0.039 in
+               bfloat16; or value or step are within the :class:`jaxdescent.Tolerance` that was
+               asked for
+STOPPED        the predicate of that tolerance holds
+DIVERGED       ``|g|`` passes ``max(G, |g| at the start) / eps`` of the arithmetic's dtype while
+               the value has risen, overflows, or ends as NaN after it had grown; or the method
+               saw negative curvature in a quadratic; or the descent ends where the params or
+               ``-f`` are about to overflow
+NON_FINITE     the value or the gradient is NaN (or infinite at the start) without such growth
+STAGNATED      for as many checks in a row as the method has patience (10), value and ``|g|`` are
+               what they were; or for ten times as many, the value changed by no more than
+               ``4 eps`` of itself and ``|g|`` made no new minimum; or the method found no step
+               that decreases the objective; or what it converged to by recurrences did not stand
+               up to a measurement
+=============  ==================================================================================
+
+L is the largest curvature that the method saw, or the ``|g|^2 / (2 s)`` that the estimate implies.
+F is the value of a regression's best constant model, else ``1/2 L |x|^2``, what a change of the
+params by their own size is worth. G is the gradient's norm at the objective's own start (the best
+constant model again) or else at the given one. A far start makes G large and that rule empty, and
+the suboptimality decides alone; a start at the minimum makes G small, and the scales of the point
+take its place. Of a minimum at the value zero and the params zero nothing tells a scale: there
+``|x|`` is what it was in the earlier half of the descent
+(:class:`jaxdescent.descent.suboptimality.Size`).
+
+A tolerance of zero asks for every iteration: neither CONVERGED nor STAGNATED ends the descent.
+``docs/stopping.md`` derives the rules and says what each method's estimate rests on.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.descent.suboptimality import NOISE_ULPS, known_by_structure
+from jaxdescent.descent.watch import Watch
+from jaxdescent.methods import Progress
+from jaxdescent.objectives import Objective
+from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.tolerance import Off, Tolerance
+
+SLACK = 10
+"""How many checks with nothing but noise count as one at which nothing changed."""
+
+ROUNDED = 0.2
+"""By how many eps of itself a number is off after rounding, in the mean."""
+
+SURPRISE = 4
+"""How many times more than expected a step may lead down without its model being wrong."""
+
+
+def judge(
+    watch: Watch,
+    last: Progress,
+    progress: Progress,
+    *,
+    objective: Objective,
+    size: jax.Array,
+    checks: jax.Array,
+    is_start: Any,
+    is_last: Any,
+    tolerance: Tolerance,
+    off: Off,
+    norms: Any,
+    is_stopped: jax.Array | bool,
+    eps: float,
+    patience: int,
+) -> tuple[Watch, jax.Array]:
+    """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there.
+
+    ``last`` is what the check before this one saw, NaN at the first; ``size`` is the params' norm;
+    ``checks`` counts those before; ``norms`` is what the gradient's tolerance is held against, the
+    norm or each leaf's; ``off`` says which rules are off, ``is_stopped`` that the caller's
+    predicate holds, and ``is_last`` that no more iterations are allowed.
+    """
+    value, norm = progress.value, progress.gradient_norm
+    first_value = lax.select(is_start, value, watch.first_value)
+    first_norm = lax.select(is_start, norm, watch.first_norm)
+    watch = watch._replace(
+        first_value=first_value, first_norm=first_norm, size=watch.size.after(size, checks)
+    )
+    watch, is_converged, is_at_end = _weighed(
+        watch,
+        last,
+        progress,
+        objective=objective,
+        checks=checks,
+        tolerance=tolerance,
+        off=off,
+        norms=norms,
+        eps=eps,
+    )
+
+    # By the dtype of the arithmetic, and only where the value rose as well: leaving a saddle or a
+    # plateau the gradient grows from almost nothing while the value falls.
+    bound = jnp.maximum(watch.reference, first_norm) / jnp.finfo(norm.dtype).eps
+    is_nan = jnp.isnan(value) | jnp.isnan(norm)
+    is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
+    is_diverged = ~is_start & (is_infinite | (is_nan & watch.has_grown)) | (
+        (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
+    )
+
+    is_endless = False if tolerance.has_changes else off.both
+    is_stagnated = gives_up = False
+    if is_endless is not True:
+        watch = _counted(watch, last, progress, eps)
+        is_stagnated = watch.checks_without_progress >= SLACK * patience
+        if is_endless is not False:
+            is_stagnated = is_stagnated & ~is_endless
+    verdict = progress.verdict
+    if not (isinstance(verdict, int) and verdict == RUNNING):
+        verdict = _code(verdict)
+        ignored = (verdict == Status.STAGNATED.value) & is_endless
+        gives_up = (verdict != RUNNING) & ~ignored
+        is_at_end &= (verdict == Status.STAGNATED.value) | is_stagnated
+    else:
+        is_at_end &= is_stagnated
+    is_converged |= is_at_end
+    is_far = (size > _huge(size)) | (value < -_huge(value))
+
+    # A change of nothing at all may be an update that is held back.
+    is_changed = (value != last.value) | (norm != last.gradient_norm) | is_stagnated
+    is_small_change = tolerance.is_small_change(value, last.value)
+    if is_small_change is not False:
+        is_small_change = is_small_change & is_changed
+    is_small_step = False if watch.is_small_step is None else watch.is_small_step & is_changed
+
+    # Each rule goes before those above it. One that is False while tracing is no part of the
+    # program: XLA compiles a kernel for most of what they share.
+    status = lax.select(is_last, _code(Status.MAX_ITERATIONS), _code(RUNNING))
+    for is_so, code in (
+        (gives_up, verdict),
+        (is_stagnated, Status.STAGNATED),
+        (is_stopped, Status.STOPPED),
+        (is_converged, Status.CONVERGED),
+        (is_small_change, Status.CONVERGED),
+        (is_small_step, Status.CONVERGED),
+        (is_nan | is_infinite, Status.NON_FINITE),
+        (is_diverged, Status.DIVERGED),
+    ):
+        if is_so is not False:
+            status = lax.select(is_so, _code(code), status)
+    if gives_up is not False or is_stagnated is not False:
+        is_lost = (status == Status.STAGNATED.value) & is_far
+        status = lax.select(is_lost, _code(Status.DIVERGED), status)
+
+    return watch._replace(has_grown=norm > first_norm), status
+
+
+def _weighed(
+    watch: Watch,
+    last: Progress,
+    progress: Progress,
+    *,
+    objective: Objective,
+    checks: jax.Array,
+    tolerance: Tolerance,
+    off: Off,
+    norms: Any,
+    eps: float,
+) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
+    """The suboptimality and the scales; whether the params have converged by them; and whether they
+    have if no step is left to be found, so that none can confirm it.
+    """
+    value, norm = progress.value, progress.gradient_norm
+    estimate = progress.estimate
+    if watch.falling is not None:
+        falling = watch.falling.after(value, norm, checks, progress.curvature)
+        # A check at which nothing has changed tells nothing of a rate.
+        is_same = (value == last.value) & (norm == last.gradient_norm)
+        falling = jax.tree.map(partial(jnp.where, is_same), watch.falling, falling)
+        estimate = falling.estimate(value, norm, watch.falling.norm)
+        watch = watch._replace(falling=falling)
+    assert estimate is not None
+    is_factorised = estimate.rests_on(Evidence.FACTORISATION)
+    must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
+    estimate = known_by_structure(objective, value, norm, estimate)
+    left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
+    left = jnp.where(jnp.isnan(left), jnp.inf, left)
+    rounding: Any = 0.0
+    if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
+        rounding = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
+        rounding = rounding.astype(left.dtype)
+    seen, left = left, left + rounding
+
+    size, curvature = watch.size.scale, estimate.curvature.astype(norm.dtype)
+    height = jnp.abs(value)
+    worth = 0.5 * (curvature * size) * size  # F
+    if watch.own_value is not None:
+        worth = watch.own_value.astype(norm.dtype)
+    floor = eps * worth.astype(value.dtype)
+    own = jnp.where(size > 0, height.astype(norm.dtype) / jnp.where(size > 0, size, 1), 0)
+    steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
+    scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
+    if is_factorised is not False:
+        # |g| is that of the user's unknowns, which means far from zero couple: rounding along one
+        # of them is no height. The solver's own is exact, and alone decides.
+        is_known = (left > 0) & (left < jnp.inf) & is_factorised
+        heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
+        scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
+    expected = watch.suboptimality
+    watch = watch._replace(
+        scale=scale,
+        suboptimality=left,
+        floor=floor,
+        evidence=jnp.where(left < jnp.inf, jnp.asarray(estimate.evidence, jnp.int32), 0),
+    )
+    if off.both is True:
+        return watch, False, False
+
+    by_rule = is_near = _is_near(watch, value, tolerance, off, norms)
+    caution = estimate.caution
+    if off.suboptimality is not True and not (isinstance(caution, float) and caution == 1.0):
+        # Rounding of the products, and of the residual that they are taken of.
+        heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
+        is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
+        t = jnp.asarray(tolerance.suboptimality, value.dtype)
+        cautious = seen * jnp.asarray(caution, left.dtype) + rounding
+        is_sure = cautious <= t * jnp.maximum(height, floor)
+        if objective.is_quadratic:
+            is_rounding = False  # there are methods that go further
+        is_near &= is_sure | is_rounding | off.suboptimality
+    was_near, watch = watch.was_near, watch._replace(was_near=is_near)
+    if off.suboptimality is not True and (must_repeat is not False or watch.falling is not None):
+        # A model of the Hessian knows only where steps have led, and a rate what has been: the step
+        # from there must find no more than it was to find.
+        noise = NOISE_ULPS * eps * height
+        is_kept = last.value - value <= SURPRISE * expected + noise
+        is_repeated = was_near & is_kept | (norm == 0)
+        if must_repeat is not True and watch.falling is None:
+            is_repeated |= ~must_repeat
+        elif must_repeat is not True:
+            is_repeated |= watch.evidence != Evidence.RATE.value
+            # One between two that |g| bounces to does not part them: it was rounding before.
+            bounces = norm > 100 * last.gradient_norm
+            watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept & bounces))
+        is_near &= is_repeated | off.suboptimality
+    return watch, is_near, False if watch.falling is None else by_rule
+
+
+def _is_near(
+    watch: Watch, value: jax.Array, tolerance: Tolerance, off: Off, norms: Any
+) -> jax.Array:
+    """Whether suboptimality and gradient are small by the scales that the watch has."""
+    is_near = jnp.isfinite(value)
+    if off.gradient is not True:
+        is_near &= tolerance.is_small_gradient(norms, watch.scale) | off.gradient
+    if off.suboptimality is not True:
+        t = jnp.asarray(tolerance.suboptimality, value.dtype)
+        bound = t * jnp.maximum(jnp.abs(value), watch.floor)
+        is_near &= (watch.suboptimality <= bound) | off.suboptimality
+    return is_near if off.both is False else is_near & ~jnp.asarray(off.both)
+
+
+def measured(
+    watch: Watch, status: jax.Array, estimated: Progress, truth: Progress, *, judged: Any
+) -> tuple[Watch, jax.Array]:
+    """The verdict where value and gradient were estimates, and have now been measured.
+
+    ``judged`` is (tolerance, off, norms). What had converged by the estimates and has not by the
+    measurement has stagnated: its recurrences lead no further.
+    """
+    noise = NOISE_ULPS * jnp.finfo(truth.value.dtype).eps * jnp.abs(truth.value)
+    rise = truth.value - estimated.value
+    rise = jnp.where(rise > noise, rise, 0)
+    watch = watch._replace(suboptimality=watch.suboptimality + rise)
+    has_failed = watch.was_near & ~_is_near(watch, truth.value, *judged)
+    has_failed &= status == Status.CONVERGED.value
+    return watch, lax.select(has_failed, _code(Status.STAGNATED), status)
+
+
+def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
+    """What is remembered for STAGNATED."""
+    value, norm = progress.value, progress.gradient_norm
+    is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
+    is_without_progress = is_flat & (norm >= watch.lowest_norm)
+    is_unchanged = (value == last.value) & (norm == last.gradient_norm)
+    count = watch.checks_without_progress + lax.select(is_unchanged, _code(SLACK), _code(1))
+    lowest = jnp.minimum(watch.lowest_norm, norm)
+    if progress.is_provisional is not False:
+        is_without_progress &= ~progress.is_provisional
+        lowest = jnp.where(progress.is_provisional, jnp.inf, lowest)
+    return watch._replace(
+        lowest_norm=lowest,
+        checks_without_progress=lax.select(is_without_progress, count, _code(0)),
+    )
+
+
+def _huge(number: jax.Array) -> float:
+    """Beyond it a descent is about to leave the numbers of its dtype."""
+    limits = jnp.finfo(number.dtype)
+    return float(limits.max) * float(limits.eps)
+
+
+def _code(number: Any) -> jax.Array:
+    return jnp.asarray(number, jnp.int32)

@@ -1,0 +1,87 @@
+"""What the stopping rules remember of earlier checks: scalars."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.descent.suboptimality import Falling, Size
+from jaxdescent.result import Evidence
+
+
+class Watch(NamedTuple):
+    """What is remembered.
+
+    Attributes:
+      own_norm: the gradient's norm at the objective's own start; None without one.
+      first_norm, first_value: at the first check.
+      lowest_norm: the lowest norm so far.
+      checks_without_progress: in a row; one at which nothing changed counts as ``SLACK``.
+      has_grown: whether the norm at the last check was above the first.
+      is_small_step: whether the last step was within the tolerance; None without one for steps.
+      own_value: F, where the objective itself tells it; None elsewhere.
+      size: the norm of the params, the scale of their changes.
+      falling: what the loop's own estimate is made of; None where the method has one.
+      scale: the gradient's norm that its tolerance was relative to at the last check.
+      suboptimality: how far the value at the last check was above the minimum.
+      evidence: what that rests on.
+      floor: ``eps F`` at the last check: the value's own scale where it is less than that.
+      was_near: whether the params of the last check had converged, by a model that the step from
+        there was to confirm where it is one.
+    """
+
+    own_norm: jax.Array | None
+    first_norm: jax.Array
+    first_value: jax.Array
+    lowest_norm: jax.Array
+    checks_without_progress: jax.Array
+    has_grown: jax.Array
+    is_small_step: jax.Array | None
+    own_value: jax.Array | None
+    size: Size
+    falling: Falling | None
+    scale: jax.Array
+    suboptimality: jax.Array
+    evidence: jax.Array
+    floor: jax.Array
+    was_near: jax.Array
+
+    @classmethod
+    def start(
+        cls,
+        own_norm: jax.Array | None,
+        value_dtype: Any,
+        norm_dtype: Any,
+        *,
+        own_value: jax.Array | None,
+        judges_steps: bool,
+        judges_rate: bool,
+    ) -> Watch:
+        """Before the first check."""
+        return cls(
+            own_norm,
+            jnp.full((), jnp.nan, norm_dtype),
+            jnp.full((), jnp.nan, value_dtype),
+            jnp.full((), jnp.inf, norm_dtype),
+            jnp.zeros((), jnp.int32),
+            jnp.array(False),
+            jnp.array(False) if judges_steps else None,
+            own_value,
+            Size.start(norm_dtype),
+            Falling.start(value_dtype, norm_dtype) if judges_rate else None,
+            jnp.full((), jnp.nan, norm_dtype),
+            jnp.full((), jnp.inf, value_dtype),
+            jnp.int32(Evidence.NONE.value),
+            jnp.zeros((), value_dtype),
+            jnp.array(False),
+        )
+
+    @property
+    def reference(self) -> jax.Array:
+        """G: the gradient's norm where the descent might have begun."""
+        if self.own_norm is None:
+            return self.first_norm
+        is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)
+        return jnp.where(is_usable, self.own_norm, self.first_norm)

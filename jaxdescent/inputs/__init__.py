@@ -1,0 +1,1 @@
+"""What callers pass: numbers and counts, looked at; functions, as pytrees."""

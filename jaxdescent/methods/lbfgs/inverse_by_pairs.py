@@ -1,0 +1,223 @@
+"""The inverse Hessian that the last moves and changes of the gradient imply: limited memory.
+
+In its compact form, with the rows of S and Y the pairs (s, y), ``R`` the part of ``S Y'`` on and
+above its diagonal D (in order of age) and ``gamma = s.y / y.y`` of the newest pair,
+
+    p = R^-1 S g,   q = R^-T (D p + gamma (Y Y' p - Y g)),   H g = gamma g + S' q - gamma Y' p.
+
+This is the two-loop recursion in exact arithmetic. That one, and optax's ``scale_by_lbfgs`` with
+it, walks over the pairs one after another, forty products that wait for each other; here a
+direction is one product of the stored rows with three vectors and one with their coefficients. A
+pair's place in the ring never changes: ``R^-T`` is kept instead of R, and loses its oldest row and
+column, and gains a row ``-R^-1 (S y) / s.y``, whatever the order in memory.
+
+Reference: Byrd, Nocedal and Schnabel (1994), "Representations of quasi-Newton matrices and their
+use in limited memory methods".
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.kernels import dtypes
+from jaxdescent.kernels.platform import kept_apart
+from jaxdescent.methods.lbfgs.inverse_by_entries import length_of
+from jaxdescent.numerics import precision
+
+Params = Any
+
+FEW_SUMMED, FEW_COMBINED = 16, 128
+"""Up to so many unknowns of a leaf, inner products with the stored rows, and their combinations,
+cost a CPU less spelled out than as products of matrices."""
+
+
+class InverseByPairs(NamedTuple):
+    """A ring of ``memory`` pairs, and ``H g`` for the gradient where the last step led."""
+
+    pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
+    inverse: jax.Array  # R^-T, in the ring's order
+    changes: jax.Array  # Y Y'
+    products: jax.Array  # s.y of each pair
+    scale: jax.Array  # gamma, zero without any pair
+    newest: jax.Array  # the slot of the last step's pair
+    length: jax.Array  # of the last move
+    coefficients: jax.Array  # of the pairs in H g
+    decrement: jax.Array  # g.Hg / 2, infinite without any pair
+    curvature: jax.Array  # the largest y.y / s.y, of which each step forgets half
+
+    @classmethod
+    def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
+        """Without a pair; ``length`` is the first move's."""
+        zeros = jnp.zeros((memory, memory), length.dtype)
+        return cls(
+            jax.tree.map(lambda g: jnp.zeros((2 * memory, *g.shape), g.dtype), gradient),
+            zeros,
+            zeros,
+            zeros[0],
+            zeros[0, 0],
+            jnp.zeros((), jnp.int32),
+            length,
+            jnp.zeros((2 * memory,), length.dtype),
+            jnp.full((), jnp.inf, length.dtype),
+            zeros[0, 0],
+        )
+
+    def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
+        """``-H g``, and whether there is a pair behind it.
+
+        Without pairs it is ``-g`` with the length of the last move.
+        """
+        has_pairs = self.scale > 0
+        scale = jnp.where(has_pairs, self.scale, self.length / jnp.where(norm > 0, norm, 1))
+        direction = jax.tree.map(
+            lambda g, rows: (
+                -scale.astype(g.dtype) * g - _combination(self.coefficients.astype(g.dtype), rows)
+            ),
+            gradient,
+            self.pairs,
+        )
+        return direction, has_pairs
+
+    def after(
+        self,
+        direction: Params,
+        step: jax.Array,
+        gradient: Params,
+        new_gradient: Params,
+        has_moved: jax.Array,
+        *,
+        norm: jax.Array,
+    ) -> InverseByPairs:
+        """With the pair of a move ``step * direction``; without any where nothing has moved.
+
+        ``norm`` is that of the new gradient.
+        """
+        memory, dtype = self.products.shape[0], self.inverse.dtype
+        newest = (self.newest + 1) % memory
+        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, direction)
+        change = jax.tree.map(jnp.subtract, new_gradient, gradient)
+
+        def products(vector: Params) -> jax.Array:
+            known = _products(self.pairs, vector, dtype)
+            known = known.at[newest].set(precision.inner(move, vector).astype(dtype))
+            return known.at[newest + memory].set(precision.inner(change, vector).astype(dtype))
+
+        with_gradient, with_change = products(new_gradient), products(change)
+        squared = precision.squared_norm(move).astype(dtype)
+        # What is written over the oldest pair depends on these products, so that they are made
+        # before: the other way about XLA would keep a copy of all rows.
+        is_usable = jnp.isfinite(jnp.sum(with_gradient) + jnp.sum(with_change))
+        step = jnp.where(is_usable, step, 0)
+
+        def store(rows: jax.Array, d: jax.Array, change: jax.Array) -> jax.Array:
+            # Element by element, in place: also where the descent keeps the old state instead.
+            index = lax.broadcasted_iota(jnp.int32, (rows.shape[0],) + (1,) * d.ndim, 0)
+            rows = jnp.where(index == newest, (step.astype(d.dtype) * d)[None], rows)
+            return jnp.where(index == newest + memory, change[None], rows)
+
+        stored = self._replace(
+            pairs=jax.tree.map(store, self.pairs, direction, change),
+            inverse=jnp.where(has_moved, self.inverse, 0),
+            products=jnp.where(has_moved, self.products, 0),
+            scale=jnp.where(has_moved, self.scale, 0),
+            newest=newest,
+        )
+        return stored._with_products(with_gradient, with_change, squared, norm)
+
+    def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
+        """The same pairs, with what ``H g`` is made of for another gradient."""
+        memory, dtype = self.products.shape[0], self.inverse.dtype
+        squared = precision.squared_norm(jax.tree.map(lambda rows: rows[self.newest], self.pairs))
+        last = jax.tree.map(lambda rows: rows[self.newest + memory], self.pairs)
+        with_gradient = _products(self.pairs, gradient, dtype)
+        with_change = _products(self.pairs, last, dtype)
+        return self._with_products(with_gradient, with_change, squared.astype(dtype), norm)
+
+    def _with_products(
+        self, with_gradient: jax.Array, with_change: jax.Array, move: jax.Array, norm: jax.Array
+    ) -> InverseByPairs:
+        """With the newest pair in the small matrices, and what ``H g`` is made of.
+
+        ``with_gradient`` and ``with_change`` are the inner products of all rows with the gradient
+        and with the newest pair's change, ``move`` is the squared norm of its move.
+        """
+        newest, dtype = self.newest, self.inverse.dtype
+        memory = self.products.shape[0]
+        curvature, change = with_change[newest], with_change[newest + memory]
+        eps = jnp.finfo(dtype).eps
+        is_kept = curvature > eps * jnp.sqrt(move) * jnp.sqrt(change)
+        inverse_curvature = jnp.where(is_kept, 1 / jnp.where(is_kept, curvature, 1), 0)
+
+        scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), self.scale)
+        length = length_of(move, self.length)
+        # XLA for CPUs would compute an operand anew for each entry of what it goes into: what is
+        # barred is computed once.
+        inverse_curvature, scale, with_gradient, with_change = kept_apart(
+            (inverse_curvature, scale, with_gradient, with_change)
+        )
+
+        # The newest pair's row and column replace those of the oldest, whose slot it has.
+        slots = jnp.arange(memory, dtype=newest.dtype)
+        is_newest = slots == newest
+        is_row, is_column = is_newest[:, None], is_newest[None, :]
+        old = kept_apart(jnp.where(is_row | is_column, 0, self.inverse))
+        column = -inverse_curvature * _transposed_product(old, with_change[:memory])
+        column = kept_apart(jnp.where(is_newest, inverse_curvature, column))
+        inverse = jnp.where(is_row, column[None, :], old)
+        dots = jnp.where(is_row, with_change[None, memory:], self.changes)
+        dots = jnp.where(is_column, with_change[memory:, None], dots)
+        kept = jnp.where(is_newest, curvature, self.products)
+        inverse, dots, kept = kept_apart((inverse, dots, kept))
+
+        p = _transposed_product(inverse, with_gradient[:memory])
+        q = kept * p + scale * (_transposed_product(dots, p) - with_gradient[memory:])
+        q = _transposed_product(inverse.T, q)
+        coefficients = jnp.concatenate([q, -scale * p])
+        decrement = scale * norm * norm + jnp.sum(coefficients * with_gradient)
+        has_pairs = (scale > 0) & (decrement >= 0)
+        is_pair = kept > 0
+        curvatures = jnp.where(is_pair, jnp.diagonal(dots) / jnp.where(is_pair, kept, 1), 0)
+        # What was seen far from here counts less: half with each step.
+        age = jnp.mod(newest - slots, memory).astype(dtype)
+        curvatures = curvatures * jnp.exp2(-age)
+        return self._replace(
+            inverse=inverse,
+            changes=dots,
+            products=kept,
+            scale=scale,
+            length=length,
+            coefficients=coefficients,
+            decrement=jnp.where(has_pairs, 0.5 * decrement, jnp.inf),
+            curvature=jnp.max(curvatures),
+        )
+
+
+def _transposed_product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    return jnp.sum(matrix * vector[:, None], axis=0)
+
+
+def _products(rows: Params, vector: Params, dtype: Any) -> jax.Array:
+    """The inner products of every row with a vector."""
+
+    def of_leaf(rows: jax.Array, leaf: jax.Array) -> jax.Array:
+        axes = (tuple(range(1, rows.ndim)), tuple(range(leaf.ndim)))
+        if leaf.size <= FEW_SUMMED:
+            return jnp.sum(rows * leaf[None], axis=axes[0])
+        return lax.dot_general(rows, leaf, (axes, ((), ())), precision=dtypes.HIGHEST)
+
+    by_leaf = jax.tree.map(of_leaf, rows, vector)
+    return functools.reduce(operator.add, [p.astype(dtype) for p in jax.tree.leaves(by_leaf)])
+
+
+def _combination(coefficients: jax.Array, rows: jax.Array) -> jax.Array:
+    """The sum of the rows, each times its coefficient."""
+    if rows[0].size <= FEW_COMBINED:
+        return jnp.sum(coefficients.reshape(-1, *[1] * (rows.ndim - 1)) * rows, axis=0)
+    contraction = (((0,), (0,)), ((), ()))
+    return lax.dot_general(coefficients, rows, contraction, precision=dtypes.HIGHEST)

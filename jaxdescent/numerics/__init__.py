@@ -1,0 +1,1 @@
+"""Arithmetic that several rooms need: rounding and norms, random numbers, Krylov processes."""

@@ -1,0 +1,204 @@
+"""Rounding and accumulation: what dtype arithmetic runs in, how params are stored, how sums add up.
+
+Params of 16 bits are stored as they are and computed with in float32 (:func:`widen`); they are
+rounded back once per pass, to nearest or stochastically (:func:`narrow`). Sums over many elements
+go through :func:`total`, whose error does not grow with the number of elements.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.display import Displayed
+from jaxdescent.kernels import sums
+from jaxdescent.kernels.dtypes import compute_dtype
+from jaxdescent.kernels.platform import kept_apart, on_cpu
+from jaxdescent.numerics import randomness
+
+
+def widen(tree: Any) -> Any:
+    """Every leaf in its :func:`compute_dtype`."""
+    return jax.tree.map(_widen_leaf, tree)
+
+
+def _widen_leaf(leaf: jax.Array) -> jax.Array:
+    if leaf.dtype != jnp.bfloat16:
+        return leaf.astype(compute_dtype(leaf.dtype))
+    # A bfloat16 is the upper half of a float32. Spelled out, because XLA's own conversions cost
+    # a quarter of the whole pass on CPUs without bfloat16 instructions.
+    upper = lax.bitcast_convert_type(leaf, jnp.uint16).astype(jnp.uint32)
+    return lax.bitcast_convert_type(upper << 16, jnp.float32)
+
+
+def is_rounded(tree: Any) -> bool:
+    """Whether a leaf is stored in fewer bits than it is computed with."""
+    return any(compute_dtype(leaf.dtype) != leaf.dtype for leaf in jax.tree.leaves(tree))
+
+
+class Rounding(Displayed):
+    """How a value computed in float32 is stored in 16 bits: :class:`Nearest` or
+    :class:`StochasticRounding`.
+    """
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Nearest(Rounding):
+    """Round to the nearest stored value, ties to even.
+
+    Small updates are lost: where ``|update| < ulp / 2`` nothing changes, so a long descent in
+    bfloat16 is biased towards where it stands.
+    """
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class StochasticRounding(Rounding):
+    """Round up or down at random, so that the expected stored value is the computed one.
+
+    ``round(x) = down(x) + ulp * [u < (x - down(x)) / ulp]`` with ``u`` uniform on 16 bits, a
+    hash of the seed, the iteration, the leaf and the element's index: no generator state is
+    kept, the hash is fused into the update, and one seed gives the same result every time,
+    whatever the sharding. The bias is below 2^-16 ulp a rounding. It applies to bfloat16 (the
+    upper half of a float32); other 16-bit floats are rounded to nearest.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.full((100_000,), 1 + 2**-9)       # a quarter of the way from 1 to the next bfloat16
+    >>> stored = narrow(x, jnp.zeros((100_000,), jnp.bfloat16), StochasticRounding(seed=0), 0)
+    >>> bool(abs(stored.astype(jnp.float32).mean() - (1 + 2**-9)) < 1e-4)
+    True
+
+    Reference: Gupta et al. (2015), "Deep learning with limited numerical precision".
+    """
+
+    seed: Any = 0
+
+
+def narrow(tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0) -> Any:
+    """Every leaf rounded to the dtype of the same leaf of ``like``.
+
+    ``iteration`` and the leaf's number, counted from ``first_leaf``, choose the random bits.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    targets = treedef.flatten_up_to(like)
+    return treedef.unflatten(
+        [
+            _narrow_leaf(leaf, target.dtype, rounding, iteration, first_leaf + index)
+            for index, (leaf, target) in enumerate(zip(leaves, targets, strict=True))
+        ]
+    )
+
+
+def _narrow_leaf(
+    leaf: jax.Array, dtype: Any, rounding: Rounding, iteration: Any, index: Any
+) -> jax.Array:
+    if dtype != jnp.bfloat16 or leaf.dtype != jnp.float32:
+        return leaf.astype(dtype)
+    word = lax.bitcast_convert_type(leaf, jnp.uint32)
+    # Adding below the kept half and cutting carries upwards: always from half an ulp on (ties to
+    # even), or with the probability of the part that is cut.
+    if isinstance(rounding, StochasticRounding):
+        seed = randomness.fold(rounding.seed, iteration, index)
+        carry = randomness.bits(leaf.shape, seed) >> 16
+    else:
+        carry = jnp.uint32(0x7FFF) + ((word >> 16) & 1)
+    # The carry leaves infinity, whose lower bits are zero, as it is. A NaN's are unknown: it keeps
+    # its upper half, and a bit that says so.
+    kept = jnp.where(jnp.isnan(leaf), word | jnp.uint32(0x400000), word + carry) >> 16
+    return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
+
+
+def total(x: jax.Array) -> jax.Array:
+    """The sum of all elements, to a few ulps whatever their number; 16-bit numbers are summed in
+    float32.
+    """
+    return sums.total(x.astype(compute_dtype(x.dtype)))
+
+
+def inner(a: Any, b: Any) -> jax.Array:
+    """The inner product of two trees: sum over all leaves and elements of ``a * b``."""
+    parts = jax.tree.leaves(jax.tree.map(lambda x, y: total(x * y), widen(a), widen(b)))
+    return add(parts)
+
+
+def squared_norm(tree: Any) -> jax.Array:
+    """The squared Euclidean norm of a tree: the sum of squares over all leaves."""
+    return inner(tree, tree)
+
+
+def add(parts: list[jax.Array]) -> jax.Array:
+    """The sum of a few scalars, in the widest of their dtypes."""
+    if len(parts) == 1:
+        return parts[0]
+    dtype = jnp.result_type(*parts)
+    return jnp.sum(jnp.stack([part.astype(dtype) for part in parts]))
+
+
+FEW = 256
+"""Of so many numbers three sums, of which one is right, cost a CPU less than a branch."""
+
+
+def norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of a tree, also where its square underflows or overflows.
+
+    >>> import jax.numpy as jnp
+    >>> print(norm({"x": jnp.array([3e-30, 4e-30])}))
+    5e-30
+    """
+    if sum(leaf.size for leaf in jax.tree.leaves(tree)) <= FEW:
+        return _norm_by_three(tree)
+    # For a branch an accelerator's compiler would store the tree; three sums cost one pass there.
+    return on_cpu(lambda tree: root(squared_norm(tree), lambda: tree), _norm_by_three, tree)
+
+
+def _norm_by_three(tree: Any) -> jax.Array:
+    wide = jax.tree.leaves(widen(tree))
+    dtype = jnp.result_type(*wide)
+    limits = jnp.finfo(dtype)
+    factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end of the range back
+
+    def scaled(leaf: jax.Array) -> Sequence[jax.Array]:
+        shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]
+        if leaf.size == 1:
+            # XLA in jaxlib 0.10 makes x^2 f^2 of one number's (x f)^2: zero times infinity.
+            return [jnp.square(share).reshape(()) for share in kept_apart(shares)]
+        return sums.at_once([jnp.square(share) for share in shares], range(leaf.ndim))
+
+    plain, raised, lowered = (add(list(parts)) for parts in zip(*map(scaled, wide), strict=True))
+    is_ordinary, is_low = _is_ordinary(plain), plain < 1
+    squared = jnp.where(is_ordinary, plain, jnp.where(is_low, raised, lowered))
+    return jnp.sqrt(squared) * jnp.where(is_ordinary, 1, jnp.where(is_low, 1 / factor, factor))
+
+
+def root(squared: jax.Array, tree: Callable[[], Any]) -> jax.Array:
+    """The norm of ``tree()``, of which the square is known: its root, if the square is ordinary.
+
+    Where it is zero, infinite or so small that terms were lost, the tree is divided by its
+    largest element first, in a branch of its own: another pass over it, and only then.
+    """
+
+    def scaled() -> jax.Array:
+        wide = widen(tree())
+        peaks = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(wide)]
+        peak = jnp.max(jnp.stack([leaf.astype(squared.dtype) for leaf in peaks]))
+        divisor = jnp.where((peak > 0) & (peak < jnp.inf), peak, 1)
+        shares = jax.tree.map(lambda leaf: leaf / divisor.astype(leaf.dtype), wide)
+        return jnp.where(peak < jnp.inf, divisor * jnp.sqrt(squared_norm(shares)), peak)
+
+    return lax.cond(_is_ordinary(squared), lambda: jnp.sqrt(squared), scaled)
+
+
+def _is_ordinary(squared: jax.Array) -> jax.Array:
+    limits = jnp.finfo(squared.dtype)
+    return (squared > limits.tiny / limits.eps) & (squared < jnp.inf)
+
+
+def epsilon(tree: Any) -> float:
+    """The unit roundoff that limits a descent on ``tree``: the coarsest of its leaves' dtypes."""
+    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(tree))

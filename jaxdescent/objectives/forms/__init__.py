@@ -1,9 +1,0 @@
-"""Physical forms of a regression: objectives of their own that no longer need X."""
-
-from jaxdescent.objectives.forms.dual import DualForm as DualForm
-from jaxdescent.objectives.forms.dual import dual_build_bytes as dual_build_bytes
-from jaxdescent.objectives.forms.dual import dual_form_bytes as dual_form_bytes
-from jaxdescent.objectives.forms.gram import GramForm as GramForm
-from jaxdescent.objectives.forms.gram import gram_build_bytes as gram_build_bytes
-from jaxdescent.objectives.forms.gram import gram_form_bytes as gram_form_bytes
-from jaxdescent.objectives.forms.ridge_path import ridge_path as ridge_path

@@ -1,0 +1,3 @@
+"""Linear regression: the objective, its forms, and its solvers."""
+
+from jaxdescent.regression.linear_regression import LinearRegression as LinearRegression

@@ -1,0 +1,240 @@
+"""A regression by its Gram matrix: after one pass over X, features^2 an iteration."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Center, as_design
+from jaxdescent.kernels.platform import has_one_cpu
+from jaxdescent.kernels.products import LEAST_PARTED, contract, outer
+from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
+from jaxdescent.numerics import precision
+from jaxdescent.objectives.elimination import Elimination, Means
+from jaxdescent.objectives.protocol import Bounds, Params
+from jaxdescent.regression.eigenvalue_bounds import regression_bounds
+from jaxdescent.regression.forms import gram_sums
+from jaxdescent.regression.forms.spectral import SpectralObjective, Spectrum
+from jaxdescent.regression.linear_regression import LinearRegression
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class GramForm(SpectralObjective):
+    """The same function of the same params as a ``jd.LinearRegression``, without its rows.
+
+    With ``S = sum_i s_i``, weighted means ``x_bar, y_bar``, ``G = sum_i s_i (x_i - x_bar)(x_i -
+    x_bar)'``, ``c = sum_i s_i (x_i - x_bar)(y_i - y_bar)`` and ``q = sum_i s_i (y_i - y_bar)^2``::
+
+        f(w, b) = 1/2 (q - 2 w.c + w.Gw) + S/2 (x_bar.w + b - y_bar)^2 + l2/2 |w|^2
+
+    (without an intercept the means are zero, and the term of the offset is missing). The penalty
+    is not a part of G: one form serves every ``l2``, by :meth:`with_penalty`.
+
+    Building it is one pass over X and ``rows * features^2`` multiplications and additions, on a
+    CPU little more than half of them; after that a gradient is one product with G, features^2 for
+    each output, however many the rows. It pays where more gradients are asked for than about half
+    as many as there are features, or where G's ``features^2`` are fewer numbers than X's and X
+    does not fit the cache.
+
+    Rows are read in blocks, in the order they lie in; a 16-bit X is widened block by block. Each
+    block's products are summed in the working precision (float32 stays float32, on any device), the
+    blocks in double length, after the mean of the first block has been taken off, so that a mean
+    far from zero costs no digits. What G cannot give back is the square: its condition number is
+    that of X, squared, and the value is a difference of sums of the size of ``q``, so that it
+    carries an absolute error of about ``eps q``: where the residual is smaller than that it is
+    noise, cut at zero. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on the regression itself have
+    neither limit.
+
+    >>> import jax.numpy as jnp
+    >>> X = jnp.array([[0.0], [1.0], [2.0]])
+    >>> form = GramForm.from_regression(LinearRegression(X, jnp.array([1.0, 3.0, 5.0])))
+    >>> params = {"weights": jnp.array([3.0]), "intercept": jnp.array(1.0)}
+    >>> print(form.value(params), form.gradient(params)["weights"])
+    2.5 [5.]
+
+    References: Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance";
+    Björck (1996), "Numerical methods for least squares problems", section 2.2.
+    """
+
+    gram: jax.Array  # (features, features)
+    cross: jax.Array  # (features,) or (features, outputs)
+    squares: jax.Array
+    feature_mean: jax.Array | None  # (features,)
+    target_mean: jax.Array | None  # () or (outputs,)
+    weight_total: jax.Array
+
+    @classmethod
+    def from_regression(cls, regression: LinearRegression, *, block: int | None = None) -> GramForm:
+        """One pass over X; for a matrix-free X two products for every feature.
+
+        Args:
+          regression: the objective to rewrite.
+          block: how many rows are read at a time. None: what fits the cache, at least 1024; on
+            several devices all, since X may be sharded over them.
+        """
+        design = as_design(regression.X)
+        y = jnp.asarray(regression.y).astype(design.dtype)
+        weight = regression.sample_weight
+        if weight is not None:
+            weight = jnp.asarray(weight).astype(design.dtype)
+        if design.row_block(0, 1) is None:
+            sums = gram_sums.by_products(design, y, weight, regression.intercept)
+        else:
+            sums = gram_sums.by_rows(design, y, weight, regression.intercept, block)
+        return cls(*sums, l2=jnp.asarray(regression.l2, design.dtype))
+
+    @property
+    def matrix(self) -> jax.Array:
+        return self.gram
+
+    def regression_params(self, regression: LinearRegression, params: Params) -> Params:
+        """The way back to the regression's params, which are the form's own."""
+        del regression
+        return params
+
+    def lower_bound(self) -> jax.Array:
+        is_convex = (jnp.min(self.l2) >= 0) & (self.weight_total > 0)
+        return jnp.where(is_convex & (jnp.min(jnp.diagonal(self.gram)) >= 0), 0.0, -jnp.inf)
+
+    def start(self) -> Params:
+        weights = jnp.zeros(self.cross.shape, self.cross.dtype)
+        if self.target_mean is None:
+            return {"weights": weights}
+        return {"weights": weights, "intercept": jnp.zeros_like(self.target_mean)}
+
+    def placed_start(self, start: Params) -> Params:
+        if self.target_mean is None:
+            return start
+        return start | {"intercept": self.target_mean.astype(start["intercept"].dtype)}
+
+    def start_norm(self) -> jax.Array:
+        return precision.norm(self.cross)
+
+    def size(self, params: Params) -> jax.Array:
+        return precision.norm(params["weights"])
+
+    def eliminated(self, means: Means | None = None) -> Elimination | None:
+        if self.feature_mean is None or self.target_mean is None:
+            return None
+        weights_alone = dataclasses.replace(self, feature_mean=None, target_mean=None)
+        center = Center(self.feature_mean, jnp.array(False))  # G is centred already
+        own = Means(center, self.target_mean, self.weight_total)
+        return Elimination(weights_alone, own if means is None else means)
+
+    def image(self, direction: Params) -> Params:
+        """``G d``, and with an intercept the change of the mean prediction."""
+        weights = direction["weights"]
+        image = {"weights": contract(self.gram, 1, weights)}
+        if self.feature_mean is not None:
+            offset = contract(self.feature_mean, 0, weights)
+            image["intercept"] = offset + direction["intercept"]
+        return image
+
+    def value_and_gradient_at(self, params: Params, image: Params) -> tuple[jax.Array, Params]:
+        weights, normal = params["weights"], image["weights"] - self.cross
+        offset = None
+        loss = self.squares + precision.inner(weights, normal - self.cross)
+        if self.target_mean is not None:
+            offset = image["intercept"] - self.target_mean
+            loss = loss + self.weight_total * jnp.sum(jnp.square(offset))
+        penalised = self.penalty() * weights
+        value = 0.5 * (jnp.maximum(loss, 0) + precision.inner(weights, penalised))
+        return value, self._pull_back(normal + penalised, offset)
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        del params
+        image = self.image(direction)
+        penalised = self.penalty() * direction["weights"]
+        return self._pull_back(image["weights"] + penalised, image.get("intercept"))
+
+    def curvature_along(self, params: Params, direction: Params, image: Params) -> jax.Array:
+        del params
+        weights = direction["weights"]
+        curvature = precision.inner(weights, image["weights"] + self.penalty() * weights)
+        if self.feature_mean is not None:
+            curvature = curvature + self.weight_total * jnp.sum(jnp.square(image["intercept"]))
+        return curvature
+
+    def curvature_bounds(self, params: Params) -> Bounds | None:
+        del params
+        squared = jnp.trace(self.gram)
+        if self.feature_mean is None:
+            return regression_bounds(squared, self.l2, None)
+        squared = squared + self.weight_total * jnp.sum(jnp.square(self.feature_mean))
+        return regression_bounds(squared, self.l2, self.weight_total)
+
+    def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
+        # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal.
+        columns = gradient["weights"]
+        if self.feature_mean is None:
+            return {"weights": -spectrum.inverse(columns, self.l2)}
+        of_intercept = gradient["intercept"]
+        columns = columns - outer(self.feature_mean, of_intercept)
+        weights = -spectrum.inverse(columns, self.l2)
+        offset = contract(self.feature_mean, 0, weights)
+        return {"weights": weights, "intercept": -of_intercept / self.weight_total - offset}
+
+    def _pull_back(self, columns: jax.Array, offset: jax.Array | None) -> Params:
+        if offset is None or self.feature_mean is None:
+            return {"weights": columns}
+        of_intercept = self.weight_total * offset
+        columns = columns + outer(self.feature_mean, of_intercept)
+        return {"weights": columns, "intercept": of_intercept}
+
+
+def gram_form_bytes(features: int, outputs: int = 1, itemsize: int = 4) -> int:
+    """What a :class:`GramForm` keeps: G, c and the means.
+
+    >>> gram_form_bytes(1000)
+    4008008
+    """
+    return (features * (features + outputs + 1) + outputs + 1) * itemsize
+
+
+def gram_build_bytes(
+    rows: int,
+    features: int,
+    outputs: int = 1,
+    itemsize: int = 4,
+    *,
+    is_centred: bool = True,
+    is_weighted: bool = False,
+    is_widened: bool = False,
+    is_one_cpu: bool | None = None,
+) -> int:
+    """What building one takes at its peak, beyond X and y: besides what is kept the other half of
+    the sums, a block's own products, and a block, once centred and once weighted.
+
+    Args:
+      rows: of X.
+      features: of X.
+      outputs: of y.
+      itemsize: of the dtype of the arithmetic.
+      is_centred: whether there is an intercept.
+      is_weighted: whether rows are weighted.
+      is_widened: whether X is stored in 16 bits.
+      is_one_cpu: whether it is a CPU by itself that builds; None: if there is one CPU here.
+    """
+    is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
+    block = block_length(rows, features, itemsize) if is_one_cpu else rows
+    kept = gram_form_bytes(features, outputs, itemsize)
+    is_copied = is_centred or is_widened or block < rows
+    copies = is_copied + is_weighted
+    if is_one_cpu and features > LEAST_HALVED:
+        # Of the halves too; the last block takes the room of the others.
+        return 3 * kept + (2 if block < rows else 1) * copies * block * features * itemsize
+    # The last, shorter block has room of its own, unless there is but one before it.
+    lines = block + (rows % block if rows >= 2 * block else 0)
+    kept = (1 if block == rows else 3) * kept
+    # Where X is copied as a whole, the targets are too: centred, and weighted.
+    targets = 2 * rows * outputs if block == rows and copies else 0
+    if outputs > 1 and block >= LEAST_PARTED and is_copied and is_one_cpu:
+        # In parts, for X'y. Of a block among several the compiler finds room for some of them.
+        if block < rows:
+            targets += block * (features + 3 * outputs) // 2
+        elif is_centred or is_widened:
+            targets += rows * (features + is_weighted * outputs)
+    return kept + (copies * lines * features + targets) * itemsize

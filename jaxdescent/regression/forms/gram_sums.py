@@ -1,0 +1,160 @@
+"""The sums over rows that a Gram form is made of, in one pass over X."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.designs import Dense, Design
+from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
+from jaxdescent.kernels.products import contract, outer
+from jaxdescent.kernels.symmetric import (
+    Symmetric,
+    block_length,
+    per_row,
+    sum_over_blocks,
+    symmetric_product,
+    whole,
+)
+from jaxdescent.regression.forms.products import columns_of, unit
+
+
+class Sums(NamedTuple):
+    """G, c, q and the means, as :class:`jaxdescent.regression.forms.GramForm` names them."""
+
+    gram: jax.Array
+    cross: jax.Array
+    squares: jax.Array
+    feature_mean: jax.Array | None
+    target_mean: jax.Array | None
+    weight_total: jax.Array
+
+
+class _Moments(NamedTuple):
+    """Sums over rows, from an origin near the mean; the last two only with an intercept."""
+
+    gram: Symmetric
+    cross: jax.Array
+    squares: jax.Array
+    weight: jax.Array
+    features: jax.Array | None
+    targets: jax.Array | None
+
+
+def by_rows(
+    design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool, block: int | None
+) -> Sums:
+    """For a design whose rows can be read: on a CPU block after block of them, else all at once.
+
+    ``block`` is how many rows make one, whatever the platform; None: what a CPU's cache keeps.
+    """
+    rows, features = design.shape
+    if block is not None:
+        return _by_blocks(design, y, weight, intercept, min(block, rows), is_halved=has_one_cpu())
+    length = block_length(rows, features, jnp.dtype(design.dtype).itemsize)
+    return on_one_cpu(
+        lambda: _by_blocks(design, y, weight, intercept, length, is_halved=True),
+        lambda: _by_blocks(design, y, weight, intercept, rows, is_halved=False),
+    )
+
+
+def _by_blocks(
+    design: Design,
+    y: jax.Array,
+    weight: jax.Array | None,
+    intercept: bool,
+    block: int,
+    *,
+    is_halved: bool,
+) -> Sums:
+    rows = design.shape[0]
+
+    def of(array: jax.Array, start: Any, size: int) -> jax.Array:
+        return array if size == rows else lax.dynamic_slice_in_dim(array, start, size)
+
+    def read(start: Any, size: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        X = design.to_dense() if size == rows else design.row_block(start, size)
+        assert X is not None  # what cannot be read goes by products
+        return X, of(y, start, size), None if weight is None else of(weight, start, size)
+
+    origin = None
+    if intercept:
+        X, targets, own = read(0, block)
+        share = _total(own, block, X.dtype)
+        share = jnp.where(share > 0, share, 1)  # a block of zero weights has no mean: from zero
+        origin = (
+            jnp.sum(per_row(own, X), axis=0) / share,
+            jnp.sum(per_row(own, targets), axis=0) / share,
+        )
+
+    def moments(start: Any, size: int) -> _Moments:
+        X, targets, own = read(start, size)
+        if origin is not None:
+            X, targets = X - origin[0][None], targets - origin[1][None]
+        weighted = per_row(own, targets)
+        return _Moments(
+            gram=symmetric_product(per_row(own, X), X, 0, is_halved=is_halved),
+            cross=_cross(X, weighted),
+            squares=jnp.sum(weighted * targets),
+            weight=_total(own, size, X.dtype),
+            features=jnp.sum(per_row(own, X), axis=0) if intercept else None,
+            targets=jnp.sum(weighted, axis=0) if intercept else None,
+        )
+
+    sums = sum_over_blocks(moments, rows, block)
+    gram = whole(sums.gram)
+    if origin is None:
+        return Sums(gram, sums.cross, sums.squares, None, None, sums.weight)
+    # From the origin to the mean, which is near: little cancels.
+    feature_shift, target_shift = sums.features / sums.weight, sums.targets / sums.weight
+    return Sums(
+        gram=gram - jnp.outer(feature_shift, sums.features),
+        cross=sums.cross - outer(feature_shift, sums.targets),
+        squares=jnp.maximum(sums.squares - jnp.sum(target_shift * sums.targets), 0),
+        feature_mean=origin[0] + feature_shift,
+        target_mean=origin[1] + target_shift,
+        weight_total=sums.weight,
+    )
+
+
+def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
+    """``X' weighted``: of one output in the plain form, which makes no copy of a centred X."""
+    if weighted.ndim == 1 or weighted.shape[1] == 1:
+        return contract(weighted, 0, X).T
+    return Dense.from_array(X).transposed_product(weighted)
+
+
+def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool) -> Sums:
+    """Column after column of G, for a design that only multiplies."""
+    rows, features = design.shape
+    weight_total = _total(weight, rows, design.dtype)
+    feature_mean = target_mean = None
+    targets = y
+    if intercept:
+        share = per_row(weight, jnp.ones((rows,), design.dtype)) / weight_total
+        feature_mean = design.transposed_product(share)
+        target_mean = contract(share, 0, y)
+        targets = y - target_mean[None]
+    weighted = per_row(weight, targets)
+    cross = design.transposed_product(weighted)
+    if feature_mean is not None:
+        cross = cross - outer(feature_mean, jnp.sum(weighted, axis=0))
+
+    def column(index: jax.Array) -> jax.Array:
+        image = design.product(unit(index, features, design.dtype))
+        if feature_mean is not None:
+            image = image - feature_mean[index]
+        image = per_row(weight, image)
+        pulled = design.transposed_product(image)
+        return pulled if feature_mean is None else pulled - feature_mean * jnp.sum(image)
+
+    gram = columns_of(column, features, rows, design.dtype)
+    squares = jnp.sum(weighted * targets)
+    return Sums(gram, cross, squares, feature_mean, target_mean, weight_total)
+
+
+def _total(weight: jax.Array | None, rows: int, dtype: Any) -> jax.Array:
+    return jnp.full((), rows, dtype) if weight is None else jnp.sum(weight)

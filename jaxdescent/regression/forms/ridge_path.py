@@ -1,0 +1,58 @@
+"""A regression's solutions for many penalties, from one spectrum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxdescent.kernels.products import contract
+from jaxdescent.objectives.protocol import Params
+from jaxdescent.regression.forms.gram import GramForm
+from jaxdescent.regression.forms.spectral import Spectrum
+
+
+def ridge_path(form: GramForm, penalties: Any) -> Params:
+    """The minimisers for many penalties at once, by one spectral factorisation of G.
+
+    With ``G = V diag(e) V'`` they are ``w(l2) = V diag(1 / (e + l2)) V'c``: about ten features^3
+    for the factorisation, then features^2 for each penalty and output, in one matrix product.
+    Where G is well-conditioned, a regression
+    with a copy of y and an ``l2`` for each penalty, minimised by ``jd.Gram()``, takes less time:
+    an iteration is one such product.
+
+    Args:
+      form: of the regression; its own ``l2`` plays no part.
+      penalties: (penalties,), each at least 0.
+
+    Returns:
+      The regression's params with a leading axis for the penalties.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> regression = jd.LinearRegression(X, jnp.array([1.0, 4.0]), intercept=False)
+    >>> path = ridge_path(GramForm.from_regression(regression), jnp.array([0.0, 1.0, 4.0]))
+    >>> expected = jnp.array([[1.0, 2.0], [0.5, 1.6], [0.2, 1.0]])
+    >>> bool(jnp.allclose(path["weights"], expected, rtol=1e-5))
+    True
+
+    Reference: Hastie, Tibshirani and Friedman (2009), "The elements of statistical learning",
+    section 3.4.1.
+    """
+    penalties = jnp.asarray(penalties, form.gram.dtype)
+    if penalties.ndim != 1:
+        raise ValueError(
+            f"penalties must have shape (penalties,), got {penalties.shape}: pass a list or a "
+            "one-dimensional array."
+        )
+    spectrum = Spectrum.of(form.gram)
+    columns = form.cross.reshape(form.cross.shape[0], -1)  # (features, outputs)
+    gain = spectrum.gain(penalties)  # (features, penalties)
+    coordinates = gain[:, :, None] * spectrum.coordinates(columns)[:, None, :]
+    weights = spectrum.combined(coordinates.reshape(gain.shape[0], -1))
+    weights = weights.reshape(*gain.shape, -1).transpose(1, 0, 2)
+    params = {"weights": weights.reshape(-1, *form.cross.shape)}
+    if form.feature_mean is not None and form.target_mean is not None:
+        offset = contract(params["weights"], 1, form.feature_mean)
+        params["intercept"] = form.target_mean[None] - offset
+    return params

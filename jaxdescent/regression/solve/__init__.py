@@ -1,0 +1,38 @@
+"""Exact solves of a regression: normal equations, QR with refinement, the dual form.
+
+All work on the centred and scaled problem: with ``x_bar, y_bar`` the weighted means and
+``D = diag(sqrt(s))``, the weights solve ``min |D (X - 1 x_bar') w - D (y - y_bar)|^2 + l2 |w|^2``
+and the intercept is ``y_bar - x_bar.w``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxdescent.designs import Design
+from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
+from jaxdescent.regression.solve.normal_equations import SMALL, GramSolver
+from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES
+from jaxdescent.regression.solve.reserved import normal_equations_bytes, regression_solver_bytes
+from jaxdescent.regression.solve.wide import DualSolver, OrthogonalSolver
+
+__all__ = [
+    "DOUBLE_ENTRIES",
+    "FAIR",
+    "SMALL",
+    "least_singular_value",
+    "normal_equations_bytes",
+    "regression_solver",
+    "regression_solver_bytes",
+]
+
+
+def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bool) -> Any:
+    """The form that fits the shapes: Cholesky of the smaller Gram matrix, or one SVD for all l2."""
+    if design.shape[0] >= design.shape[1]:
+        return GramSolver.factorise(design, l2, sample_weight, intercept)
+    if jnp.ndim(l2) == 1:
+        return OrthogonalSolver()
+    return DualSolver.factorise(design, l2, sample_weight, intercept)

@@ -1,0 +1,82 @@
+"""Ill-conditioned regressions by sums over rows alone, for accelerators and for rows that lie on
+several devices.
+
+A QR factorisation of all rows would gather them. Here its triangle is found from Gram matrices of
+ever more orthonormal columns (:func:`jaxdescent.kernels.factors.triangle_by_gram`), with the
+penalty in them from the first.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.kernels import factors
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.kernels.products import sum_over_strides
+from jaxdescent.regression.solve.factor import Factor, null_level, spectral_factor, spectral_norm
+
+
+def factor_by_gram(
+    X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
+) -> Factor:
+    """The same as :func:`jaxdescent.regression.solve.refinement.orthogonal_factor`."""
+    null = null_level(X.dtype, X.shape[1])
+    squared = jnp.sum(weight * jnp.square(X - mean[None, :]), axis=0)
+    is_kept = jnp.sqrt(squared) > null * raw_length  # the rest is what rounding left of constants
+    squared = jnp.where(is_kept, squared, 0)
+    # One below zero has no root: it is part of the spectrum.
+    penalty = jnp.zeros((), l2.dtype) if l2.ndim else jnp.maximum(l2, 0)
+
+    def gram(T: jax.Array) -> jax.Array:
+        kept = jnp.where(is_kept[:, None], T, 0)
+        return _turned_gram(X, weight, mean, kept) + penalty * jnp.matmul(T.T, T, precision=HIGHEST)
+
+    if l2.ndim:
+        return spectral_factor(factors.triangle_by_gram(gram, jnp.sqrt(squared))[0], l2, mean)
+    length = jnp.sqrt(squared + penalty)
+    R, inverse = factors.triangle_by_gram(gram, length)
+    is_deficient = (l2 < 0) | ~(spectral_norm(length[:, None] * inverse) < 1 / null)
+    return lax.cond(
+        is_deficient,
+        lambda: spectral_factor(R, jnp.minimum(l2, 0)[None], mean),
+        lambda: Factor(inverse, jnp.ones((mean.size, 1), R.dtype), mean, jnp.array(False)),
+    )
+
+
+def turned_product(
+    X: jax.Array, root: jax.Array, mean: jax.Array, T: jax.Array, rows: jax.Array
+) -> jax.Array:
+    """``(A T)' rows`` for ``A = root (X - 1 mean')``, without A T."""
+
+    def of_block(X: jax.Array, root: jax.Array, rows: jax.Array) -> jax.Array:
+        turned = jnp.matmul(root * (X - mean[None, :]), T, precision=HIGHEST)
+        return jnp.matmul(turned.T, rows, precision=HIGHEST)
+
+    return sum_over_strides(of_block, X, jnp.broadcast_to(root, (X.shape[0], 1)), rows)
+
+
+def dual_solution(A: jax.Array, l2: jax.Array, targets: jax.Array) -> jax.Array:
+    """``(A A' + l2 I)^+ targets``, each column with its own l2, from sums over A's columns."""
+
+    def gram(T: jax.Array) -> jax.Array:
+        turned = jnp.matmul(T.T, A, precision=HIGHEST)
+        return jnp.matmul(turned, turned.T, precision=HIGHEST)
+
+    R, _ = factors.triangle_by_gram(gram, jnp.sqrt(jnp.sum(jnp.square(A), axis=1)))
+    U, s, _ = factors.svd(R.T)
+    is_null = (s <= null_level(s.dtype, s.size) * jnp.max(s))[:, None]
+    gain = 1 / jnp.where(is_null, 1, jnp.square(s)[:, None] + l2.reshape(1, -1))
+    rotated = jnp.where(is_null, 0, gain) * jnp.matmul(U.T, targets, precision=HIGHEST)
+    return jnp.matmul(U, rotated, precision=HIGHEST)
+
+
+def _turned_gram(X: jax.Array, weight: jax.Array, mean: jax.Array, T: jax.Array) -> jax.Array:
+    """``(A T)'(A T)`` for ``A = sqrt(S) (X - 1 mean')``, without A T."""
+
+    def of_block(X: jax.Array, weight: jax.Array) -> jax.Array:
+        turned = jnp.matmul(X - mean[None, :], T, precision=HIGHEST)
+        return jnp.matmul((weight * turned).T, turned, precision=HIGHEST)
+
+    return sum_over_strides(of_block, X, weight)

@@ -1,0 +1,169 @@
+"""At least as many rows as features: Cholesky of the Gram matrix, QR where it has lost too much."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Design
+from jaxdescent.kernels import factors, small_matrices
+from jaxdescent.kernels.branches import if_any, seldom, unless_batched
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.kernels.platform import on_one_cpu
+from jaxdescent.regression.solve.by_gram import factor_by_gram
+from jaxdescent.regression.solve.centred import Centred, centre, columns
+from jaxdescent.regression.solve.cholesky import FAIR, cholesky_factor, least_singular_value
+from jaxdescent.regression.solve.factor import Factor
+from jaxdescent.regression.solve.refinement import orthogonal_factor, refined
+
+Params = Any
+
+ROUNDING = 0.2
+"""The share of eps that a number's rounding has on average."""
+
+SMALL = 1 << 14
+"""Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
+takes less time than it takes to call for it."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class GramSolver:
+    """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
+
+    The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
+    the first; it is left out where the factor shows the first to be as good (``is_fair``). Where
+    the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal equations have lost
+    half the digits: a factor from QR of X takes over, and g is computed in double length
+    (:mod:`jaxdescent.regression.solve.refinement`). Small problems always take that way, except
+    under ``vmap``.
+    """
+
+    factor: Factor
+    weight_total: jax.Array
+    is_ill: jax.Array
+    is_fair: jax.Array
+    is_negative: jax.Array
+    diagonal: jax.Array  # of X'SX + l2 I, centred: (features,), or (features, outputs)
+
+    @classmethod
+    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
+        data = centre(design, None, sample_weight, intercept)
+        l2 = jnp.asarray(l2, data.X.dtype)
+        gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
+        of_gram = _spectral_factor if l2.ndim else cholesky_factor
+        factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
+        # Rows below zero have no root for QR: there the Cholesky factor alone tells.
+        is_signed = jnp.array(False)
+        if sample_weight is not None:
+            is_signed = jnp.any(data.weight < 0)
+        is_negative = is_signed & (is_ill | (intercept & ~(data.weight_total > 0)))
+        if data.X.size * data.X.shape[1] <= SMALL:
+            is_ill = unless_batched(is_ill)
+        is_ill &= ~is_signed
+        factor = seldom(
+            is_ill,
+            lambda factor, X, weight, raw, l2: on_one_cpu(
+                *(orthogonal_factor, factor_by_gram),
+                *(X, weight, factor.feature_mean, raw, l2),
+                is_whole=design.is_whole,
+            ),
+            lambda factor, *_: factor,
+            *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
+        )
+        # A penalty below zero leaves a minimum only where the least eigenvalue outweighs it.
+        is_negative |= jnp.any(factor.gain < 0) | (factor.is_deficient & (jnp.min(l2) < 0))
+        diagonal = jnp.diagonal(gram)
+        diagonal = diagonal[:, None] + l2[None, :] if l2.ndim else diagonal + l2
+        return cls(factor, data.weight_total, is_ill, is_fair, is_negative, diagonal)
+
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        operands = self, objective, params, gradient
+        return seldom(self.is_ill, _refined, _solved, *operands), self.is_negative
+
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        slope, of_intercept = _centred_slope(self, objective, gradient)
+        squares = jnp.sum(slope * self.factor.apply(slope))
+        curvature = jnp.max(jnp.abs(self.diagonal))
+        weights = columns(params["weights"])
+        diagonal = self.diagonal.reshape(self.diagonal.shape[0], -1)
+        rounding = jnp.sum(diagonal * jnp.square(weights))
+        if objective.intercept:
+            squares = squares + jnp.sum(jnp.square(of_intercept)) / self.weight_total
+            rounding = rounding + self.weight_total * jnp.sum(jnp.square(params["intercept"]))
+        rounding = jnp.square(ROUNDING * jnp.finfo(weights.dtype).eps) * rounding
+        is_refined = is_solution & self.is_ill
+        return 0.5 * jnp.where(is_refined, rounding, jnp.maximum(squares, 0)), curvature
+
+
+def _refined(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    del gradient
+    return refined(solver.factor, objective, params)
+
+
+def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    solution = _corrected(solver, objective, params, gradient)
+
+    def again(solver: GramSolver, objective: Any, params: Params) -> Params:
+        return _corrected(solver, objective, params, objective.gradient(params))
+
+    def once(solver: GramSolver, objective: Any, params: Params) -> Params:
+        del solver, objective
+        return params
+
+    return if_any(~solver.is_fair, again, once, solver, objective, solution)
+
+
+def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
+    weights = params["weights"]
+    slope, _ = _centred_slope(solver, objective, gradient)
+    mean = solver.factor.feature_mean
+    step = solver.factor.apply(slope)
+    new = {"weights": weights - step.reshape(weights.shape)}
+    if objective.intercept:
+        shift = gradient["intercept"].reshape(-1) / solver.weight_total
+        shift = shift - jnp.matmul(mean, step, precision=HIGHEST)
+        new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
+    return new
+
+
+def _centred_slope(
+    solver: GramSolver, objective: Any, gradient: Params
+) -> tuple[jax.Array, jax.Array]:
+    """The gradient by the weights where the intercept follows them, and that by the intercept."""
+    slope = columns(gradient["weights"])
+    if not objective.intercept:
+        return slope, jnp.zeros_like(slope[0])
+    of_intercept = gradient["intercept"].reshape(-1)
+    return slope - jnp.outer(solver.factor.feature_mean, of_intercept), of_intercept
+
+
+def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[jax.Array, jax.Array]:
+    """The Gram matrix, and its diagonal before centring."""
+    # A product with the weights themselves, without a scaled copy of X where all are one.
+    left = data.X * data.weight if is_weighted else data.X
+    gram = small_matrices.gram(left, data.X)
+    raw_diagonal = jnp.diagonal(gram)
+    if intercept:
+        gram = gram - data.weight_total * jnp.outer(data.feature_mean, data.feature_mean)
+    return gram, raw_diagonal
+
+
+def _spectral_factor(
+    gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
+) -> tuple[Factor, jax.Array, jax.Array]:
+    """The same for an l2 of each output: one spectrum serves all."""
+    eigenvalues, basis = factors.eigh(gram)
+    curvature = eigenvalues[:, None] + l2[None, :]
+    # By the l2 that leaves most to be lost; the columns are as long as they are.
+    least = least_singular_value(gram.dtype)
+    lost = jnp.maximum(jnp.max(raw_diagonal), eigenvalues[-1]) / jnp.min(curvature)
+    level = jnp.where(lost > 0, least * jnp.sqrt(jnp.maximum(lost, 0)), jnp.inf)
+    gain = 1 / jnp.where(curvature > 0, curvature, 1)
+    factor = Factor(basis, gain, mean, jnp.array(False))
+    return factor, ~(level < 1), level < FAIR * least

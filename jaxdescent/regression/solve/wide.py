@@ -1,0 +1,202 @@
+"""More features than rows: the solution of least norm, in the space of the rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Design, as_design
+from jaxdescent.kernels.branches import if_any, seldom
+from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.kernels.platform import on_one_cpu
+from jaxdescent.kernels.symmetric import kernel_matrix
+from jaxdescent.regression.solve.by_gram import dual_solution
+from jaxdescent.regression.solve.centred import centre, columns, with_intercept
+from jaxdescent.regression.solve.cholesky import cholesky_factor
+from jaxdescent.regression.solve.factor import Factor, null_level
+
+Params = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DualSolver:
+    """More features than rows: ``w = A'a`` with ``(AA' + l2 I) a = t``, the minimum-norm solution.
+
+    ``A = D (X - 1 x_bar')`` and ``t = D (y - y_bar)`` with ``D = diag(sqrt(s))``. One refinement
+    step on ``a`` is part of the solve, unless the factor shows the first to be as good
+    (``is_fair``). The start plays no part in it.
+    """
+
+    factor: Factor
+    weight: jax.Array  # (rows, 1)
+    weight_total: jax.Array
+    is_ill: jax.Array
+    is_fair: jax.Array
+
+    @classmethod
+    def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> DualSolver:
+        data = centre(design, None, sample_weight, intercept)
+        kernel = kernel_matrix(data.X)
+        root = jnp.sqrt(data.weight[:, 0])
+        raw_diagonal = data.weight[:, 0] * jnp.diagonal(kernel)
+        if intercept:
+            share = data.weight[:, 0] / data.weight_total
+            row = jnp.matmul(kernel, share, precision=HIGHEST)
+            kernel = kernel - row[:, None] - row[None, :] + jnp.sum(share * row)
+        kernel = root[:, None] * kernel * root[None, :]
+        if intercept:
+            # Centring makes sqrt(s) a null vector; the targets have no part along it, so any
+            # curvature may be put there.
+            unit = root / jnp.sqrt(data.weight_total)
+            kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
+        l2 = jnp.asarray(l2, kernel.dtype)
+        factor, *verdicts = cholesky_factor(kernel, raw_diagonal, l2, data.feature_mean)
+        return cls(factor, data.weight, data.weight_total, *verdicts)
+
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        del gradient
+        solution = seldom(self.is_ill, _orthogonal, _solved, self, objective, params)
+        return solution, _is_negative(objective)
+
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        del params, is_solution
+        mean, total = self.factor.feature_mean, self.weight_total
+        return _height_by_penalty(objective, gradient, mean, total)
+
+    def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
+        """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
+        targets = columns(objective.y).astype(self.weight.dtype)
+        mean = jnp.zeros_like(targets[0])
+        if objective.intercept:
+            mean = jnp.sum(self.weight / self.weight_total * targets, axis=0)
+        return targets - mean[None, :], mean
+
+    def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
+        """``t - A w - l2 a``."""
+        image = as_design(objective.X).product(weights)
+        offset = jnp.matmul(self.factor.feature_mean, weights, precision=HIGHEST)
+        rest = self.targets(objective)[0] - (image - offset[None, :])
+        return jnp.sqrt(self.weight) * rest - jnp.asarray(objective.l2, image.dtype) * dual
+
+    def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
+        """``A'a``."""
+        scaled = jnp.sqrt(self.weight) * dual
+        mean = jnp.outer(self.factor.feature_mean, jnp.sum(scaled, axis=0))
+        return as_design(objective.X).transposed_product(scaled) - mean
+
+
+def _is_negative(objective: Any) -> jax.Array:
+    """Whether a penalty is below zero, which is the curvature of all that X does not see; or a
+    weight, whose row has no root.
+    """
+    is_negative = jnp.min(jnp.asarray(objective.l2)) < 0
+    if objective.sample_weight is None:
+        return is_negative
+    return is_negative | jnp.any(objective.sample_weight < 0)
+
+
+def _solved(solver: DualSolver, objective: Any, params: Params) -> Params:
+    targets, target_mean = solver.targets(objective)
+    dual = solver.factor.apply(jnp.sqrt(solver.weight) * targets)
+    weights = solver.weights(objective, dual)
+    weights = if_any(~solver.is_fair, _again, _once, solver, objective, dual, weights)
+    return with_intercept(weights, solver.factor.feature_mean, target_mean, params)
+
+
+def _again(solver: DualSolver, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
+    step = solver.factor.apply(solver.residual(objective, dual, weights))
+    return solver.weights(objective, dual + step)
+
+
+def _once(solver: DualSolver, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
+    del solver, objective, dual
+    return weights
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class OrthogonalSolver:
+    """More features than rows: QR of X' and the SVD of its triangle, the minimum-norm solution.
+
+    With ``X' = QR`` and ``R' = U diag(s) V'`` it is ``Q V diag(s / (s^2 + l2)) U'y``, singular
+    values below a few eps of the largest counting as zero. Nothing is kept between solves; each
+    works on a scaled copy of X.
+    """
+
+    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
+        del gradient
+        return _orthogonal(self, objective, params), _is_negative(objective)
+
+    def height(
+        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        del params, is_solution
+        mean = jnp.zeros(())
+        if objective.intercept:
+            # No mean is kept: any will do where the gradient by the intercept is zero.
+            mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
+        rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
+        weight = objective.sample_weight
+        total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
+        return _height_by_penalty(objective, gradient, mean, total)
+
+
+def _height_by_penalty(
+    objective: Any, gradient: Params, mean: jax.Array, total: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """``|g|^2 / (2 l2)`` with the intercept at its best: a bound; infinite without a penalty, where
+    the value itself is one.
+    """
+    slope = columns(gradient["weights"])
+    l2 = jnp.asarray(objective.l2, slope.dtype).reshape(1, -1)
+    left = jnp.zeros((), slope.dtype)
+    if objective.intercept:
+        of_intercept = gradient["intercept"].reshape(-1)
+        slope = slope - jnp.outer(mean, of_intercept)
+        left = jnp.sum(jnp.square(of_intercept)) / (2 * total)
+    is_penalised = l2 > 0
+    squares = jnp.sum(jnp.square(slope), axis=0, keepdims=True)
+    of_output = jnp.where(is_penalised, squares / jnp.where(is_penalised, 2 * l2, 1), jnp.inf)
+    return left + jnp.sum(of_output), jnp.zeros((), slope.dtype)
+
+
+def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
+    del solver
+    data = centre(objective.X, objective.y, objective.sample_weight, objective.intercept)
+    root = jnp.sqrt(data.weight)
+    centred = data.X - data.feature_mean[None, :]
+    if objective.intercept:
+        # Once more: the mean's own rounding, large far from zero, would count as a rank.
+        rest = jnp.sum(data.weight / data.weight_total * centred, axis=0)
+        centred = centred - rest[None, :]
+        data = data._replace(feature_mean=data.feature_mean + rest)
+    X = root * centred
+    targets = root * (columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
+    l2 = jnp.asarray(objective.l2, X.dtype)
+
+    def by_columns() -> jax.Array:
+        Q, R = jnp.linalg.qr(X.T)
+        return jnp.matmul(Q, _filtered(R.T, l2, targets), precision=HIGHEST)
+
+    def by_gram() -> jax.Array:
+        return jnp.matmul(X.T, dual_solution(X, l2, targets), precision=HIGHEST)
+
+    is_whole = as_design(objective.X).is_whole
+    weights = on_one_cpu(by_columns, by_gram, is_whole=is_whole)
+    return with_intercept(weights, data.feature_mean, data.target_mean, params)
+
+
+def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
+    """``V diag(s / (s^2 + l2)) U' rhs``, each column of ``rhs`` with its own l2."""
+    U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
+    is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
+    s = s[:, None]
+    is_null = is_null[:, None]
+    gain = jnp.where(is_null, 0, s / jnp.where(is_null, 1, s * s + l2.reshape(1, -1)))
+    return jnp.matmul(Vt.T, gain * jnp.matmul(U.T, rhs, precision=HIGHEST), precision=HIGHEST)

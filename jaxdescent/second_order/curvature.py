@@ -1,0 +1,222 @@
+"""The Hessian at a point as products, in double precision wherever the function can be so computed.
+
+Whether a smallest eigenvalue of a millionth of the largest is positive cannot be told from float32
+products of many terms. The data and the point are cast to float64 instead, exactly, and the
+function is evaluated there, with JAX's double precision switched on for that alone. A function that
+insists on another dtype raises, or answers otherwise than in its own (it may draw random numbers
+by dtype): it is then computed as it always is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxdescent import placement
+from jaxdescent.calls import programs
+from jaxdescent.inputs import functions
+from jaxdescent.machine import memory
+from jaxdescent.numerics import precision, randomness
+from jaxdescent.objectives import LeastSquares, Objective
+from jaxdescent.objectives.function import Function
+
+Params = Any
+
+AGREEMENT = 1e-2
+"""Relative difference of the products in the two dtypes beyond which they are of two functions."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curvature:
+    """An objective and a point, and the dtype that the Hessian's products there are taken in.
+
+    Attributes:
+      objective, params: in float64, or as wide as they are computed with.
+      is_double: whether products are taken in float64.
+      eps: the rounding of the data and the params themselves, which no arithmetic undoes.
+    """
+
+    objective: Objective
+    params: Params
+    is_double: bool
+    eps: float
+
+    @classmethod
+    def at(cls, objective: Objective, params: Params) -> Curvature:
+        """In float64 if that agrees with the products in the params' own dtype and fits."""
+        wide = precision.widen(params)
+        eps = precision.epsilon(wide)
+        own = cls(_opened(objective, wide), wide, eps < 1e-12, eps)
+        if own.is_double or not _fits((own.objective, wide)):
+            return own
+        try:
+            with _double():
+                in_double = _as_double(wide)
+                double = cls(_opened(_as_double(objective), in_double), in_double, True, eps)
+            exact, rough = double.run(_sample), own.run(_sample)
+        except Exception:  # whatever a function raises in a dtype that it was not written for
+            return own
+        exact, rough = np.asarray(exact, np.float64), np.asarray(rough, np.float64)
+        if not np.all(np.isfinite(rough)):
+            return own
+        limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # where float32 has only zero
+        return double if np.max(np.abs(exact - rough)) <= limit else own
+
+    @property
+    def tiny(self) -> float:
+        """What values are told from zero down to, in the dtype of the params."""
+        return float(jnp.finfo(jnp.float64 if self.eps < 1e-12 else jnp.float32).tiny)
+
+    @property
+    def size(self) -> int:
+        """How many unknowns there are."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def run(self, function: Callable[..., Any], *extra: Any, **flags: Any) -> Any:
+        """``function(objective, params, *extra)``, compiled and run in the products' dtype."""
+        inputs = (self.objective, self.params, *extra)
+        with _double() if self.is_double else contextlib.nullcontext():
+            return programs.compiled(function, inputs, **flags)(*inputs)
+
+    def shifted(self, step: Params) -> Curvature:
+        """The same at ``params + step``."""
+        inputs = (self.params, step)
+        with _double() if self.is_double else contextlib.nullcontext():
+            params = programs.compiled(_sum, inputs)(*inputs)
+        return dataclasses.replace(self, params=params)
+
+    def jittered(self) -> Curvature:
+        """The same at params that differ by the rounding of the arithmetic."""
+        return dataclasses.replace(self, params=self.run(_jittered))
+
+    def with_other_data(self, seed: int) -> Curvature:
+        """The same for data that differ from these by their rounding, zeros staying zeros."""
+        with _double() if self.is_double else contextlib.nullcontext():
+            inputs = (self.objective, seed, self.eps)
+            objective = programs.compiled(_other_data, inputs)(*inputs)
+        return dataclasses.replace(self, objective=objective)
+
+    def value_and_gradient(self) -> tuple[float, np.ndarray]:
+        """The value, and the gradient as one column."""
+        value, gradient = self.run(_flat_gradient)
+        return float(value), np.asarray(gradient, np.float64)
+
+    def products(self, rows: np.ndarray) -> np.ndarray:
+        """The Hessian times each row of (k, n), in float64 on the host."""
+        return np.asarray(self.run(_products, _in_dtype(rows, self.params)), np.float64)
+
+    def as_params(self, column: np.ndarray) -> Params:
+        """A column of all unknowns with the structure of the params."""
+        leaves, treedef = jax.tree.flatten(self.params)
+        ends = np.cumsum([leaf.size for leaf in leaves])
+        parts = np.split(column, ends[:-1])
+        return treedef.unflatten(
+            [
+                part.reshape(leaf.shape).astype(leaf.dtype)
+                for part, leaf in zip(parts, leaves, strict=True)
+            ]
+        )
+
+
+@contextlib.contextmanager
+def _double() -> Iterator[None]:
+    # Promotion as JAX does it by default: what a function closes over stays in its own dtype.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def _opened(objective: Objective, params: Params) -> Objective:
+    """The same, with what a plain function closes over as leaves, and an object as it is now."""
+    if isinstance(objective, Function):
+        function = functions.hoist(objective.function, params, *objective.args, always=True)
+        return dataclasses.replace(objective, function=function)
+    if isinstance(objective, LeastSquares):
+        residual = functions.hoist(objective.residual, params, *objective.args, always=True)
+        return dataclasses.replace(objective, residual=residual)
+    return objective.hoisted(params) if functions.is_fleeting(objective) else objective
+
+
+def _fits(tree: Any) -> bool:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if placement.is_concrete(leaf)]
+    held = 8 * sum(leaf.size for leaf in leaves)
+    if held < memory.SMALL_BYTES:
+        return True
+    device = next(iter(leaves[0].sharding.device_set))
+    # The copy, and the vectors of a few iterations.
+    return 3 * held < memory.available_bytes(device)
+
+
+def _as_double(tree: Any) -> Any:
+    def leaf_as_double(leaf: Any) -> Any:
+        is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+        if is_array and jnp.issubdtype(leaf.dtype, jnp.floating):
+            # Not a NumPy float64 as it is: the function has seen it rounded.
+            leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.float32)
+            return leaf.astype(jnp.float64)
+        return leaf
+
+    return jax.tree.map(leaf_as_double, tree)
+
+
+def _in_dtype(rows: np.ndarray, params: Params) -> np.ndarray:
+    return np.asarray(rows, jnp.result_type(*jax.tree.leaves(params)))
+
+
+def random_direction(params: Params, seed: int) -> Params:
+    """Standard normal numbers with the structure of the params."""
+    leaves, treedef = jax.tree.flatten(params)
+    return treedef.unflatten(
+        [
+            randomness.normal(leaf.shape, randomness.fold(seed, index), leaf.dtype)
+            for index, leaf in enumerate(leaves)
+        ]
+    )
+
+
+def _sample(objective: Objective, params: Params) -> jax.Array:
+    return ravel_pytree(objective.hessian_product(params, random_direction(params, 7)))[0]
+
+
+def _sum(params: Params, step: Params) -> Params:
+    return jax.tree.map(lambda x, d: x + d.astype(x.dtype), params, step)
+
+
+def _other_data(objective: Objective, seed: Any, eps: Any) -> Objective:
+    def other(leaf: Any, index: int) -> Any:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        draw = randomness.normal(leaf.shape, randomness.fold(seed, index), leaf.dtype)
+        return leaf * (1 + jnp.asarray(eps, leaf.dtype) * jnp.sign(draw))
+
+    leaves, treedef = jax.tree.flatten(objective)
+    return treedef.unflatten([other(leaf, index) for index, leaf in enumerate(leaves)])
+
+
+def _jittered(objective: Objective, params: Params) -> Params:
+    del objective
+    direction = random_direction(params, 11)
+    return jax.tree.map(
+        lambda x, d: x * (1 + jnp.finfo(x.dtype).eps * jnp.sign(d)), params, direction
+    )
+
+
+def _flat_gradient(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array]:
+    value, gradient = objective.value_and_gradient(params)
+    return value, ravel_pytree(gradient)[0]
+
+
+def _products(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
+    _, unravel = ravel_pytree(params)
+
+    def product(row: jax.Array) -> jax.Array:
+        return ravel_pytree(objective.hessian_product(params, unravel(row)))[0]
+
+    return jax.vmap(product)(rows)

@@ -1,0 +1,308 @@
+"""Hessians that can be written down: dense up to a few thousand unknowns, banded up to millions.
+
+Their signs are read off ``S = D H D`` with a positive diagonal D that makes the rows of S alike:
+by Sylvester's law of inertia S has as many positive, zero and negative eigenvalues as H, and what
+comes in large and in small units is told from zero equally well. An eigenvalue of S counts as zero
+within a margin of
+
+- the rounding of the data: where all eigenvalues are computed it is measured, by what the extreme
+  ones change by with other data of the same roundings. It is far less for a sum of squares than
+  for a matrix that was rounded itself. Else twice eps times the largest eigenvalue: entries
+  rounded at random move an eigenvalue by about half of that;
+- the products' own rounding, measured: products with random vectors, at params that differ by
+  their rounding, beside the same product with the matrix that was formed;
+- what S changes by within twice Newton's step: near a degenerate point the step is long, and the
+  eigenvalues are not those of the stationary point.
+
+Reference: Ruiz (2001), "A scaling algorithm to equilibrate both rows and columns norms in
+matrices".
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from jaxdescent.objectives import Objective
+from jaxdescent.regression import LinearRegression
+from jaxdescent.second_order.curvature import Curvature, random_direction
+
+Params = Any
+
+PROBES = 8
+"""Random vectors, and steps of a power iteration, that rounding and changes are measured with."""
+
+SAFETY = 8
+"""Times the rounding of a product with a random vector: that of the worst direction."""
+
+DRAWS, DRAW_SAFETY = 3, 4
+"""How often other data are drawn, and how many times the largest change an eigenvalue may err."""
+
+CHUNK, CHUNK_NUMBERS = 256, 1 << 25
+"""At most so many columns of the Hessian are computed at once, and so many numbers for them: as
+many for each as the largest array of data has rows."""
+
+HALF_BANDS = (0, 1, 2, 4, 8)
+"""Numbers of diagonals beside the main one that are tried."""
+
+
+class Scaled(NamedTuple):
+    """``S = D H D`` with its D, of H or of what is left of H when an intercept is eliminated."""
+
+    matrix: np.ndarray
+    scale: np.ndarray
+
+
+def kind_of(smallest: float, largest: float, margin: float, above: float | None = None) -> str:
+    """The second-derivative test, where eigenvalues within ``margin`` of zero may be zero; the
+    largest within ``above``, if that is another.
+    """
+    above = margin if above is None else above
+    if not math.isfinite(smallest + largest + margin + above):
+        return "undetermined"
+    if smallest > margin:
+        return "minimum"
+    if largest < -above:
+        return "maximum"
+    if smallest < -margin and largest > above:
+        return "saddle"
+    return "degenerate"
+
+
+def formed(curvature: Curvature, seconds: float) -> np.ndarray | None:
+    """The symmetrised (n, n) Hessian in float64; None if it would take longer than ``seconds``."""
+    size, begun = curvature.size, time.perf_counter()
+    leaves = [np.size(leaf) for leaf in jax.tree.leaves(curvature.objective)]
+    rows_of_data = max([size, *(count // size for count in leaves)])
+    chunk = min(size, CHUNK, max(CHUNK_NUMBERS // rows_of_data, 1))
+    matrix = np.empty((size, size))
+    for first in range(0, size, chunk):
+        rows = curvature.run(_columns, np.int32(first), chunk=chunk)
+        matrix[first : first + chunk] = np.asarray(rows)[: size - first]
+        passed = time.perf_counter() - begun
+        if first == chunk and passed * size / (2 * chunk) > seconds:
+            return None
+    return 0.5 * (matrix + matrix.T)
+
+
+def _columns(objective: Objective, params: Params, first: Any, *, chunk: int) -> jax.Array:
+    flat, unravel = ravel_pytree(params)
+
+    def column(index: jax.Array) -> jax.Array:
+        unit = (jnp.arange(flat.size, dtype=jnp.int32) == index).astype(flat.dtype)
+        return ravel_pytree(objective.hessian_product(params, unravel(unit)))[0]
+
+    return jax.vmap(column)(first + jnp.arange(chunk, dtype=jnp.int32))
+
+
+def equilibrated(matrix: np.ndarray) -> Scaled:
+    """The matrix with every row's largest entry near one; a row of zeros stays."""
+    scale = np.ones(len(matrix))
+    scaled = matrix
+    for _ in range(4):
+        peaks = np.max(np.abs(scaled), axis=1)
+        factor = np.where(peaks > 0, 1 / np.sqrt(np.where(peaks > 0, peaks, 1)), 1)
+        scale = scale * factor
+        scaled = matrix * scale[:, None] * scale[None, :]
+    return Scaled(scaled, scale)
+
+
+def without_intercept(objective: Objective, params: Params, matrix: np.ndarray) -> np.ndarray:
+    """What is left of a regression's Hessian at the best intercepts: its signs are the rest's.
+
+    With features far from zero the weights and the intercept are all but dependent, although
+    they are not: the Hessian of the centred features is well conditioned.
+    """
+    if not (isinstance(objective, LinearRegression) and objective.intercept):
+        return matrix
+    outputs = params["intercept"].size  # the keys of a dictionary are in order
+    corner, side = matrix[:outputs, :outputs], matrix[outputs:, :outputs]
+    rest = matrix[outputs:, outputs:] - side @ np.linalg.solve(corner, side.T)
+    # What rounding leaves of a constant feature is zero.
+    diagonal = np.diag(matrix)[outputs:]
+    is_zero = np.diag(rest) <= 1e-13 * diagonal
+    rest[is_zero, :] = 0
+    rest[:, is_zero] = 0
+    return rest
+
+
+def rounding(curvature: Curvature, matrix: np.ndarray, scale: np.ndarray) -> float:
+    """The error of a product with S and a random unit vector, by the worst of a few."""
+    rows = np.random.default_rng(0).normal(size=(PROBES, len(matrix)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        measured = curvature.jittered().products(rows * scale)
+        difference = (measured - (rows * scale) @ matrix) * scale
+    lengths = np.linalg.norm(rows, axis=1)
+    return float(np.max(np.linalg.norm(difference, axis=1) / lengths))
+
+
+def doubt_of_data(
+    curvature: Curvature, scale: np.ndarray, ends: tuple[float, float]
+) -> tuple[float, float]:
+    """How far the extreme eigenvalues of S are in doubt by the rounding of the data."""
+    below = above = 0.0
+    for seed in range(DRAWS):
+        other = curvature.with_other_data(seed)
+        matrix = formed(other, math.inf)
+        assert matrix is not None
+        matrix = without_intercept(other.objective, other.params, matrix)
+        matrix = matrix * scale[:, None] * scale
+        if not np.all(np.isfinite(matrix)):
+            return math.inf, math.inf
+        values = np.linalg.eigvalsh(matrix)
+        below = max(below, abs(float(values[0]) - ends[0]))
+        above = max(above, abs(float(values[-1]) - ends[1]))
+    return DRAW_SAFETY * below, DRAW_SAFETY * above
+
+
+def change(curvature: Curvature, step: np.ndarray, scale: np.ndarray) -> float:
+    """The norm of what S changes by within twice a step, by a power iteration."""
+    if not np.any(step):
+        return 0.0
+    beyond = curvature.shifted(curvature.as_params(2 * step))
+    vector = np.random.default_rng(1).normal(size=(1, len(step)))
+    largest = length = 0.0
+    for _ in range(PROBES):
+        vector = vector / np.linalg.norm(vector)
+        rows = vector * scale
+        vector = (beyond.products(rows) - curvature.products(rows)) * scale
+        length = float(np.linalg.norm(vector))
+        largest = max(largest, length)
+        if not 0 < length < math.inf:
+            break
+    return largest if math.isfinite(length) else math.inf
+
+
+def is_positive(matrix: np.ndarray, shift: float) -> bool:
+    """Whether ``matrix + shift I`` has a Cholesky factor: every eigenvalue is above ``-shift``."""
+    shifted = matrix.copy()
+    shifted.flat[:: len(matrix) + 1] += shift
+    try:
+        factor = np.linalg.cholesky(shifted)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.all(np.isfinite(np.diag(factor))))
+
+
+class Banded(NamedTuple):
+    """A banded S, its D, and how far its products are in doubt; row i of ``rows`` holds
+    ``S[i, i - half_band], ..., S[i, i]``.
+    """
+
+    rows: np.ndarray
+    scale: np.ndarray
+    doubt: float
+
+    @property
+    def half_band(self) -> int:
+        """The number of diagonals beside the main one."""
+        return self.rows.shape[1] - 1
+
+    def is_positive(self, sign: float, shift: float) -> bool:
+        """Whether every eigenvalue of ``sign * S`` is above ``-shift``."""
+        rows = sign * self.rows
+        rows[:, -1] += shift
+        with jax.enable_x64(True):
+            return bool(_least_pivot(rows) > 0)
+
+
+def banded(curvature: Curvature) -> Banded | None:
+    """The Hessian as a band of diagonals, in the order of the flattened params; None if it is none.
+
+    Products with combs of unit vectors that are a band apart read all entries off, and products
+    with random vectors show whether there were others.
+    """
+    probe = curvature.run(_random_rows, count=2)
+    images = curvature.products(probe)
+    jittered = curvature.jittered().products(probe)
+    probe = np.asarray(probe, np.float64)
+    size = probe.shape[1]
+    for half_band in HALF_BANDS:
+        if half_band >= size:
+            return None
+        combs = np.asarray(curvature.run(_combs, width=2 * half_band + 1), np.float64)
+        diagonals = _diagonals(combs, half_band)
+        rest = np.abs(images - _band_product(diagonals, probe))
+        weight = _band_product([np.abs(d) for d in diagonals], np.abs(probe))
+        if np.all(rest <= 1e-13 * (2 * half_band + 1) * weight):
+            peaks = np.abs(diagonals[0])
+            for lag, diagonal in enumerate(diagonals[1:], start=1):
+                peaks[lag:] = np.maximum(peaks[lag:], np.abs(diagonal))
+                peaks[:-lag] = np.maximum(peaks[:-lag], np.abs(diagonal))
+            scale = 1 / np.sqrt(np.where(peaks > 0, peaks, 1))
+            with np.errstate(over="ignore", invalid="ignore"):
+                doubt = np.abs(images - jittered) / np.where(weight > 0, weight, 1)
+            rows = np.stack(
+                [
+                    np.concatenate([np.zeros(lag), diagonals[lag][: size - lag]])
+                    for lag in range(half_band, -1, -1)
+                ],
+                axis=1,
+            )
+            for lag in range(half_band + 1):
+                rows[lag:, half_band - lag] *= scale[lag:] * scale[: size - lag]
+            return Banded(rows, scale, float(np.max(doubt)))
+    return None
+
+
+def _random_rows(objective: Objective, params: Params, *, count: int) -> jax.Array:
+    del objective
+    return jnp.stack([ravel_pytree(random_direction(params, 500 + k))[0] for k in range(count)])
+
+
+def _combs(objective: Objective, params: Params, *, width: int) -> jax.Array:
+    flat, unravel = ravel_pytree(params)
+
+    def product(tooth: jax.Array) -> jax.Array:
+        index = lax.rem(jnp.arange(flat.size, dtype=jnp.int32), jnp.int32(width))
+        comb = (index == tooth).astype(flat.dtype)
+        return ravel_pytree(objective.hessian_product(params, unravel(comb)))[0]
+
+    return lax.map(product, jnp.arange(width, dtype=jnp.int32))
+
+
+def _diagonals(combs: np.ndarray, half_band: int) -> list[np.ndarray]:
+    """For each lag ``H[i + lag, i]``, (n - lag,), from products with combs."""
+    width, size = combs.shape
+    index = np.arange(size)
+    # In the comb of j's residue class row i within the band of j holds H[i, j] alone.
+    return [combs[index[: size - lag] % width, index[lag:]] for lag in range(half_band + 1)]
+
+
+def _band_product(diagonals: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    total = diagonals[0] * rows
+    for lag, diagonal in enumerate(diagonals[1:], start=1):
+        total[:, lag:] += diagonal * rows[:, :-lag]
+        total[:, :-lag] += diagonal * rows[:, lag:]
+    return total
+
+
+@jax.jit
+def _least_pivot(rows: jax.Array) -> jax.Array:
+    """The least pivot of the factors L D L' of a banded matrix, in a window that moves along."""
+    width = rows.shape[1]
+
+    def eliminate(carry: Any, row: jax.Array) -> Any:
+        window, least = carry
+        # The window holds what is left of the rows and columns i - half_band ... i - 1; row i
+        # comes in last.
+        window = jnp.roll(window, (-1, -1), (0, 1))
+        window = window.at[-1, :].set(row).at[:, -1].set(row)
+        pivot = window[0, 0]
+        column = window[:, 0]
+        update = jnp.outer(column, column) / jnp.where(pivot == 0, 1, pivot)
+        return (window - update, jnp.minimum(least, pivot)), None
+
+    # Rows before the first are those of the identity.
+    start = jnp.eye(width, dtype=rows.dtype)
+    padding = jnp.zeros((width - 1, width), rows.dtype).at[:, -1].set(1)
+    carry = (start, jnp.asarray(jnp.inf, rows.dtype))
+    (_, least), _ = lax.scan(eliminate, carry, jnp.concatenate([rows, padding]))
+    return least

@@ -1,0 +1,308 @@
+"""Lanczos' process on Hessian-vector products, and what its coefficients prove of the spectrum.
+
+With a random start v the process gives a tridiagonal matrix T. An eigenvalue of T, a Ritz value, is
+the curvature along some direction: a negative one proves negative curvature. That no eigenvalue of
+H lies at or below a number s below all Ritz values follows with a probability. The residual of
+conjugate gradients on ``(H - s) x = v`` is ``p(H) v``, where the polynomial p is one at s and has
+its zeros at the Ritz values, so that it is at least one everywhere below s. Were u an eigenvector
+down there, ``|p(H) v| >= |u.v|``. For a start uniform on the sphere of n dimensions
+``P(|u.v| < r) <= r sqrt(2 n / pi)``, so a residual that small proves it but for that probability.
+The residual is ``prod_i beta_i / d_i`` with the pivots d of ``T - s``: it needs no second process.
+
+References: Lanczos (1950); Paige (1976), "Error analysis of the Lanczos algorithm"; Greenbaum
+(1989), "Behavior of slightly perturbed Lanczos and conjugate-gradient recurrences".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective
+from jaxdescent.second_order.curvature import Curvature, random_direction
+
+Params = Any
+
+EXHAUSTED = 16
+"""The next vector is rounding where it is no longer than so many eps times T."""
+
+
+class State(NamedTuple):
+    """Where the process stands: its last two vectors and the number between them."""
+
+    previous: Params
+    current: Params
+    beta: jax.Array
+
+
+@dataclasses.dataclass(eq=False)
+class Process:
+    """The process on ``D H D`` for a positive diagonal D, whose eigenvalues have H's signs.
+
+    Attributes:
+      curvature: H.
+      scale: D, with the structure of the params; None for the identity.
+      diagonal, off_diagonal: of T, as far as it has come.
+      is_exhausted: whether every eigenvalue that the start has a part along was found.
+    """
+
+    curvature: Curvature
+    scale: Params | None = None
+    state: State | None = None
+    diagonal: list[float] = dataclasses.field(default_factory=list)
+    off_diagonal: list[float] = dataclasses.field(default_factory=list)
+    is_exhausted: bool = False
+
+    @property
+    def steps(self) -> int:
+        """How many products were spent."""
+        return len(self.diagonal)
+
+    def advance(self, steps: int) -> None:
+        """So many more steps, unless the space is exhausted."""
+        if self.is_exhausted:
+            return
+        if self.state is None:
+            self.state = self.curvature.run(first_state)
+        largest = max(map(abs, self.diagonal), default=0.0)
+        self.state, diagonal, off_diagonal, count = self.curvature.run(
+            continued, self.scale, self.state, largest, steps=steps
+        )
+        used = int(count)
+        self.diagonal += np.asarray(diagonal, np.float64)[:used].tolist()
+        self.off_diagonal += np.asarray(off_diagonal, np.float64)[:used].tolist()
+        self.is_exhausted = used < steps
+
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest Ritz value; NaN where a product was not finite."""
+        if not np.all(np.isfinite(self.diagonal + self.off_diagonal)):
+            return math.nan, math.nan
+        return ends_of(np.array(self.diagonal), np.array(self.off_diagonal[:-1]))
+
+    def failure(self, bound: float, sign: int = 1) -> float:
+        """The probability that ``sign * H`` has an eigenvalue at or below ``bound`` after all."""
+        log, least, pivot, before = 0.0, 0.0, math.inf, 0.0
+        for alpha, beta in zip(self.diagonal, self.off_diagonal, strict=True):
+            pivot = sign * alpha - bound - before * before / pivot
+            if not pivot > 0:  # a Ritz value at or below the bound
+                return 1.0
+            log += (math.log(beta) if beta > 0 else -math.inf) - math.log(pivot)
+            least, before = min(least, log), beta
+        return (
+            0.0
+            if self.is_exhausted
+            else math.exp(least) * math.sqrt(2 * self.curvature.size / math.pi)
+        )
+
+    def lowest_direction(self) -> tuple[Params, float]:
+        """A unit vector of H's least curvature that was seen, and that curvature, measured."""
+        diagonal, off_diagonal = np.array(self.diagonal), np.array(self.off_diagonal[:-1])
+        smallest, _ = ends_of(diagonal, off_diagonal)
+        weights = eigenvector_of(diagonal, off_diagonal, smallest)
+        dtype = jnp.result_type(*jax.tree.leaves(self.curvature.params))
+        rows = np.stack([diagonal, np.array(self.off_diagonal), weights]).astype(dtype)
+        direction, curvature = self.curvature.run(combined, self.scale, rows)
+        return direction, float(curvature)
+
+
+def first_state(objective: Objective, params: Params) -> State:
+    """A random unit vector and none before it."""
+    del objective
+    start = random_direction(params, 0)
+    first = _normalised(start, precision.norm(start))
+    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+    return State(jax.tree.map(jnp.zeros_like, first), first, zero)
+
+
+def continued(
+    objective: Objective,
+    params: Params,
+    scale: Params | None,
+    state: State,
+    largest: Any,
+    *,
+    steps: int,
+) -> tuple[State, jax.Array, jax.Array, jax.Array]:
+    """At most ``steps`` more, with their part of T and how many there were.
+
+    Three-term recurrence without reorthogonalisation: rounding makes copies of extreme eigenvalues
+    appear, which leaves the extremes where they are.
+    """
+    dtype = state.beta.dtype
+    zeros = jnp.zeros((steps,), dtype)
+
+    def iterate(carry: Any) -> Any:
+        state, diagonal, off_diagonal, largest, index, _ = carry
+        image = _product(objective, params, scale, state.current)
+        alpha = precision.inner(state.current, image)
+        image = _recurrence(image, state, alpha)
+        length = precision.norm(image)
+        diagonal = diagonal.at[index].set(alpha.astype(dtype))
+        off_diagonal = off_diagonal.at[index].set(length.astype(dtype))
+        largest = jnp.maximum(largest, jnp.abs(alpha).astype(dtype))
+        goes_on = length > EXHAUSTED * jnp.finfo(dtype).eps * largest
+        state = State(state.current, _normalised(image, length), length.astype(dtype))
+        return state, diagonal, off_diagonal, largest, index + 1, goes_on
+
+    carry = (
+        state,
+        zeros,
+        zeros,
+        jnp.asarray(largest, dtype),
+        jnp.zeros((), jnp.int32),
+        jnp.array(True),
+    )
+    carry = lax.while_loop(lambda carry: carry[-1] & (carry[-2] < steps), iterate, carry)
+    return carry[0], carry[1], carry[2], carry[4]
+
+
+def combined(
+    objective: Objective, params: Params, scale: Params | None, rows: jax.Array
+) -> tuple[Params, jax.Array]:
+    """``D sum_j w_j v_j`` normalised and the curvature along it: the process run again, in which
+    its vectors are the same as before.
+    """
+
+    def iterate(carry: Any, row: jax.Array) -> Any:
+        state, total = carry
+        alpha, length, weight = row
+        total = jax.tree.map(lambda t, v: t + weight.astype(v.dtype) * v, total, state.current)
+        image = _recurrence(_product(objective, params, scale, state.current), state, alpha)
+        return (State(state.current, _normalised(image, length), length), total), None
+
+    first = first_state(objective, params)
+    zeros = jax.tree.map(jnp.zeros_like, first.current)
+    (_, total), _ = lax.scan(iterate, (first, zeros), rows.T)
+    total = _scaled(scale, total)
+    direction = _normalised(total, precision.norm(total))
+    return direction, precision.inner(direction, objective.hessian_product(params, direction))
+
+
+def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
+    """``(sum_j H_ij^2)^(-1/4)``: D for which the rows of ``D H D`` are alike, from random signs.
+
+    For signs z the mean of ``(H z)_i^2`` is the squared norm of row i. Any positive D keeps the
+    signs of the eigenvalues, so a rough one will do; a row of zeros keeps its size.
+    """
+
+    def squares(index: jax.Array) -> Params:
+        signs = jax.tree.map(jnp.sign, _direction(params, index))
+        return jax.tree.map(jnp.square, objective.hessian_product(params, signs))
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total = lax.fori_loop(
+        0, probes, lambda i, total: jax.tree.map(jnp.add, total, squares(i)), zeros
+    )
+
+    def inverse(total: jax.Array) -> jax.Array:
+        is_known = (total > 0) & jnp.isfinite(total)
+        return jnp.where(is_known, jnp.where(is_known, total / probes, 1) ** -0.25, 1)
+
+    return jax.tree.map(inverse, total)
+
+
+def defect(objective: Objective, params: Params, scale: Params | None) -> jax.Array:
+    """``|S(a + b) - S a - S b| / (|S a| + |S b|)``: the rounding of products with S = D H D."""
+    a, b = _direction(params, 101), _direction(params, 102)
+    both = _product(objective, params, scale, jax.tree.map(jnp.add, a, b))
+    first = _product(objective, params, scale, a)
+    second = _product(objective, params, scale, b)
+    difference = jax.tree.map(lambda s, x, y: s - x - y, both, first, second)
+    size = precision.norm(first) + precision.norm(second)
+    return precision.norm(difference) / jnp.where(size > 0, size, 1)
+
+
+def ends_of(diagonal: np.ndarray, off_diagonal: np.ndarray) -> tuple[float, float]:
+    """The smallest and largest eigenvalue of a symmetric tridiagonal matrix, by bisection."""
+    reach = np.zeros_like(diagonal)
+    reach[:-1] += np.abs(off_diagonal)
+    reach[1:] += np.abs(off_diagonal)
+    low, high = float(np.min(diagonal - reach)), float(np.max(diagonal + reach))
+    smallest = _bisected(diagonal, off_diagonal, low, high, 1)
+    largest = _bisected(diagonal, off_diagonal, low, high, len(diagonal))
+    return smallest, largest
+
+
+def _bisected(
+    diagonal: np.ndarray, off_diagonal: np.ndarray, low: float, high: float, rank: int
+) -> float:
+    """Where the number of eigenvalues below reaches ``rank``."""
+    for _ in range(10):
+        points = np.linspace(low, high, 66)
+        index = int(np.sum(count_below(diagonal, off_diagonal, points[1:-1]) < rank))
+        low, high = float(points[index]), float(points[index + 1])
+    return 0.5 * (low + high)
+
+
+def count_below(diagonal: np.ndarray, off_diagonal: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """How many eigenvalues lie below each point: the negative pivots of ``T - point``."""
+    tiny = np.finfo(np.float64).tiny
+    squares = np.concatenate([[0.0], off_diagonal**2])
+    pivot = np.ones_like(points)
+    count = np.zeros(points.shape, np.int64)
+    for alpha, square in zip(diagonal, squares, strict=True):
+        pivot = alpha - points - square / pivot
+        pivot = np.where(np.abs(pivot) < tiny, -tiny, pivot)
+        count += pivot < 0
+    return count
+
+
+def eigenvector_of(diagonal: np.ndarray, off_diagonal: np.ndarray, value: float) -> np.ndarray:
+    """The unit eigenvector of an eigenvalue, from the factors of ``T - value`` from both ends.
+
+    Reference: Dhillon and Parlett (2004), "Multiple representations to compute orthogonal
+    eigenvectors of symmetric tridiagonal matrices".
+    """
+    size, tiny = len(diagonal), np.finfo(np.float64).tiny
+    shifted = diagonal - value
+    down, up = shifted.copy(), shifted.copy()
+    for i in range(1, size):
+        down[i] -= off_diagonal[i - 1] ** 2 / (down[i - 1] or tiny)
+    for i in range(size - 2, -1, -1):
+        up[i] -= off_diagonal[i] ** 2 / (up[i + 1] or tiny)
+    twist = int(np.argmin(np.abs(down + up - shifted)))
+    vector = np.zeros(size)
+    vector[twist] = 1.0
+    for i in range(twist - 1, -1, -1):
+        vector[i] = -off_diagonal[i] / (down[i] or tiny) * vector[i + 1]
+    for i in range(twist, size - 1):
+        vector[i + 1] = -off_diagonal[i] / (up[i + 1] or tiny) * vector[i]
+    return vector / np.linalg.norm(vector)
+
+
+def _direction(params: Params, index: Any) -> Params:
+    return random_direction(params, 1000 + index)
+
+
+def _product(
+    objective: Objective, params: Params, scale: Params | None, direction: Params
+) -> Params:
+    image = objective.hessian_product(params, _scaled(scale, direction))
+    return _scaled(scale, image)
+
+
+def _scaled(scale: Params | None, direction: Params) -> Params:
+    if scale is None:
+        return direction
+    return jax.tree.map(jnp.multiply, scale, direction)
+
+
+def _recurrence(image: Params, state: State, alpha: jax.Array) -> Params:
+    return jax.tree.map(
+        lambda w, v, u: w - alpha.astype(w.dtype) * v - state.beta.astype(w.dtype) * u,
+        image,
+        state.current,
+        state.previous,
+    )
+
+
+def _normalised(vector: Params, length: jax.Array) -> Params:
+    inverse = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    return jax.tree.map(lambda v: v * inverse.astype(v.dtype), vector)

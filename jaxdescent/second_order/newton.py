@@ -1,0 +1,83 @@
+"""Solves with a Hessian all of whose eigenvalues are computed, and how far they are in doubt."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from jaxdescent.second_order import hessian_matrix
+from jaxdescent.second_order.curvature import Curvature
+from jaxdescent.second_order.hessian_matrix import kind_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Newton:
+    """The eigenvalues and eigenvectors of ``S = D H D``.
+
+    ``cutoff`` is where products end, ``margins`` where claims of a sign do; ``ends`` are what the
+    kind is told by: of S, or of what is left of it without a regression's intercept.
+    """
+
+    scale: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+    cutoff: float
+    margins: tuple[float, float]
+    ends: tuple[float, float]
+    matrix: np.ndarray
+
+    def kind(self, less: float = 0.0) -> str:
+        """By the second-derivative test, if S were known to ``less`` besides."""
+        below, above = self.margins
+        return kind_of(*self.ends, below + less, above + less)
+
+    def step(self, gradient: np.ndarray) -> np.ndarray:
+        """``-H^+ g``, with eigenvalues that may be zero left out."""
+        parts = self.vectors.T @ (self.scale * gradient)
+        is_sure = np.abs(self.values) > self.margins[0]
+        quotients = np.where(is_sure, parts / np.where(is_sure, self.values, 1), 0)
+        return -self.scale * (self.vectors @ quotients)
+
+    def decrement(self, gradient: np.ndarray) -> float:
+        """``1/2 sum_i g_i^2 / |l_i|``: at a minimum half the squared Newton decrement."""
+        parts = self.vectors.T @ (self.scale * gradient)
+        is_seen = np.abs(self.values) > self.cutoff
+        return float(0.5 * np.sum(parts[is_seen] ** 2 / np.abs(self.values[is_seen])))
+
+    def worth(self, params: np.ndarray) -> float:
+        """``1/2 sum_ij |x_i H_ij x_j|``: what params of this size may change the value by."""
+        sizes = np.abs(params) / self.scale
+        return float(0.5 * sizes @ np.abs(self.matrix) @ sizes)
+
+    def flat_share(self, gradient: np.ndarray, params: np.ndarray) -> float:
+        """The gradient along directions without curvature, in units of ``|S| |D^-1 x|``."""
+        parts = self.vectors.T @ (self.scale * gradient)
+        flat = float(np.linalg.norm(parts[np.abs(self.values) <= self.cutoff]))
+        worth = np.max(np.abs(self.values)) * float(np.linalg.norm(params / self.scale))
+        return flat / worth if worth > 0 else math.inf if flat > 0 else 0.0
+
+
+def newton_of(curvature: Curvature, matrix: np.ndarray, *, is_known: bool) -> Newton:
+    """The factors of a formed Hessian, and how far its eigenvalues are in doubt by rounding."""
+    scaled = hessian_matrix.equilibrated(matrix)
+    values, vectors = np.linalg.eigh(scaled.matrix)
+    largest = float(np.max(np.abs(values)))
+    measured = hessian_matrix.rounding(curvature, matrix, scaled.scale)
+    cutoff = hessian_matrix.SAFETY * measured + 4 * np.finfo(np.float64).eps * len(values) * largest
+    reduced = hessian_matrix.without_intercept(curvature.objective, curvature.params, matrix)
+    judged, ends = scaled, (float(values[0]), float(values[-1]))
+    if reduced is not matrix:
+        judged = hessian_matrix.equilibrated(reduced)
+        ends = _ends(judged.matrix)
+    below = above = cutoff
+    if not is_known:  # by structure, whatever the roundings
+        doubts = hessian_matrix.doubt_of_data(curvature, judged.scale, ends)
+        below, above = max(cutoff, doubts[0]), max(cutoff, doubts[1])
+    return Newton(scaled.scale, values, vectors, cutoff, (below, above), ends, scaled.matrix)
+
+
+def _ends(matrix: np.ndarray) -> tuple[float, float]:
+    values = np.linalg.eigvalsh(matrix)
+    return float(values[0]), float(values[-1])

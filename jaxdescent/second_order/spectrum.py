@@ -1,0 +1,379 @@
+"""The signs of the Hessian's eigenvalues, by the cheapest evidence that decides.
+
+In this order: the structure (a diagonal Hessian, a known least curvature); up to 512 unknowns all
+eigenvalues; 64 steps of Lanczos' process; a Cholesky factor of the Hessian where it is banded, or
+up to 6,000 unknowns where it can be formed in time; more steps, on the Hessian scaled so that its
+rows are alike, until its coefficients prove a sign or the time is up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxdescent.machine import memory
+from jaxdescent.objectives import Objective
+from jaxdescent.regression import LinearRegression
+from jaxdescent.second_order import hessian_matrix, lanczos
+from jaxdescent.second_order.curvature import Curvature
+from jaxdescent.second_order.hessian_matrix import kind_of
+from jaxdescent.second_order.newton import Newton, newton_of
+
+Params = Any
+
+EIGENVALUES_LIMIT = 512
+"""Up to so many unknowns the Hessian is formed and every eigenvalue computed."""
+
+CHOLESKY_LIMIT = 6000
+"""Up to so many it is formed where Lanczos' process leaves the kind open."""
+
+FIRST_STEPS = 64
+"""Hessian-vector products that are spent on the extreme eigenvalues in any case."""
+
+SECONDS = 50.0
+"""What all evidence together may take."""
+
+FAILURE_PROBABILITY = 1e-6
+
+ROW_PROBES = 16
+"""Products that the sizes of the Hessian's rows are estimated from."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectrum:
+    """What is known of the Hessian's eigenvalues.
+
+    Attributes:
+      smallest, largest: computed, or bounds: the smallest from above, the largest from below.
+      kind: by the second-derivative test, if the point is stationary.
+      evidence: what the kind rests on, in words.
+      at_least: a number that every eigenvalue is known to be above; -infinity where none is.
+      curvature: the products it was computed from.
+      newton: how to solve with the Hessian, where all its eigenvalues were computed.
+      lowest: a unit vector of the least curvature that was seen; None where none was computed.
+      holds: whether it would still be called a minimum if ``S = D H D`` were less by so much.
+      scale: D, as one column.
+    """
+
+    smallest: float
+    largest: float
+    kind: str
+    evidence: str
+    at_least: float
+    curvature: Curvature
+    newton: Newton | None = None
+    lowest: Params | None = None
+    holds: Callable[[float], bool] | None = None
+    scale: np.ndarray | float = 1.0
+
+    @property
+    def size(self) -> float:
+        """The largest absolute eigenvalue."""
+        return max(abs(self.smallest), abs(self.largest))
+
+
+def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
+    """What the Hessian at ``params`` is like."""
+    deadline = time.perf_counter() + seconds
+    curvature = Curvature.at(objective, params)
+    if objective.is_separable:
+        return _of_diagonal(curvature)
+    if curvature.size <= EIGENVALUES_LIMIT:
+        matrix = hessian_matrix.formed(curvature, math.inf)
+        assert matrix is not None
+        return _of_all(curvature, matrix, _by_structure(objective, params))
+    process = lanczos.Process(curvature)
+    process.advance(FIRST_STEPS)
+    known = _by_structure(objective, params)
+    smallest, largest = process.ends()
+    if not math.isfinite(smallest + largest):
+        evidence = "a Hessian product is not finite"
+        return Spectrum(math.nan, math.nan, "undetermined", evidence, -math.inf, curvature)
+    if known is not None:
+        kind, evidence, at_least = known
+        return Spectrum(smallest, largest, kind, evidence, at_least, curvature)
+    found = _of_process(process)
+    if found.kind != "undetermined":
+        return found
+    for look in (_of_band, _of_cholesky):
+        further = look(curvature, smallest, largest, deadline)
+        if further is not None:
+            return further
+    return _of_longer_process(curvature, smallest, largest, deadline)
+
+
+def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float] | None:
+    """The kind, the evidence and the least eigenvalue that the structure alone shows."""
+    bounds = objective.curvature_bounds(params)
+    if bounds is not None:
+        lower, upper = float(bounds.lower), float(bounds.upper)
+        if lower > 0:
+            return "minimum", f"by structure every eigenvalue is at least {lower:.3g}", lower
+        if upper < 0:
+            return "maximum", f"by structure every eigenvalue is at most {upper:.3g}", -math.inf
+    if isinstance(objective, LinearRegression):
+        l2 = float(np.min(np.asarray(objective.l2)))
+        if l2 > 0:
+            evidence = f"by structure: with centred features every eigenvalue is at least {l2:.3g}"
+            return "minimum", evidence, 0.0
+    return None
+
+
+def _of_diagonal(curvature: Curvature) -> Spectrum:
+    smallest, largest = (float(end) for end in curvature.run(_diagonal_ends))
+    kind = kind_of(smallest, largest, 0.0)
+    lowest = curvature.run(_lowest_of_diagonal) if smallest < 0 else None
+    evidence = "the Hessian is diagonal"
+    return Spectrum(smallest, largest, kind, evidence, smallest, curvature, lowest=lowest)
+
+
+def _of_all(
+    curvature: Curvature, matrix: np.ndarray, known: tuple[str, str, float] | None
+) -> Spectrum:
+    size = len(matrix)
+    if not np.all(np.isfinite(matrix)):
+        evidence = "a Hessian product is not finite"
+        return Spectrum(math.nan, math.nan, "undetermined", evidence, -math.inf, curvature)
+    values, vectors = np.linalg.eigh(matrix)
+    newton = newton_of(curvature, matrix, is_known=known is not None)
+    evidence, at_least = f"all {size} eigenvalues of the Hessian", float(values[0])
+    if known is not None:
+        kind, evidence, at_least = known
+        at_least = max(at_least, float(values[0]))
+    else:
+        kind = newton.kind()
+    lowest = curvature.as_params(_negative(values, vectors) if values[0] < 0 else vectors[:, 0])
+    return Spectrum(
+        float(values[0]),
+        float(values[-1]),
+        kind,
+        evidence,
+        at_least,
+        curvature,
+        newton,
+        lowest,
+    )
+
+
+def _negative(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """A random unit vector of the space where the curvature is about as negative as it gets.
+
+    A saddle may have hundreds of such directions, and a descent that leaves along one of them alone
+    may stay at zero along the others.
+    """
+    space = vectors[:, values <= 0.1 * values[0]]
+    vector = space @ (space.T @ np.random.default_rng(3).normal(size=len(values)))
+    return vector / np.linalg.norm(vector)
+
+
+def _of_process(process: lanczos.Process) -> Spectrum:
+    """What the coefficients so far prove."""
+    curvature = process.curvature
+    smallest, largest = process.ends()
+    size = max(abs(smallest), abs(largest))
+    doubt = float(curvature.run(lanczos.defect, process.scale))
+    eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(curvature.params))).eps)
+    margin = size * max(2 * curvature.eps, hessian_matrix.SAFETY * doubt, 4 * process.steps * eps)
+    of = "" if process.scale is None else " of the scaled Hessian"
+    begun = f"{process.steps} Lanczos steps{of}"
+    proof = f"{begun}, probability 1 - {FAILURE_PROBABILITY:g}"
+    if process.is_exhausted:
+        proof = f"{begun} exhausted the space of the start"
+    kind, lowest, at_least = "undetermined", None, -math.inf
+    is_negative = smallest < -margin
+    if process.failure(margin) <= FAILURE_PROBABILITY:
+        kind, evidence = "minimum", proof
+        at_least = _highest_proven(process, margin, smallest)
+    elif process.failure(margin, sign=-1) <= FAILURE_PROBABILITY:
+        kind, evidence = "maximum", proof
+    elif is_negative and largest > margin:
+        kind, evidence = "saddle", f"{begun} found curvature of both signs"
+    else:
+        evidence = f"{begun} cannot tell the smallest eigenvalue from zero"
+    if is_negative and kind in ("saddle", "maximum"):
+        lowest, measured = process.lowest_direction()
+        if not measured < 0:
+            kind, evidence = "undetermined", f"{begun} cannot tell the smallest eigenvalue's sign"
+
+    def holds(less: float) -> bool:
+        return process.failure(margin + less) <= FAILURE_PROBABILITY
+
+    scale = 1.0 if process.scale is None else curvature.run(_column, process.scale)
+    return Spectrum(
+        smallest,
+        largest,
+        kind,
+        evidence,
+        at_least,
+        curvature,
+        lowest=lowest,
+        holds=holds,
+        scale=np.asarray(scale, np.float64),
+    )
+
+
+def _column(objective: Objective, params: Params, tree: Params) -> jax.Array:
+    del objective, params
+    return ravel_pytree(tree)[0]
+
+
+def _highest_proven(process: lanczos.Process, margin: float, smallest: float) -> float:
+    """A number between that is proven too, within a factor of two or so of the best."""
+    for share in (0.95, 0.8, 0.5, 0.2):
+        bound = margin + share * (smallest - margin)
+        if process.failure(bound) <= FAILURE_PROBABILITY:
+            return bound
+    return margin
+
+
+def _of_band(
+    curvature: Curvature, smallest: float, largest: float, deadline: float
+) -> Spectrum | None:
+    del deadline
+    band = hessian_matrix.banded(curvature) if curvature.is_double else None
+    if band is None:
+        return None
+    reach = 2 * band.half_band + 1
+    margin = max(
+        2 * curvature.eps * reach,
+        hessian_matrix.SAFETY * band.doubt * reach,
+        64 * np.finfo(np.float64).eps * reach,
+    )
+    name = "diagonal" if band.half_band == 0 else f"banded, {reach} diagonals"
+    ends = smallest, largest
+    return _of_factors(curvature, band, margin, ends, f"the Hessian is {name}")
+
+
+def _of_cholesky(
+    curvature: Curvature, smallest: float, largest: float, deadline: float
+) -> Spectrum | None:
+    size = curvature.size
+    if size > CHOLESKY_LIMIT or 5 * 8 * size * size > memory.available_bytes():
+        return None
+    matrix = hessian_matrix.formed(curvature, 0.5 * (deadline - time.perf_counter()))
+    if matrix is None or not np.all(np.isfinite(matrix)):
+        return None
+    scaled = hessian_matrix.equilibrated(matrix)
+    measured = hessian_matrix.rounding(curvature, matrix, scaled.scale)
+    reach = float(np.max(np.sum(np.abs(scaled.matrix), axis=1)))  # at least the largest eigenvalue
+    reach = min(reach, float(np.linalg.norm(scaled.matrix)))
+    margin = max(
+        2 * curvature.eps * _largest_of(scaled.matrix),
+        hessian_matrix.SAFETY * measured,
+        4 * np.finfo(np.float64).eps * size * reach,
+    )
+    evidence = "Cholesky factors of the shifted Hessian"
+    return _of_factors(curvature, _Formed(*scaled), margin, (smallest, largest), evidence)
+
+
+class _Formed(hessian_matrix.Scaled):
+    def is_positive(self, sign: float, shift: float) -> bool:
+        return hessian_matrix.is_positive(sign * self.matrix, shift)
+
+
+def _largest_of(matrix: np.ndarray) -> float:
+    """The largest absolute eigenvalue to a few per cent, by a power iteration."""
+    vector = np.random.default_rng(2).normal(size=len(matrix))
+    for _ in range(20):
+        vector = matrix @ (vector / np.linalg.norm(vector))
+    return float(np.linalg.norm(vector))
+
+
+def _of_factors(
+    curvature: Curvature, factors: Any, margin: float, ends: tuple[float, float], evidence: str
+) -> Spectrum:
+    """The kind from whether shifted matrices have a Cholesky factor."""
+    smallest, largest = ends
+    # The eigenvalues x.Hx / x.x of H are those of S times at least this, at most that.
+    units = 1 / np.max(factors.scale) ** 2, 1 / np.min(factors.scale) ** 2
+    at_least = -math.inf
+    if factors.is_positive(1.0, -margin):
+        kind, at_least = "minimum", margin * units[0]
+    elif factors.is_positive(1.0, margin):
+        kind, at_least = "degenerate", -margin * units[1]
+    else:
+        # Some eigenvalue of S is at most -margin, so that one of H is at most this.
+        smallest = min(smallest, -margin * units[0])
+        if largest > 0 and not factors.is_positive(-1.0, margin):
+            kind = "saddle"
+        else:
+            kind = "maximum" if factors.is_positive(-1.0, -margin) else "degenerate"
+
+    def holds(less: float) -> bool:
+        return factors.is_positive(1.0, -margin - less)
+
+    return Spectrum(
+        smallest,
+        largest,
+        kind,
+        evidence,
+        at_least,
+        curvature,
+        holds=holds,
+        scale=factors.scale,
+    )
+
+
+def _of_longer_process(
+    curvature: Curvature, smallest: float, largest: float, deadline: float
+) -> Spectrum:
+    scale = curvature.run(lanczos.row_norms, probes=ROW_PROBES)
+    process = lanczos.Process(curvature, scale)
+    target = 2 * FIRST_STEPS
+    while True:
+        before, steps = time.perf_counter(), process.steps
+        process.advance(target - process.steps)
+        found = _of_process(process)
+        now = time.perf_counter()
+        if found.kind != "undetermined" or process.is_exhausted:
+            break
+        a_step = (now - before) / max(process.steps - steps, 1)
+        left = (deadline - now) / a_step
+        if left < FIRST_STEPS:
+            break
+        target = process.steps + int(min(process.steps, left))
+    at_least = -math.inf
+    if found.at_least > 0:
+        at_least = found.at_least * float(curvature.run(_least_unit, scale))
+    if found.lowest is not None:
+        smallest = min(smallest, float(curvature.run(_curvature_along, found.lowest)))
+    return dataclasses.replace(found, smallest=smallest, largest=largest, at_least=at_least)
+
+
+def _least_unit(objective: Objective, params: Params, scale: Params) -> jax.Array:
+    del objective, params
+    return 1 / jnp.max(jnp.stack([jnp.max(leaf) for leaf in jax.tree.leaves(scale)])) ** 2
+
+
+def _curvature_along(objective: Objective, params: Params, direction: Params) -> jax.Array:
+    return objective.curvature(params, direction)
+
+
+def _diagonal(objective: Objective, params: Params) -> Params:
+    return objective.hessian_product(params, jax.tree.map(jnp.ones_like, params))
+
+
+def _diagonal_ends(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array]:
+    leaves = jax.tree.leaves(_diagonal(objective, params))
+    return (
+        jnp.min(jnp.stack([jnp.min(leaf) for leaf in leaves])),
+        jnp.max(jnp.stack([jnp.max(leaf) for leaf in leaves])),
+    )
+
+
+def _lowest_of_diagonal(objective: Objective, params: Params) -> Params:
+    """One where the diagonal is at its least, zero elsewhere, normalised."""
+    least, _ = _diagonal_ends(objective, params)
+    units = jax.tree.map(
+        lambda leaf: (leaf == least).astype(leaf.dtype), _diagonal(objective, params)
+    )
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(units))
+    return jax.tree.map(lambda leaf: leaf / jnp.sqrt(total).astype(leaf.dtype), units)

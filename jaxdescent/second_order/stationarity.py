@@ -1,0 +1,221 @@
+"""Whether the gradient is zero by the point's own scales, and how far the minimum may be.
+
+A gradient is small or large only beside something. Here that is never where a descent came from,
+so that a point is judged alike whoever brings it. With the largest absolute eigenvalue L of the
+Hessian, Newton's step s and the size ``X = max(|x|, |x + s|)`` the point is stationary where
+
+    ``1/2 sum_i g_i^2 / |l_i|  <=  4 t max(|f|, t F)``,  ``F = 1/2 sum_ij |x_i H_ij x_j|``:
+
+at a minimum the left side is what the value may still fall, half the squared Newton decrement. The
+value ``|f|`` counts only where the step is at most a tenth of X, since a constant in the objective
+says nothing of where the minimum is. The four is for a descent that stopped by an estimate of the
+same. Where eigenvalues are zero their part of the gradient must be within t of the rest's. Where
+Newton's step is not known, the rule is ``|g| <= t L X``; where the entries of H are not,
+``F = 1/2 L X^2``. What the dtype cannot tell from zero is zero. Params that are zero at the
+stationary point have no size of their own there: X is one then, and ``F = 1/2 L X^2``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective
+from jaxdescent.second_order import hessian_matrix
+from jaxdescent.second_order.curvature import Curvature, random_direction
+from jaxdescent.second_order.spectrum import Spectrum
+
+Params = Any
+
+SLACK = 4.0
+SHORT_STEP = 0.1
+
+SOLVE_STEPS = 200
+"""Steps of conjugate gradients to Newton's point where the eigenvalues were not all computed."""
+
+TOLERATED = 0.1
+"""How far from its quadratic model the function may be within the region, as a share of the
+model's quadratic term."""
+
+HALVINGS, RANDOM_DIRECTIONS = 20, 3
+MANY_UNKNOWNS = 100_000
+"""From so many on the region is looked at along fewer directions and radii."""
+
+
+class Verdict(NamedTuple):
+    """Whether a point is stationary, why not, what is left and what it is measured with."""
+
+    is_stationary: bool
+    reason: str
+    decrement: float
+    step: np.ndarray | None
+    size: float
+
+
+def judged(
+    spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
+) -> Verdict:
+    """The rule above, for params and their gradient as columns."""
+    norm = float(np.linalg.norm(gradient))
+    length = float(np.linalg.norm(params))
+    size = length if length > 0 else 1.0
+    if norm == 0:
+        return Verdict(True, "", 0.0, np.zeros_like(gradient), size)
+    step, decrement, flat = None, math.nan, 0.0
+    if spectrum.newton is not None:
+        step = spectrum.newton.step(gradient)
+        decrement = spectrum.newton.decrement(gradient)
+        flat = spectrum.newton.flat_share(gradient, params)
+    elif spectrum.kind in ("minimum", "undetermined"):
+        step, decrement = _newton_by_products(spectrum.curvature)
+    if step is None:
+        bound = tolerance * spectrum.size * size
+        reason = f"|gradient| = {norm:.3g} exceeds {tolerance:.2g} |H| |params| = {bound:.3g}"
+        return Verdict(norm <= bound, reason, math.nan, None, size)
+    reached = float(np.linalg.norm(params + step))
+    is_at_zero = reached <= 1e-3 * length < 1e-3
+    size = 1.0 if is_at_zero else max(length, reached)
+    is_short = float(np.linalg.norm(step)) <= SHORT_STEP * size
+    height = abs(value) if is_short else 0.0
+    if spectrum.newton is None or is_at_zero:
+        worth = 0.5 * spectrum.size * (size if is_short else length) ** 2
+    else:
+        worth = spectrum.newton.worth(params)
+    bound = SLACK * tolerance * max(height, tolerance * worth)
+    bound = max(bound, spectrum.curvature.tiny)
+    reason = (
+        f"|gradient| = {norm:.3g}: the value may change by {decrement:.3g}, "
+        f"more than {bound:.3g}, on the way to the nearest stationary point"
+    )
+    if flat > tolerance:
+        reason = f"|gradient| = {norm:.3g} along a direction without curvature"
+    is_stationary = decrement <= bound and flat <= tolerance
+    return Verdict(bool(is_stationary), reason, decrement, step, size)
+
+
+def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool | None:
+    """Whether the kind holds for what the Hessian changes by within twice a step; None: unknown."""
+    if spectrum.curvature.objective.is_quadratic or not np.any(step):
+        return True
+    if spectrum.newton is not None:
+        scale = spectrum.newton.scale
+        less = 2 * hessian_matrix.change(spectrum.curvature, step, scale)
+        return spectrum.newton.kind(less) == spectrum.kind
+    if spectrum.holds is None or spectrum.kind != "minimum":
+        return True
+    scale = np.broadcast_to(spectrum.scale, step.shape)
+    return spectrum.holds(2 * hessian_matrix.change(spectrum.curvature, step, scale))
+
+
+def _newton_by_products(curvature: Curvature) -> tuple[np.ndarray | None, float]:
+    """Newton's step and half its squared decrement; None where the curvature is negative."""
+    step, decrement, is_convex = curvature.run(_conjugate_gradients, steps=SOLVE_STEPS)
+    if not bool(is_convex):
+        return None, math.nan
+    return np.asarray(step, np.float64), float(decrement)
+
+
+def _conjugate_gradients(
+    objective: Objective, params: Params, *, steps: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    gradient = objective.gradient(params)
+    squared = precision.squared_norm(gradient)
+    target = (16 * jnp.finfo(squared.dtype).eps) ** 2 * squared
+
+    def iterate(carry: Any) -> Any:
+        x, residual, direction, squared, decrement, count, _ = carry
+        image = objective.hessian_product(params, direction)
+        curvature = precision.inner(direction, image)
+        is_convex = curvature > 0
+        length = jnp.where(is_convex, squared / jnp.where(is_convex, curvature, 1), 0)
+        decrement = decrement + 0.5 * length * squared
+        x = jax.tree.map(lambda x, d: x + length.astype(d.dtype) * d, x, direction)
+        residual = jax.tree.map(lambda r, i: r - length.astype(i.dtype) * i, residual, image)
+        new = precision.squared_norm(residual)
+        share = new / squared
+        direction = jax.tree.map(lambda r, d: r + share.astype(d.dtype) * d, residual, direction)
+        return x, residual, direction, new, decrement, count + 1, is_convex
+
+    zeros = jax.tree.map(jnp.zeros_like, gradient)
+    downhill = jax.tree.map(jnp.negative, gradient)
+    carry = (
+        zeros,
+        downhill,
+        downhill,
+        squared,
+        jnp.zeros_like(squared),
+        jnp.zeros((), jnp.int32),
+        jnp.array(True),
+    )
+    carry = lax.while_loop(
+        lambda carry: (carry[3] > target) & (carry[5] < steps) & carry[6], iterate, carry
+    )
+    column = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(carry[0])])
+    return column, carry[4], carry[6]
+
+
+def region(spectrum: Spectrum, step: np.ndarray | None, size: float) -> float:
+    """How far from the params the quadratic model holds to 10 %, as far as it was looked at.
+
+    Along the direction of least curvature, Newton's step and a few random ones, at distances r
+    that are the params' norm (1 where they are zero) halved up to 20 times, the function is
+    compared with its quadratic model by ``integral_0^r (r - s) (c(s) - c(0)) ds``, where ``c(s)``
+    is the curvature along the ray at s: no difference of two values that are all but equal. The
+    region ends at the last distance up to which this is at most a tenth of ``c(0) r^2 / 2`` on
+    both sides of every ray; infinity for a quadratic, zero where it holds nowhere.
+    """
+    curvature = spectrum.curvature
+    if curvature.objective.is_quadratic:
+        return math.inf
+    is_large = curvature.size >= MANY_UNKNOWNS
+    rays = [curvature.run(_random_ray, k) for k in range(1 if is_large else RANDOM_DIRECTIONS)]
+    if spectrum.lowest is not None:
+        rays.append(spectrum.lowest)
+    if step is not None and np.any(step):
+        rays.append(curvature.as_params(step / np.linalg.norm(step)))
+    radii = size * 0.5 ** np.arange(10 if is_large else HALVINGS, -1, -1)
+    return min(_reach(curvature, ray, radii * sign) for ray in rays for sign in (1, -1))
+
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
+
+
+def _reach(curvature: Curvature, ray: Params, radii: np.ndarray) -> float:
+    """The last of the distances, which are all of one sign, up to which the model holds."""
+    edges = np.concatenate([[0.0], radii])
+    centers, halves = 0.5 * (edges[1:] + edges[:-1]), 0.5 * (edges[1:] - edges[:-1])
+    nodes = centers[:, None] + halves[:, None] * NODES
+    dtype = jnp.result_type(*jax.tree.leaves(curvature.params))
+    at = np.concatenate([[0.0], nodes.ravel()]).astype(dtype)
+    along = np.asarray(curvature.run(_curvatures_along, ray, at), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        excess = (along[1:] - along[0]).reshape(nodes.shape)
+        zeroth = np.cumsum(halves * (excess @ WEIGHTS))
+        first = np.cumsum(halves * ((excess * nodes) @ WEIGHTS))
+        error = np.abs(radii * zeroth - first)
+        holds = error <= TOLERATED * 0.5 * np.abs(along[0]) * radii**2
+    count = len(radii) if np.all(holds) else int(np.argmin(holds))
+    return float(np.abs(edges[count]))
+
+
+def _random_ray(objective: Objective, params: Params, index: Any) -> Params:
+    del objective
+    ray = random_direction(params, 50 + index)
+    length = precision.norm(ray)
+    return jax.tree.map(lambda leaf: leaf / length.astype(leaf.dtype), ray)
+
+
+def _curvatures_along(
+    objective: Objective, params: Params, ray: Params, distances: jax.Array
+) -> jax.Array:
+    def at(distance: jax.Array) -> jax.Array:
+        there = jax.tree.map(lambda x, d: x + distance.astype(x.dtype) * d, params, ray)
+        return objective.curvature(there, ray)
+
+    return lax.map(at, distances)

@@ -1,0 +1,328 @@
+"""LBFGS: its direction is the two-loop recursion's, and it converges without tuning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from benchmarks.problems.classical import extended_rosenbrock, problems, rosenbrock
+from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
+from jaxdescent.objectives import as_objective
+
+pytestmark = pytest.mark.slow  # each test compiles a few solvers
+
+QUICK = ["rosenbrock 2", "rosenbrock 100", "powell singular 4"]
+PROBLEMS = {problem.name: problem for problem in problems()}
+TOLERANCE = 1e-6
+
+
+def scipy_evaluations(problem, method):
+    """Values and gradients until ``|g| <= 1e-6 |g at the start|``; infinite if that never comes."""
+    value_and_gradient = jax.jit(jax.value_and_grad(problem.function))
+    limit = TOLERANCE * np.linalg.norm(value_and_gradient(problem.start)[1])
+    evaluations = 0
+
+    class Reached(Exception):
+        pass
+
+    def counted(x):
+        nonlocal evaluations
+        evaluations += 1
+        value, gradient = value_and_gradient(x)
+        if np.linalg.norm(gradient) <= limit:
+            raise Reached
+        return float(value), np.asarray(gradient)
+
+    options = {"gtol": 0, "maxiter": 5000}
+    if method == "L-BFGS-B":
+        options |= {"ftol": 0, "maxcor": 10}
+    try:
+        scipy.optimize.minimize(counted, problem.start, jac=True, method=method, options=options)
+    except Reached:
+        return evaluations
+    return np.inf
+
+
+@pytest.mark.parametrize(
+    "names", [QUICK, pytest.param(list(PROBLEMS), marks=pytest.mark.slow)], ids=["quick", "all"]
+)
+def test_it_solves_all_classical_functions_with_as_few_gradients_as_scipy(x64, names):
+    ratios = []
+    for name in names:
+        problem = PROBLEMS[name]
+        result = jd.minimize(
+            problem.function,
+            jnp.asarray(problem.start),
+            jd.LBFGS(),
+            tolerance=jd.Tolerance(gradient=TOLERANCE),
+            max_iterations=5000,
+        )
+        by_scipy = scipy_evaluations(problem, "L-BFGS-B")
+        if result.status != jd.Status.CONVERGED:
+            assert result.status == jd.Status.MAX_ITERATIONS, name
+            assert np.isinf(by_scipy), name
+            continue
+        ratios.append(int(result.evaluations) / by_scipy)  # zero where SciPy fails
+        gradient = jax.grad(problem.function)(result.params)
+        assert np.linalg.norm(gradient) <= 1.001 * TOLERANCE * result.scale
+    assert len(ratios) >= 0.9 * len(names)
+    assert np.median(ratios) <= 1.2
+
+
+@pytest.mark.parametrize("name", ["rosenbrock 2", "huber 50", "cosh 100"])
+def test_at_the_floor_of_float32_it_stagnates(name):
+    problem = PROBLEMS[name]
+    result = jd.minimize(
+        problem.function,
+        jnp.asarray(problem.start, jnp.float32),
+        jd.LBFGS(),
+        tolerance=1e-13,
+        max_iterations=3000,
+    )
+    gradient = jax.grad(problem.function)(result.params)
+    if result.status == jd.Status.CONVERGED:
+        assert jnp.linalg.norm(gradient) <= 1e-12 * result.scale
+    else:
+        assert result.status == jd.Status.STAGNATED
+        assert result.gradient_norm <= 1e-5 * result.scale
+
+
+def test_a_large_constant_that_hides_the_decrease_is_no_obstacle():
+    start = jnp.array([3.0, -2.0, 1.0])
+    result = jd.minimize(lambda x: 1e4 + jnp.sum(jnp.cosh(x)), start, jd.LBFGS())
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, 0, atol=1e-3)
+
+
+def two_loop(moves, changes, gradient):
+    """H g by the recursion of Liu and Nocedal, oldest pair first."""
+    q, kept = gradient.copy(), []
+    for s, y in zip(moves[::-1], changes[::-1], strict=True):
+        kept.append((s @ q) / (s @ y))
+        q = q - kept[-1] * y
+    q = q * (moves[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
+    for s, y, a in zip(moves, changes, kept[::-1], strict=True):
+        q = q + s * (a - (y @ q) / (s @ y))
+    return q
+
+
+@pytest.mark.parametrize("memory", [1, 3])
+def test_the_direction_is_the_two_loop_recursions(x64, memory):
+    method = jd.LBFGS(memory)
+    objective = as_objective(lambda p: rosenbrock(jnp.concatenate([p["a"].ravel(), p["b"][None]])))
+    # More than twice as many unknowns as pairs.
+    params = {"a": jnp.linspace(-1, 1, 6).reshape(2, 3), "b": jnp.array(0.5)}
+    moves, changes = [], []
+    for move, gradient, new_gradient in steps(method, objective, params, 9):
+        if moves:
+            expected = -two_loop(moves[-memory:], changes[-memory:], gradient)
+            assert cosine(move, expected) == pytest.approx(1, abs=1e-10)
+        moves.append(move)
+        changes.append(new_gradient - gradient)
+
+
+def steps(method, objective, params, count):
+    """The moves of some steps, and the gradients before and after each, as vectors."""
+
+    def flat(tree):
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+    step = jax.jit(method.step)
+    state = method.init(objective, params)
+    for _ in range(count):
+        new, new_state, _ = step(objective, params, state)
+        yield flat(new) - flat(params), flat(state.gradient), flat(new_state.gradient)
+        params, state = new, new_state
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def updated(H, s, y):
+    """BFGS's inverse Hessian, scaled up first where it falls short of ``s.y``, in NumPy."""
+    rho = 1 / (s @ y)
+    if H is None:
+        H = np.eye(s.size) * (s @ y) / (y @ y)
+    H = H * max(1.0, (s @ y) / (y @ H @ y))
+    V = np.eye(s.size) - rho * np.outer(y, s)
+    return V.T @ H @ V + rho * np.outer(s, s)
+
+
+def test_of_few_unknowns_the_direction_is_that_of_all_moves(x64):
+    objective = as_objective(lambda p: rosenbrock(jnp.concatenate([p["a"].ravel(), p["b"][None]])))
+    params = {"a": jnp.linspace(-1, 1, 4).reshape(2, 2), "b": jnp.array(0.5)}
+    H = None
+    for move, gradient, new_gradient in steps(jd.LBFGS(3), objective, params, 20):
+        if H is not None:
+            assert cosine(move, -H @ gradient) == pytest.approx(1, abs=1e-8)
+        H = updated(H, move, new_gradient - gradient)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=12, max_size=12), st.integers(0, 2**32 - 1))
+def test_the_inverse_of_few_unknowns_stays_definite_and_maps_the_change_to_the_move(numbers, seed):
+    a, move = np.float32(numbers[:9]).reshape(3, 3), np.float32(numbers[9:])
+    hessian = a @ a.T + np.eye(3, dtype=np.float32)
+    change = hessian @ move
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(3, 3)).astype(np.float32)
+    zeros, one = jnp.zeros(3), jnp.ones(())
+    before = InverseByEntries.start(zeros, one)._replace(
+        entries=jnp.asarray(root @ root.T + np.eye(3, dtype=np.float32)), is_known=jnp.array(True)
+    )
+    after = before.after(
+        jnp.asarray(move), one, zeros, jnp.asarray(change), jnp.array(True), norm=one
+    )
+    H = np.asarray(after.entries)
+    np.testing.assert_allclose(H, H.T, atol=1e-6 * np.linalg.norm(H, 2))
+    assert np.linalg.eigvalsh((H + H.T) / 2)[0] > 0
+    if np.linalg.norm(move) > 1e-3:
+        np.testing.assert_allclose(H @ change, move, atol=2e-4 * np.linalg.norm(H, 2))
+
+
+def test_a_failed_search_forgets_the_inverse_of_few_unknowns():
+    zeros, zero = jnp.zeros(2), jnp.zeros(())
+    state = InverseByEntries.start(zeros, jnp.full((), 3.0))
+    state = state._replace(entries=jnp.eye(2), is_known=jnp.array(True))
+    after = state.after(zeros, zero, zeros, zeros, jnp.array(False), norm=zero)
+    direction, has_pairs = after.descent_direction(jnp.array([0.0, 5.0]), jnp.full((), 5.0))
+    assert not has_pairs
+    np.testing.assert_allclose(direction, [0, -3])  # along the gradient, as far as the last move
+
+
+def test_negative_curvature_adds_no_pair_and_the_descent_goes_on(x64):
+    # Along the first steps cos is concave.
+    result = jd.minimize(lambda x: jnp.sum(jnp.cos(x)), jnp.array([0.1, -0.2]), jd.LBFGS())
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(np.cos(result.params), -1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e10])
+def test_the_scale_of_the_objective_changes_nothing(x64, scale):
+    start = jnp.array([-1.2, 1.0])
+    plain = jd.minimize(rosenbrock, start, jd.LBFGS(), tolerance=1e-8)
+    scaled = jd.minimize(lambda x: scale * rosenbrock(x), start, jd.LBFGS(), tolerance=1e-8)
+    assert abs(int(plain.iterations) - int(scaled.iterations)) <= 3
+    np.testing.assert_allclose(scaled.params, plain.params, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_under_scan_the_value_never_rises(x64, dtype):
+    method, objective = jd.LBFGS(), as_objective(extended_rosenbrock)
+    params = jnp.asarray(np.tile([-1.2, 1.0], 5), dtype)
+
+    def body(carry, _):
+        params, state, progress = method.step(objective, *carry)
+        return (params, state), progress.value
+
+    carry = (params, method.init(objective, params))
+    (params, _), values = jax.jit(lambda carry: jax.lax.scan(body, carry, length=60))(carry)
+    values = np.asarray(values, float)
+    assert params.dtype == values.dtype or dtype == jnp.float32
+    assert np.all(np.diff(values) <= 64 * np.finfo(dtype).eps * values[:-1])
+    assert values[-1] < 1e-8
+
+
+@given(st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.integers(-3, 3))
+def test_on_any_quadratic_it_finds_the_minimum(numbers, exponent):
+    with jax.enable_x64(True):
+        root = jnp.array(numbers).reshape(2, 3)
+        hessian = root.T @ root + jnp.eye(3)
+        center = 10.0**exponent * jnp.array(numbers[:3])
+        quadratic = jd.Quadratic(hessian, linear=hessian @ center)
+        result = jd.minimize(quadratic, 1 + jnp.zeros(3), jd.LBFGS(), max_iterations=50)
+        assert result.status == jd.Status.CONVERGED
+        np.testing.assert_allclose(result.params, center, atol=1e-8 * (1 + 10.0**exponent))
+
+
+def test_exact_steps_end_on_a_quadratic_after_as_many_as_there_are_unknowns(x64):
+    weights, stop = jnp.geomspace(1, 1e4, 8), jd.Tolerance(gradient=1e-7)
+    result = jd.minimize(jd.SumOfSquares(scale=weights), jnp.ones(8), jd.LBFGS(), tolerance=stop)
+    assert result.iterations <= 10
+
+
+def test_a_quadratic_without_a_minimum_diverges():
+    saddle = jd.Quadratic(jnp.diag(jnp.array([1.0, -1.0])))
+    result = jd.minimize(saddle, jnp.array([0.1, 1.0]), jd.LBFGS())
+    assert result.status == jd.Status.DIVERGED
+
+
+def test_nan_at_the_start_is_non_finite_and_beyond_the_domain_is_not():
+    result = jd.minimize(lambda x: jnp.sum(jnp.log(x)), jnp.array([-1.0]), jd.LBFGS())
+    assert result.status == jd.Status.NON_FINITE
+    result = jd.minimize(lambda x: jnp.sum(x - jnp.log(x)), jnp.array([50.0, 1e-3]), jd.LBFGS())
+    assert result.status == jd.Status.CONVERGED
+    np.testing.assert_allclose(result.params, 1, rtol=5e-2)
+
+
+def test_a_stationary_start_converges_at_once():
+    result = jd.minimize(lambda x: jnp.sum(x * x), jnp.zeros(3), jd.LBFGS())
+    assert result.status == jd.Status.CONVERGED
+    assert result.iterations == 0
+
+
+def test_vmap_over_100_starts_is_a_loop_and_jit_is_eager(x64):
+    starts = jnp.asarray(np.random.default_rng(0).uniform(-2, 2, (100, 2)))
+
+    def solve(x):
+        return jd.minimize(rosenbrock, x, jd.LBFGS())
+
+    batch = jax.jit(jax.vmap(solve))(starts)
+    assert bool(batch.converged.all())
+    np.testing.assert_allclose(batch.params, 1, rtol=1e-6)
+    for index in range(100):
+        single = solve(starts[index])
+        assert single.status == batch.status[index]
+        assert abs(int(single.iterations) - int(batch.iterations[index])) <= 2
+        np.testing.assert_allclose(single.params, batch.params[index], rtol=1e-6)
+    jitted = jax.jit(solve)(starts[0])
+    np.testing.assert_array_equal(jitted.params, solve(starts[0]).params)
+
+
+def test_mixed_shapes_and_16_bit_storage():
+    params = {"a": jnp.ones((2, 3)), "b": jnp.array(2.0), "c": jnp.ones((4,), jnp.bfloat16)}
+
+    def function(p):
+        return sum(jnp.sum(jnp.cosh(leaf.astype(jnp.float32))) for leaf in p.values())
+
+    result = jd.minimize(function, params, jd.LBFGS(3))
+    assert result.status == jd.Status.CONVERGED
+    assert jax.tree.map(lambda x: x.dtype, result.params) == jax.tree.map(lambda x: x.dtype, params)
+
+
+def test_it_keeps_twice_its_memory_and_one_vector_and_needs_six_more():
+    n = 100_000
+    for memory in (2, 10):
+        compiled = (
+            jax.jit(lambda x, memory=memory: jd.minimize(rosenbrock, x, jd.LBFGS(memory)))
+            .lower(jnp.zeros(n))
+            .compile()
+        )
+        analysis = compiled.memory_analysis()
+        vector = 4 * n
+        assert analysis.output_size_in_bytes <= (2 * memory + 1 + 1.1) * vector
+        # Scalars, and what XLA's partition of a pass over its threads needs, besides the vectors.
+        assert analysis.temp_size_in_bytes <= 6 * vector + 16_384
+
+
+def test_a_few_iterations_on_a_hundred_thousand_unknowns():
+    result = jd.minimize(rosenbrock, jnp.zeros(100_000), jd.LBFGS(), max_iterations=5)
+    assert result.status == jd.Status.MAX_ITERATIONS
+    assert result.value < 99_999
+
+
+@pytest.mark.parametrize(
+    ("memory", "error", "message"),
+    [
+        (0, ValueError, "at least 1, got 0"),
+        (2.5, TypeError, "must be a Python integer, got 2.5"),
+        (True, TypeError, "must be a Python integer, got True"),
+    ],
+)
+def test_a_bad_memory_is_refused(memory, error, message):
+    with pytest.raises(error, match=message):
+        jd.minimize(lambda x: x * x, 1.0, jd.LBFGS(memory))
