@@ -28,7 +28,6 @@ from jaxdescent.inputs.functions import anew, as_pytree, is_fleeting
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import loops
 from jaxdescent.machine.host import usable_cores
-from jaxdescent.methods import DerivativeMethod
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import RUNNING, Result
 from jaxdescent.tolerance import as_tolerance
@@ -100,7 +99,7 @@ def minimize_batch(
         common = _settled(problem, first, start, tolerance)
 
     if _is_on_one_cpu(members):
-        is_one_step = isinstance(first.method, DerivativeMethod) and first.objective.is_quadratic
+        is_one_step = first.method.solves_at_once(first.objective)
         over = _by_blocks if is_one_step else _one_by_one
         return _joined(_each(over, common, _parts(members, size), max_iterations))
     return _shrinking(common, members, size, max_iterations)

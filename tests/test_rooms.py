@@ -106,3 +106,22 @@ def test_outer_products_are_multiplications(rng):
         np.testing.assert_allclose(
             products.outer(column, numbers), np.multiply.outer(column, numbers), rtol=1e-6
         )
+
+
+def test_nobody_asks_of_what_class_an_objective_a_design_or_a_method_is():
+    root = pathlib.Path(jaxdescent.__file__).parent
+    homes = {"objectives", "regression", "designs", "methods"}
+    protocols = {"Objective", "Design", "Method", "Transformation", "StepRule", "Momentum"}
+    defined = {}
+    for room in homes:
+        for path in (root / room).rglob("*.py"):
+            for name in re.findall(r"^class (\w+)", path.read_text(), re.MULTILINE):
+                defined.setdefault(name, set()).add(path)
+    assert {"Dense", "LinearRegression", "LSMR", "Quadratic", "GramForm"} <= set(defined)
+    asked = []
+    for path in root.rglob("*.py"):
+        for kinds in re.findall(r"isinstance\([^,]+,\s*\(?([\w., |]+)", path.read_text()):
+            for name in re.findall(r"\w+", kinds):
+                if path not in defined.get(name, {path}) and name not in protocols:
+                    asked.append(f"{path.relative_to(root)}: {name}")
+    assert not asked

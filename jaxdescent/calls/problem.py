@@ -8,7 +8,7 @@ import jax
 
 from jaxdescent import placement
 from jaxdescent.machine import memory
-from jaxdescent.methods import DerivativeMethod, Method, as_method
+from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
 from jaxdescent.plan import ALLOWED_ITERATIONS, default_plan
@@ -128,9 +128,9 @@ def is_small(objective: Objective, params: Params) -> bool:
 
 
 def _refuse_too_large(objective: Objective, params: Params, method: Method) -> None:
-    if not isinstance(method, DerivativeMethod) or is_small(objective, params):
+    needed = method.needed_bytes(objective, params)
+    if needed is None or is_small(objective, params):
         return
-    needed = objective.stationary_solver_bytes(params)
     available = memory.available_bytes(_device(params))
     if needed > available:
         size = sum(leaf.size for leaf in jax.tree.leaves(params))

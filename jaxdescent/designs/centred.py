@@ -171,8 +171,8 @@ class Centred(Design):
             return None
         return block - lax.dynamic_slice_in_dim(self.center.mean, start, size)[None, :]
 
-    def hoisted(self) -> Design:
-        return dataclasses.replace(self, design=self.design.hoisted())
+    def hoisted(self, *, always: bool = False) -> Design:
+        return dataclasses.replace(self, design=self.design.hoisted(always=always))
 
     def _less_mean(self, rows: jax.Array | None) -> jax.Array | None:
         return None if rows is None else rows - self.center.mean[None, :]

@@ -76,6 +76,14 @@ class Dense(Design):
         return compute_dtype(self.array.dtype)
 
     @property
+    def stored_dtype(self) -> Any:
+        return self.array.dtype
+
+    @property
+    def is_stored(self) -> bool:
+        return True
+
+    @property
     def is_whole(self) -> bool:
         return self.is_on_one_device
 

@@ -67,9 +67,9 @@ class MatrixFree(Design):
         smaller = min(self.rows, self.features)
         return (2 * self.rows * self.features + smaller * smaller) * self.dtype.itemsize
 
-    def hoisted(self) -> MatrixFree:
+    def hoisted(self, *, always: bool = False) -> MatrixFree:
         weights = jnp.zeros((self.features,), self.dtype)
-        return dataclasses.replace(self, forward=hoist(self.forward, weights))
+        return dataclasses.replace(self, forward=hoist(self.forward, weights, always=always))
 
 
 def _over_outputs(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

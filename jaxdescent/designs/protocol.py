@@ -41,6 +41,16 @@ class Design(Displayed, abc.ABC):
         """``X.T @ residual``: one pass over X."""
 
     @property
+    def stored_dtype(self) -> Any:
+        """The dtype of the numbers that a product reads."""
+        return self.dtype
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all of its entries lie in memory, zeros included, and a product reads them."""
+        return False
+
+    @property
     def is_whole(self) -> bool:
         """Whether X is known not to be sharded; where it cannot be on a CPU, by default."""
         return has_one_cpu()
@@ -97,6 +107,9 @@ class Design(Displayed, abc.ABC):
         del center
         return None
 
-    def hoisted(self) -> Design:
-        """The same design, whose functions carry what they close over as leaves."""
+    def hoisted(self, *, always: bool = False) -> Design:
+        """The same design, whose functions carry what they close over as leaves; see
+        :meth:`jaxdescent.objectives.Objective.hoisted`.
+        """
+        del always
         return self

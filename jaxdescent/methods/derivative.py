@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from jax import lax
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State, progress_at
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.objectives.protocol import StationarySolver
 from jaxdescent.objectives.stationary import DenseSolver
 from jaxdescent.result import RUNNING, Evidence, Status
 
@@ -108,7 +107,6 @@ class DerivativeMethod(Method):
                 new = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), new, params)
                 is_unbounded = is_negative
         else:
-            assert isinstance(solver, DenseSolver)
             new = _damped_newton(objective, solver, params, gradient)
             solver = DenseSolver.from_objective(objective, new)
         is_solution = jnp.logical_not(is_unbounded)
@@ -131,6 +129,12 @@ class DerivativeMethod(Method):
     def estimates(self, objective: Objective) -> bool:
         return not objective.is_separable
 
+    def solves_at_once(self, objective: Objective) -> bool:
+        return objective.is_quadratic
+
+    def needed_bytes(self, objective: Objective, params: Params) -> int:
+        return objective.stationary_solver_bytes(params)
+
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
         return state._replace(at=_at(objective, params), is_solution=jnp.array(False))
 
@@ -149,7 +153,7 @@ class _At(NamedTuple):
 
 
 class _State(NamedTuple):
-    solver: StationarySolver
+    solver: Any  # a StationarySolver; of functions that have none a DenseSolver
     at: _At | None  # at the params; None where they are as large as the solver
     is_unbounded: jax.Array
     is_solution: jax.Array  # whether the params are what the solver found

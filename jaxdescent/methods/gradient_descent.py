@@ -12,12 +12,9 @@ from jax.core import Tracer
 
 from jaxdescent.inputs.functions import as_pytree, hoist
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
-from jaxdescent.methods.step_rules import Backtracking, InverseLipschitz, Momentum
+from jaxdescent.methods.step_rules import Backtracking, Momentum
 from jaxdescent.methods.step_rules.transformation import Point, StepRule, Transformation
 from jaxdescent.objectives import Objective
-
-GROWTH = 1.05
-"""The rate's growth in a step under momentum, so that one rejection for rounding does not stay."""
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +64,7 @@ class GradientDescent(Method):
             state = jnp.zeros((), jnp.int32) if callable(rate) else ()
         if self.momentum is None:
             return state
-        if isinstance(rate, Backtracking):
+        if isinstance(rate, StepRule):
             state = rate.start_under_momentum(state)
         return _WithMomentum(state, self.momentum.start(params, objective))
 
@@ -102,15 +99,14 @@ class GradientDescent(Method):
         value, gradient = objective.value_and_gradient(params)
         progress = progress_at(value, gradient)
         rule = self.learning_rate
-        if isinstance(rule, Backtracking):
-            grow = jnp.where(momentum.has_restarted(state.momentum), rule.grow, GROWTH)
+        if self._has_rate_ahead:
+            rate, rate_state = self._rate_ahead(state.rate)
+        else:
             at = Point(params, gradient, gradient, value)
             rate, rate_state, evaluations, verdict = rule.rate_under_momentum(
-                objective, at, state.rate, grow
+                objective, at, state.rate, momentum.has_restarted(state.momentum)
             )
             progress = progress._replace(evaluations=1 + evaluations, verdict=verdict)
-        else:
-            rate, rate_state = self._rate_ahead(state.rate)
         updates = jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradient)
         updates, momentum_state = momentum.change(
             updates, state.momentum, params, learning_rate=rate
@@ -122,11 +118,11 @@ class GradientDescent(Method):
     def _has_rate_ahead(self) -> bool:
         """Whether the rate is known before the gradient."""
         rate = self.learning_rate
-        return isinstance(rate, InverseLipschitz) or not isinstance(rate, StepRule)
+        return not isinstance(rate, StepRule) or rate.has_rate_ahead
 
     def _rate_ahead(self, state: State) -> tuple[Any, State]:
         rate = self.learning_rate
-        if isinstance(rate, InverseLipschitz):
+        if isinstance(rate, StepRule):
             return state, state
         return (rate(state), state + 1) if callable(rate) else (rate, state)
 
@@ -152,7 +148,7 @@ class GradientDescent(Method):
                 f"{self.momentum!r}."
             )
         self.momentum.check()
-        if not self._has_rate_ahead and not isinstance(self.learning_rate, Backtracking):
+        if not self._has_rate_ahead and not self.learning_rate.goes_with_momentum:
             raise ValueError(
                 f"momentum goes with a number, a schedule, jd.InverseLipschitz() or "
                 f"jd.Backtracking(), got {self.learning_rate!r}, whose rate fits the plain "

@@ -33,7 +33,6 @@ from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.preconditioners import CentredRegression, Factor
 from jaxdescent.preconditioners.protocol import check_preconditioner
-from jaxdescent.regression import LinearRegression
 from jaxdescent.result import RUNNING, Evidence, Status
 
 ULPS = 2.0
@@ -308,12 +307,12 @@ class _State(NamedTuple):
 
 
 def _regression(objective: Objective, means: Means | None = None) -> CentredRegression:
-    if not isinstance(objective, LinearRegression):
+    if objective.linear_model is None:
         raise TypeError(
             f"LSMR needs a jd.LinearRegression, got {type(objective).__name__}: take "
             "jd.ConjugateGradient() for another quadratic objective."
         )
-    return CentredRegression.from_objective(objective, means)
+    return CentredRegression.from_objective(objective.linear_model, means)
 
 
 def _at_given_intercept(

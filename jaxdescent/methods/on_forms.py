@@ -346,12 +346,13 @@ def _unless(is_convex: jax.Array, progress: Progress) -> Progress:
 
 
 def _regression(name: str, objective: Objective) -> LinearRegression:
-    if not isinstance(objective, LinearRegression):
+    regression: LinearRegression | None = objective.linear_model
+    if regression is None:
         raise TypeError(
             f"{name} needs a jd.LinearRegression, got {type(objective).__name__}: give the inner "
             "method itself, for example method=jd.ConjugateGradient()."
         )
-    return objective
+    return regression
 
 
 def _with_own_penalty(name: str, form: Any, objective: Objective) -> Any:

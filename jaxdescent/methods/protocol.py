@@ -151,6 +151,18 @@ class Method(Displayed, abc.ABC):
         del objective
         return False
 
+    def solves_at_once(self, objective: Objective) -> bool:
+        """Whether its first step leads to the minimum, up to rounding."""
+        del objective
+        return False
+
+    def needed_bytes(self, objective: Objective, params: Params) -> int | None:
+        """What a step must have at least, so much that ``minimize`` looks whether it is there; None
+        for a few vectors.
+        """
+        del objective, params
+        return None
+
     @property
     def looks_ahead(self) -> bool:
         """Whether ``progress`` costs less than a step.

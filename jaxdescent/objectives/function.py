@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from jaxdescent.inputs.functions import as_pytree, hoist
-from jaxdescent.objectives.least_squares import LeastSquares
 from jaxdescent.objectives.protocol import Objective, Params
 
 
@@ -27,8 +26,12 @@ class Function(Objective):
     def value(self, params: Params) -> jax.Array:
         return self.function(params, *self.args)
 
-    def hoisted(self, params: Params) -> Function:
-        return Function(hoist(self.function, params, *self.args), self.args)
+    def bound(self, args: tuple[Any, ...]) -> Function:
+        return Function(self.function, args)
+
+    def hoisted(self, params: Params, *, always: bool = False) -> Function:
+        function = hoist(self.function, params, *self.args, always=always)
+        return Function(function, self.args)
 
 
 def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
@@ -43,15 +46,8 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
             f"args must be a tuple of extra arguments, got {type(args).__name__}: write "
             "args=(data,) for a single one."
         )
-    if isinstance(objective, LeastSquares):
-        return dataclasses.replace(objective, args=_held(args)) if args else objective
     if isinstance(objective, Objective):
-        if args:
-            raise TypeError(
-                f"{type(objective).__name__} holds its data itself and takes no args, got "
-                f"{len(args)}: build it with that data instead."
-            )
-        return objective
+        return objective.bound(_held(args)) if args else objective
     if isinstance(objective, type) or not callable(objective):
         raise TypeError(
             "objective must be a function of params or an objective such as jd.SumOfSquares(), "

@@ -52,5 +52,8 @@ class LeastSquares(Objective):
             )
         return self
 
-    def hoisted(self, params: Params) -> LeastSquares:
-        return LeastSquares(hoist(self.residual, params, *self.args), self.args)
+    def bound(self, args: tuple[Any, ...]) -> LeastSquares:
+        return LeastSquares(self.residual, args)
+
+    def hoisted(self, params: Params, *, always: bool = False) -> LeastSquares:
+        return LeastSquares(hoist(self.residual, params, *self.args, always=always), self.args)

@@ -87,6 +87,17 @@ class Objective(Displayed, abc.ABC):
         """The same objective with its data as JAX arrays, after a look at shapes and dtypes."""
         return self
 
+    def bound(self, args: tuple[Any, ...]) -> Objective:
+        """The same objective of these extra arguments.
+
+        Raises:
+          TypeError: if it takes none.
+        """
+        raise TypeError(
+            f"{type(self).__name__} holds its data itself and takes no args, got {len(args)}: "
+            "build it with that data instead."
+        )
+
     def parts(self) -> Parts | None:
         """For :mod:`jaxdescent.calls.repeated`; None: calls with it are looked at every time."""
         return None
@@ -95,9 +106,13 @@ class Objective(Displayed, abc.ABC):
         """Raise if ``params`` do not have the structure that this objective needs."""
         del params
 
-    def hoisted(self, params: Params) -> Objective:
-        """The same objective, whose functions carry what they close over as leaves."""
-        del params
+    def hoisted(self, params: Params, *, always: bool = False) -> Objective:
+        """The same objective, whose functions carry what they close over as leaves.
+
+        Unless it is ``always`` to be so, only what is traced, and what an object holds that may be
+        changed.
+        """
+        del params, always
         return self
 
     def blocks(self, params: Params) -> list[Objective] | None:
@@ -256,6 +271,25 @@ class Objective(Displayed, abc.ABC):
     def attains_lower_bound(self) -> bool:
         """Whether the minimum is :meth:`lower_bound` itself."""
         return False
+
+    @property
+    def linear_model(self) -> Any:
+        """The ``jd.LinearRegression`` that this is, whose X, y and weights of rows may be asked
+        for; None of what is none.
+        """
+        return None
+
+    @property
+    def hessian_array(self) -> jax.Array | None:
+        """The Hessian for the params as one column, where the objective's data are that matrix."""
+        return None
+
+    @property
+    def gram_and_penalty(self) -> tuple[jax.Array, Any] | None:
+        """``X'SX`` and ``l2``, whose sum is the Hessian for an output's weights, where that is what
+        the objective keeps of a regression; else None.
+        """
+        return None
 
     @property
     def is_separable(self) -> bool:

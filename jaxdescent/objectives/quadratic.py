@@ -127,10 +127,14 @@ class Quadratic(Objective):
                     f"{expected}."
                 )
 
-    def hoisted(self, params: Params) -> Quadratic:
+    @property
+    def hessian_array(self) -> jax.Array | None:
+        return None if callable(self.hessian) else self.hessian
+
+    def hoisted(self, params: Params, *, always: bool = False) -> Quadratic:
         if not callable(self.hessian):
             return self
-        return dataclasses.replace(self, hessian=hoist(self.hessian, params))
+        return dataclasses.replace(self, hessian=hoist(self.hessian, params, always=always))
 
     def _has_linear(self) -> bool:
         return self.linear is not None

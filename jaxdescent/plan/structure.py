@@ -10,13 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Dense, MatrixFree
+from jaxdescent.designs import Dense, as_design
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import LeastSquares, Objective, Quadratic, checks
-from jaxdescent.regression import LinearRegression
+from jaxdescent.objectives import Objective, checks
 from jaxdescent.regression.solve import regression_solver_bytes
 from jaxdescent.tolerance import default_tolerance
 
@@ -192,7 +191,10 @@ class Structure(Displayed):
 def structure_of(objective: Objective, params: Params) -> Structure:
     """The structure of a checked objective at params that may be traced."""
     leaves = jax.tree.leaves(params)
-    kind = _kind(objective)
+    residuals = None
+    if not objective.is_quadratic:
+        residuals = jax.eval_shape(anew(objective.residuals), precision.widen(params))
+    kind = _kind(objective, residuals)
     common: dict[str, Any] = {
         "kind": kind,
         "unknowns": sum(leaf.size for leaf in leaves),
@@ -208,28 +210,26 @@ def structure_of(objective: Objective, params: Params) -> Structure:
         ),
         "default_tolerance": default_tolerance(params),
     }
-    if isinstance(objective, LinearRegression):
-        design: Any = objective.X
+    regression = objective.linear_model
+    if regression is not None:
+        design = as_design(regression.X)
         rows, features = design.shape
         return Structure(
             **common,
             rows=rows,
             features=features,
-            outputs=math.prod(jnp.shape(objective.y)[1:]),
-            data_dtype=str(design.array.dtype if isinstance(design, Dense) else design.dtype),
-            is_dense=not isinstance(design, MatrixFree),
-            has_intercept=objective.intercept,
-            has_penalty=not _is_zero(objective.l2),
-            has_own_l2=jnp.ndim(objective.l2) == 1,
+            outputs=math.prod(jnp.shape(regression.y)[1:]),
+            data_dtype=str(jnp.dtype(design.stored_dtype)),
+            is_dense=design.is_stored,
+            has_intercept=regression.intercept,
+            has_penalty=not _is_zero(regression.l2),
+            has_own_l2=jnp.ndim(regression.l2) == 1,
         )
-    if isinstance(objective, Quadratic) and not callable(objective.hessian):
-        size = objective.hessian.shape[0]
-        dtype = str(objective.hessian.dtype)
+    hessian = objective.hessian_array
+    if hessian is not None:
+        size, dtype = hessian.shape[0], str(hessian.dtype)
         return Structure(**common, rows=size, features=size, data_dtype=dtype, is_dense=True)
-    if kind is Kind.RESIDUALS:
-        residuals = jax.eval_shape(anew(objective.residuals), precision.widen(params))
-        return Structure(**common, rows=sum(leaf.size for leaf in jax.tree.leaves(residuals)))
-    return Structure(**common)
+    return Structure(**common, rows=sum(leaf.size for leaf in jax.tree.leaves(residuals)))
 
 
 def regression_structure(
@@ -300,12 +300,12 @@ def tree_bytes(tree: Any) -> int:
     )
 
 
-def _kind(objective: Objective) -> Kind:
-    if isinstance(objective, LinearRegression):
+def _kind(objective: Objective, residuals: Any) -> Kind:
+    if objective.linear_model is not None:
         return Kind.REGRESSION
     if objective.is_quadratic:
         return Kind.SEPARABLE if objective.is_separable else Kind.QUADRATIC
-    return Kind.RESIDUALS if isinstance(objective, LeastSquares) else Kind.FUNCTION
+    return Kind.FUNCTION if residuals is None else Kind.RESIDUALS
 
 
 def _is_zero(l2: Any) -> bool:

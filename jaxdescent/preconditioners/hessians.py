@@ -21,7 +21,6 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression import LinearRegression
-from jaxdescent.regression.forms import GramForm
 
 Params = Any
 Inverse = Callable[[jax.Array], jax.Array]
@@ -29,6 +28,11 @@ Inverse = Callable[[jax.Array], jax.Array]
 
 class ShiftedHessian(Displayed, abc.ABC):
     """``H + shift I`` on columns of length ``size``; the shift is known apart from H."""
+
+    @property
+    def regression(self) -> CentredRegression | None:
+        """The centred regression whose Hessian it is, where its rows can be asked for."""
+        return None
 
     @property
     @abc.abstractmethod
@@ -71,10 +75,10 @@ def shifted_hessian(
     """The Hessian at ``params``; a regression's is centred, which takes a pass over X unless
     its ``means`` are known.
     """
-    if isinstance(objective, LinearRegression):
-        return CentredRegression.from_objective(objective, means)
-    if isinstance(objective, GramForm):
-        return CentredGram(objective)
+    if objective.linear_model is not None:
+        return CentredRegression.from_objective(objective.linear_model, means)
+    if objective.gram_and_penalty is not None:
+        return CentredGram(*objective.gram_and_penalty)
     return FlatHessian(objective, params)
 
 
@@ -118,6 +122,10 @@ class CentredRegression(ShiftedHessian):
     def centred_design(self) -> Design:
         """``X - 1 x_bar'``."""
         return self.design if self.means is None else Centred(self.design, self.means.features)
+
+    @property
+    def regression(self) -> CentredRegression:
+        return self
 
     @property
     def size(self) -> int:
@@ -204,26 +212,27 @@ class CentredRegression(ShiftedHessian):
 class CentredGram(ShiftedHessian):
     """The Gram matrix of a regression with its intercept eliminated."""
 
-    form: GramForm
+    gram: jax.Array
+    l2: Any
 
     @property
     def size(self) -> int:
-        return self.form.gram.shape[0]
+        return self.gram.shape[0]
 
     @property
     def dtype(self) -> Any:
-        return self.form.gram.dtype
+        return self.gram.dtype
 
     @property
     def shift(self) -> jax.Array:
-        l2 = jnp.asarray(self.form.l2, self.dtype)
+        l2 = jnp.asarray(self.l2, self.dtype)
         return l2[None, :] if l2.ndim else l2
 
     def product(self, columns: jax.Array) -> jax.Array:
-        return jnp.matmul(self.form.gram, columns, precision=HIGHEST)
+        return jnp.matmul(self.gram, columns, precision=HIGHEST)
 
     def diagonal(self) -> jax.Array:
-        return jnp.diagonal(self.form.gram)
+        return jnp.diagonal(self.gram)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         return _of_weights(inverse, self.size, gradient)
@@ -265,8 +274,8 @@ class FlatHessian(ShiftedHessian):
         if self.objective.is_separable:
             ones = jax.tree.map(jnp.ones_like, self.params)
             return self._flatten(self.objective.hessian_product(self.params, ones))[:, 0]
-        matrix = getattr(self.objective, "hessian", None)
-        if not isinstance(matrix, jax.Array):
+        matrix = self.objective.hessian_array
+        if matrix is None:
             raise TypeError(
                 "Jacobi needs the diagonal of the Hessian, which is not known for a "
                 f"{type(self.objective).__name__} given by a function: take jd.Nystrom(rank), "

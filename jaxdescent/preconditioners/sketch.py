@@ -74,17 +74,18 @@ class Sketch(Preconditioner):
     seed: Any = 0
 
     def factorise(self, hessian: ShiftedHessian) -> Factor:
-        if not isinstance(hessian, CentredRegression):
+        regression = hessian.regression
+        if regression is None:
             raise TypeError(
                 "Sketch needs the rows of a jd.LinearRegression: for another objective take "
                 "jd.Nystrom(rank) or jd.Jacobi()."
             )
-        rows, outputs = hessian.y.shape
+        rows, outputs = regression.y.shape
         zeros = jnp.zeros((rows, outputs), hessian.dtype)
         penalty = jnp.zeros((hessian.size, outputs), hessian.dtype)
         # N N' enlarges the rounding of the gradients it is applied to by a square.
         least = float(jnp.finfo(hessian.dtype).eps) ** 0.5
-        return self._factorise(hessian, zeros, penalty, least)[0]
+        return self._factorise(regression, zeros, penalty, least)[0]
 
     def factorise_and_start(
         self, regression: CentredRegression, residual: jax.Array, penalty_residual: jax.Array

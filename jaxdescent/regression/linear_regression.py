@@ -266,8 +266,12 @@ class LinearRegression(Objective):
             return None
         return Parts(self.intercept, (self.X, self.y), self.l2)
 
-    def hoisted(self, params: Params) -> LinearRegression:
-        return dataclasses.replace(self, X=self._design.hoisted())
+    @property
+    def linear_model(self) -> LinearRegression:
+        return self
+
+    def hoisted(self, params: Params, *, always: bool = False) -> LinearRegression:
+        return dataclasses.replace(self, X=self._design.hoisted(always=always))
 
     def check_params(self, params: Params) -> None:
         expected = self._params_shapes()

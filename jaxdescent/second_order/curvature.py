@@ -21,11 +21,9 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import placement
 from jaxdescent.calls import programs
-from jaxdescent.inputs import functions
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
-from jaxdescent.objectives import LeastSquares, Objective
-from jaxdescent.objectives.function import Function
+from jaxdescent.objectives import Objective
 
 Params = Any
 
@@ -134,13 +132,7 @@ def _double() -> Iterator[None]:
 
 def _opened(objective: Objective, params: Params) -> Objective:
     """The same, with what a plain function closes over as leaves, and an object as it is now."""
-    if isinstance(objective, Function):
-        function = functions.hoist(objective.function, params, *objective.args, always=True)
-        return dataclasses.replace(objective, function=function)
-    if isinstance(objective, LeastSquares):
-        residual = functions.hoist(objective.residual, params, *objective.args, always=True)
-        return dataclasses.replace(objective, residual=residual)
-    return objective.hoisted(params) if functions.is_fleeting(objective) else objective
+    return objective.hoisted(params, always=True)
 
 
 def _fits(tree: Any) -> bool:

@@ -31,7 +31,6 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent.objectives import Objective
-from jaxdescent.regression import LinearRegression
 from jaxdescent.second_order.curvature import Curvature, random_direction
 
 Params = Any
@@ -120,7 +119,8 @@ def without_intercept(objective: Objective, params: Params, matrix: np.ndarray) 
     With features far from zero the weights and the intercept are all but dependent, although
     they are not: the Hessian of the centred features is well conditioned.
     """
-    if not (isinstance(objective, LinearRegression) and objective.intercept):
+    regression = objective.linear_model
+    if regression is None or not regression.intercept:
         return matrix
     outputs = params["intercept"].size  # the keys of a dictionary are in order
     corner, side = matrix[:outputs, :outputs], matrix[outputs:, :outputs]

@@ -21,7 +21,6 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.machine import memory
 from jaxdescent.objectives import Objective
-from jaxdescent.regression import LinearRegression
 from jaxdescent.second_order import hessian_matrix, lanczos
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.hessian_matrix import kind_of
@@ -119,8 +118,9 @@ def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float
             return "minimum", f"by structure every eigenvalue is at least {lower:.3g}", lower
         if upper < 0:
             return "maximum", f"by structure every eigenvalue is at most {upper:.3g}", -math.inf
-    if isinstance(objective, LinearRegression):
-        l2 = float(np.min(np.asarray(objective.l2)))
+    regression = objective.linear_model
+    if regression is not None:
+        l2 = float(np.min(np.asarray(regression.l2)))
         if l2 > 0:
             evidence = f"by structure: with centred features every eigenvalue is at least {l2:.3g}"
             return "minimum", evidence, 0.0

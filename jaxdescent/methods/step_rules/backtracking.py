@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,20 @@ from jax import lax
 from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules import trials
-from jaxdescent.methods.step_rules.transformation import Move, Point, moved, scalar
+from jaxdescent.methods.step_rules.transformation import (
+    Move,
+    Point,
+    RateUnderMomentum,
+    moved,
+    scalar,
+)
 from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
+
+GROWTH = 1.05
+"""The rate's growth in a step under momentum, so that one rejection for rounding does not stay."""
 
 FASTEST = 1024.0
 """The factor on a rate at which nothing changes, at most."""
@@ -39,15 +48,6 @@ class _MomentumState(NamedTuple):
 
     rate: jax.Array
     magnitude: jax.Array
-
-
-class RateUnderMomentum(NamedTuple):
-    """A rate for which the quadratic of curvature ``1 / rate`` bounds the function at the trial."""
-
-    rate: jax.Array
-    state: _MomentumState
-    evaluations: jax.Array
-    verdict: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -96,6 +96,8 @@ class Backtracking(SearchingRule):
     shrink: Any = 0.5
     grow: Any = 2.0
     max_trials: int = dataclasses.field(default=60, metadata={"static": True})
+
+    goes_with_momentum: ClassVar[bool] = True
 
     def start(self, params: Params, objective: Objective | None = None) -> State:
         rate, growth = scalar(params, 0), scalar(params, self.grow)
@@ -150,9 +152,9 @@ class Backtracking(SearchingRule):
         return _MomentumState(state.rate, jnp.abs(state.value))
 
     def rate_under_momentum(
-        self, objective: Objective, at: Point, state: _MomentumState, grow: Any
+        self, objective: Objective, at: Point, state: _MomentumState, has_restarted: jax.Array
     ) -> RateUnderMomentum:
-        """The first t, from the last one times ``grow``, with ``f(x - t g) <= f(x) - t/2 |g|^2``.
+        """The first t, from a little more than the last, with ``f(x - t g) <= f(x) - t/2 |g|^2``.
 
         A quadratic has this exactly where ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
         other functions a trial costs a value, and where rounding hides the decrease its gradient:
@@ -160,7 +162,7 @@ class Backtracking(SearchingRule):
         """
         squared = precision.squared_norm(at.gradient)
         last = trials.known_or_first(state.rate, at)
-        first = last * jnp.asarray(grow, last.dtype)
+        first = last * jnp.where(has_restarted, self.grow, GROWTH).astype(last.dtype)
         if objective.is_quadratic:
             length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
             unit = jax.tree.map(lambda g: g / length.astype(g.dtype), at.gradient)

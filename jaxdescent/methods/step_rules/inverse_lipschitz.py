@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,8 @@ class InverseLipschitz(StepRule):
 
     margin: Any = 1.1
     iterations: int = dataclasses.field(default=20, metadata={"static": True})
+
+    has_rate_ahead: ClassVar[bool] = True
 
     def start(self, params: Params, objective: Objective | None = None) -> State:
         return scalar(params, 0) if objective is None else self._rate(objective, params)

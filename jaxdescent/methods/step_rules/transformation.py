@@ -88,6 +88,15 @@ class Move(NamedTuple):
     curvature: Any = 0.0
 
 
+class RateUnderMomentum(NamedTuple):
+    """A rate for which the quadratic of curvature ``1 / rate`` bounds the function at the trial."""
+
+    rate: jax.Array
+    state: State
+    evaluations: jax.Array
+    verdict: jax.Array
+
+
 class StepRule(Transformation):
     """A rule that finds the learning rate of each step itself.
 
@@ -101,6 +110,10 @@ class StepRule(Transformation):
 
     needs_function: ClassVar[bool] = True
     needs_value: ClassVar[bool] = False
+    has_rate_ahead: ClassVar[bool] = False
+    """Whether its state is the rate of the next step, whatever the gradient will be."""
+    goes_with_momentum: ClassVar[bool] = False
+    """Whether it has a rate for steps along other directions than its own."""
 
     @abc.abstractmethod
     def move(self, objective: Objective, at: Point, state: State) -> Move:
@@ -115,6 +128,20 @@ class StepRule(Transformation):
         """The state for ``params`` that were rounded to 16 bits after the step that made it."""
         del objective, params
         return state
+
+    def start_under_momentum(self, state: State) -> State:
+        """What remains to be remembered of the state at the start where momentum is added."""
+        return state
+
+    def rate_under_momentum(
+        self, objective: Objective, at: Point, state: State, has_restarted: jax.Array
+    ) -> RateUnderMomentum:
+        """The rate of a gradient step to which momentum is added, which may just have restarted.
+
+        Raises:
+          NotImplementedError: of a rule that does not go with momentum.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not go with momentum.")
 
     def value_and_gradient(
         self, objective: Objective, params: Params, state: State

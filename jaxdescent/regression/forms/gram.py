@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,10 @@ class GramForm(SpectralObjective):
     @property
     def matrix(self) -> jax.Array:
         return self.gram
+
+    @property
+    def gram_and_penalty(self) -> tuple[jax.Array, Any]:
+        return self.gram, self.l2
 
     def regression_params(self, regression: LinearRegression, params: Params) -> Params:
         """The way back to the regression's params, which are the form's own."""
