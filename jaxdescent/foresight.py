@@ -27,6 +27,7 @@ from jaxdescent.machine.memory import ProblemTooLarge
 from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.numerics.precision import widen
 from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.objectives.checks import checked_params
 from jaxdescent.plan.candidates import Candidate
 from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
 from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
@@ -171,9 +172,9 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
         is_fused = fuses(problem.objective, method) and problem.tolerance.step is None
         off = problem.tolerance.off
         return descend(
-            *problem,
             start,
-            max_iterations=jnp.int32(ALLOWED_ITERATIONS),
+            problem,
+            jnp.int32(ALLOWED_ITERATIONS),
             check_every=CHECK_EVERY if is_fused else 1,
             history=0,
             starts_at_own=params is None,
@@ -292,7 +293,8 @@ def _with_evaluation(
         return structure
 
     def evaluate(objective: Objective, params: Params) -> Any:
-        objective, params = objective.checked(), widen(jax.tree.map(jnp.asarray, params))
+        objective = objective.checked()
+        params = widen(checked_params(params, objective))
         if structure.kind is Kind.FUNCTION:
             return objective.value_and_gradient(params)
         # Without their sum, whose form depends on where this runs.

@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxdescent.calls import programs, repeated
-from jaxdescent.calls.problem import Problem, is_small, posed
+from jaxdescent.calls.problem import is_small, posed
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
@@ -152,7 +152,7 @@ def minimize(
     inputs = (params, problem, limit)
     if is_top_level:
         donated = (0,) if donate else ()
-        program = programs.compiled(_descend, inputs, donate=donated, **flags)
+        program = programs.compiled(descend, inputs, donate=donated, **flags)
         result = program(*inputs)
         if call is not None and not is_fleeting and is_small(problem.objective, params):
             repeated.remember(call, program, inputs)
@@ -162,14 +162,10 @@ def minimize(
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if functions.is_fleeting(hoisted):
         # Its program could not be used again, and what it holds may be traced.
-        return attach_derivatives(hoisted.objective, _descend(*stopped, **flags))
-    result = programs.compiled(_descend, inputs, **flags)(*stopped)
+        return attach_derivatives(hoisted.objective, descend(*stopped, **flags))
+    result = programs.compiled(descend, inputs, **flags)(*stopped)
     solved = (hoisted.objective, result)
     return programs.compiled(attach_derivatives, solved)(*solved)
-
-
-def _descend(params: Params, problem: Problem, max_iterations: jax.Array, **flags: Any) -> Result:
-    return descend(*problem, params, max_iterations=max_iterations, **flags)
 
 
 def _check_options(

@@ -16,13 +16,14 @@ from jaxdescent.descent import fused_steps
 
 # Eight virtual devices sum and partition in other ways than the one device of a real run.
 ANALYSE = """
-import importlib, json, sys
+import json, sys
 import jax, jax.numpy as jnp
 import jaxdescent as jd
 from jaxdescent.calls import programs
+from jaxdescent.calls.problem import Problem
 from jaxdescent.breakdown.tied import TiedNeighbours
+from jaxdescent.descent.loop import descend
 
-minimize = importlib.import_module("jaxdescent.minimize")
 assert jax.device_count() == 1
 SHAPES = [(4096, 1024), (4096, 1024), (1024, 4096), (2050, 1030), (4096,)]
 
@@ -30,10 +31,10 @@ SHAPES = [(4096, 1024), (4096, 1024), (1024, 4096), (2050, 1030), (4096,)]
 def analyse(objective, dtype, check_every):
     params = {f"leaf {i}": jax.ShapeDtypeStruct(shape, dtype) for i, shape in enumerate(SHAPES)}
     method, tolerance = jd.GradientDescent(1e-2), jd.Tolerance(gradient=0.0)
-    problem = minimize.Problem(objective.checked(), method, tolerance, jd.Nearest())
+    problem = Problem(objective.checked(), method, tolerance, jd.Nearest())
     inputs = (params, problem, jnp.asarray(1000, jnp.int32))
     flags = dict(check_every=check_every, history=0, starts_at_own=False)
-    program = programs.compiled(minimize._descend, inputs, donate=(0,), **flags)
+    program = programs.compiled(descend, inputs, donate=(0,), **flags)
     memory = program.lower(*inputs).compile().memory_analysis()
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)]
     return dict(

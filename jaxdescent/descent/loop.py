@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.descent.watch import Watch
@@ -47,25 +48,22 @@ class Loop(NamedTuple):
 
 
 def descend(
-    objective: Objective,
-    method: Method,
-    tolerance: Tolerance,
-    rounding: precision.Rounding,
     params: Params,
-    *,
+    problem: Problem,
     max_iterations: jax.Array,
+    *,
     check_every: int,
     history: int,
     starts_at_own: bool,
     off: Off | None = None,
 ) -> Result:
-    """Run ``method`` on ``objective`` from ``params``; see :func:`jaxdescent.minimize`.
+    """Solve a problem from ``params``; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
     which is a scale of the tolerance, need not be computed apart. ``off`` says which rules are off,
     if that is known.
     """
-    descent = Descent(objective, method, tolerance, rounding, max_iterations, check_every, off)
+    descent = Descent(*problem, max_iterations, check_every, off)
     loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
     return descent.finish(descent.advance(loop))
 

@@ -307,12 +307,12 @@ class _State(NamedTuple):
 
 
 def _regression(objective: Objective, means: Means | None = None) -> CentredRegression:
-    if objective.linear_model is None:
+    if objective.linear_regression is None:
         raise TypeError(
             f"LSMR needs a jd.LinearRegression, got {type(objective).__name__}: take "
             "jd.ConjugateGradient() for another quadratic objective."
         )
-    return CentredRegression.from_objective(objective.linear_model, means)
+    return CentredRegression.from_objective(objective.linear_regression, means)
 
 
 def _at_given_intercept(

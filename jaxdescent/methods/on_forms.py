@@ -346,7 +346,7 @@ def _unless(is_convex: jax.Array, progress: Progress) -> Progress:
 
 
 def _regression(name: str, objective: Objective) -> LinearRegression:
-    regression: LinearRegression | None = objective.linear_model
+    regression: LinearRegression | None = objective.linear_regression
     if regression is None:
         raise TypeError(
             f"{name} needs a jd.LinearRegression, got {type(objective).__name__}: give the inner "

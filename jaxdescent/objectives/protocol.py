@@ -273,7 +273,7 @@ class Objective(Displayed, abc.ABC):
         return False
 
     @property
-    def linear_model(self) -> Any:
+    def linear_regression(self) -> Any:
         """The ``jd.LinearRegression`` that this is, whose X, y and weights of rows may be asked
         for; None of what is none.
         """

@@ -210,7 +210,7 @@ def structure_of(objective: Objective, params: Params) -> Structure:
         ),
         "default_tolerance": default_tolerance(params),
     }
-    regression = objective.linear_model
+    regression = objective.linear_regression
     if regression is not None:
         design = as_design(regression.X)
         rows, features = design.shape
@@ -301,7 +301,7 @@ def tree_bytes(tree: Any) -> int:
 
 
 def _kind(objective: Objective, residuals: Any) -> Kind:
-    if objective.linear_model is not None:
+    if objective.linear_regression is not None:
         return Kind.REGRESSION
     if objective.is_quadratic:
         return Kind.SEPARABLE if objective.is_separable else Kind.QUADRATIC

@@ -75,8 +75,8 @@ def shifted_hessian(
     """The Hessian at ``params``; a regression's is centred, which takes a pass over X unless
     its ``means`` are known.
     """
-    if objective.linear_model is not None:
-        return CentredRegression.from_objective(objective.linear_model, means)
+    if objective.linear_regression is not None:
+        return CentredRegression.from_objective(objective.linear_regression, means)
     if objective.gram_and_penalty is not None:
         return CentredGram(*objective.gram_and_penalty)
     return FlatHessian(objective, params)

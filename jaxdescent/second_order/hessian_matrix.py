@@ -119,7 +119,7 @@ def without_intercept(objective: Objective, params: Params, matrix: np.ndarray) 
     With features far from zero the weights and the intercept are all but dependent, although
     they are not: the Hessian of the centred features is well conditioned.
     """
-    regression = objective.linear_model
+    regression = objective.linear_regression
     if regression is None or not regression.intercept:
         return matrix
     outputs = params["intercept"].size  # the keys of a dictionary are in order

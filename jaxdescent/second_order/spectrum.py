@@ -118,7 +118,7 @@ def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float
             return "minimum", f"by structure every eigenvalue is at least {lower:.3g}", lower
         if upper < 0:
             return "maximum", f"by structure every eigenvalue is at most {upper:.3g}", -math.inf
-    regression = objective.linear_model
+    regression = objective.linear_regression
     if regression is not None:
         l2 = float(np.min(np.asarray(regression.l2)))
         if l2 > 0:

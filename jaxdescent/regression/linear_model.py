@@ -1,0 +1,261 @@
+"""What every model that is linear in its weights shares: data, checks, predictions, penalty."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdescent import display, placement
+from jaxdescent.designs import Design, as_design
+from jaxdescent.kernels import dtypes
+from jaxdescent.numerics import precision
+from jaxdescent.objectives.protocol import Objective, Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearModel(Objective):
+    """``sum_i s_i loss(x_i.w + b, y_i) + l2/2 |w|^2``, summed over outputs.
+
+    A subclass gives :meth:`loss`, and is a dataclass registered with JAX like its peers. Values,
+    gradients and products with the Hessian follow, each in two passes over X. The params are
+    ``{"weights": (features,) or (features, outputs), "intercept": () or (outputs,)}``; without an
+    intercept ``{"weights"}`` alone. The intercept is not penalised.
+
+    Args:
+      X: the design matrix, (rows, features): an array, or a design such as ``jd.MatrixFree``.
+      y: the targets, (rows,) or (rows, outputs).
+      l2: the ridge penalty, a number >= 0 or one for each output.
+      sample_weight: s, (rows,), >= 0; None for ones.
+      intercept: whether to fit b.
+    """
+
+    X: Any
+    y: Any
+    l2: Any = dataclasses.field(default=0.0, kw_only=True)
+    sample_weight: Any = dataclasses.field(default=None, kw_only=True)
+    intercept: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
+
+    @abc.abstractmethod
+    def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
+        """Of each row and output, from ``x_i.w + b`` and ``y_i``: element by element, made of JAX
+        operations that can be differentiated twice.
+        """
+
+    def _arguments(self) -> list[str]:
+        texts = [display.argument(self.X)]
+        if len(shape := display.shape_of(self.X) or ()) == 2:
+            texts = ["{:,} rows x {:,} features".format(*shape)]
+        if len(shape := display.shape_of(self.y) or ()) == 2:
+            texts.append(f"{shape[1]:,} outputs")
+        if not (isinstance(self.l2, (int, float)) and self.l2 == 0):
+            texts.append(f"l2={display.argument(self.l2)}")
+        if self.sample_weight is not None:
+            texts.append("weighted")
+        return [*texts, "intercept" if self.intercept else "no intercept"]
+
+    def predict(self, params: Params, X: Any) -> jax.Array:
+        """``X w + b`` for new rows: (rows,) or (rows, outputs).
+
+        Args:
+          params: as found by ``minimize``.
+          X: (rows, features): an array or a design.
+
+        Raises:
+          ValueError: if X does not have as many features as the weights, or params are not those
+            of this regression.
+        """
+        names = ["weights", "intercept"] if self.intercept else ["weights"]
+        if not isinstance(params, dict) or set(params) != set(names):
+            got = list(params) if isinstance(params, dict) else type(params).__name__
+            raise ValueError(
+                f"params must be a dict of {names}, got {got}: pass result.params of this "
+                f"regression, or make it with intercept={not self.intercept}."
+            )
+        params = precision.widen(jax.tree.map(jnp.asarray, params))
+        weights = params["weights"]
+        design = as_design(X)
+        if design.shape[1] != weights.shape[0]:
+            raise ValueError(
+                f"X must have {weights.shape[0]} features, as the weights have, got shape "
+                f"{design.shape}."
+            )
+        return self._predictions(design, params)
+
+    def value(self, params: Params) -> jax.Array:
+        losses = self.loss(self._predictions(self._design, params), self._targets)
+        return precision.total(scaled_rows(losses, self.sample_weight)) + self._ridge(params)
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        def change(product: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
+            y, sample_weight = rows
+
+            def of(predictions: jax.Array) -> jax.Array:
+                return scaled_rows(self.loss(predictions, y), sample_weight)
+
+            losses, slope = _with_slope(of, self._with_intercept(product, params))
+            return (losses, slope), slope
+
+        rows = self._targets, self.sample_weight
+        (losses, slope), columns = self._design.there_and_back(params["weights"], change, rows)
+        return precision.total(losses) + self._ridge(params), self._pulled(params, slope, columns)
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        predictions = self._predictions(self._design, params)
+
+        def change(product: jax.Array, rows: Any) -> tuple[jax.Array, jax.Array]:
+            predictions, y, sample_weight = rows
+
+            def slope(predictions: jax.Array) -> jax.Array:
+                return _with_slope(lambda at: self.loss(at, y), predictions)[1]
+
+            moved = self._with_intercept(product, direction)
+            changed = jax.jvp(slope, (predictions,), (moved,))[1]
+            changed = scaled_rows(changed, sample_weight)
+            return changed, changed
+
+        rows = predictions, self._targets, self.sample_weight
+        changed, columns = self._design.there_and_back(direction["weights"], change, rows)
+        return self._pulled(direction, changed, columns)
+
+    def start(self) -> Params:
+        dtype = self._design.dtype
+        return {name: jnp.zeros(shape, dtype) for name, shape in self._params_shapes().items()}
+
+    def size(self, params: Params) -> jax.Array:
+        return precision.norm(params["weights"])
+
+    @property
+    def _has_positive_weights(self) -> jax.Array:
+        if self.sample_weight is None:
+            return jnp.array(True)
+        return jnp.all(self.sample_weight >= 0)
+
+    def checked(self) -> Any:
+        design = as_design(self.X)
+        rows = design.shape[0]
+        y = _checked_array("y", self.y, rows, ndims=(1, 2))
+        if dtypes.compute_dtype(y.dtype) != design.dtype:
+            raise TypeError(
+                f"X and y must be of one dtype, got weights of {design.dtype} for X and {y.dtype} "
+                "for y: cast one of them."
+            )
+        sample_weight = self.sample_weight
+        if sample_weight is not None:
+            sample_weight = _checked_array("sample_weight", sample_weight, rows, ndims=(1,))
+            _refuse_negative("sample_weight", sample_weight)
+            if _is_zero(sample_weight):
+                raise ValueError("sample_weight must be positive somewhere, got all zero.")
+        outputs = y.shape[1:]
+        if isinstance(self.l2, (str, complex)) or self.l2 is None:
+            raise TypeError(f"l2 must be a number, got {self.l2!r}.")
+        if jnp.shape(self.l2) not in ((), outputs):
+            raise ValueError(
+                f"l2 must be a number{f' or have shape {outputs}' if outputs else ''}, got shape "
+                f"{jnp.shape(self.l2)}."
+            )
+        _refuse_negative("l2", self.l2)
+        return dataclasses.replace(self, X=design, y=y, sample_weight=sample_weight)
+
+    def hoisted(self, params: Params, *, always: bool = False) -> Any:
+        return dataclasses.replace(self, X=self._design.hoisted(always=always))
+
+    def check_params(self, params: Params) -> None:
+        expected = self._params_shapes()
+        got = jax.tree.map(jnp.shape, params)
+        if got != expected:
+            raise ValueError(
+                f"{type(self).__name__} needs params of shapes {expected}, got {got}: pass "
+                "params=None to start from zeros."
+            )
+
+    @property
+    def _weight_total(self) -> jax.Array:
+        dtype = self._design.dtype
+        if self.sample_weight is None:
+            return jnp.full((), self._design.shape[0], dtype)
+        return jnp.sum(self.sample_weight.astype(dtype))
+
+    def _params_shapes(self) -> dict[str, tuple[int, ...]]:
+        outputs = jnp.shape(self.y)[1:]
+        shapes = {"weights": (self._design.shape[1], *outputs)}
+        return shapes | {"intercept": outputs} if self.intercept else shapes
+
+    @property
+    def _design(self) -> Design:
+        return as_design(self.X)
+
+    def _predictions(self, design: Design, params: Params) -> jax.Array:
+        return self._with_intercept(design.product(params["weights"]), params)
+
+    def _with_intercept(self, product: jax.Array, params: Params) -> jax.Array:
+        return product + jnp.expand_dims(params["intercept"], 0) if self.intercept else product
+
+    def _penalty(self, weights: jax.Array) -> jax.Array:
+        """l2 as a scalar, or as (1, outputs) to go with weights of (features, outputs)."""
+        l2 = jnp.asarray(self.l2, weights.dtype)
+        return l2[None, :] if l2.ndim == 1 else l2
+
+    @property
+    def _targets(self) -> jax.Array:
+        return jnp.asarray(self.y).astype(self._design.dtype)
+
+    def _ridge(self, params: Params) -> jax.Array:
+        """``l2/2 |w|^2``."""
+        weights = params["weights"]
+        return 0.5 * precision.total(self._penalty(weights) * jnp.square(weights))
+
+    def _pulled(self, params: Params, rows: jax.Array, columns: jax.Array) -> Params:
+        """The gradient, or its change, from that for each row's prediction and X' times that."""
+        weights = params["weights"]
+        gradient = {"weights": columns + self._penalty(weights) * weights}
+        return gradient | {"intercept": jnp.sum(rows, axis=0)} if self.intercept else gradient
+
+
+def _with_slope(losses: Any, predictions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Losses of each prediction alone, and their derivatives."""
+    return jax.jvp(losses, (predictions,), (jnp.ones_like(predictions),))
+
+
+def scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:
+    """Each row times its own number; None stands for ones."""
+    if scale is None:
+        return rows
+    return scale.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1)) * rows
+
+
+def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
+    value = value if isinstance(value, jax.Array) else np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be real floating-point, got dtype {value.dtype}: convert it, for example "
+            f"with {name}.astype('float32')."
+        )
+    if value.ndim not in ndims or value.shape[0] != rows or 0 in value.shape:
+        shapes = {1: f"({rows},)", 2: f"({rows}, outputs)"}
+        raise ValueError(
+            f"{name} must have shape {' or '.join(shapes[n] for n in ndims)} to go with X's {rows} "
+            f"rows, got {value.shape}."
+        )
+    return jnp.asarray(value)
+
+
+def _refuse_negative(name: str, value: Any) -> None:
+    """Raise where the values can be seen; a traced one ends in its own status."""
+    if isinstance(value, Tracer):
+        return
+    for part in placement.visible_parts(value):
+        least = np.min(part)  # NaN where any is
+        if not least >= 0:
+            raise ValueError(f"{name} must be at least 0, got {float(least)}.")
+
+
+def _is_zero(value: jax.Array) -> bool:
+    """Whether it is known to be zero everywhere: not if other processes hold parts of it."""
+    is_visible = placement.is_concrete(value) and value.is_fully_addressable
+    return is_visible and not np.any(np.asarray(value))

@@ -1,0 +1,241 @@
+"""A design, a loss and a method that are defined outside the package: one class each.
+
+docs/architecture.md has the recipes that these follow.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.optimize import minimize as scipy_minimize
+
+import jaxdescent as jd
+from jaxdescent.designs import Design
+from jaxdescent.machine import Machine
+from jaxdescent.methods import Method
+from jaxdescent.methods.protocol import progress_at
+from jaxdescent.numerics import precision
+from jaxdescent.regression import LinearModel
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Powers(Design):
+    """``X_ij = x_i ** (j + 1)``: a polynomial without its constant, by Horner's rule."""
+
+    x: Any
+    degree: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self):
+        return len(self.x), self.degree
+
+    @property
+    def dtype(self):
+        return self.x.dtype
+
+    def product(self, weights):
+        x = self.x.reshape(-1, *[1] * (weights.ndim - 1))
+        total = jnp.zeros((len(self.x), *weights.shape[1:]), self.dtype)
+        for row in weights[::-1]:
+            total = (total + row) * x
+        return total
+
+    def transposed_product(self, residual):
+        return self.to_dense().T @ residual
+
+    def to_dense(self):
+        return self.x[:, None] ** jnp.arange(1, self.degree + 1, dtype=self.dtype)[None, :]
+
+    def dense_bytes(self):
+        return len(self.x) * self.degree * self.dtype.itemsize
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logistic(LinearModel):
+    """``log(1 + exp(p)) - y p`` for targets y from 0 to 1."""
+
+    def loss(self, predictions, targets):
+        return jnp.logaddexp(0, predictions) - targets * predictions
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Steepest(Method):
+    """Cauchy's step, with the length that is best for the parabola along the gradient."""
+
+    def init(self, objective, params):
+        return ()
+
+    def step(self, objective, params, state):
+        value, gradient = objective.value_and_gradient(params)
+        curvature = objective.curvature(params, gradient)
+        rate = precision.squared_norm(gradient) / jnp.where(curvature > 0, curvature, 1)
+        new = jax.tree.map(lambda x, g: x - rate * g, params, gradient)
+        return new, state, progress_at(value, gradient)
+
+
+MACHINE = Machine.default("cpu", cores=2, memory_bytes=2**33)
+
+METHODS = [
+    None,
+    jd.DerivativeMethod(),
+    jd.LSMR(),
+    jd.LSMR(jd.Nystrom(3)),
+    jd.ConjugateGradient(),
+    jd.ConjugateGradient(jd.Nystrom(3)),
+    jd.LBFGS(),
+    jd.LevenbergMarquardt(),
+    jd.Gram(),
+    jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2),
+    jd.GradientDescent(),
+    jd.GradientDescent(jd.BarzilaiBorwein()),
+    jd.GradientDescent(momentum=jd.Nesterov()),
+    optax.adam(0.1),
+    Steepest(),
+]
+SMOOTH = [
+    None,
+    jd.LBFGS(),
+    jd.ConjugateGradient(),
+    jd.DerivativeMethod(),
+    jd.GradientDescent(),
+    jd.GradientDescent(jd.AdaptiveStep()),
+    Steepest(),
+]
+
+
+def name_of(method):
+    return str(method) if isinstance(method, Method) or method is None else "adam"
+
+
+@pytest.fixture(scope="module")
+def points():
+    x = np.linspace(-1, 1, 40)
+    y = 1 + 2 * x - x**2 + 0.1 * np.random.default_rng(0).normal(size=40)
+    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_every_method_takes_a_design_from_outside(method, points):
+    x, y = points
+    regression = jd.LinearRegression(Powers(x, 3), y, l2=0.1)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        result = jd.minimize(regression, method=method, max_iterations=3000)
+    X = np.asarray(x, float)[:, None] ** np.arange(1, 4)
+    means, mean = X.mean(0), float(np.mean(y))
+    centred = X - means
+    weights = np.linalg.solve(
+        centred.T @ centred + 0.1 * np.eye(3), centred.T @ (np.asarray(y, float) - mean)
+    )
+    assert result.converged
+    np.testing.assert_allclose(result.params["weights"], weights, atol=2e-2)
+    np.testing.assert_allclose(result.params["intercept"], mean - means @ weights, atol=1e-2)
+
+
+def test_the_plan_and_the_certificate_take_it(points):
+    x, y = points
+    regression = jd.LinearRegression(Powers(x, 3), y, l2=0.1)
+    planned = jd.plan(regression, device=MACHINE)
+    assert planned.chosen is not None
+    certificate = jd.certify(regression, jd.minimize(regression))
+    assert certificate.kind == "minimum"
+    text = repr(Powers(x, 3))
+    assert "Powers" in text
+
+
+def test_derivatives_go_through_it(points, x64):
+    x, y = (jnp.asarray(part, jnp.float64) for part in points)
+
+    def slope(y, l2):
+        return jd.minimize(jd.LinearRegression(Powers(x, 3), y, l2=l2)).params["weights"][0]
+
+    of_y, of_l2 = jax.grad(slope, argnums=(0, 1))(y, 0.1)
+    step = 1e-5
+    moved = [slope(y, 0.1 + sign * step) for sign in (1, -1)]
+    np.testing.assert_allclose(of_l2, (moved[0] - moved[1]) / (2 * step), rtol=1e-5)
+    unit = jnp.zeros(40).at[7].set(1.0)
+    moved = [slope(y + sign * step * unit, 0.1) for sign in (1, -1)]
+    np.testing.assert_allclose(of_y[7], (moved[0] - moved[1]) / (2 * step), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(200, 4))
+    chance = 1 / (1 + np.exp(-X @ [1.0, -2.0, 0.5, 0.0] - 0.3))
+    y = (rng.random(200) < chance).astype(float)
+    s = rng.uniform(0.5, 2, 200)
+
+    def loss(p):
+        at = X @ p[1:] + p[0]
+        return np.sum(s * (np.logaddexp(0, at) - y * at)) + 0.25 * np.sum(p[1:] ** 2)
+
+    best = scipy_minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-9})
+    return *(jnp.asarray(part, jnp.float32) for part in (X, y, s)), best
+
+
+@pytest.mark.parametrize("method", SMOOTH, ids=name_of)
+def test_every_method_takes_a_loss_from_outside(method, classes):
+    X, y, s, best = classes
+    model = Logistic(X, y, l2=0.5, sample_weight=s)
+    result = jd.minimize(model, method=method, max_iterations=3000)
+    assert result.converged
+    np.testing.assert_allclose(result.value, best.fun, rtol=1e-4)
+    np.testing.assert_allclose(result.params["weights"], best.x[1:], atol=0.03)
+    np.testing.assert_allclose(result.params["intercept"], best.x[0], atol=0.03)
+
+
+def test_a_loss_has_the_derivatives_of_its_value(classes, x64):
+    X, y, s, _ = (jnp.asarray(part, jnp.float64) for part in (*classes[:3], 0.0))
+    model = Logistic(Powers(X[:, 0], 3), y, l2=0.5, sample_weight=s)
+    params = {"weights": jnp.array([0.3, -0.2, 0.1]), "intercept": jnp.array(0.4)}
+    direction = {"weights": jnp.array([1.0, 2.0, -1.0]), "intercept": jnp.array(0.5)}
+    value, gradient = model.value_and_gradient(params)
+    expected, slope = jax.value_and_grad(model.value)(params)
+    product = jax.jvp(jax.grad(model.value), (params,), (direction,))[1]
+    np.testing.assert_allclose(value, expected, rtol=1e-13)
+    for got, wanted in ((gradient, slope), (model.hessian_product(params, direction), product)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), got, wanted)
+
+
+def test_a_loss_is_planned_certified_and_predicts(classes):
+    X, y, s, _ = classes
+    model = Logistic(X, y, l2=0.5, sample_weight=s)
+    assert jd.plan(model, device=MACHINE).chosen is not None
+    result = jd.minimize(model)
+    assert jd.certify(model, result).kind == "minimum"
+    expected = X @ result.params["weights"] + result.params["intercept"]
+    np.testing.assert_allclose(model.predict(result.params, X), expected, rtol=1e-5, atol=1e-5)
+    assert repr(model) == "Logistic(200 rows x 4 features, l2=0.5, weighted, intercept)"
+    with pytest.raises(TypeError, match=r"LSMR needs a jd.LinearRegression, got Logistic"):
+        jd.minimize(model, method=jd.LSMR())
+    with pytest.raises(ValueError, match="Logistic needs params of shapes"):
+        jd.minimize(model, {"weights": jnp.zeros(3), "intercept": jnp.zeros(())})
+
+
+@pytest.mark.parametrize(
+    ("objective", "start"),
+    [
+        (jd.SumOfSquares(center=2.0), jnp.zeros(5)),
+        (jd.Quadratic(jnp.diag(jnp.array([1.0, 4.0])), jnp.ones(2)), None),
+        (lambda p: (p["a"] - 1) ** 2 + 3 * (p["b"] + 2) ** 2, {"a": 0.0, "b": 0.0}),
+    ],
+    ids=["separable", "quadratic", "function"],
+)
+def test_a_method_from_outside_takes_every_objective(objective, start):
+    result = jd.minimize(objective, start, Steepest())
+    best = jd.minimize(objective, start)
+    assert result.converged
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-2), result.params, best.params
+    )
+    batched = jax.vmap(lambda shift: jd.minimize(lambda x: (x - shift) ** 2, 0.0, Steepest()))(
+        jnp.arange(3.0)
+    )
+    np.testing.assert_allclose(batched.params, np.arange(3.0), atol=1e-5)
