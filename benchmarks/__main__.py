@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from benchmarks import check, machine, records, report, suites
-from benchmarks.runner import Settings, run_suite
+from benchmarks import suites
+from benchmarks.harness import check, machine, records
+from benchmarks.harness.runner import Settings, run_suite
+from benchmarks.report import table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
             if record["case"] != case:
                 case = record["case"]
                 print(f"-- {case}")
-            print(f"   {report.line(record)}", flush=True)
+            print(f"   {table.line(record)}", flush=True)
             measured.append(record)
             records.write(options.json, measured)
         if case is None:
@@ -82,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         provenance["seconds_in_all"] = time.perf_counter() - started
     records.write(options.json, measured)
     print()
-    print(report.targets_table(measured))
+    print(table.targets_table(measured))
     return 0
 
 
@@ -115,7 +117,7 @@ def _report(store: list[pathlib.Path]) -> int:
             if kept:
                 old = records.read(file) if file.exists() else []
                 records.write(file, records.merged(old, kept))
-    print(f"wrote {report.write()}")
+    print(f"wrote {table.write()}")
     return 0
 
 

@@ -9,25 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import (
-    check,
-    contender,
-    figures,
-    peers,
-    process,
-    profiles,
-    records,
-    referee,
-    report,
-    runner,
-    suites,
-    targets,
-)
-from benchmarks.case import Case
-from benchmarks.passes import passes
+from benchmarks import peers, suites
+from benchmarks.harness import check, contender, process, records, referee, runner
+from benchmarks.harness.case import Case
 from benchmarks.problems.batches import rosenbrock_gradient
 from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Gradient, Regression
+from benchmarks.report import figures, profiles, table, targets
+from benchmarks.studies.passes import passes
 
 SAMPLE = pathlib.Path(__file__).parent / "data" / "benchmarks.jsonl"
 TINY = {"eight_billion": 1e-5, "growth": 1e-4}
@@ -175,7 +164,7 @@ def test_a_missing_peer_is_reported(tmp_path, monkeypatch):
     [ours] = [record for record in found if record["contender"].startswith("NumPy")]
     assert ours["verdict"] < 1e-4
     assert ours["seconds"] > 0
-    assert "missing" in report.line(found[0])
+    assert "missing" in table.line(found[0])
 
 
 def test_only_the_contenders_that_are_named_take_part(monkeypatch):
@@ -215,7 +204,7 @@ def test_passes_are_counted_beside_the_timed_runs(monkeypatch):
     monkeypatch.setattr(peers, "is_missing", lambda name: name != "scipy")
     [record] = _run("methods", "well-conditioned tall", "SciPy: lsmr")
     assert record["passes"] == 2 * record["iterations"] + 1
-    assert "passes" in report.render([record])
+    assert "passes" in table.render([record])
 
 
 def test_a_case_in_float64_is_solved_in_float64(monkeypatch):
@@ -354,7 +343,7 @@ def test_who_was_idle_is_warmed_by_the_loosest_tolerance(monkeypatch, tmp_path):
 
 def test_the_report_renders_a_stored_sample(sample, tmp_path):
     pytest.importorskip("matplotlib")
-    page = report.render(sample, tmp_path)
+    page = table.render(sample, tmp_path)
     for suite in suites.every():
         assert f"## {suite.title}" in page
         assert f"--suite {suite.name}" in page

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from benchmarks.passes import Counted, passes
+from benchmarks.studies.passes import Counted, passes
 from jaxdescent.designs import Center, Centred, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
-from benchmarks import certificates
+from benchmarks.studies import certificates
 from jaxdescent.calls import programs
 from jaxdescent.objectives import as_objective
 from jaxdescent.second_order import hessian_matrix, lanczos, spectrum

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from benchmarks.passes import Counted, passes
+from benchmarks.studies.passes import Counted, passes
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Status
 

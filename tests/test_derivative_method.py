@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
-from benchmarks.passes import Counted, passes
+from benchmarks.studies.passes import Counted, passes
 from jaxdescent.kernels.branches import if_any
 from jaxdescent.regression.solve import refinement
 

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from benchmarks.passes import Counted, passes
+from benchmarks.studies.passes import Counted, passes
 
 ROWS, FEATURES = 400, 20
 

@@ -8,7 +8,7 @@ import scipy.sparse.linalg
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from benchmarks.passes import Counted, passes
+from benchmarks.studies.passes import Counted, passes
 from jaxdescent.result import Status
 
 pytestmark = pytest.mark.slow  # each test compiles a few solvers

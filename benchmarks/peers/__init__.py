@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 from types import ModuleType
 
-from benchmarks.case import Case, Factory
+from benchmarks.harness.case import Case, Factory
 
 ADAPTERS = (
     "jaxdescent",

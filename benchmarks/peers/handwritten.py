@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.harness.case import Answer, Factory, Solve
+from benchmarks.harness.process import ROOT, child_environment
 from benchmarks.peers import counting
 from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, costs, regression, separable
-from benchmarks.process import ROOT, child_environment
 
 NAME = "hand-written JAX"
 PACKAGE = "jax"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, NotOffered, Solve
+from benchmarks.harness.case import Answer, Factory, NotOffered, Solve
 from benchmarks.problems import batches, functions, regression
 
 NAME = "NumPy"

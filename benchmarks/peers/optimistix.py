@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.case import Answer, Factory, NotOffered, Solve
+from benchmarks.harness.case import Answer, Factory, NotOffered, Solve
 from benchmarks.peers import counting
 from benchmarks.peers.arrays import shared
 from benchmarks.problems import functions

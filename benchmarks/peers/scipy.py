@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Counting, Factory, NotOffered, Solve
+from benchmarks.harness.case import Answer, Counting, Factory, NotOffered, Solve
 from benchmarks.peers import counting
 from benchmarks.peers.arrays import shared
 from benchmarks.problems import batches, functions, regression

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import referee
+from benchmarks.harness import referee
 
 
 @dataclasses.dataclass(frozen=True)

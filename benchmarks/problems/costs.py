@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import referee
+from benchmarks.harness import referee
 
 TARGET = np.array([1.0, -2.0, 3.0])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import referee
+from benchmarks.harness import referee
 
 
 @dataclasses.dataclass(frozen=True)

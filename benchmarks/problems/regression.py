@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import referee
+from benchmarks.harness import referee
 
 ROWS_AT_ONCE = 1 << 24
 """Elements of X that are drawn at once: NumPy draws them in float32 without a copy."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 
-from benchmarks.case import Suite
+from benchmarks.harness.case import Suite
 
 NAMES = (
     "eight_billion",

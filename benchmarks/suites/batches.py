@@ -1,6 +1,6 @@
 """5: many small problems at once."""
 
-from benchmarks.case import Case, Suite, scaled
+from benchmarks.harness.case import Case, Suite, scaled
 from benchmarks.problems.batches import Rates, Regressions, Starts
 
 LADDER = tuple(10.0**-k for k in range(1, 7))

@@ -1,6 +1,6 @@
 """1: constant-step descent on the parameters of Llama-3-8B, in bfloat16."""
 
-from benchmarks.case import Case, Suite
+from benchmarks.harness.case import Case, Suite
 from benchmarks.problems.separable import Separable
 
 WHOLE = 8_030_261_248

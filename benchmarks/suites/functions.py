@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.case import Case, Suite
+from benchmarks.harness.case import Case, Suite
 from benchmarks.problems.functions import Function
 
 BAR = 1e-6

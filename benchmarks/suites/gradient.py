@@ -1,6 +1,6 @@
 """2: the gradient of dense least squares, as a fraction of the limit of reading X once."""
 
-from benchmarks.case import Case, Suite, scaled
+from benchmarks.harness.case import Case, Suite, scaled
 from benchmarks.problems.regression import Gradient
 
 SIZES = ((131072, 4096), (65536, 8192), (16384, 32768), (1024, 524288))

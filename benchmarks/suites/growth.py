@@ -1,6 +1,6 @@
 """7: time and memory against the number of unknowns."""
 
-from benchmarks.case import Case, Suite
+from benchmarks.harness.case import Case, Suite
 from benchmarks.problems.costs import Unjudged
 
 DECADES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)

@@ -1,6 +1,6 @@
 """Every method on five problems: which method when."""
 
-from benchmarks.case import Case, Suite, scaled
+from benchmarks.harness.case import Case, Suite, scaled
 from benchmarks.problems.classification import Classification
 from benchmarks.problems.regression import Regression
 from benchmarks.suites.regressions import BAR, LADDER, NEEDS_SQUARE

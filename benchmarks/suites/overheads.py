@@ -1,6 +1,6 @@
 """4: what jaxdescent adds where there is nearly nothing to compute."""
 
-from benchmarks.case import Case, Suite, scaled
+from benchmarks.harness.case import Case, Suite, scaled
 from benchmarks.problems.costs import ThreeParameters, Unjudged
 
 CALLS = 1_000_000

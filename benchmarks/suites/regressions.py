@@ -1,7 +1,7 @@
 """3: time to a relative suboptimality of 1e-6."""
 
-from benchmarks import records
-from benchmarks.case import Case, Suite, scaled
+from benchmarks.harness import records
+from benchmarks.harness.case import Case, Suite, scaled
 from benchmarks.problems.regression import Regression
 
 BAR = 1e-6

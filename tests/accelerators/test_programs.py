@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 import jaxdescent as jd
-from benchmarks.accelerators import FEATURES, ROWS
-from benchmarks.accelerators import METHODS as EVERY
-from benchmarks.compiled import Compiled, array, mesh
+from benchmarks.studies.accelerators import FEATURES, ROWS
+from benchmarks.studies.accelerators import METHODS as EVERY
+from benchmarks.studies.compiled import Compiled, array, mesh
 
 PLUGINS = ("jax_cuda13_plugin", "libtpu")
 pytestmark = [

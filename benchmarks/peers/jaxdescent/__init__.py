@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.case import Factory
+from benchmarks.harness.case import Factory
 from benchmarks.peers.jaxdescent import (
     batches,
     functions,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.harness.case import Answer, Factory, Solve
 from benchmarks.problems import batches
 
 MAX_ITERATIONS = 20_000

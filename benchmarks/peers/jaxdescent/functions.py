@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.harness.case import Answer, Factory, Solve
 from benchmarks.peers import counting
 from benchmarks.peers.arrays import shared
 from benchmarks.problems import functions

@@ -6,7 +6,7 @@ import gc
 import time
 from typing import Any
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.harness.case import Answer, Factory, Solve
 from benchmarks.problems import costs
 
 
@@ -55,7 +55,7 @@ def _three_parameters(
 
 
 def _leak(count: int) -> Solve:
-    from benchmarks import resident
+    from benchmarks.harness import resident
 
     once = _three_parameters(10)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Counting, Factory, Solve
+from benchmarks.harness.case import Answer, Counting, Factory, Solve
 from benchmarks.peers import counting
 from benchmarks.peers.arrays import shared
 from benchmarks.problems import regression
@@ -54,7 +54,7 @@ def _regression(
             return solve
 
         def passes(tolerance: float) -> float | None:
-            from benchmarks.passes import Counted
+            from benchmarks.studies.passes import Counted
 
             return counting.counts(solver(Counted(X, is_on_one_device=True)), tolerance)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Answer, Factory, Solve
+from benchmarks.harness.case import Answer, Factory, Solve
 from benchmarks.problems import separable
 
 ITERATIONS = 1000

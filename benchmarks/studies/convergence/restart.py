@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.convergence import tables
-from benchmarks.convergence.runs import (
+from benchmarks.studies.convergence import tables
+from benchmarks.studies.convergence.runs import (
     DTYPES,
     Case,
     Run,

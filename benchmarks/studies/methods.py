@@ -5,15 +5,13 @@ an ill-conditioned tall regression, a square and a fat one, and a function that 
 and the cases that ask for float64, for one backward error, and for the step rules' iterations.
 The suite ``methods`` of the benchmarks by its own name.
 
-    python benchmarks/methods.py [--full] [--case NAME] [--contender WORD] [--repeats R]
+    python benchmarks/studies/methods.py [--full] [--case NAME] [--contender WORD] [--repeats R]
 """
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from benchmarks.__main__ import main
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ are those of a run after compilation, the best of a few: the rates are the best 
 and what else a machine does meanwhile is no part of a plan. The regret is the time of the candidate
 that the plan chose over that of the fastest that converged.
 
-    python benchmarks/plan.py [--bytes-only] [--again] [--full] [--only PATTERN]
+    python benchmarks/studies/plan.py [--bytes-only] [--again] [--full] [--only PATTERN]
                               [--limit-seconds S] [--repeats R] [--json FILE]
 
 ``--bytes-only`` compiles and runs nothing, which needs no quiet machine and no memory. ``--again``
@@ -31,7 +31,6 @@ import os
 import pathlib
 import re
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -41,14 +40,12 @@ import jax
 import jax.numpy as jnp
 
 import jaxdescent as jd
+from benchmarks.harness import resident
+from benchmarks.harness.process import quiet_blas
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
 from jaxdescent.plan import Candidate, Plan
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from benchmarks import resident
-from benchmarks.process import quiet_blas
 
 Shape = jax.ShapeDtypeStruct
 
@@ -58,7 +55,7 @@ WORST = 6
 LARGE_BYTES = 1 << 26
 """Less is lost in what a process holds anyhow."""
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "plan.json"
+RESULTS = pathlib.Path(__file__).parent.parent / "results" / "plan.json"
 
 ENOUGH_SECONDS, LONG_SECONDS, MOST_REPEATS = 0.1, 10.0, 100
 """Short runs are repeated until they make up the first, long ones are not beyond the second."""

@@ -1,6 +1,6 @@
 """What is compiled for accelerators that are not here: seconds, memory, and what is sent.
 
-    python -m benchmarks.accelerators [TARGET ...] [--only METHOD]
+    python -m benchmarks.studies.accelerators [TARGET ...] [--only METHOD]
 
 Each method solves a regression of 8,192 rows for each device, 1,024 features, float32, its rows
 over the devices. Compiled with XLA's plugins (``make test-accelerators`` installs them), not run.
@@ -17,7 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax.numpy as jnp
 
 import jaxdescent as jd
-from benchmarks.compiled import Compiled, array, mesh
+from benchmarks.studies.compiled import Compiled, array, mesh
 
 ROWS, FEATURES = 8192, 1024
 TARGETS = ("h100", "8xh100", "v5e:2x4", "v6e:2x4", "v5e:16x16")

@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Iterator
 
 from benchmarks import peers
-from benchmarks.case import Case, Suite
-from benchmarks.contender import Contender, Record, Seat
+from benchmarks.harness.case import Case, Suite
+from benchmarks.harness.contender import Contender, Record, Seat
 
 
 @dataclasses.dataclass(frozen=True)

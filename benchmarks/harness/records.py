@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.case import Suite
+from benchmarks.harness.case import Suite
 from benchmarks.peers import OURS
 
 Record = dict[str, Any]
 
 DEFAULT = pathlib.Path("build/benchmarks.jsonl")
-STORED = pathlib.Path(__file__).parent / "results"
+STORED = pathlib.Path(__file__).parent.parent / "results"
 
 
 def stored_file(*, is_whole: bool) -> pathlib.Path:

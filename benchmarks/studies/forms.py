@@ -10,7 +10,7 @@ fused       X'(X w - y) in one pass over X instead of two, in every loop that XL
 
 Repeats are interleaved, compilation is apart, numbers are medians.
 
-    python benchmarks/forms.py [--part NAME] [--repeats R] [--scale K]
+    python benchmarks/studies/forms.py [--part NAME] [--repeats R] [--scale K]
 """
 
 from __future__ import annotations

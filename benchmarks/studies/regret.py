@@ -7,7 +7,7 @@ method counts where it comes within ten times the default tolerance of the lowes
 them reached, computed in float64. The regret is the default's time over that of the fastest of
 these.
 
-    python benchmarks/regret.py [--seed S] [--problems N] [--only PATTERN] [--json FILE]
+    python benchmarks/studies/regret.py [--seed S] [--problems N] [--only PATTERN] [--json FILE]
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import records
-from benchmarks.records import Record
+from benchmarks.harness import records
+from benchmarks.harness.records import Record
 
 FARTHEST = 100.0
 """Times the fastest, where a profile ends."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import profiles, records
-from benchmarks.records import Record
+from benchmarks.harness import records
+from benchmarks.harness.records import Record
+from benchmarks.report import profiles
 
 Figure = Callable[[list[Record]], float | None]
 """None where something it needs was not measured."""

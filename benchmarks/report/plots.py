@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import profiles, records
-from benchmarks.records import Record
+from benchmarks.harness import records
+from benchmarks.harness.records import Record
+from benchmarks.report import profiles
 
 Plot = Callable[[list[Record], pathlib.Path], None]
 

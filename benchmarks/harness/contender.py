@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.case import Case
-from benchmarks.process import Process
+from benchmarks.harness.case import Case
+from benchmarks.harness.process import Process
 
 PREPARE_LIMIT = 300.0
 """Seconds for imports and data, which nothing is measured of."""

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks.convergence import tables
-from benchmarks.convergence.runs import (
+from benchmarks.studies.convergence import tables
+from benchmarks.studies.convergence.runs import (
     SOLVED,
     Case,
     descend,

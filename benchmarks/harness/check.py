@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from benchmarks import records, targets
-from benchmarks.records import Record
+from benchmarks.harness import records
+from benchmarks.harness.records import Record
+from benchmarks.report import targets
 
 TOLERATED = 0.15
 

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdescent as jd
-from benchmarks.convergence import tables
-from benchmarks.convergence.runs import DTYPES, Case, of_kind
 from benchmarks.problems import classical
 from benchmarks.problems.random_quadratics import random_quadratic, random_regression
+from benchmarks.studies.convergence import tables
+from benchmarks.studies.convergence.runs import DTYPES, Case, of_kind
 
 SEEDS = 30
 FACTOR = 10.0

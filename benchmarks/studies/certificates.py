@@ -1,8 +1,9 @@
 """Thirty points whose kind is known, and what ``jd.certify`` says of them.
 
-``python -m benchmarks.certificates`` prints the table; ``--fast`` leaves out those that take more
-than a few seconds. From 10 to a million unknowns, with smallest eigenvalues down to a millionth of
-the largest, of both signs. All functions are plain ones: nothing of their structure is told.
+``python -m benchmarks.studies.certificates`` prints the table; ``--fast`` leaves out those that
+take more than a few seconds. From 10 to a million unknowns, with smallest eigenvalues down to a
+millionth of the largest, of both signs. All functions are plain ones: nothing of their structure is
+told.
 """
 
 from __future__ import annotations
@@ -236,7 +237,9 @@ def certified(point: Point) -> tuple[jd.Certificate, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.certificates", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.studies.certificates", description=__doc__
+    )
     parser.add_argument("--fast", action="store_true", help="only what takes a few seconds")
     is_fast = parser.parse_args().fast
     right = undetermined = wrong = 0

@@ -16,7 +16,7 @@ import optax
 import scipy.optimize
 
 import jaxdescent as jd
-from benchmarks import referee
+from benchmarks.harness import referee
 from benchmarks.problems import classical, published
 from benchmarks.problems.classical import Problem
 

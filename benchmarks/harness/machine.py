@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.process import ROOT, quiet_blas
+from benchmarks.harness.process import ROOT, quiet_blas
 
 THREAD_SETTINGS = ("OPENBLAS", "OMP", "MKL", "XLA", "JAX", "MALLOC", "KMP", "GOMP")
 

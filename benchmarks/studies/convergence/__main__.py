@@ -5,9 +5,9 @@ restart    restarts every descent on the classical and published functions that 
 estimates  holds Result.suboptimality against the exact one, on random regressions and quadratics
 price      counts evaluations and iterations from the standard starts, which restart does as well
 
-    python -m benchmarks.convergence [--part NAME] [--dtype DTYPE] [--method NAME] [--only WORD]
-                                     [--share I/K] [--json FILE] [--compare FILE]
-    python -m benchmarks.convergence [--part NAME] --read FILE ... [--compare FILE]
+    python -m benchmarks.studies.convergence [--part NAME] [--dtype DTYPE] [--method NAME]
+                                     [--only WORD] [--share I/K] [--json FILE] [--compare FILE]
+    python -m benchmarks.studies.convergence [--part NAME] --read FILE ... [--compare FILE]
 
 With --compare the descents from the standard starts are held against those of a stored run, such as
 benchmarks/baselines/evaluations.jsonl. Almost all of the time is compilation, mostly on one core:
@@ -26,11 +26,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import machine, records
-from benchmarks.convergence.estimates import SEEDS, estimates, print_estimates
-from benchmarks.convergence.price import compare, price, print_price
-from benchmarks.convergence.restart import print_restart, restart
-from benchmarks.convergence.runs import DTYPES, cases, methods
+from benchmarks.harness import machine, records
+from benchmarks.studies.convergence.estimates import SEEDS, estimates, print_estimates
+from benchmarks.studies.convergence.price import compare, price, print_price
+from benchmarks.studies.convergence.restart import print_restart, restart
+from benchmarks.studies.convergence.runs import DTYPES, cases, methods
 
 PRINTERS = {"restart": print_restart, "estimates": print_estimates, "price": print_price}
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 """Of the checkout that is measured, whatever else is installed."""
 
 
@@ -22,7 +22,7 @@ class Process:
     def __init__(self, environment: dict[str, str]) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"],
+            [sys.executable, "-m", "benchmarks.harness.worker"],
             cwd=ROOT,
             env={**child_environment(), **environment},
             stdin=subprocess.PIPE,

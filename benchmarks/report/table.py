@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pathlib
 
-from benchmarks import figures, plots, profiles, records, suites, targets
-from benchmarks.case import Suite
-from benchmarks.records import Record
+from benchmarks import suites
+from benchmarks.harness import records
+from benchmarks.harness.case import Suite
+from benchmarks.harness.records import Record
+from benchmarks.report import figures, plots, profiles, targets
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).parent.parent
 
 HEAD = """# Benchmarks
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from benchmarks import figures
-from benchmarks.figures import Figure
-from benchmarks.records import Record
+from benchmarks.harness.records import Record
+from benchmarks.report import figures
+from benchmarks.report.figures import Figure
 
 FITTED_DEVIATION = 0.05
 """How far from linear growth may be."""

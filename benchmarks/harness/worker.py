@@ -14,7 +14,7 @@ import traceback
 import warnings
 from typing import Any
 
-from benchmarks.case import Counting, NotOffered
+from benchmarks.harness.case import Counting, NotOffered
 
 SHORT_SECONDS = 0.02
 """A shorter run is repeated until it fills so much, and the mean counts."""
@@ -49,7 +49,7 @@ def _prepare(
     *, suite: str, scale: float, case: str, adapter: str, label: str, folder: str
 ) -> tuple[Any, dict[str, Any]]:
     from benchmarks import peers, suites
-    from benchmarks.machine import threads
+    from benchmarks.harness.machine import threads
 
     chosen = next(each for each in suites.get(suite).cases(scale) if each.name == case)
     solve = peers.factory(adapter, chosen.work, label)(chosen.problem.load(pathlib.Path(folder)))
@@ -61,7 +61,7 @@ def _run(solve: Any, tolerance: float, answer: str | None, is_timed: bool) -> di
 
     import numpy as np
 
-    from benchmarks import resident
+    from benchmarks.harness import resident
 
     gc.collect()
     baseline = resident.begin_peak()

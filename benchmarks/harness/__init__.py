@@ -1,0 +1,1 @@
+"""How a benchmark is run: cases, contenders, processes of their own, and what is kept of them."""

@@ -1,0 +1,1 @@
+"""What is shown of the runs: tables, profiles, pictures, and targets."""
