@@ -101,8 +101,10 @@ def minimize_batch(
     if _is_on_one_cpu(members):
         is_one_step = first.method.solves_at_once(first.objective)
         over = _by_blocks if is_one_step else _one_by_one
-        return _joined(_each(over, common, _parts(members, size), max_iterations))
-    return _shrinking(common, members, size, max_iterations)
+        result = _joined(_each(over, common, _parts(members, size), max_iterations))
+    else:
+        result = _shrinking(common, members, size, max_iterations)
+    return result._replace(params=jax.vmap(first.objective.unpacked)(result.params))
 
 
 def _settled(problem: Callable[..., Any], first: Problem, start: Any, tolerance: Any) -> Any:

@@ -156,16 +156,24 @@ def minimize(
         result = program(*inputs)
         if call is not None and not is_fleeting and is_small(problem.objective, params):
             repeated.remember(call, program, inputs)
-        return result
+        return _as_given(result, problem.objective)
     hoisted = problem.hoisted(params)
     inputs = (params, hoisted, limit)
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if functions.is_fleeting(hoisted):
         # Its program could not be used again, and what it holds may be traced.
-        return attach_derivatives(hoisted.objective, descend(*stopped, **flags))
+        result = attach_derivatives(hoisted.objective, descend(*stopped, **flags))
+        return _as_given(result, problem.objective)
     result = programs.compiled(descend, inputs, **flags)(*stopped)
     solved = (hoisted.objective, result)
-    return programs.compiled(attach_derivatives, solved)(*solved)
+    result = programs.compiled(attach_derivatives, solved)(*solved)
+    return _as_given(result, problem.objective)
+
+
+def _as_given(result: Result, objective: Objective) -> Result:
+    """The result with its params in the form in which callers have them."""
+    params = objective.unpacked(result.params)
+    return result if params is result.params else result._replace(params=params)
 
 
 def _check_options(

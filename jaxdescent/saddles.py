@@ -69,7 +69,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     )
     inputs = (objective, params, direction)
     new, is_lower = programs.compiled(_lower, inputs)(*inputs)
-    return new if bool(is_lower) else given
+    return objective.unpacked(new) if bool(is_lower) else given
 
 
 def past_saddles(

@@ -2,17 +2,8 @@
 
 from jaxdescent.designs.centred import Center as Center
 from jaxdescent.designs.centred import Centred as Centred
+from jaxdescent.designs.concatenated import Concatenated as Concatenated
+from jaxdescent.designs.conversion import as_design as as_design
 from jaxdescent.designs.dense import Dense as Dense
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design
-
-
-def as_design(X: object) -> Design:
-    """``X`` itself if it is a design, else a dense array as one.
-
-    Raises:
-      TypeError: if ``X`` is neither a design nor an array.
-    """
-    if isinstance(X, Design):
-        return X
-    return Dense.from_array(X)

@@ -32,6 +32,16 @@ class Design(Displayed, abc.ABC):
     def dtype(self) -> Any:
         """The dtype of the weights that go with this X (float32 for a 16-bit X)."""
 
+    def packed(self, weights: Any) -> Any:
+        """Weights as an array, (features,) or (features, outputs), from the form in which callers
+        have them; an array stays.
+        """
+        return weights
+
+    def unpacked(self, weights: jax.Array) -> Any:
+        """Weights in the form in which callers have them."""
+        return weights
+
     @abc.abstractmethod
     def product(self, weights: jax.Array) -> jax.Array:
         """``X @ weights``: one pass over X."""

@@ -31,6 +31,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise ValueError(
                 f"params must be given: {type(objective).__name__} has no start of its own."
             )
+    params = objective.packed(params)
     leaves = jax.tree.leaves_with_path(params)
     if not leaves:
         raise ValueError(f"params must have at least one array, got {params!r}.")

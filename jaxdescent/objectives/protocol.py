@@ -102,6 +102,14 @@ class Objective(Displayed, abc.ABC):
         """For :mod:`jaxdescent.calls.repeated`; None: calls with it are looked at every time."""
         return None
 
+    def packed(self, params: Params) -> Params:
+        """The params as methods have them, from the form in which callers have them."""
+        return params
+
+    def unpacked(self, params: Params) -> Params:
+        """The params in the form in which callers have them, from that which methods have."""
+        return params
+
     def check_params(self, params: Params) -> None:
         """Raise if ``params`` do not have the structure that this objective needs."""
         del params

@@ -77,9 +77,15 @@ class LinearModel(Objective):
                 f"params must be a dict of {names}, got {got}: pass result.params of this "
                 f"regression, or make it with intercept={not self.intercept}."
             )
+        design = as_design(X)
+        params = params | {"weights": design.packed(params["weights"])}
+        if isinstance(params["weights"], dict):
+            raise ValueError(
+                f"the weights are those of {list(params['weights'])}: X must be a jd.Concatenated "
+                f"of designs by these names, got {display.argument(X)}."
+            )
         params = precision.widen(jax.tree.map(jnp.asarray, params))
         weights = params["weights"]
-        design = as_design(X)
         if design.shape[1] != weights.shape[0]:
             raise ValueError(
                 f"X must have {weights.shape[0]} features, as the weights have, got shape "
@@ -87,7 +93,23 @@ class LinearModel(Objective):
             )
         return self._predictions(design, params)
 
+    def packed(self, params: Params) -> Params:
+        if not isinstance(params, dict) or "weights" not in params:
+            return params
+        weights = self._design.packed(params["weights"])
+        return params if weights is params["weights"] else params | {"weights": weights}
+
+    def _as_given(self, gradient: Params, params: Params) -> Params:
+        """The gradient in the form in which ``params`` are."""
+        is_packed = self.packed(params) is params
+        return gradient if is_packed else self.unpacked(gradient)
+
+    def unpacked(self, params: Params) -> Params:
+        weights = self._design.unpacked(params["weights"])
+        return params if weights is params["weights"] else params | {"weights": weights}
+
     def value(self, params: Params) -> jax.Array:
+        params = self.packed(params)
         losses = self.loss(self._predictions(self._design, params), self._targets)
         return precision.total(scaled_rows(losses, self.sample_weight)) + self._ridge(params)
 
@@ -101,12 +123,15 @@ class LinearModel(Objective):
             losses, slope = _with_slope(of, self._with_intercept(product, params))
             return (losses, slope), slope
 
+        given, params = params, self.packed(params)
         rows = self._targets, self.sample_weight
         (losses, slope), columns = self._design.there_and_back(params["weights"], change, rows)
-        return precision.total(losses) + self._ridge(params), self._pulled(params, slope, columns)
+        gradient = self._as_given(self._pulled(params, slope, columns), given)
+        return precision.total(losses) + self._ridge(params), gradient
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
-        predictions = self._predictions(self._design, params)
+        given, direction = direction, self.packed(direction)
+        predictions = self._predictions(self._design, self.packed(params))
 
         def change(product: jax.Array, rows: Any) -> tuple[jax.Array, jax.Array]:
             predictions, y, sample_weight = rows
@@ -121,7 +146,7 @@ class LinearModel(Objective):
 
         rows = predictions, self._targets, self.sample_weight
         changed, columns = self._design.there_and_back(direction["weights"], change, rows)
-        return self._pulled(direction, changed, columns)
+        return self._as_given(self._pulled(direction, changed, columns), given)
 
     def start(self) -> Params:
         dtype = self._design.dtype

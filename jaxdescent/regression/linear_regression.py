@@ -46,18 +46,24 @@ class LinearRegression(LinearModel):
         return 0.5 * jnp.square(predictions - targets)
 
     def value(self, params: Params) -> jax.Array:
+        params = self.packed(params)
         return self._value(params, self._residual(params))
 
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        given, params = params, self.packed(params)
         residual, columns = self._there_and_back(params, self.y)
-        return self._value(params, residual), self._gradient(params, residual, columns)
+        gradient = self._gradient(params, residual, columns)
+        return self._value(params, residual), self._as_given(gradient, given)
 
     def gradient(self, params: Params) -> Params:
-        return self._gradient(params, *self._there_and_back(params, self.y))
+        given, params = params, self.packed(params)
+        return self._as_given(self._gradient(params, *self._there_and_back(params, self.y)), given)
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
-        return self._gradient(direction, *self._there_and_back(direction, None))
+        given, direction = direction, self.packed(direction)
+        product = self._gradient(direction, *self._there_and_back(direction, None))
+        return self._as_given(product, given)
 
     def curvature(self, params: Params, direction: Params) -> jax.Array:
         return self.curvature_along(params, direction, self.image(direction))

@@ -1,0 +1,175 @@
+"""One-hot columns of a categorical variable, which are never written out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.nn import one_hot
+
+from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.sparse_layout import Entries, layout_of
+from jaxdescent.inputs.numbers import check_count
+from jaxdescent.kernels import sparse_products
+from jaxdescent.kernels.dtypes import compute_dtype
+
+NONE = -1
+"""The code of a row that has none of the levels."""
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
+class Categorical(Design):
+    """``X_ij = 1`` where row i has level j, else zero: a dummy variable for each level.
+
+    The product with the weights picks one of them for each row, and that with the transpose adds up
+    the rows of each level, always in the same order: the codes are sorted once, when the design is
+    made.
+
+    Args:
+      codes: (rows,), integers from 0 to ``levels - 1``, on the host or on a device; -1 for a row
+        that has none of the levels, whose part of the prediction is zero: a missing value, or the
+        reference level that is left out.
+      levels: how many there are.
+      dtype: of the weights: float32 or float64.
+
+    Raises:
+      TypeError: if codes are not integers, or are traced: their order makes the design.
+      ValueError: for codes that are not one-dimensional, are none, or are none of the levels.
+
+    >>> import jax.numpy as jnp
+    >>> firm = Categorical(jnp.array([2, 0, 2, -1]), levels=3)
+    >>> firm.product(jnp.array([10.0, 20.0, 30.0]))
+    Array([30., 10., 30.,  0.], dtype=float32)
+    >>> firm.transposed_product(jnp.array([1.0, 2.0, 3.0, 4.0]))
+    Array([2., 0., 4.], dtype=float32)
+    """
+
+    codes: jax.Array  # (rows,), int32
+    by_level: sparse_products.Layout  # of the transpose
+    levels: int
+    has_missing: bool
+    weights_dtype: Any
+
+    def __init__(self, codes: Any, levels: int, *, dtype: Any = jnp.float32) -> None:
+        check_count("Categorical.levels", levels)
+        if isinstance(codes, Tracer):
+            raise TypeError(
+                "Categorical's codes must be known when it is made, got traced ones: make it "
+                "outside jit, vmap and grad, and pass it in."
+            )
+        given = np.asarray(codes)
+        if not np.issubdtype(given.dtype, np.integer):
+            raise TypeError(
+                f"Categorical's codes must be integers, got dtype {given.dtype}: "
+                "np.unique(values, return_inverse=True) gives levels and codes."
+            )
+        if given.ndim != 1 or not given.size:
+            raise ValueError(
+                f"Categorical's codes must have shape (rows,), rows at least 1, got {given.shape}."
+            )
+        if given.size > 2**31 - 1:
+            raise ValueError(f"Categorical counts rows in int32, got {given.size:,} of them.")
+        wrong = np.flatnonzero((given < NONE) | (given >= levels))
+        if wrong.size:
+            raise ValueError(
+                f"Categorical's codes must be from 0 to {levels - 1}, or -1 for none of the "
+                f"levels, got {given[wrong[0]]} in row {wrong[0]:,}."
+            )
+        order = np.argsort(given, kind="stable")
+        order = order[np.searchsorted(given[order], 0) :]  # rows without a level come first
+        by_level = layout_of(Entries.of(given[order], order, levels), None)
+        values = {
+            "codes": jnp.asarray(given.astype(np.int32)),
+            "by_level": by_level,
+            "levels": int(levels),
+            "has_missing": bool(order.size < given.size),
+            "weights_dtype": compute_dtype(dtype),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """Codes and their order as leaves, the rest as structure."""
+        kept = self.levels, self.has_missing, self.weights_dtype
+        return (self.codes, self.by_level), kept
+
+    @classmethod
+    def tree_unflatten(cls, kept: Any, leaves: Any) -> Categorical:
+        """From what :meth:`tree_flatten` tells; nothing is looked at."""
+        new = object.__new__(cls)
+        names = ("codes", "by_level", "levels", "has_missing", "weights_dtype")
+        for name, value in zip(names, (*leaves, *kept), strict=True):
+            object.__setattr__(new, name, value)
+        return new
+
+    def _arguments(self) -> list[str]:
+        return [f"{self.shape[0]:,} rows", f"{self.levels:,} levels"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.levels
+
+    @property
+    def dtype(self) -> Any:
+        return self.weights_dtype
+
+    @property
+    def entries(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def pass_bytes(self) -> int:
+        return self.codes.size * 4
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        return self._at_codes(weights, self.codes)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return sparse_products.product(self.by_level, residual)
+
+    def to_dense(self) -> jax.Array:
+        return one_hot(self.codes, self.levels, dtype=self.dtype)
+
+    def dense_bytes(self) -> int:
+        rows, levels = self.shape
+        return rows * levels * jnp.dtype(self.dtype).itemsize
+
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
+        weight = self._row_weight(row_weight)
+        return jnp.sum(jnp.where(self.codes >= 0, weight, 0))
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        # Of sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, with x^2 = x.
+        weight = self._row_weight(row_weight)
+        counts = self.transposed_product(weight)
+        if center is None:
+            return counts
+        rest = jnp.sum(weight) - counts
+        return counts * jnp.square(1 - center) + rest * jnp.square(center)
+
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        codes = jnp.take(self.codes, index, mode="clip")
+        return one_hot(codes, self.levels, dtype=self.dtype)
+
+    def row_block(self, start: Any, size: int) -> jax.Array:
+        codes = jax.lax.dynamic_slice_in_dim(self.codes, start, size)
+        return one_hot(codes, self.levels, dtype=self.dtype)
+
+    def _at_codes(self, weights: jax.Array, codes: jax.Array) -> jax.Array:
+        picked = sparse_products.at(weights, jnp.maximum(codes, 0) if self.has_missing else codes)
+        if not self.has_missing:
+            return picked
+        is_there = (codes >= 0).reshape(-1, *[1] * (picked.ndim - 1))
+        return jnp.where(is_there, picked, 0)
+
+    def _row_weight(self, row_weight: jax.Array | None) -> jax.Array:
+        if row_weight is None:
+            return jnp.ones(self.codes.shape, self.dtype)
+        return row_weight.astype(self.dtype)

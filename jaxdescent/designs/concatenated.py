@@ -1,0 +1,235 @@
+"""Designs side by side, each with its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs.conversion import as_design
+from jaxdescent.designs.protocol import Design
+from jaxdescent.display import argument
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
+class Concatenated(Design):
+    """``[X_1, X_2, ...]``: the columns of several designs side by side.
+
+    The weights of a regression on it are a dictionary by the designs' names. Each design keeps its
+    own form: dense covariates, sparse and categorical ones stand beside each other, and none is
+    written out.
+
+    Args:
+      designs: by name, in the order of their columns: arrays or designs, with as many rows each.
+
+    Raises:
+      TypeError: if a name is not a string, or the designs' weights are of different dtypes.
+      ValueError: if there is no design, or they differ in their rows.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jd.Concatenated({
+    ...     "age": jnp.array([[30.0], [40.0], [50.0]]),
+    ...     "firm": jd.Categorical(jnp.array([0, 1, 0]), 2),
+    ... })
+    >>> X.product({"age": jnp.array([0.1]), "firm": jnp.array([1.0, 2.0])})
+    Array([4., 6., 6.], dtype=float32)
+    """
+
+    designs: dict[str, Any]
+
+    def __init__(self, designs: Mapping[str, Any]) -> None:
+        if not isinstance(designs, Mapping) or not designs:
+            raise ValueError(
+                "Concatenated needs at least one design by name, such as "
+                f"jd.Concatenated({{'age': X}}), got {argument(designs)}."
+            )
+        for name in designs:
+            if not isinstance(name, str):
+                raise TypeError(f"Concatenated's names must be strings, got {name!r}.")
+        object.__setattr__(self, "designs", {name: as_design(X) for name, X in designs.items()})
+        rows = {name: design.shape[0] for name, design in self.designs.items()}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"Concatenated's designs must have as many rows each, got {rows}.")
+        dtypes = {name: jnp.dtype(design.dtype).name for name, design in self.designs.items()}
+        if len(set(dtypes.values())) > 1:
+            raise TypeError(
+                f"Concatenated's designs must have weights of one dtype, got {dtypes}: cast some."
+            )
+
+    def tree_flatten_with_keys(self) -> tuple[Any, tuple[str, ...]]:
+        """The designs, and their names as structure."""
+        keys = [(jax.tree_util.DictKey(name), design) for name, design in self.designs.items()]
+        return keys, tuple(self.designs)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], designs: Any) -> Concatenated:
+        """From what :meth:`tree_flatten_with_keys` tells; nothing is looked at."""
+        return cls._of(dict(zip(names, designs, strict=True)))
+
+    @classmethod
+    def _of(cls, designs: dict[str, Any]) -> Concatenated:
+        new = object.__new__(cls)
+        object.__setattr__(new, "designs", designs)
+        return new
+
+    def _arguments(self) -> list[str]:
+        return [f"{name}={argument(design)}" for name, design in self.designs.items()]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        first, *_ = self._all
+        return first.shape[0], sum(design.shape[1] for design in self._all)
+
+    @property
+    def dtype(self) -> Any:
+        return self._all[0].dtype
+
+    @property
+    def stored_dtype(self) -> Any:
+        return jnp.result_type(*(jnp.dtype(design.stored_dtype) for design in self._all))
+
+    @property
+    def is_stored(self) -> bool:
+        return all(design.is_stored for design in self._all)
+
+    @property
+    def is_whole(self) -> bool:
+        return all(design.is_whole for design in self._all)
+
+    def packed(self, weights: Any) -> jax.Array:
+        if not isinstance(weights, Mapping):
+            return weights
+        shapes = {name: jnp.shape(weight) for name, weight in weights.items()}
+        ends = {shape[1:] for shape in shapes.values()}
+        expected = {name: (design.shape[1],) for name, design in self.designs.items()}
+        if {name: shape[:1] for name, shape in shapes.items()} != expected or len(ends) > 1:
+            raise ValueError(
+                f"weights must have the shapes {expected}, each with the outputs behind it where "
+                f"there are several, got {shapes}."
+            )
+        return jnp.concatenate([jnp.asarray(weights[name]) for name in self.designs])
+
+    def unpacked(self, weights: jax.Array) -> dict[str, jax.Array]:
+        return dict(zip(self.designs, self._split(weights), strict=True))
+
+    def product(self, weights: Any) -> jax.Array:
+        parts = zip(self._all, self._split(self.packed(weights)), strict=True)
+        return functools.reduce(jnp.add, [design.product(part) for design, part in parts])
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return jnp.concatenate([design.transposed_product(residual) for design in self._all])
+
+    def to_dense(self) -> jax.Array:
+        return jnp.concatenate([design.to_dense() for design in self._all], axis=1)
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        of_parts = sum(design.dense_bytes() for design in self._all)
+        return of_parts + rows * features * jnp.dtype(self.dtype).itemsize
+
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
+        norms = [design.squared_norm(row_weight) for design in self._all]
+        if any(norm is None for norm in norms):
+            return None
+        return jnp.sum(jnp.stack([norm for norm in norms if norm is not None]))
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        centers = [None] * len(self._all) if center is None else self._split(center)
+        return _joined(
+            [
+                design.column_squared_norms(row_weight, own)
+                for design, own in zip(self._all, centers, strict=True)
+            ]
+        )
+
+    def rows_at(self, index: jax.Array) -> jax.Array | None:
+        return _joined([design.rows_at(index) for design in self._all], axis=1)
+
+    def row_block(self, start: Any, size: int) -> jax.Array | None:
+        return _joined([design.row_block(start, size) for design in self._all], axis=1)
+
+    def minus(self, center: jax.Array) -> Concatenated | None:
+        """Each design with its own part of ``center`` subtracted: from its entries where they can
+        be read, else from its products. None where no design's entries can be read.
+        """
+        centers = self._split(center)
+        shifted = [design.minus(own) for design, own in zip(self._all, centers, strict=True)]
+        if all(design is None for design in shifted) or not self._gives_rows:
+            return None
+        return self._of(
+            {
+                name: _Offset(design, own) if near is None else near
+                for (name, design), near, own in zip(
+                    self.designs.items(), shifted, centers, strict=True
+                )
+            }
+        )
+
+    def hoisted(self, *, always: bool = False) -> Concatenated:
+        return self._each(lambda design: design.hoisted(always=always))
+
+    @property
+    def _all(self) -> list[Any]:
+        return list(self.designs.values())
+
+    @property
+    def _gives_rows(self) -> bool:
+        shape = jax.ShapeDtypeStruct((1,), jnp.int32)
+        return jax.eval_shape(self.rows_at, shape) is not None
+
+    def _each(self, change: Callable[[Any], Any]) -> Concatenated:
+        return self._of({name: change(design) for name, design in self.designs.items()})
+
+    def _split(self, weights: jax.Array) -> list[jax.Array]:
+        ends = list(itertools.accumulate(design.shape[1] for design in self._all))
+        return jnp.split(weights, ends[:-1])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Offset(Design):
+    """``X - 1 center'`` by products with X alone, whose entries cannot be read."""
+
+    design: Design
+    center: jax.Array  # (features,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.design.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.design.dtype
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        offset = jnp.sum(_beside(self.center, weights) * weights, axis=0)
+        return self.design.product(weights) - offset[None]
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        columns = self.design.transposed_product(residual)
+        return columns - _beside(self.center, columns) * jnp.sum(residual, axis=0)[None]
+
+    def to_dense(self) -> jax.Array:
+        return self.design.to_dense() - self.center[None, :]
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        return self.design.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
+
+
+def _beside(center: jax.Array, columns: jax.Array) -> jax.Array:
+    return center if columns.ndim == 1 else center[:, None]
+
+
+def _joined(parts: list[jax.Array | None], axis: int = 0) -> jax.Array | None:
+    if any(part is None for part in parts):
+        return None
+    return jnp.concatenate([part for part in parts if part is not None], axis=axis)
