@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxdescent import display, placement
-from jaxdescent.designs import Center, Centred, Design, as_design
+from jaxdescent.designs import Center, Centred, Design, as_design, is_sparse_matrix
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -31,7 +31,8 @@ class LinearRegression(Objective):
     minimiser is that of scikit-learn's ``Ridge(alpha=l2)``.
 
     Args:
-      X: the design matrix, (rows, features): an array, or a design such as ``jd.MatrixFree``.
+      X: the design matrix, (rows, features): an array, a sparse matrix of SciPy's or JAX's, or a
+        design such as ``jd.Sparse`` and ``jd.MatrixFree``.
       y: the targets, (rows,) or (rows, outputs).
       l2: the ridge penalty, a number >= 0 or one for each output.
       sample_weight: s, (rows,), >= 0; None for ones.
@@ -49,6 +50,10 @@ class LinearRegression(Objective):
     l2: Any = dataclasses.field(default=0.0, kw_only=True)
     sample_weight: Any = dataclasses.field(default=None, kw_only=True)
     intercept: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if is_sparse_matrix(self.X):  # laid out once, not at every look
+            object.__setattr__(self, "X", as_design(self.X))
 
     def _arguments(self) -> list[str]:
         texts = [display.argument(self.X)]
