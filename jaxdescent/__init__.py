@@ -11,8 +11,10 @@ from jaxdescent.certificate import Certificate as Certificate
 from jaxdescent.certificate import certify as certify
 from jaxdescent.critical_points import CriticalPoint as CriticalPoint
 from jaxdescent.critical_points import critical_points as critical_points
+from jaxdescent.designs import Categorical as Categorical
 from jaxdescent.designs import Concatenated as Concatenated
 from jaxdescent.designs import MatrixFree as MatrixFree
+from jaxdescent.designs import Sparse as Sparse
 from jaxdescent.foresight import plan as plan
 from jaxdescent.machine.memory import ProblemTooLarge as ProblemTooLarge
 from jaxdescent.methods import LBFGS as LBFGS

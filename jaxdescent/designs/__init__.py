@@ -1,5 +1,6 @@
 """What can stand for a regression's design matrix X: all multiply by w and by the transpose."""
 
+from jaxdescent.designs.categorical import Categorical as Categorical
 from jaxdescent.designs.centred import Center as Center
 from jaxdescent.designs.centred import Centred as Centred
 from jaxdescent.designs.concatenated import Concatenated as Concatenated
@@ -7,3 +8,5 @@ from jaxdescent.designs.conversion import as_design as as_design
 from jaxdescent.designs.dense import Dense as Dense
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design
+from jaxdescent.designs.sparse import Sparse as Sparse
+from jaxdescent.designs.sparse import is_sparse_matrix as is_sparse_matrix

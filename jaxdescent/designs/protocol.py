@@ -61,6 +61,19 @@ class Design(Displayed, abc.ABC):
         return False
 
     @property
+    def entries(self) -> int:
+        """How many entries of X a product multiplies by: all that there are, by default."""
+        rows, features = self.shape
+        return rows * features
+
+    @property
+    def pass_bytes(self) -> int:
+        """The bytes of X that a product reads, where not all entries lie in memory; 0 where that
+        is not known.
+        """
+        return 0
+
+    @property
     def is_whole(self) -> bool:
         """Whether X is known not to be sharded; where it cannot be on a CPU, by default."""
         return has_one_cpu()

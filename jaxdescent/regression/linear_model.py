@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent import display, placement
-from jaxdescent.designs import Design, as_design
+from jaxdescent.designs import Design, as_design, is_sparse_matrix
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
@@ -28,7 +28,8 @@ class LinearModel(Objective):
     intercept ``{"weights"}`` alone. The intercept is not penalised.
 
     Args:
-      X: the design matrix, (rows, features): an array, or a design such as ``jd.MatrixFree``.
+      X: the design matrix, (rows, features): an array, a sparse matrix of SciPy's or JAX's, or a
+        design such as ``jd.Sparse`` and ``jd.Concatenated``.
       y: the targets, (rows,) or (rows, outputs).
       l2: the ridge penalty, a number >= 0 or one for each output.
       sample_weight: s, (rows,), >= 0; None for ones.
@@ -40,6 +41,10 @@ class LinearModel(Objective):
     l2: Any = dataclasses.field(default=0.0, kw_only=True)
     sample_weight: Any = dataclasses.field(default=None, kw_only=True)
     intercept: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if is_sparse_matrix(self.X):  # laid out once, not at every look
+            object.__setattr__(self, "X", as_design(self.X))
 
     @abc.abstractmethod
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:

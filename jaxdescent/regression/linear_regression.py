@@ -29,7 +29,8 @@ class LinearRegression(LinearModel):
     minimiser is that of scikit-learn's ``Ridge(alpha=l2)``.
 
     Args:
-      X: the design matrix, (rows, features): an array, or a design such as ``jd.MatrixFree``.
+      X: the design matrix, (rows, features): an array, a sparse matrix of SciPy's or JAX's, or a
+        design such as ``jd.Sparse`` and ``jd.MatrixFree``.
       y: the targets, (rows,) or (rows, outputs).
       l2: the ridge penalty, a number >= 0 or one for each output.
       sample_weight: s, (rows,), >= 0; None for ones.

@@ -1,0 +1,299 @@
+"""A design matrix of which only the entries that are not zero are held."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.sparse_layout import Entries, layout_of
+from jaxdescent.kernels import sparse_products
+from jaxdescent.kernels.dtypes import compute_dtype
+from jaxdescent.kernels.sparse_products import Layout
+
+LARGEST_SIDE = 2**31 - 1
+"""Places are int32."""
+
+ROUNDING = 8
+"""So many eps of what a column's norm is made of are rounding."""
+
+TRACED = (
+    "the indices of a jd.Sparse must be known numbers, got traced ones: make it outside of jit, "
+    "vmap and grad, and pass it as an argument."
+)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Sparse(Design):
+    """X as the entries that are stored: a product reads nothing else.
+
+    Its entries are sorted when it is made, on the host, and laid out twice, for the product and for
+    that with the transpose: about 8 bytes for each entry in float32 each, 4 where all values are
+    one. No row and no column is padded to the longest. Products are about as accurate as with
+    pairwise sums. Make it once and pass it to several regressions: making it takes as long as a
+    hundred products. The layout is part of a program's structure: a matrix with other places
+    compiles anew, other values alone do not.
+
+    Where the same place is given twice the values add up, as in SciPy. A zero that is stored counts
+    as an entry. Values are float32 or float64, or of 16 bits, which are multiplied in float32. They
+    may be traced, so that derivatives by them can be taken; the indices may not.
+
+    Args:
+      matrix: a SciPy sparse matrix or array of any format, or a ``jax.experimental.sparse`` BCOO
+        or BCSR.
+
+    Raises:
+      TypeError: if ``matrix`` is neither, or its values are not real floating-point numbers.
+      ValueError: if it is not two-dimensional, is empty, or an index is out of range.
+
+    >>> import jax.numpy as jnp
+    >>> X = Sparse.from_indices([0, 2, 2], [1, 0, 3], jnp.array([5.0, 1.0, 2.0]), shape=(3, 4))
+    >>> X, X.product(jnp.ones(4)).tolist()
+    (Sparse(3 x 4, 3 entries), [5.0, 0.0, 3.0])
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self._build(*_parts_of(matrix), jnp.float32)
+
+    @classmethod
+    def from_indices(
+        cls,
+        rows: Any,
+        columns: Any,
+        values: Any = None,
+        *,
+        shape: tuple[int, int],
+        dtype: Any = jnp.float32,
+    ) -> Sparse:
+        """The matrix with ``values[k]`` at ``[rows[k], columns[k]]``, in any order.
+
+        Args:
+          rows: (entries,), integers from 0 to ``shape[0] - 1``, known numbers and not traced.
+          columns: (entries,), integers from 0 to ``shape[1] - 1``, likewise.
+          values: (entries,), real floating-point; None for ones, which take no memory.
+          shape: (rows, features).
+          dtype: of ones, where there are no values.
+
+        Raises:
+          TypeError: if the indices are not integers, are traced, or the values are no real
+            floating-point numbers.
+          ValueError: if lengths differ, the shape is empty, or an index is out of range.
+        """
+        self = cls.__new__(cls)
+        self._build(rows, columns, values, shape, dtype)
+        return self
+
+    def _build(self, row: Any, column: Any, values: Any, shape: Any, dtype: Any) -> None:
+        rows, features = _checked_shape(shape)
+        row = _checked_index("row", row, rows)
+        column = _checked_index("column", column, features)
+        if row.size != column.size:
+            raise ValueError(
+                f"there must be a row and a column for each entry, got {row.size:,} rows and "
+                f"{column.size:,} columns."
+            )
+        values = _checked_values(values, row.size)
+        row, column, values = _without_duplicates(row, column, values, features, dtype)
+        order = np.argsort(column, kind="stable")
+        forward = layout_of(Entries.of(row, column, rows), values)
+        backward = layout_of(Entries.of(column[order], row[order], features), values, order)
+        like = jnp.zeros((), dtype if values is None else values.dtype)
+        self._set(forward, backward, like, (rows, features), row.size)
+
+    def _set(self, forward: Any, backward: Any, like: Any, shape: Any, entries: Any) -> None:
+        self._forward: Layout = forward
+        self._backward: Layout = backward
+        self._like: jax.Array = like  # whose dtype is that of the values: it is cast with them
+        self._shape: tuple[int, int] = shape
+        self._entries: int = entries
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        """The layouts, whose arrays are data; all else is structure."""
+        children = tuple(
+            (jax.tree_util.GetAttrKey(name), getattr(self, f"_{name}"))
+            for name in ("forward", "backward", "like")
+        )
+        return children, (self._shape, self._entries)
+
+    @classmethod
+    def tree_unflatten(cls, structure: Any, children: Any) -> Sparse:
+        """The design of these layouts."""
+        self = cls.__new__(cls)
+        self._set(*children, *structure)
+        return self
+
+    def _arguments(self) -> list[str]:
+        rows, features = self.shape
+        return [f"{rows:,} x {features:,}", f"{self.entries:,} entries"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._shape
+
+    @property
+    def entries(self) -> int:
+        return self._entries
+
+    @property
+    def dtype(self) -> Any:
+        return compute_dtype(self._like.dtype)
+
+    @property
+    def stored_dtype(self) -> Any:
+        return self._like.dtype
+
+    @property
+    def pass_bytes(self) -> int:
+        return max(self._forward.pass_bytes, self._backward.pass_bytes)
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        return sparse_products.product(self._forward, weights)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return sparse_products.product(self._backward, residual)
+
+    def to_dense(self) -> jax.Array:
+        return sparse_products.dense(self._forward, self.shape, self.dtype)
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        # Beside the result the row, the column and the value of each entry.
+        each = 8 + self.dtype.itemsize
+        return rows * features * self.dtype.itemsize + 2 * each * self.entries
+
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
+        squares = self._squared(self._forward)
+        ones = jnp.ones((self.shape[1],), self.dtype)
+        of_rows = sparse_products.product(squares, ones)
+        return jnp.sum(of_rows if row_weight is None else row_weight.astype(self.dtype) * of_rows)
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        weight = jnp.ones((self.shape[0],), self.dtype)
+        if row_weight is not None:
+            weight = row_weight.astype(self.dtype)
+        squares = sparse_products.product(self._squared(self._backward), weight)
+        if center is None:
+            return squares
+        # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and
+        # no less than what its rounding leaves, which is not negative then.
+        own = jnp.sum(weight) * jnp.square(center)
+        centred = squares - 2 * center * self.transposed_product(weight) + own
+        return jnp.maximum(centred, ROUNDING * jnp.finfo(self.dtype).eps * (squares + own))
+
+    def _squared(self, layout: Layout) -> Layout:
+        return layout.with_values(lambda values: jnp.square(values.astype(self.dtype)))
+
+
+def is_sparse_matrix(X: Any) -> bool:
+    """Whether it is a sparse matrix of SciPy's or of JAX's, known by its looks."""
+    return hasattr(X, "tocoo") or type(X).__module__.startswith("jax.experimental.sparse")
+
+
+def _parts_of(matrix: Any) -> tuple[Any, Any, Any, Any]:
+    """Rows, columns, values and the shape of a sparse matrix of another library."""
+    if not is_sparse_matrix(matrix):
+        raise TypeError(
+            "jd.Sparse needs a sparse matrix of SciPy or a BCOO or BCSR of JAX, got "
+            f"{type(matrix).__name__}: pass a dense X to jd.LinearRegression as it is, and indices "
+            "and values to jd.Sparse.from_indices."
+        )
+    if len(matrix.shape) != 2:
+        raise ValueError(f"X must have shape (rows, features), got {tuple(matrix.shape)}.")
+    if hasattr(matrix, "tocoo"):
+        entries = matrix.tocoo()
+        return entries.row, entries.col, entries.data, matrix.shape
+    entries = matrix.to_bcoo() if hasattr(matrix, "to_bcoo") else matrix
+    if getattr(entries, "n_batch", None) != 0 or entries.n_dense:
+        raise TypeError(
+            "jd.Sparse takes of JAX's sparse matrices a BCOO or BCSR without batch and dense "
+            f"dimensions, got {matrix!r}: pass indices and values to jd.Sparse.from_indices."
+        )
+    if isinstance(entries.indices, Tracer):
+        raise TypeError(TRACED)
+    index = np.asarray(entries.indices)
+    is_entry = np.all(index < np.asarray(matrix.shape), axis=1)  # the others are JAX's padding
+    where = np.flatnonzero(is_entry)
+    values = entries.data if where.size == len(index) else entries.data[where]
+    return index[where, 0], index[where, 1], values, matrix.shape
+
+
+def _checked_shape(shape: Any) -> tuple[int, int]:
+    sides = tuple(map(operator.index, shape))
+    if len(sides) != 2:
+        raise ValueError(f"shape must be (rows, features), got {sides}.")
+    if min(sides) < 1:
+        raise ValueError(
+            f"X must have at least one row and one feature, got shape {sides}: the data is empty."
+        )
+    if max(sides) > LARGEST_SIDE:
+        raise ValueError(f"X must have fewer than 2**31 rows and features, got shape {sides}.")
+    return sides
+
+
+def _checked_index(name: str, index: Any, side: int) -> np.ndarray:
+    if isinstance(index, Tracer):
+        raise TypeError(TRACED)
+    index = np.asarray(index)
+    if index.ndim != 1:
+        raise ValueError(f"{name} indices must have shape (entries,), got {index.shape}.")
+    if not index.size:
+        return np.zeros(0, np.int64)
+    if not np.issubdtype(index.dtype, np.integer):
+        raise TypeError(f"{name} indices must be integers, got dtype {index.dtype}.")
+    least, most = int(index.min()), int(index.max())
+    if least < 0 or most >= side:
+        raise ValueError(
+            f"{name} indices must be from 0 to {side - 1:,}, got {least if least < 0 else most:,}: "
+            "correct them, or the shape."
+        )
+    return index
+
+
+def _checked_values(values: Any, entries: int) -> Any:
+    """As NumPy's array, or traced."""
+    if values is None:
+        return None
+    if not isinstance(values, Tracer):
+        values = np.asarray(values)
+    if values.shape != (entries,):
+        raise ValueError(
+            f"values must have shape ({entries},), one for each index, got {values.shape}."
+        )
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(
+            f"X must be real floating-point, got dtype {values.dtype}: convert it, for example "
+            "with X.astype('float32'); where all entries are one, values=None takes less memory."
+        )
+    return values
+
+
+def _without_duplicates(
+    row: np.ndarray, column: np.ndarray, values: Any, features: int, dtype: Any
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """The entries row by row, in the order of columns, each place once."""
+    place = row.astype(np.int64) * features + column
+    if np.all(place[1:] > place[:-1]):
+        return row, column, values
+    order = np.argsort(place, kind="stable")
+    place, row, column = place[order], row[order], column[order]
+    values = None if values is None else values[order]
+    is_new = np.concatenate([[True], place[1:] != place[:-1]])
+    if np.all(is_new):
+        return row, column, values
+    first = np.flatnonzero(is_new)
+    if values is None:
+        values = np.diff(first, append=place.size).astype(dtype)
+    elif isinstance(values, Tracer):
+        wide = values.astype(compute_dtype(values.dtype))
+        values = jax.ops.segment_sum(wide, np.cumsum(is_new) - 1, first.size).astype(values.dtype)
+    else:
+        wide = np.add.reduceat(values.astype(compute_dtype(values.dtype)), first)
+        values = wide.astype(values.dtype)
+    return row[first], column[first], values
