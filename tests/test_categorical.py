@@ -1,0 +1,261 @@
+"""One-hot columns and designs side by side, against the dense matrix in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.designs import Dense, MatrixFree
+
+
+def dense_of(codes, levels):
+    return (np.asarray(codes)[:, None] == np.arange(levels)).astype(float)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 2, 5, 60]), st.booleans())
+def test_products_are_those_of_the_columns_written_out(seed, levels, has_missing):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-1 if has_missing else 0, levels, 40)
+    # A level that is everywhere, and levels that are nowhere.
+    codes = np.where(rng.random(40) < rng.random(), levels - 1, codes)
+    X, design = dense_of(codes, levels), jd.Categorical(codes, levels)
+    weights, residual = rng.normal(size=(levels, 3)), rng.normal(size=(40, 3))
+    as_float32 = (jnp.asarray(part, jnp.float32) for part in (weights, residual))
+    weights32, residual32 = as_float32
+    np.testing.assert_allclose(design.product(weights32), X @ weights, rtol=1e-6)
+    np.testing.assert_allclose(design.product(weights32[:, 0]), X @ weights[:, 0], rtol=1e-6)
+    back = design.transposed_product(residual32)
+    np.testing.assert_allclose(back, X.T @ residual, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        design.transposed_product(residual32[:, 0]), X.T @ residual[:, 0], rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(design.to_dense(), X)
+    s, center = rng.uniform(0, 2, 40), rng.normal(size=levels)
+    squares = (s[:, None] * (X - center) ** 2).sum(0)
+    given_center = jnp.asarray(center, jnp.float32)
+    weight = jnp.asarray(s, jnp.float32)
+    np.testing.assert_allclose(design.column_squared_norms(weight, given_center), squares, 1e-4)
+    np.testing.assert_allclose(design.squared_norm(weight), (s[:, None] * X).sum(), rtol=1e-5)
+    index = jnp.array([3, 0, 39])
+    np.testing.assert_array_equal(design.rows_at(index), X[np.asarray(index)])
+
+
+@pytest.fixture(scope="module")
+def panel():
+    """A covariate far from zero, and two connected factors whose levels are of uneven size."""
+    rng = np.random.default_rng(5)
+    rows, workers, firms = 400, 30, 7
+    worker = np.minimum(rng.geometric(0.08, rows) - 1, workers - 1)
+    firm = rng.integers(0, firms, rows)
+    worker[:workers], firm[:firms] = np.arange(workers), np.arange(firms)
+    x = 50 + rng.normal(size=(rows, 2)) + 0.1 * worker[:, None]
+    effects = rng.normal(size=workers), rng.normal(size=firms)
+    y = x @ [1.0, -0.5] + effects[0][worker] + effects[1][firm] + 0.1 * rng.normal(size=rows)
+    design = jd.Concatenated(
+        {
+            "x": jnp.asarray(x, jnp.float32),
+            "worker": jd.Categorical(worker, workers),
+            "firm": jd.Categorical(firm, firms),
+        }
+    )
+    X = np.concatenate([x, dense_of(worker, workers), dense_of(firm, firms)], axis=1)
+    return design, X, y
+
+
+def joined(weights):
+    return np.concatenate([np.asarray(weights[name]) for name in ("x", "worker", "firm")])
+
+
+METHODS = {
+    "default": None,
+    "LSMR": jd.LSMR(),
+    "LSMR, Jacobi": jd.LSMR(jd.Jacobi()),
+    "LSMR, Nystrom": jd.LSMR(jd.Nystrom(10)),
+    "LSMR, Sketch": jd.LSMR(jd.Sketch()),
+    "CG, Jacobi": jd.ConjugateGradient(jd.Jacobi()),
+    "direct": jd.DerivativeMethod(),
+    "LBFGS": jd.LBFGS(),
+    "Gram": jd.Gram(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_method_finds_the_ridge_solution_by_name(method, panel):
+    design, X, y = panel
+    regression = jd.LinearRegression(design, jnp.asarray(y, jnp.float32), l2=1.0)
+    result = jd.minimize(regression, method=method, max_iterations=5000)
+    centred = X - X.mean(0)
+    weights = np.linalg.solve(centred.T @ centred + np.eye(X.shape[1]), centred.T @ (y - y.mean()))
+    assert bool(result.converged)
+    assert set(result.params["weights"]) == {"x", "worker", "firm"}
+    np.testing.assert_allclose(joined(result.params["weights"]), weights, atol=2e-2)
+    predicted = regression.predict(result.params, design)
+    expected = X @ weights + y.mean() - X.mean(0) @ weights
+    np.testing.assert_allclose(predicted, expected, atol=5e-3)
+
+
+def test_without_a_penalty_the_fit_is_that_of_least_norm(panel, x64):
+    _, X, y = panel
+    codes = (
+        [np.flatnonzero(row)[0] for row in X[:, 2:32]],
+        [np.flatnonzero(row)[0] for row in X[:, 32:]],
+    )
+    design = jd.Concatenated(
+        {
+            "x": jnp.asarray(X[:, :2]),
+            "worker": jd.Categorical(np.array(codes[0]), 30, dtype=jnp.float64),
+            "firm": jd.Categorical(np.array(codes[1]), 7, dtype=jnp.float64),
+        }
+    )
+    centred = X - X.mean(0)
+    weights = np.linalg.pinv(centred, rcond=1e-10) @ (y - y.mean())
+    for method in (jd.LSMR(), jd.DerivativeMethod()):
+        result = jd.minimize(
+            jd.LinearRegression(design, jnp.asarray(y)), method=method, max_iterations=3000
+        )
+        np.testing.assert_allclose(joined(result.params["weights"]), weights, atol=1e-6)
+
+
+def test_a_start_and_a_point_may_be_given_by_name(panel):
+    design, _, y = panel
+    regression = jd.LinearRegression(design, jnp.asarray(y, jnp.float32), l2=1.0)
+    first = jd.minimize(regression, method=jd.LSMR(jd.Jacobi()))
+    again = jd.minimize(regression, first.params, jd.ConjugateGradient(jd.Jacobi()))
+    assert int(again.iterations) <= 3
+    np.testing.assert_allclose(again.value, first.value, rtol=1e-4)
+    assert jd.certify(regression, first).kind == "minimum"
+    assert jd.certify(regression, first.params).kind == "minimum"
+    value, gradient = regression.value_and_gradient(first.params)
+    np.testing.assert_allclose(value, first.value, rtol=1e-5)
+    assert jax.tree.structure(gradient) == jax.tree.structure(first.params)
+    np.testing.assert_allclose(regression.value(first.params), value, rtol=1e-6)
+    slope = jax.grad(regression.value)(first.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.1), slope, gradient)
+    product = regression.hessian_product(first.params, first.params)
+    assert jax.tree.structure(product) == jax.tree.structure(first.params)
+
+
+def test_it_is_the_same_under_jit_and_vmap_and_differentiates(panel):
+    design, X, y = panel
+    targets = jnp.asarray(y, jnp.float32)
+
+    def slope(targets, l2):
+        regression = jd.LinearRegression(design, targets, l2=l2)
+        return jd.minimize(regression, method=jd.LSMR(jd.Jacobi())).params["weights"]["x"][0]
+
+    eager = slope(targets, 1.0)
+    np.testing.assert_allclose(jax.jit(slope)(targets, 1.0), eager, rtol=1e-3)
+    several = jax.vmap(slope, (None, 0))(targets, jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(several[1], eager, rtol=1e-3)
+    of_l2 = jax.grad(slope, argnums=1)(targets, 1.0)
+
+    def reference(l2):
+        centred = X - X.mean(0)
+        matrix = centred.T @ centred + l2 * np.eye(X.shape[1])
+        return np.linalg.solve(matrix, centred.T @ (y - y.mean()))[0]
+
+    expected = (reference(1 + 1e-4) - reference(1 - 1e-4)) / 2e-4
+    np.testing.assert_allclose(of_l2, expected, rtol=2e-2, atol=1e-5)
+
+
+def test_outputs_stand_behind_the_levels(panel):
+    design, _, y = panel
+    both = jnp.asarray(np.stack([y, -2 * y], axis=1), jnp.float32)
+    result = jd.minimize(jd.LinearRegression(design, both, l2=1.0), method=jd.LSMR(jd.Jacobi()))
+    assert result.params["weights"]["firm"].shape == (7, 2)
+    np.testing.assert_allclose(
+        result.params["weights"]["x"][:, 1], -2 * result.params["weights"]["x"][:, 0], atol=1e-2
+    )
+
+
+def test_designs_of_all_kinds_stand_side_by_side():
+    rng = np.random.default_rng(2)
+    dense = rng.normal(size=(60, 2)).astype(np.float32)
+    codes = rng.integers(-1, 4, 60)
+    design = jd.Concatenated(
+        {
+            "dense": dense,
+            "category": jd.Categorical(codes, 4),
+            "map": MatrixFree(lambda w: jnp.asarray(dense) @ w[:2] + w[2], rows=60, features=3),
+        }
+    )
+    X = np.concatenate([dense, dense_of(codes, 4), dense, np.ones((60, 1))], axis=1)
+    w = rng.normal(size=9)
+    weights = {"dense": w[:2], "category": w[2:6], "map": w[6:]}
+    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+    np.testing.assert_allclose(design.product(weights), X @ w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(design.to_dense(), X, rtol=1e-6)
+    assert design.shape == (60, 9)
+    assert design.column_squared_norms(None, None) is None  # the map does not know them
+    assert design.rows_at(jnp.array([0])) is None
+    assert repr(design).startswith("Concatenated(dense=")
+    leaves, structure = jax.tree.flatten(design)
+    assert jax.tree.unflatten(structure, leaves).shape == (60, 9)
+
+
+def codes_of(*numbers):
+    return np.array(numbers)
+
+
+ERRORS = {
+    "text": (lambda: jd.Categorical(np.array(["a"]), 1), TypeError, "integers, got dtype <U1"),
+    "real": (lambda: jd.Categorical(np.array([0.0]), 1), TypeError, "integers, got dtype float64"),
+    "two axes": (lambda: jd.Categorical(np.zeros((2, 2), int), 1), ValueError, r"got \(2, 2\)"),
+    "no rows": (lambda: jd.Categorical(np.zeros(0, int), 1), ValueError, "rows at least 1"),
+    "too large": (
+        lambda: jd.Categorical(codes_of(0, 5), 3),
+        ValueError,
+        r"from 0 to 2, or -1 for none of the levels, got 5 in row 1",
+    ),
+    "below": (lambda: jd.Categorical(codes_of(-2), 3), ValueError, "got -2 in row 0"),
+    "no levels": (lambda: jd.Categorical(codes_of(0), 0), ValueError, "levels must be at least 1"),
+    "traced": (
+        lambda: jax.jit(lambda codes: jd.Categorical(codes, 3).codes)(jnp.zeros(3, int)),
+        TypeError,
+        "must be known when it is made",
+    ),
+    "empty": (lambda: jd.Concatenated({}), ValueError, "at least one design by name"),
+    "a list": (lambda: jd.Concatenated([np.ones((2, 2))]), ValueError, "at least one design"),
+    "a number for a name": (
+        lambda: jd.Concatenated({1: np.ones((2, 2), np.float32)}),
+        TypeError,
+        "names must be strings, got 1",
+    ),
+    "rows": (
+        lambda: jd.Concatenated({"a": np.ones((2, 2)), "b": np.ones((3, 2))}),
+        ValueError,
+        r"as many rows each, got \{'a': 2, 'b': 3\}",
+    ),
+    "a name is missing": (
+        lambda: jd.minimize(
+            jd.LinearRegression(
+                jd.Concatenated({"a": np.ones((2, 2), np.float32)}), np.ones(2, np.float32)
+            ),
+            {"weights": {"b": jnp.zeros(2)}, "intercept": 0.0},
+        ),
+        ValueError,
+        r"weights must have the shapes \{'a': \(2,\)\}",
+    ),
+    "predict on an array": (
+        lambda: jd.LinearRegression(
+            jd.Concatenated({"a": np.ones((2, 2), np.float32)}), np.ones(2, np.float32)
+        ).predict({"weights": {"a": jnp.zeros(2)}, "intercept": 0.0}, np.ones((2, 2), np.float32)),
+        ValueError,
+        "must be a jd.Concatenated",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_was_got_and_what_was_expected(case):
+    call, kind, message = ERRORS[case]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_dtypes_must_agree(x64):
+    with pytest.raises(TypeError, match=r"weights of one dtype, got .*float32.*float64"):
+        jd.Concatenated({"a": Dense.from_array(np.ones((1, 1), np.float32)), "b": np.ones((1, 1))})
