@@ -259,3 +259,42 @@ def test_errors_say_what_was_got_and_what_was_expected(case):
 def test_dtypes_must_agree(x64):
     with pytest.raises(TypeError, match=r"weights of one dtype, got .*float32.*float64"):
         jd.Concatenated({"a": Dense.from_array(np.ones((1, 1), np.float32)), "b": np.ones((1, 1))})
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.booleans())
+def test_reference_levels_are_the_missing_rank(seed, intercept, has_missing):
+    rng = np.random.default_rng(seed)
+    rows, sizes = int(rng.integers(3, 30)), rng.integers(1, 8, 2)
+    codes = [rng.integers(-1 if has_missing else 0, size, rows) for size in sizes]
+    design = jd.Concatenated(
+        {f"factor {k}": jd.Categorical(codes[k], int(sizes[k])) for k in range(2)}
+    )
+    ones = [np.ones((rows, 1))] if intercept else []
+    X = np.concatenate([np.asarray(design.to_dense(), float), *ones], axis=1)
+    seen = X.any(axis=0).sum()  # a level that no row has is no constant that others share
+    levels = design.reference_levels(intercept=intercept)
+    count = sum(each.size for each in levels.values())
+    if not has_missing or not intercept:
+        assert count == seen - np.linalg.matrix_rank(X)
+    else:  # rows without a level may add up with others to the intercept
+        assert count <= seen - np.linalg.matrix_rank(X)
+    reduced = np.asarray(design.without(levels).to_dense(), float)
+    reduced = np.concatenate([reduced, *ones], axis=1)
+    assert np.linalg.matrix_rank(reduced) == np.linalg.matrix_rank(X)
+
+
+def test_without_reference_levels_the_minimum_is_unique(panel):
+    design, X, y = panel
+    levels = design.reference_levels()
+    assert {name: each.size for name, each in levels.items()} == {"worker": 1, "firm": 1}
+    regression = jd.LinearRegression(design.without(levels), jnp.asarray(y, jnp.float32))
+    result = jd.minimize(regression, method=jd.LSMR(jd.Jacobi()))
+    weights = result.params["weights"]
+    for name, own in levels.items():
+        np.testing.assert_array_equal(weights[name][own], 0)
+    predicted = regression.predict(result.params, design.without(levels))
+    A = np.concatenate([X, np.ones((400, 1))], axis=1)
+    expected = A @ np.linalg.lstsq(A, y, rcond=None)[0]
+    np.testing.assert_allclose(predicted, expected, atol=5e-3)
+    with pytest.raises(ValueError, match="'x' is not the name of a categorical design"):
+        design.without({"x": np.array([0])})

@@ -107,6 +107,12 @@ class Categorical(Design):
             object.__setattr__(new, name, value)
         return new
 
+    def without(self, levels: Any) -> Categorical:
+        """The same, where rows of these levels have none: reference levels, of weight zero."""
+        codes = np.asarray(self.codes)
+        codes = np.where(np.isin(codes, levels), NONE, codes)
+        return Categorical(codes, self.levels, dtype=self.weights_dtype)
+
     def _arguments(self) -> list[str]:
         return [f"{self.shape[0]:,} rows", f"{self.levels:,} levels"]
 
@@ -117,6 +123,10 @@ class Categorical(Design):
     @property
     def dtype(self) -> Any:
         return self.weights_dtype
+
+    @property
+    def level_of_row(self) -> jax.Array:
+        return self.codes
 
     @property
     def entries(self) -> int:

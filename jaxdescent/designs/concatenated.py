@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.designs.conversion import as_design
 from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.reference_levels import references
 from jaxdescent.display import argument
 
 
@@ -175,6 +177,48 @@ class Concatenated(Design):
 
     def hoisted(self, *, always: bool = False) -> Concatenated:
         return self._each(lambda design: design.hoisted(always=always))
+
+    def reference_levels(self, *, intercept: bool = True) -> dict[str, np.ndarray]:
+        """A level for each constant that the data leave free, by name.
+
+        In a regression without a penalty so many directions change no prediction. Its certificate
+        is "degenerate" then, and iterations from zeros find the weights of least norm.
+        :meth:`without` these levels the minimum is unique: their weights are zero, and the others
+        are differences to them.
+
+        Args:
+          intercept: whether the regression has one.
+
+        >>> import numpy as np, jaxdescent as jd
+        >>> X = jd.Concatenated({
+        ...     "worker": jd.Categorical(np.array([0, 0, 1, 2, 2]), 3),
+        ...     "firm": jd.Categorical(np.array([0, 1, 1, 2, 3]), 4),
+        ... })
+        >>> X.reference_levels(intercept=False)  # worker 2 was never where the others were
+        {'firm': array([1, 2])}
+        """
+        factors = {
+            name: (np.asarray(design.level_of_row), design.shape[1])
+            for name, design in self.designs.items()
+            if design.level_of_row is not None
+        }
+        return references(factors, intercept=intercept)
+
+    def without(self, levels: Mapping[str, np.ndarray]) -> Concatenated:
+        """The same, where rows of these levels count as rows without a level.
+
+        Raises:
+          ValueError: for a name that is not that of a categorical design.
+        """
+        for name in levels:
+            if name not in self.designs or self.designs[name].level_of_row is None:
+                raise ValueError(f"{name!r} is not the name of a categorical design.")
+        return self._of(
+            {
+                name: design.without(levels[name]) if name in levels else design
+                for name, design in self.designs.items()
+            }
+        )
 
     @property
     def _all(self) -> list[Any]:

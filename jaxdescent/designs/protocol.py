@@ -32,6 +32,11 @@ class Design(Displayed, abc.ABC):
     def dtype(self) -> Any:
         """The dtype of the weights that go with this X (float32 for a 16-bit X)."""
 
+    @property
+    def level_of_row(self) -> jax.Array | None:
+        """(rows,), where X is the one-hot columns of a categorical variable; -1 for none."""
+        return None
+
     def packed(self, weights: Any) -> Any:
         """Weights as an array, (features,) or (features, outputs), from the form in which callers
         have them; an array stays.
