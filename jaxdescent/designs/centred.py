@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.kernels.products import outer
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
@@ -128,11 +129,12 @@ class Centred(Design):
 
     def _offset(self, weights: jax.Array) -> jax.Array:
         """``mean.w``, (1,) or (1, outputs)."""
-        return jnp.matmul(self.center.mean[None, :], weights, precision=HIGHEST)
+        # XLA for CPUs would put this sum and all that reads it into one kernel for one core.
+        return kept_apart(jnp.matmul(self.center.mean[None, :], weights, precision=HIGHEST))
 
     def _share(self, residual: jax.Array) -> jax.Array:
         """``mean`` times the sum of each residual."""
-        return outer(self.center.mean, jnp.sum(residual, axis=0))
+        return outer(self.center.mean, kept_apart(jnp.sum(residual, axis=0)))
 
     def _either(self, subtracted: Any, apart: Any, *operands: Any) -> Any:
         """One function of X with its means subtracted, or one of X as it is."""

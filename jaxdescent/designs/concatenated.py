@@ -16,6 +16,7 @@ from jaxdescent.designs.conversion import as_design
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.display import argument
+from jaxdescent.kernels.platform import kept_apart
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -254,12 +255,13 @@ class _Offset(Design):
         return self.design.dtype
 
     def product(self, weights: jax.Array) -> jax.Array:
-        offset = jnp.sum(_beside(self.center, weights) * weights, axis=0)
+        offset = kept_apart(jnp.sum(_beside(self.center, weights) * weights, axis=0))
         return self.design.product(weights) - offset[None]
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         columns = self.design.transposed_product(residual)
-        return columns - _beside(self.center, columns) * jnp.sum(residual, axis=0)[None]
+        total = kept_apart(jnp.sum(residual, axis=0))
+        return columns - _beside(self.center, columns) * total[None]
 
     def to_dense(self) -> jax.Array:
         return self.design.to_dense() - self.center[None, :]

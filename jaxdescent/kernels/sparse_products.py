@@ -78,6 +78,8 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
     """
     if columns.ndim == 1:
         return _of_column(layout, columns)
+    if columns.shape[1] == 1:
+        return _of_column(layout, columns[:, 0])[:, None]
 
     def one_by_one(columns: jax.Array) -> jax.Array:
         # A column stays in the cache, which all of them side by side do not.
@@ -166,4 +168,6 @@ def _sums(piece: Slice, source: jax.Array) -> jax.Array:
 
 def at(source: jax.Array, places: jax.Array) -> jax.Array:
     """``source[places]``, along the first axis; every place must be in it."""
+    if source.ndim == 2 and source.shape[1] == 1:
+        return at(source[:, 0], places)[:, None]  # of numbers, not of rows
     return source.at[places].get(mode="promise_in_bounds", wrap_negative_indices=False)
