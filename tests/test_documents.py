@@ -14,12 +14,13 @@ DOCUMENTS = [
     "README.md",
     "docs/tutorial.md",
     "docs/methods.md",
+    "docs/designs.md",
     "docs/plan.md",
     "docs/stopping.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]
-WITH_CODE = ["README.md", "docs/tutorial.md"]
+WITH_CODE = ["README.md", "docs/tutorial.md", "docs/designs.md"]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -30,6 +30,10 @@ def test_both_methods_find_the_same_weights():
     assert load("linear_regression").main(rows=500, features=10) < 1e-4
 
 
+def test_fixed_effects_find_the_coefficients():
+    assert load("fixed_effects").main(rows=4000, workers=200, firms=20) < 0.1
+
+
 def test_the_best_of_many_starts_is_the_global_minimum():
     assert load("many_starts").main(starts=200) == pytest.approx(0, abs=1e-5)
 
