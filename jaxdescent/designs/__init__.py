@@ -1,4 +1,4 @@
-"""What can stand for a regression's design matrix X: all multiply by w and by the transpose."""
+"""Design matrices: what can stand for a regression's X, by its products with X and X'."""
 
 from jaxdescent.designs.centred import Center as Center
 from jaxdescent.designs.centred import Centred as Centred
@@ -8,7 +8,7 @@ from jaxdescent.designs.protocol import Design as Design
 
 
 def as_design(X: object) -> Design:
-    """``X`` itself if it is a design, else a dense array as one.
+    """``X`` itself if it is a design; a dense array is wrapped in :class:`Dense`.
 
     Raises:
       TypeError: if ``X`` is neither a design nor an array.
