@@ -102,7 +102,7 @@ def minimize_batch(
     if _is_on_one_cpu(members):
         is_one_step = first.method.solves_at_once(first.objective)
         over = _by_blocks if is_one_step else _one_by_one
-        return _joined(_each(over, common, _parts(members, size), max_iterations))
+        return _joined(_each(over, common, _shares(members, size), max_iterations))
     return _shrinking(common, members, size, max_iterations)
 
 
@@ -130,7 +130,7 @@ def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int
         return list(pool.map(lambda call: jax.block_until_ready(call()), calls))
 
 
-def _parts(members: Any, size: int) -> list[Any]:
+def _shares(members: Any, size: int) -> list[Any]:
     """The shares of the members for each core, which use the members' memory."""
     count = min(usable_cores(), size // LEAST_PART)
     if count <= 1:

@@ -116,10 +116,10 @@ def critical_points(
     nearest = int(np.argmin(np.linalg.norm(columns, axis=1)))
     curvature = Curvature.at(objective, jax.tree.map(lambda leaf: leaf[nearest], starts))
     found = _Found(*jax.device_get(curvature.run(_solve_all, columns, limit=max_iterations)))
-    looks = [_looked_at(point, curvature.eps) for point in zip(*found, strict=True)]
+    verdicts = [_judged(point, curvature.eps) for point in zip(*found, strict=True)]
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
     norms = np.linalg.norm(found.gradients, axis=1)
-    order = [i for i in np.argsort(norms, kind="stable") if looks[i].is_stationary]
+    order = [i for i in np.argsort(norms, kind="stable") if verdicts[i].is_stationary]
     chosen: list[int] = []
     counts: list[int] = []
     for index in order:
@@ -145,9 +145,9 @@ def critical_points(
             CriticalPoint(
                 params=params,
                 value=float(there.value),
-                kind=looks[index].kind,
+                kind=verdicts[index].kind,
                 gradient_norm=float(there.gradient_norm),
-                eigenvalues=looks[index].eigenvalues,
+                eigenvalues=verdicts[index].eigenvalues,
                 starts=count,
             )
         )
@@ -167,13 +167,13 @@ class _Found(NamedTuple):
     gradients_around: np.ndarray  # (starts, 2, n), at two points nearby
 
 
-class _Look(NamedTuple):
+class _Verdict(NamedTuple):
     is_stationary: bool
     kind: str
     eigenvalues: np.ndarray
 
 
-def _looked_at(found: Any, eps: float) -> _Look:
+def _judged(found: Any, eps: float) -> _Verdict:
     """Whether a point is stationary, and its kind.
 
     It is stationary if the next step is short compared with ``1 + |x|``, or the gradient is at most
@@ -185,7 +185,7 @@ def _looked_at(found: Any, eps: float) -> _Look:
     )
     is_plateau = not np.any(hessian) and not np.any(around)
     if not all(np.all(np.isfinite(part)) for part in (params, gradient, step, hessian)):
-        return _Look(False, "undetermined", np.full(len(params), np.nan))
+        return _Verdict(False, "undetermined", np.full(len(params), np.nan))
     scaled = hessian_matrix.equilibrated(hessian)
     values, vectors = np.linalg.eigh(scaled.matrix)
     size = 1 + np.linalg.norm(params)
@@ -211,7 +211,7 @@ def _looked_at(found: Any, eps: float) -> _Look:
     has_stopped = flat_move <= 1e-3 * size
     is_stationary = bool((is_close | is_zero) & has_stopped) and not is_plateau
     kind = kind_of(float(values[0]), float(values[-1]), margin)
-    return _Look(is_stationary, kind, eigenvalues)
+    return _Verdict(is_stationary, kind, eigenvalues)
 
 
 def _column(tree: Params) -> np.ndarray:

@@ -75,8 +75,8 @@ class Passes(NamedTuple):
     def _pass(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
         """``fused`` steps, of which only the first ``rest`` count if it is given."""
         shared = (self.method, self.rounding, iteration, rest)
-        blocks = self.objective.blocks(steps.params) if self.method.is_elementwise else None
-        if blocks is None:
+        terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None
+        if terms is None:
             return _fused_steps(steps, self.objective, 0, shared, fused=self.fused)
         # Leaves of one shape share one trace. Each leaf has a branch whose predicate XLA cannot
         # know: in one loop body for all, XLA would compute every new leaf before it writes any.
@@ -88,11 +88,11 @@ class Passes(NamedTuple):
                 of_leaf,
                 lambda steps, *_: steps,
                 steps._replace(params=leaf),
-                block,
+                term,
                 index,
                 shared,
             )
-            for index, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
+            for index, (term, leaf) in enumerate(zip(terms, leaves, strict=True))
         ]
         return passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
 

@@ -295,12 +295,12 @@ class Descent(NamedTuple):
         """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""
         always = self.max_iterations >= 0
 
-        def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+        def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
             del objective
-            return (precision.squared_norm(part),)
+            return (precision.squared_norm(leaf),)
 
         progress = self.measure(loop.params)
-        (squared,) = self.objective.sum_over_parts(of_part, loop.params, always)
+        (squared,) = self.objective.sum_over_parts(of_leaf, loop.params, always)
         if self.objective.blocks(loop.params) is not None:
             size = jnp.sqrt(squared)
         else:
@@ -314,8 +314,8 @@ class Descent(NamedTuple):
         return progress, size.astype(loop.norm.dtype)
 
     def _norm_ahead(self, loop: Loop) -> jax.Array:
-        def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
-            new, _ = self.method.blind_step(objective, precision.widen(part), loop.state)
+        def square(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
+            new, _ = self.method.blind_step(objective, precision.widen(leaf), loop.state)
             return objective.value_and_squared_norm(new)[1:]
 
         (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)

@@ -102,7 +102,7 @@ def judge(
     watch = watch._replace(
         first_value=first_value, first_norm=first_norm, size=watch.size.after(size, checks)
     )
-    watch, is_converged, is_at_end = _weighed(
+    watch, is_converged, is_at_end = _with_estimate(
         watch,
         last,
         progress,
@@ -127,7 +127,7 @@ def judge(
     is_endless = False if tolerance.has_changes else off.both
     is_stagnated = gives_up = False
     if is_endless is not True:
-        watch = _counted(watch, last, progress, eps)
+        watch = _with_counts(watch, last, progress, eps)
         is_stagnated = watch.checks_without_progress >= SLACK * patience
         if is_endless is not False:
             is_stagnated = is_stagnated & ~is_endless
@@ -171,7 +171,7 @@ def judge(
     return watch._replace(has_grown=norm > first_norm), status
 
 
-def _weighed(
+def _with_estimate(
     watch: Watch,
     last: Progress,
     progress: Progress,
@@ -296,7 +296,7 @@ def measured(
     return watch, lax.select(has_failed, _code(Status.STAGNATED), status)
 
 
-def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
+def _with_counts(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
     """The watch with the counts for STAGNATED."""
     value, norm = progress.value, progress.gradient_norm
     is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)

@@ -102,8 +102,8 @@ def by_blocks(function: Callable[..., Any], operands: tuple[Any, ...], size: int
         return function(*operands)
 
     def block_at(start: Any) -> Any:
-        parts = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), operands)
-        return function(*parts)
+        block = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), operands)
+        return function(*block)
 
     def visit(index: jax.Array, results: Any) -> Any:
         start = jnp.minimum(index * size, length - size)

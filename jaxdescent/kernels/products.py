@@ -24,9 +24,9 @@ from jaxdescent.kernels.platform import kept_apart, on_cpu, on_one_cpu
 WIDENED_BYTES = 8 << 20
 """How many bytes of X are widened or copied at a time on a CPU: what the last-level cache holds."""
 
-FEW_BLOCKS, BLOCK_PARTS = 4, 4
+FEW_BLOCKS, BLOCK_GROUPS = 4, 4
 """An X of at least FEW_BLOCKS blocks whose rows have no equal groups is multiplied block by block,
-each block in BLOCK_PARTS groups."""
+each block in BLOCK_GROUPS groups."""
 
 FEW_ROWS, MANY_ROWS = 1 << 11, 1 << 14
 """From FEW_ROWS rows on, a CPU multiplies faster by runs of rows. From MANY_ROWS on, rows must not
@@ -56,7 +56,7 @@ def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
         return contract(X, 1, weights)
 
     def in_blocks() -> jax.Array:
-        return over_blocks(lambda part, _: (contract(part, 1, weights), None), X, None, None)[0]
+        return over_blocks(lambda block, _: (contract(block, 1, weights), None), X, None, None)[0]
 
     return on_one_cpu(in_blocks, lambda: contract(X, 1, weights), is_whole=is_whole)
 
@@ -107,9 +107,9 @@ def there_and_back(
     if not _is_widened_in_blocks(X, weights.dtype):
         return at_once()
 
-    def visit(part: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
-        kept, residual = change(contract(part, 1, weights), rows)
-        return kept, _transposed_on_cpu(part, residual)
+    def visit(block: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
+        kept, residual = change(contract(block, 1, weights), rows)
+        return kept, _transposed_on_cpu(block, residual)
 
     def in_blocks() -> tuple[Any, Any]:
         return over_blocks(visit, X, rows, jnp.zeros_like(weights))
@@ -150,7 +150,7 @@ def over_blocks(
     kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
     if rest:
         total, last = at(whole * block, rest, total)
-        kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, last)
+        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
     return kept, total
 
 
@@ -188,8 +188,8 @@ def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: ja
     dealt = [array.reshape(-1, count, DEALT, *array.shape[1:]) for array in (X, *rows)]
 
     def block(index: Any) -> list[jax.Array]:
-        parts = [lax.dynamic_index_in_dim(array, index, 1, keepdims=False) for array in dealt]
-        return [part.reshape(-1, *part.shape[2:]) for part in parts]
+        groups = [lax.dynamic_index_in_dim(array, index, 1, keepdims=False) for array in dealt]
+        return [rows.reshape(-1, *rows.shape[2:]) for rows in groups]
 
     like = jax.eval_shape(lambda: of_block(*block(0)))
     total = jnp.zeros(like.shape, like.dtype)
@@ -245,7 +245,7 @@ def part_length(rows: int) -> int | None:
     """The number of rows in each of the fewest equal groups, 2 to 64; None if there are none."""
     if rows < LEAST_PARTED:
         return None
-    return next((rows // parts for parts in range(2, 65) if rows % parts == 0), None)
+    return next((rows // groups for groups in range(2, 65) if rows % groups == 0), None)
 
 
 def run_length(rows: int, features: int) -> int | None:
@@ -270,9 +270,9 @@ def _transposed_on_cpu(X: jax.Array, residual: jax.Array) -> jax.Array:
     rows, features = X.shape
     if residual.size == rows:
         return _by_runs(X, residual.reshape(-1)).reshape(-1, *residual.shape[1:])
-    part = part_length(rows)
-    if part is not None:
-        return _by_parts(X, residual, part)
+    length = part_length(rows)
+    if length is not None:
+        return _by_groups(X, residual, length)
     if not is_multiplied_in_blocks(rows, features, X.dtype.itemsize):
         return contract(X, 0, residual)
     return _summed_over_blocks(_of_block, X, residual)
@@ -283,7 +283,7 @@ def _summed_over_blocks(
 ) -> jax.Array:
     """``X' residual`` as the sum of a product for each block of rows."""
     zero = jnp.zeros((X.shape[1], *residual.shape[1:]), residual.dtype)
-    return over_blocks(lambda part, rows: (None, of_block(part, rows)), X, residual, zero)[1]
+    return over_blocks(lambda block, rows: (None, of_block(block, rows)), X, residual, zero)[1]
 
 
 def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
@@ -297,7 +297,7 @@ def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
     is_narrow = X.dtype != residual.dtype  # XLA would copy it to cut it into runs.
     run = None if is_narrow else run_length(rows, features)
     if run is not None:
-        return jnp.sum(_in_parts(X, residual, run, residual.dtype), axis=0)
+        return jnp.sum(_in_groups(X, residual, run, residual.dtype), axis=0)
     if rows < MANY_ROWS:
         return contract(X, 0, residual)
     # To take a number of rows that can be cut into runs, XLA would copy a slice of X. The fused
@@ -306,23 +306,23 @@ def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
     return jnp.sum(X.astype(residual.dtype) * residual[:, None], axis=0)
 
 
-def _by_parts(X: jax.Array, residual: jax.Array, length: int) -> jax.Array:
+def _by_groups(X: jax.Array, residual: jax.Array, length: int) -> jax.Array:
     """``X' residual`` for several columns, by groups of ``length`` rows.
 
     XLA for CPUs multiplies in this form, with the shorter side first, three to eight times as fast
     as in one product.
     """
-    return jnp.sum(_in_parts(residual, X, length, residual.dtype), axis=0).T
+    return jnp.sum(_in_groups(residual, X, length, residual.dtype), axis=0).T
 
 
 def _of_block(X: jax.Array, residual: jax.Array) -> jax.Array:
     """``X' residual`` for several columns and the rows of one block."""
-    if X.shape[0] % BLOCK_PARTS:
+    if X.shape[0] % BLOCK_GROUPS:
         return contract(X, 0, residual)
-    return _by_parts(X, residual, X.shape[0] // BLOCK_PARTS)
+    return _by_groups(X, residual, X.shape[0] // BLOCK_GROUPS)
 
 
-def _in_parts(left: jax.Array, right: jax.Array, length: int, dtype: Any) -> jax.Array:
+def _in_groups(left: jax.Array, right: jax.Array, length: int, dtype: Any) -> jax.Array:
     """``left' right`` of each group of ``length`` rows, along a leading axis."""
     return lax.dot_general(
         left.reshape(-1, length, *left.shape[1:]),

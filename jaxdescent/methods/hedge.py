@@ -101,7 +101,7 @@ class Hedge(Method):
         progress = self.first.progress(objective, params, first)
         norm_dtype = jnp.result_type(*jax.tree.leaves(params))
         value_dtype = jnp.asarray(progress.value).dtype
-        progress = self._told(progress, value_dtype, norm_dtype)
+        progress = self._as_arrays(progress, value_dtype, norm_dtype)
         attempt = _Attempt.start(progress)
         return _State(first, second, progress, attempt, jnp.array(False))
 
@@ -117,7 +117,7 @@ class Hedge(Method):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         switches = ~state.is_second & state.attempt.is_over
-        second = seldom(switches, _set_up, _as_it_is, state.second, self, objective, params)
+        second = seldom(switches, _set_up, _unchanged, state.second, self, objective, params)
         state = state._replace(second=second, is_second=state.is_second | switches)
         return seldom(state.is_second, _second_step, _first_step, self, objective, params, state)
 
@@ -187,7 +187,7 @@ class Hedge(Method):
     def patience(self) -> int:
         return self.then.patience
 
-    def _told(self, progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
+    def _as_arrays(self, progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
         """The progress of either method, with arrays of the given dtypes."""
         norm = jnp.asarray(progress.gradient_norm, norm_dtype)
         estimate = progress.estimate
@@ -211,8 +211,8 @@ class Hedge(Method):
             jnp.asarray(progress.curvature, norm_dtype),
         )
 
-    def _told_alike(self, progress: Progress, like: Progress) -> Progress:
-        return self._told(progress, like.value.dtype, like.gradient_norm.dtype)
+    def _as_arrays_like(self, progress: Progress, like: Progress) -> Progress:
+        return self._as_arrays(progress, like.value.dtype, like.gradient_norm.dtype)
 
 
 class _Attempt(NamedTuple):
@@ -263,7 +263,7 @@ class _Attempt(NamedTuple):
     def _logarithm(self, progress: Progress, tolerance: Any) -> jax.Array:
         """The amount by which the logarithm of ``|g|`` has yet to fall."""
         norm, estimate = progress.gradient_norm, progress.estimate
-        assert estimate is not None  # _told has replaced None by an estimate without evidence
+        assert estimate is not None  # _as_arrays has replaced None by an estimate without evidence
         eps = jnp.finfo(norm.dtype).eps
         t = eps ** (2 / 3) if tolerance is None else tolerance
         t = jnp.maximum(jnp.asarray(t, norm.dtype), eps)
@@ -307,7 +307,7 @@ def _set_up(second: State, hedge: Hedge, objective: Objective, params: Params) -
     return hedge.then.init(objective, params)
 
 
-def _as_it_is(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
+def _unchanged(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
     del hedge, objective, params
     return second
 
@@ -317,7 +317,7 @@ def _first_step(
 ) -> tuple[Params, _State]:
     params, first = hedge.first.blind_step(objective, params, state.first)
     progress = hedge.first.progress(objective, params, first)
-    progress = hedge._told_alike(progress, state.progress)
+    progress = hedge._as_arrays_like(progress, state.progress)
     attempt = state.attempt.after(progress, hedge.budget, hedge.tolerance)
     return params, state._replace(first=first, progress=progress, attempt=attempt)
 
@@ -328,20 +328,20 @@ def _second_step(
     params, second = hedge.then.blind_step(objective, params, state.second)
     progress = hedge.then.progress(objective, params, second)
     return params, state._replace(
-        second=second, progress=hedge._told_alike(progress, state.progress)
+        second=second, progress=hedge._as_arrays_like(progress, state.progress)
     )
 
 
 def _first_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
     first = hedge.first.after_rounding(objective, params, state.first)
     progress = hedge.first.progress(objective, params, first)
-    return state._replace(first=first, progress=hedge._told_alike(progress, state.progress))
+    return state._replace(first=first, progress=hedge._as_arrays_like(progress, state.progress))
 
 
 def _second_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
     second = hedge.then.after_rounding(objective, params, state.second)
     progress = hedge.then.progress(objective, params, second)
-    return state._replace(second=second, progress=hedge._told_alike(progress, state.progress))
+    return state._replace(second=second, progress=hedge._as_arrays_like(progress, state.progress))
 
 
 def _measured_by_first(

@@ -288,10 +288,10 @@ class LSMR(Method):
             size = jnp.maximum(size, scalars.norm * column_norms(weights))
         is_stationary = scalars.normal <= atol * scalars.norm * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
-        is_told = ~state.is_restart & (scalars.offset == 0)
+        is_current = ~state.is_restart & (scalars.offset == 0)
         is_asked = (atol > 0) | (btol > 0)
-        is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_told
-        return is_done, (scalars.condition > conlim) & is_told
+        is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_current
+        return is_done, (scalars.condition > conlim) & is_current
 
 
 class _State(NamedTuple):

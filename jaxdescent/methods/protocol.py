@@ -288,10 +288,10 @@ def measure(objective: Objective, params: Params, always: Any) -> Progress:
     (:meth:`jaxdescent.objectives.Objective.sum_over_parts`).
     """
 
-    def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
-        return objective.value_and_squared_norm(precision.widen(part))
+    def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
+        return objective.value_and_squared_norm(precision.widen(leaf))
 
-    value, squared = objective.sum_over_parts(of_part, params, always)
+    value, squared = objective.sum_over_parts(of_leaf, params, always)
     if objective.blocks(params) is not None:
         return Progress(value, jnp.sqrt(squared))
     return Progress(

@@ -139,19 +139,19 @@ class Objective(Displayed, abc.ABC):
         this, so that its temporaries are no larger than a leaf. ``always`` is a true value that XLA
         cannot know to be true: a branch for each leaf keeps the leaves' temporaries apart.
         """
-        blocks = self.blocks(params)
-        if blocks is None:
+        terms = self.blocks(params)
+        if terms is None:
             return function(self, params)
         leaves = jax.tree.leaves(params)
         zeros = tuple(
-            jnp.zeros((), part.dtype) for part in jax.eval_shape(function, blocks[0], leaves[0])
+            jnp.zeros((), like.dtype) for like in jax.eval_shape(function, terms[0], leaves[0])
         )
-        of_part = jax.jit(function)  # leaves of one shape share one trace
-        parts = [
-            lax.cond(always, of_part, lambda *_: zeros, block, leaf)
-            for block, leaf in zip(blocks, leaves, strict=True)
+        of_leaf = jax.jit(function)  # leaves of one shape share one trace
+        sums = [
+            lax.cond(always, of_leaf, lambda *_: zeros, term, leaf)
+            for term, leaf in zip(terms, leaves, strict=True)
         ]
-        return tuple(precision.add(list(scalars)) for scalars in zip(*parts, strict=True))
+        return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
 
     def start(self) -> Params | None:
         """The params where a descent starts if it is given none; None if the user must say."""

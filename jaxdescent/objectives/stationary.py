@@ -95,10 +95,10 @@ class DenseSolver:
         """
         del objective, is_solution
         flat, _ = ravel_pytree(gradient)
-        parts = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        coordinates = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
         curvatures = jnp.maximum(jnp.abs(self.eigenvalues), self._cutoff)
         is_known = curvatures > 0
-        heights = jnp.square(parts) / jnp.where(is_known, curvatures, 1)
+        heights = jnp.square(coordinates) / jnp.where(is_known, curvatures, 1)
         left = 0.5 * jnp.sum(jnp.where(is_known, heights, 0))
         rows = jnp.sum(jnp.square(self.scale[:, None] * self.hessian), axis=1)
         row = jnp.take(self.hessian, jnp.argmax(rows), axis=0)
@@ -118,8 +118,8 @@ class DenseSolver:
         flat, unravel = ravel_pytree(gradient)
         is_flat = self._is_flat
         inverse = jnp.where(is_flat, 0, 1 / jnp.where(is_flat, 1, self.eigenvalues))
-        parts = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
-        step = -self.scale * jnp.matmul(self.eigenvectors, inverse * parts, precision=HIGHEST)
+        coordinates = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        step = -self.scale * jnp.matmul(self.eigenvectors, inverse * coordinates, precision=HIGHEST)
         step = lax.cond(jnp.any(is_flat), self._shortest, lambda step: step, step)
         return unravel(step), jnp.min(self.eigenvalues) < -self._cutoff
 
@@ -144,8 +144,8 @@ class DenseSolver:
         null = null / jnp.where(lengths > 0, lengths, 1)[None, :]
         gram = jnp.matmul(null.T, null, precision=HIGHEST)
         gram = gram + jnp.diag(jnp.where(is_flat, 0, 1).astype(gram.dtype))
-        parts = jnp.linalg.solve(gram, jnp.matmul(null.T, step, precision=HIGHEST))
-        return step - jnp.matmul(null, parts, precision=HIGHEST)
+        coordinates = jnp.linalg.solve(gram, jnp.matmul(null.T, step, precision=HIGHEST))
+        return step - jnp.matmul(null, coordinates, precision=HIGHEST)
 
     def _is_sloping(self, params: Params, gradient: Params, step: Params) -> jax.Array:
         """Whether the gradient has a component beyond rounding along a direction of zero curvature.

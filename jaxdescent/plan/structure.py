@@ -36,7 +36,7 @@ class Kind(enum.Enum):
 class Structure(Displayed):
     """A problem as numbers: sizes in elements or bytes.
 
-    Rows, features and unknowns are those of the whole problem. Bytes, ``entries``, ``part`` and
+    Rows, features and unknowns are those of the whole problem. Bytes, ``entries``, ``shard`` and
     ``vector_bytes`` are those of each device that the problem is spread over (:meth:`spread`).
 
     Args:
@@ -106,27 +106,27 @@ class Structure(Displayed):
         return "rows" if self.is_tall else "features"
 
     @property
-    def parts(self) -> int:
+    def shards(self) -> int:
         """The number of shards, one if nothing is sharded."""
         return self.devices if self.sharded else 1
 
     @property
-    def part(self) -> tuple[int, int]:
+    def shard(self) -> tuple[int, int]:
         """The rows and features in each device's shard of X or of the Hessian."""
-        rows = -(-self.rows // self.parts) if self.sharded == "rows" else self.rows
-        features = -(-self.features // self.parts) if self.sharded == "features" else self.features
+        rows = -(-self.rows // self.shards) if self.sharded == "rows" else self.rows
+        features = -(-self.features // self.shards) if self.sharded == "features" else self.features
         return rows, features
 
     @property
     def entries(self) -> int:
         """The elements of a shard of X or of the Hessian."""
-        return math.prod(self.part)
+        return math.prod(self.shard)
 
     @property
     def vector_bytes(self) -> int:
         """The bytes of a device's shard of a vector like the params, in the arithmetic's dtype."""
-        parts = self.parts if self.sharded in ("features", "params") else 1
-        return -(-self.unknowns // parts) * self.itemsize
+        shards = self.shards if self.sharded in ("features", "params") else 1
+        return -(-self.unknowns // shards) * self.itemsize
 
     def spread(self, devices: int) -> Structure:
         """The same problem spread over a number of devices.
@@ -135,24 +135,24 @@ class Structure(Displayed):
 
         >>> one = regression_structure(8_000_000, 1_000)
         >>> eight = one.spread(8)
-        >>> eight.part, round(one.data_bytes / eight.data_bytes)
+        >>> eight.shard, round(one.data_bytes / eight.data_bytes)
         ((1000000, 1000), 8)
         """
         whole = dataclasses.replace(self, devices=devices)
-        if whole.parts == 1:
+        if whole.shards == 1:
             return whole
-        parts, matrix = whole.parts, self.entries * jnp.dtype(self.data_dtype).itemsize
+        shards, matrix = whole.shards, self.entries * jnp.dtype(self.data_dtype).itemsize
         # The targets are sharded with the rows; for a Hessian or wide data, vectors are not.
         goes_along = self.kind is not Kind.QUADRATIC and whole.sharded != "features"
-        rest = (self.data_bytes - matrix) // (parts if goes_along else 1)
+        rest = (self.data_bytes - matrix) // (shards if goes_along else 1)
         is_cut = whole.sharded in ("features", "params")
-        solver_parts = parts if whole.sharded == "params" else 1
+        solver_shards = shards if whole.sharded == "params" else 1
         return dataclasses.replace(
             whole,
-            data_bytes=max(-(-matrix // parts) + rest, 0),
-            params_bytes=-(-self.params_bytes // (parts if is_cut else 1)),
-            solver_bytes=-(-self.solver_bytes // solver_parts),
-            largest_leaf_bytes=-(-self.largest_leaf_bytes // (parts if is_cut else 1)),
+            data_bytes=max(-(-matrix // shards) + rest, 0),
+            params_bytes=-(-self.params_bytes // (shards if is_cut else 1)),
+            solver_bytes=-(-self.solver_bytes // solver_shards),
+            largest_leaf_bytes=-(-self.largest_leaf_bytes // (shards if is_cut else 1)),
         )
 
     def placement(self) -> str:

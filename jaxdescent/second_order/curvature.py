@@ -52,13 +52,13 @@ class Curvature:
         """In float64 if it fits and agrees with the products in the params' own dtype."""
         wide = precision.widen(params)
         eps = precision.epsilon(wide)
-        own = cls(_opened(objective, wide), wide, eps < 1e-12, eps)
+        own = cls(_hoisted(objective, wide), wide, eps < 1e-12, eps)
         if own.is_double or not _fits((own.objective, wide)):
             return own
         try:
             with _double():
                 in_double = _as_double(wide)
-                double = cls(_opened(_as_double(objective), in_double), in_double, True, eps)
+                double = cls(_hoisted(_as_double(objective), in_double), in_double, True, eps)
             exact, rough = double.run(_sample), own.run(_sample)
         except Exception:  # a function may raise anything in a dtype that it was not written for
             return own
@@ -131,7 +131,7 @@ def _double() -> Iterator[None]:
         yield
 
 
-def _opened(objective: Objective, params: Params) -> Objective:
+def _hoisted(objective: Objective, params: Params) -> Objective:
     """The objective with all arrays that its functions close over as leaves."""
     return objective.hoisted(params, always=True)
 

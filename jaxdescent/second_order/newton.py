@@ -42,16 +42,16 @@ class Newton:
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
         """``-H^+ g``, without eigenvalues that may be zero."""
-        parts = self.vectors.T @ (self.scale * gradient)
+        coordinates = self.vectors.T @ (self.scale * gradient)
         is_sure = np.abs(self.values) > self.margins[0]
-        quotients = np.where(is_sure, parts / np.where(is_sure, self.values, 1), 0)
+        quotients = np.where(is_sure, coordinates / np.where(is_sure, self.values, 1), 0)
         return -self.scale * (self.vectors @ quotients)
 
     def decrement(self, gradient: np.ndarray) -> float:
         """``1/2 sum_i g_i^2 / |l_i|``, at a minimum half the squared Newton decrement."""
-        parts = self.vectors.T @ (self.scale * gradient)
+        coordinates = self.vectors.T @ (self.scale * gradient)
         is_seen = np.abs(self.values) > self.cutoff
-        return float(0.5 * np.sum(parts[is_seen] ** 2 / np.abs(self.values[is_seen])))
+        return float(0.5 * np.sum(coordinates[is_seen] ** 2 / np.abs(self.values[is_seen])))
 
     def worth(self, params: np.ndarray) -> float:
         """``1/2 sum_ij |x_i H_ij x_j|``: a scale for the value by params of this size."""
@@ -60,8 +60,8 @@ class Newton:
 
     def flat_share(self, gradient: np.ndarray, params: np.ndarray) -> float:
         """The gradient along directions of zero curvature, in units of ``|S| |D^-1 x|``."""
-        parts = self.vectors.T @ (self.scale * gradient)
-        flat = float(np.linalg.norm(parts[np.abs(self.values) <= self.cutoff]))
+        coordinates = self.vectors.T @ (self.scale * gradient)
+        flat = float(np.linalg.norm(coordinates[np.abs(self.values) <= self.cutoff]))
         worth = np.max(np.abs(self.values)) * float(np.linalg.norm(params / self.scale))
         return flat / worth if worth > 0 else math.inf if flat > 0 else 0.0
 

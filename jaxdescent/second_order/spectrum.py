@@ -102,8 +102,8 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     found = _of_process(process)
     if found.kind != "undetermined":
         return found
-    for look in (_of_band, _of_cholesky):
-        further = look(curvature, smallest, largest, deadline)
+    for attempt in (_of_band, _of_cholesky):
+        further = attempt(curvature, smallest, largest, deadline)
         if further is not None:
             return further
     return _of_longer_process(curvature, smallest, largest, deadline)

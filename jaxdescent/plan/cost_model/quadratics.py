@@ -135,8 +135,8 @@ def inner_products(structure: Structure, machine: Machine) -> Work:
     """The work for the Gram matrix of the smaller side, and its sum over devices."""
     smaller = min(structure.rows, structure.features)
     share = symmetric_share(smaller, is_halved=machine.is_one_cpu)
-    of_part = product(share * 2.0 * structure.entries * smaller, smaller)
-    return of_part + all_reduce(structure, float(smaller) ** 2)
+    of_shard = product(share * 2.0 * structure.entries * smaller, smaller)
+    return of_shard + all_reduce(structure, float(smaller) ** 2)
 
 
 def triangles(structure: Structure, machine: Machine) -> Work:
@@ -157,7 +157,7 @@ def triangles(structure: Structure, machine: Machine) -> Work:
 
 def _is_by_rows(structure: Structure, machine: Machine) -> bool:
     """Whether QR is applied to all rows at once, which it is on one CPU."""
-    return machine.platform == "cpu" and structure.parts == 1
+    return machine.platform == "cpu" and structure.shards == 1
 
 
 def touched_bytes(structure: Structure) -> int:
@@ -190,7 +190,7 @@ def lsmr(question: Question) -> Price:
 def lsmr_bytes(question: Question) -> float:
     """Eight vectors of the params' length, three of y's, and the means."""
     structure = question.structure
-    (rows, features), outputs = structure.part, structure.outputs
+    (rows, features), outputs = structure.shard, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
     elements += partial_sums(question) + short_copies(question, 3, 1)
     blocks = max(widened_bytes(question, 1), shifted_bytes(question))
@@ -268,7 +268,7 @@ def conjugate_gradient_bytes(question: Question) -> float:
     if structure.kind is not Kind.REGRESSION:
         vectors = 4.0 * structure.vector_bytes
         return vectors + widened_bytes(question, 2) + SCALAR_BYTES
-    (rows, features), outputs = structure.part, structure.outputs
+    (rows, features), outputs = structure.shard, structure.outputs
     elements = 5 * features * outputs + 2 * rows * outputs + partial_sums(question)
     blocks = max(widened_bytes(question, 2), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
@@ -333,7 +333,7 @@ def descent_vectors_bytes(structure: Structure) -> int:
     """
     if structure.kind is not Kind.REGRESSION:
         return 5 * structure.vector_bytes
-    rows, features = structure.part
+    rows, features = structure.shard
     elements = 5 * features * structure.outputs
     return structure.itemsize * (elements + rows * (structure.outputs + 1))
 
@@ -357,7 +357,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     square = float(size) * size * structure.itemsize
     if question.machine.platform == "cpu":
         built = build_bytes(
-            *structure.part,
+            *structure.shard,
             structure.outputs,
             structure.itemsize,
             is_centred=structure.has_intercept,
@@ -379,7 +379,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
     # At the start and at the end the params are measured on the data themselves.
     widened = widened_bytes(question, 1)
-    images = 2.0 * structure.part[0] * structure.outputs * structure.itemsize
+    images = 2.0 * structure.shard[0] * structure.outputs * structure.itemsize
     working = (
         max(built + widened * question.is_widened, square + widened, images)
         + 6.0 * size * structure.outputs * structure.itemsize

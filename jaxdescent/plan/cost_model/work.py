@@ -292,7 +292,7 @@ def one_pass(question: Question, columns: float = 1.0) -> Work:
         return Work(
             read_bytes=question.pass_bytes,
             read_flops=2.0 * structure.entries,
-            read_rows=structure.part[0],
+            read_rows=structure.shard[0],
             handovers=0.5,  # every other pass is a product with the transpose
         )
     flops = structure.evaluation_flops or 4.0 * structure.unknowns
@@ -303,7 +303,7 @@ def vectors(structure: Structure, count: float) -> Work:
     """The work of reading or writing ``count`` vectors of the params' length, and of y's."""
     size = structure.vector_bytes
     if structure.kind is Kind.REGRESSION:
-        size += structure.part[0] * structure.outputs * structure.itemsize
+        size += structure.shard[0] * structure.outputs * structure.itemsize
     return Work(update_bytes=float(count * size), operations=SCALAR_OPERATIONS)
 
 
@@ -313,9 +313,9 @@ def all_reduce(structure: Structure, elements: float) -> Work:
     Over k devices each sends ``2 (k - 1) / k`` times their bytes: in a reduce-scatter the k-1
     chunks that others sum, and in an all-gather its own sums to the k-1 others.
     """
-    if structure.parts == 1:
+    if structure.shards == 1:
         return Work()
-    share = 2 * (1 - 1 / structure.parts)
+    share = 2 * (1 - 1 / structure.shards)
     return Work(link_bytes=share * elements * structure.itemsize, all_reduces=1.0)
 
 
