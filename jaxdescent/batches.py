@@ -87,7 +87,7 @@ def minimize_batch(
     """
     if not programs.is_top_level():
         raise TypeError(
-            "minimize_batch looks at statuses on the way and cannot be traced: inside jit, vmap or "
+            "minimize_batch reads statuses on the way and cannot be traced: inside jit, vmap or "
             "grad call jax.vmap(minimize)."
         )
     check_count("max_iterations", max_iterations)
@@ -261,7 +261,8 @@ def _batch_size(members: Any) -> int:
     if len(sizes) != 1 or not size:
         raise ValueError(
             "members must have one leading axis over the members on every leaf, got shapes "
-            f"{jax.tree.map(jnp.shape, members)}: repeat or bind what they share."
+            f"{jax.tree.map(jnp.shape, members)}: repeat for each member what they "
+            "share, or bind it in the problem."
         )
     return size
 

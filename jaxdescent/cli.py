@@ -73,13 +73,11 @@ def breakdown(
         int | None, typer.Option(min=1, max=4, help="Run this part alone.", show_default="all")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="With --part 3: its two coupled problems as well.")
+        bool, typer.Option("--all", help="Run part 3 with its two coupled problems.")
     ] = False,
     params: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Part 3: how many parameters at most.", show_default="8,030,261,248"
-        ),
+        typer.Option(min=1, help="Part 3: the most parameters.", show_default="8,030,261,248"),
     ] = None,
     dtype: Annotated[
         StorageDtype | None,
@@ -95,7 +93,7 @@ def breakdown(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="All of it in less than a minute.")
+        bool, typer.Option("--quick", help="Run it all in less than a minute.")
     ] = False,
     device: Annotated[
         Device | None,
@@ -109,7 +107,7 @@ def breakdown(
             show_default="breakdown-DATE-TIME",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
 ) -> None:
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
@@ -161,18 +159,18 @@ def plan(
     rows: Annotated[
         int | None,
         typer.Option(
-            parser=_count, metavar="INTEGER", help="Of X: 1000 or 1e9.", show_default=False
+            parser=_count, metavar="INTEGER", help="Rows of X: 1000 or 1e9.", show_default=False
         ),
     ] = None,
     features: Annotated[
         int | None,
-        typer.Option(parser=_count, metavar="INTEGER", help="Of X.", show_default=False),
+        typer.Option(parser=_count, metavar="INTEGER", help="Columns of X.", show_default=False),
     ] = None,
     outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
     density: Annotated[
         float, typer.Option(help="Share of X that is not zero; below 1 is not built yet.")
     ] = 1.0,
-    dtype: Annotated[PlanDtype, typer.Option(help="What X is stored in.")] = PlanDtype.float32,
+    dtype: Annotated[PlanDtype, typer.Option(help="The dtype of X.")] = PlanDtype.float32,
     l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
     device: Annotated[
         str | None,
@@ -190,7 +188,7 @@ def plan(
         bool, typer.Option("--machine", help="Show what was measured of this machine.")
     ] = False,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Measure this machine anew.")
+        bool, typer.Option("--recalibrate", help="Measure this machine again.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[

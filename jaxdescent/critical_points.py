@@ -105,7 +105,10 @@ def critical_points(
         )
     for leaf in jax.tree.leaves(starts):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"starts must be real floating-point, got dtype {leaf.dtype}.")
+            raise TypeError(
+                f"starts must be real floating-point, got dtype {leaf.dtype}: convert them, for "
+                "example with .astype('float32')."
+            )
     first = jax.tree.map(lambda leaf: leaf[0], starts)
     checks.check_value(objective, first)
     columns = np.stack(

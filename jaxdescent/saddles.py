@@ -56,7 +56,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     True minimum
     """
     if not programs.is_top_level():
-        raise ValueError("leave_saddle looks at values: call it outside jit, vmap and grad.")
+        raise ValueError("leave_saddle reads values: call it outside jit, vmap and grad.")
     given = params
     objective, params = posed_at(objective, params, args)
     spectrum = spectrum_at(objective, params)
@@ -85,7 +85,7 @@ def past_saddles(
     """
     if not programs.is_top_level():
         raise ValueError(
-            "minimize(..., leave_saddles=True) looks at the Hessian where the descent ends: call "
+            "minimize(..., leave_saddles=True) reads the Hessian where the descent ends: call "
             "it outside jit, vmap and grad, or leave leave_saddles off inside."
         )
     result = descent(params, max_iterations=max_iterations)

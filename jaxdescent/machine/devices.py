@@ -304,13 +304,14 @@ def mesh_named(name: str) -> Mesh:
     if device.axes == 0:
         if slice_shape is not None:
             raise ValueError(
-                f"GPUs are counted, got {name!r}: write {slice_shape.replace('x', '')}x{of}."
+                f"GPUs are given by their number, got {name!r}: write "
+                f"{slice_shape.replace('x', '')}x{of}."
             )
         shape = (int(count or 1),)
     else:
         example = f"{of}:{'x'.join(['2'] * device.axes)}"
         if count is not None:
-            raise ValueError(f"a TPU slice is told by its shape, got {name!r}: write {example}.")
+            raise ValueError(f"a TPU slice is given by its shape, got {name!r}: write {example}.")
         shape = tuple(map(int, slice_shape.split("x"))) if slice_shape else (1,) * device.axes
         if len(shape) != device.axes:
             raise ValueError(
@@ -319,7 +320,7 @@ def mesh_named(name: str) -> Mesh:
     devices = math.prod(shape) * device.per_chip
     if not 1 <= devices <= device.most:
         raise ValueError(
-            f"from 1 to {device.most // device.per_chip:,} {of} are linked, got {name!r}: what "
-            "networks between more of them carry is not in the table."
+            f"from 1 to {device.most // device.per_chip:,} {of} are linked, got {name!r}: the "
+            "rates of networks between more of them are not in the table."
         )
     return Mesh(name, of, shape, devices)

@@ -113,7 +113,7 @@ def target_config(device: Device) -> str:
     """
     cuda = device.cuda
     if cuda is None:
-        raise ValueError(f"{device.kind} is not told to XLA by its figures, but by its name.")
+        raise ValueError(f"XLA knows {device.kind} by its name, and has no target config for it.")
     units, threads, per_core, per_block = LIMITS[cuda.capability]
     major, minor = cuda.capability
     return GPU_TEXT.format(

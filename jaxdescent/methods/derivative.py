@@ -30,8 +30,8 @@ class DerivativeMethod(Method):
     ============================  ====================================  =====================
     separable (diagonal Hessian)  one division for each unknown         n
     regression, rows >= features  Cholesky of X'X                       features^2
-    the same, an l2 each output   spectral factorisation of X'X         features^2
-    the same, ill or small        QR of X, refined in double length     rows * features
+    an l2 for each output         spectral factorisation of X'X         features^2
+    ill-conditioned or small      QR of X, refined in double length     rows * features
     the same, rank-deficient      SVD of R from QR, refined             rows * features
     regression, features > rows   Cholesky of XX' (dual form)           rows^2
     the same, rank-deficient      QR of X' and SVD                      rows * features
@@ -39,12 +39,13 @@ class DerivativeMethod(Method):
     any other function            Newton on the gradient                n^2
     ============================  ====================================  =====================
 
-    A regression is *small* up to ``rows * features^2 = 16384`` (not in a ``vmap``), and *ill* from
-    a condition number of ``1 / (8 sqrt(eps))`` on, with the columns scaled: 360 in float32, 8e6 in
-    float64. The solution in these cases is the exact solution for the given numbers, rounded, if
-    the condition number is below ``1 / (32 eps)`` (2.6e5 in float32, 1.4e14 in float64; less beyond
-    64 features); beyond it the rank counts as deficient, and the solution is the one of minimum
-    norm. With the residual ``r = y - X w - b`` and the weights in double length,
+    The rows below a regression's first are its special cases. A regression is *small* up to
+    ``rows * features^2 = 16384`` (not in a ``vmap``), and *ill-conditioned* from a condition number
+    of ``1 / (8 sqrt(eps))`` on, with the columns scaled: 360 in float32, 8e6 in float64. The
+    solution in these cases is the exact solution for the given numbers, rounded, if the condition
+    number is below ``1 / (32 eps)`` (2.6e5 in float32, 1.4e14 in float64; less beyond 64 features);
+    beyond it the rank counts as deficient, and the solution is the one of minimum norm. With the
+    residual ``r = y - X w - b`` and the weights in double length,
 
         ``w <- w + (X'SX + l2 I)^-1 (X'S r - l2 w)``
 

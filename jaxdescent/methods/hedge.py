@@ -138,7 +138,7 @@ class Hedge(Method):
         for name, method in (("first", self.first), ("then", self.then)):
             if not as_method(method).looks_ahead:
                 raise TypeError(
-                    f"Hedge.{name} must be a method that tells its progress without a step, got "
+                    f"Hedge.{name} must be a method that knows its progress without a step, got "
                     f"{method!r}: take jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS() or "
                     "jd.DerivativeMethod()."
                 )

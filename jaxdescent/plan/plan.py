@@ -276,7 +276,7 @@ def _compiled(
 
 
 def _short(reason: str) -> str:
-    """The number of bytes that a reason names, or that the compiler found no room."""
+    """The first clause of a reason: the bytes needed, or that the compiler found no room."""
     return reason.partition(",")[0].removeprefix("needs ")
 
 
