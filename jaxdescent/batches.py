@@ -1,12 +1,12 @@
 """Many small problems at once, none of which waits for the others.
 
-Under ``vmap`` a loop runs until its slowest member, and every member pays for every iteration and
-for both sides of every branch. On a CPU each core therefore takes its part of the members one by
-one, in a single compiled loop: a member's numbers stay in the nearest cache, and it ends where it
-ends. Members that all end after one step, a solve, take it in blocks that the cache holds. An
-accelerator needs all members at once: there the loop is left now and then, and those still running
-are gathered into a smaller batch. That is work for the host, so it is a function of its own and
-not part of :func:`jaxdescent.minimize`.
+Under ``vmap`` a loop runs until its slowest member ends, and every member pays for every iteration
+and for both sides of every branch. So on a CPU each core solves its share of the members one after
+another, in a single compiled loop: a member's numbers stay in the cache, and it stops when it ends.
+If all members end after one step (a solve), they take it in blocks that fit the cache. An
+accelerator needs all members at once: there the loop is interrupted at times, and the members that
+are still running are gathered into a smaller batch. The host does this, so it is a function of its
+own and not part of :func:`jaxdescent.minimize`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from jaxdescent.result import RUNNING, Result
 from jaxdescent.tolerance import as_tolerance
 
 FIRST_ITERATIONS = 16
-"""How many iterations pass before the first look; later looks are a quarter further each."""
+"""The iterations before the first interruption; each later one is a quarter further."""
 
 LEAST_PART = 64
-"""How many members are worth a thread."""
+"""The least number of members for which a thread of their own is worth it."""
 
 BLOCK = 64
-"""How many members that end after the same step take it together: as many as a core's cache holds
-where each is a few kilobytes."""
+"""The number of members in a block that takes its single step together: as many as a core's cache
+holds if each has a few kilobytes."""
 
 SHRINKAGE = 4
-"""A batch is gathered when at most one in so many still runs: each size is a program of its own."""
+"""A batch is gathered if at most one member in this many still runs; each size compiles anew."""
 
 
 def minimize_batch(
@@ -56,25 +56,26 @@ def minimize_batch(
 ) -> Result:
     """Minimise a batch of problems, each to its own tolerance, with its own status and count.
 
-    The same results as ``jax.vmap`` of :func:`jaxdescent.minimize`, without the price of its
-    slowest member: it pays where some need many more iterations than others (nonconvex functions
-    from random starts), and for all but a few members on a CPU, whose cores it keeps busy.
+    The results are those of ``jax.vmap`` of :func:`jaxdescent.minimize`, without waiting for the
+    slowest member. It pays if some members need many more iterations than others (nonconvex
+    functions from random starts), and on a CPU, whose cores it keeps busy, for all but a few
+    members.
 
     Args:
-      problem: a function of one member's data to its objective, or to ``(objective, start)``
-        where the objective has no start of its own. It is traced once for all members.
+      problem: a function from one member's data to its objective, or to ``(objective, start)`` if
+        the objective has no start of its own. It is traced once for all members.
       members: the arguments of ``problem``, each a pytree with a leading axis over the members.
-      method: as for ``minimize``; None: what it takes for the first member.
-      max_iterations: for each member.
-      tolerance: as for ``minimize``, the same for all.
+      method: as for ``minimize``; None stands for the default method for the first member.
+      max_iterations: the most iterations for each member.
+      tolerance: as for ``minimize``, the same for all members.
 
     Returns:
-      A :class:`jaxdescent.Result`, every field with a leading axis over the members.
+      A :class:`jaxdescent.Result` in which every field has a leading axis over the members.
 
     Raises:
-      TypeError: if it is called inside ``jit``, ``vmap`` or ``grad``, or for what ``minimize``
-        refuses of the first member.
-      ValueError: if the members' leading axes differ.
+      TypeError: if it is called inside ``jit``, ``vmap`` or ``grad``, or if ``minimize`` would
+        raise it for the first member.
+      ValueError: if the members' leading axes differ, or as ``minimize`` for the first member.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> starts = jnp.array([[-2.0], [0.5], [3.0]])
@@ -86,7 +87,7 @@ def minimize_batch(
     """
     if not programs.is_top_level():
         raise TypeError(
-            "minimize_batch looks at statuses on the way and cannot be traced: inside jit, vmap or "
+            "minimize_batch reads statuses on the way and cannot be traced: inside jit, vmap or "
             "grad call jax.vmap(minimize)."
         )
     check_count("max_iterations", max_iterations)
@@ -101,14 +102,14 @@ def minimize_batch(
     if _is_on_one_cpu(members):
         is_one_step = first.method.solves_at_once(first.objective)
         over = _by_blocks if is_one_step else _one_by_one
-        result = _joined(_each(over, common, _parts(members, size), max_iterations))
+        result = _joined(_each(over, common, _shares(members, size), max_iterations))
     else:
         result = _shrinking(common, members, size, max_iterations)
     return result._replace(params=jax.vmap(first.objective.unpacked)(result.params))
 
 
 def _settled(problem: Callable[..., Any], first: Problem, start: Any, tolerance: Any) -> Any:
-    """What the members have in common, as it computes in this call alone."""
+    """What the members share, hoisted so that it is fixed for this call."""
     hoisted = first.hoisted(start)
     predicate = hoisted.tolerance.predicate
     tolerance = dataclasses.replace(as_tolerance(tolerance), predicate=predicate)
@@ -121,7 +122,7 @@ def _is_on_one_cpu(members: Any) -> bool:
 
 
 def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int) -> list[Any]:
-    """``function`` of each part, each in a thread of its own."""
+    """``function`` of each share of the members, each in a thread of its own."""
     limit = jnp.asarray(most, jnp.int32)
     inputs = [(common, limit, part) for part in parts]
     if len(inputs) == 1:
@@ -131,18 +132,19 @@ def _each(function: Callable[..., Any], common: Any, parts: list[Any], most: int
         return list(pool.map(lambda call: jax.block_until_ready(call()), calls))
 
 
-def _parts(members: Any, size: int) -> list[Any]:
-    """A part of the members for each core, in their memory."""
+def _shares(members: Any, size: int) -> list[Any]:
+    """The shares of the members for each core, which use the members' memory."""
     count = min(usable_cores(), size // LEAST_PART)
     if count <= 1:
         return [members]
-    # A multiple of 16 members begins where XLA can read it in place, at a multiple of 64 bytes.
+    # Shares are multiples of 16 members, so that they begin at multiples of 64 bytes, where XLA can
+    # read them without copying.
     length = -(-size // (16 * count)) * 16
 
     def part(start: int) -> Any:
         def of_leaf(leaf: jax.Array) -> jax.Array:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-                return leaf[start : start + length]  # numpy knows no random keys
+                return leaf[start : start + length]  # NumPy has no dtype for random keys
             there = np.asarray(leaf)[start : start + length]
             (device,) = leaf.sharding.device_set
             return jax.device_put(there, device, may_alias=True)
@@ -178,7 +180,7 @@ def _solve(common: Any, most: jax.Array, member: Any) -> Result:
 
 
 def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Result:
-    """All members at once, fewer and fewer of them."""
+    """Solve all members at once, and go on with fewer and fewer of them."""
     whole, places = members, np.arange(size)
     done: list[tuple[np.ndarray, Loop]] = []
     until = min(FIRST_ITERATIONS, max_iterations)
@@ -198,7 +200,7 @@ def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Res
         while room >= SHRINKAGE * running.size and room >= SHRINKAGE:
             room //= SHRINKAGE
         if room < len(places):
-            # Members that are done fill what room the running ones leave.
+            # Finished members fill the places that running ones leave.
             kept = np.concatenate([running, np.flatnonzero(~is_running)])[:room]
             gone = np.setdiff1d(np.arange(len(places)), kept)
             done.append((places[gone], _take(loop, gone)))
@@ -213,7 +215,7 @@ def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Res
 
 
 class _Limits(NamedTuple):
-    """Before which iteration the loop pauses, and the most iterations there may be."""
+    """The iteration before which the loop pauses, and the most iterations."""
 
     until: jax.Array
     most: jax.Array
@@ -261,7 +263,8 @@ def _batch_size(members: Any) -> int:
     if len(sizes) != 1 or not size:
         raise ValueError(
             "members must have one leading axis over the members on every leaf, got shapes "
-            f"{jax.tree.map(jnp.shape, members)}: repeat or bind what they share."
+            f"{jax.tree.map(jnp.shape, members)}: repeat for each member what they "
+            "share, or bind it in the problem."
         )
     return size
 

@@ -1,4 +1,4 @@
-"""Is it a minimum? The gradient, the signs of the Hessian's eigenvalues, how much they prove."""
+"""The kind of a point (minimum, saddle, ...), by its gradient and the Hessian's eigenvalues."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ Params = Any
 
 @dataclasses.dataclass(frozen=True)
 class Certificate(display.Displayed):
-    """What kind of point params is, and on what evidence.
+    """The kind of a point, and the evidence for it.
 
     Attributes:
-      kind: ``"minimum"``, ``"saddle"``, ``"maximum"``, ``"degenerate"`` (a zero eigenvalue: the
-        second-derivative test is silent), ``"not stationary"`` or ``"undetermined"``.
+      kind: ``"minimum"``, ``"saddle"``, ``"maximum"``, ``"degenerate"`` (a zero eigenvalue, for
+        which the second-derivative test decides nothing), ``"not stationary"`` or
+        ``"undetermined"``.
       gradient_norm: the Euclidean norm of the gradient.
       smallest_eigenvalue: of the Hessian; beyond 512 unknowns an upper bound on it.
       largest_eigenvalue: of the Hessian; beyond 512 unknowns a lower bound on it.
-      evidence: what the kind rests on, in words.
-      suboptimality: at a minimum, how far the value may be above that of the minimum nearby: half
-        the squared Newton decrement where all eigenvalues are known, else the bound
-        ``|g|^2 / (2 m)`` by a number m that every eigenvalue is known to be above (infinity where
-        none is). None where the point is not a minimum.
-      region: at a minimum, the distance from params, in their Euclidean norm, up to which the
-        objective differs from its quadratic model by at most 10 % of the quadratic term, as far as
-        it was looked at: along a few directions, no farther than ``|params|`` (1 where they are
-        zero); infinity for a quadratic. None where the point is not a minimum.
+      evidence: what the kind is based on, in words.
+      suboptimality: at a minimum, how far the value may be above the minimum nearby. If all
+        eigenvalues are known it is half the squared Newton decrement; otherwise it is the bound
+        ``|g|^2 / (2 m)``, where m is a proven lower bound on the eigenvalues, and infinity if there
+        is none. None if the point is not a minimum.
+      region: at a minimum, the Euclidean distance from params up to which the objective was found
+        to differ from its quadratic model by at most 10 % of the quadratic term. Only a few
+        directions are examined, up to ``|params|`` (1 if they are zero). It is infinity for a
+        quadratic, and None if the point is not a minimum.
     """
 
     kind: str
@@ -85,30 +86,31 @@ def certify(
     tolerance: float | None = None,
     scale: float | None = None,
 ) -> Certificate:
-    """Tell a minimum from a saddle, a maximum, a flat point, and a point that is none of them.
+    """Distinguish minima, saddles, maxima, degenerate points, and points that are not stationary.
 
     Whether params are stationary is judged by the point's own scales
-    (:mod:`jaxdescent.second_order.stationarity`), never by where a descent came from: a ``Result``
-    and its params get the same certificate. Then the signs of the Hessian's eigenvalues decide,
-    computed in float64 from products in float64 where the function can be so evaluated, and beyond
-    the rounding of the data (:mod:`jaxdescent.second_order.spectrum`): from the structure (``l2 >
-    0``); from all eigenvalues up to 512 unknowns; beyond, from Lanczos' process on Hessian-vector
-    products, three vectors of memory whatever the number of unknowns, and where it leaves the kind
-    open from a Cholesky factor of the shifted Hessian, if it is banded or has at most 6,000
-    unknowns, or from more steps on the scaled Hessian. Negative curvature is proven by a direction
-    of it. That there is none is proven by structure, by the factor, or with probability 1 - 1e-6
-    over a random start; else the kind is ``"undetermined"``. It takes a minute at most, plus what
-    single products take.
+    (:mod:`jaxdescent.second_order.stationarity`), not by the start of a descent: a ``Result`` and
+    its params get the same certificate. Then the signs of the Hessian's eigenvalues decide
+    (:mod:`jaxdescent.second_order.spectrum`). They are computed in float64, from products in
+    float64 if the function can be evaluated in it, and must exceed the rounding of the data. They
+    follow from the structure (``l2 > 0``); or, up to 512 unknowns, from all eigenvalues. Beyond,
+    the Lanczos process on Hessian-vector products is used, with three vectors of memory. If it does
+    not decide, there follow a Cholesky factor of the shifted Hessian, if this is banded or has at
+    most 6,000 unknowns, or more Lanczos steps on the scaled Hessian. Negative curvature is proven
+    by a direction. That there is none is proven by structure, by the factor, or with probability
+    1 - 1e-6 over a random start; otherwise the kind is ``"undetermined"``. It takes a minute at
+    most, plus the time of single products.
 
     Args:
       objective: as for ``minimize``.
       params: a point, or the ``Result`` of a descent.
       args: as for ``minimize``.
-      tolerance: None: ``eps**(2/3)``, as for ``minimize``.
+      tolerance: the relative tolerance; None stands for ``eps**(2/3)``, as for ``minimize``.
       scale: judge the point by ``|g| <= tolerance * scale`` instead.
 
     Raises:
-      ValueError: inside ``jit``, ``vmap`` or ``grad``: the kind is a word, not an array.
+      ValueError: inside ``jit``, ``vmap`` or ``grad``, because the kind is a word and not an array;
+        or if ``params`` is a batch of results.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> jd.certify(lambda p: p[0] ** 2 - p[1] ** 2, jnp.zeros(2)).kind
@@ -156,7 +158,7 @@ def certify(
 
 
 def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Objective, Params]:
-    """An objective and a point, looked at from all sides."""
+    """The checked objective and point, for a certificate."""
     objective = placement.with_automatic_axes(as_objective(objective, args).checked())
     checks.check_leaves(objective)
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
@@ -166,7 +168,7 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
 
 
 def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
-    """Whether the point that the spectrum belongs to is stationary by its own scales."""
+    """Whether the point of the spectrum is stationary by its own scales."""
     value, gradient = spectrum.curvature.value_and_gradient()
     params = np.asarray(spectrum.curvature.run(_flat_params), np.float64)
     return stationarity.judged(spectrum, params, value, gradient, tolerance)

@@ -27,7 +27,7 @@ DEFAULT_BUDGET, QUICK_BUDGET = 100.0, 10.0
 
 
 class Device(enum.StrEnum):
-    """Where to run."""
+    """The platform to run on."""
 
     cpu = "cpu"
     gpu = "gpu"
@@ -35,7 +35,7 @@ class Device(enum.StrEnum):
 
 
 class PlanDtype(enum.StrEnum):
-    """What X is stored in."""
+    """The dtype in which X is stored."""
 
     float32 = "float32"
     f32 = "f32"
@@ -49,7 +49,7 @@ LONG_NAMES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
 
 
 class StorageDtype(enum.StrEnum):
-    """How part 3 stores its parameters."""
+    """The dtype in which part 3 stores its parameters."""
 
     bfloat16 = "bfloat16"
     float32 = "float32"
@@ -73,13 +73,11 @@ def breakdown(
         int | None, typer.Option(min=1, max=4, help="Run this part alone.", show_default="all")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="With --part 3: its two coupled problems as well.")
+        bool, typer.Option("--all", help="Run part 3 with its two coupled problems.")
     ] = False,
     params: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Part 3: how many parameters at most.", show_default="8,030,261,248"
-        ),
+        typer.Option(min=1, help="Part 3: the most parameters.", show_default="8,030,261,248"),
     ] = None,
     dtype: Annotated[
         StorageDtype | None,
@@ -95,7 +93,7 @@ def breakdown(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="All of it in less than a minute.")
+        bool, typer.Option("--quick", help="Run it all in less than a minute.")
     ] = False,
     device: Annotated[
         Device | None,
@@ -109,7 +107,7 @@ def breakdown(
             show_default="breakdown-DATE-TIME",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
 ) -> None:
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
@@ -161,18 +159,18 @@ def plan(
     rows: Annotated[
         int | None,
         typer.Option(
-            parser=_count, metavar="INTEGER", help="Of X: 1000 or 1e9.", show_default=False
+            parser=_count, metavar="INTEGER", help="Rows of X: 1000 or 1e9.", show_default=False
         ),
     ] = None,
     features: Annotated[
         int | None,
-        typer.Option(parser=_count, metavar="INTEGER", help="Of X.", show_default=False),
+        typer.Option(parser=_count, metavar="INTEGER", help="Columns of X.", show_default=False),
     ] = None,
     outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
     density: Annotated[
         float, typer.Option(help="Share of X that is not zero; below 1 is not built yet.")
     ] = 1.0,
-    dtype: Annotated[PlanDtype, typer.Option(help="What X is stored in.")] = PlanDtype.float32,
+    dtype: Annotated[PlanDtype, typer.Option(help="The dtype of X.")] = PlanDtype.float32,
     l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
     device: Annotated[
         str | None,
@@ -190,7 +188,7 @@ def plan(
         bool, typer.Option("--machine", help="Show what was measured of this machine.")
     ] = False,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Measure this machine anew.")
+        bool, typer.Option("--recalibrate", help="Measure this machine again.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[
@@ -234,7 +232,7 @@ def plan(
             param_hint="--recalibrate",
         )
     mesh = _mesh(device) if is_elsewhere else None
-    # For devices that are not here nothing runs on those that are.
+    # A plan for devices that are not attached runs nothing on those that are.
     _choose_device(Device.cpu if mesh else Device(device) if device else None)
 
     from jaxdescent import foresight
@@ -306,20 +304,20 @@ def _mesh(name: str | None) -> str | None:
 
 
 def _prepare_process(device: Device | None) -> None:
-    """Choose the device for this process and its children, before JAX has started one.
+    """Choose the device for this process and its children, before JAX initialises one.
 
-    This is the one place that sets anything global: the library itself never does.
+    Only here is any global setting changed; the library itself never does that.
     """
-    # LLVM interleaves four vectors of a loop instead of two, so that more chains of multiply-adds
-    # are under way at once: part 3 runs 1.4 times as fast. XLA reads its flags with the first
-    # computation, and takes this one for the whole process or not at all.
+    # LLVM then interleaves four vectors of a loop instead of two, which runs more chains of
+    # multiply-adds at once: part 3 is 1.4 times as fast. XLA reads its flags at the first
+    # computation, and applies this one to the whole process or not at all.
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{INTERLEAVE} {flags}".strip()
-    # OpenBLAS, which factorises for JAX on CPUs, lets its threads spin for 2^26 cycles after each
-    # call, on cores that what XLA does next could use. It reads this when the first factorisation
-    # loads it.
+    # OpenBLAS, which factorises matrices for JAX on CPUs, lets its threads spin for 2^26 cycles
+    # after each call, on cores that XLA could use. It reads this variable when the first
+    # factorisation loads it.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
-    # Device memory is shared with part 2's child processes.
+    # Part 2's child processes share the device's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _choose_device(device)
 
@@ -333,7 +331,7 @@ def _choose_device(device: Device | None) -> None:
 
 
 def _require(device: Device) -> None:
-    """JAX prefers an accelerator where it finds one: look whether it did."""
+    """Raise unless JAX has chosen this device, as it does if it finds one."""
     try:
         found = jax.devices()[0].platform
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""All stationary points that Newton's method reaches from many starts, each classified."""
+"""All stationary points that Newton's method reaches from many starts, with their kinds."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class CriticalPoint(Displayed):
 
     Attributes:
       params: the point, with the structure of one start.
-      value: the function there.
+      value: the function's value at the point.
       kind: ``"minimum"``, ``"saddle"``, ``"maximum"`` or ``"degenerate"``.
-      gradient_norm: the norm of the gradient that is left.
-      eigenvalues: of the Hessian, ascending, (n,).
+      gradient_norm: the norm of the remaining gradient.
+      eigenvalues: the eigenvalues of the Hessian, ascending, (n,).
       starts: how many of the starts led here.
     """
 
@@ -65,23 +65,25 @@ def critical_points(
     max_iterations: int = 200,
     separation: float | None = None,
 ) -> list[CriticalPoint]:
-    """The derivative method for functions with several stationary points.
+    """Find the stationary points of a function of few unknowns by the derivative method.
 
-    Differentiate, set the gradient to zero, solve by damped Newton from every start at once, in
-    float64 where the function can be so evaluated, and verify each point found: Newton's next step
-    must be short beside ``1 + |x|``. Its kind follows from the eigenvalues of its Hessian. Points
-    are sorted by value. It finds what the starts reach, not all there is. Where gradient and
-    Hessian are exactly zero all around, no single point is stationary and none is listed.
+    Damped Newton steps solve for a zero gradient from every start at once, in float64 if the
+    function can be evaluated in it. Each point is verified: Newton's next step must be short
+    compared with ``1 + |x|``. The eigenvalues of its Hessian give its kind. Points are sorted by
+    value. Only points that the starts reach are found. Where gradient and Hessian are exactly zero
+    in a neighbourhood, no single point is stationary and none is listed.
 
     Args:
-      fun: a function of params (and args) to a scalar, or an objective, of few unknowns.
+      fun: a function of params (and args) to a scalar, or an objective.
       starts: params with one more leading axis on every leaf, over the starts.
       args: extra arguments of ``fun``.
-      max_iterations: Newton steps from each start.
-      separation: points closer than ``separation * (1 + |params|)``, plus four times the Newton
-        step that is left (long near degenerate points), are one; None: ``eps**(1/3)``.
+      max_iterations: the most Newton steps from each start.
+      separation: points closer than ``separation * (1 + |params|)``, plus four times the remaining
+        Newton step (which is long near degenerate points), count as one. None stands for
+        ``eps**(1/3)``.
 
     Raises:
+      TypeError: if ``starts`` are not real floating-point.
       ValueError: if the leaves of ``starts`` do not share a leading axis.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
@@ -103,20 +105,24 @@ def critical_points(
         )
     for leaf in jax.tree.leaves(starts):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"starts must be real floating-point, got dtype {leaf.dtype}.")
+            raise TypeError(
+                f"starts must be real floating-point, got dtype {leaf.dtype}: convert them, for "
+                "example with .astype('float32')."
+            )
     first = jax.tree.map(lambda leaf: leaf[0], starts)
     checks.check_value(objective, first)
     columns = np.stack(
         [_column(jax.tree.map(lambda leaf, i=i: leaf[i], starts)) for i in range(min(sizes))]
     )
-    # The start nearest to zero, where the function is the least likely to overflow.
+    # Curvature.at compares dtypes at the start nearest to zero, where the function is least likely
+    # to overflow.
     nearest = int(np.argmin(np.linalg.norm(columns, axis=1)))
     curvature = Curvature.at(objective, jax.tree.map(lambda leaf: leaf[nearest], starts))
     found = _Found(*jax.device_get(curvature.run(_solve_all, columns, limit=max_iterations)))
-    looks = [_looked_at(point, curvature.eps) for point in zip(*found, strict=True)]
+    verdicts = [_judged(point, curvature.eps) for point in zip(*found, strict=True)]
     apart = precision.epsilon(starts) ** (1 / 3) if separation is None else separation
     norms = np.linalg.norm(found.gradients, axis=1)
-    order = [i for i in np.argsort(norms, kind="stable") if looks[i].is_stationary]
+    order = [i for i in np.argsort(norms, kind="stable") if verdicts[i].is_stationary]
     chosen: list[int] = []
     counts: list[int] = []
     for index in order:
@@ -142,9 +148,9 @@ def critical_points(
             CriticalPoint(
                 params=params,
                 value=float(there.value),
-                kind=looks[index].kind,
+                kind=verdicts[index].kind,
                 gradient_norm=float(there.gradient_norm),
-                eigenvalues=looks[index].eigenvalues,
+                eigenvalues=verdicts[index].eigenvalues,
                 starts=count,
             )
         )
@@ -152,37 +158,37 @@ def critical_points(
 
 
 class _Found(NamedTuple):
-    """Where Newton's method ended, one row for each start."""
+    """The points where Newton's method ended, one row for each start."""
 
-    params: np.ndarray  # (starts, n), as all below but the Hessians
+    params: np.ndarray  # (starts, n), like all fields without another shape
     gradients: np.ndarray
-    steps: np.ndarray  # the step to come
+    steps: np.ndarray  # the next Newton step
     moves: np.ndarray  # the last step that was taken
     hessians: np.ndarray  # (starts, n, n)
-    hessians_jittered: np.ndarray  # at params that differ by rounding
-    hessians_beyond: np.ndarray  # twice the step to come away
-    gradients_around: np.ndarray  # (starts, 2, n)
+    hessians_jittered: np.ndarray  # (starts, n, n), at params that differ by rounding
+    hessians_beyond: np.ndarray  # (starts, n, n), at a distance of twice the next step
+    gradients_around: np.ndarray  # (starts, 2, n), at two points nearby
 
 
-class _Look(NamedTuple):
+class _Verdict(NamedTuple):
     is_stationary: bool
     kind: str
     eigenvalues: np.ndarray
 
 
-def _looked_at(found: Any, eps: float) -> _Look:
-    """Whether it is a stationary point, and of what kind.
+def _judged(found: Any, eps: float) -> _Verdict:
+    """Whether a point is stationary, and its kind.
 
-    It is one where the step to come is short beside ``1 + |x|``, or the gradient no more than the
-    rounding of ``|H| (1 + |x|)``. Far out on a slope that levels off the gradient and the Hessian
-    may both have become zero in this dtype: there the last move went along a flat direction.
+    It is stationary if the next step is short compared with ``1 + |x|``, or the gradient is at most
+    the rounding of ``|H| (1 + |x|)``. Far out on a slope that flattens, gradient and Hessian may
+    both underflow to zero in this dtype; this is recognised by a last move along a flat direction.
     """
     params, gradient, step, move, hessian, jittered, beyond, around = (
         np.asarray(part, np.float64) for part in found
     )
     is_plateau = not np.any(hessian) and not np.any(around)
     if not all(np.all(np.isfinite(part)) for part in (params, gradient, step, hessian)):
-        return _Look(False, "undetermined", np.full(len(params), np.nan))
+        return _Verdict(False, "undetermined", np.full(len(params), np.nan))
     scaled = hessian_matrix.equilibrated(hessian)
     values, vectors = np.linalg.eigh(scaled.matrix)
     size = 1 + np.linalg.norm(params)
@@ -208,7 +214,7 @@ def _looked_at(found: Any, eps: float) -> _Look:
     has_stopped = flat_move <= 1e-3 * size
     is_stationary = bool((is_close | is_zero) & has_stopped) and not is_plateau
     kind = kind_of(float(values[0]), float(values[-1]), margin)
-    return _Look(is_stationary, kind, eigenvalues)
+    return _Verdict(is_stationary, kind, eigenvalues)
 
 
 def _column(tree: Params) -> np.ndarray:

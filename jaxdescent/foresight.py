@@ -1,7 +1,8 @@
-"""The front door of foresight: ``jd.plan``, and what the compiler says of the programs it names.
+"""The entry point ``jd.plan``, and the compiler's memory analysis of the programs in a plan.
 
-Prices come from shapes (:mod:`jaxdescent.plan`). Where they are to be exact, the very programs that
-``minimize`` would run are compiled here, for devices that need not be, and asked what they reserve.
+Prices are computed from shapes (:mod:`jaxdescent.plan`). If they are to be exact, the programs that
+``minimize`` would run are compiled, if need be for devices that are not attached, and the compiler
+is asked what they reserve.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from jaxdescent.tolerance import as_tolerance
 Params = Any
 
 FACTORISED_ON_TPU = 1e9
-"""Operations of a factorisation whose program XLA compiles for TPUs in less than a minute."""
+"""The most operations of a factorisation that XLA compiles for TPUs in less than a minute."""
 
 FUNCTIONS = (Kind.FUNCTION, Kind.RESIDUALS)
-"""Kinds of which nothing is known but what a compiler says of a value and gradient."""
+"""The kinds for which a compiled value and gradient gives the only costs that are known."""
 
 OF_COMPILED_FUNCTIONS = (
     "Nothing is known of the Hessian: iterations are those of ordinary problems. What the function "
@@ -48,8 +49,8 @@ OF_COMPILED_FUNCTIONS = (
 )
 
 UNFUSED = 4.0
-"""Assumed: how many times more bytes a function's gradient moves before XLA fuses its operations:
-1 for a logistic regression, 2 for a neural network, 5 for sums of a function of each unknown."""
+"""The assumed ratio of the bytes that a function's gradient moves before fusion to those after: it
+is 1 for a logistic regression, 2 for a neural network, 5 for sums of a function of each unknown."""
 
 
 def plan(
@@ -61,34 +62,34 @@ def plan(
     tolerance: Any = None,
     exact: bool = False,
 ) -> Plan:
-    """Which methods can solve this here, or on other devices, in what memory and time, and which
-    one to take.
+    """Which methods can solve a problem on a machine, in what memory and time, and which to take.
 
-    Nothing of the problem's size is allocated, and no data are looked at: the condition number is
-    assumed, and where the assumption would decide, the choice is a ``jd.Hedge``, whose worst case
-    is stated. The device is measured, in a few seconds, if it never was, and the outcome kept in
-    the user's cache folder.
+    Nothing of the problem's size is allocated, and no data are read. The condition number is
+    assumed; if the choice would depend on it, it is a ``jd.Hedge``, whose worst case is stated. If
+    the device was never measured, it is measured in a few seconds, and the result is kept in the
+    user's cache folder.
 
     Args:
       objective: as for ``minimize``; any array in it may be a ``jax.ShapeDtypeStruct``.
-      params: the start, or its shapes. None: the objective's own start.
+      params: the start, or its shapes; None stands for the objective's own start.
       args: extra arguments of the objective, or their shapes.
-      device: a JAX device; or the name of a platform, ``"cpu"``, of which the first counts; or a
-        :class:`jaxdescent.machine.Machine`, to plan for another one. Or the name of devices that
-        need not be here, priced by their published figures: ``"h100"``, ``"8xh100"``,
-        ``"v5e:16x16"`` (:data:`jaxdescent.machine.devices.DEVICES` has them all). Over several of
-        them a dense regression is sharded along its longer side, and the plan says what each has
-        and what goes over the links. None: the device of the arrays, or JAX's first.
+      device: a JAX device; the name of a platform such as ``"cpu"``, for its first device; a
+        :class:`jaxdescent.machine.Machine`; or the name of devices that need not be attached, which
+        are priced by their published figures: ``"h100"``, ``"8xh100"``, ``"v5e:16x16"``
+        (:data:`jaxdescent.machine.devices.DEVICES` lists them). Over several devices a dense
+        regression is sharded along its longer side, and the plan says what each device has and
+        what is sent over the links. None stands for the device of the arrays, or JAX's first.
       tolerance: as for ``minimize``.
-      exact: compile the candidates that fit, which takes seconds each, and show what the compiler
-        says that they reserve beside what the formulas do; what it finds no room for does not fit.
-        Large factorisations are not compiled for TPUs, which takes minutes. For named devices the
-        compiler's plugin must be installed; neither driver nor accelerator is needed.
+      exact: whether to compile the candidates that fit, which takes seconds for each, and to show
+        the memory that the compiler reports besides that of the formulas. A candidate for which the
+        compiler finds no room does not fit. Large factorisations are not compiled for TPUs, which
+        takes minutes. For named devices the compiler's plugin must be installed, but no driver and
+        no accelerator.
 
     Raises:
-      TypeError, ValueError: as ``minimize`` does for data and params that do not fit together; for
-        a device that is not known, with those that are.
-      ImportError: for ``exact`` where the plugin is missing, with what to install.
+      TypeError, ValueError: as ``minimize`` does for data and params that do not fit together; and
+        if the device is not known.
+      ImportError: if ``exact`` needs a plugin that is missing.
 
     >>> import jax, jaxdescent as jd
     >>> X = jax.ShapeDtypeStruct((8_000_000_000, 1_000_000), "float32")
@@ -113,7 +114,7 @@ def plan(
         tolerance.check(params)
     compiler = _Compiler.of(machine, local, structure) if exact else None
     structure = _with_evaluation(structure, objective, params, compiler)
-    # What is here is not on another machine.
+    # Arrays that exist here do not exist on another machine.
     existing = 0
     if not machine.name:
         leaves = jax.tree.leaves((objective, params))
@@ -138,7 +139,7 @@ def plan(
 
 
 def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
-    """The machine to plan for, and the JAX device that it is; None for one that is not here."""
+    """The machine to plan for, and its JAX device; None if it is not attached."""
     if isinstance(device, Machine):
         return device, None
     if isinstance(device, str):
@@ -163,10 +164,11 @@ def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
 
 
 def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], Any]:
-    """What ``minimize`` compiles for this method."""
+    """The function that ``minimize`` compiles for this method."""
 
     def program(objective: Objective, params: Params) -> Any:
-        # Posed for a method that is never refused: what is free on this host does not count.
+        # Another method is used for the checks, because memory that is free on this host does not
+        # matter: this one is never refused.
         problem, start = posed(objective, params, GradientDescent(), tolerance, None)
         problem = problem._replace(method=method).hoisted(start)
         is_fused = fuses(problem.objective, method) and problem.tolerance.step is None
@@ -186,12 +188,12 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
 
 @dataclasses.dataclass(frozen=True)
 class _Compiler:
-    """Compiles for one device, or for a mesh of them with a problem's arrays spread over it.
+    """Compiles for one device, or for a mesh of devices over which a problem's arrays are sharded.
 
     Attributes:
-      structure: of the whole problem.
-      devices: of a topology; empty for the device that is here.
-      local: the device that is here, or None.
+      structure: the structure of the whole problem.
+      devices: the devices of a topology; empty for an attached device.
+      local: the attached device, or None.
     """
 
     structure: Structure
@@ -210,7 +212,7 @@ class _Compiler:
         return cls(structure, tuple(topologies.topology(machine.name)), None)
 
     def compiled(self, program: Callable[..., Any], objective: Objective, params: Params) -> Any:
-        """The compiled program of a problem, of which nothing is allocated.
+        """The compiled program of a problem; nothing is allocated.
 
         Raises:
           ProblemTooLarge: if the compiler finds no room for it.
@@ -227,7 +229,7 @@ class _Compiler:
                 raise ProblemTooLarge(str(error).splitlines()[0]) from error
 
     def reserved(self, program: Callable[..., Any], objective: Objective, params: Params) -> int:
-        """Bytes that it reserves on each device besides its inputs: temporaries and results."""
+        """The bytes that a program reserves on each device: temporaries and results."""
         analysis = self.compiled(program, objective, params).memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
@@ -252,7 +254,7 @@ class _Compiler:
         return jax.tree.map(of_data, objective), jax.tree.map(of_params, params)
 
     def _axis(self, leaf: Any, *, is_data: bool) -> int | None:
-        """Along which an array is cut; None where each device has all of it."""
+        """The axis along which an array is sharded; None if each device has all of it."""
         sizes, structure = np.shape(leaf), self.structure
         count, sharded = len(self.devices), structure.sharded
         if count == 1 or not sizes:
@@ -274,7 +276,7 @@ class _Compiler:
 
 
 def _as_shape(leaf: Any) -> Any:
-    """The shape of an array, where it lies now if it exists."""
+    """The shape of an array, with its sharding if it exists."""
     if not placement.is_concrete(leaf):
         return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
@@ -283,11 +285,11 @@ def _as_shape(leaf: Any) -> Any:
 def _with_evaluation(
     structure: Structure, objective: Objective, params: Params, compiler: _Compiler | None
 ) -> Structure:
-    """The same, with what XLA counts of one value and gradient of a function or residuals.
+    """The structure with XLA's counts for one value and gradient of a function or residuals.
 
-    Where it is not compiled, operations are counted as they are, and bytes are those of a program
-    in which nothing is fused: a share of them is taken, but at least the data, the params and the
-    gradient.
+    If these are not compiled, operations are counted before optimisation, and so are the bytes, as
+    if nothing were fused: they are divided by UNFUSED, but are at least those of the data, the
+    params and the gradient.
     """
     if structure.kind not in FUNCTIONS:
         return structure
@@ -297,7 +299,7 @@ def _with_evaluation(
         params = widen(checked_params(params, objective))
         if structure.kind is Kind.FUNCTION:
             return objective.value_and_gradient(params)
-        # Without their sum, whose form depends on where this runs.
+        # The sum of squares is left out, because its form depends on the platform.
         residuals, pull_back = jax.vjp(objective.residuals, params)
         return residuals, pull_back(residuals)
 
@@ -305,7 +307,7 @@ def _with_evaluation(
     if compiler is not None:
         compiled = compiler.compiled(evaluate, objective, params)
         reserved = compiled.memory_analysis().temp_size_in_bytes
-        counted = compiled.cost_analysis()  # None for GPUs that are not here
+        counted = compiled.cost_analysis()  # None for GPUs that are not attached
     analysis = counted or jax.jit(evaluate).lower(objective, params).cost_analysis() or {}
     moved = float(analysis.get("bytes accessed", 0.0))
     if not counted:

@@ -1,8 +1,8 @@
-"""The front door: look at the input, compile once, descend, return.
+"""The entry point ``jd.minimize``: check the input, compile once, descend, return.
 
-What is part of a program (structure, functions, flags) and what is data (arrays, hyper-parameters)
-is split here; :mod:`jaxdescent.calls.programs` compiles and keeps the programs, and everything
-beneath is pure and unjitted.
+Here a problem is split into what makes a program (structure, functions, flags) and its data
+(arrays, hyper-parameters). :mod:`jaxdescent.calls.programs` compiles and keeps the programs;
+everything below is pure and not jitted.
 """
 
 from __future__ import annotations
@@ -49,54 +49,61 @@ def minimize(
 ) -> Result:
     """Find params where the objective is smallest, and say why the search stopped.
 
-    Pure: it works eagerly and under ``jit``, ``vmap`` (over starts, data, hyper-parameters) and
-    ``grad``. Derivatives of the result's params and value with respect to ``args`` and data follow
-    from the implicit function theorem; with respect to the start and the learning rate they are
-    zero. A call with new data or hyper-parameters of the same shapes compiles nothing; a function
-    or an optax transformation counts by identity, so a new one does. What a plain function closes
-    over is a constant of its program, as in ``jax.jit``: pass as ``args`` what may change. A method
-    or another callable of an object that may be changed is traced anew in each call, and compiled
-    where it computes something new: register its class as a pytree, or pass the data as ``args``,
-    to trace it once.
+    The function is pure: it works eagerly and under ``jit``, ``vmap`` (over starts, data,
+    hyper-parameters) and ``grad``. Derivatives of the result's params and value with respect to
+    ``args`` and data follow from the implicit function theorem; with respect to the start and the
+    learning rate they are zero.
+
+    A call with new data or hyper-parameters of the same shapes compiles nothing. A function or an
+    optax transformation is compared by identity, so a new one compiles. What a plain function
+    closes over is a constant of its program, as in ``jax.jit``: pass what may change as ``args``.
+    A bound method or another callable of an object that may be changed is traced in each call, and
+    compiled if it computes something new: to trace it once, register its class as a pytree, or pass
+    the data as ``args``.
 
     Args:
       objective: a function ``objective(params, *args)`` to a floating-point scalar, or an
         objective such as ``jd.SumOfSquares()`` or ``jd.LinearRegression(X, y)``.
-      params: the start: any pytree of floating-point arrays or Python floats, in any shapes,
-        dtypes and shardings. None: the objective's own start (the best constant model of a
-        regression). 16-bit params are stored as such and computed with in float32. NumPy float64
+      params: the start: any pytree of floating-point arrays or Python floats, of any shapes, dtypes
+        and shardings. None stands for the objective's own start (for a regression the best constant
+        model). 16-bit params are stored in 16 bits and computed with in float32. NumPy float64
         becomes float32 unless ``jax_enable_x64`` is on.
-      method: a jaxdescent method or any optax transformation. None: what suits the objective, with
-        nothing to tune: the derivative method where its solve fits in memory, hedged with LSMR or
-        conjugate gradients where these may be faster, Levenberg-Marquardt or LBFGS
-        (:func:`jaxdescent.calls.problem.default_method` has the table, ``jd.plan`` the costs).
-      args: extra arguments of the objective: data, not structure.
-      max_iterations: exactly so many steps at most.
-      tolerance: t. CONVERGED where the value is within the fraction t of its minimum, by an
-        estimate or a bound (``Result.suboptimality``), and the gradient's norm within the fraction
-        t of its scale. The scales are the point's own, whatever the start was:
-        :mod:`jaxdescent.descent.stopping` defines them. None: ``eps**(2/3)`` of the coarsest dtype.
-        0: run every iteration. ``jd.Tolerance(...)`` says more: gradient and suboptimality apart,
-        leaf by leaf, on value or step, or a predicate.
-      check_every: steps between checks. None: 16 if the objective is separable and the method
-        works element by element, so that 16 steps are one pass over memory, else 1.
-      donate: reuse the memory of ``params``, which the caller must not touch again: needed where
-        two copies do not fit. No effect under an outer ``jit``.
+      method: a jaxdescent method or any optax transformation. None stands for a method that suits
+        the objective and needs no tuning: the derivative method if its solve fits in memory, hedged
+        with LSMR or conjugate gradients where these may be faster; otherwise Levenberg-Marquardt or
+        LBFGS (:func:`jaxdescent.calls.problem.default_method` has the table, ``jd.plan`` the
+        costs).
+      args: extra arguments of the objective, which are data and not structure.
+      max_iterations: the most steps.
+      tolerance: t. The status is CONVERGED if the value is within the fraction t of its minimum, by
+        an estimate or a bound (``Result.suboptimality``), and the gradient's norm is within the
+        fraction t of its scale. The scales are the point's own, whatever the start was;
+        :mod:`jaxdescent.descent.stopping` defines them. None stands for ``eps**(2/3)`` of the
+        coarsest dtype; 0 runs every iteration. ``jd.Tolerance(...)`` sets gradient and
+        suboptimality separately, leaf by leaf, or asks for a small change of the value or the
+        params, or for a predicate.
+      check_every: the number of steps between checks. None stands for 16 if the objective is
+        separable and the method works element by element, so that 16 steps are one pass over
+        memory, and for 1 otherwise.
+      donate: whether to reuse the memory of ``params``, which the caller must not use again. It is
+        needed if two copies do not fit, and has no effect under an outer ``jit``.
       history: how many of the last checked values to keep.
-      rounding: how 16-bit params are written back, once a pass: ``jd.Nearest()`` (default) or
+      rounding: how each pass rounds 16-bit params: ``jd.Nearest()`` (default) or
         ``jd.StochasticRounding(seed)``.
-      leave_saddles: where the descent ends, look at the Hessian, step along a direction of negative
-        curvature if there is one (:func:`jaxdescent.leave_saddle`) and go on, at most ten times
-        and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the result
-        is the last descent's. It looks at values: not under ``jit``, ``vmap`` or ``grad``.
+      leave_saddles: whether to examine the Hessian where the descent ends, step along a direction
+      of
+        negative curvature if there is one (:func:`jaxdescent.leave_saddle`), and go on, at most ten
+        times and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the
+        result is the last descent's. This reads values, and does not work under ``jit``, ``vmap``
+        or ``grad``.
 
     Returns:
       A :class:`jaxdescent.Result`; its ``value`` and ``gradient_norm`` belong exactly to its
       ``params``.
 
     Raises:
-      TypeError: for params, data or methods of a wrong type or dtype.
-      ValueError: for wrong shapes, signs, structures, or arrays on different devices.
+      TypeError: if params, data or the method have a wrong type or dtype.
+      ValueError: if shapes, signs or structures are wrong, or arrays are on different devices.
       ProblemTooLarge: if the derivative method was asked for and does not fit, or if no method was
         asked for and none fits.
 
@@ -143,10 +150,10 @@ def minimize(
         "check_every": check_every,
         "history": history,
         "starts_at_own": starts_at_own,
-        # Known, it saves a kernel or two of the program.
+        # If they are known, the program has a kernel or two less.
         "off": off if off.is_known else None,
     }
-    # Not jnp.asarray, which for a number takes as long as all the checks together.
+    # jnp.asarray is avoided, which for a number takes as long as all the checks together.
     is_number = not isinstance(max_iterations, jax.Array)
     limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
     inputs = (params, problem, limit)
@@ -161,7 +168,7 @@ def minimize(
     inputs = (params, hoisted, limit)
     stopped = jax.tree.map(lax.stop_gradient, inputs)
     if functions.is_fleeting(hoisted):
-        # Its program could not be used again, and what it holds may be traced.
+        # Its program could not be used again, and it may hold traced values.
         result = attach_derivatives(hoisted.objective, descend(*stopped, **flags))
         return _as_given(result, problem.objective)
     result = programs.compiled(descend, inputs, **flags)(*stopped)
@@ -191,7 +198,7 @@ def _check_options(
 
 
 def _check_donation(params: Params, objective: Objective) -> None:
-    """XLA's own error for a buffer that is donated and used besides names neither of them."""
+    """Raise if a donated array is used twice; XLA's own error does not name the arrays."""
     data = {id(leaf): path for path, leaf in jax.tree.leaves_with_path(objective)}
     for path, leaf in jax.tree.leaves_with_path(params):
         if id(leaf) in data:

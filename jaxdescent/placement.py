@@ -1,4 +1,4 @@
-"""Which device holds what: the arrays say it; here it is only made consistent."""
+"""The placement of arrays on devices, which follows the inputs and is only checked here."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 
 def with_automatic_axes(tree: Any) -> Any:
-    """The same arrays, on meshes whose axes XLA propagates; no data moves.
+    """The same arrays on meshes whose axes XLA's partitioner handles; no data moves.
 
     ``jax.make_mesh`` makes Explicit axes by default, on which a product that contracts a sharded
-    axis raises until its output sharding is spelled out; the partitioner finds it for Auto axes.
+    axis raises unless its output sharding is given; for Auto axes the partitioner finds it.
 
     Raises:
-      ValueError: for a traced array on an Explicit mesh, which cannot be relabelled, and where
-        such a mesh is set as the context.
+      ValueError: if an array on an Explicit mesh is traced, so that its mesh cannot be changed, or
+        if such a mesh is set as the context.
     """
     context = jax.sharding.get_abstract_mesh()
     if not context.empty and AxisType.Explicit in context.axis_types:
@@ -53,8 +53,9 @@ def is_concrete(leaf: Any) -> bool:
 
 
 def visible_parts(value: Any) -> list[np.ndarray]:
-    """What this process can see of the values of a number or an array: over several processes
-    each sees the shards of its own devices.
+    """The values of a number or an array that this process can see.
+
+    If an array is sharded over several processes, these are the shards on its own devices.
     """
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return [np.asarray(shard.data) for shard in value.addressable_shards]

@@ -1,4 +1,4 @@
-"""What a descent returns: the params, why it stopped, and what to do about it."""
+"""The result of a descent: the params, why it stopped, and what to do about it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RUNNING = 0
 
 
 class Evidence(enum.IntEnum):
-    """What ``Result.suboptimality`` rests on; ``Evidence(code).explanation`` says it in words.
+    """What ``Result.suboptimality`` is based on; ``Evidence(code).explanation`` says it in words.
 
     A compiled program returns it as an int32 array, one code for each member of a batch.
 
@@ -125,11 +125,11 @@ _ADVICE = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EndedBy:
-    """Which of the methods that a descent was made of was the last to step.
+    """Which of the methods that make up a descent's method took the last step.
 
     Attributes:
-      names: of all of them: part of the program, as their structure is.
-      code: the place of the last one among them, int32; None where there is only one.
+      names: the names of all these methods, which are part of the program like their structure.
+      code: the index of the last one, int32; None if there is only one.
     """
 
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
@@ -137,7 +137,7 @@ class EndedBy:
 
 
 class History(NamedTuple):
-    """What the last checks saw, oldest first; NaN where there were fewer than asked for.
+    """The values at the last checks, oldest first; NaN if there were fewer checks than asked for.
 
     Attributes:
       value: the objective, (history,).
@@ -153,26 +153,27 @@ class History(NamedTuple):
         return f"History({display.guarded(lambda: _checks(self), '...')})"
 
 
-# A named tuple, which JAX builds and takes apart in a tenth of the time of a dataclass.
+# A named tuple, which JAX flattens and builds in a tenth of the time of a dataclass.
 class Result(NamedTuple):
     """The outcome of :func:`jaxdescent.minimize`; under ``vmap`` every array gains a batch axis.
 
     Attributes:
-      params: where the descent ended, with the structure, dtypes and shardings of the start.
+      params: the params where the descent ended, with the structure, dtypes and shardings of the
+        start.
       value: the objective at exactly these params.
       gradient_norm: the Euclidean norm of the gradient at exactly these params.
       suboptimality: how far ``value`` is above the minimum nearby, estimated or bounded; infinity
-        where nothing can be said.
-      scale: the gradient's norm that the tolerance was relative to.
+        if nothing is known.
+      scale: the scale that the tolerance compared the gradient's norm with.
       iterations: how many steps were taken, int32.
-      evaluations: how many gradients (or values alone) were computed, int32; an optax
-        transformation's own line search is not counted.
+      evaluations: how many gradients (or values alone) were computed, int32; those of an optax
+        transformation's own line search are not counted.
       status: a :class:`Status` code, int32.
-      evidence: an :class:`Evidence` code, int32: what ``suboptimality`` rests on.
+      evidence: an :class:`Evidence` code, int32, for what ``suboptimality`` is based on.
       state: the method's last state.
       history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
-      ended_by: an :class:`EndedBy`: which method was the last to step, as a code; ``method`` has
-        its name.
+      ended_by: an :class:`EndedBy`, which encodes the method that took the last step; ``method``
+        has its name.
     """
 
     params: Any
@@ -190,13 +191,14 @@ class Result(NamedTuple):
 
     @property
     def converged(self) -> jax.Array:
-        """Whether the status is ``CONVERGED``: bool, of the batch's shape."""
+        """Whether the status is ``CONVERGED``, as a bool array of the batch's shape."""
         return jnp.asarray(self.status) == Status.CONVERGED.value
 
     @property
     def method(self) -> Any:
-        """The name of the method that ended it; for a batch of a ``jd.Hedge``, whose members may
-        differ, a NumPy array of names.
+        """The name of the method that took the last step.
+
+        For a batch with a ``jd.Hedge`` it is a NumPy array of names, because members may differ.
 
         Raises:
           ValueError: for a ``jd.Hedge`` inside ``jit`` or ``vmap``, where it is not known yet.
@@ -215,8 +217,9 @@ class Result(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The status and its advice, and of a ``jd.Hedge`` which method ended it; for a batch, how
-        many members ended with each status.
+        """The status and its advice, and for a ``jd.Hedge`` the method that took the last step.
+
+        For a batch it says how many members ended with each status.
 
         Raises:
           ValueError: inside ``jit`` or ``vmap``, where the status is not known yet.
@@ -237,7 +240,7 @@ class Result(NamedTuple):
         )
 
     def _advice(self) -> str:
-        """What to do after a single descent."""
+        """What to do after a single descent, in words."""
         status = Status(int(self.status))
         has_not_moved = status == Status.CONVERGED and int(self.iterations) == 0
         if has_not_moved and float(self.gradient_norm) == 0:
@@ -252,13 +255,13 @@ class Result(NamedTuple):
 
 
 MOST_LINES = 12
-"""Of a printed result: more would scroll what matters away."""
+"""The most lines of a printed result."""
 
 WORST = 3
-"""So many members of a batch are shown."""
+"""The number of members of a batch that are shown, the worst ones."""
 
 MOST_RANKED = 1_000_000
-"""In a batch of more members the worst are not looked for."""
+"""The most members of a batch among which the worst are searched."""
 
 
 def _report(result: Result) -> display.Report:
@@ -293,7 +296,7 @@ def _report(result: Result) -> display.Report:
 
 
 def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, display.Rows]:
-    """How many members ended how, what to do about most of the others, and the worst members."""
+    """The title with the statuses' counts, the advice for the most frequent failure, the worst."""
     counts = collections.Counter(codes.ravel().tolist())
     parts = [
         f"{'all' if count == codes.size else f'{count:,}'} {_name(code)}"
@@ -306,7 +309,7 @@ def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, display.Rows
 
 
 def _worst(result: Result, codes: np.ndarray) -> list[tuple[int, str]]:
-    """Members that did not converge before others, then by suboptimality and gradient norm."""
+    """Members that did not converge come first; then suboptimality and gradient norm count."""
     if not 0 < codes.size <= MOST_RANKED:
         return []
     columns = [
@@ -347,7 +350,7 @@ def _suboptimality(result: Result) -> str:
 
 
 def _enders(ended_by: EndedBy) -> str:
-    """The method that ended it, or how many members each of them ended."""
+    """The method that took the last step, or how many members each method ended."""
     codes = display.entries(ended_by.code)
     if codes is None:
         return " or ".join(ended_by.names)
@@ -358,7 +361,7 @@ def _enders(ended_by: EndedBy) -> str:
 
 
 def _checks(history: History) -> str:
-    """The first and the last number of what was kept."""
+    """The first and the last recorded value of each column."""
     columns = [display.entries(column) for column in history]
     value = columns[0]
     if value is None or value.ndim != 1:

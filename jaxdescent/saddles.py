@@ -21,32 +21,32 @@ from jaxdescent.second_order.spectrum import spectrum_at
 Params = Any
 
 DEPARTURES = 10
-"""How many saddles a descent leaves at most."""
+"""The most saddles that a descent leaves."""
 
 LENGTHS = 40
-"""How often the longest step, of the params' norm or 1, is halved."""
+"""How often the longest step, which is the params' norm or 1, is halved."""
 
 LEAST_SHARE = 0.1
-"""What share of the decrease that the negative curvature promises a step must bring."""
+"""The share of the decrease predicted by the negative curvature that a step must bring."""
 
 
 def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> Params:
-    """Other params with a lower value, found along a direction of negative curvature.
+    """Params with a lower value, found along a direction of negative curvature.
 
-    A descent that starts at an exact saddle or maximum stays there: the gradient is zero. Where the
-    Hessian has an eigenvalue below zero beyond rounding, with the unit eigenvector v, the longest
-    steps ``x + r v`` and ``x - r v`` are tried with r from ``|x|`` (1 where the params are smaller)
-    down, until the value falls by a tenth of what ``r g.v + r^2 v.Hv / 2`` promises; of both signs
-    the lower one is taken. Where no negative curvature is found, at a minimum or a degenerate
-    point, the same params are returned; ``jd.certify`` says which of them it is.
+    A descent that starts at an exact saddle or maximum stays there, because the gradient is zero.
+    If the Hessian has a unit eigenvector v with an eigenvalue that is negative beyond rounding,
+    steps ``x + r v`` and ``x - r v`` are tried, with r from ``|x|`` (or 1 if that is larger)
+    downwards, until the value falls by a tenth of the predicted ``r g.v + r^2 v.Hv / 2``; of both
+    signs the one with the lower value is taken. If no negative curvature is found, at a minimum or
+    a degenerate point, the same params are returned; ``jd.certify`` tells these apart.
 
     Args:
       objective: as for ``minimize``.
-      params: where a descent ended.
+      params: the point where a descent ended.
       args: as for ``minimize``.
 
     Raises:
-      ValueError: inside ``jit``, ``vmap`` or ``grad``: it looks at values.
+      ValueError: inside ``jit``, ``vmap`` or ``grad``, because it reads values.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> def wells(p):
@@ -56,7 +56,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     True minimum
     """
     if not programs.is_top_level():
-        raise ValueError("leave_saddle looks at values: call it outside jit, vmap and grad.")
+        raise ValueError("leave_saddle reads values: call it outside jit, vmap and grad.")
     given = params
     objective, params = posed_at(objective, params, args)
     spectrum = spectrum_at(objective, params)
@@ -79,12 +79,13 @@ def past_saddles(
     args: tuple[Any, ...],
     max_iterations: int | jax.Array,
 ) -> Result:
-    """What ``minimize(..., leave_saddles=True)`` returns; ``descent(params, max_iterations=...)``
-    is the same without.
+    """The result of ``minimize(..., leave_saddles=True)``.
+
+    ``descent(params, max_iterations=...)`` is the same call without ``leave_saddles``.
     """
     if not programs.is_top_level():
         raise ValueError(
-            "minimize(..., leave_saddles=True) looks at the Hessian where the descent ends: call "
+            "minimize(..., leave_saddles=True) reads the Hessian where the descent ends: call "
             "it outside jit, vmap and grad, or leave leave_saddles off inside."
         )
     result = descent(params, max_iterations=max_iterations)
@@ -104,7 +105,7 @@ def past_saddles(
 
 
 def _lower(objective: Objective, params: Params, direction: Params) -> tuple[Params, jax.Array]:
-    """The lower one of the first steps of both signs that bring enough, and whether one does."""
+    """The better of the first acceptable steps of both signs, and whether there is one."""
     wide = precision.widen(params)
     value, gradient = objective.value_and_gradient(wide)
     slope = precision.inner(gradient, direction)

@@ -1,4 +1,4 @@
-"""What is asked of the point where a descent stops: of gradient, value or step, or a predicate."""
+"""The conditions on the point where a descent stops: gradient, value, step, or a predicate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Params = Any
 
 
 class Check(NamedTuple):
-    """What a predicate of :class:`Tolerance` is given: the params and what is known there."""
+    """The argument of a predicate in :class:`Tolerance`: the params and what is known there."""
 
     params: Params
     value: jax.Array
@@ -29,14 +29,14 @@ class Check(NamedTuple):
 
 
 class Off(NamedTuple):
-    """Which rules are off: Python bools where the numbers can be seen, else traced ones."""
+    """Which rules are off, as Python bools if the tolerances are not traced."""
 
     gradient: jax.Array | bool
     suboptimality: jax.Array | bool
 
     @property
     def is_known(self) -> bool:
-        """Whether both can be seen."""
+        """Whether both are Python bools."""
         return isinstance(self.gradient, bool) and isinstance(self.suboptimality, bool)
 
     @property
@@ -63,21 +63,21 @@ class Tolerance(Displayed):
     ==================  =========================================================  =========
 
     :mod:`jaxdescent.descent.stopping` derives the scales. No rule depends on the units of the
-    objective or the params. A change of exactly zero, where a transformation holds its updates
-    back, is no evidence of the end until nothing has changed for as long as the method may hold
-    them.
+    objective or the params. A change of exactly zero counts only after nothing has changed for the
+    method's patience, because a transformation may hold its updates back.
 
     Args:
-      gradient: 0: off. A pytree with the params' structure: each leaf's part of the gradient
-        against its own number (``inf``: any); the leaves' norms cost one more gradient a check
-        where the method carries its own. None: off where ``suboptimality`` is given, else
-        ``eps**(2/3)`` by dtype.
-      suboptimality: 0: off. None: off where ``gradient`` is given, else ``eps**(2/3)``.
-      value: None: off.
-      step: None: off. A pytree: each leaf against its own number. Needs ``check_every=1``, and
-        sets it where that is None.
-      predicate: a function of a :class:`Check` (params, value, gradient_norm, iteration) to a
-        scalar bool. It counts by identity, as functions do: a new one compiles.
+      gradient: the tolerance for the gradient; 0 turns the rule off. A pytree with the params'
+        structure has a number for each leaf's gradient (``inf`` allows any); the leaves' norms
+        take one more gradient in each check if the method carries its own. None turns the rule off
+        if ``suboptimality`` is given, and else stands for ``eps**(2/3)`` by dtype.
+      suboptimality: the tolerance for the suboptimality; 0 turns the rule off. None turns it off if
+        ``gradient`` is given, and else stands for ``eps**(2/3)``.
+      value: the tolerance for a change of the value; None turns the rule off.
+      step: the tolerance for a step; None turns the rule off. A pytree has a number for each leaf.
+        The rule needs ``check_every=1``, which is then the default.
+      predicate: a function from a :class:`Check` (params, value, gradient_norm, iteration) to a
+        scalar bool. It is compared by identity, so that a new one compiles.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> stop = jd.Tolerance(predicate=lambda check: check.value < 1.0)
@@ -98,7 +98,7 @@ class Tolerance(Displayed):
             object.__setattr__(self, "predicate", as_pytree(self.predicate))
 
     def resolved(self, params: Params) -> Tolerance:
-        """The same with the tolerances of gradient and suboptimality set."""
+        """The same with numbers for the tolerances of gradient and suboptimality."""
         gradient, suboptimality = self.gradient, self.suboptimality
         if gradient is None and suboptimality is None:
             gradient = suboptimality = default_tolerance(params)
@@ -109,7 +109,7 @@ class Tolerance(Displayed):
         )
 
     def hoisted(self, params: Params, value_dtype: Any) -> Tolerance:
-        """The same, whose predicate carries what it closes over as leaves."""
+        """The same with the arrays that the predicate closes over as leaves."""
         if self.predicate is None:
             return self
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
@@ -129,22 +129,22 @@ class Tolerance(Displayed):
 
     @property
     def off(self) -> Off:
-        """Which of the two rules of the point itself are off."""
+        """Whether the rules for gradient and suboptimality are off."""
         return Off(_is_zero(self.gradient), _is_zero(self.suboptimality))
 
     def is_small_gradient(self, norms: Any, scale: jax.Array) -> jax.Array:
-        """Whether the gradient's norm, or every leaf's where it is judged by leaf, is small."""
+        """Whether the gradient's norm, or every leaf's if it is judged by leaf, is small."""
         bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
         return _all(jax.tree.map(jnp.less_equal, norms, bounds))
 
     def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array | bool:
-        """Whether the value hardly changed since the last check, where it is NaN at the first."""
+        """Whether the value hardly changed since the last check; ``last`` is NaN at the first."""
         if self.value is None:
             return False
         return jnp.abs(value - last) <= jnp.asarray(self.value, value.dtype) * jnp.abs(value)
 
     def is_small_step(self, new: Params, old: Params) -> jax.Array | None:
-        """Whether the step between two params, as they are stored, is small; None: not asked."""
+        """Whether the step between two stored params is small; None if there is no such rule."""
         if self.step is None:
             return None
         new, old = precision.widen(new), precision.widen(old)
@@ -174,7 +174,7 @@ class Tolerance(Displayed):
         return jnp.asarray(answer)
 
     def check(self, params: Params) -> None:
-        """Raise if a number makes no sense or a pytree does not go with the params."""
+        """Raise if a number is not valid or a pytree does not match the params."""
         for name in ("gradient", "suboptimality", "value", "step"):
             number = getattr(self, name)
             if number is None:
@@ -197,7 +197,7 @@ class Tolerance(Displayed):
 
 
 def as_tolerance(tolerance: Any) -> Tolerance:
-    """A number (or None, the dtype's default) as one of the gradient and the suboptimality."""
+    """A ``Tolerance`` for gradient and suboptimality from a number, or None for the default."""
     if isinstance(tolerance, Tolerance):
         return tolerance
     _check("tolerance", tolerance)

@@ -1,4 +1,4 @@
-"""The story end to end: the derivative method, where it breaks down, and descent beyond.
+"""The command ``breakdown``: the derivative method, where it breaks down, and descent beyond.
 
 Each part computes a report; this module runs them in order and keeps what was measured.
 """
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console: Console) -> int:
     """Run these parts, show them, and write what they measured to the folder ``output``.
 
-    Ctrl-C ends the part at work and those after it; what was measured is shown and written.
+    Ctrl-C ends the running part and skips those after it; what was measured is shown and written.
 
     Returns:
       The exit code: 0, or 130 after Ctrl-C.
@@ -73,7 +73,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
-    """One line: what the numbers below were measured on."""
+    """Print one line on the machine that the numbers below were measured on."""
     device = "" if machine["platform"] == "cpu" else f", {machine['device']} (not verified)"
     console.print(
         Text(

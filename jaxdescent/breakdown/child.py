@@ -1,4 +1,4 @@
-"""Run part 2's measurements in a child process, and keep what it has said when it ends early."""
+"""Part 2's measurements in a child process, whose finished rows are kept if it ends early."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PROGRAM = "from jaxdescent.breakdown.measured_rows import main; main()"
 
 
 class Answer(NamedTuple):
-    """The rows a child finished, and how it ended.
+    """The rows that a child finished, and how it ended.
 
     Attributes:
-      rows: as ``measured_rows`` made them.
-      failure: in words, None if the child ended well.
+      rows: the rows, as made by ``measured_rows``.
+      failure: what went wrong, in words; None if nothing did.
       is_interrupted: whether Ctrl-C ended it.
     """
 
@@ -45,7 +45,7 @@ def ask(request: dict[str, Any], tick: Callable[[float], None]) -> Answer:
         stderr=subprocess.PIPE,
         text=True,
         env=_environment(),
-        start_new_session=True,  # Ctrl-C in a terminal goes to this process alone
+        start_new_session=True,  # so that Ctrl-C in a terminal reaches only this process
     )
     try:
         while True:
@@ -78,7 +78,7 @@ def _environment() -> dict[str, str]:
 
 
 def _rows(output: str) -> list[dict[str, Any]]:
-    """Every finished line; the last one may have been cut off."""
+    """The complete lines; the last one may have been cut off."""
     return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
 
 

@@ -1,4 +1,4 @@
-"""What part 2's methods need at any size, known before anything is allocated: the plan's costs."""
+"""The memory that part 2's methods need at any size, from the cost model, without allocation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAMES = {"derivative": "derivative method", "descent": "descent"}
 
 
 def data_bytes(size: int) -> int:
-    """X and y."""
+    """The bytes of X and y."""
     return _structure(size).data_bytes
 
 
 def working_bytes(name: str, size: int) -> int:
-    """What a method needs besides X and y, before anything is allocated."""
+    """The bytes that a method needs besides X and y."""
     structure = _structure(size)
     if name == "descent":
         return cost_model.descent_vectors_bytes(structure)
@@ -31,7 +31,7 @@ def working_bytes(name: str, size: int) -> int:
 
 
 def predicted_seconds(last: dict[str, Any], size: int) -> float:
-    """The time of a row, scaled to another size by the operations or by the bytes of a pass."""
+    """The time of a measured row, scaled to another size by operations or by bytes of a pass."""
     name = last["method"]
     return last["seconds"] * _work(name, size) / _work(name, last["unknowns"])
 
@@ -48,6 +48,6 @@ def _structure(size: int) -> Structure:
 
 
 def last_row(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The largest size by this method."""
+    """The row with the largest size for this method; None if there is none."""
     of_method = [row for row in rows if row["method"] == name]
     return of_method[-1] if of_method else None

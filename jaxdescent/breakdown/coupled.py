@@ -30,14 +30,14 @@ from jaxdescent.machine import memory
 FIRST_SIZE = 512
 
 LEAST_SIZES = 2
-"""So many are measured whatever the budget: one alone shows no growth."""
+"""The number of sizes that are measured whatever the budget: a single one shows no growth."""
 
 SEPARABLE_SHARE = 0.2
-"""Of the budget: so much is kept for the separable case."""
+"""The share of the budget that is kept for the separable case."""
 
 
 def run(settings: Settings, console: Console) -> PartReport:
-    """Both methods at growing sizes, then the separable case."""
+    """Run both methods at growing sizes, then the separable case."""
     available = memory.available_bytes()
     with progress_bar(console) as progress:
         search = _Search(settings, available, progress)
@@ -47,7 +47,7 @@ def run(settings: Settings, console: Console) -> PartReport:
             if not search.is_interrupted:
                 answer = _measure_separable(settings, progress)
                 refusal = _refusal(available)
-        except KeyboardInterrupt:  # between two children; inside one, its answer says so
+        except KeyboardInterrupt:  # between two children; inside one, its answer reports it
             search.is_interrupted = True
     outcome = story.Outcome(
         measured=search.rows,
@@ -87,7 +87,7 @@ def run(settings: Settings, console: Console) -> PartReport:
 
 
 class _Search:
-    """Doubling n for as long as the next size fits in memory and in the time that is left."""
+    """Doubles n as long as the next size fits in memory and in the time that is left."""
 
     def __init__(self, settings: Settings, available: int, progress: Progress) -> None:
         self.settings = settings
@@ -124,7 +124,7 @@ class _Search:
             size *= growth
 
     def _possible(self, methods: list[str], size: int, overhead: float, left: float) -> list[str]:
-        """Those of the methods whose next size fits; descent first, which is the cheaper."""
+        """The methods for which this size fits; descent comes first, because it is cheaper."""
         possible: list[str] = []
         spent = overhead
         for name in methods:
@@ -182,7 +182,7 @@ def _computed_rows(measured: list[dict[str, Any]], available: int) -> list[dict[
 
 
 def _refusal(available: int) -> str | None:
-    """What the derivative method answers when it is asked for too much; nothing is solved."""
+    """The error of the derivative method for a problem that is too large; nothing is solved."""
     if working_bytes("derivative", REFUSED_SIZE) <= available:
         return None
     rows = ROWS_PER_FEATURE * REFUSED_SIZE

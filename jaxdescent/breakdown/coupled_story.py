@@ -1,4 +1,4 @@
-"""Part 2 in words: its tables, its points in the plot, its remarks and its verdict."""
+"""The text of part 2: its tables, its points in the plot, its remarks and its verdict."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jaxdescent.breakdown.report import Point, Table, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
-"""What a process's memory varies by on its own: smaller peaks are shown as below it."""
+"""How many bytes a process's memory varies on its own; smaller peaks are shown as below this."""
 
 
 class Outcome(NamedTuple):
-    """What part 2 measured and computed, one dictionary a row."""
+    """What part 2 measured and computed, with one dictionary for each row."""
 
     measured: list[dict[str, Any]]
     computed: list[dict[str, Any]]
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def coupled_table(outcome: Outcome) -> Table:
-    """Both methods side by side; computed rows stand out."""
+    """The table of both methods; computed rows are marked."""
     measured = sorted(outcome.measured, key=lambda row: (row["unknowns"], row["method"]))
     rows = [*measured, *outcome.computed]
     return Table(
@@ -58,7 +58,7 @@ def coupled_table(outcome: Outcome) -> Table:
 
 
 def separable_tables(outcome: Outcome) -> tuple[Table, ...]:
-    """The derivative method where each unknown has its own equation, if it was measured."""
+    """The table of the derivative method on separable unknowns, if it was measured."""
     rows = outcome.separable
     if not rows:
         return ()
@@ -110,7 +110,7 @@ def points(outcome: Outcome) -> tuple[Point, ...]:
 
 
 def remarks(outcome: Outcome) -> tuple[str, ...]:
-    """How computed rows came about, and what ended the measured ones."""
+    """How computed rows were obtained, and what ended the measured ones."""
     lines = [f"Not measured: {failure}" for failure in outcome.failures]
     if outcome.computed:
         lines.append(
@@ -136,7 +136,7 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
 
 
 def verdict(outcome: Outcome) -> tuple[str, ...]:
-    """What both methods reached, and what neither can."""
+    """What both methods reached, and what neither can do."""
     sentences: list[str] = []
     solved = last_row(outcome.measured, "derivative")
     if solved:

@@ -1,4 +1,4 @@
-"""Part 3 (a): a sum of squares over all parameters, the case whose unknowns do not meet."""
+"""Part 3 (a): a sum of squares over all parameters, whose unknowns are independent."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jaxdescent.numerics import randomness
 LEARNING_RATE = 1e-2
 ITERATIONS = 1000
 SEGMENT = 8 * FUSED_STEPS
-"""Iterations in one call: whole passes, so that the write-backs stay the same."""
+"""The iterations in one call: whole passes, so that the number of write-backs does not change."""
 
 HEADROOM = 1.15
-"""How much more than the parameters' bytes the run may need at its peak."""
+"""The peak memory that the run may need, over the parameters' bytes."""
 
 SAMPLES = 64
-"""How many elements of each array are followed by NumPy."""
+"""The number of elements of each array that are also computed by NumPy."""
 
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
@@ -105,7 +105,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
 
 
 def draw(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str, jax.Array]:
-    """Random integers in [-1000, 1000), array by array, each born in its own memory."""
+    """Random integers in [-1000, 1000), one array after another, each made in its own memory."""
     fill = jax.jit(
         lambda seed, shape: randomness.integers(shape, seed, -1000, 1000, dtype),
         static_argnums=1,
@@ -118,7 +118,7 @@ def draw(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str,
 
 
 def replay(starts: np.ndarray, iterations: int, dtype: Any) -> np.ndarray:
-    """The same descent in NumPy: float32 steps, a rounding to ``dtype`` after every pass."""
+    """The same descent in NumPy: float32 steps, and a rounding to ``dtype`` after every pass."""
     rate, two = np.float32(LEARNING_RATE), np.float32(2)
     x = starts.astype(np.float32)
     for iteration in range(iterations):
@@ -129,7 +129,7 @@ def replay(starts: np.ndarray, iterations: int, dtype: Any) -> np.ndarray:
 
 
 def _fused_subtract(x: np.ndarray, rate: np.float32, gradient: np.ndarray) -> np.ndarray:
-    """``x - rate * gradient`` rounded once, as a fused multiply-add: exact in float64 before."""
+    """``x - rate * gradient`` rounded once, like a fused multiply-add; float64 is exact before."""
     return (x.astype(np.float64) - np.float64(rate) * gradient.astype(np.float64)).astype(
         np.float32
     )

@@ -1,4 +1,4 @@
-"""Part 3: descent on as many parameters as a large language model has, with its very shapes."""
+"""Part 3: descent on as many parameters as a large language model has, in the same shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUICK_PARAMS = 40_000_000
 
 
 class Tree(NamedTuple):
-    """Shapes by name, and how they relate to the whole model."""
+    """Shapes by name, and a description of their share of the whole model."""
 
     shapes: dict[str, tuple[int, ...]]
     description: str
@@ -74,7 +74,7 @@ def tree(max_params: int | None = None) -> Tree:
 
 
 def run(settings: Settings, console: Console) -> PartReport:
-    """The separable case on all parameters, then, if everything is asked for, two coupled ones."""
+    """Run the separable case on all parameters, and if asked for, two coupled problems."""
     limit = settings.max_params
     if settings.quick:
         limit = min(limit or QUICK_PARAMS, QUICK_PARAMS)
@@ -88,7 +88,7 @@ def run(settings: Settings, console: Console) -> PartReport:
         if settings.everything and reports[-1].is_complete:
             reports.append(matrix_free_regression.run(settings, console, limit))
     except KeyboardInterrupt:
-        is_interrupted = True  # what came before it is kept
+        is_interrupted = True  # the reports before it are kept
     return _joined(reports, is_complete=not is_interrupted)
 
 

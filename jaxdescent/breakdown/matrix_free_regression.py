@@ -20,7 +20,8 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
 SIDE, BLOCKS = 8192, 16
-"""X is block-diagonal: sixteen blocks of 67 million coupled weights, 1,073,741,824 in all."""
+"""X is block-diagonal: BLOCKS submatrices of SIDE^2 (67 million) coupled weights each,
+1,073,741,824 weights in all."""
 
 SERIES = "descent, matrix-free"
 
@@ -29,18 +30,18 @@ MAX_ITERATIONS = 200
 CHECK_EVERY = 12
 
 BYTES_A_WEIGHT = 8 + 6 * 4 / BLOCKS
-"""Weights, targets, and six temporaries of one block's size."""
+"""The bytes for each weight: the weight, its target, and six temporaries of a submatrix's size."""
 
 UP, LEFT = 0.25, -0.125
 LOWER, UPPER = (1 - 0.375) ** 2, (1.4375 + 0.375) ** 2
-"""X = D + 0.25 U - 0.125 L with D from 1 to 1.4375 and shifts U, L of norm 1 at most, so every
-eigenvalue of X'X lies between."""
+"""Bounds on the eigenvalues of X'X: X = D + 0.25 U - 0.125 L, with D from 1 to 1.4375 and shifts U,
+L of norm at most 1."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockRegression(Objective):
-    """``sum_k 1/2 |X w_k - y_k|^2``: one linear regression, whose X is block-diagonal."""
+    """``sum_k 1/2 |X w_k - y_k|^2``: a linear regression whose X is block-diagonal."""
 
     targets: list[jax.Array]
 
@@ -64,12 +65,12 @@ class BlockRegression(Objective):
 
 
 def design(features: int) -> jd.MatrixFree:
-    """One block of X."""
+    """One diagonal submatrix of X."""
     return jd.MatrixFree(forward, rows=features, features=features)
 
 
 def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
-    """Descend on as many weights as fit, up to 2^30, to those that made the targets."""
+    """Descend on as many weights as fit, up to 2^30, towards those that made the targets."""
     available = memory.available_bytes(jax.devices()[0])
     most = min(SIDE**2 * BLOCKS, int(available / 1.1 / BYTES_A_WEIGHT), limit or SIDE**2 * BLOCKS)
     side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
@@ -141,7 +142,7 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
 
 
 def forward(weights: jax.Array) -> jax.Array:
-    """Each target from its own weight, the one above and the one to the left, in a square."""
+    """Mix each weight of a square with the one above it and the one to its left."""
     side = math.isqrt(weights.size)
     w = weights.reshape(side, side)
     own = 1 + _wave(side, 7)[:, None] + _wave(side, 5)[None]
@@ -150,13 +151,13 @@ def forward(weights: jax.Array) -> jax.Array:
 
 
 def optimum(side: int, block: Any) -> jax.Array:
-    """The weights that a block's targets were made from, between -1 and 1."""
+    """The weights from which the targets of a submatrix were made, between -1 and 1."""
     tilt = 1 - jnp.asarray(block, jnp.float32) / (2 * BLOCKS)
     return (tilt * (_wave(side, 3)[:, None] - _wave(side, 11)[None]) * (32 / 7)).reshape(-1)
 
 
 def _wave(length: int, stride: int) -> jax.Array:
-    """Between 0 and 7/32, in eighths, without a period that the shifts could share."""
+    """Multiples of 1/32 between 0 and 7/32, whose period of 8 no shift by one repeats."""
     return ((jnp.arange(length) * stride) & 7).astype(jnp.float32) / 32
 
 

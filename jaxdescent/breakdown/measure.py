@@ -1,4 +1,4 @@
-"""Time and peak memory of one computation, without its compilation."""
+"""Measurement of the time and peak memory of one computation, without its compilation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 import jax
 
 M_MMAP_THRESHOLD = -3
-"""glibc's number for the size from which an allocation is a mapping of its own."""
+"""glibc's parameter for the size from which an allocation gets a memory mapping of its own."""
 
 
 class Measurement(NamedTuple):
-    """What one call took.
+    """The measurements of one call.
 
     Attributes:
-      result: what it returned, computed.
-      seconds: of wall clock.
-      peak_bytes: the most memory in use during the call beyond what was in use before it; None
-        where the system does not tell.
+      result: the value that the call returned, fully computed.
+      seconds: the wall clock time.
+      peak_bytes: the most memory in use during the call beyond that before it; None if the system
+        does not report it.
     """
 
     result: Any
@@ -39,8 +39,8 @@ RELEASE_SECONDS = 0.1
 def measure(function: Callable[..., Any], *args: Any) -> Measurement:
     """Call a compiled function and wait for its result.
 
-    A short first call measures the loading of libraries and the start of threads as well: it is
-    repeated, and the second call counts.
+    A short first call includes loading libraries and starting threads: it is repeated, and the
+    second call counts.
     """
     measurement = _measure_once(function, *args)
     if measurement.seconds >= SHORT_SECONDS:
@@ -63,12 +63,12 @@ def _measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
 
 
 def resident_bytes() -> int | None:
-    """The memory of this process that is resident now; None where the system does not tell."""
+    """The resident memory of this process; None if the system does not report it."""
     return _status_bytes("VmRSS")
 
 
 def peak_resident_bytes() -> int:
-    """The most that was resident since the process began, or since the mark was last reset."""
+    """The most memory that was resident since the process began, or since the last reset."""
     peak = _status_bytes("VmHWM")
     if peak is not None:
         return peak
@@ -77,9 +77,9 @@ def peak_resident_bytes() -> int:
 
 
 def return_freed_memory() -> None:
-    """From now on what is freed goes back to the system at once: resident is what is in use.
+    """Make freed memory return to the system at once, so that resident memory is memory in use.
 
-    Not while XLA compiles, which allocates and frees so often that it takes twice as long.
+    Call it after compilation, which allocates and frees so often that it would take twice as long.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc, mallopt(3)
@@ -87,13 +87,13 @@ def return_freed_memory() -> None:
 
 
 def begin_peak() -> int | None:
-    """What is in use now, with the high-water mark brought down to it; None if that cannot be."""
+    """The memory in use, to which the high-water mark is reset; None if that is not possible."""
     device = jax.devices()[0]
     if device.platform != "cpu":
-        # An accelerator's mark cannot be reset: exact where each call needs more than the last.
+        # An accelerator's mark cannot be reset: it is exact if each call needs more than the last.
         return (device.memory_stats() or {}).get("bytes_in_use")
     try:
-        # 5 resets VmHWM to what is resident (Linux, proc_pid_clear_refs).
+        # Writing 5 resets VmHWM to the resident memory (Linux, proc_pid_clear_refs).
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None

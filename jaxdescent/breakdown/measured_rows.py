@@ -1,7 +1,7 @@
 """Part 2's measurements, made in a process of their own.
 
-A fresh process has no memory left over from earlier sizes, and if the system ends it for want of
-memory, the command itself goes on. It prints one JSON object a line, each as soon as it is known.
+A fresh process has no memory left over from earlier sizes, and the command continues if the system
+ends the process for lack of memory. Each row is printed as one line of JSON as soon as it is known.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ROWS_PER_FEATURE = 2
 condition number of X'X is near (1 + sqrt(1/2))**2 / (1 - sqrt(1/2))**2 = 34."""
 
 TOLERANCE = 1e-5
-"""Of the gradient's norm, relative to that at zero weights."""
+"""The tolerance for the gradient's norm, relative to that at zero weights."""
 
 INTERCEPT = 3.0
 
 METHODS = {"descent": jd.GradientDescent(), "derivative": jd.DerivativeMethod()}
 
 BLOCK_ROWS = 64
-"""So many rows are drawn at once, so that drawing needs no second copy of X."""
+"""The rows that are drawn at a time, so that drawing needs no second copy of X."""
 
 
 def main() -> None:
@@ -43,15 +43,15 @@ def main() -> None:
 
 
 def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows that a request asks for: the problem's name and its function's arguments."""
+    """The rows for a request, which has a problem's name and the arguments of its function."""
     problem = {"coupled": coupled, "separable": separable}[request["problem"]]
     return problem(**{name: value for name, value in request.items() if name != "problem"})
 
 
 def coupled(unknowns: int, methods: list[str], seed: int) -> Iterator[dict[str, Any]]:
-    """A regression with ``unknowns`` features, by each of the methods.
+    """The rows of a regression with ``unknowns`` features, one for each method.
 
-    ``y = X w + b`` without noise, so that w and b are the optimum, known but for rounding.
+    ``y = X w + b`` has no noise, so that w and b are the optimum, up to rounding.
     """
     started = time.perf_counter()
     X, weights, y = jax.block_until_ready(_regression(unknowns, jax.random.key(seed)))
@@ -73,7 +73,7 @@ def coupled(unknowns: int, methods: list[str], seed: int) -> Iterator[dict[str, 
 
 
 def separable(sizes: list[int], seed: int) -> Iterator[dict[str, Any]]:
-    """``sum(2 (x - 3)**2)`` over each of these numbers of unknowns, by the derivative method."""
+    """The rows of ``sum(2 (x - 3)**2)`` by the derivative method, one for each size."""
     objective = jd.SumOfSquares(scale=2.0, center=3.0)
     for unknowns in sizes:
         start = jax.block_until_ready(_start(unknowns, jax.random.key(seed)))

@@ -1,4 +1,4 @@
-"""The picture: memory and time against the number of unknowns, for both methods."""
+"""A picture of memory and time against the number of unknowns, for both methods."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _colours(points: list[Point]) -> dict[str, str]:
 def _draw_series(
     points: list[Point], value: Callable[[Point], float | None], colour: str, axes: Axes
 ) -> None:
-    # A small computation may need no memory that the system can see: nothing to draw on a log axis.
+    # A small computation may need no memory that the system reports: a log axis cannot show it.
     drawn = sorted(
         ((p.unknowns, y, p.is_measured) for p in points if (y := value(p))),
         key=lambda entry: entry[0],

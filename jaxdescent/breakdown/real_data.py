@@ -25,7 +25,7 @@ SHOWN_ROWS = 4
 
 
 class Study(NamedTuple):
-    """Rows of features and what is to be predicted from them, in its own units."""
+    """A data set: features, and targets in their own units."""
 
     name: str
     question: str
@@ -35,7 +35,7 @@ class Study(NamedTuple):
 
 
 def run(settings: Settings, console: Console) -> PartReport:
-    """Both studies by both methods."""
+    """Solve both studies by both methods."""
     del console
     outcomes = [_solve(study, settings.seed) for study in (diabetes(), digits())]
     return PartReport(
@@ -70,7 +70,7 @@ def run(settings: Settings, console: Console) -> PartReport:
 
 
 def diabetes() -> Study:
-    """442 patients: how far the disease has progressed after a year, from ten measurements."""
+    """442 patients: the disease's progression after a year, from ten measurements."""
     from sklearn.datasets import load_diabetes
 
     data: Any = load_diabetes(scaled=False)
@@ -84,7 +84,7 @@ def diabetes() -> Study:
 
 
 def digits() -> Study:
-    """1,797 handwritten digits of 8 x 8 pixels: the lower half of each image from the upper."""
+    """1,797 handwritten digits of 8 x 8 pixels: the lower half of an image from the upper half."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
@@ -102,7 +102,7 @@ def _solve(study: Study, seed: int) -> dict[str, Any]:
     order = np.random.default_rng(seed).permutation(len(study.X))
     held_out, kept = np.split(order, [int(HELD_OUT_SHARE * len(order))])
     mean, spread = study.X[kept].mean(axis=0), study.X[kept].std(axis=0)
-    varies = spread > 0  # a pixel that is always blank says nothing
+    varies = spread > 0  # a pixel that is always blank has no information
 
     def standardised(rows: np.ndarray) -> jax.Array:
         columns = (study.X[rows] - mean)[:, varies] / spread[varies]
@@ -150,7 +150,7 @@ def _solve(study: Study, seed: int) -> dict[str, Any]:
 
 
 def _timed(objective: Any, method: Any) -> tuple[jd.Result, dict[str, Any]]:
-    """The result and the time of a second call, which compiles nothing."""
+    """The result and time of a second call, which compiles nothing."""
 
     def descend() -> jd.Result:
         return jax.block_until_ready(
@@ -171,7 +171,7 @@ def _timed(objective: Any, method: Any) -> tuple[jd.Result, dict[str, Any]]:
 
 
 def r_squared(observed: Any, predicted: Any) -> float:
-    """``1 - |y - p|^2 / |y - mean(y)|^2``; over several outputs, of their sums."""
+    """``1 - |y - p|^2 / |y - mean(y)|^2``, with both norms over all outputs."""
     observed, predicted = np.asarray(observed, np.float64), np.asarray(predicted, np.float64)
     spread = np.sum((observed - observed.mean(axis=0)) ** 2)
     return float(1 - np.sum((observed - predicted) ** 2) / spread)

@@ -1,4 +1,4 @@
-"""The JSON file: every number, and where it was measured."""
+"""The JSON file with every number, and the machine that it was measured on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+    """The machine and software on which the numbers depend."""
     devices = jax.devices()
     return {
         "processor": host.processor(),
@@ -44,7 +44,7 @@ def write_record(
     reports: list[PartReport],
     seconds: float,
 ) -> None:
-    """Write one JSON object; numbers that JSON does not know (NaN, infinity) become null."""
+    """Write one JSON object; numbers that JSON cannot represent (NaN, infinity) become null."""
     record = {
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": seconds,

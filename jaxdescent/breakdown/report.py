@@ -1,7 +1,7 @@
-"""What a part hands back, and how it looks in a terminal.
+"""The report of a part, and how it is shown in a terminal.
 
-A part computes a :class:`PartReport`; rendering it, drawing it and writing it to a file happen
-elsewhere, so that the same numbers are behind all three.
+A part computes a :class:`PartReport`. It is shown, drawn and written to a file elsewhere, so that
+all three have the same numbers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Settings:
     """What the user asked for.
 
     Attributes:
-      budget: seconds for part 2; the other parts scale what they do with it.
+      budget: seconds for part 2; the other parts scale their work with it.
       quick: whether the whole breakdown must end within a minute on two cores.
       everything: whether part 3 also runs its coupled problems.
-      max_params: how many parameters part 3 may use at most, None for all of them.
-      dtype: in which part 3 stores its parameters, None for what fits.
-      seed: of every random number.
+      max_params: the most parameters that part 3 may use; None for all of them.
+      dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
+      seed: the seed of all random numbers.
     """
 
     budget: float = 100.0
@@ -41,7 +41,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of finished text; a row in ``computed`` was extrapolated, not measured."""
+    """Rows of formatted text; rows in ``computed`` were extrapolated, not measured."""
 
     title: str
     columns: tuple[str, ...]
@@ -51,7 +51,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One point of the plot: what ``series`` needs for ``unknowns``, besides the data itself."""
+    """One point of the plot: what ``series`` needs for ``unknowns``, besides the data."""
 
     series: str
     unknowns: int
@@ -65,14 +65,14 @@ class PartReport:
     """The outcome of one part.
 
     Attributes:
-      number: of the part, from 1.
-      title: a heading.
+      number: the number of the part, from 1.
+      title: the heading.
       sentences: what is printed below the heading, in order.
       tables: what is printed below the sentences.
       remarks: what is printed below the tables.
       verdict: sentences for the verdict at the end.
-      numbers: everything measured and computed, as JSON knows it.
-      points: for the plot.
+      numbers: everything measured and computed, in types that JSON can represent.
+      points: points for the plot.
       sections: reports shown in place of this one's own sentences, tables and remarks.
       is_complete: False if Ctrl-C ended the part.
     """
@@ -90,13 +90,13 @@ class PartReport:
 
 
 def show_heading(number: int, title: str, console: Console) -> None:
-    """A line across the terminal."""
+    """Print a heading as a line across the terminal."""
     console.print()
     console.print(Rule(Text(f"{number}  {title}", style="bold"), align="left", style="dim"))
 
 
 def show_part(report: PartReport, console: Console) -> None:
-    """The sentences and tables of one part."""
+    """Print the sentences and tables of one part."""
     for section in report.sections:
         console.print()
         show_part(dataclasses.replace(section, is_complete=True), console)
@@ -115,7 +115,7 @@ def show_part(report: PartReport, console: Console) -> None:
 
 
 def show_verdict(reports: list[PartReport], console: Console) -> None:
-    """One plain text of what all parts found."""
+    """Print what all parts found as one text."""
     sentences = [sentence for report in reports for sentence in report.verdict]
     if not sentences:
         return
@@ -126,7 +126,7 @@ def show_verdict(reports: list[PartReport], console: Console) -> None:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with the time left, gone when the work is done; nothing where nobody watches."""
+    """A bar with the time left, which disappears at the end; nothing outside a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""A long descent in segments: progress between them, and Ctrl-C at the end of one."""
+"""A long descent in segments, with progress between them, and Ctrl-C at the end of one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from jaxdescent.breakdown.report import progress_bar
 
 
 class Segment(NamedTuple):
-    """What one call to ``minimize`` did and took."""
+    """The iterations and seconds of one call to ``minimize``."""
 
     iterations: int
     seconds: float
 
 
 class Outcome(NamedTuple):
-    """Where the descent stands after its segments.
+    """The state of the descent after its segments.
 
     Attributes:
-      result: the last segment's.
-      segments: all of them, the first with the compilation in it.
-      first_norm: the gradient's norm at the start of the first segment that returned.
-      is_complete: False if Ctrl-C ended it.
+      result: the last segment's result.
+      segments: all segments; the first one includes compilation.
+      first_norm: the gradient's norm at the start of the first segment.
+      is_complete: False if Ctrl-C ended the descent.
     """
 
     result: jd.Result
@@ -38,22 +38,22 @@ class Outcome(NamedTuple):
 
     @property
     def iterations(self) -> int:
-        """Steps in all segments."""
+        """The number of steps in all segments."""
         return sum(segment.iterations for segment in self.segments)
 
     @property
     def seconds(self) -> float:
-        """Wall clock of all segments, compilation included."""
+        """The wall clock time of all segments, including compilation."""
         return sum(segment.seconds for segment in self.segments)
 
     @property
     def seconds_per_iteration(self) -> float:
-        """In the fastest segment, its share of the checks included."""
+        """The seconds per iteration in the fastest segment, including checks."""
         return min(segment.seconds / max(segment.iterations, 1) for segment in self.segments)
 
     @property
     def seconds_compiling(self) -> float | None:
-        """What the first segment took beyond the fastest; None if there was no other."""
+        """The time of the first segment beyond the fastest's rate; None if there is only one."""
         if len(self.segments) < 2:
             return None
         first = self.segments[0]
@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
 
     @property
     def numbers(self) -> dict[str, float | int | None]:
-        """What the record keeps of a descent, whatever was descended on."""
+        """The numbers that the record keeps of any descent."""
         norm = float(self.result.gradient_norm)
         return {
             "iterations": self.iterations,
@@ -126,9 +126,10 @@ def descend(
 
 
 def _finish(function: Callable[[], Any], console: Console) -> tuple[Any, bool]:
-    """The function's result, computed to the end even if Ctrl-C comes, and whether none came.
+    """The function's result, computed to the end even after Ctrl-C, and whether there was none.
 
-    XLA cannot be stopped within a program; a thread leaves this one free to say so.
+    XLA cannot be interrupted within a program; the function runs in a thread, so that this one can
+    report Ctrl-C at once.
     """
     outcome: list[Any] = []
     is_done = threading.Event()
@@ -136,7 +137,7 @@ def _finish(function: Callable[[], Any], console: Console) -> tuple[Any, bool]:
     def target() -> None:
         try:
             outcome.append(function())
-        except BaseException as error:  # raised again below, in the thread that waits
+        except BaseException as error:  # raised again below, in the waiting thread
             outcome.append(error)
         finally:
             is_done.set()
@@ -144,7 +145,7 @@ def _finish(function: Callable[[], Any], console: Console) -> tuple[Any, bool]:
     thread = threading.Thread(target=target)
     thread.start()
     is_undisturbed = True
-    # Not thread.join: interrupted, it takes the thread for dead.
+    # thread.join is not used: if it is interrupted, it considers the thread finished.
     while not is_done.is_set():
         try:
             is_done.wait(0.1)

@@ -5,8 +5,8 @@ With ``e = x - c``, for every matrix of the tree
     f(x) = 1/2 sum_ij a_ij e_ij^2
          + 1/2 sum_ij u_i (e_(i+1)j - e_ij)^2 + 1/2 sum_ij v_j (e_i(j+1) - e_ij)^2
 
-whose only minimiser is c. All of a, u, v, c are cheap functions of the indices, so that nothing is
-stored besides x. Vectors are matrices of one row.
+whose only minimiser is c. All of a, u, v, c are cheap functions of the indices, so that only x is
+stored. Vectors are matrices with one row.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Bounds, Objective
 
 LOWER, UPPER = 1.0, 6.07
-"""Every Hessian eigenvalue lies between: a >= 1, and Gershgorin's a + 4 max(u) + 4 max(v)."""
+"""Bounds on the Hessian's eigenvalues: a >= 1, and Gershgorin's a + 4 max(u) + 4 max(v)."""
 
 
 class _Pattern(NamedTuple):
-    """What the formula needs of a (rows, columns) matrix, along its rows and along its columns."""
+    """The coefficients for a (rows, columns) matrix, along its rows and along its columns."""
 
     own: jax.Array  # a
     below: jax.Array  # u_i
@@ -51,7 +51,7 @@ class TiedNeighbours(Objective):
         return self.value_and_gradient(params)[0]
 
     def value_and_gradient(self, params: Any) -> tuple[jax.Array, Any]:
-        # A quadratic whose minimum is zero is half its offset times its gradient.
+        # A quadratic whose minimum is zero is half the inner product of its offset and gradient.
         gradient = self.gradient(params)
         halves = jax.tree.map(
             lambda x, g: 0.5 * precision.total((x - optimum(x.shape, x.dtype)) * g),
@@ -61,7 +61,7 @@ class TiedNeighbours(Objective):
         return precision.add(jax.tree.leaves(halves)), gradient
 
     def value_and_squared_norm(self, params: Any) -> tuple[jax.Array, jax.Array]:
-        # Both sums in the pass that computes the gradient, which is then never stored.
+        # Both sums are computed in the pass that computes the gradient, which is never stored.
         parts = []
         for leaf in jax.tree.leaves(params):
             e = _offset(_two(leaf))
@@ -87,7 +87,7 @@ class TiedNeighbours(Objective):
 
 
 def optimum(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """c: integers between -64 and 62."""
+    """c, integers between -64 and 62."""
     rows, columns = (1, *shape)[-2:]
     along_rows = (_steps(rows, 37, 64) - 32)[:, None]
     along_columns = (_steps(columns, 101, 64) - 32)[None]
@@ -95,9 +95,9 @@ def optimum(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
 
 
 def _sums(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both sums in the pass that computes the terms: XLA would store what two reductions share.
+    """Both sums in the pass that computes the terms; XLA would store what two reductions share.
 
-    A row is summed in one chain for each vector lane: some ten ulps for rows of thousands.
+    Each vector lane sums a row in one chain, with an error of about ten ulps for rows of thousands.
     """
     zero = jnp.zeros((), one.dtype)
     rows = lax.reduce(
@@ -115,7 +115,7 @@ def _gradient(e: jax.Array) -> jax.Array:
 
 
 def _pattern(shape: tuple[int, ...]) -> _Pattern:
-    """Weights that vary along the rows and the columns; no tie leads out of the matrix."""
+    """Coefficients that vary along the rows and the columns; no tie leads out of the matrix."""
     rows, columns = shape
     own = _steps(rows, 7, 8)[:, None] / 64 + _steps(columns, 5, 8)[None] / 64 + 1
     below = jnp.where(jnp.arange(rows) < rows - 1, 0.47 + _steps(rows, 3, 8) / 56, 0)
@@ -143,7 +143,7 @@ def _two(x: jax.Array) -> jax.Array:
 
 
 def _shift(e: jax.Array, axis: int, by: int) -> jax.Array:
-    """The neighbour's value, zero outside."""
+    """The value of each entry's neighbour; zero outside."""
     padding = [(0, 0, 0)] * e.ndim
     padding[axis] = (-by, by, 0)
     return lax.pad(e, jnp.zeros((), e.dtype), padding)

@@ -1,4 +1,4 @@
-"""Part 3 (b): the same shapes with every weight tied to its neighbours, as much as fits."""
+"""Part 3 (b): the same shapes with every weight tied to its neighbours, as many as fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-6
 CHECK_EVERY = 8
 MAX_ITERATIONS = 200
 HEADROOM = 1.3
-"""How much more memory is left free than the params and one temporary of their largest array."""
+"""The available memory over that of the params and one temporary of their largest array."""
 
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:

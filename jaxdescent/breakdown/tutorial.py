@@ -17,17 +17,17 @@ ITERATIONS = 1000
 
 
 def parabola(x: jax.Array) -> jax.Array:
-    """The tutorial's function of one variable."""
+    """The tutorial's function of one variable, ``2 x^2``."""
     return 2 * x**2
 
 
 def bowl(point: dict[str, jax.Array]) -> jax.Array:
-    """The tutorial's function of three variables."""
+    """The tutorial's function of three variables, ``x^2 + y^2 + z^2``."""
     return point["x"] ** 2 + point["y"] ** 2 + point["z"] ** 2
 
 
 def run(settings: Settings, console: Console) -> PartReport:
-    """Both functions by both methods."""
+    """Minimise both functions by both methods."""
     del console
     draw = np.random.default_rng(settings.seed).integers
     start = float(draw(-1000, 1000))
@@ -108,7 +108,7 @@ def _descend(
 
 
 def _four_steps(start: float) -> dict[str, Any]:
-    """Differentiate, set to zero, solve, verify, for 2x²."""
+    """The four steps (differentiate, set to zero, solve, verify) for 2x²."""
     result = jd.minimize(parabola, start, jd.DerivativeMethod())
     certificate = jd.certify(parabola, result.params)
     return {

@@ -1,1 +1,1 @@
-"""From a call to a program: a problem posed, its program, and calls that repeat one before."""
+"""From a call to a compiled program: the problem, its program, and repeated calls."""

@@ -1,4 +1,4 @@
-"""What is minimised, how, and how far: looked at from all sides before anything runs."""
+"""What is minimised, how, and how far; all of it is checked before anything runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Params = Any
 
 
 class Problem(NamedTuple):
-    """A pytree whose leaves are data and hyper-parameters."""
+    """A complete problem, as a pytree whose leaves are data and hyper-parameters."""
 
     objective: Objective
     method: Method
@@ -27,8 +27,9 @@ class Problem(NamedTuple):
     rounding: precision.Rounding
 
     def hoisted(self, params: Params) -> Problem:
-        """The same, whose functions carry what they close over as leaves: all that is traced, and
-        all that an object holds which may be changed.
+        """The same problem with the arrays that its functions close over as leaves.
+
+        These are all traced arrays, and those of objects that may be changed.
         """
         tolerance = self.tolerance
         if tolerance.predicate is not None:
@@ -49,7 +50,12 @@ def posed(
     is_donated: bool = False,
     most_iterations: int = ALLOWED_ITERATIONS,
 ) -> tuple[Problem, Params]:
-    """The problem and the params it starts from, as arrays, or an error that says what is wrong."""
+    """The checked problem, and the params it starts from as arrays.
+
+    Raises:
+      TypeError, ValueError: if an argument of ``minimize`` is not valid.
+      ProblemTooLarge: if the method needs more memory than is available.
+    """
     objective = placement.with_automatic_axes(objective.checked())
     checks.check_leaves(objective)
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
@@ -86,7 +92,7 @@ def default_method(
     is_donated: bool = False,
     most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Method:
-    """What ``minimize`` takes where no method is given: nothing to tune, for every objective.
+    """The method that ``minimize`` takes if none is given; it needs no tuning.
 
     ====================================  ======================================================
     objective                             method
@@ -101,15 +107,15 @@ def default_method(
     any other, larger                     ``ConjugateGradient()``
     ====================================  ======================================================
 
-    "Fits" means: in half of the memory that is available. A regression or dense quadratic whose
-    solve fits, but is predicted to take more than a hundredth of a second, goes to a ``jd.Hedge``:
-    LSMR (conjugate gradients for a quadratic) for as many iterations as the solve is worth, then
-    the solve, which is LSMR with a sketch where X is so tall that this is the surer way. Where the
-    solve is worth no more than a few iterations it is taken at once. :mod:`jaxdescent.plan` has the
-    predictions, which follow from shapes.
+    "Fits" means: in half of the available memory. A regression or dense quadratic whose solve fits,
+    but is predicted to take more than a hundredth of a second, is solved by a ``jd.Hedge``: LSMR
+    (conjugate gradients for a quadratic) for as many iterations as the solve costs, then the solve.
+    This is LSMR with a sketch if X is so tall that this has the smaller worst case. If the solve
+    costs no more than a few iterations it is done at once. :mod:`jaxdescent.plan` has the
+    predictions, which depend on shapes only.
 
     Raises:
-      ProblemTooLarge: if no method fits, with each one's need and the ways out.
+      ProblemTooLarge: if no method fits, with the need of each and the ways out.
     """
     planned = default_plan(
         objective,
@@ -122,7 +128,7 @@ def default_method(
 
 
 def is_small(objective: Objective, params: Params) -> bool:
-    """Whether it is posed in the same way whatever memory is available and the data say."""
+    """Whether the problem is so small that the choice of a method does not depend on memory."""
     held = tree_bytes((objective, params))
     return held + objective.stationary_solver_bytes(params) <= memory.SMALL_BYTES
 

@@ -1,4 +1,4 @@
-"""Where jit is: compiled programs, kept in a bounded cache, and what surrounds a call.
+"""Compiled programs, kept in a bounded cache. All of the package's jit calls for descents are here.
 
 A program is compiled for a structure: functions, classes and flags. Arrays and hyper-parameters
 are its inputs. JAX's own cache would keep every function ever passed alive.
@@ -16,17 +16,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# With this module, not in the first call: it brings settings of Pallas along, and JAX traces every
-# function anew whose settings have changed since.
+# Imported with this module and not in the first call: it changes settings of Pallas, and JAX traces
+# every function again whose settings have changed.
 from jax.extend.core import get_opaque_trace_state
 
 from jaxdescent.inputs.functions import is_fleeting
 
 PROGRAMS = 128
-"""How many compiled programs are kept; the one unused for longest makes room."""
+"""The number of compiled programs that are kept; the least recently used one is dropped."""
 
 CALLS = 8
-"""How many of a program's last new calls it keeps for :mod:`jaxdescent.calls.repeated`."""
+"""The number of recent calls that a program keeps for :mod:`jaxdescent.calls.repeated`."""
 
 
 def compiled(
@@ -34,7 +34,7 @@ def compiled(
 ) -> Program:
     """``function`` with its static ``flags`` set, compiled for inputs of this structure.
 
-    The program is kept, unless a callable among the inputs may compute something else next time.
+    The program is kept, unless the inputs hold a callable that may compute something else later.
     """
     structure = jax.tree.structure(tuple(inputs))
     key = function, structure, donate, tuple(flags.items())
@@ -43,7 +43,7 @@ def compiled(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """A jitted function of leaves, called with the trees that they come from."""
+    """A jitted function of leaves, called with the trees that have these leaves."""
 
     of_leaves: Any
     key: tuple[Any, ...]
@@ -52,23 +52,24 @@ class Program:
     )
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run it, compiling it first where the leaves' shapes are new."""
+        """Run the program; it is compiled first if the leaves' shapes are new."""
         return self.of_leaves(*jax.tree.leaves(inputs))
 
     def prepared(self, *inputs: Any) -> Callable[[], Any]:
-        """The call on these inputs, compiled now: another thread, which knows nothing of this
-        one's settings of JAX, may make it.
+        """A function that runs the program on these inputs, compiled now.
+
+        It can be called in another thread, where JAX may have other settings.
         """
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
         return functools.partial(self.of_leaves.lower(*leaves).compile(), *leaves)
 
     def lower(self, *inputs: Any) -> Any:
-        """What ``jax.jit(...).lower`` returns: to look at a program without running it."""
+        """What ``jax.jit(...).lower`` returns, for inspecting a program without running it."""
         return self.of_leaves.lower(*jax.tree.leaves(inputs))
 
 
 def kept(key: tuple[Any, ...]) -> Program:
-    """The program of this key, found without a look at inputs."""
+    """The program with this key, found without its inputs."""
     return _compiled(*key)
 
 
@@ -81,8 +82,8 @@ def is_top_level() -> bool:
 def _compiled(
     function: Callable[..., Any], structure: Any, donate: tuple[int, ...], flags: tuple[Any, ...]
 ) -> Program:
-    # Leaves alone cross into jit: JAX's own caches would keep the structure of its arguments, and
-    # with it every function ever minimised. What leaves this cache frees what it compiled.
+    # Only leaves are passed to jit: JAX's own caches would keep the structure of the arguments, and
+    # with it every function ever minimised. So dropping an entry frees its compiled program.
     counts = [child.num_leaves for child in structure.children()]
     first = [sum(counts[:index]) for index in range(len(counts))]
     donated = [first[index] + leaf for index in donate for leaf in range(counts[index])]
@@ -95,7 +96,7 @@ def _compiled(
 
 @functools.cache
 def _top_level_state() -> Any:
-    # A new thread is outside every transformation, wherever the first call comes from.
+    # A new thread is outside every transformation, wherever the first call is made.
     states: list[Any] = []
     thread = threading.Thread(target=lambda: states.append(get_opaque_trace_state()))
     thread.start()

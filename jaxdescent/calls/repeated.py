@@ -1,8 +1,8 @@
-"""Calls like one before: what was looked at then is not looked at again.
+"""Repeated calls, which skip the checks that an equal call has passed before.
 
-For a small problem the look at its input takes longer than its descent. Nearly all of it depends on
-structures, shapes and dtypes, the rest on the values of a few numbers: a call that repeats both
-goes straight to its program.
+For a small problem, checking the inputs takes longer than the descent. Nearly all checks depend on
+structures, shapes and dtypes, and the others on the values of a few numbers: a call that agrees
+with an earlier one in these goes straight to its program.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxdescent.objectives import Objective
 
 
 class Call(NamedTuple):
-    """What a call is known by, and its leaves."""
+    """The key that identifies a call, and the call's leaves."""
 
     key: tuple[Any, ...]
     data: list[Any]
@@ -31,25 +31,25 @@ class Call(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Known:
-    program: tuple[Any, ...]  # its key: the program itself would be a cycle
-    inputs: list[Any]  # the program's, with None for the data
-    places: list[int]  # of the data among them
-    named: list[Any]  # so that no other object takes over an identity in the key
+    program: tuple[Any, ...]  # the program's key; the program itself would make a reference cycle
+    inputs: list[Any]  # the program's inputs, with None in place of the data
+    places: list[int]  # the positions of the data among the inputs
+    named: list[Any]  # kept alive so that no other object takes an ``id`` in the key
 
 
-# A program's calls go with the program: an identity in a key is that of what the program keeps.
+# Calls are dropped with their program, which keeps the objects alive whose ``id`` is in a key.
 _known: weakref.WeakValueDictionary[tuple[Any, ...], _Known] = weakref.WeakValueDictionary()
 
 
 def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
-    """This call; None if it holds what cannot be told from another.
+    """The key and leaves of a call; None if it cannot be told from a different one.
 
     Args:
-      objective: a plain function, which counts by identity, or an objective that says what of it
-        is data and what is not (:meth:`jaxdescent.objectives.Objective.parts`).
-      data: a pytree of uncommitted JAX arrays, which count by shape and dtype.
-      settings: a pytree of Python numbers, which count by value, and of scalar arrays and
-        functions, which count by identity.
+      objective: a plain function, which is compared by identity, or an objective that separates
+        its data from the rest (:meth:`jaxdescent.objectives.Objective.parts`).
+      data: a pytree of uncommitted JAX arrays, which are compared by shape and dtype.
+      settings: a pytree of Python numbers, which are compared by value, and of scalar arrays and
+        functions, which are compared by identity.
     """
     if type(objective) is FunctionType:
         identity: Any = id(objective)
@@ -62,7 +62,7 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
     leaves, structure = jax.tree_util.tree_flatten(data)
     numbers, form = jax.tree_util.tree_flatten(settings)
     key = [identity, structure, form, jax.sharding.get_abstract_mesh()]
-    # Anything but a JAX array that is there lacks one of these; its type is part of the key.
+    # What is not a JAX array lacks one of these attributes; the leaf's type is part of the key.
     try:
         for leaf in leaves:
             if leaf.committed or leaf.is_deleted():
@@ -83,10 +83,10 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
 
 
 def run(call: Call) -> Any:
-    """What the program of a known call returns; None if the call is new."""
+    """The result of the program of a known call; None if the call is new."""
     try:
         known = _known.get(call.key)
-    except Exception:  # whatever an object among the data raises when it is hashed or compared
+    except Exception:  # an object among the data may raise anything when hashed or compared
         return None
     if known is None:
         return None
@@ -97,8 +97,9 @@ def run(call: Call) -> Any:
 
 
 def remember(call: Call, program: programs.Program, inputs: Any) -> None:
-    """That ``program`` with these inputs answers the call, if the call's data are among them, in
-    their order and as they are.
+    """Record that ``program`` with these inputs answers the call.
+
+    Nothing is recorded unless the call's data are among the inputs, in their order and unchanged.
     """
     leaves = jax.tree.leaves(inputs)
     places: list[int] = []
@@ -108,7 +109,7 @@ def remember(call: Call, program: programs.Program, inputs: Any) -> None:
         if place is None or not placement.is_concrete(own):
             return
         places.append(place)
-    # As arrays: JAX takes longer to convert a number than to do all else.
+    # As arrays, because JAX takes longer to convert a number than for the rest of the call.
     fixed = [None if i in places else jnp.asarray(leaf) for i, leaf in enumerate(leaves)]
     known = _Known(program.key, fixed, places, call.settings)
     _known[call.key] = known

@@ -1,4 +1,4 @@
-"""The steps that nothing looks at, between two checks: as few passes over the params as can be.
+"""The steps between two checks, in as few passes over the params as possible.
 
 Elementwise steps on separable unknowns are unrolled, so that XLA fuses them into one in-place pass.
 """
@@ -20,11 +20,11 @@ from jaxdescent.objectives import Objective
 Params = Any
 
 FUSED_STEPS = 32
-"""How many elementwise steps on separable unknowns make one pass over the params, at most."""
+"""The most elementwise steps on separable unknowns that are fused into one pass over the params."""
 
 
 class Steps(NamedTuple):
-    """What steps change."""
+    """The values that steps change."""
 
     params: Params
     state: Any
@@ -33,12 +33,12 @@ class Steps(NamedTuple):
 
 
 def fuses(objective: Objective, method: Method) -> bool:
-    """Whether consecutive steps can run element by element, without leaving the registers."""
+    """Whether consecutive steps can be fused, because they work element by element."""
     return objective.is_separable and method.is_elementwise
 
 
 class Passes(NamedTuple):
-    """How steps are taken: ``fused`` from one reading of the params to one write-back."""
+    """Runs steps, ``fused`` of them in each pass that reads and writes the params once."""
 
     objective: Objective
     method: Method
@@ -49,12 +49,12 @@ class Passes(NamedTuple):
     def between_checks(
         cls, objective: Objective, method: Method, rounding: precision.Rounding, check_every: int
     ) -> Passes:
-        """As many steps a pass as the objective and the method allow."""
+        """Passes with as many steps as the objective and the method allow."""
         fused = min(FUSED_STEPS, check_every) if fuses(objective, method) else 1
         return cls(objective, method, rounding, fused)
 
     def run(self, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
-        """``count`` steps, the first of them number ``iteration`` of the descent."""
+        """``count`` steps, of which the first is iteration number ``iteration``."""
         whole = count // self.fused
         steps = loops.fori_loop(
             whole,
@@ -73,13 +73,13 @@ class Passes(NamedTuple):
         )
 
     def _pass(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-        """``fused`` steps, only ``rest`` of them if given."""
+        """``fused`` steps, of which only the first ``rest`` count if it is given."""
         shared = (self.method, self.rounding, iteration, rest)
-        blocks = self.objective.blocks(steps.params) if self.method.is_elementwise else None
-        if blocks is None:
+        terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None
+        if terms is None:
             return _fused_steps(steps, self.objective, 0, shared, fused=self.fused)
-        # Leaves of one shape share one trace. A branch for each, on a predicate that XLA cannot
-        # know: one body for all computes every new leaf before it writes the first one back.
+        # Leaves of one shape share one trace. Each leaf has a branch whose predicate XLA cannot
+        # know: in one loop body for all, XLA would compute every new leaf before it writes any.
         of_leaf = jax.jit(functools.partial(_fused_steps, fused=self.fused))
         leaves, treedef = jax.tree.flatten(steps.params)
         passes = [
@@ -88,11 +88,11 @@ class Passes(NamedTuple):
                 of_leaf,
                 lambda steps, *_: steps,
                 steps._replace(params=leaf),
-                block,
+                term,
                 index,
                 shared,
             )
-            for index, (block, leaf) in enumerate(zip(blocks, leaves, strict=True))
+            for index, (term, leaf) in enumerate(zip(terms, leaves, strict=True))
         ]
         return passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
 
@@ -100,7 +100,7 @@ class Passes(NamedTuple):
 def _fused_steps(
     steps: Steps, objective: Objective, first_leaf: Any, shared: Any, *, fused: int
 ) -> Steps:
-    """Widen, step ``fused`` times (after ``rest``, if given, without effect), and write back."""
+    """Widen, step ``fused`` times (steps after ``rest`` have no effect), and write back."""
     method, rounding, iteration, rest = shared
 
     def step(index: jax.Array, steps: Steps) -> Steps:

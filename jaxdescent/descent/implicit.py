@@ -1,8 +1,9 @@
-"""Derivatives of a minimiser by the objective's data, from the implicit function theorem.
+"""Derivatives of a minimiser with respect to the objective's data, by the implicit function
+theorem.
 
-At a minimiser ``g(x, data) = 0``; differentiating, ``H dx = -dg``, where ``dg`` is the gradient's
-change at fixed x. The solve is matrix-free, by conjugate gradients on Hessian-vector products, so
-no iteration of the descent is ever differentiated and no Hessian is formed.
+At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
+of the gradient at fixed x. The system is solved by conjugate gradients with Hessian-vector
+products: no iteration of the descent is differentiated, and no Hessian is formed.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ Params = Any
 
 
 def attach_derivatives(objective: Objective, result: Result) -> Result:
-    """The same result, whose params and value know how they depend on the objective's data.
+    """The same result, with derivatives of params and value with respect to the objective's data.
 
-    Derivatives are those of the stationary point that the descent was approaching: meaningful
-    where it converged. With respect to the start and the method they are zero.
+    They are the derivatives of the stationary point that the descent approaches, and meaningful if
+    it converged. With respect to the start and the method they are zero.
     """
     result = jax.tree.map(lax.stop_gradient, result)
     root = _root(objective, precision.widen(result.params))
@@ -37,11 +38,11 @@ def attach_derivatives(objective: Objective, result: Result) -> Result:
     return result._replace(params=params, value=value)
 
 
-# Not lax.custom_root, which traces its solver whether or not anybody differentiates: conjugate
-# gradients and MINRES are twice as long as most descents.
+# lax.custom_root would trace its solver even if nothing is differentiated; conjugate gradients and
+# MINRES are twice as long as most descents.
 @jax.custom_jvp
 def _root(objective: Objective, params: Params) -> Params:
-    """The params, as the point where the objective's gradient is zero."""
+    """The params, defined as the point where the objective's gradient is zero."""
     del objective
     return params
 
@@ -49,7 +50,7 @@ def _root(objective: Objective, params: Params) -> Params:
 @functools.partial(_root.defjvp, symbolic_zeros=True)
 def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
     objective, params = primals
-    root = _root(objective, params)  # not the params: a second derivative follows it
+    root = _root(objective, params)  # not the params, so that second derivatives see the root
 
     def product(direction: Params) -> Params:
         return jax.jvp(objective.gradient, (root,), (direction,))[1]
@@ -60,9 +61,9 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
 
 @jax.custom_jvp
 def _value_at_root(objective: Objective, root: Params, value: jax.Array) -> jax.Array:
-    """The value with its derivative: where the gradient is zero only the data's own part counts.
+    """The value, whose derivative at a zero gradient is that by the data at fixed params.
 
-    That part is taken at the root as a function of the data, so that second derivatives hold.
+    It is evaluated at the root as a function of the data, so that second derivatives are correct.
     """
     del objective, root
     return value
@@ -79,7 +80,7 @@ def _value_at_root_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
 
 
 def _change(function: Callable[[Objective], Any], objective: Objective, tangents: Any) -> Any:
-    """The tangent of ``function`` by those of the objective's data that have one."""
+    """The tangent of ``function`` along those data whose tangents are not symbolic zeros."""
     leaves, treedef = jax.tree.flatten(objective)
     directions = treedef.flatten_up_to(tangents)
     moving = [index for index, d in enumerate(directions) if not isinstance(d, SymbolicZero)]
@@ -99,8 +100,10 @@ def _solve_symmetric(product: Callable[[Params], Params], rhs: Params) -> Params
 
 
 def _tied(tree: Params) -> Params:
-    """The same numbers, each leaf depending on all: a leaf whose tangent is a symbolic zero (the
-    intercept's, differentiating by l2) breaks the linear solve's rules.
+    """The same numbers, with each leaf made to depend on all leaves.
+
+    The rules of the linear solve fail for a leaf whose tangent is a symbolic zero (such as the
+    intercept's when differentiating by l2).
     """
     leaves, treedef = jax.tree.flatten(tree)
     tie = sum((0 * leaf.ravel()[:1].sum() for leaf in leaves), start=jnp.zeros(()))

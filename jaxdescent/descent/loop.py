@@ -1,10 +1,10 @@
-"""The one loop: step until a stopping rule holds.
+"""The loop of a descent: step until a stopping rule holds.
 
-It comes in two shapes. Where every step is checked, the step's own progress is the check: it
-belongs to the params the step began from, and if it ends the descent the step is not taken. A
-method that can tell its progress before the step is looked at after each step instead. Where
-several steps pass between checks, they are unrolled so that XLA fuses them into one in-place pass
-over the params, and the check reads the params in a branch of its own.
+It has two forms. If every step is checked, the step's own progress is the check: it belongs to the
+params that the step began from, and if it ends the descent the step is discarded. A method that
+knows its progress before the step is checked after each step instead. If there are several steps
+between checks, they are unrolled so that XLA fuses them into one in-place pass over the params, and
+the check reads the params in a branch of its own.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from jaxdescent.tolerance import Check, Off, Tolerance
 Params = Any
 
 CHECK_EVERY = 16
-"""How many steps that fuse lie between two checks unless the caller says otherwise."""
+"""The default number of steps between two checks if steps can be fused."""
 
 
 class Loop(NamedTuple):
-    """Where a descent stands."""
+    """The state of a descent."""
 
     params: Params
     state: Any
@@ -60,8 +60,8 @@ def descend(
     """Solve a problem from ``params``; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
-    which is a scale of the tolerance, need not be computed apart. ``off`` says which rules are off,
-    if that is known.
+    which is a scale of the tolerance, need not be computed separately. ``off`` says which rules are
+    off, if that is known while tracing.
     """
     descent = Descent(*problem, max_iterations, check_every, off)
     loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
@@ -69,7 +69,7 @@ def descend(
 
 
 class Descent(NamedTuple):
-    """What stays the same from one iteration to the next: begin, advance (often), finish."""
+    """The constants of a descent; methods begin, advance (any number of times) and finish it."""
 
     objective: Objective
     method: Method
@@ -83,7 +83,7 @@ class Descent(NamedTuple):
         return measure(self.objective, params, self.max_iterations >= 0)
 
     def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
-        """The loop before its first check; see :func:`descend`."""
+        """The loop before its first check, or after it for a method that looks ahead."""
         value_dtype = checks.check_value(self.objective, params)
         if starts_at_own:
             params = self.objective.placed_start(params)
@@ -114,14 +114,14 @@ class Descent(NamedTuple):
         return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
 
     def _own_norm(self) -> jax.Array | None:
-        """The gradient's norm at the objective's own start, if it has one."""
+        """The gradient's norm at the objective's own start, or None without one."""
         norm, own = self.objective.start_norm(), self.objective.start()
         if norm is not None or own is None:
             return norm
         return self.measure(own).gradient_norm
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
-        """Steps until a rule ends the descent, or a pause before the iteration ``until``."""
+        """Steps until a rule ends the descent, or until before the iteration ``until``."""
         step = self.checked_steps
         if self.check_every == 1:
             step = self.step_and_check if self._looks_ahead else self.checked_step
@@ -130,7 +130,7 @@ class Descent(NamedTuple):
             is_running = loop.status == RUNNING
             if until is None:
                 return is_running
-            is_at_end = loop.iteration >= self.max_iterations  # which the last check is to say
+            is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
         if not self._may_go_on:
@@ -140,7 +140,7 @@ class Descent(NamedTuple):
         )
 
     def finish(self, loop: Loop) -> Result:
-        """The result where the loop has ended, measured there if it had only an estimate."""
+        """The result where the loop ended; an estimated progress is measured first."""
         is_estimate = self.method.is_estimate(loop.state)
         if is_estimate is not False and not self._may_go_on:
             loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
@@ -160,7 +160,9 @@ class Descent(NamedTuple):
         )
 
     def checked_step(self, loop: Loop) -> Loop:
-        """One step, taken only if the check of the params it begins from lets it."""
+        """One step, which is kept only if the check of the params it begins from does not end the
+        descent.
+        """
         wide, state, progress = self.method.step(
             self.objective, precision.widen(loop.params), loop.state
         )
@@ -168,7 +170,7 @@ class Descent(NamedTuple):
         goes_on = checked.status == RUNNING
         params, state = self._narrowed(wide, state, loop)
         params, state = jax.tree.map(
-            # What no step changes stays one for all members of a batch.
+            # What a step does not change stays unbatched under vmap.
             lambda new, old: old if new is old else jnp.where(goes_on, new, old),
             (params, state),
             (loop.params, loop.state),
@@ -182,7 +184,7 @@ class Descent(NamedTuple):
         )
 
     def step_and_check(self, loop: Loop) -> Loop:
-        """One step, and the check of the params it leads to."""
+        """One step, and the check of the params that it leads to."""
         wide, state = self.method.blind_step(
             self.objective, precision.widen(loop.params), loop.state
         )
@@ -197,12 +199,12 @@ class Descent(NamedTuple):
         return self._check(loop, self._progress(loop))
 
     def checked_steps(self, loop: Loop) -> Loop:
-        """As many steps as lie between two checks, then a check; the first time only the check."""
+        """The steps between two checks, then a check; the first time only the check."""
         is_first = loop.checks == 0
         left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
         loop = self._steps(loop, jnp.where(is_first, 0, left))
-        # The predicate is always true, which XLA cannot know: reductions that share the loop's
-        # body with the update would make it keep a copy of the params.
+        # The predicate is always true, which XLA cannot know. Reductions in the same loop body as
+        # the update would make XLA keep a copy of the params.
         progress, size = lax.cond(
             loop.iteration >= 0,
             self._measured_with_size,
@@ -212,9 +214,10 @@ class Descent(NamedTuple):
         loop = self._check(loop, progress, size)
         is_by_leaf = self.objective.blocks(loop.params) is not None
         if is_by_leaf and not fuses(self.objective, self.method):
-            return loop  # a step ahead would need a second leaf of temporaries
-        # At first also a look one step ahead, in a pass that only reads: a learning rate so large
-        # that the steps before the first check overflow is told from an objective that is NaN.
+            return loop  # a step ahead would need temporaries of a second leaf
+        # The first time, the gradient's norm after one more step is computed too, in a pass that
+        # only reads. It distinguishes a learning rate that is so large that the steps before the
+        # next check overflow from an objective that is NaN.
         has_grown = lax.cond(
             is_first,
             lambda loop: self._norm_ahead(loop) > loop.norm,
@@ -233,24 +236,26 @@ class Descent(NamedTuple):
 
     @property
     def _has_estimates(self) -> bool:
-        """Whether the method says how far the minimum is; several steps at a time it is silent."""
+        """Whether the method estimates the suboptimality, as it may if every step is checked."""
         return self.check_every == 1 and self.method.estimates(self.objective)
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether the method may know better where a measurement does not confirm its end."""
+        """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
     def _confirmed(self, loop: Loop) -> Loop:
-        """The loop at its end, measured there if it had only an estimate; running again where that
-        was none, if the method has another way to go on.
+        """The loop at its end, where an estimated progress is measured.
+
+        If the measurement does not confirm convergence and the method can continue in another way,
+        the loop runs again.
         """
         is_over = loop.status != RUNNING
         had_converged = loop.status == Status.CONVERGED.value
         is_estimate = is_over & self.method.is_estimate(loop.state)
         loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
         further = self.method.disproved(loop.state)
-        assert further is not None  # or it would not be asked
+        assert further is not None  # _may_go_on is False otherwise
         state, has_another = further
         goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
         state = jax.tree.map(
@@ -264,7 +269,7 @@ class Descent(NamedTuple):
         return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
 
     def _narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
-        """What a step from ``loop`` made, in the dtypes that params are stored in."""
+        """The params and state of a step from ``loop``, in the dtypes of storage."""
         params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
         if precision.is_rounded(params):
             state = self.method.after_rounding(self.objective, precision.widen(params), state)
@@ -287,15 +292,15 @@ class Descent(NamedTuple):
         return loop._replace(value=value, norm=norm, watch=watch, status=status)
 
     def _measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
-        """The progress at the loop's params and their norm, in one pass where they have parts."""
+        """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""
         always = self.max_iterations >= 0
 
-        def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
+        def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
             del objective
-            return (precision.squared_norm(part),)
+            return (precision.squared_norm(leaf),)
 
         progress = self.measure(loop.params)
-        (squared,) = self.objective.sum_over_parts(of_part, loop.params, always)
+        (squared,) = self.objective.sum_over_parts(of_leaf, loop.params, always)
         if self.objective.blocks(loop.params) is not None:
             size = jnp.sqrt(squared)
         else:
@@ -309,8 +314,8 @@ class Descent(NamedTuple):
         return progress, size.astype(loop.norm.dtype)
 
     def _norm_ahead(self, loop: Loop) -> jax.Array:
-        def square(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
-            new, _ = self.method.blind_step(objective, precision.widen(part), loop.state)
+        def square(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
+            new, _ = self.method.blind_step(objective, precision.widen(leaf), loop.state)
             return objective.value_and_squared_norm(new)[1:]
 
         (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
@@ -329,7 +334,7 @@ class Descent(NamedTuple):
         )
 
     def _check(self, loop: Loop, progress: Progress, size: jax.Array | None = None) -> Loop:
-        """The verdict at the loop's params; ``size`` is their norm, where it is known already."""
+        """The loop after a check at its params; ``size`` is their norm, if it is known."""
         if size is None:
             size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
@@ -367,7 +372,7 @@ class Descent(NamedTuple):
         )
 
     def _norms(self, params: Params, norm: jax.Array) -> Any:
-        """What the gradient's tolerance is held against: its norm, or each leaf's."""
+        """What the gradient's tolerance is compared with: its norm, or the norm of each leaf."""
         if not self.tolerance.is_by_leaf:
             return norm
         gradient = self.objective.gradient(precision.widen(params))
@@ -375,7 +380,7 @@ class Descent(NamedTuple):
 
 
 def _in_order(history: Any, checks: jax.Array) -> Any:
-    """The rings of what the last checks saw, oldest first."""
+    """The recorded checks, oldest first."""
     return jax.tree.map(
         lambda ring: jnp.where(checks > ring.size, jnp.roll(ring, -checks), ring), history
     )

@@ -1,38 +1,38 @@
 """When a descent stops: every rule and every tolerance, in one place.
 
 With f the value and g the gradient at the params x, ``|x|`` their norm, t the tolerance and ``eps``
-that of the coarsest dtype the params are stored in:
+that of the coarsest dtype in which the params are stored:
 
 =============  ==================================================================================
 CONVERGED      the suboptimality s, estimated or bounded, and the gradient are small by scales of
                the point: ``s <= t max(|f|, eps F)`` and ``|g| <= t max(G, |f| / |x|, L |x|)``, by
                default with ``t = eps**(2/3)``: 2.4e-5 in float32, 3.7e-11 in float64, 0.039 in
-               bfloat16; or value or step are within the :class:`jaxdescent.Tolerance` that was
-               asked for
+               bfloat16; or the value or the step changes less than the
+               :class:`jaxdescent.Tolerance` asks for
 STOPPED        the predicate of that tolerance holds
-DIVERGED       ``|g|`` passes ``max(G, |g| at the start) / eps`` of the arithmetic's dtype while
-               the value has risen, overflows, or ends as NaN after it had grown; or the method
-               saw negative curvature in a quadratic; or the descent ends where the params or
-               ``-f`` are about to overflow
+DIVERGED       ``|g|`` exceeds ``max(G, |g| at the start) / eps`` of the arithmetic's dtype and
+               the value has risen; or they overflow, or end as NaN after ``|g|`` had grown; or
+               the method saw negative curvature in a quadratic; or the descent ends where the
+               params or ``-f`` are about to overflow
 NON_FINITE     the value or the gradient is NaN (or infinite at the start) without such growth
-STAGNATED      for as many checks in a row as the method has patience (10), value and ``|g|`` are
-               what they were; or for ten times as many, the value changed by no more than
-               ``4 eps`` of itself and ``|g|`` made no new minimum; or the method found no step
-               that decreases the objective; or what it converged to by recurrences did not stand
-               up to a measurement
+STAGNATED      value and ``|g|`` were unchanged for as many consecutive checks as the method's
+               patience (10); or for ten times as many the value changed by no more than
+               ``4 eps`` of itself and ``|g|`` had no new minimum; or the method found no step
+               that decreases the objective; or a measurement did not confirm what the method
+               had converged to by recurrences
 =============  ==================================================================================
 
-L is the largest curvature that the method saw, or the ``|g|^2 / (2 s)`` that the estimate implies.
-F is the value of a regression's best constant model, else ``1/2 L |x|^2``, what a change of the
-params by their own size is worth. G is the gradient's norm at the objective's own start (the best
-constant model again) or else at the given one. A far start makes G large and that rule empty, and
-the suboptimality decides alone; a start at the minimum makes G small, and the scales of the point
-take its place. Of a minimum at the value zero and the params zero nothing tells a scale: there
-``|x|`` is what it was in the earlier half of the descent
+L is the largest curvature that the method saw, or ``|g|^2 / (2 s)``, which the estimate implies.
+F is the value of a regression's best constant model, else ``1/2 L |x|^2``, about what a change of
+the params by their own size changes the value by. G is the gradient's norm at the objective's own
+start (again the best constant model) or else at the given one. A far start makes G large, so that
+the suboptimality alone decides; a start at the minimum makes G small, and the scales of the point
+are used instead. At a minimum with value zero and params zero nothing gives a scale: there ``|x|``
+is what it was in the earlier half of the descent
 (:class:`jaxdescent.descent.suboptimality.Size`).
 
 A tolerance of zero asks for every iteration: neither CONVERGED nor STAGNATED ends the descent.
-``docs/stopping.md`` derives the rules and says what each method's estimate rests on.
+``docs/stopping.md`` derives the rules, and the estimate of each method.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from jaxdescent.result import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Off, Tolerance
 
 SLACK = 10
-"""How many checks with nothing but noise count as one at which nothing changed."""
+"""A check without any change counts as this many checks with changes by noise only."""
 
 ROUNDED = 0.2
-"""By how many eps of itself a number is off after rounding, in the mean."""
+"""The mean rounding error of a number, in eps times the number."""
 
 SURPRISE = 4
-"""How many times more than expected a step may lead down without its model being wrong."""
+"""The factor by which a decrease may exceed the expected one without refuting the estimate."""
 
 
 def judge(
@@ -78,12 +78,23 @@ def judge(
     eps: float,
     patience: int,
 ) -> tuple[Watch, jax.Array]:
-    """The status at the params of ``progress``, ``RUNNING`` if no rule ends the descent there.
+    """The status at the params of ``progress``; ``RUNNING`` if no rule ends the descent there.
 
-    ``last`` is what the check before this one saw, NaN at the first; ``size`` is the params' norm;
-    ``checks`` counts those before; ``norms`` is what the gradient's tolerance is held against, the
-    norm or each leaf's; ``off`` says which rules are off, ``is_stopped`` that the caller's
-    predicate holds, and ``is_last`` that no more iterations are allowed.
+    Args:
+      watch: what the rules remember.
+      last: the values of the last check, NaN at the first.
+      progress: the values of this check.
+      objective: what is minimised.
+      size: the params' norm.
+      checks: the number of earlier checks.
+      is_start: whether these are the params of the start.
+      is_last: whether no more iterations are allowed.
+      tolerance: the tolerances.
+      off: which rules are off.
+      norms: what the gradient's tolerance is compared with, the norm or each leaf's.
+      is_stopped: whether the caller's predicate holds.
+      eps: of the coarsest dtype of the stored params.
+      patience: the method's patience.
     """
     value, norm = progress.value, progress.gradient_norm
     first_value = lax.select(is_start, value, watch.first_value)
@@ -91,7 +102,7 @@ def judge(
     watch = watch._replace(
         first_value=first_value, first_norm=first_norm, size=watch.size.after(size, checks)
     )
-    watch, is_converged, is_at_end = _weighed(
+    watch, is_converged, is_at_end = _with_estimate(
         watch,
         last,
         progress,
@@ -103,8 +114,9 @@ def judge(
         eps=eps,
     )
 
-    # By the dtype of the arithmetic, and only where the value rose as well: leaving a saddle or a
-    # plateau the gradient grows from almost nothing while the value falls.
+    # The bound is relative to the arithmetic's eps, and counts only if the value rose as well: when
+    # a descent leaves a saddle or a plateau, the gradient grows from almost nothing while the value
+    # falls.
     bound = jnp.maximum(watch.reference, first_norm) / jnp.finfo(norm.dtype).eps
     is_nan = jnp.isnan(value) | jnp.isnan(norm)
     is_infinite = (jnp.abs(value) == jnp.inf) | (norm == jnp.inf)
@@ -115,7 +127,7 @@ def judge(
     is_endless = False if tolerance.has_changes else off.both
     is_stagnated = gives_up = False
     if is_endless is not True:
-        watch = _counted(watch, last, progress, eps)
+        watch = _with_counts(watch, last, progress, eps)
         is_stagnated = watch.checks_without_progress >= SLACK * patience
         if is_endless is not False:
             is_stagnated = is_stagnated & ~is_endless
@@ -130,15 +142,15 @@ def judge(
     is_converged |= is_at_end
     is_far = (size > _huge(size)) | (value < -_huge(value))
 
-    # A change of nothing at all may be an update that is held back.
+    # If nothing at all changed, an update may have been held back.
     is_changed = (value != last.value) | (norm != last.gradient_norm) | is_stagnated
     is_small_change = tolerance.is_small_change(value, last.value)
     if is_small_change is not False:
         is_small_change = is_small_change & is_changed
     is_small_step = False if watch.is_small_step is None else watch.is_small_step & is_changed
 
-    # Each rule goes before those above it. One that is False while tracing is no part of the
-    # program: XLA compiles a kernel for most of what they share.
+    # A later rule overrides the earlier ones. A rule that is False while tracing is not part of the
+    # program: XLA compiles a kernel for most of what the rules share.
     status = lax.select(is_last, _code(Status.MAX_ITERATIONS), _code(RUNNING))
     for is_so, code in (
         (gives_up, verdict),
@@ -159,7 +171,7 @@ def judge(
     return watch._replace(has_grown=norm > first_norm), status
 
 
-def _weighed(
+def _with_estimate(
     watch: Watch,
     last: Progress,
     progress: Progress,
@@ -171,14 +183,16 @@ def _weighed(
     norms: Any,
     eps: float,
 ) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
-    """The suboptimality and the scales; whether the params have converged by them; and whether they
-    have if no step is left to be found, so that none can confirm it.
+    """The watch with suboptimality and scales, and two verdicts.
+
+    The first is whether the params have converged; the second whether they have if no further step
+    can be found, so that none can confirm the estimate.
     """
     value, norm = progress.value, progress.gradient_norm
     estimate = progress.estimate
     if watch.falling is not None:
         falling = watch.falling.after(value, norm, checks, progress.curvature)
-        # A check at which nothing has changed tells nothing of a rate.
+        # A check at which nothing has changed says nothing about the rate.
         is_same = (value == last.value) & (norm == last.gradient_norm)
         falling = jax.tree.map(partial(jnp.where, is_same), watch.falling, falling)
         estimate = falling.estimate(value, norm, watch.falling.norm)
@@ -205,8 +219,8 @@ def _weighed(
     steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
     scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
     if is_factorised is not False:
-        # |g| is that of the user's unknowns, which means far from zero couple: rounding along one
-        # of them is no height. The solver's own is exact, and alone decides.
+        # |g| is the norm in the user's unknowns, which means far from zero couple: the rounding of
+        # one of them is no suboptimality. The solver's own estimate is exact, and decides alone.
         is_known = (left > 0) & (left < jnp.inf) & is_factorised
         heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
         scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
@@ -223,19 +237,19 @@ def _weighed(
     by_rule = is_near = _is_near(watch, value, tolerance, off, norms)
     caution = estimate.caution
     if off.suboptimality is not True and not (isinstance(caution, float) and caution == 1.0):
-        # Rounding of the products, and of the residual that they are taken of.
+        # The rounding of the products, and of the residual that they are applied to.
         heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
         is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
         t = jnp.asarray(tolerance.suboptimality, value.dtype)
         cautious = seen * jnp.asarray(caution, left.dtype) + rounding
         is_sure = cautious <= t * jnp.maximum(height, floor)
         if objective.is_quadratic:
-            is_rounding = False  # there are methods that go further
+            is_rounding = False  # some methods reach a higher accuracy
         is_near &= is_sure | is_rounding | off.suboptimality
     was_near, watch = watch.was_near, watch._replace(was_near=is_near)
     if off.suboptimality is not True and (must_repeat is not False or watch.falling is not None):
-        # A model of the Hessian knows only where steps have led, and a rate what has been: the step
-        # from there must find no more than it was to find.
+        # A model of the Hessian is based on past steps, and so is a rate. So the next step must not
+        # decrease the value by more than was expected.
         noise = NOISE_ULPS * eps * height
         is_kept = last.value - value <= SURPRISE * expected + noise
         is_repeated = was_near & is_kept | (norm == 0)
@@ -243,7 +257,8 @@ def _weighed(
             is_repeated |= ~must_repeat
         elif must_repeat is not True:
             is_repeated |= watch.evidence != Evidence.RATE.value
-            # One between two that |g| bounces to does not part them: it was rounding before.
+            # A single large |g| between two checks near convergence does not interrupt them: it is
+            # rounding.
             bounces = norm > 100 * last.gradient_norm
             watch = watch._replace(was_near=is_near | (was_near & by_rule & is_kept & bounces))
         is_near &= is_repeated | off.suboptimality
@@ -253,7 +268,7 @@ def _weighed(
 def _is_near(
     watch: Watch, value: jax.Array, tolerance: Tolerance, off: Off, norms: Any
 ) -> jax.Array:
-    """Whether suboptimality and gradient are small by the scales that the watch has."""
+    """Whether suboptimality and gradient are small by the watch's scales."""
     is_near = jnp.isfinite(value)
     if off.gradient is not True:
         is_near &= tolerance.is_small_gradient(norms, watch.scale) | off.gradient
@@ -267,10 +282,10 @@ def _is_near(
 def measured(
     watch: Watch, status: jax.Array, estimated: Progress, truth: Progress, *, judged: Any
 ) -> tuple[Watch, jax.Array]:
-    """The verdict where value and gradient were estimates, and have now been measured.
+    """The watch and status after an estimated progress has been measured.
 
-    ``judged`` is (tolerance, off, norms). What had converged by the estimates and has not by the
-    measurement has stagnated: its recurrences lead no further.
+    What had converged by the estimates and has not by the measurement has stagnated, because the
+    recurrences lead no further. ``judged`` is (tolerance, off, norms).
     """
     noise = NOISE_ULPS * jnp.finfo(truth.value.dtype).eps * jnp.abs(truth.value)
     rise = truth.value - estimated.value
@@ -281,8 +296,8 @@ def measured(
     return watch, lax.select(has_failed, _code(Status.STAGNATED), status)
 
 
-def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
-    """What is remembered for STAGNATED."""
+def _with_counts(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
+    """The watch with the counts for STAGNATED."""
     value, norm = progress.value, progress.gradient_norm
     is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
     is_without_progress = is_flat & (norm >= watch.lowest_norm)
@@ -299,7 +314,7 @@ def _counted(watch: Watch, last: Progress, progress: Progress, eps: float) -> Wa
 
 
 def _huge(number: jax.Array) -> float:
-    """Beyond it a descent is about to leave the numbers of its dtype."""
+    """The size beyond which a number is about to overflow."""
     limits = jnp.finfo(number.dtype)
     return float(limits.max) * float(limits.eps)
 

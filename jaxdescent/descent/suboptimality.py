@@ -1,28 +1,28 @@
-"""How far the value may still fall, from what a descent sees: values, gradients, the params' size.
+"""An estimate of how far the value may still fall, from values, gradients and the params' size.
 
-A method without second-order knowledge is judged by the rate at which it has been going. The checks
-of a descent are cut into blocks of about an eighth of all so far. With C the decrease of the value
-over the last block, and A and B the means of ``|g|`` over the block before it and over it, the
-squared gradient falls by ``q = (B / A)^2`` a block; if the value's decreases, each in proportion to
-``|g|^2``, go on to do so, what is left after a check with gradient g is
+A method without second-order knowledge is judged by its rate of progress. The checks of a descent
+are divided into blocks of about an eighth of all checks so far. Let C be the decrease of the value
+over the last block, and A and B the means of ``|g|`` over the block before and over the last one:
+the squared gradient falls by a factor ``q = (B / A)^2`` in a block. If the value continues to
+decrease in proportion to ``|g|^2``, then after a check with gradient g it will still fall by
 
     ``C sqrt(q) / (1 - q) (|g| / B)^2``.
 
-For gradient descent on a quadratic that is ``|g|^2 / (2 h)``, h being the curvature of the slowest
-direction that the gradient still has a part along. Where C drowns in rounding, that of the last
-block where it did not is taken, with that block's B.
+For gradient descent on a quadratic this is ``|g|^2 / (2 h)``, where h is the curvature of the
+slowest direction in which the gradient still has a component. If C is rounding error, the C and B
+of the last block without this problem are used.
 
-What a block expected to be left in all cannot be less than the next block's decrease. Where it was,
-nothing is believed until a block keeps to what was expected, and what is expected from then on is
-multiplied by twice the factor by which it was too little, of which each block that keeps to it
-takes back a part.
+The estimate at the end of a block cannot be less than the next block's decrease. If it was, no
+estimate is believed until a block's decrease agrees with its expectation, and later expectations
+are multiplied by twice the factor by which this one was too small; each block that agrees reduces
+this factor.
 
-Nor is it believed at a check at which ``|g|`` did not fall at three quarters of that pace, as where
-the steep directions are done and a flat one has hardly begun. And no less can be left than what the
-lowest value so far is below this one.
+An estimate is also not believed at a check at which ``|g|`` has not fallen at three quarters of the
+rate of the last blocks, as happens when steep directions have converged and a flat one has hardly
+begun. And the estimate is at least the current value minus the lowest value so far.
 
-What the structure guarantees goes first where it is less: a least curvature m bounds it by
-``|g|^2 / (2 m)``, a lower bound b of the value by ``f - b``.
+What the structure guarantees is used if it is smaller: a least curvature m bounds the decrease by
+``|g|^2 / (2 m)``, and a lower bound b on the value by ``f - b``.
 """
 
 from __future__ import annotations
@@ -38,38 +38,39 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import Evidence
 
 LEAST_BLOCK, BLOCK_SHARE = 2, 8
-"""A block has at least so many checks, and that share of all checks so far."""
+"""A block has at least LEAST_BLOCK checks, and at least 1/BLOCK_SHARE of all checks so far."""
 
 RELIEF, MOST_SURPRISE = 4.0, 1e6
-"""By how much the factor of the expectations falls and grows after one block, at most."""
+"""The most by which the factor on expectations falls (RELIEF) and grows (2 MOST_SURPRISE, because
+it is doubled) after one block."""
 
 PACE = 0.75
-"""What is left of the pace of the last blocks at a check at which their rate is believed."""
+"""The share of the last blocks' rate that a check must reach for the estimate to be believed."""
 
 NOISE_ULPS = 64
-"""Decreases of so many units in the last place of the value may be rounding."""
+"""Decreases of up to this many eps times the value may be rounding."""
 
 
 class Falling(NamedTuple):
-    """What is remembered of the checks so far: scalars.
+    """Scalars that describe the checks so far.
 
     Attributes:
-      value: at the end of the last block.
+      value: the value at the end of the last block.
       total: the sum of ``|g|`` over the present block.
-      length: how many checks the present block has.
-      mean: of ``|g|`` over the last block, NaN before there was one.
-      decrease: C, over the last block where it was no rounding; NaN before.
+      length: the number of checks in the present block.
+      mean: the mean of ``|g|`` over the last block; NaN before there is one.
+      decrease: C, over the last block where it was more than rounding; NaN before.
       at_mean: B, of that block.
-      share: ``sqrt(q) / (1 - q)`` of the last two blocks; infinite where ``|g|`` does not fall.
-      pace: the factor by which ``|g|`` falls in a check at ``PACE`` times the pace of the last two
+      share: ``sqrt(q) / (1 - q)`` of the last two blocks; infinite if ``|g|`` does not fall.
+      pace: the factor by which ``|g|`` falls in a check at ``PACE`` times the rate of the last two
         blocks.
       norm: ``|g|`` at the last check.
-      expected: what the end of the last block expected to be left, NaN before it could.
-      factor: what expectations are multiplied by, at least 1.
-      is_kept: whether the last block kept to what the one before expected.
-      lowest: the least value so far.
-      curvature: the largest that a step saw, of which each check forgets half, or as much more as
-        ``|g|`` has fallen.
+      expected: the estimate at the end of the last block; NaN before there is one.
+      factor: the factor on estimates, at least 1.
+      is_kept: whether the last block's decrease agreed with the estimate before it.
+      lowest: the lowest value so far.
+      curvature: the largest curvature that a step saw, halved at each check, and reduced further
+        if ``|g|`` has fallen more than tenfold.
     """
 
     value: jax.Array
@@ -89,7 +90,7 @@ class Falling(NamedTuple):
 
     @classmethod
     def start(cls, value_dtype: Any, norm_dtype: Any) -> Falling:
-        """Before the first check."""
+        """The state before the first check."""
         zero, nan = jnp.zeros((), norm_dtype), jnp.full((), jnp.nan, norm_dtype)
         nan_value = jnp.full((), jnp.nan, value_dtype)
         infinite = jnp.full((), jnp.inf, norm_dtype)
@@ -115,24 +116,27 @@ class Falling(NamedTuple):
     def after(
         self, value: jax.Array, norm: jax.Array, checks: jax.Array, curvature: Any
     ) -> Falling:
-        """With one more check, the one after ``checks`` others; ``curvature`` is what it saw."""
+        """The state after one more check, where ``checks`` others came before it and ``curvature``
+        is what its step saw.
+        """
         total, length = self.total + norm, self.length + 1
         ends = length >= jnp.maximum(LEAST_BLOCK, checks // BLOCK_SHARE)
         mean = total / length.astype(total.dtype)
         decrease = self.value - value
         noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        # Where no decrease was ever more than rounding, rounding is what it may have been.
+        # If no decrease was ever more than rounding, the rounding is a bound on it.
         is_seen = ends & ((decrease > noise) | jnp.isnan(self.decrease))
         seen = jnp.maximum(decrease, noise)
         ratio = mean / self.mean
-        falls = ratio < 1  # not where there is no block before
+        falls = ratio < 1  # false if there is no block before
         share = jnp.where(falls, ratio / jnp.where(falls, 1 - ratio * ratio, 1), jnp.inf)
-        # The first value is where the first block begins.
+        # The first block begins at the first value.
         start = jnp.where(checks == 0, value, self.value)
         surprise = jnp.maximum(decrease - noise, 0) / self.expected
         grown = self.factor * jnp.clip(2 * surprise, 1 / RELIEF, MOST_SURPRISE)
         factor = jnp.where(ends & (surprise >= 0), jnp.maximum(grown, 1), self.factor)
-        # A step on which |g| falls further than tenfold may lead to where all is that much flatter.
+        # A step on which |g| falls more than tenfold may lead to a region that is flatter by as
+        # much.
         kept = jnp.minimum(10 * norm / jnp.where(self.norm > 0, self.norm, 1), 1)
         seen_now = jnp.maximum(jnp.asarray(curvature, norm.dtype), 0.5 * self.curvature)
         is_known = (self.norm > 0) & (seen_now < jnp.inf)
@@ -157,10 +161,10 @@ class Falling(NamedTuple):
         return new._replace(expected=jnp.where(is_expected, left, self.expected))
 
     def estimate(self, value: jax.Array, norm: jax.Array, before: jax.Array) -> Estimate:
-        """What is left after a check with these, and one with ``before`` for ``|g|`` before it.
+        """The estimate after a check with this value and ``|g|``, and ``|g| = before`` at the last.
 
-        Infinite until a block has kept to what was expected of it. Out of pace it is to be taken
-        with caution, and where nothing has changed with endless caution.
+        It is infinite until a block has agreed with its expectation. If ``|g|`` falls too slowly
+        the caution is larger, and if it has not changed the caution is infinite.
         """
         left = jnp.where(self.is_kept, self._left(jnp.maximum(norm, before)), jnp.inf)
         noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
@@ -179,7 +183,7 @@ class Falling(NamedTuple):
 def known_by_structure(
     objective: Objective, value: jax.Array, norm: jax.Array, estimate: Estimate
 ) -> Estimate:
-    """The estimate, or what the structure guarantees where that is less or the truth itself."""
+    """The estimate, or what the structure guarantees if that is smaller or exact."""
     lower = objective.lower_bound()
     if lower is not None:
         left = value - lower.astype(value.dtype)
@@ -191,10 +195,10 @@ def known_by_structure(
 
 
 class Size(NamedTuple):
-    """The params' norm, now and in the earlier half of the descent: their scale.
+    """The params' norm, now and in the earlier half of the descent: a scale for changes.
 
-    Of a minimum at zero the params themselves tell no scale, and the start must not set it: what
-    counts is their norm at the last power of two of checks but one.
+    At a minimum at zero the params give no scale, and the start must not set it. So the norm at
+    the last power of two of checks but one is kept.
     """
 
     now: jax.Array
@@ -203,12 +207,12 @@ class Size(NamedTuple):
 
     @classmethod
     def start(cls, dtype: Any) -> Size:
-        """Before the first check."""
+        """The state before the first check."""
         zero = jnp.zeros((), dtype)
         return cls(zero, zero, zero)
 
     def after(self, norm: jax.Array, checks: jax.Array) -> Size:
-        """With one more check, the one after ``checks`` others."""
+        """The state after one more check, where ``checks`` others came before it."""
         is_mark = (checks & (checks - 1)) == 0
         return Size(
             norm, jnp.where(is_mark, norm, self.last), jnp.where(is_mark, self.last, self.before)
@@ -216,5 +220,5 @@ class Size(NamedTuple):
 
     @property
     def scale(self) -> jax.Array:
-        """What a change of the params is compared with."""
+        """The size with which changes of the params are compared."""
         return jnp.maximum(self.now, self.before)

@@ -1,4 +1,4 @@
-"""What the stopping rules remember of earlier checks: scalars."""
+"""What the stopping rules remember of earlier checks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from jaxdescent.result import Evidence
 
 
 class Watch(NamedTuple):
-    """What is remembered.
+    """Scalars that the stopping rules keep between checks.
 
     Attributes:
       own_norm: the gradient's norm at the objective's own start; None without one.
-      first_norm, first_value: at the first check.
-      lowest_norm: the lowest norm so far.
-      checks_without_progress: in a row; one at which nothing changed counts as ``SLACK``.
-      has_grown: whether the norm at the last check was above the first.
+      first_norm, first_value: gradient norm and value at the first check.
+      lowest_norm: the lowest gradient norm so far.
+      checks_without_progress: how many in a row; one without any change counts as ``SLACK``.
+      has_grown: whether the gradient norm at the last check exceeded the first.
       is_small_step: whether the last step was within the tolerance; None without one for steps.
-      own_value: F, where the objective itself tells it; None elsewhere.
-      size: the norm of the params, the scale of their changes.
-      falling: what the loop's own estimate is made of; None where the method has one.
-      scale: the gradient's norm that its tolerance was relative to at the last check.
-      suboptimality: how far the value at the last check was above the minimum.
-      evidence: what that rests on.
-      floor: ``eps F`` at the last check: the value's own scale where it is less than that.
-      was_near: whether the params of the last check had converged, by a model that the step from
-        there was to confirm where it is one.
+      own_value: F, if the objective knows it, else None.
+      size: the norm of the params, a scale for their changes.
+      falling: the state of the loop's own estimate; None if the method has estimates.
+      scale: what the gradient norm was compared with at the last check.
+      suboptimality: the estimate of the value at the last check minus the minimum.
+      evidence: what that estimate is based on.
+      floor: ``eps F`` at the last check, the least scale of the value.
+      was_near: whether the params of the last check had converged, up to a confirmation by the next
+        step if the estimate needs one.
     """
 
     own_norm: jax.Array | None
@@ -59,7 +59,7 @@ class Watch(NamedTuple):
         judges_steps: bool,
         judges_rate: bool,
     ) -> Watch:
-        """Before the first check."""
+        """The state before the first check."""
         return cls(
             own_norm,
             jnp.full((), jnp.nan, norm_dtype),
@@ -80,7 +80,9 @@ class Watch(NamedTuple):
 
     @property
     def reference(self) -> jax.Array:
-        """G: the gradient's norm where the descent might have begun."""
+        """G: the gradient's norm at the objective's own start if it is usable, else at the first
+        check.
+        """
         if self.own_norm is None:
             return self.first_norm
         is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)

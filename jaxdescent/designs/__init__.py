@@ -1,4 +1,4 @@
-"""What can stand for a regression's design matrix X: all multiply by w and by the transpose."""
+"""Design matrices: what can stand for a regression's X, by its products with X and X'."""
 
 from jaxdescent.designs.categorical import Categorical as Categorical
 from jaxdescent.designs.centred import Center as Center

@@ -1,4 +1,4 @@
-"""A design matrix with the means of its columns taken off, without a copy of it."""
+"""A design matrix whose column means are subtracted, without a copy of the matrix."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.kernels.products import outer
 
 SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
-"""So many rows tell how far from zero the columns lie: a third more or less is near enough. Of a
-wide X no more of them than have that many entries, but four."""
+"""How far the columns lie from zero is judged from SAMPLED_ROWS rows, which is right to about a
+third. A wide X is sampled in fewer rows: SAMPLED_ENTRIES entries, but no fewer than four rows."""
 
 
 class Center(NamedTuple):
@@ -25,8 +25,9 @@ class Center(NamedTuple):
 
     Attributes:
       mean: (features,).
-      is_far: whether some column's mean is so large against its spread that ``X w - mean.w``
-        would cancel; false for an X that only multiplies, where it could not be helped.
+      is_far: whether some column's mean is so large compared with its spread that ``X w - mean.w``
+        would cancel. It is False for an X whose entries cannot be read, where this cannot be
+        avoided.
     """
 
     mean: jax.Array
@@ -34,22 +35,22 @@ class Center(NamedTuple):
 
     @classmethod
     def of(cls, design: Design, row_weight: jax.Array | None) -> Center:
-        """The weighted means: one pass over X, and where they are far from zero a second one."""
+        """The weighted means: one pass over X, and a second one if they are far from zero."""
         share = shares(design, row_weight)
         return cls.near(design, design.transposed_product(share), share)
 
     @classmethod
     def known(cls, design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
-        """From the means and each row's share in them: without a pass over X."""
+        """The center from known means and each row's share in them, without a pass over X."""
         if share is None or design.minus(mean) is None:
             return cls(mean, jnp.array(False))
         return cls(mean, _is_far(design, mean, share))
 
     @classmethod
     def near(cls, design: Design, mean: jax.Array, share: jax.Array) -> Center:
-        """From the means but for the rounding of large sums, and each row's share in them.
+        """The center from means that carry the rounding of large sums, and each row's share.
 
-        Where they are far from zero, the mean of what they leave, which is free of it, is added.
+        If they are far from zero, the mean of the centred columns is added, which corrects them.
         """
         center = cls.known(design, mean, share)
         if design.minus(mean) is None:
@@ -65,7 +66,7 @@ class Center(NamedTuple):
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
-    """What each row counts in a mean, (rows,)."""
+    """The share of each row in a weighted mean, (rows,); the shares add up to one."""
     if row_weight is None:
         return jnp.full((design.shape[0],), 1 / design.shape[0], design.dtype)
     weight = row_weight.astype(design.dtype)
@@ -75,11 +76,11 @@ def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Centred(Design):
-    """``X - 1 mean'``, applied and never stored.
+    """``X - 1 mean'``, known by its products and never stored.
 
-    ``X w - mean.w`` costs nothing, but each of its rows carries an error of ``eps |mean| |w|``.
-    Where that shows (``is_far``), the means are subtracted from X's entries before they are
-    multiplied. Under ``vmap`` over X both are computed.
+    ``X w - mean.w`` costs next to nothing, but each of its rows has an error of
+    ``eps |mean| |w|``. Where that is too much (``is_far``), the means are subtracted from X's
+    entries before these are multiplied. Under ``vmap`` over X both are computed.
     """
 
     design: Design
@@ -137,7 +138,7 @@ class Centred(Design):
         return outer(self.center.mean, kept_apart(jnp.sum(residual, axis=0)))
 
     def _either(self, subtracted: Any, apart: Any, *operands: Any) -> Any:
-        """One function of X with its means subtracted, or one of X as it is."""
+        """``subtracted`` of X with its means subtracted if they are far, else ``apart`` of X."""
 
         def on_entries(design: Design, *operands: Any) -> Any:
             return subtracted(design.minus(self.center.mean), *operands)
@@ -181,18 +182,18 @@ class Centred(Design):
 
 
 def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
-    """Whether ``eps |mean|`` is more than a sixteenth of ``eps**(2/3)``, the default tolerance, of
-    some column's spread.
+    """Whether ``eps |mean|`` exceeds a sixteenth of the default tolerance ``eps**(2/3)`` times the
+    spread, for any column.
 
-    The spread is that of a sample around the mean of all. A column that does not vary is a
-    constant, whose part in the products is rounding either way.
+    The spread is that of a sample of rows around the mean of all rows. A column that does not vary
+    is left out: what it contributes to the products is rounding either way.
     """
     most = max(SAMPLED_ENTRIES // design.shape[1], 4)
     count = min(design.shape[0], SAMPLED_ROWS, most)
     last = min(design.shape[0], 2**31) - 1
     index = jnp.asarray(np.linspace(0, last, count, dtype=np.int64).astype(np.int32))
     rows = design.rows_at(index)
-    assert rows is not None  # what can be subtracted from can be read
+    assert rows is not None  # A design that can subtract a center can read its rows.
     own = jnp.take(share, index)
     total = jnp.sum(own)
     own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / count)

@@ -22,9 +22,9 @@ from jaxdescent.kernels.platform import has_one_cpu
 class Dense(Design):
     """X as a (rows, features) array of any floating dtype, sharded or not.
 
-    A 16-bit X is stored as it is and multiplied in float32; on a CPU it is widened block by block,
-    and read once for a product there and back. ``is_on_one_device`` says that it is known not to be
-    sharded; of an X that is traced, that it cannot be on a CPU.
+    A 16-bit X is stored unconverted and multiplied in float32; on a CPU it is widened block by
+    block, and read once for a product with X and one with X'. ``is_on_one_device`` says that X is
+    known not to be sharded, or for a traced X that it cannot be sharded on a CPU.
     """
 
     array: jax.Array
@@ -32,7 +32,7 @@ class Dense(Design):
 
     @classmethod
     def from_array(cls, X: object) -> Dense:
-        """An array, or anything NumPy makes one of, as a design.
+        """An array, or anything that NumPy can convert to one, as a design.
 
         Raises:
           TypeError: if it is not an array of real floating-point numbers.

@@ -19,9 +19,9 @@ class MatrixFree(Design):
     """X as a linear function of one weights vector; its transpose is derived by JAX.
 
     Args:
-      forward: ``forward(weights) = X @ weights`` for weights of shape (features,), a result of
-        shape (rows,), linear, made of JAX operations. A ``jax.tree_util.Partial`` passes its
-        arguments as data.
+      forward: ``forward(weights) = X @ weights``, a linear function made of JAX operations that
+        maps weights of shape (features,) to a result of shape (rows,). A
+        ``jax.tree_util.Partial`` passes its arguments as data.
       rows: the length of the result.
       features: the length of the weights.
       weights_dtype: the dtype of the weights and of the result.

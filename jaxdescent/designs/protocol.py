@@ -1,4 +1,4 @@
-"""What a regression asks of its design matrix."""
+"""The protocol of a design matrix: the products and other answers that a regression asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
 
 RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
-"""From predictions and row data to what is kept, and to what goes back through the transpose."""
+"""Takes predictions and a pytree of row data, and returns what to keep and the residual that is
+multiplied by the transpose."""
 
 
 class Design(Displayed, abc.ABC):
@@ -30,7 +31,7 @@ class Design(Displayed, abc.ABC):
     @property
     @abc.abstractmethod
     def dtype(self) -> Any:
-        """The dtype of the weights that go with this X (float32 for a 16-bit X)."""
+        """The dtype of the weights that are multiplied by this X (float32 for a 16-bit X)."""
 
     @property
     def level_of_row(self) -> jax.Array | None:
@@ -62,7 +63,7 @@ class Design(Displayed, abc.ABC):
 
     @property
     def is_stored(self) -> bool:
-        """Whether all of its entries lie in memory, zeros included, and a product reads them."""
+        """Whether all entries of X, zeros included, are in memory and are read by a product."""
         return False
 
     @property
@@ -80,14 +81,14 @@ class Design(Displayed, abc.ABC):
 
     @property
     def is_whole(self) -> bool:
-        """Whether X is known not to be sharded; where it cannot be on a CPU, by default."""
+        """Whether X is known not to be sharded; by default, whether no array on a CPU can be."""
         return has_one_cpu()
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
 
-        ``change`` works on each row by itself, and ``rows`` is a pytree of arrays with an entry
-        for each row, so that a design may go over X in blocks and read each of them once.
+        ``change`` must treat each row independently, and ``rows`` is a pytree of arrays with an
+        entry for each row, so that a design may go over X in blocks and read each of them once.
         """
         kept, residual = change(self.product(weights), rows)
         return kept, self.transposed_product(residual)
@@ -98,45 +99,47 @@ class Design(Displayed, abc.ABC):
 
     @abc.abstractmethod
     def dense_bytes(self) -> int:
-        """What :meth:`to_dense` needs at its peak, beyond what is there already."""
+        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already."""
 
     def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
-        """``sum_ij s_i X_ij^2``, where one pass over X finds it, else None."""
+        """``sum_ij s_i X_ij^2`` if one pass over X can compute it, else None."""
         del row_weight
         return None
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array | None:
-        """``sum_i s_i (X_ij - center_j)^2``, (features,), where one pass over X finds it."""
+        """``sum_i s_i (X_ij - center_j)^2``, (features,), if one pass over X can compute it, else
+        None.
+        """
         del row_weight, center
         return None
 
     def rows_at(self, index: jax.Array) -> jax.Array | None:
-        """The rows of these indices, (indices, features), where they can be read."""
+        """The rows at these indices, (indices, features); None if they cannot be read."""
         del index
         return None
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
-        """``X[start : start + size]`` in the dtype of the weights, where it can be read."""
+        """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""
         del start, size
         return None
 
     def column_block(self, start: Any, size: int) -> jax.Array | None:
-        """``X[:, start : start + size]`` in the dtype of the weights, where it can be read."""
+        """``X[:, start : start + size]`` in the dtype of the weights; None if it cannot be read."""
         del start, size
         return None
 
     def minus(self, center: jax.Array) -> Design | None:
-        """``X - 1 center'``, subtracted before anything is multiplied, where entries can be read.
+        """``X - 1 center'``, subtracted before anything is multiplied and without a copy of X.
 
-        It answers products alone, without a copy of X.
+        The result need only have products. None if the entries of X cannot be read.
         """
         del center
         return None
 
     def hoisted(self, *, always: bool = False) -> Design:
-        """The same design, whose functions carry what they close over as leaves; see
+        """The same design with the arrays that its functions close over as leaves; see
         :meth:`jaxdescent.objectives.Objective.hoisted`.
         """
         del always

@@ -1,4 +1,4 @@
-"""A dense X less a number for each column, which is subtracted before anything is multiplied."""
+"""A dense X minus one number for each column, subtracted before anything is multiplied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from jaxdescent.designs.dense import Dense
 
 SHIFTED_BYTES = 1 << 20
-"""How much of X is shifted at a time on a CPU: what a core's own cache keeps for the products."""
+"""How many bytes of X are shifted at a time on a CPU: what a core's own cache holds for the
+products."""
 
 
 @jax.tree_util.register_dataclass
@@ -26,9 +27,9 @@ SHIFTED_BYTES = 1 << 20
 class Shifted(Design):
     """``X - 1 center'``, (rows, features), without a copy of X.
 
-    On a CPU blocks of rows are shifted in the cache and multiplied there; a gradient reads each
-    once. On several devices, or on an accelerator, where no loop over blocks is as fast as one
-    pass, XLA fuses subtraction, products and sums, one output after another.
+    On one CPU, blocks of rows are shifted in the cache and multiplied there; a gradient reads each
+    block once. On several devices, or on an accelerator, where a loop over blocks is slower than
+    one pass, XLA fuses subtraction, products and sums, for one output after another.
     """
 
     dense: Dense
@@ -97,8 +98,8 @@ class Shifted(Design):
 
     def _by_outputs(self, of_column: Any, columns: jax.Array) -> jax.Array:
         def shifted(column: jax.Array) -> jax.Array:
-            # Tied to the column: XLA would make the differences ahead of a loop, or once for two
-            # products, and keep them. (A tie of X itself it undoes.)
+            # Tie the center to the column: otherwise XLA would compute the differences before the
+            # loop, or once for two products, and store them. (XLA removes a barrier on X itself.)
             center, column = kept_apart((self.center, column))
             return of_column(self.dense.array.astype(self.dtype) - center[None, :], column)
 
@@ -107,6 +108,6 @@ class Shifted(Design):
         return lax.map(shifted, columns.T).T
 
 
-# A block is too small to be cut into parts.
+# A block is too small to be cut into groups of rows.
 _product = functools.partial(products.product, is_whole=False)
 _transposed_product = functools.partial(products.transposed_product, is_whole=False)

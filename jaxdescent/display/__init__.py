@@ -1,7 +1,7 @@
-"""What a person reads of an object: one line of what is passed in, a few lines of what comes back.
+"""Text for people: one line for an object that is passed in, a few lines for one that comes back.
 
-Showing never raises and never waits for a trace: an array that is traced, deleted or on other
-hosts is shown by its dtype and shape, and so is whatever JAX puts into a pytree in place of arrays.
+Showing an object never raises and never waits for a trace. An array that is traced, deleted or on
+other hosts is shown by its dtype and shape, and so is whatever JAX puts into a pytree in its place.
 """
 
 from jaxdescent.display.displayed import Displayed as Displayed

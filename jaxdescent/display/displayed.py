@@ -1,4 +1,4 @@
-"""Methods, objectives and designs as the calls that make them."""
+"""Methods, objectives and designs are shown as the calls that make them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from jaxdescent.display.guard import LONGEST, guarded, shortened
 from jaxdescent.display.numbers import FEW, entries, is_array, shape_of, signature
 
 MOST_WRAPPERS = 8
-"""An object may answer any name with a callable, without end, as mocks do."""
+"""The most wrappers that are opened: a mock object answers any name with a callable."""
 
 
 class Displayed:
     """A base class whose subclasses are shown as the call that makes them.
 
-    It gives each subclass the inherited ``__repr__`` as an attribute of its own, before a
-    decorator sees the class: ``dataclasses.dataclass`` writes none where there is one, so that a
-    new method or objective has nothing to remember.
+    It sets the inherited ``__repr__`` as an attribute of each subclass before a decorator sees the
+    class: ``dataclasses.dataclass`` writes none if there is one, so that a new method or objective
+    needs nothing of its own.
 
     >>> import dataclasses, jax.numpy as jnp
     >>> @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,15 +38,15 @@ class Displayed:
         return guarded(lambda: f"{name}({', '.join(self._arguments())})", name)
 
     def _arguments(self) -> list[str]:
-        """What stands between the parentheses: what tells this object from others."""
+        """The text between the parentheses, which distinguishes this object from others."""
         return arguments(self)
 
 
 def arguments(thing: Any) -> list[str]:
-    """The arguments that make a dataclass, those left out that are their defaults.
+    """The arguments that make a dataclass, without those that have their defaults.
 
-    The first goes without its name where it is required, where its default is an object, or where
-    it is an object that says itself what it is.
+    The first is shown without its name if it is required, if its default is an object, or if its
+    value is an object whose text says what it is.
     """
     if not dataclasses.is_dataclass(thing):
         return []
@@ -64,7 +64,7 @@ def arguments(thing: Any) -> list[str]:
 
 
 def structure_name(thing: Any) -> str:
-    """An object as the call that makes it, without numbers: what of it is part of a program.
+    """An object as the call that makes it, without numbers: the part that belongs to a program.
 
     >>> import dataclasses
     >>> @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def structure_name(thing: Any) -> str:
 
 
 def argument(value: Any) -> str:
-    """What was passed, in a few words: numbers as they are, arrays as their dtype and shape.
+    """What was passed, in a few words: numbers in full, arrays by their dtype and shape.
 
     >>> import jax.numpy as jnp, numpy as np
     >>> argument(0.5), argument(np.zeros((3, 2))), argument(jnp.sin), argument({"a": 1.0})
@@ -99,7 +99,7 @@ def _argument(value: Any) -> str:
     if callable(value):
         return name_of(value)
     if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
-        return f"{type(value).__name__}(...)"  # its own text may be made of whole arrays
+        return f"{type(value).__name__}(...)"  # its own text may contain whole arrays
     if isinstance(value, (tuple, list, dict)):
         if len(value) > FEW:
             return f"{type(value).__name__} of {len(value):,}"
@@ -120,7 +120,7 @@ def _container(value: tuple[Any, ...] | list[Any] | dict[Any, Any]) -> str:
 def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     if field.default is dataclasses.MISSING:
         return False
-    if value is None or value is field.default:  # None stands for a zero that was given
+    if value is None or value is field.default:  # None replaces a zero that was given
         return True
     return isinstance(value, (bool, int, float, str)) and value == field.default
 
@@ -130,7 +130,7 @@ def _names_itself(value: Any) -> bool:
 
 
 def name_of(function: Any) -> str:
-    """The qualified name of a callable, whatever wraps it.
+    """The qualified name of a callable, without its wrappers.
 
     >>> import functools, math
     >>> name_of(functools.partial(math.pow, 2.0)), name_of(lambda x: x), name_of(float)
@@ -140,7 +140,7 @@ def name_of(function: Any) -> str:
         inner = getattr(function, "func", None)
         if not callable(inner):
             break
-        function = inner  # of a functools.partial, or of what callables.as_pytree puts around it
+        function = inner  # inside a functools.partial, or a wrapper of inputs.functions.as_pytree
     name = getattr(function, "__qualname__", None)
     name = name if isinstance(name, str) else type(function).__name__
     return shortened(name.replace(".<locals>", ""))

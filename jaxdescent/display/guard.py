@@ -1,18 +1,18 @@
-"""Errors while something is shown, and texts of any length, kept away from who asked."""
+"""Protection of the caller from errors while something is shown, and from long texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 LONGEST = 60
-"""Most characters of the text of an object of a class that is not ours."""
+"""The most characters that are shown of an object of a foreign class."""
 
 
 def guarded(show: Callable[[], str], otherwise: str) -> str:
-    """``show()``, or ``otherwise`` where that raises.
+    """``show()``, or ``otherwise`` if that raises.
 
-    Any error counts: an array whose computation failed raises when it is read, and what a caller
-    puts into a pytree may raise whatever it likes. A traceback must still be able to show both.
+    Any error counts: reading an array whose computation failed raises, and an object that a caller
+    puts into a pytree may raise anything. A traceback must still be able to show both.
     """
     try:
         return show()
@@ -21,6 +21,6 @@ def guarded(show: Callable[[], str], otherwise: str) -> str:
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """One line of at most so many characters."""
+    """The text in one line of at most ``longest`` characters."""
     text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

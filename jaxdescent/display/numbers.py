@@ -1,4 +1,4 @@
-"""Numbers and arrays as text, whether their values are here or not."""
+"""Numbers and arrays as text, whether their values can be read or not."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from jax.core import Tracer
 from jaxdescent.display.guard import guarded
 
 LARGEST_RANGE = 10_000_000
-"""Most elements of an array whose least and largest are looked for."""
+"""The most elements of an array whose smallest and largest one are searched."""
 
 FEW = 6
-"""An array of up to so many elements is shown element by element."""
+"""The most elements of an array that are shown one by one."""
 
 LARGEST_COPY = 1 << 16
-"""Most elements that are copied from an accelerator: a copy takes less time than to compile."""
+"""The most elements that are copied from an accelerator, which takes less time than to compile."""
 
 
 def is_array(thing: Any) -> bool:
-    """Whether it has a shape and a dtype, as arrays, tracers and shapes alone do."""
+    """Whether an object has a shape and a dtype, as arrays, tracers and ``ShapeDtypeStruct`` do."""
     return shape_of(thing) is not None
 
 
 def shape_of(thing: Any) -> tuple[Any, ...] | None:
-    """The shape of what has a shape and a dtype; None for everything else."""
+    """The shape of an object with a shape and a dtype; None for any other."""
     shape = getattr(thing, "shape", None)
     return shape if isinstance(shape, tuple) and hasattr(thing, "dtype") else None
 
 
 def signature(thing: Any) -> str:
-    """Dtype and shape, and why there are no values where there are none.
+    """Dtype and shape, and if there are no values the reason.
 
     >>> signature(jnp.zeros((3, 2))), signature(1.5), signature(jax.ShapeDtypeStruct((), "int32"))
     ('float32[3,2]', 'float', 'int32[]')
@@ -59,7 +59,7 @@ def _obstacle(thing: Any) -> str:
 
 
 def is_readable(thing: Any) -> bool:
-    """Whether it is a number or an array of them whose values are here."""
+    """Whether an object is a number, or an array of numbers that can be read."""
     if isinstance(thing, (bool, int, float)):
         return True
     if not isinstance(thing, (np.ndarray, np.generic, jax.Array)) or _obstacle(thing):
@@ -68,7 +68,7 @@ def is_readable(thing: Any) -> bool:
 
 
 def entries(thing: Any) -> np.ndarray | None:
-    """The values of a number or an array, copied from where they are; None if they are not here."""
+    """The values of a number or an array, copied to the host; None if they cannot be read."""
     if not is_readable(thing):
         return None
     if isinstance(thing, jax.Array) and not thing.is_fully_addressable:
@@ -77,13 +77,13 @@ def entries(thing: Any) -> np.ndarray | None:
 
 
 def _ends(array: Any) -> tuple[Any, Any] | None:
-    """The least and the largest element, where they can be had without a copy of the array."""
+    """The smallest and the largest element; None if finding them would copy the array."""
     is_ordered = not jnp.issubdtype(array.dtype, jnp.complexfloating)
     if not is_ordered or not is_readable(array) or not 0 < array.size <= LARGEST_RANGE:
         return None
     parts = [array]
     if isinstance(array, jax.Array):
-        # NumPy reads the memory of a CPU where it is, and nothing has to be compiled.
+        # NumPy reads a CPU's memory in place, and nothing is compiled.
         if not _is_on_cpus(array) and array.size > LARGEST_COPY:
             with jax.ensure_compile_time_eval():
                 low, high = _least_and_largest(array)
@@ -106,7 +106,7 @@ def _least_and_largest(array: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def values(thing: Any) -> str:
-    """Few numbers one by one, more by their least and largest, none if they cannot be read.
+    """A few numbers one by one; more by their range; nothing if they cannot be read.
 
     >>> values(jnp.arange(3.0)), values(np.linspace(-1, 1, 100)), values(jnp.zeros(9))
     ('[0, 1, 2]', '-1 .. 1', 'all 0')
@@ -146,7 +146,7 @@ def _digits(number: Any, digits: int) -> str:
 
 
 def number(thing: Any, digits: int = 3) -> str:
-    """A number, the range of a batch of them, or the dtype and shape of what cannot be read."""
+    """A number, the range of a batch of numbers, or dtype and shape if they cannot be read."""
 
     def show() -> str:
         known = entries(thing)
@@ -160,7 +160,7 @@ def number(thing: Any, digits: int = 3) -> str:
 
 
 def readable_seconds(seconds: float) -> str:
-    """Three digits in the unit that suits.
+    """Three digits in a suitable unit.
 
     >>> readable_seconds(0.00123), readable_seconds(90), readable_seconds(1e9)
     ('1.23 ms', '90 s', '31.7 years')

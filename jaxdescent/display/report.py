@@ -1,4 +1,4 @@
-"""What came back, in a few lines or as a table: what matters first."""
+"""A report in a few lines or as a table, with the most important line first."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Rows = list[tuple[str, str]]
 
 
 class Report(NamedTuple):
-    """What is known of a thing: what matters first, and rows of a label and a text.
+    """A title, a remark, and rows of a label and a text.
 
     Attributes:
-      title: the one line to read where only one is read.
-      remark: a sentence below it, or nothing.
-      rows: labels and what they stand for.
+      title: the most important line.
+      remark: a sentence below it, or an empty string.
+      rows: labels and their texts.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Report(NamedTuple):
     rows: Rows
 
     def as_text(self) -> str:
-        """Lines for a terminal, the texts below each other."""
+        """Lines for a terminal, with the texts aligned."""
         width = max((len(label) for label, text in self.rows if text), default=0)
         body = [f"  {label.ljust(width)}  {text}".rstrip() for label, text in self.rows]
         return "\n".join([self.title, *filter(None, [self.remark]), *body])
@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
 
 def leaf_text(leaf: Any) -> str:
-    """Dtype, shape and range of a leaf."""
+    """The dtype, shape and range of a leaf."""
 
     def show() -> str:
         return "  ".join(filter(None, (signature(leaf), values(leaf))))
@@ -55,13 +55,13 @@ def leaf_text(leaf: Any) -> str:
 
 
 def tree_rows(name: str, tree: Any, most: int, members: int = 1) -> Rows:
-    """How many unknowns a tree holds, and its first leaves, in at most ``most`` rows.
+    """The number of unknowns in a tree, and its first leaves, in at most ``most`` rows.
 
-    With more than one member the unknowns are those of each.
+    With more than one member, the unknowns are those of each member.
     """
     try:
         leaves = jax.tree.leaves_with_path(tree)
-    except Exception:  # a node of the caller's own that cannot be taken apart
+    except Exception:  # a node of the caller's own class that cannot be flattened
         return [(name, type(tree).__name__)]
     if len(leaves) == 1 and not leaves[0][0]:
         return [(name, leaf_text(leaves[0][1]))]
@@ -86,5 +86,5 @@ def _content(leaves: list[Any], members: int) -> str:
 
 def _path_text(path: Any) -> str:
     text = guarded(lambda: " ".join(jax.tree_util.keystr(path).split()), "?")
-    # The end of a long path tells leaves apart.
+    # The end of a long path distinguishes leaves.
     return text if len(text) <= LONGEST // 2 else f"...{text[3 - LONGEST // 2 :]}"

@@ -1,1 +1,1 @@
-"""What callers pass: numbers and counts, looked at; functions, as pytrees."""
+"""Checks of the numbers and counts that callers pass, and functions as pytrees."""

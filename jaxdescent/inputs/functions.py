@@ -1,8 +1,8 @@
-"""Functions inside pytrees: what of them is data, and what makes two of them the same.
+"""Functions inside pytrees: which of their values are data, and when two functions are the same.
 
-A plain function counts by identity, as in ``jax.jit``: its programs are kept. An object whose
-attributes may be changed is *fleeting*: nothing tells whether it still computes what it computed
-before, so that it is traced anew in each call, and what was traced counts by its content.
+A plain function is compared by identity, as in ``jax.jit``, and its compiled programs are kept. An
+object whose attributes may be changed is called *fleeting*: nothing tells whether it still computes
+what it computed before, so each call traces it anew and compares the jaxprs by their content.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from jax.tree_util import Partial
 
 
 def as_pytree(function: Any) -> Any:
-    """A callable as a pytree; anything that is not callable (JAX's placeholders) as it is.
+    """A callable as a pytree; what is not callable (JAX's placeholders) is returned unchanged.
 
-    A callable that JAX does not know as a pytree counts by identity and has no leaves, with one
-    exception: a method of a registered object of arrays is the function of its class, and the
-    object's data are leaves. A ``jax.tree_util.Partial`` or a registered class with ``__call__``
-    keeps its own leaves.
+    A callable that JAX does not know as a pytree is compared by identity and has no leaves, with
+    one exception: a bound method of a registered object whose leaves are JAX arrays becomes the
+    function of its class, with the object's arrays as leaves. A ``jax.tree_util.Partial`` or a
+    registered class with ``__call__`` keeps its own leaves.
     """
     if _is_partial(function):
         if _is_known(function.func):
@@ -44,7 +44,7 @@ def as_pytree(function: Any) -> Any:
 
 
 def is_fleeting(tree: Any) -> bool:
-    """Whether the tree holds a callable that may compute something else the next time."""
+    """Whether the tree holds a callable that may compute something else in the next call."""
     for leaf in jax.tree.leaves(tree, is_leaf=_is_partial):
         if _is_partial(leaf):
             func = leaf.func
@@ -55,19 +55,19 @@ def is_fleeting(tree: Any) -> bool:
 
 
 def hoist(function: Any, *example: Any, always: bool = False) -> Any:
-    """The same function, carrying the arrays it closes over as leaves.
+    """The function as a ``Partial`` whose leaves are the arrays that it closes over.
 
-    A function defined inside ``jit`` or ``grad`` may close over values that are traced; as leaves
-    they can be stopped and differentiated like any other data. So can those of an object that may
-    be changed, and its program is found again by what it computes. A plain function that closes
-    over no traced value is returned as it is.
+    A function defined inside ``jit`` or ``grad`` may close over traced values; as leaves these can
+    be held constant and differentiated like any other data. The arrays of a fleeting object become
+    leaves too, and its program is found again by what it computes. A plain function that closes
+    over no traced value is returned unchanged.
 
     Args:
       function: a callable pytree.
-      example: arguments to trace it with; what is returned takes others of their shapes and
-        dtypes alone.
-      always: also where a plain function closes over constants: as leaves they are no part of the
-        program, which XLA would compute with while it compiles.
+      example: arguments to trace the function with. The result accepts only arguments of the same
+        structure, shapes and dtypes.
+      always: whether to hoist the constants of a plain function too. XLA folds constants while it
+        compiles; leaves are no part of the program.
     """
     closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
     has_tracers = any(isinstance(constant, Tracer) for constant in closed.consts)
@@ -76,7 +76,7 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
     structures = jax.tree.structure(example), jax.tree.structure(shapes)
     traced = _Traced.of(_without_constants(closed), *structures, has_tracers)
     constants = [
-        # A copy: what JAX holds of a NumPy array is the array itself, which may be written to.
+        # JAX holds a NumPy constant without copying it, and the caller may write to that array.
         constant if isinstance(constant, jax.Array) else jax.numpy.array(constant, copy=True)
         for constant in closed.consts
     ]
@@ -84,10 +84,9 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
 
 
 def anew(function: Any) -> Any:
-    """The same as a function of its own.
+    """A new function object that calls ``function``.
 
-    JAX remembers what it has traced by the function's own equality, and would miss that an object
-    was changed.
+    JAX caches traces by the equality of functions, and would not notice that an object was changed.
     """
 
     def call(*args: Any) -> Any:
@@ -98,10 +97,10 @@ def anew(function: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Held:
-    """A callable that counts by identity, whatever it says itself of equality.
+    """A callable that is compared by identity, however its own ``__eq__`` is defined.
 
-    It stays alive with the program that it is part of, so that no other takes over its identity.
-    One that is not kept is another each time it is held.
+    The program that uses the callable keeps it alive, so that no other object takes its ``id``.
+    If ``is_kept`` is False, two instances that hold the same callable are not equal.
     """
 
     func: Any
@@ -124,7 +123,7 @@ class _Held:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Traced:
-    """What a function computes, called with the arrays it closes over before its arguments."""
+    """A jaxpr as a function of the arrays it closes over, followed by its arguments."""
 
     jaxpr: Jaxpr
     inputs: Any
@@ -162,7 +161,7 @@ class _Traced:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Same:
-    """An object of which only its identity is known, kept alive."""
+    """An object that is compared by identity, and kept alive."""
 
     value: Any
 
@@ -174,9 +173,10 @@ class _Same:
 
 
 class _Content:
-    """Turns what was traced into something hashable that is equal only if the computation is.
+    """Turns a jaxpr into a hashable key that is equal only if the computation is the same.
 
-    What it cannot compare counts by identity: too many programs are compiled then, never too few.
+    Objects that cannot be compared count by identity: this may compile a program once too often,
+    but never reuses a wrong one.
     """
 
     def __init__(self, has_tracers: bool) -> None:
@@ -198,7 +198,7 @@ class _Content:
                 tuple(map(of_atom, equation.invars)),
                 tuple(map(of_atom, equation.outvars)),
                 tuple((name, self.of(equation.params[name])) for name in sorted(equation.params)),
-                _Same(equation.ctx),  # JAX has one object for each context
+                _Same(equation.ctx),  # JAX has one object for each context.
             )
 
         return (
@@ -213,7 +213,7 @@ class _Content:
         if value is None or kind in (bool, int, str, bytes):
             return kind, value
         if kind in (float, complex):
-            return kind, repr(value)  # tells zeros of both signs, and NaN is itself
+            return kind, repr(value)  # distinguishes 0.0 from -0.0; NaN equals itself
         if isinstance(value, _CLOSED):  # before Jaxpr, which is the same class in newer JAX
             return self.of_jaxpr(value.jaxpr), tuple(map(self._unknown, value.consts))
         if isinstance(value, Jaxpr):
@@ -225,7 +225,7 @@ class _Content:
         if isinstance(value, dict):
             return kind, tuple((self.of(key), self.of(value[key])) for key in value)
         if isinstance(value, WrappedFun) and self.has_tracers:
-            return self._unknown(value)  # a derivative's rule, which may close over them
+            return self._unknown(value)  # the rule of a derivative, which may close over tracers
         if isinstance(value, np.dtype | type | enum.Enum) or _is_compared_by_jax(value):
             return kind, value
         return self._unknown(value)
@@ -236,7 +236,7 @@ class _Content:
 
 
 def _without_constants(closed: Any) -> Jaxpr:
-    """What was traced, with its constants as arguments before the others: it holds no data."""
+    """The jaxpr with its constants as leading arguments, so that it holds no data."""
     jaxpr = closed.jaxpr
     return jaxpr.replace(constvars=(), invars=[*jaxpr.constvars, *jaxpr.invars])
 
@@ -250,7 +250,7 @@ def _is_partial(value: Any) -> bool:
 
 
 def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
-    """``func`` with arguments that are data, as a pytree."""
+    """``func`` with its arguments bound as data, as a pytree."""
     if isinstance(func, type):
         return Partial(func, *args, **keywords)
     if type(func) is types.MethodType and _is_data(func.__self__):
@@ -261,22 +261,22 @@ def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
 
 
 def _is_known(func: Any) -> bool:
-    """Whether a ``Partial`` of it counts as it should already."""
+    """Whether a ``Partial`` of ``func`` is already compared in the intended way."""
     return type(func) is types.FunctionType or isinstance(func, _Held | _Traced | type)
 
 
 def _is_data(owner: Any) -> bool:
-    """Whether it is a pytree of nothing but JAX arrays, or one itself.
+    """Whether ``owner`` is a JAX array or a pytree whose leaves are all JAX arrays.
 
-    A Python number may be meant for a shape or an ``if``, a NumPy array for NumPy: traced they
-    would raise.
+    Other leaves stay untraced: a Python number may serve as a shape or in an ``if``, and a NumPy
+    array as an argument of NumPy, which would raise for tracers.
     """
     leaves, structure = jax.tree.flatten(owner)
     if not leaves or not all(isinstance(leaf, jax.Array) for leaf in leaves):
         return False
     try:
         hash(structure)
-    except Exception:  # whatever the owner's metadata raise
+    except Exception:  # The owner's metadata may raise anything.
         return False
     return True
 
@@ -288,17 +288,17 @@ _JAX_WRAPPERS: tuple[type, ...] = (
     jax.numpy.ufunc,
     np.ufunc,
 )
-# A traced function with its constants: a class of its own, or Jaxpr itself in newer JAX.
+# The class of a traced function with its constants; in newer JAX it is Jaxpr itself.
 _CLOSED: Any = type(jax.make_jaxpr(lambda: None)())
 _UNSPECIFIED: type = type(jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0].params["in_shardings"][0])
-# What Partial puts around a functools.partial, so that their arguments stay apart.
+# The class that Partial wraps around a functools.partial, so that their arguments stay apart.
 _BOX: type = type(Partial(functools.partial(int)).func)
 _NUMBERS = (int, float, complex, np.generic, jax.Array)
 _CONSTANTS = (*_NUMBERS, str, bytes, type, np.dtype, enum.Enum)
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether nothing about it changes, but what a plain function closes over."""
+    """Whether ``value`` cannot change, apart from what a plain function closes over."""
     kind = type(value)
     if value is None or kind is types.FunctionType or isinstance(value, _JAX_WRAPPERS):
         return True
@@ -313,9 +313,11 @@ def _is_constant(value: Any) -> bool:
 
 
 def _is_compared_by_jax(value: Any) -> bool:
-    """Whether JAX's own caches compare it by its own equality: shardings, meshes, avals."""
+    """Whether ``value`` is of a class that JAX's own caches compare by ``==`` (shardings, meshes,
+    abstract values).
+    """
     kind: Any = type(value)
-    # JAX has one object for each mesh, and one that stands for a sharding that is not specified.
+    # JAX has one object for each mesh, and one object for an unspecified sharding.
     if isinstance(value, (jax.sharding.Mesh, _UNSPECIFIED)):
         return True
     if callable(value) or isinstance(value, jax.Array | np.ndarray):

@@ -1,4 +1,4 @@
-"""Numbers and counts that a caller passes: looked at where their value can be seen."""
+"""Checks of numbers and counts that a caller passes, where their values are not traced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 MOST = 2**31 - 1
-"""What int32 can count."""
+"""The largest count that int32 can hold."""
 
 
 def check_number(
@@ -22,7 +22,19 @@ def check_number(
     may_be_none: bool = False,
     hint: str = "",
 ) -> None:
-    """Raise unless ``value`` is a real scalar that is as ``expected``; a traced one passes.
+    """Raise unless ``value`` is a real scalar for which ``holds``; a traced value passes.
+
+    Args:
+      name: the argument's name, for the message.
+      value: what was passed.
+      expected: what ``holds`` checks, in words: "must be ``expected``".
+      holds: returns whether a value is allowed.
+      may_be_none: whether None is allowed.
+      hint: what to do, for the end of the message.
+
+    Raises:
+      TypeError: if the value is not a real scalar.
+      ValueError: if ``holds`` returns False.
 
     >>> check_number("decay", 2.0, "in [0, 1)", lambda c: 0 <= c < 1)
     Traceback (most recent call last):
@@ -40,7 +52,11 @@ def check_number(
 
 
 def check_count(name: str, value: Any, *, least: int = 1, most: int = MOST) -> None:
-    """Raise unless ``value`` is an integer, of at least ``least`` and at most ``most``.
+    """Raise unless ``value`` is an integer with ``least <= value <= most``.
+
+    Raises:
+      TypeError: if the value is traced or not an integer.
+      ValueError: if it is out of range.
 
     >>> check_count("history", -1, least=0)
     Traceback (most recent call last):

@@ -1,7 +1,7 @@
-"""A branch that is seldom needed, and that a batch pays for only where a member needs it.
+"""Branches that a batch executes only if one of its members needs them.
 
-Under ``vmap`` a ``lax.cond`` on a batched predicate becomes a select, and every member pays for
-both branches.
+Under ``vmap`` a ``lax.cond`` with a batched predicate becomes a select, which computes both
+branches for every member.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def seldom(
 ) -> Any:
     """``lax.cond(is_needed, costly, usual, *operands)`` that stays a branch under ``vmap``.
 
-    There ``usual`` runs for all members at once. If any member needs ``costly``, a loop over the
-    members runs it for those that do. The functions may close over no array.
+    Under ``vmap``, ``usual`` runs for all members at once. If any member needs ``costly``, a loop
+    over the members runs it for those that do. The functions must not close over arrays.
     """
 
     @custom_vmap
@@ -64,8 +64,10 @@ def seldom(
 def if_any(
     is_needed: jax.Array, needed: Callable[..., Any], usual: Callable[..., Any], *operands: Any
 ) -> Any:
-    """``lax.cond(is_needed, needed, usual, *operands)``; under ``vmap`` all members take the branch
-    that any of them needs. The functions may close over no array.
+    """``lax.cond(is_needed, needed, usual, *operands)`` that stays a branch under ``vmap``.
+
+    Under ``vmap`` all members compute ``needed`` if any of them needs it, and otherwise ``usual``.
+    The functions must not close over arrays.
     """
 
     @custom_vmap
@@ -88,7 +90,7 @@ def if_any(
 
 
 def unless_batched(is_needed: jax.Array) -> jax.Array:
-    """True, except under ``vmap``, where it is ``is_needed``."""
+    """True without ``vmap``, and ``is_needed`` under ``vmap``."""
 
     @custom_vmap
     def alone(is_needed: jax.Array) -> jax.Array:

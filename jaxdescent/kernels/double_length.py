@@ -1,8 +1,9 @@
-"""Double-length arithmetic: a number as the unevaluated sum of two of the working precision.
+"""Double-length arithmetic: a number as the unevaluated sum of two floating-point numbers.
 
-Twice the digits: a relative error of a few ``eps^2`` an operation, in float32 as in float64. No
-step depends on the rounding of a product: every product is one of halves, exact, so that it makes
-no difference whether the compiler contracts ``a * b + c`` into one operation.
+It has twice the digits of the working precision: an operation has a relative error of a few
+``eps^2``, where eps is the working precision's. Every product is one of numbers with half the bits,
+and so exact; the results do not depend on whether the compiler contracts ``a * b + c`` into a fused
+multiply-add.
 
 References: Dekker (1971), "A floating-point technique for extending the available precision";
 Ogita, Rump and Oishi (2005), "Accurate sum and dot product".
@@ -25,7 +26,7 @@ class Double(NamedTuple):
 
 
 def double(x: jax.Array) -> Double:
-    """``x`` with a second half of zeros."""
+    """``x`` as a double-length number, with a low part of zero."""
     return Double(x, jnp.zeros_like(x))
 
 
@@ -37,7 +38,10 @@ def two_sum(a: jax.Array, b: jax.Array) -> Double:
 
 
 def two_product(a: jax.Array, b: jax.Array) -> Double:
-    """``a * b``, to ``eps^2`` and barring underflow, from the four products of halves (Dekker)."""
+    """``a * b`` from four exact products of halves (Dekker).
+
+    The relative error is of the order ``eps^2`` unless a product underflows.
+    """
     (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
     middle = two_sum(a_high * b_low, a_low * b_high)
     high = two_sum(a_high * b_high, middle.high)
@@ -45,7 +49,7 @@ def two_product(a: jax.Array, b: jax.Array) -> Double:
 
 
 def add(a: Double, b: Double) -> Double:
-    """``a + b``, to ``eps^2`` of the sum itself."""
+    """``a + b`` with a relative error of the order ``eps^2``, under cancellation too."""
     high, low = two_sum(a.high, b.high), two_sum(a.low, b.low)
     high = two_sum(high.high, high.low + low.high)
     return two_sum(high.high, high.low + low.low)
@@ -63,7 +67,7 @@ def multiply(a: jax.Array, b: Double) -> Double:
 
 
 def total(x: Double, axis: int) -> Double:
-    """The sum along an axis, whose terms are not stored.
+    """The sum along an axis in double length; the terms are not stored.
 
     >>> import jax.numpy as jnp
     >>> terms = jnp.array([1.0, 1e8, 1.0, -1e8])
@@ -90,9 +94,10 @@ def transposed_product(X: jax.Array, r: Double) -> Double:
 
 
 def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``x`` as a sum of two numbers of half as many bits, so that their products are exact.
+    """``x = high + low``, two numbers of half as many bits each, so that their products are exact.
 
-    By rounding, not by Veltkamp's multiplication, which a contracted multiplication would spoil.
+    The high half is rounded by ``reduce_precision``. Veltkamp's splitting multiplies, and a fused
+    multiply-add would invalidate it.
     """
     info = jnp.finfo(x.dtype)
     high = lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=(info.nmant - 1) // 2)

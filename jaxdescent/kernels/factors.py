@@ -1,9 +1,9 @@
-"""Factors of matrices: by LAPACK's routines, or its like, where the platform has them.
+"""Matrix factorisations: by LAPACK or a similar library where the platform has one.
 
-XLA has none for TPUs. There it makes programs of its own, which grow with the matrix: a QR of 2,048
-columns compiles in minutes. Theirs are loops over blocks of columns here, whose only operations of
-size are products; and no factor of rows that lie on several devices gathers them
-(:func:`triangle_by_gram`).
+XLA has no such library for TPUs. There it generates programs that grow with the matrix: a QR of
+2,048 columns takes minutes to compile. So the forms for TPUs here are loops over blocks of columns,
+in which matrix products do nearly all of the work. :func:`triangle_by_gram` factorises a matrix
+whose rows are sharded without gathering them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_tpu
 
 BLOCK = 128
-"""The side of what a TPU multiplies at once."""
+"""The number of columns in a block: the side of the matrices that a TPU multiplies in hardware."""
 
 PASSES = 3
-"""From a condition number of ``1 / eps`` the first leaves ``1 / sqrt(8 n eps)``, the second little
-of that, and the third rounding."""
+"""The number of Cholesky QR passes. From a condition number of ``1 / eps`` the first pass leaves
+``1 / sqrt(8 n eps)``, the second a small one, and the third orthonormality to rounding."""
 
 
 def inverse_cholesky(matrix: jax.Array) -> jax.Array:
-    """``L^-1``, where ``matrix = L L'``; not a number where there is no L."""
+    """``L^-1``, where ``matrix = L L'``; NaN where the matrix is not positive definite."""
     return on_tpu(_by_blocks, _by_library, matrix)[1]
 
 
@@ -44,10 +44,10 @@ def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``U, s, V'`` of a square matrix, s descending.
+    """``U, s, V'`` of a square matrix, with s descending.
 
-    On a TPU from the spectrum of ``matrix' matrix``, where singular values below ``sqrt(eps)`` of
-    the largest are rounding.
+    On a TPU they come from the eigenvalues of ``matrix' matrix``; singular values below
+    ``sqrt(eps)`` times the largest are then rounding errors.
     """
 
     def by_spectrum(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -61,7 +61,7 @@ def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def triangle(matrix: jax.Array) -> jax.Array:
-    """The R of ``matrix = Q R``, (columns, columns), of a matrix with at least as many rows."""
+    """The (columns, columns) R of ``matrix = Q R``, which has at least as many rows as columns."""
 
     def by_gram(matrix: jax.Array) -> jax.Array:
         def gram(basis: jax.Array) -> jax.Array:
@@ -76,23 +76,28 @@ def triangle(matrix: jax.Array) -> jax.Array:
 def triangle_by_gram(
     gram: Callable[[jax.Array], jax.Array], length: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """R and its inverse, for an ``A = Q R`` of which only ``gram(T) = (A T)'(A T)`` can be had.
+    """R and its inverse, for an ``A = Q R`` that is known only by ``gram(T) = (A T)'(A T)``.
 
-    Cholesky factors ``R_k'R_k = gram(R^-1) + shift`` of ever more orthonormal columns, whose
-    product is R. It is as accurate as Householder's where the condition number, of columns of unit
-    length, is below about ``1 / (10 eps)``; beyond, what is below is raised to a few eps. A's
-    rows may lie anywhere: of them nothing but sums is needed.
+    Each pass takes a Cholesky factor ``R_k'R_k = gram(R^-1) + shift I``, where R is the product of
+    the factors so far; the columns of ``A R^-1`` come closer to orthonormal with each pass. With
+    the columns scaled to unit length, R is as accurate as Householder's up to a condition number of
+    about ``1 / (10 eps)``; singular values below about that are raised to a few eps. A's rows may
+    be sharded: only sums over them are needed.
 
     Args:
-      gram: of any square matrix T.
-      length: of A's columns.
+      gram: returns ``(A T)'(A T)`` for a (columns, columns) matrix T.
+      length: the norms of A's columns, (columns,).
+
+    Returns:
+      R and ``R^-1``, both upper triangular, (columns, columns).
 
     Reference: Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa (2020), "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices".
     """
     size, dtype = length.size, length.dtype
     eps = float(jnp.finfo(dtype).eps)
-    # What rounding may leave of zero: in the first pass of columns that are all alike.
+    # Shifts above the rounding errors of a zero eigenvalue: in the first pass all columns may be
+    # nearly parallel.
     shifts = jnp.array([8 * size * eps, 4 * size**0.5 * eps, 4 * size**0.5 * eps], dtype)
     length = jnp.where(length > 0, length, 1)
     identity = jnp.eye(size, dtype=dtype)
@@ -117,10 +122,10 @@ def _by_library(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _by_blocks(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``L'`` and ``L^-1`` by elimination, a block of columns a turn.
+    """``L'`` and ``L^-1`` by elimination, one block of columns in each iteration.
 
-    In place of what is shorter with each turn, the whole is updated: six times the least number of
-    operations, all of them in products.
+    Each iteration updates the whole matrix instead of the remaining part of it, because shapes must
+    be fixed: this takes six times the least number of operations, all of them in products.
     """
     size, dtype = matrix.shape[0], matrix.dtype
     padded = -(-size // BLOCK) * BLOCK

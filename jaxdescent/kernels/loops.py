@@ -1,8 +1,9 @@
-"""Loops that keep all cores busy, or one core's cache.
+"""Loops that keep all cores busy, or that keep their data in the cache.
 
-XLA for CPUs compiles a loop without library calls, sorts or collectives into one kernel, which one
-thread runs, where it takes the loop for small: in jaxlib 0.12 up to half a gigabyte a turn. A sort
-of two numbers in it keeps it a loop over kernels that share their work among all cores.
+XLA for CPUs compiles a loop body without library calls, sorts or collectives into one kernel, which
+one thread runs, if it takes the loop for small: in jaxlib 0.12 up to half a gigabyte in an
+iteration. A sort of two numbers in the body prevents this: the loop then calls kernels that share
+their work among all cores.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from jax import lax
 from jaxdescent.kernels.platform import on_cpu
 
 LARGE_BYTES = 1 << 20
-"""A turn that touches so many bytes is worth more than one core."""
+"""An iteration that touches at least this many bytes is run on all cores."""
 
 
 def while_loop(
     goes_on: Callable[[Any], Any], body: Callable[[Any], Any], carry: Any, *, turn_bytes: int
 ) -> Any:
-    """``lax.while_loop(goes_on, body, carry)``, on all cores where a turn is large.
+    """``lax.while_loop(goes_on, body, carry)``, on all cores if an iteration is large.
 
     Args:
       goes_on: ``carry -> bool``.
       body: ``carry -> carry``.
       carry: a pytree of arrays.
-      turn_bytes: how many bytes a turn touches, about.
+      turn_bytes: about how many bytes an iteration touches.
     """
     if turn_bytes < LARGE_BYTES:
         return lax.while_loop(goes_on, body, carry)
@@ -43,13 +44,13 @@ def while_loop(
 def fori_loop(
     count: Any, body: Callable[[jax.Array, Any], Any], carry: Any, *, turn_bytes: int
 ) -> Any:
-    """``lax.fori_loop(0, count, body, carry)``, on all cores where a turn is large.
+    """``lax.fori_loop(0, count, body, carry)``, on all cores if an iteration is large.
 
     Args:
-      count: how many turns, an integer, traced or not.
+      count: the number of iterations, an integer, traced or not.
       body: ``(index, carry) -> carry``.
       carry: a pytree of arrays.
-      turn_bytes: how many bytes a turn touches, about.
+      turn_bytes: about how many bytes an iteration touches.
     """
     if turn_bytes < LARGE_BYTES:
         return lax.fori_loop(0, count, body, carry)
@@ -64,13 +65,13 @@ def fori_loop(
 def scan(
     length: int, body: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, *, turn_bytes: int
 ) -> tuple[Any, Any]:
-    """``lax.scan(body, carry, jnp.arange(length))``, on all cores where a turn is large.
+    """``lax.scan(body, carry, jnp.arange(length))``, on all cores if an iteration is large.
 
     Args:
-      length: how many turns.
+      length: the number of iterations.
       body: ``(carry, index) -> (carry, kept)``.
       carry: a pytree of arrays.
-      turn_bytes: how many bytes a turn touches, about.
+      turn_bytes: about how many bytes an iteration touches.
     """
     if turn_bytes < LARGE_BYTES:
         return lax.scan(body, carry, jnp.arange(length, dtype=jnp.int32))
@@ -85,23 +86,24 @@ def scan(
 
 
 def by_blocks(function: Callable[..., Any], operands: tuple[Any, ...], size: int) -> Any:
-    """``function(*operands)``, of blocks of the leading axis, one after another.
+    """``function(*operands)``, computed for one block of the leading axis after another.
 
-    Where ``function`` works on each entry of that axis by itself, and passes over all of them more
+    If ``function`` treats each entry of that axis independently and passes over the entries more
     than once, a block stays in the cache from one pass to the next.
 
     Args:
-      function: to a pytree of arrays with the same leading axis, whatever its length.
+      function: returns a pytree of arrays with the operands' leading axis, whatever its length.
       operands: pytrees of arrays.
-      size: of a block. The last one begins earlier where the axis has no whole number of blocks.
+      size: the length of a block. If it does not divide the axis, the last block overlaps the one
+        before.
     """
     (length,) = {leaf.shape[0] for leaf in jax.tree.leaves(operands)}
     if length <= size:
         return function(*operands)
 
     def block_at(start: Any) -> Any:
-        parts = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), operands)
-        return function(*parts)
+        block = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), operands)
+        return function(*block)
 
     def visit(index: jax.Array, results: Any) -> Any:
         start = jnp.minimum(index * size, length - size)
@@ -126,5 +128,7 @@ def _counter() -> jax.Array:
 
 
 def _following(counter: jax.Array) -> jax.Array:
-    """One more. The two copies of the number are equal, which XLA does not know."""
+    """``counter + 1``: two equal numbers, which are sorted on a CPU; XLA does not know they are
+    equal and keeps the sort.
+    """
     return on_cpu(lax.sort, lambda pair: pair, counter + 1)

@@ -1,7 +1,10 @@
-"""Products with a matrix of data and with its transpose, and passes over it block by block.
+"""Products with a data matrix and with its transpose, and passes over it block by block.
 
-The plain form is one product. On a CPU by itself XLA takes three to eight times as long for some of
-them as for others of the same work, and copies 16-bit data as a whole.
+A block is a number of rows that are processed at a time; a group is one of several equal sets of
+consecutive rows whose products XLA computes as one batched product; a run is the same for a product
+with one column. The plain form of each function is one product. XLA for CPUs takes three to eight
+times as long for some products as for others of the same work, and converts all of a 16-bit matrix
+at once.
 """
 
 from __future__ import annotations
@@ -19,24 +22,26 @@ from jaxdescent.kernels.dtypes import HIGHEST, compute_dtype
 from jaxdescent.kernels.platform import kept_apart, on_cpu, on_one_cpu
 
 WIDENED_BYTES = 8 << 20
-"""How much of X is widened or copied at a time on a CPU: what the last cache keeps."""
+"""How many bytes of X are widened or copied at a time on a CPU: what the last-level cache holds."""
 
-FEW_BLOCKS, BLOCK_PARTS = 4, 4
-"""An X of so many blocks that has no equal parts is multiplied block by block, each in parts."""
+FEW_BLOCKS, BLOCK_GROUPS = 4, 4
+"""An X of at least FEW_BLOCKS blocks whose rows have no equal groups is multiplied block by block,
+each block in BLOCK_GROUPS groups."""
 
 FEW_ROWS, MANY_ROWS = 1 << 11, 1 << 14
-"""From the first on runs of rows are a CPU's faster product, from the second on no sum may go over
-all of them, row after row."""
+"""From FEW_ROWS rows on, a CPU multiplies faster by runs of rows. From MANY_ROWS on, rows must not
+be added one after another to the same sums, for the sake of accuracy."""
 
 LARGE_RUN = 40_000
-"""From so many entries on XLA hands a CPU's product to a library, else it makes a loop of its own,
-which takes twice as long for 64 to 200 columns."""
+"""From this many elements on, XLA for CPUs calls a library for a product. For fewer it generates a
+loop, which takes twice as long for 64 to 200 columns."""
 
 LEAST_PARTED = 1 << 10
-"""Fewer rows are summed in one."""
+"""The least number of rows that are multiplied in groups."""
 
 Visit = Callable[[jax.Array, Any], tuple[Any, Any]]
-"""From a block of rows of X, and of what goes with them, to what is kept, and a term of a sum."""
+"""Takes a block of rows of X, and the same rows of other arrays, and returns what to keep for these
+rows and a term of a sum."""
 
 
 def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
@@ -51,7 +56,7 @@ def product(X: jax.Array, weights: jax.Array, *, is_whole: bool) -> jax.Array:
         return contract(X, 1, weights)
 
     def in_blocks() -> jax.Array:
-        return over_blocks(lambda part, _: (contract(part, 1, weights), None), X, None, None)[0]
+        return over_blocks(lambda block, _: (contract(block, 1, weights), None), X, None, None)[0]
 
     return on_one_cpu(in_blocks, lambda: contract(X, 1, weights), is_whole=is_whole)
 
@@ -84,8 +89,15 @@ def there_and_back(
 ) -> tuple[Any, Any]:
     """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
 
-    ``change`` works on each row by itself: 16-bit data are widened block by block on a CPU, and
+    ``change`` must treat each row independently: on a CPU a 16-bit X is widened block by block, and
     each block is used for both products.
+
+    Args:
+      X: (rows, features), of the weights' dtype or of 16 bits.
+      weights: (features,) or (features, outputs).
+      change: takes the predictions and ``rows`` and returns what to keep and the residual.
+      rows: a pytree of arrays with a leading axis of rows.
+      is_whole: whether X is known to lie on one device.
     """
 
     def at_once() -> tuple[Any, Any]:
@@ -95,9 +107,9 @@ def there_and_back(
     if not _is_widened_in_blocks(X, weights.dtype):
         return at_once()
 
-    def visit(part: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
-        kept, residual = change(contract(part, 1, weights), rows)
-        return kept, _transposed_on_cpu(part, residual)
+    def visit(block: jax.Array, rows: Any) -> tuple[Any, jax.Array]:
+        kept, residual = change(contract(block, 1, weights), rows)
+        return kept, _transposed_on_cpu(block, residual)
 
     def in_blocks() -> tuple[Any, Any]:
         return over_blocks(visit, X, rows, jnp.zeros_like(weights))
@@ -108,10 +120,17 @@ def there_and_back(
 def over_blocks(
     visit: Visit, X: jax.Array, rows: Any, total: Any, *, block_bytes: int = WIDENED_BYTES
 ) -> tuple[Any, Any]:
-    """``visit(block of X, block of rows)`` to (kept, term): all that is kept, and the sum.
+    """The pairs ``kept, term = visit(block of X, block of rows)``: all kept rows, and the sum.
 
-    A CPU's form: of an X whose rows are sharded each block would be gathered. Blocks come in the
-    dtype that arithmetic runs in.
+    This is a form for CPUs only: XLA would gather an X with sharded rows for each block. Blocks are
+    converted to the dtype of the arithmetic.
+
+    Args:
+      visit: takes a block of X and the same rows of ``rows``, and returns ``kept, term``.
+      X: (rows, features).
+      rows: a pytree of arrays with a leading axis of rows.
+      total: the start of the sum of the terms.
+      block_bytes: the size of a block, in bytes of the arithmetic's dtype.
     """
     length, features = X.shape
     block = min(block_rows(features, compute_dtype(X.dtype).itemsize, block_bytes), length)
@@ -131,17 +150,17 @@ def over_blocks(
     kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
     if rest:
         total, last = at(whole * block, rest, total)
-        kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, last)
+        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
     return kept, total
 
 
 STRIDES, DEALT = (16, 8, 4, 2), 8
-"""Into so many blocks rows that lie on several devices may be dealt out, the most that fits; and so
-many rows at a time, which a TPU keeps together."""
+"""The numbers of blocks into which sharded rows may be dealt, of which the largest possible is
+taken; and the number of rows that are dealt together, because a TPU stores eight rows in a tile."""
 
 
 def stride_count(rows: int, features: int) -> int:
-    """Into how many blocks :func:`sum_over_strides` deals out so many rows.
+    """The number of blocks into which :func:`sum_over_strides` deals the rows.
 
     >>> stride_count(4096, 64), stride_count(4100, 64)
     (16, 1)
@@ -151,11 +170,11 @@ def stride_count(rows: int, features: int) -> int:
 
 
 def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: jax.Array) -> Any:
-    """``sum of_block(rows of X, rows...)`` over blocks of which each has rows of every device.
+    """``sum of_block(rows of X, rows...)`` over blocks, each of which has rows of every device.
 
-    A block is every k-th group of eight rows: where 8 k divides what each device has, no row leaves
-    its device, and the devices' sums are added up once, after the last block. A form for
-    accelerators; of few rows for each column there is one block.
+    A block is every k-th group of eight rows. If 8 k divides the number of rows in each device's
+    shard, no row leaves its device, and the devices' sums are added once, after the last block.
+    This is a form for accelerators. With few rows for each column there is one block.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(64.0)[:, None]
@@ -169,8 +188,8 @@ def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: ja
     dealt = [array.reshape(-1, count, DEALT, *array.shape[1:]) for array in (X, *rows)]
 
     def block(index: Any) -> list[jax.Array]:
-        parts = [lax.dynamic_index_in_dim(array, index, 1, keepdims=False) for array in dealt]
-        return [part.reshape(-1, *part.shape[2:]) for part in parts]
+        groups = [lax.dynamic_index_in_dim(array, index, 1, keepdims=False) for array in dealt]
+        return [rows.reshape(-1, *rows.shape[2:]) for rows in groups]
 
     like = jax.eval_shape(lambda: of_block(*block(0)))
     total = jnp.zeros(like.shape, like.dtype)
@@ -178,19 +197,19 @@ def sum_over_strides(of_block: Callable[..., jax.Array], X: jax.Array, *rows: ja
 
 
 def block_of(X: jax.Array, start: Any, size: int, *, axis: int) -> jax.Array:
-    """Rows or columns of X from ``start`` on, in the dtype that arithmetic runs in."""
+    """``size`` rows or columns of X from ``start`` on, in the dtype of the arithmetic."""
     dtype, start = compute_dtype(X.dtype), jnp.asarray(start, jnp.int32)
     if X.dtype != dtype:
-        # XLA for CPUs slices 16-bit numbers as float32, and in a loop it widens all of X before
-        # the first slice, unless it sees X only then.
+        # XLA for CPUs slices 16-bit numbers as float32. In a loop it would widen all of X before
+        # the first slice; behind the barrier X depends on the loop, and only the slice is widened.
         X, start = kept_apart((X, start))
     return lax.dynamic_slice_in_dim(X, start, size, axis).astype(dtype)
 
 
 def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.Array:
-    """The product of two arrays, summed over one axis of each, in full precision and b's dtype.
+    """The product of two arrays, summed over one axis of each, at full precision in b's dtype.
 
-    It takes a 16-bit matrix and float32 weights as they are: a cast would be a copy.
+    A 16-bit matrix and float32 weights are passed to XLA unconverted: a cast would be a copy.
     """
     return lax.dot_general(
         a,
@@ -202,35 +221,35 @@ def contract(a: jax.Array, axis: int, b: jax.Array, other_axis: int = 0) -> jax.
 
 
 def outer(column: jax.Array, numbers: jax.Array) -> jax.Array:
-    """``column numbers'``: (features,), or (features, outputs) where there is a number for each.
+    """``column numbers'``: (features,) for a scalar, (features, outputs) for (outputs,) numbers.
 
-    By multiplication: XLA makes ``jnp.tensordot(column, numbers, 0)`` a matrix product, in less
-    than full precision where nobody asks for it.
+    It is a broadcast multiplication: ``jnp.tensordot(column, numbers, 0)`` is a matrix product to
+    XLA, which by default has less than full precision on accelerators.
     """
     return column.reshape(-1, *[1] * numbers.ndim) * numbers[None]
 
 
 def block_rows(features: int, itemsize: int, block_bytes: int = WIDENED_BYTES) -> int:
-    """The rows that make a block."""
+    """The number of rows in a block of at most ``block_bytes``: a multiple of 8, at least 8."""
     return max(8, block_bytes // (features * itemsize) // 8 * 8)
 
 
 def is_multiplied_in_blocks(rows: int, features: int, itemsize: int) -> bool:
-    """Whether an X of several outputs, with rows of which no equal parts can be made, is worth it:
-    a long sum, over more than the cache holds.
+    """Whether the transposed product with several outputs is to be summed block by block, where the
+    rows have no equal groups: it is worth it for a long sum over more than the cache holds.
     """
     return rows >= LEAST_PARTED and rows * features * itemsize >= FEW_BLOCKS * WIDENED_BYTES
 
 
 def part_length(rows: int) -> int | None:
-    """The length of the fewest equal parts of rows, or None for all in one."""
+    """The number of rows in each of the fewest equal groups, 2 to 64; None if there are none."""
     if rows < LEAST_PARTED:
         return None
-    return next((rows // parts for parts in range(2, 65) if rows % parts == 0), None)
+    return next((rows // groups for groups in range(2, 65) if rows % groups == 0), None)
 
 
 def run_length(rows: int, features: int) -> int | None:
-    """The length of equal runs of rows that a CPU sums apart, or None if there is none."""
+    """The length of equal runs of rows that a CPU sums separately; None if there are none."""
     if rows < FEW_ROWS:
         return None
     shortest = max(128, -(-LARGE_RUN // features))
@@ -239,10 +258,10 @@ def run_length(rows: int, features: int) -> int | None:
 
 
 def _is_widened_in_blocks(X: jax.Array, dtype: Any) -> bool:
-    """Whether X is of 16 bits, and of more than one block.
+    """Whether X has 16 bits and more than one block.
 
-    XLA for CPUs multiplies with it by widening it first, all of it: a copy of twice its size, and
-    most of the time.
+    To multiply with such an X, XLA for CPUs widens all of it first: a copy of twice its size, which
+    takes most of the time.
     """
     return X.dtype != dtype and block_rows(X.shape[1], jnp.dtype(dtype).itemsize) < X.shape[0]
 
@@ -251,9 +270,9 @@ def _transposed_on_cpu(X: jax.Array, residual: jax.Array) -> jax.Array:
     rows, features = X.shape
     if residual.size == rows:
         return _by_runs(X, residual.reshape(-1)).reshape(-1, *residual.shape[1:])
-    part = part_length(rows)
-    if part is not None:
-        return _by_parts(X, residual, part)
+    length = part_length(rows)
+    if length is not None:
+        return _by_groups(X, residual, length)
     if not is_multiplied_in_blocks(rows, features, X.dtype.itemsize):
         return contract(X, 0, residual)
     return _summed_over_blocks(_of_block, X, residual)
@@ -264,46 +283,47 @@ def _summed_over_blocks(
 ) -> jax.Array:
     """``X' residual`` as the sum of a product for each block of rows."""
     zero = jnp.zeros((X.shape[1], *residual.shape[1:]), residual.dtype)
-    return over_blocks(lambda part, rows: (None, of_block(part, rows)), X, residual, zero)[1]
+    return over_blocks(lambda block, rows: (None, of_block(block, rows)), X, residual, zero)[1]
 
 
 def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
-    """``X' residual``, of one column.
+    """``X' residual`` for a residual of one column.
 
-    XLA for CPUs adds row after row to the same sums: the error grows with the rows (to 0.2 % for
-    4,000,000 of 10 columns in float32), and one core does the work. Runs of rows are summed apart.
+    XLA for CPUs adds row after row to the same sums: the error grows with the number of rows (to
+    0.2 % for 4,000,000 rows of 10 columns in float32), and one core does all the work. Here runs
+    of rows are summed separately.
     """
     rows, features = X.shape
-    is_narrow = X.dtype != residual.dtype  # cut into runs it would be copied
+    is_narrow = X.dtype != residual.dtype  # XLA would copy it to cut it into runs.
     run = None if is_narrow else run_length(rows, features)
     if run is not None:
-        return jnp.sum(_in_parts(X, residual, run, residual.dtype), axis=0)
+        return jnp.sum(_in_groups(X, residual, run, residual.dtype), axis=0)
     if rows < MANY_ROWS:
         return contract(X, 0, residual)
-    # A slice of X, to cut runs from, would be a copy. Products and a sum, which XLA fuses and sums
-    # by blocks, take up to half as long again as a product for wide rows, half as long for narrow
-    # ones.
+    # To take a number of rows that can be cut into runs, XLA would copy a slice of X. The fused
+    # products and sum below take up to half as long again as one product where rows are wide, and
+    # half as long where they are narrow.
     return jnp.sum(X.astype(residual.dtype) * residual[:, None], axis=0)
 
 
-def _by_parts(X: jax.Array, residual: jax.Array, length: int) -> jax.Array:
-    """``X' residual``, of several columns, in parts of as many rows.
+def _by_groups(X: jax.Array, residual: jax.Array, length: int) -> jax.Array:
+    """``X' residual`` for several columns, by groups of ``length`` rows.
 
-    XLA for CPUs multiplies in this form, the shorter side first, three to eight times as fast as in
-    one product.
+    XLA for CPUs multiplies in this form, with the shorter side first, three to eight times as fast
+    as in one product.
     """
-    return jnp.sum(_in_parts(residual, X, length, residual.dtype), axis=0).T
+    return jnp.sum(_in_groups(residual, X, length, residual.dtype), axis=0).T
 
 
 def _of_block(X: jax.Array, residual: jax.Array) -> jax.Array:
-    """``X' residual``, of several columns, of few rows."""
-    if X.shape[0] % BLOCK_PARTS:
+    """``X' residual`` for several columns and the rows of one block."""
+    if X.shape[0] % BLOCK_GROUPS:
         return contract(X, 0, residual)
-    return _by_parts(X, residual, X.shape[0] // BLOCK_PARTS)
+    return _by_groups(X, residual, X.shape[0] // BLOCK_GROUPS)
 
 
-def _in_parts(left: jax.Array, right: jax.Array, length: int, dtype: Any) -> jax.Array:
-    """``left' right`` of each part of as many rows, along a leading axis."""
+def _in_groups(left: jax.Array, right: jax.Array, length: int, dtype: Any) -> jax.Array:
+    """``left' right`` of each group of ``length`` rows, along a leading axis."""
     return lax.dot_general(
         left.reshape(-1, length, *left.shape[1:]),
         right.reshape(-1, length, *right.shape[1:]),

@@ -1,8 +1,8 @@
-"""Products and factors of small matrices, of which a batch holds many.
+"""Products and factors of the small matrices of a batch.
 
-XLA for CPUs multiplies and factorises the members of a batch by a library call each, whose overhead
-outweighs the arithmetic of a matrix of twenty columns. Under ``vmap`` these functions are loops
-over whole arrays instead, whose innermost runs in vector registers.
+XLA for CPUs multiplies and factorises each member of a batch by a library call, whose overhead
+exceeds the arithmetic for a matrix of twenty columns. Under ``vmap`` these functions are loops over
+whole arrays instead, whose innermost loops use vector registers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.kernels.symmetric import gram_matrix
 
 SMALL_COLUMNS = 32
-"""Up to so many columns the loops are faster than the library."""
+"""The most columns for which the loops are faster than the library."""
 
 LANES = 128
-"""How many members are eliminated at once: with their entries side by side, as many as the cache
-next to a core keeps."""
+"""How many members are eliminated at once, with the members along the last axis: as many as a
+core's first-level cache holds."""
 
 
 @custom_vmap
 def gram(left: jax.Array, right: jax.Array) -> jax.Array:
-    """``left' right``, of (rows, columns) each, known to be symmetric."""
+    """``left' right`` for two arrays of (rows, columns), where it is known to be symmetric."""
     return gram_matrix(left, right)
 
 
@@ -50,7 +50,7 @@ def _gram_of_each(
 
 @custom_vmap
 def inverse_cholesky(matrix: jax.Array) -> jax.Array:
-    """``L^-1``, where ``matrix = L L'``; not a number where there is no L."""
+    """``L^-1``, where ``matrix = L L'``; NaN where the matrix is not positive definite."""
     return factors.inverse_cholesky(matrix)
 
 
@@ -68,10 +68,10 @@ def _inverse_of_each(axis_size: int, in_batched: list[bool], matrices: jax.Array
 
 
 def _eliminated(matrices: jax.Array) -> jax.Array:
-    """The same of (members, n, n) by elimination, with the members side by side.
+    """``L^-1`` of each of (members, n, n) matrices by elimination, with the members last.
 
-    What a column below its pivot no longer needs, after ``L D L' = matrix`` has lost it, is where
-    the column of the inverse of the unit triangle L goes.
+    The elimination computes ``matrix = L D L'`` with a unit triangle L. The entries below a pivot
+    are no longer needed once they are eliminated; the same place then holds the column of ``L^-1``.
     """
     size = matrices.shape[1]
     index = lax.broadcasted_iota(jnp.int32, (size, 1), 0)

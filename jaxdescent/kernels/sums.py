@@ -12,35 +12,37 @@ from jax import lax
 from jaxdescent.kernels.platform import on_one_cpu
 
 CHAINS, TERMS, CHAIN_LENGTH, LANES = 2, 4, 8, 8
-"""A run is summed in two chains of eight terms, each a sum of four, for each of eight lanes: so
-short that XLA unrolls the chain and adds the lanes as one vector, and rounds by an ulp or two."""
+"""A run is summed in two chains of eight terms, each term a sum of four, in each of eight lanes. It
+is short enough for XLA to unroll a chain and to add the lanes as one vector; the rounding error is
+an ulp or two."""
 
 
 RUN = TERMS * CHAINS * CHAIN_LENGTH * LANES
 
 LEAST_CHAINED = 1 << 16
-"""Of fewer elements the sum is plain."""
+"""For fewer elements than this the sum is plain."""
 
 
 def total(x: jax.Array) -> jax.Array:
-    """The sum of all elements, to a few ulps whatever their number, in x's own dtype.
+    """The sum of all elements in x's own dtype, with an error of a few ulps whatever their number.
 
-    XLA sums pairwise, but for a CPU it first writes what it is to sum to memory: as much again as
-    the params. There the sum is one :func:`in_chains`.
+    XLA sums pairwise, but on a CPU it first stores the elements that it sums, which may take as
+    much memory as the params. On one CPU the sum is therefore :func:`in_chains`.
     """
     return jnp.sum(x) if x.size < LEAST_CHAINED else on_one_cpu(in_chains, jnp.sum, x)
 
 
 def in_chains(x: jax.Array) -> jax.Array:
-    """The sum of all elements, each run of 512 of them in chains inside the pass that computes
-    them: only the chains' sums, one for 32 elements, go through memory.
+    """The sum of all elements, computed for runs of 512 elements inside the pass that makes them.
+
+    Only the sums of the chains, one for 32 elements, are stored.
 
     >>> import jax.numpy as jnp
     >>> float(in_chains(jnp.full((1 << 22,), 0.1))) / (0.1 * 2**22) - 1 < 1e-6
     True
     """
     run = RUN
-    # What is left of each row beyond whole runs does go through memory: few long rows, then.
+    # The rest of each row beyond whole runs is stored, so few long rows are better.
     while x.ndim > 1 and x.shape[-1] % run and x.shape[-2] * x.shape[-1] < 1 << 31:
         x = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
     if x.ndim == 0 or x.shape[-1] < run:
@@ -58,8 +60,10 @@ def in_chains(x: jax.Array) -> jax.Array:
 
 
 def at_once(terms: Sequence[jax.Array], axes: Sequence[int]) -> Sequence[jax.Array]:
-    """The sum of each along the axes. All at once: XLA would hand a sum of one array to a library,
-    with its terms written to memory, and would compute what several sums share once for each.
+    """The sum of each term along the axes, all in one reduction.
+
+    XLA would hand the sum of a single array to a library and store its terms first; several
+    separate sums would each compute what they share.
     """
     return lax.reduce(
         tuple(terms),
@@ -70,7 +74,7 @@ def at_once(terms: Sequence[jax.Array], axes: Sequence[int]) -> Sequence[jax.Arr
 
 
 def _in_pairs(terms: Sequence[jax.Array]) -> jax.Array:
-    """The elementwise sum of a power of two of arrays."""
+    """The elementwise sum of arrays, the number of which is a power of two."""
     while len(terms) > 1:
         half = len(terms) // 2
         terms = [a + b for a, b in zip(terms[:half], terms[half:], strict=True)]

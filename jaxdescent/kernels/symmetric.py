@@ -1,7 +1,8 @@
 """Sums over blocks of rows or columns of X, accumulated in double length.
 
-A block's own products are summed in the working precision, over a thousand terms or so; from block
-to block the sum keeps what rounding cut off, so that its error does not grow with the data.
+A block's own product is summed in the working precision, over a thousand terms or so. The sum over
+blocks keeps what each addition rounds off, so that its error does not grow with the data. A
+symmetric product is made of submatrices, of which those below the diagonal are not computed.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.products import contract
 
 BLOCK_BYTES = 1 << 22
-"""What a block of X may take: it stays in the processor's cache."""
+"""The bytes of a block of X, which should stay in the processor's cache."""
 
 LEAST_BLOCK = 2048
-"""Fewer lines in a block, and adding its matrix to the sum would cost a tenth of making it."""
+"""The least number of rows (or columns) in a block: with fewer, adding the block's product to the
+sum would cost more than a tenth of computing it."""
 
 LEAST_HALVED, MOST_HALVINGS = 256, 4
-"""A symmetric matrix of so few lines is made whole: narrower products take as long for half the
-work. So many times a larger one is halved at most: 31 products."""
+"""A symmetric matrix of at most LEAST_HALVED rows is computed as a whole: narrower products take as
+long for half the work. A larger one is halved recursively, at most MOST_HALVINGS times: 31
+products."""
 
 Symmetric = Any
-"""A symmetric matrix by its blocks on and above the diagonal: the matrix itself, or (upper left,
-upper right, lower right), the first and the last of them such matrices in turn."""
+"""A symmetric matrix by its submatrices on and above the diagonal: the matrix itself, or (upper
+left, upper right, lower right), where the first and the last are ``Symmetric`` themselves."""
 
 
 def block_length(lines: int, line_length: int, itemsize: int) -> int:
-    """How many lines (rows, or columns) of X make a block that a CPU's cache keeps."""
+    """How many lines (rows, or columns) of X make a block that fits a CPU's cache."""
     return min(lines, max(LEAST_BLOCK, BLOCK_BYTES // (line_length * itemsize)))
 
 
 def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int) -> Any:
-    """``sum of_block(start, size)`` over blocks that cover ``range(lines)``: a tree of arrays.
+    """``sum of_block(start, size)`` over the blocks of ``range(lines)``, a pytree of arrays.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([1.0, 1e8, 1.0, -1e8, 1.0])
@@ -62,24 +65,23 @@ def sum_over_blocks(of_block: Callable[[Any, int], Any], lines: int, block: int)
 
 
 def per_row(weight: jax.Array | None, rows: jax.Array) -> jax.Array:
-    """``diag(weight) @ rows``; None for ones."""
+    """``diag(weight) @ rows``; None stands for weights of one."""
     if weight is None:
         return rows
     return weight.reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype) * rows
 
 
 def symmetric_product(a: jax.Array, b: jax.Array, axis: int, *, is_halved: bool) -> Symmetric:
-    """The product of two arrays of one shape, summed over one axis, known to be symmetric.
+    """The product of two arrays of one shape, summed over one axis, which must be symmetric.
 
-    In the form for a CPU, ``is_halved``, the blocks on and above the diagonal of a larger one are
-    computed: little more than half the operations. Else it is one product.
+    If ``is_halved`` (the form for a CPU), only the submatrices on and above the diagonal of a large
+    matrix are computed: little more than half the operations. Otherwise it is one product.
     """
     return _symmetric_product(a, b, axis, MOST_HALVINGS if is_halved else 0)
 
 
 def symmetric_share(size: int, *, is_halved: bool) -> float:
-    """The operations of a symmetric product of ``size`` lines, over those of a whole one, where it
-    is made of blocks of its own (on one CPU), or not.
+    """The operations of :func:`symmetric_product` of ``size`` lines, over those of a full product.
 
     >>> symmetric_share(256, is_halved=True), symmetric_share(512, is_halved=True)
     (1.0, 0.75)
@@ -97,7 +99,7 @@ def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> 
     size = a.shape[1 - axis]
     if not halvings or size <= LEAST_HALVED:
         return contract(a, axis, b, axis)
-    middle = -(-size // 128) * 64  # half, of whole cache lines
+    middle = -(-size // 128) * 64  # about half, in whole cache lines
     parts = [(0, middle), (middle, size)]
     (a1, a2), (b1, b2) = ([lax.slice_in_dim(x, *p, axis=1 - axis) for p in parts] for x in (a, b))
     return (
@@ -108,7 +110,7 @@ def _symmetric_product(a: jax.Array, b: jax.Array, axis: int, halvings: int) -> 
 
 
 def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
-    """``left' X``, known to be symmetric: on a CPU over blocks of rows."""
+    """``left' X``, which must be symmetric; on one CPU summed over blocks of rows."""
     rows, features = X.shape
 
     def of_block(start: Any, size: int) -> Symmetric:
@@ -125,7 +127,7 @@ def gram_matrix(left: jax.Array, X: jax.Array) -> jax.Array:
 
 
 def kernel_matrix(X: jax.Array) -> jax.Array:
-    """``X X'``: on a CPU over blocks of columns."""
+    """``X X'``; on one CPU summed over blocks of columns."""
     rows, features = X.shape
 
     def of_block(start: Any, size: int) -> Symmetric:
@@ -140,7 +142,7 @@ def kernel_matrix(X: jax.Array) -> jax.Array:
 
 
 def whole(blocks: Symmetric) -> jax.Array:
-    """A symmetric matrix from its blocks.
+    """The symmetric matrix from its submatrices on and above the diagonal.
 
     >>> import jax.numpy as jnp
     >>> print(whole((jnp.ones((1, 1)), jnp.full((1, 1), 2.0), jnp.full((1, 1), 3.0))))
@@ -154,8 +156,8 @@ def whole(blocks: Symmetric) -> jax.Array:
 
 
 def _add(total: Double, term: jax.Array) -> Double:
-    # The lower half is a plain sum of what the upper one lost: fewer operations than a full
-    # double-length addition, and exact to eps^2 times the number of blocks.
+    # The low part is a plain sum of what the high part lost: fewer operations than a full
+    # double-length addition, with an error of eps^2 times the number of blocks.
     exact = two_sum(total.high, term)
     return Double(exact.high, total.low + exact.low)
 

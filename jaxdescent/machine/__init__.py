@@ -1,10 +1,11 @@
-"""How fast a device reads, multiplies, factorises and answers: measured once, or a stated default.
+"""The rates of a device: how fast it reads, multiplies and factorises, and what a call costs.
 
-A calibration takes a few seconds and is kept as JSON in the user's cache folder, under a name made
-of the device's kind, the versions of jax and jaxlib, and the number of cores. Planning in front of
-a person measures it (:meth:`Machine.measured`); whatever may be traced only looks whether there is
-one (:meth:`Machine.of`). Devices that are not here are told by their names: ``devices`` has their
-published figures, and ``topologies`` what a program for them can be compiled for.
+They are measured once, or are stated defaults. A calibration takes a few seconds and is kept as
+JSON in the user's cache folder, under a name made of the device's kind, the versions of jax and
+jaxlib, and the number of cores. :meth:`Machine.measured`, for interactive planning, runs the
+calibration if there is none; :meth:`Machine.of`, for code that may be traced, only reads one.
+Devices that are not attached are given by name: ``devices`` has their published figures, and
+``topologies`` describes them to XLA's compiler.
 """
 
 from jaxdescent.machine.devices import ASSUMED as ASSUMED

@@ -1,8 +1,8 @@
-"""A device's rates, measured on arrays just beyond its last cache: the best of repeated runs.
+"""A device's rates, measured on arrays just beyond its last-level cache: the best of many runs.
 
-What else a machine does meanwhile only makes runs slower. A run is repeated until the best has not
-improved for a while; how far the others lie above it, and which share of the cores other processes
-used, is kept beside the rates, so that a measurement on a busy machine is known for one.
+Other work on the machine only makes runs slower. So a run is repeated until the best time has not
+improved for a while. The ratio of the median run to the best, and the share of the cores that other
+processes used, are kept with the rates; they show whether the machine was busy.
 """
 
 from __future__ import annotations
@@ -25,41 +25,42 @@ from jaxdescent.machine.defaults import DEFAULTS
 from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
 
 READ_BYTES = 1 << 26
-"""Of the matrix whose reading is timed: beyond the last-level cache of most machines."""
+"""The size of the matrix whose reading is timed: beyond the last-level cache of most machines."""
 
 CACHED_BYTES = 1 << 23
-"""Of one that the last-level cache holds and the one before it does not."""
+"""The size of a matrix that the last-level cache holds, and the cache before it does not."""
 
 THIN_COLUMNS = 300
-"""Of an X that is multiplied by several columns: no power of two, whose lines share few places in
-the cache."""
+"""The columns of an X that is multiplied by several columns. It is no power of two, because the
+cache lines of such rows would share few sets of the cache."""
 
 ROUND = 1000
-"""Rows of that matrix are a multiple of it, of which equal runs can be made."""
+"""The rows of a matrix are a multiple of this, so that they can be cut into equal runs."""
 
 PRODUCT_SIZE = 1024
 
 SHORT_SHARE = 4
-"""Products and factorisations are timed at this size and at so small a part of it."""
+"""Products and factorisations are timed at PRODUCT_SIZE and at PRODUCT_SIZE / SHORT_SHARE."""
 
 REPEATS, OVERHEAD_REPEATS = 4, 100
-"""So many runs in a row that are no better end the repetition."""
+"""The number of consecutive runs without improvement after which no more are made."""
 
 BETTER, MOST_SECONDS = 0.97, 1.0
-"""A run is better by at least that factor; and repeated no longer than that."""
+"""A run is an improvement if its time is less than BETTER times the best; runs are repeated for at
+most MOST_SECONDS."""
 
 
 class Runs:
-    """Times runs, and remembers how they scattered."""
+    """Times runs, and records how much the times vary."""
 
     def __init__(self) -> None:
         self.spread = 1.0
-        """The largest ratio of a median run to the best."""
+        """The largest ratio, over all functions, of the median run's time to the best."""
 
     def least_seconds(
         self, function: Callable[..., Any], *inputs: Any, repeats: int = REPEATS
     ) -> float:
-        """The best run, after as many that were no better, or a second of them."""
+        """The best time, once ``repeats`` runs in a row have not improved it, or after a second."""
         jax.block_until_ready(function(*inputs))
         times: list[float] = []
         best, since, began = float("inf"), 0, time.perf_counter()
@@ -77,7 +78,7 @@ class Runs:
 
 
 def measure(device: Any) -> dict[str, Any]:
-    """Every rate of :class:`jaxdescent.machine.Machine`, on this device, now."""
+    """Every rate of :class:`jaxdescent.machine.Machine`, measured now on this device."""
     before, runs = host.Load.now(), Runs()
     rates = _rates(device, runs)
     after = host.Load.now()
@@ -92,12 +93,12 @@ def _rates(device: Any, runs: Runs) -> dict[str, Any]:
         products = {"float32": product}
         with jax.enable_x64(True):
             read["float64"] = _read_bandwidth(runs, "float64", READ_BYTES)
-            # What a short side costs is alike: one size is enough.
+            # A short side costs the same in both dtypes: one size is enough.
             size = PRODUCT_SIZE
             products["float64"] = _product_flops(size) / _product_seconds(runs, size, "float64")
             products["float64"] *= 1 + product_half / size
-        # On a CPU 16-bit numbers are widened first, in blocks that stay in the cache, and
-        # multiplied in float32: fewer bytes a second, of half as many.
+        # On a CPU 16-bit numbers are widened in blocks that stay in the cache, and multiplied in
+        # float32. This reads fewer bytes a second than float32, of half as many bytes.
         is_cpu = device.platform == "cpu"
         read["bfloat16"] = (
             0.75 * read["float32"] if is_cpu else _read_bandwidth(runs, "bfloat16", READ_BYTES // 2)
@@ -141,7 +142,7 @@ def _read_bandwidth(
     columns: int = 512,
     weights: int = 1,
 ) -> float:
-    """Of ``X'(X w)``, two passes over X, repeated on its own result."""
+    """Bytes of X read a second by ``X'(X w)``, two passes, repeated on its own result."""
     rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize * ROUND) * ROUND
     X = Dense(jnp.full((rows, columns), 1e-3, dtype), is_on_one_device=True)
     wide = "float64" if dtype == "float64" else "float32"
@@ -160,7 +161,7 @@ def _read_bandwidth(
 
 
 def _row_seconds(runs: Runs, cached_bandwidth: float) -> float:
-    """What a row takes besides its bytes, seen where rows are short."""
+    """The seconds that a row takes beyond reading its bytes, measured with short rows."""
     columns = 12
     bandwidth = _read_bandwidth(runs, "float32", CACHED_BYTES // 2, passes=40, columns=columns)
     return max(4 * columns * (1 / bandwidth - 1 / cached_bandwidth), 1e-12)
@@ -168,7 +169,7 @@ def _row_seconds(runs: Runs, cached_bandwidth: float) -> float:
 
 def _update_bandwidth(runs: Runs) -> float:
     x = jnp.ones((READ_BYTES // 4,), "float32")
-    # Many passes: a call begins with a copy of x, into pages that the system has to find first.
+    # Many passes: each call first copies x into memory pages that the system has yet to map.
     steps = 16
 
     @jax.jit
@@ -196,7 +197,7 @@ def _rate_and_half(
 
 
 def _rows_for(size: int) -> int:
-    """Rows that make the work of a matrix of so many columns much the same for all."""
+    """The number of rows for which a matrix of ``size`` columns takes about the same work."""
     return PRODUCT_SIZE**2 // size
 
 
@@ -205,7 +206,7 @@ def _product_flops(size: int) -> float:
 
 
 def _product_seconds(runs: Runs, size: int, dtype: str = "float32") -> float:
-    """Of ``A'A``."""
+    """The seconds of ``A'A``."""
     matrix = jnp.ones((_rows_for(size), size), dtype)
     wide = "float64" if dtype == "float64" else "float32"
 
@@ -234,7 +235,7 @@ def _orthogonal_seconds(runs: Runs, size: int) -> float:
 
 
 def _double_rate(runs: Runs) -> float:
-    """Entries a second of a product in double length, there and back."""
+    """Entries of X a second in double-length products with X and X'."""
     size, turns = 256, 2
     matrix = jnp.full((size, size), 1e-3, "float32")
 
@@ -251,7 +252,7 @@ def _double_rate(runs: Runs) -> float:
 
 
 def _overheads(runs: Runs) -> dict[str, float]:
-    """What calls, small operations and work for all cores take besides the work."""
+    """The seconds that a call, a small operation, and starting all cores take."""
     vector, matrix = jnp.full((64,), 0.5, "float32"), jnp.eye(64, dtype="float32")
     tall = jnp.ones((64, 64), "float32")
     steps, results = 64, 12
@@ -262,7 +263,7 @@ def _overheads(runs: Runs) -> dict[str, float]:
 
     @jax.jit
     def chain(vector: jax.Array, matrix: jax.Array) -> tuple[jax.Array, ...]:
-        for _ in range(steps):  # a product and what follows it: kernels of their own
+        for _ in range(steps):  # the product and the division are two kernels
             image = jnp.matmul(matrix, vector, precision=HIGHEST)
             vector = image / (1 + image[0])
         return tuple(vector + index for index in range(results))
@@ -283,7 +284,7 @@ def _overheads(runs: Runs) -> dict[str, float]:
 
 
 def _cache_bytes(device: Any) -> int:
-    """The last-level cache, as the system tells, else the platform's default."""
+    """The size of the last-level cache as the system reports it, else the platform's default."""
     if device.platform == "cpu":
         sizes = []
         for file in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):

@@ -1,4 +1,4 @@
-"""Numbers of an ordinary machine of each platform: the right order, no more."""
+"""Rates of an ordinary machine of each platform, right to an order of magnitude."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _PER_CORE = {*_GROWS_WITH_CORES, "read_bandwidth", "update_bandwidth"}
 
 
 def default_rates(platform: str, cores: int) -> dict[str, Any]:
-    """The rates of :class:`jaxdescent.machine.Machine` for a platform; of a GPU for an unknown."""
+    """The rates of :class:`jaxdescent.machine.Machine` for a platform, a GPU's if it is unknown."""
     rates = dict(DEFAULTS.get(platform, DEFAULTS["gpu"]))
     if platform != "cpu":
         return rates

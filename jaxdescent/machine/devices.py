@@ -1,9 +1,9 @@
-"""Published figures of accelerators that need not be here, and the names they go by.
+"""Published figures of accelerators that need not be attached, and their names.
 
-A figure is a peak: no program is faster. GPUs are those with the fastest links (SXM boards), rates
-are dense, without sparsity. What is not published is not here: factorisations, small operations and
-the share of the memory that can be used are assumed, in :data:`ASSUMED` and
-:mod:`jaxdescent.machine.defaults`.
+The figures are peaks, which no program exceeds. GPUs are those with the fastest links (SXM boards),
+and rates are for dense matrices, without structured sparsity. What is not published is assumed, in
+:data:`ASSUMED` and :mod:`jaxdescent.machine.defaults`: the rates of factorisations, the time of
+small operations, and the share of the memory that can be used.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from typing import Any, NamedTuple
 GB, GIB, TFLOPS = 1e9, 2.0**30, 1e12
 
 BFLOAT16_PASSES = 6
-"""A TPU multiplies bfloat16 alone. XLA makes a float32 product at ``Precision.HIGHEST``, the one
-that jaxdescent asks for, of six products of bfloat16 parts (the documentation of
-``jax.lax.Precision``: "float32: 6 passes")."""
+"""A TPU multiplies in bfloat16. XLA computes a float32 product at ``Precision.HIGHEST``, which
+jaxdescent uses, as six products of bfloat16 terms (the documentation of ``jax.lax.Precision``:
+"float32: 6 passes")."""
 
 FLOAT64_SLOWER = 30
-"""Assumed of a TPU, which has no float64: XLA makes its arithmetic of pairs of float32."""
+"""How many times slower than float32 a TPU's float64 is assumed to be: it has none, and XLA
+emulates it by pairs of float32."""
 
 USABLE = 0.9
-"""Assumed: the share of the published memory that a program can have; the rest is the runtime's."""
+"""The share of the published memory that a program is assumed to get; the runtime has the rest."""
 
 ASSUMED = (
     "Rates are published peaks, of which runs reach a half to nine tenths. Assumed, because it is "
     f"not published: that {USABLE:.0%} of the memory can be used, how much slower factorisations "
     "are than products, and what a small operation takes."
 )
-"""What a plan for a published device rests on besides the figures."""
+"""What a plan for a published device assumes besides the figures."""
 
 
 class Cuda(NamedTuple):
-    """What XLA's compiler for GPUs asks of a card besides memory and bandwidth.
+    """What XLA's compiler for GPUs needs to know of a GPU besides memory and bandwidth.
 
     Attributes:
-      capability: the compute capability, which the limits of :data:`LIMITS` follow from.
-      cores: streaming multiprocessors.
-      clock: boost, in GHz.
-      cache: L2, in bytes.
+      capability: the compute capability, which determines the limits in
+        :data:`jaxdescent.machine.topologies.LIMITS`.
+      cores: the number of streaming multiprocessors.
+      clock: the boost clock, in GHz.
+      cache: the L2 cache, in bytes.
     """
 
     capability: tuple[int, int]
@@ -53,20 +55,20 @@ class Device(NamedTuple):
     """One device as JAX counts them: a GPU, a TPU chip, or half of a chip of two (TPU7x).
 
     Attributes:
-      kind: what it is.
+      kind: the product's name.
       platform: ``gpu`` or ``tpu``.
-      memory: bytes.
-      bandwidth: of the memory, bytes a second.
+      memory: in bytes.
+      bandwidth: of the memory, in bytes a second.
       float32: operations a second of a matrix product in full float32, not TF32.
-      float64: the same, by tensor cores where they can.
-      bfloat16: the same of bfloat16 numbers, added up in float32.
-      link: bytes a second that a device can send to the others, by all of its links at once. Where
-        a sum of both directions is published, half of it.
-      most: so many are linked like that.
-      axes: of the torus that they make; 0 for GPUs, of which each reaches each.
-      per_chip: devices of a chip.
+      float64: the same in float64, by tensor cores where they can.
+      bfloat16: the same for bfloat16 numbers, accumulated in float32.
+      link: bytes a second that a device can send to the others, over all of its links together.
+        Where the sum of both directions is published, it is half of that.
+      most: the largest number of devices that such links connect.
+      axes: the number of axes of the torus that they form; 0 for GPUs, which are fully connected.
+      per_chip: the number of devices in a chip.
       source: where the figures are published.
-      cuda: for XLA's compiler; None for TPUs.
+      cuda: what XLA's compiler needs for a GPU; None for TPUs.
     """
 
     kind: str
@@ -123,7 +125,7 @@ def _tpu(
     axes: int,
     per_chip: int = 1,
 ) -> Device:
-    """From figures of a chip, the rate of bfloat16 among them."""
+    """A TPU device from the figures of a chip, where ``teraflops`` is the rate of bfloat16."""
     bfloat16 = teraflops * TFLOPS / per_chip
     float32 = bfloat16 / BFLOAT16_PASSES
     return Device(
@@ -142,8 +144,8 @@ def _tpu(
     )
 
 
-# NVLink 3, 4 and 5: 600, 900 and 1,800 GB/s in both directions; PCIe 4.0 x16: 64 GB/s. Rates of
-# bfloat16 are half of what is published with sparsity.
+# NVLink 3, 4 and 5 have 600, 900 and 1,800 GB/s in both directions; PCIe 4.0 x16 has 64 GB/s. The
+# rates of bfloat16 are half of those published with sparsity.
 _A100: dict[str, Any] = {
     "teraflops": (19.5, 19.5, 312),
     "link": 300,
@@ -200,7 +202,7 @@ DEVICES: dict[str, Device] = {
         cuda=Cuda((8, 9), 128, 2.52, 72 << 20),
         source="Ada GPU architecture whitepaper, appendix A",
     ),
-    # 2,400 Gbit/s between chips.
+    # Chips are linked by 2,400 Gbit/s.
     "v4": _tpu(
         "v4",
         memory=32 * GIB,
@@ -210,7 +212,7 @@ DEVICES: dict[str, Device] = {
         most=4096,
         axes=3,
     ),
-    # Between chips, in both directions: 400, 1,200, 800 and 1,200 GB/s.
+    # Chips are linked by 400, 1,200, 800 and 1,200 GB/s in both directions.
     "v5e": _tpu(
         "v5e",
         memory=16 * GB,
@@ -249,7 +251,7 @@ DEVICES: dict[str, Device] = {
         per_chip=2,
     ),
 }
-"""By the name that ``jd.plan(device=...)`` takes."""
+"""The devices by the names that ``jd.plan(device=...)`` takes."""
 
 KNOWN = (
     f"known are {', '.join(DEVICES)}; '8xh100' for eight GPUs, 'v5e:16x16' for a TPU slice of so "
@@ -258,13 +260,13 @@ KNOWN = (
 
 
 class Mesh(NamedTuple):
-    """So many devices of one kind.
+    """A number of linked devices of one kind.
 
     Attributes:
-      name: as it was given, in lower case.
+      name: the name as given, in lower case.
       of: the name of the device in :data:`DEVICES`.
-      shape: chips along each axis of a TPU slice; the number of GPUs.
-      devices: how many there are.
+      shape: the chips along each axis of a TPU slice, or the number of GPUs.
+      devices: the number of devices.
     """
 
     name: str
@@ -274,19 +276,19 @@ class Mesh(NamedTuple):
 
     @property
     def device(self) -> Device:
-        """One of them."""
+        """The figures of one of the devices."""
         return DEVICES[self.of]
 
     def describe(self) -> str:
-        """How many of what."""
+        """The number and kind of the devices, in words."""
         return f"{self.devices:,} x {self.device.kind}" if self.devices > 1 else self.device.kind
 
 
 def mesh_named(name: str) -> Mesh:
-    """A device or a mesh of them by its name.
+    """The device or mesh of devices with this name.
 
     Raises:
-      ValueError: for a name that is not known, with those that are, or a mesh that cannot be.
+      ValueError: if no such device is known, or no such mesh exists.
 
     >>> mesh_named("8xh100").devices, mesh_named("v5e:16x16").devices
     (8, 256)
@@ -302,13 +304,14 @@ def mesh_named(name: str) -> Mesh:
     if device.axes == 0:
         if slice_shape is not None:
             raise ValueError(
-                f"GPUs are counted, got {name!r}: write {slice_shape.replace('x', '')}x{of}."
+                f"GPUs are given by their number, got {name!r}: write "
+                f"{slice_shape.replace('x', '')}x{of}."
             )
         shape = (int(count or 1),)
     else:
         example = f"{of}:{'x'.join(['2'] * device.axes)}"
         if count is not None:
-            raise ValueError(f"a TPU slice is told by its shape, got {name!r}: write {example}.")
+            raise ValueError(f"a TPU slice is given by its shape, got {name!r}: write {example}.")
         shape = tuple(map(int, slice_shape.split("x"))) if slice_shape else (1,) * device.axes
         if len(shape) != device.axes:
             raise ValueError(
@@ -317,7 +320,7 @@ def mesh_named(name: str) -> Mesh:
     devices = math.prod(shape) * device.per_chip
     if not 1 <= devices <= device.most:
         raise ValueError(
-            f"from 1 to {device.most // device.per_chip:,} {of} are linked, got {name!r}: what "
-            "networks between more of them carry is not in the table."
+            f"from 1 to {device.most // device.per_chip:,} {of} are linked, got {name!r}: the "
+            "rates of networks between more of them are not in the table."
         )
     return Mesh(name, of, shape, devices)

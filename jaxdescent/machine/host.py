@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 def usable_cores() -> int:
-    """Fewer than the host has where the process is bound to some."""
+    """The number of cores that this process may use; it may be bound to a few of the host's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -19,7 +19,7 @@ def usable_cores() -> int:
 
 @functools.cache
 def processor() -> str:
-    """Its model's name, as far as the system tells."""
+    """The name of the processor's model, as far as the system reports it."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -29,7 +29,7 @@ def processor() -> str:
 
 
 class Load(NamedTuple):
-    """What the processor has done so far, in seconds: by the clock, all cores, and this process."""
+    """Seconds so far: of the wall clock, of busy time on all cores, and of this process."""
 
     clock: float
     busy: float
@@ -38,7 +38,7 @@ class Load(NamedTuple):
 
     @classmethod
     def now(cls) -> Load | None:
-        """Read from the system's own count; None where there is none."""
+        """The current counts of the system; None if it provides none."""
         try:
             lines = pathlib.Path("/proc/stat").read_text().splitlines()
             ticks = [int(word) for word in lines[0].split()[1:9]]
@@ -51,7 +51,7 @@ class Load(NamedTuple):
         return cls(time.perf_counter(), busy, own, max(cores, 1))
 
     def others_since(self, before: Load) -> float:
-        """The share of all cores that others have used since then, from 0 to 1."""
+        """The share of all cores, 0 to 1, that other processes have used since ``before``."""
         clock = self.clock - before.clock
         if clock <= 0:
             return 0.0

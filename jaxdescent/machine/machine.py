@@ -1,4 +1,4 @@
-"""What a device can do, as one object."""
+"""The memory and rates of one device as one object."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ Rates = dict[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What one device can do, in bytes, operations and seconds.
+    """The memory and rates of one device, in bytes, operations and seconds.
 
-    A rate by dtype has the keys ``float32``, ``float64`` and ``bfloat16``: the dtype that X is
-    stored in. 16-bit numbers are multiplied as they are and added up in float32.
+    A rate by dtype has the keys ``float32``, ``float64`` and ``bfloat16``, for the dtype that X is
+    stored in. 16-bit numbers are multiplied without conversion and accumulated in float32.
 
     Args:
       platform: ``cpu``, ``gpu`` or ``tpu``.
       kind: the device's name.
-      cores: how many processors this process may use.
-      memory_bytes: what can be allocated now.
+      cores: the number of processor cores that this process may use.
+      memory_bytes: how many bytes can be allocated now.
       read_bandwidth: by dtype, bytes of X read a second by ``X'(X w)``, from memory.
       cached_bandwidth: the same from the last-level cache, in float32.
       thin_bandwidth: the same by ``X'(X W)`` for a W of eight columns, in float32.
-      cache_bytes: of the last-level cache; up to half of that counts as cached.
-      row_seconds: what a row of X takes in a product with one column, besides its bytes.
+      cache_bytes: the size of the last-level cache.
+      row_seconds: seconds that a row of X takes in a product with one column, beyond its bytes.
       update_bandwidth: bytes read and written a second by ``x - rate * x`` in place, float32.
-      fresh_bandwidth: bytes written a second to memory that the system has yet to find.
+      fresh_bandwidth: bytes written a second to memory whose pages the system has yet to map.
       product_rate: by dtype, operations a second of a large matrix product at full precision.
-      product_half: the shortest side of a product at which the rate is half of that.
-      cholesky_rate, cholesky_half: of Cholesky and triangular inversion, float32.
-      orthogonal_rate, orthogonal_half: of QR, float32.
+      product_half: the length of a product's shortest side for which the rate is half of that.
+      cholesky_rate, cholesky_half: the same for Cholesky and triangular inversion, float32.
+      orthogonal_rate, orthogonal_half: the same for QR, float32.
       double_rate: entries of X a second of a product in double length, float32.
-      dispatch_seconds: a call of a compiled program.
-      operation_seconds: one small operation within a compiled program.
-      handover_seconds: what it takes until all cores work on one operation.
-      is_measured: whether the rates are this machine's own.
+      dispatch_seconds: seconds of a call of a compiled program.
+      operation_seconds: seconds of one small operation within a compiled program.
+      handover_seconds: seconds until all cores work on one operation.
+      is_measured: whether the rates are measured on this machine.
       measured_at: when they were measured, in seconds since 1970; zero for defaults.
-      others: the share of all cores that other processes used meanwhile.
-      spread: the largest ratio of a median run to the best.
-      name: that the published figures go by, as in ``8xh100``; empty for a device that is here.
-      devices: over how many of them a problem is spread; everything else is of each.
-      link_bandwidth: bytes a second that each can send to the others; 0 where it is not known.
-      all_reduce_seconds: until all devices have added up a few numbers.
+      others: the share of all cores that other processes used during the measurement.
+      spread: the largest ratio of the median run's time to the best.
+      name: the name of published figures, such as ``8xh100``; empty for an attached device.
+      devices: the number of devices that share a problem; all other figures are for each.
+      link_bandwidth: bytes a second that each can send to the others; 0 if it is not known.
+      all_reduce_seconds: seconds until all devices have summed a few numbers.
       source: where the figures are published.
 
     >>> machine = Machine.default("cpu", cores=2, memory_bytes=10**9)
@@ -94,18 +94,18 @@ class Machine:
     def default(
         cls, platform: str, *, kind: str = "unknown", cores: int = 1, memory_bytes: int = 0
     ) -> Machine:
-        """Numbers of an ordinary machine of this platform: the right order, no more."""
+        """Rates of an ordinary machine of this platform, right to an order of magnitude."""
         rates = default_rates(platform, cores)
         return cls(platform, kind, cores, memory_bytes, is_measured=False, **rates)
 
     @classmethod
     def published(cls, name: str) -> Machine:
-        """A device, or a mesh of them, by the figures that are published of it: nothing of this
-        host counts. What is not published is assumed
-        (:data:`jaxdescent.machine.devices.ASSUMED`).
+        """A device, or a mesh of devices, by its published figures, whatever this host has.
+
+        What is not published is assumed (:data:`jaxdescent.machine.devices.ASSUMED`).
 
         Raises:
-          ValueError: for a name that is not known, with those that are.
+          ValueError: if the name is not known.
 
         >>> machine = Machine.published("8xh100")
         >>> machine.devices, machine.platform, machine.read_bandwidth["float32"]
@@ -114,7 +114,7 @@ class Machine:
         mesh = mesh_named(name)
         device = mesh.device
         rates = default_rates(device.platform, 1)
-        # Of a factorisation only its share of a product's rate is assumed.
+        # For factorisations only the ratio of their rates to a product's is assumed.
         faster = device.float32 / rates["product_rate"]["float32"]
         for factorisation in ("cholesky_rate", "orthogonal_rate"):
             rates[factorisation] *= faster
@@ -126,7 +126,7 @@ class Machine:
                 "float64": device.float64,
                 "bfloat16": device.bfloat16,
             },
-            # Vectors and thin products take what their bytes take; caches are not counted on.
+            # Vectors and thin products are limited by the memory; caches are not counted on.
             "cached_bandwidth": bandwidth,
             "thin_bandwidth": bandwidth,
             "update_bandwidth": bandwidth,
@@ -151,8 +151,7 @@ class Machine:
     def of(cls, device: Any = None) -> Machine:
         """The device's calibration if there is one, else the default; runs and writes nothing.
 
-        A rate that was measured on a busy machine and is more than five times worse than the
-        default is taken for that many times worse.
+        A rate that was measured on a busy machine is limited to five times worse than the default.
         """
         device = _device(device)
         identity = _identity(device)
@@ -167,11 +166,11 @@ class Machine:
     def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
         """The device's calibration, measured now (in a few seconds) if there is none.
 
-        One that was measured on a busy machine is measured again, once in each process, and the
-        better of both is kept for each rate.
+        A calibration from a busy machine is measured again, once in each process, and the better of
+        both is kept for each rate.
 
         Args:
-          device: a JAX device; None for JAX's first.
+          device: a JAX device; None stands for JAX's first.
           recalibrate: measure even if there is a calibration, and replace it.
         """
         device = _device(device)
@@ -185,20 +184,20 @@ class Machine:
         if stored is not None and not recalibrate:
             rates = _better(rates, stored)
         store.keep(identity, rates)
-        if store.stored(identity) is None:  # it could not be kept
+        if store.stored(identity) is None:  # the file could not be written
             return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
         return cls.of(device)
 
     @property
     def is_one_cpu(self) -> bool:
-        """Whether a program finds a CPU and no other device, for which it takes forms of its own.
+        """Whether JAX has one CPU and no other device, for which programs use forms of their own.
 
-        JAX may have been told that this host's CPU is several.
+        JAX may have been configured to show the host's CPU as several devices.
         """
         return self.platform == "cpu" and jax.device_count() == 1
 
     def describe(self) -> str:
-        """What it is, its memory, and where the rates come from, in a sentence."""
+        """The device, its memory, and the origin of the rates, in a sentence."""
         if self.name:
             figures = (
                 f"{readable_bytes(self.memory_bytes)} and "
@@ -215,7 +214,7 @@ class Machine:
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
         name = _name(dtype)
-        # Widening 16 bits takes as long wherever they are.
+        # Widening 16-bit numbers takes as long from memory as from the cache.
         is_widened = name == "bfloat16" and self.platform == "cpu"
         return self.read_bandwidth[name] * (
             1.0 if is_widened else self.cache_speedup(size_in_bytes)
@@ -225,8 +224,8 @@ class Machine:
         """How many times faster repeated passes over data of this size are than from memory."""
         if size_in_bytes > 2 * self.cache_bytes:
             return 1.0
-        # Other things need the cache too: of data beyond a quarter of it only a part stays, and of
-        # a little more than it holds some do.
+        # Other data need the cache too: beyond a quarter of it only part of the data stay there,
+        # and a small part if they are a little larger than the cache.
         fits = size_in_bytes <= self.cache_bytes
         share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5 if fits else 0.1
         faster: float = self.cached_bandwidth / self.read_bandwidth["float32"]
@@ -241,16 +240,16 @@ class Machine:
         return self.product_rate["float32"] / self.product_rate[_name(dtype)]
 
     def to_json(self) -> str:
-        """All of it, as a JSON object."""
+        """All fields, as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
 
 BUSY, FAR = 0.15, 5.0
-"""Of a machine of whose cores others use more than this share, rates are doubtful; and so many
-times worse than the default they are not believed."""
+"""Rates are doubtful if other processes used more than the share BUSY of the cores. A doubtful rate
+is not believed to be more than FAR times worse than the default."""
 
 _MEASURED_HERE: set[Any] = set()
-"""The calibrations that this process has measured: none is measured twice for being doubtful."""
+"""The calibrations measured by this process, which are not measured again for being doubtful."""
 
 
 def _is_busy(rates: dict[str, Any]) -> bool:
@@ -258,7 +257,7 @@ def _is_busy(rates: dict[str, Any]) -> bool:
 
 
 def _each(function: Any, name: str, *values: Any) -> Any:
-    """``function`` of the numbers of a rate, and whether less is better."""
+    """``function(is_time, *numbers)`` for each number of a rate; of a time, less is better."""
     is_time = name.endswith("_seconds")
     if isinstance(values[0], dict):
         return {key: function(is_time, *(value[key] for value in values)) for key in values[0]}
@@ -266,7 +265,7 @@ def _each(function: Any, name: str, *values: Any) -> Any:
 
 
 def _bounded(rates: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The rates, none of them more than ``FAR`` times worse than the default."""
+    """The rates, limited to ``FAR`` times worse than the defaults."""
 
     def bounded(is_time: bool, rate: float, default: float) -> float:
         return min(rate, FAR * default) if is_time else max(rate, default / FAR)
@@ -279,7 +278,7 @@ def _bounded(rates: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 def _better(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """The better of two calibrations for each rate, with what the quieter one says of itself."""
+    """The better of two calibrations for each rate, with the quality of the less disturbed one."""
 
     def better(is_time: bool, one: float, other: float) -> float:
         return min(one, other) if is_time else max(one, other)
@@ -288,7 +287,7 @@ def _better(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     for name, value in new.items():
         if name.endswith(("_seconds", "_bandwidth")) or name == "double_rate":
             kept = kept | {name: _each(better, name, value, old[name])}
-    # A rate and the size at which it is half of that belong together.
+    # A rate and the size at which half of it is reached belong together.
     for kind in ("product", "cholesky", "orthogonal"):
         rate, half = f"{kind}_rate", f"{kind}_half"
         one, other = (
@@ -307,7 +306,7 @@ def _name(dtype: Any) -> str:
 
 
 def _device(device: Any) -> Any:
-    """A device, JAX's first for None, or the first of a platform named by a string."""
+    """The device itself, JAX's first if None, or the first of a platform given by a string."""
     if isinstance(device, str):
         return jax.devices(device)[0]
     return jax.devices()[0] if device is None else device

@@ -1,4 +1,4 @@
-"""How many bytes this process may use on a device, and the refusal of what does not fit."""
+"""How many bytes this process may use on a device, and the error if a problem does not fit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import jax
 
 SLACK_BYTES = 1 << 20
-"""What a system calls available is no surer than this: a problem of less always fits."""
+"""The uncertainty of the available memory: a problem with fewer bytes is taken to fit."""
 
 SMALL_BYTES = 1 << 24
-"""For so little nobody asks how much is available: the answer takes longer than the problem."""
+"""For fewer bytes than this the available memory is not asked for, which would take longer than to
+solve the problem."""
 
 
 class ProblemTooLarge(MemoryError):
@@ -22,9 +23,9 @@ class ProblemTooLarge(MemoryError):
 def available_bytes(device: Any = None) -> int:
     """How many more bytes can be allocated on ``device`` (by default JAX's first).
 
-    On an accelerator its own statistics count. On a CPU it is the least of the memory that the
-    system calls available, what each control group above this process leaves (version 1 or 2),
-    and the address-space limit of the process.
+    On an accelerator it is what its own statistics leave. On a CPU it is the least of the memory
+    that the system reports as available, what each control group above this process leaves
+    (version 1 or 2), and the address-space limit of the process.
     """
     device = jax.devices()[0] if device is None else device
     if device.platform != "cpu":
@@ -59,7 +60,7 @@ def _system_bytes() -> int:
 def _control_group_bytes(
     membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
 ) -> list[int]:
-    """What each control group from this process's up to the root leaves below its limit."""
+    """The bytes left below the limit of each control group, from this process's to the root."""
     try:
         lines = pathlib.Path(membership).read_text().splitlines()
     except OSError:
@@ -75,7 +76,7 @@ def _control_group_bytes(
         else:
             continue
         group = base / path.lstrip("/")
-        # Inside a container the path may be that of the host: the mounted root counts as well.
+        # Inside a container the path may be the host's; so the mounted root is included.
         for folder in {base, group, *(p for p in group.parents if p.is_relative_to(base))}:
             try:
                 most = (folder / limit).read_text().strip()
@@ -88,7 +89,7 @@ def _control_group_bytes(
 
 
 def _reclaimable(folder: pathlib.Path) -> int:
-    """The page cache that counts as used, and that the kernel gives back when it is needed."""
+    """The bytes of page cache that count as used, but that the kernel frees when needed."""
     try:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:
@@ -100,7 +101,7 @@ def _reclaimable(folder: pathlib.Path) -> int:
 def _address_space_bytes() -> list[int]:
     if os.name != "posix":
         return []
-    import resource  # not on Windows
+    import resource  # does not exist on Windows
 
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:

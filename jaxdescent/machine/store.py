@@ -1,4 +1,4 @@
-"""Calibrations, kept in the user's cache folder."""
+"""Storage of calibrations in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import jaxlib.version
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES
 
 FORMAT = 4
-"""Of the JSON file: another number makes old files unread."""
+"""The version of the JSON file's format; files of another version are ignored."""
 
 
 QUALITY = ("measured_at", "others", "spread")
-"""What a calibration says of itself."""
+"""The fields that describe the quality of a calibration."""
 
 
 def cache_folder() -> pathlib.Path:
-    """Where this user's programs keep what they can make again."""
+    """The folder for data of this user's programs that can be computed again."""
     if os.environ.get("XDG_CACHE_HOME"):
         base = pathlib.Path(os.environ["XDG_CACHE_HOME"])
     elif sys.platform == "win32":
@@ -38,19 +38,19 @@ def cache_folder() -> pathlib.Path:
 
 
 def path_of(identity: dict[str, Any]) -> pathlib.Path:
-    """The calibration's file: its name says what it is a calibration of."""
+    """The calibration's file, whose name identifies the device and the versions of JAX."""
     words = f"{identity['platform']} {identity['kind']} {identity['cores']} cores"
     words = f"{words} jax {jax.__version__} jaxlib {jaxlib.version.__version__}"
     return cache_folder() / f"machine-{re.sub(r'[^A-Za-z0-9.]+', '-', words)}.json"
 
 
 def stored(identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The rates of the device with this identity, if they were ever measured."""
+    """The rates of the device with this identity; None if there is no valid file."""
     return _read(str(path_of(identity)), FORMAT)
 
 
 def keep(identity: dict[str, Any], rates: dict[str, Any]) -> None:
-    """Write the file in one move; a folder that cannot be written to is no error."""
+    """Write the file atomically; it is no error if the folder cannot be written to."""
     _read.cache_clear()
     path = path_of(identity)
     try:
@@ -67,7 +67,7 @@ def keep(identity: dict[str, Any], rates: dict[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _read(path: str, version: int) -> dict[str, Any] | None:
-    """The rates in a file; None if it is not there, not ours, or not readable."""
+    """The rates in a file; None if it is missing, of another format, or not readable."""
     try:
         content = json.loads(pathlib.Path(path).read_text())
     except (OSError, ValueError):
@@ -79,7 +79,7 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
 
 
 def _are_rates(rates: Any) -> bool:
-    """Whether there is a positive number for each: a damaged file is as good as none."""
+    """Whether every rate is a positive number; a damaged file counts as missing."""
     template = DEFAULTS["cpu"]
     if not isinstance(rates, dict) or set(rates) != {*template, *QUALITY, "is_measured"}:
         return False

@@ -1,9 +1,9 @@
-"""Devices that are not here, for XLA to compile for: it needs neither an accelerator nor a driver.
+"""Devices that are not attached, for which XLA can compile without an accelerator or a driver.
 
-What is compiled for them can be inspected (``memory_analysis``, ``as_text``), not run. XLA knows a
-GPU by the figures of :mod:`jaxdescent.machine.devices`; the plugin is in the packages
-``jax-cuda13-plugin`` and ``jax-cuda13-pjrt``, of JAX's own version. It knows a TPU by the name of
-its topology; the plugin is ``libtpu``.
+The compiled programs can be inspected (``memory_analysis``, ``as_text``), but not run. A GPU is
+described to XLA by the figures of :mod:`jaxdescent.machine.devices`; this needs the packages
+``jax-cuda13-plugin`` and ``jax-cuda13-pjrt`` in JAX's own version. A TPU is described by the name
+of its topology; this needs ``libtpu``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PACKAGES = {
     ),
     "tpu": ("libtpu", "libtpu"),
 }
-"""Of a platform: the module that must be there to compile for it, and what to install if not."""
+"""For each platform, the module that is needed to compile for it, and what pip installs for it."""
 
 LIMITS = {
     (8, 0): (64, 2048, 164, 163),
@@ -34,8 +34,9 @@ LIMITS = {
     (9, 0): (128, 2048, 228, 227),
     (10, 0): (128, 2048, 228, 227),
 }
-"""Of a compute capability: float32 units and threads of a multiprocessor, its shared memory and
-what a block may have of that, in KiB (CUDA C++ Programming Guide, "Compute Capabilities")."""
+"""For each compute capability, the float32 units and the threads of a multiprocessor, its shared
+memory, and a thread block's share of that, in KiB (CUDA C++ Programming Guide, "Compute
+Capabilities")."""
 
 GPU_TEXT = """\
 gpu_device_info {{
@@ -68,19 +69,19 @@ TPU_ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""Without the first two ``libtpu`` asks a cloud's metadata server where it is, without the third
-only one process of a host may load it, as if each wanted to run on the chips."""
+"""Without the first two ``libtpu`` asks a cloud's metadata server for its location. Without the
+third only one process of a host may load it, as if each would run on the chips."""
 
 TPU_TYPES = {"v5e": "v5litepod-8"}
-"""What ``TPU_ACCELERATOR_TYPE`` calls eight of them, where that is not the name and ``-8``."""
+"""What ``TPU_ACCELERATOR_TYPE`` calls eight devices, if it is not the device's name and ``-8``."""
 
 
 def topology(name: str) -> list[Any]:
-    """The devices of a name as in ``jd.plan(device=...)``, to make a mesh of and to compile for.
+    """The devices of a name that ``jd.plan(device=...)`` takes, for a mesh to compile for.
 
     Raises:
-      ValueError: for a name that is not known, or a slice that the compiler does not know.
-      ImportError: where the plugin is missing, with what to install.
+      ValueError: if the name is not known, or the compiler does not know the slice.
+      ImportError: if the plugin is missing.
 
     >>> topology("h1000")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -105,10 +106,14 @@ def topology(name: str) -> list[Any]:
 
 
 def target_config(device: Device) -> str:
-    """A GPU as XLA's ``GpuTargetConfig``, in the text format of protocol buffers."""
+    """A GPU as XLA's ``GpuTargetConfig``, in the text format of protocol buffers.
+
+    Raises:
+      ValueError: if the device is not a GPU.
+    """
     cuda = device.cuda
     if cuda is None:
-        raise ValueError(f"{device.kind} is not told to XLA by its figures, but by its name.")
+        raise ValueError(f"XLA knows {device.kind} by its name, and has no target config for it.")
     units, threads, per_core, per_block = LIMITS[cuda.capability]
     major, minor = cuda.capability
     return GPU_TEXT.format(
@@ -137,7 +142,7 @@ def _gpus(mesh: Mesh) -> Any:
 
 
 def _tpus(mesh: Mesh) -> Any:
-    # Both cores of a v4 chip are one device of JAX, as they are where it runs.
+    # Both cores of a v4 chip are one JAX device, as on a real host.
     options = {"chip_config_name": "megacore"} if mesh.of == "v4" else {}
     name = f"{mesh.of}:{'x'.join(map(str, mesh.shape))}"
     kind = TPU_TYPES.get(mesh.of, f"{mesh.of}-8")
@@ -147,7 +152,7 @@ def _tpus(mesh: Mesh) -> Any:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables that are set meanwhile, unless they are already."""
+    """Set environment variables inside a ``with`` statement, unless they are set already."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:

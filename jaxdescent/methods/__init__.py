@@ -1,4 +1,4 @@
-"""How to get from params to better params: frozen dataclasses with two pure functions."""
+"""Methods: rules for getting from params to better params, as dataclasses with pure functions."""
 
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod

@@ -1,4 +1,4 @@
-"""Conjugate gradients: linear for quadratic objectives, after Hager and Zhang for all others."""
+"""Conjugate gradients: linear for quadratic objectives, nonlinear for all others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.result import RUNNING, Evidence, Status
 
 REPLACE_EVERY = 50
-"""After so many iterations the image is computed from the params anew."""
+"""The number of iterations after which the image is recomputed from the params."""
 
 
 @jax.tree_util.register_dataclass
@@ -29,39 +29,40 @@ class ConjugateGradient(LookingAhead):
     """Minimise along directions that are conjugate: ``d_i . H d_j = 0``.
 
     For an objective that is not quadratic the directions are those of
-    :class:`jaxdescent.methods.nonlinear_conjugate_gradient.NonlinearConjugateGradient`: one to two
-    values and gradients an iteration, two vectors kept. What follows is for quadratics.
+    :class:`jaxdescent.methods.nonlinear_conjugate_gradient.NonlinearConjugateGradient`: an
+    iteration takes one to two values and gradients, and two vectors are kept. The rest of this text
+    is about quadratics.
 
     With ``z = N N' g`` (``z = g`` without a preconditioner)::
 
         d <- -z + (g.z / g_old.z_old) d
         x <- x - (g.d / d.Hd) d
 
-    The error after k iterations is at most ``2 ((sqrt(c) - 1) / (sqrt(c) + 1))^k`` of the first,
-    c being the condition number of H, or of ``N' H N``. An iteration makes two passes over a
-    regression's X, one for the image of the direction, one for the gradient, which is therefore
-    that of the residual and not a recurrence (CGLS); for a ``jd.Quadratic`` it is one product with
-    H. The start from zeros takes one pass, and one more for the means where there is an intercept.
-    Every 50 iterations the image of the params is computed anew, so that rounding cannot part the
-    reported gradient from the true one; under ``vmap`` members that are due take turns. Keeps two
-    parameter-sized vectors, gradient and direction, besides the params and the image (the
-    residual's size for a regression, for a ``jd.Quadratic`` the params'), one more for the means,
-    and needs one within an iteration.
+    The error after k iterations is at most ``2 ((sqrt(c) - 1) / (sqrt(c) + 1))^k`` times the first,
+    where c is the condition number of H, or of ``N' H N``. An iteration makes two passes over a
+    regression's X, one for the image of the direction and one for the gradient, which is therefore
+    computed from the residual and not by a recurrence (CGLS); for a ``jd.Quadratic`` it makes one
+    product with H. A start from zeros takes one pass, and one more for the means if there is an
+    intercept. Every 50 iterations the image of the params is recomputed, so that rounding cannot
+    separate the reported gradient from the true one; under ``vmap`` the members do this one after
+    another. The method keeps two parameter-sized vectors besides the params and the image, the
+    gradient and the direction, and one more for the means. The image has the size of the residual
+    for a regression, and of the params for a ``jd.Quadratic``. An iteration needs one more vector.
 
-    A regression's intercept is eliminated: the weights alone are iterated, on columns whose means
-    are taken off, and the intercept is always the best for them
-    (:mod:`jaxdescent.objectives.elimination`). So it makes no difference how far from zero the
-    features lie. Columns of different spread are not scaled: that would change which of many
-    solutions is found; ``jd.Jacobi()`` does it. Outputs of one regression share the steps' lengths.
-    From zeros it finds the weights of least norm where there are many. Negative curvature, or none
-    at all along a slope, means that there is no minimum: ``DIVERGED``.
+    A regression's intercept is eliminated: only the weights are iterated, with centred columns, and
+    the intercept is always the best for them (:mod:`jaxdescent.objectives.elimination`). So the
+    distance of the features from zero does not matter. Columns of different spread are not scaled,
+    because that would change which of several solutions is found; ``jd.Jacobi()`` scales them. The
+    outputs of a regression share the step lengths. From zeros, the weights of least norm are found
+    if there are several solutions. Negative curvature, or no curvature at all along a slope, means
+    that there is no minimum: the status is ``DIVERGED``.
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
 
     Raises:
-      TypeError: for a preconditioner that is none, asks more than the objective can answer, or
-        is given for an objective that is not quadratic.
+      TypeError: if the preconditioner is not one, needs more than the objective can provide, or is
+        given for an objective that is not quadratic.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> bowl = jd.Quadratic(jnp.array([[4.0, 1.0], [1.0, 3.0]]), linear=jnp.array([1.0, 2.0]))
@@ -125,7 +126,7 @@ class ConjugateGradient(LookingAhead):
         inner, weights = objective, params
         if state.means is not None:
             elimination = objective.eliminated(state.means)
-            assert elimination is not None  # as it was at the start
+            assert elimination is not None  # because it was not None at the start
             inner, weights = elimination.objective, {"weights": params["weights"]}
         new, moved = self._moved(objective, inner, weights, state)
         curves_down = objective.curves_down()
@@ -137,13 +138,13 @@ class ConjugateGradient(LookingAhead):
     def _moved(
         self, whole: Objective, objective: Objective, params: Params, state: _State
     ) -> tuple[Params, _State]:
-        """A step on ``objective``: the whole one, or what is left of it without the intercept."""
+        """A step on ``objective``, which is ``whole`` or its elimination of the intercept."""
         gradient = state.gradient
         preconditioned = _preconditioned(whole, params, state, gradient)
         slope = precision.inner(gradient, preconditioned)
 
-        # The first direction, and one that rounding has turned uphill, is the preconditioned
-        # gradient alone.
+        # The first direction is the preconditioned gradient alone, and so is one that rounding has
+        # turned uphill.
         ratio = jnp.where((state.iteration > 0) & (state.slope > 0), slope / state.slope, 0)
         ratio = jnp.where(jnp.isfinite(ratio), ratio, 0)
         along_old = precision.inner(gradient, state.direction)
@@ -162,16 +163,17 @@ class ConjugateGradient(LookingAhead):
         is_unbounded = is_negative | ((largest == 0) & (descent < 0) & (squared > 0))
         is_curved = curvature > 0
         step = jnp.where(is_curved, -descent / jnp.where(is_curved, curvature, 1), 0)
-        # Along a slope without curvature but rounding a step leads out of the dtype's range.
+        # Along a slope whose curvature is rounding error a step would leave the dtype's range.
         limits = jnp.finfo(step.dtype)
         far = float(limits.max) * float(limits.eps)
         is_far = (step * jnp.sqrt(squared) > far) | (jnp.abs(step * descent) > far)
-        # So does one along a direction that rounding alone curves, if the gradient there is none.
+        # The same holds along a direction whose curvature is rounding error, if the slope is not.
         is_flat = jnp.abs(quotient) <= 16 * jnp.finfo(quotient.dtype).eps * largest
         steep = jnp.sqrt(jnp.finfo(descent.dtype).eps) * state.first_norm
         is_far |= is_flat & (-descent > steep * jnp.sqrt(squared))
         is_unbounded |= is_far
-        # What no value is below has no such direction: there the products are what rounding left.
+        # An objective that is bounded below has no such direction: the products are rounding
+        # errors.
         lower = objective.lower_bound()
         has_none = jnp.array(False) if lower is None else lower > -jnp.inf
         lost = jnp.where(has_none, Status.STAGNATED.value, Status.DIVERGED.value)
@@ -185,12 +187,12 @@ class ConjugateGradient(LookingAhead):
             image = seldom(is_due, _image_anew, _image_kept, objective, params, image)
         value, gradient = objective.value_and_gradient_at(params, image)
         norm = precision.norm(gradient)
-        # The tridiagonal matrix of the Lanczos process, a row of its factor a step.
+        # One more row of the factor of the Lanczos process's tridiagonal matrix.
         is_moved = step > 0
         root = jnp.where(is_moved, jax.lax.rsqrt(jnp.where(is_moved, step, 1)), 0)
         below = jnp.sqrt(ratio / jnp.where(state.step > 0, state.step, 1))
         ritz = state.ritz.after(root, jnp.where(state.step > 0, below, 0))
-        # g.z of the new gradient, which the next step computes: as large a share of |g|^2 as now.
+        # The next step computes g.z of the new gradient; its ratio to |g|^2 is taken to stay.
         share = slope / jnp.where(state.norm > 0, state.norm, 1)
         share = norm * (share / jnp.where(state.norm > 0, state.norm, 1))
         squared_norm = norm * (norm if state.factor is None else share)
@@ -252,20 +254,20 @@ class _State(NamedTuple):
     slope: jax.Array
     """``g.z`` of the last iteration."""
     first_norm: jax.Array
-    """Of the gradient at the start."""
+    """The norm of the gradient at the start."""
     largest: jax.Array
     """The largest curvature seen along a unit direction."""
     step: jax.Array
-    """The last one's length, in units of its direction."""
+    """The length of the last step, in units of its direction."""
     ritz: SmallestRitz
     height: jax.Array
-    """How far the value is above the minimum, by the smallest Ritz value."""
+    """An estimate of the value minus the minimum, by the smallest Ritz value."""
     iteration: jax.Array
     unreported: jax.Array
     verdict: jax.Array
     factor: Factor | None
     means: Means | None
-    """Of a regression with an intercept, which is eliminated."""
+    """The means of a regression with an intercept, which is eliminated."""
 
 
 def _preconditioned(

@@ -23,15 +23,15 @@ MAX_HALVINGS = 30
 class DerivativeMethod(Method):
     """Solve ``gradient(x) = 0``.
 
-    What the solve is depends on what the objective knows of itself:
+    The solve depends on what the objective knows about itself:
 
     ============================  ====================================  =====================
     structure                     solve                                 memory
     ============================  ====================================  =====================
     separable (diagonal Hessian)  one division for each unknown         n
     regression, rows >= features  Cholesky of X'X                       features^2
-    the same, an l2 each output   spectral factorisation of X'X         features^2
-    the same, ill or small        QR of X, refined in double length     rows * features
+    an l2 for each output         spectral factorisation of X'X         features^2
+    ill-conditioned or small      QR of X, refined in double length     rows * features
     the same, rank-deficient      SVD of R from QR, refined             rows * features
     regression, features > rows   Cholesky of XX' (dual form)           rows^2
     the same, rank-deficient      QR of X' and SVD                      rows * features
@@ -39,30 +39,32 @@ class DerivativeMethod(Method):
     any other function            Newton on the gradient                n^2
     ============================  ====================================  =====================
 
-    A regression is *small* up to ``rows * features^2 = 16384`` (not in a ``vmap``), and *ill* from
-    a condition number of ``1 / (8 sqrt(eps))`` on, columns scaled: 360 in float32, 8e6 in float64.
-    Such a solution is the exact one of the given numbers, rounded, while the condition is below
-    ``1 / (32 eps)`` (2.6e5, 1.4e14; less beyond 64 features); beyond it the rank counts as
-    deficient, and the answer is the one of minimum norm. With the residual ``r = y - X w - b`` and
-    the weights in double length,
+    The rows below a regression's first are its special cases. A regression is *small* up to
+    ``rows * features^2 = 16384`` (not in a ``vmap``), and *ill-conditioned* from a condition number
+    of ``1 / (8 sqrt(eps))`` on, with the columns scaled: 360 in float32, 8e6 in float64. The
+    solution in these cases is the exact solution for the given numbers, rounded, if the condition
+    number is below ``1 / (32 eps)`` (2.6e5 in float32, 1.4e14 in float64; less beyond 64 features);
+    beyond it the rank counts as deficient, and the solution is the one of minimum norm. With the
+    residual ``r = y - X w - b`` and the weights in double length,
 
         ``w <- w + (X'SX + l2 I)^-1 (X'S r - l2 w)``
 
-    until nothing changes: two passes over X a step, about as slow as 50 plain ones, and three to
-    six steps. Beyond 2^20 entries of X, times outputs, r is in the working precision and the
-    solution as accurate as QR's. Members of a ``vmap`` that are ill are solved one after another,
-    by themselves.
+    is repeated until nothing changes. A step takes two passes over X, about as slow as 50 plain
+    ones; there are three to six steps. Beyond 2^20 entries of X, times outputs, r is computed in
+    the working precision and the solution is as accurate as QR's. In a ``vmap`` the ill-conditioned
+    members are solved one after another.
 
-    Of rows that lie on several devices, and on accelerators, the triangle of an ill X is found from
-    Gram matrices (shifted Cholesky QR) in place of QR: as accurate, and no row leaves its device.
+    On accelerators, and if rows lie on several devices, the R of an ill-conditioned X comes from
+    Gram matrices (shifted Cholesky QR) instead of QR: it is as accurate, and no row leaves its
+    device.
 
     A well-conditioned solution is corrected once, by two more passes over X, unless the condition
     number is below about 12, where the first solve is as good as the second.
 
-    A quadratic needs one step; further ones refine it. For other functions Newton's direction
-    ``-H^+ g`` is halved until the gradient's norm decreases, and the point found is whatever is
-    stationary near the start, a saddle too: ``jd.certify`` says which. A quadratic with negative
-    curvature has no minimum and ends ``DIVERGED``.
+    A quadratic needs one step; further steps refine it. For other functions Newton's direction
+    ``-H^+ g`` is halved until the gradient's norm decreases. This finds a stationary point near the
+    start, which may be a saddle: ``jd.certify`` tells. A quadratic with negative curvature has no
+    minimum and ends ``DIVERGED``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
@@ -103,7 +105,7 @@ class DerivativeMethod(Method):
         if _has_own_solver(objective):
             new, is_negative = solver.solve(objective, params, gradient)
             if objective.is_quadratic:
-                # Such a solution is a saddle, and no better than the start.
+                # A solution with negative curvature is a saddle, and no better than the start.
                 new = jax.tree.map(lambda new, old: jnp.where(is_negative, old, new), new, params)
                 is_unbounded = is_negative
         else:
@@ -121,7 +123,7 @@ class DerivativeMethod(Method):
         if state.at is not None:
             gradient = state.at.gradient
             left, curvature = state.solver.height(objective, params, gradient, state.is_solution)
-            # Of other functions than quadratics it is that of the model at the point.
+            # For functions that are not quadratic the height is that of the local quadratic model.
             code = Evidence.FACTORISATION if objective.is_quadratic else Evidence.NEWTON_DECREMENT
             progress = progress._replace(estimate=Estimate(left, curvature, code.value))
         return progress._replace(verdict=verdict)
@@ -153,10 +155,10 @@ class _At(NamedTuple):
 
 
 class _State(NamedTuple):
-    solver: Any  # a StationarySolver; of functions that have none a DenseSolver
-    at: _At | None  # at the params; None where they are as large as the solver
+    solver: Any  # the objective's StationarySolver, or else a DenseSolver
+    at: _At | None  # at the params; None for a separable objective, to save memory
     is_unbounded: jax.Array
-    is_solution: jax.Array  # whether the params are what the solver found
+    is_solution: jax.Array  # whether the params are the result of the solver
 
 
 def _has_own_solver(objective: Objective) -> bool:

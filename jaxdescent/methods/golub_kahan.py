@@ -1,9 +1,10 @@
 """The Golub-Kahan process on a preconditioned regression, and LSMR's plane rotations.
 
-Every output is a problem of its own: its numbers are (1, outputs), and its vectors are columns.
+Each output is a problem of its own: its scalars are entries of (1, outputs) arrays, and its vectors
+are columns.
 
 Reference: Fong and Saunders (2011), "LSMR: an iterative algorithm for sparse least-squares
-problems"; the names are theirs.
+problems". The names are those of the paper.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Basis(NamedTuple):
     """The last vectors of the process; the last two are None without a preconditioner."""
 
     rows: jax.Array
-    penalty: jax.Array  # rows and penalty together are u
+    penalty: jax.Array  # rows and penalty together make u
     direction: jax.Array  # N v
     preconditioned: jax.Array | None  # v
     pulled: jax.Array | None  # N'^-1 v
@@ -38,7 +39,7 @@ class Basis(NamedTuple):
 
 
 class Scalars(NamedTuple):
-    """One number for each output, (1, outputs); as the paper names them where it does."""
+    """Arrays of (1, outputs), one number for each output, named as in the paper where possible."""
 
     alpha: jax.Array
     alpha_bar: jax.Array
@@ -48,26 +49,26 @@ class Scalars(NamedTuple):
     rho_bar: jax.Array
     c_bar: jax.Array
     s_bar: jax.Array
-    # The residual's QR, section 5.1 of the paper.
+    # The QR factorisation of the residual, section 5.1 of the paper.
     beta_double_dot: jax.Array
     beta_dot: jax.Array
     rho_dot: jax.Array
     tau_tilde: jax.Array
     theta_tilde: jax.Array
-    # Norms: of A N, of b, of r, of N'A'r and of the gradient A'r.
+    # The norms of A N, of b, of r, of N'A'r and of the gradient A'r.
     squared_norm: jax.Array
     norm: jax.Array
     target: jax.Array
     residual: jax.Array
     normal: jax.Array
     gradient: jax.Array
-    first: jax.Array  # |N'A'r| where the process began
-    offset: jax.Array  # twice what the intercept of the start adds to the objective
+    first: jax.Array  # |N'A'r| at the start of the process
+    offset: jax.Array  # twice what the given intercept adds to the objective
     largest: jax.Array
     smallest: jax.Array
     condition: jax.Array
-    theta: jax.Array  # beside the next diagonal entry of the first QR
-    ritz: SmallestRitz  # of N'A'A N
+    theta: jax.Array  # the entry beside the next diagonal entry of the first QR
+    ritz: SmallestRitz  # the smallest Ritz value of N'A'A N
 
 
 def bidiagonalise(
@@ -77,9 +78,14 @@ def bidiagonalise(
     pulled: jax.Array,
     old: Basis | None = None,
 ) -> tuple[Basis, jax.Array, jax.Array]:
-    """The next u from what it is parallel to, the v that follows, beta and alpha.
+    """The next u and v, normalised, and their lengths beta and alpha.
 
-    ``pulled`` is ``A'`` times ``rows`` and ``penalty``, before they are made of unit length.
+    Args:
+      factor: the preconditioner N, or None.
+      rows: the upper part of the next u, not normalised.
+      penalty: its lower part.
+      pulled: ``A'`` times that u.
+      old: the last vectors; None in the first step.
     """
     beta = column_norms(rows, penalty)
     rows, penalty = rows * inverse(beta), penalty * inverse(beta)
@@ -133,7 +139,7 @@ def first_scalars(basis: Basis, beta: jax.Array, alpha: jax.Array, target: jax.A
 def rotated(
     old: Scalars, beta: jax.Array, alpha: jax.Array
 ) -> tuple[Scalars, jax.Array, jax.Array, jax.Array]:
-    """The scalars after both rotations, and the coefficients of h_bar, of the move, and of h."""
+    """The scalars after both rotations, and the coefficients for updating h_bar, w and h."""
     rho = jnp.hypot(old.alpha_bar, beta)
     c, s = old.alpha_bar * inverse(rho), beta * inverse(rho)
     theta = s * alpha
@@ -189,11 +195,11 @@ def rotated(
 
 
 def column_norms(*parts: jax.Array) -> jax.Array:
-    """The Euclidean norm of each output, over all parts: (1, outputs)."""
+    """The Euclidean norm of each output over all arrays, (1, outputs)."""
     norms = [jnp.linalg.norm(part, axis=0, keepdims=True) for part in parts]
     return jnp.linalg.norm(jnp.concatenate(norms), axis=0, keepdims=True)
 
 
 def inverse(x: jax.Array) -> jax.Array:
-    """``1 / x``, and zero of zero."""
+    """``1 / x``, and zero where x is zero."""
     return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))

@@ -1,4 +1,4 @@
-"""Subtract the gradient times a learning rate, and repeat."""
+"""Gradient descent: subtract the gradient times a learning rate, and repeat."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class GradientDescent(Method):
     """``x <- x - learning_rate * gradient(x)``.
 
     Args:
-      learning_rate: a number (units: params squared over value), an optax schedule from the
-        iteration's index to one, or a rule: ``jd.Backtracking()`` (the default),
+      learning_rate: a number (units: params squared over value), an optax schedule that maps the
+        iteration's index to such a number, or a rule: ``jd.Backtracking()`` (the default),
         ``jd.BarzilaiBorwein()``, ``jd.AdaptiveStep()``, ``jd.ExactLineSearch()``,
         ``jd.InverseLipschitz()``.
       momentum: ``jd.Nesterov()`` or ``jd.HeavyBall(decay)``, with a number, a schedule,
         ``jd.InverseLipschitz()`` or ``jd.Backtracking()``.
 
     With a number, a schedule or ``jd.InverseLipschitz()``, and no momentum, it keeps no
-    parameter-sized vector besides the params, each step works element by element, and
-    ``2 / learning_rate`` is the curvature beyond which it diverges. The rules and the momentum say
-    themselves what they keep.
+    parameter-sized vector besides the params, and each step works element by element; it diverges
+    where the curvature exceeds ``2 / learning_rate``. The documentation of the rules and of the
+    momentum says what they keep.
 
     Raises:
-      ValueError: if a learning rate whose value can be seen is not a positive, finite scalar, or a
-        rule does not go with momentum.
+      ValueError: if a learning rate that is not traced is not a positive, finite scalar, or a rule
+        cannot be combined with momentum.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda x: 2 * x**2, 100.0, jd.GradientDescent(1e-2))
@@ -116,7 +116,7 @@ class GradientDescent(Method):
 
     @property
     def _has_rate_ahead(self) -> bool:
-        """Whether the rate is known before the gradient."""
+        """Whether the rate is known before the gradient is computed."""
         rate = self.learning_rate
         return not isinstance(rate, StepRule) or rate.has_rate_ahead
 
@@ -187,7 +187,7 @@ class GradientDescent(Method):
 
 
 class _WithMomentum(NamedTuple):
-    """What the learning rate and what the momentum remembers."""
+    """The states of the learning rate and of the momentum."""
 
     rate: State
     momentum: State

@@ -1,4 +1,4 @@
-"""Two methods in one: a cheap attempt first, and what cannot be fooled where it would not do."""
+"""Two methods in one: a cheap attempt first, and a reliable method if the attempt fails."""
 
 from __future__ import annotations
 
@@ -17,64 +17,66 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, EndedBy, Evidence, Status
 
 LEAST_SEEN = 4
-"""Before so many iterations nothing is predicted."""
+"""The number of iterations before which nothing is predicted."""
 
 DOUBTS = 3
-"""So many predictions in a row must say that the budget will not do."""
+"""The number of consecutive predictions beyond the budget that end the attempt."""
 
 MARGIN = 3.0
-"""By how many times what is left of the budget a prediction must exceed it."""
+"""The factor by which a prediction must exceed the rest of the budget to count as a doubt."""
 
 LEAST_SHARE = 0.5
-"""Of the budget: so much is spent in any case. Predictions made of a spectrum in two clusters are
-wrong for as long as the first is iterated away; given up at half of the budget an attempt that
-would have succeeded costs three times as much at most, one that would not half as much less."""
+"""The share of the budget that is always spent. If the spectrum has two clusters, predictions are
+wrong until the first one is iterated away. Giving up at half of the budget costs at most three
+times as much where the attempt would have succeeded, and half as much less where it would not."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hedge(Method):
-    """Try ``first`` for at most ``budget`` iterations, then go on with ``then`` from there.
+    """Try ``first`` for at most ``budget`` iterations, then continue with ``then`` from there.
 
-    How many iterations a Krylov method needs follows from the spectrum, which nobody knows
-    beforehand; what a factorisation costs follows from the shapes. One who does not know for how
-    long he will ski rents until the rent adds up to the price of the skis, and then buys: he never
-    pays more than twice what he would have paid had he known. With a budget of
+    The number of iterations of a Krylov method depends on the spectrum, which is unknown; the cost
+    of a factorisation follows from the shapes. This is the ski rental problem: who rents skis until
+    the rent adds up to their price, and then buys them, pays at most twice what he would have paid
+    had he known for how long he would ski. With a budget of
 
         ``cost of all of then / cost of one iteration of first``
 
-    the same holds here, whatever the spectrum. ``minimize`` without a method and ``jd.plan``
-    compute it from shapes and rates.
+    the same bound holds here for any spectrum. ``minimize`` without a method and ``jd.plan``
+    compute the budget from shapes and rates.
 
-    The attempt ends sooner where ``first`` gives up (STAGNATED, DIVERGED), where a measurement does
-    not confirm what its recurrences took for the minimum, or where it is going so slowly that the
-    budget will not do. With g the gradient, m the smallest Ritz value, c the root of the ratio of
+    The attempt ends sooner if ``first`` gives up (STAGNATED, DIVERGED), if a measurement does not
+    confirm a minimum that its recurrences found, or if it progresses so slowly that the budget will
+    not suffice. With g the gradient, m the smallest Ritz value, c the square root of the ratio of
     the largest curvature to m, f the value and t the tolerance, the iterations still needed are
 
         ``log(|g| / min(t |g_0|, sqrt(2 m t f))) / max(log((c + 1) / (c - 1)), observed rate)``
 
-    (the value and its bound allowing for what the method itself says an estimate may miss), the
-    observed rate being that at which ``|g|`` fell over the last half of the iterations. It counts
-    after half of the budget, and only where three in a row ask for three times what is left of it:
-    predictions are wrong for as long as a cluster of large curvatures hides the small ones.
+    where the excess of f over its minimum is multiplied by the method's own caution, and the
+    observed rate is that at which ``log |g|`` fell over the last half of the iterations. This
+    prediction counts after half of the budget, and only if three consecutive ones exceed three
+    times the rest of the budget: predictions are wrong as long as a cluster of large curvatures
+    hides the small ones.
 
-    ``then.init``, which may factorise, runs at the switch alone, in a branch: a descent that ends
-    before never pays for it. Under ``jax.vmap`` the members that switch take their steps one after
-    another, and the others do not. The state of both is kept, the second's as zeros before.
+    ``then.init``, which may factorise, runs only at the switch, in a branch: a descent that ends
+    before does not pay for it. Under ``jax.vmap`` the members that have switched take their steps
+    one after another. The states of both methods are kept; the second is zeros before the switch.
 
     ``Result.method`` tells which of the two ended the descent.
 
     Args:
-      first: a method that tells how far it is without a step: ``jd.LSMR()``,
+      first: a method that knows its progress without a step: ``jd.LSMR()``,
         ``jd.ConjugateGradient()``, ``jd.LBFGS()``, ...
-      then: another of them, or ``jd.DerivativeMethod()``.
-      budget: how many iterations the first one has, at least 1.
-      tolerance: what predictions aim at, the relative t of ``minimize``; None: ``eps**(2/3)``.
+      then: another such method, or ``jd.DerivativeMethod()``.
+      budget: the most iterations of ``first``, at least 1.
+      tolerance: the relative tolerance t of ``minimize`` that predictions are made for; None stands
+        for ``eps**(2/3)``.
 
     Raises:
-      TypeError: for what is no method, or one that cannot tell where it stands; for a budget that
-        is no integer.
-      ValueError: for a budget below 1, or a tolerance that is negative.
+      TypeError: if ``first`` or ``then`` is not a method that knows its progress without a step, or
+        ``budget`` is not an integer.
+      ValueError: if ``budget`` is below 1, or ``tolerance`` is negative.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.linspace(-1.0, 1.0, 400)[:, None] ** jnp.arange(1.0, 6.0)[None, :]
@@ -99,7 +101,7 @@ class Hedge(Method):
         progress = self.first.progress(objective, params, first)
         norm_dtype = jnp.result_type(*jax.tree.leaves(params))
         value_dtype = jnp.asarray(progress.value).dtype
-        progress = self._told(progress, value_dtype, norm_dtype)
+        progress = self._as_arrays(progress, value_dtype, norm_dtype)
         attempt = _Attempt.start(progress)
         return _State(first, second, progress, attempt, jnp.array(False))
 
@@ -115,14 +117,14 @@ class Hedge(Method):
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
         switches = ~state.is_second & state.attempt.is_over
-        second = seldom(switches, _set_up, _as_it_is, state.second, self, objective, params)
+        second = seldom(switches, _set_up, _unchanged, state.second, self, objective, params)
         state = state._replace(second=second, is_second=state.is_second | switches)
         return seldom(state.is_second, _second_step, _first_step, self, objective, params, state)
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
         del objective, params
         progress = state.progress
-        # What the first one gives up at, the second goes on from.
+        # Where the first method gives up, the second continues.
         is_final = state.is_second | (progress.verdict == Status.CONVERGED.value)
         verdict = jnp.where(is_final, progress.verdict, RUNNING)
         return progress._replace(verdict=verdict, is_provisional=~state.is_second)
@@ -136,7 +138,7 @@ class Hedge(Method):
         for name, method in (("first", self.first), ("then", self.then)):
             if not as_method(method).looks_ahead:
                 raise TypeError(
-                    f"Hedge.{name} must be a method that tells its progress without a step, got "
+                    f"Hedge.{name} must be a method that knows its progress without a step, got "
                     f"{method!r}: take jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS() or "
                     "jd.DerivativeMethod()."
                 )
@@ -185,8 +187,8 @@ class Hedge(Method):
     def patience(self) -> int:
         return self.then.patience
 
-    def _told(self, progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
-        """The progress of either method, in arrays of the same dtypes."""
+    def _as_arrays(self, progress: Progress, value_dtype: Any, norm_dtype: Any) -> Progress:
+        """The progress of either method, with arrays of the given dtypes."""
         norm = jnp.asarray(progress.gradient_norm, norm_dtype)
         estimate = progress.estimate
         if estimate is None:
@@ -209,19 +211,19 @@ class Hedge(Method):
             jnp.asarray(progress.curvature, norm_dtype),
         )
 
-    def _told_alike(self, progress: Progress, like: Progress) -> Progress:
-        return self._told(progress, like.value.dtype, like.gradient_norm.dtype)
+    def _as_arrays_like(self, progress: Progress, like: Progress) -> Progress:
+        return self._as_arrays(progress, like.value.dtype, like.gradient_norm.dtype)
 
 
 class _Attempt(NamedTuple):
-    """What is remembered of the first method's iterations: scalars.
+    """Scalars that describe the first method's iterations.
 
-    The rate is that since the last power of two of iterations but one, which is the last half or
-    more of them.
+    The observed rate is measured since the power of two of iterations before the last one, that is
+    over at least the last half of the iterations.
     """
 
     steps: jax.Array
-    doubts: jax.Array  # how many checks in a row foresee that the budget will not do
+    doubts: jax.Array  # how many consecutive checks predict that the budget will not suffice
     first_norm: jax.Array
     first_value: jax.Array
     mark_norm: jax.Array  # |g| at the last power of two of iterations
@@ -230,15 +232,15 @@ class _Attempt(NamedTuple):
 
     @classmethod
     def start(cls, progress: Progress) -> _Attempt:
-        """Before the first iteration."""
+        """The state before the first iteration."""
         zero, norm = jnp.zeros((), jnp.int32), progress.gradient_norm
         is_over = _gives_up(progress)
         return cls(zero, zero, norm, jnp.abs(progress.value), norm, norm, is_over)
 
     def after(self, progress: Progress, budget: int, tolerance: Any) -> _Attempt:
-        """With one more iteration."""
+        """The state after one more iteration."""
         steps, norm = self.steps + 1, progress.gradient_norm
-        # The mark before the last lies at steps / 2 rounded down to a power of two.
+        # The mark before the last one is at steps / 2, rounded down to a power of two.
         exponent = jnp.floor(jnp.log2(steps.astype(norm.dtype)))
         since = steps.astype(norm.dtype) - jnp.exp2(exponent - 1)
         is_mark = (steps & (steps - 1)) == 0
@@ -259,14 +261,14 @@ class _Attempt(NamedTuple):
         )
 
     def _logarithm(self, progress: Progress, tolerance: Any) -> jax.Array:
-        """By how much the logarithm of ``|g|`` has yet to fall."""
+        """The amount by which the logarithm of ``|g|`` has yet to fall."""
         norm, estimate = progress.gradient_norm, progress.estimate
-        assert estimate is not None  # one of NONE stands for none
+        assert estimate is not None  # _as_arrays has replaced None by an estimate without evidence
         eps = jnp.finfo(norm.dtype).eps
         t = eps ** (2 / 3) if tolerance is None else tolerance
         t = jnp.maximum(jnp.asarray(t, norm.dtype), eps)
         by_gradient = jnp.log(norm / (t * self.first_norm))
-        # The value where it will end, and what is asked of it by the method's own caution.
+        # The expected final value, and the excess asked for, divided by the method's caution.
         left = estimate.suboptimality
         end = jnp.maximum(jnp.abs(progress.value) - left, eps * self.first_value)
         asked = t.astype(end.dtype) * end
@@ -278,7 +280,7 @@ class _State(NamedTuple):
     first: State
     second: State
     progress: Progress
-    """At the params, by the method whose turn it is."""
+    """At the params, by the method that is active."""
     attempt: _Attempt
     is_second: jax.Array
 
@@ -289,11 +291,11 @@ def _gives_up(progress: Progress) -> jax.Array:
 
 
 def _rate(progress: Progress) -> jax.Array:
-    """By how much the logarithm of ``|g|`` falls in an iteration, by the Ritz values seen."""
+    """The predicted decrease of ``log |g|`` in an iteration, by the Ritz values seen so far."""
     estimate, norm = progress.estimate, progress.gradient_norm
     assert estimate is not None
     height = 2 * estimate.suboptimality.astype(norm.dtype)
-    # The ratio of the largest to the smallest curvature, |g|^2 / height.
+    # The ratio of the largest curvature to the smallest one, which is |g|^2 / height.
     ratio = jnp.maximum(estimate.curvature * (height / norm) / norm, 1)
     is_known = (estimate.curvature > 0) & (height < jnp.inf) & (ratio < jnp.inf)
     root = jnp.sqrt(jnp.where(is_known, ratio, jnp.inf))
@@ -305,7 +307,7 @@ def _set_up(second: State, hedge: Hedge, objective: Objective, params: Params) -
     return hedge.then.init(objective, params)
 
 
-def _as_it_is(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
+def _unchanged(second: State, hedge: Hedge, objective: Objective, params: Params) -> State:
     del hedge, objective, params
     return second
 
@@ -315,7 +317,7 @@ def _first_step(
 ) -> tuple[Params, _State]:
     params, first = hedge.first.blind_step(objective, params, state.first)
     progress = hedge.first.progress(objective, params, first)
-    progress = hedge._told_alike(progress, state.progress)
+    progress = hedge._as_arrays_like(progress, state.progress)
     attempt = state.attempt.after(progress, hedge.budget, hedge.tolerance)
     return params, state._replace(first=first, progress=progress, attempt=attempt)
 
@@ -326,20 +328,20 @@ def _second_step(
     params, second = hedge.then.blind_step(objective, params, state.second)
     progress = hedge.then.progress(objective, params, second)
     return params, state._replace(
-        second=second, progress=hedge._told_alike(progress, state.progress)
+        second=second, progress=hedge._as_arrays_like(progress, state.progress)
     )
 
 
 def _first_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
     first = hedge.first.after_rounding(objective, params, state.first)
     progress = hedge.first.progress(objective, params, first)
-    return state._replace(first=first, progress=hedge._told_alike(progress, state.progress))
+    return state._replace(first=first, progress=hedge._as_arrays_like(progress, state.progress))
 
 
 def _second_rounded(hedge: Hedge, objective: Objective, params: Params, state: _State) -> _State:
     second = hedge.then.after_rounding(objective, params, state.second)
     progress = hedge.then.progress(objective, params, second)
-    return state._replace(second=second, progress=hedge._told_alike(progress, state.progress))
+    return state._replace(second=second, progress=hedge._as_arrays_like(progress, state.progress))
 
 
 def _measured_by_first(

@@ -4,9 +4,9 @@ With r the residuals and J their Jacobian at the params, a step p solves
 
     (J'J + mu D^2) p = -J'r,
 
-and the damping mu follows the gain ratio: the decrease of ``1/2 |r|^2`` over the one its linear
-model predicts. Small problems form J and solve by QR, which does not square its condition number;
-large ones never form it and solve by conjugate gradients, as exactly as the gradient deserves.
+model predicts. Small problems form J and solve by QR, which does not square its condition number.
+Large ones do not form J and solve by conjugate gradients, the more accurately the smaller the
+gradient.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
 DENSE_PARAMS = 256
-"""Up to so many unknowns the Jacobian is formed, if it has no more elements than the next."""
+"""The most unknowns for which the Jacobian is formed, if it has at most DENSE_ELEMENTS entries."""
 
 DENSE_ELEMENTS = 1 << 20
 
 MAX_TRIALS = 30
-"""Dampings tried in one step: the last is 2^435 times the first."""
+"""The most dampings tried in one step: the last is 2^435 times the first."""
 
 MAX_PRODUCTS = 200
-"""Conjugate gradient iterations for one damping, each a product with J and one with J'."""
+"""The most conjugate gradient iterations for one damping, each a product with J and one with J'."""
 
 
 class _DampingState(NamedTuple):
@@ -54,7 +54,7 @@ class _Trial(NamedTuple):
     params: Params
     damping: jax.Array
     ahead: jax.Array
-    """How far the linear model's minimum along the first trial's direction is below the params."""
+    """The decrease to the linear model's minimum along the first trial's direction."""
     growth: jax.Array
     is_accepted: jax.Array
     trials: jax.Array
@@ -68,23 +68,24 @@ Solve = Callable[[jax.Array], tuple[Params, jax.Array]]
 class LevenbergMarquardt(Method):
     """Damped Gauss-Newton for ``jd.LeastSquares`` and other objectives that have residuals.
 
-    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective,
-    by a gain ratio ``rho`` of the predicted decrease; then
-    ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``, else mu grows by 2, 4, 8, ... and the step is solved
-    again, for 30 times until the descent ends ``STAGNATED``. Where the predicted decrease is below
-    rounding the model is trusted, for 30 steps without a lower value or gradient.
+    ``x <- x + p`` with ``(J'J + mu D^2) p = -J'r``. A step is taken if it decreases the objective.
+    With the gain ratio ``rho`` of the decrease to the predicted one, then
+    ``mu <- mu max(1/3, 1 - (2 rho - 1)^3)``. Otherwise mu grows by factors of 2, 4, 8, ... and the
+    step is solved again; after 30 such trials the descent ends ``STAGNATED``. If the predicted
+    decrease is below rounding the step is taken anyway, until 30 steps have brought neither a lower
+    value nor a lower gradient.
 
-    Up to 256 unknowns, and 2^20 elements in J, J is formed by forward differentiation and solved
-    by QR; D is the largest norm that each column has had, so that rescaling an unknown changes
-    nothing. Beyond, D is the identity and conjugate gradients solve to a residual of
-    ``min(1/10, sqrt(|g| / |g at the start|)) |g|``, within 200 products with J and J'. An
-    evaluation is one of the residuals: an iteration costs one, with its derivatives, and one for
-    each damping tried, usually one. Matrix-free, it keeps no parameter-sized vector between steps
-    and needs about seven while it steps, and whatever the residuals' linearisation holds.
+    Up to 256 unknowns, and 2^20 elements in J, J is formed by forward differentiation and the
+    system solved by QR; D holds the largest norm that each column has had, so that scaling an
+    unknown changes nothing. Beyond, D is the identity and conjugate gradients solve to a residual
+    of ``min(1/10, sqrt(|g| / |g at the start|)) |g|``, within 200 products with J and J'. An
+    evaluation is one of the residuals: an iteration takes one with its derivatives, and one for
+    each damping tried, usually one. The matrix-free form keeps no parameter-sized vector between
+    steps; a step needs about seven, and what the residuals' linearisation stores.
 
     Args:
-      damping: the first mu, positive, relative to the squared norm of J's columns (matrix-free: to
-        ``|J g|^2 / |g|^2``).
+      damping: the first mu, positive, relative to the squared norms of J's columns (matrix-free:
+        relative to ``|J g|^2 / |g|^2``).
 
     Raises:
       TypeError: if the objective has no residuals, or ``damping`` is not a number.
@@ -148,7 +149,7 @@ class LevenbergMarquardt(Method):
         first = jnp.asarray(self.damping, norm.dtype) * size
         damping = jnp.where(jnp.isnan(state.damping), first, state.damping)
         eps = jnp.finfo(value.dtype).eps
-        # What the params' own rounding adds to residuals that vanish.
+        # The rounding of the params changes residuals that vanish by about this much.
         floor = 8 * (eps**2 * curvature * jnp.square(precision.norm(params))).astype(value.dtype)
         noise = jnp.maximum(NOISE_ULPS * eps * value, floor)
 
@@ -167,7 +168,7 @@ class LevenbergMarquardt(Method):
             is_accepted = (gain > 0) & jnp.isfinite(new_value) & (predicted > 0)
             shrink = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(gain, 2) - 1) ** 3)
             factor = jnp.where(is_accepted, shrink, trial.growth)
-            # At rounding level the damping has no effect, and must not vanish: it could not grow.
+            # At rounding level the damping has no effect, but must not become zero and stay there.
             least = jnp.finfo(norm.dtype).eps ** 4 * size
             return _Trial(
                 new,
@@ -228,8 +229,10 @@ def _dense(
 ) -> tuple[Solve, jax.Array, jax.Array]:
     """Solve ``[J; sqrt(mu) D] p ~ [-r; 0]`` by QR, of J once and of its triangle for each mu.
 
-    With the new D, and the mean curvature along the unknowns, each with its own square for weight:
-    ``sum_j (J'J)_jj x_j^2 / |x|^2``, by which badly scaled unknowns do not make a value seem small.
+    Returns:
+      A function from mu to p and ``|J p|^2``; the new D; and ``sum_j (J'J)_jj x_j^2 / |x|^2``, a
+      mean curvature weighted by the squares of the unknowns, so that badly scaled unknowns do not
+      distort it.
     """
     flat, unravel = ravel_pytree(params)
     unknowns = flat.size
@@ -275,7 +278,10 @@ def _matrix_free(
     gradient: Params,
     accuracy: jax.Array,
 ) -> Solve:
-    """Solve ``(J'J + mu) p = -g`` by conjugate gradients, to a residual of norm ``accuracy``."""
+    """A function that solves ``(J'J + mu) p = -g`` by conjugate gradients.
+
+    It stops at a residual of norm ``accuracy``, and returns p and ``|J p|^2``.
+    """
 
     def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
         def iterate(inner: _Inner) -> _Inner:

@@ -1,17 +1,17 @@
-"""A line search that still works where the decrease of the objective drowns in rounding.
+"""A line search that also works where the decrease of the objective is below rounding.
 
 Along a direction d from params x, with ``phi(t) = f(x + t d)``, a step t is accepted if the slope
-has flattened and the value has not risen:
+has become flat enough and the value has not risen:
 
 - Wolfe: ``phi(t) <= phi(0) + decrease t phi'(0)`` and ``phi'(t) >= flatness phi'(0)``; or
 - approximate Wolfe: ``flatness phi'(0) <= phi'(t) <= (2 decrease - 1) phi'(0)`` and
-  ``phi(t) <= phi(0) + noise``: the same decrease, taken from the two slopes, which keep their
-  digits near a minimum where those of the values cancel.
+  ``phi(t) <= phi(0) + noise``. This asks for the same decrease, computed from the two slopes, which
+  keep their digits near a minimum where the values' difference cancels.
 
-A step that is not accepted becomes an end of a bracket: the lower end where the value is not above
-the start's and still falls, else the upper. The next is the minimum of the cubic through the ends'
-values and slopes, or the secant's zero of the slope where the values differ by noise alone; outside
-the objective's domain (NaN, infinity) it comes ten times nearer.
+A step that is not accepted becomes an end of a bracket: the lower end if its value is not above the
+start's and its slope is negative, else the upper end. The next step is the minimum of the cubic
+through the ends' values and slopes, or the zero of the slopes' secant if the values differ by noise
+only. If a step left the objective's domain (NaN, infinity), the next one is ten times shorter.
 
 Reference: Hager and Zhang (2005), "A new conjugate gradient method with guaranteed descent and an
 efficient line search".
@@ -31,21 +31,21 @@ from jaxdescent.objectives import Objective
 Params = Any
 
 MAX_TRIALS = 30
-"""So many trials are made; from half of them on, a sufficient decrease is enough."""
+"""The most trials; from half of them on, a sufficient decrease is enough."""
 
 DECREASE = 1e-3
-"""The share of the decrease that the first slope predicts."""
+"""The least decrease, as a share of what the first slope predicts."""
 
 NOISE_ULPS = 64
-"""By how many ulps two values may differ through rounding alone."""
+"""The number of ulps by which two values may differ through rounding alone."""
 
 
 MAX_IDLE = 30
-"""After so many steps in a row without a lower value or gradient, only noise is left."""
+"""After this many steps in a row without a lower value or gradient, only noise is left."""
 
 
 class Point(NamedTuple):
-    """Params, and the objective and its gradient there."""
+    """Params, and the objective's value and gradient there."""
 
     params: Params
     value: jax.Array
@@ -53,13 +53,13 @@ class Point(NamedTuple):
 
     @classmethod
     def at(cls, objective: Objective, params: Params) -> Point:
-        """The point at ``params``: one value and gradient."""
+        """The point at ``params``, which takes one value and gradient."""
         value, gradient = objective.value_and_gradient(params)
         return cls(params, jnp.asarray(value), gradient)
 
 
 class Found(NamedTuple):
-    """Where a search ended; where it failed, everything is as it was at the start.
+    """The end of a search, which is the start if the search failed.
 
     Attributes:
       point: ``x + step * direction``.
@@ -100,25 +100,26 @@ def search(
     *,
     flatness: float = 0.9,
 ) -> Found:
-    """An acceptable step along ``direction``, from one loop with one evaluation in its body.
+    """An acceptable step along ``direction``.
 
-    Keeps two parameter-sized vectors besides its arguments: the trial and its gradient.
+    It is found in one loop with one evaluation in its body, and keeps two parameter-sized vectors
+    besides its arguments: the trial and its gradient.
 
     Args:
-      objective: what is minimised; along a quadratic the slopes alone decide.
+      objective: what is minimised; for a quadratic the slopes alone decide.
       start: x, with its value and gradient.
-      direction: d, of the structure of the params.
-      slope: ``gradient . direction``; where it is not negative the search fails at once.
+      direction: d, with the structure of the params.
+      slope: ``gradient . direction``; if it is not negative the search fails at once.
       first_step: the first t to try, positive.
-      flatness: the share of the first slope that may be left, in (2 DECREASE, 1): small values
-        ask for an almost exact minimum along the line.
+      flatness: the share of the first slope that may be left, in (2 DECREASE, 1); a small share
+        asks for an almost exact minimum along the line.
     """
     dtype = slope.dtype
     origin = _End(jnp.zeros((), dtype), start.value.astype(dtype), slope)
     noise = NOISE_ULPS * jnp.finfo(start.value.dtype).eps * jnp.abs(origin.value)
 
     def goes_on(search: _Search) -> jax.Array:
-        # Where the bracket has no number left between its ends the next step is one of them.
+        # If no number is left between the bracket's ends, the next step equals one of them.
         is_new = (search.next_step > search.low.step) & (search.next_step < search.high.step)
         return ~search.is_accepted & is_new & (search.evaluations < MAX_TRIALS)
 
@@ -176,7 +177,7 @@ def search(
 
 
 class Idle(NamedTuple):
-    """The lowest value and gradient norm so far, and for how many steps there was no lower."""
+    """The lowest value and gradient norm so far, and the number of steps since a decrease."""
 
     value: jax.Array
     norm: jax.Array
@@ -184,13 +185,13 @@ class Idle(NamedTuple):
 
     @classmethod
     def start(cls, value: jax.Array, norm: jax.Array) -> Idle:
-        """Before the first step, which is always an improvement."""
+        """The state before the first step, which always counts as an improvement."""
         return cls(
             jnp.full_like(value, jnp.inf), jnp.full_like(norm, jnp.inf), jnp.zeros((), jnp.int32)
         )
 
     def after(self, value: jax.Array, norm: jax.Array) -> Idle:
-        """With one more value and norm; a decrease within rounding is none."""
+        """The state with one more value and norm; a decrease within rounding does not count."""
         noise = 4 * jnp.finfo(value.dtype).eps * jnp.abs(value)
         is_better = (value < self.value - noise) | (norm < 0.9 * self.norm)
         return Idle(
@@ -201,12 +202,12 @@ class Idle(NamedTuple):
 
     @property
     def is_over(self) -> jax.Array:
-        """Whether noise is all that is left."""
+        """Whether only noise is left."""
         return self.steps >= MAX_IDLE
 
 
 def first_length(params: Params, value: jax.Array, norm: jax.Array) -> jax.Array:
-    """How far the first step goes: the params' size, but no farther than f falls to ``-|f|``."""
+    """The length of the first step: the params' size, but no farther than f falls to ``-|f|``."""
     size = jnp.maximum(precision.norm(params).astype(norm.dtype), 1)
     fall = 2 * jnp.abs(value).astype(norm.dtype) / jnp.where(norm > 0, norm, 1)
     return jnp.where((fall > 0) & (fall < size), fall, size)
@@ -217,10 +218,10 @@ def _choose(condition: jax.Array, one: Any, other: Any) -> Any:
 
 
 def _inside(low: _End, high: _End, noise: jax.Array, last_width: jax.Array) -> jax.Array:
-    """The next step in a bracket: cubic or secant, the middle where these shrink it too slowly."""
+    """The next step in a bracket: by cubic, secant, or bisection if these shrink it too slowly."""
     width = high.step - low.step
-    # Minimum of the Hermite cubic: Nocedal and Wright (2006), equation 3.59. Slopes are taken
-    # relative to the lower end's, so that no square overflows.
+    # The minimum of the Hermite cubic: Nocedal and Wright (2006), equation 3.59. Slopes are divided
+    # by the lower end's, so that no square overflows.
     scale = -low.slope
     chord = (high.value - low.value) / (width * scale)
     end_slope = high.slope / scale
@@ -238,9 +239,9 @@ def _inside(low: _End, high: _End, noise: jax.Array, last_width: jax.Array) -> j
 
 
 def _beyond(low: _End, here: _End) -> jax.Array:
-    """The next step where the objective still falls at the last: one to nine widths farther."""
+    """The next step if the objective still falls at the last one: one to nine widths farther."""
     width = here.step - low.step
     ahead = here.slope / (low.slope - here.slope)
     ahead = jnp.where(here.slope > low.slope, ahead, 9)
-    # Not beyond the dtype's range: from there on a bracket leads back.
+    # It must not exceed the dtype's range; from there a bracket leads back.
     return jnp.minimum(here.step + jnp.clip(ahead, 1, 9) * width, jnp.finfo(width.dtype).max)

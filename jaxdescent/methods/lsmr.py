@@ -36,61 +36,62 @@ from jaxdescent.preconditioners.protocol import check_preconditioner
 from jaxdescent.result import RUNNING, Evidence, Status
 
 ULPS = 2.0
-"""The backward error, in eps, where rounding ends the process."""
+"""The backward error, in eps, at which rounding ends the process."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LSMR(Method):
-    """Solve a regression by bidiagonalising X, with the accuracy of X and not of ``X'X``.
+    """Solve a regression by bidiagonalising X, with the accuracy of X instead of ``X'X``.
 
-    With ``A = [D (X - 1 x_bar'); sqrt(l2) I]``, ``r = [D (y - y_bar); 0] - A w`` (``D =
-    diag(sqrt(s))``, bars are weighted means, the intercept is ``y_bar - x_bar.w``) and a right
-    preconditioner N, iteration k minimises ``|N'A'r|`` over the Krylov space of ``N'A'A N``: it
-    falls monotonically, and so does ``|r|``. The recurrences are::
+    Let ``A = [D (X - 1 x_bar'); sqrt(l2) I]`` and ``r = [D (y - y_bar); 0] - A w``, where ``D =
+    diag(sqrt(s))``, bars are weighted means, and the intercept is ``y_bar - x_bar.w``; and let N be
+    a right preconditioner. Iteration k minimises ``|N'A'r|`` over the Krylov space of ``N'A'A N``.
+    It falls monotonically, and so does ``|r|``. The recurrences are::
 
         beta u <- A N v - alpha u        alpha v <- N'A'u - beta v
 
-    followed by two plane rotations. Every output is a problem of its own, with its own scalars and
-    its own ``l2``, and all share each pass over X: two passes an iteration, one to begin with (two
-    from a start that is not zero), and one for ``x_bar``. The centring and the penalty are applied,
-    never stored. From zeros it finds the solution of least norm where there are many, with a
-    preconditioner the one of least ``|N^-1 w|``. A start given as params is corrected, not ignored.
+    followed by two plane rotations. Each output is a problem of its own, with its own scalars and
+    its own ``l2``; all share each pass over X. There are two passes in an iteration, one to begin
+    with (two from a start that is not zero), and one for ``x_bar``. Centring and penalty are
+    applied, but not stored. From zeros, the solution of least norm is found if there are several,
+    with a preconditioner the one of least ``|N^-1 w|``. A start given as params is corrected.
 
-    It ends where, for every output, the params solve a problem as near to the given one as asked
-    (with the norms of ``A N``; a backward error)::
+    The process ends when the params of each output solve a problem that is as near to the given one
+    as asked (a backward error, in terms of the norms of ``A N``)::
 
         |N'A'r| <= atol |A N| |r|        or        |r| <= btol |b| + atol |A N| |N^-1 w|
 
-    ``CONVERGED`` if ``atol`` or ``btol`` was given. The defaults are rounding: there the status is
-    ``STAGNATED``, as where the condition number of ``A N`` is seen to exceed conlim, unless
-    ``minimize``'s tolerance holds, by the suboptimality ``|N'A'r|^2 / (2 theta)`` with theta the
-    smallest Ritz value of ``N'A'A N`` (or the bound by ``l2``, where that is lower). A negative
-    ``l2`` or sample weight, which has no root, ends it ``DIVERGED``, minimum or not. With
-    ``jd.Sketch()``, whose ``A N`` has singular values near one, ``atol`` bounds the relative
-    suboptimality of the objective by about ``30 atol^2``. With one of them given, ``tolerance=0``
-    leaves the end to these tests alone.
 
-    Progress is estimated by recurrences, exact but for rounding. Where they say that the params
-    have converged and have fallen by more than rounding lets them be believed, one iteration
-    computes the residual anew instead of moving, and the process begins again from there
-    (iterative refinement).
+    The status is ``CONVERGED`` if ``atol`` or ``btol`` was given. The defaults are the level of
+    rounding, at which the status is ``STAGNATED``, as it is where the estimated condition number of
+    ``A N`` exceeds conlim; except if ``minimize``'s tolerance holds, by the suboptimality
+    ``|N'A'r|^2 / (2 theta)`` with theta the smallest Ritz value of ``N'A'A N`` (or by the bound
+    from ``l2``, if that is lower). A negative ``l2`` or sample weight has no square root and ends
+    the process ``DIVERGED``, even if there is a minimum. With ``jd.Sketch()``, for which ``A N``
+    has singular values near one, ``atol`` bounds the relative suboptimality of the objective by
+    about ``30 atol^2``. If one of them is given, ``tolerance=0`` makes these tests the only ones.
 
-    Keeps four parameter-sized vectors besides the params, seven with a preconditioner, and one of
-    the size of y; with an intercept one more for ``x_bar``. Where columns lie so far from zero that
-    ``X w - x_bar.w`` would cancel (``jaxdescent.designs.Centred``), means are subtracted before
-    anything is multiplied, block by block and without a copy of X.
+    Progress is computed by recurrences, which are exact but for rounding. If they say that the
+    params have converged, or the residual has fallen so far that it may be rounding, one iteration
+    computes the residual anew instead of moving, and the process begins again from there (iterative
+    refinement).
+
+    The method keeps four parameter-sized vectors besides the params, seven with a preconditioner,
+    and one of the size of y; with an intercept one more for ``x_bar``. If columns are so far from
+    zero that ``X w - x_bar.w`` would cancel (``jaxdescent.designs.Centred``), the means are
+    subtracted from X before the products, block by block and without a copy of X.
 
     Args:
       preconditioner: None, or for example ``jd.Jacobi()``, ``jd.Nystrom(rank)``, ``jd.Sketch()``.
-      atol: relative error of X, at least 0. None: ``2 eps``; 0: never.
-      btol: relative error of y, at least 0. None: ``2 eps``; 0: never.
-      conlim: positive. None: ``1 / (10 eps)``.
+      atol: the relative error of X, at least 0. None stands for ``2 eps``, and 0 for no test.
+      btol: the relative error of y, at least 0. None stands for ``2 eps``, and 0 for no test.
+      conlim: the largest condition number, positive. None stands for ``1 / (10 eps)``.
 
     Raises:
-      TypeError: for an objective that is not a ``jd.LinearRegression``, or a preconditioner that
-        is none or asks more than the design can answer.
-      ValueError: for a tolerance that is negative or not a number.
+      TypeError: if the objective is not a ``jd.LinearRegression``, or the preconditioner is not one
+        or needs more than the design can provide.
+      ValueError: if ``atol`` or ``btol`` is negative, or ``conlim`` is not positive.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 5.0]])
@@ -113,7 +114,7 @@ class LSMR(Method):
         regression = _regression(objective)
         weights = params["weights"].reshape(regression.size, -1)
         targets = regression.targets()
-        # From zeros, the usual start, a pass less.
+        # A start of zeros, the usual one, saves a pass.
         image = lax.cond(
             jnp.any(weights != 0), regression.forward, lambda _: jnp.zeros_like(targets), weights
         )
@@ -155,8 +156,8 @@ class LSMR(Method):
         weights = params["weights"].reshape(regression.size, -1)
         is_done, _ = self._ends(state, weights)
 
-        # An output that begins anew moves first, then takes its residual for the next u; the
-        # others multiply their last direction. One product with X serves both.
+        # An output that is restarted first moves and then computes its residual for the next u; the
+        # others multiply by their last direction. One product with X serves both.
         moved = weights + jnp.where(is_restart & ~is_done, state.search, 0)
         argument = jnp.where(is_restart, moved, basis.direction)
 
@@ -176,7 +177,7 @@ class LSMR(Method):
         turned, of_search, of_move, of_last = rotated(scalars, beta, alpha)
         gradient = new_basis.pulled
         if gradient is not None:
-            # A'r = zeta_bar g, where g has a recurrence like the residual's in MINRES.
+            # A'r = zeta_bar g, where g has a recurrence like the residual in MINRES.
             along = turned.c_bar * gradient - turned.s_bar * state.gradient
             gradient = jnp.where(is_restart, gradient, along)
             turned = turned._replace(gradient=turned.normal * column_norms(gradient))
@@ -203,7 +204,7 @@ class LSMR(Method):
             means=state.means,
             is_unbounded=state.is_unbounded,
         )
-        # An estimate that has fallen so far may be rounding: the residual itself must confirm it.
+        # An estimate that has fallen this far may be rounding: the residual must confirm it.
         eps = jnp.finfo(beta.dtype).eps
         fallen = new_scalars.normal * inverse(new_scalars.first)
         is_doubtful = (self._ends(new, new_weights)[0] & (fallen < eps**0.25)) | (fallen < 8 * eps)
@@ -246,7 +247,7 @@ class LSMR(Method):
         is_singular: jax.Array,
     ) -> Progress:
         scalars = state.scalars
-        # The defaults end it where rounding does. What was asked for is what it then is.
+        # With the default tolerances the end is rounding; a given tolerance means convergence.
         is_asked = self.atol is not None or self.btol is not None
         is_converged = jnp.all(is_done) & is_asked
         is_ended = jnp.all(is_done | is_singular)
@@ -274,30 +275,30 @@ class LSMR(Method):
         )
 
     def _ends(self, state: _State, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """For each output, whether it has converged, and whether its condition is too bad."""
+        """For each output, whether it has converged, and whether its condition exceeds conlim."""
         scalars = state.scalars
         dtype = scalars.norm.dtype
         eps = jnp.finfo(dtype).eps
         atol = jnp.asarray(ULPS * eps if self.atol is None else self.atol, dtype)
         btol = jnp.asarray(ULPS * eps if self.btol is None else self.btol, dtype)
         conlim = jnp.asarray(0.1 / eps if self.conlim is None else self.conlim, dtype)
-        # |A w| <= |A N| |N^-1 w|: N^-1 w is not known, but for N = I.
+        # |A w| <= |A N| |N^-1 w|, where N^-1 w is known only for N = I.
         size = jnp.maximum(scalars.target - scalars.residual, 0)
         if state.factor is None:
             size = jnp.maximum(size, scalars.norm * column_norms(weights))
         is_stationary = scalars.normal <= atol * scalars.norm * scalars.residual
         is_solved = scalars.residual <= btol * scalars.target + atol * size
-        is_told = ~state.is_restart & (scalars.offset == 0)
+        is_current = ~state.is_restart & (scalars.offset == 0)
         is_asked = (atol > 0) | (btol > 0)
-        is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_told
-        return is_done, (scalars.condition > conlim) & is_told
+        is_done = ((is_stationary & (atol > 0)) | (is_solved & is_asked)) & is_current
+        return is_done, (scalars.condition > conlim) & is_current
 
 
 class _State(NamedTuple):
     basis: Basis
     last: jax.Array  # h
     gradient: jax.Array | None  # the direction of A'r; None without a preconditioner
-    search: jax.Array  # h_bar; where an output begins anew, what its weights move by before
+    search: jax.Array  # h_bar; for an output that is restarted, its move before the restart
     scalars: Scalars
     is_restart: jax.Array
     is_estimate: jax.Array  # whether the scalars come from the recurrences
@@ -321,10 +322,11 @@ def _at_given_intercept(
     params: Params,
     basis: Basis,
 ) -> Scalars:
-    """What the first progress reports: the params may come with another intercept than the best.
+    """The scalars for the first progress, if the given intercept is not the best one.
 
-    With m the best less the given one and S the sum of the sample weights, the objective is larger
-    by ``S m^2 / 2``, and the negative gradient by ``S m x_bar`` for the weights and ``S m``.
+    Let m be the best intercept minus the given one, and S the sum of the sample weights. The
+    objective is larger by ``S m^2 / 2``. The negative gradient is larger by ``S m x_bar`` for the
+    weights, and is ``S m`` for the intercept.
     """
     means = regression.means
     if means is None:

@@ -15,7 +15,8 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
 FLATNESS = 0.1
-"""A direction is conjugate to the last only as far as the last search was exact."""
+"""The share of the slope that a search may leave; directions are conjugate only if searches are
+accurate."""
 
 
 class _ConjugateState(NamedTuple):
@@ -23,11 +24,11 @@ class _ConjugateState(NamedTuple):
     gradient: Params
     norm: jax.Array
     direction: Params
-    slope: jax.Array  # along the direction, where its search began
-    step: jax.Array  # that the search found; zero asks for a restart
+    slope: jax.Array  # along the direction, at the start of its search
+    step: jax.Array  # the step that the search found; zero asks for a restart
     length: jax.Array
     beta: jax.Array
-    curvature: jax.Array  # along the direction
+    curvature: jax.Array  # along the direction, from the change of the slope
     idle: Idle
     unreported: jax.Array
     verdict: jax.Array
@@ -36,21 +37,21 @@ class _ConjugateState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class NonlinearConjugateGradient(LookingAhead):
-    """Conjugate gradients with guaranteed descent, whatever the line search.
+    """Conjugate gradients whose directions descend whatever the line search finds.
 
-    ``d <- -g + beta d`` and ``x <- x + t d``, with ``y`` the gradient's change over the last step
-    and, after Hager and Zhang,
+    ``d <- -g + beta d`` and ``x <- x + t d``. With ``y`` the gradient's change over the last step,
+    after Hager and Zhang,
 
         ``beta = (y - 2 d |y|^2 / d.y) . g / d.y``, but at least ``0.4 (d.g) / |d|^2``.
 
-    The search asks for a flat slope (a tenth of the first), which takes one to two values and
-    gradients an iteration; its first trial is the step that would repeat the last first-order
-    decrease. Where the search fails, or ``d`` does not descend, the next direction is ``-g``; the
-    descent ends ``STAGNATED`` where that fails too, or where neither value nor gradient has become
-    lower beyond rounding for 30 steps.
+    The search asks for a slope of at most a tenth of the first, which takes one to two values and
+    gradients in an iteration; its first trial is the step that would repeat the last first-order
+    decrease. If the search fails, or ``d`` does not descend, the next direction is ``-g``. The
+    descent ends ``STAGNATED`` if that fails too, or if neither the value nor the gradient has
+    decreased beyond rounding for 30 steps.
 
-    Keeps two parameter-sized vectors besides the params, gradient and direction, and needs three
-    more while it steps: the new direction, the trial and its gradient.
+    The method keeps two parameter-sized vectors besides the params, the gradient and the direction,
+    and a step needs three more: the new direction, the trial and its gradient.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),

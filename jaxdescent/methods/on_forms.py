@@ -1,4 +1,4 @@
-"""Descent on another form of a regression: by its Gram matrix, or in the space of its rows."""
+"""Descent on another form of a regression: its Gram matrix, or the space of its rows."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from jaxdescent.result import RUNNING, Evidence, Status
 
 
 class _Rewritten(Method):
-    """A method on another form of the regression, which its state holds."""
+    """A method that is applied to another form of the regression, which its state holds."""
 
     method: Any
 
     def __post_init__(self) -> None:
         if isinstance(self.method, optax.GradientTransformation):
-            # Its functions are no leaves.
+            # The functions of an optax transformation are no leaves.
             object.__setattr__(self, "method", as_method(self.method))
 
     def check(self) -> None:
@@ -70,31 +70,31 @@ class _Rewritten(Method):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gram(_Rewritten):
-    """A method's steps on the Gram matrix of a regression: X is read once, before the first.
+    """A method applied to the Gram matrix of a regression: X is read once, before the first step.
 
-    ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X; from then
-    on a step is one of ``method`` on :class:`jaxdescent.regression.forms.GramForm`, the same
-    function of the weights, at ``features^2`` for each output instead of ``2 rows features``. The
-    intercept is always at its best for them: the method never sees it, nor how far from zero the
-    features lie (:mod:`jaxdescent.objectives.elimination`). The penalty is no part of G: under
-    ``jax.vmap`` over ``l2`` it is built once, and with an ``l2`` for each output, or a column of y
-    for each ``l2``, one product serves all.
+    ``G = X'SX`` (centred, with an intercept) and ``X'Sy`` are summed in one pass over X. After that
+    a step is one of ``method`` on :class:`jaxdescent.regression.forms.GramForm`, the same function
+    of the weights, at ``features^2`` operations for each output instead of ``2 rows features``. The
+    intercept is always the best for the weights: the method sees neither the intercept nor how far
+    from zero the features lie (:mod:`jaxdescent.objectives.elimination`). The penalty is not part
+    of G: under ``jax.vmap`` over ``l2`` it is built once, and with an ``l2`` for each output, or a
+    column of y for each ``l2``, one product serves all.
 
-    It pays from about ``features / 2`` iterations on, and earlier where several outputs or
-    penalties share them. It squares the condition number: in float32 the weights keep about
-    ``7 - 2 log10(cond)`` digits. Where that is too few take ``jd.LSMR()``, which works with X
+    It pays from about ``features / 2`` iterations on, and earlier if several outputs or penalties
+    share G. It squares the condition number: in float32 the weights keep about
+    ``7 - 2 log10(cond)`` digits. If these are too few, take ``jd.LSMR()``, which works with X
     itself.
 
-    Keeps ``features^2`` numbers and what ``method`` keeps; building takes three times as many.
-    Progress is that of the form, whose value carries an error of ``eps sum_i s_i (y_i -
-    y_bar)^2``; the loop measures the params that it returns.
+    The method keeps ``features^2`` numbers and what ``method`` keeps; building G takes three times
+    as many. Progress is that of the form, whose value has an error of ``eps sum_i s_i (y_i -
+    y_bar)^2``; the descent measures the params that it returns on the regression itself.
 
     Args:
       method: None for ``jd.ConjugateGradient()``, or any method or optax transformation that
-        needs values, gradients and products alone (not ``jd.LSMR()``).
+        needs only values, gradients and products (not ``jd.LSMR()``).
 
     Raises:
-      TypeError: for an objective that is not a ``jd.LinearRegression``.
+      TypeError: if the objective is not a ``jd.LinearRegression``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 5.0]])
@@ -136,7 +136,7 @@ class Gram(_Rewritten):
         first, elimination = state.first, form.eliminated()
         if elimination is None:
             return weights, _GramState(state.form, inner_state, None), progress
-        # Only the start may have another intercept than the best.
+        # Only the start may have an intercept that is not the best one.
         progress = first.of(progress)
         first = first._replace(is_first=jnp.zeros_like(first.is_first))
         params = elimination.means.with_intercept(weights["weights"])
@@ -164,38 +164,39 @@ class Gram(_Rewritten):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dual(_Rewritten):
-    """A method's steps in the space of a regression's rows: for more features than rows.
+    """A method applied in the space of a regression's rows: for more features than rows.
 
     With A the centred and weighted X, ``K = A A'`` is summed in one pass over X (two with an
     intercept), and ``method`` minimises
 
         ``1/2 a.(K + l2 I) a - t.a``,  ``w = A'a``
 
-    at ``rows^2`` for each output and iteration instead of ``2 rows features``
-    (:class:`jaxdescent.regression.forms.DualForm`). Gradient steps of a given rate, with or without
-    momentum, give the weights that they give on the regression itself.
+    at ``rows^2`` operations for each output and iteration instead of ``2 rows features``
+    (:class:`jaxdescent.regression.forms.DualForm`). Gradient steps with a given rate, with or
+    without momentum, give the same weights as on the regression itself.
 
-    A step makes ``iterations`` of the method's iterations, then returns to the weights: one
+    A step makes ``iterations`` iterations of the method, and then computes the weights by one
     product with X'. So ``max_iterations`` and ``result.iterations`` count these steps, and
-    ``result.evaluations`` what the method evaluated in all. It may go up to ``iterations - 1``
-    farther than the tolerance asks.
+    ``result.evaluations`` all evaluations of the method. It may make up to ``iterations - 1``
+    iterations more than the tolerance needs.
 
-    It begins at zero weights: a start given as params plays no part but in the first check. It
-    finds the solution of least norm where there are many. Without penalty, equations that have no
-    solution (rows that depend on each other, or more rows than features) end ``DIVERGED``: there
-    take ``jd.Gram()``. So does a negative ``l2`` or sample weight.
+    It begins at zero weights: a start given as params is used in the first check only. It finds the
+    solution of least norm if there are several. Without a penalty, equations without a solution
+    (more rows than features, or linearly dependent rows) end ``DIVERGED``: take ``jd.Gram()``
+    for them. A negative ``l2`` or sample weight ends ``DIVERGED`` too.
 
-    Keeps ``rows^2 + features`` numbers and what ``method`` keeps, each of the size of y; building
-    takes three times rows^2. Progress is found in the rows' space, by two products with K a step;
-    the loop measures the params that it returns.
+    The method keeps ``rows^2 + features`` numbers and what ``method`` keeps, in vectors of the size
+    of y; building K takes three times ``rows^2``. Progress is computed in the space of the rows, by
+    two products with K in a step; the descent measures the params that it returns on the regression
+    itself.
 
     Args:
       method: None for ``jd.ConjugateGradient()``, or any method or optax transformation that
-        needs values, gradients and products alone (not ``jd.LSMR()``).
-      iterations: of the method in one step, at least 1.
+        needs only values, gradients and products (not ``jd.LSMR()``).
+      iterations: the number of the method's iterations in one step, at least 1.
 
     Raises:
-      TypeError: for an objective that is not a ``jd.LinearRegression``.
+      TypeError: if the objective is not a ``jd.LinearRegression``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[1.0, 0.0, 2.0, 0.0], [0.0, 3.0, 0.0, 1.0]])
@@ -244,7 +245,7 @@ class Dual(_Rewritten):
         carry = state.rows, state.inner, jnp.zeros((), jnp.int32), state.verdict
         carry = lax.fori_loop(0, self.iterations, iterate, carry)
         rows, inner, evaluations, verdict = carry
-        # The verdict is on what this step returns: the next one tells it.
+        # The verdict is on the params that this step returns, so the next step reports it.
         is_convex = CentredRegression.is_convex(_regression("Dual", objective))
         estimate = Estimate(left, implied_curvature(norm, left), Evidence.BOUND.value)
         progress = Progress(value, norm, evaluations, state.verdict, estimate)
@@ -267,9 +268,7 @@ class Dual(_Rewritten):
 
 
 class _First(NamedTuple):
-    """The value and gradient norm at the params that a method was given, and how far at most the
-    minimum is below.
-    """
+    """Value and gradient norm at the given params, and a bound on the value minus the minimum."""
 
     value: jax.Array
     norm: jax.Array
@@ -277,7 +276,7 @@ class _First(NamedTuple):
     is_first: jax.Array
 
     def of(self, progress: Progress) -> Progress:
-        """``progress``, but at the first step what is known of those params."""
+        """``progress``, but in the first step the values that hold at the given params."""
         estimate = progress.estimate
         if estimate is not None:
             given = Estimate(self.left, estimate.curvature, Evidence.BOUND.value)
@@ -295,9 +294,9 @@ class _First(NamedTuple):
 
 class _GramState(NamedTuple):
     form: GramForm
-    """Without its penalty, which each step takes from the objective."""
+    """The form without its penalty, which each step takes from the objective."""
     inner: State
-    """Of the method on the weights alone: the intercept is always at its best."""
+    """The state of the method on the weights alone."""
     first: _First | None
 
 
@@ -313,24 +312,24 @@ class _DualState(NamedTuple):
     rows: jax.Array
     inner: State
     value: jax.Array
-    """The regression's value and gradient norm at the params it was given."""
+    """The regression's value at the given params; ``norm`` is that of its gradient."""
     norm: jax.Array
     left: jax.Array
-    """How far the minimum is below that value."""
+    """A bound on that value minus the minimum."""
     is_first: jax.Array
     verdict: jax.Array
-    """What the method said of the rows' iterate from which its last iteration began."""
+    """The method's verdict on the iterate from which its last iteration began."""
 
 
 def _least_curvature(regression: LinearRegression) -> jax.Array | None:
-    """Of the problem of the weights alone, by its structure."""
+    """A lower bound on the curvature of the problem in the weights alone, from its structure."""
     return dataclasses.replace(regression, intercept=False).least_curvature()
 
 
 def _height(regression: LinearRegression, means: Means | None, gradient: Params) -> jax.Array:
-    """How far the minimum may be below the value where the gradient is this; infinite: unknown."""
+    """A bound on the value minus the minimum, from the gradient; infinite if none is known."""
     least = _least_curvature(regression)
-    assert least is not None  # a regression has one, if only zero
+    assert least is not None  # without an intercept a regression always has one
     safe = jnp.where(least > 0, least, 1)
     if means is None:
         height = 0.5 * precision.squared_norm(gradient) / safe

@@ -22,7 +22,7 @@ from jaxdescent.objectives import Objective
 class OptaxMethod(Method):
     """An ``optax.GradientTransformation``, given the value, the gradient and the value function.
 
-    The transformation is part of the program and counts by identity: make it once and pass the
+    The transformation is part of the program and is compared by identity: make it once and pass the
     same object again, or each call compiles anew. ``optax.inject_hyperparams`` makes its
     hyper-parameters part of the state.
     """
@@ -38,12 +38,12 @@ class OptaxMethod(Method):
     def _arguments(self) -> list[str]:
         if isinstance(self.transformation, Displayed):
             return [argument(self.transformation)]
-        # optax keeps no more of ``adam`` than the functions it is made of.
+        # The functions inside optax's ``adam`` are all that tells its name.
         return [name_of(self.transformation.update).split(".")[0]]
 
     def init(self, objective: Objective, params: Params) -> State:
         del objective
-        # optax makes some states weakly typed; a loop needs them as they come out of update.
+        # Some of optax's states are weakly typed; a loop needs the dtypes that update returns.
         return jax.tree.map(
             lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), self.transformation.init(params)
         )
@@ -65,7 +65,7 @@ class OptaxMethod(Method):
 
 
 def as_method(method: Any) -> Method:
-    """A method as it is, an optax transformation as a method.
+    """A method unchanged, or an optax transformation wrapped as a method.
 
     Raises:
       TypeError: if it is neither, such as a number, a class, or a schedule.

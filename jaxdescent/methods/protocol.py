@@ -1,4 +1,4 @@
-"""What a method is: two pure functions of one signature."""
+"""The protocol of a method, and the progress that it reports."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ State = Any
 
 
 class Estimate(NamedTuple):
-    """How far the value at some params is above the minimum, as a method knows it.
+    """A method's estimate of the value at some params minus the minimum.
 
     Attributes:
-      suboptimality: the value less the minimum: a bound or an estimate, in the value's units.
+      suboptimality: the value minus the minimum: a bound or an estimate, in the value's units.
       curvature: the largest curvature seen along a unit direction.
-      evidence: an :class:`jaxdescent.result.Evidence` code: what the suboptimality rests on.
-      caution: how many times larger it may be without the method having seen it, at least 1. A
-        descent has CONVERGED only where that would be small too, or the gradient is rounding.
-      steepness: the largest curvature in the unknowns that the gradient's norm is of, where that
-        is another than ``curvature``: the rounding of params of the size ``|x|`` leaves a gradient
-        of ``eps steepness |x|``.
-      rounding: the curvature along the rounding of the params, where the suboptimality is that of
-        recurrences, which know nothing of it.
+      evidence: an :class:`jaxdescent.result.Evidence` code, for what the suboptimality is based on.
+      caution: the factor by which the suboptimality may be larger than the method has seen, at
+        least 1. A descent has CONVERGED only if the product of both is small enough, or the
+        gradient is rounding.
+      steepness: the largest curvature in the unknowns of the reported gradient, if it differs from
+        ``curvature``: the rounding of params of size ``|x|`` leaves a gradient of
+        ``eps steepness |x|``.
+      rounding: the curvature along the rounding errors of the params, if the suboptimality comes
+        from recurrences, which do not see these errors.
     """
 
     suboptimality: jax.Array
@@ -42,15 +43,13 @@ class Estimate(NamedTuple):
     rounding: Any = 0.0
 
     def rests_on(self, evidence: Evidence) -> bool | jax.Array:
-        """Whether it rests on this evidence: False or True where that is so whatever the numbers
-        are.
-        """
+        """Whether the estimate is based on this evidence; a Python bool if the code is static."""
         return self.evidence == evidence.value
 
     def at_most(self, bound: jax.Array, evidence: Evidence, norm: jax.Array) -> Estimate:
-        """This, or the bound where that is less; caution need not go beyond the bound.
+        """The estimate, or ``bound`` if that is smaller.
 
-        ``norm`` is the gradient's.
+        The caution is limited so that it does not exceed the bound. ``norm`` is the gradient's.
         """
         left = self.suboptimality
         is_less = bound < left
@@ -68,7 +67,7 @@ class Estimate(NamedTuple):
         )
 
     def at_least_curvature(self, least: jax.Array | None, norm: jax.Array) -> Estimate:
-        """This, or ``|g|^2 / (2 least)`` where that is less; None: no such curvature is known."""
+        """The estimate, or ``|g|^2 / (2 least)`` if that is smaller; None: no bound is known."""
         if least is None:
             return self
         least = least.astype(norm.dtype)
@@ -79,19 +78,19 @@ class Estimate(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a step learnt about the params it began from; dead code where nobody reads it.
+    """What a step reports about the params it began from; unused entries are dead code.
 
     Attributes:
-      value: the objective there.
-      gradient_norm: the norm of its gradient there.
+      value: the objective at these params.
+      gradient_norm: the norm of the gradient at these params.
       evaluations: how many values or gradients the step computed.
-      verdict: the status code with which the method itself gives up there, else ``RUNNING``.
-      estimate: how far the value there is above the minimum; None where the method cannot say,
-        and the loop judges by what it sees (:mod:`jaxdescent.descent.suboptimality`).
-      curvature: the largest along a unit direction that the step saw, zero where it saw none: for
-        the loop's own estimate.
-      is_provisional: whether the method has another way to go on from here, so that no lack of
-        progress counts as stagnation yet.
+      verdict: a status code if the method itself ends the descent there, else ``RUNNING``.
+      estimate: an estimate of the value minus the minimum; None if the method has none, and the
+        loop makes its own (:mod:`jaxdescent.descent.suboptimality`).
+      curvature: the largest curvature along a unit direction that the step saw, for the loop's own
+        estimate; zero if it saw none.
+      is_provisional: whether the method has another way to continue from here, so that a lack of
+        progress does not count as stagnation yet.
     """
 
     value: jax.Array
@@ -104,11 +103,11 @@ class Progress(NamedTuple):
 
 
 class Method(Displayed, abc.ABC):
-    """How to get from params to better params.
+    """A rule for getting from params to better params.
 
     A method is a pytree whose leaves are its hyper-parameters. ``init`` makes the state that
     ``step`` needs: a pytree of arrays with fixed shapes and dtypes. Params arrive in the dtype
-    that arithmetic runs in (float32 for 16-bit storage).
+    in which arithmetic runs (float32 for 16-bit storage).
     """
 
     @abc.abstractmethod
@@ -124,12 +123,12 @@ class Method(Displayed, abc.ABC):
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
-        """``step`` without its progress, where nobody reads it: the compiler need not drop it."""
+        """``step`` without its progress, so that the compiler need not remove unused code."""
         params, state, _ = self.step(objective, params, state)
         return params, state
 
     def progress(self, objective: Objective, params: Params, state: State) -> Progress:
-        """What ``step`` would tell of ``params``, without the step."""
+        """The progress that ``step`` would report at ``params``, without the step."""
         del state
         return progress_at(*objective.value_and_gradient(params))
 
@@ -139,26 +138,26 @@ class Method(Displayed, abc.ABC):
         return state
 
     def check(self) -> None:
-        """Raise if a hyper-parameter whose value can be seen makes no sense."""
+        """Raise if a hyper-parameter that is not traced has an invalid value."""
         return
 
     def hoisted(self) -> Method:
-        """The same method, whose functions carry what they close over as leaves."""
+        """The same method with the arrays that its functions close over as leaves."""
         return self
 
     def estimates(self, objective: Objective) -> bool:
-        """Whether its progress on this objective comes with an :class:`Estimate`."""
+        """Whether the progress on this objective has an :class:`Estimate`."""
         del objective
         return False
 
     def solves_at_once(self, objective: Objective) -> bool:
-        """Whether its first step leads to the minimum, up to rounding."""
+        """Whether the first step leads to the minimum, up to rounding."""
         del objective
         return False
 
     def needed_bytes(self, objective: Objective, params: Params) -> int | None:
-        """What a step must have at least, so much that ``minimize`` looks whether it is there; None
-        for a few vectors.
+        """The bytes that a step needs at least, for ``minimize`` to check that they are available;
+        None if it needs only a few vectors.
         """
         del objective, params
         return None
@@ -167,7 +166,8 @@ class Method(Displayed, abc.ABC):
     def looks_ahead(self) -> bool:
         """Whether ``progress`` costs less than a step.
 
-        A descent then looks after each step, a blind one, and takes none too many.
+        A descent then takes blind steps and checks after each of them, so that it takes none too
+        many.
         """
         return False
 
@@ -177,47 +177,49 @@ class Method(Displayed, abc.ABC):
         return False
 
     def is_estimate(self, state: State) -> Any:
-        """Whether the progress comes from recurrences, which rounding parts from the truth."""
+        """Whether the progress comes from recurrences, which rounding separates from the truth."""
         del state
         return False
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        """The value and the gradient's norm at ``params``, in place of what :meth:`is_estimate`.
+        """The value and the gradient's norm at ``params``, computed from the objective.
 
-        ``always`` is that of :func:`measure`.
+        They replace a progress from recurrences (:meth:`is_estimate`). ``always`` is passed to
+        :func:`measure`.
         """
         del state
         return measure(objective, params, always)
 
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
-        """The state with which to go on where a measurement does not confirm what
-        :meth:`is_estimate` took for the minimum, and whether there is a way to go on; None: never.
+        """How to continue if a measurement does not confirm a minimum that recurrences found.
+
+        Returns:
+          The state to continue with and whether it is possible; None if it never is.
         """
         del state
         return None
 
     def ended_by(self, state: State) -> EndedBy:
-        """Which method the state is of, where this one is made of several."""
+        """The name of the method that was active last, if this one is made of several."""
         del state
         return EndedBy((structure_name(self),))
 
     @property
     def patience(self) -> int:
-        """After how many checks in a row without any progress the descent has stagnated."""
+        """The number of checks in a row without any progress that count as stagnation."""
         return 10
 
 
 class LookingAhead(Method):
-    """A method whose state tells the progress where it stands.
+    """A method whose state contains the progress at the current params.
 
-    The state has fields ``value`` and ``norm``, of the gradient there; ``unreported``, the
-    evaluations of the step that led there; and ``verdict``, what that step found. It may have
-    ``curvature``, the largest that the step saw. Where it knows
-    how far the minimum is, :meth:`estimate` reads that from the state.
+    The state has the fields ``value``, ``norm`` (of the gradient), ``unreported`` (the evaluations
+    of the last step) and ``verdict`` (what that step found). It may have ``curvature``, the largest
+    one that the step saw. :meth:`estimate` reads an estimate of the value minus the minimum.
     """
 
     def estimate(self, objective: Objective, state: State) -> Estimate | None:
-        """How far the value is above the minimum where the state stands; None: it cannot say."""
+        """The estimate at the current params; None if there is none."""
         del objective, state
         return None
 
@@ -225,7 +227,7 @@ class LookingAhead(Method):
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
-        """One step, and the state where it leads."""
+        """One step: new params, and the state with the progress there."""
 
     def step(
         self, objective: Objective, params: Params, state: State
@@ -252,12 +254,12 @@ class LookingAhead(Method):
 
 
 def progress_at(value: jax.Array, gradient: Params) -> Progress:
-    """The progress that a value and a gradient tell."""
+    """The progress for a value and a gradient."""
     return Progress(value, precision.norm(gradient))
 
 
 def implied_curvature(norm: jax.Array, left: jax.Array) -> jax.Array:
-    """``|g|^2 / (2 left)``: the curvature of a parabola along g that would fall by ``left``."""
+    """``|g|^2 / (2 left)``, the curvature of a parabola along g that falls by ``left``."""
     left = left.astype(norm.dtype)
     is_usable = (left > 0) & (left < jnp.inf)
     return jnp.where(is_usable, norm * (0.5 * norm / jnp.where(is_usable, left, 1)), 0)
@@ -266,28 +268,30 @@ def implied_curvature(norm: jax.Array, left: jax.Array) -> jax.Array:
 def measure_at_best_intercept(
     objective: Objective, params: Params, means: Means | None, always: Any
 ) -> Progress:
-    """The same of a regression whose intercept is the best but for rounding, given its means.
+    """The measurement of a regression whose intercept is the best but for rounding.
 
-    Of features far from zero that rounding, and that of predictions, is all that a gradient in the
-    unknowns w and b shows. 16-bit params are measured as they are.
+    The value and gradient are computed for the weights alone, with the given means. In the unknowns
+    w and b, for features far from zero, the gradient would show little but the rounding of the
+    intercept and of the predictions. 16-bit params are measured by :func:`measure`.
     """
     if means is None or precision.is_rounded(params):
         return measure(objective, params, always)
     elimination = objective.eliminated(means)
-    assert elimination is not None  # means are those of an intercept
+    assert elimination is not None  # means are given only if there is an intercept
     return progress_at(*elimination.objective.value_and_gradient({"weights": params["weights"]}))
 
 
 def measure(objective: Objective, params: Params, always: Any) -> Progress:
-    """The value and the gradient's norm at ``params``, part by part where the objective has parts.
+    """The value and the gradient's norm at ``params``, leaf by leaf for a sum over leaves.
 
-    ``always`` is a true value that XLA must not know to be true.
+    ``always`` is a true value that XLA cannot know to be true
+    (:meth:`jaxdescent.objectives.Objective.sum_over_parts`).
     """
 
-    def of_part(objective: Objective, part: Params) -> tuple[jax.Array, ...]:
-        return objective.value_and_squared_norm(precision.widen(part))
+    def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
+        return objective.value_and_squared_norm(precision.widen(leaf))
 
-    value, squared = objective.sum_over_parts(of_part, params, always)
+    value, squared = objective.sum_over_parts(of_leaf, params, always)
     if objective.blocks(params) is not None:
         return Progress(value, jnp.sqrt(squared))
     return Progress(

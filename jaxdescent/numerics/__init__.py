@@ -1,1 +1,1 @@
-"""Arithmetic that several rooms need: rounding and norms, random numbers, Krylov processes."""
+"""Arithmetic that several packages use: rounding and norms, random numbers, Krylov processes."""

@@ -1,6 +1,6 @@
-"""Linear systems whose symmetric matrix is known by its products alone.
+"""Linear systems whose symmetric matrix is known only by its products with vectors.
 
-The unknowns are a pytree: nothing is copied into one vector.
+The unknowns are a pytree, which is never copied into one vector.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Params = Any
 
 
 def solve(product: Callable[[Params], Params], rhs: Params) -> Params:
-    """Solve ``H x = rhs``: by conjugate gradients, and where H turns out indefinite by MINRES.
+    """Solve ``H x = rhs`` by conjugate gradients, or by MINRES if H turns out to be indefinite.
 
     At a minimum H is positive semidefinite. At a saddle or a maximum, where Newton's method may
-    have ended, only MINRES is defined; at a minimum it would square the condition number's share
-    of the error.
+    have stopped, only MINRES is defined. At a minimum conjugate gradients are preferred, because
+    MINRES's rounding error grows with the square of the condition number.
     """
     solution, is_indefinite = conjugate_gradient(product, rhs)
     return lax.cond(is_indefinite, lambda: minres(product, rhs), lambda: solution)
@@ -33,11 +33,12 @@ def conjugate_gradient(
 ) -> tuple[Params, jax.Array]:
     """Solve ``H x = rhs`` for a symmetric positive semidefinite H given by its products.
 
-    Returns the solution and whether negative curvature was met, so that it is none.
-
     Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most 10,000), or
-    where rounding makes the curvature non-positive. Where H is singular and ``rhs`` in its range
+    when rounding makes the curvature non-positive. If H is singular and ``rhs`` lies in its range,
     the solution is the one of minimum norm.
+
+    Returns:
+      x, and whether negative curvature was met; x is no solution then.
     """
     limit, target = _limits(rhs)
     squared = precision.squared_norm(rhs)
@@ -67,10 +68,10 @@ def conjugate_gradient(
 
 
 def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
-    """Solve ``H x = rhs`` for any symmetric H given by its products, with the least residual.
+    """Solve ``H x = rhs`` for a symmetric H given by its products, with the least residual norm.
 
-    Lanczos' process turns H into a tridiagonal matrix, which Givens rotations make triangular as
-    it grows. Stops as :func:`conjugate_gradient` does.
+    The Lanczos process reduces H to a tridiagonal matrix, which Givens rotations make triangular
+    as it grows. It stops by the same rules as :func:`conjugate_gradient`.
 
     Reference: Paige and Saunders (1975), "Solution of sparse indefinite systems of linear
     equations".
@@ -116,7 +117,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
 
 
 def _limits(rhs: Params) -> tuple[int, jax.Array]:
-    """The most iterations, and the squared residual at which to stop."""
+    """The most iterations, and the squared residual norm at which to stop."""
     eps = jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps
     size = sum(leaf.size for leaf in jax.tree.leaves(rhs))
     return min(10 * size + 100, 10_000), (16 * eps) ** 2 * precision.squared_norm(rhs)

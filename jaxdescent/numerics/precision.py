@@ -1,8 +1,8 @@
-"""Rounding and accumulation: what dtype arithmetic runs in, how params are stored, how sums add up.
+"""Rounding and accumulation: the dtype of arithmetic, how params are stored, how sums are computed.
 
-Params of 16 bits are stored as they are and computed with in float32 (:func:`widen`); they are
-rounded back once per pass, to nearest or stochastically (:func:`narrow`). Sums over many elements
-go through :func:`total`, whose error does not grow with the number of elements.
+Params of 16 bits are stored in 16 bits and computed with in float32 (:func:`widen`); each pass
+rounds them once, to nearest or stochastically (:func:`narrow`). Sums over many elements go through
+:func:`total`, whose error does not grow with the number of elements.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from jaxdescent.numerics import randomness
 
 
 def widen(tree: Any) -> Any:
-    """Every leaf in its :func:`compute_dtype`."""
+    """Every leaf converted to its :func:`compute_dtype`."""
     return jax.tree.map(_widen_leaf, tree)
 
 
 def _widen_leaf(leaf: jax.Array) -> jax.Array:
     if leaf.dtype != jnp.bfloat16:
         return leaf.astype(compute_dtype(leaf.dtype))
-    # A bfloat16 is the upper half of a float32. Spelled out, because XLA's own conversions cost
-    # a quarter of the whole pass on CPUs without bfloat16 instructions.
+    # A bfloat16 is the upper half of a float32. The shift is written out because XLA's own
+    # conversion takes a quarter of the whole pass on CPUs without bfloat16 instructions.
     upper = lax.bitcast_convert_type(leaf, jnp.uint16).astype(jnp.uint32)
     return lax.bitcast_convert_type(upper << 16, jnp.float32)
 
 
 def is_rounded(tree: Any) -> bool:
-    """Whether a leaf is stored in fewer bits than it is computed with."""
+    """Whether some leaf is stored in fewer bits than its arithmetic uses."""
     return any(compute_dtype(leaf.dtype) != leaf.dtype for leaf in jax.tree.leaves(tree))
 
 
@@ -52,8 +52,8 @@ class Rounding(Displayed):
 class Nearest(Rounding):
     """Round to the nearest stored value, ties to even.
 
-    Small updates are lost: where ``|update| < ulp / 2`` nothing changes, so a long descent in
-    bfloat16 is biased towards where it stands.
+    Small updates are lost: if ``|update| < ulp / 2``, the stored value does not change, so that a
+    long descent in bfloat16 stalls early.
     """
 
 
@@ -62,11 +62,11 @@ class Nearest(Rounding):
 class StochasticRounding(Rounding):
     """Round up or down at random, so that the expected stored value is the computed one.
 
-    ``round(x) = down(x) + ulp * [u < (x - down(x)) / ulp]`` with ``u`` uniform on 16 bits, a
-    hash of the seed, the iteration, the leaf and the element's index: no generator state is
-    kept, the hash is fused into the update, and one seed gives the same result every time,
-    whatever the sharding. The bias is below 2^-16 ulp a rounding. It applies to bfloat16 (the
-    upper half of a float32); other 16-bit floats are rounded to nearest.
+    ``round(x) = down(x) + ulp * [u < (x - down(x)) / ulp]`` with ``u`` uniform on 16 bits, a hash
+    of the seed, the iteration, the leaf's number and the element's index. So no generator state is
+    kept, the hash is fused into the update, and a seed gives the same result every time, whatever
+    the sharding. The bias is below 2^-16 ulp for each rounding. It applies to bfloat16 (the upper
+    half of a float32); other 16-bit floats are rounded to nearest.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.full((100_000,), 1 + 2**-9)       # a quarter of the way from 1 to the next bfloat16
@@ -81,9 +81,9 @@ class StochasticRounding(Rounding):
 
 
 def narrow(tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0) -> Any:
-    """Every leaf rounded to the dtype of the same leaf of ``like``.
+    """Every leaf rounded to the dtype of the corresponding leaf of ``like``.
 
-    ``iteration`` and the leaf's number, counted from ``first_leaf``, choose the random bits.
+    ``iteration`` and the leaf's number, counted from ``first_leaf``, select the random bits.
     """
     leaves, treedef = jax.tree.flatten(tree)
     targets = treedef.flatten_up_to(like)
@@ -101,22 +101,23 @@ def _narrow_leaf(
     if dtype != jnp.bfloat16 or leaf.dtype != jnp.float32:
         return leaf.astype(dtype)
     word = lax.bitcast_convert_type(leaf, jnp.uint32)
-    # Adding below the kept half and cutting carries upwards: always from half an ulp on (ties to
-    # even), or with the probability of the part that is cut.
+    # A number is added to the discarded half, and its carry rounds the kept half up: from half an
+    # ulp on (ties to even), or with a probability equal to the discarded fraction.
     if isinstance(rounding, StochasticRounding):
         seed = randomness.fold(rounding.seed, iteration, index)
         carry = randomness.bits(leaf.shape, seed) >> 16
     else:
         carry = jnp.uint32(0x7FFF) + ((word >> 16) & 1)
-    # The carry leaves infinity, whose lower bits are zero, as it is. A NaN's are unknown: it keeps
-    # its upper half, and a bit that says so.
+    # The carry does not change infinity, whose lower bits are zero. A NaN's bits are unknown: its
+    # upper half is kept, with the quiet bit set.
     kept = jnp.where(jnp.isnan(leaf), word | jnp.uint32(0x400000), word + carry) >> 16
     return lax.bitcast_convert_type(kept.astype(jnp.uint16), jnp.bfloat16)
 
 
 def total(x: jax.Array) -> jax.Array:
-    """The sum of all elements, to a few ulps whatever their number; 16-bit numbers are summed in
-    float32.
+    """The sum of all elements, with an error of a few ulps whatever their number.
+
+    16-bit numbers are summed in float32.
     """
     return sums.total(x.astype(compute_dtype(x.dtype)))
 
@@ -141,11 +142,11 @@ def add(parts: list[jax.Array]) -> jax.Array:
 
 
 FEW = 256
-"""Of so many numbers three sums, of which one is right, cost a CPU less than a branch."""
+"""The most elements for which three sums, one of which is right, cost a CPU less than a branch."""
 
 
 def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of a tree, also where its square underflows or overflows.
+    """The Euclidean norm of a tree, correct also where its square underflows or overflows.
 
     >>> import jax.numpy as jnp
     >>> print(norm({"x": jnp.array([3e-30, 4e-30])}))
@@ -153,7 +154,7 @@ def norm(tree: Any) -> jax.Array:
     """
     if sum(leaf.size for leaf in jax.tree.leaves(tree)) <= FEW:
         return _norm_by_three(tree)
-    # For a branch an accelerator's compiler would store the tree; three sums cost one pass there.
+    # For a branch, an accelerator's compiler would store the tree; three sums take one pass there.
     return on_cpu(lambda tree: root(squared_norm(tree), lambda: tree), _norm_by_three, tree)
 
 
@@ -161,12 +162,12 @@ def _norm_by_three(tree: Any) -> jax.Array:
     wide = jax.tree.leaves(widen(tree))
     dtype = jnp.result_type(*wide)
     limits = jnp.finfo(dtype)
-    factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end of the range back
+    factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end into the range
 
     def scaled(leaf: jax.Array) -> Sequence[jax.Array]:
         shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]
         if leaf.size == 1:
-            # XLA in jaxlib 0.10 makes x^2 f^2 of one number's (x f)^2: zero times infinity.
+            # For one number, XLA in jaxlib 0.10 turns (x f)^2 into x^2 f^2: zero times infinity.
             return [jnp.square(share).reshape(()) for share in kept_apart(shares)]
         return sums.at_once([jnp.square(share) for share in shares], range(leaf.ndim))
 
@@ -177,10 +178,10 @@ def _norm_by_three(tree: Any) -> jax.Array:
 
 
 def root(squared: jax.Array, tree: Callable[[], Any]) -> jax.Array:
-    """The norm of ``tree()``, of which the square is known: its root, if the square is ordinary.
+    """The norm of ``tree()``, whose squared norm is known: the square's root if that is accurate.
 
-    Where it is zero, infinite or so small that terms were lost, the tree is divided by its
-    largest element first, in a branch of its own: another pass over it, and only then.
+    If the square is zero, infinite or so small that terms underflowed, the tree is divided by its
+    largest element first. That is another pass over the tree, in a branch.
     """
 
     def scaled() -> jax.Array:
@@ -200,5 +201,5 @@ def _is_ordinary(squared: jax.Array) -> jax.Array:
 
 
 def epsilon(tree: Any) -> float:
-    """The unit roundoff that limits a descent on ``tree``: the coarsest of its leaves' dtypes."""
+    """The unit roundoff that limits a descent on ``tree``: the largest of its leaves' dtypes."""
     return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(tree))

@@ -1,8 +1,8 @@
-"""Random numbers by hashing counters: fused where they are used, and free of any state.
+"""Random numbers by hashing counters: fused into the code that uses them, and without state.
 
-``jax.random`` draws with several arrays of temporaries as large as the result. Here each element
-hashes the seed and its own index, one round for each axis: nothing is allocated, the numbers do
-not depend on the sharding, and no axis is too long for 32-bit counters.
+``jax.random`` allocates several temporary arrays as large as the result. Here each element hashes
+the seed and its own index, in one round for each axis: nothing is allocated, the numbers do not
+depend on the sharding, and 32-bit counters suffice for every axis.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
 
 
 def normal(shape: tuple[int, ...], seed: jax.Array, dtype: Any) -> jax.Array:
-    """Standard normal numbers, by the transform of Box and Muller."""
+    """Standard normal numbers, by the Box-Muller transform."""
     first, second = (
         (bits(shape, fold(seed, stream)) >> 8).astype(dtype) * jnp.asarray(2.0**-24, dtype)
         for stream in (0, 1)
@@ -53,7 +53,7 @@ def normal(shape: tuple[int, ...], seed: jax.Array, dtype: Any) -> jax.Array:
 def integers(shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype: Any) -> jax.Array:
     """Integers uniform on [low, high), as floating-point numbers of ``dtype``.
 
-    From 24 bits, so that probabilities differ by at most ``2^-24``.
+    They are made from 24 random bits, so that their probabilities differ by at most ``2^-24``.
 
     Raises:
       ValueError: if the interval is empty or holds more than 2^16 integers.
@@ -66,7 +66,7 @@ def integers(shape: tuple[int, ...], seed: jax.Array, low: int, high: int, dtype
     width = high - low
     if not 0 < width <= 1 << 16:
         raise ValueError(f"[low, high) must hold 1 to 65,536 integers, got [{low}, {high}).")
-    # In float32, which vector units multiply faster than words. The largest word is 2^24 - 1, and
-    # width (1 - 2^-24) stays below width when rounded.
+    # In float32, which vector units multiply faster than integers. The largest 24-bit word is
+    # 2^24 - 1, and width (1 - 2^-24) stays below width when rounded.
     share = (bits(shape, seed) >> 8).astype(jnp.float32) * jnp.float32(width * 2.0**-24)
     return (jnp.minimum(jnp.floor(share), width - 1) + low).astype(dtype)

@@ -1,11 +1,12 @@
-"""The smallest Ritz value of a Krylov process, from its coefficients one after another.
+"""The smallest Ritz value of a Krylov process, updated from the coefficients of each step.
 
 Conjugate gradients and the Golub-Kahan process factorise the tridiagonal matrix of the Lanczos
-process as ``T = L L'`` with a lower bidiagonal L, a row a step. With x a unit vector that nearly
-maximises ``|L^-1 x|``, the next row adds one entry to x: the best mixture of the old x and the new
-unit vector is the larger eigenvector of a matrix of two rows. Three numbers are kept, and
-``1 / |L^-1 x|^2`` is an estimate from above of the smallest Ritz value, which is an estimate from
-above of the smallest eigenvalue that the right-hand side has a part along.
+process as ``T = L L'``, where L is lower bidiagonal and gains a row in each step. Let x be a unit
+vector that nearly maximises ``|L^-1 x|``. When L gains a row, x gains an entry, and the best
+combination of the old x and the new unit vector is the dominant eigenvector of a 2 x 2 matrix. Only
+three numbers are kept. ``1 / |L^-1 x|^2`` is an upper estimate of the smallest Ritz value, which is
+itself an upper estimate of the smallest eigenvalue whose eigenvector has a component in the
+right-hand side.
 
 References: Bischof (1990), "Incremental condition estimation"; Duff and Vömel (2002), "Incremental
 norm estimation for dense and sparse matrices"; Meurant and Tichý (2019), "Approximating the extreme
@@ -21,30 +22,30 @@ import jax.numpy as jnp
 
 
 def caution(dtype: Any) -> float:
-    """By how much less than the smallest Ritz value a curvature may be: 1e3 in float64, 8e5 in
-    float32, whose tolerance is that much wider.
+    """The factor by which a curvature may be smaller than the smallest Ritz value.
 
-    A right-hand side that has hardly a part along the directions of least curvature, as the
-    gradient of a regression on noisy targets, shows them when the others have gone.
+    It is 1e3 in float64, and 8e5 in float32, whose tolerance is wider by the same factor. A
+    right-hand side may hardly have a component along the directions of least curvature, as the
+    gradient of a regression on noisy targets; they show only once the other components are gone.
     """
     return 1e3 * float(jnp.finfo(dtype).eps / jnp.finfo(jnp.float64).eps) ** (1 / 3)
 
 
 class SmallestRitz(NamedTuple):
-    """The three numbers, of any shape: one process for each entry."""
+    """The three numbers of a process; arrays of any shape hold one process for each entry."""
 
     inverse: jax.Array  # |L^-1 x|^2; zero before the first step
     last: jax.Array  # the last entry of L^-1 x
-    diagonal: jax.Array  # of the last row of L
+    diagonal: jax.Array  # the diagonal entry of the last row of L
 
     @classmethod
     def start(cls, shape: tuple[int, ...], dtype: Any) -> SmallestRitz:
-        """Before the first step."""
+        """The state before the first step."""
         zero = jnp.zeros(shape, dtype)
         return cls(zero, zero, jnp.ones(shape, dtype))
 
     def after(self, diagonal: jax.Array, below: jax.Array) -> SmallestRitz:
-        """With one more row of L: ``below`` in the column of the last one, then ``diagonal``."""
+        """The state with one more row of L: ``below`` left of the diagonal, then ``diagonal``."""
         safe = jnp.where(diagonal > 0, diagonal, 1)
         unit = jnp.where(diagonal > 0, 1 / safe, 0)
         along = -below * unit * self.last
@@ -64,6 +65,6 @@ class SmallestRitz(NamedTuple):
         return SmallestRitz(largest, one * along + other * unit, diagonal)
 
     def height(self, squared: jax.Array) -> jax.Array:
-        """``squared / (2 smallest Ritz value)``, infinite before the first step."""
+        """``squared / (2 smallest Ritz value)``; infinite before the first step."""
         is_known = self.inverse > 0
         return jnp.where(is_known, 0.5 * squared * self.inverse, jnp.inf)

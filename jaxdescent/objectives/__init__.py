@@ -1,4 +1,4 @@
-"""What is minimised: objectives answer the same questions, whatever is behind them."""
+"""Objectives: what is minimised. They all implement :class:`Objective`."""
 
 from jaxdescent.objectives.function import Function as Function
 from jaxdescent.objectives.function import as_objective as as_objective

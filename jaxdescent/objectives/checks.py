@@ -1,4 +1,4 @@
-"""What every front door looks at first: params, the objective's data, and what it returns."""
+"""Checks that every entry point makes first: of params, the objective's data and its value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS = (int, float, complex, np.ndarray, np.generic, jax.Array)
 
 
 def checked_params(params: Params, objective: Objective) -> Params:
-    """The params as arrays of firm dtypes; None: the objective's own start.
+    """The params as arrays without weak types; None stands for the objective's own start.
 
     Raises:
       TypeError: if a leaf is not a real floating-point array or number.
@@ -54,7 +54,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise TypeError(f"{name} must be real floating-point, got dtype {dtype}: {way_out}.")
         if np.size(leaf) == 0:
             raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
-    # A weakly typed scalar would compile a second program: the dtype is made firm.
+    # A weakly typed scalar would compile a second program.
     return jax.tree.map(_firm, params)
 
 
@@ -69,7 +69,7 @@ def _firm_dtype(leaf: Any) -> Any:
 
 
 def settled(objective: Objective, params: Params) -> Objective:
-    """The objective as it computes now, where it holds an object that may be changed later."""
+    """The objective with the current state of its mutable objects, hoisted into leaves."""
     if not is_fleeting(objective):
         return objective
     check_value(objective, params)
@@ -99,9 +99,11 @@ def _refuse_deleted(name: str, leaf: Any) -> None:
 
 
 def check_value(objective: Objective, params: Params) -> Any:
-    """The dtype of the objective, or an error if it is not a floating-point scalar.
+    """The dtype of the objective's value; this traces the objective, once for each program.
 
-    While tracing, so once a program.
+    Raises:
+      TypeError: if the value is not a real floating-point number.
+      ValueError: if it is not a scalar.
     """
 
     def value(params: Params) -> Any:

@@ -1,14 +1,14 @@
-"""A regression without its intercept, which is at its best for whatever the weights are.
+"""A regression whose intercept is eliminated, because its best value follows from the weights.
 
-With ``S = sum_i s_i`` and the weighted means ``x_bar, y_bar``, in the unknowns w and ``c = b +
-x_bar.w`` the Hessian is block-diagonal, ``X_c'S X_c + l2 I`` for ``X_c = X - 1 x_bar'`` and S. The
-best c is ``y_bar`` for every w, and what remains is
+Let ``S = sum_i s_i`` be the sum of the row weights, and ``x_bar, y_bar`` the weighted means. In the
+unknowns w and ``c = b + x_bar.w`` the Hessian is block-diagonal: ``X_c' diag(s) X_c + l2 I`` for w,
+with ``X_c = X - 1 x_bar'``, and S for c. The best c is ``y_bar`` for every w, which leaves
 
     ``1/2 sum_i s_i ((x_i - x_bar).w - (y_i - y_bar))^2 + l2/2 |w|^2``
 
-Its gradient is that of the regression where the intercept is at its best. In the unknowns (w, b)
-features far from zero make the problem ill-conditioned, however good it is: by ``|x_bar|^2``
-against their variance.
+Its gradient is the regression's gradient for w at the best intercept. In the unknowns (w, b),
+features far from zero make the problem ill-conditioned, by the ratio of ``|x_bar|^2`` to their
+variance, even where the eliminated problem is well-conditioned.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Params = Any
 
 
 class Means(NamedTuple):
-    """What an elimination keeps of the data, so that the next one reads none."""
+    """The means of the data, kept by an elimination so that the next one need not read the data."""
 
     features: Center
     targets: jax.Array  # () or (outputs,)
@@ -39,19 +39,20 @@ class Means(NamedTuple):
         return {"weights": weights, "intercept": self.targets - offset}
 
     def steepness(self) -> jax.Array:
-        """``S (1 + |x_bar|^2)``: the curvature that features far from zero add where b is free."""
+        """``S (1 + |x_bar|^2)``: the curvature that features far from zero add if b is unknown."""
         return self.weight_total * (1 + jnp.sum(jnp.square(self.features.mean)))
 
     def excess(self, params: Params) -> jax.Array:
-        """S times the best intercept less that of ``params``: minus the gradient for it."""
+        """S times the best intercept minus that of ``params``: the negative gradient for b."""
         best = self.with_intercept(params["weights"])["intercept"]
         return self.weight_total * (best - params["intercept"])
 
     def height(self, gradient: Params, least: jax.Array) -> jax.Array:
         """``S m^2 / 2 + |g_w - g_b x_bar|^2 / (2 least)``: how far the minimum may be below.
 
-        ``gradient`` is that for w and b, ``-S m`` for the latter, and ``least`` the least curvature
-        of the problem of the weights alone.
+        Args:
+          gradient: ``g_w`` and ``g_b = -S m``, where m is the best intercept minus the present one.
+          least: a lower bound on the curvature of the problem in the weights alone.
         """
         of_intercept = gradient["intercept"]
         alone = gradient["weights"] - outer(self.features.mean, of_intercept)
@@ -63,8 +64,8 @@ class Means(NamedTuple):
     ) -> tuple[jax.Array, jax.Array]:
         """The regression's value and gradient norm at ``params``, from those of the weights alone.
 
-        With m the best intercept less the given one the objective is larger by ``S m^2 / 2``, and
-        the gradient by ``-S m x_bar`` for the weights and ``-S m``.
+        Let m be the best intercept minus the given one. The value is larger by ``S m^2 / 2``; the
+        gradient is larger by ``-S m x_bar`` for the weights, and is ``-S m`` for the intercept.
         """
         excess = self.excess(params)
         more = jnp.sum(jnp.square(excess)) / self.weight_total
@@ -73,7 +74,7 @@ class Means(NamedTuple):
 
 
 class Elimination(NamedTuple):
-    """The problem of the weights alone, with params ``{"weights"}``, and the means taken off."""
+    """The problem in the weights alone, with params ``{"weights"}`` and centred data; its means."""
 
     objective: Any
     means: Means

@@ -15,7 +15,7 @@ from jaxdescent.objectives.protocol import Objective, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function(Objective):
-    """``function(params, *args)`` with its arguments bound: ``args`` are data, not structure."""
+    """``function(params, *args)``, where ``args`` are data (leaves), not structure."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
@@ -57,7 +57,7 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
 
 
 def _held(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same arguments; what is bound to callables among them counts as in :func:`as_pytree`."""
+    """The same args, where a ``Partial`` among them is converted by :func:`as_pytree`."""
     return jax.tree.map(
         lambda leaf: as_pytree(leaf) if isinstance(leaf, jax.tree_util.Partial) else leaf,
         args,

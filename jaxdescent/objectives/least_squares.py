@@ -17,11 +17,11 @@ from jaxdescent.objectives.protocol import Objective, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeastSquares(Objective):
-    """``1/2 |residual(params, *args)|^2``: the sum runs over all leaves and elements.
+    """``1/2 |residual(params, *args)|^2``, summed over all leaves and elements of the residual.
 
     Args:
       residual: a differentiable function from params (and args) to an array or pytree of arrays.
-      args: bound by ``minimize(..., args=...)``.
+      args: extra arguments of ``residual``, bound by ``minimize(..., args=...)``.
 
     >>> import jax.numpy as jnp
     >>> rosenbrock = LeastSquares(lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]]))

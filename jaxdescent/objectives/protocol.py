@@ -1,4 +1,4 @@
-"""The questions every objective answers: by automatic differentiation unless it knows better."""
+"""The protocol of an objective: answers by automatic differentiation unless it knows better."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ PartFunction = Callable[["Objective", Params], Scalars]
 
 
 class Bounds(NamedTuple):
-    """Known bounds on the eigenvalues of the Hessian, everywhere."""
+    """Bounds on the eigenvalues of the Hessian that hold at all params."""
 
     lower: jax.Array
     upper: jax.Array
 
 
 class Parts(NamedTuple):
-    """What tells an objective from another of its class.
+    """What distinguishes an objective from others of its class, for repeated calls.
 
     Attributes:
-      kind: hashable: what its programs are compiled for besides structures and shapes.
-      data: arrays whose values no check looks at.
-      numbers: what is looked at by value.
+      kind: hashable; what programs depend on besides structures and shapes.
+      data: arrays whose values no check reads.
+      numbers: values that are checked in every call.
     """
 
     kind: Any
@@ -46,36 +46,38 @@ class Parts(NamedTuple):
 
 
 class StationarySolver(Protocol):
-    """A factorisation of an affine gradient's matrix: factorise once, solve and refine often.
+    """A factorisation of an affine gradient's matrix, made once and used for several solves.
 
     It is a pytree, and keeps no reference to the objective's data.
     """
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
-        """Where the gradient is zero, and whether the curvature is negative somewhere there.
+        """The point where the gradient is zero, and whether the curvature there is negative
+        in some direction.
 
-        ``gradient`` is the one at ``params``. Solving again from the solution refines it: the
-        residual is computed from the data.
+        ``gradient`` is the gradient at ``params``. Solving again from the solution refines it,
+        because the gradient is computed from the data.
         """
         ...
 
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """``|g.H^+ g| / 2``, how far the value at ``params`` is from the stationary one, infinite
-        where that is not known; and the largest curvature, or one along a direction.
+        """``|g.H^+ g| / 2`` and a curvature.
 
-        ``is_solution`` says that ``params`` are what :meth:`solve` returned: where that is more
-        accurate than the gradient, the rounding of the params is all that is left.
+        The first is the distance of the value at ``params`` from the stationary value, infinite if
+        it is not known; the second is the largest curvature, or the one along some direction.
+        ``is_solution`` says that :meth:`solve` returned ``params``: where the solver is more
+        accurate than the computed gradient, only the rounding of the params is counted then.
         """
         ...
 
 
 class Objective(Displayed, abc.ABC):
-    """A pure function from params to a scalar, and what is known of it.
+    """A pure function from params to a scalar, with what is known about it.
 
     An objective is a pytree: its data are leaves, its functions and flags part of the structure.
-    Only ``value`` must be given; the other answers follow from it by automatic differentiation,
+    Only ``value`` must be defined; the other answers follow from it by automatic differentiation,
     and an objective that knows better overrides them.
     """
 
@@ -84,14 +86,19 @@ class Objective(Displayed, abc.ABC):
         """The objective at ``params``: a floating-point scalar."""
 
     def checked(self) -> Objective:
-        """The same objective with its data as JAX arrays, after a look at shapes and dtypes."""
+        """The same objective with its data as JAX arrays, whose shapes and dtypes are checked.
+
+        Raises:
+          TypeError: if some data have the wrong type or dtype.
+          ValueError: if some data have the wrong shape or value.
+        """
         return self
 
     def bound(self, args: tuple[Any, ...]) -> Objective:
-        """The same objective of these extra arguments.
+        """The same objective with these extra arguments.
 
         Raises:
-          TypeError: if it takes none.
+          TypeError: if the objective takes none.
         """
         raise TypeError(
             f"{type(self).__name__} holds its data itself and takes no args, got {len(args)}: "
@@ -99,7 +106,9 @@ class Objective(Displayed, abc.ABC):
         )
 
     def parts(self) -> Parts | None:
-        """For :mod:`jaxdescent.calls.repeated`; None: calls with it are looked at every time."""
+        """The key and data for :mod:`jaxdescent.calls.repeated`; None if calls with this objective
+        are to be checked every time.
+        """
         return None
 
     def packed(self, params: Params) -> Params:
@@ -115,72 +124,74 @@ class Objective(Displayed, abc.ABC):
         del params
 
     def hoisted(self, params: Params, *, always: bool = False) -> Objective:
-        """The same objective, whose functions carry what they close over as leaves.
+        """The same objective with the arrays that its functions close over as leaves.
 
-        Unless it is ``always`` to be so, only what is traced, and what an object holds that may be
-        changed.
+        Unless ``always``, only traced arrays and those of mutable objects are hoisted.
         """
         del params, always
         return self
 
     def blocks(self, params: Params) -> list[Objective] | None:
-        """Objectives of the leaves alone, if this one is their sum: ``f = sum_k f_k(leaf_k)``.
+        """Objectives ``f_k`` of single leaves, if this one is their sum: ``f = sum_k f_k(leaf_k)``.
 
         A descent whose steps work element by element then goes leaf by leaf, so that its
-        temporaries are one leaf's, not the whole tree's.
+        temporaries have the size of one leaf. None if the objective is no such sum.
         """
         del params
         return None
 
     def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
-        """``sum function(objective of a part, part)`` over parts whose objectives add up to this.
+        """``sum_k function(f_k, leaf_k)`` over the leaves' objectives in :meth:`blocks`.
 
-        A check reads its sums through this, so that its temporaries are no larger than a part.
-        ``always`` is a true value that XLA must not know to be true: a branch for each part keeps
-        its temporaries apart from the others'.
+        Without such objectives it is ``function(self, params)``. A check computes its sums through
+        this, so that its temporaries are no larger than a leaf. ``always`` is a true value that XLA
+        cannot know to be true: a branch for each leaf keeps the leaves' temporaries apart.
         """
-        blocks = self.blocks(params)
-        if blocks is None:
+        terms = self.blocks(params)
+        if terms is None:
             return function(self, params)
         leaves = jax.tree.leaves(params)
         zeros = tuple(
-            jnp.zeros((), part.dtype) for part in jax.eval_shape(function, blocks[0], leaves[0])
+            jnp.zeros((), like.dtype) for like in jax.eval_shape(function, terms[0], leaves[0])
         )
-        of_part = jax.jit(function)  # parts of one shape share one trace
-        parts = [
-            lax.cond(always, of_part, lambda *_: zeros, block, leaf)
-            for block, leaf in zip(blocks, leaves, strict=True)
+        of_leaf = jax.jit(function)  # leaves of one shape share one trace
+        sums = [
+            lax.cond(always, of_leaf, lambda *_: zeros, term, leaf)
+            for term, leaf in zip(terms, leaves, strict=True)
         ]
-        return tuple(precision.add(list(scalars)) for scalars in zip(*parts, strict=True))
+        return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
 
     def start(self) -> Params | None:
-        """Where a descent starts that is given no params; None if only the user can say."""
+        """The params where a descent starts if it is given none; None if the user must say."""
         return None
 
     def placed_start(self, start: Params) -> Params:
-        """The own start as the data place it, from the one that :meth:`start` allocated.
+        """The own start with values that depend on the data; ``start`` is what :meth:`start` gave.
 
-        A regression's intercept is the mean of y there. It is computed within the program: a call
-        with other data of the same shapes starts elsewhere.
+        For a regression the intercept becomes the mean of y. This is computed inside the program,
+        so that a call with other data of the same shapes has its own start.
         """
         return start
 
     def start_norm(self) -> jax.Array | None:
-        """The gradient's norm at :meth:`placed_start`, where the objective knows a better way than
-        to compute its gradient there, else None.
+        """The gradient's norm at :meth:`placed_start` if the objective can compute it more cheaply
+        than from the gradient, else None.
         """
         return None
 
     def size(self, params: Params) -> jax.Array:
-        """The norm of the params that scales their changes: a regression's intercept is no part of
-        it, which grows with the distance of its features from zero.
+        """The norm of the params that changes of the params are compared with.
+
+        A regression leaves out its intercept, which grows with the distance of the features from
+        zero.
         """
         return precision.norm(params)
 
     def eliminated(self, means: Means | None = None) -> Elimination | None:
-        """The same problem in fewer unknowns, with the others at their best; None if there is none.
+        """The same problem in fewer unknowns, with the others at their optimum; None if there is no
+        such form.
 
-        ``means`` are those of an earlier elimination of the same data: nothing is computed anew.
+        ``means`` are those of an earlier elimination of the same data, which is not read again.
         """
         del means
         return None
@@ -194,7 +205,7 @@ class Objective(Displayed, abc.ABC):
         return self.value_and_gradient(params)[1]
 
     def value_and_squared_norm(self, params: Params) -> Scalars:
-        """The value and the squared norm of the gradient: what a check reads."""
+        """The value and the squared norm of the gradient, which a check reads."""
         value, gradient = self.value_and_gradient(params)
         return jnp.asarray(value), precision.squared_norm(gradient)
 
@@ -204,25 +215,26 @@ class Objective(Displayed, abc.ABC):
         return jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
-        """The Hessian at ``params`` times ``direction``, without the Hessian."""
+        """The Hessian at ``params`` times ``direction``, without forming the Hessian."""
         return jax.jvp(self.gradient, (params,), (direction,))[1]
 
     def curvature(self, params: Params, direction: Params) -> jax.Array:
-        """``direction . H . direction``; for a regression ``|X d|^2``, one pass over X."""
+        """``direction . H . direction`` at ``params``; for a regression one pass over X."""
         return precision.inner(direction, self.hessian_product(params, direction))
 
     def image(self, direction: Params) -> Any:
-        """What a quadratic objective needs of its data to move along ``direction``: linear in it.
+        """What a quadratic objective computes from its data to move along ``direction``.
 
-        For a regression the predictions ``X d``, for a quadratic form ``H d``. A method that
-        carries the image of its params and adds the image of each move reads the data once less
-        an iteration. None where nothing is gained: the methods below then do without.
+        It is linear in ``direction``: the predictions ``X d`` for a regression, ``H d`` for a
+        quadratic form. A method that carries the image of its params, and adds to it the image of
+        each move, reads the data once less in each iteration. None if this would save nothing;
+        the methods below then ignore the image.
         """
         del direction
         return None
 
     def image_of_start(self, params: Params) -> Any:
-        """:meth:`image` of a start; of zeros, the usual start, without a pass over the data."""
+        """The :meth:`image` of a start, without a pass over the data if the start is zero."""
         is_zero = jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(params)]))
         shapes = jax.eval_shape(anew(self.image), params)
 
@@ -242,71 +254,76 @@ class Objective(Displayed, abc.ABC):
         return self.curvature(params, direction)
 
     def residuals(self, params: Params) -> Any:
-        """An array or pytree of arrays, half whose squared norm is the value; None if it is no sum
-        of squares.
+        """An array or pytree of arrays, half whose squared norm is the value; None if the objective
+        is no sum of squares.
         """
         del params
         return None
 
     def curvature_bounds(self, params: Params) -> Bounds | None:
-        """Bounds on the Hessian's eigenvalues that follow from the structure, or None."""
+        """Bounds on the Hessian's eigenvalues that follow from the structure; None if there are
+        none.
+        """
         del params
         return None
 
     def curves_down(self) -> jax.Array | None:
-        """Whether the structure tells of a direction of negative curvature, which a method that
-        never looks along it would not meet; None where it tells of none.
+        """Whether the structure shows a direction of negative curvature, which a method might never
+        look along; None if the structure shows nothing.
         """
         return None
 
     def start_value(self) -> jax.Array | None:
-        """The value at the objective's own start, which is the scale of its values, where it costs
-        no pass over the data; None elsewhere.
+        """The value at the objective's own start, a scale for its values, if it costs no pass over
+        the data, else None.
         """
         return None
 
     def least_curvature(self) -> jax.Array | None:
-        """A curvature that no direction is below anywhere, known without a look at the data."""
+        """A lower bound on the curvature along any direction, known without reading the data, or
+        None.
+        """
         return None
 
     def lower_bound(self) -> jax.Array | None:
-        """A number that no value is below, -infinity where there turns out to be none; None where
-        the structure tells of none.
+        """A lower bound on the objective, -infinity if the data admit none; None if the structure
+        tells nothing.
         """
         return None
 
     @property
     def attains_lower_bound(self) -> bool:
-        """Whether the minimum is :meth:`lower_bound` itself."""
+        """Whether the minimum equals :meth:`lower_bound`."""
         return False
 
     @property
     def linear_regression(self) -> Any:
-        """The ``jd.LinearRegression`` that this is, whose X, y and weights of rows may be asked
-        for; None of what is none.
+        """The ``jd.LinearRegression`` that this objective is, whose X, y and row weights methods
+        may use; None if it is not one.
         """
         return None
 
     @property
     def hessian_array(self) -> jax.Array | None:
-        """The Hessian for the params as one column, where the objective's data are that matrix."""
+        """The Hessian, if the objective stores it and its params are one vector, else None."""
         return None
 
     @property
     def gram_and_penalty(self) -> tuple[jax.Array, Any] | None:
-        """``X'SX`` and ``l2``, whose sum is the Hessian for an output's weights, where that is what
-        the objective keeps of a regression; else None.
+        """``X'SX`` and ``l2``, if the objective stores these of a regression, else None.
+
+        Their sum ``X'SX + l2 I`` is the Hessian for the weights of one output.
         """
         return None
 
     @property
     def is_separable(self) -> bool:
-        """Whether the Hessian is diagonal: no unknown influences another's gradient."""
+        """Whether the Hessian is diagonal: no unknown affects another's gradient."""
         return False
 
     @property
     def is_quadratic(self) -> bool:
-        """Whether the gradient is affine, so that one solve finds where it is zero."""
+        """Whether the gradient is affine, so that one linear solve finds where it is zero."""
         return False
 
     def stationary_solver(self, params: Params) -> StationarySolver | None:
@@ -318,7 +335,7 @@ class Objective(Displayed, abc.ABC):
         return None
 
     def stationary_solver_bytes(self, params: Params) -> int:
-        """Peak bytes that setting the gradient to zero and solving needs, from shapes alone."""
+        """The peak bytes of the solve for a zero gradient, from shapes alone."""
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         itemsize = max(
             dtypes.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)

@@ -1,4 +1,4 @@
-"""A quadratic form given by its Hessian."""
+"""A quadratic form with a given Hessian."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Quadratic(Objective):
     """``1/2 x.Hx - linear.x + constant``.
 
     Args:
-      hessian: H, an (n, n) array (its symmetric part counts), or a symmetric linear map
+      hessian: H, an (n, n) array of which the symmetric part is used, or a symmetric linear map
         ``hessian(x) = H x`` on params of any structure.
       linear: zero, or an array or pytree like the params; the gradient is ``H x - linear``.
-      constant: a number.
+      constant: a number that is added to the value.
 
     >>> import jax.numpy as jnp
     >>> bowl = Quadratic(jnp.array([[2.0, 1.0], [1.0, 2.0]]), linear=jnp.array([3.0, 3.0]))
@@ -40,7 +40,7 @@ class Quadratic(Objective):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hessian", as_pytree(self.hessian))
-        # None is a part of the structure: a zero would become a leaf, and a tracer under jit.
+        # None is part of the structure; a zero would be a leaf, and a tracer under jit.
         if isinstance(self.linear, (int, float)) and self.linear == 0:
             object.__setattr__(self, "linear", None)
 
@@ -148,7 +148,8 @@ class Quadratic(Objective):
         (leaf,), treedef = jax.tree.flatten(direction)
 
         def product(axis: int) -> jax.Array:
-            # Not of hessian.T: XLA for CPUs would keep a transposed copy, and use one core.
+            # Contracting axis 0 avoids hessian.T, of which XLA for CPUs would store a copy, and
+            # which it would multiply on one core.
             return lax.dot_general(
                 self.hessian,
                 leaf,

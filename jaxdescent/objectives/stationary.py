@@ -1,4 +1,4 @@
-"""Set the gradient to zero and solve: for diagonal and for dense Hessians."""
+"""Solvers that set the gradient to zero, for diagonal and for dense Hessians."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jaxdescent.objectives.protocol import Objective, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DiagonalSolver:
-    """``x - g / diag(H)``, one division for each unknown; where the diagonal is zero, x stays.
+    """``x - g / diag(H)``, one division for each unknown; where the diagonal is zero, x is kept.
 
-    Sums over the rows of a diagonal matrix are its diagonal: ``H @ ones``.
+    The diagonal is ``H @ ones``, because the Hessian is diagonal.
     """
 
     def solve(
@@ -41,7 +41,7 @@ class DiagonalSolver:
     def height(
         self, objective: Objective, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Infinite: what is separable knows its minimum without a solver."""
+        """Infinity: a separable objective knows its minimum without the solver."""
         del objective, params, is_solution
         zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(gradient)))
         return zero + jnp.inf, zero
@@ -52,10 +52,10 @@ class DiagonalSolver:
 class DenseSolver:
     """The spectral factorisation ``D H D = V diag(l) V'`` of a dense symmetric Hessian.
 
-    The positive diagonal D makes the rows of ``D H D`` alike, so that unknowns in large and in
-    small units are told from zero curvature equally well. The correction
-    ``-D V diag(1/l) V' D g`` leaves directions of zero curvature alone: of all stationary points
-    it finds the one nearest to the start.
+    The positive diagonal D gives the rows of ``D H D`` similar size, so that zero curvature is
+    recognised equally well for unknowns in large and in small units. The correction
+    ``-D V diag(1/l) V' D g`` does not move along directions of zero curvature: of all stationary
+    points it finds the one nearest to the start.
     """
 
     eigenvalues: jax.Array
@@ -87,16 +87,18 @@ class DenseSolver:
     def height(
         self, objective: Objective, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """``sum_i p_i^2 / (2 |l_i|)`` with ``p = V'D g``, where no ``|l_i|`` counts as less than
-        its rounding; and ``|x|'|H||x| / |x|^2``, where each unknown counts by its own size (at
-        zero the curvature along H's largest row after a product with H).
+        """``sum_i p_i^2 / (2 |l_i|)`` with ``p = V'D g``, and a curvature.
+
+        No ``|l_i|`` counts as less than its rounding error. The curvature is
+        ``|x|'|H||x| / |x|^2``, in which each unknown counts by its own size; at ``x = 0`` it is
+        ``|H r| / |r|``, where r is the largest row of H.
         """
         del objective, is_solution
         flat, _ = ravel_pytree(gradient)
-        parts = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        coordinates = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
         curvatures = jnp.maximum(jnp.abs(self.eigenvalues), self._cutoff)
         is_known = curvatures > 0
-        heights = jnp.square(parts) / jnp.where(is_known, curvatures, 1)
+        heights = jnp.square(coordinates) / jnp.where(is_known, curvatures, 1)
         left = 0.5 * jnp.sum(jnp.where(is_known, heights, 0))
         rows = jnp.sum(jnp.square(self.scale[:, None] * self.hessian), axis=1)
         row = jnp.take(self.hessian, jnp.argmax(rows), axis=0)
@@ -112,12 +114,12 @@ class DenseSolver:
         return left, jnp.where(squared > 0, of_params, curvature)
 
     def newton_step(self, gradient: Params) -> tuple[Params, jax.Array]:
-        """``-H^+ gradient``, and whether an eigenvalue is negative beyond rounding."""
+        """``-H^+ gradient``, and whether an eigenvalue is negative by more than rounding."""
         flat, unravel = ravel_pytree(gradient)
         is_flat = self._is_flat
         inverse = jnp.where(is_flat, 0, 1 / jnp.where(is_flat, 1, self.eigenvalues))
-        parts = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
-        step = -self.scale * jnp.matmul(self.eigenvectors, inverse * parts, precision=HIGHEST)
+        coordinates = jnp.matmul(self.eigenvectors.T, self.scale * flat, precision=HIGHEST)
+        step = -self.scale * jnp.matmul(self.eigenvectors, inverse * coordinates, precision=HIGHEST)
         step = lax.cond(jnp.any(is_flat), self._shortest, lambda step: step, step)
         return unravel(step), jnp.min(self.eigenvalues) < -self._cutoff
 
@@ -132,21 +134,24 @@ class DenseSolver:
         return jnp.abs(self.eigenvalues) <= self._cutoff
 
     def _shortest(self, step: jax.Array) -> jax.Array:
-        """The step without its part along directions of zero curvature, which D has turned."""
+        """The step without its component along directions of zero curvature.
+
+        ``D H D`` and H have different null spaces, so that the scaled step may have one.
+        """
         is_flat = self._is_flat
         null = jnp.where(is_flat[None, :], self.scale[:, None] * self.eigenvectors, 0)
         lengths = jnp.sqrt(jnp.sum(jnp.square(null), axis=0))
         null = null / jnp.where(lengths > 0, lengths, 1)[None, :]
         gram = jnp.matmul(null.T, null, precision=HIGHEST)
         gram = gram + jnp.diag(jnp.where(is_flat, 0, 1).astype(gram.dtype))
-        parts = jnp.linalg.solve(gram, jnp.matmul(null.T, step, precision=HIGHEST))
-        return step - jnp.matmul(null, parts, precision=HIGHEST)
+        coordinates = jnp.linalg.solve(gram, jnp.matmul(null.T, step, precision=HIGHEST))
+        return step - jnp.matmul(null, coordinates, precision=HIGHEST)
 
     def _is_sloping(self, params: Params, gradient: Params, step: Params) -> jax.Array:
-        """Whether the gradient has a part along a direction of zero curvature, beyond rounding.
+        """Whether the gradient has a component beyond rounding along a direction of zero curvature.
 
-        A quadratic with one is unbounded below. The rounding is that of the terms that should
-        cancel: of the gradient, and of H times the params before and after the step.
+        Such a quadratic is unbounded below. The rounding error is estimated from the terms that
+        should cancel: the gradient, and H times the params before and after the step.
         """
         flat, x, step = (ravel_pytree(tree)[0] for tree in (gradient, params, step))
         size = jnp.abs(x) + jnp.abs(step)
@@ -161,10 +166,10 @@ class DenseSolver:
 
 
 def equilibrating(hessian: jax.Array) -> jax.Array:
-    """Powers of two d, (n,), for which the rows of ``d_i H_ij d_j`` have peaks near one.
+    """Powers of two d, (n,), for which the largest entries of the rows of ``d_i H_ij d_j`` are near
+    one.
 
-    Multiplying by them rounds nothing. A row of zeros keeps its size.
-
+    Multiplying by powers of two does not round. For a row of zeros d stays one.
     Reference: Ruiz (2001), "A scaling algorithm to equilibrate both rows and columns norms in
     matrices".
     """
@@ -178,7 +183,7 @@ def equilibrating(hessian: jax.Array) -> jax.Array:
 
 
 def dense_hessian(objective: Objective, params: Params) -> jax.Array:
-    """The (n, n) Hessian at ``params``, symmetrised: n Hessian-vector products."""
+    """The (n, n) Hessian at ``params``, symmetrised, from n Hessian-vector products."""
     flat, unravel = ravel_pytree(params)
 
     def column(direction: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A sum of squares over a pytree of any size: the separable case."""
+"""A sum of squares over a pytree of any size, the basic separable objective."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from jaxdescent.objectives.stationary import DiagonalSolver
 class SumOfSquares(Objective):
     """``sum(scale * (x - center)**2)`` over all elements of a pytree.
 
-    The Hessian is diagonal, ``2 * scale``: the unknowns do not influence each other, and any
-    number of them can be solved for one by one.
+    The Hessian is diagonal, ``2 * scale``: the unknowns do not influence each other, and each can
+    be solved for by itself.
 
     Args:
       scale: a number, or a pytree with the structure of the params whose leaves broadcast
-        against theirs.
-      center: likewise; the minimiser where ``scale > 0``.
+        against the params' leaves.
+      center: likewise; it is the minimiser where ``scale > 0``.
 
     >>> import jax.numpy as jnp
     >>> SumOfSquares(scale=2.0).value(jnp.array([3.0]))
@@ -36,7 +36,7 @@ class SumOfSquares(Objective):
     center: Any = 0.0
 
     def __post_init__(self) -> None:
-        # A centre of exactly zero becomes part of the structure: x needs no subtraction then.
+        # A center of exactly zero becomes part of the structure, which saves a subtraction.
         if isinstance(self.center, (int, float)) and self.center == 0:
             object.__setattr__(self, "center", None)
 
@@ -52,7 +52,7 @@ class SumOfSquares(Objective):
             if scale.ndim:
                 terms = scale * jnp.square(e)
                 return precision.total(terms), precision.total(4 * scale * terms)
-            squares = precision.total(jnp.square(e))  # one pass serves both
+            squares = precision.total(jnp.square(e))  # one pass serves both sums
             return scale * squares, 4 * scale * scale * squares
 
         parts = jax.tree.structure(params).flatten_up_to(self._map(sums, params))
@@ -70,8 +70,8 @@ class SumOfSquares(Objective):
         return self._map(lambda x, scale, e: 2 * scale * e, params)
 
     def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
-        # One multiply-add a step instead of two or three: many steps on one element are a chain
-        # of operations that wait for each other.
+        # One multiply-add in each step instead of two or three operations: in many steps on the
+        # same element these form a chain in which each waits for the one before.
         del gradient
         return self._map(
             lambda x, scale, e: x - (2 * scale * jnp.asarray(rate, x.dtype)) * e, params
@@ -112,7 +112,7 @@ class SumOfSquares(Objective):
     def stationary_solver_bytes(self, params: Params) -> int:
         widths = [dtypes.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)]
         sizes = [leaf.size for leaf in jax.tree.leaves(params)]
-        # The solution, and the choice between it and the start.
+        # The solution, and the array that selects between it and the start.
         return 2 * sum(size * width for size, width in zip(sizes, widths, strict=True))
 
     def check_params(self, params: Params) -> None:

@@ -1,9 +1,10 @@
-"""Foresight: what each method would cost here, and which one to take, before anything is allocated.
+"""Predictions of what each method costs for a problem, and the choice of a method.
 
-``structure`` reduces a problem to sizes, ``condition`` assumes how ill-conditioned it is,
-``cost_model`` prices each method, ``candidates`` has the table of methods, ``hedging`` makes one of
-two, ``choice`` picks one or says why not, ``plan`` is what comes of it, and ``default`` what
-``minimize`` decides by. The front door, ``jd.plan``, is :mod:`jaxdescent.foresight`.
+Nothing is allocated for a plan. ``structure`` reduces a problem to sizes, ``condition`` assumes how
+ill-conditioned it is, ``cost_model`` prices each method, ``candidates`` has the table of methods,
+``hedging`` combines two of them, ``choice`` picks one or says why none fits, ``plan`` holds the
+result, and ``default`` makes the plan by which ``minimize`` chooses. The public entry point,
+``jd.plan``, is in :mod:`jaxdescent.foresight`.
 """
 
 from jaxdescent.plan.candidates import Candidate as Candidate

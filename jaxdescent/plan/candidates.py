@@ -1,4 +1,4 @@
-"""The candidates for each kind of problem: one table, and what each would cost here."""
+"""The table of candidates for each kind of problem, and their predicted costs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Entry(NamedTuple):
     """A row of the table.
 
     Attributes:
-      name: as it is written in code.
+      name: the method as it is written in code.
       method: makes the method.
-      price: what it costs.
+      price: computes what it costs.
       form: the form of the problem that it works on.
-      applies: to which structures.
-      is_attempt: whether it is the one that a hedge tries first: the cheapest iterations.
-      is_certain: whether no spectrum makes it take more than a few factorisations.
-      is_memoryless: whether its directions are made of nothing but the present gradient.
+      applies: whether it is a candidate for a structure.
+      is_attempt: whether a hedge tries it first, because its iterations are the cheapest.
+      is_certain: whether its time is bounded by a few factorisations, whatever the spectrum.
+      is_memoryless: whether its directions depend on the present gradient only.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _form_of_solve(structure: Structure) -> str:
     return "Cholesky of X'X" if structure.is_tall else "Cholesky of XX'"
 
 
-# The first of a kind is what is taken where it fits, the second where the first does not.
+# The first entry of a kind is taken if it fits comfortably, and otherwise the second.
 TABLE: dict[Kind, tuple[Entry, ...]] = {
     Kind.REGRESSION: (
         Entry(
@@ -152,37 +152,38 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
     ),
 }
-"""Every candidate there is."""
+"""The candidates for each kind of problem."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate(Displayed):
-    """What one method in one form of the problem would cost on one machine.
+    """The predicted costs of one method for one problem on one machine.
 
-    On several devices bytes and operations are those of each.
+    On several devices, bytes and operations are those of each device.
 
     Args:
-      name: as it is written in code.
-      method: to pass to ``minimize``.
+      name: the method as it is written in code.
+      method: the method, to pass to ``minimize``.
       form: the form of the problem that it works on.
-      peak_bytes: data, params and all that is reserved besides.
-      data_bytes: the objective's arrays, and the params.
-      working_bytes: what is reserved besides, the result included.
-      allocated_bytes: what has still to be allocated: arrays that exist already are not counted.
-      bytes_moved: to and from memory, in all.
-      flops: operations, in all.
-      factorisation_flops: those of them that factorise a matrix.
-      seconds: in all, without compilation.
-      setup_seconds, seconds_per_iteration, iterations: what they are made of.
-      accuracy: the relative error of the params to be expected, at most.
+      peak_bytes: the sum of ``data_bytes`` and ``working_bytes``.
+      data_bytes: the bytes of the objective's arrays and the params.
+      working_bytes: the bytes reserved besides, including the result.
+      allocated_bytes: the bytes still to be allocated; arrays that exist are not counted.
+      bytes_moved: bytes read from and written to memory in all.
+      flops: operations in all.
+      factorisation_flops: the operations of matrix factorisations among them.
+      seconds: the time in all, without compilation.
+      setup_seconds, seconds_per_iteration, iterations: what ``seconds`` is computed from.
+      accuracy: a bound on the expected relative error of the params.
       feasible: whether ``allocated_bytes`` are available.
-      reason: why not, in numbers; empty where it is.
-      link_bytes: that each of several devices sends to the others, in all.
+      reason: why it is not feasible, in numbers; empty if it is.
+      link_bytes: the bytes that each of several devices sends to the others in all.
       link_bytes_per_iteration: the same in an iteration.
       link_seconds_per_iteration: the part of an iteration's seconds that this takes.
-      compiled_bytes: what the compiled program reserves in place of ``working_bytes``, by the
-        compiler's own account; None where it was not asked.
-      worst_seconds: of a hedge: in all, however ill-conditioned the problem is; else None.
+      compiled_bytes: what the compiled program reserves in place of ``working_bytes``, as reported
+        by the compiler; None if it was not asked.
+      worst_seconds: for a hedge, the seconds in all for the most ill-conditioned problem; otherwise
+        None.
     """
 
     name: str
@@ -218,9 +219,10 @@ class Candidate(Displayed):
 
 
 def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, ...]:
-    """Every entry of the table that applies, priced, in the table's order.
+    """The predicted costs of every entry of the table that applies, in the table's order.
 
-    ``existing_bytes`` is what is there already; more than data and params where a start is donated.
+    ``existing_bytes`` is the size of the arrays that exist. It is more than data and params if a
+    donated start is reused.
     """
     structure = question.structure
     return tuple(
@@ -231,7 +233,7 @@ def candidates_for(question: Question, existing_bytes: int) -> tuple[Candidate, 
 
 
 def shortage(allocated: int, machine: Machine) -> str:
-    """Why so many bytes are not to be had; empty where they are."""
+    """Why ``allocated`` bytes are not available; empty if they are."""
     available = machine.memory_bytes
     if allocated <= max(available, SLACK_BYTES):
         return ""
@@ -276,6 +278,6 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
 
 
 def priced_for(question: Question, names: Sequence[str]) -> list[float]:
-    """The seconds of the candidates of these names."""
+    """The predicted seconds of the candidates with these names."""
     entries = {entry.name: entry for entry in TABLE[question.structure.kind]}
     return [_candidate(entries[name], question, 0).seconds for name in names]

@@ -1,9 +1,9 @@
-"""Which candidate to take, and what to say where none fits.
+"""Which candidate to take, and the error message if none fits.
 
-The table's order decides: what comes first is taken where it fits comfortably, else the second. Of
-regressions and dense quadratics whose direct solve takes longer than a moment the choice is a hedge
-instead (:mod:`jaxdescent.plan.hedging`), which no condition number can fool; or the sure way at
-once, where it costs no more than the few iterations that any attempt takes.
+The table's order decides: its first entry is taken if it fits comfortably, and otherwise the
+second. For regressions and dense quadratics whose direct solve takes longer than MOMENT the choice
+is a hedge instead (:mod:`jaxdescent.plan.hedging`), whose time is bounded for any condition number;
+or its reliable method alone, if that costs no more than the few iterations that any attempt takes.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from jaxdescent.plan.hedging import hedge_of, surest
 from jaxdescent.plan.structure import Kind, Structure
 
 MOMENT = 0.01
-"""A direct solve that is predicted to take no more seconds is taken, whatever else there is: a
-second method would take a hundred times as long to compile as it could save."""
+"""A direct solve that is predicted to take at most this many seconds is always taken: a second
+method would take a hundred times as long to compile as it could save."""
 
 SHARE = 0.5
-"""Of the memory that the data leave: a default method takes no more where another would do."""
+"""The share of the memory left by the data that a default method may take, if another would do."""
 
 
 def choose(
     question: Question, candidates: Sequence[Candidate], most_iterations: int
 ) -> Candidate | None:
-    """The candidate to take, which may be a hedge between two of them; None where none fits.
+    """The candidate to take, which may be a hedge between two of them; None if none fits.
 
     Args:
-      question: the problem, the machine, and how far to go.
-      candidates: in the table's order.
-      most_iterations: how many the descent may have.
+      question: the problem, the machine, and the tolerance.
+      candidates: the candidates in the table's order.
+      most_iterations: the most iterations that the descent may take.
     """
     structure, machine = question.structure, question.machine
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
         return None
     if structure.is_rounded and structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
-        # Directions made of earlier steps do not survive their rounding to 16 bits.
+        # Directions that depend on earlier steps are lost when the params are rounded to 16 bits.
         return next((c for c in feasible if c.is_memoryless), feasible[0])
     comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
     has_hedge = structure.is_dense and not structure.is_rounded
@@ -69,7 +69,7 @@ def _is_comfortable(candidate: Candidate, machine: Machine) -> bool:
 
 
 def refusal(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> str:
-    """Why nothing fits, in numbers, and the ways out, the cheapest first."""
+    """The message that nothing fits, with numbers and ways out, the cheapest first."""
     needs = "; ".join(
         f"{candidate.name} {readable_bytes(candidate.allocated_bytes)}" for candidate in candidates
     )
@@ -81,7 +81,7 @@ def refusal(structure: Structure, machine: Machine, candidates: Sequence[Candida
 
 
 def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> list[str]:
-    """What would make the candidate that needs least fit, as sentences."""
+    """Sentences that say how to make the candidate with the least need fit."""
     least = min(candidates, key=lambda candidate: candidate.peak_bytes)
     available = max(machine.memory_bytes, 1)
     ways = []

@@ -1,7 +1,8 @@
-"""How ill-conditioned a problem is assumed to be: by its shape, for iterations to be predicted.
+"""The assumed condition number of a problem, from its shape, for predicting iterations.
 
-No few products tell a condition number: a Krylov space sees small singular values last. So nothing
-that matters rests on the number: the choice is a hedge (:mod:`jaxdescent.plan.choice`).
+A few products cannot tell a condition number, because a Krylov space sees small singular values
+last. So nothing important depends on the number: the choice is a hedge
+(:mod:`jaxdescent.plan.choice`).
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import jax.numpy as jnp
 from jaxdescent.plan.structure import Kind, Structure
 
 LEAST_ASSUMED = 10.0
-"""Columns of real data are correlated: no better condition is assumed."""
+"""The least condition number that is assumed: columns of real data are correlated."""
 
 SQUARE_GROWTH = 4.65
 """A square Gaussian matrix of n rows has a condition number near ``4.65 n`` (Edelman, 1988)."""
 
 HOPED = 2.0
-"""Of X: hardly any data are conditioned better."""
+"""A condition number of X that hardly any data are below."""
 
 
 class Condition(NamedTuple):
-    """A condition number of X (of H for a quadratic), and the sentence that says so.
+    """A condition number of X (of H for a quadratic), and a sentence that states the assumption.
 
-    ``number`` is None where nothing is known.
+    ``number`` is None if nothing is known.
     """
 
     number: float | None
@@ -34,7 +35,7 @@ class Condition(NamedTuple):
 
 
 def assumed_condition(structure: Structure) -> Condition:
-    """What shapes alone say."""
+    """The condition number that is assumed from shapes alone."""
     if structure.kind is Kind.REGRESSION:
         gaussian = gaussian_condition(structure.rows, structure.features)
         number = max(gaussian, LEAST_ASSUMED)
@@ -58,14 +59,15 @@ def assumed_condition(structure: Structure) -> Condition:
 
 
 def worst_condition(structure: Structure) -> float:
-    """As ill-conditioned as X can be for all that its dtype can tell."""
+    """The largest condition number of X that its dtype can resolve."""
     return 1 / float(jnp.finfo(structure.compute_dtype).eps)
 
 
 def gaussian_condition(rows: int, features: int) -> float:
-    """Of a matrix with independent normal entries, by Marchenko and Pastur's limits.
+    """The condition number of a matrix with independent normal entries (Marchenko and Pastur).
 
-    ``(1 + sqrt(r)) / (1 - sqrt(r))`` for the ratio r <= 1 of its sides.
+    It is ``(1 + sqrt(r)) / (1 - sqrt(r))`` for the ratio r <= 1 of the sides, and at most that of
+    a square matrix.
 
     >>> round(gaussian_condition(400, 100), 6), round(gaussian_condition(100, 100))
     (3.0, 465)

@@ -1,4 +1,4 @@
-"""The plan that ``minimize`` decides by where no method is given."""
+"""The plan by which ``minimize`` chooses if no method is given."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def default_plan(
     is_donated: bool = False,
     most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Plan:
-    """What ``minimize`` decides by, for a checked objective that may be traced.
+    """The plan by which ``minimize`` chooses, for a checked objective that may be traced.
 
-    Reads a calibration if there is one; measures and writes nothing. Data and params are there
-    already. Shapes decide: one program serves all data of one shape, traced or not.
+    It reads a calibration if there is one, and measures and writes nothing. Data and params exist
+    already. The choice depends on shapes only: one program serves all data of one shape, traced or
+    not.
     """
     structure = structure_of(objective, params)
     existing = structure.data_bytes + structure.params_bytes
@@ -41,7 +42,7 @@ def default_plan(
 
 
 def _default_bytes(structure: Structure) -> int:
-    """What the first candidate needs, nearly."""
+    """About the bytes that the first candidate needs."""
     if structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
         return LBFGS().vectors * structure.vector_bytes
     return structure.solver_bytes
@@ -63,5 +64,5 @@ def _planned(
     )
 
 
-# Of small problems, which fit whatever is available: looking costs more than solving them.
+# Plans of small problems, which always fit, are cached: a plan takes longer than their solution.
 _remembered = functools.lru_cache(maxsize=256)(_planned)

@@ -1,10 +1,10 @@
-"""The hedge: a cheap attempt for as many iterations as the sure way costs, then the sure way.
+"""The hedge: a cheap attempt for as many iterations as the reliable method costs, and then that.
 
-Where a direct (or sketched) solve and a Krylov method both fit, which of them is faster depends on
-the spectrum, which nobody knows. With a budget of (the whole predicted cost of the one) / (the
-predicted cost of an iteration of the other), :class:`jaxdescent.methods.Hedge` takes at most twice
-as long as the faster one, as far as the predictions are right. The budget follows from shapes and
-rates, so that it is the same for all processes and whatever is traced.
+If a direct (or sketched) solve and a Krylov method both fit, which of them is faster depends on the
+spectrum, which is unknown. With a budget of (the whole predicted cost of the one) / (the predicted
+cost of an iteration of the other), :class:`jaxdescent.methods.Hedge` takes at most twice as long as
+the faster one, as far as the predictions are right. The budget follows from shapes and rates, so
+that it is the same in all processes and whatever is traced.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from jaxdescent.plan.condition import HOPED, worst_condition
 from jaxdescent.plan.cost_model import Question, krylov_iterations
 
 ALLOWED_ITERATIONS = 1000
-"""What ``minimize`` allows by default."""
+"""The iterations that ``minimize`` allows by default."""
 
 
 def surest(candidates: Sequence[Candidate], question: Question) -> Candidate | None:
-    """Of the candidates that no spectrum makes slow, the one that can be wrong by least.
+    """Of the candidates whose time is bounded for any spectrum, the one with the smallest regret.
 
-    The price of each is compared with the best one's, for a well-conditioned problem and for the
-    worst: a direct solve of a tall X computes its Cholesky factor in vain where it is
-    ill-conditioned, and then a QR of all of X; a sketch takes as long for either.
+    The predicted time of each is divided by the fastest one's, for a well-conditioned problem and
+    for the worst one, and the larger ratio counts. A direct solve of an ill-conditioned tall X
+    computes a Cholesky factor in vain, and then a QR of all of X; a sketch takes as long for
+    either.
     """
     certain = [candidate for candidate in candidates if candidate.is_certain]
     if len(certain) < 2:
@@ -46,15 +47,15 @@ def surest(candidates: Sequence[Candidate], question: Question) -> Candidate | N
 def hedge_of(
     first: Candidate, then: Candidate, question: Question, most_iterations: int
 ) -> Candidate | None:
-    """``first``, hedged with ``then``; None where the budget is too small for any spectrum.
+    """``first``, hedged with ``then``; None if the budget is too small for any spectrum.
 
     Args:
-      first: what is tried.
-      then: what is taken where that does not do.
-      question: the problem, the machine, and how far to go.
-      most_iterations: how many the descent may have.
+      first: the candidate for the attempt.
+      then: the candidate that is used if the attempt fails.
+      question: the problem, the machine, and the tolerance.
+      most_iterations: the most iterations that the descent may take.
     """
-    # What the second needs is left for it, twice as much as expected.
+    # Twice the iterations that the second method is expected to need are left for it.
     budget = min(
         int(then.seconds / first.seconds_per_iteration), most_iterations - 2 * then.iterations
     )
@@ -63,7 +64,7 @@ def hedge_of(
     is_enough = first.iterations <= budget
     iterations = min(first.iterations, budget)
     further = 0.0 if is_enough else then.seconds
-    # At the worst condition the second may itself take longer than was assumed.
+    # At the worst condition number the second method itself may take longer than assumed.
     worst = dataclasses.replace(question, condition=worst_condition(question.structure))
     (at_worst,) = priced_for(worst, [then.name])
     spent = first.setup_seconds + budget * first.seconds_per_iteration
@@ -94,7 +95,7 @@ def hedge_of(
 
 
 def stakes(chosen: Candidate | None) -> tuple[str, ...]:
-    """What a hedge rests on, as a sentence."""
+    """The predicted worst case of a hedge, as a sentence."""
     if chosen is None or chosen.worst_seconds is None:
         return ()
     return (

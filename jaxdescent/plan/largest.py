@@ -1,4 +1,4 @@
-"""The largest problem of a shape that a method can solve."""
+"""The largest problem that a method can solve, for a given ratio of rows to features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jaxdescent.plan.structure import Structure
 MOST = 1 << 62
 
 SizedStructure = Callable[[int], Structure]
-"""The structure of a problem of so many features."""
+"""Returns the structure of a problem with this many features."""
 
 
 def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> int:
-    """The most features for which the candidate of this name fits, data included; 0 if none."""
+    """The most features for which the candidate of this name fits, data included; 0 if none do."""
 
     def fits(size: int) -> bool:
         return any(
@@ -35,7 +35,7 @@ def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> i
 
 
 def largest_by_descent(structure_at: SizedStructure, machine: Machine) -> tuple[int, Candidate]:
-    """The same for whichever iterative candidate goes furthest, and that candidate there."""
+    """The most features for which an iterative candidate fits, and that candidate at this size."""
     names = [candidate.name for candidate in plan_of(structure_at(1), machine).candidates]
     sizes = {
         name: largest_size(structure_at, machine, name)

@@ -1,4 +1,4 @@
-"""The plan: every candidate's cost, which one to take, and what to do where none fits."""
+"""The plan: every candidate's cost, which one to take, and what to do if none fits."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Plan:
 
     Args:
       structure: the problem's sizes; its bytes are those of each device.
-      machine: what it was planned for.
-      candidates: in the order of preference where prices tie.
-      chosen: the candidate to take; None where none fits.
-      assumptions: sentences: what the numbers rest on.
+      machine: the machine that it was planned for.
+      candidates: the candidates, in the order of preference.
+      chosen: the candidate to take; None if none fits.
+      assumptions: sentences that state what the numbers assume.
     """
 
     structure: Structure
@@ -72,7 +72,7 @@ class Plan:
         return json.dumps(content, indent=2)
 
     def columns(self) -> tuple[str, ...]:
-        """The table's heads: what goes over the links, and what a compiler says, where they are."""
+        """The table's heads; links and compiled bytes are left out if no candidate has them."""
         left_out = set[str]()
         if self.machine.devices == 1:
             left_out |= {"links", "links in all"}
@@ -81,7 +81,7 @@ class Plan:
         return tuple(name for name in COLUMNS if name not in left_out)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's rows as text, the choice marked with an asterisk, below :meth:`columns`."""
+        """The table's rows as text, in the order of :meth:`columns`; ``*`` marks the choice."""
         return [
             tuple(self._cells(candidate)[name] for name in self.columns())
             for candidate in self.candidates
@@ -108,7 +108,7 @@ class Plan:
         return dict(zip(COLUMNS, cells, strict=True))
 
     def notes(self) -> list[str]:
-        """What the numbers rest on, and why there is no choice if there is none."""
+        """Sentences on what the numbers assume, and on why there is no choice if there is none."""
         notes = self._grounds()
         if self.chosen:
             return notes
@@ -145,7 +145,7 @@ class Plan:
         return display.guarded(lambda: self._report().as_text(), "Plan")
 
     def _report(self) -> display.Report:
-        """What ``print`` and notebooks show as a table, in few lines."""
+        """The summary in a few lines, for ``repr`` and interactive shells."""
         problem, chosen = self.structure.describe(), self.chosen
         others = [candidate for candidate in self.candidates if candidate is not chosen]
         if chosen:
@@ -212,13 +212,13 @@ COLUMNS = (
     "accuracy",
     "fits",
 )
-"""The heads of all that a table can have."""
+"""The heads of all columns that a table can have."""
 
 TEXT_COLUMNS = ("", "method", "form", "fits")
-"""Those that are words, and stand to the left."""
+"""The columns that contain words, which are aligned to the left."""
 
 MOST_OTHERS = 3
-"""So many candidates are named next to the chosen one, where the table is not shown."""
+"""The number of candidates that the summary names besides the chosen one."""
 
 
 def plan_of(
@@ -233,13 +233,13 @@ def plan_of(
     """A plan from numbers alone.
 
     Args:
-      structure: of the problem, on one device.
-      machine: where it is to run; where that is a mesh, the problem is spread over it.
-      tolerance: of the gradient, relative; None: the dtype's default.
-      existing_bytes: of data and params, so many are there already.
-      reserved: what the compiled program of a candidate reserves, where that is to be asked; None
-        if that would take too long.
-      most_iterations: how many the descent may have.
+      structure: the structure of the problem on one device.
+      machine: where it is to run; over a mesh the problem is spread.
+      tolerance: the relative tolerance of the gradient; None stands for the dtype's default.
+      existing_bytes: how many bytes of data and params exist already.
+      reserved: returns what the compiled program of a candidate reserves, or None if compiling it
+        would take too long. If ``reserved`` is None, nothing is compiled.
+      most_iterations: the most iterations that the descent may take.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
     condition = assumed_condition(structure)
@@ -258,7 +258,7 @@ def plan_of(
 def _compiled(
     candidate: Candidate, machine: Machine, reserved: Callable[[Candidate], int | None]
 ) -> Candidate:
-    """The same by the compiler's word, for a candidate that fits by the formula's."""
+    """The candidate with its compiled program's memory, if it fits by the formula's."""
     if not candidate.feasible:
         return candidate
     try:
@@ -276,12 +276,12 @@ def _compiled(
 
 
 def _short(reason: str) -> str:
-    """The number of bytes that is needed, or who found no room."""
+    """The first clause of a reason: the bytes needed, or that the compiler found no room."""
     return reason.partition(",")[0].removeprefix("needs ")
 
 
 def device_of(tree: Any) -> Any:
-    """The device of the first array that exists, or None."""
+    """The device of the first array that exists; None if none does."""
     for leaf in jax.tree.leaves(tree):
         if placement.is_concrete(leaf):
             return min(leaf.sharding.device_set, key=lambda device: device.id)
@@ -289,7 +289,7 @@ def device_of(tree: Any) -> Any:
 
 
 def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
-    """The least number asked of the gradient, or the default where it is off or unknown."""
+    """The smallest positive tolerance for the gradient, or the default if none is known."""
     numbers = [
         float(number)
         for number in jax.tree.leaves(tolerance.gradient)

@@ -1,4 +1,4 @@
-"""The picture: what each candidate holds in memory against the number of features."""
+"""A picture of the memory that each candidate needs, against the number of features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS = {
 }
 INK, FAINT = "#222222", "#8a8a8a"
 DECADES = 3
-"""To each side of the problem that is planned."""
+"""The powers of ten that are drawn to each side of the planned problem."""
 
 
 def draw(
@@ -32,14 +32,14 @@ def draw(
     machine: Machine,
     path: pathlib.Path,
 ) -> None:
-    """Write a PNG: memory besides the data on the left, with them on the right.
+    """Write a PNG: memory besides the data on the left, with the data on the right.
 
     Args:
-      structure_at: the structure of a problem of so many features.
-      features: of the problem that is planned, marked in the picture.
-      rows_per_feature: said in the title.
-      machine: its memory is the limit that is drawn.
-      path: of the PNG.
+      structure_at: returns the structure of a problem with a given number of features.
+      features: the number of features of the planned problem, marked in the picture.
+      rows_per_feature: the ratio of rows to features, named in the axes' labels.
+      machine: the machine whose memory is drawn as the limit.
+      path: the PNG file to write.
     """
     first = max(math.log10(features) - DECADES, 0.0)
     last = math.log10(features) + DECADES
@@ -102,7 +102,7 @@ def draw(
 
 
 def _rounded(size: float) -> int:
-    """Large ones to multiples of 64: the runs in which a CPU sums rows are then of one length."""
+    """Large sizes are multiples of 64, for which a CPU sums rows in runs of the same length."""
     return max(round(size), 1) if size < 512 else 64 * round(size / 64)
 
 

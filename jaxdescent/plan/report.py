@@ -1,4 +1,4 @@
-"""A plan in a terminal: the table, the machine, and how far each way of solving goes."""
+"""A plan in a terminal: the table, the machine, and the largest problems that can be solved."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LEFT_OUT_FIRST = (
     "iteration",
     "iterations",
 )
-"""Columns that narrow terminals go without, in this order."""
+"""The columns that narrow terminals leave out, in this order."""
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """The candidates, the choice in bold, and what the numbers rest on."""
+    """Print the candidates, the choice in bold, and what the numbers assume."""
     console.print(Text(f"Plan for {plan.structure.describe()}", style="bold"))
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -45,7 +45,7 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 
 def _shown_columns(plan: Plan, width: int) -> list[int]:
-    """Those for which a terminal of this width has room; the others are in the JSON."""
+    """The indices of the columns that fit this width; the JSON has the others."""
     columns = plan.columns()
     rows = [columns, *plan.rows()]
     shown = list(range(len(columns)))
@@ -57,7 +57,7 @@ def _shown_columns(plan: Plan, width: int) -> list[int]:
 
 
 def show_machine(machine: Machine, console: Console) -> None:
-    """Every rate of a machine, with its unit."""
+    """Print every rate of a machine with its unit."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="dim")
     table.add_column()
@@ -110,7 +110,7 @@ def _rate(rate: float, half: float) -> str:
 
 
 def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machine) -> str:
-    """The largest coupled problem for the derivative method, and for descent, in a sentence."""
+    """A sentence on the largest coupled problems for the derivative method and for descent."""
     direct = largest_size(structure_at, machine, "DerivativeMethod()")
     descent, candidate = largest_by_descent(structure_at, machine)
     solve = next(

@@ -1,4 +1,4 @@
-"""What a plan needs to know of a problem: its sizes and kinds, and none of its numbers."""
+"""The structure of a problem: its kind and sizes, which are all that a plan needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Params = Any
 
 
 class Kind(enum.Enum):
-    """Which methods can be candidates."""
+    """The kind of a problem, which determines the candidates."""
 
     REGRESSION = "regression"
     QUADRATIC = "quadratic"
@@ -36,29 +36,30 @@ class Kind(enum.Enum):
 class Structure(Displayed):
     """A problem as numbers: sizes in elements or bytes.
 
-    Rows, features and unknowns are the whole problem's; bytes, ``entries``, ``part`` and
-    ``vector_bytes`` are those of each device that it is spread over (:meth:`spread`).
+    Rows, features and unknowns are those of the whole problem. Bytes, ``entries``, ``shard`` and
+    ``vector_bytes`` are those of each device that the problem is spread over (:meth:`spread`).
 
     Args:
-      kind: what can be a candidate.
-      unknowns: elements of the params.
-      params_bytes: the params as they are stored.
-      compute_dtype: that arithmetic runs in.
-      data_bytes: arrays of the objective: X and y, the Hessian, centres.
-      solver_bytes: at the peak of the derivative method's solve, besides data and params.
-      rows, features, outputs: of a regression; of residuals, ``rows`` is their number.
-      data_dtype: that X or the Hessian is stored in.
+      kind: the kind of problem.
+      unknowns: the number of elements of the params.
+      params_bytes: the bytes of the params as they are stored.
+      compute_dtype: the dtype in which arithmetic runs.
+      data_bytes: the bytes of the objective's arrays: X and y, the Hessian, centers.
+      solver_bytes: the peak of the derivative method's solve, besides data and params.
+      rows, features, outputs: the sizes of a regression; ``rows`` is the number of residuals for a
+        sum of squares.
+      data_dtype: the dtype in which X or the Hessian is stored.
       is_dense: whether X or the Hessian is an array that a product reads.
-      has_intercept: of a regression.
-      has_penalty: whether an ``l2`` that is not zero may bound the condition.
+      has_intercept: whether a regression has an intercept.
+      has_penalty: whether there is an ``l2`` that may limit the condition number.
       has_own_l2: whether each output has an ``l2`` of its own.
       is_rounded: whether params are stored in 16 bits.
-      largest_leaf_bytes: the largest array of the params, in the dtype of the arithmetic.
-      default_tolerance: of the gradient, where none is given.
-      evaluation_flops: one value and gradient of a function or residuals, if counted.
-      evaluation_bytes: what that reads and writes, if counted.
-      evaluation_reserved: what it reserves while it runs, if it was compiled.
-      devices: over how many it is spread.
+      largest_leaf_bytes: the largest leaf of the params, in the dtype of the arithmetic.
+      default_tolerance: the tolerance for the gradient if none is given.
+      evaluation_flops: the operations of a value and gradient of a function, if counted.
+      evaluation_bytes: the bytes that these read and write, if counted.
+      evaluation_reserved: the bytes that these reserve while they run, if compiled.
+      devices: the number of devices that the problem is spread over.
     """
 
     kind: Kind
@@ -88,15 +89,15 @@ class Structure(Displayed):
 
     @property
     def itemsize(self) -> int:
-        """Of the arithmetic."""
+        """The bytes of a number in the dtype of the arithmetic."""
         return jnp.dtype(self.compute_dtype).itemsize
 
     @property
     def sharded(self) -> str:
-        """Along what several devices share the problem; empty where each has all of it.
+        """What is sharded over several devices; empty if each has everything.
 
-        The longer side of a dense X, the rows of a Hessian, the params of a separable function. Of
-        other functions nothing tells which of their arrays belong together.
+        It is the longer side of a dense X, the rows of a Hessian, or the params of a separable
+        function. For other functions nothing tells which of their arrays belong together.
         """
         if self.kind is Kind.SEPARABLE:
             return "params"
@@ -105,57 +106,57 @@ class Structure(Displayed):
         return "rows" if self.is_tall else "features"
 
     @property
-    def parts(self) -> int:
-        """Into how many parts what is sharded is cut."""
+    def shards(self) -> int:
+        """The number of shards, one if nothing is sharded."""
         return self.devices if self.sharded else 1
 
     @property
-    def part(self) -> tuple[int, int]:
-        """Rows and features of what each device has of X, or of the Hessian."""
-        rows = -(-self.rows // self.parts) if self.sharded == "rows" else self.rows
-        features = -(-self.features // self.parts) if self.sharded == "features" else self.features
+    def shard(self) -> tuple[int, int]:
+        """The rows and features in each device's shard of X or of the Hessian."""
+        rows = -(-self.rows // self.shards) if self.sharded == "rows" else self.rows
+        features = -(-self.features // self.shards) if self.sharded == "features" else self.features
         return rows, features
 
     @property
     def entries(self) -> int:
-        """Elements of X, or of the Hessian."""
-        return math.prod(self.part)
+        """The elements of a shard of X or of the Hessian."""
+        return math.prod(self.shard)
 
     @property
     def vector_bytes(self) -> int:
-        """A vector of the params' length in the dtype of the arithmetic."""
-        parts = self.parts if self.sharded in ("features", "params") else 1
-        return -(-self.unknowns // parts) * self.itemsize
+        """The bytes of a device's shard of a vector like the params, in the arithmetic's dtype."""
+        shards = self.shards if self.sharded in ("features", "params") else 1
+        return -(-self.unknowns // shards) * self.itemsize
 
     def spread(self, devices: int) -> Structure:
-        """The same over so many devices.
+        """The same problem spread over a number of devices.
 
-        What a direct solve reserves is not divided: its factors are on each device.
+        What a direct solve reserves is not divided, because its factors are on each device.
 
         >>> one = regression_structure(8_000_000, 1_000)
         >>> eight = one.spread(8)
-        >>> eight.part, round(one.data_bytes / eight.data_bytes)
+        >>> eight.shard, round(one.data_bytes / eight.data_bytes)
         ((1000000, 1000), 8)
         """
         whole = dataclasses.replace(self, devices=devices)
-        if whole.parts == 1:
+        if whole.shards == 1:
             return whole
-        parts, matrix = whole.parts, self.entries * jnp.dtype(self.data_dtype).itemsize
-        # The targets go with the rows; of a Hessian and of wide data the vectors are everywhere.
+        shards, matrix = whole.shards, self.entries * jnp.dtype(self.data_dtype).itemsize
+        # The targets are sharded with the rows; for a Hessian or wide data, vectors are not.
         goes_along = self.kind is not Kind.QUADRATIC and whole.sharded != "features"
-        rest = (self.data_bytes - matrix) // (parts if goes_along else 1)
+        rest = (self.data_bytes - matrix) // (shards if goes_along else 1)
         is_cut = whole.sharded in ("features", "params")
-        solver_parts = parts if whole.sharded == "params" else 1
+        solver_shards = shards if whole.sharded == "params" else 1
         return dataclasses.replace(
             whole,
-            data_bytes=max(-(-matrix // parts) + rest, 0),
-            params_bytes=-(-self.params_bytes // (parts if is_cut else 1)),
-            solver_bytes=-(-self.solver_bytes // solver_parts),
-            largest_leaf_bytes=-(-self.largest_leaf_bytes // (parts if is_cut else 1)),
+            data_bytes=max(-(-matrix // shards) + rest, 0),
+            params_bytes=-(-self.params_bytes // (shards if is_cut else 1)),
+            solver_bytes=-(-self.solver_bytes // solver_shards),
+            largest_leaf_bytes=-(-self.largest_leaf_bytes // (shards if is_cut else 1)),
         )
 
     def placement(self) -> str:
-        """What each of several devices has, in a sentence; empty for one."""
+        """A sentence on what each of several devices has; empty for one device."""
         if self.devices == 1:
             return ""
         with_rows = "X, y and what else has a row are sharded by rows"
@@ -176,7 +177,7 @@ class Structure(Displayed):
         return self.rows >= self.features
 
     def describe(self) -> str:
-        """One line for a table's title."""
+        """The problem in one line, for a table's title."""
         if self.kind is Kind.REGRESSION:
             shape = f"{self.rows:,} rows x {self.features:,} features"
             outputs = f" x {self.outputs:,} outputs" if self.outputs > 1 else ""
@@ -235,7 +236,7 @@ def structure_of(objective: Objective, params: Params) -> Structure:
 def regression_structure(
     rows: int, features: int, *, outputs: int = 1, dtype: str = "float32", has_penalty: bool = False
 ) -> Structure:
-    """The structure of a dense regression with an intercept, from sizes that may be any."""
+    """The structure of a dense regression with an intercept, from sizes alone."""
     stored = jnp.dtype(dtype).itemsize
     compute = dtypes.compute_dtype(dtype)
     shape_only: Any = jax.ShapeDtypeStruct((rows, features), dtype)
@@ -263,14 +264,14 @@ def regression_structure(
 
 
 def structure_from_shapes(objective: Objective, params: Params) -> Structure:
-    """The structure of what may hold ``jax.ShapeDtypeStruct`` in place of arrays: nothing is run.
+    """The structure of a problem with ``jax.ShapeDtypeStruct`` in place of arrays; nothing is run.
 
     Raises:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together.
     """
     concrete = jax.tree.map(lambda leaf: 0.0 if is_shape(leaf) else leaf, objective)
     checks.check_leaves(concrete)
-    seen: list[Structure] = []  # what is found while tracing, where only arrays can be returned
+    seen: list[Structure] = []  # filled while tracing, which can return only arrays
 
     def look(objective: Objective, params: Params) -> None:
         objective = objective.checked()
@@ -281,7 +282,7 @@ def structure_from_shapes(objective: Objective, params: Params) -> Structure:
 
     jax.eval_shape(look, objective, params)
     penalty = getattr(objective, "l2", None)
-    if penalty is not None and not is_shape(penalty):  # traced above, so unknown there
+    if penalty is not None and not is_shape(penalty):  # a traced l2 does not tell whether it is 0
         return dataclasses.replace(seen[0], has_penalty=not _is_zero(penalty))
     return seen[0]
 
@@ -292,7 +293,7 @@ def is_shape(leaf: Any) -> bool:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Of all arrays, existing or not; scalars are not counted."""
+    """The bytes of all arrays, existing or not; scalars are not counted."""
     return sum(
         math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)

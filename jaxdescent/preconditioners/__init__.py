@@ -1,4 +1,4 @@
-"""Changes of variables after which a Krylov method needs few iterations."""
+"""Preconditioners: changes of variables that reduce the iterations of a Krylov method."""
 
 from jaxdescent.preconditioners.hessians import CentredRegression as CentredRegression
 from jaxdescent.preconditioners.hessians import FlatHessian as FlatHessian

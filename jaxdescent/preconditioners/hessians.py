@@ -1,8 +1,8 @@
-"""What a preconditioner may ask of the Hessian, whatever objective it comes from.
+"""The answers about a Hessian that a preconditioner may ask for, for any objective.
 
 A regression is centred: with the weighted means ``x_bar, y_bar`` and ``D = diag(sqrt(s))`` its
 weights solve ``min |A w - D (y - y_bar)|^2 + l2 |w|^2`` for ``A = D (X - 1 x_bar')``, and the
-intercept is ``y_bar - x_bar.w``. A is never formed. Every output is one column of the same problem.
+intercept is ``y_bar - x_bar.w``. A is never formed. Each output is one column of the same problem.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Inverse = Callable[[jax.Array], jax.Array]
 
 
 class ShiftedHessian(Displayed, abc.ABC):
-    """``H + shift I`` on columns of length ``size``; the shift is known apart from H."""
+    """``H + shift I`` on columns of length ``size``, where the shift is known separately from H."""
 
     @property
     def regression(self) -> CentredRegression | None:
-        """The centred regression whose Hessian it is, where its rows can be asked for."""
+        """The centred regression with this Hessian; None if there is none whose rows are known."""
         return None
 
     @property
@@ -47,33 +47,34 @@ class ShiftedHessian(Displayed, abc.ABC):
     @property
     @abc.abstractmethod
     def shift(self) -> jax.Array:
-        """A scalar, or (1, outputs)."""
+        """The shift: a scalar, or (1, outputs)."""
 
     @abc.abstractmethod
     def product(self, columns: jax.Array) -> jax.Array:
-        """``H @ columns``, (size, any number)."""
+        """``H @ columns``, (size, any number of columns)."""
 
     @abc.abstractmethod
     def diagonal(self) -> jax.Array:
         """The diagonal of H, (size,).
 
         Raises:
-          TypeError: if it is not known without as many products as there are unknowns.
+          TypeError: if computing it would take as many products as there are unknowns.
         """
 
     @abc.abstractmethod
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
-        """``inverse``, which acts on columns, times a gradient with the structure of the params.
+        """``inverse``, which acts on columns, applied to a gradient with the params' structure.
 
-        A regression's is that of the weights alone.
+        For a regression the gradient is that of the weights alone.
         """
 
 
 def shifted_hessian(
     objective: Objective, params: Params, means: Means | None = None
 ) -> ShiftedHessian:
-    """The Hessian at ``params``; a regression's is centred, which takes a pass over X unless
-    its ``means`` are known.
+    """The Hessian at ``params``.
+
+    A regression is centred, which takes a pass over X unless its ``means`` are given.
     """
     if objective.linear_regression is not None:
         return CentredRegression.from_objective(objective.linear_regression, means)
@@ -85,7 +86,7 @@ def shifted_hessian(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class CentredRegression(ShiftedHessian):
-    """A regression with its intercept eliminated; without one the means are None."""
+    """A regression whose intercept is eliminated; the means are None if it has no intercept."""
 
     design: Design
     y: jax.Array  # (rows, outputs)
@@ -97,9 +98,9 @@ class CentredRegression(ShiftedHessian):
     def from_objective(
         cls, objective: LinearRegression, means: Means | None = None
     ) -> CentredRegression:
-        """The centred problem; where its ``means`` are given, without a pass over X.
+        """The centred problem, without a pass over X if its ``means`` are given.
 
-        A penalty or a weight below zero has no root, and counts as zero.
+        Negative penalties and weights, which have no square root, count as zero.
         """
         if means is None:
             elimination = objective.eliminated()
@@ -115,7 +116,7 @@ class CentredRegression(ShiftedHessian):
 
     @property
     def feature_mean(self) -> jax.Array | None:
-        """(features,), or None without an intercept."""
+        """``x_bar``, (features,); None without an intercept."""
         return None if self.means is None else self.means.features.mean
 
     @property
@@ -141,7 +142,7 @@ class CentredRegression(ShiftedHessian):
 
     @staticmethod
     def is_convex(objective: Any) -> jax.Array:
-        """Whether no penalty and no weight is below zero, as the roots take for granted."""
+        """Whether no penalty and no weight is negative, as the square roots assume."""
         is_convex = jnp.min(jnp.asarray(objective.l2)) >= 0
         if objective.sample_weight is None:
             return is_convex
@@ -178,7 +179,7 @@ class CentredRegression(ShiftedHessian):
         return rows if self.root is None else self.root * rows
 
     def with_intercept(self, weights: jax.Array, like: Params) -> Params:
-        """The params with these weights and the intercept that is best for them."""
+        """The params with these weights and their best intercept."""
         params = {"weights": weights.reshape(like["weights"].shape)}
         if self.means is None:
             return params
@@ -199,7 +200,7 @@ class CentredRegression(ShiftedHessian):
             )
         if self.means is None or mean is None:
             return squares
-        # What the rounding of the mean leaves of a constant column is zero.
+        # A constant column has a norm of zero up to the rounding of its mean.
         rounding = 16 * float(jnp.finfo(self.dtype).eps) * mean
         return jnp.where(squares > self.means.weight_total * jnp.square(rounding), squares, 0)
 
@@ -210,7 +211,7 @@ class CentredRegression(ShiftedHessian):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class CentredGram(ShiftedHessian):
-    """The Gram matrix of a regression with its intercept eliminated."""
+    """The Gram matrix of a regression whose intercept is eliminated."""
 
     gram: jax.Array
     l2: Any
@@ -246,7 +247,7 @@ def _of_weights(inverse: Inverse, size: int, gradient: Params) -> Params:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlatHessian(ShiftedHessian):
-    """Any quadratic objective's Hessian, on params written one after another as one column."""
+    """The Hessian of any quadratic objective, with the params flattened into one column."""
 
     objective: Objective
     params: Params

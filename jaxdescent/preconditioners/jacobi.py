@@ -1,4 +1,4 @@
-"""Column scaling."""
+"""Diagonal scaling of the unknowns."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 class Jacobi(Preconditioner):
     """Scale every unknown by the root of its own curvature: ``N = diag(H + l2)^(-1/2)``.
 
-    For a regression these are the norms of X's centred and weighted columns: the cure where
-    features come in different units. Within a factor of the number of features it is the best
-    diagonal scaling. It costs one pass over X once (two with an intercept), one vector, and one
-    multiplication for each unknown an iteration. A zero column is left as it is.
+    For a regression the roots of the curvatures are the norms of X's centred and weighted columns:
+    this helps where features have different units. The condition number is within a factor of the
+    number of features of the best diagonal scaling's. It costs one pass over X once (two with an
+    intercept), one vector, and one multiplication for each unknown in an iteration. Unknowns of
+    zero curvature are not scaled.
 
     Raises:
       TypeError: for a matrix-free X or Hessian, whose diagonal is not known.

@@ -19,18 +19,18 @@ from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nystrom(Preconditioner):
-    """Flatten the largest ``rank`` eigenvalues: from ``H ~ U diag(lambda) U'``, known by products,
-    ``N N' = (lambda_rank + l2) U diag(1 / (lambda + l2)) U' + I - U U'``.
+    """Map the largest ``rank`` eigenvalues to one value: from ``H ~ U diag(lambda) U'``, known by
+    products, ``N N' = (lambda_rank + l2) U diag(1 / (lambda + l2)) U' + I - U U'``.
 
-    With a random orthonormal Z of (n, rank) columns, the approximation is ``Y (Z'Y)^-1 Y'`` for
-    ``Y = H Z``. It pays where the spectrum falls fast, down to ``l2`` within ``rank`` eigenvalues:
-    then the condition number becomes a small constant. Eigenvalues below ``eps`` times the largest
-    are noise (for a regression: singular values below ``sqrt(eps)`` times the largest). Any design
-    will do. It costs two passes over X once, for all ``rank`` columns, keeps ``rank`` vectors, and
-    reads them twice an application; all outputs and penalties share them.
+    For a random orthonormal Z, (n, rank), the approximation of H is ``Y (Z'Y)^-1 Y'`` with
+    ``Y = H Z``. It pays where the spectrum decays fast, to ``l2`` within ``rank`` eigenvalues: the
+    condition number is a small constant then. Eigenvalues below ``eps`` times the largest are noise
+    (for a regression: singular values below ``sqrt(eps)`` times the largest). Any design can be
+    used. It costs two passes over X once, for all ``rank`` columns together, stores ``rank``
+    vectors, and reads them twice in each application; all outputs and penalties share them.
 
     Args:
-      rank: how many eigenvalues; at most the number of unknowns counts.
+      rank: how many eigenvalues; at most the number of unknowns is used.
       seed: an integer; the same one gives the same approximation, whatever the sharding.
 
     Raises:
@@ -58,7 +58,8 @@ class Nystrom(Preconditioner):
         draw = randomness.normal((hessian.size, rank), randomness.fold(self.seed), hessian.dtype)
         test = jnp.linalg.qr(draw)[0]
         image = hessian.product(test)
-        # A shift by the products' own rounding keeps the core positive; it is taken off again.
+        # A shift of the size of the products' rounding keeps the core positive definite; it is
+        # subtracted again.
         shift = eps * jnp.linalg.norm(image)
         image = image + shift * test
         core = jnp.matmul(test.T, image, precision=HIGHEST)
@@ -70,7 +71,8 @@ class Nystrom(Preconditioner):
             jnp.matmul(image, root, precision=HIGHEST), full_matrices=False
         )
         values = jnp.maximum(jnp.square(singular) - shift, 0)
-        # Where H lacks the rank, its null space must not outweigh the rest, or it gathers rounding.
+        # Where H has a lower rank, its null space must not dominate the rest, or rounding errors
+        # accumulate there.
         is_missing = values[-1] + jnp.min(hessian.shift) <= 32 * eps * values[0]
         values = jnp.maximum(values, jnp.where(is_missing, eps**0.5 * values[0], 0))
         shifted = values[:, None] + hessian.shift

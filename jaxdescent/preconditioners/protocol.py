@@ -1,4 +1,4 @@
-"""What a preconditioner is: a matrix N with ``N N'`` close to the inverse of the Hessian."""
+"""The protocol of a preconditioner: a matrix N with ``N N'`` close to the inverse Hessian."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessia
 
 
 class Factor(Displayed, abc.ABC):
-    """N as a pytree: applied to (size, outputs) columns, each output with its own penalty."""
+    """N as a pytree, applied to (size, outputs) columns; each output may have its own penalty."""
 
     @abc.abstractmethod
     def apply(self, columns: jax.Array) -> jax.Array:
@@ -28,34 +28,34 @@ class Factor(Displayed, abc.ABC):
 
 
 class Preconditioner(Displayed, abc.ABC):
-    """How to find N. A preconditioner is a pytree whose leaves are its hyper-parameters."""
+    """A rule that finds N. A preconditioner is a pytree whose leaves are its hyper-parameters."""
 
     @abc.abstractmethod
     def factorise(self, hessian: ShiftedHessian) -> Factor:
         """N for this Hessian.
 
         Raises:
-          TypeError: if the Hessian cannot answer what this preconditioner asks.
+          TypeError: if the Hessian does not provide what this preconditioner needs.
         """
 
     def factorise_and_start(
         self, regression: CentredRegression, residual: jax.Array, penalty_residual: jax.Array
     ) -> tuple[Factor, jax.Array | None]:
-        """N, and where it costs no pass over X an approximate correction of the weights.
+        """N, and if it costs no pass over X an approximate correction d of the weights, else None.
 
-        The correction reduces ``|A d - residual|^2 + |sqrt(l2) d - penalty_residual|^2``, A being
-        the centred and weighted X.
+        The correction reduces ``|A d - residual|^2 + |sqrt(l2) d - penalty_residual|^2``, where A
+        is the centred and weighted X.
         """
         del residual, penalty_residual
         return self.factorise(regression), None
 
     def check(self) -> None:
-        """Raise if a hyper-parameter whose value can be seen makes no sense."""
+        """Raise if a hyper-parameter that is not traced has an invalid value."""
         return
 
 
 def check_preconditioner(preconditioner: Any) -> None:
-    """Raise if this is neither None nor a preconditioner with sensible hyper-parameters."""
+    """Raise unless this is None or a preconditioner with valid hyper-parameters."""
     if preconditioner is None:
         return
     if isinstance(preconditioner, type):

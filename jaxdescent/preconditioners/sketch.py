@@ -1,4 +1,4 @@
-"""Sketch and precondition: QR of a short random mixture of the rows of a tall X."""
+"""Sketch and precondition: QR of a few random combinations of the rows of a tall X."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessia
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
 
 NONZEROS = 32
-"""How many rows of the sketch each row of X enters: the signs are the bits of one word."""
+"""How many rows of the sketch each row of X enters: their signs are the bits of one 32-bit word."""
 
 ROUNDING = 4
-"""Singular values of so many eps of A's norm are rounding."""
+"""Singular values below this many eps times A's norm count as rounding errors."""
 
 Sums = tuple[jax.Array, ...]
 
 CHUNK = 1024
-"""How many rows are gathered and mixed at a time, at most."""
+"""The most rows that are gathered and mixed at a time."""
 
 
 @jax.tree_util.register_dataclass
@@ -36,24 +36,24 @@ class Sketch(Preconditioner):
     """``N = R^-1`` from ``S A = Q R``, S a random matrix of ``oversampling * features`` rows.
 
     A is the centred, weighted X with ``sqrt(l2) I`` below it. The singular values of ``A N`` lie
-    within ``1 / (1 +- sqrt(1 / oversampling))`` whatever those of X: for the default 4 within 2/3
-    and 2, so that the error falls by half an iteration. S shuffles the rows, deals them out in
-    groups, and mixes each group with random signs into 32 rows of the sketch: every row of X has
-    32 nonzeros, X is read once, and no order of the rows matters. Where X has no more rows than
-    the sketch would, X itself is factorised.
+    within ``1 / (1 +- sqrt(1 / oversampling))``, whatever those of X: for the default of 4 within
+    2/3 and 2, so that each iteration halves the error. S permutes the rows at random, deals them
+    into groups, and mixes each group with random signs into 32 rows of the sketch: each row of X
+    enters 32 rows, X is read once, and the order of its rows does not matter. If X has no more rows
+    than the sketch would have, X itself is factorised.
 
-    LSMR starts from the sketch's own solution ("sketch and solve") and iterates on ``A N`` as an
-    operator of its own, whose unknowns are ``N^-1 w``: with both the method is as accurate as a
-    factorisation of X. It costs one pass over X, ``2 oversampling features^3`` operations and the
-    memory of the sketch once, keeps features^2 numbers, and reads them twice an iteration. All
-    outputs share one sketch; where each has its own ``l2``, one singular value decomposition.
+    LSMR starts from the sketch's own solution ("sketch and solve") and iterates on the operator
+    ``A N``, whose unknowns are ``N^-1 w``: the two together make it as accurate as a factorisation
+    of X. It costs one pass over X, ``2 oversampling features^3`` operations and the memory of the
+    sketch once, stores ``features^2`` numbers, and reads them twice in an iteration. All outputs
+    share one sketch; if each has its own ``l2``, one singular value decomposition serves them.
 
     Args:
       oversampling: rows of the sketch for each feature, at least 2.
       seed: an integer; the same one gives the same sketch, whatever the sharding.
 
     Raises:
-      TypeError: for a design that does not give its rows, or an objective without rows.
+      TypeError: if the design cannot give its rows, or the objective has none.
       ValueError: if oversampling is below 2.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
@@ -83,7 +83,7 @@ class Sketch(Preconditioner):
         rows, outputs = regression.y.shape
         zeros = jnp.zeros((rows, outputs), hessian.dtype)
         penalty = jnp.zeros((hessian.size, outputs), hessian.dtype)
-        # N N' enlarges the rounding of the gradients it is applied to by a square.
+        # Applying N N' to a gradient amplifies its rounding error by the square of N's.
         least = float(jnp.finfo(hessian.dtype).eps) ** 0.5
         return self._factorise(regression, zeros, penalty, least)[0]
 
@@ -100,7 +100,9 @@ class Sketch(Preconditioner):
         penalty_residual: jax.Array,
         least: float,
     ) -> tuple[Factor, jax.Array]:
-        """N and the sketch's own solution; a pivot below ``least |A|`` shows a missing rank."""
+        """N and the sketch's own solution; the rank is deficient if a pivot is at most
+        ``least |A|``.
+        """
         if regression.shift.ndim:
             sketch = self._sketch(regression, residual, residual.dtype)
             return _spectral(sketch, regression.shift, penalty_residual, least)
@@ -108,7 +110,8 @@ class Sketch(Preconditioner):
         if residual.dtype != jnp.float64:
             triangle = self._triangle(*inputs, residual.dtype)
         else:
-            # A triangle for A N close to orthonormal needs no more digits than A's condition has.
+            # N only needs to make A N nearly orthonormal: float32 suffices unless A's condition
+            # number is too large for it.
             rough = self._triangle(*inputs, jnp.dtype(jnp.float32))
             is_good = _least_pivot(rough) > 8 * jnp.finfo(jnp.float32).eps
             triangle = if_any(
@@ -128,7 +131,7 @@ class Sketch(Preconditioner):
         penalty_residual: jax.Array,
         dtype: Any,
     ) -> jax.Array:
-        """R of ``[S A, S residual]`` with the penalty below, (features, features + outputs)."""
+        """R of ``[S A, S residual]`` with the penalty below it, (features, features + outputs)."""
         sketch = self._sketch(regression, residual, dtype)
         root = jnp.sqrt(regression.shift).astype(dtype)
         penalty = penalty_residual.astype(dtype)
@@ -143,7 +146,7 @@ class Sketch(Preconditioner):
         check_count("Sketch.oversampling", self.oversampling, least=2, most=1 << 16)
 
     def _sketch(self, regression: CentredRegression, residual: jax.Array, dtype: Any) -> jax.Array:
-        """``S [A, residual]``: (rows of the sketch, features + outputs)."""
+        """``S [A, residual]``, (rows of the sketch, features + outputs)."""
         rows, features = regression.design.shape
         wanted = self.oversampling * features
         if rows <= wanted:
@@ -154,7 +157,7 @@ class Sketch(Preconditioner):
         chunks = -(-in_group // CHUNK)
         length = -(-in_group // chunks)
         order = jnp.argsort(randomness.bits((rows,), randomness.fold(self.seed, 0)))
-        # Row k of the shuffled order falls to group k mod groups; what is left over counts zero.
+        # Row k of the shuffled order goes to group k mod groups; padding counts as zero.
         order = jnp.pad(order, (0, groups * chunks * length - rows), constant_values=rows)
         order = order.reshape(chunks * length, groups).T.reshape(groups, chunks, length)
         shifts = jnp.arange(NONZEROS, dtype=jnp.uint32)[:, None]
@@ -190,9 +193,9 @@ class Sketch(Preconditioner):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Square(Factor):
-    """The inverse of a triangle R, or where R lacks rank ``V diag(gain)``."""
+    """The inverse of a triangular R, or ``V diag(gain)`` if R is rank-deficient."""
 
-    matrix: jax.Array  # (size, size): R, upper, or the product
+    matrix: jax.Array  # (size, size): the upper triangular R, or V diag(gain)
     is_product: jax.Array
 
     def apply(self, columns: jax.Array) -> jax.Array:
@@ -244,7 +247,7 @@ def _by_triangle(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _by_values(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``V diag(gain)`` and the solution of least norm, where R lacks rank."""
+    """``V diag(gain)`` and the solution of least norm, for a rank-deficient R."""
     size = triangle.shape[0]
     left, singular, right = factors.svd(triangle[:, :size])
     gain = _gain(jnp.square(singular), singular, jnp.array(True))
@@ -254,11 +257,11 @@ def _by_values(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gain(curvature: jax.Array, singular: jax.Array, is_missing: jax.Array) -> jax.Array:
-    """``curvature^-1/2``; where a rank is missing, of no more than what rounding lets A N be.
+    """``curvature^-1/2``, limited if the rank is deficient.
 
-    A ridge of ``sqrt(eps) |A|`` stands for small singular values, whose rounding would be enlarged
-    to more than the solution. Those that are rounding themselves are none: their directions would
-    be led along by noise alone, and the unknowns never move there.
+    A ridge of ``sqrt(eps) |A|`` is added then, because the rounding errors along small singular
+    values would be amplified beyond the solution. Singular values that are rounding errors
+    themselves get a gain of zero: the unknowns would follow noise alone in their directions.
     """
     eps, size = jnp.finfo(singular.dtype).eps, jnp.linalg.norm(singular)
     ridge = jnp.where(is_missing, eps * jnp.square(size), 0)
@@ -271,21 +274,21 @@ def _product(matrix: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.Array:
-    """R of ``above`` with the rows ``[root I, rest]`` below."""
+    """R of ``above`` with the rows ``[root I, rest]`` below it."""
     features = rest.shape[0]
     below = jnp.concatenate([root * jnp.eye(features, dtype=above.dtype), rest], axis=1)
     return factors.triangle(jnp.concatenate([above, below]))[:features]
 
 
 def _least_pivot(triangle: jax.Array) -> jax.Array:
-    """The least of a triangle's pivots over its norm."""
+    """The least absolute pivot of a triangular matrix, over the matrix's norm."""
     square = triangle[:, : triangle.shape[0]]
     size = jnp.linalg.norm(square)
     return jnp.min(jnp.abs(jnp.diagonal(square))) / jnp.where(size > 0, size, 1)
 
 
 def _rows(regression: CentredRegression, index: jax.Array) -> jax.Array:
-    """These rows of A."""
+    """The rows of A at these indices."""
     rows = regression.design.rows_at(index)
     if rows is None:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Bounds on the eigenvalues of a regression's Hessian, from a few sums over X."""
+"""Bounds on the eigenvalues of a regression's Hessian, from sums over X."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from jaxdescent.objectives.protocol import Bounds
 def regression_bounds(
     squared: jax.Array | None, l2: jax.Array, weight_total: jax.Array | None
 ) -> Bounds | None:
-    """Bounds from ``squared = sum_ij s_i X_ij^2`` and ``weight_total = sum_i s_i``.
+    """Bounds on the Hessian's eigenvalues.
 
     Args:
-      squared: None where it is not known.
-      l2: the penalty, or one for each output.
-      weight_total: None without an intercept.
+      squared: ``sum_ij s_i X_ij^2``, or None if it is not known.
+      l2: the penalty, or one penalty for each output.
+      weight_total: ``sum_i s_i``, or None without an intercept.
+
+    Returns:
+      The bounds, or None if nothing is known.
     """
-    # With F = |D X|_F >= |D X| for D = diag(sqrt(s)), and S = sum(s): at a unit direction
-    # (d, b), either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least S |b|^2 / 4,
-    # or |d| >= r |b| with r = sqrt(S) / (2 F), and the penalty is at least l2 |d|^2.
+    # Let F = |D X|_F >= |D X| with D = diag(sqrt(s)), S = sum(s) and r = sqrt(S) / (2 F). For a
+    # unit direction (d, b) either sqrt(S) |b| >= 2 F |d|, and the data term alone is at least
+    # S |b|^2 / 4, or |d| >= r |b|, and the penalty is at least l2 |d|^2.
     lower = jnp.min(l2)
     if squared is None:
         return None if weight_total is not None else Bounds(lower, jnp.full_like(lower, jnp.inf))

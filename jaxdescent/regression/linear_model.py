@@ -1,4 +1,4 @@
-"""What every model that is linear in its weights shares: data, checks, predictions, penalty."""
+"""The base class of models that are linear in their weights: data, checks, predictions, penalty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxdescent.objectives.protocol import Objective, Params
 class LinearModel(Objective):
     """``sum_i s_i loss(x_i.w + b, y_i) + l2/2 |w|^2``, summed over outputs.
 
-    A subclass gives :meth:`loss`, and is a dataclass registered with JAX like its peers. Values,
+    A subclass defines :meth:`loss`, and is a dataclass that is registered with JAX. Values,
     gradients and products with the Hessian follow, each in two passes over X. The params are
     ``{"weights": (features,) or (features, outputs), "intercept": () or (outputs,)}``; without an
     intercept ``{"weights"}`` alone. The intercept is not penalised.
@@ -32,7 +32,7 @@ class LinearModel(Objective):
         design such as ``jd.Sparse`` and ``jd.Concatenated``.
       y: the targets, (rows,) or (rows, outputs).
       l2: the ridge penalty, a number >= 0 or one for each output.
-      sample_weight: s, (rows,), >= 0; None for ones.
+      sample_weight: s, (rows,), >= 0; None stands for ones.
       intercept: whether to fit b.
     """
 
@@ -48,8 +48,9 @@ class LinearModel(Objective):
 
     @abc.abstractmethod
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
-        """Of each row and output, from ``x_i.w + b`` and ``y_i``: element by element, made of JAX
-        operations that can be differentiated twice.
+        """The loss of each row and output, from ``x_i.w + b`` and ``y_i``.
+
+        It is computed element by element, by JAX operations that are twice differentiable.
         """
 
     def _arguments(self) -> list[str]:
@@ -68,12 +69,12 @@ class LinearModel(Objective):
         """``X w + b`` for new rows: (rows,) or (rows, outputs).
 
         Args:
-          params: as found by ``minimize``.
+          params: as returned by ``minimize`` for this model.
           X: (rows, features): an array or a design.
 
         Raises:
-          ValueError: if X does not have as many features as the weights, or params are not those
-            of this regression.
+          ValueError: if X does not have as many features as the weights, or params are not those of
+            this model.
         """
         names = ["weights", "intercept"] if self.intercept else ["weights"]
         if not isinstance(params, dict) or set(params) != set(names):
@@ -227,7 +228,7 @@ class LinearModel(Objective):
         return product + jnp.expand_dims(params["intercept"], 0) if self.intercept else product
 
     def _penalty(self, weights: jax.Array) -> jax.Array:
-        """l2 as a scalar, or as (1, outputs) to go with weights of (features, outputs)."""
+        """l2 as a scalar, or as (1, outputs) to multiply weights of (features, outputs)."""
         l2 = jnp.asarray(self.l2, weights.dtype)
         return l2[None, :] if l2.ndim == 1 else l2
 
@@ -241,19 +242,23 @@ class LinearModel(Objective):
         return 0.5 * precision.total(self._penalty(weights) * jnp.square(weights))
 
     def _pulled(self, params: Params, rows: jax.Array, columns: jax.Array) -> Params:
-        """The gradient, or its change, from that for each row's prediction and X' times that."""
+        """The gradient with respect to the params, or its change.
+
+        ``rows`` is the derivative by the predictions, or its change, and ``columns`` is X' times
+        ``rows``.
+        """
         weights = params["weights"]
         gradient = {"weights": columns + self._penalty(weights) * weights}
         return gradient | {"intercept": jnp.sum(rows, axis=0)} if self.intercept else gradient
 
 
 def _with_slope(losses: Any, predictions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Losses of each prediction alone, and their derivatives."""
+    """The losses, each of one prediction, and their derivatives by the predictions."""
     return jax.jvp(losses, (predictions,), (jnp.ones_like(predictions),))
 
 
 def scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:
-    """Each row times its own number; None stands for ones."""
+    """Each row times its own number; a scale of None stands for ones."""
     if scale is None:
         return rows
     return scale.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1)) * rows
@@ -276,16 +281,16 @@ def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> 
 
 
 def _refuse_negative(name: str, value: Any) -> None:
-    """Raise where the values can be seen; a traced one ends in its own status."""
+    """Raise if a visible value is negative or NaN; a traced value passes."""
     if isinstance(value, Tracer):
         return
     for part in placement.visible_parts(value):
-        least = np.min(part)  # NaN where any is
+        least = np.min(part)  # NaN if any element is NaN
         if not least >= 0:
             raise ValueError(f"{name} must be at least 0, got {float(least)}.")
 
 
 def _is_zero(value: jax.Array) -> bool:
-    """Whether it is known to be zero everywhere: not if other processes hold parts of it."""
+    """Whether all elements are known to be zero, which needs all shards in this process."""
     is_visible = placement.is_concrete(value) and value.is_fully_addressable
     return is_visible and not np.any(np.asarray(value))

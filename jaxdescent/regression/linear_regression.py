@@ -1,4 +1,4 @@
-"""Linear regression: y = X w + b, weighted, with or without ridge penalty, of many outputs."""
+"""Linear regression with several outputs, row weights, an intercept and a ridge penalty."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class LinearRegression(LinearModel):
 
     The params are ``{"weights": (features,) or (features, outputs), "intercept": () or
     (outputs,)}``; without an intercept ``{"weights"}`` alone. The intercept is not penalised. The
-    minimiser is that of scikit-learn's ``Ridge(alpha=l2)``.
+    minimiser equals that of scikit-learn's ``Ridge(alpha=l2)``.
 
     Args:
       X: the design matrix, (rows, features): an array, a sparse matrix of SciPy's or JAX's, or a
         design such as ``jd.Sparse`` and ``jd.MatrixFree``.
       y: the targets, (rows,) or (rows, outputs).
       l2: the ridge penalty, a number >= 0 or one for each output.
-      sample_weight: s, (rows,), >= 0; None for ones.
+      sample_weight: s, (rows,), >= 0; None stands for ones.
       intercept: whether to fit b.
 
     >>> import jax.numpy as jnp
@@ -106,14 +106,14 @@ class LinearRegression(LinearModel):
     def curves_down(self) -> jax.Array | None:
         rows, features = self._design.shape
         is_down = None
-        if features > rows - self.intercept:  # X does not see all of w, the penalty does
+        if features > rows - self.intercept:  # X has a null space, where only l2 counts
             is_down = jnp.min(jnp.asarray(self.l2)) < 0
         if self.intercept and self.sample_weight is not None:
             is_down = (self._weight_total < 0) | (jnp.array(False) if is_down is None else is_down)
         return is_down
 
     def least_curvature(self) -> jax.Array | None:
-        # With an intercept it is one of the weights alone (:meth:`eliminated`).
+        # With an intercept the bound holds for the weights alone (:meth:`eliminated`).
         if self.intercept:
             return None
         least = jnp.min(jnp.asarray(self.l2, self._design.dtype))
@@ -134,8 +134,8 @@ class LinearRegression(LinearModel):
         return start | {"intercept": mean.astype(start["intercept"].dtype)}
 
     def start_norm(self) -> jax.Array:
-        # Of the best constant model: one product, and with residuals whose sum is zero, so that
-        # features far from zero do not enlarge the rounding of the mean.
+        # The norm at the best constant model takes one product. The residuals sum to zero, so that
+        # features far from zero do not amplify the rounding of the mean.
         targets = jnp.asarray(self.y).astype(self._design.dtype)
         if self.intercept:
             targets = targets - self._means_of_targets()[0][None]
@@ -199,7 +199,7 @@ class LinearRegression(LinearModel):
             return jnp.sum(scaled_rows(targets, self.sample_weight), axis=0) / total
 
         rough = mean(targets)
-        return rough + mean(targets - rough[None]), total  # free of the rounding of a large sum
+        return rough + mean(targets - rough[None]), total  # corrected for the first mean's rounding
 
     def _residual(self, params: Params) -> jax.Array:
         predictions = self.image(params)
@@ -215,7 +215,7 @@ class LinearRegression(LinearModel):
         return self._gradient(params, residual, columns)
 
     def _there_and_back(self, params: Params, y: Any) -> tuple[jax.Array, jax.Array]:
-        """The residual ``X w + b - y`` (without y: the predictions) and ``X'S residual``."""
+        """The residual ``X w + b - y`` (the predictions if y is None) and ``X'S residual``."""
 
         def change(product: jax.Array, rows: Any) -> tuple[jax.Array, jax.Array]:
             y, sample_weight = rows
@@ -227,5 +227,5 @@ class LinearRegression(LinearModel):
         return self._design.there_and_back(params["weights"], change, (y, self.sample_weight))
 
     def _gradient(self, params: Params, residual: jax.Array, columns: jax.Array) -> Params:
-        """From the residual and ``X'S residual``."""
+        """The gradient from the residual and ``X'S residual``."""
         return self._pulled(params, scaled_rows(residual, self.sample_weight), columns)

@@ -1,1 +1,1 @@
-"""What a certificate rests on: the gradient's scale, the Hessian's products and their signs."""
+"""What certificates are computed from: stationarity, products with the Hessian, and its signs."""

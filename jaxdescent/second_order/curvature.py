@@ -1,10 +1,10 @@
-"""The Hessian at a point as products, in double precision wherever the function can be so computed.
+"""The Hessian at a point by its products, in float64 if the function can be computed in it.
 
-Whether a smallest eigenvalue of a millionth of the largest is positive cannot be told from float32
-products of many terms. The data and the point are cast to float64 instead, exactly, and the
-function is evaluated there, with JAX's double precision switched on for that alone. A function that
-insists on another dtype raises, or answers otherwise than in its own (it may draw random numbers
-by dtype): it is then computed as it always is.
+Float32 products of many terms cannot tell whether an eigenvalue of a millionth of the largest is
+positive. So the data and the point are cast to float64, which is exact, and the function is
+evaluated there, with JAX's double precision enabled for this alone. A function that insists on
+another dtype raises or gives other results than in its own dtype (it may draw random numbers by
+dtype): it is then evaluated in its own dtype.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from jaxdescent.objectives import Objective
 Params = Any
 
 AGREEMENT = 1e-2
-"""Relative difference of the products in the two dtypes beyond which they are of two functions."""
+"""The relative difference of the products in both dtypes from which they count as different
+functions."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curvature:
-    """An objective and a point, and the dtype that the Hessian's products there are taken in.
+    """An objective, a point, and the dtype of the Hessian's products.
 
     Attributes:
-      objective, params: in float64, or as wide as they are computed with.
-      is_double: whether products are taken in float64.
-      eps: the rounding of the data and the params themselves, which no arithmetic undoes.
+      objective, params: the objective and the point, in the dtype of the products.
+      is_double: whether products are computed in float64.
+      eps: the relative rounding of the data and params themselves, in their own dtype.
     """
 
     objective: Objective
@@ -48,33 +49,33 @@ class Curvature:
 
     @classmethod
     def at(cls, objective: Objective, params: Params) -> Curvature:
-        """In float64 if that agrees with the products in the params' own dtype and fits."""
+        """In float64 if it fits and agrees with the products in the params' own dtype."""
         wide = precision.widen(params)
         eps = precision.epsilon(wide)
-        own = cls(_opened(objective, wide), wide, eps < 1e-12, eps)
+        own = cls(_hoisted(objective, wide), wide, eps < 1e-12, eps)
         if own.is_double or not _fits((own.objective, wide)):
             return own
         try:
             with _double():
                 in_double = _as_double(wide)
-                double = cls(_opened(_as_double(objective), in_double), in_double, True, eps)
+                double = cls(_hoisted(_as_double(objective), in_double), in_double, True, eps)
             exact, rough = double.run(_sample), own.run(_sample)
-        except Exception:  # whatever a function raises in a dtype that it was not written for
+        except Exception:  # a function may raise anything in a dtype that it was not written for
             return own
         exact, rough = np.asarray(exact, np.float64), np.asarray(rough, np.float64)
         if not np.all(np.isfinite(rough)):
             return own
-        limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # where float32 has only zero
+        limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # below this float32 has only zero
         return double if np.max(np.abs(exact - rough)) <= limit else own
 
     @property
     def tiny(self) -> float:
-        """What values are told from zero down to, in the dtype of the params."""
+        """The least normal number in the dtype of the params; smaller values count as zero."""
         return float(jnp.finfo(jnp.float64 if self.eps < 1e-12 else jnp.float32).tiny)
 
     @property
     def size(self) -> int:
-        """How many unknowns there are."""
+        """The number of unknowns."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     def run(self, function: Callable[..., Any], *extra: Any, **flags: Any) -> Any:
@@ -84,25 +85,25 @@ class Curvature:
             return programs.compiled(function, inputs, **flags)(*inputs)
 
     def shifted(self, step: Params) -> Curvature:
-        """The same at ``params + step``."""
+        """The Hessian at ``params + step``."""
         inputs = (self.params, step)
         with _double() if self.is_double else contextlib.nullcontext():
             params = programs.compiled(_sum, inputs)(*inputs)
         return dataclasses.replace(self, params=params)
 
     def jittered(self) -> Curvature:
-        """The same at params that differ by the rounding of the arithmetic."""
+        """The Hessian at params that differ by relative rounding errors of the products' dtype."""
         return dataclasses.replace(self, params=self.run(_jittered))
 
     def with_other_data(self, seed: int) -> Curvature:
-        """The same for data that differ from these by their rounding, zeros staying zeros."""
+        """The Hessian for data with other rounding errors of the same size; zeros stay zeros."""
         with _double() if self.is_double else contextlib.nullcontext():
             inputs = (self.objective, seed, self.eps)
             objective = programs.compiled(_other_data, inputs)(*inputs)
         return dataclasses.replace(self, objective=objective)
 
     def value_and_gradient(self) -> tuple[float, np.ndarray]:
-        """The value, and the gradient as one column."""
+        """The value, and the gradient as one vector."""
         value, gradient = self.run(_flat_gradient)
         return float(value), np.asarray(gradient, np.float64)
 
@@ -111,7 +112,7 @@ class Curvature:
         return np.asarray(self.run(_products, _in_dtype(rows, self.params)), np.float64)
 
     def as_params(self, column: np.ndarray) -> Params:
-        """A column of all unknowns with the structure of the params."""
+        """A vector of all unknowns with the structure of the params."""
         leaves, treedef = jax.tree.flatten(self.params)
         ends = np.cumsum([leaf.size for leaf in leaves])
         parts = np.split(column, ends[:-1])
@@ -125,13 +126,13 @@ class Curvature:
 
 @contextlib.contextmanager
 def _double() -> Iterator[None]:
-    # Promotion as JAX does it by default: what a function closes over stays in its own dtype.
+    # JAX's default promotion is needed, because what a function closes over keeps its own dtype.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
 
 
-def _opened(objective: Objective, params: Params) -> Objective:
-    """The same, with what a plain function closes over as leaves, and an object as it is now."""
+def _hoisted(objective: Objective, params: Params) -> Objective:
+    """The objective with all arrays that its functions close over as leaves."""
     return objective.hoisted(params, always=True)
 
 
@@ -149,7 +150,7 @@ def _as_double(tree: Any) -> Any:
     def leaf_as_double(leaf: Any) -> Any:
         is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
         if is_array and jnp.issubdtype(leaf.dtype, jnp.floating):
-            # Not a NumPy float64 as it is: the function has seen it rounded.
+            # A NumPy float64 is rounded first, because the function has seen it in float32.
             leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.float32)
             return leaf.astype(jnp.float64)
         return leaf

@@ -1,17 +1,17 @@
-"""Hessians that can be written down: dense up to a few thousand unknowns, banded up to millions.
+"""Hessians that can be stored: dense ones of a few thousand unknowns, banded ones of millions.
 
-Their signs are read off ``S = D H D`` with a positive diagonal D that makes the rows of S alike:
-by Sylvester's law of inertia S has as many positive, zero and negative eigenvalues as H, and what
-comes in large and in small units is told from zero equally well. An eigenvalue of S counts as zero
-within a margin of
+The signs of the eigenvalues are those of ``S = D H D``, where the positive diagonal D gives the
+rows of S similar size: by Sylvester's law of inertia S has as many positive, zero and negative
+eigenvalues as H, and zero is recognised equally well in large and in small units. An eigenvalue of
+S counts as zero within a margin that covers
 
-- the rounding of the data: where all eigenvalues are computed it is measured, by what the extreme
-  ones change by with other data of the same roundings. It is far less for a sum of squares than
-  for a matrix that was rounded itself. Else twice eps times the largest eigenvalue: entries
-  rounded at random move an eigenvalue by about half of that;
-- the products' own rounding, measured: products with random vectors, at params that differ by
-  their rounding, beside the same product with the matrix that was formed;
-- what S changes by within twice Newton's step: near a degenerate point the step is long, and the
+- the rounding of the data. If all eigenvalues are computed, it is measured by the change of the
+  extreme eigenvalues for data with other rounding errors of the same size; it is far less for a sum
+  of squares than for a matrix whose entries are rounded. Otherwise it is twice eps times the
+  largest eigenvalue: random rounding errors move an eigenvalue by about half of that;
+- the rounding of the products, measured by comparing products with random vectors, at params that
+  differ by their rounding, with the same products by the formed matrix;
+- the change of S within twice Newton's step: near a degenerate point this step is long, and the
   eigenvalues are not those of the stationary point.
 
 Reference: Ruiz (2001), "A scaling algorithm to equilibrate both rows and columns norms in
@@ -36,32 +36,34 @@ from jaxdescent.second_order.curvature import Curvature, random_direction
 Params = Any
 
 PROBES = 8
-"""Random vectors, and steps of a power iteration, that rounding and changes are measured with."""
+"""The number of random vectors for measuring rounding, and of power iterations for changes."""
 
 SAFETY = 8
-"""Times the rounding of a product with a random vector: that of the worst direction."""
+"""The factor from the error of a product with a random vector to that in the worst direction."""
 
 DRAWS, DRAW_SAFETY = 3, 4
-"""How often other data are drawn, and how many times the largest change an eigenvalue may err."""
+"""How often other data are drawn, and the factor on the largest change of an eigenvalue."""
 
 CHUNK, CHUNK_NUMBERS = 256, 1 << 25
-"""At most so many columns of the Hessian are computed at once, and so many numbers for them: as
-many for each as the largest array of data has rows."""
+"""The most columns of the Hessian that are computed at once, and the most numbers for them; a
+column is taken to need as many numbers as the largest data array has rows."""
 
 HALF_BANDS = (0, 1, 2, 4, 8)
-"""Numbers of diagonals beside the main one that are tried."""
+"""The numbers of diagonals beside the main one that are tried."""
 
 
 class Scaled(NamedTuple):
-    """``S = D H D`` with its D, of H or of what is left of H when an intercept is eliminated."""
+    """``S = D H D`` and D, for H or its Schur complement without an intercept."""
 
     matrix: np.ndarray
     scale: np.ndarray
 
 
 def kind_of(smallest: float, largest: float, margin: float, above: float | None = None) -> str:
-    """The second-derivative test, where eigenvalues within ``margin`` of zero may be zero; the
-    largest within ``above``, if that is another.
+    """The kind of a stationary point by the second-derivative test.
+
+    Eigenvalues within ``margin`` of zero may be zero; for the largest, ``above`` replaces the
+    margin if it is given.
     """
     above = margin if above is None else above
     if not math.isfinite(smallest + largest + margin + above):
@@ -102,7 +104,7 @@ def _columns(objective: Objective, params: Params, first: Any, *, chunk: int) ->
 
 
 def equilibrated(matrix: np.ndarray) -> Scaled:
-    """The matrix with every row's largest entry near one; a row of zeros stays."""
+    """The matrix scaled so that the largest entry of every row is near one; rows of zeros stay."""
     scale = np.ones(len(matrix))
     scaled = matrix
     for _ in range(4):
@@ -114,18 +116,19 @@ def equilibrated(matrix: np.ndarray) -> Scaled:
 
 
 def without_intercept(objective: Objective, params: Params, matrix: np.ndarray) -> np.ndarray:
-    """What is left of a regression's Hessian at the best intercepts: its signs are the rest's.
+    """The Schur complement of a regression's Hessian without the intercepts.
 
-    With features far from zero the weights and the intercept are all but dependent, although
-    they are not: the Hessian of the centred features is well conditioned.
+    Its eigenvalues have the signs of the remaining ones of the Hessian. With features far from zero
+    the weights and the intercept are nearly dependent, although the Hessian of the centred features
+    may be well-conditioned.
     """
     regression = objective.linear_regression
     if regression is None or not regression.intercept:
         return matrix
-    outputs = params["intercept"].size  # the keys of a dictionary are in order
+    outputs = params["intercept"].size  # flattened dictionaries are in the order of their keys
     corner, side = matrix[:outputs, :outputs], matrix[outputs:, :outputs]
     rest = matrix[outputs:, outputs:] - side @ np.linalg.solve(corner, side.T)
-    # What rounding leaves of a constant feature is zero.
+    # A constant feature has a diagonal of zero up to rounding.
     diagonal = np.diag(matrix)[outputs:]
     is_zero = np.diag(rest) <= 1e-13 * diagonal
     rest[is_zero, :] = 0
@@ -134,7 +137,7 @@ def without_intercept(objective: Objective, params: Params, matrix: np.ndarray) 
 
 
 def rounding(curvature: Curvature, matrix: np.ndarray, scale: np.ndarray) -> float:
-    """The error of a product with S and a random unit vector, by the worst of a few."""
+    """The error of a product of S with a random unit vector, the largest of several."""
     rows = np.random.default_rng(0).normal(size=(PROBES, len(matrix)))
     with np.errstate(over="ignore", invalid="ignore"):
         measured = curvature.jittered().products(rows * scale)
@@ -146,7 +149,7 @@ def rounding(curvature: Curvature, matrix: np.ndarray, scale: np.ndarray) -> flo
 def doubt_of_data(
     curvature: Curvature, scale: np.ndarray, ends: tuple[float, float]
 ) -> tuple[float, float]:
-    """How far the extreme eigenvalues of S are in doubt by the rounding of the data."""
+    """How far the rounding of the data may move the smallest and the largest eigenvalue of S."""
     below = above = 0.0
     for seed in range(DRAWS):
         other = curvature.with_other_data(seed)
@@ -163,7 +166,7 @@ def doubt_of_data(
 
 
 def change(curvature: Curvature, step: np.ndarray, scale: np.ndarray) -> float:
-    """The norm of what S changes by within twice a step, by a power iteration."""
+    """The norm of the change of S within twice a step, estimated by a power iteration."""
     if not np.any(step):
         return 0.0
     beyond = curvature.shifted(curvature.as_params(2 * step))
@@ -181,7 +184,7 @@ def change(curvature: Curvature, step: np.ndarray, scale: np.ndarray) -> float:
 
 
 def is_positive(matrix: np.ndarray, shift: float) -> bool:
-    """Whether ``matrix + shift I`` has a Cholesky factor: every eigenvalue is above ``-shift``."""
+    """Whether ``matrix + shift I`` has a Cholesky factor: all eigenvalues exceed ``-shift``."""
     shifted = matrix.copy()
     shifted.flat[:: len(matrix) + 1] += shift
     try:
@@ -192,8 +195,9 @@ def is_positive(matrix: np.ndarray, shift: float) -> bool:
 
 
 class Banded(NamedTuple):
-    """A banded S, its D, and how far its products are in doubt; row i of ``rows`` holds
-    ``S[i, i - half_band], ..., S[i, i]``.
+    """A banded S, its D, and the relative error of its products.
+
+    Row i of ``rows`` holds ``S[i, i - half_band], ..., S[i, i]``.
     """
 
     rows: np.ndarray
@@ -206,7 +210,7 @@ class Banded(NamedTuple):
         return self.rows.shape[1] - 1
 
     def is_positive(self, sign: float, shift: float) -> bool:
-        """Whether every eigenvalue of ``sign * S`` is above ``-shift``."""
+        """Whether every eigenvalue of ``sign * S`` exceeds ``-shift``."""
         rows = sign * self.rows
         rows[:, -1] += shift
         with jax.enable_x64(True):
@@ -214,10 +218,10 @@ class Banded(NamedTuple):
 
 
 def banded(curvature: Curvature) -> Banded | None:
-    """The Hessian as a band of diagonals, in the order of the flattened params; None if it is none.
+    """The Hessian as a band of diagonals, in the order of the flattened params; None if it is not.
 
-    Products with combs of unit vectors that are a band apart read all entries off, and products
-    with random vectors show whether there were others.
+    Its entries are read from products with sums of unit vectors that are a bandwidth apart
+    ("combs"). Products with random vectors show whether there are other entries.
     """
     probe = curvature.run(_random_rows, count=2)
     images = curvature.products(probe)
@@ -269,10 +273,10 @@ def _combs(objective: Objective, params: Params, *, width: int) -> jax.Array:
 
 
 def _diagonals(combs: np.ndarray, half_band: int) -> list[np.ndarray]:
-    """For each lag ``H[i + lag, i]``, (n - lag,), from products with combs."""
+    """For each lag the entries ``H[i + lag, i]``, (n - lag,), from products with combs."""
     width, size = combs.shape
     index = np.arange(size)
-    # In the comb of j's residue class row i within the band of j holds H[i, j] alone.
+    # In the comb that contains j, row i within the band of column j holds H[i, j] alone.
     return [combs[index[: size - lag] % width, index[lag:]] for lag in range(half_band + 1)]
 
 
@@ -286,13 +290,13 @@ def _band_product(diagonals: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _least_pivot(rows: jax.Array) -> jax.Array:
-    """The least pivot of the factors L D L' of a banded matrix, in a window that moves along."""
+    """The least pivot of the ``L D L'`` factorisation of a banded matrix, in a moving window."""
     width = rows.shape[1]
 
     def eliminate(carry: Any, row: jax.Array) -> Any:
         window, least = carry
-        # The window holds what is left of the rows and columns i - half_band ... i - 1; row i
-        # comes in last.
+        # The window holds the not yet eliminated part of rows and columns i - half_band ... i - 1;
+        # row i is appended.
         window = jnp.roll(window, (-1, -1), (0, 1))
         window = window.at[-1, :].set(row).at[:, -1].set(row)
         pivot = window[0, 0]
@@ -300,7 +304,7 @@ def _least_pivot(rows: jax.Array) -> jax.Array:
         update = jnp.outer(column, column) / jnp.where(pivot == 0, 1, pivot)
         return (window - update, jnp.minimum(least, pivot)), None
 
-    # Rows before the first are those of the identity.
+    # Before the first row the matrix is extended by the identity.
     start = jnp.eye(width, dtype=rows.dtype)
     padding = jnp.zeros((width - 1, width), rows.dtype).at[:, -1].set(1)
     carry = (start, jnp.asarray(jnp.inf, rows.dtype))

@@ -1,13 +1,14 @@
-"""Lanczos' process on Hessian-vector products, and what its coefficients prove of the spectrum.
+"""The Lanczos process with Hessian-vector products, and what its coefficients prove.
 
 With a random start v the process gives a tridiagonal matrix T. An eigenvalue of T, a Ritz value, is
-the curvature along some direction: a negative one proves negative curvature. That no eigenvalue of
-H lies at or below a number s below all Ritz values follows with a probability. The residual of
-conjugate gradients on ``(H - s) x = v`` is ``p(H) v``, where the polynomial p is one at s and has
-its zeros at the Ritz values, so that it is at least one everywhere below s. Were u an eigenvector
-down there, ``|p(H) v| >= |u.v|``. For a start uniform on the sphere of n dimensions
-``P(|u.v| < r) <= r sqrt(2 n / pi)``, so a residual that small proves it but for that probability.
-The residual is ``prod_i beta_i / d_i`` with the pivots d of ``T - s``: it needs no second process.
+the curvature along some direction: a negative one proves negative curvature. Let s be a number
+below all Ritz values. That H has no eigenvalue at or below s follows with a probability. The
+residual of conjugate gradients on ``(H - s) x = v`` is ``p(H) v``, where the polynomial p is one at
+s and has its zeros at the Ritz values, so that it is at least one everywhere below s. If u were a
+unit eigenvector for an eigenvalue there, then ``|p(H) v| >= |u.v|``. For a start uniform on the
+sphere in n dimensions ``P(|u.v| < r) <= r sqrt(2 n / pi)``, so a small residual r proves the claim
+but for this probability. The residual is ``prod_i beta_i / d_i`` with the pivots d of ``T - s``; it
+needs no second process.
 
 References: Lanczos (1950); Paige (1976), "Error analysis of the Lanczos algorithm"; Greenbaum
 (1989), "Behavior of slightly perturbed Lanczos and conjugate-gradient recurrences".
@@ -31,11 +32,12 @@ from jaxdescent.second_order.curvature import Curvature, random_direction
 Params = Any
 
 EXHAUSTED = 16
-"""The next vector is rounding where it is no longer than so many eps times T."""
+"""The process ends if the next vector's norm is at most this many eps times the largest
+``|alpha|``, and so only rounding."""
 
 
 class State(NamedTuple):
-    """Where the process stands: its last two vectors and the number between them."""
+    """The state of the process: its last two vectors and the coefficient between them."""
 
     previous: Params
     current: Params
@@ -44,13 +46,14 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Process:
-    """The process on ``D H D`` for a positive diagonal D, whose eigenvalues have H's signs.
+    """The Lanczos process on ``D H D`` for a positive diagonal D, which keeps the signs of H.
 
     Attributes:
       curvature: H.
       scale: D, with the structure of the params; None for the identity.
-      diagonal, off_diagonal: of T, as far as it has come.
-      is_exhausted: whether every eigenvalue that the start has a part along was found.
+      diagonal, off_diagonal: the coefficients of T so far.
+      is_exhausted: whether the process has found every eigenvalue whose eigenvector has a component
+        in the start.
     """
 
     curvature: Curvature
@@ -62,11 +65,11 @@ class Process:
 
     @property
     def steps(self) -> int:
-        """How many products were spent."""
+        """The number of products so far."""
         return len(self.diagonal)
 
     def advance(self, steps: int) -> None:
-        """So many more steps, unless the space is exhausted."""
+        """Make ``steps`` more steps, unless the space is exhausted."""
         if self.is_exhausted:
             return
         if self.state is None:
@@ -81,7 +84,7 @@ class Process:
         self.is_exhausted = used < steps
 
     def ends(self) -> tuple[float, float]:
-        """The smallest and the largest Ritz value; NaN where a product was not finite."""
+        """The smallest and the largest Ritz value; NaN if a product was not finite."""
         if not np.all(np.isfinite(self.diagonal + self.off_diagonal)):
             return math.nan, math.nan
         return ends_of(np.array(self.diagonal), np.array(self.off_diagonal[:-1]))
@@ -102,7 +105,7 @@ class Process:
         )
 
     def lowest_direction(self) -> tuple[Params, float]:
-        """A unit vector of H's least curvature that was seen, and that curvature, measured."""
+        """A unit vector of the least curvature that was seen, and this curvature, recomputed."""
         diagonal, off_diagonal = np.array(self.diagonal), np.array(self.off_diagonal[:-1])
         smallest, _ = ends_of(diagonal, off_diagonal)
         weights = eigenvector_of(diagonal, off_diagonal, smallest)
@@ -113,7 +116,7 @@ class Process:
 
 
 def first_state(objective: Objective, params: Params) -> State:
-    """A random unit vector and none before it."""
+    """The state with a random unit vector as the first one."""
     del objective
     start = random_direction(params, 0)
     first = _normalised(start, precision.norm(start))
@@ -130,10 +133,10 @@ def continued(
     *,
     steps: int,
 ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
-    """At most ``steps`` more, with their part of T and how many there were.
+    """The state after at most ``steps`` more steps, their coefficients, and their number.
 
-    Three-term recurrence without reorthogonalisation: rounding makes copies of extreme eigenvalues
-    appear, which leaves the extremes where they are.
+    The three-term recurrence is used without reorthogonalisation. Rounding then produces copies of
+    extreme eigenvalues, but does not move the extremes.
     """
     dtype = state.beta.dtype
     zeros = jnp.zeros((steps,), dtype)
@@ -166,8 +169,10 @@ def continued(
 def combined(
     objective: Objective, params: Params, scale: Params | None, rows: jax.Array
 ) -> tuple[Params, jax.Array]:
-    """``D sum_j w_j v_j`` normalised and the curvature along it: the process run again, in which
-    its vectors are the same as before.
+    """The normalised ``D sum_j w_j v_j``, and the curvature along it.
+
+    The process is run again to have its vectors, which are the same as before. ``rows`` holds the
+    coefficients of T and the weights w.
     """
 
     def iterate(carry: Any, row: jax.Array) -> Any:
@@ -186,10 +191,10 @@ def combined(
 
 
 def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
-    """``(sum_j H_ij^2)^(-1/4)``: D for which the rows of ``D H D`` are alike, from random signs.
+    """D as ``(sum_j H_ij^2)^(-1/4)``, which gives the rows of ``D H D`` similar size.
 
-    For signs z the mean of ``(H z)_i^2`` is the squared norm of row i. Any positive D keeps the
-    signs of the eigenvalues, so a rough one will do; a row of zeros keeps its size.
+    For random signs z the mean of ``(H z)_i^2`` is the squared norm of row i. Any positive D keeps
+    the signs of the eigenvalues, so a rough estimate suffices; for a row of zeros D is one.
     """
 
     def squares(index: jax.Array) -> Params:
@@ -209,7 +214,7 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
 
 
 def defect(objective: Objective, params: Params, scale: Params | None) -> jax.Array:
-    """``|S(a + b) - S a - S b| / (|S a| + |S b|)``: the rounding of products with S = D H D."""
+    """``|S(a + b) - S a - S b| / (|S a| + |S b|)``, the relative rounding of products with S."""
     a, b = _direction(params, 101), _direction(params, 102)
     both = _product(objective, params, scale, jax.tree.map(jnp.add, a, b))
     first = _product(objective, params, scale, a)
@@ -233,7 +238,7 @@ def ends_of(diagonal: np.ndarray, off_diagonal: np.ndarray) -> tuple[float, floa
 def _bisected(
     diagonal: np.ndarray, off_diagonal: np.ndarray, low: float, high: float, rank: int
 ) -> float:
-    """Where the number of eigenvalues below reaches ``rank``."""
+    """The point where the number of eigenvalues below it reaches ``rank``."""
     for _ in range(10):
         points = np.linspace(low, high, 66)
         index = int(np.sum(count_below(diagonal, off_diagonal, points[1:-1]) < rank))
@@ -242,7 +247,7 @@ def _bisected(
 
 
 def count_below(diagonal: np.ndarray, off_diagonal: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """How many eigenvalues lie below each point: the negative pivots of ``T - point``."""
+    """How many eigenvalues lie below each point, by the negative pivots of ``T - point``."""
     tiny = np.finfo(np.float64).tiny
     squares = np.concatenate([[0.0], off_diagonal**2])
     pivot = np.ones_like(points)
@@ -255,7 +260,7 @@ def count_below(diagonal: np.ndarray, off_diagonal: np.ndarray, points: np.ndarr
 
 
 def eigenvector_of(diagonal: np.ndarray, off_diagonal: np.ndarray, value: float) -> np.ndarray:
-    """The unit eigenvector of an eigenvalue, from the factors of ``T - value`` from both ends.
+    """The unit eigenvector for an eigenvalue, from factorisations of ``T - value`` from both ends.
 
     Reference: Dhillon and Parlett (2004), "Multiple representations to compute orthogonal
     eigenvectors of symmetric tridiagonal matrices".

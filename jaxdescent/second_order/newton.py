@@ -1,4 +1,4 @@
-"""Solves with a Hessian all of whose eigenvalues are computed, and how far they are in doubt."""
+"""Solves with a Hessian whose eigenvalues are all computed, and the margins of these."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from jaxdescent.second_order.hessian_matrix import kind_of
 class Newton:
     """The eigenvalues and eigenvectors of ``S = D H D``.
 
-    ``cutoff`` is where products end, ``margins`` where claims of a sign do; ``ends`` are what the
-    kind is told by: of S, or of what is left of it without a regression's intercept.
+    Attributes:
+      scale: D, (n,).
+      values, vectors: the eigenvalues and eigenvectors of S.
+      cutoff: the rounding of products; smaller eigenvalues are not used in products.
+      margins: how far the smallest and the largest eigenvalue may be wrong; within them no sign is
+        claimed.
+      ends: the smallest and the largest eigenvalue of S, or of its Schur complement without a
+        regression's intercept.
+      matrix: S.
     """
 
     scale: np.ndarray
@@ -29,38 +36,41 @@ class Newton:
     matrix: np.ndarray
 
     def kind(self, less: float = 0.0) -> str:
-        """By the second-derivative test, if S were known to ``less`` besides."""
+        """The kind by the second-derivative test, if S may change by ``less`` in addition."""
         below, above = self.margins
         return kind_of(*self.ends, below + less, above + less)
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
-        """``-H^+ g``, with eigenvalues that may be zero left out."""
-        parts = self.vectors.T @ (self.scale * gradient)
+        """``-H^+ g``, without eigenvalues that may be zero."""
+        coordinates = self.vectors.T @ (self.scale * gradient)
         is_sure = np.abs(self.values) > self.margins[0]
-        quotients = np.where(is_sure, parts / np.where(is_sure, self.values, 1), 0)
+        quotients = np.where(is_sure, coordinates / np.where(is_sure, self.values, 1), 0)
         return -self.scale * (self.vectors @ quotients)
 
     def decrement(self, gradient: np.ndarray) -> float:
-        """``1/2 sum_i g_i^2 / |l_i|``: at a minimum half the squared Newton decrement."""
-        parts = self.vectors.T @ (self.scale * gradient)
+        """``1/2 sum_i g_i^2 / |l_i|``, at a minimum half the squared Newton decrement."""
+        coordinates = self.vectors.T @ (self.scale * gradient)
         is_seen = np.abs(self.values) > self.cutoff
-        return float(0.5 * np.sum(parts[is_seen] ** 2 / np.abs(self.values[is_seen])))
+        return float(0.5 * np.sum(coordinates[is_seen] ** 2 / np.abs(self.values[is_seen])))
 
     def worth(self, params: np.ndarray) -> float:
-        """``1/2 sum_ij |x_i H_ij x_j|``: what params of this size may change the value by."""
+        """``1/2 sum_ij |x_i H_ij x_j|``: a scale for the value by params of this size."""
         sizes = np.abs(params) / self.scale
         return float(0.5 * sizes @ np.abs(self.matrix) @ sizes)
 
     def flat_share(self, gradient: np.ndarray, params: np.ndarray) -> float:
-        """The gradient along directions without curvature, in units of ``|S| |D^-1 x|``."""
-        parts = self.vectors.T @ (self.scale * gradient)
-        flat = float(np.linalg.norm(parts[np.abs(self.values) <= self.cutoff]))
+        """The gradient along directions of zero curvature, in units of ``|S| |D^-1 x|``."""
+        coordinates = self.vectors.T @ (self.scale * gradient)
+        flat = float(np.linalg.norm(coordinates[np.abs(self.values) <= self.cutoff]))
         worth = np.max(np.abs(self.values)) * float(np.linalg.norm(params / self.scale))
         return flat / worth if worth > 0 else math.inf if flat > 0 else 0.0
 
 
 def newton_of(curvature: Curvature, matrix: np.ndarray, *, is_known: bool) -> Newton:
-    """The factors of a formed Hessian, and how far its eigenvalues are in doubt by rounding."""
+    """The eigendecomposition of a formed Hessian, with the margins of its eigenvalues.
+
+    ``is_known`` says that the structure decides the kind, so that the data's rounding is left out.
+    """
     scaled = hessian_matrix.equilibrated(matrix)
     values, vectors = np.linalg.eigh(scaled.matrix)
     largest = float(np.max(np.abs(values)))
@@ -72,7 +82,7 @@ def newton_of(curvature: Curvature, matrix: np.ndarray, *, is_known: bool) -> Ne
         judged = hessian_matrix.equilibrated(reduced)
         ends = _ends(judged.matrix)
     below = above = cutoff
-    if not is_known:  # by structure, whatever the roundings
+    if not is_known:
         doubts = hessian_matrix.doubt_of_data(curvature, judged.scale, ends)
         below, above = max(cutoff, doubts[0]), max(cutoff, doubts[1])
     return Newton(scaled.scale, values, vectors, cutoff, (below, above), ends, scaled.matrix)

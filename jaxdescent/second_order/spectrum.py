@@ -1,9 +1,9 @@
 """The signs of the Hessian's eigenvalues, by the cheapest evidence that decides.
 
-In this order: the structure (a diagonal Hessian, a known least curvature); up to 512 unknowns all
-eigenvalues; 64 steps of Lanczos' process; a Cholesky factor of the Hessian where it is banded, or
-up to 6,000 unknowns where it can be formed in time; more steps, on the Hessian scaled so that its
-rows are alike, until its coefficients prove a sign or the time is up.
+These are tried in order: the structure (a diagonal Hessian, a known least curvature); all
+eigenvalues, for up to 512 unknowns; 64 steps of the Lanczos process; a Cholesky factor, if the
+Hessian is banded, or has up to 6,000 unknowns and can be formed in time; and more Lanczos steps, on
+the Hessian scaled to rows of similar size, until they prove a sign or the time is up.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from jaxdescent.second_order.newton import Newton, newton_of
 Params = Any
 
 EIGENVALUES_LIMIT = 512
-"""Up to so many unknowns the Hessian is formed and every eigenvalue computed."""
+"""The most unknowns for which the Hessian is formed and every eigenvalue computed."""
 
 CHOLESKY_LIMIT = 6000
-"""Up to so many it is formed where Lanczos' process leaves the kind open."""
+"""The most unknowns for which the Hessian is formed if the Lanczos process does not decide."""
 
 FIRST_STEPS = 64
-"""Hessian-vector products that are spent on the extreme eigenvalues in any case."""
+"""The number of Hessian-vector products that are spent on the extreme eigenvalues in any case."""
 
 SECONDS = 50.0
-"""What all evidence together may take."""
+"""The time that all evidence together may take, in seconds."""
 
 FAILURE_PROBABILITY = 1e-6
 
 ROW_PROBES = 16
-"""Products that the sizes of the Hessian's rows are estimated from."""
+"""The number of products from which the sizes of the Hessian's rows are estimated."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum:
-    """What is known of the Hessian's eigenvalues.
+    """What is known about the Hessian's eigenvalues.
 
     Attributes:
       smallest, largest: computed, or bounds: the smallest from above, the largest from below.
-      kind: by the second-derivative test, if the point is stationary.
-      evidence: what the kind rests on, in words.
-      at_least: a number that every eigenvalue is known to be above; -infinity where none is.
-      curvature: the products it was computed from.
-      newton: how to solve with the Hessian, where all its eigenvalues were computed.
-      lowest: a unit vector of the least curvature that was seen; None where none was computed.
-      holds: whether it would still be called a minimum if ``S = D H D`` were less by so much.
-      scale: D, as one column.
+      kind: the kind by the second-derivative test, if the point is stationary.
+      evidence: what the kind is based on, in words.
+      at_least: a proven lower bound on all eigenvalues; -infinity if there is none.
+      curvature: the products that it was computed from.
+      newton: solves with the Hessian, if all its eigenvalues were computed, else None.
+      lowest: a unit vector of the least curvature that was seen; None if none was computed.
+      holds: whether the kind would still be a minimum if ``S = D H D`` were smaller by a number.
+      scale: D, as one vector.
     """
 
     smallest: float
@@ -80,7 +80,7 @@ class Spectrum:
 
 
 def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
-    """What the Hessian at ``params`` is like."""
+    """What is known about the eigenvalues of the Hessian at ``params``."""
     deadline = time.perf_counter() + seconds
     curvature = Curvature.at(objective, params)
     if objective.is_separable:
@@ -102,15 +102,15 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     found = _of_process(process)
     if found.kind != "undetermined":
         return found
-    for look in (_of_band, _of_cholesky):
-        further = look(curvature, smallest, largest, deadline)
+    for attempt in (_of_band, _of_cholesky):
+        further = attempt(curvature, smallest, largest, deadline)
         if further is not None:
             return further
     return _of_longer_process(curvature, smallest, largest, deadline)
 
 
 def _by_structure(objective: Objective, params: Params) -> tuple[str, str, float] | None:
-    """The kind, the evidence and the least eigenvalue that the structure alone shows."""
+    """The kind, the evidence and a lower bound on the eigenvalues, from the structure alone."""
     bounds = objective.curvature_bounds(params)
     if bounds is not None:
         lower, upper = float(bounds.lower), float(bounds.upper)
@@ -164,10 +164,10 @@ def _of_all(
 
 
 def _negative(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """A random unit vector of the space where the curvature is about as negative as it gets.
+    """A random unit vector in the space of nearly the most negative curvature.
 
-    A saddle may have hundreds of such directions, and a descent that leaves along one of them alone
-    may stay at zero along the others.
+    A saddle may have hundreds of such directions, and a descent that leaves along a single one may
+    stay at zero along the others.
     """
     space = vectors[:, values <= 0.1 * values[0]]
     vector = space @ (space.T @ np.random.default_rng(3).normal(size=len(values)))
@@ -226,7 +226,7 @@ def _column(objective: Objective, params: Params, tree: Params) -> jax.Array:
 
 
 def _highest_proven(process: lanczos.Process, margin: float, smallest: float) -> float:
-    """A number between that is proven too, within a factor of two or so of the best."""
+    """A larger lower bound that is proven too, within about a factor of two of the best one."""
     for share in (0.95, 0.8, 0.5, 0.2):
         bound = margin + share * (smallest - margin)
         if process.failure(bound) <= FAILURE_PROBABILITY:
@@ -280,7 +280,7 @@ class _Formed(hessian_matrix.Scaled):
 
 
 def _largest_of(matrix: np.ndarray) -> float:
-    """The largest absolute eigenvalue to a few per cent, by a power iteration."""
+    """The largest absolute eigenvalue to within a few per cent, by a power iteration."""
     vector = np.random.default_rng(2).normal(size=len(matrix))
     for _ in range(20):
         vector = matrix @ (vector / np.linalg.norm(vector))
@@ -290,9 +290,9 @@ def _largest_of(matrix: np.ndarray) -> float:
 def _of_factors(
     curvature: Curvature, factors: Any, margin: float, ends: tuple[float, float], evidence: str
 ) -> Spectrum:
-    """The kind from whether shifted matrices have a Cholesky factor."""
+    """The kind, from whether shifted matrices have a Cholesky factor."""
     smallest, largest = ends
-    # The eigenvalues x.Hx / x.x of H are those of S times at least this, at most that.
+    # Eigenvalues of H are those of S times a factor between units[0] and units[1].
     units = 1 / np.max(factors.scale) ** 2, 1 / np.min(factors.scale) ** 2
     at_least = -math.inf
     if factors.is_positive(1.0, -margin):
@@ -300,7 +300,7 @@ def _of_factors(
     elif factors.is_positive(1.0, margin):
         kind, at_least = "degenerate", -margin * units[1]
     else:
-        # Some eigenvalue of S is at most -margin, so that one of H is at most this.
+        # Some eigenvalue of S is at most -margin, so some eigenvalue of H is at most this.
         smallest = min(smallest, -margin * units[0])
         if largest > 0 and not factors.is_positive(-1.0, margin):
             kind = "saddle"
@@ -370,7 +370,7 @@ def _diagonal_ends(objective: Objective, params: Params) -> tuple[jax.Array, jax
 
 
 def _lowest_of_diagonal(objective: Objective, params: Params) -> Params:
-    """One where the diagonal is at its least, zero elsewhere, normalised."""
+    """A unit vector with equal entries where the diagonal is smallest, and zeros elsewhere."""
     least, _ = _diagonal_ends(objective, params)
     units = jax.tree.map(
         lambda leaf: (leaf == least).astype(leaf.dtype), _diagonal(objective, params)

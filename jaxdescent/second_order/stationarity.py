@@ -1,18 +1,19 @@
 """Whether the gradient is zero by the point's own scales, and how far the minimum may be.
 
-A gradient is small or large only beside something. Here that is never where a descent came from,
-so that a point is judged alike whoever brings it. With the largest absolute eigenvalue L of the
-Hessian, Newton's step s and the size ``X = max(|x|, |x + s|)`` the point is stationary where
+A gradient is small only in relation to something. Here this is never the start of a descent, so
+that a point is judged alike wherever it comes from. Let L be the largest absolute eigenvalue of the
+Hessian, s Newton's step and ``X = max(|x|, |x + s|)``. The point is stationary if
 
-    ``1/2 sum_i g_i^2 / |l_i|  <=  4 t max(|f|, t F)``,  ``F = 1/2 sum_ij |x_i H_ij x_j|``:
+    ``1/2 sum_i g_i^2 / |l_i|  <=  4 t max(|f|, t F)``,  ``F = 1/2 sum_ij |x_i H_ij x_j|``.
 
-at a minimum the left side is what the value may still fall, half the squared Newton decrement. The
-value ``|f|`` counts only where the step is at most a tenth of X, since a constant in the objective
-says nothing of where the minimum is. The four is for a descent that stopped by an estimate of the
-same. Where eigenvalues are zero their part of the gradient must be within t of the rest's. Where
-Newton's step is not known, the rule is ``|g| <= t L X``; where the entries of H are not,
-``F = 1/2 L X^2``. What the dtype cannot tell from zero is zero. Params that are zero at the
-stationary point have no size of their own there: X is one then, and ``F = 1/2 L X^2``.
+At a minimum the left side is the decrease of the value that is left, half the squared Newton
+decrement. The value ``|f|`` counts only if the step is at most a tenth of X, because a constant in
+the objective says nothing about the minimum. The factor four allows for a descent that stopped by
+an estimate of the same quantity. The gradient along eigenvectors of zero eigenvalues must be within
+t of the scale of the others. If Newton's step is not known, the rule is ``|g| <= t L X``; if the
+entries of H are not, ``F = 1/2 L X^2``. What the dtype cannot distinguish from zero counts as zero.
+If the params are zero at the stationary point, they have no size: then X is one, and
+``F = 1/2 L X^2``.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ SLACK = 4.0
 SHORT_STEP = 0.1
 
 SOLVE_STEPS = 200
-"""Steps of conjugate gradients to Newton's point where the eigenvalues were not all computed."""
+"""The most conjugate gradient steps for Newton's step if not all eigenvalues were computed."""
 
 TOLERATED = 0.1
-"""How far from its quadratic model the function may be within the region, as a share of the
-model's quadratic term."""
+"""The largest deviation of the function from its quadratic model within the region, as a share of
+the model's quadratic term."""
 
 HALVINGS, RANDOM_DIRECTIONS = 20, 3
 MANY_UNKNOWNS = 100_000
-"""From so many on the region is looked at along fewer directions and radii."""
+"""From this many unknowns on the region is explored along fewer directions and radii."""
 
 
 class Verdict(NamedTuple):
-    """Whether a point is stationary, why not, what is left and what it is measured with."""
+    """Whether a point is stationary, why not, the decrease that is left, Newton's step, and X."""
 
     is_stationary: bool
     reason: str
@@ -61,7 +62,7 @@ class Verdict(NamedTuple):
 def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
-    """The rule above, for params and their gradient as columns."""
+    """The rule of this module, for params and gradient as vectors."""
     norm = float(np.linalg.norm(gradient))
     length = float(np.linalg.norm(params))
     size = length if length > 0 else 1.0
@@ -100,7 +101,7 @@ def judged(
 
 
 def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool | None:
-    """Whether the kind holds for what the Hessian changes by within twice a step; None: unknown."""
+    """Whether the kind holds for the Hessian's changes within twice a step; None if unknown."""
     if spectrum.curvature.objective.is_quadratic or not np.any(step):
         return True
     if spectrum.newton is not None:
@@ -114,7 +115,7 @@ def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool | None:
 
 
 def _newton_by_products(curvature: Curvature) -> tuple[np.ndarray | None, float]:
-    """Newton's step and half its squared decrement; None where the curvature is negative."""
+    """Newton's step and half its squared decrement; None and NaN if the curvature is negative."""
     step, decrement, is_convex = curvature.run(_conjugate_gradients, steps=SOLVE_STEPS)
     if not bool(is_convex):
         return None, math.nan
@@ -161,14 +162,15 @@ def _conjugate_gradients(
 
 
 def region(spectrum: Spectrum, step: np.ndarray | None, size: float) -> float:
-    """How far from the params the quadratic model holds to 10 %, as far as it was looked at.
+    """The distance from the params up to which the quadratic model holds to 10 %.
 
-    Along the direction of least curvature, Newton's step and a few random ones, at distances r
-    that are the params' norm (1 where they are zero) halved up to 20 times, the function is
-    compared with its quadratic model by ``integral_0^r (r - s) (c(s) - c(0)) ds``, where ``c(s)``
-    is the curvature along the ray at s: no difference of two values that are all but equal. The
-    region ends at the last distance up to which this is at most a tenth of ``c(0) r^2 / 2`` on
-    both sides of every ray; infinity for a quadratic, zero where it holds nowhere.
+    The function is compared with its quadratic model along the direction of least curvature,
+    Newton's step and a few random directions, at distances r that are the params' norm (1 if it is
+    zero) halved up to 20 times. The deviation is ``integral_0^r (r - s) (c(s) - c(0)) ds``, where
+    ``c(s)`` is the curvature along the ray at s, so that no nearly equal values are subtracted. The
+    region ends at the last distance up to which the deviation is at most a tenth of
+    ``c(0) r^2 / 2`` on both sides of every ray. It is infinite for a quadratic, and zero if the
+    model holds nowhere.
     """
     curvature = spectrum.curvature
     if curvature.objective.is_quadratic:
@@ -187,7 +189,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 
 def _reach(curvature: Curvature, ray: Params, radii: np.ndarray) -> float:
-    """The last of the distances, which are all of one sign, up to which the model holds."""
+    """The last of the distances, all of one sign, up to which the model holds."""
     edges = np.concatenate([[0.0], radii])
     centers, halves = 0.5 * (edges[1:] + edges[:-1]), 0.5 * (edges[1:] - edges[:-1])
     nodes = centers[:, None] + halves[:, None] * NODES

@@ -1,12 +1,12 @@
-"""The inverse Hessian itself, for so few unknowns that it is smaller than the pairs it comes from.
+"""The inverse Hessian as a matrix, for so few unknowns that it is no larger than stored pairs.
 
 After a move s that changed the gradient by y, with ``rho = 1 / s.y``,
 
     ``H <- (I - rho s y') t H (I - rho y s') + rho s s'``,   ``t = max(1, s.y / y.Hy)``,
 
-from ``H = (s.y / y.y) I`` for the first. Every move so far counts, not only the last few. The
-factor t undoes what curvature that has gone left behind: without it chains of valleys take a third
-more steps.
+starting from ``H = (s.y / y.y) I`` for the first pair. All moves count, not only the last few. The
+factor t scales H up where it still reflects larger curvatures of earlier points; without it, narrow
+curved valleys (chained Rosenbrock functions) take a third more steps.
 
 References: Nocedal and Wright (2006), "Numerical optimization", equations 6.17 and 6.20; Al-Baali
 (1998), "Numerical experience with a class of self-scaling quasi-Newton algorithms".
@@ -24,27 +24,27 @@ Params = Any
 
 
 class InverseByEntries(NamedTuple):
-    """H on params written one after another."""
+    """H on params that are flattened into one vector."""
 
     entries: jax.Array  # (n, n)
-    is_known: jax.Array  # whether a pair is in it
-    length: jax.Array  # of the last move
-    image: jax.Array  # H g for the gradient where the last step led, (n,)
+    is_known: jax.Array  # whether H contains a pair
+    length: jax.Array  # the length of the last move
+    image: jax.Array  # H g for the gradient after the last step, (n,)
     decrement: jax.Array  # g.Hg / 2, infinite without a pair
-    curvature: jax.Array  # the largest y.y / s.y, of which each step forgets half
+    curvature: jax.Array  # the largest y.y / s.y so far, halved in each step
 
     @classmethod
     def start(cls, gradient: Params, length: jax.Array) -> InverseByEntries:
-        """Without a pair; ``length`` is the first move's."""
+        """The state without a pair; ``length`` is that of the first move."""
         size = sum(leaf.size for leaf in jax.tree.leaves(gradient))
         zero, infinite = jnp.zeros_like(length), jnp.full_like(length, jnp.inf)
         entries = jnp.zeros((size, size), length.dtype)
         return cls(entries, jnp.array(False), length, entries[0], infinite, zero)
 
     def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
-        """``-H g``, and whether there is a pair behind it.
+        """``-H g``, and whether H contains a pair.
 
-        Without pairs it is ``-g`` with the length of the last move.
+        Without pairs it is ``-g``, scaled to the length of the last move.
         """
         flat, unravel = ravel_pytree(gradient)
         plain = self.length / jnp.where(norm > 0, norm, 1) * flat
@@ -61,7 +61,7 @@ class InverseByEntries(NamedTuple):
         *,
         norm: jax.Array,
     ) -> InverseByEntries:
-        """With the pair of a move ``step * direction``; without any where nothing has moved."""
+        """The state with the pair of a move ``step * direction``; H is dropped if nothing moved."""
         dtype = self.entries.dtype
         move = step.astype(dtype) * ravel_pytree(direction)[0].astype(dtype)
         change = jax.tree.map(jnp.subtract, new_gradient, gradient)
@@ -78,7 +78,7 @@ class InverseByEntries(NamedTuple):
         expected = jnp.sum(change * image)
         is_low = is_kept & (expected > 0) & (expected < curvature)
         growth = jnp.where(is_low, curvature / jnp.where(is_low, expected, 1), 1)
-        # The formula, gathered by s.
+        # The update formula, with the terms in s collected.
         share = rho * (0.5 * (1 + rho * growth * expected) * move - growth * image)
         new = growth * old + move[:, None] * share[None, :] + share[:, None] * move[None, :]
         entries = jnp.where(is_kept, new, self.entries)
@@ -93,7 +93,7 @@ class InverseByEntries(NamedTuple):
         ).at(new_gradient, norm)
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByEntries:
-        """The same H, with its product with another gradient."""
+        """The state with the same H and its product with another gradient."""
         del norm
         flat = ravel_pytree(gradient)[0].astype(self.entries.dtype)
         image = _product(self.entries, flat)
@@ -103,9 +103,9 @@ class InverseByEntries(NamedTuple):
 
 
 def length_of(squared_move: jax.Array, last: jax.Array) -> jax.Array:
-    """A move's length, or the last one's where nothing moved.
+    """The length of a move from its square, or the last length if nothing moved.
 
-    Where the square overflows, far, but within the dtype: a line search tries it first.
+    If the square overflows it is a large number within the dtype, for a line search to try first.
     """
     limits = jnp.finfo(squared_move.dtype)
     length = jnp.where(squared_move < jnp.inf, jnp.sqrt(squared_move), limits.max * limits.eps)
@@ -113,6 +113,6 @@ def length_of(squared_move: jax.Array, last: jax.Array) -> jax.Array:
 
 
 def _product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    # Spelled out: of so few numbers cheaper than a call of the library, and one kernel with what
-    # surrounds it.
+    # Written out: for so few numbers it takes less time than a library call, and XLA fuses it with
+    # the surrounding operations.
     return jnp.sum(matrix * vector[None, :], axis=1)

@@ -1,15 +1,15 @@
-"""The inverse Hessian that the last moves and changes of the gradient imply: limited memory.
+"""The inverse Hessian that the last moves and gradient changes imply, in limited memory.
 
-In its compact form, with the rows of S and Y the pairs (s, y), ``R`` the part of ``S Y'`` on and
-above its diagonal D (in order of age) and ``gamma = s.y / y.y`` of the newest pair,
+Let the rows of S and Y be the pairs (s, y), let R be the upper triangle of ``S Y'`` in order of
+age, D its diagonal, and ``gamma = s.y / y.y`` for the newest pair. The compact form is
 
     p = R^-1 S g,   q = R^-T (D p + gamma (Y Y' p - Y g)),   H g = gamma g + S' q - gamma Y' p.
 
-This is the two-loop recursion in exact arithmetic. That one, and optax's ``scale_by_lbfgs`` with
-it, walks over the pairs one after another, forty products that wait for each other; here a
-direction is one product of the stored rows with three vectors and one with their coefficients. A
-pair's place in the ring never changes: ``R^-T`` is kept instead of R, and loses its oldest row and
-column, and gains a row ``-R^-1 (S y) / s.y``, whatever the order in memory.
+In exact arithmetic it equals the two-loop recursion, which optax's ``scale_by_lbfgs`` uses. The
+recursion goes through the pairs one after another, with forty dependent products; here a direction
+takes one product of the stored rows with three vectors and one with their coefficients. Pairs are
+stored in a ring and never move. ``R^-T`` is kept instead of R: a new pair replaces the row and
+column of the oldest one by a row ``-R^-1 (S y) / s.y``, whatever the order in memory.
 
 Reference: Byrd, Nocedal and Schnabel (1994), "Representations of quasi-Newton matrices and their
 use in limited memory methods".
@@ -33,27 +33,27 @@ from jaxdescent.numerics import precision
 Params = Any
 
 FEW_SUMMED, FEW_COMBINED = 16, 128
-"""Up to so many unknowns of a leaf, inner products with the stored rows, and their combinations,
-cost a CPU less spelled out than as products of matrices."""
+"""The most unknowns of a leaf for which inner products with the stored rows, and combinations of
+the rows, take a CPU less time written out than as matrix products."""
 
 
 class InverseByPairs(NamedTuple):
-    """A ring of ``memory`` pairs, and ``H g`` for the gradient where the last step led."""
+    """A ring of ``memory`` pairs, and what gives ``H g`` for the gradient after the last step."""
 
     pairs: Params  # (2 memory, *shape) for each leaf: the moves, then the gradient's changes
-    inverse: jax.Array  # R^-T, in the ring's order
+    inverse: jax.Array  # R^-T, in the order of the ring's slots
     changes: jax.Array  # Y Y'
     products: jax.Array  # s.y of each pair
     scale: jax.Array  # gamma, zero without any pair
     newest: jax.Array  # the slot of the last step's pair
-    length: jax.Array  # of the last move
-    coefficients: jax.Array  # of the pairs in H g
+    length: jax.Array  # the length of the last move
+    coefficients: jax.Array  # the coefficients of the stored rows in H g
     decrement: jax.Array  # g.Hg / 2, infinite without any pair
-    curvature: jax.Array  # the largest y.y / s.y, of which each step forgets half
+    curvature: jax.Array  # the largest y.y / s.y of the pairs, halved for each step of age
 
     @classmethod
     def start(cls, gradient: Params, length: jax.Array, memory: int) -> InverseByPairs:
-        """Without a pair; ``length`` is the first move's."""
+        """The state without a pair; ``length`` is that of the first move."""
         zeros = jnp.zeros((memory, memory), length.dtype)
         return cls(
             jax.tree.map(lambda g: jnp.zeros((2 * memory, *g.shape), g.dtype), gradient),
@@ -69,9 +69,9 @@ class InverseByPairs(NamedTuple):
         )
 
     def descent_direction(self, gradient: Params, norm: jax.Array) -> tuple[Params, jax.Array]:
-        """``-H g``, and whether there is a pair behind it.
+        """``-H g``, and whether there are pairs.
 
-        Without pairs it is ``-g`` with the length of the last move.
+        Without pairs it is ``-g``, scaled to the length of the last move.
         """
         has_pairs = self.scale > 0
         scale = jnp.where(has_pairs, self.scale, self.length / jnp.where(norm > 0, norm, 1))
@@ -94,7 +94,7 @@ class InverseByPairs(NamedTuple):
         *,
         norm: jax.Array,
     ) -> InverseByPairs:
-        """With the pair of a move ``step * direction``; without any where nothing has moved.
+        """The state with the pair of a move ``step * direction``; all are dropped if nothing moved.
 
         ``norm`` is that of the new gradient.
         """
@@ -110,13 +110,13 @@ class InverseByPairs(NamedTuple):
 
         with_gradient, with_change = products(new_gradient), products(change)
         squared = precision.squared_norm(move).astype(dtype)
-        # What is written over the oldest pair depends on these products, so that they are made
-        # before: the other way about XLA would keep a copy of all rows.
+        # The write over the oldest pair is made to depend on these products, so that they are
+        # computed first: in the other order XLA would copy all rows.
         is_usable = jnp.isfinite(jnp.sum(with_gradient) + jnp.sum(with_change))
         step = jnp.where(is_usable, step, 0)
 
         def store(rows: jax.Array, d: jax.Array, change: jax.Array) -> jax.Array:
-            # Element by element, in place: also where the descent keeps the old state instead.
+            # An elementwise select works in place, even if the descent keeps the old state instead.
             index = lax.broadcasted_iota(jnp.int32, (rows.shape[0],) + (1,) * d.ndim, 0)
             rows = jnp.where(index == newest, (step.astype(d.dtype) * d)[None], rows)
             return jnp.where(index == newest + memory, change[None], rows)
@@ -131,7 +131,7 @@ class InverseByPairs(NamedTuple):
         return stored._with_products(with_gradient, with_change, squared, norm)
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
-        """The same pairs, with what ``H g`` is made of for another gradient."""
+        """The same pairs, with the coefficients of ``H g`` for another gradient."""
         memory, dtype = self.products.shape[0], self.inverse.dtype
         squared = precision.squared_norm(jax.tree.map(lambda rows: rows[self.newest], self.pairs))
         last = jax.tree.map(lambda rows: rows[self.newest + memory], self.pairs)
@@ -142,10 +142,10 @@ class InverseByPairs(NamedTuple):
     def _with_products(
         self, with_gradient: jax.Array, with_change: jax.Array, move: jax.Array, norm: jax.Array
     ) -> InverseByPairs:
-        """With the newest pair in the small matrices, and what ``H g`` is made of.
+        """The state with the newest pair in the small matrices, and the coefficients of ``H g``.
 
         ``with_gradient`` and ``with_change`` are the inner products of all rows with the gradient
-        and with the newest pair's change, ``move`` is the squared norm of its move.
+        and with the newest pair's change; ``move`` is the squared norm of its move.
         """
         newest, dtype = self.newest, self.inverse.dtype
         memory = self.products.shape[0]
@@ -156,13 +156,13 @@ class InverseByPairs(NamedTuple):
 
         scale = jnp.where(is_kept, curvature / jnp.where(is_kept, change, 1), self.scale)
         length = length_of(move, self.length)
-        # XLA for CPUs would compute an operand anew for each entry of what it goes into: what is
-        # barred is computed once.
+        # XLA for CPUs would compute an operand anew for each entry that uses it; behind a barrier
+        # it is computed once.
         inverse_curvature, scale, with_gradient, with_change = kept_apart(
             (inverse_curvature, scale, with_gradient, with_change)
         )
 
-        # The newest pair's row and column replace those of the oldest, whose slot it has.
+        # The newest pair's row and column replace those of the oldest pair, whose slot it takes.
         slots = jnp.arange(memory, dtype=newest.dtype)
         is_newest = slots == newest
         is_row, is_column = is_newest[:, None], is_newest[None, :]
@@ -183,7 +183,7 @@ class InverseByPairs(NamedTuple):
         has_pairs = (scale > 0) & (decrement >= 0)
         is_pair = kept > 0
         curvatures = jnp.where(is_pair, jnp.diagonal(dots) / jnp.where(is_pair, kept, 1), 0)
-        # What was seen far from here counts less: half with each step.
+        # Curvatures seen far from here count less: half for each step.
         age = jnp.mod(newest - slots, memory).astype(dtype)
         curvatures = curvatures * jnp.exp2(-age)
         return self._replace(

@@ -1,4 +1,4 @@
-"""Limited-memory BFGS: second-order steps from the last few moves and changes of the gradient."""
+"""Limited-memory BFGS: quasi-Newton steps from the last few moves and changes of the gradient."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from jaxdescent.result import RUNNING, Status
 
 
 class _LBFGSState(NamedTuple):
-    value: jax.Array  # the objective's
-    norm: jax.Array  # of its gradient
-    gradient: Params  # of what is iterated: the weights alone, where an intercept is eliminated
-    inverse: InverseByPairs | InverseByEntries  # of the Hessian
+    value: jax.Array  # the objective at the params
+    norm: jax.Array  # the norm of the objective's gradient
+    gradient: Params  # for the weights alone, if an intercept is eliminated
+    inverse: InverseByPairs | InverseByEntries  # the approximate inverse Hessian
     idle: Idle
-    unreported: jax.Array  # evaluations of the last step
+    unreported: jax.Array  # the evaluations of the last step
     verdict: jax.Array  # on the last step
     means: Means | None  # of a regression with an intercept
-    value_alone: jax.Array | None  # at the best intercept, which the start need not have
-    krylov: _Krylov | None  # of a quadratic
+    value_alone: jax.Array | None  # at the best intercept, which the start may not have
+    krylov: _Krylov | None  # for a quadratic objective
 
 
 class _Krylov(NamedTuple):
-    """What exact steps along conjugate directions tell of the smallest curvature.
+    """An estimate of the smallest curvature from exact steps along conjugate directions.
 
-    On a quadratic the directions of LBFGS are those of conjugate gradients but for their lengths.
-    So ``alpha = t (-g.d) / |g|^2`` and ``beta = |g_new|^2 / |g|^2`` are the coefficients of the
-    same Lanczos process.
+    On a quadratic the directions of LBFGS are those of conjugate gradients up to their lengths. So
+    ``alpha = t (-g.d) / |g|^2`` and ``beta = |g_new|^2 / |g|^2`` are the coefficients of the same
+    Lanczos process.
     """
 
     ritz: SmallestRitz
-    below: jax.Array  # in the next row of the factor
+    below: jax.Array  # the entry below the diagonal in the factor's next row
 
     @classmethod
     def start(cls, dtype: Any) -> _Krylov:
@@ -51,7 +51,7 @@ class _Krylov(NamedTuple):
     def after(
         self, step: jax.Array, slope: jax.Array, norm: jax.Array, new_norm: jax.Array
     ) -> _Krylov:
-        """With a step along a direction of this slope; without any, the process begins anew."""
+        """The state after a step along a direction of this slope; a step of zero restarts it."""
         safe = jnp.where(norm > 0, norm, 1).astype(slope.dtype)
         alpha = step * (-slope / safe) / safe
         has_moved = alpha > 0
@@ -64,23 +64,23 @@ class _Krylov(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LBFGS(LookingAhead):
-    """Limited-memory BFGS with a line search that does not stall in float32: nothing to tune.
+    """Limited-memory BFGS, with a line search that does not stall in float32.
 
-    ``x <- x - t H g``, with H the inverse Hessian that the last ``memory`` moves ``s`` and
+    ``x <- x - t H g``, where H is the inverse Hessian that the last ``memory`` moves ``s`` and
     gradient changes ``y`` imply (:mod:`jaxdescent.methods.lbfgs.inverse_by_pairs` has the formula).
-    Of up to ``2 memory`` unknowns H itself is no larger than the pairs, and is kept instead: it
+    For up to ``2 memory`` unknowns, H itself is no larger than the pairs and is kept instead: it
     forgets no move (BFGS, :mod:`jaxdescent.methods.lbfgs.inverse_by_entries`). The first trial is
-    ``t = 1``, which is nearly always taken: an iteration costs one value and gradient. The first
-    step, along the gradient, has a length of the params' own size or that of ``2 |f| / |g|``,
-    whichever is less. Quadratics take the exact step, one product with the Hessian more. A pair
-    without positive curvature, ``s.y <= eps |s| |y|``, is not used. Where the search fails the
-    pairs are dropped and the next step goes along the gradient; the descent ends ``STAGNATED``
-    where that fails too, or where neither value nor gradient has become lower beyond rounding for
-    30 steps. A regression's intercept is eliminated, as it is by ``jd.ConjugateGradient``: it makes
-    no difference how far from zero the features lie.
+    ``t = 1``, which is nearly always taken: an iteration takes one value and gradient. The length
+    of the first step, along the gradient, is the params' own size or ``2 |f| / |g|``, whichever is
+    less. On quadratics the step is exact, which takes one more product with the Hessian. A pair
+    without positive curvature, ``s.y <= eps |s| |y|``, is not used. If the search fails, the pairs
+    are dropped and the next step goes along the gradient. The descent ends ``STAGNATED`` if that
+    fails too, or if neither the value nor the gradient has decreased beyond rounding for 30 steps.
+    A regression's intercept is eliminated, as in ``jd.ConjugateGradient``: the distance of the
+    features from zero does not matter.
 
-    Keeps ``2 memory + 1`` parameter-sized vectors besides the params, and needs about six more
-    while it steps: the newest pair, the direction, the trial and its gradient.
+    It keeps ``2 memory + 1`` parameter-sized vectors besides the params, and a step needs about six
+    more: the newest pair, the direction, the trial and its gradient.
 
     Args:
       memory: the number of pairs, at least 1.
@@ -195,12 +195,12 @@ class LBFGS(LookingAhead):
         return True
 
     def estimate(self, objective: Objective, state: State) -> Estimate:
-        # A direction that no step has gone along counts with the curvature of the last step, as
-        # one that hardly shows in the gradient does in a Krylov space.
+        # A direction that no step has gone along counts with the curvature of the last step. So the
+        # caution is that of a Krylov space, where a direction may hardly show in the gradient.
         left, curvature = state.inverse.decrement, state.inverse.curvature
         estimate = Estimate(left, curvature, caution=caution(left.dtype))
         if state.krylov is not None:
-            # The pairs forget, and the smallest Ritz value does not.
+            # Unlike the pairs, the smallest Ritz value is never forgotten.
             height = state.krylov.ritz.height(jnp.square(state.norm)).astype(left.dtype)
             left = jnp.where(height < jnp.inf, jnp.maximum(left, height), left)
             estimate = estimate._replace(suboptimality=left, rounding=curvature)
@@ -221,5 +221,5 @@ class LBFGS(LookingAhead):
 
 def _weights_alone(objective: Objective, means: Means) -> Objective:
     elimination = objective.eliminated(means)
-    assert elimination is not None  # as it was at the start
+    assert elimination is not None  # because it was not None at the start
     return elimination.objective

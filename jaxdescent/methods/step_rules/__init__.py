@@ -1,4 +1,4 @@
-"""Rules for the length of a gradient step, and momentum: optax transformations of their own."""
+"""Rules for the length of a gradient step, and momentum, as optax transformations."""
 
 from jaxdescent.methods.step_rules.adaptive_step import AdaptiveStep as AdaptiveStep
 from jaxdescent.methods.step_rules.backtracking import Backtracking as Backtracking

@@ -1,4 +1,4 @@
-"""A learning rate from two gradients, without function values."""
+"""A learning rate from the change of the gradient, without function values."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
 GROWTH = 10
-"""By how much the rate grows where neither the curvature nor an earlier rate limits it."""
+"""The factor by which the rate grows if neither the curvature nor an earlier rate limits it."""
 
 
 class _AdaptiveState(NamedTuple):
-    """The last gradient, the last step's length and rate, and the rate's last growth."""
+    """The last gradient, the last step's length and rate, and the last growth of the rate."""
 
     gradient: Params
     length: jax.Array
@@ -37,16 +37,16 @@ class _AdaptiveState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AdaptiveStep(StepRule):
-    """Do not grow too fast, and do not step over the curvature just seen.
+    """A rate that is limited by the last curvature seen, and grows slowly.
 
-    ``t_k = min(sqrt(1 + t_{k-1} / t_{k-2}) t_{k-1}, |x_k - x_{k-1}| / (2 |g_k - g_{k-1}|))``:
-    for convex functions it converges from any start, without a Lipschitz constant of the gradient.
-    The first step is ``sqrt(eps)`` of the params' length (of one where they are shorter), just
-    enough to see a curvature; where a difference is zero, nothing is learnt and the rate grows.
+    ``t_k = min(sqrt(1 + t_{k-1} / t_{k-2}) t_{k-1}, |x_k - x_{k-1}| / (2 |g_k - g_{k-1}|))``
+    converges from any start for convex functions, without a Lipschitz constant of the gradient.
+    The first step has ``sqrt(eps)`` times the params' length (or times one if that is larger), just
+    enough to see a curvature; if a difference is zero, the rate grows.
 
-    Cost of a step: a gradient; no function value and no line search. Keeps one parameter-sized
-    vector, the last gradient: the last step's length is a number. In a chain, it takes the updates
-    it returns for the step.
+    A step takes one gradient, no function value and no line search. The rule keeps one
+    parameter-sized vector, the last gradient; of the last step it keeps only the length. In a chain
+    of transformations, it takes the updates that it returns for the step.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
@@ -71,7 +71,7 @@ class AdaptiveStep(StepRule):
             lambda: self._next_rate(at.gradient, state),
             lambda: jnp.sqrt(jnp.finfo(state.rate.dtype).eps) * first_rate(at.params, at.direction),
         )
-        # After the first rate, which is arbitrary, the curvature alone decides.
+        # The first rate is arbitrary, so that after it only the curvature limits the rate.
         growth = jnp.where(state.rate > 0, rate / jnp.where(state.rate > 0, state.rate, 1), jnp.inf)
         length = rate * precision.norm(at.direction).astype(rate.dtype)
         return Move(
@@ -88,5 +88,5 @@ class AdaptiveStep(StepRule):
         growth_limit = jnp.sqrt(1 + state.growth) * state.rate
         unlimited = jnp.where(jnp.isfinite(growth_limit), growth_limit, GROWTH * state.rate)
         rate = jnp.where(is_seen, jnp.minimum(growth_limit, curvature_limit), unlimited)
-        # A gradient that is not finite must not leave a rate of zero or NaN behind.
+        # A gradient that is not finite must not make the rate zero or NaN.
         return jnp.where((rate > 0) & jnp.isfinite(rate), rate, state.rate)

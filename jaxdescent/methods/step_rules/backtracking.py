@@ -25,16 +25,17 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
 GROWTH = 1.05
-"""The rate's growth in a step under momentum, so that one rejection for rounding does not stay."""
+"""The growth of the rate in a step with momentum, which makes up for rejections due to rounding."""
 
 FASTEST = 1024.0
-"""The factor on a rate at which nothing changes, at most."""
+"""The largest growth of a rate at which nothing changes."""
 
 
 class _BacktrackingState(NamedTuple):
-    """The evaluation at the accepted trial, under the names that optax looks for, and its rate.
+    """The value, gradient and rate of the accepted trial.
 
-    ``growth`` is by how much the next first trial's rate is larger.
+    ``value`` and ``grad`` are the names that optax looks for. ``growth`` is the factor from this
+    rate to the next first trial's.
     """
 
     value: jax.Array
@@ -44,7 +45,7 @@ class _BacktrackingState(NamedTuple):
 
 
 class _MomentumState(NamedTuple):
-    """The last rate, and the value's magnitude at the start."""
+    """The last rate, and the absolute value of the objective at the start."""
 
     rate: jax.Array
     magnitude: jax.Array
@@ -55,30 +56,31 @@ class _MomentumState(NamedTuple):
 class Backtracking(SearchingRule):
     """Try twice the last learning rate, and shrink it until the step decreases the objective.
 
-    A trial ``x - t d`` (``d`` the gradient g, or what a chain made of it) is accepted if
-    ``f(x - t d) <= f(x) - c t g.d`` (Armijo). Near the optimum that difference drowns in rounding;
-    there, and for quadratics everywhere, the slope at the trial decides instead:
-    ``d . gradient(x - t d) >= -(1 - 2 c) g.d`` (approximate Wolfe: the same condition, with the
-    decrease taken from the two slopes).
+    A trial ``x - t d`` (``d`` is the gradient g, or what a chain made of it) is accepted if
+    ``f(x - t d) <= f(x) - c t g.d`` (Armijo). Near the optimum rounding hides that difference.
+    There, and for quadratics everywhere, the slope at the trial decides instead:
+    ``d . gradient(x - t d) >= -(1 - 2 c) g.d`` (approximate Wolfe, the same condition with the
+    decrease computed from the two slopes).
 
-    Where a first trial is accepted that changes neither value nor slope, the rate is far too small
-    for what lies ahead, as after a start in a steep place: the factor 2 is squared each time.
+    If a first trial is accepted that changes neither value nor slope, the rate is far too small,
+    as after a start in a steep region: the growth factor 2 is then squared each time.
 
-    Cost of a step: a gradient for each trial; the accepted trial's gradient is the next step's (in
-    an optax loop by ``optax.value_and_grad_from_state``). Keeps one parameter-sized vector, that
-    gradient; while it searches, the trial and the trial's gradient as well.
+    A step takes a gradient for each trial; the accepted trial's gradient serves the next step (in
+    an optax loop by ``optax.value_and_grad_from_state``). The rule keeps one parameter-sized
+    vector, that gradient; a search also needs the trial and the trial's gradient.
 
-    With ``momentum`` the share c is 1/2, which the momentum's theory asks for, the rate grows by
-    ``grow`` only where the momentum restarts and by a twentieth elsewhere, and no gradient is kept;
-    a quadratic's curvature along g (for a regression one more pass over X) decides without trials.
+    With ``momentum`` the share c is 1/2, as the theory of momentum requires; the rate grows by
+    ``grow`` only when the momentum restarts, and by a twentieth otherwise; and no gradient is kept.
+    For a quadratic the curvature along g (for a regression one more pass over X) gives the rate
+    without trials.
 
     Args:
-      decrease: c, the share of the predicted decrease asked for, in (0, 1/2). Along a direction of
-        curvature L rates up to ``2 (1 - c) / L`` are accepted: with a small c some are so near the
-        stability limit ``2 / L`` that the error there hardly shrinks.
-      shrink: the factor on rejection, in (0, 1).
-      grow: the factor on the last accepted rate for a step's first trial, at least 1.
-      max_trials: after so many rejections no step decreases the objective: ``STAGNATED``.
+      decrease: c, the share of the predicted decrease that is required, in (0, 1/2). Along a
+        direction of curvature L, rates up to ``2 (1 - c) / L`` are accepted; with a small c they
+        may be so near the stability limit ``2 / L`` that the error there hardly shrinks.
+      shrink: the factor on the rate after a rejection, in (0, 1).
+      grow: the factor from the last accepted rate to a step's first trial, at least 1.
+      max_trials: the number of rejections after which the descent ends ``STAGNATED``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
@@ -129,7 +131,7 @@ class Backtracking(SearchingRule):
             max_trials=self.max_trials,
         )
         accepted = trial.is_accepted
-        # A rate so small that nothing changes is not doubled fifty times.
+        # If the rate is so small that nothing changes, it grows faster than by doubling.
         is_idle = (trial.trials == 1) & (jnp.abs(trial.value - start.value) <= noise(start.value))
         end_slope = precision.inner(at.direction, trial.gradient)
         is_idle &= end_slope >= 0.9 * slope
@@ -148,7 +150,7 @@ class Backtracking(SearchingRule):
         return Move(trial.params, rate, state, trial.trials, verdict, curvature)
 
     def start_under_momentum(self, state: _BacktrackingState) -> _MomentumState:
-        """What remains to be remembered of the state at the start."""
+        """The part of the start's state that is needed with momentum."""
         return _MomentumState(state.rate, jnp.abs(state.value))
 
     def rate_under_momentum(
@@ -156,9 +158,10 @@ class Backtracking(SearchingRule):
     ) -> RateUnderMomentum:
         """The first t, from a little more than the last, with ``f(x - t g) <= f(x) - t/2 |g|^2``.
 
-        A quadratic has this exactly where ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
-        other functions a trial costs a value, and where rounding hides the decrease its gradient:
-        rounding as large as that of the value at the start, which parts of the value may keep.
+        For a quadratic this holds exactly if ``t <= |g|^2 / g.Hg``: one curvature and no trial. For
+        other functions a trial takes a value, and if rounding hides the decrease also a gradient.
+        The rounding is taken as large as that of the value at the start, because terms of the value
+        may have kept that size.
         """
         squared = precision.squared_norm(at.gradient)
         last = trials.known_or_first(state.rate, at)

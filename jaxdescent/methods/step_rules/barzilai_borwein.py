@@ -1,4 +1,4 @@
-"""The learning rate from the last step's curvature, safeguarded by a non-monotone line search."""
+"""A learning rate from the last step's curvature, with a non-monotone line search as safeguard."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
 SWITCH = 0.5
-"""The short rate is taken where it is below this share of the long one."""
+"""The short rate is used if it is below this share of the long one."""
 
 SHORT_RATES = 5
-"""The shortest of so many last short rates is taken."""
+"""The number of recent short rates of which the shortest is used."""
 
 CONCAVE_STEPS = 8
-"""After so many steps in a row, each ten times longer, the curvature seen is not rounding."""
+"""The number of steps in a row, each ten times longer, after which negative curvature is no longer
+taken for rounding."""
 
 GROWTH = 10
-"""How much longer the step after one that saw no positive curvature may be."""
+"""The factor on the rate after a step that saw no positive curvature."""
 
 
 class _BarzilaiBorweinState(NamedTuple):
-    """The evaluation at the accepted trial, under the names that optax looks for, and scalars."""
+    """The value and gradient of the accepted trial, under the names of optax, and scalars."""
 
     value: jax.Array
     grad: Params
@@ -46,30 +47,29 @@ class _BarzilaiBorweinState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BarzilaiBorwein(SearchingRule):
-    """The inverse of the curvature that the last step met: a secant equation in one number.
+    """The inverse of the curvature along the last step: a secant equation in one number.
 
     With ``s`` the last step and ``y`` the change of the gradient over it, two formulas alternate:
-    the long rate ``s.s / s.y``, and where ``s.y / y.y`` is less than half of it, the shortest of
-    the last five such short rates. A short rate removes what the long ones would amplify; on
-    quadratics that takes about half the steps of strict turns.
+    the long rate ``s.s / s.y`` and, if ``s.y / y.y`` is less than half of it, the shortest of the
+    last five such short rates. A short rate reduces the components that long ones would amplify; on
+    quadratics this takes about half the steps of strict alternation.
 
     The function need not fall in every step: a trial ``x - t d`` is accepted if it lies below the
-    highest of the last ``memory`` values, ``f(x - t d) <= max f - c t g.d``, else t shrinks to the
-    minimum of the parabola through value, slope and trial, within [t/10, t/2]. A
-    quadratic's rise is taken from the slopes at both ends instead of its values. Where rounding
-    hides the rise, the rate is taken as it is: near a minimum the function is a quadratic, on which
-    these rates converge without a line search.
+    highest of the last ``memory`` values, ``f(x - t d) <= max f - c t g.d``. Otherwise t becomes
+    the minimum of the parabola through value, slope and trial, limited to [t/10, t/2]. For a
+    quadratic the rise is computed from the slopes at both ends instead of the values. If rounding
+    hides the rise, the trial is accepted: near a minimum the function is nearly quadratic, and on
+    quadratics these rates converge without a line search.
 
-    Cost of a step: a gradient for each trial, nearly always one; the accepted trial's gradient is
-    the next step's (in an optax loop by ``optax.value_and_grad_from_state``). Keeps one
-    parameter-sized vector, that gradient; while it searches, the trial and the trial's gradient as
-    well. Negative curvature in a quadratic ends ``DIVERGED``,
-    once eight steps in a row have seen it.
+    A step takes a gradient for each trial, nearly always one; the accepted trial's gradient serves
+    the next step (in an optax loop by ``optax.value_and_grad_from_state``). The rule keeps one
+    parameter-sized vector, that gradient; a search also needs the trial and the trial's gradient.
+    Negative curvature of a quadratic ends ``DIVERGED``, once eight steps in a row have seen it.
 
     Args:
-      decrease: c, the share of the predicted decrease asked for, in (0, 1).
-      memory: M, how many values the highest is taken of; 1 makes every step descend.
-      max_trials: after so many rejections no step will do: ``STAGNATED``.
+      decrease: c, the share of the predicted decrease that is required, in (0, 1).
+      memory: M, the number of recent values whose highest counts; with 1 every step descends.
+      max_trials: the number of rejections after which the descent ends ``STAGNATED``.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])))
@@ -115,7 +115,7 @@ class BarzilaiBorwein(SearchingRule):
         def rise(trial: Trial) -> jax.Array:
             if not objective.is_quadratic:
                 return trial.value - start.value
-            # The mean of the slopes at both ends, which rounding does not hide.
+            # The mean of the slopes at both ends, whose digits do not cancel.
             end_slope = precision.inner(at.direction, trial.gradient)
             return jnp.asarray(-trial.rate * (slope + end_slope) / 2, height.dtype)
 
@@ -126,7 +126,7 @@ class BarzilaiBorwein(SearchingRule):
         def shrunk(trial: Trial) -> jax.Array:
             above_tangent = rise(trial).astype(slope.dtype) + trial.rate * slope
             minimum = jnp.square(trial.rate) * slope / (2 * above_tangent)
-            # A trial that is infinite or NaN tells nothing of the parabola.
+            # A trial that is infinite or NaN says nothing about the parabola.
             minimum = jnp.where(jnp.isfinite(above_tangent), minimum, 0)
             return jnp.clip(minimum, trial.rate / 10, trial.rate / 2)
 
@@ -140,7 +140,7 @@ class BarzilaiBorwein(SearchingRule):
         )
         accepted = trial.is_accepted
         change = jax.tree.map(jnp.subtract, trial.gradient, at.gradient)
-        # With s = -t d, but without t, so that short steps do not underflow: y = change.
+        # With s = -t d but without the factor t, so that short steps do not underflow; y = change.
         bend = -precision.inner(at.direction, change)
         squared_change = precision.squared_norm(change)
         is_convex = (bend > 0) & (squared_change > 0)
@@ -148,7 +148,7 @@ class BarzilaiBorwein(SearchingRule):
         long = trial.rate * squared / jnp.where(is_convex, bend, 1)
         short = trial.rate * bend / jnp.where(is_convex, squared_change, 1)
         shorts = state.short.at[state.steps % SHORT_RATES].set(jnp.where(is_convex, short, jnp.inf))
-        # Rounding in y shortens the short rate, and the next y is all the more rounding.
+        # Rounding in y shortens the short rate, which would make the next y even less accurate.
         is_hidden = jnp.abs(rise(trial)) <= room
         takes_short = (short < SWITCH * long) & ~is_hidden
         secant = jnp.where(takes_short, jnp.min(shorts), long)

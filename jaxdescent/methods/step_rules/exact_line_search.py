@@ -1,4 +1,4 @@
-"""The minimum along the gradient of the local quadratic."""
+"""The step to the minimum of the local quadratic model along the gradient."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jaxdescent.objectives import Objective
 from jaxdescent.result import RUNNING, Status
 
 REFRESH = 32
-"""After so many steps the image is computed anew, so that rounding does not add up."""
+"""The number of steps after which the image is recomputed, so that rounding does not accumulate."""
 
 
 class _Carried(NamedTuple):
-    """What the objective needs of its data at the params, and the steps since it was computed."""
+    """The objective's image of the params, and the number of steps since it was computed."""
 
     image: Any
     age: jax.Array
@@ -31,14 +31,15 @@ class _Carried(NamedTuple):
 class ExactLineSearch(StepRule):
     """``rate = g.d / d.Hd`` along ``-d``, for the gradient itself ``|g|^2 / g.Hg``.
 
-    Exact for quadratics, where negative curvature means that there is no minimum: ``minimize``
-    ends ``DIVERGED``. On other functions the curvature's magnitude is used, without a guarantee of
-    descent: prefer :class:`Backtracking` there.
+    The rate is exact for quadratics, where negative curvature means that there is no minimum and
+    ``minimize`` ends ``DIVERGED``. On other functions the curvature's magnitude is used, without a
+    guarantee of descent: prefer :class:`Backtracking` there.
 
-    Cost of a step: a gradient and a Hessian-vector product. Inside ``minimize`` a regression's
-    predictions ``X x`` are carried along and renewed every 32 steps, so that a step passes twice
-    over X, once to predict the direction and once for the gradient. Keeps no parameter-sized vector
-    besides the params (one, ``H x``, for a ``jd.Quadratic`` inside ``minimize``).
+    A step takes a gradient and a Hessian-vector product. Inside ``minimize`` a regression's
+    predictions ``X x`` are updated with the params and recomputed every 32 steps, so that a step
+    makes two passes over X, one to predict the direction and one for the gradient. The rule keeps
+    no parameter-sized vector besides the params (one, ``H x``, for a ``jd.Quadratic`` inside
+    ``minimize``).
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> bowl = jd.SumOfSquares(scale=3.0)
@@ -64,7 +65,7 @@ class ExactLineSearch(StepRule):
 
     def move(self, objective: Objective, at: Point, state: State) -> Move:
         squared = precision.squared_norm(at.direction)
-        # Along the unit direction, whose curvature does not underflow before the gradient does.
+        # A unit direction is used, whose curvature does not underflow before the gradient does.
         length = jnp.where(squared > 0, jnp.sqrt(squared), 1)
         unit = jax.tree.map(lambda d: d / length.astype(d.dtype), at.direction)
         image = objective.image(unit)

@@ -28,23 +28,23 @@ from jaxdescent.objectives import Objective
 class InverseLipschitz(StepRule):
     """``rate = 1 / (margin L)``, L the largest magnitude of an eigenvalue of the Hessian.
 
-    L is found at the start by power iteration from a random direction (the same in every run):
-    ``L = |H v|`` for the last unit direction v, which is never above the true one, hence the
-    margin. A bound that the objective knows caps ``margin L``. A separable objective's L is read
-    off its diagonal, exactly. Without momentum the rate converges up to twice the inverse of the
-    true L, so the margin only has to make up for a factor of two.
+    L is estimated at the start by power iteration from a random direction (the same in every run):
+    ``L = |H v|`` for the last unit direction v, which is never above the true value; hence the
+    margin. If the objective knows a bound, it limits ``margin L``. For a separable objective L is
+    exact, from the Hessian's diagonal. Without momentum the descent converges for rates up to twice
+    the inverse of the true L, so the margin only has to make up for a factor of two.
 
-    The curvature is that *at the start*: exact for quadratics; where it grows on the way the
-    descent can diverge: prefer :class:`Backtracking` or :class:`AdaptiveStep` there. Where it is
+    The curvature is that *at the start*. It is exact for quadratics; if it grows during a descent,
+    the descent can diverge: prefer :class:`Backtracking` or :class:`AdaptiveStep` there. If it is
     zero at the start the rate is one.
 
-    Cost: ``iterations`` Hessian-vector products before the first step (for a regression two passes
-    over X each), with two parameter-sized vectors; after that a gradient a step. Keeps no
+    The start takes ``iterations`` Hessian-vector products (for a regression two passes over X each)
+    and two parameter-sized vectors; after that a step takes a gradient. The rule keeps no
     parameter-sized vector, and without momentum its steps are elementwise like a constant rate's.
 
     Args:
       margin: the factor on the estimate of L, at least 1.
-      iterations: of the power method.
+      iterations: the number of power iterations.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> bowl = jd.Quadratic(jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([3.0, 3.0]))

@@ -1,4 +1,4 @@
-"""Momentum: steps that go on in the direction of the last one."""
+"""Momentum: steps that continue in the direction of the last one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from jaxdescent.objectives import Objective
 
 
 class Momentum(Transformation):
-    """What ``jd.GradientDescent(learning_rate, momentum=...)`` takes.
+    """A transformation for ``jd.GradientDescent(learning_rate, momentum=...)``.
 
     In an optax loop it follows the learning rate, as in
     ``optax.chain(optax.scale_by_learning_rate(0.1), jd.Nesterov())``.
     """
 
     def has_restarted(self, state: State) -> jax.Array:
-        """Whether the last step dropped the momentum, or there was none yet."""
+        """Whether the last step dropped the momentum, or there was no step yet."""
         del state
         return jnp.array(False)
 
 
 class _NesterovState(NamedTuple):
-    """The last gradient step's end, the steps since a restart, the least curvature (or zero)."""
+    """The end of the last gradient step, the steps since a restart, the least curvature (or 0)."""
 
     previous: Params
     steps: jax.Array
@@ -41,25 +41,25 @@ class _NesterovState(NamedTuple):
 class Nesterov(Momentum):
     """Gradient steps from a point extrapolated along the last move.
 
-    With params y, the extrapolated point, and the updates ``u = -rate gradient(y)``::
+    With y the params, which are the extrapolated point, and the updates ``u = -rate gradient(y)``::
 
         x_new = y + u
         y_new = x_new + beta (x_new - x)
         beta = k / (k + 3)
 
-    where k counts the steps, from 0. Where the condition number q is known, beta grows no further
-    than ``(sqrt(q) - 1) / (sqrt(q) + 1)``, the constant momentum of strongly convex functions. With
+    where k counts the steps, from 0. If the condition number q is known, beta grows no further than
+    ``(sqrt(q) - 1) / (sqrt(q) + 1)``, the constant momentum for strongly convex functions. With
     ``restart``, momentum that leads uphill (``u.(x_new - x) < 0``) is dropped: k starts again at 0,
-    and the convergence is linear without knowing the condition. For condition number q it takes
-    about ``sqrt(q)`` iterations a digit where plain descent takes ``q``. The returned params are y.
+    and the convergence is linear without knowledge of q. It takes about ``sqrt(q)`` iterations for
+    a digit, where plain descent takes ``q``. The returned params are y.
 
-    Cost of a step: a gradient (inside ``GradientDescent``), and what the learning rate costs. Keeps
-    one parameter-sized vector, x.
+    A step takes a gradient (inside ``GradientDescent``), and what the learning rate needs. The
+    momentum keeps one parameter-sized vector, x.
 
     Args:
       restart: whether to drop momentum that leads uphill.
-      condition: the Hessian's largest eigenvalue over its least, at least 1; None: inside
-        ``minimize`` what the objective's bounds and the learning rate say, else unknown.
+      condition: the Hessian's largest eigenvalue over its least, at least 1. None stands for what
+        the objective's bounds and the learning rate imply inside ``minimize``, else for unknown.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])), constant=1.0)
@@ -108,7 +108,7 @@ class Nesterov(Momentum):
         return state.steps <= 1
 
     def _limit(self, lower: jax.Array, learning_rate: Any) -> jax.Array:
-        """``(1 - r) / (1 + r)`` with ``r = sqrt(1 / condition)``; 1 where nothing is known."""
+        """``(1 - r) / (1 + r)`` with ``r = sqrt(1 / condition)``; 1 if nothing is known."""
         if self.condition is not None:
             inverse = 1 / jnp.asarray(self.condition, lower.dtype)
         elif learning_rate is not None:
@@ -127,18 +127,19 @@ class Nesterov(Momentum):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeavyBall(Momentum):
-    """The last move, shrunk by ``decay``, is added to every step.
+    """Adds the last move, times ``decay``, to every step.
 
     ``v <- decay v + u``, ``x <- x + v`` with the updates ``u = -rate gradient(x)``. On a quadratic
-    with eigenvalues in [l, L] it converges for every rate below ``2 (1 + decay) / L``, fastest at
+    with eigenvalues in [l, L] it converges for every rate below ``2 (1 + decay) / L``, fastest for
     ``decay = ((sqrt(L) - sqrt(l)) / (sqrt(L) + sqrt(l)))^2`` and
     ``rate = 4 / (sqrt(L) + sqrt(l))^2``. On other functions it can cycle: prefer
     :class:`Nesterov` there.
 
-    Cost of a step: a gradient (inside ``GradientDescent``). Keeps one parameter-sized vector, v.
+    A step takes a gradient (inside ``GradientDescent``). The momentum keeps one parameter-sized
+    vector, v.
 
     Args:
-      decay: in [0, 1).
+      decay: the factor on the last move, in [0, 1).
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 100.0])))

@@ -1,4 +1,4 @@
-"""Our own optax transformations: step rules and momentum, as pytrees of their hyper-parameters."""
+"""Step rules and momentum as optax transformations that are pytrees of their hyper-parameters."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from jaxdescent.result import RUNNING
 class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass=abc.ABCMeta):
     """An ``optax.GradientTransformationExtraArgs`` that is also a pytree of hyper-parameters.
 
-    The tuple's two items are the methods ``start`` and ``change`` of a twin with the same fields:
-    ``optax.chain`` unpacks the tuple, and items bound to the tuple itself would be a cycle. A
-    subclass is a dataclass registered with JAX, which looks for a registered type before it
-    takes a tuple for one.
+    The tuple's two items are the methods ``start`` and ``change`` of a second object with the same
+    fields: ``optax.chain`` unpacks the tuple, and items bound to the tuple itself would make a
+    reference cycle. A subclass is a dataclass registered with JAX, which looks for a registered
+    type before it treats an object as a tuple.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -33,13 +33,13 @@ class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass
         return tuple.__new__(cls, (twin.start, twin.change))
 
     def __reduce__(self) -> Any:
-        # A tuple's own way to copy and pickle would pass its items for hyper-parameters.
+        # The copying and pickling of tuples would pass the items as hyper-parameters.
         fields = dataclasses.fields(cast(Any, self))
         return type(self), tuple(getattr(self, field.name) for field in fields)
 
     @abc.abstractmethod
     def start(self, params: Params, objective: Objective | None = None) -> State:
-        """The state at ``params``; ``minimize`` says for which objective."""
+        """The state at ``params``; the objective is given inside ``minimize``."""
 
     @abc.abstractmethod
     def change(
@@ -48,18 +48,18 @@ class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass
         """The updates to add to ``params``, and the new state."""
 
     def check(self) -> None:
-        """Raise if a hyper-parameter whose value can be seen makes no sense."""
+        """Raise if a hyper-parameter that is not traced has an invalid value."""
         return
 
 
 class Point(NamedTuple):
-    """Where a step begins.
+    """The point where a step begins.
 
     Attributes:
       params: x.
-      direction: the step goes along its negative: the gradient, or what a chain made of it.
+      direction: the gradient, or what a chain made of it; the step goes along its negative.
       gradient: the gradient at x.
-      value: the objective at x; None in an optax loop that does not give it.
+      value: the objective at x; None in an optax loop that does not provide it.
     """
 
     params: Params
@@ -69,15 +69,15 @@ class Point(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Where a rule's step leads.
+    """The result of a rule's step.
 
     Attributes:
       params: ``x - rate * direction``.
-      rate: zero if there is no step.
-      state: the rule's state there.
+      rate: the learning rate; zero if there is no step.
+      state: the rule's new state.
       evaluations: how many values or gradients the step computed.
-      verdict: the status code with which the rule gives up, else ``RUNNING``.
-      curvature: the largest along a unit direction that the step saw, zero where it saw none.
+      verdict: a status code if the rule gives up, else ``RUNNING``.
+      curvature: the largest curvature along a unit direction that the step saw; zero if none.
     """
 
     params: Params
@@ -89,7 +89,7 @@ class Move(NamedTuple):
 
 
 class RateUnderMomentum(NamedTuple):
-    """A rate for which the quadratic of curvature ``1 / rate`` bounds the function at the trial."""
+    """A rate for which a quadratic of curvature ``1 / rate`` bounds the function at the trial."""
 
     rate: jax.Array
     state: State
@@ -100,10 +100,10 @@ class RateUnderMomentum(NamedTuple):
 class StepRule(Transformation):
     """A rule that finds the learning rate of each step itself.
 
-    Either ``jd.GradientDescent(learning_rate=rule)``, or a transformation of its own in an optax
-    loop, in the place of ``optax.sgd``: its updates are ``-rate * direction``, where the direction
-    is the gradient or what transformations before it in a chain have made of it. Give ``update``
-    the function as ``value_fn``, and ``value`` and ``grad`` where they are known:
+    It is used as ``jd.GradientDescent(learning_rate=rule)``, or as a transformation in an optax
+    loop, in place of ``optax.sgd``: its updates are ``-rate * direction``, where the direction is
+    the gradient or what earlier transformations of a chain have made of it. Give ``update`` the
+    function as ``value_fn``, and ``value`` and ``grad`` if they are known:
 
     ``updates, state = rule.update(grads, state, params, value=value, grad=grads, value_fn=f)``
     """
@@ -111,16 +111,16 @@ class StepRule(Transformation):
     needs_function: ClassVar[bool] = True
     needs_value: ClassVar[bool] = False
     has_rate_ahead: ClassVar[bool] = False
-    """Whether its state is the rate of the next step, whatever the gradient will be."""
+    """Whether the state is the rate of the next step, whatever the gradient will be."""
     goes_with_momentum: ClassVar[bool] = False
-    """Whether it has a rate for steps along other directions than its own."""
+    """Whether the rule has a rate for steps along directions to which momentum is added."""
 
     @abc.abstractmethod
     def move(self, objective: Objective, at: Point, state: State) -> Move:
-        """One step from a point."""
+        """One step from the point ``at``."""
 
     def resumed(self, objective: Objective, params: Params, state: State) -> State:
-        """The state in an optax loop, completed if ``start`` had needed the function."""
+        """The state in an optax loop, completed if ``start`` could not compute it."""
         del objective, params
         return state
 
@@ -130,23 +130,25 @@ class StepRule(Transformation):
         return state
 
     def start_under_momentum(self, state: State) -> State:
-        """What remains to be remembered of the state at the start where momentum is added."""
+        """The part of the start's state that is needed with momentum."""
         return state
 
     def rate_under_momentum(
         self, objective: Objective, at: Point, state: State, has_restarted: jax.Array
     ) -> RateUnderMomentum:
-        """The rate of a gradient step to which momentum is added, which may just have restarted.
+        """The rate of a gradient step to which momentum is added.
+
+        ``has_restarted`` says whether the momentum has just been dropped.
 
         Raises:
-          NotImplementedError: of a rule that does not go with momentum.
+          NotImplementedError: if the rule does not go with momentum.
         """
         raise NotImplementedError(f"{type(self).__name__} does not go with momentum.")
 
     def value_and_gradient(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[jax.Array, Params]:
-        """The value and the gradient at ``params``, the cheapest way that the state allows."""
+        """The value and the gradient at ``params``, computed as cheaply as the state allows."""
         del self, state
         return objective.value_and_gradient(params)
 
@@ -190,13 +192,13 @@ def moved(params: Params, direction: Params, rate: jax.Array) -> Params:
 
 
 def scalar(params: Params, value: float) -> jax.Array:
-    """A number in the widest dtype that arithmetic on ``params`` runs in."""
+    """A scalar in the widest dtype in which arithmetic on ``params`` runs."""
     dtypes = [compute_dtype(leaf.dtype) for leaf in jax.tree.leaves(params)]
     return jnp.full((), value, jnp.result_type(*dtypes))
 
 
 def first_rate(params: Params, direction: Params) -> jax.Array:
-    """The rate that moves by the params' own length, or by one where they are shorter."""
+    """The rate for a step of the params' own length, or of length one if that is larger."""
     length = precision.norm(direction)
     size = jnp.maximum(precision.norm(params).astype(length.dtype), 1)
     return size / jnp.where(length > 0, length, 1)

@@ -14,13 +14,13 @@ from jaxdescent.methods.step_rules.transformation import Point, StepRule, first_
 from jaxdescent.objectives import Objective
 
 NOISE = 32
-"""So many units in the last place of the value count as rounding."""
+"""Differences of values up to this many eps times the value count as rounding."""
 
 
 class SearchingRule(StepRule):
-    """A rule whose search leaves value and gradient at the new params in its state.
+    """A rule whose search leaves the value and gradient at the new params in its state.
 
-    The fields ``value`` and ``grad`` are those that ``optax.value_and_grad_from_state`` looks for.
+    The fields are called ``value`` and ``grad``, for ``optax.value_and_grad_from_state``.
     """
 
     needs_value: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class SearchingRule(StepRule):
 
 
 class Trial(NamedTuple):
-    """A point ``x - rate * direction`` and what is known there; ``x`` itself if none will do."""
+    """A point ``x - rate * direction`` with its value and gradient; x if all are rejected."""
 
     params: Params
     value: jax.Array
@@ -55,9 +55,10 @@ def search(
     shrunk: Callable[[Trial], jax.Array],
     max_trials: int,
 ) -> Trial:
-    """The first accepted trial from ``start.params``, or ``start`` itself with its rate as it was.
+    """The first accepted trial from ``start.params``, or ``start`` itself if all are rejected.
 
-    The first trial's rate is ``start.rate``, and ``shrunk`` says which one follows a trial.
+    The first trial's rate is ``start.rate``, and ``shrunk`` returns the rate after a rejected
+    trial.
     """
 
     def attempt(rate: jax.Array, trials: jax.Array) -> Trial:
@@ -80,26 +81,26 @@ def search(
 
 
 def start_of_search(at: Point, rate: jax.Array) -> Trial:
-    """The point that a search begins from, and its first rate."""
+    """The trial for ``search`` to start from: the point, and the first rate to try."""
     value = jnp.asarray(at.value, scalar(at.params, 0).dtype)
     zero = jnp.zeros((), jnp.int32)
     return Trial(at.params, value, at.gradient, rate, jnp.array(False), zero)
 
 
 def known_or_first(rate: jax.Array, at: Point) -> jax.Array:
-    """The rate of the last step, or a first one where there was none."""
+    """The rate of the last step, or a first rate if there was no step."""
     return lax.cond(rate > 0, lambda: rate, lambda: first_rate(at.params, at.direction))
 
 
 def noise(value: jax.Array) -> jax.Array:
-    """Below this, a difference of values is rounding."""
+    """The size below which a difference of values counts as rounding."""
     return NOISE * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
 
 def evaluation(params: Params, objective: Objective | None) -> tuple[jax.Array, Params]:
-    """Value and gradient at ``params``; infinity and zeros where the function is not known yet.
+    """Value and gradient at ``params``; infinity and zeros if the function is not known yet.
 
-    ``optax.value_and_grad_from_state`` takes an infinite value for none.
+    ``optax.value_and_grad_from_state`` treats an infinite value as missing.
     """
     if objective is None:
         return scalar(params, jnp.inf), jax.tree.map(jnp.zeros_like, params)

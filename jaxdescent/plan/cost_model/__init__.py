@@ -1,7 +1,7 @@
-"""What methods cost: bytes held, bytes moved, operations; and what that takes on a machine.
+"""The costs of methods: bytes held, bytes moved, operations, and the seconds these take.
 
-``docs/plan.md`` derives the formulas. One function prices one method. A price has three parts: what
-is reserved besides the data, what is done once, what is done an iteration.
+``docs/plan.md`` derives the formulas. One function prices one method. A price says what is reserved
+besides the data, what is done once, and what is done in each iteration.
 """
 
 from jaxdescent.plan.cost_model.functions import division as division

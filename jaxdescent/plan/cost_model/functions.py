@@ -1,4 +1,4 @@
-"""Prices of the methods for separable functions, residuals and any other function."""
+"""Prices of the methods for separable functions, residuals and other functions."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ from jaxdescent.plan.structure import Kind
 
 
 def division(question: Question) -> Price:
-    """``x - g / diag(H)``, one division for each unknown."""
+    """The price of ``x - g / diag(H)``, one division for each unknown."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     iteration = vectors(structure, 12) + all_reduce(structure, NORMS)
-    # The step's and the result.
+    # The solver's memory, and the result.
     working = structure.solver_bytes + structure.params_bytes
     return Price(working, Work(handovers=1), iteration, 1.0, eps, is_result_large=True)
 
 
 def separable_descent(question: Question) -> Price:
-    """Leaf by leaf in place, sixteen steps a pass; equal curvatures are solved by the first one."""
+    """The price of descent leaf by leaf in place, with sixteen steps in a pass.
+
+    If all curvatures are equal, the first pass finds the minimum.
+    """
     structure = question.structure
     working = float(structure.params_bytes + structure.largest_leaf_bytes)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
@@ -49,7 +52,7 @@ def separable_descent(question: Question) -> Price:
 
 
 def separable_backtracking(question: Question) -> Price:
-    """The trial, its gradient, the gradient and the params, beside the result."""
+    """The price of backtracking: the trial, its gradient, the gradient, the params, the result."""
     structure = question.structure
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     working = 5.0 * structure.vector_bytes
@@ -59,7 +62,7 @@ def separable_backtracking(question: Question) -> Price:
 
 
 def levenberg_marquardt(question: Question) -> Price:
-    """J formed for few unknowns, else conjugate gradients within an iteration."""
+    """The price of Levenberg-Marquardt: J is formed for few unknowns, else conjugate gradients."""
     structure = question.structure
     size, residuals = structure.unknowns, structure.rows
     one = one_pass(question)
@@ -78,24 +81,25 @@ def levenberg_marquardt(question: Question) -> Price:
 
 
 def newton(question: Question) -> Price:
-    """The Hessian by n products, and its spectral factorisation, at each iteration."""
+    """The price of Newton's method: n products give the Hessian, which is then factorised."""
     structure = question.structure
     size = structure.unknowns
     iteration = one_pass(question, 3.0 * size) + spectrum(size)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
-    # The factorisation, and the Hessian that it is made of.
+    # The factorisation, and the Hessian that it is computed from.
     working = 2.0 * structure.solver_bytes + structure.evaluation_reserved
     return Price(working, Work(), iteration, NEWTON_ITERATIONS, eps)
 
 
 def lbfgs(question: Question) -> Price:
-    """One value and gradient an iteration; the stored pairs are read twice and written once, where
-    all are read once more.
+    """The price of LBFGS: one value and gradient in an iteration.
+
+    The stored pairs are read twice and written once; writing reads them once more.
     """
     structure = question.structure
     method = LBFGS()
     iteration = one_pass(question) * 1.1 + vectors(structure, 8 * method.memory + 14)
-    # Two more hold residuals and what they are made of.
+    # Two more vectors hold the residuals and their intermediate results.
     count = method.vectors - 1 + (2 if structure.kind is Kind.RESIDUALS else 0)
     matrices = 4 * method.memory**2 * structure.itemsize
     working = float(count * structure.vector_bytes + matrices + SCALAR_BYTES)
@@ -105,18 +109,18 @@ def lbfgs(question: Question) -> Price:
 
 
 def nonlinear_conjugate_gradient(question: Question) -> Price:
-    """One to two values and gradients an iteration."""
+    """The price of nonlinear conjugate gradients: one to two gradients in an iteration."""
     structure = question.structure
     iteration = one_pass(question) * 1.5 + vectors(structure, 60)
     iterations = UNKNOWN_ITERATIONS["ConjugateGradient"]
-    # Two more hold residuals and what they are made of.
+    # Two more vectors hold the residuals and their intermediate results.
     count = 6.0 + (2 if structure.kind is Kind.RESIDUALS else 0)
     working = count * structure.vector_bytes + SCALAR_BYTES + structure.evaluation_reserved
     return Price(working, one_pass(question), iteration, iterations, default_error(structure))
 
 
 def function_backtracking(question: Question) -> Price:
-    """A value and gradient, and a value for each trial."""
+    """The price of backtracking: a value and gradient, and a value for each trial."""
     structure = question.structure
     iteration = one_pass(question) * 2 + vectors(structure, 30)
     iterations = UNKNOWN_ITERATIONS["Backtracking"]

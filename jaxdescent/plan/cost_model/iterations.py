@@ -1,4 +1,4 @@
-"""How many iterations are expected, and how large an error they leave."""
+"""The expected number of iterations, and the error that they leave."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from jaxdescent.plan.cost_model.work import Question
 from jaxdescent.plan.structure import Kind, Structure
 
 UNKNOWN_ITERATIONS = {"LBFGS": 100, "ConjugateGradient": 150, "Backtracking": 1000}
-"""Of functions, of whose Hessian nothing is known: the right order for many, no more."""
+"""The assumed iterations for functions with an unknown Hessian, right to an order of magnitude."""
 
 
 NEWTON_ITERATIONS = 10
 
 
 ASSUMED_CONDITION = 100.0
-"""Of X (of H: its square root) where nothing is known."""
+"""The condition number of X (its square for H) that is assumed if nothing is known."""
 
 
 LAST_DIRECTION = 2.0
-"""Times the shorter side of X: there conjugate gradients end. Exact arithmetic would need half."""
+"""Conjugate gradients end after at most this factor times the shorter side of X; in exact
+arithmetic the factor would be one."""
 
 
 def krylov_iterations(condition: float | None, tolerance: float) -> float:
-    """``2 ((k - 1) / (k + 1))^i = tolerance`` for a condition number k of X.
+    """The i with ``2 ((k - 1) / (k + 1))^i = tolerance``, for a condition number k of X.
 
     >>> round(krylov_iterations(2.0, 1e-6)), round(krylov_iterations(100.0, 1e-6))
     (13, 725)
@@ -40,7 +41,7 @@ def krylov_iterations(condition: float | None, tolerance: float) -> float:
 
 
 def krylov_count(question: Question) -> float:
-    """Expected iterations: Chebyshev's bound, as long as there are directions left."""
+    """The expected iterations: Chebyshev's bound, limited by the number of directions."""
     structure, condition = question.structure, question.condition
     if structure.kind is Kind.QUADRATIC and condition is not None:
         condition = math.sqrt(condition)
@@ -51,7 +52,7 @@ def krylov_count(question: Question) -> float:
 
 
 def gradient_iterations(question: Question) -> float:
-    """``(1 - 2 / (k^2 + 1))^i = tolerance``, with the step of the steepest descent."""
+    """The i with ``(1 - 2 / (k^2 + 1))^i = tolerance``, for steps of steepest descent."""
     condition = question.condition or ASSUMED_CONDITION
     if question.structure.kind is Kind.QUADRATIC and question.condition:
         condition = math.sqrt(condition)
@@ -61,12 +62,12 @@ def gradient_iterations(question: Question) -> float:
 
 
 def expected_error(question: Question) -> float:
-    """A gradient of relative size ``tolerance`` bounds the params' error by k times as much."""
+    """A bound on the params' relative error: the condition number k times the tolerance."""
     condition = question.condition or 1.0
     eps = float(jnp.finfo(question.structure.compute_dtype).eps)
     return min(max(question.tolerance, eps) * condition, 1.0)
 
 
 def default_error(structure: Structure) -> float:
-    """Where nothing is known of the Hessian: half the digits."""
+    """The expected relative error if nothing is known of the Hessian: half the digits are lost."""
     return float(jnp.finfo(structure.compute_dtype).eps) ** 0.5

@@ -1,4 +1,4 @@
-"""Prices of the methods for regressions and quadratics: one function each."""
+"""Prices of the methods for regressions and quadratics, one function for each method."""
 
 from __future__ import annotations
 
@@ -57,36 +57,37 @@ from jaxdescent.regression.solve import (
 )
 
 REFINEMENTS = 4
-"""Steps of iterative refinement of an ill-conditioned regression: three to six."""
+"""The assumed number of refinement steps for an ill-conditioned regression (three to six)."""
 
 
 SKETCH_SHARE = 0.65
-"""Of the time at a QR's rate that one of five times as many rows as columns takes: longer columns,
-faster products."""
+"""The time of a QR with four times as many rows as columns, relative to the rate of QR that is
+measured on other shapes: longer columns make faster products."""
 
 
 SORTING = 2.0
-"""How many times longer than a row of a product a number takes in each round of a sort."""
+"""The time of a number in each round of a sort, relative to the time of a row in a product."""
 
 
 SINGULAR_FLOPS = 12.0
-"""Of a singular value decomposition of a triangle, times n^3, at the rate of a QR: it does 22."""
+"""The operations of an SVD of a triangle, over n^3, that take as long at the rate of a QR; it needs
+22."""
 
 
 def derivative_regression(question: Question) -> Price:
-    """Cholesky of the smaller Gram matrix; QR of X where its condition asks for it."""
+    """The price of Cholesky of the smaller Gram matrix, or QR of X if that is ill-conditioned."""
     structure, machine = question.structure, question.machine
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
     reduced = gradient_sum(structure)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     condition = question.condition or 1.0
-    # With a column of ones there are more columns than rows.
+    # With the intercept's column of ones there are more columns than rows.
     is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
     is_ill = is_singular or condition > ill_condition(structure)
     is_small = structure.is_tall and rows * features**2 <= SMALL
-    # Once: the means, the gradient at the start, and value and gradient at the end. Then the way
-    # back from the space of the rows, and where the first solve is not as good, a second.
+    # The setup includes the means, the gradient at the start, and value and gradient at the end.
+    # The iteration includes the way back from the space of the rows, and a second solve if needed.
     setup = one * 4 + reduced * 3
     is_fair = (condition + 1) / 2 < FAIR
     is_once = is_fair or is_ill or is_small
@@ -114,34 +115,36 @@ def derivative_regression(question: Question) -> Price:
     setup = setup + Work(update_bytes=1.5 * copied)
     working = float(structure.solver_bytes)
     if not _is_by_rows(structure, machine):
-        # Cholesky factors, their inverses and products; and what is turned by them, a block and
-        # its product at a time.
+        # Cholesky factors, their inverses and products; and a block of X times the inverse.
         turned = 2.0 / stride_count(rows, features) if structure.is_tall else 3.0
         working = structure.itemsize * (9.0 * smaller**2 + turned * structure.entries)
     elif structure.is_tall:
-        # The factor is part of the result.
+        # The factor is part of the result's memory.
         working += features**2 * structure.itemsize
     touched = None if is_orthogonal else touched_bytes(structure)
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0), touched)
 
 
 def factorisation(structure: Structure, machine: Machine) -> Work:
-    """The Gram matrix of the smaller side, its Cholesky factor and inverse."""
+    """The work for the Gram matrix of the smaller side, its Cholesky factor and the inverse."""
     smaller = min(structure.rows, structure.features)
     return inner_products(structure, machine) + cholesky(smaller)
 
 
 def inner_products(structure: Structure, machine: Machine) -> Work:
-    """The Gram matrix of the smaller side: of a device's part of X, and its sum over devices."""
+    """The work for the Gram matrix of the smaller side, and its sum over devices."""
     smaller = min(structure.rows, structure.features)
     share = symmetric_share(smaller, is_halved=machine.is_one_cpu)
-    of_part = product(share * 2.0 * structure.entries * smaller, smaller)
-    return of_part + all_reduce(structure, float(smaller) ** 2)
+    of_shard = product(share * 2.0 * structure.entries * smaller, smaller)
+    return of_shard + all_reduce(structure, float(smaller) ** 2)
 
 
 def triangles(structure: Structure, machine: Machine) -> Work:
-    """QR of the larger side, and of its triangle above a diagonal; elsewhere than on one CPU by
-    Gram matrices of ever more orthonormal columns: a product with a triangle, and one with itself.
+    """The work for the triangular factor of an ill-conditioned X.
+
+    On one CPU it is QR of the larger side, and of its triangle above a diagonal. Elsewhere it is
+    Gram matrices of columns that are orthonormalised step by step: each pass takes a product with a
+    triangle, and one of the result with itself.
     """
     smaller, larger = sorted((structure.rows, structure.features))
     if not _is_by_rows(structure, machine):
@@ -153,23 +156,23 @@ def triangles(structure: Structure, machine: Machine) -> Work:
 
 
 def _is_by_rows(structure: Structure, machine: Machine) -> bool:
-    """Whether a QR is one of all rows: on one CPU."""
-    return machine.platform == "cpu" and structure.parts == 1
+    """Whether QR is applied to all rows at once, which it is on one CPU."""
+    return machine.platform == "cpu" and structure.shards == 1
 
 
 def touched_bytes(structure: Structure) -> int:
-    """What a well-conditioned solve of a dense regression touches, of what it reserves."""
+    """The bytes that a well-conditioned solve of a dense regression uses of those it reserves."""
     shape: Any = jax.ShapeDtypeStruct((structure.rows, structure.features), structure.data_dtype)
     return normal_equations_bytes(Dense(shape))
 
 
 def ill_condition(structure: Structure) -> float:
-    """The condition number of X from which normal equations have lost half the digits."""
+    """The condition number of X from which the normal equations lose half the digits."""
     return 1 / least_singular_value(structure.compute_dtype)
 
 
 def lsmr(question: Question) -> Price:
-    """Two passes an iteration, four for the mean, the start and the end."""
+    """The price of LSMR: two passes in an iteration; four for the mean, the start and the end."""
     structure = question.structure
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
@@ -187,7 +190,7 @@ def lsmr(question: Question) -> Price:
 def lsmr_bytes(question: Question) -> float:
     """Eight vectors of the params' length, three of y's, and the means."""
     structure = question.structure
-    (rows, features), outputs = structure.part, structure.outputs
+    (rows, features), outputs = structure.shard, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
     elements += partial_sums(question) + short_copies(question, 3, 1)
     blocks = max(widened_bytes(question, 1), shifted_bytes(question))
@@ -195,13 +198,13 @@ def lsmr_bytes(question: Question) -> float:
 
 
 def is_sketched(structure: Structure) -> bool:
-    """Whether X has more rows than the sketch, so that it is one."""
+    """Whether X has more rows than the sketch would have, so that a sketch is made."""
     is_long = structure.rows > Sketch().oversampling * structure.features
     return structure.is_dense and is_long
 
 
 def sketched_lsmr(question: Question) -> Price:
-    """QR of a sketch of X, after which the condition number is that of Gaussian rows."""
+    """The price of LSMR with a sketch, which makes the condition number that of Gaussian rows."""
     structure = question.structure
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
@@ -213,24 +216,24 @@ def sketched_lsmr(question: Question) -> Price:
         flops += orthogonal_flops(2.0 * features, features)
     reduced = gradient_sum(structure)
     mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * rows * features, NONZEROS)
-    is_rough = structure.compute_dtype == "float64"  # whose sketch is in float32
+    is_rough = structure.compute_dtype == "float64"  # then the sketch is in float32
     setup = one * 4 + reduced * 3 + mixture * (0.5 if is_rough else 1.0)
     copies = 3.0 * rows * features * structure.itemsize
     setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
-    # Substitution with the triangle and its transpose, which is read twice.
+    # Substitution with the triangle and with its transpose reads it twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)
     condition = (condition + 1) / (condition - 1)
     iterations = krylov_iterations(condition, question.tolerance) + 2
     columns = features + outputs
-    # QR, which works on a copy, beside a rough triangle; and the triangle's inverse applied.
+    # QR of a copy, with a rough triangle besides; or applying the triangle's inverse.
     factorised = 2 * stack * columns + (1.5 * square if is_rough else 0)
     working = structure.itemsize * max(factorised, 7 * square)
-    # A chunk of the rows of a group with their signs, and one word a row of the shuffled order:
-    # what it takes besides is free again before LSMR begins.
+    # A chunk of a group's rows with their signs, and the shuffled order, one word for each row. The
+    # other memory of the shuffle is free again before LSMR begins.
     chunk = min(rows / groups, CHUNK)
     working += 4 * rows + structure.itemsize * chunk * (columns + NONZEROS)
-    # Rows are mixed in an order of chance: chunk by chunk each device sends what it has of them.
+    # Rows are mixed in random order: for each chunk every device sends the rows that it has.
     setup = setup + all_reduce(structure, chunk * columns) * (rows / chunk)
     norm = norms(structure)
     iteration = one * 2 + reduced + norm + triangle + vectors(structure, 16)
@@ -240,8 +243,10 @@ def sketched_lsmr(question: Question) -> Price:
 
 
 def conjugate_gradient(question: Question) -> Price:
-    """CGLS for a regression: two passes, and one for the gradient at the start; for a quadratic, H
-    and H' (its symmetric part counts).
+    """The price of conjugate gradients.
+
+    For a regression (CGLS) it is two passes, and one for the gradient at the start; for a quadratic
+    two products, with H and H' (the symmetric part is used).
     """
     structure = question.structure
     one = one_pass(question, structure.outputs)
@@ -258,19 +263,22 @@ def conjugate_gradient(question: Question) -> Price:
 
 
 def conjugate_gradient_bytes(question: Question) -> float:
-    """Of a regression five vectors like the params and two like y; else four like the params."""
+    """Five vectors like the params and two like y for a regression; else four like the params."""
     structure = question.structure
     if structure.kind is not Kind.REGRESSION:
         vectors = 4.0 * structure.vector_bytes
         return vectors + widened_bytes(question, 2) + SCALAR_BYTES
-    (rows, features), outputs = structure.part, structure.outputs
+    (rows, features), outputs = structure.shard, structure.outputs
     elements = 5 * features * outputs + 2 * rows * outputs + partial_sums(question)
     blocks = max(widened_bytes(question, 2), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 
 def backtracking(question: Question) -> Price:
-    """Gradients, and a pass for each trial: the error falls by ``1 - 1/k^2`` a step."""
+    """The price of backtracking: gradients, and a pass for each trial.
+
+    The error falls by a factor of ``1 - 1/k^2`` in a step.
+    """
     structure = question.structure
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
@@ -284,14 +292,18 @@ def backtracking(question: Question) -> Price:
 
 
 def sums_of_a_trial(structure: Structure) -> int:
-    """How many products of a step and its trial are sums over devices: with rows sharded X'r alone,
-    else both images of params.
+    """The number of sums over devices in a step and its trial.
+
+    If rows are sharded only X'r is such a sum; otherwise both images of params are.
     """
     return 1 if structure.sharded == "rows" and structure.kind is Kind.REGRESSION else 2
 
 
 def barzilai_borwein(question: Question) -> Price:
-    """One gradient an iteration, and the root of gradient descent's number of them."""
+    """The price of Barzilai and Borwein's rule: one gradient in an iteration.
+
+    The number of iterations is about the square root of plain gradient descent's.
+    """
     structure = question.structure
     one = one_pass(question, structure.outputs)
     reduced = gradient_sum(structure)
@@ -306,7 +318,7 @@ def barzilai_borwein(question: Question) -> Price:
 
 
 def descent_bytes(question: Question) -> float:
-    """The vectors, partial sums, and copies that a CPU's compiler makes of the data."""
+    """The vectors, the partial sums, and the copies of data that a CPU's compiler makes."""
     structure = question.structure
     vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
     if structure.kind is not Kind.REGRESSION:
@@ -317,39 +329,42 @@ def descent_bytes(question: Question) -> float:
 
 def descent_vectors_bytes(structure: Structure) -> int:
     """Five vectors like the params: the gradient, the trial, its gradient, the old gradient, the
-    result; of a regression its image and residual besides.
+    result; for a regression also the image and the residual.
     """
     if structure.kind is not Kind.REGRESSION:
         return 5 * structure.vector_bytes
-    rows, features = structure.part
+    rows, features = structure.shard
     elements = 5 * features * structure.outputs
     return structure.itemsize * (elements + rows * (structure.outputs + 1))
 
 
 def gram(question: Question) -> Price:
-    """One pass builds X'X and X'y in float32; an iteration then costs features^2."""
+    """The price of the Gram form: one pass builds X'X and X'y; an iteration costs features^2."""
     return _rewritten(question, question.structure.features, gram_build_bytes, 1)
 
 
 def dual(question: Question) -> Price:
-    """One pass builds XX'; its iterations, several to a step, then cost rows^2."""
+    """The price of the dual form: one pass builds XX'; an iteration costs rows^2.
+
+    A step makes several iterations.
+    """
     return _rewritten(question, question.structure.rows, dual_build_bytes, Dual().iterations)
 
 
 def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], inner: int) -> Price:
-    """Conjugate gradients on the Gram matrix of one side, two products of it an iteration."""
+    """The price of conjugate gradients on the Gram matrix of one side, with two products each."""
     structure = question.structure
     square = float(size) * size * structure.itemsize
     if question.machine.platform == "cpu":
         built = build_bytes(
-            *structure.part,
+            *structure.shard,
             structure.outputs,
             structure.itemsize,
             is_centred=structure.has_intercept,
             is_widened=question.is_narrow,
             is_one_cpu=question.machine.is_one_cpu,
         )
-    else:  # in one block, which a GPU copies to centre it, and a TPU centres as it reads it
+    else:  # In one block, which a GPU copies to centre it; a TPU centres it while reading.
         is_copied = structure.has_intercept and question.machine.platform == "gpu"
         built = square + max(is_copied * structure.entries * structure.itemsize, square)
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
@@ -362,9 +377,9 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
     iterations = math.ceil(krylov_count(question) / inner)
     eps = float(jnp.finfo(structure.compute_dtype).eps)
     accuracy = max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0))
-    # At the start and the end the params are measured on the data themselves.
+    # At the start and at the end the params are measured on the data themselves.
     widened = widened_bytes(question, 1)
-    images = 2.0 * structure.part[0] * structure.outputs * structure.itemsize
+    images = 2.0 * structure.shard[0] * structure.outputs * structure.itemsize
     working = (
         max(built + widened * question.is_widened, square + widened, images)
         + 6.0 * size * structure.outputs * structure.itemsize
@@ -374,7 +389,7 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
 
 
 def derivative_quadratic(question: Question) -> Price:
-    """A spectral factorisation of H."""
+    """The price of a spectral factorisation of H."""
     structure = question.structure
     size = structure.unknowns
     setup = spectrum(size)

@@ -1,4 +1,4 @@
-"""What a compiler reserves besides the vectors that a method names."""
+"""The memory that a compiler reserves besides a method's own vectors."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from jaxdescent.plan.cost_model.work import Question, Work
 
 
 def widening(question: Question, copies: int) -> Work:
-    """Writing float32 copies of 16-bit data."""
+    """The work of writing float32 copies of 16-bit data."""
     if not question.is_widened:
         return Work()
     return Work(update_bytes=1.5 * widened_bytes(question, copies))
 
 
 SHORT = 4096
-"""Up to so many elements of a vector a CPU's compiler makes copies that it spares longer ones."""
+"""The most elements of a vector for which a CPU's compiler makes copies that it avoids for longer
+ones."""
 
 
 def short_copies(question: Question, wide: int, tall: int) -> int:
-    """Elements of the copies of short vectors of the longer side, of a wide or a tall X."""
+    """The elements of copies of short vectors along the longer side, for a wide or a tall X."""
     structure = question.structure
     if question.machine.platform != "cpu":
         return 0
@@ -35,7 +36,7 @@ def short_copies(question: Question, wide: int, tall: int) -> int:
 
 
 def widened_bytes(question: Question, copies: int) -> float:
-    """What products with 16-bit data reserve: copies of X, or of two blocks of it."""
+    """The bytes that products with 16-bit data reserve: copies of X, or of two blocks of it."""
     structure = question.structure
     if not question.is_narrow:
         return 0.0
@@ -47,12 +48,13 @@ def widened_bytes(question: Question, copies: int) -> float:
 
 
 MANY_BLOCKS = 5
-"""A loop over so many blocks keeps the one before while it reads the next."""
+"""From this many blocks on, a loop keeps one block while it reads the next."""
 
 
 def shifted_bytes(question: Question) -> float:
-    """What products with a centred X reserve on a CPU for means far from zero: a block or two, and
-    the last, shorter one; all of an X that is one block.
+    """The bytes that products with a centred X reserve on a CPU if its means are far from zero.
+
+    They are one or two blocks and the last, shorter one; or all of an X that is one block.
     """
     structure = question.structure
     if question.machine.platform != "cpu":
@@ -66,14 +68,14 @@ def shifted_bytes(question: Question) -> float:
 
 
 def copied_bytes(question: Question) -> float:
-    """Of 16-bit data that a direct solve widens as a whole."""
+    """The bytes of a float32 copy of 16-bit data, which a direct solve makes of all data."""
     structure = question.structure
     return float(structure.entries * structure.itemsize) if question.is_narrow else 0.0
 
 
 def partial_sums(question: Question) -> float:
-    """Elements of the partial sums that a CPU makes of X'r, in runs or parts of the rows, or of the
-    copies of blocks.
+    """The elements of the partial sums of X'r that a CPU makes over runs or groups of rows, or of
+    the copies of blocks.
     """
     structure = question.structure
     if question.machine.platform != "cpu":

@@ -1,4 +1,4 @@
-"""What is counted: work, in the units of a machine; the question that a price answers; a price."""
+"""The units of the cost model: an amount of work, the question for a price, and a price."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from jaxdescent.machine import Machine, cholesky_flops
 from jaxdescent.plan.structure import Kind, Structure
 
 SCALAR_OPERATIONS = 30
-"""Small operations an iteration, besides passes over the data: checks, rotations, norms."""
+"""The small operations in an iteration besides passes over the data: checks, rotations, norms."""
 
 
 DOUBLE_FLOPS = 25
-"""Additions and products for an entry of X in double length."""
+"""The additions and multiplications for an entry of X in double length."""
 
 
 SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
-"""Up to the first an allocator always has memory left from the call before, beyond the second never
-(the bounds of glibc's threshold). Between them results, which live on, find it 2 times of 3."""
+"""For sizes up to the first, an allocator always has memory left from the last call; beyond the
+second it never has (these are bounds of glibc's threshold). Between them, results, which stay
+allocated, find it in two of three calls."""
 
 
 PROGRAM_OPERATIONS = 60
-"""Small operations of a whole program, outside its loop."""
+"""The small operations of a whole program outside its loop."""
 
 
 SPECTRAL_FLOPS, SPECTRAL_LINES = 1.2, 13.0
-"""Of a spectral factorisation, times n^3, at the rate of a large QR (it does 9, most of them far
-faster), and how many times more than a QR it gains from size: 4 ms for 300 columns, 0.37 s for
-2,000."""
+"""The operations of a spectral factorisation, over n^3, that take as long at the rate of a large QR
+(it does 9, most of them far faster); and how much more than QR's its rate depends on the size: it
+takes 4 ms for 300 columns and 0.37 s for 2,000."""
 
 
 SCALAR_BYTES = 3000
-"""What a program of an iterative method reserves whatever the problem's size."""
+"""The bytes that a program of an iterative method reserves whatever the problem's size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Something done once, in the units of :class:`jaxdescent.machine.Machine`.
+    """An amount of work, in the units of :class:`jaxdescent.machine.Machine`.
 
-    A product or factorisation of size m takes ``(1 + half / m) / rate`` an operation: what is left
-    of the rate where a side is short. Its *lines* are its operations divided by m.
+    An operation of a product or factorisation of size m takes ``(1 + half / m) / rate`` seconds,
+    because short sides lower the rate. Its *lines* are its operations divided by m.
 
     Args:
-      read_bytes: of the data, by products with one column.
-      read_flops: of these products, which take whichever of the two is slower.
-      read_rows: rows of X in these products, of which each takes a moment of its own.
-      thin_bytes: of the data, by products with several columns, whose operations count as those
-        of large products besides.
-      update_bytes: of vectors, read and written.
+      read_bytes: bytes of data read by products with one column.
+      read_flops: operations of these products; the slower of reading and computing counts.
+      read_rows: rows of X in these products, each of which takes ``row_seconds`` besides.
+      thin_bytes: bytes of data read by products with several columns, whose operations count in
+        ``product_flops``.
+      update_bytes: bytes of vectors read and written.
       product_flops, product_lines: of products of large matrices.
       cholesky_flops, cholesky_lines: of Cholesky factorisations and inverses.
       orthogonal_flops, orthogonal_lines: of QR and spectral factorisations.
-      fresh_bytes: written where nothing was before: the system has to find the pages.
+      fresh_bytes: bytes written to memory whose pages the system has yet to map.
       double_entries: entries of X in products in double length.
-      operations: small ones, whose number counts, not their size.
-      handovers: how many operations begin on one core and go on on all.
-      link_bytes: that each device sends to the others.
-      all_reduces: how many times the devices wait for each other to do so.
+      operations: small operations, whose number counts and not their size.
+      handovers: operations that begin on one core and continue on all.
+      link_bytes: bytes that each device sends to the others.
+      all_reduces: how many times the devices wait for each other's data.
     """
 
     read_bytes: float = 0.0
@@ -82,11 +83,11 @@ class Work:
     all_reduces: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        """One after the other."""
+        """Both amounts, one after the other."""
         return Work(*(a + b for a, b in zip(self._amounts, other._amounts, strict=True)))
 
     def __mul__(self, times: float) -> Work:
-        """So many times."""
+        """This amount, a number of times."""
         return Work(*(times * amount for amount in self._amounts))
 
     @property
@@ -95,7 +96,7 @@ class Work:
 
     @property
     def bytes_moved(self) -> float:
-        """To and from memory; what products of large matrices move is little beside their work."""
+        """Bytes read and written; those of large matrix products are few beside their work."""
         return self.read_bytes + self.thin_bytes + self.update_bytes
 
     @property
@@ -106,16 +107,17 @@ class Work:
         return self.read_flops + self.product_flops + factorisations + in_double_length
 
     def seconds(self, machine: Machine, dtype: str, working_set: float) -> float:
-        """On this machine, in the dtype that products read.
+        """The time on this machine, where ``dtype`` is the one that products read.
 
-        ``working_set`` is the bytes that each iteration goes over: few of them stay in the cache.
+        ``working_set`` is the number of bytes that each iteration reads: if they are few they stay
+        in the cache.
         """
         bandwidth = machine.bandwidth(dtype, working_set)
-        # What a row takes besides its bytes is work, which goes on while memory is waited for.
+        # The time of a row beyond its bytes is computation, which overlaps with reading memory.
         at_work = self.read_rows * machine.row_seconds + self.read_bytes / machine.cached_bandwidth
         computing = max(self.read_flops / machine.product(dtype), at_work)
         reading = max(self.read_bytes / bandwidth, computing)
-        # Measured on what no cache holds.
+        # The bandwidth of thin products was measured on data that no cache holds.
         thin = self.thin_bytes / (machine.thin_bandwidth * machine.cache_speedup(working_set))
         product = self.product_flops + machine.product_half * self.product_lines
         cholesky = self.cholesky_flops + machine.cholesky_half * self.cholesky_lines
@@ -138,7 +140,7 @@ class Work:
         )
 
     def link_seconds(self, machine: Machine) -> float:
-        """What the devices of a mesh take to send each other their parts."""
+        """The time in which the devices of a mesh exchange their terms of sums."""
         if not self.all_reduces:
             return 0.0
         sending = self.link_bytes / machine.link_bandwidth if machine.link_bandwidth else 0.0
@@ -146,36 +148,36 @@ class Work:
 
 
 def product(flops: float, size: float) -> Work:
-    """Of large matrices, whose shortest side has this size."""
+    """The work of products of large matrices whose shortest side has this size."""
     return Work(product_flops=flops, product_lines=flops / max(size, 1))
 
 
 def cholesky(size: float) -> Work:
-    """A factor and its inverse."""
+    """The work of a Cholesky factor and its inverse."""
     flops = cholesky_flops(size)
     return Work(cholesky_flops=flops, cholesky_lines=flops / max(size, 1))
 
 
 def orthogonal(flops: float, size: float) -> Work:
-    """A QR or spectral factorisation of so many columns."""
+    """The work of a QR or spectral factorisation of ``size`` columns."""
     return Work(orthogonal_flops=flops, orthogonal_lines=flops / max(size, 1))
 
 
 def spectrum(size: float) -> Work:
-    """A spectral factorisation of a symmetric matrix."""
+    """The work of a spectral factorisation of a symmetric matrix."""
     flops = SPECTRAL_FLOPS * size**3
     return Work(orthogonal_flops=flops, orthogonal_lines=SPECTRAL_LINES * flops / max(size, 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What a price depends on.
+    """The inputs of a price.
 
     Args:
-      structure: of the problem.
-      machine: whose compiler makes copies, or not.
-      tolerance: of the gradient's norm, relative.
-      condition: the condition number of X (of H for a quadratic), None where nothing is known.
+      structure: the structure of the problem.
+      machine: the machine it runs on.
+      tolerance: the relative tolerance for the gradient's norm.
+      condition: the condition number of X (of H for a quadratic); None if nothing is known.
     """
 
     structure: Structure
@@ -185,14 +187,14 @@ class Question:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether data of 16 bits have to be widened: a CPU multiplies no others."""
+        """Whether data of 16 bits must be widened, as they must on a CPU."""
         stored = jnp.dtype(self.structure.data_dtype).itemsize
         is_narrow = self.structure.is_dense and stored < self.structure.itemsize
         return is_narrow and self.machine.platform == "cpu"
 
     @property
     def is_widened(self) -> bool:
-        """Whether products read a float32 copy of all of them; a large X is widened in blocks."""
+        """Whether products read a float32 copy of all data; a large X is widened in blocks."""
         structure = self.structure
         is_in_blocks = (
             structure.kind is Kind.REGRESSION
@@ -202,7 +204,7 @@ class Question:
 
     @property
     def read_dtype(self) -> str:
-        """What products read."""
+        """The dtype that products read."""
         structure = self.structure
         if self.is_widened or not structure.is_dense:
             return structure.compute_dtype
@@ -210,25 +212,25 @@ class Question:
 
     @property
     def pass_bytes(self) -> float:
-        """The data that a product reads."""
+        """The bytes that a product reads."""
         structure = self.structure
         if structure.is_dense:
             return pass_bytes(structure, self.read_dtype)
         return structure.evaluation_bytes or 2.0 * structure.vector_bytes
 
     def seconds(self, work: Work) -> float:
-        """That a piece of work takes."""
+        """The seconds that an amount of work takes."""
         if self.structure.kind is Kind.SEPARABLE:
-            # Its vectors are all that it goes over.
+            # Only vectors are read.
             faster = self.machine.cache_speedup(self.pass_bytes)
             work = dataclasses.replace(work, update_bytes=work.update_bytes / faster)
         return work.seconds(self.machine, self.read_dtype, self.pass_bytes)
 
     def iteration_seconds(self, work: Work) -> float:
-        """That it takes as one turn of a loop.
+        """The seconds that an amount of work takes as an iteration of a loop.
 
-        A CPU's compiler makes one operation, for one core, of a whole turn that touches little;
-        else all cores wait for the next.
+        On a CPU an iteration that touches little is compiled into one kernel for one core;
+        otherwise all cores wait for each other before the next iteration.
         """
         work = dataclasses.replace(work, handovers=0.0)
         if self.machine.platform == "cpu" and 2 * self.pass_bytes < LARGE_BYTES:
@@ -239,16 +241,16 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-    """What a method costs.
+    """The predicted costs of a method.
 
     Args:
-      working_bytes: reserved at the peak besides params and data, the result included.
-      setup: done once.
-      iteration: done every iteration.
-      iterations: expected.
-      accuracy: the relative error of the params that rounding and the tolerance leave, at most.
-      touched_bytes: what is used of what is reserved; None: all.
-      is_result_large: whether most of it are vectors like the result, which is new at every call.
+      working_bytes: bytes reserved at the peak besides params and data, including the result.
+      setup: the work that is done once.
+      iteration: the work of each iteration.
+      iterations: the expected number of iterations.
+      accuracy: a bound on the relative error of the params due to rounding and the tolerance.
+      touched_bytes: how many of the reserved bytes are used; None stands for all.
+      is_result_large: whether most of these are vectors like the result, which each call allocates.
     """
 
     working_bytes: float
@@ -270,19 +272,19 @@ class Price:
 
 
 def pass_bytes(structure: Structure, dtype: str) -> float:
-    """X or H, read once in this dtype."""
+    """The bytes of X or H, read once in this dtype."""
     return float(structure.entries * jnp.dtype(dtype).itemsize)
 
 
 def one_pass(question: Question, columns: float = 1.0) -> Work:
-    """A product with X, X' or H: the data are read once, whatever the number of columns.
+    """The work of a product with X, X' or H, which reads the data once for all columns.
 
-    Of a function, one value and gradient.
+    For a function it is one value and gradient.
     """
     structure = question.structure
     if structure.is_dense and columns > 1:
         flops = 2.0 * structure.entries * columns
-        # X'R, every other pass: of few rows it is not made in parts.
+        # Every other pass is X'R, which is not computed in groups of rows if X has few rows.
         is_parted = question.machine.platform != "cpu" or structure.rows >= LEAST_PARTED
         thin = (1.0 if is_parted else 3.0) * question.pass_bytes
         return Work(thin_bytes=thin, product_flops=flops, handovers=0.5)
@@ -290,38 +292,38 @@ def one_pass(question: Question, columns: float = 1.0) -> Work:
         return Work(
             read_bytes=question.pass_bytes,
             read_flops=2.0 * structure.entries,
-            read_rows=structure.part[0],
-            handovers=0.5,  # every other pass is one by the transpose
+            read_rows=structure.shard[0],
+            handovers=0.5,  # every other pass is a product with the transpose
         )
     flops = structure.evaluation_flops or 4.0 * structure.unknowns
     return Work(read_bytes=columns * question.pass_bytes, read_flops=columns * flops)
 
 
 def vectors(structure: Structure, count: float) -> Work:
-    """So many vectors of the params' length, and of y's, read or written."""
+    """The work of reading or writing ``count`` vectors of the params' length, and of y's."""
     size = structure.vector_bytes
     if structure.kind is Kind.REGRESSION:
-        size += structure.part[0] * structure.outputs * structure.itemsize
+        size += structure.shard[0] * structure.outputs * structure.itemsize
     return Work(update_bytes=float(count * size), operations=SCALAR_OPERATIONS)
 
 
 def all_reduce(structure: Structure, elements: float) -> Work:
-    """The sum over all devices of so many numbers that each has, on each of them.
+    """The work of summing ``elements`` numbers over all devices, with the result on each.
 
-    Each sends every part of its numbers but its own to be added up, and its own sum to all others:
-    ``2 (k - 1) / k`` of their bytes over k devices, by whatever way they go.
+    Over k devices each sends ``2 (k - 1) / k`` times their bytes: in a reduce-scatter the k-1
+    chunks that others sum, and in an all-gather its own sums to the k-1 others.
     """
-    if structure.parts == 1:
+    if structure.shards == 1:
         return Work()
-    share = 2 * (1 - 1 / structure.parts)
+    share = 2 * (1 - 1 / structure.shards)
     return Work(link_bytes=share * elements * structure.itemsize, all_reduces=1.0)
 
 
 def gradient_sum(structure: Structure) -> Work:
-    """What two products, with X and its transpose, or one with H, need of the other devices.
+    """The sums over devices in two products, with X and its transpose, or in one product with H.
 
-    With rows sharded X'r is a sum over devices, with features sharded X w is; of H x each has its
-    rows, which all need: half of what a sum sends.
+    If rows are sharded X'r is such a sum; if features are sharded X w is. In H x each device
+    computes its rows, which all devices need: this sends half as much as a sum.
     """
     if structure.kind is Kind.QUADRATIC:
         return all_reduce(structure, structure.rows / 2)
@@ -330,13 +332,13 @@ def gradient_sum(structure: Structure) -> Work:
 
 
 NORMS = 4
-"""Of sharded params so many norms and products are added up over the devices in an iteration or a
-check, each by itself."""
+"""The number of norms and inner products of sharded params in an iteration or a check, each of
+which is summed over the devices by itself."""
 
 
 def norms(structure: Structure) -> Work:
-    """What the norms of an iteration need of the other devices: where rows are sharded, that of a
-    vector like y alone.
+    """The sums over devices in the norms of an iteration; if rows are sharded, only the norm of a
+    vector like y is one.
     """
     count = 1 if structure.sharded == "rows" else NORMS
     return all_reduce(structure, 1) * count

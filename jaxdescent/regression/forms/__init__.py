@@ -1,4 +1,4 @@
-"""Physical forms of a regression: objectives of their own that no longer need X."""
+"""Forms of a regression that are objectives of their own and need no X once they are built."""
 
 from jaxdescent.regression.forms.dual import DualForm as DualForm
 from jaxdescent.regression.forms.dual import dual_build_bytes as dual_build_bytes

@@ -1,4 +1,4 @@
-"""A regression by the inner products of its rows: after one pass over X, rows^2 an iteration."""
+"""The dual form of a regression: one pass over X, then ``rows^2`` operations for a gradient."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ from jaxdescent.regression.linear_regression import LinearRegression
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DualForm(SpectralObjective):
-    """A ``jd.LinearRegression`` in the space of its rows: weights are ``w = A'a``.
+    """A ``jd.LinearRegression`` in the space of its rows, with weights ``w = A'a``.
 
     With ``D = diag(sqrt(s))``, weighted means ``x_bar, y_bar``, ``A = D (X - 1 x_bar')``,
     ``t = D (y - y_bar)`` (no means without an intercept) and ``K = A A'``, (rows, rows)::
 
         q(a) = 1/2 a.(K + l2 I) a - t.a
 
-    The params are an array a of shape (rows,) or (rows, outputs). A gradient step on q is one on
-    the regression, whose intercept is held at its best, ``y_bar - x_bar.w``::
+    The params are an array a of shape (rows,) or (rows, outputs). A gradient step on q is a
+    gradient step on the regression whose intercept is kept at its optimum, ``y_bar - x_bar.w``::
 
         a <- a - rate ((K + l2 I) a - t)    is    w <- w - rate (A'(A w - t) + l2 w)
 
-    so that with a constant or scheduled rate and with momentum, from zeros, the iterates are
-    ``w_k = A'a_k`` exactly. A minimiser of q gives the regression's minimiser, of least norm where
-    there are many. Conjugate gradients on q do not repeat those on the regression, they minimise
-    another norm over the same Krylov space: without penalty the distance to the solution instead
-    of the residual (Craig's method). Its value is not the regression's: :meth:`progress` says that
-    and the norm of its gradient.
+    so that with a constant or scheduled rate, with or without momentum, and from zeros, the
+    iterates are ``w_k = A'a_k`` exactly. A minimiser of q gives the regression's minimiser, the one
+    of least norm if there are several. Conjugate gradients on q have other iterates than on the
+    regression: they minimise another norm over the same Krylov space, without a penalty the
+    distance to the solution instead of the residual (Craig's method). The value of q is not the
+    regression's value; :meth:`progress` gives that, and the norm of the regression's gradient.
 
-    Without penalty q has a minimum only where the equations ``A w = t`` have a solution, as they
-    do where X has more features than rows and its rows are independent. Where they have none,
-    descent on q ends ``DIVERGED``: give an ``l2``, or take the Gram form.
+    Without a penalty q has a minimum only if the equations ``A w = t`` have a solution, as they do
+    if X has more features than rows and its rows are linearly independent. If they have none,
+    descent on q ends ``DIVERGED``: give an ``l2``, or use the Gram form.
 
-    Building it is one pass over X (two with an intercept) and ``rows^2 * features`` multiplications
-    and additions, on a CPU little more than half of them; after that a gradient is one product with
-    K, however many the features, and the way back is one product with X'. Columns are read in
-    blocks, a 16-bit X widened block by block; the blocks' sums are added in double length. The
-    condition number of K is that of A, squared.
+    Building the form takes one pass over X (two with an intercept) and ``rows^2 * features``
+    multiplications and additions, on one CPU little more than half of them. After that a gradient
+    is one product with K, whatever the number of features, and :meth:`regression_params` is one
+    product with X'. Columns are read in blocks, and a 16-bit X is widened block by block; the
+    blocks' products are summed in double length. The condition number of K is the square of A's.
 
     >>> import jax.numpy as jnp
     >>> regression = LinearRegression(jnp.ones((1, 4)), jnp.array([2.0]), intercept=False)
@@ -81,12 +81,12 @@ class DualForm(SpectralObjective):
 
     @classmethod
     def from_regression(cls, regression: LinearRegression, *, block: int | None = None) -> DualForm:
-        """One pass over X; for a matrix-free X two products for every row.
+        """Build the form in one pass over X; a matrix-free X takes two products for each row.
 
         Args:
           regression: the objective to rewrite.
-          block: how many columns are read at a time. None: what fits the cache, at least 1024; on
-            several devices all, since X may be sharded over them.
+          block: how many columns are read at a time. None stands for as many as fit the cache of
+            one CPU (at least 2,048), and otherwise for all, since X may be sharded.
         """
         design = as_design(regression.X)
         y = jnp.asarray(regression.y).astype(design.dtype)
@@ -111,7 +111,7 @@ class DualForm(SpectralObjective):
 
     @property
     def means(self) -> Means | None:
-        """Of the features and targets, and the sum of the weights; None without an intercept."""
+        """The means of features and targets, and the sum of the weights; None without intercept."""
         if self.center is None or self.target_mean is None:
             return None
         total = jnp.full((), self.kernel.shape[0], self.kernel.dtype)
@@ -120,7 +120,7 @@ class DualForm(SpectralObjective):
         return Means(self.center, self.target_mean, total)
 
     def regression_params(self, regression: LinearRegression, params: Params) -> Params:
-        """The way back, ``w = A'a`` and the best intercept: one product with X'."""
+        """The regression's params, ``w = A'a`` and the best intercept: one product with X'."""
         rows = per_row(self.root, params)
         design = as_design(regression.X)
         if self.center is None or self.target_mean is None:
@@ -130,12 +130,12 @@ class DualForm(SpectralObjective):
         return {"weights": weights, "intercept": intercept}
 
     def progress(self, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The regression's value at ``A'a``, the norm of its gradient, and how far at most the
-        minimum is below: two products with K.
+        """The regression's value at ``A'a``, the norm of its gradient, and a bound on the value
+        minus the minimum; this takes two products with K.
 
-        With ``r = t - (K + l2 I) a`` the gradient is ``-A'r``, and the value above the minimum by
-        ``1/2 r.K (K + l2 I)^-1 r``, at most ``1/2 |r|^2`` and at most ``r.K r / (2 l2)``. Along an
-        eigenvector of K the lesser of the two is at most twice the truth.
+        With ``r = t - (K + l2 I) a`` the gradient is ``-A'r``, and the value exceeds the minimum by
+        ``1/2 r.K (K + l2 I)^-1 r``. This is at most ``1/2 |r|^2`` and at most ``r.K r / (2 l2)``;
+        along an eigenvector of K the smaller of the two is at most twice the exact excess.
         """
         image = self.image(params)
         residual = image - self.targets
@@ -175,7 +175,7 @@ class DualForm(SpectralObjective):
 
 
 def dual_form_bytes(rows: int, features: int, outputs: int = 1, itemsize: int = 4) -> int:
-    """What a :class:`DualForm` keeps: K, the targets, the weights' roots and the means.
+    """The bytes of a :class:`DualForm`: K, the targets, the roots of the weights, and the means.
 
     >>> dual_form_bytes(200, 1_000_000)
     4161608
@@ -194,40 +194,43 @@ def dual_build_bytes(
     is_widened: bool = False,
     is_one_cpu: bool | None = None,
 ) -> int:
-    """What building one takes at its peak, beyond X and y: besides what is kept the other half of
-    the sum, a block's own product, and a block, centred, weighted and widened.
+    """The bytes that building a :class:`DualForm` takes at its peak, beyond X and y.
+
+    Besides the form itself these are the low part of the double-length sum, a block's own product,
+    and a copy of a block that is centred, weighted or widened.
 
     Args:
-      rows: of X.
-      features: of X.
-      outputs: of y.
-      itemsize: of the dtype of the arithmetic.
+      rows: the rows of X.
+      features: the columns of X.
+      outputs: the columns of y.
+      itemsize: the bytes of a number in the dtype of the arithmetic.
       is_centred: whether there is an intercept.
       is_weighted: whether rows are weighted.
       is_widened: whether X is stored in 16 bits.
-      is_one_cpu: whether it is a CPU by itself that builds; None: if there is one CPU here.
+      is_one_cpu: whether the form is built on one CPU; None stands for whether JAX has one CPU.
     """
     is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
     block = block_length(features, rows, itemsize) if is_one_cpu else features
     kept = dual_form_bytes(rows, features, outputs, itemsize)
     if is_one_cpu and rows > LEAST_HALVED:
-        # With parts of the halves; the last block takes the room of the others.
+        # The submatrices need room of their own; the last block reuses the room of the others.
         return kept + (2 * rows * rows + 3 * rows * block // 2 + features) * itemsize
     if block < features:
         lines = block + features % block  # the last, shorter block has room of its own
         stored = 2 * rows * lines if is_widened else 0
         return kept + (2 * rows * rows + rows * lines + features) * itemsize + stored
     is_copied = is_centred or is_weighted or is_widened
-    # With three vectors: the means, and what they are taken from.
+    # The three vectors are the means and intermediate results of computing them.
     return kept + ((rows + 3) * features * itemsize if is_copied else 0)
 
 
 def _by_columns(
     design: Design, root: jax.Array | None, share: jax.Array | None, block: int | None
 ) -> tuple[jax.Array, Center | None]:
-    """For a design whose columns can be read: on a CPU block after block of them, else all at once.
+    """K and the center, for a design whose columns can be read.
 
-    ``block`` is how many columns make one, whatever the platform; None: what a CPU's cache keeps.
+    ``block`` is the number of columns in a block on any platform. None stands for blocks that fit
+    the cache of one CPU, and elsewhere for all columns at once.
     """
     rows, features = design.shape
     if block is not None:
@@ -251,7 +254,7 @@ def _by_blocks(
 
     def read(start: Any, size: int) -> jax.Array:
         columns = design.to_dense() if size == features else design.column_block(start, size)
-        assert columns is not None  # what cannot be read goes by products
+        assert columns is not None  # from_regression uses _by_products otherwise
         return columns
 
     def of_block(start: Any, size: int) -> Symmetric:
@@ -280,7 +283,7 @@ def _by_blocks(
 def _by_products(
     design: Design, root: jax.Array | None, share: jax.Array | None
 ) -> tuple[jax.Array, Center | None]:
-    """Row after row of K, for a design that only multiplies."""
+    """K, computed row after row for a design of which only products are known, and the center."""
     rows, features = design.shape
     feature_mean = None if share is None else design.transposed_product(share)
 

@@ -1,4 +1,4 @@
-"""A regression by its Gram matrix: after one pass over X, features^2 an iteration."""
+"""The Gram form of a regression: one pass over X, then ``features^2`` operations for a gradient."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from jaxdescent.regression.linear_regression import LinearRegression
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GramForm(SpectralObjective):
-    """The same function of the same params as a ``jd.LinearRegression``, without its rows.
+    """A ``jd.LinearRegression`` as the same function of the same params, without its rows.
 
     With ``S = sum_i s_i``, weighted means ``x_bar, y_bar``, ``G = sum_i s_i (x_i - x_bar)(x_i -
     x_bar)'``, ``c = sum_i s_i (x_i - x_bar)(y_i - y_bar)`` and ``q = sum_i s_i (y_i - y_bar)^2``::
 
         f(w, b) = 1/2 (q - 2 w.c + w.Gw) + S/2 (x_bar.w + b - y_bar)^2 + l2/2 |w|^2
 
-    (without an intercept the means are zero, and the term of the offset is missing). The penalty
-    is not a part of G: one form serves every ``l2``, by :meth:`with_penalty`.
+    (without an intercept the means are zero, and the term with the intercept is missing). The
+    penalty is not part of G: one form serves every ``l2``, by :meth:`with_penalty`.
 
-    Building it is one pass over X and ``rows * features^2`` multiplications and additions, on a
-    CPU little more than half of them; after that a gradient is one product with G, features^2 for
-    each output, however many the rows. It pays where more gradients are asked for than about half
-    as many as there are features, or where G's ``features^2`` are fewer numbers than X's and X
-    does not fit the cache.
+    Building the form takes one pass over X and ``rows * features^2`` multiplications and additions,
+    on one CPU little more than half of them. After that a gradient is one product with G,
+    ``features^2`` operations for each output, whatever the number of rows. The form pays if more
+    gradients are needed than about half the number of features, or if G has fewer entries than X
+    and X does not fit the cache.
 
-    Rows are read in blocks, in the order they lie in; a 16-bit X is widened block by block. Each
-    block's products are summed in the working precision (float32 stays float32, on any device), the
-    blocks in double length, after the mean of the first block has been taken off, so that a mean
-    far from zero costs no digits. What G cannot give back is the square: its condition number is
-    that of X, squared, and the value is a difference of sums of the size of ``q``, so that it
-    carries an absolute error of about ``eps q``: where the residual is smaller than that it is
-    noise, cut at zero. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on the regression itself have
-    neither limit.
+    Rows are read in consecutive blocks, and a 16-bit X is widened block by block. The mean of the
+    first block is subtracted first, so that a mean far from zero costs no digits. A block's
+    products are summed in the working precision (float32 stays float32, on any device), and the
+    blocks' sums are added in double length. Two limits remain: the condition number of G is the
+    square of X's, and the value is a difference of sums of the size of ``q``, so that it has an
+    absolute error of about ``eps q``; a residual sum of squares below that is noise, and is set to
+    zero where it is negative. ``jd.LSMR()`` and ``jd.ConjugateGradient()`` on the regression itself
+    have neither limit.
 
     >>> import jax.numpy as jnp
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
@@ -69,12 +69,12 @@ class GramForm(SpectralObjective):
 
     @classmethod
     def from_regression(cls, regression: LinearRegression, *, block: int | None = None) -> GramForm:
-        """One pass over X; for a matrix-free X two products for every feature.
+        """Build the form in one pass over X; a matrix-free X takes two products for each feature.
 
         Args:
           regression: the objective to rewrite.
-          block: how many rows are read at a time. None: what fits the cache, at least 1024; on
-            several devices all, since X may be sharded over them.
+          block: how many rows are read at a time. None stands for as many as fit the cache of one
+            CPU (at least 2,048), and otherwise for all, since X may be sharded.
         """
         design = as_design(regression.X)
         y = jnp.asarray(regression.y).astype(design.dtype)
@@ -96,7 +96,7 @@ class GramForm(SpectralObjective):
         return self.gram, self.l2
 
     def regression_params(self, regression: LinearRegression, params: Params) -> Params:
-        """The way back to the regression's params, which are the form's own."""
+        """The regression's params, which are the form's own params."""
         del regression
         return params
 
@@ -125,7 +125,7 @@ class GramForm(SpectralObjective):
         if self.feature_mean is None or self.target_mean is None:
             return None
         weights_alone = dataclasses.replace(self, feature_mean=None, target_mean=None)
-        center = Center(self.feature_mean, jnp.array(False))  # G is centred already
+        center = Center(self.feature_mean, jnp.array(False))  # G is already centred
         own = Means(center, self.target_mean, self.weight_total)
         return Elimination(weights_alone, own if means is None else means)
 
@@ -191,7 +191,7 @@ class GramForm(SpectralObjective):
 
 
 def gram_form_bytes(features: int, outputs: int = 1, itemsize: int = 4) -> int:
-    """What a :class:`GramForm` keeps: G, c and the means.
+    """The bytes of a :class:`GramForm`: G, c and the means.
 
     >>> gram_form_bytes(1000)
     4008008
@@ -210,18 +210,20 @@ def gram_build_bytes(
     is_widened: bool = False,
     is_one_cpu: bool | None = None,
 ) -> int:
-    """What building one takes at its peak, beyond X and y: besides what is kept the other half of
-    the sums, a block's own products, and a block, once centred and once weighted.
+    """The bytes that building a :class:`GramForm` takes at its peak, beyond X and y.
+
+    Besides the form itself these are the low parts of the double-length sums, a block's own
+    products, and copies of a block, one centred and one weighted.
 
     Args:
-      rows: of X.
-      features: of X.
-      outputs: of y.
-      itemsize: of the dtype of the arithmetic.
+      rows: the rows of X.
+      features: the columns of X.
+      outputs: the columns of y.
+      itemsize: the bytes of a number in the dtype of the arithmetic.
       is_centred: whether there is an intercept.
       is_weighted: whether rows are weighted.
       is_widened: whether X is stored in 16 bits.
-      is_one_cpu: whether it is a CPU by itself that builds; None: if there is one CPU here.
+      is_one_cpu: whether the form is built on one CPU; None stands for whether JAX has one CPU.
     """
     is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
     block = block_length(rows, features, itemsize) if is_one_cpu else rows
@@ -229,15 +231,16 @@ def gram_build_bytes(
     is_copied = is_centred or is_widened or block < rows
     copies = is_copied + is_weighted
     if is_one_cpu and features > LEAST_HALVED:
-        # Of the halves too; the last block takes the room of the others.
+        # The submatrices are copied too; the last block reuses the room of the others.
         return 3 * kept + (2 if block < rows else 1) * copies * block * features * itemsize
-    # The last, shorter block has room of its own, unless there is but one before it.
+    # The last, shorter block has room of its own, unless only one block precedes it.
     lines = block + (rows % block if rows >= 2 * block else 0)
     kept = (1 if block == rows else 3) * kept
-    # Where X is copied as a whole, the targets are too: centred, and weighted.
+    # Where X is copied as a whole, the targets are copied too: centred, and weighted.
     targets = 2 * rows * outputs if block == rows and copies else 0
     if outputs > 1 and block >= LEAST_PARTED and is_copied and is_one_cpu:
-        # In parts, for X'y. Of a block among several the compiler finds room for some of them.
+        # X'y is computed by groups of rows. With several blocks the compiler reuses memory for some
+        # of the groups' operands.
         if block < rows:
             targets += block * (features + 3 * outputs) // 2
         elif is_centred or is_widened:

@@ -1,4 +1,4 @@
-"""The sums over rows that a Gram form is made of, in one pass over X."""
+"""The sums over rows that make a Gram form, computed in one pass over X."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jaxdescent.regression.forms.products import columns_of, unit
 
 
 class Sums(NamedTuple):
-    """G, c, q and the means, as :class:`jaxdescent.regression.forms.GramForm` names them."""
+    """G, c, q, the means and S, as defined in :class:`jaxdescent.regression.forms.GramForm`."""
 
     gram: jax.Array
     cross: jax.Array
@@ -34,7 +34,7 @@ class Sums(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """Sums over rows, from an origin near the mean; the last two only with an intercept."""
+    """Sums over rows, relative to an origin near the mean; the last two need an intercept."""
 
     gram: Symmetric
     cross: jax.Array
@@ -47,9 +47,10 @@ class _Moments(NamedTuple):
 def by_rows(
     design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool, block: int | None
 ) -> Sums:
-    """For a design whose rows can be read: on a CPU block after block of them, else all at once.
+    """The sums for a design whose rows can be read.
 
-    ``block`` is how many rows make one, whatever the platform; None: what a CPU's cache keeps.
+    ``block`` is the number of rows in a block on any platform. None stands for blocks that fit the
+    cache of one CPU, and elsewhere for all rows at once.
     """
     rows, features = design.shape
     if block is not None:
@@ -77,14 +78,14 @@ def _by_blocks(
 
     def read(start: Any, size: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         X = design.to_dense() if size == rows else design.row_block(start, size)
-        assert X is not None  # what cannot be read goes by products
+        assert X is not None  # GramForm.from_regression uses by_products otherwise
         return X, of(y, start, size), None if weight is None else of(weight, start, size)
 
     origin = None
     if intercept:
         X, targets, own = read(0, block)
         share = _total(own, block, X.dtype)
-        share = jnp.where(share > 0, share, 1)  # a block of zero weights has no mean: from zero
+        share = jnp.where(share > 0, share, 1)  # A block of zero weights has its origin at zero.
         origin = (
             jnp.sum(per_row(own, X), axis=0) / share,
             jnp.sum(per_row(own, targets), axis=0) / share,
@@ -108,7 +109,7 @@ def _by_blocks(
     gram = whole(sums.gram)
     if origin is None:
         return Sums(gram, sums.cross, sums.squares, None, None, sums.weight)
-    # From the origin to the mean, which is near: little cancels.
+    # Shift from the origin to the mean, which is near, so that little cancels.
     feature_shift, target_shift = sums.features / sums.weight, sums.targets / sums.weight
     return Sums(
         gram=gram - jnp.outer(feature_shift, sums.features),
@@ -121,14 +122,14 @@ def _by_blocks(
 
 
 def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
-    """``X' weighted``: of one output in the plain form, which makes no copy of a centred X."""
+    """``X' weighted``; one output takes the plain form, which does not copy a centred X."""
     if weighted.ndim == 1 or weighted.shape[1] == 1:
         return contract(weighted, 0, X).T
     return Dense.from_array(X).transposed_product(weighted)
 
 
 def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool) -> Sums:
-    """Column after column of G, for a design that only multiplies."""
+    """The sums for a design of which only products are known: G is computed column by column."""
     rows, features = design.shape
     weight_total = _total(weight, rows, design.dtype)
     feature_mean = target_mean = None

@@ -1,4 +1,4 @@
-"""A symmetric matrix, column by column, for a design that only multiplies."""
+"""A symmetric matrix computed column by column, for a design of which only products are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def columns_of(
 ) -> jax.Array:
     """The symmetric (count, count) array whose columns are ``column(index)``.
 
-    As many at a time as their images, of this length, fit the cache.
+    As many columns are computed at a time as vectors of ``length`` elements fit the cache.
     """
     batch = max(1, min(count, BLOCK_BYTES // (length * jnp.dtype(dtype).itemsize)))
     matrix = lax.map(column, jnp.arange(count, dtype=jnp.int32), batch_size=batch)
@@ -25,5 +25,5 @@ def columns_of(
 
 
 def unit(index: jax.Array, length: int, dtype: Any) -> jax.Array:
-    """The unit vector of an axis."""
+    """The unit vector along axis ``index``, (length,)."""
     return (jnp.arange(length, dtype=jnp.int32) == index).astype(dtype)

@@ -1,4 +1,4 @@
-"""A regression's solutions for many penalties, from one spectrum."""
+"""The solutions of a regression for many penalties, from one spectral factorisation."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from jaxdescent.regression.forms.spectral import Spectrum
 def ridge_path(form: GramForm, penalties: Any) -> Params:
     """The minimisers for many penalties at once, by one spectral factorisation of G.
 
-    With ``G = V diag(e) V'`` they are ``w(l2) = V diag(1 / (e + l2)) V'c``: about ten features^3
-    for the factorisation, then features^2 for each penalty and output, in one matrix product.
-    Where G is well-conditioned, a regression
-    with a copy of y and an ``l2`` for each penalty, minimised by ``jd.Gram()``, takes less time:
-    an iteration is one such product.
+    With ``G = V diag(e) V'`` they are ``w(l2) = V diag(1 / (e + l2)) V'c``. The factorisation takes
+    about ``10 features^3`` operations; each penalty and output then takes ``features^2``, in one
+    matrix product. Where G is well-conditioned, ``jd.Gram()`` takes less time on a regression with
+    a copy of y and an ``l2`` for each penalty: each of its iterations is one such product.
 
     Args:
-      form: of the regression; its own ``l2`` plays no part.
+      form: the Gram form of the regression; its own ``l2`` is not used.
       penalties: (penalties,), each at least 0.
 
     Returns:
-      The regression's params with a leading axis for the penalties.
+      The regression's params with a leading axis of penalties.
+
+    Raises:
+      ValueError: if ``penalties`` is not one-dimensional.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.array([[1.0, 0.0], [0.0, 2.0]])

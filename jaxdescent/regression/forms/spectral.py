@@ -1,4 +1,4 @@
-"""One spectral factorisation for every penalty: ``V diag(1 / (eigenvalue + l2)) V'``."""
+"""A spectral factorisation that serves every penalty: ``V diag(1 / (eigenvalue + l2)) V'``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxdescent.objectives.protocol import Objective, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpectralObjective(Objective):
-    """A quadratic whose Hessian is a matrix plus a penalty, on columns of one length."""
+    """A quadratic whose Hessian is a matrix plus ``l2 I``, applied to columns of one length."""
 
     l2: Any = dataclasses.field(kw_only=True)
 
@@ -28,18 +28,18 @@ class SpectralObjective(Objective):
     @property
     @abc.abstractmethod
     def matrix(self) -> jax.Array:
-        """The Hessian without the penalty, or its only dense block: (n, n)."""
+        """The Hessian without the penalty, or its only dense submatrix: (n, n)."""
 
     @abc.abstractmethod
     def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
         """Minus the inverse of the Hessian, times ``gradient``."""
 
     def with_penalty(self, l2: Any) -> Self:
-        """The same data with another penalty, at no cost."""
+        """The same data with another penalty, without a pass over them."""
         return dataclasses.replace(self, l2=jnp.asarray(l2, self.matrix.dtype))
 
     def penalty(self) -> jax.Array:
-        """l2 as a scalar, or as (1, outputs) to go with columns of (n, outputs)."""
+        """l2 as a scalar, or as (1, outputs) to multiply columns of (n, outputs)."""
         l2 = jnp.asarray(self.l2, self.matrix.dtype)
         return l2[None, :] if l2.ndim == 1 else l2
 
@@ -69,20 +69,20 @@ class SpectralObjective(Objective):
         return True
 
     def stationary_solver(self, params: Params) -> Spectrum:
-        """The spectrum of the matrix, which serves every penalty and output."""
+        """The spectral factorisation of the matrix, which serves every penalty and output."""
         del params
         return Spectrum.of(self.matrix)
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params
-        # A copy that becomes the vectors, and LAPACK's workspace.
+        # The copy that the eigenvectors overwrite, and LAPACK's workspace.
         return 4 * self.matrix.size * self.matrix.dtype.itemsize
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The factorisation ``matrix = V diag(eigenvalues) V'``, positive semidefinite."""
+    """The factorisation ``matrix = V diag(eigenvalues) V'`` of a positive semidefinite matrix."""
 
     eigenvalues: jax.Array
     eigenvectors: jax.Array
@@ -101,7 +101,7 @@ class Spectrum:
         return contract(self.eigenvectors, 1, coordinates)
 
     def gain(self, l2: jax.Array) -> jax.Array:
-        """``1 / (eigenvalue + l2)``, (n, *l2.shape); zero where the sum is but rounding."""
+        """``1 / (eigenvalue + l2)``, (n, *l2.shape); zero where the sum is rounding error only."""
         eigenvalues, l2 = self.eigenvalues, l2.astype(self.eigenvalues.dtype)
         cutoff = self._rounding()
         positive = jnp.maximum(eigenvalues, 0).reshape(-1, *[1] * l2.ndim)
@@ -109,12 +109,12 @@ class Spectrum:
         return jnp.where(shifted > cutoff, 1 / jnp.where(shifted > cutoff, shifted, 1), 0)
 
     def _rounding(self) -> jax.Array:
-        """How large an eigenvalue of zero may come out."""
+        """A bound on the computed eigenvalue where the exact one is zero."""
         eps = jnp.finfo(self.eigenvalues.dtype).eps
         return eps * self.eigenvalues.size * jnp.max(jnp.abs(self.eigenvalues))
 
     def inverse(self, columns: jax.Array, l2: jax.Array) -> jax.Array:
-        """``(matrix + l2 I)^+ columns``; ``l2`` is a scalar or one for each column."""
+        """``(matrix + l2 I)^+ columns``, where ``l2`` is a scalar or one number for each column."""
         gain = self.gain(l2)
         if l2.ndim == 0:
             gain = gain.reshape(-1, *[1] * (columns.ndim - 1))
@@ -123,14 +123,14 @@ class Spectrum:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """``-g.step / 2``, and the largest curvature."""
+        """``-g.step / 2`` for the Newton step, and the largest curvature."""
         del params, is_solution
         step = objective.newton_step(self, gradient)
         largest = jnp.max(jnp.abs(self.eigenvalues)) + jnp.max(objective.penalty())
         return jnp.maximum(-0.5 * precision.inner(gradient, step), 0), largest
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
-        """A Newton step, which is exact; again from its end, it refines."""
+        """The end of a Newton step, which is exact up to rounding; a second step refines it."""
         step = objective.newton_step(self, gradient)
         least = jnp.min(self.eigenvalues) + jnp.min(objective.penalty())
         return jax.tree.map(jnp.add, params, step), least < -self._rounding()

@@ -1,7 +1,7 @@
 """Exact solves of a regression: normal equations, QR with refinement, the dual form.
 
-All work on the centred and scaled problem: with ``x_bar, y_bar`` the weighted means and
-``D = diag(sqrt(s))``, the weights solve ``min |D (X - 1 x_bar') w - D (y - y_bar)|^2 + l2 |w|^2``
+All of them solve the centred and weighted problem. Let ``x_bar, y_bar`` be the weighted means and
+``D = diag(sqrt(s))``: the weights minimise ``|D (X - 1 x_bar') w - D (y - y_bar)|^2 + l2 |w|^2``,
 and the intercept is ``y_bar - x_bar.w``.
 """
 
@@ -30,7 +30,9 @@ __all__ = [
 
 
 def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bool) -> Any:
-    """The form that fits the shapes: Cholesky of the smaller Gram matrix, or one SVD for all l2."""
+    """The solver for these shapes: Cholesky of the smaller Gram matrix, or for a wide X and several
+    penalties one SVD.
+    """
     if design.shape[0] >= design.shape[1]:
         return GramSolver.factorise(design, l2, sample_weight, intercept)
     if jnp.ndim(l2) == 1:

@@ -1,9 +1,8 @@
-"""Ill-conditioned regressions by sums over rows alone, for accelerators and for rows that lie on
-several devices.
+"""Ill-conditioned regressions solved by sums over rows alone, on accelerators or sharded rows.
 
-A QR factorisation of all rows would gather them. Here its triangle is found from Gram matrices of
-ever more orthonormal columns (:func:`jaxdescent.kernels.factors.triangle_by_gram`), with the
-penalty in them from the first.
+A QR factorisation of all rows would gather them. Here its triangular factor comes from Gram
+matrices of columns that are orthonormalised step by step
+(:func:`jaxdescent.kernels.factors.triangle_by_gram`); they include the penalty.
 """
 
 from __future__ import annotations
@@ -21,12 +20,14 @@ from jaxdescent.regression.solve.factor import Factor, null_level, spectral_fact
 def factor_by_gram(
     X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
 ) -> Factor:
-    """The same as :func:`jaxdescent.regression.solve.refinement.orthogonal_factor`."""
+    """The factor of :func:`jaxdescent.regression.solve.refinement.orthogonal_factor`, by Gram
+    matrices; the arguments are the same.
+    """
     null = null_level(X.dtype, X.shape[1])
     squared = jnp.sum(weight * jnp.square(X - mean[None, :]), axis=0)
-    is_kept = jnp.sqrt(squared) > null * raw_length  # the rest is what rounding left of constants
+    is_kept = jnp.sqrt(squared) > null * raw_length  # Other columns are constant but for rounding.
     squared = jnp.where(is_kept, squared, 0)
-    # One below zero has no root: it is part of the spectrum.
+    # A negative penalty has no square root: it is added to the singular values instead.
     penalty = jnp.zeros((), l2.dtype) if l2.ndim else jnp.maximum(l2, 0)
 
     def gram(T: jax.Array) -> jax.Array:
@@ -48,7 +49,7 @@ def factor_by_gram(
 def turned_product(
     X: jax.Array, root: jax.Array, mean: jax.Array, T: jax.Array, rows: jax.Array
 ) -> jax.Array:
-    """``(A T)' rows`` for ``A = root (X - 1 mean')``, without A T."""
+    """``(A T)' rows`` for ``A = root (X - 1 mean')``, without storing A T."""
 
     def of_block(X: jax.Array, root: jax.Array, rows: jax.Array) -> jax.Array:
         turned = jnp.matmul(root * (X - mean[None, :]), T, precision=HIGHEST)
@@ -58,7 +59,7 @@ def turned_product(
 
 
 def dual_solution(A: jax.Array, l2: jax.Array, targets: jax.Array) -> jax.Array:
-    """``(A A' + l2 I)^+ targets``, each column with its own l2, from sums over A's columns."""
+    """``(A A' + l2 I)^+ targets``, with one l2 for each column, from sums over A's columns."""
 
     def gram(T: jax.Array) -> jax.Array:
         turned = jnp.matmul(T.T, A, precision=HIGHEST)
@@ -73,7 +74,7 @@ def dual_solution(A: jax.Array, l2: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def _turned_gram(X: jax.Array, weight: jax.Array, mean: jax.Array, T: jax.Array) -> jax.Array:
-    """``(A T)'(A T)`` for ``A = sqrt(S) (X - 1 mean')``, without A T."""
+    """``(A T)'(A T)`` for ``A = sqrt(S) (X - 1 mean')``, without storing A T."""
 
     def of_block(X: jax.Array, weight: jax.Array) -> jax.Array:
         turned = jnp.matmul(X - mean[None, :], T, precision=HIGHEST)

@@ -1,4 +1,4 @@
-"""A regression's data with its means apart."""
+"""A regression's dense data with the means that its solvers subtract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Params = Any
 
 
 class Centred(NamedTuple):
-    """The data as the solvers see them; the means are zero where there is no intercept."""
+    """The data that the solvers use; the means are zero without an intercept."""
 
     X: jax.Array
     weight: jax.Array  # (rows, 1)
@@ -24,7 +24,7 @@ class Centred(NamedTuple):
 
 
 def centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> Centred:
-    """X, dense, and y (or None) with what the solvers subtract of them."""
+    """X as a dense array, its row weights, and the means of X and y (zero if y is None)."""
     dense = as_design(X).to_dense()
     rows, features = dense.shape
     if sample_weight is None:
@@ -47,9 +47,7 @@ def centre(X: Any, y: Any, sample_weight: Any, intercept: bool) -> Centred:
 def with_intercept(
     weights: jax.Array, feature_mean: jax.Array, target_mean: jax.Array, params: Params
 ) -> Params:
-    """The weights as ``params`` hold them, and the intercept that belongs to them, if they have
-    one.
-    """
+    """The weights in the shape of those in ``params``, with their best intercept if any."""
     new = {"weights": weights.reshape(params["weights"].shape)}
     if "intercept" in params:
         shift = jnp.matmul(feature_mean, weights, precision=HIGHEST)
@@ -58,5 +56,5 @@ def with_intercept(
 
 
 def columns(array: jax.Array) -> jax.Array:
-    """With its outputs as columns, one at least."""
+    """The array as (rows, outputs), with one column for a single output."""
     return array.reshape(array.shape[0], -1)

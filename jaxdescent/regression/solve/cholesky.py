@@ -1,4 +1,4 @@
-"""The Cholesky factor of a symmetric matrix with a unit diagonal, and what it has lost."""
+"""The Cholesky factor of a symmetric matrix scaled to a unit diagonal, and its accuracy."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from jaxdescent.kernels import small_matrices
 from jaxdescent.regression.solve.factor import Factor, spectral_norm
 
 FAIR = 6.5
-"""Up to such a norm of the inverse of the Cholesky factor, of lines of unit length and not
-cancelled by centring, a solve loses one or two digits, which a second one would not give back."""
+"""The largest norm of the inverse Cholesky factor for which one solve suffices: it loses one or two
+digits, which a second solve would not recover. The rows have unit length, and centring must not
+have cancelled digits."""
 
 
 def least_singular_value(dtype: Any) -> float:
-    """Of a well-conditioned X, with columns of unit length: ``8 sqrt(eps)``."""
+    """The least singular value that counts as well-conditioned, for columns of unit length:
+    ``8 sqrt(eps)``.
+    """
     return 8 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
 def equilibrated(
     matrix: jax.Array, l2: Any, raw_diagonal: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``E (matrix + l2 I) E`` with unit diagonal, E, and the least singular value of the Cholesky
-    factor of a well-conditioned one.
+    """``E (matrix + l2 I) E`` with a unit diagonal, E, and the least singular value that its
+    Cholesky factor must have.
 
-    ``raw_diagonal`` is the diagonal before centring, whose rounding errors centring leaves behind:
-    far from zero they outweigh what is left.
+    ``raw_diagonal`` is the matrix's diagonal before centring. Its rounding errors remain after
+    centring, and dominate if the data are far from zero; so the last number grows with it.
     """
     diagonal = jnp.diagonal(matrix) + jnp.asarray(l2, matrix.dtype)
     is_positive = diagonal > 0
@@ -44,22 +47,25 @@ def equilibrated(
 def cholesky_factor(
     matrix: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
 ) -> tuple[Factor, jax.Array, jax.Array]:
-    """Of ``matrix + l2 I``, for one l2; is too little left of the matrix (``is_ill``), and is so
-    much left of it that one solve is as good as two (``is_fair``)?
+    """The factor of ``(matrix + l2 I)^-1`` for one l2, and two verdicts on it.
+
+    Returns:
+      The factor; ``is_ill``: whether the matrix is too ill-conditioned for it; ``is_fair``: whether
+      one solve is as accurate as two.
     """
     scaled, scale, least = equilibrated(matrix, l2, raw_diagonal)
     inverse = small_matrices.inverse_cholesky(scaled)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
     factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
-    # Not from the factor's diagonal: what rounding leaves of a last pivot of zero grows with the
-    # number of columns. A failed factorisation is NaN: ill, as it should be.
+    # The diagonal of the Cholesky factor would not tell: the rounding error in a last pivot of zero
+    # grows with the number of columns. If the factorisation fails, NaN makes ``is_ill`` true.
     level = _norm_bound(inverse) * least
     return factor, ~(level < 1), level < FAIR * least_singular_value(inverse.dtype)
 
 
 def _norm_bound(matrix: jax.Array) -> jax.Array:
-    """Its spectral norm, nearly; of few columns Frobenius' norm, which is not much more and takes
-    a batch of matrices one pass.
+    """An estimate of the spectral norm; for few columns the Frobenius norm, which is not much
+    larger and takes one pass over a batch of matrices.
     """
     if matrix.shape[0] <= small_matrices.SMALL_COLUMNS:
         return jnp.sqrt(jnp.sum(jnp.square(matrix)))

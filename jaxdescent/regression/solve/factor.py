@@ -1,4 +1,4 @@
-"""The inverse of a regression's normal matrix in factors, and what rounding leaves of it."""
+"""The inverse of a regression's normal matrix as a product of factors, and its numerical rank."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jaxdescent.kernels import factors, loops
 from jaxdescent.kernels.dtypes import HIGHEST
 
 NULL = 32
-"""Singular values up to so many eps of the largest (of the columns' length, where the columns
-are of one length) are what rounding leaves of zero, in a matrix of up to 64 columns."""
+"""Singular values up to this many eps times the largest count as zero, in a matrix of up to 64
+columns. Where the columns are scaled to one length, it is times that length."""
 
 
 class Factor(NamedTuple):
-    """``(X'SX + l2 I)^-1``, nearly, of the centred X: ``basis diag(gain) basis'``.
+    """``(X'SX + l2 I)^-1`` for the centred X, approximately: ``basis diag(gain) basis'``.
 
-    Where the rank is deficient it is the pseudo-inverse.
+    If the rank is deficient it is the pseudo-inverse.
     """
 
     basis: jax.Array  # (features, features)
@@ -27,21 +27,21 @@ class Factor(NamedTuple):
     is_deficient: jax.Array
 
     def apply(self, columns: jax.Array) -> jax.Array:
-        """The inverse times (features, outputs)."""
+        """The inverse times ``columns``, (features, outputs)."""
         rotated = self.gain * jnp.matmul(self.basis.T, columns, precision=HIGHEST)
         return jnp.matmul(self.basis, rotated, precision=HIGHEST)
 
 
 def null_level(dtype: Any, columns: int) -> float:
-    """The share of the largest singular value that rounding leaves of zero.
+    """The largest singular value, relative to the norm, that rounding makes of a zero one.
 
-    It is the norm of a matrix of rounding errors, which grows as the root of its size.
+    It is the norm of a matrix of rounding errors, which grows with the square root of its size.
     """
     return NULL * float(jnp.finfo(dtype).eps) * max(1.0, (columns / 64) ** 0.5)
 
 
 def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
-    """With ``R = U diag(s) V'``: ``V diag(1 / (s^2 + l2)) V'``, without the null directions."""
+    """``V diag(1 / (s^2 + l2)) V'`` from ``R = U diag(s) V'``, without the null directions."""
     _, s, Vt = factors.svd(R)
     is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
     inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, s))
@@ -50,12 +50,13 @@ def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
 
 
 def spectral_norm(matrix: jax.Array) -> jax.Array:
-    """The largest singular value, from below, by a few steps of the power method."""
+    """A lower estimate of the largest singular value, by three steps of the power method."""
 
     def iterate(_: jax.Array, vector: jax.Array) -> jax.Array:
         image = jnp.matmul(matrix, vector / jnp.linalg.norm(vector), precision=HIGHEST)
         return jnp.matmul(matrix.T, image, precision=HIGHEST)
 
-    # The longest row's direction is a start that no singular vector is orthogonal to by design.
+    # The longest row is a start that is not orthogonal to the dominant singular vector by
+    # construction, as a fixed vector may be.
     longest = matrix[jnp.argmax(jnp.sum(jnp.square(matrix), axis=1))]
     return jnp.sqrt(jnp.linalg.norm(loops.fori_loop(3, iterate, longest, turn_bytes=matrix.nbytes)))

@@ -1,4 +1,6 @@
-"""At least as many rows as features: Cholesky of the Gram matrix, QR where it has lost too much."""
+"""Solvers for at least as many rows as features: Cholesky of the Gram matrix, or QR if that is too
+inaccurate.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +24,24 @@ from jaxdescent.regression.solve.refinement import orthogonal_factor, refined
 Params = Any
 
 ROUNDING = 0.2
-"""The share of eps that a number's rounding has on average."""
+"""The mean size of a rounding error, in eps times the number that is rounded."""
 
 SMALL = 1 << 14
-"""Up to so many ``rows * features^2`` the solution is refined in double length, ill or not: that
-takes less time than it takes to call for it."""
+"""Up to this ``rows * features^2`` every solution is refined in double length, ill-conditioned or
+not: that takes less time than the overhead of the call."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class GramSolver:
-    """``(X'SX + l2 I) d = -g`` by Cholesky of the (features, features) Gram matrix, equilibrated.
+    """``(X'SX + l2 I) d = -g`` by Cholesky of the equilibrated (features, features) Gram matrix.
 
-    The gradient g is computed from X, not from the Gram matrix, so that a second solve refines
-    the first; it is left out where the factor shows the first to be as good (``is_fair``). Where
-    the factor shows a condition number above ``1 / (8 sqrt(eps))`` the normal equations have lost
-    half the digits: a factor from QR of X takes over, and g is computed in double length
-    (:mod:`jaxdescent.regression.solve.refinement`). Small problems always take that way, except
-    under ``vmap``.
+    The gradient g is computed from X, not from the Gram matrix, so that a second solve refines the
+    first; it is skipped if the factor shows that the first is as accurate (``is_fair``). If the
+    factor shows a condition number of X above ``1 / (8 sqrt(eps))`` (``is_ill``), the normal
+    equations have lost half the digits: a factor from QR of X is used instead, and g is computed in
+    double length (:mod:`jaxdescent.regression.solve.refinement`). Small problems are always solved
+    that way, except under ``vmap``.
     """
 
     factor: Factor
@@ -56,7 +58,8 @@ class GramSolver:
         gram, raw_diagonal = _centred_gram(data, sample_weight is not None, intercept)
         of_gram = _spectral_factor if l2.ndim else cholesky_factor
         factor, is_ill, is_fair = of_gram(gram, raw_diagonal, l2, data.feature_mean)
-        # Rows below zero have no root for QR: there the Cholesky factor alone tells.
+        # QR needs square roots of the row weights. With a negative weight only the Cholesky factor
+        # can tell whether the matrix is positive definite.
         is_signed = jnp.array(False)
         if sample_weight is not None:
             is_signed = jnp.any(data.weight < 0)
@@ -74,7 +77,8 @@ class GramSolver:
             lambda factor, *_: factor,
             *(factor, data.X, data.weight, jnp.sqrt(raw_diagonal), l2),
         )
-        # A penalty below zero leaves a minimum only where the least eigenvalue outweighs it.
+        # With a negative penalty there is a minimum only if the least eigenvalue of X'SX exceeds
+        # its size.
         is_negative |= jnp.any(factor.gain < 0) | (factor.is_deficient & (jnp.min(l2) < 0))
         diagonal = jnp.diagonal(gram)
         diagonal = diagonal[:, None] + l2[None, :] if l2.ndim else diagonal + l2
@@ -135,7 +139,7 @@ def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Par
 def _centred_slope(
     solver: GramSolver, objective: Any, gradient: Params
 ) -> tuple[jax.Array, jax.Array]:
-    """The gradient by the weights where the intercept follows them, and that by the intercept."""
+    """The gradient for the weights with the intercept at its best, and that for the intercept."""
     slope = columns(gradient["weights"])
     if not objective.intercept:
         return slope, jnp.zeros_like(slope[0])
@@ -145,7 +149,7 @@ def _centred_slope(
 
 def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[jax.Array, jax.Array]:
     """The Gram matrix, and its diagonal before centring."""
-    # A product with the weights themselves, without a scaled copy of X where all are one.
+    # The row weights multiply one operand; without weights X is not copied.
     left = data.X * data.weight if is_weighted else data.X
     gram = small_matrices.gram(left, data.X)
     raw_diagonal = jnp.diagonal(gram)
@@ -157,10 +161,10 @@ def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[ja
 def _spectral_factor(
     gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
 ) -> tuple[Factor, jax.Array, jax.Array]:
-    """The same for an l2 of each output: one spectrum serves all."""
+    """The counterpart of :func:`cholesky_factor` for an l2 of each output: one spectrum for all."""
     eigenvalues, basis = factors.eigh(gram)
     curvature = eigenvalues[:, None] + l2[None, :]
-    # By the l2 that leaves most to be lost; the columns are as long as they are.
+    # The verdicts are for the l2 that loses most digits; the columns are not equilibrated.
     least = least_singular_value(gram.dtype)
     lost = jnp.maximum(jnp.max(raw_diagonal), eigenvalues[-1]) / jnp.min(curvature)
     level = jnp.where(lost > 0, least * jnp.sqrt(jnp.maximum(lost, 0)), jnp.inf)

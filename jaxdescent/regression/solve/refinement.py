@@ -1,15 +1,15 @@
-"""Iterative refinement of a regression in double length: the digits that its data allow.
+"""Iterative refinement of a regression in double length, to full accuracy in the working precision.
 
-With the residual ``r = y - X w - b``, the two equations of the augmented system are ``r + X w + b
-= y`` and ``X'S r = l2 w`` (``1'S r = 0`` with an intercept). A solution is kept in double length,
-so that the first holds by computing r from it in double length, and
+Let ``r = y - X w - b``. The augmented system has the equations ``r + X w + b = y`` and
+``X'S r = l2 w`` (with an intercept also ``1'S r = 0``). The solution is kept in double length, and
+r is computed from it in double length, so that the first equation holds. The residual of the
+second equation, computed in double length too, corrects the solution:
 
     ``w <- w + (X'SX + l2 I)^-1 (X'S r - l2 w)``
 
-takes what remains of the second, computed in double length too, to correct it. The inverse is
-that of a triangle from QR of the centred X with columns of unit length, in working precision: each
-step multiplies the error by about ``condition * eps``, where the condition is that of X with its
-columns at their best scale, and the last error is about ``condition * eps^2``.
+The inverse comes from QR, in the working precision, of the centred X with columns of unit length.
+Each step multiplies the error by about ``condition * eps``, where the condition number is that of X
+with optimally scaled columns; the final error is about ``condition * eps^2``.
 
 References: Golub and Wilkinson (1966), "Note on the iterative refinement of least squares
 solution"; Björck (1967), "Iterative refinement of linear least squares solutions I";
@@ -38,21 +38,23 @@ Params = Any
 MAX_REFINEMENTS = 30
 
 DOUBLE_ENTRIES = 1 << 20
-"""Up to so many entries of X, times outputs, residuals are in double length: half a second a solve
-on one core. Beyond, refinement in the working precision keeps QR's accuracy."""
+"""The most entries of X, times outputs, for which residuals are computed in double length, which
+takes half a second for a solve on one core. Beyond, refinement in the working precision has the
+accuracy of QR."""
 
 
 def orthogonal_factor(
     X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
 ) -> Factor:
-    """From the R of ``sqrt(S) (X - 1 mean') = QR``; by the SVD of R where the rank is deficient or
-    l2 differs by output.
+    """The factor from the R of ``sqrt(S) (X - 1 mean') = QR``.
+
+    If the rank is deficient or l2 differs by output, it comes from the SVD of R.
 
     Args:
-      X: (rows, features), with at least as many rows.
-      weight: (rows, 1).
-      mean: of each feature, or zero without an intercept.
-      raw_length: of each column of ``sqrt(S) X``.
+      X: (rows, features), with at least as many rows as features.
+      weight: s, (rows, 1).
+      mean: the mean of each feature, (features,); zero without an intercept.
+      raw_length: the norm of each column of ``sqrt(S) X``, (features,).
       l2: a scalar, or (outputs,).
     """
     null = null_level(X.dtype, X.shape[1])
@@ -67,7 +69,7 @@ def orthogonal_factor(
     triangle = jnp.linalg.qr(jnp.concatenate([R / length[None, :], ridge]), mode="r")
     scale = jnp.sqrt(jnp.sum(jnp.square(triangle), axis=0))
     inverse = solve_triangular(triangle / scale[None, :], jnp.eye(mean.size, dtype=X.dtype))
-    # A singular triangle makes infinities or NaN, which are not smaller either.
+    # A singular triangle gives infinity or NaN, for which the comparison is false.
     is_deficient = ~(spectral_norm(inverse) < 1 / null)
     return lax.cond(
         is_deficient,
@@ -82,11 +84,11 @@ def orthogonal_factor(
 
 
 def refined(factor: Factor, objective: Any, params: Params) -> Params:
-    """The solution of the regression in its dtype, correctly rounded or nearly so.
+    """The regression's solution in its dtype, correctly rounded or nearly so.
 
-    Ends when a step would not change the last digit of any unknown, or no longer halves the
-    error, measured by ``|X dw|``. Two passes over X a step, of about 25 additions and products
-    an entry; beyond ``DOUBLE_ENTRIES`` in the working precision, as accurate as QR.
+    It stops when a step would not change the last digit of any unknown, or no longer halves the
+    error ``|X dw|``. A step takes two passes over X, with about 25 additions and multiplications
+    for an entry. Beyond ``DOUBLE_ENTRIES`` it uses the working precision, and is as accurate as QR.
     """
     design = as_design(objective.X)
     X, is_whole = design.to_dense(), design.is_whole
@@ -99,8 +101,8 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
     mean = factor.feature_mean[:, None]
 
     def in_double_length(old: _Iterate) -> tuple[jax.Array, jax.Array]:
-        # Tied to the loop's own numbers: XLA would compute the halves of every entry of X ahead
-        # of the loop, and keep them.
+        # The barrier ties X to the loop's state: otherwise XLA would split every entry of X into
+        # halves before the loop, and store them.
         rows, old = kept_apart((X, old))
         residual = double_length.subtract(y, double_length.product(rows, old.weights))
         residual = double_length.subtract(residual, old.intercept)
@@ -117,8 +119,9 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
 
     root = jnp.ones((1, 1), dtype) if weight is None else jnp.sqrt(weight)
     is_small = X.size * y.high.shape[1] <= DOUBLE_ENTRIES
-    # Nearly orthonormal: products with X itself would cost the condition once more. Explicit where
-    # X lies on a CPU; elsewhere made anew in each step, block by block.
+    # Q has nearly orthonormal columns; products with X itself would multiply the error by the
+    # condition number once more. On one CPU Q is stored; elsewhere each step computes it anew,
+    # block by block.
     Q = X if is_small else jnp.matmul(root * (X - mean.T), factor.basis, precision=HIGHEST)
 
     def in_working_precision(old: _Iterate) -> tuple[jax.Array, jax.Array]:
@@ -178,7 +181,7 @@ class _Iterate(NamedTuple):
 
 
 def _advanced(x: Double, step: jax.Array) -> Double:
-    """``x + step``: the high part's rounding error joins the low part."""
+    """``x + step``, where the rounding error of the high part is added to the low part."""
     high = double_length.two_sum(x.high, step)
     return double_length.two_sum(high.high, high.low + x.low)
 

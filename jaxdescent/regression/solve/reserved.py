@@ -1,4 +1,4 @@
-"""What an exact solve reserves, from shapes alone."""
+"""The memory that an exact solve needs, from shapes alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from jaxdescent.designs import Design
 
 
 def normal_equations_bytes(design: Design) -> int:
-    """What a well-conditioned solve touches: the Gram matrix, a scaled copy, factor and inverse."""
+    """The bytes of a well-conditioned solve: the Gram matrix, a scaled copy, its factor and the
+    factor's inverse.
+    """
     return jnp.dtype(design.dtype).itemsize * 4 * min(design.shape) ** 2 + design.dense_bytes()
 
 
 def regression_solver_bytes(
     design: Design, l2: Any, *, outputs: int, is_scaled: bool, is_weighted: bool
 ) -> int:
-    """Peak bytes of the compiled solve, with what is reserved for branches that may not be taken.
+    """The peak bytes of the compiled solve, including branches that may not be taken.
 
-    Those are the copies of X that QR works on, and the SVD of its triangle: on a CPU they become
-    real only if they are needed, and :func:`normal_equations_bytes` is what it takes else.
-    ``is_scaled`` says that there is an intercept or that rows are weighted, so that what QR works
-    on is not X itself.
+    These branches hold the copies of X for QR and the SVD of its triangle. On a CPU their memory
+    becomes resident only if they are taken; otherwise :func:`normal_equations_bytes` is what the
+    solve uses. ``is_scaled`` says that there is an intercept or that rows are weighted, so that QR
+    needs a copy of X.
     """
     rows, features = design.shape
     smaller, larger = min(rows, features), max(rows, features)
@@ -38,7 +40,7 @@ def regression_solver_bytes(
         orthogonal = 2 * entries if is_scaled else entries + square
         peak = max(centred, orthogonal, 3 * square) + 2 * larger
     else:
-        # What QR works on, and where that is not X itself, its centred and weighted copy.
+        # The operand of QR, and where that is not X itself, its centred and weighted copy.
         orthogonal = (2 if is_scaled else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger

@@ -1,4 +1,4 @@
-"""More features than rows: the solution of least norm, in the space of the rows."""
+"""Solvers for more features than rows: the solution of least norm, in the space of the rows."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Params = Any
 class DualSolver:
     """More features than rows: ``w = A'a`` with ``(AA' + l2 I) a = t``, the minimum-norm solution.
 
-    ``A = D (X - 1 x_bar')`` and ``t = D (y - y_bar)`` with ``D = diag(sqrt(s))``. One refinement
-    step on ``a`` is part of the solve, unless the factor shows the first to be as good
-    (``is_fair``). The start plays no part in it.
+    ``A = D (X - 1 x_bar')`` and ``t = D (y - y_bar)`` with ``D = diag(sqrt(s))``. The solve
+    includes one refinement step on ``a``, unless the factor shows that the first solve is as
+    accurate (``is_fair``). The solution does not depend on ``params``.
     """
 
     factor: Factor
@@ -49,8 +49,8 @@ class DualSolver:
             kernel = kernel - row[:, None] - row[None, :] + jnp.sum(share * row)
         kernel = root[:, None] * kernel * root[None, :]
         if intercept:
-            # Centring makes sqrt(s) a null vector; the targets have no part along it, so any
-            # curvature may be put there.
+            # Centring makes sqrt(s) a null vector. The targets have no component along it, so any
+            # positive curvature may be added there.
             unit = root / jnp.sqrt(data.weight_total)
             kernel = kernel + jnp.mean(jnp.diagonal(kernel)) * jnp.outer(unit, unit)
         l2 = jnp.asarray(l2, kernel.dtype)
@@ -92,8 +92,10 @@ class DualSolver:
 
 
 def _is_negative(objective: Any) -> jax.Array:
-    """Whether a penalty is below zero, which is the curvature of all that X does not see; or a
-    weight, whose row has no root.
+    """Whether a penalty or a row weight is negative.
+
+    With more features than rows the penalty is the only curvature in X's null space, and QR needs
+    the square root of a weight.
     """
     is_negative = jnp.min(jnp.asarray(objective.l2)) < 0
     if objective.sample_weight is None:
@@ -124,9 +126,9 @@ def _once(solver: DualSolver, objective: Any, dual: jax.Array, weights: jax.Arra
 class OrthogonalSolver:
     """More features than rows: QR of X' and the SVD of its triangle, the minimum-norm solution.
 
-    With ``X' = QR`` and ``R' = U diag(s) V'`` it is ``Q V diag(s / (s^2 + l2)) U'y``, singular
-    values below a few eps of the largest counting as zero. Nothing is kept between solves; each
-    works on a scaled copy of X.
+    With ``X' = QR`` and ``R' = U diag(s) V'`` the solution is ``Q V diag(s / (s^2 + l2)) U'y``,
+    where singular values below a few eps of the largest count as zero. Nothing is kept between
+    solves; each works on a scaled copy of X.
     """
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
@@ -139,7 +141,7 @@ class OrthogonalSolver:
         del params, is_solution
         mean = jnp.zeros(())
         if objective.intercept:
-            # No mean is kept: any will do where the gradient by the intercept is zero.
+            # No mean is stored. Zero serves, because the gradient for the intercept is zero.
             mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
         rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
         weight = objective.sample_weight
@@ -150,8 +152,9 @@ class OrthogonalSolver:
 def _height_by_penalty(
     objective: Any, gradient: Params, mean: jax.Array, total: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """``|g|^2 / (2 l2)`` with the intercept at its best: a bound; infinite without a penalty, where
-    the value itself is one.
+    """``|g|^2 / (2 l2)`` with the intercept at its optimum, a bound on the excess of the value.
+
+    It is infinite without a penalty, where the value itself is a bound.
     """
     slope = columns(gradient["weights"])
     l2 = jnp.asarray(objective.l2, slope.dtype).reshape(1, -1)
@@ -172,7 +175,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     root = jnp.sqrt(data.weight)
     centred = data.X - data.feature_mean[None, :]
     if objective.intercept:
-        # Once more: the mean's own rounding, large far from zero, would count as a rank.
+        # Center twice: far from zero the rounding error of the mean would count as a direction.
         rest = jnp.sum(data.weight / data.weight_total * centred, axis=0)
         centred = centred - rest[None, :]
         data = data._replace(feature_mean=data.feature_mean + rest)
@@ -193,7 +196,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
-    """``V diag(s / (s^2 + l2)) U' rhs``, each column of ``rhs`` with its own l2."""
+    """``V diag(s / (s^2 + l2)) U' rhs``, with one l2 for each column of ``rhs``."""
     U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
     is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
     s = s[:, None]
