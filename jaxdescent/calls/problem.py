@@ -100,6 +100,7 @@ def default_method(
     quadratic whose solve fits            ``DerivativeMethod()``
     separable quadratic, larger           ``GradientDescent(InverseLipschitz())``: no vectors
     regression, larger                    ``LSMR()``
+    the same, columns of uneven length    ``ConjugateGradient(Jacobi())``
     other quadratic, larger               ``ConjugateGradient()``
     any other, stored in 16 bits          ``GradientDescent(Backtracking())``
     ``LeastSquares``                      ``LevenbergMarquardt()``

@@ -13,6 +13,7 @@ from jax.nn import one_hot
 
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.sparse_layout import Entries, layout_of
+from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -52,6 +53,7 @@ class Categorical(Design):
     codes: jax.Array  # (rows,), int32
     by_level: sparse_products.Layout  # of the transpose
     levels: int
+    is_even: bool
     has_missing: bool
     weights_dtype: Any
 
@@ -87,6 +89,7 @@ class Categorical(Design):
             "codes": jnp.asarray(given.astype(np.int32)),
             "by_level": by_level,
             "levels": int(levels),
+            "is_even": not are_uneven(np.bincount(given[order], minlength=levels)),
             "has_missing": bool(order.size < given.size),
             "weights_dtype": compute_dtype(dtype),
         }
@@ -95,14 +98,14 @@ class Categorical(Design):
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """Codes and their order as leaves, the rest as structure."""
-        kept = self.levels, self.has_missing, self.weights_dtype
+        kept = self.levels, self.is_even, self.has_missing, self.weights_dtype
         return (self.codes, self.by_level), kept
 
     @classmethod
     def tree_unflatten(cls, kept: Any, leaves: Any) -> Categorical:
         """From what :meth:`tree_flatten` tells; nothing is looked at."""
         new = object.__new__(cls)
-        names = ("codes", "by_level", "levels", "has_missing", "weights_dtype")
+        names = ("codes", "by_level", "levels", "is_even", "has_missing", "weights_dtype")
         for name, value in zip(names, (*leaves, *kept), strict=True):
             object.__setattr__(new, name, value)
         return new
@@ -131,6 +134,10 @@ class Categorical(Design):
     @property
     def entries(self) -> int:
         return self.codes.shape[0]
+
+    @property
+    def is_uneven(self) -> bool:
+        return not self.is_even
 
     @property
     def pass_bytes(self) -> int:

@@ -102,6 +102,26 @@ class Concatenated(Design):
         return all(design.is_stored for design in self._all)
 
     @property
+    def is_uneven(self) -> bool:
+        # Columns of different kinds have no reason to be alike.
+        return len(self.designs) > 1 or self._all[0].is_uneven
+
+    @property
+    def entries(self) -> int:
+        return sum(design.entries for design in self._all)
+
+    @property
+    def pass_bytes(self) -> int:
+        if any(not design.pass_bytes and not design.is_stored for design in self._all):
+            return 0  # of one of them it is not known
+        return sum(
+            design.entries * jnp.dtype(design.stored_dtype).itemsize
+            if design.is_stored
+            else design.pass_bytes
+            for design in self._all
+        )
+
+    @property
     def is_whole(self) -> bool:
         return all(design.is_whole for design in self._all)
 

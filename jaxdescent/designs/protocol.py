@@ -80,6 +80,13 @@ class Design(Displayed, abc.ABC):
         return 0
 
     @property
+    def is_uneven(self) -> bool:
+        """Whether the columns are known to differ so much in length that iterative methods should
+        scale them.
+        """
+        return False
+
+    @property
     def is_whole(self) -> bool:
         """Whether X is known not to be sharded; by default, whether no array on a CPU can be."""
         return has_one_cpu()

@@ -26,7 +26,7 @@ from jaxdescent.methods import (
 from jaxdescent.plan import cost_model
 from jaxdescent.plan.cost_model import Price, Question
 from jaxdescent.plan.structure import Kind, Structure
-from jaxdescent.preconditioners import Sketch
+from jaxdescent.preconditioners import Jacobi, Sketch
 
 
 class Entry(NamedTuple):
@@ -72,6 +72,13 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             cost_model.derivative_regression,
             "direct",
             is_certain=True,
+        ),
+        Entry(
+            "ConjugateGradient(Jacobi())",
+            lambda: ConjugateGradient(Jacobi()),
+            cost_model.scaled_conjugate_gradient,
+            applies=lambda structure: structure.is_uneven,
+            is_attempt=True,
         ),
         Entry("LSMR()", LSMR, cost_model.lsmr, is_attempt=True),
         Entry(

@@ -76,6 +76,7 @@ class Structure(Displayed):
     has_intercept: bool = False
     has_penalty: bool = False
     has_own_l2: bool = False
+    is_uneven: bool = False
     is_rounded: bool = False
     largest_leaf_bytes: int = 0
     default_tolerance: float = 2.4e-5
@@ -225,6 +226,7 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             has_intercept=regression.intercept,
             has_penalty=not _is_zero(regression.l2),
             has_own_l2=jnp.ndim(regression.l2) == 1,
+            is_uneven=design.is_uneven,
         )
     hessian = objective.hessian_array
     if hessian is not None:

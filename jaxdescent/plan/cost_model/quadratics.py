@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -259,6 +260,20 @@ def conjugate_gradient(question: Question) -> Price:
         one * 2 + reduced + norm + vectors(structure, 10),
         krylov_count(question) + 1,
         expected_error(question),
+    )
+
+
+def scaled_conjugate_gradient(question: Question) -> Price:
+    """The price of conjugate gradients with the columns scaled: a pass for their lengths, one for
+    their means, and two vectors more.
+    """
+    price, structure = conjugate_gradient(question), question.structure
+    lengths = one_pass(question) * 2 + gradient_sum(structure)
+    return dataclasses.replace(
+        price,
+        working_bytes=price.working_bytes + 2 * structure.vector_bytes,
+        setup=price.setup + lengths,
+        iteration=price.iteration + vectors(structure, 2),
     )
 
 
