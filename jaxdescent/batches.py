@@ -24,6 +24,7 @@ from jax import lax
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem, posed
 from jaxdescent.descent.loop import Descent, Loop
+from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, is_fleeting
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import loops
@@ -85,7 +86,7 @@ def minimize_batch(
     >>> print(result.converged, result.params.round(2).ravel())
     [ True  True  True] [1. 1. 1.]
     """
-    if not programs.is_top_level():
+    if not tracing.is_top_level():
         raise TypeError(
             "minimize_batch reads statuses on the way and cannot be traced: inside jit, vmap or "
             "grad call jax.vmap(minimize)."

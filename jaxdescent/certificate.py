@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import display, placement
 from jaxdescent.calls import programs
+from jaxdescent.inputs import tracing
 from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective, checks
 from jaxdescent.result import Result
@@ -122,7 +123,7 @@ def certify(
     Reference: Kuczyński and Woźniakowski (1992), "Estimating the largest eigenvalue by the power
     and Lanczos algorithms with a random start".
     """
-    if not programs.is_top_level():
+    if not tracing.is_top_level():
         raise ValueError("certify reads values: call it outside jit, vmap and grad.")
     if isinstance(params, Result):
         if jnp.ndim(params.status):

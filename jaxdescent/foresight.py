@@ -20,9 +20,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdescent import placement
 from jaxdescent.calls.problem import posed
-from jaxdescent.calls.programs import is_top_level
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
+from jaxdescent.inputs.tracing import is_top_level
 from jaxdescent.machine import Machine, topologies
 from jaxdescent.machine.memory import ProblemTooLarge
 from jaxdescent.methods import GradientDescent, Method

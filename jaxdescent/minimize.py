@@ -21,7 +21,7 @@ from jaxdescent.calls.problem import is_small, posed
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
-from jaxdescent.inputs import functions
+from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
@@ -112,7 +112,7 @@ def minimize(
     >>> print(result.message.split(":")[0], round(float(result.params["x"]), 3))
     CONVERGED 3.0
     """
-    is_top_level = programs.is_top_level()
+    is_top_level = tracing.is_top_level()
     if leave_saddles:
         rest: dict[str, Any] = {"tolerance": tolerance, "check_every": check_every}
         rest |= {"donate": donate, "history": history, "rounding": rounding}

@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxdescent.calls import programs
 from jaxdescent.certificate import posed_at
+from jaxdescent.inputs import tracing
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -55,7 +56,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     >>> print(wells(left) < 0, jd.certify(wells, jd.minimize(wells, left)).kind)
     True minimum
     """
-    if not programs.is_top_level():
+    if not tracing.is_top_level():
         raise ValueError("leave_saddle reads values: call it outside jit, vmap and grad.")
     given = params
     objective, params = posed_at(objective, params, args)
@@ -83,7 +84,7 @@ def past_saddles(
 
     ``descent(params, max_iterations=...)`` is the same call without ``leave_saddles``.
     """
-    if not programs.is_top_level():
+    if not tracing.is_top_level():
         raise ValueError(
             "minimize(..., leave_saddles=True) reads the Hessian where the descent ends: call "
             "it outside jit, vmap and grad, or leave leave_saddles off inside."

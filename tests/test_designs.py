@@ -161,3 +161,88 @@ def test_a_matrix_that_may_lie_on_several_devices_is_not_cut_into_blocks():
 
     assert jax.device_count() > 1
     assert "scan" not in str(jax.make_jaxpr(gradient)(X, jnp.ones(2048)))
+
+
+def with_map(forward, **sizes):
+    X = jd.MatrixFree(forward, **({"rows": ROWS, "features": FEATURES} | sizes))
+    return jd.minimize(jd.LinearRegression(X, jnp.ones(ROWS)), method=jd.LSMR())
+
+
+MAPS = {
+    "another shape": (lambda w: w, {}, ValueError, r"a result of shape \(\d+,\) in float32, got"),
+    "another dtype": (
+        lambda w: jnp.zeros(ROWS, jnp.float16) + w[0].astype(jnp.float16),
+        {},
+        ValueError,
+        "float16",
+    ),
+    "a pair": (lambda w: (w[:1], w[:1]), {}, ValueError, "MatrixFree.forward must map"),
+    "a square": (
+        lambda w: jnp.full(ROWS, jnp.sum(w**2)),
+        {},
+        TypeError,
+        "must be linear in the weights, made of operations that JAX can transpose",
+    ),
+    "a magnitude": (lambda w: jnp.full(ROWS, jnp.abs(w[0])), {}, TypeError, "must be linear"),
+    "a constant part": (
+        lambda w: jnp.full(ROWS, w[0] + 3),
+        {},
+        TypeError,
+        r"zero at zero; there its largest value is 3: take the constant part off the targets",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MAPS)
+def test_a_map_that_is_not_linear_is_refused(case):
+    forward, sizes, kind, message = MAPS[case]
+    with pytest.raises(kind, match=message):
+        with_map(forward, **sizes)
+
+
+def test_a_map_is_looked_at_once(monkeypatch):
+    calls = []
+
+    def forward(w):
+        calls.append(1)
+        return jnp.full(ROWS, w[0])
+
+    with_map(forward)
+    once = len(calls)
+    with_map(forward)
+    assert len(calls) < 2 * once
+
+
+def test_weights_may_have_a_shape_of_their_own(rng):
+    picture = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
+    X = jd.MatrixFree(lambda w: w[1:] + w[:-1], rows=(5, 5), features=(6, 5))
+    y = (picture[1:] + picture[:-1]).ravel()
+    regression = jd.LinearRegression(X, y, l2=1e-3, intercept=False)
+    dense = np.asarray(X.to_dense(), float)
+    expected = np.linalg.solve(dense.T @ dense + 1e-3 * np.eye(30), dense.T @ np.asarray(y, float))
+    for method in (jd.LSMR(), jd.ConjugateGradient(), jd.DerivativeMethod()):
+        result = jd.minimize(regression, method=method)
+        assert result.params["weights"].shape == (6, 5)
+        np.testing.assert_allclose(result.params["weights"].ravel(), expected, atol=2e-3)
+    again = jd.minimize(regression, result.params, jd.LSMR())
+    assert int(again.iterations) <= 2
+    np.testing.assert_allclose(regression.predict(result.params, X), y, atol=1e-2)
+
+
+@jax.tree_util.register_static
+class Doubling:
+    """What an operator of lineax answers."""
+
+    def mv(self, vector):
+        return 2 * vector
+
+    def in_structure(self):
+        return jax.ShapeDtypeStruct((4,), jnp.float32)
+
+    out_structure = in_structure
+
+
+def test_an_operator_is_a_design():
+    y = jnp.arange(4.0)
+    result = jd.minimize(jd.LinearRegression(Doubling(), y, intercept=False))
+    np.testing.assert_allclose(result.params["weights"], y / 2, atol=1e-6)

@@ -13,6 +13,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.calls import programs
+from jaxdescent.inputs import tracing
 
 
 def new_function(index):
@@ -105,20 +106,20 @@ def test_inside_a_transformation_is_not_the_top_level(name):
     seen = []
 
     def look(x):
-        seen.append(programs.is_top_level())
+        seen.append(tracing.is_top_level())
         return x
 
     argument = jnp.ones(3) if "vmap" in name else jnp.array(1.0)
     TRANSFORMATIONS[name](look)(argument)
     assert seen == [False]
-    assert programs.is_top_level()
+    assert tracing.is_top_level()
 
 
 def test_other_threads_are_at_the_top_level_of_their_own():
     seen = []
 
     def inside(x):
-        thread = threading.Thread(target=lambda: seen.append(programs.is_top_level()))
+        thread = threading.Thread(target=lambda: seen.append(tracing.is_top_level()))
         thread.start()
         thread.join()
         return x
@@ -128,11 +129,11 @@ def test_other_threads_are_at_the_top_level_of_their_own():
 
 
 def test_the_top_level_is_known_even_if_first_asked_for_inside_jit():
-    programs._top_level_state.cache_clear()
+    tracing._top_level_state.cache_clear()
     seen = []
-    jax.jit(lambda x: (seen.append(programs.is_top_level()), x)[1])(1.0)
+    jax.jit(lambda x: (seen.append(tracing.is_top_level()), x)[1])(1.0)
     assert seen == [False]
-    assert programs.is_top_level()
+    assert tracing.is_top_level()
 
 
 FIRST_CALLS = """

@@ -9,16 +9,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-# Imported with this module and not in the first call: it changes settings of Pallas, and JAX traces
-# every function again whose settings have changed.
-from jax.extend.core import get_opaque_trace_state
 
 from jaxdescent.inputs.functions import is_fleeting
 
@@ -73,11 +68,6 @@ def kept(key: tuple[Any, ...]) -> Program:
     return _compiled(*key)
 
 
-def is_top_level() -> bool:
-    """Whether no transformation surrounds this call, so that nothing can be differentiated."""
-    return get_opaque_trace_state() == _top_level_state()
-
-
 @functools.lru_cache(maxsize=PROGRAMS)
 def _compiled(
     function: Callable[..., Any], structure: Any, donate: tuple[int, ...], flags: tuple[Any, ...]
@@ -92,13 +82,3 @@ def _compiled(
         return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
 
     return Program(jax.jit(program, donate_argnums=donated), (function, structure, donate, flags))
-
-
-@functools.cache
-def _top_level_state() -> Any:
-    # A new thread is outside every transformation, wherever the first call is made.
-    states: list[Any] = []
-    thread = threading.Thread(target=lambda: states.append(get_opaque_trace_state()))
-    thread.start()
-    thread.join()
-    return states[0]

@@ -5,8 +5,8 @@ from jaxdescent.designs.centred import Center as Center
 from jaxdescent.designs.centred import Centred as Centred
 from jaxdescent.designs.concatenated import Concatenated as Concatenated
 from jaxdescent.designs.conversion import as_design as as_design
+from jaxdescent.designs.conversion import is_converted_once as is_converted_once
 from jaxdescent.designs.dense import Dense as Dense
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design
 from jaxdescent.designs.sparse import Sparse as Sparse
-from jaxdescent.designs.sparse import is_sparse_matrix as is_sparse_matrix

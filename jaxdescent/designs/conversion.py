@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from jaxdescent.designs.dense import Dense
+from jaxdescent.designs.matrix_free import MatrixFree, is_operator
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.sparse import Sparse, is_sparse_matrix
 
 
 def as_design(X: object) -> Design:
-    """``X`` itself if it is a design, else an array or a sparse matrix as one.
+    """``X`` itself if it is a design, else an array, a sparse matrix or an operator as one.
 
     Raises:
-      TypeError: if ``X`` is neither a design nor an array nor a sparse matrix.
+      TypeError: if ``X`` is none of these.
     """
     if isinstance(X, Design):
         return X
+    if is_operator(X):
+        return MatrixFree.from_operator(X)
     if is_sparse_matrix(X):
         return Sparse(X)
     return Dense.from_array(X)
+
+
+def is_converted_once(X: object) -> bool:
+    """Whether the design of ``X`` takes so long to make that it is kept in its place."""
+    return is_operator(X) or is_sparse_matrix(X)

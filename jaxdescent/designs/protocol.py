@@ -145,6 +145,10 @@ class Design(Displayed, abc.ABC):
         del center
         return None
 
+    def checked(self) -> Design:
+        """The same design, after a look at what can be wrong with it."""
+        return self
+
     def hoisted(self, *, always: bool = False) -> Design:
         """The same design with the arrays that its functions close over as leaves; see
         :meth:`jaxdescent.objectives.Objective.hoisted`.

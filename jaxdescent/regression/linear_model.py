@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent import display, placement
-from jaxdescent.designs import Design, as_design, is_sparse_matrix
+from jaxdescent.designs import Design, as_design, is_converted_once
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
@@ -43,7 +43,7 @@ class LinearModel(Objective):
     intercept: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        if is_sparse_matrix(self.X):  # laid out once, not at every look
+        if is_converted_once(self.X):
             object.__setattr__(self, "X", as_design(self.X))
 
     @abc.abstractmethod
@@ -168,7 +168,7 @@ class LinearModel(Objective):
         return jnp.all(self.sample_weight >= 0)
 
     def checked(self) -> Any:
-        design = as_design(self.X)
+        design = as_design(self.X).checked()
         rows = design.shape[0]
         y = _checked_array("y", self.y, rows, ndims=(1, 2))
         if dtypes.compute_dtype(y.dtype) != design.dtype:

@@ -1,0 +1,26 @@
+"""Whether a call is traced."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+# Imported with this module and not in the first call: it changes settings of Pallas, and JAX traces
+# every function again whose settings have changed.
+from jax.extend.core import get_opaque_trace_state
+
+
+def is_top_level() -> bool:
+    """Whether no transformation surrounds this call, so that nothing can be differentiated."""
+    return get_opaque_trace_state() == _top_level_state()
+
+
+@functools.cache
+def _top_level_state() -> Any:
+    # A new thread is outside every transformation, wherever the first call is made.
+    states: list[Any] = []
+    thread = threading.Thread(target=lambda: states.append(get_opaque_trace_state()))
+    thread.start()
+    thread.join()
+    return states[0]
