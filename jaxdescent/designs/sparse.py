@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse_layout import Entries, layout_of
+from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.sparse_products import Layout
@@ -100,9 +100,11 @@ class Sparse(Design):
         values = _checked_values(values, row.size)
         row, column, values = _without_duplicates(row, column, values, features, dtype)
         order = np.argsort(column, kind="stable")
-        forward = layout_of(Entries.of(row, column, rows), values)
-        backward = layout_of(Entries.of(column[order], row[order], features), values, order)
-        like = jnp.zeros((), dtype if values is None else values.dtype)
+        forward = layout_of(Entries.of(row, column, rows), Stored(values))
+        by_column = Entries.of(column[order], row[order], features)
+        backward = layout_of(by_column, Stored(values, order))
+        given = dtype if values is None else values.dtype
+        like = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
         self._set(forward, backward, like, (rows, features), row.size)
 
     def _set(self, forward: Any, backward: Any, like: Any, shape: Any, entries: Any) -> None:

@@ -55,7 +55,8 @@ class Structure(Displayed):
       is_rounded: whether params are stored in 16 bits.
       largest_leaf_bytes: the largest array of the params, in the dtype of the arithmetic.
       default_tolerance: of the gradient, where none is given.
-      evaluation_flops: one value and gradient of a function or residuals, if counted.
+      evaluation_flops: one value and gradient of a function or residuals, if counted; one product
+        with an X of which not all entries lie in memory.
       evaluation_bytes: what that reads and writes, if counted.
       evaluation_reserved: what it reserves while it runs, if it was compiled.
       devices: over how many it is spread.
@@ -122,6 +123,12 @@ class Structure(Displayed):
         return math.prod(self.part)
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether X is one of which not all entries lie in memory, and what it reads is known."""
+        is_known = self.evaluation_bytes > 0
+        return self.kind is Kind.REGRESSION and is_known and not self.is_dense
+
+    @property
     def vector_bytes(self) -> int:
         """A vector of the params' length in the dtype of the arithmetic."""
         parts = self.parts if self.sharded in ("features", "params") else 1
@@ -180,8 +187,9 @@ class Structure(Displayed):
         if self.kind is Kind.REGRESSION:
             shape = f"{self.rows:,} rows x {self.features:,} features"
             outputs = f" x {self.outputs:,} outputs" if self.outputs > 1 else ""
+            entries = f", {self.evaluation_flops / 2:,.0f} entries" if self.is_sparse else ""
             penalty = ", l2" if self.has_penalty else ""
-            return f"linear regression, {shape}{outputs}, {self.data_dtype}{penalty}"
+            return f"linear regression, {shape}{outputs}{entries}, {self.data_dtype}{penalty}"
         unknowns = f"{self.unknowns:,} unknowns in {self.compute_dtype}"
         if self.kind is Kind.RESIDUALS:
             return f"{self.kind.value}, {self.rows:,} residuals, {unknowns}"
@@ -224,6 +232,8 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             has_intercept=regression.intercept,
             has_penalty=not _is_zero(regression.l2),
             has_own_l2=jnp.ndim(regression.l2) == 1,
+            evaluation_flops=2.0 * design.entries if design.pass_bytes else 0.0,
+            evaluation_bytes=float(design.pass_bytes),
         )
     hessian = objective.hessian_array
     if hessian is not None:
