@@ -352,6 +352,14 @@ def test_indices_and_values_that_make_no_matrix_are_refused(arguments, error, me
         jd.Sparse.from_indices(*arguments, shape=(3, 2))
 
 
+def test_products_with_vectors_of_another_length_are_refused():
+    X = jd.Sparse.from_indices([0], [0], shape=(3, 2))
+    with pytest.raises(ValueError, match=r"as many as features, got \(3,\)"):
+        X.product(jnp.ones(3))
+    with pytest.raises(ValueError, match=r"as many as rows, got \(2, 1\)"):
+        X.transposed_product(jnp.ones((2, 1)))
+
+
 def test_shapes_and_matrices_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="at least one row and one feature"):
         jd.Sparse.from_indices([], [], shape=(0, 2))

@@ -32,12 +32,17 @@ TRACED = (
 class Sparse(Design):
     """X as the entries that are stored: a product reads nothing else.
 
+    Every method works on it, and the preconditioners ``jd.Jacobi`` and ``jd.Nystrom``, but not
+    ``jd.Sketch``, which needs rows. Direct solves make it dense, which ``jd.minimize`` does by
+    itself only where that costs less than iterations.
+
     Its entries are sorted when it is made, on the host, and laid out twice, for the product and for
     that with the transpose: about 8 bytes for each entry in float32 each, 4 where all values are
     one. No row and no column is padded to the longest. Products are about as accurate as with
     pairwise sums. Make it once and pass it to several regressions: making it takes as long as a
     hundred products. The layout is part of a program's structure: a matrix with other places
-    compiles anew, other values alone do not.
+    compiles anew, other values alone do not. A weight that is not finite makes not finite the
+    predictions of the rows that read it, if not always in the same way as a sum would.
 
     Where the same place is given twice the values add up, as in SciPy. A zero that is stored counts
     as an entry. Values are float32 or float64, or of 16 bits, which are multiplied in float32. They
@@ -154,10 +159,19 @@ class Sparse(Design):
         return max(self._forward.pass_bytes, self._backward.pass_bytes)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return sparse_products.product(self._forward, weights)
+        return self._product(self._forward, weights, self.shape[1], "features")
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product(self._backward, residual)
+        return self._product(self._backward, residual, self.shape[0], "rows")
+
+    def _product(self, layout: Layout, columns: Any, length: int, side: str) -> jax.Array:
+        columns = jnp.asarray(columns)
+        if columns.ndim not in (1, 2) or columns.shape[0] != length:
+            raise ValueError(
+                f"X of {self.shape[0]:,} rows and {self.shape[1]:,} features must be multiplied by "
+                f"({length},) or ({length}, outputs), as many as {side}, got {columns.shape}."
+            )
+        return sparse_products.product(layout, columns)
 
     def to_dense(self) -> jax.Array:
         return sparse_products.dense(self._forward, self.shape, self.dtype)
