@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.nn import one_hot
 
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse_layout import Entries, layout_of
+from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import sparse_products
@@ -84,7 +84,7 @@ class Categorical(Design):
             )
         order = np.argsort(given, kind="stable")
         order = order[np.searchsorted(given[order], 0) :]  # rows without a level come first
-        by_level = layout_of(Entries.of(given[order], order, levels), None)
+        by_level = layout_of(Entries.of(given[order], order, levels), Stored(None))
         values = {
             "codes": jnp.asarray(given.astype(np.int32)),
             "by_level": by_level,

@@ -11,7 +11,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse_layout import Entries, layout_of
+from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
+from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.sparse_products import Layout
@@ -32,12 +33,17 @@ TRACED = (
 class Sparse(Design):
     """X as the entries that are stored: a product reads nothing else.
 
+    Every method works on it, and the preconditioners ``jd.Jacobi`` and ``jd.Nystrom``, but not
+    ``jd.Sketch``, which needs rows. Direct solves make it dense, which ``jd.minimize`` does by
+    itself only where that costs less than iterations.
+
     Its entries are sorted when it is made, on the host, and laid out twice, for the product and for
     that with the transpose: about 8 bytes for each entry in float32 each, 4 where all values are
     one. No row and no column is padded to the longest. Products are about as accurate as with
     pairwise sums. Make it once and pass it to several regressions: making it takes as long as a
     hundred products. The layout is part of a program's structure: a matrix with other places
-    compiles anew, other values alone do not.
+    compiles anew, other values alone do not. A weight that is not finite makes not finite the
+    predictions of the rows that read it, if not always in the same way as a sum would.
 
     Where the same place is given twice the values add up, as in SciPy. A zero that is stored counts
     as an entry. Values are float32 or float64, or of 16 bits, which are multiplied in float32. They
@@ -100,10 +106,16 @@ class Sparse(Design):
         values = _checked_values(values, row.size)
         row, column, values = _without_duplicates(row, column, values, features, dtype)
         order = np.argsort(column, kind="stable")
-        forward = layout_of(Entries.of(row, column, rows), values)
-        backward = layout_of(Entries.of(column[order], row[order], features), values, order)
-        like = jnp.zeros((), dtype if values is None else values.dtype)
+        forward = layout_of(Entries.of(row, column, rows), Stored(values))
+        by_column = Entries.of(column[order], row[order], features)
+        backward = layout_of(by_column, Stored(values, order))
+        given = dtype if values is None else values.dtype
+        like = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
         self._set(forward, backward, like, (rows, features), row.size)
+        # Of traced values the entries alone are known.
+        squares = None if values is None or isinstance(values, Tracer) else np.square(values)
+        lengths = np.bincount(column, squares, minlength=features)
+        self._is_uneven = are_uneven(lengths)
 
     def _set(self, forward: Any, backward: Any, like: Any, shape: Any, entries: Any) -> None:
         self._forward: Layout = forward
@@ -111,6 +123,7 @@ class Sparse(Design):
         self._like: jax.Array = like  # whose dtype is that of the values: it is cast with them
         self._shape: tuple[int, int] = shape
         self._entries: int = entries
+        self._is_uneven = False
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """The layouts, whose arrays are data; all else is structure."""
@@ -118,13 +131,15 @@ class Sparse(Design):
             (jax.tree_util.GetAttrKey(name), getattr(self, f"_{name}"))
             for name in ("forward", "backward", "like")
         )
-        return children, (self._shape, self._entries)
+        return children, (self._shape, self._entries, self._is_uneven)
 
     @classmethod
     def tree_unflatten(cls, structure: Any, children: Any) -> Sparse:
         """The design of these layouts."""
         self = cls.__new__(cls)
-        self._set(*children, *structure)
+        *sizes, is_uneven = structure
+        self._set(*children, *sizes)
+        self._is_uneven = is_uneven
         return self
 
     def _arguments(self) -> list[str]:
@@ -148,14 +163,27 @@ class Sparse(Design):
         return self._like.dtype
 
     @property
+    def is_uneven(self) -> bool:
+        return self._is_uneven
+
+    @property
     def pass_bytes(self) -> int:
         return max(self._forward.pass_bytes, self._backward.pass_bytes)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return sparse_products.product(self._forward, weights)
+        return self._product(self._forward, weights, self.shape[1], "features")
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product(self._backward, residual)
+        return self._product(self._backward, residual, self.shape[0], "rows")
+
+    def _product(self, layout: Layout, columns: Any, length: int, side: str) -> jax.Array:
+        columns = jnp.asarray(columns)
+        if columns.ndim not in (1, 2) or columns.shape[0] != length:
+            raise ValueError(
+                f"X of {self.shape[0]:,} rows and {self.shape[1]:,} features must be multiplied by "
+                f"({length},) or ({length}, outputs), as many as {side}, got {columns.shape}."
+            )
+        return sparse_products.product(layout, columns)
 
     def to_dense(self) -> jax.Array:
         return sparse_products.dense(self._forward, self.shape, self.dtype)

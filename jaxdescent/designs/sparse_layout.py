@@ -1,6 +1,6 @@
 """How the entries of a sparse matrix are laid out for products: on the host, once, with NumPy.
 
-Rows are cut into pieces of at most 32 entries, and pieces padded to one of a few lengths, which are
+Rows are cut into pieces of at most 64 entries, and pieces padded to one of a few lengths, which are
 chosen for the matrix. Sums of pieces are entries of a second, far smaller matrix, and so on, so
 that a full row among empty ones costs no more than its entries. All offsets are int64.
 """
@@ -9,73 +9,82 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.kernels.sparse_products import LANES, Layout, Slice
+from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice
 
-LONGEST = 32
-"""Entries of a piece: all of them are one chain of additions in the program."""
+LONGEST = 64
+"""Entries of a piece, at most: in the program each of its chunks is an addition."""
 
-WIDTHS = (*range(1, 17), 18, 20, 22, 24, 26, 28, 30, 32)
-"""What pieces may be padded to, each at most a seventh more than the one before from 7 on."""
+WIDTHS = (*range(1, 29), *range(32, LONGEST + 1, CHAIN))
+"""What pieces may be padded to: mostly by far less than a seventh."""
 
-LEAST_SHARE, LEAST_ENTRIES = 128, 4096
-"""A width of its own is worth so many entries of padding, or this share of all: each is a kernel
+LEAST_SHARE, LEAST_ENTRIES = 64, 1 << 15
+"""A width of its own is worth this share of all entries in padding, or so many: each is a kernel
 more to compile and to start."""
 
-BLOCK = 1 << 14
-"""Tiles that are filled in at a time, which bounds what this takes besides the result."""
+BLOCK = 1 << 18
+"""Pieces that are filled in at a time, which bounds what this takes besides the result."""
 
 
 class Entries(NamedTuple):
     """Row by row: where the entries of each begin, and the column of each entry."""
 
     start: np.ndarray  # (rows + 1,), int64
-    column: np.ndarray  # (entries,)
+    column: np.ndarray  # (entries,), int32
 
     @classmethod
     def of(cls, row: np.ndarray, column: np.ndarray, rows: int) -> Entries:
         """From the row and the column of each entry, in the order of rows."""
         length = np.bincount(row, minlength=rows)
-        return cls(np.concatenate([[0], np.cumsum(length)]), column)
+        return cls(np.concatenate([[0], np.cumsum(length)]), column.astype(np.int32))
 
 
-def layout_of(entries: Entries, values: Any, order: np.ndarray | None = None) -> Layout:
-    """The layout of a matrix.
-
-    Args:
-      entries: of the matrix, row by row.
-      values: (entries,), NumPy's or traced; None for ones.
-      order: where the value of each entry stands in ``values``; None: in the order of entries.
+class Stored(NamedTuple):
+    """Values as they were given: those of a matrix, NumPy's or traced, or None for ones; and where
+    the value of each entry stands among them, None where they are in the order of entries.
     """
+
+    values: Any
+    order: np.ndarray | None = None
+
+
+class Pieces(NamedTuple):
+    """The first entry of each piece, and how many it has."""
+
+    begin: np.ndarray
+    size: np.ndarray
+
+
+def layout_of(entries: Entries, stored: Stored) -> Layout:
+    """The layout of a matrix, from its entries row by row and their values."""
     levels: list[tuple[Slice, ...]] = []
     rows = entries.start.size - 1
     position = np.full(rows, -1, np.int64)
     own = np.arange(rows)
     offset = 0
     while own.size:
-        level, pieces = _level(entries, values, order)
+        level, pieces = _level(entries, stored)
         count = np.diff(pieces.start)
         is_done = count == 1
         position[own[is_done]] = offset + pieces.column[pieces.start[:-1][is_done]]
         if level:
             levels.append(level)
-            offset += sum(piece.places.shape[0] * LANES for piece in level)
+            offset += sum(piece.pieces for piece in level)
         is_long = count > 1
-        own, values, order = own[is_long], None, None
+        own, stored = own[is_long], Stored(None)
         entries = _rows_of(pieces, is_long)
-    position[position < 0] = offset
     _check_count("pieces of rows", offset)
+    position[position < 0] = offset
     is_in_order = len(levels) == 1 and offset == rows and bool(np.all(np.diff(position) == 1))
     place = None if is_in_order else jnp.asarray(position.astype(np.int32))
     return Layout(tuple(levels), place)
 
 
-def _level(
-    entries: Entries, values: Any, order: np.ndarray | None
-) -> tuple[tuple[Slice, ...], Entries]:
+def _level(entries: Entries, stored: Stored) -> tuple[tuple[Slice, ...], Entries]:
     """The slices of one level, and where the sums of each row's pieces stand in it."""
     length = np.diff(entries.start)
     count = -(-length // LONGEST)
@@ -86,56 +95,60 @@ def _level(
     # Equal parts: rows of any length then have pieces of few lengths.
     begin = entries.start[row] + number * length[row] // count[row]
     size = entries.start[row] + (number + 1) * length[row] // count[row] - begin
+    _check_count("pieces of rows", pieces + len(WIDTHS) * LANES)
     widths = _widths(size)
     kind = np.searchsorted(widths, size)
-    location = np.empty(pieces, np.int64)
+    location = np.empty(pieces, np.int32)
     level, offset = [], 0
     for index, width in enumerate(widths):
         mine = np.flatnonzero(kind == index)  # in the order of rows, as they are read afterwards
         location[mine] = offset + np.arange(mine.size)
-        level.append(_slice(width, begin[mine], size[mine], entries.column, values, order))
-        offset += -(-mine.size // LANES) * LANES
+        level.append(_slice(width, Pieces(begin[mine], size[mine]), entries.column, stored))
+        offset += mine.size + -mine.size % LANES
     return tuple(level), Entries(first, location)
 
 
-def _slice(
-    width: int,
-    begin: np.ndarray,
-    size: np.ndarray,
-    column: np.ndarray,
-    values: Any,
-    order: np.ndarray | None,
-) -> Slice:
-    """The pieces that begin at these entries, padded to a width.
+def _slice(width: int, pieces: Pieces, column: np.ndarray, stored: Stored) -> Slice:
+    """The pieces padded to a width: by their last entry, times zero."""
+    lacking = -pieces.size.size % LANES
+    pieces = Pieces(*(np.pad(each, (0, lacking)) for each in pieces))
+    places = _filled(width, pieces, column, column[:0], None)
+    counts = None
+    if stored.values is None and np.any(pieces.size < width):
+        counts = jnp.asarray(pieces.size.astype(np.int32))
+    return Slice(jnp.asarray(places), _values(width, pieces, stored), counts)
 
-    Padding repeats a piece's last entry, times zero; what a tile lacks are pieces of size zero.
+
+def _values(width: int, pieces: Pieces, stored: Stored) -> jax.Array | None:
+    """The values of the pieces; traced ones are taken from where they stand, zero behind them."""
+    values, order = stored
+    if values is None:
+        return None
+    if not isinstance(values, Tracer):
+        return jnp.asarray(_filled(width, pieces, values, np.zeros(1, values.dtype), order))
+    _check_count("entries with traced values", values.size)
+    numbers = np.arange(values.size, dtype=np.int32) if order is None else order.astype(np.int32)
+    places = _filled(width, pieces, numbers, np.full(1, values.size, np.int32), None)
+    return jnp.concatenate([values, jnp.zeros((1,), values.dtype)])[jnp.asarray(places)]
+
+
+def _filled(
+    width: int, pieces: Pieces, source: np.ndarray, padding: np.ndarray, order: np.ndarray | None
+) -> np.ndarray:
+    """``source`` of each entry of the pieces, (width, pieces); padded by the last one's, or by the
+    number that ``padding`` has.
     """
-    lacking = -begin.size % LANES
-    begin, size = (np.pad(each, (0, lacking)).reshape(-1, LANES) for each in (begin, size))
-    shape = begin.shape[0], width, LANES
-    slot = np.arange(width)[None, :, None]
-    is_traced = isinstance(values, Tracer)
-    places = np.empty(shape, np.int32)
-    kept = None if values is None else np.empty(shape, np.int32 if is_traced else values.dtype)
-    for start in range(0, shape[0], BLOCK):
+    filled = np.empty((width, pieces.size.size), source.dtype)
+    for start in range(0, pieces.size.size, BLOCK):
         block = slice(start, start + BLOCK)
-        length = size[block][:, None, :]
-        entry = begin[block][:, None, :] + np.minimum(slot, np.maximum(length - 1, 0))
-        places[block] = column[entry]
-        if kept is not None:
-            at = entry if order is None else order[entry]
-            padding = values.size if is_traced else np.zeros((), values.dtype)
-            kept[block] = np.where(slot < length, at if is_traced else values[at], padding)
-    if isinstance(values, Tracer):
-        _check_count("entries with traced values", values.size)
-        behind = jnp.zeros((1,), values.dtype)
-        kept = jnp.concatenate([values, behind])[jnp.asarray(kept)]
-    is_padded = values is None and bool(np.any(size.reshape(-1)[: size.size - lacking] < width))
-    return Slice(
-        jnp.asarray(places),
-        None if kept is None else jnp.asarray(kept),
-        jnp.asarray(size.astype(np.int32)) if is_padded else None,
-    )
+        begin, size = pieces.begin[block], pieces.size[block]
+        for slot in range(width):
+            entry = begin + np.minimum(slot, np.maximum(size - 1, 0))
+            numbers = source[entry if order is None else order[entry]]
+            filled[slot, block] = (
+                np.where(slot < size, numbers, padding[0]) if padding.size else numbers
+            )
+    return filled
 
 
 def _widths(size: np.ndarray) -> np.ndarray:

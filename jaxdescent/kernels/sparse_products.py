@@ -1,14 +1,16 @@
 """Sums of the numbers at given places: products with a matrix of which most entries are zero.
 
 XLA has no such product that is fast: a scatter for CPUs takes ten times as long as it could, and of
-a sum over an axis of gathered numbers it writes all of them first. Here the sum over a piece of a
-row is a chain of additions, which XLA fuses with what it gathers into one pass that all cores
-share. Pieces of about the same length lie side by side in tiles of 16, so that all of a tile's
-numbers are one run of memory. One form serves all platforms, and sharded arrays.
+a sum over an axis of gathered numbers it writes all of them first. Here pieces of rows with as many
+entries lie side by side, their first entries, then their second ones and so on. Four of them are
+added up by a chain of additions, which XLA fuses with what it gathers into one pass over all
+pieces, that all cores share: a chain of more would read more runs of memory at a time than a core
+follows, and take twice as long an entry. One form serves all platforms, and sharded arrays.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,24 +21,30 @@ from jax import lax
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.platform import kept_apart, on_cpu
 
-LANES = 16
-"""Pieces in a tile: their places and their values are each a cache line a slot."""
+CHAIN, LANES = 4, 16
+"""Entries that are added up by one chain, at most; and the pieces that a slice has a multiple of:
+of other numbers of them XLA for CPUs makes a loop that takes up to twice as long."""
 
 
 class Slice(NamedTuple):
-    """Pieces of rows, all padded to as many entries: their slots.
+    """Pieces of rows, all padded to as many entries.
 
     Attributes:
-      places: (tiles, slots, 16), int32: of the numbers to add up. Those of padding are the piece's
-        own, so that a number that is not finite reaches no row but those that read it.
-      values: (tiles, slots, 16): what each is multiplied by, zero for padding; None for ones.
-      counts: (tiles, 16), int32: how many slots of a piece count, where there are no values and
+      places: (width, pieces), int32: of the numbers to add up. Those of padding are the
+        piece's own, so that a number that is not finite reaches no row but those that read it. The
+        last pieces may be padding, which no row reads.
+      values: of the same shape: what each is multiplied by, zero for padding; None for ones.
+      counts: (pieces,), int32: how many entries of a piece count, where there are no values and
         some of them are padding; else None.
     """
 
     places: jax.Array
     values: jax.Array | None
     counts: jax.Array | None
+
+    @property
+    def pieces(self) -> int:
+        return self.places.shape[1]
 
 
 class Layout(NamedTuple):
@@ -98,53 +106,47 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
 
 def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
     """``A`` as an array of this shape and dtype."""
-    rows, _ = shape
-    first = layout.levels[0] if layout.levels else ()
     whole = jnp.zeros(shape, dtype)
-    row, begin = _row_of_piece(layout, rows), 0
-    for piece in first:
-        tiles, slots, lanes = piece.places.shape
-        own = row[begin : begin + tiles * lanes].reshape(tiles, 1, lanes)
-        begin += tiles * lanes
-        value = jnp.ones((tiles, slots, lanes), dtype)
-        if piece.values is not None:
-            value = piece.values.astype(dtype)
-        elif piece.counts is not None:
-            slot = jnp.arange(slots, dtype=jnp.int32)[None, :, None]
-            value = (slot < piece.counts[:, None, :]).astype(dtype)
-        own = jnp.broadcast_to(own, value.shape)
-        whole = whole.at[own, piece.places].add(value, mode="drop")
+    if not layout.levels:
+        return whole
+    row, begin = _row_of_piece(layout, shape[0]), 0
+    ones = jnp.ones((shape[1],), dtype)
+    for piece in layout.levels[0]:
+        own = row[begin : begin + piece.pieces]
+        begin += piece.pieces
+        for slot in range(piece.places.shape[0]):
+            value = _terms(piece, ones, slice(slot, slot + 1))[0]
+            whole = whole.at[own, piece.places[slot]].add(value, mode="drop")
     return whole
 
 
 def _row_of_piece(layout: Layout, rows: int) -> jax.Array:
-    """To which row each sum of the first level belongs; to none, ``rows``, that of padding."""
+    """To which row each sum of the first level belongs; that of padding to none, ``rows``."""
     numbers = jnp.arange(rows, dtype=jnp.int32)
     if layout.position is None:
         return numbers
-    sizes = [sum(piece.places[:, 0].size for piece in level) for level in layout.levels]
+    sizes = [sum(piece.pieces for piece in level) for level in layout.levels]
     every = jnp.full((sum(sizes) + 1,), rows, jnp.int32).at[layout.position].set(numbers)
-    above = jnp.zeros((0,), jnp.int32)
+    row = every[-1:]
     for index in reversed(range(len(sizes))):
-        begin = sum(sizes[:index])
-        own = every[begin : begin + sizes[index]]
-        if index + 1 < len(sizes):
-            start = 0
-            for piece in layout.levels[index + 1]:
-                row = above[start : start + piece.places[:, 0].size]
-                start += row.size
-                # Padding of a tile reads somebody else's sums, for no row.
-                row = jnp.broadcast_to(row.reshape(-1, 1, LANES), piece.places.shape)
-                own = own.at[jnp.where(row < rows, piece.places, own.size)].set(row, mode="drop")
-        above = own
-    return above
+        start = sum(sizes[:index])
+        below = every[start : start + sizes[index]]
+        begin = 0
+        for piece in layout.levels[index + 1] if index + 1 < len(sizes) else ():
+            own = row[begin : begin + piece.pieces]
+            begin += piece.pieces
+            own = jnp.broadcast_to(own, piece.places.shape)
+            places = jnp.where(own < rows, piece.places, below.size)
+            below = below.at[places].set(own, mode="drop")
+        row = below
+    return row
 
 
 def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
     sums, source = [], column
     for level in layout.levels:
-        # XLA would compute the sums anew for each row that reads them.
-        source = kept_apart(jnp.concatenate([_sums(piece, source) for piece in level]))
+        # Each by itself: XLA takes what is put together for one operation, on one core.
+        source = jnp.concatenate(kept_apart([_sums(piece, source) for piece in level]))
         sums.append(source)
     if layout.position is None:
         return source
@@ -153,17 +155,29 @@ def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
 
 
 def _sums(piece: Slice, source: jax.Array) -> jax.Array:
-    """The sum of each piece, (16 tiles,)."""
-    tiles, slots, lanes = piece.places.shape
+    """The sum of each piece, (pieces,)."""
+    width = piece.places.shape[0]
+    whole = width // CHAIN * CHAIN
     total: Any = None
-    for slot in range(slots):
-        term = at(source, piece.places[:, slot])
-        if piece.values is not None:
-            term = term * piece.values[:, slot].astype(source.dtype)
-        if piece.counts is not None:
-            term = jnp.where(slot < piece.counts, term, 0)
+    if whole > CHAIN:
+        chunks = [_terms(piece, source, slice(slot, whole, CHAIN)) for slot in range(CHAIN)]
+        partial = kept_apart(functools.reduce(jnp.add, chunks))
+        total = functools.reduce(jnp.add, [partial[index] for index in range(whole // CHAIN)])
+    for slot in range(whole if whole > CHAIN else 0, width):
+        term = _terms(piece, source, slice(slot, slot + 1))[0]
         total = term if total is None else total + term
-    return total.reshape(tiles * lanes)
+    return total
+
+
+def _terms(piece: Slice, source: jax.Array, slots: slice) -> jax.Array:
+    """The entries of these slots times their numbers, (slots, pieces)."""
+    terms = at(source, piece.places[slots])
+    if piece.values is not None:
+        terms = terms * piece.values[slots].astype(source.dtype)
+    if piece.counts is not None:
+        number = jnp.arange(*slots.indices(piece.places.shape[0]), dtype=jnp.int32)
+        terms = jnp.where(number[:, None] < piece.counts[None, :], terms, 0)
+    return terms
 
 
 def at(source: jax.Array, places: jax.Array) -> jax.Array:

@@ -46,9 +46,14 @@ def choose(
         # Directions that depend on earlier steps are lost when the params are rounded to 16 bits.
         return next((c for c in feasible if c.is_memoryless), feasible[0])
     comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
-    has_hedge = structure.is_dense and not structure.is_rounded
+    has_hedge = (structure.is_dense or structure.is_sparse) and not structure.is_rounded
     if has_hedge and candidates[0].seconds > MOMENT:
         first = next((c for c in comfortable if c.is_attempt), None)
+        # A direct solve has no use for zeros: where all iterations that are allowed cost less,
+        # there is nothing to hedge with.
+        allowed = most_iterations * first.seconds_per_iteration if first is not None else math.inf
+        if structure.is_sparse and candidates[0].seconds > allowed:
+            return first
         then = surest(comfortable, question)
         if first is not None and then is not None:
             hedge = hedge_of(first, then, question, most_iterations)

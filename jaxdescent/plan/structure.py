@@ -53,10 +53,12 @@ class Structure(Displayed):
       has_intercept: whether a regression has an intercept.
       has_penalty: whether there is an ``l2`` that may limit the condition number.
       has_own_l2: whether each output has an ``l2`` of its own.
+      is_uneven: whether X's columns are known to differ much in length.
       is_rounded: whether params are stored in 16 bits.
       largest_leaf_bytes: the largest leaf of the params, in the dtype of the arithmetic.
       default_tolerance: the tolerance for the gradient if none is given.
-      evaluation_flops: the operations of a value and gradient of a function, if counted.
+      evaluation_flops: the operations of a value and gradient of a function, if counted; those of a
+        product with a design that stores only some of its entries.
       evaluation_bytes: the bytes that these read and write, if counted.
       evaluation_reserved: the bytes that these reserve while they run, if compiled.
       devices: the number of devices that the problem is spread over.
@@ -124,6 +126,12 @@ class Structure(Displayed):
         return math.prod(self.shard)
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether X is one of which not all entries lie in memory, and what it reads is known."""
+        is_known = self.evaluation_bytes > 0
+        return self.kind is Kind.REGRESSION and is_known and not self.is_dense
+
+    @property
     def vector_bytes(self) -> int:
         """The bytes of a device's shard of a vector like the params, in the arithmetic's dtype."""
         shards = self.shards if self.sharded in ("features", "params") else 1
@@ -182,8 +190,9 @@ class Structure(Displayed):
         if self.kind is Kind.REGRESSION:
             shape = f"{self.rows:,} rows x {self.features:,} features"
             outputs = f" x {self.outputs:,} outputs" if self.outputs > 1 else ""
+            entries = f", {self.evaluation_flops / 2:,.0f} entries" if self.is_sparse else ""
             penalty = ", l2" if self.has_penalty else ""
-            return f"linear regression, {shape}{outputs}, {self.data_dtype}{penalty}"
+            return f"linear regression, {shape}{outputs}{entries}, {self.data_dtype}{penalty}"
         unknowns = f"{self.unknowns:,} unknowns in {self.compute_dtype}"
         if self.kind is Kind.RESIDUALS:
             return f"{self.kind.value}, {self.rows:,} residuals, {unknowns}"
@@ -227,6 +236,8 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             has_penalty=not _is_zero(regression.l2),
             has_own_l2=jnp.ndim(regression.l2) == 1,
             is_uneven=design.is_uneven,
+            evaluation_flops=2.0 * design.entries if design.pass_bytes else 0.0,
+            evaluation_bytes=float(design.pass_bytes),
         )
     hessian = objective.hessian_array
     if hessian is not None:

@@ -1,0 +1,382 @@
+"""Sparse designs: SciPy's products, and every method's minimum of the dense regression."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.sparse import BCOO, BCSR
+
+import jaxdescent as jd
+from jaxdescent.designs import sparse_layout
+from jaxdescent.plan.default import default_plan
+from jaxdescent.preconditioners.hessians import CentredRegression
+
+ROWS, FEATURES = 60, 12
+
+
+def random_matrix(rng, rows=ROWS, features=FEATURES, density=0.2, dtype=np.float64):
+    matrix = scipy.sparse.random(rows, features, density, random_state=rng, dtype=dtype)
+    return matrix.tocsr()
+
+
+def close(got, expected, rtol=1e-12):
+    scale = max(float(np.max(np.abs(expected), initial=0)), 1e-300)
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol * scale)
+
+
+def check_products(X, matrix, rng):
+    rows, features = matrix.shape
+    for outputs in ((), (3,)):
+        weights, residual = rng.normal(size=(features, *outputs)), rng.normal(size=(rows, *outputs))
+        close(X.product(jnp.asarray(weights)), matrix @ weights)
+        close(X.transposed_product(jnp.asarray(residual)), matrix.T @ residual)
+    close(X.to_dense(), matrix.toarray())
+
+
+@settings(max_examples=10)
+@given(st.data())
+def test_products_are_scipys_for_any_pattern(data):
+    rows, features = data.draw(st.sampled_from([(1, 1), (7, 5), (4, 90), (90, 4)]))
+    count = data.draw(st.sampled_from([0, 1, 9, 200]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    row, column = rng.integers(0, rows, count), rng.integers(0, features, count)
+    if data.draw(st.booleans()):
+        row[: count // 2] = rows - 1  # one row that is far longer than the others
+    values = rng.normal(size=count) * rng.integers(0, 2, count)  # explicit zeros
+    matrix = scipy.sparse.coo_matrix((values, (row, column)), (rows, features))
+    with jax.enable_x64(True):
+        X = jd.Sparse.from_indices(row, column, values, shape=matrix.shape)
+        assert X.shape == matrix.shape
+        assert X.dtype == X.stored_dtype == jnp.float64
+        assert X.entries == matrix.tocsr().nnz
+        check_products(X, matrix, rng)
+        ones = jd.Sparse.from_indices(row, column, shape=matrix.shape, dtype=jnp.float64)
+        matrix = scipy.sparse.coo_matrix((np.ones(count), (row, column)), (rows, features))
+        check_products(ones, matrix, rng)
+
+
+@pytest.mark.parametrize("make", ["csr", "csc", "coo", "lil", "array", "bcoo", "bcsr"])
+def test_matrices_of_scipy_and_jax_are_taken(make, rng, x64):
+    matrix = random_matrix(rng)
+    if make == "bcoo":
+        given = BCOO.from_scipy_sparse(matrix)
+        padding = jnp.full((2, 2), 1000, given.indices.dtype)
+        padded = jnp.concatenate([given.indices, padding]), jnp.append(given.data, jnp.ones(2))
+        given = BCOO((padded[1], padded[0]), shape=matrix.shape)
+    elif make == "bcsr":
+        given = BCSR.from_scipy_sparse(matrix)
+    else:
+        given = scipy.sparse.csr_array(matrix) if make == "array" else matrix.asformat(make)
+    check_products(jd.Sparse(given), matrix, rng)
+
+
+def full_column(rng):
+    matrix = random_matrix(rng, 5000, 40, 0.05).tolil()
+    matrix[:, 3] = rng.normal(size=(5000, 1))
+    return matrix.tocsr()
+
+
+def full_row(rng):
+    return full_column(rng).T.tocsr()
+
+
+def zipf(rng):
+    column = np.minimum(rng.zipf(1.3, 40_000) - 1, 2999)
+    entries = rng.normal(size=40_000), (rng.integers(0, 1000, 40_000), column)
+    return scipy.sparse.coo_matrix(entries, (1000, 3000)).tocsr()
+
+
+@pytest.mark.parametrize("make", [full_column, full_row, zipf])
+def test_no_distribution_of_entries_blows_the_layout_up(make, rng, x64, monkeypatch):
+    monkeypatch.setattr(sparse_layout, "LEAST_ENTRIES", 1 << 11)
+    matrix = make(rng)
+    X = jd.Sparse(matrix)
+    check_products(X, matrix, rng)
+    # An entry takes 12 bytes, and a row a few more; the padding of a slice is at most 15 pieces.
+    assert X.pass_bytes < 1.25 * 12 * X.entries + 24 * max(X.shape)
+
+
+def test_few_widths_are_chosen_and_pad_little(rng):
+    size = rng.poisson(30, 100_000).clip(0, 64)
+    widths = sparse_layout._widths(size)
+    padded = widths[np.searchsorted(widths, size)]
+    assert padded.sum() < 1.1 * size.sum()
+    assert len(widths) < 12
+
+
+def test_entries_in_any_order_and_twice_add_up(x64):
+    X = jd.Sparse.from_indices([2, 0, 2], [1, 3, 1], np.array([1.0, 2.0, 4.0]), shape=(3, 4))
+    assert X.entries == 2
+    np.testing.assert_array_equal(X.to_dense(), [[0, 0, 0, 2], [0, 0, 0, 0], [0, 5, 0, 0]])
+    ones = jd.Sparse.from_indices([2, 0, 2], [1, 3, 1], shape=(3, 4), dtype=jnp.float64)
+    np.testing.assert_array_equal(ones.to_dense(), [[0, 0, 0, 1], [0, 0, 0, 0], [0, 2, 0, 0]])
+
+
+def test_a_matrix_without_entries_predicts_the_intercept(x64):
+    X = jd.Sparse.from_indices([], [], np.zeros(0), shape=(3, 2))
+    y = jnp.array([1.0, 2.0, 6.0])
+    result = jd.minimize(jd.LinearRegression(X, y, l2=1.0), method=jd.LSMR())
+    np.testing.assert_allclose(result.params["weights"], 0)
+    np.testing.assert_allclose(result.params["intercept"], 3)
+
+
+def test_what_is_not_finite_reaches_only_the_rows_that_read_it(rng, x64):
+    matrix = random_matrix(rng)
+    for bad in (np.nan, np.inf):
+        weights = rng.normal(size=FEATURES)
+        weights[4] = bad
+        got = np.asarray(jd.Sparse(matrix).product(jnp.asarray(weights)))
+        np.testing.assert_array_equal(np.isfinite(got), np.isfinite(matrix @ weights))
+    matrix.data[3] = np.nan
+    got = np.asarray(jd.Sparse(matrix).product(jnp.ones(FEATURES)))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(matrix @ np.ones(FEATURES)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_values_of_16_bits_are_kept_and_multiplied_in_float32(dtype, rng):
+    values = jnp.asarray(rng.normal(size=3), dtype)
+    X = jd.Sparse.from_indices([0, 1, 1], [1, 0, 2], values, shape=(2, 3))
+    assert X.stored_dtype == dtype
+    assert X.dtype == X.product(jnp.ones(3)).dtype == jnp.float32
+    exact = np.asarray(values, float)
+    np.testing.assert_allclose(X.product(jnp.ones(3)), [exact[0], exact[1:].sum()], rtol=1e-6)
+
+
+def test_double_precision_becomes_single_without_x64(rng):
+    matrix = random_matrix(rng)
+    X = jd.Sparse(matrix)
+    assert X.dtype == X.stored_dtype == X.to_dense().dtype == jnp.float32
+    np.testing.assert_allclose(X.to_dense(), matrix.toarray(), rtol=1e-6)
+
+
+def regressions(rng, outputs=(), weighted=True, intercept=True):
+    matrix = random_matrix(rng)
+    y = jnp.asarray(rng.normal(size=(ROWS, *outputs)))
+    weight = jnp.asarray(rng.uniform(0.5, 2, ROWS)) if weighted else None
+    make = functools.partial(
+        jd.LinearRegression, y=y, l2=0.5, sample_weight=weight, intercept=intercept
+    )
+    return make(jd.Sparse(matrix)), make(jnp.asarray(matrix.toarray()))
+
+
+METHODS = [
+    None,
+    jd.LSMR(),
+    jd.LSMR(jd.Nystrom(4)),
+    jd.ConjugateGradient(),
+    jd.ConjugateGradient(jd.Jacobi()),
+    jd.DerivativeMethod(),
+    jd.Gram(),
+    jd.LBFGS(),
+    jd.GradientDescent(jd.BarzilaiBorwein()),
+    jd.GradientDescent(),
+    jd.GradientDescent(jd.InverseLipschitz()),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_every_method_finds_the_minimum_of_the_dense_regression(method, rng, x64):
+    sparse, dense = regressions(rng)
+    expected = jd.minimize(dense, method=jd.DerivativeMethod()).params
+    result = jd.minimize(sparse, method=method, tolerance=1e-9, max_iterations=20_000)
+    assert result.converged
+    for name, value in expected.items():
+        np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.Dual()], ids=str)
+def test_a_wide_matrix_of_several_outputs_is_minimised(method, rng, x64):
+    matrix = random_matrix(rng, 12, 60)
+    y = jnp.asarray(rng.normal(size=(12, 3)))
+    expected = jd.minimize(jd.LinearRegression(matrix.toarray(), y, l2=0.5)).params
+    result = jd.minimize(jd.LinearRegression(matrix, y, l2=0.5), method=method, tolerance=1e-9)
+    for name, value in expected.items():
+        np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-8)
+
+
+def test_values_and_gradients_are_the_dense_ones_eagerly_in_jit_and_in_vmap(rng, x64):
+    sparse, dense = (each.checked() for each in regressions(rng))
+    params = {"weights": jnp.asarray(rng.normal(size=FEATURES)), "intercept": jnp.asarray(0.3)}
+    of = lambda objective, params: objective.value_and_gradient(params)  # noqa: E731
+    expected = of(dense, params)
+    for got in (of(sparse, params), jax.jit(of)(sparse, params)):
+        jax.tree.map(close, got, expected)
+    jax.tree.map(close, jax.grad(sparse.value)(params), expected[1])
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    got = jax.vmap(lambda params: of(sparse, params))(stacked)
+    jax.tree.map(close, got, jax.vmap(lambda params: of(dense, params))(stacked))
+    jax.tree.map(close, sparse.curvature_bounds(params), dense.curvature_bounds(params))
+
+
+def test_derivatives_of_the_minimum_are_the_dense_ones(rng, x64):
+    matrix = random_matrix(rng, 20, 4, 0.4).tocoo()
+    y, weight = jnp.asarray(rng.normal(size=20)), jnp.asarray(rng.uniform(0.5, 2, 20))
+
+    def minimum(design, values, y, l2, weight):
+        regression = jd.LinearRegression(design(values), y, l2=l2, sample_weight=weight)
+        params = jd.minimize(regression, method=jd.LSMR(), tolerance=1e-12).params
+        return jnp.sum(jnp.sin(params["weights"])) + params["intercept"]
+
+    def sparse(values):
+        return jd.Sparse.from_indices(matrix.row, matrix.col, values, shape=matrix.shape)
+
+    def dense(values):
+        return jnp.zeros(matrix.shape).at[matrix.row, matrix.col].set(values)
+
+    arguments = jnp.asarray(matrix.data), y, jnp.asarray(0.5), weight
+    got, expected = (
+        jax.jit(jax.grad(functools.partial(minimum, design), argnums=(0, 1, 2, 3)))(*arguments)
+        for design in (sparse, dense)
+    )
+    jax.tree.map(functools.partial(close, rtol=1e-6), got, expected)
+
+
+def test_traced_values_of_one_place_add_up(x64):
+    def product(values):
+        X = jd.Sparse.from_indices([1, 0, 1], [0, 0, 0], values, shape=(2, 1))
+        return X.product(jnp.ones(1))
+
+    values = jnp.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(jax.jit(product)(values), [2, 5])
+    np.testing.assert_allclose(jax.jacobian(product)(values), [[0, 1, 0], [1, 0, 1]])
+
+
+def test_norms_of_centred_columns_need_the_entries_alone(rng, x64):
+    sparse, dense = regressions(rng)
+    got, expected = (CentredRegression.from_objective(r.checked()) for r in (sparse, dense))
+    close(got.diagonal(), expected.diagonal(), rtol=1e-10)
+    # A constant column is none, but for rounding, which is no more than that and never negative.
+    ones = jd.Sparse.from_indices(np.arange(9), np.zeros(9, int), shape=(9, 2), dtype=jnp.float64)
+    norms = np.asarray(ones.column_squared_norms(None, jnp.array([1.0, 0.0])))
+    assert (norms >= 0).all()
+    assert (norms < 1e-13).all()
+
+
+def test_certificates_know_a_sparse_minimum(rng):
+    matrix = random_matrix(rng, dtype=np.float32)
+    regression = jd.LinearRegression(matrix, rng.normal(size=ROWS).astype(np.float32), l2=0.5)
+    assert jd.certify(regression, jd.minimize(regression)).kind == "minimum"
+
+
+def test_predictions_take_a_sparse_matrix(rng, x64):
+    sparse, _ = regressions(rng)
+    matrix = random_matrix(rng)
+    params = {"weights": jnp.asarray(rng.normal(size=FEATURES)), "intercept": jnp.asarray(2.0)}
+    expected = matrix @ np.asarray(params["weights"]) + 2
+    close(sparse.predict(params, matrix), expected)
+    close(sparse.predict(params, jd.Sparse(matrix)), expected)
+
+
+def test_new_values_at_the_same_places_trace_nothing(rng, x64):
+    matrix = random_matrix(rng)
+    traces = []
+
+    @jax.jit
+    def product(X, weights):
+        traces.append(X)
+        return X.product(weights)
+
+    for _ in range(2):
+        matrix.data[:] = rng.normal(size=matrix.nnz)
+        close(product(jd.Sparse(matrix), jnp.ones(FEATURES)), matrix @ np.ones(FEATURES))
+    assert len(traces) == 1
+
+
+def test_a_matrix_on_several_devices_is_multiplied(rng, x64):
+    matrix = random_matrix(rng, 4000, 64, 0.1)
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    of_pieces = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "d"))
+
+    def placed(leaf):
+        is_cut = leaf.ndim == 2 and leaf.shape[1] % 8 == 0
+        return jax.device_put(leaf, of_pieces if is_cut else everywhere)
+
+    X = jax.tree.map(placed, jd.Sparse(matrix))
+    weights = jax.device_put(jnp.asarray(rng.normal(size=64)), everywhere)
+    close(jax.jit(lambda X, w: X.product(w))(X, weights), matrix @ np.asarray(weights))
+    residual = jax.device_put(jnp.asarray(rng.normal(size=4000)), everywhere)
+    got = jax.jit(lambda X, r: X.transposed_product(r))(X, residual)
+    close(got, matrix.T @ np.asarray(residual))
+
+
+def planned(regression):
+    regression = regression.checked()
+    return default_plan(regression, regression.start())
+
+
+def test_a_sparse_regression_is_never_made_dense_where_that_costs_more(rng):
+    row, column = rng.integers(0, 20_000, 100_000), rng.integers(0, 5000, 100_000)
+    X = jd.Sparse.from_indices(row, column, shape=(20_000, 5000))
+    plan = planned(jd.LinearRegression(X, jnp.ones(20_000), l2=1.0))
+    assert plan.chosen.name == "LSMR()"
+    assert plan.chosen.seconds_per_iteration < plan.candidates[0].seconds / 100
+    assert f"{X.entries:,} entries" in plan.structure.describe()
+    small = jd.LinearRegression(jd.Sparse.from_indices([0], [0], shape=(3, 2)), jnp.ones(3))
+    assert planned(small).chosen.name == "DerivativeMethod()"
+
+
+def test_a_sparse_matrix_is_shown_by_its_sizes(rng):
+    matrix = random_matrix(rng)
+    X = jd.Sparse(matrix)
+    assert repr(X) == f"Sparse(60 x 12, {matrix.nnz} entries)"
+    assert repr(jd.LinearRegression(matrix, jnp.ones(60))) == (
+        "LinearRegression(60 rows x 12 features, intercept)"
+    )
+    assert not X.is_stored
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([0, 3], [0, 0]), ValueError, "row indices must be from 0 to 2, got 3"),
+        (([0, -1], [0, 0]), ValueError, "row indices must be from 0 to 2, got -1"),
+        (([0, 1], [0, 2]), ValueError, "column indices must be from 0 to 1, got 2"),
+        (([0, 1], [0]), ValueError, "got 2 rows and 1 columns"),
+        (([[0]], [0]), ValueError, r"must have shape \(entries,\), got \(1, 1\)"),
+        (([0.5], [0]), TypeError, "must be integers, got dtype float64"),
+        (([True], [0]), TypeError, "must be integers, got dtype bool"),
+        (([0], [0], np.ones(2)), ValueError, r"values must have shape \(1,\)"),
+        (([0], [0], np.ones(1, int)), TypeError, "real floating-point, got dtype int64"),
+        (([0], [0], np.ones(1, bool)), TypeError, "real floating-point, got dtype bool"),
+        (([0], [0], np.ones(1, complex)), TypeError, "real floating-point, got dtype complex128"),
+    ],
+)
+def test_indices_and_values_that_make_no_matrix_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        jd.Sparse.from_indices(*arguments, shape=(3, 2))
+
+
+def test_products_with_vectors_of_another_length_are_refused():
+    X = jd.Sparse.from_indices([0], [0], shape=(3, 2))
+    with pytest.raises(ValueError, match=r"as many as features, got \(3,\)"):
+        X.product(jnp.ones(3))
+    with pytest.raises(ValueError, match=r"as many as rows, got \(2, 1\)"):
+        X.transposed_product(jnp.ones((2, 1)))
+
+
+def test_shapes_and_matrices_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="at least one row and one feature"):
+        jd.Sparse.from_indices([], [], shape=(0, 2))
+    with pytest.raises(ValueError, match=r"shape must be \(rows, features\)"):
+        jd.Sparse.from_indices([0], [0], shape=(3,))
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*31"):
+        jd.Sparse.from_indices([0], [0], shape=(2**31, 2))
+    with pytest.raises(TypeError, match="got ndarray: pass a dense X"):
+        jd.Sparse(np.eye(3))
+    with pytest.raises(ValueError, match="must have shape"):
+        jd.Sparse(scipy.sparse.coo_array(np.ones(3)))
+    with pytest.raises(TypeError, match="without batch"):
+        jd.Sparse(BCOO.fromdense(jnp.ones((2, 2)), n_dense=1))
+    with pytest.raises(TypeError, match="must be known numbers, got traced ones"):
+        jax.jit(lambda row: jd.Sparse.from_indices(row, [0], shape=(3, 2)))(jnp.zeros(1, int))
+    with pytest.raises(TypeError, match="must be known numbers, got traced ones"):
+        jax.jit(jd.Sparse)(BCOO.fromdense(jnp.eye(2)))
+    regression = jd.LinearRegression(scipy.sparse.eye_array(3), np.ones(3))
+    with pytest.raises(TypeError, match="a Sparse design does not give: take jd"):
+        jd.minimize(regression, method=jd.LSMR(jd.Sketch()))
