@@ -56,7 +56,7 @@ def test_no_control_groups_means_no_limit(tmp_path):
 def test_the_address_space_limit_counts():
     script = (
         "import resource\n"
-        "from jaxdescent import memory\n"
+        "from jaxdescent.machine import memory\n"
         "before = memory._address_space_bytes()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (10**12, resource.RLIM_INFINITY))\n"
         "print(before, memory._address_space_bytes()[0])\n"
