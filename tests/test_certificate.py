@@ -1,5 +1,7 @@
 """What kind of point it is, against dense eigenvalues, known spectra and known points."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -339,9 +341,10 @@ def test_an_eigenvalue_within_the_margin_may_be_zero(ends, kind):
     ids=lambda point: point.name,
 )
 def test_a_point_of_known_kind_is_called_that(point):
-    found, seconds = certificates.certified(point)
+    began = time.process_time()
+    found, _ = certificates.certified(point)
     assert found.kind == point.kind
-    assert seconds < 60
+    assert time.process_time() - began < 60  # of all threads, whatever else runs
 
 
 def rosenbrock(p):

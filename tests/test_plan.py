@@ -283,7 +283,7 @@ def test_a_tighter_tolerance_takes_more_iterations():
 
 
 def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
-    for rows, features in ((4000, 1000), (300, 1200)):
+    for rows, features in ((1200, 300), (300, 1200)):
         measured = np.linalg.cond(rng.normal(size=(rows, features)))
         assert gaussian_condition(rows, features) == pytest.approx(measured, rel=0.05)
 
