@@ -23,14 +23,14 @@ install: $(INSTALLED) ## make .venv and install the project with everything
 demo: $(INSTALLED) ## the whole story, with real runs on this machine
 	$(BIN)/jaxdescent breakdown $(ARGS)
 
-test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
-	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+test: $(INSTALLED) ## tests and doctests, in about ten minutes on two cores
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
-	$(BIN)/python -m pytest -q -m slow $(ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -m slow $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
-	$(LOWEST)/bin/python -m pytest -q $(ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)
 
 lowest: test-lowest
 

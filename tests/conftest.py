@@ -9,6 +9,10 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# XLA makes the same program out of the same passes, then LLVM does not polish its machine code:
+# most of the time of these tests is compilation, and few look at what LLVM may do. Those are
+# marked `optimized`. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles all as everybody else does.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Neither is the user's calibration read, nor is one left behind.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxdescent-cache-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
@@ -17,6 +21,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from jaxdescent.calls import programs  # noqa: E402
+from jaxdescent.machine import defaults, host, store  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -30,6 +37,34 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("jaxdescent")
+
+# Plans are made with the default's rates, whatever else this host does, and none is measured first.
+HOST = {"platform": "cpu", "kind": host.processor(), "cores": host.usable_cores()}
+store.keep(
+    HOST,
+    defaults.default_rates("cpu", HOST["cores"])
+    | {"is_measured": True, "measured_at": 1.7e9, "others": 0.0, "spread": 1.0},
+)
+
+IS_POLISHED = not jax.config.read("jax_disable_most_optimizations")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optimization(request):
+    """LLVM's optimisation for the modules that are marked so: programs know nothing of it."""
+    if IS_POLISHED or request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    forget_programs()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    forget_programs()
+
+
+def forget_programs():
+    programs._compiled.cache_clear()
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ class TestWhole:
                 if announced == 2:
                     break
             process.send_signal(2)
-            shown, errors = process.communicate(timeout=60)
+            shown, errors = process.communicate(timeout=600)
         assert process.returncode == 130
         assert errors == ""
         assert "Interrupted" in shown

@@ -1,5 +1,7 @@
 """What kind of point it is, against dense eigenvalues, known spectra and known points."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -245,17 +247,15 @@ def hessian_of_regression(X, l2, sample_weight, intercept):
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    rows=st.integers(1, 8),
-    features=st.integers(1, 5),
+    shape=st.sampled_from([(1, 1), (1, 4), (3, 3), (8, 1), (8, 5)]),  # each compiles anew
     l2=st.floats(0, 10, width=32),
     weighted=st.booleans(),
     intercept=st.booleans(),
     shift=st.floats(-3, 3),
 )
-def test_a_regressions_bounds_enclose_its_eigenvalues(
-    seed, rows, features, l2, weighted, intercept, shift
-):
+def test_a_regressions_bounds_enclose_its_eigenvalues(seed, shape, l2, weighted, intercept, shift):
     random = np.random.default_rng(seed)
+    rows, features = shape
     X = random.normal(size=(rows, features)) + shift
     sample_weight = random.uniform(0.01, 4, rows) if weighted else np.ones(rows)
     with jax.enable_x64(True):
@@ -341,9 +341,10 @@ def test_an_eigenvalue_within_the_margin_may_be_zero(ends, kind):
     ids=lambda point: point.name,
 )
 def test_a_point_of_known_kind_is_called_that(point):
-    found, seconds = certificates.certified(point)
+    began = time.process_time()
+    found, _ = certificates.certified(point)
     assert found.kind == point.kind
-    assert seconds < 60
+    assert time.process_time() - began < 60  # of all threads, whatever else runs
 
 
 def rosenbrock(p):
@@ -386,18 +387,18 @@ def test_where_a_descent_stopped_early_is_not_stationary(function, point):
     assert jd.certify(function, jnp.array(point)).kind == "not stationary"
 
 
+def residual_squares(w, X, y):
+    return 0.5 * jnp.sum(jnp.square(jnp.matmul(X, w) - y))
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_singular_least_squares_problem_is_never_called_a_minimum(seed):
     random = np.random.default_rng(seed)
     column = random.normal(size=(50, 1)).astype(np.float32)
     X = jnp.asarray(np.hstack([column, 3 * column]))
     y = jnp.asarray(random.normal(size=50), jnp.float32)
-
-    def function(w, X, y):
-        return 0.5 * jnp.sum(jnp.square(jnp.matmul(X, w) - y))
-
-    result = jd.minimize(function, jnp.ones(2), args=(X, y))
-    assert jd.certify(function, result, args=(X, y)).kind in ("degenerate", "undetermined")
+    result = jd.minimize(residual_squares, jnp.ones(2), args=(X, y))
+    assert jd.certify(residual_squares, result, args=(X, y)).kind in ("degenerate", "undetermined")
 
 
 @pytest.mark.parametrize("l2", [1e-3, 0.0])

@@ -4,6 +4,7 @@ import doctest
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -55,15 +56,26 @@ def run(name, scope):
     return compared
 
 
-@pytest.mark.parametrize("name", WITH_CODE)
-def test_code_in_documents_runs_and_prints_what_it_says(name, relaxed_promotion):
-    assert run(name, names_in_scope()) >= 3
-
-
-def test_the_tutorials_parabola_ends_where_the_loop_beside_it_does(relaxed_promotion):
-    # That loop in NumPy; it runs all of its iterations, ours stops within its tolerance.
+@pytest.fixture(scope="module", params=WITH_CODE)
+def documents(request):
+    """What a document's code leaves behind, and how many examples were compared."""
     scope = names_in_scope()
-    run("docs/tutorial.md", scope)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return scope, run(request.param, scope)
+
+
+of_the_tutorial = pytest.mark.parametrize("documents", ["docs/tutorial.md"], indirect=True)
+
+
+def test_code_in_documents_runs_and_prints_what_it_says(documents):
+    _, compared = documents
+    assert compared >= 3
+
+
+@of_the_tutorial
+def test_the_tutorials_parabola_ends_where_the_loop_beside_it_does(documents, relaxed_promotion):
+    # That loop in NumPy; it runs all of its iterations, ours stops within its tolerance.
+    scope = dict(documents[0])
     first = next(match.group(1) for match in PYTHON.finditer(text_of("docs/tutorial.md")))
     exec(first, scope)
     start = scope["x"]
@@ -75,9 +87,9 @@ def test_the_tutorials_parabola_ends_where_the_loop_beside_it_does(relaxed_promo
     assert bool(result.converged)
 
 
-def test_the_tutorials_regression_finds_the_line(relaxed_promotion):
-    scope = names_in_scope()
-    run("docs/tutorial.md", scope)
+@of_the_tutorial
+def test_the_tutorials_regression_finds_the_line(documents):
+    scope, _ = documents
     np.testing.assert_allclose(scope["result"].params["weights"], [1, -2, 3], atol=1e-3)
     np.testing.assert_allclose(scope["result"].params["intercept"], 4, atol=1e-3)
 

@@ -10,6 +10,8 @@ import pytest
 from jaxdescent.kernels import double_length
 from jaxdescent.kernels.double_length import Double, double
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):

@@ -23,6 +23,8 @@ from jaxdescent.breakdown import (
 )
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 
+pytestmark = pytest.mark.optimized
+
 QUIET = Console(quiet=True)
 SMALL = {"a": (150, 130), "b": (64, 300), "c": (300,)}
 LLAMA_3_8B = 8_030_261_248

@@ -140,7 +140,7 @@ def test_curvature_bounds_enclose_every_eigenvalue(case):
 
 def flat_hessian(objective, params):
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    return jax.hessian(lambda x: objective.value(unravel(x)))(flat)
+    return jax.jit(jax.hessian(lambda x: objective.value(unravel(x))))(flat)
 
 
 def test_structure_claims_are_true(case):

@@ -283,7 +283,7 @@ def test_a_tighter_tolerance_takes_more_iterations():
 
 
 def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
-    for rows, features in ((4000, 1000), (300, 1200)):
+    for rows, features in ((1200, 300), (300, 1200)):
         measured = np.linalg.cond(rng.normal(size=(rows, features)))
         assert gaussian_condition(rows, features) == pytest.approx(measured, rel=0.05)
 
@@ -323,9 +323,9 @@ def test_a_regression_that_cannot_have_full_rank_is_priced_with_a_decomposition(
 
 def test_shapes_beyond_any_machine_take_milliseconds():
     jd.plan(regression(8 * 10**9, 10**6), device=MACHINE)
-    began = time.perf_counter()
+    began = time.thread_time()
     plan = jd.plan(regression(8 * 10**9, 10**6), device=MACHINE)
-    assert time.perf_counter() - began < 1  # about ten milliseconds where nobody else computes
+    assert time.thread_time() - began < 1  # about ten milliseconds, whatever else runs
     assert plan.chosen is None
     assert plan.candidates[0].data_bytes > 3.2e16
 

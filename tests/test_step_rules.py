@@ -20,6 +20,8 @@ import jaxdescent as jd
 from jaxdescent.methods.gradient_descent import GradientDescent
 from jaxdescent.objectives import as_objective
 
+pytestmark = pytest.mark.optimized  # the last bits decide how many steps a valley takes
+
 RULES = {
     "backtracking": jd.Backtracking(),
     "exact line search": jd.ExactLineSearch(),
