@@ -22,7 +22,7 @@ LONGEST = 64
 WIDTHS = (*range(1, 29), *range(32, LONGEST + 1, CHAIN))
 """What pieces may be padded to: mostly by far less than a seventh."""
 
-LEAST_SHARE, LEAST_ENTRIES = 64, 1 << 15
+LEAST_SHARE, LEAST_ENTRIES = 128, 1 << 15
 """A width of its own is worth this share of all entries in padding, or so many: each is a kernel
 more to compile and to start."""
 

@@ -157,13 +157,13 @@ def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
 def _sums(piece: Slice, source: jax.Array) -> jax.Array:
     """The sum of each piece, (pieces,)."""
     width = piece.places.shape[0]
-    whole = width // CHAIN * CHAIN
+    whole = width // CHAIN * CHAIN if width > CHAIN else 0
     total: Any = None
-    if whole > CHAIN:
+    if whole:
         chunks = [_terms(piece, source, slice(slot, whole, CHAIN)) for slot in range(CHAIN)]
         partial = kept_apart(functools.reduce(jnp.add, chunks))
         total = functools.reduce(jnp.add, [partial[index] for index in range(whole // CHAIN)])
-    for slot in range(whole if whole > CHAIN else 0, width):
+    for slot in range(whole, width):
         term = _terms(piece, source, slice(slot, slot + 1))[0]
         total = term if total is None else total + term
     return total
