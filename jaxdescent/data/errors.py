@@ -21,7 +21,6 @@ def need_arrow() -> Any:
     """
     try:
         import pyarrow
-        import pyarrow.compute
     except ImportError as error:
         raise ImportError(
             "reading Parquet, CSV, text columns and tables needs pyarrow, which is not installed: "

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import DataError, located, read_ahead
+from jaxdescent.data import located, read_ahead
 from jaxdescent.display import number
 from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import SLACK_BYTES, Reading, reading_of, resident_bytes
+from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.request import Request
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import (
     TEST,
@@ -53,8 +53,9 @@ def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
     """How the pass would be made, whether or not it fits."""
     side = products_side(encoding, Policy(job.request.missing))
     matrix = 8 * side**2
-    # The last product beside the sums, its buffer, and what one block adds to it.
-    passing = (job.parts + 1) * matrix + 8 * side * buffer_rows(side)
+    # The last product beside the sums, and the rows that it is of.
+    dense = side - encoding.size + len(encoding.numbers)
+    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * buffer_rows(dense)
     solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
     base = resident_bytes() + SLACK_BYTES
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
@@ -80,13 +81,16 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         other = dataclasses.replace(preparing, share=0.0, part=TEST)
         read += _add_all(job._replace(source=job.test_source), sums, other, plan)
     sums.finish()
-    check_parts(sums, request, is_tested=job.is_tested)
+    totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
+    check_rows(
+        (sums.rows[TRAIN], sums.rows[TEST]),
+        (totals[TRAIN], totals[TEST]),
+        sums.dropped,
+        request,
+        is_tested=job.is_tested,
+    )
     data = moments(sums, TRAIN)
-    if solving.is_constant_target(data):
-        raise DataError(
-            f"the target {roles.target!r} is {data.target_mean:g} in all {data.rows:,} training "
-            "rows: there is nothing to fit."
-        )
+    check_target(roles.target, data.rows, data.squares / data.weight, data.target_mean)
     assert sums.shift is not None
     shift, has_test = sums.shift, sums.matrices[TEST] is not None
     held_out = filled(sums, TEST) if has_test else None
@@ -155,25 +159,6 @@ def _add_all(job: Job, sums: Sums, preparing: Preparing, plan: SumsPlan) -> int:
     return rows
 
 
-def check_parts(sums: Sums, request: Request, *, is_tested: bool) -> None:
-    """Refuse parts without rows."""
-    dropped = f", {sums.dropped:,} dropped for what is missing in them" if sums.dropped else ""
-    if sums.rows[TRAIN] < 2:
-        raise DataError(
-            f"at least 2 rows are needed to fit, got {sums.rows[TRAIN]}{dropped}"
-            f"{f' and {sums.rows[TEST]:,} held out' if is_tested else ''}."
-        )
-    if is_tested and not sums.rows[TEST]:
-        raise DataError(
-            f"none of the {sums.rows[TRAIN]:,} rows was held out{dropped}: raise --test, got "
-            f"{request.test:g}."
-        )
-    for part in (TRAIN, TEST):
-        total = sums.matrices[part]
-        if total is not None and total[-1, -1] <= 0:
-            raise DataError("the weights of all rows are zero: there is nothing to fit.")
-
-
 def _notes(found: solving.Solution, encoding: Encoding, sums: Sums) -> list[str]:
     notes: list[str] = []
     constant = np.flatnonzero(found.constant)
@@ -188,11 +173,4 @@ def _notes(found: solving.Solution, encoding: Encoding, sums: Sums) -> list[str]
             f"The features are linearly dependent: rank {found.rank:,} of {varying:,}. The weights "
             "are those of least norm per column's length; predictions do not depend on the choice."
         )
-    if sums.dropped:
-        notes.append(f"{sums.dropped:,} rows were dropped for what is missing in them.")
-    if sums.unseen:
-        notes.append(
-            f"{sums.unseen:,} values of held-out rows are levels that no training row has: they "
-            "count nothing."
-        )
-    return notes
+    return [*notes, *row_notes(sums.dropped, sums.unseen)]

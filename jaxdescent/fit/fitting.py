@@ -11,7 +11,7 @@ import numpy as np
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
-from jaxdescent.fit import by_sums
+from jaxdescent.fit import by_sums, in_memory
 from jaxdescent.fit.budget import Memory, peak_bytes
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
@@ -19,9 +19,12 @@ from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import encoding_of
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.request import Request
-from jaxdescent.fit.roles import Roles, assign
+from jaxdescent.fit.roles import AUTO, Roles, assign
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
+
+MOST_COLUMNS = 2000
+"""With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
 
 
 def fit_model(
@@ -87,7 +90,7 @@ def fit_model(
     before = [each.stamps() for each in job.sources]
     fingerprint = source.fingerprint()
     encoding, levels_read = encoding_of(job)
-    fitted = _fit(job, encoding)
+    fitted, counts = _fit(job, encoding)
     for each, stamps in zip(job.sources, before, strict=True):
         changed = [
             path
@@ -97,7 +100,7 @@ def fit_model(
         if changed:
             raise DataError(f"{changed[0]} was changed while it was read: fit again.")
     seconds = time.perf_counter() - began
-    metrics = _metrics(fitted, job, levels_read, seconds)
+    metrics = _metrics(fitted, job, (levels_read > 0) + counts, seconds)
     return Model(
         target=roles.target,
         encoding=fitted.encoding,
@@ -127,12 +130,28 @@ def _roles(source: Source, request: Request) -> Roles:
     )
 
 
-def _fit(job: Job, encoding: Encoding) -> Fitted:
+def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
+    """The fit, and how many more passes it took to plan it."""
     memory = job.memory
     sums = by_sums.plan_of(job, encoding)
-    if sums.bytes > memory.limit:
-        raise memory.refuse(f"a fit of {encoding.size:,} features", sums.bytes)
+    others = 0
     limit = "the limit is" if memory.is_given else "available are"
+    if sums.bytes > memory.limit or _is_long(job, encoding):
+        in_designs, counted = in_memory.plan_of(job, encoding)
+        others = int(counted > 0)
+        if in_designs.bytes <= memory.limit:
+            job.watch.planned(
+                [
+                    _described(job, encoding),
+                    "The rows are kept in memory, one-hot columns unwritten, and conjugate "
+                    f"gradients minimise; about {readable_bytes(in_designs.bytes)} of memory, "
+                    f"{limit} {readable_bytes(memory.limit)}.",
+                ]
+            )
+            return in_memory.fit(job, encoding, in_designs), others
+        if sums.bytes > memory.limit:
+            least = min(sums.bytes, in_designs.bytes)
+            raise memory.refuse(f"a fit of {encoding.size:,} features", least)
     job.watch.planned(
         [
             _described(job, encoding),
@@ -141,7 +160,13 @@ def _fit(job: Job, encoding: Encoding) -> Fitted:
             f"{readable_bytes(memory.limit)}.",
         ]
     )
-    return by_sums.fit(job, encoding, sums)
+    return by_sums.fit(job, encoding, sums), others
+
+
+def _is_long(job: Job, encoding: Encoding) -> bool:
+    """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
+    needs_sums = job.request.l2 == AUTO or job.request.standardize
+    return bool(encoding.labelled) and not needs_sums and encoding.size > MOST_COLUMNS
 
 
 def _described(job: Job, encoding: Encoding) -> str:
@@ -155,15 +180,14 @@ def _described(job: Job, encoding: Encoding) -> str:
     return f"{rows}{source.form}{size if files else ''}: {encoding.size:,} features{held_out}."
 
 
-def _metrics(fitted: Fitted, job: Job, levels_read: int, seconds: float) -> dict[str, Any]:
+def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:
     train, *held_out = (part._asdict() for part in fitted.parts)
-    passes = 1 + (levels_read > 0)
     return {
         "features": int(fitted.weights.size),
         "train": train,
         "held_out": held_out[0] if held_out else None,
         **fitted.details,
-        "passes": passes,
+        "passes": 1 + other_passes,
         "bytes_read": sum(source.file_bytes for source in job.sources),
         "rows_read": fitted.rows_read,
         "seconds": seconds,

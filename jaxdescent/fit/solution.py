@@ -79,12 +79,6 @@ def constants(data: Moments) -> np.ndarray:
     return squares <= data.weight * np.square(rounding)
 
 
-def is_constant_target(data: Moments) -> bool:
-    """Whether the target does not vary, beyond the rounding of its values."""
-    rounding = 4 * np.finfo(np.float64).eps * abs(data.target_mean)
-    return data.squares <= data.weight * rounding**2
-
-
 def scales_of(data: Moments, *, standardize: bool) -> np.ndarray:
     """What each weight is multiplied by before it is penalised."""
     if not standardize:
@@ -140,16 +134,13 @@ def solve(data: Moments, l2: float, *, standardize: bool = False) -> Solution:
         gradient_norm=norm,
         suboptimality=left,
         rank=rank if l2 == 0 else None,
-        degrees=_degrees(diagonal, lengths, vectors, gain, l2) if l2 else float(rank),
+        degrees=_degrees(lengths, vectors, gain, l2) if l2 else float(rank),
         constant=constant,
     )
 
 
-def _degrees(
-    diagonal: np.ndarray, lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: float
-) -> float:
+def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: float) -> float:
     """``trace(A (A + l2)^-1)``, which is ``features - l2 trace((A + l2)^-1)``."""
-    del diagonal
     inverse = np.square(vectors) @ gain / np.square(lengths)
     return float(lengths.size - l2 * np.sum(inverse))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -132,13 +133,17 @@ class Sums:
         self.encoding = encoding
         self.fills_means = policy.missing == "mean"
         self.side = products_side(encoding, policy)
+        # Rows of the buffer are the columns that are not one-hot: numbers, marks, target and ones.
+        numbers = len(encoding.numbers)
+        self._dense = np.r_[0:numbers, encoding.size : self.side]
         self.matrices: list[np.ndarray | None] = [None, None]
         self.rows = [0, 0]
         self.dropped = 0
         self.unseen = 0
         self.shift: np.ndarray | None = None  # of the features and the target
-        self._buffer = np.empty((self.side, buffer_rows(self.side)))
-        self._product = np.empty((self.side, self.side))
+        dense = self._dense.size
+        self._buffer = np.empty((dense, buffer_rows(dense)))
+        self._product = np.empty((dense, dense))
 
     def add(self, prepared: Prepared) -> None:
         """Add a block's rows.
@@ -189,11 +194,10 @@ class Sums:
             for j, number in enumerate(encoded.numbers):
                 np.subtract(number.values[chosen], shift[j], out=z[j], dtype=np.float64)
                 if self.fills_means:
-                    marks = z[self.encoding.size + j]
+                    marks = z[numbers + j]
                     marks[:] = 0 if number.missing is None else number.missing[chosen]
                     if number.missing is not None:
                         z[j][number.missing[chosen]] = 0
-            self._write_levels(encoded, chosen, z[numbers : self.encoding.size])
             target = prepared.target.values[chosen]
             np.subtract(target, shift[-1], out=z[-2], dtype=np.float64)
             z[-1] = 1
@@ -201,49 +205,70 @@ class Sums:
                 z *= np.sqrt(prepared.weight[chosen], dtype=np.float64)
             np.matmul(z, z.T, out=self._product)
         if not np.isfinite(self._product.diagonal()).all():
-            raise self._not_finite(prepared, chosen)
+            raise not_finite(prepared, self.encoding, chosen)
         total = self.matrices[part]
         if total is None:
-            self.matrices[part] = self._product.copy()
-        else:
+            total = self.matrices[part] = np.zeros((self.side, self.side))
+        if self._dense.size == self.side:
             total += self._product
+        else:
+            total[np.ix_(self._dense, self._dense)] += self._product
+            self._add_levels(encoded, chosen, z, total)
 
-    def _write_levels(self, encoded: Encoded, chosen: slice | np.ndarray, z: np.ndarray) -> None:
-        z[:] = 0
-        start = 0
-        every = np.arange(z.shape[1])
+    def _add_levels(
+        self, encoded: Encoded, chosen: slice | np.ndarray, z: np.ndarray, total: np.ndarray
+    ) -> None:
+        """One-hot columns are not written out: sums by level, and by pairs of levels."""
+        flat = total.reshape(-1)  # a view: one index finds its place faster than two
+        weight = np.square(z[-1])
+        seen: list[tuple[np.ndarray, np.ndarray]] = []
+        for code, start, stop in self._one_hot(encoded):
+            own = code[chosen]
+            there = own >= 0
+            own = np.where(there, own, 0)
+            for row, place in zip(z, self._dense, strict=True):
+                values = row * z[-1] * there
+                sums = np.bincount(own, weights=values, minlength=stop - start)
+                total[start:stop, place] += sums
+                total[place, start:stop] += sums
+            position = own + start
+            np.add.at(flat, position * (self.side + 1), weight * there)
+            for other, other_there in seen:
+                both = weight * (there & other_there)
+                np.add.at(flat, position * self.side + other, both)
+                np.add.at(flat, other * self.side + position, both)
+            seen.append((position, there))
+
+    def _one_hot(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, int, int]]:
+        """Codes, and the places of the first level and behind the last one."""
+        start = len(encoded.numbers)
         for code, levels in zip(encoded.codes, self.encoding.levels.values(), strict=True):
-            own = code[chosen]
-            there = own >= 0
-            z[start + own[there], every[there]] = 1
+            yield code, start, start + len(levels)
             start += len(levels)
-        for code in encoded.buckets:
-            own = code[chosen]
-            there = own >= 0
-            # Two values of a row in one bucket count twice; they are of different columns.
-            z[start + own[there], every[there]] += 1
+        for code in encoded.buckets:  # they share their places
+            yield code, start, self.encoding.size
 
-    def _not_finite(self, prepared: Prepared, chosen: slice | np.ndarray) -> DataError:
-        block = prepared.block
-        columns = zip(
-            [*self.encoding.numbers, "the target"],
-            [*prepared.encoded.numbers, prepared.target],
-            strict=True,
-        )
-        for name, (values, _) in columns:
-            wrong = ~np.isfinite(np.asarray(values, np.float64)[chosen])
-            if wrong.any():
-                where = np.arange(block.rows)[chosen]
-                row = int(where[np.argmax(wrong)])
-                what = "NaN" if np.isnan(values[row]) else "infinite"
-                who = name if name == "the target" else repr(name)
-                advice = "" if what == "infinite" else " or say --missing drop or mean"
-                return DataError(
-                    f"{who} is {what} in {block.place(row)}: correct the data{advice}."
-                )
-        return DataError(
-            f"values around {block.place(0)} are too large: their squares overflow; divide them."
-        )
+
+def not_finite(prepared: Prepared, encoding: Encoding, chosen: slice | np.ndarray) -> DataError:
+    """The error that says which value of these rows is NaN, infinite or too large."""
+    block = prepared.block
+    columns = zip(
+        [*encoding.numbers, "the target"],
+        [*prepared.encoded.numbers, prepared.target],
+        strict=True,
+    )
+    for name, (values, _) in columns:
+        wrong = ~np.isfinite(np.asarray(values, np.float64)[chosen])
+        if wrong.any():
+            where = np.arange(block.rows)[chosen]
+            row = int(where[np.argmax(wrong)])
+            what = "NaN" if np.isnan(values[row]) else "infinite"
+            who = name if name == "the target" else repr(name)
+            advice = "" if what == "infinite" else " or say --missing drop or mean"
+            return DataError(f"{who} is {what} in {block.place(row)}: correct the data{advice}.")
+    return DataError(
+        f"values around {block.place(0)} are too large: their squares overflow; divide them."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
