@@ -75,6 +75,18 @@ class CsvFiles(Source):
         new._kinds = {n: Kind.TEXT if n in names else kind for n, kind in self._kinds.items()}
         return new
 
+    def first_text(self, name: str) -> str:
+        block = next(iter(self.as_text([name]).blocks([name], 1)), None)
+        values = [] if block is None else block.columns[name].to_pylist()
+        for row, value in enumerate(values):
+            if value is None or not isinstance(value, str):
+                continue
+            try:
+                float(value)
+            except ValueError:
+                return "" if row == 0 else f"line {row + 2:,} of {block.file} holds {value!r}"
+        return ""
+
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return CHUNKS_HELD * CHUNK_BYTES
 

@@ -112,6 +112,11 @@ class Source(abc.ABC):
         del names
         return self
 
+    def first_text(self, name: str) -> str:
+        """Where a column that is text, but begins as numbers do, holds the first other value."""
+        del name
+        return ""
+
     def row_bytes(self, names: Sequence[str]) -> int:
         """What a row of these columns takes in a block, at most."""
         return sum(64 if self.kinds[name] is Kind.TEXT else 8 for name in names)

@@ -22,10 +22,12 @@ class Policy(NamedTuple):
     Attributes:
       missing: "error", "drop" or "mean".
       unseen: "error" or "zero".
+      is_fitting: whether the advice is to those who fit, or to those who predict.
     """
 
     missing: str = "error"
     unseen: str = "error"
+    is_fitting: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Encoding:
             if missing is None or not missing.any():
                 return
             if policy.missing == "error":
-                raise missing_value(block, name, int(np.argmax(missing)))
+                raise missing_value(block, name, int(np.argmax(missing)), policy)
             if keep is not None:
                 keep &= ~missing
 
@@ -178,12 +180,12 @@ class Encoding:
         return total
 
 
-def missing_value(block: Block, name: str, row: int) -> DataError:
+def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:
     """The error that says where a value is missing."""
-    return DataError(
-        f"{name!r} has no value in {block.place(row)}: --missing drop leaves such rows out, "
-        "--missing mean puts the column's mean there."
-    )
+    advice = "fit with --missing mean to have means for such rows."
+    if policy.is_fitting:
+        advice = "--missing drop leaves such rows out, --missing mean puts the column's mean there."
+    return DataError(f"{name!r} has no value in {block.place(row)}: {advice}")
 
 
 def _placed(labels: Labels, place: Any) -> tuple[np.ndarray, np.ndarray]:

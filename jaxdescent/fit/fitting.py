@@ -127,6 +127,7 @@ def _roles(source: Source, request: Request) -> Roles:
         categorical=request.categorical,
         hashed=request.hashed,
         weights=request.weights,
+        first_text=source.first_text,
     )
 
 

@@ -74,7 +74,7 @@ class Model:
     ) -> Iterator[np.ndarray]:
         """The same, block by block."""
         encoding = self.encoding
-        policy = Policy(missing or self._default_missing, unseen)
+        policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
         if policy.missing not in ("error", "mean") or unseen not in ("error", "zero"):
             raise DataError(
                 f"missing must be error or mean and unseen error or zero, got {policy.missing!r} "
@@ -114,7 +114,7 @@ class Model:
 
     @property
     def _default_missing(self) -> str:
-        return "mean" if self.encoding.fills else "error"
+        return "mean" if self.options.get("missing") == "mean" else "error"
 
     def _check_columns(self, kinds: Mapping[str, Kind]) -> None:
         lacking = [name for name in self.encoding.columns if name not in kinds]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxdescent.data import DataError, Kind
@@ -39,8 +39,11 @@ def assign(
     categorical: Sequence[str] = (),
     hashed: Sequence[str] = (),
     weights: str | None = None,
+    first_text: Callable[[str], str] = lambda name: "",
 ) -> Roles:
     """A role for each column, or a reason why there is none.
+
+    ``first_text`` may know where a column that looked like numbers holds something else.
 
     Raises:
       DataError: for columns that are not there or have two roles, and for text that nobody said
@@ -80,8 +83,10 @@ def assign(
     labelled = {*named, *hashed}
     nameless = [name for name in used if name not in labelled and not kinds[name].is_number]
     if nameless:
+        where = next((f" ({text})" for text in map(first_text, nameless) if text), "")
+        verb = "is" if len(nameless) == 1 else "are"
         raise DataError(
-            f"{listed(map(repr, nameless))} {'is' if len(nameless) == 1 else 'are'} not numeric: "
+            f"{listed(map(repr, nameless))} {verb} not numeric{where}: "
             "name each in --categorical (a weight for each level), --hash (levels in buckets) or "
             "--exclude; --categorical auto takes all text."
         )

@@ -92,7 +92,7 @@ class Preparing:
                         f"{name!r} has no value in {block.place(row)}: --missing mean is for "
                         "features alone; --missing drop leaves such rows out."
                     )
-                raise missing_value(block, name, row)
+                raise missing_value(block, name, row, policy)
         encoded = self.encoding.encode(block, policy, others)
         return Prepared(block, encoded, target, weight, self._parts(block, encoded.keep))
 
