@@ -16,6 +16,7 @@ DOCUMENTS = [
     "docs/methods.md",
     "docs/plan.md",
     "docs/stopping.md",
+    "docs/data.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -358,6 +359,18 @@ class TestBadData:
         assert result.exit_code == 2
         assert "No space left on device" in result.stderr
         assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
+
+
+def test_every_command_and_block_of_the_document_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (pathlib.Path(jd.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        exec(block, {})
+    commands = re.findall(r"^jaxdescent (.*)$", text, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        result = run(*command.split())
+        assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(

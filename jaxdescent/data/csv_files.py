@@ -76,9 +76,8 @@ class CsvFiles(Source):
         return new
 
     def first_text(self, name: str) -> str:
-        block = next(iter(self.as_text([name]).blocks([name], 1)), None)
-        values = [] if block is None else block.columns[name].to_pylist()
-        for row, value in enumerate(values):
+        block = next(iter(self.as_text([name]).blocks([name], 1)))
+        for row, value in enumerate(block.columns[name].to_pylist()):
             if value is None or not isinstance(value, str):
                 continue
             try:
