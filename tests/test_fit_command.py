@@ -102,11 +102,27 @@ class TestFit:
             result = run("fit", data, "--json", *options)
             assert json.loads(result.stdout)["largest_weights"]["x1"] == pytest.approx(weight)
 
+    def test_the_picture_shows_a_sample_of_both_parts(self, tmp_path, rng):
+        pytest.importorskip("matplotlib")
+        from jaxdescent.data import open_source
+        from jaxdescent.fit import plot
+        from jaxdescent.fit.budget import Memory
+
+        path = put(tmp_path, small(rows=30_000))
+        result = run("fit", path, "--target", "y", "--test", "0.3", "--plot", tmp_path / "p.png")
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "p.png").read_bytes()[1:4] == b"PNG"
+        model = jd.fit_model(path, "y", test=0.3)
+        sample = plot.sample_of(model, open_source(path), Memory.of(None))
+        assert sample.observed.size == pytest.approx(plot.POINTS, rel=0.1)
+        assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
+        assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
+
     def test_help_names_every_option(self):
         output = run("fit", "--help").output
         for option in ("target", "target-file", "features", "exclude", "categorical", "hash",
                        "bits", "weights", "l2", "standardize", "missing", "test", "test-data",
-                       "seed", "memory", "out", "overwrite", "json"):  # fmt: skip
+                       "seed", "memory", "out", "overwrite", "json", "plot"):  # fmt: skip
             assert f"--{option}" in output
 
 
@@ -272,6 +288,7 @@ BAD_DATA = {
     "target file of Parquet": (
         lambda f: f / "d.parquet", ["--target-file", "y.npy"], "goes with .npy alone",
     ),
+    "no picture": (lambda f: f / "d.parquet", ["--plot", "p.jpg"], "must be a .png file"),
     "two kinds of test": (
         lambda f: f / "d.parquet", ["--test", "0.5", "--test-data", "d.parquet"], "exclude each",
     ),

@@ -170,6 +170,14 @@ def fit(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the summary.")
     ] = False,
+    plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw predictions and residuals of a sample; reads once more.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Fit a linear regression to files, which need not fit in memory.
 
@@ -177,12 +185,19 @@ def fit(
     what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
     """
     with failing_in_one_line():
+        from jaxdescent.data import open_source
+        from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
 
         if out is not None:
             check_output(out, overwrite=overwrite)
+        if plot is not None:
+            # Before memory is looked at: what draws is part of what the process holds.
+            from jaxdescent.fit import plot as picture
+
+            picture.check_picture(plot)
         with Screen(is_quiet=as_json) as screen:
             model = fit_model(
                 list(data),
@@ -203,6 +218,10 @@ def fit(
                 test=test,
                 seed=seed,
             )
+        if plot is not None:
+            source = open_source(list(data), target_file)
+            sample = picture.sample_of(model, source, Memory.of(memory))
+            picture.draw(sample, model.target, plot)
         if out is not None:
             model.save(out, overwrite=overwrite)
         if as_json:
