@@ -16,6 +16,7 @@ polars                231 sums of products of two columns in its streaming engin
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import pathlib
 import re
@@ -104,6 +105,12 @@ def child(name: str, folder: pathlib.Path) -> None:
         BY_HAND: by_hand,
         POLARS: by_polars,
     }
+    modules = {
+        BY_HAND: ["numpy", "pyarrow.dataset"],
+        POLARS: ["numpy", "polars"],
+    }
+    for module in modules.get(name, ["jaxdescent", "pyarrow.parquet"]):
+        importlib.import_module(module)
     began = time.perf_counter()
     coefficients = contenders[name](folder)
     seconds = time.perf_counter() - began

@@ -193,6 +193,7 @@ def fit(
 
         if out is not None:
             check_output(out, overwrite=overwrite)
+        picture = None
         if plot is not None:
             # Before memory is looked at: what draws is part of what the process holds.
             from jaxdescent.fit import plot as picture
@@ -218,7 +219,7 @@ def fit(
                 test=test,
                 seed=seed,
             )
-        if plot is not None:
+        if plot is not None and picture is not None:
             source = open_source(list(data), target_file)
             sample = picture.sample_of(model, source, Memory.of(memory))
             picture.draw(sample, model.target, plot)
