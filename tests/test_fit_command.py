@@ -150,8 +150,9 @@ class TestPredictAndInspect:
 
 
 def text_in_csv(folder, header="a,b,y", rows=3000, bad="oops"):
-    lines = [header, *(f"{i % 7},{i % 5},{i % 3}" for i in range(rows)), f"{bad},1,2"]
-    (folder / "e.csv").write_text("\n".join([*lines, ""]))
+    lines = [header, *(f"{i % 7},{i % 5},{i % 3}" for i in range(rows))]
+    lines.append(bad if ";" in bad else f"{bad},1,2")
+    (folder / "e.csv").write_text("\n".join([*lines, ""]), errors="surrogateescape")
     return folder / "e.csv"
 
 
@@ -225,9 +226,9 @@ BAD_DATA = {
     "npy of other length": (
         lambda f: saved(f, np.ones(3), "y.npy") and saved(f, np.ones((5, 2))), [None], "as many",
     ),
-    "missing column": (lambda f: f / "d.parquet", ["--target", "yy"], "did you mean y?"),
-    "missing feature": (lambda f: f / "d.parquet", ["--features", "A,b"], "did you mean a?"),
-    "missing excluded": (lambda f: f / "d.parquet", ["--exclude", "zzz"], "it has a, b, y"),
+    "missing column": (lambda f: f / "d.parquet", ["--target", "yy"], "did you mean 'y'?"),
+    "missing feature": (lambda f: f / "d.parquet", ["--features", "A,b"], "did you mean 'a'?"),
+    "missing excluded": (lambda f: f / "d.parquet", ["--exclude", "zzz"], "it has 'a', 'b', 'y'"),
     "no target": (lambda f: f / "d.parquet", [None], "--target is missing"),
     "target among features": (
         lambda f: f / "d.parquet", ["--features", "a,y"], "cannot predict itself",
@@ -242,16 +243,23 @@ BAD_DATA = {
     ),
     "floats as levels": (lambda f: f / "d.parquet", ["--categorical", "a"], "floating-point"),
     "text": (lambda f: put(f, small(c=["u"] * 40)), [], "'c' is not numeric"),
-    "lists": (lambda f: put(f, small(c=[[1.0]] * 40)), [], "'c' is not numeric"),
+    "lists": (lambda f: put(f, small(c=[[1.0]] * 40)), [], "'c' holds neither"),
     "text as target": (
         lambda f: put(f, small(c=["u"] * 40)), ["--target", "c"], "must be numeric",
     ),
-    "text among numbers": (text_in_csv, [], "line 3,002 of e.csv holds 'oops'"),
+    "text among numbers": (text_in_csv, [], "row 3,001 of e.csv holds 'oops'"),
     "text below a megabyte of numbers": (
         lambda f: text_in_csv(f, rows=200_000), [],
-        "line 200,002, column a: 'oops' is not a number",
+        "row 200,001, column 'a': 'oops' is not a number",
     ),
     "ragged CSV": (lambda f: text_in_csv(f, bad="1,2,3"), [], "e.csv cannot be read"),
+    "semicolons": (lambda f: text_in_csv(f, rows=0, header="a;b;y", bad="1;2"), [], "not ';'"),
+    "a row without end": (
+        lambda f: text_in_csv(f, bad='"' + "z" * 3_000_000), ["--exclude", "a"], "quotation mark",
+    ),
+    "not UTF-8": (
+        lambda f: text_in_csv(f, bad="caf\udce9"), ["--categorical", "a"], "not UTF-8",
+    ),
     "columns of one name": (lambda f: text_in_csv(f, header="a,a,y"), [], "more than one column"),
     "NaN": (lambda f: put(f, holed(np.nan)), [], "'e' is NaN in row 26 of d.parquet"),
     "infinity": (lambda f: put(f, holed(-np.inf)), [], "'e' is infinite in row 26"),
@@ -513,6 +521,18 @@ class TestMemory:
         limit = 1_200_000_000
         self.fits(tmp_path, "--target", "y", "--categorical", "c0,c1", "--hash", "c2",
                   "--l2", "1", limit=limit)  # fmt: skip
+
+    @pytest.mark.slow
+    def test_more_levels_than_there_is_room_for(self, tmp_path, rng):
+        rows = 2_000_000
+        table = pa.table({"id": [f"user-{i}" for i in range(rows)], "y": rng.normal(size=rows)})
+        pq.write_table(table, tmp_path / "d.parquet")
+        for limit in (400_000_000, 480_000_000, 700_000_000, 1_000_000_000):
+            done, peak = in_process("fit", tmp_path, "--target", "y", "--categorical", "id",
+                                    "--memory", limit)  # fmt: skip
+            assert done.returncode == 2, done.stdout
+            assert done.stderr.count("\n") == 2, done.stderr  # the error, and the peak
+            assert peak <= limit, f"{peak:,} of {limit:,}"
 
     @pytest.mark.slow
     def test_predictions(self, tmp_path, rng):

@@ -35,6 +35,11 @@ class CsvFiles(Source):
         for index, path in enumerate(self._paths):
             with _parsing(path), self._opened(path, None, {}) as reader:
                 kinds = kinds_of(reader.schema, path)
+                others = [mark for mark in (";", "\t", "|") if mark in reader.schema.names[0]]
+                if len(kinds) == 1 and others:
+                    raise DataError(
+                        f"{path}: commas must stand between columns, not {others[0]!r}."
+                    )
                 if index == 0 and not any(batch.num_rows for batch in reader):
                     raise DataError(f"{path} has a header and no rows.")
                 self._booleans.append({f.name for f in reader.schema if str(f.type) == "bool"})
@@ -83,7 +88,7 @@ class CsvFiles(Source):
             try:
                 float(value)
             except ValueError:
-                return "" if row == 0 else f"line {row + 2:,} of {block.file} holds {value!r}"
+                return "" if row == 0 else f"row {row + 1:,} of {block.file} holds {value!r}"
         return ""
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
@@ -128,14 +133,22 @@ def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
         with reading(path):
             yield
     except DataError as error:
-        found = WRONG_VALUE.search(one_line(error.__cause__ or error))
+        message = one_line(error.__cause__ or error)
+        if "invalid UTF8" in message:
+            raise DataError(f"{path} holds text that is not UTF-8: convert the file.") from error
+        if "straddling object" in message:
+            raise DataError(
+                f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: "
+                "is a quotation mark missing?"
+            ) from error
+        found = WRONG_VALUE.search(message)
         if not found:
             raise
-        # The header is line 1.
-        line = f"line {int(found['row']):,}, " if found["row"] else ""
-        column = dict(enumerate(names)).get(int(found["column"]), "")
+        # It counts the header too.
+        row = f"row {int(found['row']) - 1:,}, " if found["row"] else ""
+        column = dict(enumerate(names)).get(int(found["column"]))
+        where = f"column {int(found['column']) + 1}" if column is None else f"column {column!r}"
         raise DataError(
-            f"{path}: {line}column {column or int(found['column']) + 1}: {found['value']!r} is not "
-            "a number, as the column's first values are: correct it, or name the column in "
-            "--categorical, --hash or --exclude."
+            f"{path}: {row}{where}: {found['value']!r} is not a number, as the column's first "
+            "values are: correct it, or name the column in --categorical, --hash or --exclude."
         ) from error

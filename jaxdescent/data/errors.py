@@ -69,7 +69,9 @@ def check_columns(wanted: Iterable[str], known: Iterable[str], *, who: str = "th
     if not close:
         lowered = {name.lower(): name for name in known}
         close = [lowered[missing[0].lower()]] if missing[0].lower() in lowered else []
-    hint = f"did you mean {listed(close)}?" if close else f"it has {listed(known)}."
+    hint = f"it has {listed(map(repr, known))}."
+    if close:
+        hint = f"did you mean {listed(map(repr, close))}?"
     raise DataError(
         f"{who} has no column{'s' * (len(missing) > 1)} {listed(map(repr, missing))}: {hint}"
     )

@@ -116,6 +116,7 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
         if file.is_file()
         and _ending(file) in FORMATS
         and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        and not file.with_name("model.json").exists()  # a model that is kept beside its data
     ]
     if not found:
         raise DataError(f"{path}: the folder holds no file that can be read: {listed(FORMATS)}.")

@@ -15,6 +15,9 @@ SLACK_BYTES = 64 << 20
 """For what is not counted: the allocators' own pages, threads' buffers of the BLAS, code that is
 loaded late."""
 
+LEVEL_BYTES = 160
+"""What the place of a level takes while rows are looked up, beside its text."""
+
 SHARE = 0.8
 """Of what is available, where no limit is given."""
 
@@ -48,26 +51,26 @@ class Memory(NamedTuple):
             )
         return cls(limit, True)
 
-    def refuse(self, what: str, needed: float) -> ProblemTooLarge:
-        """The refusal of what needs more."""
+    def refuse(self, what: str, needed: float, read: str = "nothing was read") -> ProblemTooLarge:
+        """The refusal of what needs more, and what has been read by then."""
         source = "the limit" if self.is_given else "what is available"
         return ProblemTooLarge(
             f"{what} needs {readable_bytes(needed)} of memory, Python and its libraries included, "
-            f"and {source} is {readable_bytes(self.limit)}: nothing was read."
+            f"and {source} is {readable_bytes(self.limit)}: {read}."
         )
 
-    def check(self) -> None:
-        """Stop where the process holds more than it may after all.
+    def check(self, margin: int = 0) -> None:
+        """Stop where the process holds more than it may after all, or soon would.
 
         Sizes that nobody can know beforehand, such as how many levels a column has or how large a
         file's pages are, are watched while they grow.
         """
         held = resident_bytes()
-        if self.is_given and held > self.limit:
+        if self.is_given and held + margin > self.limit:
             raise ProblemTooLarge(
-                f"the process came to hold {readable_bytes(held)}, more than the limit of "
-                f"{readable_bytes(self.limit)}, and stopped: raise it, or read fewer columns or "
-                "levels."
+                f"the process came to hold {readable_bytes(held)} of the limit of "
+                f"{readable_bytes(self.limit)}, with more to come, and stopped: raise it, or read "
+                "fewer columns or levels."
             )
 
 

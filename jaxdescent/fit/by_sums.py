@@ -10,7 +10,7 @@ import numpy as np
 from jaxdescent.data import located, read_ahead
 from jaxdescent.display import number
 from jaxdescent.fit import solution as solving
-from jaxdescent.fit.budget import SLACK_BYTES, Reading, reading_of, resident_bytes
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
@@ -57,7 +57,7 @@ def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
     dense = side - encoding.size + len(encoding.numbers)
     passing = job.parts * matrix + 8 * dense**2 + 8 * dense * buffer_rows(dense)
     solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
-    base = resident_bytes() + SLACK_BYTES
+    base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
     free = job.memory.limit - base - passing
     reading = reading_of(job.source, job.roles.columns, width, free)

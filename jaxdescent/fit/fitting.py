@@ -23,6 +23,8 @@ from jaxdescent.fit.roles import AUTO, Roles, assign
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
 
+LISTS = ("features", "exclude", "categorical", "hashed")
+
 MOST_COLUMNS = 2000
 """With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
 
@@ -71,6 +73,11 @@ def fit_model(
     """
     began = time.perf_counter()
     watch = watch or Watch()
+    # A name alone is a list of one.
+    options = {
+        name: (value,) if name in LISTS and isinstance(value, str) else value
+        for name, value in options.items()
+    }
     request = Request(target=target, **options)
     request.check()
     if test_data is not None and request.test:
@@ -119,11 +126,14 @@ def _roles(source: Source, request: Request) -> Roles:
         if TARGET not in source.kinds or source.form not in (".npy", "arrays"):
             raise DataError("--target is missing: name the column to predict.")
         target = TARGET
+    exclude = list(request.exclude)
+    if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
+        exclude.append(TARGET)  # a target of its own is no feature of another
     return assign(
         source.kinds,
         target=target,
         features=request.features,
-        exclude=request.exclude,
+        exclude=exclude,
         categorical=request.categorical,
         hashed=request.hashed,
         weights=request.weights,
@@ -152,7 +162,8 @@ def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
             return in_memory.fit(job, encoding, in_designs), others
         if sums.bytes > memory.limit:
             least = min(sums.bytes, in_designs.bytes)
-            raise memory.refuse(f"a fit of {encoding.size:,} features", least)
+            read = "only levels were read" if encoding.labelled else "nothing was read"
+            raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)
     job.watch.planned(
         [
             _described(job, encoding),

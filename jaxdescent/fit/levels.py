@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxdescent.data import Block, DataError, located, read_ahead
-from jaxdescent.fit.budget import SLACK_BYTES, reading_of, resident_bytes
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of, resident_bytes
 from jaxdescent.fit.columns import bucket_of, labels_of, used
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.job import Job
@@ -49,7 +49,8 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
                 touched[[bucket_of(name, text, request.bits) for text in texts]] = True
         rows += block.rows
         job.watch.advance(rows)
-        memory.check()
+        # A set that grows doubles, and so do the lists that are made of it.
+        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * sum(map(len, found.values())))
     empty = [name for name, levels in found.items() if not levels]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -158,7 +157,12 @@ class Model:
                 self._write(new)
                 if target.exists():
                     target.rename(old)
-                new.rename(target)
+                try:
+                    new.rename(target)
+                except BaseException:
+                    if old.exists():
+                        old.rename(target)
+                    raise
         except OSError as error:
             raise DataError(f"{target} cannot be written: {error.strerror or error}.") from error
         return target
@@ -278,11 +282,3 @@ def _array(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
     if array.ndim != 1 or array.dtype != dtype:
         raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
     return array
-
-
-def remove(path: pathlib.Path) -> None:
-    """Delete what was begun, a file or a folder."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

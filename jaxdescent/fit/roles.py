@@ -81,6 +81,12 @@ def assign(
     if is_auto:
         named = [name for name in used if kinds[name] is Kind.TEXT and name not in hashed]
     labelled = {*named, *hashed}
+    nested = [name for name in used if kinds[name] is Kind.OTHER]
+    if nested:
+        verb = "holds" if len(nested) == 1 else "hold"
+        raise DataError(
+            f"{listed(map(repr, nested))} {verb} neither numbers nor text: name each in --exclude."
+        )
     nameless = [name for name in used if name not in labelled and not kinds[name].is_number]
     if nameless:
         where = next((f" ({text})" for text in map(first_text, nameless) if text), "")
@@ -96,8 +102,6 @@ def assign(
                 f"{name!r} holds floating-point numbers, which are no levels: cast it to whole "
                 "numbers or text, or leave it numeric."
             )
-        if kinds[name] is Kind.OTHER:
-            raise DataError(f"{name!r} holds neither numbers nor text: name it in --exclude.")
     for name in own:
         if not kinds[name].is_number:
             what = "target" if name == target else "weights"
