@@ -248,6 +248,16 @@ class TestHardNumbers:
         expected = LinearRegression().fit(X, y)
         np.testing.assert_allclose(model.predict({"X": double}), expected.predict(X), rtol=1e-8)
 
+    def test_nearly_dependent_columns_are_said_to_hide_how_far_the_minimum_is(self, rng):
+        a, small = rng.normal(size=(2, 2000))
+        X = np.column_stack([a, a + 1e-8 * small])
+        model = jd.fit_model({"X": X, "y": a + small})
+        assert model.metrics["rank"] == 1
+        assert model.metrics["suboptimality"] == model.metrics["value"]
+        assert "a bound" in model.metrics["evidence"]
+        assert model.metrics["status"] == "STAGNATED"
+        assert any("nearly dependent" in note for note in model.metrics["notes"])
+
     def test_constant_columns_are_said_and_weigh_nothing(self, X, y):
         wide = np.column_stack([X, np.full(len(X), 0.1)])
         model = jd.fit_model({"X": wide, "y": y})

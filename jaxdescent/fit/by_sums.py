@@ -28,6 +28,7 @@ from jaxdescent.fit.sums import (
     products_side,
     squared_error,
 )
+from jaxdescent.result import Evidence
 
 SOLVING_MATRICES = 8
 """Matrices of the features' side that solving holds: the moments, the scaled Hessian, its vectors,
@@ -169,8 +170,16 @@ def _notes(found: solving.Solution, encoding: Encoding, sums: Sums) -> list[str]
         notes.append(f"{', '.join(names)}{more} {verb} not vary: the weight is zero.")
     varying = found.weights.size - constant.size
     if found.rank is not None and found.rank < varying:
-        notes.append(
-            f"The features are linearly dependent: rank {found.rank:,} of {varying:,}. The weights "
-            "are those of least norm per column's length; predictions do not depend on the choice."
-        )
+        if found.evidence is Evidence.FACTORISATION:
+            notes.append(
+                f"The features are linearly dependent: rank {found.rank:,} of {varying:,}. The "
+                "weights are those of least norm per column's length; predictions do not depend "
+                "on the choice."
+            )
+        else:
+            notes.append(
+                f"Some features are so nearly dependent that float64 cannot tell them apart: rank "
+                f"{found.rank:,} of {varying:,}. What only their small differences explain is left "
+                "out: take differences as features, leave some out, or say --l2."
+            )
     return [*notes, *row_notes(sums.dropped, sums.unseen)]

@@ -18,6 +18,10 @@ cannot be told from it: the sums are of float64, and so many rows' roundings are
 CONVERGED = 1e-10
 """Of the gradient's norm at zeros: above it rounding has the last word."""
 
+DEPENDENT = 1e-13
+"""Of the gradient's norm at zeros: less of it along columns that depend on each other is what
+rounding leaves where they do so exactly."""
+
 PENALTIES = 61
 PATH = (-9.0, 3.0)
 """Powers of ten between which penalties are tried, as parts of the mean eigenvalue."""
@@ -116,21 +120,27 @@ def solve(data: Moments, l2: float, *, standardize: bool = False) -> Solution:
     scaled = scaled + step(cross - hessian @ scaled)
     gradient = hessian @ scaled - cross
     along = vectors.T @ gradient
-    left = float(0.5 * np.sum(np.square(along) / np.maximum(values, max(cutoff, 1e-300))))
+    left = float(0.5 * np.sum(np.square(along) * gain))
     weights = scaled / lengths / scales
     intercept = data.target_mean - float(weights @ data.mean)
     norm, at_zeros = float(np.linalg.norm(gradient)), float(np.linalg.norm(cross))
     is_done = norm <= CONVERGED * at_zeros or at_zeros == 0
     residual = data.squares - 2 * float(weights @ data.cross) + float(weights @ data.gram @ weights)
     penalty = l2 * float(np.sum(np.square(scales * weights)))
+    value = 0.5 * (max(residual, 0.0) + penalty)
+    # Along directions that were left out the value may still fall, nobody knows how far.
+    beyond = float(np.linalg.norm(along[gain == 0]))
+    evidence = Evidence.FACTORISATION
+    if beyond > DEPENDENT * at_zeros:
+        left, evidence, is_done = value, Evidence.BOUND, False
     rank = int(np.count_nonzero(gain))
     return Solution(
         weights=weights,
         intercept=intercept,
         l2=l2,
         status=Status.CONVERGED if is_done else Status.STAGNATED,
-        evidence=Evidence.FACTORISATION,
-        value=0.5 * (max(residual, 0.0) + penalty),
+        evidence=evidence,
+        value=value,
         gradient_norm=norm,
         suboptimality=left,
         rank=rank if l2 == 0 else None,
