@@ -385,6 +385,27 @@ class TestBadData:
         assert result.stderr == "Interrupted: nothing was written.\n"
         assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
 
+    @pytest.mark.parametrize(
+        ("error", "code", "said"),
+        [
+            (KeyboardInterrupt(), 130, "Interrupted: nothing was written."),
+            (OSError(28, "No space left on device"), 2, "No space left on device"),
+        ],
+    )
+    def test_predictions_are_there_as_a_whole_or_not_at_all(
+        self, folder, monkeypatch, error, code, said
+    ):
+        def some(self, *arguments, **options):
+            yield np.ones(3)
+            raise error
+
+        monkeypatch.setattr(jd.fit.Model, "predictions", some)
+        result = run("predict", folder / "m", folder / "d.parquet", "--out", folder / "p.parquet")
+        assert result.exit_code == code
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
+
     def test_a_full_disk_leaves_nothing(self, folder, monkeypatch):
         import errno
 

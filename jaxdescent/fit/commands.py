@@ -93,7 +93,11 @@ def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
 def fit(
     data: Annotated[
         list[pathlib.Path],
-        typer.Argument(help="Files or folders: Parquet, CSV, or X.npy.", show_default=False),
+        typer.Argument(
+            help="Files or folders: Parquet, CSV, or X.npy.",
+            show_default=False,
+            readable=False,  # what cannot be read is told in a line of our own
+        ),
     ],
     *,
     target: Annotated[
@@ -102,7 +106,9 @@ def fit(
     ] = None,
     target_file: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Of X.npy: the target's file.", show_default="y.npy beside it"),
+        typer.Option(
+            help="Of X.npy: the target's file.", show_default="y.npy beside it", readable=False
+        ),
     ] = None,
     features: Annotated[
         list[str] | None,
@@ -148,7 +154,9 @@ def fit(
     ] = 0.0,
     test_data: Annotated[
         list[pathlib.Path] | None,
-        typer.Option(help="Other files whose rows are held out.", show_default=False),
+        typer.Option(
+            help="Other files whose rows are held out.", show_default=False, readable=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the rows held out.")] = 0,
     memory: Annotated[
@@ -236,11 +244,20 @@ def fit(
             screen.say(kept)
 
 
+ModelFolder = Annotated[
+    pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+]
+
+
 def predict(
-    folder: Annotated[pathlib.Path, typer.Argument(metavar="MODEL", show_default=False)],
+    folder: Annotated[
+        pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+    ],
     data: Annotated[
         list[pathlib.Path],
-        typer.Argument(help="Files or folders with the model's columns.", show_default=False),
+        typer.Argument(
+            help="Files or folders with the model's columns.", show_default=False, readable=False
+        ),
     ],
     *,
     out: Annotated[
@@ -295,7 +312,9 @@ def predict(
 
 
 def inspect(
-    folder: Annotated[pathlib.Path, typer.Argument(metavar="MODEL", show_default=False)],
+    folder: Annotated[
+        pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+    ],
     *,
     most: Annotated[
         int, typer.Option("--weights", min=0, help="How many of the largest weights to show.")
