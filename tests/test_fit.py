@@ -390,6 +390,17 @@ class TestModels:
         ]  # fmt: skip
         assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
+    def test_it_shows_as_what_it_predicts_and_how_well(self, model):
+        assert repr(model).startswith("Model(pay by 16 features, train R² 0.99")
+
+    def test_options_that_do_not_exist_are_refused(self, people):
+        with pytest.raises(TypeError, match="no option 'alpha': it has target, features"):
+            jd.fit_model(people, "pay", alpha=1.0)
+
+    def test_a_name_alone_is_a_list_of_one(self, people):
+        options = {"exclude": "w", "categorical": "city", "hashed": "month"}
+        assert jd.fit_model(people, "pay", l2=0.1, **options).encoding.size == 16
+
     def test_it_is_replaced_only_where_that_is_said(self, model, tmp_path):
         model.save(tmp_path / "m")
         with pytest.raises(DataError, match="overwrite"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -64,6 +65,7 @@ def fit_model(
     Raises:
       DataError: where the data cannot be used, in one sentence.
       ProblemTooLarge: where the fit needs more memory, before the data are read.
+      TypeError: for an option that does not exist.
 
     >>> import numpy as np
     >>> X = np.arange(12.0).reshape(6, 2) ** 2
@@ -73,6 +75,10 @@ def fit_model(
     """
     began = time.perf_counter()
     watch = watch or Watch()
+    known = [field.name for field in dataclasses.fields(Request)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"fit_model has no option {unknown[0]!r}: it has {', '.join(known)}.")
     # A name alone is a list of one.
     options = {
         name: (value,) if name in LISTS and isinstance(value, str) else value

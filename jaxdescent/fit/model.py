@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import listed, reading
+from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of, resident_bytes
 from jaxdescent.fit.encoding import Encoding, Policy
 
@@ -25,7 +26,7 @@ DESCRIPTION, WEIGHTS, BUCKETS = "model.json", "weights.npy", "buckets.npy"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Model:
+class Model(Displayed):
     """A linear model of named columns.
 
     Attributes:
@@ -47,6 +48,14 @@ class Model:
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
+
+    def _arguments(self) -> list[str]:
+        scores = [
+            f"{part.replace('_', '-')} R² {score['r2']:.4g}"
+            for part in ("train", "held_out")
+            if (score := self.metrics.get(part)) and score["r2"] is not None
+        ]
+        return [f"{self.target} by {self.encoding.size:,} features", *scores]
 
     def predict(self, data: Any, *, missing: str | None = None, unseen: str = "error") -> Any:
         """Predictions for the rows of a table, file, folder or source, (rows,), in float64.
