@@ -1,4 +1,4 @@
-"""The command line: ``jaxdescent breakdown`` and ``jaxdescent plan``."""
+"""The command line: ``jaxdescent fit``, ``predict``, ``inspect``, ``plan`` and ``breakdown``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import jax
 import typer
 from rich.console import Console
 
+from jaxdescent.fit import commands
+
 app = typer.Typer(
     help="Minimise by the derivative method where it can be used, by gradient descent where not.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(commands.fit)
+app.command()(commands.predict)
+app.command()(commands.inspect)
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"

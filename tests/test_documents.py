@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/designs.md",
     "docs/plan.md",
     "docs/stopping.md",
+    "docs/data.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]

@@ -23,15 +23,23 @@ class ProblemTooLarge(MemoryError):
 def available_bytes(device: Any = None) -> int:
     """How many more bytes can be allocated on ``device`` (by default JAX's first).
 
-    On an accelerator it is what its own statistics leave. On a CPU it is the least of the memory
-    that the system reports as available, what each control group above this process leaves
-    (version 1 or 2), and the address-space limit of the process.
+    On an accelerator its own statistics count, on a CPU :func:`host_bytes`.
     """
     device = jax.devices()[0] if device is None else device
     if device.platform != "cpu":
         statistics = device.memory_stats() or {}
         if "bytes_limit" in statistics:
             return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    return host_bytes()
+
+
+def host_bytes() -> int:
+    """How much more memory of the host this process can have, whatever JAX's devices are.
+
+    It is the least of the memory that the system calls available, what each control group above
+    this process leaves (version 1 or 2), and the address-space limit of the process. JAX need not
+    have started.
+    """
     return min(_system_bytes(), *_control_group_bytes(), *_address_space_bytes())
 
 

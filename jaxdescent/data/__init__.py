@@ -1,0 +1,15 @@
+"""Where rows come from: files and tables behind one small protocol.
+
+>>> import numpy as np
+>>> source = open_source({"X": np.ones((10, 2)), "y": np.arange(10.0)})
+>>> list(source.kinds), source.rows
+(['x0', 'x1', 'y'], 10)
+"""
+
+from jaxdescent.data.errors import DataError as DataError
+from jaxdescent.data.opening import open_source as open_source
+from jaxdescent.data.protocol import Block as Block
+from jaxdescent.data.protocol import Kind as Kind
+from jaxdescent.data.protocol import Source as Source
+from jaxdescent.data.protocol import located as located
+from jaxdescent.data.read_ahead import read_ahead as read_ahead

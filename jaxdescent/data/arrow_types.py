@@ -1,0 +1,75 @@
+"""Arrow's types as kinds of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdescent.data.errors import DataError, listed, need_arrow
+from jaxdescent.data.protocol import Kind
+
+
+def kind_of(arrow_type: Any) -> Kind:
+    """What a column of this type can be used as."""
+    types = need_arrow().types
+    if types.is_dictionary(arrow_type):
+        return Kind.TEXT if kind_of(arrow_type.value_type) is not Kind.OTHER else Kind.OTHER
+    if types.is_floating(arrow_type) or types.is_decimal(arrow_type) or types.is_null(arrow_type):
+        return Kind.NUMBER
+    if types.is_integer(arrow_type) or types.is_boolean(arrow_type):
+        return Kind.WHOLE
+    is_text = types.is_string(arrow_type) or types.is_large_string(arrow_type)
+    if is_text or types.is_string_view(arrow_type):
+        return Kind.TEXT
+    is_moment = types.is_date(arrow_type) or types.is_timestamp(arrow_type)
+    return Kind.TEXT if is_moment or types.is_time(arrow_type) else Kind.OTHER
+
+
+def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
+    """The kinds of all columns of a schema.
+
+    Raises:
+      DataError: where there are none, or two of the same name.
+    """
+    if not len(schema):
+        raise DataError(f"{name} has no columns.")
+    seen: dict[str, Kind] = {}
+    twice = [field.name for field in schema if schema.names.count(field.name) > 1]
+    if twice:
+        raise DataError(
+            f"{name} has more than one column called {listed(map(repr, dict.fromkeys(twice)))}: "
+            "rename or remove all but one."
+        )
+    for field in schema:
+        seen[field.name] = kind_of(field.type)
+    return seen
+
+
+def common_kinds(
+    first: Mapping[str, Kind], other: Mapping[str, Kind], first_name: str, other_name: str
+) -> dict[str, Kind]:
+    """The kinds of columns that two files share, which must be the same but for their order.
+
+    Raises:
+      DataError: naming the columns that one of them lacks, or that are numbers in one only.
+    """
+    for left, right, here, there in (
+        (first, other, first_name, other_name),
+        (other, first, other_name, first_name),
+    ):
+        lacking = [name for name in left if name not in right]
+        if lacking:
+            raise DataError(
+                f"the files have different columns: {there} has no {listed(map(repr, lacking))}, "
+                f"which {here} has."
+            )
+    merged: dict[str, Kind] = {}
+    for name, kind in first.items():
+        if kind is other[name] or (kind.is_number and other[name].is_number):
+            merged[name] = kind if kind is other[name] else Kind.NUMBER
+        else:
+            raise DataError(
+                f"the files have different columns: {name!r} is {kind} in {first_name} and "
+                f"{other[name]} in {other_name}."
+            )
+    return merged

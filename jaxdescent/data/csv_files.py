@@ -1,0 +1,154 @@
+"""CSV files, streamed: parsed a few megabytes at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxdescent.data.arrow_types import common_kinds, kinds_of
+from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
+from jaxdescent.data.protocol import Block, Kind, Source
+
+CHUNK_BYTES = 1 << 20
+"""Text that is parsed at a time."""
+
+CHUNKS_HELD = 48
+"""Times a chunk that parsing holds: the text, its places, the columns, and what is read ahead."""
+
+
+class CsvFiles(Source):
+    """Some CSV files with a header each, one after another; ``.gz`` and ``.zst`` ones too.
+
+    What a column holds is what its values in the first megabyte look like: numbers, or text. Whole
+    numbers may be followed by others. An empty value is a missing one, as are NA, NaN and null.
+    """
+
+    def __init__(self, paths: Sequence[pathlib.Path]) -> None:
+        need_arrow()
+        self._paths = list(paths)
+        self._kinds: dict[str, Kind] = {}
+        self._booleans: list[set[str]] = []  # of each file
+        for index, path in enumerate(self._paths):
+            with _parsing(path), self._opened(path, None, {}) as reader:
+                kinds = kinds_of(reader.schema, path)
+                others = [mark for mark in (";", "\t", "|") if mark in reader.schema.names[0]]
+                if len(kinds) == 1 and others:
+                    raise DataError(
+                        f"{path}: commas must stand between columns, not {others[0]!r}."
+                    )
+                if index == 0 and not any(batch.num_rows for batch in reader):
+                    raise DataError(f"{path} has a header and no rows.")
+                self._booleans.append({f.name for f in reader.schema if str(f.type) == "bool"})
+            first = str(self._paths[0])
+            self._kinds = common_kinds(self._kinds, kinds, first, str(path)) if index else kinds
+
+    def _opened(self, path: pathlib.Path, names: Sequence[str] | None, types: Any) -> Any:
+        from pyarrow import csv
+
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty.")
+        return csv.open_csv(
+            path,
+            # Only a reader without threads tells the row of what it cannot convert.
+            read_options=csv.ReadOptions(block_size=CHUNK_BYTES, use_threads=False),
+            convert_options=csv.ConvertOptions(
+                include_columns=None if names is None else list(names),
+                column_types=types,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self._kinds
+
+    @property
+    def form(self) -> str:
+        return "CSV"
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        return self._paths
+
+    def as_text(self, names: Sequence[str]) -> CsvFiles:
+        new = copy.copy(self)
+        new._kinds = {n: Kind.TEXT if n in names else kind for n, kind in self._kinds.items()}
+        return new
+
+    def first_text(self, name: str) -> str:
+        block = next(iter(self.as_text([name]).blocks([name], 1)))
+        for row, value in enumerate(block.columns[name].to_pylist()):
+            if value is None or not isinstance(value, str):
+                continue
+            try:
+                float(value)
+            except ValueError:
+                return "" if row == 0 else f"row {row + 1:,} of {block.file} holds {value!r}"
+        return ""
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        return CHUNKS_HELD * CHUNK_BYTES
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        import pyarrow as pa
+
+        for path, booleans in zip(self._paths, self._booleans, strict=True):
+            types = {
+                name: pa.string()
+                if not self._kinds[name].is_number
+                else pa.bool_()
+                if name in booleans
+                else pa.float64()
+                for name in names
+            }
+            start = 0
+            with _parsing(path, self._kinds), self._opened(path, names, types) as reader:
+                while True:
+                    with _parsing(path, self._kinds):
+                        try:
+                            batch = reader.read_next_batch()
+                        except StopIteration:
+                            break
+                    columns = {name: batch.column(name) for name in names}
+                    yield Block(columns, batch.num_rows, 0, path.name, start)
+                    start += batch.num_rows
+
+
+WRONG_VALUE = re.compile(
+    r"In CSV column #(?P<column>\d+): (?:Row #(?P<row>\d+): )?CSV conversion error to "
+    r"(?P<type>\w+).*: invalid value '(?P<value>.*)'",
+    re.DOTALL,
+)
+
+
+@contextlib.contextmanager
+def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
+    """Pyarrow's messages, with the row as people count it and without its own terms."""
+    try:
+        with reading(path):
+            yield
+    except DataError as error:
+        message = one_line(error.__cause__ or error)
+        if "invalid UTF8" in message:
+            raise DataError(f"{path} holds text that is not UTF-8: convert the file.") from error
+        if "straddling object" in message:
+            raise DataError(
+                f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: "
+                "is a quotation mark missing?"
+            ) from error
+        found = WRONG_VALUE.search(message)
+        if not found:
+            raise
+        # It counts the header too.
+        row = f"row {int(found['row']) - 1:,}, " if found["row"] else ""
+        column = dict(enumerate(names)).get(int(found["column"]))
+        where = f"column {int(found['column']) + 1}" if column is None else f"column {column!r}"
+        raise DataError(
+            f"{path}: {row}{where}: {found['value']!r} is not a number, as the column's first "
+            "values are: correct it, or name the column in --categorical, --hash or --exclude."
+        ) from error

@@ -1,0 +1,82 @@
+"""What is wrong with the data, in one sentence that a person can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+class DataError(ValueError):
+    """The data, or what was asked of it, cannot be used; the message is one line."""
+
+
+def need_arrow() -> Any:
+    """Pyarrow, which reads everything but ``.npy`` and NumPy's arrays.
+
+    Raises:
+      ImportError: where it is not installed, with the command that installs it.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(
+            "reading Parquet, CSV, text columns and tables needs pyarrow, which is not installed: "
+            "pip install 'jaxdescent[data]'"
+        ) from error
+    return pyarrow
+
+
+@contextlib.contextmanager
+def reading(name: Any) -> Iterator[None]:
+    """What a file raises while it is read, as a :class:`DataError` that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: there is no such file or folder.") from error
+    except PermissionError as error:
+        raise DataError(f"{name}: no permission to read it.") from error
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
+    except (DataError, UnicodeError):
+        raise
+    except ValueError as error:  # pyarrow's ArrowInvalid is one
+        raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
+
+
+def one_line(error: object, longest: int = 300) -> str:
+    """A message in one line, without its full stop."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names one after another, the first few of many."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+
+
+def check_columns(wanted: Iterable[str], known: Iterable[str], *, who: str = "the data") -> None:
+    """Refuse columns that are not there, with those whose names come close."""
+    known = list(known)
+    missing = [name for name in wanted if name not in set(known)]
+    if not missing:
+        return
+    close = difflib.get_close_matches(missing[0], known, n=3, cutoff=0.6)
+    if not close:
+        lowered = {name.lower(): name for name in known}
+        close = [lowered[missing[0].lower()]] if missing[0].lower() in lowered else []
+    hint = f"it has {listed(map(repr, known))}."
+    if close:
+        hint = f"did you mean {listed(map(repr, close))}?"
+    raise DataError(
+        f"{who} has no column{'s' * (len(missing) > 1)} {listed(map(repr, missing))}: {hint}"
+    )
+
+
+def is_readable_folder(path: Any) -> bool:
+    """Whether the names in a folder can be listed."""
+    return os.access(path, os.R_OK | os.X_OK)

@@ -1,0 +1,126 @@
+"""From what a caller names to a source of rows."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdescent.data.arrays import Arrays, NpyFiles
+from jaxdescent.data.csv_files import CsvFiles
+from jaxdescent.data.errors import DataError, is_readable_folder, listed
+from jaxdescent.data.parquet import ParquetFiles
+from jaxdescent.data.protocol import Source
+from jaxdescent.data.tables import ArrowStream
+
+FORMATS = {
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".csv": "CSV",
+    ".csv.gz": "CSV",
+    ".csv.zst": "CSV",
+    ".npy": ".npy",
+}
+"""What the end of a file's name says about it."""
+
+
+def open_source(data: Any, target_file: Any = None) -> Source:
+    """A source of rows.
+
+    Args:
+      data: a path of a file or a folder, or several; an object with ``__arrow_c_stream__``, such as
+        a table of pyarrow, polars, pandas or DuckDB; a dictionary of NumPy arrays by name; or a
+        :class:`Source`.
+      target_file: for ``.npy``: the file of the target, ``y.npy`` beside the features by default.
+
+    Raises:
+      DataError: where nothing can be read from it, and why.
+      ImportError: where pyarrow is needed, and is not installed.
+    """
+    if isinstance(data, Source):
+        return data
+    if hasattr(data, "__arrow_c_stream__"):
+        return ArrowStream(data)
+    if isinstance(data, Mapping):
+        return Arrays(data)
+    given = [data] if isinstance(data, (str, os.PathLike)) else data
+    if not isinstance(given, Sequence) or not given:
+        raise DataError(
+            "data must be a path, several of them, a table, a dictionary of arrays or a "
+            f"jaxdescent.data.Source, got {type(data).__name__}."
+        )
+    return _open_files([pathlib.Path(path) for path in given], target_file)
+
+
+def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
+    files: list[pathlib.Path] = []
+    for path in paths:
+        files.extend(_files_below(path))
+    forms = {FORMATS[_ending(path)] for path in files}
+    if len(forms) > 1:
+        raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
+    twice = [str(path) for index, path in enumerate(files) if path in files[:index]]
+    if twice:
+        raise DataError(f"{twice[0]} is named twice: name each file once.")
+    form = forms.pop()
+    if form != ".npy" and target_file is not None:
+        raise DataError(
+            f"--target-file goes with .npy alone, got {form}: name the target's column instead."
+        )
+    if form == "Parquet":
+        return ParquetFiles(files)
+    if form == "CSV":
+        return CsvFiles(files)
+    return _open_npy(files, target_file)
+
+
+def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
+    target = None if target_file is None else pathlib.Path(target_file)
+    if target is not None and not target.is_file():
+        raise DataError(f"{target}: there is no such file.")
+    features = [path for path in files if path.stem != "y" and path != target]
+    if len(features) != 1:
+        raise DataError(
+            f"of .npy one file of features is expected, got {len(features)}: pass X.npy alone, "
+            "with y.npy beside it or by --target-file."
+        )
+    if target is None:
+        beside = features[0].with_name("y.npy")
+        target = beside if beside.is_file() else None
+    return NpyFiles(features[0], target)
+
+
+def _ending(path: pathlib.Path) -> str:
+    name = path.name.lower()
+    return next((end for end in FORMATS if name.endswith(end)), path.suffix.lower())
+
+
+def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder.")
+    if not path.is_dir():
+        if _ending(path) not in FORMATS:
+            raise DataError(
+                f"{path}: the name ends in {path.suffix or 'nothing'!r}, which says no format that "
+                f"can be read: {listed(FORMATS)}."
+            )
+        if not os.access(path, os.R_OK):
+            raise DataError(f"{path}: no permission to read it.")
+        return [path]
+    if not is_readable_folder(path):
+        raise DataError(f"{path}: no permission to read it.")
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+        and _ending(file) in FORMATS
+        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        and not file.with_name("model.json").exists()  # a model that is kept beside its data
+    ]
+    if not found:
+        raise DataError(f"{path}: the folder holds no file that can be read: {listed(FORMATS)}.")
+    unreadable = [file for file in found if not os.access(file, os.R_OK)]
+    if unreadable:
+        raise DataError(f"{unreadable[0]}: no permission to read it.")
+    return found

@@ -1,0 +1,99 @@
+"""Parquet files, read page by page: no row group is ever held as a whole."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxdescent.data.arrow_types import common_kinds, kinds_of
+from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.protocol import Block, Kind, Source
+
+PAGE_BYTES = 3 << 20
+"""What a column's open pages take: one as stored, one as decoded and a dictionary, of up to a
+megabyte each by the format's default."""
+
+BUFFER_BYTES = 1 << 16
+
+
+class ParquetFiles(Source):
+    """Some Parquet files, one after another; only the columns asked for are read.
+
+    pyarrow's dataset scanner decodes whole row groups, several at a time (260 MB for files whose
+    batches of 64k rows are 5 MB); its file reader with buffered streams gives the same rows at the
+    same speed from 60 MB. So it is the latter that reads.
+    """
+
+    def __init__(self, paths: Sequence[pathlib.Path]) -> None:
+        need_arrow()
+        self._paths = list(paths)
+        self._kinds: dict[str, Kind] = {}
+        self._rows = 0
+        self._widths: dict[str, float] = {}
+        for index, path in enumerate(self._paths):
+            with reading(path), self._opened(path) as file:
+                kinds = kinds_of(file.schema_arrow, path)
+                self._rows += file.metadata.num_rows
+                self._look_at(file.metadata)
+            first = str(self._paths[0])
+            merged = common_kinds(self._kinds, kinds, first, str(path)) if index else kinds
+            self._kinds = merged
+        if not self._rows:
+            raise DataError(f"{self._paths[0]} has no rows.")
+
+    def _opened(self, path: pathlib.Path, text: Sequence[str] = ()) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(
+            path,
+            buffer_size=BUFFER_BYTES,
+            pre_buffer=False,
+            memory_map=False,
+            read_dictionary=list(text),
+        )
+
+    def _look_at(self, metadata: Any) -> None:
+        """The most that a column chunk's page can take, by its name."""
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            for index in range(row_group.num_columns):
+                column = row_group.column(index)
+                name = column.path_in_schema.split(".")[0]
+                size = min(2 * column.total_uncompressed_size, PAGE_BYTES)
+                self._widths[name] = max(self._widths.get(name, 0), size)
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self._kinds
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def form(self) -> str:
+        return "Parquet"
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        return self._paths
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        return int(sum(self._widths.get(name, PAGE_BYTES) for name in names))
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        # Text comes as dictionaries, as it is stored: an entry of few levels takes four bytes.
+        text = [name for name in names if self._kinds[name] is Kind.TEXT]
+        for path in self._paths:
+            start = 0
+            with reading(path), self._opened(path, text) as file:
+                batches = file.iter_batches(rows, columns=list(names), use_threads=True)
+                while True:
+                    with reading(path):
+                        batch = next(batches, None)
+                    if batch is None:
+                        break
+                    columns = {name: batch.column(name) for name in names}
+                    yield Block(columns, batch.num_rows, 0, path.name, start)
+                    start += batch.num_rows

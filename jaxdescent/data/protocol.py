@@ -1,0 +1,187 @@
+"""What a fit asks of data: names, kinds, how many rows, and blocks of rows in a fixed order."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxdescent.data.errors import DataError
+
+HEAD_BYTES = 1 << 16
+"""So much of a file's beginning and of its end goes into its fingerprint."""
+
+
+class Kind(enum.StrEnum):
+    """What a column holds: what can be done with it."""
+
+    NUMBER = "number"  # floating point or decimal: a feature
+    WHOLE = "whole number"  # integers and booleans: a feature, or levels where that is asked for
+    TEXT = "text"  # text, dictionaries and dates: levels, or hashed
+    OTHER = "other"  # lists and the like: to be left out
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its values are numbers."""
+        return self in (Kind.NUMBER, Kind.WHOLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some rows, column by column.
+
+    Attributes:
+      columns: by name: NumPy arrays of one dimension, or Arrow arrays.
+      rows: how many.
+      start: the number of the first one, counted from zero over the whole source.
+      file: the name of the file that they are from, where there is one.
+      start_in_file: the number of the first one in that file.
+    """
+
+    columns: Mapping[str, Any]
+    rows: int
+    start: int
+    file: str = ""
+    start_in_file: int = 0
+
+    def place(self, row: int) -> str:
+        """Where a row is, for people, who count from one."""
+        place = f"row {self.start + row + 1:,}"
+        if self.file and self.start != self.start_in_file:
+            return f"{place} (row {self.start_in_file + row + 1:,} of {self.file})"
+        return f"{place} of {self.file}" if self.file else place
+
+
+class Source(abc.ABC):
+    """Rows of named columns, read block by block as often as asked.
+
+    A loader of one's own is a subclass with ``kinds`` and ``blocks``:
+
+    >>> import numpy as np
+    >>> class Loader(Source):
+    ...     kinds = {"a": Kind.NUMBER, "y": Kind.NUMBER}
+    ...     def blocks(self, names, rows):
+    ...         for seed in range(3):
+    ...             rng = np.random.default_rng(seed)
+    ...             yield {"a": rng.normal(size=100), "y": rng.normal(size=100)}
+    >>> sum(block.rows for block in located(Loader(), ["a", "y"], rows=64))
+    300
+    """
+
+    @property
+    @abc.abstractmethod
+    def kinds(self) -> Mapping[str, Kind]:
+        """The columns in their order, and what each of them holds."""
+
+    @abc.abstractmethod
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
+        """These columns from the beginning on, at most ``rows`` rows at a time.
+
+        The order of the rows is the same each time. A block may be a dictionary of arrays, and may
+        be larger: it is cut then, but holds its memory.
+        """
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are, where that is known without reading them."""
+        return None
+
+    @property
+    def form(self) -> str:
+        """What it is, in a word or two."""
+        return type(self).__name__
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        """What it is read from, where these are files."""
+        return ()
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether it can be read more than once."""
+        return True
+
+    def as_text(self, names: Sequence[str]) -> Source:
+        """The same rows, with these columns as the text that stands in the file, where it is text
+        that is read: whole numbers that are levels keep their zeros then.
+        """
+        del names
+        return self
+
+    def first_text(self, name: str) -> str:
+        """Where a column that is text, but begins as numbers do, holds the first other value."""
+        del name
+        return ""
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        """What a row of these columns takes in a block, at most."""
+        return sum(64 if self.kinds[name] is Kind.TEXT else 8 for name in names)
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        """What reading holds at its peak beyond the blocks themselves."""
+        del names, rows
+        return 0
+
+    def fingerprint(self) -> str:
+        """A digest of the columns, and of the sizes and both ends of the files."""
+        digest = hashlib.sha256()
+        for name, kind in self.kinds.items():
+            digest.update(f"{name}\0{kind}\0".encode())
+        for path in self.files:
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(HEAD_BYTES))
+                file.seek(max(size - HEAD_BYTES, 0))
+                digest.update(file.read(HEAD_BYTES))
+        return f"sha256:{digest.hexdigest()}"
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """Size and time of change of each file: another answer later means that it was changed."""
+        found: list[tuple[int, int]] = []
+        for path in self.files:
+            try:
+                status = path.stat()
+            except OSError:
+                found.append((-1, -1))
+            else:
+                found.append((status.st_size, status.st_mtime_ns))
+        return found
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of all files."""
+        return sum(max(size, 0) for size, _ in self.stamps())
+
+
+def located(source: Source, names: Sequence[str], rows: int) -> Iterator[Block]:
+    """A source's blocks, cut to ``rows`` rows at most and counted.
+
+    Raises:
+      DataError: where columns are missing, or of different lengths.
+    """
+    start = 0
+    for given in source.blocks(names, rows):
+        block = given if isinstance(given, Block) else _of_mapping(given, names)
+        for first in range(0, block.rows, rows):
+            size = min(rows, block.rows - first)
+            columns = block.columns
+            if size < block.rows:
+                columns = {name: column[first : first + size] for name, column in columns.items()}
+            yield Block(columns, size, start + first, block.file, block.start_in_file + first)
+        start += block.rows
+
+
+def _of_mapping(given: Mapping[str, Any], names: Sequence[str]) -> Block:
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise DataError(f"a block has no column {missing[0]!r}: it has {list(given)}.")
+    columns = {name: given[name] for name in names}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the columns of a block must be of one length, got {lengths}.")
+    return Block(columns, next(iter(lengths.values()), 0), 0)

@@ -1,0 +1,65 @@
+"""Blocks that a thread reads while the one before is worked on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+BLOCKS_HELD = 3
+"""The one that is worked on, the one that waits, and the one that is being read."""
+
+PATIENCE = 0.1
+"""Seconds after which a thread that waits looks whether anybody still wants its block."""
+
+
+def read_ahead(start: Callable[[], Iterator[T]]) -> Iterator[T]:
+    """The items of ``start()`` in their order, made by a thread of their own, one ahead.
+
+    What the thread raises is raised here. Whoever stops early ends the thread with it.
+    """
+    waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=1)
+    is_over = threading.Event()
+
+    def put(kind: str, item: T | BaseException | None) -> bool:
+        while not is_over.is_set():
+            try:
+                waiting.put((kind, item), timeout=PATIENCE)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        items = start()
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+                del item  # it must not outlive the caller's use while the next one is read
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name="jaxdescent-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = waiting.get()
+            if kind == "error":
+                assert isinstance(item, BaseException)
+                raise item
+            if kind == "end":
+                return
+            yield item  # pyright: ignore[reportReturnType]
+            del item
+    finally:
+        is_over.set()
+        thread.join()

@@ -1,0 +1,62 @@
+"""Tables that are here: Arrow's, and everything that exports the Arrow C stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxdescent.data.arrow_types import kinds_of
+from jaxdescent.data.errors import DataError, need_arrow
+from jaxdescent.data.protocol import Block, Kind, Source
+
+
+class ArrowStream(Source):
+    """An object with ``__arrow_c_stream__``: a table of pyarrow, polars, pandas or DuckDB.
+
+    The object is asked for a new stream each time that it is read. A reader, such as
+    ``pyarrow.RecordBatchReader``, has only one.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self._arrow = need_arrow()
+        self._table = table
+        self._is_reader = isinstance(table, self._arrow.RecordBatchReader)
+        self._is_read = False
+        schema = table.schema if self._is_reader else self._reader().schema
+        self._kinds = kinds_of(schema, "the table")
+        shape = getattr(table, "shape", None)
+        self._rows = int(shape[0]) if isinstance(shape, tuple) and len(shape) == 2 else None
+        if self._rows == 0:
+            raise DataError("the table has no rows.")
+
+    def _reader(self) -> Any:
+        return self._arrow.RecordBatchReader.from_stream(self._table)
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self._kinds
+
+    @property
+    def rows(self) -> int | None:
+        return self._rows
+
+    @property
+    def form(self) -> str:
+        return f"a table of {type(self._table).__module__.split('.')[0]}"
+
+    @property
+    def can_restart(self) -> bool:
+        return not self._is_reader
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        if self._is_reader and self._is_read:
+            raise DataError(
+                "a reader gives its rows only once, and they have been read: pass a table, or "
+                "read it into one with reader.read_all()."
+            )
+        self._is_read = True
+        start = 0
+        for batch in self._table if self._is_reader else self._reader():
+            columns = {name: batch.column(name) for name in names}
+            yield Block(columns, batch.num_rows, 0, "", start)
+            start += batch.num_rows

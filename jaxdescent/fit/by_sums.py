@@ -1,0 +1,185 @@
+"""A fit by the sums of one pass: every penalty and every statistic follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import located, read_ahead
+from jaxdescent.display import number
+from jaxdescent.fit import solution as solving
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of, resident_bytes
+from jaxdescent.fit.checks import check_rows, check_target, row_notes
+from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.fitted import Fitted, Part, part_of
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.roles import AUTO
+from jaxdescent.fit.sums import (
+    TEST,
+    TRAIN,
+    Preparing,
+    Sums,
+    buffer_rows,
+    filled,
+    fills_of,
+    moments,
+    products_side,
+    squared_error,
+)
+from jaxdescent.result import Evidence
+
+SOLVING_MATRICES = 8
+"""Matrices of the features' side that solving holds: the moments, the scaled Hessian, its vectors,
+and LAPACK's workspace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SumsPlan:
+    """What the pass and the solve take.
+
+    Attributes:
+      side: of the matrix that is added up.
+      reading: how the source is read.
+      bytes: that the process holds at its peak.
+    """
+
+    side: int
+    reading: Reading
+    bytes: int
+
+
+def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
+    """How the pass would be made, whether or not it fits."""
+    side = products_side(encoding, Policy(job.request.missing))
+    matrix = 8 * side**2
+    # The last product beside the sums, and the rows that it is of.
+    dense = side - encoding.size + len(encoding.numbers)
+    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * buffer_rows(dense)
+    solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
+    base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
+    width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
+    free = job.memory.limit - base - passing
+    reading = reading_of(job.source, job.roles.columns, width, free)
+    return SumsPlan(side, reading, base + max(passing + reading.bytes, solving_bytes))
+
+
+def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
+    """Read everything once, and solve.
+
+    Raises:
+      DataError: for values that cannot be used, too few rows, or a constant target.
+    """
+    request, roles = job.request, job.roles
+    policy = Policy(request.missing, unseen="zero")
+    sums = Sums(encoding, policy)
+    preparing = Preparing(roles, encoding, policy, request.test, request.seed)
+    job.watch.begin("reading", job.source.rows)
+    read = _add_all(job, sums, preparing, plan)
+    if job.test_source is not None:
+        job.watch.begin("held-out rows", job.test_source.rows)
+        other = dataclasses.replace(preparing, share=0.0, part=TEST)
+        read += _add_all(job._replace(source=job.test_source), sums, other, plan)
+    sums.finish()
+    totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
+    check_rows(
+        (sums.rows[TRAIN], sums.rows[TEST]),
+        (totals[TRAIN], totals[TEST]),
+        sums.dropped,
+        request,
+        is_tested=job.is_tested,
+    )
+    data = moments(sums, TRAIN)
+    check_target(roles.target, data.rows, data.squares / data.weight, data.target_mean)
+    assert sums.shift is not None
+    shift, has_test = sums.shift, sums.matrices[TEST] is not None
+    held_out = filled(sums, TEST) if has_test else None
+    notes: list[str] = []
+    l2, path = request.l2, None
+    if l2 == AUTO:
+        path = solving.path(
+            data,
+            standardize=request.standardize,
+            held_out=None
+            if held_out is None
+            else lambda weights, b: squared_error(held_out, shift, weights, b),
+        )
+        l2 = float(path.penalties[path.best])
+        notes.append(f"l2 was chosen among {len(path.penalties)} by {path.rule}.")
+        if held_out is not None:
+            notes.append("The held-out rows chose l2: their error is a little optimistic.")
+        if path.is_at_end:
+            notes.append(
+                f"The chosen l2 is at the end of the path, {number(path.penalties[0])} to "
+                f"{number(path.penalties[-1])}: a better one may lie beyond it."
+            )
+    found = solving.solve(data, float(l2), standardize=request.standardize)
+    notes.extend(_notes(found, encoding, sums))
+    fills = fills_of(sums)
+    if fills is not None:
+        means = fills + shift[: len(fills)]
+        names = encoding.numbers
+        encoding = dataclasses.replace(
+            encoding, fills=dict(zip(names, map(float, means), strict=True))
+        )
+    parts: list[Part] = []
+    for part in (TRAIN, TEST):
+        if sums.matrices[part] is not None:
+            total = filled(sums, part)
+            squares = total[-2, -2] - total[-2, -1] ** 2 / total[-1, -1]
+            error = squared_error(total, shift, found.weights, found.intercept)
+            parts.append(part_of(sums.rows[part], error, float(squares), float(total[-1, -1])))
+    details: dict[str, Any] = {
+        "rank": found.rank,
+        "degrees_of_freedom": found.degrees,
+        "value": found.value,
+        "gradient_norm": found.gradient_norm,
+        "suboptimality": found.suboptimality,
+        "status": str(found.status),
+        "evidence": found.evidence.explanation,
+        "l2": float(l2),
+        "l2_chosen_by": path.rule if path else None,
+        "method": "sums of one pass, solved by their spectrum",
+        "iterations": 1,
+        "dropped_rows": sums.dropped,
+        "unseen_values": sums.unseen,
+    }
+    return Fitted(encoding, found.weights, found.intercept, parts, details, notes, read)
+
+
+def _add_all(job: Job, sums: Sums, preparing: Preparing, plan: SumsPlan) -> int:
+    source, names = job.source, job.roles.columns
+    rows = 0
+    for prepared in read_ahead(lambda: map(preparing, located(source, names, plan.reading.rows))):
+        sums.add(prepared)
+        rows += prepared.block.rows
+        del prepared
+        job.watch.advance(rows)
+        job.memory.check()
+    return rows
+
+
+def _notes(found: solving.Solution, encoding: Encoding, sums: Sums) -> list[str]:
+    notes: list[str] = []
+    constant = np.flatnonzero(found.constant)
+    if constant.size:
+        names = [encoding.feature_name(int(j)) for j in constant[:5]]
+        more = f" and {constant.size - 5:,} more" if constant.size > 5 else ""
+        verb = "does" if constant.size == 1 else "do"
+        notes.append(f"{', '.join(names)}{more} {verb} not vary: the weight is zero.")
+    varying = found.weights.size - constant.size
+    if found.rank is not None and found.rank < varying:
+        if found.evidence is Evidence.FACTORISATION:
+            notes.append(
+                f"The features are linearly dependent: rank {found.rank:,} of {varying:,}. The "
+                "weights are those of least norm per column's length; predictions do not depend "
+                "on the choice."
+            )
+        else:
+            notes.append(
+                f"Some features are so nearly dependent that float64 cannot tell them apart: rank "
+                f"{found.rank:,} of {varying:,}. What only their small differences explain is left "
+                "out: take differences as features, leave some out, or say --l2."
+            )
+    return [*notes, *row_notes(sums.dropped, sums.unseen)]

@@ -1,0 +1,95 @@
+"""A column of a block as numbers, or as codes of the texts that it holds."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent.data.errors import need_arrow
+
+
+class Numbers(NamedTuple):
+    """Values, and which of them are missing: None where none is."""
+
+    values: np.ndarray
+    missing: np.ndarray | None
+
+
+class Labels(NamedTuple):
+    """A code for each row, -1 where the value is missing, and the text that a code stands for."""
+
+    codes: np.ndarray
+    texts: list[str]
+
+
+def numbers_of(column: Any, *, nan_is_missing: bool) -> Numbers:
+    """A column of numbers; without a copy where it can be had so."""
+    missing = None
+    if isinstance(column, np.ndarray):
+        values = column
+    else:
+        values, missing = _from_arrow(column)
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    elif values.dtype == np.float16:
+        values = values.astype(np.float32)  # sums of these would overflow
+    if nan_is_missing and np.issubdtype(values.dtype, np.floating):
+        is_nan = np.isnan(values)
+        if is_nan.any():
+            missing = is_nan if missing is None else missing | is_nan
+    if missing is not None:
+        values = np.where(missing, 0, values)
+    return Numbers(values, missing)
+
+
+def _from_arrow(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    pa = need_arrow()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    types = pa.types
+    if types.is_decimal(column.type) or types.is_null(column.type):
+        column = column.cast(pa.float64())
+    missing = None
+    if column.null_count:
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        column = column.fill_null(False if types.is_boolean(column.type) else 0)
+    return column.to_numpy(zero_copy_only=False), missing
+
+
+def labels_of(column: Any) -> Labels:
+    """A column of texts, whole numbers, booleans or dates, as codes of its own."""
+    pa = need_arrow()
+    if isinstance(column, np.ndarray):
+        column = pa.array(column)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    is_encoded = pa.types.is_dictionary(column.type)
+    if is_encoded and (len(column.dictionary) > len(column) or column.dictionary.null_count):
+        # A slice of a large table brings the whole dictionary along.
+        column, is_encoded = column.cast(column.type.value_type), False
+        if pa.types.is_string_view(column.type):
+            column = column.cast(pa.string())
+    if not is_encoded:
+        column = column.dictionary_encode()
+    texts = column.dictionary.cast(pa.string()).to_pylist()
+    indices = column.indices
+    if indices.null_count:
+        indices = indices.cast(pa.int64()).fill_null(-1)
+    return Labels(indices.to_numpy(zero_copy_only=False).astype(np.int64), texts)
+
+
+def used(labels: Labels, rows: np.ndarray | None = None) -> list[str]:
+    """The texts that occur, in these rows."""
+    codes = labels.codes if rows is None else labels.codes[rows]
+    counts = np.bincount(codes[codes >= 0], minlength=len(labels.texts))
+    return [labels.texts[code] for code in np.flatnonzero(counts)]
+
+
+def bucket_of(column: str, text: str, bits: int) -> int:
+    """The place of a value among ``2**bits``: the same on every machine, for ever."""
+    digest = hashlib.blake2b(f"{column}\0{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & ((1 << bits) - 1)

@@ -1,0 +1,334 @@
+"""The commands ``jaxdescent fit``, ``predict`` and ``inspect``."""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+import enum
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+INTERRUPTED = 130
+
+UNITS = {
+    unit + end: base**power
+    for base, end in ((1000, "b"), (1024, "ib"))
+    for power, unit in enumerate(["k", "m", "g", "t"], start=1)
+} | {"b": 1, "": 1}
+
+
+class Missing(enum.StrEnum):
+    """What becomes of missing values."""
+
+    error = "error"
+    drop = "drop"
+    mean = "mean"
+
+
+class Unseen(enum.StrEnum):
+    """What becomes of levels that no training row had."""
+
+    error = "error"
+    zero = "zero"
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes, written as 600MB, 4GB, 1.5GiB or 4000000000."""
+    word = text.strip().lower().replace("_", "").replace(" ", "")
+    digits = word.rstrip("kmgtib")
+    try:
+        number = decimal.Decimal(digits)
+        unit = UNITS[word[len(digits) :]]
+        if not number.is_finite() or number <= 0:
+            raise ValueError
+    except (decimal.InvalidOperation, KeyError, ValueError):
+        raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
+    return int(number * unit)
+
+
+def _penalty(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = None) -> list[str]:
+    """Names from options that were repeated or hold several with commas between them.
+
+    >>> split_names(["a,b", "c"])
+    ['a', 'b', 'c']
+    """
+    found: list[str] = []
+    for text in given or ():
+        parts = [text] if known and text in known else text.split(",")
+        found.extend(part.strip() for part in parts if part.strip())
+    return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
+    """Errors that a user can act on as a line and exit code 2; Ctrl-C as 130."""
+    from jaxdescent.data import DataError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted: {written}.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (DataError, ImportError, MemoryError) as error:
+        message = " ".join(str(error).split()) or "there is not enough memory"
+        typer.echo(f"Error: {message}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"Error: {where}{error.strerror or error}.", err=True)
+        raise typer.Exit(2) from error
+
+
+def fit(
+    data: Annotated[
+        list[pathlib.Path],
+        typer.Argument(
+            help="Files or folders: Parquet, CSV, or X.npy.",
+            show_default=False,
+            readable=False,  # what cannot be read is told in a line of our own
+        ),
+    ],
+    *,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="What to predict.", show_default="y of .npy"),
+    ] = None,
+    target_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="Of X.npy: the target's file.", show_default="y.npy beside it", readable=False
+        ),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="These columns alone.", show_default="all others"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="All columns but these.", show_default=False),
+    ] = None,
+    categorical: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B",
+            help="Columns with a weight for each level; auto for all text.",
+            show_default=False,
+        ),
+    ] = None,
+    hashed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hash",
+            metavar="A,B",
+            help="Columns whose values share 2^bits weights by a hash.",
+            show_default=False,
+        ),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Of the hash.")] = 20,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
+    ] = None,
+    l2: Annotated[
+        str, typer.Option(metavar="X|auto", help="The ridge penalty, or a search for it.")
+    ] = "0",
+    standardize: Annotated[
+        bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
+    ] = False,
+    missing: Annotated[
+        Missing, typer.Option(help="Missing values: refuse, drop their rows, or put means there.")
+    ] = Missing.error,
+    test: Annotated[
+        float, typer.Option(metavar="SHARE", help="Rows held out, by a hash of their number.")
+    ] = 0.0,
+    test_data: Annotated[
+        list[pathlib.Path] | None,
+        typer.Option(
+            help="Other files whose rows are held out.", show_default=False, readable=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the rows held out.")] = 0,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            parser=byte_count,
+            metavar="SIZE",
+            help="What the whole process may hold: 600MB, 4GB.",
+            show_default="80 % of what is available",
+        ),
+    ] = None,
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="FOLDER", help="Where to keep the model.", show_default=False),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that is there.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the summary.")
+    ] = False,
+    plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw predictions and residuals of a sample; reads once more.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Fit a linear regression to files, which need not fit in memory.
+
+    Numbers and booleans are features; say what to do with text. One pass over the rows adds up
+    what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
+    """
+    with failing_in_one_line():
+        from jaxdescent.data import open_source
+        from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.model import check_output
+        from jaxdescent.fit.report import Screen, summary
+
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        picture = None
+        if plot is not None:
+            # Before memory is looked at: what draws is part of what the process holds.
+            from jaxdescent.fit import plot as picture
+
+            picture.check_picture(plot)
+        with Screen(is_quiet=as_json) as screen:
+            model = fit_model(
+                list(data),
+                target,
+                target_file=target_file,
+                test_data=list(test_data) if test_data else None,
+                memory=memory,
+                watch=screen,
+                features=tuple(split_names(features)),
+                exclude=tuple(split_names(exclude)),
+                categorical=tuple(split_names(categorical)),
+                hashed=tuple(split_names(hashed)),
+                bits=bits,
+                weights=weights,
+                l2=_penalty(l2),
+                standardize=standardize,
+                missing=missing.value,
+                test=test,
+                seed=seed,
+            )
+        if plot is not None and picture is not None:
+            source = open_source(list(data), target_file)
+            sample = picture.sample_of(model, source, Memory.of(memory))
+            picture.draw(sample, model.target, plot)
+        if out is not None:
+            model.save(out, overwrite=overwrite)
+        if as_json:
+            content = {"target": model.target, "intercept": model.intercept, **model.metrics}
+            content["largest_weights"] = dict(model.named_weights(10))
+            content["model"] = None if out is None else str(out)
+            typer.echo(json.dumps(content, ensure_ascii=False))
+        else:
+            screen.show(summary(model))
+            kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."
+            screen.say(kept)
+
+
+ModelFolder = Annotated[
+    pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+]
+
+
+def predict(
+    folder: Annotated[
+        pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+    ],
+    data: Annotated[
+        list[pathlib.Path],
+        typer.Argument(
+            help="Files or folders with the model's columns.", show_default=False, readable=False
+        ),
+    ],
+    *,
+    out: Annotated[
+        pathlib.Path,
+        typer.Option(metavar="FILE", help="A .parquet or .csv file.", show_default=False),
+    ],
+    unseen: Annotated[
+        Unseen, typer.Option(help="Levels that no training row had: refuse, or no effect.")
+    ] = Unseen.error,
+    missing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="error|mean",
+            help="Missing numbers: refuse, or the training rows' means.",
+            show_default="as fitted",
+        ),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            parser=byte_count,
+            metavar="SIZE",
+            help="What the whole process may hold.",
+            show_default="80 % of what is available",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+) -> None:
+    """Predict every row of some files by a model that fit has kept, in their order."""
+    with failing_in_one_line():
+        from jaxdescent.data import open_source
+        from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.model import load_model
+        from jaxdescent.fit.prediction_file import prediction_file
+        from jaxdescent.fit.report import Screen
+
+        model = load_model(folder)
+        with prediction_file(out, overwrite=overwrite) as write, Screen() as screen:
+            source = open_source(list(data))
+            screen.begin("predicting", source.rows)
+            rows = 0
+            parts = model.predictions(
+                source, missing=missing, unseen=unseen.value, memory=Memory.of(memory)
+            )
+            for part in parts:
+                write(part)
+                rows += len(part)
+                screen.advance(rows)
+        screen.say(f"{rows:,} predictions of {model.target} in {out}.")
+
+
+def inspect(
+    folder: Annotated[
+        pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+    ],
+    *,
+    most: Annotated[
+        int, typer.Option("--weights", min=0, help="How many of the largest weights to show.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print model.json.")] = False,
+) -> None:
+    """Show what is in a model that fit has kept."""
+    with failing_in_one_line():
+        from jaxdescent.fit.model import DESCRIPTION, load_model
+        from jaxdescent.fit.report import Screen, contents
+
+        model = load_model(folder)
+        if as_json:
+            typer.echo((folder / DESCRIPTION).read_text(encoding="utf-8").rstrip())
+        else:
+            with Screen() as screen:
+                screen.show(contents(model, most))

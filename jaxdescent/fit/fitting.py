@@ -1,0 +1,229 @@
+"""From data to a model: roles, levels, a plan that fits the memory, the fit, and its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdescent.data import DataError, Source, open_source
+from jaxdescent.data.arrays import TARGET
+from jaxdescent.data.arrow_types import common_kinds
+from jaxdescent.fit import by_sums, in_memory
+from jaxdescent.fit.budget import Memory, peak_bytes
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.fitted import Fitted
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.levels import encoding_of
+from jaxdescent.fit.model import Model
+from jaxdescent.fit.request import Request
+from jaxdescent.fit.roles import AUTO, Roles, assign
+from jaxdescent.fit.watch import Watch
+from jaxdescent.machine.memory import readable_bytes
+
+LISTS = ("features", "exclude", "categorical", "hashed")
+
+MOST_COLUMNS = 2000
+"""With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
+
+
+def fit_model(
+    data: Any,
+    target: str | None = None,
+    *,
+    target_file: Any = None,
+    test_data: Any = None,
+    memory: int | None = None,
+    watch: Watch | None = None,
+    **options: Any,
+) -> Model:
+    """Fit a linear model of named columns to data that need not fit in memory.
+
+    It minimises ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |w|^2``, over the features that columns
+    become: numbers as they are, levels and buckets one-hot. One pass adds up in float64 all that is
+    needed, where a matrix of as many rows and columns as there are features fits the memory.
+
+    Args:
+      data: files, a folder, a table with ``__arrow_c_stream__``, a dictionary of arrays, or a
+        :class:`jaxdescent.data.Source`.
+      target: the column to predict; "y" by default where the target has a file or an array of its
+        own.
+      target_file: for ``.npy``, the target's file; ``y.npy`` beside the features by default.
+      test_data: other data of the same columns, whose rows are held out.
+      memory: bytes that the process may hold at its peak, Python and its libraries included; 80 %
+        of what is available by default.
+      watch: is told of the plan and of progress.
+      **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
+        columns; ``bits`` (20) of the hash; ``l2`` (0), a number or "auto"; ``test`` (0), the share
+        of rows held out by a hash of their number and ``seed`` (0); ``standardize`` (False), so
+        that the penalty is on weights per standard deviation; ``missing`` ("error"), "drop" or
+        "mean".
+
+    Raises:
+      DataError: where the data cannot be used, in one sentence.
+      ProblemTooLarge: where the fit needs more memory, before the data are read.
+      TypeError: for an option that does not exist.
+
+    >>> import numpy as np
+    >>> X = np.arange(12.0).reshape(6, 2) ** 2
+    >>> model = fit_model({"X": X, "y": X @ [1.0, 2.0] + 3.0})
+    >>> np.round(model.weights, 6).tolist(), round(model.intercept, 6)
+    ([1.0, 2.0], 3.0)
+    """
+    began = time.perf_counter()
+    watch = watch or Watch()
+    known = [field.name for field in dataclasses.fields(Request)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"fit_model has no option {unknown[0]!r}: it has {', '.join(known)}.")
+    # A name alone is a list of one.
+    options = {
+        name: (value,) if name in LISTS and isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    request = Request(target=target, **options)
+    request.check()
+    if test_data is not None and request.test:
+        raise DataError("--test and --test-data exclude each other: name one of them.")
+    bound = Memory.of(memory)
+    source = open_source(data, target_file)
+    labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
+    source = source.as_text(labelled)
+    roles = _roles(source, request)
+    test_source = None
+    if test_data is not None:
+        test_source = open_source(test_data).as_text(labelled)
+        own = {name: source.kinds[name] for name in roles.columns}
+        other = {n: kind for n, kind in test_source.kinds.items() if n in own}
+        common_kinds(own, other, "the data", "--test-data")
+    job = Job(source, test_source, roles, request, bound, watch)
+    before = [each.stamps() for each in job.sources]
+    fingerprint = source.fingerprint()
+    encoding, levels_read = encoding_of(job)
+    fitted, counts = _fit(job, encoding)
+    for each, stamps in zip(job.sources, before, strict=True):
+        changed = [
+            path
+            for path, now, then in zip(each.files, each.stamps(), stamps, strict=True)
+            if now != then
+        ]
+        if changed:
+            raise DataError(f"{changed[0]} was changed while it was read: fit again.")
+    seconds = time.perf_counter() - began
+    metrics = _metrics(fitted, job, (levels_read > 0) + counts, seconds)
+    return Model(
+        target=roles.target,
+        encoding=fitted.encoding,
+        weights=fitted.weights,
+        intercept=fitted.intercept,
+        options=request.as_json() | {"target": roles.target},
+        metrics=metrics,
+        versions=_versions(),
+        fingerprint=fingerprint,
+    )
+
+
+def _roles(source: Source, request: Request) -> Roles:
+    target = request.target
+    if target is None:
+        if TARGET not in source.kinds or source.form not in (".npy", "arrays"):
+            raise DataError("--target is missing: name the column to predict.")
+        target = TARGET
+    exclude = list(request.exclude)
+    if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
+        exclude.append(TARGET)  # a target of its own is no feature of another
+    return assign(
+        source.kinds,
+        target=target,
+        features=request.features,
+        exclude=exclude,
+        categorical=request.categorical,
+        hashed=request.hashed,
+        weights=request.weights,
+        first_text=source.first_text,
+    )
+
+
+def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
+    """The fit, and how many more passes it took to plan it."""
+    memory = job.memory
+    sums = by_sums.plan_of(job, encoding)
+    others = 0
+    limit = "the limit is" if memory.is_given else "available are"
+    if sums.bytes > memory.limit or _is_long(job, encoding):
+        in_designs, counted = in_memory.plan_of(job, encoding)
+        others = int(counted > 0)
+        if in_designs.bytes <= memory.limit:
+            job.watch.planned(
+                [
+                    _described(job, encoding),
+                    "The rows are kept in memory, one-hot columns unwritten, and conjugate "
+                    f"gradients minimise; about {readable_bytes(in_designs.bytes)} of memory, "
+                    f"{limit} {readable_bytes(memory.limit)}.",
+                ]
+            )
+            return in_memory.fit(job, encoding, in_designs), others
+        if sums.bytes > memory.limit:
+            least = min(sums.bytes, in_designs.bytes)
+            read = "only levels were read" if encoding.labelled else "nothing was read"
+            raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)
+    job.watch.planned(
+        [
+            _described(job, encoding),
+            f"One pass adds up a {sums.side:,} x {sums.side:,} matrix in float64, and its spectrum "
+            f"solves; at most {readable_bytes(sums.bytes)} of memory, {limit} "
+            f"{readable_bytes(memory.limit)}.",
+        ]
+    )
+    return by_sums.fit(job, encoding, sums), others
+
+
+def _is_long(job: Job, encoding: Encoding) -> bool:
+    """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
+    needs_sums = job.request.l2 == AUTO or job.request.standardize
+    return bool(encoding.labelled) and not needs_sums and encoding.size > MOST_COLUMNS
+
+
+def _described(job: Job, encoding: Encoding) -> str:
+    source, share = job.source, job.request.test
+    rows = "" if source.rows is None else f"{source.rows:,} rows of "
+    files = len(source.files)
+    size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
+    held_out = f", {share:.3g} of the rows held out" if share else ""
+    if job.test_source is not None:
+        held_out = ", and the rows of other data held out"
+    return f"{rows}{source.form}{size if files else ''}: {encoding.size:,} features{held_out}."
+
+
+def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:
+    train, *held_out = (part._asdict() for part in fitted.parts)
+    return {
+        "features": int(fitted.weights.size),
+        "train": train,
+        "held_out": held_out[0] if held_out else None,
+        **fitted.details,
+        "passes": 1 + other_passes,
+        "bytes_read": sum(source.file_bytes for source in job.sources),
+        "rows_read": fitted.rows_read,
+        "seconds": seconds,
+        "rows_per_second": fitted.rows_read / seconds,
+        "peak_bytes": peak_bytes(),
+        "memory_limit": job.memory.limit if job.memory.is_given else None,
+        "notes": list(fitted.notes),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata
+    import platform
+
+    found = {"python": platform.python_version(), "numpy": np.__version__, "jax": jax.__version__}
+    for package in ("jaxdescent", "pyarrow"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,37 @@
+"""What a fit works on: where its rows are from, what is asked of it, and what it may hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxdescent.data import Source
+from jaxdescent.fit.budget import Memory
+from jaxdescent.fit.request import Request
+from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.watch import Watch
+
+
+class Job(NamedTuple):
+    """Everything that the ways of fitting share."""
+
+    source: Source
+    test_source: Source | None
+    roles: Roles
+    request: Request
+    memory: Memory
+    watch: Watch
+
+    @property
+    def sources(self) -> list[Source]:
+        """All that is read."""
+        return [self.source] if self.test_source is None else [self.source, self.test_source]
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether rows are held out."""
+        return self.test_source is not None or self.request.test > 0
+
+    @property
+    def parts(self) -> int:
+        """How many parts the rows are of."""
+        return 1 + self.is_tested

@@ -1,0 +1,66 @@
+"""The pass that finds the levels of categorical columns, and the buckets that hashed ones touch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxdescent.data import Block, DataError, located, read_ahead
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of, resident_bytes
+from jaxdescent.fit.columns import bucket_of, labels_of, used
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.request import Request
+from jaxdescent.fit.split import is_held_out
+
+
+def encoding_of(job: Job) -> tuple[Encoding, int]:
+    """How columns become features, and how many rows were read to find out (0 for none).
+
+    Levels are those of training rows: one that occurs in held-out rows alone has no weight.
+
+    Raises:
+      DataError: where a column has no level, or the source can be read only once.
+      ProblemTooLarge: where reading does not fit, or there are too many levels.
+    """
+    source, roles, request, memory = job.source, job.roles, job.request, job.memory
+    names = [*roles.categorical, *roles.hashed]
+    if not names:
+        return Encoding(roles.numbers), 0
+    if not source.can_restart:
+        raise DataError(
+            "categorical and hashed columns are read once for their levels and once to fit, and "
+            "this reader gives its rows only once: pass a table."
+        )
+    touched = np.zeros(1 << request.bits if roles.hashed else 0, bool)
+    base, free = resident_bytes(), memory.limit - resident_bytes() - SLACK_BYTES
+    plan = reading_of(source, names, 32 * len(names), free)
+    if plan.bytes > free:
+        raise memory.refuse("finding the levels", base + plan.bytes + SLACK_BYTES)
+    found: dict[str, set[str]] = {name: set() for name in roles.categorical}
+    rows = 0
+    job.watch.begin("finding levels", source.rows)
+    for block in read_ahead(lambda: located(source, names, plan.rows)):
+        train = _training(block, request)
+        for name in names:
+            texts = used(labels_of(block.columns[name]), train)
+            if name in found:
+                found[name].update(texts)
+            else:
+                touched[[bucket_of(name, text, request.bits) for text in texts]] = True
+        rows += block.rows
+        job.watch.advance(rows)
+        # A set that grows doubles, and so do the lists that are made of it.
+        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * sum(map(len, found.values())))
+    empty = [name for name, levels in found.items() if not levels]
+    if empty:
+        raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
+    levels = {name: tuple(sorted(values)) for name, values in found.items()}
+    buckets = np.flatnonzero(touched)
+    encoding = Encoding(roles.numbers, levels, roles.hashed, request.bits, buckets)
+    return encoding, rows
+
+
+def _training(block: Block, request: Request) -> np.ndarray | None:
+    if not request.test:
+        return None
+    return np.flatnonzero(~is_held_out(block.start, block.rows, request.test, request.seed))

@@ -1,0 +1,293 @@
+"""A fitted model: what it predicts, and the folder that it is kept in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
+from jaxdescent.data.errors import listed, reading
+from jaxdescent.display import Displayed
+from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of, resident_bytes
+from jaxdescent.fit.encoding import Encoding, Policy
+
+SCHEMA = 1
+"""Of ``model.json``; another number is another layout."""
+
+FORMAT = "jaxdescent model"
+DESCRIPTION, WEIGHTS, BUCKETS = "model.json", "weights.npy", "buckets.npy"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model(Displayed):
+    """A linear model of named columns.
+
+    Attributes:
+      target: the column that it predicts.
+      encoding: how columns become features.
+      weights: (features,), float64, in the order of the encoding.
+      intercept: of the prediction.
+      options: what was asked for when it was fitted.
+      metrics: what is known of the fit: R², RMSE, status, and the rest of the summary.
+      versions: of the libraries that fitted it.
+      fingerprint: of the data that it was fitted on.
+    """
+
+    target: str
+    encoding: Encoding
+    weights: np.ndarray
+    intercept: float
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fingerprint: str = ""
+
+    def _arguments(self) -> list[str]:
+        scores = [
+            f"{part.replace('_', '-')} R² {score['r2']:.4g}"
+            for part in ("train", "held_out")
+            if (score := self.metrics.get(part)) and score["r2"] is not None
+        ]
+        return [f"{self.target} by {self.encoding.size:,} features", *scores]
+
+    def predict(self, data: Any, *, missing: str | None = None, unseen: str = "error") -> Any:
+        """Predictions for the rows of a table, file, folder or source, (rows,), in float64.
+
+        Args:
+          data: whatever :func:`jaxdescent.data.open_source` takes, with the model's columns.
+          missing: "error", or "mean" for the training rows' means in place of missing numbers; by
+            default "mean" where the model was fitted so.
+          unseen: "error", or "zero" for no effect of levels that no training row had.
+
+        Raises:
+          DataError: where columns do not match, with their names, or a value cannot be used.
+        """
+        parts = list(self.predictions(open_source(data), missing=missing, unseen=unseen))
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def predictions(
+        self,
+        source: Source,
+        *,
+        missing: str | None = None,
+        unseen: str = "error",
+        memory: Memory | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The same, block by block."""
+        encoding = self.encoding
+        policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
+        if policy.missing not in ("error", "mean") or unseen not in ("error", "zero"):
+            raise DataError(
+                f"missing must be error or mean and unseen error or zero, got {policy.missing!r} "
+                f"and {unseen!r}."
+            )
+        if policy.missing == "mean" and encoding.numbers and not encoding.fills:
+            raise DataError(
+                "the model knows no means for missing values: fit it with --missing mean."
+            )
+        source = source.as_text([name for name in encoding.labelled if name in source.kinds])
+        self._check_columns(source.kinds)
+        # Without columns nothing would tell how many rows there are.
+        names = encoding.columns or list(source.kinds)[:1]
+        memory = memory or Memory.of(None)
+        free = memory.limit - resident_bytes()
+        width = 8 * (len(names) + 4)
+        plan = reading_of(source, names, width, free)
+        if plan.bytes > free:
+            raise memory.refuse("predicting", resident_bytes() + plan.bytes)
+        for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
+            encoded = encoding.encode(block, policy)
+            predicted = encoding.product(encoded, self.weights) + self.intercept
+            predicted = np.broadcast_to(predicted, (block.rows,))
+            if not np.isfinite(predicted).all():
+                row = int(np.argmin(np.isfinite(predicted)))
+                wrong = [
+                    name
+                    for name, number in zip(encoding.numbers, encoded.numbers, strict=True)
+                    if not np.isfinite(np.float64(number.values[row]))
+                ]
+                raise DataError(
+                    f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
+                    f"{block.place(row)}: correct the data."
+                )
+            yield predicted
+            memory.check()
+
+    @property
+    def _default_missing(self) -> str:
+        return "mean" if self.options.get("missing") == "mean" else "error"
+
+    def _check_columns(self, kinds: Mapping[str, Kind]) -> None:
+        lacking = [name for name in self.encoding.columns if name not in kinds]
+        if lacking:
+            raise DataError(
+                f"the data lack {listed(map(repr, lacking))}, which the model was fitted on: they "
+                f"have {listed(map(repr, kinds))}."
+            )
+        text = [name for name in self.encoding.numbers if not kinds[name].is_number]
+        if text:
+            raise DataError(
+                f"{listed(map(repr, text))} must be numeric, as in the data that the model was "
+                f"fitted on, and hold {kinds[text[0]]}."
+            )
+        floats = [
+            name for name in self.encoding.labelled if kinds[name] in (Kind.NUMBER, Kind.OTHER)
+        ]
+        if floats:
+            raise DataError(
+                f"{listed(map(repr, floats))} must hold text or whole numbers, as in the data that "
+                "the model was fitted on."
+            )
+
+    def named_weights(self, most: int) -> list[tuple[str, float]]:
+        """The largest weights with what they belong to, largest first."""
+        order = np.argsort(-np.abs(self.weights), kind="stable")[:most]
+        return [(self.encoding.feature_name(int(j)), float(self.weights[j])) for j in order]
+
+    def save(self, folder: Any, *, overwrite: bool = False) -> pathlib.Path:
+        """Write the model to a folder, under a temporary name that is then changed.
+
+        Raises:
+          DataError: where the folder is there already and may not be replaced, or cannot be
+            written.
+        """
+        target = check_output(folder, overwrite=overwrite)
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as room:
+                new, old = pathlib.Path(room) / "new", pathlib.Path(room) / "old"
+                new.mkdir()
+                self._write(new)
+                if target.exists():
+                    target.rename(old)
+                try:
+                    new.rename(target)
+                except BaseException:
+                    if old.exists():
+                        old.rename(target)
+                    raise
+        except OSError as error:
+            raise DataError(f"{target} cannot be written: {error.strerror or error}.") from error
+        return target
+
+    def _write(self, folder: pathlib.Path) -> None:
+        encoding = self.encoding
+        content = {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "target": self.target,
+            "features": encoding.size,
+            "intercept": self.intercept,
+            "encoding": {
+                "numbers": list(encoding.numbers),
+                "means_for_missing": dict(encoding.fills),
+                "levels": {name: list(levels) for name, levels in encoding.levels.items()},
+                "hashed": list(encoding.hashed),
+                "bits": encoding.bits,
+            },
+            "options": dict(self.options),
+            "metrics": dict(self.metrics),
+            "versions": dict(self.versions),
+            "data": self.fingerprint,
+        }
+        np.save(folder / WEIGHTS, np.ascontiguousarray(self.weights, np.float64))
+        if encoding.hashed:
+            np.save(folder / BUCKETS, encoding.buckets)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        with (folder / DESCRIPTION).open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
+    """A folder that a model can be written to, looked at before anything is read.
+
+    Raises:
+      DataError: where it is there and is no model, or may not be replaced, or cannot be made.
+    """
+    target = pathlib.Path(os.path.abspath(folder))
+    if not target.parent.is_dir():
+        raise DataError(f"{target.parent}: there is no such folder to write {target.name} in.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise DataError(f"{target.parent}: no permission to write in it.")
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise DataError(f"{target} is no folder: name another.")
+    if not target.exists():
+        return target
+    content = {path.name for path in target.iterdir()}
+    if content and not overwrite:
+        raise DataError(f"{target} exists: name another folder, or say --overwrite.")
+    if not content <= {DESCRIPTION, WEIGHTS, BUCKETS} or (content and DESCRIPTION not in content):
+        raise DataError(f"{target} holds more than a model, and is not replaced: name another.")
+    return target
+
+
+def load_model(folder: Any) -> Model:
+    """A model that was saved, whose weights are mapped into memory.
+
+    Raises:
+      DataError: where it is no model, or one of another schema, or files are damaged.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder.")
+    path = folder / DESCRIPTION
+    if not path.exists():
+        raise DataError(f"{folder} holds no {DESCRIPTION}: it is no model.")
+    with reading(path):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeError, json.JSONDecodeError) as error:
+            raise DataError(f"{path} is damaged: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{path} does not describe a jaxdescent model.")
+    if content.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} has schema {content.get('schema')!r}, and this version reads {SCHEMA}: load "
+            "it with the version that wrote it, or fit again."
+        )
+    try:
+        encoding = content["encoding"]
+        buckets = np.zeros(0, np.int64)
+        if encoding["hashed"]:
+            buckets = _array(folder / BUCKETS, np.dtype(np.int64))
+        model = Model(
+            target=content["target"],
+            encoding=Encoding(
+                numbers=tuple(encoding["numbers"]),
+                levels={name: tuple(levels) for name, levels in encoding["levels"].items()},
+                hashed=tuple(encoding["hashed"]),
+                bits=int(encoding["bits"]),
+                buckets=buckets,
+                fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
+            ),
+            weights=_array(folder / WEIGHTS, np.dtype(np.float64)),
+            intercept=float(content["intercept"]),
+            options=content["options"],
+            metrics=content["metrics"],
+            versions=content["versions"],
+            fingerprint=content["data"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error} is missing or wrong.") from error
+    if len(model.weights) != model.encoding.size or content["features"] != model.encoding.size:
+        raise DataError(
+            f"{folder} is damaged: it has {len(model.weights):,} weights for "
+            f"{model.encoding.size:,} features."
+        )
+    return model
+
+
+def _array(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
+    with reading(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 1 or array.dtype != dtype:
+        raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
+    return array

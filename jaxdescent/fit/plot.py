@@ -1,0 +1,99 @@
+"""A picture of a fit: predicted against observed, and residuals, on a sample of the rows."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxdescent.data import DataError, Source, located, read_ahead
+from jaxdescent.fit.budget import Memory, reading_of, resident_bytes
+from jaxdescent.fit.encoding import Policy
+from jaxdescent.fit.model import Model
+from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.split import is_held_out
+from jaxdescent.fit.sums import Preparing
+
+POINTS = 4000
+"""Rows in the picture."""
+
+SAMPLE_SEED = 2**62
+"""Apart from the seeds by which rows are held out."""
+
+TRAIN_COLOR, TEST_COLOR, LINE_COLOR = "#4878a8", "#d1622b", "#444444"
+
+
+class Sample(NamedTuple):
+    """What is drawn of some rows."""
+
+    observed: np.ndarray
+    predicted: np.ndarray
+    is_test: np.ndarray
+
+
+def check_picture(path: pathlib.Path) -> None:
+    """Refuse a name that no picture can be written to, before anything is read."""
+    if path.suffix.lower() != ".png" or not path.parent.is_dir() or path.is_dir():
+        raise DataError(f"--plot must be a .png file in a folder that exists, got {path}.")
+
+
+def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
+    """Some rows, chosen by a hash of their number, in one more pass."""
+    options = model.options
+    roles = Roles(model.target, model.encoding.numbers, tuple(model.encoding.levels),
+                  model.encoding.hashed, None)  # fmt: skip
+    source = source.as_text(model.encoding.labelled)
+    policy = Policy(options["missing"], unseen="zero")
+    preparing = Preparing(roles, model.encoding, policy)
+    rows = model.metrics["rows_read"]
+    share = min(POINTS / rows, 1.0)
+    plan = reading_of(source, roles.columns, 64, memory.limit - resident_bytes())
+    found: list[tuple[Any, ...]] = []
+    for block in read_ahead(lambda: located(source, roles.columns, plan.rows)):
+        prepared = preparing(block)
+        chosen = is_held_out(block.start, block.rows, share, SAMPLE_SEED)
+        keep = prepared.encoded.keep
+        if keep is not None:
+            chosen &= np.isin(np.arange(block.rows), keep)
+        predicted = model.encoding.product(prepared.encoded, model.weights) + model.intercept
+        held_out = is_held_out(block.start, block.rows, options["test"], options["seed"])
+        found.append(
+            (
+                np.asarray(prepared.target.values[chosen], np.float64),
+                np.broadcast_to(predicted, (block.rows,))[chosen],
+                held_out[chosen],
+            )
+        )
+        memory.check()
+    return Sample(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def draw(sample: Sample, target: str, path: pathlib.Path) -> None:
+    """Write the picture."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    residual = sample.observed - sample.predicted
+    for is_test, color, label in (
+        (False, TRAIN_COLOR, "training rows"),
+        (True, TEST_COLOR, "held-out rows"),
+    ):
+        own = sample.is_test == is_test
+        if own.any():
+            style = {"s": 6, "alpha": 0.5, "linewidths": 0, "color": color, "label": label}
+            left.scatter(sample.predicted[own], sample.observed[own], **style)
+            right.scatter(sample.predicted[own], residual[own], **style)
+    # The line is as long as the points go, whatever the other axis does.
+    ends = [min(sample.predicted.min(), sample.observed.min()),
+            max(sample.predicted.max(), sample.observed.max())]  # fmt: skip
+    left.plot(ends, ends, color=LINE_COLOR, linewidth=1)
+    right.axhline(0, color=LINE_COLOR, linewidth=1)
+    left.set(title="Predicted and observed", xlabel="predicted", ylabel=target)
+    right.set(title="Residuals", xlabel="predicted", ylabel=f"{target} less predicted")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    left.legend(markerscale=2.5, frameon=False, loc="upper left")
+    figure.suptitle(f"{target}: {sample.observed.size:,} rows of the data")
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,62 @@
+"""Predictions written to a file, which is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxdescent.data import DataError
+from jaxdescent.data.errors import need_arrow
+
+COLUMN = "prediction"
+
+
+@contextlib.contextmanager
+def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[..., None]]:
+    """A function that appends predictions; the file gets its name when all are written.
+
+    Raises:
+      DataError: where the name says no format, or the file is there or cannot be written.
+    """
+    out = pathlib.Path(os.path.abspath(out))
+    ending = out.suffix.lower()
+    if ending not in (".parquet", ".csv"):
+        raise DataError(f"{out} must end in .parquet or .csv.")
+    if not out.parent.is_dir():
+        raise DataError(f"{out.parent}: there is no such folder to write {out.name} in.")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise DataError(f"{out} exists: name another file, or say --overwrite.")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise DataError(f"{out.parent}: no permission to write in it.")
+    pa = need_arrow()
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as room:
+        path = pathlib.Path(room) / out.name
+        schema = pa.schema([(COLUMN, pa.float64())])
+        try:
+            with _writer(path, schema, ending) as writer:
+
+                def write(predictions: np.ndarray) -> None:
+                    column = pa.array(np.ascontiguousarray(predictions, np.float64))
+                    writer.write(pa.record_batch([column], schema=schema))
+
+                yield write
+            path.replace(out)
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, PermissionError)):
+                raise
+            raise DataError(f"{out} cannot be written: {error.strerror or error}.") from error
+
+
+def _writer(path: pathlib.Path, schema: object, ending: str):
+    if ending == ".csv":
+        from pyarrow import csv
+
+        return csv.CSVWriter(path, schema)
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(path, schema)

@@ -1,0 +1,151 @@
+"""What a person sees of a fit: the plan, progress, the summary, and what is in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from jaxdescent.display import Report, Rows, readable_seconds
+from jaxdescent.fit.model import Model
+from jaxdescent.fit.watch import Watch
+from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.result import Status
+
+LARGEST = 10
+"""Weights in a summary."""
+
+
+class Screen(Watch):
+    """The plan on the standard output, and a bar on a terminal's error output while it is read."""
+
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self._console = Console()
+        self._is_quiet = is_quiet
+        bar = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rows"),
+            TimeRemainingColumn(),
+            console=bar,
+            transient=True,
+            disable=is_quiet or not bar.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def planned(self, lines: Sequence[str]) -> None:
+        if not self._is_quiet:
+            for line in lines:
+                self.say(line)
+            self.say("")
+
+    def begin(self, what: str, rows: int | None) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=rows)
+
+    def advance(self, rows: int) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=rows)
+
+    def say(self, line: str) -> None:
+        """A line of the standard output."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def show(self, report: Report) -> None:
+        """A report, its title in bold."""
+        title, *lines = report.as_text().splitlines()
+        self._console.print(Text(title, style="bold"), soft_wrap=True)
+        for line in lines:
+            self.say(line)
+
+
+def _score(part: dict[str, Any]) -> str:
+    r2 = "undefined" if part["r2"] is None else f"{part['r2']:.6g}"
+    return f"R² {r2}, RMSE {part['rmse']:.6g}, {part['rows']:,} rows"
+
+
+def _figures(model: Model) -> Rows:
+    known = model.metrics
+    if not known:
+        return []
+    rows = [("training rows", _score(known["train"]))]
+    if known["held_out"]:
+        rows.append(("held-out rows", _score(known["held_out"])))
+    status = Status[known["status"]]
+    chosen = f", by {known['l2_chosen_by']}" if known["l2_chosen_by"] else ""
+    iterations = known["iterations"]
+    left = "unknown" if known["suboptimality"] is None else f"{known['suboptimality']:.3g}"
+    rows += [
+        ("l2", f"{known['l2']:.6g}{chosen}"),
+        ("method", f"{known['method']}, {iterations} iteration{'s' * (iterations != 1)}"),
+        ("status", f"{status}: {status.advice.split(':', maxsplit=1)[0]}"),
+        ("suboptimality", f"{left} of {known['value']:.6g}"),
+        ("", known["evidence"]),
+        (
+            "read",
+            f"{known['passes']} pass{'es' * (known['passes'] != 1)}, "
+            f"{readable_bytes(known['bytes_read'])}, {readable_seconds(known['seconds'])}, "
+            f"{known['rows_per_second']:,.0f} rows a second",
+        ),
+        ("memory", f"{readable_bytes(known['peak_bytes'])} at the peak"),
+    ]
+    return rows
+
+
+def _weights(model: Model, most: int) -> Rows:
+    named = model.named_weights(most)
+    rows = [("intercept", f"{model.intercept:.6g}")]
+    if named:
+        rows.append(("largest weights", "" if model.encoding.size > most else "all"))
+    return rows + [(f"  {name}", f"{weight:.6g}") for name, weight in named]
+
+
+def summary(model: Model) -> Report:
+    """What a fit found."""
+    title = f"{model.target} by {model.encoding.size:,} features"
+    notes = [("note", note) for note in model.metrics["notes"]]
+    return Report(title, "", [*_figures(model), *notes, *_weights(model, LARGEST)])
+
+
+def contents(model: Model, most: int) -> Report:
+    """What is in a model."""
+    encoding = model.encoding
+    rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
+    rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]
+    if encoding.hashed:
+        touched = f"{len(encoding.buckets):,} of {1 << encoding.bits:,} buckets touched"
+        rows.append(("hashed columns", f"{', '.join(encoding.hashed)}: {touched}"))
+    if encoding.fills:
+        rows.append(("missing numbers", "the training rows' means"))
+    rows += _figures(model)
+    rows += [("note", note) for note in model.metrics.get("notes", [])]
+    versions = ", ".join(f"{name} {version}" for name, version in model.versions.items())
+    rows += [("fitted with", versions), ("data", model.fingerprint)]
+    title = f"A model of {model.target} by {encoding.size:,} features"
+    return Report(title, "", [*rows, *_weights(model, most)])

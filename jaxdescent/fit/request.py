@@ -1,0 +1,58 @@
+"""What a fit is asked to do, looked at before anything is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jaxdescent.data import DataError
+from jaxdescent.fit.roles import AUTO, MOST_BITS
+
+MISSING = ("error", "drop", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The options of a fit; :func:`jaxdescent.fit.fit_model` describes them."""
+
+    target: str | None = None
+    features: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    hashed: Sequence[str] = ()
+    bits: int = 20
+    weights: str | None = None
+    l2: float | str = 0.0
+    test: float = 0.0
+    standardize: bool = False
+    missing: str = "error"
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuse what makes no sense, whatever the data are.
+
+        Raises:
+          DataError: naming the option, what was got and what is expected.
+        """
+        if not 0 <= self.test < 1:
+            raise DataError(f"--test must be from 0 to less than 1, got {self.test:g}.")
+        if self.missing not in MISSING:
+            raise DataError(f"--missing must be error, drop or mean, got {self.missing!r}.")
+        if not 1 <= self.bits <= MOST_BITS:
+            raise DataError(f"--bits must be from 1 to {MOST_BITS}, got {self.bits}.")
+        if not 0 <= self.seed < 2**63:
+            raise DataError(f"--seed must be from 0 to 2**63 - 1, got {self.seed}.")
+        if isinstance(self.l2, str):
+            if self.l2 != AUTO:
+                raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2!r}.")
+        elif not (math.isfinite(self.l2) and self.l2 >= 0):
+            raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as a model keeps them."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }

@@ -1,0 +1,118 @@
+"""Which column is what: features, levels, hashed values, the target, weights of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from jaxdescent.data import DataError, Kind
+from jaxdescent.data.errors import check_columns, listed
+
+AUTO = "auto"
+"""In place of a list of categorical columns: all that hold text."""
+
+MOST_BITS = 28
+
+
+class Roles(NamedTuple):
+    """The columns of a fit by what they are used for."""
+
+    target: str
+    numbers: tuple[str, ...]
+    categorical: tuple[str, ...]
+    hashed: tuple[str, ...]
+    weights: str | None
+
+    @property
+    def columns(self) -> list[str]:
+        """All that are read."""
+        own = [self.target] if self.weights is None else [self.target, self.weights]
+        return [*self.numbers, *self.categorical, *self.hashed, *own]
+
+
+def assign(
+    kinds: Mapping[str, Kind],
+    *,
+    target: str,
+    features: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    hashed: Sequence[str] = (),
+    weights: str | None = None,
+    first_text: Callable[[str], str] = lambda name: "",
+) -> Roles:
+    """A role for each column, or a reason why there is none.
+
+    ``first_text`` may know where a column that looked like numbers holds something else.
+
+    Raises:
+      DataError: for columns that are not there or have two roles, and for text that nobody said
+        what to do with.
+    """
+    is_auto = list(categorical) == [AUTO] and AUTO not in kinds
+    named = [] if is_auto else list(categorical)
+    own = [target, *([weights] if weights is not None else [])]
+    check_columns([*own, *features, *exclude, *named, *hashed], kinds)
+    if features and exclude:
+        raise DataError("--features and --exclude exclude each other: name one of them.")
+    for option, names in (
+        ("--features", features),
+        ("--categorical", named),
+        ("--hash", hashed),
+        ("--weights", [weights]),
+    ):
+        if target in names:
+            raise DataError(
+                f"the target {target!r} is named in {option} too: it cannot predict itself."
+            )
+    if weights is not None and weights in [*features, *named, *hashed]:
+        raise DataError(f"{weights!r} is named as weights and as a feature: it can be one alone.")
+    both = [name for name in named if name in hashed]
+    if both:
+        raise DataError(f"{both[0]!r} is named in --categorical and in --hash: name it in one.")
+    out = [name for name in [*named, *hashed] if name in exclude]
+    if out:
+        raise DataError(f"{out[0]!r} is named in --exclude and as a feature: name it in one.")
+    used = [
+        name
+        for name in (kinds if not features else dict.fromkeys([*features, *named, *hashed]))
+        if name not in (*exclude, *own)
+    ]
+    if is_auto:
+        named = [name for name in used if kinds[name] is Kind.TEXT and name not in hashed]
+    labelled = {*named, *hashed}
+    nested = [name for name in used if kinds[name] is Kind.OTHER]
+    if nested:
+        verb = "holds" if len(nested) == 1 else "hold"
+        raise DataError(
+            f"{listed(map(repr, nested))} {verb} neither numbers nor text: name each in --exclude."
+        )
+    nameless = [name for name in used if name not in labelled and not kinds[name].is_number]
+    if nameless:
+        where = next((f" ({text})" for text in map(first_text, nameless) if text), "")
+        verb = "is" if len(nameless) == 1 else "are"
+        raise DataError(
+            f"{listed(map(repr, nameless))} {verb} not numeric{where}: "
+            "name each in --categorical (a weight for each level), --hash (levels in buckets) or "
+            "--exclude; --categorical auto takes all text."
+        )
+    for name in labelled:
+        if kinds[name] is Kind.NUMBER:
+            raise DataError(
+                f"{name!r} holds floating-point numbers, which are no levels: cast it to whole "
+                "numbers or text, or leave it numeric."
+            )
+    for name in own:
+        if not kinds[name].is_number:
+            what = "target" if name == target else "weights"
+            raise DataError(f"the {what} {name!r} must be numeric, and holds {kinds[name]}.")
+    numbers = tuple(name for name in used if name not in labelled)
+    if not used:
+        raise DataError("no column is left as a feature: name some, or exclude fewer.")
+    return Roles(
+        target,
+        numbers,
+        tuple(name for name in used if name in named),
+        tuple(name for name in used if name in hashed),
+        weights,
+    )

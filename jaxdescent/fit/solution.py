@@ -1,0 +1,197 @@
+"""The minimiser from the sums, for one penalty or a path of them, and what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdescent.fit.sums import Moments
+from jaxdescent.result import Evidence, Status
+
+RANK = 1e-13
+"""An eigenvalue of the matrix of correlations below this part of the largest one is rounding, or
+cannot be told from it: the sums are of float64, and so many rows' roundings are in them."""
+
+CONVERGED = 1e-10
+"""Of the gradient's norm at zeros: above it rounding has the last word."""
+
+DEPENDENT = 1e-13
+"""Of the gradient's norm at zeros: less of it along columns that depend on each other is what
+rounding leaves where they do so exactly."""
+
+PENALTIES = 61
+PATH = (-9.0, 3.0)
+"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Weights, and how near the minimum they are.
+
+    Attributes:
+      weights: (features,).
+      intercept: of the prediction.
+      l2: the penalty.
+      status: of the solve.
+      evidence: what ``suboptimality`` rests on.
+      value: ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |D w|^2``, with D the scales.
+      gradient_norm: at the weights, per unit of each column's length.
+      suboptimality: how far the value is above the minimum.
+      rank: of the centred features; None where a penalty makes it no matter.
+      degrees: of freedom, the intercept's left out.
+      constant: the features that do not vary, whose weights are zero.
+    """
+
+    weights: np.ndarray
+    intercept: float
+    l2: float
+    status: Status
+    evidence: Evidence
+    value: float
+    gradient_norm: float
+    suboptimality: float
+    rank: int | None
+    degrees: float
+    constant: np.ndarray
+
+
+class Path(NamedTuple):
+    """Penalties that were tried, and what each scored: the less the better."""
+
+    penalties: np.ndarray
+    scores: np.ndarray
+    rule: str
+
+    @property
+    def best(self) -> int:
+        """The place of the best score."""
+        return int(np.nanargmin(self.scores))
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether no better penalty was seen on one side of the best."""
+        return self.best in (0, len(self.penalties) - 1)
+
+
+def constants(data: Moments) -> np.ndarray:
+    """Which features do not vary, beyond the rounding of their values."""
+    squares = data.gram.diagonal()
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(data.mean)
+    return squares <= data.weight * np.square(rounding)
+
+
+def scales_of(data: Moments, *, standardize: bool) -> np.ndarray:
+    """What each weight is multiplied by before it is penalised."""
+    if not standardize:
+        return np.ones(data.cross.size)
+    spread = np.sqrt(np.maximum(data.gram.diagonal(), 0) / data.weight)
+    return np.where(constants(data), 1.0, np.where(spread > 0, spread, 1.0))
+
+
+def solve(data: Moments, l2: float, *, standardize: bool = False) -> Solution:
+    """The minimiser with this penalty, by the spectrum of the Hessian scaled to a unit diagonal.
+
+    Directions without curvature get nothing: without a penalty the weights are those of least norm
+    per column's length. A second solve with what is left refines the first.
+    """
+    scales, constant = scales_of(data, standardize=standardize), constants(data)
+    hessian = data.gram / np.multiply.outer(scales, scales)
+    cross = np.where(constant, 0.0, data.cross / scales)
+    hessian[constant, :] = 0
+    hessian[:, constant] = 0
+    diagonal = hessian.diagonal().copy()
+    np.fill_diagonal(hessian, diagonal + l2)
+    lengths = np.sqrt(diagonal + l2)
+    lengths = np.where(lengths > 0, lengths, 1.0)
+    hessian /= lengths[:, None]
+    hessian /= lengths[None, :]
+    cross = cross / lengths
+    values, vectors = np.linalg.eigh(hessian)
+    cutoff = max(RANK, 16 * values.size * np.finfo(np.float64).eps) * max(values[-1], 0)
+    gain = np.where(values > cutoff, 1 / np.where(values > cutoff, values, 1), 0)
+
+    def step(gradient: np.ndarray) -> np.ndarray:
+        return vectors @ (gain * (vectors.T @ gradient))
+
+    scaled = step(cross)
+    scaled = scaled + step(cross - hessian @ scaled)
+    gradient = hessian @ scaled - cross
+    along = vectors.T @ gradient
+    left = float(0.5 * np.sum(np.square(along) * gain))
+    weights = scaled / lengths / scales
+    intercept = data.target_mean - float(weights @ data.mean)
+    norm, at_zeros = float(np.linalg.norm(gradient)), float(np.linalg.norm(cross))
+    is_done = norm <= CONVERGED * at_zeros or at_zeros == 0
+    residual = data.squares - 2 * float(weights @ data.cross) + float(weights @ data.gram @ weights)
+    penalty = l2 * float(np.sum(np.square(scales * weights)))
+    value = 0.5 * (max(residual, 0.0) + penalty)
+    # Along directions that were left out the value may still fall, nobody knows how far.
+    beyond = float(np.linalg.norm(along[gain == 0]))
+    evidence = Evidence.FACTORISATION
+    if beyond > DEPENDENT * at_zeros:
+        left, evidence, is_done = value, Evidence.BOUND, False
+    rank = int(np.count_nonzero(gain))
+    return Solution(
+        weights=weights,
+        intercept=intercept,
+        l2=l2,
+        status=Status.CONVERGED if is_done else Status.STAGNATED,
+        evidence=evidence,
+        value=value,
+        gradient_norm=norm,
+        suboptimality=left,
+        rank=rank if l2 == 0 else None,
+        degrees=_degrees(lengths, vectors, gain, l2) if l2 else float(rank),
+        constant=constant,
+    )
+
+
+def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: float) -> float:
+    """``trace(A (A + l2)^-1)``, which is ``features - l2 trace((A + l2)^-1)``."""
+    inverse = np.square(vectors) @ gain / np.square(lengths)
+    return float(lengths.size - l2 * np.sum(inverse))
+
+
+def path(
+    data: Moments,
+    *,
+    standardize: bool,
+    held_out: Callable[[np.ndarray, float], float] | None,
+) -> Path:
+    """What many penalties score, from one spectrum.
+
+    Args:
+      data: the training rows.
+      standardize: whether the penalty is on the weights of standardised features.
+      held_out: the squared error of weights and an intercept on other rows; without it generalised
+        cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.
+
+    Reference: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
+    choosing a good ridge parameter".
+    """
+    scales, constant = scales_of(data, standardize=standardize), constants(data)
+    matrix = data.gram / np.multiply.outer(scales, scales)
+    matrix[constant, :] = 0
+    matrix[:, constant] = 0
+    cross = np.where(constant, 0.0, data.cross / scales)
+    values, vectors = np.linalg.eigh(matrix)
+    values = np.maximum(values, 0)
+    varying = max(int(np.count_nonzero(~constant)), 1)
+    typical = float(np.sum(values)) / varying or 1.0
+    penalties = typical * np.logspace(*PATH, PENALTIES)
+    along = vectors.T @ cross
+    scores = np.empty(PENALTIES)
+    for index, l2 in enumerate(penalties):
+        coordinates = along / (values + l2)
+        if held_out is None:
+            residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
+            free = data.rows - 1 - np.sum(values / (values + l2))
+            scores[index] = data.rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
+        else:
+            weights = vectors @ coordinates / scales
+            scores[index] = held_out(weights, data.target_mean - float(weights @ data.mean))
+    rule = "generalised cross-validation" if held_out is None else "held-out rows"
+    return Path(penalties, scores, rule)

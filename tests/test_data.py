@@ -1,0 +1,330 @@
+"""Sources of rows: every format gives the same numbers, whatever the blocks."""
+
+import gc
+import gzip
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("pyarrow")
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
+from jaxdescent.data.errors import check_columns
+from jaxdescent.fit.columns import bucket_of, labels_of, numbers_of
+from jaxdescent.fit.split import is_held_out
+
+ROWS = 1000
+
+
+@pytest.fixture
+def table(rng):
+    return pa.table(
+        {
+            "a": rng.normal(size=ROWS),
+            "b": rng.integers(-5, 5, ROWS),
+            "c": rng.normal(size=ROWS).astype(np.float32),
+            "t": rng.choice(["x", "y", "z"], ROWS),
+            "flag": rng.random(ROWS) < 0.5,
+        }
+    )
+
+
+def written(table, form, folder):
+    """The table in a file of some format, or as another library's table."""
+    if form == "parquet":
+        pq.write_table(table, folder / "d.parquet", row_group_size=300)
+        return folder / "d.parquet"
+    if form == "parquet folder":
+        for index in range(4):
+            part = table.slice(index * 250, 250)
+            pq.write_table(part, folder / f"part-{index}.parquet")
+        (folder / "_SUCCESS").write_text("")
+        return folder
+    if form == "csv":
+        csv.write_csv(table, folder / "d.csv")
+        return folder / "d.csv"
+    if form == "csv.gz":
+        csv.write_csv(table, folder / "d.csv")
+        (folder / "d.csv.gz").write_bytes(gzip.compress((folder / "d.csv").read_bytes()))
+        return folder / "d.csv.gz"
+    if form == "polars":
+        return pl.from_arrow(table)
+    if form == "reader":
+        return table.to_reader(max_chunksize=77)
+    return table
+
+
+FORMS = ["parquet", "parquet folder", "csv", "csv.gz", "polars", "reader", "arrow"]
+
+
+def read(source, names, rows=64):
+    blocks = list(located(source, names, rows))
+    return blocks, {n: np.concatenate([_values(b.columns[n]) for b in blocks]) for n in names}
+
+
+def _values(column):
+    return numbers_of(column, nan_is_missing=False).values
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_format_gives_the_same_rows_in_blocks_of_the_size_asked_for(form, table, tmp_path):
+    source = open_source(written(table, form, tmp_path))
+    assert [*source.kinds] == ["a", "b", "c", "t", "flag"]
+    assert source.kinds["t"] is Kind.TEXT
+    assert all(source.kinds[name].is_number for name in "abc")
+    blocks, columns = read(source, ["c", "a", "flag"])
+    assert all(block.rows <= 64 for block in blocks)
+    assert [block.start for block in blocks] == [
+        sum(b.rows for b in blocks[:index]) for index in range(len(blocks))
+    ]
+    for name in ("a", "flag", "c"):
+        np.testing.assert_allclose(columns[name], np.asarray(table[name], float), rtol=1e-7)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "reader"])
+def test_a_source_is_read_twice_in_the_same_order(form, table, tmp_path):
+    source = open_source(written(table, form, tmp_path))
+    first, second = (read(source, ["a"], 100)[1]["a"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert source.can_restart
+
+
+def test_a_reader_is_read_once(table):
+    source = open_source(table.to_reader())
+    read(source, ["a"])
+    assert not source.can_restart
+    with pytest.raises(DataError, match="only once"):
+        read(source, ["a"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_levels_are_the_same_text_in_every_format(form, table, tmp_path):
+    source = open_source(written(table, form, tmp_path)).as_text(["t", "b"])
+    texts = {"t": [], "b": []}
+    for block in located(source, ["t", "b"], 64):
+        for name, found in texts.items():
+            labels = labels_of(block.columns[name])
+            found.extend(labels.texts[code] for code in labels.codes)
+    assert texts["t"] == table["t"].to_pylist()
+    assert texts["b"] == [str(value) for value in table["b"].to_pylist()]
+
+
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 5),
+    block=st.integers(1, 50),
+    by_column=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64, np.int16, np.bool_, ">f8"]),
+)
+def test_npy_files_are_read_in_any_blocks_and_either_order(
+    rows, columns, block, by_column, dtype, tmp_path
+):
+    X = (np.arange(rows * columns).reshape(rows, columns) % 7).astype(dtype)
+    np.save(tmp_path / "X.npy", np.asfortranarray(X) if by_column else X)
+    np.save(tmp_path / "y.npy", np.arange(rows))
+    source = open_source(tmp_path / "X.npy")
+    assert source.rows == rows
+    blocks, read_columns = read(source, [*source.kinds], block)
+    assert max(b.rows for b in blocks) <= block
+    for j in range(columns):
+        np.testing.assert_array_equal(read_columns[f"x{j}"], X[:, j])
+    np.testing.assert_array_equal(read_columns["y"], np.arange(rows))
+
+
+def test_a_loader_of_ones_own_is_a_few_lines():
+    class Loader(Source):
+        kinds = {"a": Kind.NUMBER, "y": Kind.NUMBER}  # noqa: RUF012
+
+        def blocks(self, names, rows):
+            for start in range(3):
+                yield {"a": np.arange(10.0) + 10 * start, "y": np.zeros(10)}
+
+    blocks, columns = read(Loader(), ["a"], 4)
+    np.testing.assert_array_equal(columns["a"], np.arange(30.0))
+    assert [block.rows for block in blocks] == [4, 4, 2] * 3
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [({"b": [1.0]}, "no column 'a'"), ({"a": np.ones(2), "y": np.ones(3)}, "of one length")],
+)
+def test_a_loaders_wrong_blocks_are_refused(block, message):
+    class Loader(Source):
+        kinds = {"a": Kind.NUMBER, "y": Kind.NUMBER}  # noqa: RUF012
+
+        def blocks(self, names, rows):
+            yield block
+
+    with pytest.raises(DataError, match=message):
+        list(located(Loader(), ["a", "y"], 10))
+
+
+def test_nulls_are_missing_and_nan_is_where_that_is_asked_for():
+    column = pa.array([1.0, None, float("nan")])
+    values, missing = numbers_of(column, nan_is_missing=False)
+    assert np.isnan(values[2])
+    np.testing.assert_array_equal(missing, [False, True, False])
+    np.testing.assert_array_equal(
+        numbers_of(column, nan_is_missing=True).missing, [False, True, True]
+    )
+    assert numbers_of(np.arange(3), nan_is_missing=True).missing is None
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", None, "b", "a"]),
+        pa.array(["a", None, "b", "a"]).dictionary_encode(),
+        pa.chunked_array([["a", None], ["b", "a"]]),
+        pa.array(["a", None, "b", "a"], pa.large_string()).dictionary_encode(),
+        pa.array(["a", None, "b", "a"], pa.string_view()),
+        pa.DictionaryArray.from_arrays(pa.array([1, 0, 2, 1]), pa.array([None, "a", "b"])),
+        pa.array([*list("zzzzzza"), None, "b", "a"]).dictionary_encode()[6:],
+    ],
+)
+def test_labels_of_texts_in_all_their_forms(column):
+    labels = labels_of(column)
+    texts = [labels.texts[code] if code >= 0 else None for code in labels.codes]
+    assert texts == ["a", None, "b", "a"]
+
+
+def test_labels_of_numbers_booleans_and_dates_are_their_text():
+    import datetime
+
+    day = datetime.date(2024, 2, 29)
+    assert labels_of(np.array([10, -1])).texts == ["10", "-1"]
+    assert labels_of(np.array([True, False])).texts == labels_of(pa.array([True, False])).texts
+    assert labels_of(pa.array([day])).texts == ["2024-02-29"]
+
+
+def test_buckets_are_the_same_for_ever():
+    assert [bucket_of("city", text, 20) for text in ("Ulm", "Bonn", "")] == [
+        bucket_of("city", text, 20) for text in ("Ulm", "Bonn", "")
+    ]
+    assert bucket_of("city", "Ulm", 20) == 329717
+    assert bucket_of("city", "Ulm", 20) != bucket_of("town", "Ulm", 20)
+    counts = np.bincount([bucket_of("n", str(i), 4) for i in range(4000)], minlength=16)
+    assert counts.min() > 180
+
+
+def test_rows_are_held_out_by_their_number_whatever_the_blocks():
+    whole = is_held_out(0, 10_000, 0.3, 7)
+    parts = np.concatenate([is_held_out(s, 1000, 0.3, 7) for s in range(0, 10_000, 1000)])
+    np.testing.assert_array_equal(whole, parts)
+    assert abs(whole.mean() - 0.3) < 0.02
+    assert np.mean(whole == is_held_out(0, 10_000, 0.3, 8)) < 0.7
+    assert not is_held_out(0, 100, 0.0, 7).any()
+
+
+class TestReadAhead:
+    def test_items_come_in_order(self):
+        assert list(read_ahead(lambda: iter(range(100)))) == list(range(100))
+
+    def test_errors_are_raised_where_the_items_are_used(self):
+        def items():
+            yield 1
+            raise DataError("there")
+
+        ahead = read_ahead(items)
+        assert next(ahead) == 1
+        with pytest.raises(DataError, match="there"):
+            next(ahead)
+
+    def test_no_thread_outlives_who_stops_early(self):
+        ended = threading.Event()
+
+        def items():
+            try:
+                while True:
+                    yield 1
+            finally:
+                ended.set()
+
+        ahead = read_ahead(items)
+        next(ahead)
+        ahead.close()
+        assert ended.is_set()
+        assert not [t for t in threading.enumerate() if t.name == "jaxdescent-read-ahead"]
+
+    def test_it_holds_three_blocks_at_most(self):
+        alive = []
+
+        class Thing:
+            def __init__(self):
+                alive.append(self)
+
+        def items():
+            import weakref
+
+            kept = []
+            for _ in range(6):
+                thing = Thing()
+                alive.clear()
+                kept.append(weakref.ref(thing))
+                yield thing
+                del thing
+                gc.collect()
+                counts.append(sum(ref() is not None for ref in kept))
+
+        counts = []
+        for thing in read_ahead(items):
+            del thing
+        assert max(counts) <= 3
+
+
+def test_a_place_names_the_row_of_the_file_too():
+    assert Block({}, 5, 0, "a.csv", 0).place(2) == "row 3 of a.csv"
+    assert Block({}, 5, 1000, "b.csv", 10).place(2) == "row 1,003 (row 13 of b.csv)"
+    assert Block({}, 5, 1000).place(0) == "row 1,001"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hint"), [("prise", "price"), ("PRICE", "price"), ("zzz", "it has 'price', 'size'")]
+)
+def test_missing_columns_come_with_those_that_are_close(wanted, hint):
+    with pytest.raises(DataError, match=hint):
+        check_columns([wanted], ["price", "size"])
+
+
+def test_fingerprints_tell_files_apart(tmp_path):
+    prints = []
+    for value in (1.0, 2.0):
+        pq.write_table(pa.table({"a": [value], "y": [1.0]}), tmp_path / "d.parquet")
+        prints.append(open_source(tmp_path / "d.parquet").fingerprint())
+    assert len(set(prints)) == 2
+    assert prints[1] == open_source(str(tmp_path / "d.parquet")).fingerprint()
+
+
+def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
+    import sys
+
+    (tmp_path / "d.csv").write_text("a,y\n1,2\n")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxdescent\[data\]'"):
+        open_source(tmp_path / "d.csv")
+    assert open_source({"X": np.ones((3, 2)), "y": np.ones(3)}).rows == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"X": np.ones((2, 2, 2))}, "one or two dimensions"),
+        ({"a": np.ones(2), "b": np.ones(3)}, "as many rows each"),
+        ({"a": np.zeros(0)}, "no rows"),
+        ({"a": np.array(["x"])}, "real numbers"),
+        ({}, "as many rows each"),
+        ([], "data must be a path"),
+        (3.0, "data must be a path"),
+    ],
+)
+def test_what_is_no_data_is_refused(data, message):
+    with pytest.raises(DataError, match=message):
+        open_source(data)

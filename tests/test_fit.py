@@ -1,0 +1,467 @@
+"""Fits of files and tables: scikit-learn's numbers, honest figures, models that come back whole."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+
+import polars as pl
+import pyarrow as pa
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.metrics import r2_score
+from typer.testing import CliRunner
+
+import jaxdescent as jd
+from jaxdescent import cli
+from jaxdescent.data import DataError
+from jaxdescent.fit import fitting, sums
+from jaxdescent.fit.split import is_held_out
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(name="X")
+def features(rng):
+    return rng.normal(size=(600, 4)) @ rng.normal(size=(4, 4)) + [0, 10, -1000, 3]
+
+
+@pytest.fixture
+def y(X, rng):
+    return X @ [1.0, -2.0, 0.5, 3.0] + 7 + rng.normal(size=len(X))
+
+
+@pytest.fixture
+def people(rng):
+    """A table with numbers, text, whole numbers that are levels, and weights."""
+    rows = 500
+    city = rng.choice(["Bonn", "Kiel", "Ulm"], rows)
+    month = rng.integers(1, 13, rows)
+    age = rng.normal(40, 10, rows)
+    pay = 2 * age + 5.0 * (city == "Ulm") + 0.3 * month + rng.normal(size=rows)
+    weight = rng.integers(0, 4, rows)
+    return pl.DataFrame({"age": age, "city": city, "month": month, "pay": pay, "w": weight})
+
+
+def dummies(table, *names):
+    return np.hstack(
+        [(table[n].to_numpy()[:, None] == np.unique(table[n].to_numpy())).astype(float)
+         for n in names]
+    )  # fmt: skip
+
+
+class TestAgainstScikitLearn:
+    def test_least_squares(self, X, y):
+        model = jd.fit_model({"X": X, "y": y})
+        expected = LinearRegression().fit(X, y)
+        np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-9)
+        np.testing.assert_allclose(model.intercept, expected.intercept_, rtol=1e-9)
+        np.testing.assert_allclose(model.predict({"X": X}), expected.predict(X), rtol=1e-10)
+        train = model.metrics["train"]
+        assert train["r2"] == pytest.approx(expected.score(X, y), abs=1e-12)
+        error = np.sqrt(np.mean((expected.predict(X) - y) ** 2))
+        assert train["rmse"] == pytest.approx(error, rel=1e-10)
+        assert model.metrics["status"] == "CONVERGED"
+        assert model.metrics["suboptimality"] < 1e-12 * model.metrics["value"]
+        assert model.metrics["rank"] == 4
+
+    @pytest.mark.parametrize("l2", [1e-3, 1.0, 1e4])
+    @pytest.mark.parametrize("standardize", [False, True])
+    def test_ridge(self, X, y, l2, standardize):
+        model = jd.fit_model({"X": X, "y": y}, l2=l2, standardize=standardize)
+        scale = X.std(axis=0) if standardize else np.ones(4)
+        expected = Ridge(l2).fit(X / scale, y)
+        np.testing.assert_allclose(model.weights, expected.coef_ / scale, rtol=1e-8)
+        np.testing.assert_allclose(model.intercept, expected.intercept_, rtol=1e-8)
+        assert model.metrics["train"]["r2"] == pytest.approx(expected.score(X / scale, y))
+
+    def test_rows_with_weights(self, people):
+        model = jd.fit_model(
+            people, "pay", weights="w", exclude=("city",), categorical=("month",), l2=0.5
+        )
+        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "month")])
+        # Levels are sorted as text.
+        order = [0, *(1 + np.argsort([str(m) for m in range(1, 13)]))]
+        s, target = people["w"].to_numpy(), people["pay"].to_numpy()
+        expected = Ridge(0.5).fit(features, target, s)
+        np.testing.assert_allclose(model.weights, expected.coef_[order], rtol=1e-8)
+        assert model.metrics["train"]["r2"] == pytest.approx(
+            r2_score(target, expected.predict(features), sample_weight=s)
+        )
+
+    def test_categorical_columns_are_their_dummies(self, people):
+        model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"), l2=0.3)
+        names = [model.encoding.feature_name(j) for j in range(model.encoding.size)]
+        assert names[:5] == ["age", "city=Bonn", "city=Kiel", "city=Ulm", "month=1"]
+        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        expected = Ridge(0.3).fit(features, people["pay"])
+        np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
+
+    def test_without_a_penalty_predictions_do_not_depend_on_the_free_constants(self, people):
+        model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"))
+        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        expected = LinearRegression().fit(features, people["pay"])
+        np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
+        assert model.metrics["rank"] == 14
+        assert any("rank 14 of 16" in note for note in model.metrics["notes"])
+
+    def test_hashed_columns_are_dummies_of_buckets(self, people):
+        model = jd.fit_model(people, "pay", exclude=("w",), hashed=("city", "month"), l2=0.3)
+        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        expected = Ridge(0.3).fit(features, people["pay"])  # 15 values in 2^20 buckets: apart
+        np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
+        assert model.encoding.size == 16
+
+    def test_hashed_values_that_share_a_bucket_add_up(self, people):
+        model = jd.fit_model(
+            people, "pay", exclude=("w",), hashed=("city", "month"), bits=2, l2=0.3
+        )
+        from jaxdescent.fit.columns import bucket_of
+
+        features = np.zeros((len(people), 5))
+        features[:, 0] = people["age"]
+        for name in ("city", "month"):
+            for row, value in enumerate(people[name]):
+                features[row, 1 + bucket_of(name, str(value), 2)] += 1
+        expected = Ridge(0.3).fit(features, people["pay"])
+        np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=1e-9)
+
+    @given(
+        rows=st.integers(2, 60),
+        features=st.integers(1, 6),
+        l2=st.sampled_from([0.0, 0.1, 30.0]),
+        block=st.sampled_from([1, 7, 100]),
+        share=st.sampled_from([0.0, 0.4]),
+        seed=st.integers(0, 5),
+    )
+    def test_any_shape_in_any_blocks(self, rows, features, l2, block, share, seed):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(rows, features)), rng.normal(size=rows)
+        test = is_held_out(0, rows, share, 0)
+        if share and (test.all() or not test.any() or (~test).sum() < 2):
+            return
+        before = sums.BUFFER_BYTES
+        sums.BUFFER_BYTES = 1
+        try:
+            source = fitting.open_source({"X": X, "y": y})
+            blocks = source.blocks
+            source.blocks = lambda names, size: blocks(names, block)
+            model = jd.fit_model(source, "y", l2=l2, test=share)
+        finally:
+            sums.BUFFER_BYTES = before
+        expected = (Ridge(l2) if l2 else LinearRegression()).fit(X[~test], y[~test])
+        np.testing.assert_allclose(
+            model.predict({"X": X})[~test], expected.predict(X[~test]), rtol=1e-6, atol=1e-6
+        )
+        if share and l2 and test.sum() > 1:
+            score = r2_score(y[test], expected.predict(X[test]))
+            assert model.metrics["held_out"]["r2"] == pytest.approx(score, rel=1e-7, abs=1e-7)
+
+
+class TestHeldOutRows:
+    def test_they_are_those_of_the_hash_and_take_no_part(self, X, y):
+        test = is_held_out(0, len(y), 0.25, 3)
+        model = jd.fit_model({"X": X, "y": y}, test=0.25, seed=3)
+        expected = LinearRegression().fit(X[~test], y[~test])
+        np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-9)
+        held_out = model.metrics["held_out"]
+        assert held_out["rows"] == test.sum()
+        assert held_out["r2"] == pytest.approx(expected.score(X[test], y[test]))
+        error = np.sqrt(np.mean((expected.predict(X[test]) - y[test]) ** 2))
+        assert held_out["rmse"] == pytest.approx(error)
+
+    def test_other_data_can_be_held_out(self, X, y):
+        parts = [{"X": X[s], "y": y[s]} for s in (slice(0, 400), slice(400, None))]
+        model = jd.fit_model(parts[0], "y", test_data=parts[1])
+        expected = LinearRegression().fit(X[:400], y[:400])
+        assert model.metrics["held_out"]["r2"] == pytest.approx(expected.score(X[400:], y[400:]))
+
+    def test_levels_that_only_they_have_count_nothing(self):
+        table = pa.table({"c": ["a", "b"] * 10, "y": [0.0, 1.0] * 10})
+        other = pa.table({"c": ["a", "new", "b"], "y": [0.0, 0.0, 1.0]})
+        model = jd.fit_model(table, "y", test_data=other, categorical=("c",), l2=1e-6)
+        assert model.metrics["unseen_values"] == 1
+        assert any("no training row has" in note for note in model.metrics["notes"])
+
+
+class TestPenaltyBySearch:
+    def test_it_is_the_best_of_the_path_on_held_out_rows(self, rng):
+        X = rng.normal(size=(80, 30))
+        y = X[:, 0] + 3 * rng.normal(size=80)
+        model = jd.fit_model({"X": X, "y": y}, test=0.5, l2="auto")
+        test = is_held_out(0, 80, 0.5, 0)
+
+        def error(l2):
+            fitted = Ridge(l2).fit(X[~test], y[~test])
+            return np.mean((fitted.predict(X[test]) - y[test]) ** 2)
+
+        chosen = model.metrics["l2"]
+        assert error(chosen) <= min(error(chosen * f) for f in (0.1, 0.3, 3, 10)) * (1 + 1e-9)
+        assert model.metrics["held_out"]["rmse"] == pytest.approx(np.sqrt(error(chosen)))
+        assert any("optimistic" in note for note in model.metrics["notes"])
+
+    def test_without_them_it_is_that_of_generalised_cross_validation(self, rng):
+        X = rng.normal(size=(60, 20))
+        y = X[:, 0] + 2 * rng.normal(size=60)
+        model = jd.fit_model({"X": X, "y": y}, l2="auto")
+        centred, target = X - X.mean(axis=0), y - y.mean()
+
+        def score(l2):
+            hat = centred @ np.linalg.solve(centred.T @ centred + l2 * np.eye(20), centred.T)
+            residual = target - hat @ target
+            return 60 * residual @ residual / (60 - 1 - np.trace(hat)) ** 2
+
+        chosen = model.metrics["l2"]
+        assert score(chosen) <= min(score(chosen * f) for f in (0.1, 0.5, 2, 10))
+        hat = centred @ np.linalg.solve(centred.T @ centred + chosen * np.eye(20), centred.T)
+        assert model.metrics["degrees_of_freedom"] == pytest.approx(np.trace(hat))
+        assert model.metrics["l2_chosen_by"] == "generalised cross-validation"
+
+
+class TestHardNumbers:
+    def test_features_far_from_zero_and_of_all_scales(self, rng):
+        Z = rng.normal(size=(4000, 4))
+        X = Z * [1e-6, 1.0, 1e6, 1e3] + [1.0, 1e6, 1e12, 0]
+        y = Z @ [1.0, 2.0, 3.0, 4.0]
+        model = jd.fit_model({"X": X, "y": y})
+        np.testing.assert_allclose(model.weights * [1e-6, 1, 1e6, 1e3], [1, 2, 3, 4], rtol=1e-4)
+        assert model.metrics["train"]["r2"] > 1 - 1e-8
+
+    def test_rows_that_are_sorted(self, rng):
+        time = np.sort(rng.uniform(1.6e9, 1.7e9, 3000))
+        y = 1e-7 * (time - 1.6e9) + 0.01 * rng.normal(size=3000)
+        model = jd.fit_model({"time": time, "y": y})
+        centred = time - time.mean()
+        assert model.weights[0] == pytest.approx(centred @ y / (centred @ centred), rel=1e-9)
+
+    def test_dependent_columns_are_said_and_predictions_stand(self, X, y):
+        double = np.column_stack([X, X[:, 0], X[:, 1] - X[:, 3]])
+        model = jd.fit_model({"X": double, "y": y})
+        assert model.metrics["rank"] == 4
+        assert any("linearly dependent" in note for note in model.metrics["notes"])
+        expected = LinearRegression().fit(X, y)
+        np.testing.assert_allclose(model.predict({"X": double}), expected.predict(X), rtol=1e-8)
+
+    def test_nearly_dependent_columns_are_said_to_hide_how_far_the_minimum_is(self, rng):
+        a, small = rng.normal(size=(2, 2000))
+        X = np.column_stack([a, a + 1e-8 * small])
+        model = jd.fit_model({"X": X, "y": a + small})
+        assert model.metrics["rank"] == 1
+        assert model.metrics["suboptimality"] == model.metrics["value"]
+        assert "a bound" in model.metrics["evidence"]
+        assert model.metrics["status"] == "STAGNATED"
+        assert any("nearly dependent" in note for note in model.metrics["notes"])
+
+    def test_constant_columns_are_said_and_weigh_nothing(self, X, y):
+        wide = np.column_stack([X, np.full(len(X), 0.1)])
+        model = jd.fit_model({"X": wide, "y": y})
+        assert model.weights[4] == 0
+        assert model.metrics["rank"] == 4
+        assert any("x4 does not vary" in note for note in model.metrics["notes"])
+
+    def test_more_features_than_rows(self, rng):
+        X, y = rng.normal(size=(10, 30)), rng.normal(size=10)
+        model = jd.fit_model({"X": X, "y": y})
+        assert model.metrics["rank"] == 9
+        np.testing.assert_allclose(model.predict({"X": X}), y, atol=1e-8)
+
+    def test_the_same_data_give_the_same_bits(self, people, tmp_path):
+        people.write_parquet(tmp_path / "d.parquet")
+        fits = [
+            jd.fit_model(tmp_path / "d.parquet", "pay", categorical=("city",), test=0.3)
+            for _ in range(2)
+        ]
+        np.testing.assert_array_equal(fits[0].weights, fits[1].weights)
+        assert fits[0].metrics["train"] == fits[1].metrics["train"]
+
+
+class TestMissingValues:
+    @pytest.fixture
+    def holes(self, rng):
+        a, b = rng.normal(5, 2, 300), rng.normal(size=300)
+        y = a - b + rng.normal(size=300)
+        a[rng.random(300) < 0.2] = np.nan
+        b[rng.random(300) < 0.1] = np.nan
+        return a, b, y
+
+    def table(self, a, b, y):
+        return pa.table({n: pa.array(v, from_pandas=True) for n, v in (("a", a), ("b", b))}
+                        | {"y": y})  # fmt: skip
+
+    @pytest.mark.parametrize("form", ["arrow", "numpy"])
+    def test_means_are_those_of_the_training_rows(self, holes, form):
+        a, b, y = holes
+        data = self.table(*holes) if form == "arrow" else {"a": a, "b": b, "y": y}
+        model = jd.fit_model(data, "y", missing="mean", test=0.3)
+        test = is_held_out(0, 300, 0.3, 0)
+        fills = [np.nanmean(column[~test]) for column in (a, b)]
+        X = np.column_stack(
+            [np.where(np.isnan(c), f, c) for c, f in zip((a, b), fills, strict=True)]
+        )
+        expected = LinearRegression().fit(X[~test], y[~test])
+        np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-9)
+        assert model.metrics["held_out"]["r2"] == pytest.approx(expected.score(X[test], y[test]))
+        np.testing.assert_allclose(list(model.encoding.fills.values()), fills)
+        np.testing.assert_allclose(model.predict(data), expected.predict(X))
+
+    def test_rows_are_dropped(self, holes):
+        a, b, y = holes
+        model = jd.fit_model(self.table(*holes), "y", missing="drop")
+        kept = ~(np.isnan(a) | np.isnan(b))
+        expected = LinearRegression().fit(np.column_stack([a, b])[kept], y[kept])
+        np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-9)
+        assert model.metrics["dropped_rows"] == (~kept).sum()
+
+    def test_a_missing_level_is_none_of_them_under_mean(self):
+        table = pa.table({"c": ["a", "b", None, "b"] * 9, "y": [1.0, 2.0, 0.0, 2.0] * 9})
+        model = jd.fit_model(table, "y", categorical=("c",), missing="mean", l2=1e-9)
+        np.testing.assert_allclose(model.predict(table), table["y"].to_numpy(), atol=1e-6)
+
+
+class TestRowsInMemory:
+    @pytest.fixture(autouse=True)
+    def few_columns(self, monkeypatch):
+        monkeypatch.setattr(fitting, "MOST_COLUMNS", 2)
+
+    @pytest.mark.parametrize("options", [{}, {"weights": "w"}, {"test": 0.3}])
+    def test_it_agrees_with_ridge(self, people, options):
+        out = ("w",) if "weights" not in options else ()
+        model = jd.fit_model(
+            people, "pay", exclude=out, categorical=("city",), hashed=("month",), l2=0.5, **options
+        )
+        assert "ConjugateGradient" in model.metrics["method"]
+        assert model.metrics["status"] == "CONVERGED"
+        features = np.hstack([people[["age"]].to_numpy(), dummies(people, "city", "month")])
+        test = is_held_out(0, len(people), options.get("test", 0.0), 0)
+        s = people["w"].to_numpy() if "weights" in options else np.ones(len(people))
+        target = people["pay"].to_numpy()
+        expected = Ridge(0.5).fit(features[~test], target[~test], s[~test])
+        np.testing.assert_allclose(model.predict(people), expected.predict(features), rtol=2e-4)
+        score = expected.score(features[~test], target[~test], s[~test])
+        assert model.metrics["train"]["r2"] == pytest.approx(score, abs=1e-5)
+        if "test" in options:
+            score = expected.score(features[test], target[test])
+            assert model.metrics["held_out"]["r2"] == pytest.approx(score, abs=1e-5)
+
+    def test_free_constants_are_said(self, people):
+        model = jd.fit_model(people, "pay", exclude=("w",), categorical=("city", "month"))
+        assert any("2 constants free" in note for note in model.metrics["notes"])
+
+    def test_rows_of_csv_are_counted_first_and_missing_ones_dropped(self, people, tmp_path):
+        people = people.with_columns(
+            age=pl.when(pl.col("age") > 50).then(None).otherwise(pl.col("age"))
+        )
+        people.write_csv(tmp_path / "d.csv")
+        model = jd.fit_model(
+            tmp_path / "d.csv", "pay", exclude=("w",), categorical=("city", "month"), l2=0.1,
+            missing="drop",
+        )  # fmt: skip
+        assert model.metrics["passes"] == 3
+        whole = people.drop_nulls()
+        assert model.metrics["train"]["rows"] == len(whole)
+        features = np.hstack([whole[["age"]].to_numpy(), dummies(whole, "city", "month")])
+        expected = Ridge(0.1).fit(features, whole["pay"])
+        np.testing.assert_allclose(model.predict(whole), expected.predict(features), rtol=2e-4)
+
+
+class TestModels:
+    @pytest.fixture
+    def model(self, people):
+        return jd.fit_model(
+            people, "pay", exclude=("w",), categorical=("city",), hashed=("month",), l2=0.1
+        )
+
+    def test_a_model_comes_back_whole(self, model, people, tmp_path):
+        model.save(tmp_path / "m")
+        loaded = jd.load_model(tmp_path / "m")
+        np.testing.assert_array_equal(loaded.predict(people), model.predict(people))
+        assert isinstance(loaded.weights, np.memmap)
+        assert loaded.metrics == json.loads(json.dumps(model.metrics))
+        assert loaded.options["target"] == "pay"
+        assert {"python", "numpy", "jax", "pyarrow"} <= set(loaded.versions)
+        assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+            "buckets.npy", "model.json", "weights.npy",
+        ]  # fmt: skip
+        assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+    def test_it_shows_as_what_it_predicts_and_how_well(self, model):
+        assert repr(model).startswith("Model(pay by 16 features, train R² 0.99")
+
+    def test_options_that_do_not_exist_are_refused(self, people):
+        with pytest.raises(TypeError, match="no option 'alpha': it has target, features"):
+            jd.fit_model(people, "pay", alpha=1.0)
+
+    def test_a_name_alone_is_a_list_of_one(self, people):
+        options = {"exclude": "w", "categorical": "city", "hashed": "month"}
+        assert jd.fit_model(people, "pay", l2=0.1, **options).encoding.size == 16
+
+    def test_it_is_replaced_only_where_that_is_said(self, model, tmp_path):
+        model.save(tmp_path / "m")
+        with pytest.raises(DataError, match="overwrite"):
+            model.save(tmp_path / "m")
+        model.save(tmp_path / "m", overwrite=True)
+        (tmp_path / "m" / "thesis.tex").write_text("years of work")
+        with pytest.raises(DataError, match="more than a model"):
+            model.save(tmp_path / "m", overwrite=True)
+        assert (tmp_path / "m" / "thesis.tex").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t | {"schema": 99}, "schema 99"),
+            (lambda t: t | {"format": "other"}, "does not describe"),
+            (lambda t: [t], "does not describe"),
+            (lambda t: {k: v for k, v in t.items() if k != "encoding"}, "damaged"),
+            (lambda t: t | {"features": 3}, "damaged"),
+            (lambda t: t | {"encoding": 3}, "damaged"),
+        ],
+    )
+    def test_damaged_ones_are_refused(self, model, tmp_path, change, message):
+        path = model.save(tmp_path / "m") / "model.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+        with pytest.raises(DataError, match=message):
+            jd.load_model(tmp_path / "m")
+
+    def test_files_that_are_cut_off_or_gone_are_refused(self, model, tmp_path):
+        folder = model.save(tmp_path / "m")
+        text = (folder / "model.json").read_text()
+        (folder / "model.json").write_text(text[:100])
+        with pytest.raises(DataError, match="damaged"):
+            jd.load_model(folder)
+        (folder / "model.json").write_text(text)
+        whole = (folder / "weights.npy").read_bytes()
+        (folder / "weights.npy").write_bytes(whole[:-8])
+        with pytest.raises(DataError, match=r"weights\.npy"):
+            jd.load_model(folder)
+        (folder / "weights.npy").unlink()
+        with pytest.raises(DataError, match="no such file"):
+            jd.load_model(folder)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t.drop("age"), "lack 'age'"),
+            (lambda t: t.drop("age", "city"), "'age', 'city'"),
+            (lambda t: t.with_columns(age=pl.lit("old")), "'age' must be numeric"),
+            (lambda t: t.with_columns(month=pl.col("age")), "'month' must hold text"),
+            (lambda t: t.with_columns(city=pl.lit("Rome")), "'city' is 'Rome' in row 1"),
+            (lambda t: t.with_columns(age=pl.lit(float("nan"))), "'age' is NaN or infinite in row"),
+            (lambda t: t.with_columns(age=pl.lit(None, pl.Float64)), "'age' has no value in row 1"),
+        ],
+    )
+    def test_other_columns_are_refused_by_name(self, model, people, change, message):
+        with pytest.raises(DataError, match=message):
+            model.predict(change(people))
+
+    def test_unseen_levels_may_count_nothing(self, model, people):
+        other = people.head(3).with_columns(city=pl.lit("Rome"))
+        known = people.head(3).with_columns(city=pl.lit("Ulm"))
+        effect = dict(model.named_weights(99))["city=Ulm"]
+        difference = model.predict(known) - model.predict(other, unseen="zero")
+        np.testing.assert_allclose(difference, effect)

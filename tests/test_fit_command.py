@@ -1,0 +1,612 @@
+"""The commands fit, predict and inspect: what they print, refuse, promise and leave behind."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.linear_model import LinearRegression
+from typer.testing import CliRunner
+
+import jaxdescent as jd
+from jaxdescent import cli
+from jaxdescent.data import read_ahead
+from jaxdescent.fit import by_sums
+from jaxdescent.fit.commands import byte_count
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+
+
+def small(rows=40, **columns):
+    rng = np.random.default_rng(0)
+    table = {"a": rng.normal(size=rows), "b": rng.normal(size=rows)}
+    table["y"] = table["a"] - 2 * table["b"] + 0.1 * rng.normal(size=rows)
+    return pa.table(table | columns)
+
+
+def put(folder, table, name="d.parquet"):
+    pq.write_table(table, folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A place with good data, and a model of them."""
+    put(tmp_path, small())
+    assert (
+        run("fit", tmp_path / "d.parquet", "--target", "y", "--out", tmp_path / "m").exit_code == 0
+    )
+    return tmp_path
+
+
+class TestFit:
+    def test_it_shows_plan_figures_and_weights(self, folder):
+        result = run("fit", folder / "d.parquet", "--target", "y", "--test", "0.25")
+        assert result.exit_code == 0, result.output
+        for expected in (
+            "40 rows of Parquet (1 file,", "2 features, 0.25 of the rows held out", "at most",
+            "training rows", "held-out rows", "R² 0.99", "RMSE", "CONVERGED", "suboptimality",
+            "1 pass,", "rows a second", "intercept", "  b ", "Not kept: --out FOLDER",
+        ):  # fmt: skip
+            assert expected in result.output
+
+    def test_json_is_one_object(self, folder):
+        result = run("fit", folder / "d.parquet", "--target", "y", "--json")
+        content = json.loads(result.stdout)
+        expected = LinearRegression().fit(
+            np.column_stack([small()["a"], small()["b"]]), small()["y"]
+        )
+        assert content["largest_weights"]["b"] == pytest.approx(expected.coef_[1])
+        assert content["train"]["rows"] == 40
+        assert content["peak_bytes"] > 0
+        assert content["status"] == "CONVERGED"
+
+    def test_lists_of_columns_are_written_with_commas_or_repeated(self, folder):
+        columns = {"t,u": ["p", "q"] * 20, "v": ["r", "s"] * 20, "w": list(range(40))}
+        path = put(folder, small(**columns), "e.parquet")
+        for options in (
+            ("--categorical", "v", "--categorical", "t,u", "--exclude", "w"),
+            ("--categorical", "auto", "--exclude", "w"),
+        ):
+            result = run("fit", path, "--target", "y", "--json", "--l2", "1", *options)
+            if options[1] == "auto":
+                assert json.loads(result.stdout)["features"] == 6
+            else:  # a name with a comma must be excluded or taken by auto
+                assert result.exit_code == 2
+        result = run("fit", path, "--target", "y", "--json", "--features", "a,b")
+        assert json.loads(result.stdout)["features"] == 2
+
+    def test_the_target_of_npy_files_has_one_of_its_own(self, tmp_path, rng):
+        X = rng.normal(size=(30, 2))
+        np.save(tmp_path / "X.npy", X)
+        np.save(tmp_path / "y.npy", X @ [1.0, 2.0])
+        np.save(tmp_path / "z.npy", X @ [3.0, 4.0])
+        for data, options, weight in (
+            (tmp_path / "X.npy", (), 2.0),
+            (tmp_path / "X.npy", ("--target-file", tmp_path / "z.npy"), 4.0),
+        ):
+            result = run("fit", data, "--json", *options)
+            assert json.loads(result.stdout)["largest_weights"]["x1"] == pytest.approx(weight)
+
+    def test_the_picture_shows_a_sample_of_both_parts(self, tmp_path, rng):
+        pytest.importorskip("matplotlib")
+        from jaxdescent.data import open_source
+        from jaxdescent.fit import plot
+        from jaxdescent.fit.budget import Memory
+
+        path = put(tmp_path, small(rows=30_000))
+        result = run("fit", path, "--target", "y", "--test", "0.3", "--plot", tmp_path / "p.png")
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "p.png").read_bytes()[1:4] == b"PNG"
+        model = jd.fit_model(path, "y", test=0.3)
+        sample = plot.sample_of(model, open_source(path), Memory.of(None))
+        assert sample.observed.size == pytest.approx(plot.POINTS, rel=0.1)
+        assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
+        assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
+
+    def test_help_names_every_option(self):
+        output = run("fit", "--help").output
+        for option in ("target", "target-file", "features", "exclude", "categorical", "hash",
+                       "bits", "weights", "l2", "standardize", "missing", "test", "test-data",
+                       "seed", "memory", "out", "overwrite", "json", "plot"):  # fmt: skip
+            assert f"--{option}" in output
+
+
+class TestPredictAndInspect:
+    @pytest.mark.parametrize("ending", ["parquet", "csv"])
+    def test_predictions_are_the_models_in_the_rows_order(self, folder, ending):
+        out = folder / f"p.{ending}"
+        result = run("predict", folder / "m", folder / "d.parquet", "--out", out)
+        assert result.exit_code == 0, result.output
+        assert "40 predictions of y" in result.output
+        import polars as pl
+
+        table = pl.read_parquet(out) if ending == "parquet" else pl.read_csv(out)
+        expected = jd.load_model(folder / "m").predict(small())
+        np.testing.assert_allclose(table["prediction"], expected, rtol=1e-12)
+        assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+    def test_inspect_shows_what_is_in_a_model(self, folder):
+        result = run("inspect", folder / "m", "--weights", "1")
+        assert result.exit_code == 0, result.output
+        for expected in ("A model of y by 2 features", "R²", "jaxdescent", "sha256:", "  b "):
+            assert expected in result.output
+        assert "  a " not in result.output
+        assert json.loads(run("inspect", folder / "m", "--json").stdout)["schema"] == 1
+
+
+def text_in_csv(folder, header="a,b,y", rows=3000, bad="oops"):
+    lines = [header, *(f"{i % 7},{i % 5},{i % 3}" for i in range(rows))]
+    lines.append(bad if ";" in bad else f"{bad},1,2")
+    (folder / "e.csv").write_text("\n".join([*lines, ""]), errors="surrogateescape")
+    return folder / "e.csv"
+
+
+def truncated(folder):
+    whole = (folder / "d.parquet").read_bytes()
+    (folder / "e.parquet").write_bytes(whole[: len(whole) // 2])
+    return folder / "e.parquet"
+
+
+def broken_inside(folder):
+    whole = bytearray((folder / "d.parquet").read_bytes())
+    whole[4:600] = bytes(596)
+    (folder / "e.parquet").write_bytes(whole)
+    return folder / "e.parquet"
+
+
+def two_files(folder, **columns):
+    (folder / "two").mkdir()
+    put(folder / "two", small(), "1.parquet")
+    put(folder / "two", pa.table(columns), "2.parquet")
+    return folder / "two"
+
+
+def emptied(folder, name):
+    (folder / name).write_bytes(b"")
+    return folder / name
+
+
+def saved(folder, array, name="X.npy", **options):
+    np.save(folder / name, array, **options)
+    return folder / name
+
+
+def cut_npy(folder):
+    path = saved(folder, np.ones((100, 2)))
+    path.write_bytes(path.read_bytes()[:-8])
+    return path
+
+
+def holed(value, at=25):
+    values = np.ones(40)
+    values[at] = value
+    return small(e=values)
+
+
+BAD_DATA = {
+    "no such file": (lambda f: f / "none.parquet", [], "no such file or folder"),
+    "unknown ending": (lambda f: emptied(f, "d.xlsx"), [], "says no format"),
+    "no ending": (lambda f: emptied(f, "data"), [], "says no format"),
+    "empty folder": (lambda f: (f / "none").mkdir() or f / "none", [], "no file that can be read"),
+    "empty CSV": (lambda f: emptied(f, "e.csv"), [], "is empty"),
+    "empty Parquet": (lambda f: emptied(f, "e.parquet"), [], "cannot be read"),
+    "empty npy": (lambda f: emptied(f, "X.npy"), [], "cannot be read"),
+    "header alone": (lambda f: text_in_csv(f, rows=0, bad=""), [], ""),
+    "no rows": (lambda f: put(f, small().slice(0, 0)), [], "no rows"),
+    "one row": (lambda f: put(f, small().slice(0, 1)), [], "at least 2 rows"),
+    "truncated Parquet": (truncated, [], "e.parquet cannot be read"),
+    "damaged Parquet": (broken_inside, [], "e.parquet cannot be read"),
+    "truncated npy": (cut_npy, [], "is truncated"),
+    "npy of objects": (lambda f: saved(f, np.array([{}] * 3)), [], "real numbers"),
+    "npy of one number": (lambda f: saved(f, np.ones(())), [], "must have shape"),
+    "npy without target": (lambda f: saved(f, np.ones((5, 2))), [None], "--target is missing"),
+    "npy of other length": (
+        lambda f: saved(f, np.ones(3), "y.npy") and saved(f, np.ones((5, 2))), [None], "as many",
+    ),
+    "missing column": (lambda f: f / "d.parquet", ["--target", "yy"], "did you mean 'y'?"),
+    "missing feature": (lambda f: f / "d.parquet", ["--features", "A,b"], "did you mean 'a'?"),
+    "missing excluded": (lambda f: f / "d.parquet", ["--exclude", "zzz"], "it has 'a', 'b', 'y'"),
+    "no target": (lambda f: f / "d.parquet", [None], "--target is missing"),
+    "target among features": (
+        lambda f: f / "d.parquet", ["--features", "a,y"], "cannot predict itself",
+    ),
+    "target as level": (lambda f: f / "d.parquet", ["--categorical", "y"], "cannot predict"),
+    "no features": (lambda f: f / "d.parquet", ["--exclude", "a,b"], "no column is left"),
+    "features and exclude": (
+        lambda f: f / "d.parquet", ["--exclude", "a", "--features", "b"], "exclude each other",
+    ),
+    "two roles": (
+        lambda f: put(f, small(c=["u"] * 40)), ["--hash", "c", "--categorical", "c"], "name it in",
+    ),
+    "floats as levels": (lambda f: f / "d.parquet", ["--categorical", "a"], "floating-point"),
+    "text": (lambda f: put(f, small(c=["u"] * 40)), [], "'c' is not numeric"),
+    "lists": (lambda f: put(f, small(c=[[1.0]] * 40)), [], "'c' holds neither"),
+    "text as target": (
+        lambda f: put(f, small(c=["u"] * 40)), ["--target", "c"], "must be numeric",
+    ),
+    "text among numbers": (text_in_csv, [], "row 3,001 of e.csv holds 'oops'"),
+    "text below a megabyte of numbers": (
+        lambda f: text_in_csv(f, rows=200_000), [],
+        "row 200,001, column 'a': 'oops' is not a number",
+    ),
+    "ragged CSV": (lambda f: text_in_csv(f, bad="1,2,3"), [], "e.csv cannot be read"),
+    "semicolons": (lambda f: text_in_csv(f, rows=0, header="a;b;y", bad="1;2"), [], "not ';'"),
+    "a row without end": (
+        lambda f: text_in_csv(f, bad='"' + "z" * 3_000_000), ["--exclude", "a"], "quotation mark",
+    ),
+    "not UTF-8": (
+        lambda f: text_in_csv(f, bad="caf\udce9"), ["--categorical", "a"], "not UTF-8",
+    ),
+    "columns of one name": (lambda f: text_in_csv(f, header="a,a,y"), [], "more than one column"),
+    "NaN": (lambda f: put(f, holed(np.nan)), [], "'e' is NaN in row 26 of d.parquet"),
+    "infinity": (lambda f: put(f, holed(-np.inf)), [], "'e' is infinite in row 26"),
+    "squares that overflow": (lambda f: put(f, holed(1e200)), [], "too large"),
+    "missing value": (lambda f: put(f, small(e=[*range(39), None])), [], "no value in row 40"),
+    "missing target": (
+        lambda f: put(f, small(y=[None, *range(39)])), ["--missing", "mean"], "features alone",
+    ),
+    "constant target": (lambda f: put(f, small(y=[0.1] * 40)), [], "nothing to fit"),
+    "negative weights": (
+        lambda f: put(f, small(w=[*range(39), -1])), ["--weights", "w"], "got -1 for 'w' in row 40",
+    ),
+    "weights of zero": (lambda f: put(f, small(w=[0] * 40)), ["--weights", "w"], "all training"),
+    "other schemas": (lambda f: two_files(f, a=[1.0], y=[1.0]), [], "2.parquet has no 'b'"),
+    "other types": (lambda f: two_files(f, a=["u"], b=[1.0], y=[1.0]), [], "'a' is number in"),
+    "other formats": (
+        lambda f: text_in_csv(two_files(f, a=[1.0])).rename(f / "two" / "e.csv").parent, [],
+        "of one format",
+    ),
+    "all held out": (lambda f: f / "d.parquet", ["--test", "0.999999"], "at least 2 rows"),
+    "none held out": (lambda f: f / "d.parquet", ["--test", "1e-9"], "raise --test"),
+    "wrong share": (lambda f: f / "d.parquet", ["--test", "1.5"], "--test must be"),
+    "wrong penalty": (lambda f: f / "d.parquet", ["--l2", "-1"], "--l2 must be"),
+    "no penalty": (lambda f: f / "d.parquet", ["--l2", "much"], "--l2 must be"),
+    "NaN as penalty": (lambda f: f / "d.parquet", ["--l2", "nan"], "--l2 must be"),
+    "wrong bits": (lambda f: f / "d.parquet", ["--bits", "64"], "--bits must be"),
+    "wrong seed": (lambda f: f / "d.parquet", ["--seed", "-1"], "--seed must be"),
+    "wrong memory": (lambda f: f / "d.parquet", ["--memory", "much"], "such as 600MB"),
+    "too little memory": (lambda f: f / "d.parquet", ["--memory", "50MB"], "nothing was read"),
+    "too much memory": (lambda f: f / "d.parquet", ["--memory", "900TB"], "more than the"),
+    "model is there": (lambda f: f / "d.parquet", ["--out", "m"], "say --overwrite"),
+    "no folder for it": (lambda f: f / "d.parquet", ["--out", "none/m"], "no such folder"),
+    "a file in its place": (lambda f: f / "d.parquet", ["--out", "d.parquet"], "is no folder"),
+    "target file of Parquet": (
+        lambda f: f / "d.parquet", ["--target-file", "y.npy"], "goes with .npy alone",
+    ),
+    "no picture": (lambda f: f / "d.parquet", ["--plot", "p.jpg"], "must be a .png file"),
+    "two kinds of test": (
+        lambda f: f / "d.parquet", ["--test", "0.5", "--test-data", "d.parquet"], "exclude each",
+    ),
+}  # fmt: skip
+
+
+class TestBadData:
+    @pytest.mark.parametrize("case", BAD_DATA)
+    def test_it_is_one_line_with_exit_code_two_and_leaves_nothing(self, folder, case, monkeypatch):
+        data, options, message = BAD_DATA[case]
+        monkeypatch.chdir(folder)
+        path = data(folder)
+        before = sorted(p.name for p in folder.rglob("*"))
+        if options[:1] == [None]:
+            options = options[1:]
+        elif "--target" not in options:
+            options = ["--target", "y", *options]
+        if "--out" not in options:
+            options = [*options, "--out", folder / "new"]
+        result = run("fit", path, *options)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        if not result.stderr.startswith("Usage"):
+            assert result.stderr.startswith("Error: ")
+            assert result.stderr.count("\n") == 1
+        assert sorted(p.name for p in folder.rglob("*")) == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["predict", "none", "d.parquet", "--out", "p.parquet"], "no such folder"),
+            (["predict", "m", "none.csv", "--out", "p.parquet"], "no such file"),
+            (["predict", "m", "d.parquet", "--out", "p.xlsx"], "must end in"),
+            (["predict", "m", "d.parquet", "--out", "d.parquet"], "say --overwrite"),
+            (["predict", "m", "d.parquet", "--out", "none/p.csv"], "no such folder"),
+            (["predict", "m", "e.parquet", "--out", "p.csv"], "lack 'b'"),
+            (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "mean"], "no means"),
+            (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "drop"], "error or mean"),
+            (["predict", "m", "d.parquet", "--out", "p.csv", "--memory", "9MB"], "needs"),
+            (["inspect", "none"], "no such folder"),
+            (["inspect", "."], "it is no model"),
+        ],
+    )
+    def test_wrong_models_and_outputs_are_refused(self, folder, monkeypatch, arguments, message):
+        monkeypatch.chdir(folder)
+        put(folder, small().drop(["b"]), "e.parquet")
+        before = sorted(p.name for p in folder.rglob("*"))
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+        assert sorted(p.name for p in folder.rglob("*")) == before
+
+    @pytest.mark.parametrize("mode", [os.R_OK, os.W_OK | os.X_OK])
+    def test_without_permission_nothing_is_tried(self, folder, monkeypatch, mode):
+        # The system's own answer: chmod does not stop a superuser.
+        allowed = os.access
+        monkeypatch.setattr(
+            os, "access", lambda path, asked: asked != mode and allowed(path, asked)
+        )
+        result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
+        assert result.exit_code == 2
+        assert "no permission to" in result.stderr
+        assert not (folder / "new").exists()
+
+    def test_a_file_that_cannot_be_opened_is_named(self, folder, monkeypatch):
+        def refuse(*arguments, **options):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(pq, "ParquetFile", refuse)
+        result = run("fit", folder / "d.parquet", "--target", "y")
+        assert result.exit_code == 2
+        assert result.stderr.endswith("d.parquet: no permission to read it.\n")
+
+    def test_a_file_that_changes_while_it_is_read_is_said(self, folder, monkeypatch):
+        before = by_sums.moments
+
+        def touched(*arguments):
+            os.utime(folder / "d.parquet", ns=(1, 1))
+            return before(*arguments)
+
+        monkeypatch.setattr(by_sums, "moments", touched)
+        result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
+        assert result.exit_code == 2
+        assert "was changed while it was read" in result.stderr
+        assert not (folder / "new").exists()
+
+    def test_ctrl_c_leaves_nothing(self, folder, monkeypatch):
+        def interrupted(*arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(by_sums, "moments", interrupted)
+        result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
+        assert result.exit_code == 130
+        assert result.stderr == "Interrupted: nothing was written.\n"
+        assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
+
+    @pytest.mark.parametrize(
+        ("error", "code", "said"),
+        [
+            (KeyboardInterrupt(), 130, "Interrupted: nothing was written."),
+            (OSError(28, "No space left on device"), 2, "No space left on device"),
+        ],
+    )
+    def test_predictions_are_there_as_a_whole_or_not_at_all(
+        self, folder, monkeypatch, error, code, said
+    ):
+        def some(self, *arguments, **options):
+            yield np.ones(3)
+            raise error
+
+        monkeypatch.setattr(jd.fit.Model, "predictions", some)
+        result = run("predict", folder / "m", folder / "d.parquet", "--out", folder / "p.parquet")
+        assert result.exit_code == code
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
+
+    def test_a_full_disk_leaves_nothing(self, folder, monkeypatch):
+        import errno
+
+        def full(*arguments, **options):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(np, "save", full)
+        result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
+        assert result.exit_code == 2
+        assert "No space left on device" in result.stderr
+        assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
+
+
+def test_every_command_and_block_of_the_document_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (pathlib.Path(jd.__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        exec(block, {})
+    commands = re.findall(r"^jaxdescent (.*)$", text, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        result = run(*command.split())
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("600MB", 600_000_000), ("4GB", 4e9), ("1.5GiB", 1.5 * 2**30), ("7", 7)]
+)
+def test_sizes_are_written_in_many_ways(text, count):
+    assert byte_count(text) == count
+
+
+CHILD = """
+import pathlib, re, sys
+from jaxdescent import cli
+try:
+    cli.app(sys.argv[1:])
+except SystemExit as error:
+    code = error.code
+status = pathlib.Path("/proc/self/status").read_text()
+print("peak", int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) * 1024, file=sys.stderr)
+sys.exit(code)
+"""
+"""The peak is that of the process itself: what wait4 reports begins with its parent's."""
+
+
+def in_process(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    peak = int(done.stderr.split("peak ")[-1]) if "peak " in done.stderr else 0
+    return done, peak
+
+
+def sparse_npy(path, rows, columns, rng, known=5000):
+    """An array of zeros below random rows, which takes no room on the disk."""
+    known = rng.normal(size=(known, columns)).astype(np.float32)
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(known.tobytes())
+        file.truncate(file.tell() - known.nbytes + rows * columns * 4)
+
+
+def large_parquet(folder, rows, columns, rng, **options):
+    X = rng.normal(size=(columns, rows))
+    table = {f"x{j}": X[j] for j in range(columns)} | {"y": X.sum(axis=0)}
+    pq.write_table(pa.table(table), folder / "d.parquet", **options)
+    return folder / "d.parquet"
+
+
+needs_proc = pytest.mark.skipif(
+    not pathlib.Path("/proc/self/status").exists(), reason="the peak is read from /proc"
+)
+
+
+@needs_proc
+class TestMemory:
+    LIMIT = 480_000_000
+
+    def fits(self, *arguments, limit=LIMIT):
+        done, peak = in_process("fit", *arguments, "--json", "--memory", limit)
+        assert done.returncode == 0, done.stderr
+        assert peak <= limit, f"{peak:,} of {limit:,}"
+        return json.loads(done.stdout)
+
+    def test_a_row_group_larger_than_the_limit_is_read_page_by_page(self, tmp_path, rng):
+        path = large_parquet(tmp_path, 1_200_000, 6, rng, row_group_size=10**9)
+        content = self.fits(path, "--target", "y", "--test", "0.2")
+        assert content["held_out"]["r2"] > 1 - 1e-9
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("test", [0, 0.3])
+    @pytest.mark.parametrize("columns", [3, 60, 400])
+    def test_parquet(self, tmp_path, rng, columns, test):
+        path = large_parquet(tmp_path, 40_000_000 // columns // 4, columns, rng)
+        limit = self.LIMIT + 2**22 * columns
+        self.fits(path, "--target", "y", "--test", test, limit=limit)
+
+    @pytest.mark.slow
+    def test_parquet_of_text_and_levels(self, tmp_path, rng):
+        rows = 1_500_000
+        cities = np.array([f"a city with a long name {i}" for i in range(300)])
+        table = {"city": cities[rng.integers(0, 300, rows)], "y": rng.normal(size=rows)}
+        table |= {"id": rng.integers(0, 100, rows)}
+        pq.write_table(pa.table(table), tmp_path / "d.parquet")
+        self.fits(tmp_path, "--target", "y", "--categorical", "city,id", "--test", "0.1")
+
+    @pytest.mark.slow
+    def test_csv(self, tmp_path, rng):
+        from pyarrow import csv
+
+        X = rng.normal(size=(12, 400_000))
+        csv.write_csv(pa.table({f"x{j}": x for j, x in enumerate(X)}), tmp_path / "d.csv")
+        self.fits(tmp_path / "d.csv", "--target", "x3")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("by_column", [False, True])
+    def test_npy(self, tmp_path, rng, by_column):
+        X = rng.normal(size=(1_000_000, 50)).astype(np.float32)
+        np.save(tmp_path / "X.npy", np.asfortranarray(X) if by_column else X)
+        np.save(tmp_path / "y.npy", X[:, 0])
+        self.fits(tmp_path / "X.npy")
+
+    @pytest.mark.slow
+    def test_data_ten_times_the_limit(self, tmp_path, rng):
+        rows, columns = 12_500_000, 100
+        sparse_npy(tmp_path / "X.npy", rows, columns, rng)
+        np.save(tmp_path / "y.npy", rng.normal(size=rows).astype(np.float32))
+        assert (tmp_path / "X.npy").stat().st_size > 10 * self.LIMIT
+        assert self.fits(tmp_path / "X.npy")["train"]["rows"] == rows
+
+    @pytest.mark.slow
+    def test_many_features(self, tmp_path, rng):
+        np.save(tmp_path / "X.npy", rng.normal(size=(6000, 2000)))
+        np.save(tmp_path / "y.npy", rng.normal(size=6000))
+        self.fits(tmp_path / "X.npy", "--test", "0.2", limit=1_000_000_000)
+
+    @pytest.mark.slow
+    def test_rows_in_memory(self, tmp_path, rng):
+        rows = 1_000_000
+        table = {f"c{k}": rng.integers(0, 20_000, rows) for k in range(3)}
+        pq.write_table(pa.table(table | {"y": rng.normal(size=rows)}), tmp_path / "d.parquet")
+        limit = 1_200_000_000
+        self.fits(tmp_path, "--target", "y", "--categorical", "c0,c1", "--hash", "c2",
+                  "--l2", "1", limit=limit)  # fmt: skip
+
+    @pytest.mark.slow
+    def test_more_levels_than_there_is_room_for(self, tmp_path, rng):
+        rows = 2_000_000
+        table = pa.table({"id": [f"user-{i}" for i in range(rows)], "y": rng.normal(size=rows)})
+        pq.write_table(table, tmp_path / "d.parquet")
+        for limit in (400_000_000, 480_000_000, 700_000_000, 1_000_000_000):
+            done, peak = in_process("fit", tmp_path, "--target", "y", "--categorical", "id",
+                                    "--memory", limit)  # fmt: skip
+            assert done.returncode == 2, done.stdout
+            assert done.stderr.count("\n") == 2, done.stderr  # the error, and the peak
+            assert peak <= limit, f"{peak:,} of {limit:,}"
+
+    @pytest.mark.slow
+    def test_predictions(self, tmp_path, rng):
+        path = large_parquet(tmp_path, 1_500_000, 20, rng)
+        self.fits(path, "--target", "y", "--out", tmp_path / "m")
+        done, peak = in_process("predict", tmp_path / "m", path, "--out", tmp_path / "p.parquet",
+                                "--memory", self.LIMIT)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert peak <= self.LIMIT
+
+    def test_what_does_not_fit_is_refused_before_it_is_read(self, tmp_path, rng):
+        sparse_npy(tmp_path / "X.npy", 100_000, 20_000, rng, known=5)
+        np.save(tmp_path / "y.npy", rng.normal(size=100_000))
+        began = time.perf_counter()
+        result = run("fit", tmp_path / "X.npy", "--memory", "2GB")
+        assert result.exit_code == 2
+        assert "a fit of 20,000 features needs" in result.stderr
+        assert "nothing was read" in result.stderr
+        assert time.perf_counter() - began < 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
+    sparse_npy(tmp_path / "X.npy", 100_000_000, 100, rng)
+    np.lib.format.open_memmap(tmp_path / "y.npy", "w+", np.float32, (100_000_000,))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxdescent", "fit", tmp_path / "X.npy", "--out", tmp_path / "m"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()  # the plan: reading begins
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == "Interrupted: nothing was written.\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["X.npy", "y.npy"]
+
+
+def test_reading_ahead_ends_where_the_fit_does():
+    import threading
+
+    assert not [t for t in threading.enumerate() if t.name.startswith("jaxdescent")]
+    assert next(read_ahead(lambda: iter([1]))) == 1
