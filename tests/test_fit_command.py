@@ -546,7 +546,7 @@ class TestMemory:
 
     @pytest.mark.slow
     def test_data_ten_times_the_limit(self, tmp_path, rng):
-        rows, columns = 12_500_000, 100
+        rows, columns = 62_500_000, 20
         sparse_npy(tmp_path / "X.npy", rows, columns, rng)
         np.save(tmp_path / "y.npy", rng.normal(size=rows).astype(np.float32))
         assert (tmp_path / "X.npy").stat().st_size > 10 * self.LIMIT
