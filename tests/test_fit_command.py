@@ -118,6 +118,18 @@ class TestFit:
         assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
         assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
 
+    def test_other_files_can_be_held_out(self, folder):
+        put(folder, small(rows=70), "e.parquet")
+        arguments = ("fit", folder / "d.parquet", "--target", "y", "--json")
+        result = run(*arguments, "--test-data", folder / "e.parquet")
+        content = json.loads(result.stdout)
+        assert (content["train"]["rows"], content["held_out"]["rows"]) == (40, 70)
+        assert content["rows_read"] == 110
+        put(folder, small().drop(["b"]), "e.parquet")
+        result = run(*arguments, "--test-data", folder / "e.parquet")
+        assert result.exit_code == 2
+        assert "--test-data has no 'b'" in result.stderr
+
     def test_help_names_every_option(self):
         output = run("fit", "--help").output
         for option in ("target", "target-file", "features", "exclude", "categorical", "hash",
@@ -539,7 +551,7 @@ class TestMemory:
 
     @pytest.mark.slow
     def test_data_ten_times_the_limit(self, tmp_path, rng):
-        rows, columns = 12_500_000, 100
+        rows, columns = 62_500_000, 20
         sparse_npy(tmp_path / "X.npy", rows, columns, rng)
         np.save(tmp_path / "y.npy", rng.normal(size=rows).astype(np.float32))
         assert (tmp_path / "X.npy").stat().st_size > 10 * self.LIMIT

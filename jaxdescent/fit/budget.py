@@ -103,6 +103,14 @@ def reading_of(source: Source, names: Sequence[str], width: int, free: float) ->
     return Reading(rows, held(rows))
 
 
+def reading_of_all(
+    sources: Sequence[Source], names: Sequence[str], width: int, free: float
+) -> Reading:
+    """What suits all sources, which are read one after another."""
+    plans = [reading_of(source, names, width, free) for source in sources]
+    return Reading(min(plan.rows for plan in plans), max(plan.bytes for plan in plans))
+
+
 def resident_bytes() -> int:
     """What the process holds now."""
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxdescent.data import located, read_ahead
 from jaxdescent.display import number
 from jaxdescent.fit import solution as solving
-from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of, resident_bytes
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of_all, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
@@ -61,7 +61,7 @@ def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
     base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
     free = job.memory.limit - base - passing
-    reading = reading_of(job.source, job.roles.columns, width, free)
+    reading = reading_of_all(job.sources, job.roles.columns, width, free)
     return SumsPlan(side, reading, base + max(passing + reading.bytes, solving_bytes))
 
 

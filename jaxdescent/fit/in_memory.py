@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.designs import Categorical, Concatenated, Sparse
-from jaxdescent.fit.budget import Reading, reading_of, resident_bytes
+from jaxdescent.fit.budget import Reading, reading_of_all, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
@@ -67,7 +67,7 @@ def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
     )
     kept = resident_bytes() + STARTING_BYTES + rows * each + FEATURE_BYTES * encoding.size
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
-    reading = reading_of(job.source, job.roles.columns, width, job.memory.limit - kept)
+    reading = reading_of_all(job.sources, job.roles.columns, width, job.memory.limit - kept)
     return MemoryPlan(rows, reading, kept + reading.bytes), counted
 
 
