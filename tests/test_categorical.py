@@ -283,6 +283,16 @@ def test_reference_levels_are_the_missing_rank(seed, intercept, has_missing):
     assert np.linalg.matrix_rank(reduced) == np.linalg.matrix_rank(X)
 
 
+def test_the_intercepts_level_is_of_a_component_without_one():
+    # Rows without a worker tie firm 2 to the intercept alone; workers and firms 0 and 1 are free.
+    worker, firm = np.array([0, 0, 1, -1]), np.array([0, 1, 1, 2])
+    design = jd.Concatenated({"worker": jd.Categorical(worker, 2), "firm": jd.Categorical(firm, 3)})
+    levels = design.reference_levels()
+    assert {name: each.tolist() for name, each in levels.items()} == {"firm": [1, 2]}
+    X = np.c_[np.asarray(design.without(levels).to_dense()), np.ones(4)]
+    assert np.linalg.matrix_rank(X) == np.count_nonzero(X.any(0)) == 4
+
+
 def test_without_reference_levels_the_minimum_is_unique(panel):
     design, X, y = panel
     levels = design.reference_levels()
