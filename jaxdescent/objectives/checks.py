@@ -31,7 +31,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise ValueError(
                 f"params must be given: {type(objective).__name__} has no start of its own."
             )
-    params = objective.packed(params)
+    # Before they are packed, which makes one array of several and one dtype of theirs.
     leaves = jax.tree.leaves_with_path(params)
     if not leaves:
         raise ValueError(f"params must have at least one array, got {params!r}.")
@@ -55,7 +55,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
         if np.size(leaf) == 0:
             raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
     # A weakly typed scalar would compile a second program.
-    return jax.tree.map(_firm, params)
+    return jax.tree.map(_firm, objective.packed(params))
 
 
 def _firm(leaf: Any) -> jax.Array:
