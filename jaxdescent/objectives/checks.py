@@ -82,6 +82,11 @@ def check_leaves(objective: Objective) -> None:
     """Raise if the objective holds data that is not an array or a number."""
     for path, leaf in jax.tree.leaves_with_path(objective):
         name = f"{type(objective).__name__}{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, Objective):
+            raise TypeError(
+                f"the class {type(leaf).__name__} must be registered with JAX: decorate it with "
+                "@jax.tree_util.register_dataclass."
+            )
         if not isinstance(leaf, _NUMBERS):
             raise TypeError(
                 f"{name} must be an array or a number, got {type(leaf).__name__} {leaf!r}: bind "

@@ -17,6 +17,7 @@ from jaxdescent.designs import Design, as_design, is_converted_once
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
+from jaxdescent.regression.losses import check_loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ class LinearModel(Objective):
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         """The loss of each row and output, from ``x_i.w + b`` and ``y_i``.
 
-        It is computed element by element, by JAX operations that are twice differentiable.
+        It is computed element by element, by JAX operations that are twice differentiable; losses
+        that mix predictions, such as that of a softmax over the outputs, are functions instead.
         """
 
     def _arguments(self) -> list[str]:
@@ -201,6 +203,8 @@ class LinearModel(Objective):
                 f"{jnp.shape(self.l2)}."
             )
         _refuse_negative("l2", self.l2)
+        if self.linear_regression is None:
+            check_loss(self, y, design.dtype)
         return dataclasses.replace(self, X=design, y=y, sample_weight=sample_weight)
 
     def hoisted(self, params: Params, *, always: bool = False) -> Any:
