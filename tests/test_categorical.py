@@ -283,6 +283,77 @@ def test_reference_levels_are_the_missing_rank(seed, intercept, has_missing):
     assert np.linalg.matrix_rank(reduced) == np.linalg.matrix_rank(X)
 
 
+def test_what_x_is_multiplied_by_must_fit():
+    # Products pick numbers by their places, and would read beyond the end.
+    firm = jd.Categorical(np.array([0, 1, 2]), 4)
+    with pytest.raises(ValueError, match=r"multiplied by \(4,\) or \(4, outputs\).*got \(2,\)"):
+        firm.product(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"as many as rows, got \(4,\)"):
+        firm.transposed_product(jnp.ones(4))
+    both = jd.Concatenated({"a": firm, "b": firm})
+    with pytest.raises(ValueError, match=r"\(8,\) or \(8, outputs\), as many as features"):
+        both.product(jnp.ones(9))
+    regression = jd.LinearRegression(firm, np.ones(3, np.float32), intercept=False)
+    with pytest.raises(ValueError, match="as many as features"):
+        regression.value({"weights": jnp.ones(3)})
+
+
+def test_whole_numbers_are_weights_too():
+    X = np.array([[1.5, 0.25], [0.5, 2.0]], np.float32)
+    y, whole = np.ones(2, np.float32), {"weights": jnp.array([1, 2]), "intercept": 1}
+    floats = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), whole)
+    for design in (X, jd.Sparse.from_indices([0, 0, 1, 1], [0, 1, 0, 1], X.ravel(), shape=(2, 2))):
+        regression = jd.LinearRegression(design, y, l2=0.5)
+        assert regression.value(whole) == regression.value(floats)
+        np.testing.assert_array_equal(
+            regression.predict(whole, design), regression.predict(floats, design)
+        )
+
+
+def test_a_start_by_name_has_the_dtype_of_the_weights(x64):
+    design = jd.Concatenated(
+        {"a": np.ones((3, 1)), "firm": jd.Categorical([0, 1, 0], 2, dtype=float)}
+    )
+    regression = jd.LinearRegression(design, np.arange(3.0))
+    start = {"weights": {"a": np.zeros(1), "firm": np.zeros(2)}, "intercept": 0.0}
+    assert jd.minimize(regression, start).converged
+    single = jax.tree.map(np.float32, start)
+    with pytest.raises(TypeError, match=r"params\['.*'\] must be .* float64, got float32: cast it"):
+        jd.minimize(regression, single)
+    start["weights"]["firm"] = np.zeros(2, int)
+    with pytest.raises(TypeError, match=r"params\['weights'\]\['firm'\] must be real floating"):
+        jd.minimize(regression, start)
+
+
+def test_without_64_bits_float64_levels_are_of_32():
+    codes = np.array([0, 1, 1])
+    y = np.arange(3.0)
+    assert jd.minimize(jd.LinearRegression(jd.Categorical(codes, 2, dtype=float), y)).converged
+    with pytest.raises(TypeError, match="dtype must be float32 or float64"):
+        jd.Categorical(codes, 2, dtype=int)
+
+
+def test_weights_have_the_form_of_each_design():
+    picture = jd.MatrixFree(lambda w: jnp.cumsum(w.ravel()), rows=6, features=(3, 2))
+    X = jd.Concatenated({"picture": picture, "level": jd.Categorical(np.arange(6) % 2, 2)})
+    regression = jd.LinearRegression(X, np.arange(6, dtype=np.float32), l2=0.1)
+    params = jd.minimize(regression).params
+    assert params["weights"]["picture"].shape == (3, 2)
+    assert regression.gradient(params)["weights"]["picture"].shape == (3, 2)
+    assert regression.predict(params, X).shape == (6,)
+    assert jd.minimize(regression, params).iterations <= 1
+
+
+def test_the_intercepts_level_is_of_a_component_without_one():
+    # Rows without a worker tie firm 2 to the intercept alone; workers and firms 0 and 1 are free.
+    worker, firm = np.array([0, 0, 1, -1]), np.array([0, 1, 1, 2])
+    design = jd.Concatenated({"worker": jd.Categorical(worker, 2), "firm": jd.Categorical(firm, 3)})
+    levels = design.reference_levels()
+    assert {name: each.tolist() for name, each in levels.items()} == {"firm": [1, 2]}
+    X = np.c_[np.asarray(design.without(levels).to_dense()), np.ones(4)]
+    assert np.linalg.matrix_rank(X) == np.count_nonzero(X.any(0)) == 4
+
+
 def test_without_reference_levels_the_minimum_is_unique(panel):
     design, X, y = panel
     levels = design.reference_levels()

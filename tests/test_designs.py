@@ -246,3 +246,26 @@ def test_an_operator_is_a_design():
     y = jnp.arange(4.0)
     result = jd.minimize(jd.LinearRegression(Doubling(), y, intercept=False))
     np.testing.assert_allclose(result.params["weights"], y / 2, atol=1e-6)
+
+
+def test_a_column_of_features_has_one_output_or_none(rng, matrix):
+    # (features, 1) are weights as the function has them, and those of one output.
+    A, y = jnp.asarray(matrix), matrix @ np.arange(3, dtype=np.float32)
+    design = jd.MatrixFree(lambda w: A @ w[:, 0], rows=ROWS, features=(FEATURES, 1))
+    for targets, shape in ((y, (3, 1)), (y[:, None], (3, 1, 1))):
+        regression = jd.LinearRegression(design, targets, intercept=False)
+        params = jd.minimize(regression).params
+        assert params["weights"].shape == shape
+        np.testing.assert_allclose(params["weights"].ravel(), np.arange(3), atol=1e-4)
+        assert regression.predict(params, design).shape == targets.shape
+        assert regression.value(params) < 1e-6
+        assert regression.gradient(params)["weights"].shape == shape
+
+
+def test_lengths_and_dtypes_of_a_function_are_looked_at_when_it_is_made():
+    with pytest.raises(TypeError, match=r"MatrixFree\.features must be .* got \[2, 3\]"):
+        jd.MatrixFree(lambda w: w, rows=6, features=[2, 3])
+    with pytest.raises(ValueError, match=r"MatrixFree\.rows must be at least 1, got 0"):
+        jd.MatrixFree(lambda w: w[:0], rows=0, features=3)
+    with pytest.raises(TypeError, match="weights_dtype must be float32 or float64, got float16"):
+        jd.MatrixFree(lambda w: w, rows=3, features=3, weights_dtype=np.float16)

@@ -240,3 +240,36 @@ def test_a_method_from_outside_takes_every_objective(objective, start):
         jnp.arange(3.0)
     )
     np.testing.assert_allclose(batched.params, np.arange(3.0), atol=1e-5)
+
+
+def loss_model(of):
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Model(LinearModel):
+        def loss(self, predictions, targets):
+            return of(predictions, targets)
+
+    return Model
+
+
+def test_a_loss_that_mixes_predictions_is_refused(rng):
+    # Its slope by all of them at once is no gradient: that of a softmax would be zero everywhere.
+    X, y = rng.normal(size=(6, 2)).astype(np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2] * 2]
+    softmax = loss_model(lambda p, y: -jax.nn.log_softmax(p) * y)
+    for _ in range(2):
+        with pytest.raises(TypeError, match="element by element"):
+            jd.minimize(softmax(X, y))
+    with pytest.raises(TypeError, match=r"of shape \(6, 3\) .* got \(\): they are added up"):
+        jd.minimize(loss_model(lambda p, y: jnp.sum(jnp.square(p - y)))(X, y))
+    result = jd.minimize(loss_model(lambda p, y: jnp.square(p - y) / 2)(X, y))
+    expected = jd.minimize(jd.LinearRegression(X, y))
+    np.testing.assert_allclose(result.value, expected.value, rtol=1e-4)
+
+
+def test_a_loss_whose_class_jax_does_not_know_is_refused():
+    class Model(LinearModel):
+        def loss(self, predictions, targets):
+            return jnp.square(predictions - targets)
+
+    with pytest.raises(TypeError, match="class Model must be registered with JAX: decorate it"):
+        jd.minimize(Model(np.ones((2, 1), np.float32), np.ones(2, np.float32)))

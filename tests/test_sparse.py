@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.experimental.sparse import BCOO, BCSR
 
 import jaxdescent as jd
-from jaxdescent.designs import sparse_layout
+from jaxdescent.designs import sparse, sparse_layout
 from jaxdescent.plan.default import default_plan
 from jaxdescent.preconditioners.hessians import CentredRegression
 
@@ -380,3 +380,33 @@ def test_shapes_and_matrices_that_make_no_sense_are_refused():
     regression = jd.LinearRegression(scipy.sparse.eye_array(3), np.ones(3))
     with pytest.raises(TypeError, match="a Sparse design does not give: take jd"):
         jd.minimize(regression, method=jd.LSMR(jd.Sketch()))
+
+
+def test_indices_of_64_bits_without_sign_are_exact():
+    # Two places far out, which in float64 would be one.
+    places = np.array([2**30 - 2, 2**30 - 1], np.uint64)
+    column = sparse._checked_index("column", places, 2**30)
+    row = sparse._checked_index("row", np.full(2, 2**30 - 1), 2**30)
+    kept = sparse._without_duplicates(row, column, np.ones(2), 2**30, np.float32)
+    assert [len(part) for part in kept] == [2, 2, 2]
+    X = jd.Sparse.from_indices(np.uint64([2, 0]), np.uint64([0, 1]), shape=(3, 2))
+    np.testing.assert_array_equal(X.to_dense(), [[0, 1], [0, 0], [1, 0]])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_large_values_are_compared_without_overflow(dtype):
+    large = np.array([1, 1, 1, 0.01]) * float(jnp.finfo(dtype).max)
+    X = jd.Sparse.from_indices(range(4), range(4), large.astype(dtype), shape=(4, 4))
+    assert not X.is_uneven
+    several = np.array([1, 1, 1, 9]) * float(jnp.finfo(dtype).max) / 9
+    X = jd.Sparse.from_indices(range(4), range(4), several.astype(dtype), shape=(4, 4))
+    assert X.is_uneven
+
+
+def test_a_shape_is_two_integers():
+    with pytest.raises(TypeError, match=r"two integers, got \(2.0, 2\)"):
+        jd.Sparse.from_indices([0], [0], shape=(2.0, 2))
+    with pytest.raises(TypeError, match="two integers, got 5"):
+        jd.Sparse.from_indices([0], [0], shape=5)
+    with pytest.raises(TypeError, match=r"dtype of ones must be .*, got .*int"):
+        jd.Sparse.from_indices([0], [0], shape=(2, 2), dtype=int)

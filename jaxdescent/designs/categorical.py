@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.nn import one_hot
 
+from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
 from jaxdescent.designs.unevenness import are_uneven
@@ -74,6 +75,8 @@ class Categorical(Design):
             raise ValueError(
                 f"Categorical's codes must have shape (rows,), rows at least 1, got {given.shape}."
             )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"Categorical.dtype must be float32 or float64, got {dtype}.")
         if given.size > 2**31 - 1:
             raise ValueError(f"Categorical counts rows in int32, got {given.size:,} of them.")
         wrong = np.flatnonzero((given < NONE) | (given >= levels))
@@ -91,7 +94,7 @@ class Categorical(Design):
             "levels": int(levels),
             "is_even": not are_uneven(np.bincount(given[order], minlength=levels)),
             "has_missing": bool(order.size < given.size),
-            "weights_dtype": compute_dtype(dtype),
+            "weights_dtype": jax.dtypes.canonicalize_dtype(compute_dtype(dtype)),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -144,10 +147,10 @@ class Categorical(Design):
         return self.codes.size * 4
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self._at_codes(weights, self.codes)
+        return self._at_codes(weights_of(self, weights), self.codes)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product(self.by_level, residual)
+        return sparse_products.product(self.by_level, residual_of(self, residual))
 
     def to_dense(self) -> jax.Array:
         return one_hot(self.codes, self.levels, dtype=self.dtype)

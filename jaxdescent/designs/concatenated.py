@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs.conversion import as_design
+from jaxdescent.designs.operands import weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.display import argument
@@ -128,7 +129,11 @@ class Concatenated(Design):
     def packed(self, weights: Any) -> jax.Array:
         if not isinstance(weights, Mapping):
             return weights
-        shapes = {name: jnp.shape(weight) for name, weight in weights.items()}
+        weights = {
+            name: self.designs[name].packed(weight) if name in self.designs else weight
+            for name, weight in weights.items()
+        }
+        shapes = {name: np.shape(weight) for name, weight in weights.items()}
         ends = {shape[1:] for shape in shapes.values()}
         expected = {name: (design.shape[1],) for name, design in self.designs.items()}
         if {name: shape[:1] for name, shape in shapes.items()} != expected or len(ends) > 1:
@@ -139,10 +144,11 @@ class Concatenated(Design):
         return jnp.concatenate([jnp.asarray(weights[name]) for name in self.designs])
 
     def unpacked(self, weights: jax.Array) -> dict[str, jax.Array]:
-        return dict(zip(self.designs, self._split(weights), strict=True))
+        parts = zip(self.designs.items(), self._split(weights), strict=True)
+        return {name: design.unpacked(part) for (name, design), part in parts}
 
     def product(self, weights: Any) -> jax.Array:
-        parts = zip(self._all, self._split(self.packed(weights)), strict=True)
+        parts = zip(self._all, self._split(weights_of(self, self.packed(weights))), strict=True)
         return functools.reduce(jnp.add, [design.product(part) for design, part in parts])
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:

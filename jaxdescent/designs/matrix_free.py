@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.inputs.functions import anew, as_pytree, hoist
+from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.tracing import is_top_level
 
 
@@ -32,7 +34,8 @@ class MatrixFree(Design):
       weights_dtype: the dtype of the weights and of the result.
 
     Raises:
-      TypeError: where a regression looks at it, if ``forward`` is not linear, by what JAX knows of
+      TypeError: if a length is not an integer or ``weights_dtype`` is not one of float32 and
+        float64; where a regression looks at it, if ``forward`` is not linear, by what JAX knows of
         its operations and by its value at zero, which is looked at once for each function.
       ValueError: likewise, if its result has another shape or dtype.
 
@@ -51,6 +54,14 @@ class MatrixFree(Design):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "forward", as_pytree(self.forward))
+        for name in ("rows", "features"):
+            for side in _shape(getattr(self, name)):
+                check_count(f"MatrixFree.{name}", side)
+        if jnp.dtype(self.weights_dtype) not in (jnp.float32, jnp.float64):
+            raise TypeError(
+                "MatrixFree.weights_dtype must be float32 or float64, got "
+                f"{jnp.dtype(self.weights_dtype)}."
+            )
 
     @classmethod
     def from_operator(cls, operator: Any) -> MatrixFree:
@@ -70,7 +81,7 @@ class MatrixFree(Design):
 
     @property
     def dtype(self) -> Any:
-        return jnp.dtype(self.weights_dtype)
+        return jax.dtypes.canonicalize_dtype(self.weights_dtype)
 
     def checked(self) -> MatrixFree:
         weights = jax.ShapeDtypeStruct(_shape(self.features), self.dtype)
@@ -111,12 +122,15 @@ class MatrixFree(Design):
         return weights.reshape(*_shape(self.features), *weights.shape[1:])
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return _over_outputs(self._flat, self.packed(weights))
+        weights = jnp.asarray(weights)
+        is_flat = weights.ndim <= 2 and weights.shape[:1] == self.shape[1:]
+        flat = weights_of(self, weights if is_flat else self.packed(weights))
+        return _over_outputs(self._flat, flat)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         weights = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
         transpose = jax.linear_transpose(self._flat, weights)
-        return _over_outputs(lambda column: transpose(column)[0], residual)
+        return _over_outputs(lambda column: transpose(column)[0], residual_of(self, residual))
 
     def _flat(self, column: jax.Array) -> jax.Array:
         return self.forward(column.reshape(_shape(self.features))).reshape(self.shape[0])

@@ -41,7 +41,11 @@ def references(
         name = complete[0]
         codes, levels = factors[name]
         taken = chosen.get(name, np.zeros(0, np.int64))
-        free = np.setdiff1d(_by_frequency(codes, levels), taken, assume_unique=True)
+        free = _by_frequency(codes, levels)
+        if taken.size:
+            # Two levels of one component would fix its constant twice, and none the intercept's.
+            component = components(*factors[names[0]], codes, levels)[1]
+            free = free[~np.isin(component[free], component[taken])]
         chosen[name] = np.concatenate([taken, free[:1]])
     return {name: np.sort(levels) for name, levels in chosen.items() if levels.size}
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
 from jaxdescent.designs.unevenness import are_uneven
@@ -110,10 +111,16 @@ class Sparse(Design):
         by_column = Entries.of(column[order], row[order], features)
         backward = layout_of(by_column, Stored(values, order))
         given = dtype if values is None else values.dtype
+        if not jnp.issubdtype(given, jnp.floating):
+            raise TypeError(
+                f"the dtype of ones must be that of floating-point numbers, got {given}."
+            )
         like = jnp.zeros((), jax.dtypes.canonicalize_dtype(given))
         self._set(forward, backward, like, (rows, features), row.size)
         # Of traced values the entries alone are known.
-        squares = None if values is None or isinstance(values, Tracer) else np.square(values)
+        squares = None
+        if values is not None and not isinstance(values, Tracer):
+            squares = np.square(values.astype(np.float64))  # those of 16 bits would overflow
         lengths = np.bincount(column, squares, minlength=features)
         self._is_uneven = are_uneven(lengths)
 
@@ -171,19 +178,10 @@ class Sparse(Design):
         return max(self._forward.pass_bytes, self._backward.pass_bytes)
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self._product(self._forward, weights, self.shape[1], "features")
+        return sparse_products.product(self._forward, weights_of(self, weights))
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return self._product(self._backward, residual, self.shape[0], "rows")
-
-    def _product(self, layout: Layout, columns: Any, length: int, side: str) -> jax.Array:
-        columns = jnp.asarray(columns)
-        if columns.ndim not in (1, 2) or columns.shape[0] != length:
-            raise ValueError(
-                f"X of {self.shape[0]:,} rows and {self.shape[1]:,} features must be multiplied by "
-                f"({length},) or ({length}, outputs), as many as {side}, got {columns.shape}."
-            )
-        return sparse_products.product(layout, columns)
+        return sparse_products.product(self._backward, residual_of(self, residual))
 
     def to_dense(self) -> jax.Array:
         return sparse_products.dense(self._forward, self.shape, self.dtype)
@@ -253,9 +251,13 @@ def _parts_of(matrix: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _checked_shape(shape: Any) -> tuple[int, int]:
-    sides = tuple(map(operator.index, shape))
-    if len(sides) != 2:
-        raise ValueError(f"shape must be (rows, features), got {sides}.")
+    try:
+        rows, features = map(operator.index, shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"shape must be (rows, features), two integers, got {shape!r}."
+        ) from error
+    sides = rows, features
     if min(sides) < 1:
         raise ValueError(
             f"X must have at least one row and one feature, got shape {sides}: the data is empty."
@@ -281,7 +283,7 @@ def _checked_index(name: str, index: Any, side: int) -> np.ndarray:
             f"{name} indices must be from 0 to {side - 1:,}, got {least if least < 0 else most:,}: "
             "correct them, or the shape."
         )
-    return index
+    return index.astype(np.int64, copy=False)  # uint64 and int64 would make float64
 
 
 def _checked_values(values: Any, entries: int) -> Any:

@@ -31,7 +31,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise ValueError(
                 f"params must be given: {type(objective).__name__} has no start of its own."
             )
-    params = objective.packed(params)
+    # Before they are packed, which makes one array of several and one dtype of theirs.
     leaves = jax.tree.leaves_with_path(params)
     if not leaves:
         raise ValueError(f"params must have at least one array, got {params!r}.")
@@ -55,7 +55,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
         if np.size(leaf) == 0:
             raise ValueError(f"{name} must not be empty, got shape {np.shape(leaf)}.")
     # A weakly typed scalar would compile a second program.
-    return jax.tree.map(_firm, params)
+    return jax.tree.map(_firm, objective.packed(params))
 
 
 def _firm(leaf: Any) -> jax.Array:
@@ -82,6 +82,11 @@ def check_leaves(objective: Objective) -> None:
     """Raise if the objective holds data that is not an array or a number."""
     for path, leaf in jax.tree.leaves_with_path(objective):
         name = f"{type(objective).__name__}{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, Objective):
+            raise TypeError(
+                f"the class {type(leaf).__name__} must be registered with JAX: decorate it with "
+                "@jax.tree_util.register_dataclass."
+            )
         if not isinstance(leaf, _NUMBERS):
             raise TypeError(
                 f"{name} must be an array or a number, got {type(leaf).__name__} {leaf!r}: bind "

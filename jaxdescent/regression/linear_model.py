@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jaxdescent.designs import Design, as_design, is_converted_once
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
+from jaxdescent.regression.losses import check_loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +52,8 @@ class LinearModel(Objective):
     def loss(self, predictions: jax.Array, targets: jax.Array) -> jax.Array:
         """The loss of each row and output, from ``x_i.w + b`` and ``y_i``.
 
-        It is computed element by element, by JAX operations that are twice differentiable.
+        It is computed element by element, by JAX operations that are twice differentiable; losses
+        that mix predictions, such as that of a softmax over the outputs, are functions instead.
         """
 
     def _arguments(self) -> list[str]:
@@ -84,13 +87,14 @@ class LinearModel(Objective):
                 f"regression, or make it with intercept={not self.intercept}."
             )
         design = as_design(X)
-        params = params | {"weights": design.packed(params["weights"])}
+        if not self._is_packed(params):
+            params = params | {"weights": design.packed(params["weights"])}
         if isinstance(params["weights"], dict):
             raise ValueError(
                 f"the weights are those of {list(params['weights'])}: X must be a jd.Concatenated "
                 f"of designs by these names, got {display.argument(X)}."
             )
-        params = precision.widen(jax.tree.map(jnp.asarray, params))
+        params = precision.widen(_as_floats(params, design.dtype))
         weights = params["weights"]
         if design.shape[1] != weights.shape[0]:
             raise ValueError(
@@ -102,13 +106,21 @@ class LinearModel(Objective):
     def packed(self, params: Params) -> Params:
         if not isinstance(params, dict) or "weights" not in params:
             return params
-        weights = self._design.packed(params["weights"])
-        return params if weights is params["weights"] else params | {"weights": weights}
+        design = self._design
+        if not self._is_packed(params):
+            params = params | {"weights": design.packed(params["weights"])}
+        return (
+            params if isinstance(params["weights"], Mapping) else _as_floats(params, design.dtype)
+        )
+
+    def _is_packed(self, params: Params) -> bool:
+        """Whether the weights are (features,) or, of several outputs, (features, outputs)."""
+        weights = params["weights"]
+        return not isinstance(weights, Mapping) and np.ndim(weights) == np.ndim(self.y)
 
     def _as_given(self, gradient: Params, params: Params) -> Params:
         """The gradient in the form in which ``params`` are."""
-        is_packed = self.packed(params) is params
-        return gradient if is_packed else self.unpacked(gradient)
+        return gradient if self._is_packed(params) else self.unpacked(gradient)
 
     def unpacked(self, params: Params) -> Params:
         weights = self._design.unpacked(params["weights"])
@@ -191,6 +203,8 @@ class LinearModel(Objective):
                 f"{jnp.shape(self.l2)}."
             )
         _refuse_negative("l2", self.l2)
+        if self.linear_regression is None:
+            check_loss(self, y, design.dtype)
         return dataclasses.replace(self, X=design, y=y, sample_weight=sample_weight)
 
     def hoisted(self, params: Params, *, always: bool = False) -> Any:
@@ -204,6 +218,13 @@ class LinearModel(Objective):
                 f"{type(self).__name__} needs params of shapes {expected}, got {got}: pass "
                 "params=None to start from zeros."
             )
+        dtype = self._design.dtype
+        for name, leaf in params.items():
+            if dtypes.compute_dtype(leaf.dtype) != dtype:
+                raise TypeError(
+                    f"params['{name}'] must be of the dtype of the weights of X, {dtype}, got "
+                    f"{leaf.dtype}: cast it."
+                )
 
     @property
     def _weight_total(self) -> jax.Array:
@@ -213,7 +234,7 @@ class LinearModel(Objective):
         return jnp.sum(self.sample_weight.astype(dtype))
 
     def _params_shapes(self) -> dict[str, tuple[int, ...]]:
-        outputs = jnp.shape(self.y)[1:]
+        outputs = np.shape(self.y)[1:]
         shapes = {"weights": (self._design.shape[1], *outputs)}
         return shapes | {"intercept": outputs} if self.intercept else shapes
 
@@ -255,6 +276,18 @@ class LinearModel(Objective):
 def _with_slope(losses: Any, predictions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The losses, each of one prediction, and their derivatives by the predictions."""
     return jax.jvp(losses, (predictions,), (jnp.ones_like(predictions),))
+
+
+def _as_floats(params: Params, dtype: Any) -> Params:
+    """Integers and plain numbers in this dtype: X would be rounded to that of integers."""
+
+    def of(leaf: Any) -> Any:
+        is_plain = isinstance(leaf, (int, float))
+        if is_plain or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            return jnp.asarray(leaf, dtype)
+        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+
+    return jax.tree.map(of, params)
 
 
 def scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:

@@ -1,0 +1,42 @@
+"""What a design is multiplied by: a check of its shape, and numbers instead of integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs.protocol import Design
+
+
+def weights_of(design: Design, weights: Any) -> jax.Array:
+    """What X is multiplied by, (features,) or (features, outputs).
+
+    Raises:
+      ValueError: if it has another shape: products that pick numbers by their places would read
+        others.
+    """
+    return _operand(design, weights, design.shape[1], "features")
+
+
+def residual_of(design: Design, residual: Any) -> jax.Array:
+    """What the transpose is multiplied by, (rows,) or (rows, outputs).
+
+    Raises:
+      ValueError: if it has another shape.
+    """
+    return _operand(design, residual, design.shape[0], "rows")
+
+
+def _operand(design: Design, columns: Any, length: int, side: str) -> jax.Array:
+    columns = jnp.asarray(columns)
+    if columns.ndim not in (1, 2) or columns.shape[0] != length:
+        rows, features = design.shape
+        raise ValueError(
+            f"X of {rows:,} rows and {features:,} features must be multiplied by ({length},) or "
+            f"({length}, outputs), as many as {side}, got {columns.shape}."
+        )
+    if jnp.issubdtype(columns.dtype, jnp.inexact):
+        return columns
+    return columns.astype(design.dtype)
