@@ -44,7 +44,7 @@ THENS = {"direct": jd.DerivativeMethod(), "sketch": jd.LSMR(jd.Sketch())}
 @pytest.mark.parametrize(
     ("budget", "condition"),
     [
-        (1, 2.0),
+        pytest.param(1, 2.0, marks=pytest.mark.slow),
         pytest.param(5, 300.0, marks=pytest.mark.slow),
         pytest.param(200, 2.0, marks=pytest.mark.slow),
         (200, 300.0),
@@ -214,6 +214,7 @@ def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monke
     np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_under_jit_and_vmap(rng):
     problems = [data(rng, condition) for condition in (1.5, 1e3, 2.0, 50.0)]
     X, y = (np.stack(each) for each in zip(*problems, strict=True))

@@ -75,7 +75,7 @@ METHODS = {
 }
 
 
-QUICK = ("tall", "bfloat16", "a sum of squares", "a function")
+QUICK = ("a sum of squares", "a function")
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,14 @@ OTHER_REGRESSIONS = {
 }
 
 
-@pytest.mark.parametrize("change", OTHER_REGRESSIONS.values(), ids=OTHER_REGRESSIONS.keys())
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(change, marks=() if name in ("penalty", "a start") else pytest.mark.slow)
+        for name, change in OTHER_REGRESSIONS.items()
+    ],
+    ids=OTHER_REGRESSIONS.keys(),
+)
 def test_a_regression_that_differs_is_looked_at(change, looks):
     fit()
     programs._compiled.cache_clear()
