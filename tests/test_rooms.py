@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdescent
+from jaxdescent.designs import Dense
 from jaxdescent.kernels import factors, platform, products
 
 ROOMS = ("kernels", "machine")
@@ -125,3 +126,49 @@ def test_nobody_asks_of_what_class_an_objective_a_design_or_a_method_is():
                 if path not in defined.get(name, {path}) and name not in protocols:
                     asked.append(f"{path.relative_to(root)}: {name}")
     assert not asked
+
+
+def frames_to(monkeypatch, owner, name, run):
+    """The most frames of the package that lie on the way from ``run`` to a function of its own."""
+    import traceback
+
+    found, honest = [], getattr(owner, name)
+    root = str(pathlib.Path(jaxdescent.__file__).parent)
+
+    def seen(*args, **kwargs):
+        stack = traceback.extract_stack()
+        found.append(sum(frame.filename.startswith(root) for frame in stack))
+        return honest(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, seen)
+    run()
+    return max(found)
+
+
+def test_few_frames_lie_between_a_call_and_the_arithmetic(monkeypatch, rng):
+    X = jnp.asarray(rng.normal(size=(31, 3)), jnp.float32)
+    regression = jaxdescent.LinearRegression(X, X[:, 0])
+    method = jaxdescent.GradientDescent(0.01)
+
+    def descend():
+        jaxdescent.minimize(regression, method=method)
+
+    assert frames_to(monkeypatch, Dense, "there_and_back", descend) <= 9  # and its own is the tenth
+
+    class Arithmetic:
+        @staticmethod
+        def of(x):
+            return jnp.sum(x**2)
+
+    def function():
+        jaxdescent.minimize(Arithmetic.of, jnp.ones(3), method)
+
+    assert frames_to(monkeypatch, Arithmetic, "of", function) <= 9
+
+
+def test_benchmarks_and_examples_import_nothing_of_the_tests():
+    root = pathlib.Path(jaxdescent.__file__).parents[1]
+    imports = re.compile(r"^\s*(from|import) tests\b", re.MULTILINE)
+    for folder in ("benchmarks", "examples", "jaxdescent"):
+        for path in (root / folder).rglob("*.py"):
+            assert not imports.search(path.read_text()), path
