@@ -344,6 +344,27 @@ def test_weights_have_the_form_of_each_design():
     assert jd.minimize(regression, params).iterations <= 1
 
 
+@pytest.mark.parametrize("method", [jd.GradientDescent(), jd.LBFGS(), jd.LSMR(jd.Jacobi())])
+def test_a_predicate_sees_weights_by_name(method, rng):
+    X = jd.Concatenated(
+        {
+            "age": rng.normal(size=(12, 1)).astype(np.float32),
+            "firm": jd.Categorical(np.arange(12) % 3, 3),
+        }
+    )
+    regression = jd.LinearRegression(X, rng.normal(size=12).astype(np.float32), l2=0.1)
+    limit = jnp.float32(1e-3)
+
+    def moved(check):
+        return jnp.max(jnp.abs(check.params["weights"]["firm"])) > limit
+
+    stop = jd.Tolerance(gradient=None, suboptimality=None, predicate=moved)
+    result = jd.minimize(regression, method=method, tolerance=stop)
+    assert result.status == jd.Status.STOPPED
+    inside = jax.jit(lambda r: jd.minimize(r, method=method, tolerance=stop).status)(regression)
+    assert inside == jd.Status.STOPPED
+
+
 def test_the_intercepts_level_is_of_a_component_without_one():
     # Rows without a worker tie firm 2 to the intercept alone; workers and firms 0 and 1 are free.
     worker, firm = np.array([0, 0, 1, -1]), np.array([0, 1, 1, 2])

@@ -33,7 +33,8 @@ class Problem(NamedTuple):
         """
         tolerance = self.tolerance
         if tolerance.predicate is not None:
-            tolerance = tolerance.hoisted(params, checks.check_value(self.objective, params))
+            given = self.objective.unpacked(params)  # as a predicate sees them
+            tolerance = tolerance.hoisted(given, checks.check_value(self.objective, params))
         objective = checks.settled(self.objective, params)
         if objective is self.objective:
             objective = objective.hoisted(precision.widen(params))

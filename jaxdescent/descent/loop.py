@@ -351,7 +351,9 @@ class Descent(NamedTuple):
             tolerance=self.tolerance,
             off=self._off,
             norms=self._norms(loop.params, norm),
-            is_stopped=self.tolerance.asks_to_stop(Check(loop.params, value, norm, loop.iteration)),
+            is_stopped=self.tolerance.asks_to_stop(
+                Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
+            ),
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )

@@ -25,9 +25,9 @@ from jaxdescent.kernels.platform import kept_apart
 class Concatenated(Design):
     """``[X_1, X_2, ...]``: the columns of several designs side by side.
 
-    The weights of a regression on it are a dictionary by the designs' names. Each design keeps its
-    own form: dense covariates, sparse and categorical ones stand beside each other, and none is
-    written out.
+    The weights of a regression on it are a dictionary by the designs' names, each in the form that
+    its design gives them. Each design keeps its own form: dense covariates, sparse and categorical
+    ones stand beside each other, and none is written out.
 
     Args:
       designs: by name, in the order of their columns: arrays or designs, with as many rows each.
@@ -211,7 +211,8 @@ class Concatenated(Design):
         In a regression without a penalty so many directions change no prediction. Its certificate
         is "degenerate" then, and iterations from zeros find the weights of least norm.
         :meth:`without` these levels the minimum is unique: their weights are zero, and the others
-        are differences to them.
+        are differences to them. Columns that are all zero remain: of these levels, and of such as
+        no row has, whose weights stay where they start.
 
         Args:
           intercept: whether the regression has one.
