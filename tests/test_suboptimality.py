@@ -343,3 +343,23 @@ def test_the_scale_of_the_params_forgets_the_start():
     for index in range(8):
         size = size.after(jnp.float32(1e6 * 0.1**index), jnp.int32(index))
     assert float(size.scale) == pytest.approx(1e6 * 0.1**2)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0, 100.0, 1000.0])
+@pytest.mark.parametrize(
+    "method",
+    [jd.GradientDescent(), jd.GradientDescent(jd.BarzilaiBorwein()), optax.adam(0.1)],
+    ids=["backtracking", "Barzilai-Borwein", "adam"],
+)
+def test_features_far_from_zero_make_no_method_say_converged(method, mean, relaxed_promotion):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(200, 3)) + mean
+        y = X @ rng.normal(size=3) + 0.1 * rng.normal(size=200)
+        regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.asarray(y, jnp.float32))
+        result = jd.minimize(regression, method=method, max_iterations=3000)
+        if bool(result.converged):
+            best = jd.minimize(regression, method=jd.LSMR())
+            assert float(result.value) <= 1.001 * float(best.value)
+    if mean == 0:
+        assert bool(result.converged)

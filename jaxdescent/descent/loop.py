@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
+from jaxdescent.descent.refutation import REFUTED, can_refute, certain_decrease
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.descent.watch import Watch
 from jaxdescent.methods import Method, Progress
@@ -133,6 +134,12 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
+        if self._is_refutable(loop.params):
+            return lax.while_loop(
+                goes_on,
+                lambda loop: self._unless_refuted(lax.while_loop(goes_on, step, loop)),
+                loop,
+            )
         if not self._may_go_on:
             return lax.while_loop(goes_on, step, loop)
         return lax.while_loop(
@@ -243,6 +250,34 @@ class Descent(NamedTuple):
     def _may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
+
+    def _is_refutable(self, params: Params) -> bool:
+        """Whether a method that cannot tell how far the minimum is may be refuted."""
+        has_estimates = self.method.estimates(self.objective)
+        is_off = self._off.suboptimality is True or self.tolerance.has_changes
+        return not has_estimates and not is_off and can_refute(self.objective, params)
+
+    def _unless_refuted(self, loop: Loop) -> Loop:
+        """The loop at its end; running again where one step would lower the value by far more than
+        the tolerance allows, or stagnated where the method finds none.
+        """
+
+        def looked_at(loop: Loop) -> Loop:
+            value = loop.value
+            allowed = jnp.asarray(self.tolerance.suboptimality, value.dtype)
+            allowed = REFUTED * allowed * jnp.maximum(jnp.abs(value), loop.watch.floor)
+            falls = certain_decrease(self.objective, loop.params).astype(value.dtype)
+            is_stuck = loop.watch.checks_without_progress >= self.method.patience
+            is_last = loop.iteration >= self.max_iterations
+            again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
+            again = jnp.where(is_stuck, Status.STAGNATED.value, again)
+            is_refuted = (falls > allowed) & jnp.logical_not(self._off.suboptimality)
+            status = jnp.where(is_refuted, again, loop.status).astype(jnp.int32)
+            least = jnp.maximum(loop.watch.suboptimality, falls)
+            return loop._replace(status=status, watch=loop.watch._replace(suboptimality=least))
+
+        had_converged = loop.status == Status.CONVERGED.value
+        return lax.cond(had_converged, looked_at, lambda loop: loop, loop)
 
     def _confirmed(self, loop: Loop) -> Loop:
         """The loop at its end, where an estimated progress is measured.
