@@ -37,9 +37,6 @@ from jaxdescent.tolerance import as_tolerance
 
 Params = Any
 
-FACTORISED_ON_TPU = 1e9
-"""The most operations of a factorisation that XLA compiles for TPUs in less than a minute."""
-
 FUNCTIONS = (Kind.FUNCTION, Kind.RESIDUALS)
 """The kinds for which a compiled value and gradient gives the only costs that are known."""
 
@@ -82,9 +79,9 @@ def plan(
       tolerance: as for ``minimize``.
       exact: whether to compile the candidates that fit, which takes seconds for each, and to show
         the memory that the compiler reports besides that of the formulas. A candidate for which the
-        compiler finds no room does not fit. Large factorisations are not compiled for TPUs, which
-        takes minutes. For named devices the compiler's plugin must be installed, but no driver and
-        no accelerator.
+        compiler finds no room does not fit. Large factorisations are not offered on TPUs,
+        for which they compile for minutes. For named devices the compiler's plugin must be
+        installed, but no driver and no accelerator.
 
     Raises:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together; and
@@ -104,7 +101,7 @@ def plan(
     (256, True)
     >>> planned = jd.plan(jd.LinearRegression(X, y), device="v5p:8x8x8").require()
     >>> planned.name, round(planned.link_bytes_per_iteration / 8192, 2)
-    ('Hedge(LSMR(), DerivativeMethod(), 89)', 7.99)
+    ('LSMR()', 7.99)
     """
     objective = as_objective(objective, args)
     machine, local = _machine(device, (params, objective))
@@ -120,11 +117,9 @@ def plan(
         leaves = jax.tree.leaves((objective, params))
         existing = tree_bytes([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
 
-    def reserved(candidate: Candidate) -> int | None:
-        if machine.platform == "tpu" and candidate.factorisation_flops > FACTORISED_ON_TPU:
-            return None
-        program = _program(candidate.method, tolerance)
-        return compiler.reserved(program, objective, params) if compiler else None
+    def reserved(candidate: Candidate) -> int:
+        assert compiler is not None  # or it is not asked
+        return compiler.reserved(_program(candidate.method, tolerance), objective, params)
 
     planned = plan_of(
         structure,

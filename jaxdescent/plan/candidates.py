@@ -247,6 +247,22 @@ def shortage(allocated: int, machine: Machine) -> str:
     return f"needs {readable_bytes(allocated)}, {readable_bytes(available)} available"
 
 
+FACTORISED_ON_TPU = 1e9
+"""The operations of a factorisation beyond which XLA takes more than a minute to compile it for
+TPUs, for which it unrolls loops: that of a regression with about 1,000 features."""
+
+
+COMPILES_FOR_MINUTES = "compiles for minutes"
+
+
+def _endless(work: cost_model.Work, machine: Machine) -> str:
+    """Why a program cannot be compiled in a reasonable time; empty if it can."""
+    flops = work.cholesky_flops + work.orthogonal_flops
+    if machine.platform != "tpu" or flops <= FACTORISED_ON_TPU:
+        return ""
+    return f"{COMPILES_FOR_MINUTES}, because XLA unrolls factorisations of this size for TPUs"
+
+
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
     iterations = max(round(price.iterations), 1)
@@ -255,8 +271,8 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     data_bytes = structure.data_bytes + structure.params_bytes
     working_bytes = round(price.working_bytes)
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
-    reason = shortage(allocated, question.machine)
     total = price.program + price.iteration * iterations
+    reason = shortage(allocated, question.machine) or _endless(total, question.machine)
     return Candidate(
         name=entry.name,
         method=entry.method(),

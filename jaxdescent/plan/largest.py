@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxdescent.machine import Machine
-from jaxdescent.plan.candidates import Candidate
+from jaxdescent.plan.candidates import COMPILES_FOR_MINUTES, Candidate
 from jaxdescent.plan.plan import plan_of
 from jaxdescent.plan.structure import Structure
 
@@ -20,7 +20,9 @@ def largest_size(structure_at: SizedStructure, machine: Machine, name: str) -> i
 
     def fits(size: int) -> bool:
         return any(
-            candidate.name == name and candidate.allocated_bytes <= machine.memory_bytes
+            candidate.name == name
+            and candidate.allocated_bytes <= machine.memory_bytes
+            and not candidate.reason.startswith(COMPILES_FOR_MINUTES)
             for candidate in plan_of(structure_at(size), machine).candidates
         )
 

@@ -15,7 +15,12 @@ from jaxdescent import display, placement
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
-from jaxdescent.plan.candidates import Candidate, candidates_for, shortage
+from jaxdescent.plan.candidates import (
+    COMPILES_FOR_MINUTES,
+    Candidate,
+    candidates_for,
+    shortage,
+)
 from jaxdescent.plan.choice import choose, refusal
 from jaxdescent.plan.condition import assumed_condition
 from jaxdescent.plan.cost_model import Question
@@ -133,12 +138,10 @@ class Plan:
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
                 f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
             ]
-        uncompiled = [c.name for c in self.candidates if c.feasible and c.compiled_bytes is None]
-        if "compiled" in self.columns() and uncompiled:
-            grounds.append(
-                "Not compiled, because XLA takes minutes for factorisations of this size on a "
-                f"{self.machine.platform.upper()}: {', '.join(uncompiled)}."
-            )
+        endless = [c for c in self.candidates if c.reason.startswith(COMPILES_FOR_MINUTES)]
+        if endless:
+            names = ", ".join(candidate.name for candidate in endless)
+            grounds.append(f"{names} {endless[0].reason}.")
         return [*grounds, ASSUMED] if self.machine.name else grounds
 
     def __repr__(self) -> str:
@@ -227,7 +230,7 @@ def plan_of(
     *,
     tolerance: float | None = None,
     existing_bytes: int = 0,
-    reserved: Callable[[Candidate], int | None] | None = None,
+    reserved: Callable[[Candidate], int] | None = None,
     most_iterations: int = ALLOWED_ITERATIONS,
 ) -> Plan:
     """A plan from numbers alone.
@@ -237,8 +240,8 @@ def plan_of(
       machine: where it is to run; over a mesh the problem is spread.
       tolerance: the relative tolerance of the gradient; None stands for the dtype's default.
       existing_bytes: how many bytes of data and params exist already.
-      reserved: returns what the compiled program of a candidate reserves, or None if compiling it
-        would take too long. If ``reserved`` is None, nothing is compiled.
+      reserved: returns what the compiled program of a candidate reserves. If it is None, nothing is
+        compiled.
       most_iterations: the most iterations that the descent may take.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
@@ -256,7 +259,7 @@ def plan_of(
 
 
 def _compiled(
-    candidate: Candidate, machine: Machine, reserved: Callable[[Candidate], int | None]
+    candidate: Candidate, machine: Machine, reserved: Callable[[Candidate], int]
 ) -> Candidate:
     """The candidate with its compiled program's memory, if it fits by the formula's."""
     if not candidate.feasible:
@@ -266,8 +269,6 @@ def _compiled(
     except ProblemTooLarge as error:
         reason = f"the compiler finds no room, and says: {error}"
         return dataclasses.replace(candidate, feasible=False, reason=reason)
-    if compiled is None:
-        return candidate
     allocated = max(candidate.allocated_bytes - candidate.working_bytes + compiled, 0)
     reason = shortage(allocated, machine)
     return dataclasses.replace(
