@@ -444,6 +444,15 @@ def test_every_command_and_block_of_the_document_runs(tmp_path, monkeypatch):
     commands += [command.replace("homes-model", "shown-model") for command in shown]
     commands[-1] = commands[-1].replace("predictions", "shown")
     for command in commands:
+        if "--memory" in command:  # which counts what this process holds already
+            done = subprocess.run(
+                [sys.executable, "-m", "jaxdescent", *command.split()],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            continue
         result = run(*command.split())
         assert result.exit_code == 0, result.output
 

@@ -219,7 +219,7 @@ class Sparse(Design):
 
 def is_sparse_matrix(X: Any) -> bool:
     """Whether it is a sparse matrix of SciPy's or of JAX's, known by its looks."""
-    return hasattr(X, "tocoo") or type(X).__module__.startswith("jax.experimental.sparse")
+    return hasattr(type(X), "tocoo") or type(X).__module__.startswith("jax.experimental.sparse")
 
 
 def _parts_of(matrix: Any) -> tuple[Any, Any, Any, Any]:
