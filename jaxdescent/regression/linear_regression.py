@@ -52,19 +52,23 @@ class LinearRegression(LinearModel):
 
     def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
         given, params = params, self.packed(params)
-        residual, columns = self._there_and_back(params, self.y)
+        way = self._way(params, self.y)
+        residual, columns = self._design.there_and_back(*way)
         gradient = self._gradient(params, residual, columns)
         return self._value(params, residual), self._as_given(gradient, given)
 
     def gradient(self, params: Params) -> Params:
         given, params = params, self.packed(params)
-        return self._as_given(self._gradient(params, *self._there_and_back(params, self.y)), given)
+        way = self._way(params, self.y)
+        residual, columns = self._design.there_and_back(*way)
+        return self._as_given(self._gradient(params, residual, columns), given)
 
     def hessian_product(self, params: Params, direction: Params) -> Params:
         del params
         given, direction = direction, self.packed(direction)
-        product = self._gradient(direction, *self._there_and_back(direction, None))
-        return self._as_given(product, given)
+        way = self._way(direction, None)
+        predictions, columns = self._design.there_and_back(*way)
+        return self._as_given(self._gradient(direction, predictions, columns), given)
 
     def curvature(self, params: Params, direction: Params) -> jax.Array:
         return self.curvature_along(params, direction, self.image(direction))
@@ -214,8 +218,10 @@ class LinearRegression(LinearModel):
         columns = self._design.transposed_product(scaled_rows(residual, self.sample_weight))
         return self._gradient(params, residual, columns)
 
-    def _there_and_back(self, params: Params, y: Any) -> tuple[jax.Array, jax.Array]:
-        """The residual ``X w + b - y`` (the predictions if y is None) and ``X'S residual``."""
+    def _way(self, params: Params, y: Any) -> tuple[Any, ...]:
+        """What the design needs to go there and back: the results are the residual ``X w + b - y``
+        (without y: the predictions) and ``X'S residual``.
+        """
 
         def change(product: jax.Array, rows: Any) -> tuple[jax.Array, jax.Array]:
             y, sample_weight = rows
@@ -224,7 +230,7 @@ class LinearRegression(LinearModel):
                 residual = residual - y.astype(residual.dtype)
             return residual, scaled_rows(residual, sample_weight)
 
-        return self._design.there_and_back(params["weights"], change, (y, self.sample_weight))
+        return params["weights"], change, (y, self.sample_weight)
 
     def _gradient(self, params: Params, residual: jax.Array, columns: jax.Array) -> Params:
         """The gradient from the residual and ``X'S residual``."""
