@@ -94,7 +94,7 @@ def test_parts_lie_in_the_members_own_memory(monkeypatch):
         "X": jnp.arange(300.0).reshape(100, 3),
         "key": jax.random.split(jax.random.key(0), 100),
     }
-    parts = batches._parts(members, 100)
+    parts = batches._shares(members, 100)
     assert [part["X"].shape[0] for part in parts] == [64, 36]
     joined = batches._joined(parts)
     np.testing.assert_array_equal(joined["X"], members["X"])

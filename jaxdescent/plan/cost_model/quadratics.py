@@ -339,7 +339,12 @@ def descent_bytes(question: Question) -> float:
     if structure.kind is not Kind.REGRESSION:
         return vectors + widened_bytes(question, 1)
     sums = partial_sums(question)
-    return vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
+    working = vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
+    if not structure.has_intercept or structure.is_rounded:
+        return working
+    # The look at the centred problem, where the descent says that it has converged: the targets
+    # less their mean, an image, and what products with a centred X reserve, twice if they widen it.
+    return working + shifted_bytes(question) * (2 if question.is_narrow else 1)
 
 
 def descent_vectors_bytes(structure: Structure) -> int:
