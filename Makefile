@@ -79,7 +79,7 @@ $(BENCH)/.installed: pyproject.toml
 $(ACCELERATORS)/.installed: pyproject.toml
 	test -x $(ACCELERATORS)/bin/python || $(PYTHON) -m venv $(ACCELERATORS)
 	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[test,accelerators]'
+		-e '.[cli,test,accelerators]'
 	version=$$($(ACCELERATORS)/bin/python -c 'import jaxlib; print(jaxlib.__version__)') && \
 	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version

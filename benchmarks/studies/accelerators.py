@@ -22,6 +22,7 @@ from benchmarks.studies.compiled import Compiled, array, mesh
 ROWS, FEATURES = 8192, 1024
 TARGETS = ("h100", "8xh100", "v5e:2x4", "v6e:2x4", "v5e:16x16")
 METHODS = {
+    "GradientDescent(1e-6)": lambda: jd.GradientDescent(1e-6),
     "GradientDescent(Backtracking())": lambda: jd.GradientDescent(jd.Backtracking()),
     "GradientDescent(BarzilaiBorwein())": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
     "ConjugateGradient()": jd.ConjugateGradient,
@@ -40,9 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     square, part = 4 * FEATURES**2, 4 * ROWS * FEATURES
     print(
-        "| target | method | compiled in | temporaries a device, of X's part | sent in one turn |"
+        "| target | method | compiled in | temporaries a device, of X's part | sent | kernels "
+        "| readings of X |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for name in options.targets:
         shape = (mesh(name).size * ROWS, FEATURES)
         X, y = array(name, shape, jnp.float32, 0), array(name, shape[:1], jnp.float32, 0)
@@ -62,7 +64,14 @@ def main() -> None:
                 f"{program.temporaries / part:.3f}{squares if program.temporaries > square else ''}"
             )
             words = ", ".join(f"{size:,} B" for size in reversed(sent)) or "nothing"
-            print(f"| {name} | `{method}` | {seconds:.0f} s | {memory} | {words} |", flush=True)
+            usual, rare = program.reads_in_an_iteration(part)
+            readings = f"{usual}" if usual == rare else f"{usual}, seldom {rare}"
+            kernels = program.kernels_in_an_iteration
+            print(
+                f"| {name} | `{method}` | {seconds:.0f} s | {memory} | {words} | {kernels} "
+                f"| {readings} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

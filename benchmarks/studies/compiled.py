@@ -62,14 +62,32 @@ class Compiled:
 
     @property
     def sent_in_an_iteration(self):
-        """The collectives that a turn of the longest loop runs, of branches the one with most."""
-        bodies = [
-            match.group(1)
-            for lines in self.computations.values()
-            for line in lines
-            if (match := re.search(r" while\(.*body=%?([\w.\-]+)", line))
-        ]
-        return self._run_by(max(bodies, key=self._length))
+        """The collectives that an iteration runs, of branches the one with most."""
+
+        def bytes_sent(lines):
+            sent = _sent_by(lines)
+            return len(sent), sum(each.size for each in sent)
+
+        return _sent_by(self._run_by(self._iteration(), bytes_sent))
+
+    @property
+    def kernels_in_an_iteration(self):
+        """Kernels that an iteration starts, of branches the one with fewest.
+
+        The rare branches (a fresh residual, a step that was refused) are left out.
+        """
+        return _kernels(self._run_by(self._iteration(), lambda lines: -_kernels(lines)))
+
+    def reads_in_an_iteration(self, size):
+        """How often an iteration reads an array of that many bytes or more.
+
+        Of branches the one that reads it least often, and the one that does so most often.
+        """
+        body = self._iteration()
+        return tuple(
+            _reads(self._run_by(body, lambda lines, sign=sign: sign * _reads(lines, size)), size)
+            for sign in (-1, 1)
+        )
 
     @property
     def copies(self):
@@ -77,16 +95,42 @@ class Compiled:
         made = re.findall(r"= (\S+\[[\d,]*\])\S* (?:copy|transpose)\(", self.text)
         return max((_bytes(shape) for shape in made), default=0)
 
-    def _run_by(self, name):
-        lines = self.computations.get(name, [])
-        sent = _sent_by(lines)
-        for line in lines:
-            called = [self._run_by(one) for one in _called(line)]
+    def _iteration(self):
+        """The body of the loop over iterations: the longest, or the one it is put around."""
+        body = max(self._loops(self.computations), key=self._length)
+        inside = max(self._loops(self._reached(body)), key=self._length, default=body)
+        # What a loop around the iterations adds is less than twice of one; a search inside an
+        # iteration is less than a third.
+        return inside if 3 * self._length(inside) > self._length(body) else body
+
+    def _loops(self, names):
+        """The bodies of the loops that stand in these computations."""
+        return [
+            match.group(1)
+            for name in names
+            for line in self.computations[name]
+            if (match := re.search(r" while\(.*body=%?([\w.\-]+)", line))
+        ]
+
+    def _reached(self, name):
+        """The computations that run with one, itself among them."""
+        reached = [name]
+        for line in self.computations.get(name, []):
+            for one in _called(line):
+                reached += self._reached(one)
+        return [one for one in reached if one in self.computations]
+
+    def _run_by(self, name, weight):
+        """The lines that run with a computation; of branches those of the largest weight."""
+        run = []
+        for line in self.computations.get(name, []):
+            run.append(line)
+            called = [self._run_by(one, weight) for one in _called(line)]
             if " conditional(" in line:
-                called = [max(called, key=lambda each: (len(each), sum(s.size for s in each)))]
-            for each in called:
-                sent = sent + each
-        return sent
+                called = [max(called, key=weight)]
+            for lines in called:
+                run += lines
+        return run
 
     def _length(self, name):
         lines = self.computations.get(name, [])
@@ -113,6 +157,33 @@ def _sent_by(lines):
             # Of an asynchronous one the operand stands beside what is made of it.
             sent.append(Sent(match.group(2), max(arrays) if match.group(3) else sum(arrays)))
     return sent
+
+
+def _kernels(lines):
+    """Operations that a device starts one by one: what XLA fused, library calls, copies."""
+    started = rf" (fusion|custom-call|copy|copy-start|{COLLECTIVE}|all-reduce-start)\("
+    return sum(bool(re.search(started, line)) for line in lines)
+
+
+def _reads(lines, size):
+    """Operands of kernels with at least so many bytes, each time that one is read.
+
+    A copy that is started early brings an array closer to its kernel on a TPU: what that kernel
+    then reads is counted, the copy is not.
+    """
+    shapes = {}
+    for line in lines:
+        made = re.match(r"\s+(?:ROOT )?%([\w.\-]+) = \(?(\S+?\[[\d,]*\])", line)
+        if made and ARRAY.match(made.group(2)):
+            shapes[made.group(1)] = _bytes(made.group(2))
+    read = 0
+    for line in lines:
+        if _kernels([line]) and " copy-start(" not in line:
+            operands = line.split("(", 1)[1].split("), ")[0]
+            read += sum(
+                shapes.get(name, 0) >= size for name in re.findall(r"%([\w.\-]+)", operands)
+            )
+    return read
 
 
 def _called(line):

@@ -4,6 +4,7 @@ Compiled and inspected, not run. It needs XLA's plugins: ``make test-accelerator
 """
 
 import importlib.util
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import jaxdescent as jd
 from benchmarks.studies.accelerators import FEATURES, ROWS
 from benchmarks.studies.accelerators import METHODS as EVERY
 from benchmarks.studies.compiled import Compiled, array, mesh
+from jaxdescent.breakdown.llama import tree
 
 PLUGINS = ("jax_cuda13_plugin", "libtpu")
 pytestmark = [
@@ -25,6 +27,29 @@ pytestmark = [
 ]
 
 METHODS = {name: make for name, make in EVERY.items() if "Sketch" not in name}
+
+KERNELS = {
+    "GradientDescent(1e-6)": 40,
+    "GradientDescent(Backtracking())": 60,
+    "GradientDescent(BarzilaiBorwein())": 70,
+    "ConjugateGradient()": 36,
+    "LSMR()": 52,
+    "LBFGS()": 76,
+}
+"""Kernels that an iteration may start on an H100: some more than it does today."""
+
+READINGS = {
+    "GradientDescent(1e-6)": 2,
+    "GradientDescent(Backtracking())": 4,
+    "GradientDescent(BarzilaiBorwein())": 4,
+    "ConjugateGradient()": 2,
+    "LSMR()": 2,
+    "LBFGS()": 3,
+}
+"""How often an iteration reads X: a product with X and one with X' for each evaluation.
+
+A line search evaluates twice; L-BFGS multiplies by X once more, for the exact step.
+"""
 
 SQUARES = {"Gram()": 4, "DerivativeMethod()": 9}
 """Matrices of features x features that a device may keep besides a copy of its part of X."""
@@ -42,8 +67,8 @@ def regression(name, method, axis=0, dtype=jnp.float32):
     return Compiled(solve, X, y)
 
 
-def sums(name, dtype, check_every, leaves=1, size=1 << 26):
-    params = [array(name, (mesh(name).size * size,), dtype, 0) for _ in range(leaves)]
+def sums(name, dtype, check_every, size=1 << 26):
+    params = array(name, (mesh(name).size * size,), dtype, 0)
 
     def descend(params):
         method = jd.GradientDescent(0.1)
@@ -62,9 +87,23 @@ def test_a_constant_step_is_in_place(name, dtype, check_every):
 
 
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
-def test_a_constant_step_on_a_tree_needs_no_more_than_a_leaf_in_float32(name):
-    program, leaf = sums(name, jnp.bfloat16, 16, leaves=20, size=1 << 22)
-    assert program.temporaries < 2 * leaf
+def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(name):
+    devices, model = mesh(name).size, tree()
+    params = {
+        leaf: array(name, shape, jnp.bfloat16, int(np.argmax(shape)))
+        for leaf, shape in model.shapes.items()
+    }
+
+    def descend(params):
+        return jd.minimize(jd.SumOfSquares(), params, jd.GradientDescent(0.1))
+
+    program = Compiled(descend, params, donated=(0,))
+    assert model.size == 8_030_261_248
+    assert program.memory.argument_size_in_bytes >= 2 * model.size // devices
+    largest = 4 * max(map(math.prod, model.shapes.values())) // devices  # in float32
+    assert program.temporaries < largest
+    assert {sent.kind for sent in program.sent} == {"all-reduce"}
+    assert sum(sent.size for sent in program.sent) < 16 * len(params) * 4
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,7 +119,9 @@ def test_rows_stay_on_their_devices(name, method):
     assert all(sent.size <= largest + 16 * FEATURES for sent in program.sent)
 
 
-@pytest.mark.parametrize("method", ["ConjugateGradient()", "LSMR()", "LBFGS()"])
+@pytest.mark.parametrize(
+    "method", ["GradientDescent(1e-6)", "ConjugateGradient()", "LSMR()", "LBFGS()"]
+)
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4", "v5e:16x16"])
 def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
     sent = regression(name, method).sent_in_an_iteration
@@ -90,6 +131,23 @@ def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
     assert vectors[0].size <= 4 * FEATURES + 64
     assert all(each.size < 64 for each in sent if each not in vectors)
     assert len(sent) <= 4
+
+
+@pytest.mark.parametrize("method", KERNELS)
+def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_must(method):
+    program = regression("h100", method)
+    part = 4 * ROWS * FEATURES
+    usual, rare = program.reads_in_an_iteration(part)
+    assert usual == READINGS[method]
+    assert rare <= usual + 1  # conjugate gradients now and then refresh their residual
+    assert 0 < program.kernels_in_an_iteration <= KERNELS[method]
+    assert program.copies < 0.1 * part  # no copy of X in another layout
+
+
+@pytest.mark.parametrize("method", KERNELS)
+def test_chips_read_the_design_as_often(method):
+    usual, _ = regression("v5e:2x4", method).reads_in_an_iteration(4 * ROWS * FEATURES)
+    assert usual == READINGS[method]
 
 
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
