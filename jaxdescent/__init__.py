@@ -6,6 +6,7 @@
 (True, 'minimum')
 """
 
+from jaxdescent.agreement import OtherProcessFailed as OtherProcessFailed
 from jaxdescent.batches import minimize_batch as minimize_batch
 from jaxdescent.certificate import Certificate as Certificate
 from jaxdescent.certificate import certify as certify

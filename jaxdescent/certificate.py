@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import display, placement
+from jaxdescent import agreement, display, placement
 from jaxdescent.calls import programs
 from jaxdescent.inputs import tracing
 from jaxdescent.methods.protocol import Progress, measure
@@ -132,6 +132,13 @@ def certify(
                 "member, jax.tree.map(lambda leaf: leaf[i], result)."
             )
         params = params.params
+    with agreement.among("certify", objective, params, args):
+        return _certified(objective, params, args, tolerance, scale)
+
+
+def _certified(
+    objective: Any, params: Params, args: tuple[Any, ...], tolerance: Any, scale: Any
+) -> Certificate:
     objective, params = posed_at(objective, params, args)
     inputs = (checks.settled(objective, params), params, True)
     progress = programs.compiled(_checked_measure, inputs)(*inputs)

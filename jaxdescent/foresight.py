@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdescent import placement
+from jaxdescent import agreement, placement
 from jaxdescent.calls.problem import posed
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
@@ -31,7 +31,7 @@ from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.objectives.checks import checked_params
 from jaxdescent.plan.candidates import Candidate
 from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
-from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
+from jaxdescent.plan.plan import Plan, plan_of, tolerance_number
 from jaxdescent.plan.structure import Kind, Structure, is_shape, structure_from_shapes, tree_bytes
 from jaxdescent.tolerance import as_tolerance
 
@@ -104,7 +104,8 @@ def plan(
     ('LSMR()', 7.99)
     """
     objective = as_objective(objective, args)
-    machine, local = _machine(device, (params, objective))
+    with agreement.among("plan", objective, params):
+        machine, local = _machine(device, (params, objective))
     structure = structure_from_shapes(objective, params)
     tolerance = as_tolerance(tolerance)
     if params is not None and not any(map(is_shape, jax.tree.leaves(params))):
@@ -153,9 +154,10 @@ def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
             "device must be a JAX device, a name, a jaxdescent.machine.Machine or None, got "
             f"{device!r}."
         )
-    device = device_of(tree) if device is None else device
+    device = placement.device_of(tree) if device is None else device
     device = jax.devices()[0] if device is None else device
-    return (Machine.measured(device) if is_top_level() else Machine.of(device)), device
+    machine = Machine.measured(device) if is_top_level() else Machine.of(device)
+    return machine.agreed(), device
 
 
 def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], Any]:

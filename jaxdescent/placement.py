@@ -52,6 +52,18 @@ def is_concrete(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
 
 
+def device_of(tree: Any) -> Any:
+    """The first device of the first array that exists, of this process's if it has one there.
+
+    None if there is no array. Of other processes' devices the memory cannot be asked for.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if is_concrete(leaf):
+            devices, own = leaf.sharding.device_set, jax.process_index()
+            return min(devices, key=lambda device: (device.process_index != own, device.id))
+    return None
+
+
 def visible_parts(value: Any) -> list[np.ndarray]:
     """The values of a number or an array that this process can see.
 

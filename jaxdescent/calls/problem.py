@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdescent import placement
+from jaxdescent import agreement, placement
 from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
@@ -53,10 +53,35 @@ def posed(
 ) -> tuple[Problem, Params]:
     """The checked problem, and the params it starts from as arrays.
 
+    Processes that share the arrays pose the same problem, or all of them raise.
+
     Raises:
       TypeError, ValueError: if an argument of ``minimize`` is not valid.
       ProblemTooLarge: if the method needs more memory than is available.
+      OtherProcessFailed: if one of these was raised in another process that shares the arrays.
     """
+    with agreement.among("minimize", objective, params):
+        return _posed(
+            objective,
+            params,
+            method,
+            tolerance,
+            rounding,
+            is_donated=is_donated,
+            most_iterations=most_iterations,
+        )
+
+
+def _posed(
+    objective: Objective,
+    params: Params,
+    method: Any,
+    tolerance: Any,
+    rounding: Any,
+    *,
+    is_donated: bool,
+    most_iterations: int,
+) -> tuple[Problem, Params]:
     objective = placement.with_automatic_axes(objective.checked())
     checks.check_leaves(objective)
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
@@ -139,7 +164,7 @@ def _refuse_too_large(objective: Objective, params: Params, method: Method) -> N
     needed = method.needed_bytes(objective, params)
     if needed is None or is_small(objective, params):
         return
-    available = memory.available_bytes(_device(params))
+    available = agreement.least(memory.available_bytes(placement.device_of(params)))
     if needed > available:
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         raise memory.ProblemTooLarge(
@@ -147,10 +172,3 @@ def _refuse_too_large(objective: Objective, params: Params, method: Method) -> N
             f"and {memory.readable_bytes(available)} are available: iterate instead, for example "
             "with method=jd.GradientDescent(), which needs a few vectors of that length."
         )
-
-
-def _device(params: Params) -> Any:
-    for leaf in jax.tree.leaves(params):
-        if placement.is_concrete(leaf):
-            return next(iter(leaf.sharding.device_set))
-    return None

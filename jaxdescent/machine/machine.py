@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdescent import agreement
 from jaxdescent.machine import calibration, host, memory, store
 from jaxdescent.machine.defaults import default_rates
 from jaxdescent.machine.devices import USABLE, mesh_named
@@ -163,6 +164,16 @@ class Machine:
         return cls(**identity, memory_bytes=memory.available_bytes(device), **found)
 
     @classmethod
+    def stated(cls, device: Any = None) -> Machine:
+        """The device's default rates and the whole of its memory.
+
+        Equal machines have it in common, whatever they have measured and are doing.
+        """
+        device = _device(device)
+        whole = memory.whole_bytes(device)
+        return cls.default(**_identity(device), memory_bytes=whole)
+
+    @classmethod
     def measured(cls, device: Any = None, *, recalibrate: bool = False) -> Machine:
         """The device's calibration, measured now (in a few seconds) if there is none.
 
@@ -187,6 +198,17 @@ class Machine:
         if store.stored(identity) is None:  # the file could not be written
             return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
         return cls.of(device)
+
+    def agreed(self) -> Machine:
+        """The machine that a group of processes plans for, the same one in each of them.
+
+        Its rates are those of the group's first process, and its memory the least of theirs: what
+        is planned fits on every device. Alone, a process plans for its own.
+        """
+        if agreement.is_alone():
+            return self
+        told = json.loads(agreement.told_by_first(self.to_json()))
+        return Machine(**told | {"memory_bytes": int(agreement.least(self.memory_bytes))})
 
     @property
     def is_one_cpu(self) -> bool:

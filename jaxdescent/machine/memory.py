@@ -33,6 +33,15 @@ def available_bytes(device: Any = None) -> int:
     return host_bytes()
 
 
+def whole_bytes(device: Any) -> int:
+    """The bytes that ``device`` has, in use or not."""
+    if device.platform != "cpu":
+        statistics = device.memory_stats() or {}
+        if "bytes_limit" in statistics:
+            return statistics["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def host_bytes() -> int:
     """How much more memory of the host this process can have, whatever JAX's devices are.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
+
+from jaxdescent import agreement, placement
 from jaxdescent.machine import Machine, memory
 from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective
 from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
-from jaxdescent.plan.plan import Plan, device_of, plan_of, tolerance_number
+from jaxdescent.plan.plan import Plan, plan_of, tolerance_number
 from jaxdescent.plan.structure import Kind, Structure, structure_of
 from jaxdescent.tolerance import Tolerance
 
@@ -34,9 +37,10 @@ def default_plan(
     existing = structure.data_bytes + structure.params_bytes
     if is_donated:
         existing += structure.params_bytes
-    device = device_of((params, objective))
+    device = placement.device_of((params, objective))
     number = None if tolerance is None else tolerance_number(tolerance, structure)
-    if existing + _default_bytes(structure) < memory.SMALL_BYTES:
+    is_small = existing + _default_bytes(structure) < memory.SMALL_BYTES
+    if is_small and agreement.is_alone():
         return _remembered(structure, device, existing, number, most_iterations)
     return _planned(structure, device, existing, number, most_iterations)
 
@@ -57,11 +61,22 @@ def _planned(
 ) -> Plan:
     return plan_of(
         structure,
-        Machine.of(device),
+        _machine(device),
         tolerance=tolerance,
         existing_bytes=existing_bytes,
         most_iterations=most_iterations,
     )
+
+
+def _machine(device: Any) -> Machine:
+    """The machine to plan for, on which the processes of a distributed run must agree.
+
+    Where all arrays are traced nobody knows which processes share them, so none may wait for
+    another: they plan for what equal machines have in common.
+    """
+    if agreement.is_alone() and device is None and jax.process_count() > 1:
+        return Machine.stated()
+    return Machine.of(device).agreed()
 
 
 # Plans of small problems, which always fit, are cached: a plan takes longer than their solution.

@@ -281,14 +281,6 @@ def _short(reason: str) -> str:
     return reason.partition(",")[0].removeprefix("needs ")
 
 
-def device_of(tree: Any) -> Any:
-    """The device of the first array that exists; None if none does."""
-    for leaf in jax.tree.leaves(tree):
-        if placement.is_concrete(leaf):
-            return min(leaf.sharding.device_set, key=lambda device: device.id)
-    return None
-
-
 def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     """The smallest positive tolerance for the gradient, or the default if none is known."""
     numbers = [

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import placement
+from jaxdescent import agreement, placement
 from jaxdescent.calls import programs
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
@@ -141,9 +141,9 @@ def _fits(tree: Any) -> bool:
     held = 8 * sum(leaf.size for leaf in leaves)
     if held < memory.SMALL_BYTES:
         return True
-    device = next(iter(leaves[0].sharding.device_set))
+    device = placement.device_of(leaves)
     # The copy, and the vectors of a few iterations.
-    return 3 * held < memory.available_bytes(device)
+    return 3 * held < agreement.least(memory.available_bytes(device))
 
 
 def _as_double(tree: Any) -> Any:

@@ -1,0 +1,87 @@
+"""One of several processes, in which one sees, does or becomes something else than the others."""
+
+import os
+import signal
+import sys
+import threading
+
+from tests.distributed.processes import join
+
+
+def another_machine(index, place):
+    """Process 1 has far less memory and another calibration."""
+    if index == 1:
+        memory.available_bytes = lambda device=None: 60_000_000
+        measured = Machine.of
+        Machine.of = lambda device=None: dataclasses.replace(
+            measured(device), product_rate=dict.fromkeys(("float32", "float64", "bfloat16"), 1e6)
+        )
+    X = place(np.random.default_rng(0).normal(size=(4000, 1500)).astype(np.float32))
+    objective = jd.LinearRegression(X, X[:, 0])
+    print(jd.plan(objective).chosen.name)
+    result = jd.minimize(objective)
+    print(result.method, int(result.status))
+
+
+def bad_weights(index, place):
+    """Only process 1 sees the negative weight."""
+    X, y, weight = data()
+    weight[-1] = -1
+    try:
+        jd.minimize(jd.LinearRegression(place(X), place(y), sample_weight=place(weight)))
+    except (ValueError, jd.OtherProcessFailed) as error:
+        print(type(error).__name__, error)
+    # The processes are still in step.
+    print(jd.minimize(jd.LinearRegression(place(X), place(y))).status)
+
+
+def different_calls(index, place):
+    X, y, _ = data()
+    objective = jd.LinearRegression(place(X), place(y))
+    other = {"weights": jnp.zeros(6), "intercept": jnp.zeros(())}
+    try:
+        if index == 0:
+            jd.minimize(objective, method=jd.LSMR())
+        else:
+            jd.certify(objective, other)
+    except jd.OtherProcessFailed as error:
+        print(error)
+
+
+def alone(index, place):
+    """What one process does with its own arrays concerns no other."""
+    del place
+    if index == 1:
+        X, y, _ = data()
+        print(int(jd.minimize(jd.LinearRegression(X, y)).status))
+        try:
+            jd.minimize(jd.LinearRegression(X, y[:-1]))
+        except ValueError as error:
+            print(error)
+
+
+def death(index, place):
+    """Process 1 is killed in the middle of a descent that has no end."""
+    X, y, _ = data()
+    objective = jd.LinearRegression(place(X), place(y))
+    print("begun", flush=True)
+    if index == 1:
+        threading.Timer(3, os.kill, [os.getpid(), signal.SIGKILL]).start()
+    rate = jd.GradientDescent(1e-9)
+    result = jd.minimize(objective, method=rate, max_iterations=2**31 - 1, tolerance=0)
+    print(float(result.value))
+
+
+if __name__ == "__main__":
+    index, port, count, fault = sys.argv[1:]
+    join(index, port, count, heartbeat_timeout_seconds=10)
+    import dataclasses
+
+    import jax.numpy as jnp
+    import numpy as np
+
+    import jaxdescent as jd
+    from jaxdescent.machine import Machine, memory
+    from tests.distributed.cases import across_processes, data
+
+    globals()[fault](int(index), across_processes())

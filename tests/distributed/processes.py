@@ -1,0 +1,58 @@
+"""Real processes that share a mesh over loopback, as many hosts would."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(module, count, *arguments, timeout=300, environment=None):
+    """The outputs, errors and exit codes of ``count`` processes that run ``module``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        started = [
+            _start(module, [str(index), port, str(count), *arguments], folder, environment)
+            for index in range(count)
+        ]
+        try:
+            deadline = time.monotonic() + timeout
+            for process in started:
+                process.wait(max(deadline - time.monotonic(), 1))
+        finally:
+            for process in started:
+                process.kill()
+        read = [
+            tuple(pathlib.Path(folder, f"{index}.{end}").read_text() for end in ("out", "err"))
+            for index in range(count)
+        ]
+    return [(*texts, process.returncode) for texts, process in zip(read, started, strict=True)]
+
+
+def _start(module, arguments, folder, environment):
+    # Files instead of pipes: a process that waits for the others must not fill one.
+    path = pathlib.Path(folder, arguments[0])
+    with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=out,
+            stderr=err,
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)} | (environment or {}),
+        )
+
+
+def join(index, port, count, **options):
+    """Initialise JAX in one of the processes that :func:`run` started."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        f"127.0.0.1:{port}", num_processes=int(count), process_id=int(index), **options
+    )

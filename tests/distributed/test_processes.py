@@ -1,0 +1,101 @@
+"""Two and four real processes over loopback give what one does, and fail together."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.distributed.cases import CASES, certified, solved
+from tests.distributed.processes import run
+
+EVERYDAY = ("default", "weights", "traced", "function", "squares")
+CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
+
+
+def outputs(count, *names):
+    ended = run(CHILD, count, *names, timeout=600)
+    assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
+    told = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
+    return [dict(map(json.loads, lines)) for lines in told]
+
+
+def assert_equal_to_one_process(name, found):
+    own = solved(name)
+    assert found["status"] == own["status"] == 1
+    np.testing.assert_allclose(found["value"], own["value"], rtol=1e-4, atol=1e-10)
+    for leaf, values in own["params"].items():
+        np.testing.assert_allclose(found["params"][leaf], values, rtol=3e-3, atol=1e-3)
+
+
+def test_two_processes_find_what_one_does():
+    first, second = outputs(2, *EVERYDAY)
+    assert first == second
+    for name in EVERYDAY:
+        assert_equal_to_one_process(name, first[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_find_what_one_does_by_every_method(count):
+    first, *others = outputs(count)
+    assert set(first) == {*CASES, "certificate"}
+    assert all(other == first for other in others)
+    for name in CASES:
+        assert_equal_to_one_process(name, first[name])
+    own = certified()
+    assert (first["certificate"]["kind"], first["certificate"]["away"]) == (
+        own["kind"],
+        own["away"],
+    )
+    np.testing.assert_allclose(first["certificate"]["ends"], own["ends"], rtol=1e-6)
+
+
+def said(fault, codes=(0, 0)):
+    ended = run(FAULTS, len(codes), fault, timeout=120)
+    assert tuple(code for _, _, code in ended) == codes, ended
+    return [
+        ([line for line in out.splitlines() if not line.startswith("[Gloo]")], errors)
+        for out, errors, _ in ended
+    ]
+
+
+def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step():
+    (first, _), (second, _) = said("bad_weights")
+    message = "sample_weight must be at least 0, got -1.0."
+    assert first == [f"OtherProcessFailed process 1 failed with ValueError: {message}", "1"]
+    assert second == [f"ValueError {message}", "1"]
+
+
+@pytest.mark.slow
+def test_processes_with_other_memory_and_rates_choose_the_same_method():
+    (first, _), (second, _) = said("another_machine")
+    assert first == second
+    # Process 1 has no room for a matrix of features x features, so that neither solves at once.
+    assert first[0] == "LSMR()"
+
+
+@pytest.mark.slow
+def test_processes_that_make_different_calls_are_told_so():
+    for lines, _ in said("different_calls"):
+        (line,) = lines
+        assert line == (
+            "the processes must make the same calls in the same order, got "
+            "{0: 'minimize', 1: 'certify'}."
+        )
+
+
+@pytest.mark.slow
+def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
+    (first, _), (second, _) = said("alone")
+    assert first == []
+    assert second[0] == "1"
+    assert "got (239,)" in second[1]
+
+
+@pytest.mark.slow
+def test_the_death_of_a_process_ends_the_others_with_an_error():
+    ended = run(FAULTS, 2, "death", timeout=60)
+    (_, errors, code), (_, _, killed) = ended
+    assert code != 0
+    assert killed == -9
+    assert "Connection closed by peer" in errors or "heartbeat timeout" in errors
