@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import jaxdescent as jd
 from jaxdescent.breakdown.independent_weights import draw
-from jaxdescent.breakdown.llama import tree
+from jaxdescent.breakdown.llama_tree import tree
 
 
 def main(max_params: int | None = None) -> float:

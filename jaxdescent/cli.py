@@ -1,4 +1,4 @@
-"""The command line: ``jaxdescent fit``, ``predict``, ``inspect``, ``plan`` and ``breakdown``."""
+"""The command line: ``jaxdescent fit``, ``predict``, ``inspect``, ``plan``, ``breakdown``, ..."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from jaxdescent.fit import commands
+from jaxdescent.scale import commands as scaling
 
 app = typer.Typer(
     help="Minimise by the derivative method where it can be used, by gradient descent where not.",
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(commands.fit)
 app.command()(commands.predict)
 app.command()(commands.inspect)
+app.command()(scaling.scale)
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"

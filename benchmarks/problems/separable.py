@@ -59,7 +59,7 @@ class Separable:
         pass
 
     def load(self, folder: pathlib.Path) -> Tree:
-        from jaxdescent.breakdown.llama import tree
+        from jaxdescent.breakdown.llama_tree import tree
 
         return Tree(tree(self.max_params).shapes, self.seed)
 

@@ -14,10 +14,16 @@ import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import functools
+
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from benchmarks.studies.compiled import Compiled, array, mesh
+from jaxdescent.machine.topologies import topology
+from jaxdescent.scale.compiled import Compiled
 
 ROWS, FEATURES = 8192, 1024
 TARGETS = ("h100", "8xh100", "v5e:2x4", "v6e:2x4", "v5e:16x16")
@@ -32,6 +38,21 @@ METHODS = {
     "DerivativeMethod()": jd.DerivativeMethod,
     "LSMR(Sketch())": lambda: jd.LSMR(jd.Sketch()),
 }
+
+
+@functools.cache
+def mesh(name):
+    """The devices of a name in one row."""
+    return Mesh(np.array(topology(name)), ("devices",))
+
+
+def array(name, shape, dtype, axis=None):
+    """An array without numbers on the devices of a name, cut along an axis or whole on each."""
+    spec = [None] * len(shape)
+    if axis is not None:
+        spec[axis] = "devices"
+    sharding = NamedSharding(mesh(name), PartitionSpec(*spec))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from jax import lax
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes
+from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.elimination import Elimination, Means
 
@@ -145,7 +146,8 @@ class Objective(Displayed, abc.ABC):
 
         Without such objectives it is ``function(self, params)``. A check computes its sums through
         this, so that its temporaries are no larger than a leaf. ``always`` is a true value that XLA
-        cannot know to be true: a branch for each leaf keeps the leaves' temporaries apart.
+        cannot know to be true: on a CPU a branch for each leaf keeps the leaves' temporaries
+        apart. Elsewhere sums have none, and without branches devices add all leaves' sums at once.
         """
         terms = self.blocks(params)
         if terms is None:
@@ -155,10 +157,18 @@ class Objective(Displayed, abc.ABC):
             jnp.zeros((), like.dtype) for like in jax.eval_shape(function, terms[0], leaves[0])
         )
         of_leaf = jax.jit(function)  # leaves of one shape share one trace
-        sums = [
-            lax.cond(always, of_leaf, lambda *_: zeros, term, leaf)
-            for term, leaf in zip(terms, leaves, strict=True)
-        ]
+
+        def apart(always: Any, terms: list[Objective], leaves: list[jax.Array]) -> list[Scalars]:
+            return [
+                lax.cond(always, of_leaf, lambda *_: zeros, term, leaf)
+                for term, leaf in zip(terms, leaves, strict=True)
+            ]
+
+        def at_once(always: Any, terms: list[Objective], leaves: list[jax.Array]) -> list[Scalars]:
+            del always
+            return [of_leaf(term, leaf) for term, leaf in zip(terms, leaves, strict=True)]
+
+        sums = on_cpu(apart, at_once, always, terms, leaves)
         return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
 
     def start(self) -> Params | None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from benchmarks.studies.accelerators import FEATURES, ROWS
+from benchmarks.studies.accelerators import FEATURES, ROWS, array, mesh
 from benchmarks.studies.accelerators import METHODS as EVERY
-from benchmarks.studies.compiled import Compiled, array, mesh
-from jaxdescent.breakdown.llama import tree
+from jaxdescent.breakdown.llama_tree import tree
+from jaxdescent.scale.compiled import Compiled
 
 PLUGINS = ("jax_cuda13_plugin", "libtpu")
 pytestmark = [

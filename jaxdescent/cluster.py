@@ -1,0 +1,47 @@
+"""How a process joins the others of a distributed run."""
+
+from __future__ import annotations
+
+import jax
+
+HEARTBEAT_SECONDS = 30
+"""After so long without a sign of a process the others end, within a minute of its death."""
+
+
+class NoCluster(ValueError):
+    """The processes of a run could not be found, with what to give."""
+
+
+def join(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join the processes of this run, before JAX initialises a device.
+
+    Without arguments JAX looks for Slurm, Open MPI, Kubernetes and cloud TPUs by itself
+    (``jax.distributed.initialize``). On CPUs the processes talk by gloo.
+
+    Args:
+      coordinator: ``host:port`` of the first process.
+      processes: their number.
+      process: this one's index, from 0.
+
+    Raises:
+      NoCluster: if only some arguments are given, or none and JAX finds no cluster.
+    """
+    given = (coordinator, processes, process)
+    if any(value is None for value in given) and any(value is not None for value in given):
+        raise NoCluster(
+            "coordinator, number of processes and index must be given together, got "
+            f"{coordinator}, {processes} and {process}."
+        )
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (ValueError, RuntimeError) as error:
+        raise NoCluster(
+            f"the other processes were not found ({str(error).splitlines()[0]}): start this under "
+            "Slurm, Open MPI or Kubernetes, or say who they are by --coordinator HOST:PORT "
+            "--processes N --process I."
+        ) from error

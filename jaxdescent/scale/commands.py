@@ -1,0 +1,153 @@
+"""The command ``jaxdescent scale``."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated, Any
+
+import jax
+import typer
+from rich.console import Console
+
+from jaxdescent import cluster
+from jaxdescent.fit.commands import failing_in_one_line, split_names
+
+List = list[str] | None
+
+
+def scale(
+    experiment: Annotated[
+        pathlib.Path | None,
+        typer.Argument(help="A TOML file; options replace what it says.", show_default=False),
+    ] = None,
+    *,
+    problem: Annotated[List, typer.Option(help="dense, llama3-8b.")] = None,
+    rows: Annotated[List, typer.Option(help="Rows: 1000,1e6.")] = None,
+    features: Annotated[List, typer.Option(help="Columns of X.")] = None,
+    method: Annotated[List, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")] = None,
+    dtype: Annotated[List, typer.Option(help="float32, bfloat16, float64.")] = None,
+    layout: Annotated[List, typer.Option(help="samples, features, both.")] = None,
+    devices: Annotated[
+        List, typer.Option(help="Numbers of devices, of those here.", show_default="all")
+    ] = None,
+    rehearse: Annotated[
+        List,
+        typer.Option(help="Devices to compile for that are not here: v5e:16x16,8xh100."),
+    ] = None,
+    weak: Annotated[
+        bool | None, typer.Option("--weak/--strong", help="Rows of each device, or of the whole.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Timed iterations.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Timings of each point.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed of the data.")] = None,
+    virtual_devices: Annotated[
+        int | None, typer.Option(min=1, help="Show this host's CPU as so many devices.")
+    ] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Join the other processes of this run.")
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the first process, if none is found.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Their number.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="This one's index.")] = None,
+    output: Annotated[
+        pathlib.Path,
+        typer.Option(dir_okay=False, help="JSON lines are added here; known points are skipped."),
+    ] = pathlib.Path("scale.jsonl"),
+    plot: Annotated[
+        pathlib.Path | None, typer.Option(dir_okay=False, help="A .png file to draw.")
+    ] = None,
+) -> None:
+    """Measure a program on growing numbers of devices, or rehearse it for devices elsewhere.
+
+    Each combination of the given sizes, methods, layouts and devices is a point. A rehearsal
+    compiles a point with the compiler of hardware that is not here, and shows memory, what is sent,
+    and the predicted time; errors of a cluster (memory, axes that cannot be shared) show at once.
+    """
+    with failing_in_one_line("points that were finished are in the file"):
+        if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+            raise typer.BadParameter(
+                f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
+            )
+        if not output.parent.is_dir():
+            raise typer.BadParameter(
+                f"must be in a folder that exists, got {output}.", param_hint="--output"
+            )
+        _prepare(virtual_devices, distributed, coordinator, processes, process)
+
+        from jaxdescent import scale as room
+        from jaxdescent.scale import plot as picture
+        from jaxdescent.scale import rehearsal, report
+        from jaxdescent.scale.experiment import BadExperiment, Experiment
+
+        given: dict[str, Any] = {
+            "problems": split_names(problem),
+            "rows": _counts(rows, "--rows"),
+            "features": _counts(features, "--features"),
+            "methods": split_names(method),
+            "dtypes": split_names(dtype),
+            "layouts": split_names(layout),
+            "devices": _counts(devices, "--devices"),
+            "rehearse": split_names(rehearse),
+        }
+        given = {name: tuple(value) for name, value in given.items() if value}
+        numbers = {"iterations": iterations, "repeats": repeats, "seed": seed}
+        given |= {name: value for name, value in numbers.items() if value is not None}
+        if weak is not None:
+            given["scaling"] = "weak" if weak else "strong"
+        try:
+            grid = Experiment.from_toml(experiment).given() if experiment else {}
+            if "devices" not in grid | given:
+                # What is rehearsed elsewhere is not measured here unless that is asked for.
+                here = () if "rehearse" in grid | given else (jax.device_count(),)
+                given["devices"] = here
+            chosen = Experiment.of(grid | given, "the command line")
+            is_first = jax.process_index() == 0
+            console = Console(quiet=not is_first)
+            tell = Console(stderr=True, quiet=not is_first)
+            lines = room.run(chosen, output, lambda text: tell.print(text, highlight=False))
+        except BadExperiment as error:
+            raise typer.BadParameter(str(error)) from error
+        report.show(lines, console)
+        if any(line["rehearsed"] for line in lines):
+            console.print(rehearsal.ASSUMPTIONS, style="dim", highlight=False)
+        if plot is not None and is_first:
+            picture.draw(lines, plot)
+    if any("error" in line["figures"] for line in lines):
+        raise typer.Exit(1)
+
+
+def _prepare(
+    virtual_devices: int | None,
+    distributed: bool,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+) -> None:
+    """Set JAX's devices, before it initialises them."""
+    if virtual_devices is not None:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", virtual_devices)
+    if not distributed and (coordinator, processes, process) != (None, None, None):
+        raise typer.BadParameter("is missing.", param_hint="--distributed")
+    if distributed:
+        try:
+            cluster.join(coordinator, processes, process)
+        except cluster.NoCluster as error:
+            raise typer.BadParameter(str(error), param_hint="--distributed") from error
+
+
+def _counts(texts: List, name: str) -> list[int]:
+    counts: list[int] = []
+    for text in split_names(texts):
+        try:
+            number = float(text.replace("_", ""))
+        except ValueError:
+            number = 0.5
+        if number < 1 or number != int(number):
+            raise typer.BadParameter(
+                f"must be whole numbers such as 1000,1e6, got {text!r}.", param_hint=name
+            )
+        counts.append(int(number))
+    return counts

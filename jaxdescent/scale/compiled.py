@@ -1,0 +1,259 @@
+"""A compiled program, and what the text of it says: memory, collectives, kernels, readings.
+
+The text is what XLA's compilers for GPUs and TPUs write. On CPUs the loop's body has other
+operations, so that kernels and bytes of an iteration are read from it for accelerators alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+
+ITEM = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
+COLLECTIVE = r"all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+ARRAY = re.compile(rf"\b({'|'.join(ITEM)})\[([\d,]*)\](\{{[^}}]*\}})?")
+CALLED = re.compile(r"(body|calls|branch_computations|true_computation|false_computation)=")
+KERNEL = re.compile(rf" (fusion|custom-call|copy|copy-start|{COLLECTIVE}|all-reduce-start)\(")
+ON_CHIP = "S(1)"
+"""The memory beside a TPU's core, in the layout of an array that was brought there beforehand."""
+
+Lines = list[str]
+
+
+class Sent(NamedTuple):
+    """A collective: its kind, and the bytes of what it makes."""
+
+    kind: str
+    size: int
+
+
+class Compiled:
+    """A program compiled for the devices that its arguments lie on.
+
+    Args:
+      function: a function that can be jitted.
+      arguments: arrays, or their shapes with shardings (``jax.ShapeDtypeStruct``); a sharding may
+        be of devices that are not attached (:func:`jaxdescent.machine.topologies.topology`).
+      donated: the positions of arguments whose memory the program may reuse.
+
+    >>> import jax.numpy as jnp
+    >>> program = Compiled(lambda x: x @ x, jnp.ones((64, 64)))
+    >>> program.arguments, program.sent
+    (16384, [])
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *arguments: Any, donated: tuple[int, ...] = ()
+    ) -> None:
+        lowered = jax.jit(function, donate_argnums=donated).lower(*arguments)
+        self.lowered = lowered.as_text()
+        self.run = lowered.compile()
+        self.memory: Any = self.run.memory_analysis()
+        self._computations = _computations(self.run.as_text() or "")
+
+    @property
+    def arguments(self) -> int:
+        """Bytes a device of what the program is given."""
+        return int(self.memory.argument_size_in_bytes)
+
+    @property
+    def temporaries(self) -> int:
+        """Bytes a device besides arguments and results."""
+        return int(self.memory.temp_size_in_bytes)
+
+    @property
+    def peak(self) -> int:
+        """Bytes a device of arguments, results that do not reuse them, and temporaries."""
+        new = self.memory.output_size_in_bytes - self.memory.alias_size_in_bytes
+        return self.arguments + self.temporaries + int(max(new, 0))
+
+    @property
+    def sent(self) -> list[Sent]:
+        """Every collective in the text."""
+        return [sent for lines in self._computations.values() for sent in _sent_by(lines)]
+
+    @functools.cached_property
+    def sent_in_an_iteration(self) -> list[Sent]:
+        """The collectives that an iteration runs, of branches the one with most."""
+
+        def weight(lines: Lines) -> tuple[int, int]:
+            sent = _sent_by(lines)
+            return len(sent), sum(each.size for each in sent)
+
+        return _sent_by(self._run_by(self._iteration, weight))
+
+    @property
+    def kernels_in_an_iteration(self) -> int:
+        """Kernels that an iteration starts, of branches the one with fewest.
+
+        The rare branches (a fresh residual, a step that was refused) are left out.
+        """
+        return _kernels(self._run_by(self._iteration, lambda lines: -_kernels(lines)))
+
+    @property
+    def bytes_in_an_iteration(self) -> int:
+        """Bytes that the kernels of an iteration read and write, of branches the one with fewest.
+
+        Each operand is counted whole, once for each kernel that reads it.
+        """
+        return _moved(self._run_by(self._iteration, lambda lines: -_moved(lines)))
+
+    def reads_in_an_iteration(self, size: int) -> tuple[int, int]:
+        """How often an iteration reads an array of that many bytes or more.
+
+        Of branches the one that reads it least often, and the one that does so most often.
+        """
+
+        def reads(sign: int) -> int:
+            return _reads(
+                self._run_by(self._iteration, lambda lines: sign * _reads(lines, size)), size
+            )
+
+        return reads(-1), reads(1)
+
+    @property
+    def copies(self) -> int:
+        """Bytes of the largest array that a copy or transpose makes."""
+        lines = [line for lines in self._computations.values() for line in lines]
+        made = [line for line in lines if re.search(r" (copy|transpose)\(", line)]
+        return max((sum(_sizes(_made(line))) for line in made), default=0)
+
+    @functools.cached_property
+    def _iteration(self) -> str:
+        """The body of the loop over iterations: the longest, or the one it is put around."""
+        body = max(self._loops(self._computations), key=self._length, default="")
+        inside = max(self._loops(self._reached(body)), key=self._length, default=body)
+        # What a loop around the iterations adds is less than twice of one; a search inside an
+        # iteration is less than a third.
+        return inside if 3 * self._length(inside) > self._length(body) else body
+
+    def _loops(self, names: Iterable[str]) -> list[str]:
+        """The bodies of the loops that stand in these computations."""
+        return [
+            match.group(1)
+            for name in names
+            for line in self._computations[name]
+            if (match := re.search(r" while\(.*body=%?([\w.\-]+)", line))
+        ]
+
+    def _reached(self, name: str) -> list[str]:
+        """The computations that run with one, itself among them."""
+        reached = [name]
+        for line in self._computations.get(name, []):
+            for one in _called(line):
+                reached += self._reached(one)
+        return [one for one in reached if one in self._computations]
+
+    def _run_by(self, name: str, weight: Callable[[Lines], Any]) -> Lines:
+        """The lines that run with a computation; of branches those of the largest weight."""
+        run: Lines = []
+        for line in self._computations.get(name, []):
+            run.append(line)
+            called = [self._run_by(one, weight) for one in _called(line)]
+            if " conditional(" in line:
+                called = [max(called, key=weight)]
+            for lines in called:
+                run += lines
+        return run
+
+    def _length(self, name: str) -> int:
+        lines = self._computations.get(name, [])
+        return len(lines) + sum(self._length(one) for line in lines for one in _called(line))
+
+
+def _computations(text: str) -> dict[str, Lines]:
+    found: dict[str, Lines] = {}
+    lines: Lines | None = None
+    for line in text.splitlines():
+        match = re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$", line)
+        if match:
+            lines = found.setdefault(match.group(1), [])
+        elif lines is not None:
+            lines.append(line)
+    return found
+
+
+def _sent_by(lines: Lines) -> list[Sent]:
+    sent: list[Sent] = []
+    for line in lines:
+        match = re.search(rf"= (.*?) ({COLLECTIVE})(-start)?\(", line)
+        if match:
+            arrays = _sizes(match.group(1))
+            # Of an asynchronous one the operand stands beside what is made of it.
+            size = max(arrays) if match.group(3) else sum(arrays)
+            sent.append(Sent(match.group(2), size))
+    return sent
+
+
+def _kernels(lines: Lines) -> int:
+    """Operations that a device starts one by one: what XLA fused, library calls, copies."""
+    return sum(bool(KERNEL.search(line)) for line in lines)
+
+
+def _reads(lines: Lines, size: int) -> int:
+    """Operands of kernels with at least so many bytes, each time that one is read.
+
+    A copy that is started early brings an array closer to its kernel on a TPU: what that kernel
+    then reads is counted, the copy is not.
+    """
+    made = {name: max(_sizes(_made(line)), default=0) for line in lines if (name := _name(line))}
+    readers = [line for line in lines if KERNEL.search(line) and " copy-start(" not in line]
+    return sum(made.get(name, 0) >= size for line in readers for name in _operands(line))
+
+
+def _moved(lines: Lines) -> int:
+    """Bytes that kernels read from memory and write to it; what is on the chip is not counted."""
+
+    def stored(line: str) -> int:
+        return sum(_sizes(_made(line), is_on_chip=False))
+
+    made = {name: stored(line) for line in lines if (name := _name(line))}
+    moved = 0
+    for line in lines:
+        if KERNEL.search(line):
+            moved += sum(made.get(name, 0) for name in set(_operands(line)))
+            # What starts early lists its operand once more beside what it makes.
+            moved += 0 if "-start(" in line else made.get(_name(line), 0)
+    return moved
+
+
+def _name(line: str) -> str:
+    match = re.match(r"\s+(?:ROOT )?%([\w.\-]+) = ", line)
+    return match.group(1) if match else ""
+
+
+def _made(line: str) -> str:
+    """The type of what a line makes."""
+    return re.split(r" [a-z][\w\-]*\(", line.split(" = ", 1)[-1], maxsplit=1)[0]
+
+
+def _operands(line: str) -> list[str]:
+    called = KERNEL.search(line)
+    after = line[called.end() :] if called else ""
+    return re.findall(r"%([\w.\-]+)", after.split("), ")[0])
+
+
+def _called(line: str) -> list[str]:
+    if " call(" in line:  # what a GPU starts as one graph of kernels
+        return re.findall(r"to_apply=%?([\w.\-]+)", line)
+    if " fusion(" in line or not CALLED.search(line):
+        return []
+    names = re.findall(r"(?:body|calls|true_computation|false_computation)=%?([\w.\-]+)", line)
+    branches = re.search(r"branch_computations=\{([^}]*)\}", line)
+    if branches:
+        names += [name.strip().lstrip("%") for name in branches.group(1).split(",")]
+    return names
+
+
+def _sizes(shapes: str, *, is_on_chip: bool = True) -> list[int]:
+    """The bytes of each array in a type; those on the chip may be left out."""
+    return [
+        ITEM[kind] * math.prod(int(size) for size in sizes.split(",") if size)
+        for kind, sizes, layout in ARRAY.findall(shapes)
+        if is_on_chip or ON_CHIP not in layout
+    ]

@@ -1,0 +1,197 @@
+"""An experiment: the points of a grid of problems, sizes, methods, layouts and devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import tomllib
+from typing import Any
+
+from jaxdescent.machine.devices import mesh_named
+from jaxdescent.scale.methods import METHODS
+from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
+
+DTYPES = ("float32", "bfloat16", "float64")
+SCALINGS = ("strong", "weak")
+
+
+class BadExperiment(ValueError):
+    """An experiment that cannot be run, with what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run of one program.
+
+    Attributes:
+      problem: a key of :data:`jaxdescent.scale.problems.PROBLEMS`.
+      rows, features: the size of the whole regression; 0 where a problem has none.
+      method: a name in :data:`jaxdescent.scale.methods.METHODS`.
+      dtype: how data and params are stored.
+      layout: what lies over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
+      devices: the number of devices.
+      target: the name of devices that are not attached, for a rehearsal; empty for a run here.
+    """
+
+    problem: str
+    rows: int
+    features: int
+    method: str
+    dtype: str
+    layout: str
+    devices: int
+    target: str = ""
+
+    @property
+    def key(self) -> str:
+        """The point as text that is the same for the same point."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    def describe(self) -> str:
+        """The point in a few words."""
+        return f"{self.what}, {self.method}, {self.layout} over {self.where}"
+
+    @property
+    def what(self) -> str:
+        """The problem, its size and its dtype."""
+        size = f" {self.rows:,} x {self.features:,}" if self.rows else ""
+        return f"{self.problem}{size} {self.dtype}"
+
+    @property
+    def where(self) -> str:
+        """The devices, by name or by number."""
+        return self.target or f"{self.devices} device{'s' if self.devices > 1 else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Lists of which every combination is a point, and how often each is measured.
+
+    With ``scaling="weak"`` the rows are those of each device, with ``"strong"`` those of the whole.
+
+    Raises:
+      BadExperiment: if a name is unknown, a number is not positive, or a list is empty.
+
+    >>> grid = Experiment(problems=("dense",), rows=(1000,), features=(8,), devices=(1, 2))
+    >>> [point.rows for point in grid.points()]
+    [1000, 1000]
+    >>> grid = dataclasses.replace(grid, scaling="weak")
+    >>> [point.rows for point in grid.points()]
+    [1000, 2000]
+    """
+
+    problems: tuple[str, ...] = ("dense",)
+    rows: tuple[int, ...] = (100_000,)
+    features: tuple[int, ...] = (256,)
+    methods: tuple[str, ...] = ("cg",)
+    dtypes: tuple[str, ...] = ("float32",)
+    layouts: tuple[str, ...] = ("samples",)
+    devices: tuple[int, ...] = (1,)
+    rehearse: tuple[str, ...] = ()
+    scaling: str = "strong"
+    iterations: int = 20
+    repeats: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = {
+            "problems": tuple(PROBLEMS),
+            "methods": tuple(METHODS),
+            "layouts": tuple(LAYOUTS),
+            "dtypes": DTYPES,
+        }
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for one in value if isinstance(value, tuple) else ():
+                if isinstance(one, int) and one < 1:
+                    raise BadExperiment(f"{field.name} must be at least 1, got {one}.")
+                if field.name in known and one not in known[field.name]:
+                    names = ", ".join(known[field.name])
+                    raise BadExperiment(f"{field.name} must be of {names}, got {one!r}.")
+            if value == () and field.name not in ("rehearse", "devices"):
+                raise BadExperiment(f"{field.name} must not be empty.")
+        for name in ("iterations", "repeats"):
+            if getattr(self, name) < 1:
+                raise BadExperiment(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.scaling not in SCALINGS:
+            raise BadExperiment(f"scaling must be strong or weak, got {self.scaling!r}.")
+        for name in self.rehearse:
+            try:
+                mesh_named(name)
+            except ValueError as error:
+                raise BadExperiment(f"rehearse: {error}") from error
+
+    @classmethod
+    def from_toml(cls, path: pathlib.Path) -> Experiment:
+        """The experiment that a TOML file describes; single values stand for lists of one.
+
+        Raises:
+          BadExperiment: if the file cannot be read, or names what does not exist.
+        """
+        try:
+            given = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise BadExperiment(f"{path}: {error.strerror}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BadExperiment(f"{path} is not TOML: {error}") from error
+        return cls.of(given, str(path))
+
+    @classmethod
+    def of(cls, given: dict[str, Any], source: str) -> Experiment:
+        """The experiment with these fields; the others have their defaults."""
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in fields:
+                raise BadExperiment(f"{source}: {name!r} is none of {', '.join(fields)}.")
+            default: Any = fields[name]
+            kind = type(default[0] if default else "") if isinstance(default, tuple) else None
+            if kind is None:
+                if type(value) is not type(default):
+                    raise BadExperiment(
+                        f"{source}: {name} must be of type {type(default).__name__}, got {value!r}."
+                    )
+                values[name] = value
+                continue
+            values[name] = tuple(
+                _of_kind(kind, one, f"{source}: {name}")
+                for one in (value if isinstance(value, list | tuple) else [value])
+            )
+        return cls(**values)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        return {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+
+    def points(self) -> list[Point]:
+        """Every point, those of rehearsals last."""
+        places = [(count, "") for count in self.devices]
+        places += [(mesh_named(name).devices, mesh_named(name).name) for name in self.rehearse]
+        points: list[Point] = []
+        grid = itertools.product(
+            self.problems, self.rows, self.features, self.dtypes, self.methods, self.layouts
+        )
+        for (name, rows, features, dtype, method, layout), (count, target) in itertools.product(
+            grid, places
+        ):
+            problem = PROBLEMS[name]
+            if problem.has_rows:
+                whole = rows * count if self.scaling == "weak" else rows
+                point = Point(name, whole, features, method, dtype, layout, count, target)
+            else:
+                point = Point(name, 0, 0, "constant", dtype, "params", count, target)
+            if point not in points:
+                points.append(point)
+        return points
+
+
+def _of_kind(kind: Any, value: Any, name: str) -> Any:
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # 1e6
+    if type(value) is not kind:
+        raise BadExperiment(f"{name} must be of type {kind.__name__}, got {value!r}.")
+    return value

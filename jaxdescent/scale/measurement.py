@@ -1,0 +1,88 @@
+"""What a program takes on the devices that are here."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdescent.machine import Machine
+from jaxdescent.scale import program
+from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.methods import AT_ONCE
+from jaxdescent.scale.problems import PROBLEMS, made, mesh_of
+
+
+class TooFewDevices(ValueError):
+    """More devices were asked for than JAX has."""
+
+
+def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
+    """The figures of a point on the first of JAX's devices: compile time, seconds, memory, rates.
+
+    Seconds of an iteration are the difference of two runs of different lengths, divided by the
+    difference of their iterations: what a call costs besides is not in them. The first pair warms
+    up. A method that solves at once is timed as a whole.
+
+    Raises:
+      TooFewDevices: if JAX has fewer devices than the point asks for.
+      NotDivisible: if the devices cannot share an axis evenly.
+    """
+    devices = jax.devices()
+    if point.devices > len(devices):
+        raise TooFewDevices(
+            f"JAX has {len(devices)} devices, and {point.devices} are asked for: leave this number "
+            f"out, or show the host's CPU as more with --virtual-devices {point.devices}."
+        )
+    if jax.process_count() > 1 and point.devices != len(devices):
+        raise TooFewDevices(
+            f"of several processes all devices must take part, got {point.devices} of "
+            f"{len(devices)}: start as many processes as a point has devices."
+        )
+    problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
+    built = program.compiled(point, mesh)
+    arrays = made(problem, built.arrays, mesh, experiment.seed)
+    jax.block_until_ready(arrays)
+
+    def run(limit: int) -> tuple[float, int]:
+        nonlocal arrays
+        begun = time.perf_counter()
+        params, iterations, _ = jax.block_until_ready(built.compiled.run(arrays, np.int32(limit)))
+        seconds = time.perf_counter() - begun
+        if problem.donated:
+            arrays = params
+        return seconds, int(iterations.addressable_data(0))
+
+    times: list[float] = []
+    short, long = built.steps_in_a_turn, (1 + experiment.iterations) * built.steps_in_a_turn
+    for repeat in range(1 + experiment.repeats):
+        if point.method in AT_ONCE:
+            seconds, _ = run(1)
+        else:
+            (first, fewer), (second, more) = run(short), run(long)
+            seconds = (second - first) / max(more - fewer, 1)
+        if repeat:
+            times.append(seconds)
+    data_bytes = sum(array.bytes for array in built.arrays.values())
+    figures: dict[str, Any] = {
+        "compile_seconds": built.seconds,
+        "argument_bytes": built.compiled.arguments,
+        "temporary_bytes": built.compiled.temporaries,
+        "peak_bytes": built.compiled.peak,
+    }
+    median = statistics.median(times)
+    spread = {"fastest_seconds": min(times), "slowest_seconds": max(times)}
+    if point.method in AT_ONCE:
+        return figures | {"solve_seconds": median} | spread
+    # What an iteration must read at least: X twice, or the params, which it also writes. Several
+    # steps of an elementwise method are one pass.
+    least = 2 * data_bytes / built.steps_in_a_turn
+    machine = Machine.of(devices[0])
+    figures |= {"iteration_seconds": median, **spread, "least_bytes": least}
+    if median > 0:
+        figures["bytes_a_second"] = least / median
+        figures["of_bandwidth"] = least / median / machine.read_bandwidth["float32"]
+    return figures

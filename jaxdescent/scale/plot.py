@@ -1,0 +1,92 @@
+"""A picture of an experiment: time and efficiency against the number of devices."""
+
+from __future__ import annotations
+
+import pathlib
+from collections import defaultdict
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+from jaxdescent.scale.experiment import Point
+from jaxdescent.scale.report import Line, efficiency, seconds_of
+
+COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")
+INK, FAINT = "#222222", "#8a8a8a"
+
+
+def draw(lines: list[Line], path: pathlib.Path) -> None:
+    """Write a PNG; measured points are solid, rehearsed ones hollow.
+
+    Left: seconds of an iteration, with the time that perfect scaling would take. Right: parallel
+    efficiency.
+    """
+    series: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if seconds_of(line):
+            series[_name(line)].append(line)
+    figure = Figure(figsize=(12, 5.2), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    time_axes, share_axes = figure.subplots(1, 2)
+    counts = sorted({line["point"]["devices"] for each in series.values() for line in each})
+    for index, (name, members) in enumerate(sorted(series.items())):
+        members.sort(key=lambda line: line["point"]["devices"])
+        colour = COLOURS[index % len(COLOURS)]
+        x = [line["point"]["devices"] for line in members]
+        y = [seconds_of(line) or 0.0 for line in members]
+        style = _style(members[0], colour)
+        time_axes.plot(x, y, label=name, **style)
+        is_weak = members[0]["scaling"] == "weak"
+        ideal = [y[0] if is_weak else y[0] * x[0] / count for count in x]
+        if len(x) > 1:
+            time_axes.plot(x, ideal, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+        shares = [(count, efficiency(line, lines)) for count, line in zip(x, members, strict=True)]
+        known = [(count, share) for count, share in shares if share is not None]
+        if known:
+            share_axes.plot(*zip(*known, strict=True), **style)
+    time_axes.set_yscale("log")
+    time_axes.set_title("Seconds of an iteration", loc="left", color=INK, weight="bold")
+    share_axes.set_title("Parallel efficiency", loc="left", color=INK, weight="bold")
+    share_axes.set_ylim(0, 1.15)
+    share_axes.axhline(1, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
+    share_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    for axes in (time_axes, share_axes):
+        _finish(axes, counts)
+    if series:
+        time_axes.legend(frameon=False, fontsize=8, loc="best")
+    figure.savefig(path)
+
+
+def _name(line: Line) -> str:
+    point = Point(**line["point"])
+    size = f", {point.features:,} features" if point.rows else ""
+    kind = "rehearsed" if line["rehearsed"] else line["machine"]["device"]
+    if not line["rehearsed"] and point.rows and line["scaling"] == "strong":
+        size = f" {point.rows:,} x {point.features:,}"
+    return f"{point.problem}{size} {point.dtype}, {point.method}, {point.layout} ({kind})"
+
+
+def _style(line: Line, colour: str) -> dict[str, Any]:
+    is_rehearsed = line["rehearsed"]
+    return {
+        "color": colour,
+        "marker": "o",
+        "markersize": 5.5,
+        "markerfacecolor": "white" if is_rehearsed else colour,
+        "linestyle": "--" if is_rehearsed else "-",
+        "linewidth": 1.4,
+    }
+
+
+def _finish(axes: Axes, counts: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(counts))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel("devices", color=INK)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

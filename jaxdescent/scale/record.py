@@ -1,0 +1,100 @@
+"""JSON lines: one for each point, with the machine, the versions and the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+from typing import Any
+
+import jax
+
+from jaxdescent.machine import host
+from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
+
+PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
+
+
+def line_of(point: Point, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
+    """Everything about a point, as one JSON object."""
+    return {
+        "point": dataclasses.asdict(point),
+        "rehearsed": bool(point.target),
+        "figures": figures,
+        "scaling": experiment.scaling,
+        "iterations": experiment.iterations,
+        "repeats": experiment.repeats,
+        "seed": experiment.seed,
+        "machine": machine(),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the software on which the figures depend."""
+    device = jax.devices()[0]
+    return {
+        "processor": host.processor(),
+        "cores": host.usable_cores(),
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def append(path: pathlib.Path, line: dict[str, Any]) -> None:
+    """Add a line to the file, in one write."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a file; none if it does not exist. A last line that was cut off is left out.
+
+    Raises:
+      BadExperiment: if another line is not of an experiment.
+    """
+    if not path.exists():
+        return []
+    read: list[dict[str, Any]] = []
+    texts = path.read_text().splitlines()
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text)
+            Point(**line["point"])
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(texts) and isinstance(error, json.JSONDecodeError):
+                break
+            raise BadExperiment(
+                f"{path} has other lines than those of an experiment (line {number}): give "
+                "another file to --output."
+            ) from error
+        read.append(line)
+    return read
+
+
+def known_keys(lines: list[dict[str, Any]]) -> set[str]:
+    """The points that need not be made again: those that have figures, from this machine.
+
+    A rehearsal's figures do not depend on the machine.
+    """
+    here = machine()
+    same = ("processor", "cores", "device", "devices", "processes")
+    return {
+        Point(**line["point"]).key
+        for line in lines
+        if "error" not in line["figures"]
+        and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,103 @@
+"""What a program says of a run on devices that are not here, and what the run would take.
+
+The seconds of an iteration are a model: bytes over the published bandwidth, a start for each
+kernel, and for each collective a ring over the published links. :data:`ASSUMPTIONS` lists what is
+assumed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from jaxdescent.machine import Machine
+from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.machine.topologies import topology
+from jaxdescent.scale import program
+from jaxdescent.scale.compiled import Sent
+from jaxdescent.scale.experiment import Point
+from jaxdescent.scale.methods import AT_ONCE
+from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device, mesh_of
+
+ASSUMPTIONS = (
+    "Seconds are a model: published bandwidths are reached, every kernel waits for the one before "
+    "it, collectives are rings that nothing overlaps, and all devices are equally fast. Hosts, "
+    "networks between slices and reading the data are not in it."
+)
+
+SHARES = {
+    "all-reduce": 2.0,
+    "all-gather": 1.0,
+    "reduce-scatter": 1.0,
+    "all-to-all": 1.0,
+    "collective-permute": 1.0,
+}
+"""How often a ring sends what a collective makes, for many devices."""
+
+
+def rehearsed(point: Point) -> dict[str, Any]:
+    """The figures of a point whose devices are not here, compiled for them.
+
+    Raises:
+      NotDivisible: if the devices cannot share an axis evenly.
+      ImportError: if the compiler's plugin is not installed.
+      MemoryError: if the program does not fit, by the compiler's or by our own count.
+    """
+    machine = Machine.published(point.target)
+    devices = topology(point.target)
+    mesh = mesh_of(devices, point.layout)
+    arrays = PROBLEMS[point.problem].arrays(point.rows, point.features, point.dtype)
+    _require(bytes_of_a_device(arrays, mesh), "of data and params", machine)
+    made = program.compiled(point, mesh)
+    compiled = made.compiled
+    _require(compiled.peak, "for data, params and what it computes with them", machine)
+    largest = max(array.bytes for array in made.arrays.values()) / machine.devices
+    gathered = max((s.size for s in compiled.sent if s.kind == "all-gather"), default=0)
+    figures: dict[str, Any] = {
+        "compile_seconds": made.seconds,
+        "argument_bytes": compiled.arguments,
+        "temporary_bytes": compiled.temporaries,
+        "peak_bytes": compiled.peak,
+        "usable_bytes": machine.memory_bytes,
+        "gathers_data": machine.devices > 1 and gathered >= largest,
+    }
+    if point.method in AT_ONCE:
+        return figures | {"collectives": _counted(compiled.sent)}
+    sent = compiled.sent_in_an_iteration
+    steps = made.steps_in_a_turn
+    kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
+    here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
+    links = sum(_link_seconds(one, machine) for one in sent)
+    return figures | {
+        "collectives": _counted(sent),
+        "kernels": kernels / steps,
+        "iteration_bytes": moved / steps,
+        "iteration_seconds": (here + links) / steps,
+        "link_seconds": links / steps,
+        "efficiency": here / (here + links),
+    }
+
+
+def _require(needed: int, purpose: str, machine: Machine) -> None:
+    if needed > machine.memory_bytes:
+        raise MemoryError(
+            f"a device needs {readable_bytes(needed)} {purpose}, and about "
+            f"{readable_bytes(machine.memory_bytes)} can be used: take more devices, another "
+            "layout or a smaller dtype."
+        )
+
+
+def _link_seconds(sent: Sent, machine: Machine) -> float:
+    if machine.devices == 1 or not machine.link_bandwidth:
+        return 0.0
+    share = SHARES[sent.kind] * (machine.devices - 1) / machine.devices
+    return share * sent.size / machine.link_bandwidth + machine.all_reduce_seconds
+
+
+def _counted(sent: list[Sent]) -> list[dict[str, Any]]:
+    """Collectives by kind and bytes, with how many there are of each."""
+    counts = Counter(sent)
+    return [
+        {"kind": one.kind, "bytes": one.size, "count": count}
+        for one, count in sorted(counts.items(), reverse=True)
+    ]

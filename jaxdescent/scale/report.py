@@ -1,0 +1,96 @@
+"""The table of an experiment, and the parallel efficiency of its points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxdescent.display.numbers import readable_seconds
+from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.scale.experiment import Point
+
+Line = dict[str, Any]
+
+
+def seconds_of(line: Line) -> float | None:
+    """The seconds of an iteration, or of a solve."""
+    figures = line["figures"]
+    return figures.get("iteration_seconds", figures.get("solve_seconds"))
+
+
+def efficiency(line: Line, lines: list[Line]) -> float | None:
+    """How much of the devices' number a point gets as speed, against the fewest devices measured.
+
+    Strong scaling: ``t_1 n_1 / (t n)`` for the whole problem; weak scaling: ``t_1 / t``, with the
+    same rows on each device. A rehearsed point has its own, against devices that send nothing.
+    """
+    own = line["figures"].get("efficiency")
+    seconds = seconds_of(line)
+    if own is not None or not seconds:
+        return own
+    point, is_weak = Point(**line["point"]), line["scaling"] == "weak"
+    best: tuple[int, float] | None = None
+    for other in lines:
+        base, taken = Point(**other["point"]), seconds_of(other)
+        same = ("problem", "features", "method", "dtype", "layout")
+        if other["rehearsed"] or not taken or other["scaling"] != line["scaling"]:
+            continue
+        if any(getattr(base, name) != getattr(point, name) for name in same):
+            continue
+        if is_weak and base.rows * point.devices != point.rows * base.devices:
+            continue
+        if not is_weak and base.rows != point.rows:
+            continue
+        if best is None or base.devices < best[0]:
+            best = base.devices, taken
+    if best is None:
+        return None
+    devices, taken = best
+    return taken / seconds if is_weak else taken * devices / (seconds * point.devices)
+
+
+def show(lines: list[Line], console: Console) -> None:
+    """One row for each point, and the errors of those that could not be run."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("problem", "method", "over"):
+        table.add_column(name)
+    for name in ("compile", "a device", "iteration", "of bandwidth", "efficiency"):
+        table.add_column(name, justify="right")
+    table.add_column("sends")
+    for line in lines:
+        point, figures = Point(**line["point"]), line["figures"]
+        if "error" in figures:
+            continue
+        seconds, share = seconds_of(line), efficiency(line, lines)
+        table.add_row(
+            point.what,
+            point.method,
+            f"{point.where}, {point.layout}",
+            readable_seconds(figures["compile_seconds"]),
+            readable_bytes(figures["peak_bytes"]),
+            "" if seconds is None else readable_seconds(seconds),
+            "" if "of_bandwidth" not in figures else f"{figures['of_bandwidth']:.0%}",
+            "" if share is None else f"{share:.0%}",
+            _sent(figures),
+        )
+    console.print(table)
+    failed: dict[str, list[str]] = {}
+    for line in lines:
+        if "error" in line["figures"]:
+            point = Point(**line["point"])
+            failed.setdefault(line["figures"]["error"], []).append(point.describe())
+    for error, points in failed.items():
+        console.print(f"Not run: {'; '.join(points)}: {error}", style="red", highlight=False)
+
+
+def _sent(figures: Line) -> str:
+    collectives = figures.get("collectives")
+    if collectives is None:
+        return ""
+    words = [
+        f"{one['count']} x " * (one["count"] > 1) + f"{one['kind']} {readable_bytes(one['bytes'])}"
+        for one in collectives
+    ]
+    return ("gathers the data: " * figures["gathers_data"]) + (", ".join(words) or "nothing")

@@ -1,0 +1,57 @@
+"""Rehearsals: what is said of runs on devices that are not here."""
+
+import importlib.util
+
+import pytest
+
+from jaxdescent.scale import run
+from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.rehearsal import rehearsed
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ("jax_cuda13_plugin", "libtpu"))),
+        reason="XLA's plugins for GPUs and TPUs are not installed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "devices"), [("v5e:16x16", 256), ("8xh100", 8)])
+def test_a_pod_is_rehearsed(target, devices):
+    rows, features = 1 << 16, 8192
+    point = Point("dense", rows * devices, features, "cg", "float32", "samples", devices, target)
+    figures = rehearsed(point)
+    part = 4 * rows * features
+    assert part < figures["argument_bytes"] < 1.01 * part
+    assert figures["temporary_bytes"] < 0.01 * part
+    assert not figures["gathers_data"]
+    assert 2 * part < figures["iteration_bytes"] < 2.1 * part
+    vectors = [one for one in figures["collectives"] if one["bytes"] >= 4 * features]
+    assert [one["kind"] for one in vectors] == ["all-reduce"]
+    assert figures["efficiency"] > 0.9
+    assert figures["kernels"] < 40
+
+
+def test_devices_add_the_sums_of_a_tree_at_once():
+    """By the latency of an all-reduce for each leaf, 256 chips were a twentieth as fast."""
+    point = Point("llama3-8b", 0, 0, "constant", "bfloat16", "params", 256, "v5e:16x16")
+    figures = rehearsed(point)
+    assert sum(one["count"] for one in figures["collectives"]) <= 4
+    assert figures["efficiency"] > 0.9
+    assert figures["argument_bytes"] < 1.05 * 2 * 8_030_261_248 / 256
+
+
+def test_errors_of_a_cluster_are_said_in_words():
+    grid = Experiment(
+        rows=(1 << 24, 1000), features=(1 << 17,), devices=(), rehearse=("8xh100", "v5e:2x4")
+    )
+    lines = run(grid)
+    for line in lines[:2]:
+        error = line["figures"]["error"]
+        assert error.startswith("a device needs 1.1 TB of data and params, and about ")
+        assert error.endswith("take more devices, another layout or a smaller dtype.")
+    assert "error" not in lines[2]["figures"]
+    grid = Experiment(rows=(1001,), devices=(), rehearse=("v5e:2x4",))
+    (line,) = run(grid)
+    assert "X has 1,001 samples, which 8 devices cannot share evenly" in line["figures"]["error"]

@@ -1,0 +1,244 @@
+"""Scaling experiments: their points, what is measured, what is kept, and what is said."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import jaxdescent as jd
+from jaxdescent.cli import app
+from jaxdescent.scale import record, report, run
+from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
+from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
+from jaxdescent.scale.plot import draw
+from jaxdescent.scale.problems import PROBLEMS, NotDivisible, made, mesh_of, placed
+
+
+def test_a_grid_has_every_combination_once():
+    grid = Experiment(
+        problems=("dense", "llama3-8b"),
+        rows=(100, 200),
+        methods=("cg", "lsmr"),
+        devices=(1, 2),
+        rehearse=("8xh100",),
+    )
+    points = grid.points()
+    assert len(points) == 2 * 2 * 3 + 3  # a problem of its own size has one method and layout
+    assert {point.devices for point in points if point.target} == {8}
+
+
+def test_weak_scaling_grows_the_rows_with_the_devices():
+    grid = Experiment(rows=(100,), devices=(1, 4), scaling="weak")
+    assert [point.rows for point in grid.points()] == [100, 400]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"problems": ["no"]}, r"problems must be of dense, llama3-8b, got 'no'"),
+        ({"methods": "newton"}, r"methods must be of cg, .*got 'newton'"),
+        ({"rows": [0]}, r"rows must be at least 1, got 0"),
+        ({"rows": ["many"]}, r"file: rows must be of type int, got 'many'"),
+        ({"rows": 1.5}, r"file: rows must be of type int, got 1.5"),
+        ({"scaling": "both"}, r"scaling must be strong or weak, got 'both'"),
+        ({"scaling": 3}, r"file: scaling must be of type str, got 3"),
+        ({"row": 3}, r"file: 'row' is none of problems, rows"),
+        ({"methods": []}, r"methods must not be empty"),
+        ({"repeats": 0}, r"repeats must be at least 1, got 0"),
+        ({"rehearse": "h1000"}, r"rehearse: no device is called 'h1000'"),
+    ],
+)
+def test_what_is_wrong_with_an_experiment_is_said(given, message):
+    with pytest.raises(BadExperiment, match=message):
+        Experiment.of(given, "file")
+
+
+def test_an_experiment_is_read_from_toml(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('rows = 1e3\nfeatures = [4, 8]\nmethods = "lsmr"\nscaling = "weak"\n')
+    grid = Experiment.from_toml(path)
+    assert (grid.rows, grid.features, grid.methods) == ((1000,), (4, 8), ("lsmr",))
+    path.write_text("rows = [")
+    with pytest.raises(BadExperiment, match="is not TOML"):
+        Experiment.from_toml(path)
+    with pytest.raises(BadExperiment, match="No such file"):
+        Experiment.from_toml(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("layout", ["samples", "features", "both"])
+def test_arrays_are_the_same_on_any_number_of_devices(layout):
+    problem = PROBLEMS["dense"]
+    arrays = problem.arrays(64, 8, "float32")
+    one = made(problem, arrays, mesh_of(jax.devices()[:1], layout), 3)
+    eight = made(problem, arrays, mesh_of(jax.devices(), layout), 3)
+    np.testing.assert_array_equal(one["X"], eight["X"])
+    np.testing.assert_allclose(one["y"], eight["y"], rtol=1e-5, atol=1e-5)
+    assert len({shard.index for shard in eight["X"].addressable_shards}) == 8
+    assert abs(float(np.std(one["X"])) - 1) < 0.1
+
+
+def test_a_mesh_of_two_axes_is_as_square_as_it_can_be():
+    assert dict(mesh_of(jax.devices(), "both").shape) == {"samples": 4, "features": 2}
+    assert dict(mesh_of(jax.devices()[:6], "both").shape) == {"samples": 3, "features": 2}
+
+
+def test_an_axis_that_devices_cannot_share_is_named():
+    arrays = PROBLEMS["dense"].arrays(100, 8, "float32")
+    with pytest.raises(NotDivisible, match=r"X has 100 samples, which 8 devices .* such as 104"):
+        placed(arrays, mesh_of(jax.devices(), "samples"))
+
+
+def test_points_are_measured_and_kept_and_skipped(tmp_path):
+    output, told = tmp_path / "scale.jsonl", []
+    grid = Experiment(rows=(256,), features=(8,), devices=(1, 2), iterations=2, repeats=2)
+    lines = run(grid, output, told.append)
+    assert [line["point"]["devices"] for line in lines] == [1, 2]
+    for line in lines:
+        figures = line["figures"]
+        assert figures["fastest_seconds"] <= figures["iteration_seconds"]
+        assert figures["iteration_seconds"] <= figures["slowest_seconds"]
+        assert figures["least_bytes"] == 2 * (256 * 8 + 256) * 4
+        assert figures["argument_bytes"] > 0
+    # A line that was cut off while it was written is measured again.
+    text = output.read_text()
+    output.write_text(text[:-20])
+    told.clear()
+    again = run(grid, output, told.append)
+    assert "already in" in told[0]
+    assert "already in" not in told[1]
+    assert again[0] == lines[0]
+
+
+def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path):
+    grid = Experiment(
+        rows=(100,), features=(4,), devices=(1, 8, 64), iterations=1, repeats=1, methods=("gram",)
+    )
+    first, second, third = run(grid, tmp_path / "scale.jsonl")
+    assert first["figures"]["solve_seconds"] > 0
+    assert "cannot share evenly" in second["figures"]["error"]
+    assert "JAX has 8 devices, and 64 are asked for" in third["figures"]["error"]
+    console = Console(record=True, width=200)
+    report.show([first, second, third], console)
+    assert "Not run: dense 100 x 4 float32, gram, samples over 8 devices" in console.export_text()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"a": 1}\n')
+    with pytest.raises(BadExperiment, match="other lines than those of an experiment"):
+        run(Experiment(), path)
+
+
+def line(devices, seconds, rows=1000, scaling="strong"):
+    point = {"problem": "dense", "rows": rows, "features": 8, "method": "cg", "dtype": "float32"}
+    point |= {"layout": "samples", "devices": devices, "target": ""}
+    figures = {"iteration_seconds": seconds, "compile_seconds": 1.0, "peak_bytes": 100}
+    machine = {"device": "cpu"}
+    return {"point": point, "rehearsed": False, "figures": figures} | {
+        "scaling": scaling,
+        "machine": machine,
+    }
+
+
+def test_efficiency_is_that_of_the_definition():
+    strong = [line(1, 8.0), line(2, 5.0), line(4, 4.0)]
+    assert [report.efficiency(one, strong) for one in strong] == [1, 0.8, 0.5]
+    weak = [line(1, 8.0, scaling="weak"), line(4, 10.0, 4000, "weak"), line(4, 9.0, 999, "weak")]
+    assert [report.efficiency(one, weak) for one in weak] == [1, 0.8, 1]
+
+
+def test_a_picture_is_drawn(tmp_path):
+    draw([line(1, 8.0), line(2, 5.0)], tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").stat().st_size > 10_000
+
+
+TEXT = """\
+%body (arg: (f32[], f32[64,8])) -> (f32[], f32[64,8]) {
+  %x = f32[64,8]{1,0} get-tuple-element(%arg), index=1
+  %v = f32[8]{0:T(128)S(1)} get-tuple-element(%arg), index=2
+  %near = (f32[64,8]{1,0:S(1)}, f32[64,8]{1,0}, u32[]) copy-start(%x)
+  %here = f32[64,8]{1,0:S(1)} copy-done(%near)
+  %product = f32[64]{0} fusion(%x, %v), kind=kLoop, calls=%fused
+  %back = f32[8]{0} fusion(%here, %product), kind=kLoop, calls=%fused.1
+  %sum = (f32[8]{0}, f32[8]{0}) all-reduce-start(%back), to_apply=%add
+  ROOT %out = f32[8]{0} all-reduce-done(%sum)
+}
+"""
+
+
+def test_what_is_read_of_a_program_is_what_stands_there():
+    (lines,) = _computations(TEXT).values()
+    assert _sent_by(lines) == [Sent("all-reduce", 32)]
+    assert _reads(lines, 64 * 8 * 4) == 2  # the copy that is started early is not a third
+    # X twice, one of them on the way to the chip; the products written and read; the sum's operand.
+    assert _moved(lines) == 2 * 2048 + 256 + 256 + 32 + 32
+
+
+def test_collectives_of_a_sharded_program_are_found():
+    mesh = mesh_of(jax.devices(), "samples")
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("samples"))
+    X = jax.ShapeDtypeStruct((64, 8), "float32", sharding=rows)
+    program = Compiled(lambda X: jax.numpy.sum(X, axis=0), X)
+    assert program.sent == [Sent("all-reduce", 32)]
+    assert program.arguments == 64 * 8 * 4 // 8
+
+
+def test_the_command_measures_and_prints(tmp_path):
+    output = tmp_path / "out.jsonl"
+    options = ["--rows", "256", "--features", "8", "--devices", "1,2", "--repeats", "1"]
+    options += ["--iterations", "2", "--output", str(output), "--plot", str(tmp_path / "a.png")]
+    ended = CliRunner().invoke(app, ["scale", *options], env={"COLUMNS": "200"})
+    assert ended.exit_code == 0, ended.output
+    assert "efficiency" in ended.output
+    kept = [json.loads(text)["point"] for text in output.read_text().splitlines()]
+    assert [point["devices"] for point in kept] == [1, 2]
+    assert (tmp_path / "a.png").exists()
+    (tmp_path / "grid.toml").write_text("rows = 256\nfeatures = 8\ndevices = [1, 2]\n")
+    again = CliRunner().invoke(app, ["scale", str(tmp_path / "grid.toml"), *options[6:]])
+    assert "already in" in again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rows", "0.5"], "must be whole numbers"),
+        (["--method", "newton"], "methods must be of cg"),
+        (["--plot", "a.jpg"], "must be a .png file"),
+        (["--output", "/nowhere/a.jsonl"], "must be in a folder that exists"),
+        (["--rehearse", "h1000"], "no device is called"),
+        (["--processes", "2"], "is missing"),
+        (["missing.toml"], "No such file"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_one_sentence(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(app, ["scale", *options], env={"COLUMNS": "300"})
+    assert ended.exit_code == 2
+    assert message in " ".join(ended.output.split())
+
+
+def test_a_key_does_not_depend_on_the_order_of_fields():
+    point = Point("dense", 10, 2, "cg", "float32", "samples", 1)
+    shuffled = dict(reversed(json.loads(point.key).items()))
+    assert Point(**shuffled).key == point.key
+
+
+def test_rehearsals_are_known_on_any_machine_and_measurements_on_their_own():
+    own = record.machine()
+    known = line(1, 2.0) | {"machine": own}
+    other = line(2, 2.0) | {"machine": own | {"cores": 10_000}}
+    rehearsed = line(3, 2.0) | {"machine": {}, "rehearsed": True}
+    failed = line(4, 2.0) | {"machine": own, "figures": {"error": "no"}}
+    keys = record.known_keys([known, other, rehearsed, failed])
+    assert keys == {Point(**one["point"]).key for one in (known, rehearsed)}
+
+
+def test_the_tree_is_that_of_the_model():
+    shapes = PROBLEMS["llama3-8b"].arrays(0, 0, "bfloat16")
+    assert sum(array.bytes for array in shapes.values()) == 2 * 8_030_261_248
+    objective, start = PROBLEMS["llama3-8b"].pose({"w": jax.numpy.ones(3)})
+    assert isinstance(objective, jd.SumOfSquares)
+    assert start is not None
