@@ -74,8 +74,6 @@ def scale(
             raise typer.BadParameter(
                 f"must be in a folder that exists, got {output}.", param_hint="--output"
             )
-        _prepare(virtual_devices, distributed, coordinator, processes, process)
-
         from jaxdescent import scale as room
         from jaxdescent.scale import plot as picture
         from jaxdescent.scale import rehearsal, report
@@ -98,10 +96,12 @@ def scale(
             given["scaling"] = "weak" if weak else "strong"
         try:
             grid = Experiment.from_toml(experiment).given() if experiment else {}
+            # What is rehearsed elsewhere is not measured here unless that is asked for.
+            is_elsewhere = "rehearse" in grid | given and "devices" not in grid | given
+            _prepare(1 if is_elsewhere else virtual_devices)
+            _join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
-                # What is rehearsed elsewhere is not measured here unless that is asked for.
-                here = () if "rehearse" in grid | given else (jax.device_count(),)
-                given["devices"] = here
+                given["devices"] = () if is_elsewhere else (jax.device_count(),)
             chosen = Experiment.of(grid | given, "the command line")
             is_first = jax.process_index() == 0
             console = Console(quiet=not is_first)
@@ -118,17 +118,19 @@ def scale(
         raise typer.Exit(1)
 
 
-def _prepare(
-    virtual_devices: int | None,
-    distributed: bool,
-    coordinator: str | None,
-    processes: int | None,
-    process: int | None,
-) -> None:
-    """Set JAX's devices, before it initialises them."""
-    if virtual_devices is not None:
+def _prepare(cpus: int | None) -> None:
+    """Show this host's CPU as so many devices, before JAX initialises any.
+
+    JAX's plugins for devices that are not attached, with which rehearsals compile, fail to start.
+    """
+    if cpus is not None:
         jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", virtual_devices)
+        jax.config.update("jax_num_cpu_devices", cpus)
+
+
+def _join(
+    distributed: bool, coordinator: str | None, processes: int | None, process: int | None
+) -> None:
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:

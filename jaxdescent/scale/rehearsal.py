@@ -65,7 +65,12 @@ def rehearsed(point: Point) -> dict[str, Any]:
         return figures | {"collectives": _counted(compiled.sent)}
     sent = compiled.sent_in_an_iteration
     steps = made.steps_in_a_turn
-    kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
+    if steps == 1:
+        kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
+    else:
+        # A pass stands in branches that are always taken, which the text does not say. It reads and
+        # writes the params, a check reads them: a kernel for each leaf of both.
+        kernels, moved = 2 * len(arrays), 3 * bytes_of_a_device(arrays, mesh)
     here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
     links = sum(_link_seconds(one, machine) for one in sent)
     return figures | {
