@@ -232,6 +232,7 @@ class _Driver:
         most = self.facts.max_iterations
         until = self.facts.iteration
         is_over = int(loop.status) != RUNNING
+        self._refuse_nan_data(int(loop.status), until)
         under_way: _UnderWay | None = None
         wish = asked = 0  # a status code: of this process, and of all
         number = 0
@@ -254,13 +255,17 @@ class _Driver:
                 record = self._read(under_way)
                 pace.after(record.iterations, record.chunk_seconds)
                 is_over = record.status is not None
-                if record.status == Status.NON_FINITE and record.iteration == 0:
-                    _refuse_nan({"the data": self.chunks.problem.objective})
+                self._refuse_nan_data(record.status, record.iteration)
                 if self._report(record):
                     wish = wish or Status.STOPPED.value
             elif following is None:
                 return loop, Status(asked or Status.STOPPED.value)
             under_way = following
+
+    def _refuse_nan_data(self, status: int | None, iteration: int) -> None:
+        """Raise if the value at the start is NaN because data are; other NaN may be meant."""
+        if status == Status.NON_FINITE.value and iteration == 0:
+            _refuse_nan({"the data": self.chunks.problem.objective})
 
     def _copied(self, loop: Loop) -> Loop:
         return self.chunks.copied(loop)
