@@ -44,12 +44,12 @@ def names(folder):
 
 
 class Waits(jd.hooks.Hook):
-    """Waits for the checkpoint that is being written, so that each chunk has one."""
+    """Waits for the checkpoint that is being written, so that every second chunk has one."""
 
     def __init__(self, checkpoint):
         self.checkpoint = checkpoint
 
-    def report(self, record):
+    def pause(self, pause):
         self.checkpoint._folder.wait()
 
 
@@ -80,7 +80,7 @@ PROBLEMS = {
     "regression": (jd.LinearRegression(X, Y), None, jd.GradientDescent(1e-4), {}),
     "16 bits, at random": (
         jd.SumOfSquares(),
-        {"a": jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16), "none": jnp.zeros((2, 0))},
+        {"a": jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16), "b": jnp.ones((2, 3))},
         METHOD,
         {"rounding": jd.StochasticRounding(3)},
     ),
@@ -139,7 +139,7 @@ def test_without_room_for_a_copy_the_run_waits(tmp_path, monkeypatch):
     assert_same(got, jd.minimize(valley, START, METHOD, **options))
     assert names(tmp_path)[-1] == "iteration-0000000040"
     assert len(names(tmp_path)) == 3
-    assert copied
+    assert len(copied) >= 4
 
 
 def test_a_start_that_is_donated_makes_room_for_what_is_restored(tmp_path):
@@ -166,7 +166,8 @@ OTHERS = {
     ),
     "objective": (
         {"objective": valley, "start": START},
-        r"params was absent and is float32\[4\].*objective was LinearRegression\(.*Function\(\)",
+        r"params\['weights'\] was float32\[5\] and is absent; objective was LinearRegression\(Dense"
+        r"\(\)\) and is Function\(\); .*and \d more\. Call",
     ),
     "method": (
         {"method": jd.LBFGS()},
@@ -184,7 +185,9 @@ OTHERS = {
 @pytest.fixture(scope="module")
 def regression_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    stopped(folder, objective=jd.LinearRegression(X, Y), start=None, method=jd.GradientDescent(1e-4))
+    stopped(
+        folder, objective=jd.LinearRegression(X, Y), start=None, method=jd.GradientDescent(1e-4)
+    )
     return folder
 
 
@@ -247,7 +250,9 @@ def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name,
     options = {"max_iterations": 60, "tolerance": 0}
     stopped(tmp_path, **options)
     DAMAGES[name](newest(tmp_path))
-    with pytest.warns(RuntimeWarning, match=r"of iteration 30 cannot be read and is now unreadable-"):
+    with pytest.warns(
+        RuntimeWarning, match=r"of iteration 30 cannot be read and is now unreadable-"
+    ):
         got = resumed(tmp_path, **options)
     assert_same(got, jd.minimize(valley, START, METHOD, **options))
     assert "unreadable-iteration-0000000030" in names(tmp_path)
@@ -256,6 +261,7 @@ def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name,
 def test_if_none_can_be_read_nothing_is_begun(tmp_path):
     stopped(tmp_path)
     count = len(names(tmp_path))
+    assert count == 3
     for name in names(tmp_path):
         truncate(tmp_path / name / "facts" / "metadata")
     with (
@@ -275,6 +281,7 @@ def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     assert not [name for name in names(tmp_path) if "tmp" in name]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
 def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_path):
     """The size that a file of this process may have is limited, as on a disk that is full."""
     resource = pytest.importorskip("resource")
@@ -294,7 +301,7 @@ def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_p
     try:
         with pytest.warns(
             RuntimeWarning,
-            match=r"could not be written; the run goes on, and the last good one is of iteration \d0",
+            match=r"could not be written; the run goes on, and the last good one is of iteration \d+",
         ):
             got = jd.run(
                 valley, start, jd.GradientDescent(1e-4), chunk=10, checkpoint=checkpoint,
@@ -330,9 +337,7 @@ def test_a_run_goes_on_with_another_number_of_devices(counts, tmp_path):
     stopped(tmp_path, start=first, tolerance=0, at=48, **problem)
     got = resumed(tmp_path, start=second, tolerance=0, **problem)
     assert got.params.sharding.is_equivalent_to(second.sharding, 2)
-    want = jd.minimize(
-        objective, start, problem["method"], max_iterations=100, tolerance=0
-    )
+    want = jd.minimize(objective, start, problem["method"], max_iterations=100, tolerance=0)
     np.testing.assert_array_equal(got.params, want.params)  # each element has its own steps
     assert int(got.iterations) == 100
 
@@ -482,7 +487,7 @@ SERVER = textwrap.dedent("""
         if not is_last:
             if generator.random() < 0.9:
                 os.read(reads, 1)  # its programs are compiled
-            time.sleep(generator.uniform(0, 0.25))
+            time.sleep(generator.uniform(0, 1.2))
             os.kill(child, signal.SIGKILL)
         _, code = os.waitpid(child, 0)
         os.close(reads)
@@ -543,6 +548,27 @@ def uninterrupted(iterations, start, folder):
         timeout=600,
     )
     return np.load(target)
+
+
+def test_arrays_without_elements_are_made_again(tmp_path):
+    tree = {
+        "empty": jnp.zeros((2, 0), jnp.bfloat16),
+        "some": jnp.arange(3),
+        "flag": jnp.array(True),
+    }
+    folder = checkpoints.Folder(tmp_path, 1)
+    folder.write(7, tree, {"of": "a test"})
+    folder.wait()
+    assert folder.error() is None
+    assert folder.facts(7)["of"] == "a test"
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+    found = folder.read(7, like)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, tree)
+    assert found["empty"].dtype == jnp.bfloat16
+    assert_same(found, tree)
 
 
 def test_names_that_are_no_checkpoints_are_left_alone(tmp_path):

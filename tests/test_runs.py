@@ -259,7 +259,9 @@ def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
     assert last.status == jd.Status.MAX_ITERATIONS
     assert (last.value, last.gradient_norm) == (float(result.value), float(result.gradient_norm))
     assert last.first_value == pytest.approx(float(valley(START)))
-    assert last.first_gradient_norm == pytest.approx(float(jnp.linalg.norm(jax.grad(valley)(START))))
+    assert last.first_gradient_norm == pytest.approx(
+        float(jnp.linalg.norm(jax.grad(valley)(START)))
+    )
     assert last.evaluations == int(result.evaluations)
     assert [record.iterations for record in seen.records] == [12, 12, 6]
     assert seen.facts == jd.hooks.Facts("Function()", "GradientDescent()", 4, 16, 30, 0, None, True)

@@ -14,6 +14,7 @@ import pathlib
 import re
 import shutil
 import threading
+import time
 from typing import Any
 
 import jax
@@ -23,6 +24,9 @@ FORMAT = 1
 """The number of this layout; another one is refused."""
 
 NAME = re.compile(r"^iteration-(\d{10})$")
+TRIES = 10
+"""How often what is unfinished is removed, while something still writes to it."""
+
 UNFINISHED = re.compile(r"^iteration-\d{10}\.orbax-checkpoint-tmp.*$")
 
 
@@ -61,12 +65,10 @@ class Folder:
         self._finisher: threading.Thread | None = None
         self._error: BaseException | None = None
         self._at: int | None = None
-        logging.getLogger("absl").setLevel(logging.ERROR)  # it tells of each file
+        logging.getLogger("absl").addFilter(_is_not_orbax)
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            for left in self.path.iterdir():
-                if UNFINISHED.match(left.name):
-                    shutil.rmtree(left)  # of a process that was killed while it wrote
+            self._remove_unfinished()  # of a process that was killed while it wrote
 
     def iterations(self) -> list[int]:
         """The iterations of all checkpoints with a final name, the newest first."""
@@ -190,9 +192,23 @@ class Folder:
     def _failed(self, error: Exception) -> None:
         self._error, self._writer = error, None
         if jax.process_index() == 0:
-            for left in self.path.iterdir():
-                if UNFINISHED.match(left.name):
-                    shutil.rmtree(left, ignore_errors=True)
+            self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """Free the space of what will never be complete."""
+        for _ in range(TRIES):
+            left = [entry for entry in self.path.iterdir() if UNFINISHED.match(entry.name)]
+            if not left:
+                return
+            for entry in left:
+                shutil.rmtree(entry, ignore_errors=True)
+            if any(entry.exists() for entry in left):
+                time.sleep(0.1)  # after an error other writers of Orbax's go on for a moment
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs each file, and pages for each error, which is told in one sentence here."""
+    return "orbax" not in record.pathname
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:

@@ -47,14 +47,19 @@ def fingerprint(setup: Setup) -> dict[str, str]:
     return found
 
 
-def computation(jaxpr: Any) -> dict[str, str]:
-    """What a program computes, and where: the same text only by the same JAX on such devices."""
+def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
+    """What a program computes, and where: the text is the same only by the same JAX on the same
+    devices.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(setup.inputs) if isinstance(leaf, jax.Array)]
+    placements = sorted({str(array.sharding) for array in arrays})
     text = _ADDRESS.sub("0x", str(jaxpr))
     constants = [_sampled(constant) for constant in jaxpr.consts]
     return {
         "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),
         "jax": jax.__version__,
         "devices": f"{len(jax.devices())} {jax.devices()[0].device_kind}",
+        "placement": "; ".join(placements),
     }
 
 

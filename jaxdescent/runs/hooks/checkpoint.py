@@ -70,8 +70,8 @@ class Checkpoint(Hook):
           ValueError: if the folder has checkpoints and the run is not to resume.
         """
         self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
-        self._facts = {"fingerprint": fingerprint(setup), "computation": computation(jaxpr)}
-        self._copy, self._last = None, None
+        self._facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
+        self._copy, self._last = None, 0  # the start itself is not saved
         self._at = time.perf_counter()
         found = self._folder.iterations()
         if found and not resume:
@@ -124,7 +124,8 @@ class Checkpoint(Hook):
         self._tell_of_errors()
         folder = self._opened
         is_due = time.perf_counter() - self._at >= self.every and pause.iteration != self._last
-        if not bool(agreed([is_due and not folder.is_writing]).all()):
+        is_free = self._copy is None and not folder.is_writing
+        if not bool(agreed([is_due and is_free]).all()):
             return
         self._at = time.perf_counter()
         if _has_room(pause.loop):
