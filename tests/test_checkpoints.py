@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -250,9 +251,7 @@ def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name,
     options = {"max_iterations": 60, "tolerance": 0}
     stopped(tmp_path, **options)
     DAMAGES[name](newest(tmp_path))
-    with pytest.warns(
-        RuntimeWarning, match=r"of iteration 30 cannot be read and is now unreadable-"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"of iteration 30 cannot be read and is now unread"):
         got = resumed(tmp_path, **options)
     assert_same(got, jd.minimize(valley, START, METHOD, **options))
     assert "unreadable-iteration-0000000030" in names(tmp_path)
@@ -301,7 +300,7 @@ def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_p
     try:
         with pytest.warns(
             RuntimeWarning,
-            match=r"could not be written; the run goes on, and the last good one is of iteration \d+",
+            match=r"not be written; the run goes on, and the last good one is of iteration \d+",
         ):
             got = jd.run(
                 valley, start, jd.GradientDescent(1e-4), chunk=10, checkpoint=checkpoint,
@@ -524,6 +523,80 @@ def test_killed_at_random_moments_a_run_ends_bit_by_bit_as_without(kills, seed, 
     assert seen["iterations"] > 50
     want = uninterrupted(seen["iterations"], start, tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "params.npy"), want)
+
+
+PROCESS = textwrap.dedent("""
+    import os, sys
+
+    import jax
+
+    number, port, folder, sent = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", 2, number)
+    import jax.numpy as jnp, numpy as np
+    import jaxdescent as jd
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("d"))
+    whole = np.linspace(-1, 1, 64, dtype=np.float32)
+    start = jax.make_array_from_callback((64,), sharding, lambda index: whole[index])
+
+    def bowl(x):
+        return jnp.sum(jnp.cosh(x - 1)) + 0.1 * jnp.sum(x) ** 2
+
+    class Sends(jd.hooks.Hook):
+        def report(self, record):
+            if number == 1 and sent and record.iteration == 60:
+                os.kill(os.getpid(), sent)
+
+    options = {"max_iterations": 200, "tolerance": 0}
+    result = jd.run(
+        bowl, start, jd.GradientDescent(1e-3), chunk=10, hooks=[Sends()], resume=True,
+        checkpoint=jd.hooks.Checkpoint(folder, every=0.0), **options)
+    print(f"{jd.Status(int(result.status))} {int(result.iterations)}", flush=True)
+    want = jd.minimize(
+        bowl, start, jd.GradientDescent(1e-3),
+        **options | {"max_iterations": int(result.iterations)})
+    for one, other in zip(
+        result.params.addressable_shards, want.params.addressable_shards, strict=True
+    ):
+        np.testing.assert_array_equal(one.data, other.data)
+    if number == 0:
+        assert len(os.listdir(folder)) <= 3
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_one_process_ends_the_run_of_all_of_them(sent, tmp_path):
+    """SIGTERM is a preemption notice, which JAX's own service passes on."""
+
+    def together(sent):
+        with socket.socket() as one:
+            one.bind(("localhost", 0))
+            port = str(one.getsockname()[1])
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROCESS, str(number), port, str(tmp_path), str(int(sent))],
+                env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        said = [process.communicate(timeout=300) for process in processes]
+        for process, (_, errors) in zip(processes, said, strict=True):
+            assert process.returncode == 0, errors[-3000:]
+        one, other = (out.strip().splitlines()[-1] for out, _ in said)
+        assert one == other
+        return one.split()
+
+    status, iterations = together(sent)
+    assert status == "INTERRUPTED"
+    assert 60 < int(iterations) < 200
+    assert together(0) == ["MAX_ITERATIONS", "200"]
 
 
 def uninterrupted(iterations, start, folder):

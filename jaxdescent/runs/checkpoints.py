@@ -23,6 +23,9 @@ import jax.numpy as jnp
 FORMAT = 1
 """The number of this layout; another one is refused."""
 
+LEAST_GB = 1
+"""The gigabytes of arrays that are read or written at a time, if none is larger."""
+
 NAME = re.compile(r"^iteration-(\d{10})$")
 TRIES = 10
 """How often what is unfinished is removed, while something still writes to it."""
@@ -95,7 +98,7 @@ class Folder:
         self._at = iteration
         try:
             if self._writer is None:
-                self._writer = self._orbax.AsyncCheckpointer(self._handler())
+                self._writer = self._orbax.AsyncCheckpointer(self._handler(leaves))
             self._writer.save(
                 self.at(iteration),
                 args=self._orbax.args.Composite(
@@ -146,7 +149,7 @@ class Folder:
         """
         named = _named(like)
         wanted = {name: leaf for name, leaf in named if leaf.size}
-        reader = self._orbax.Checkpointer(self._handler())
+        reader = self._orbax.Checkpointer(self._handler(wanted))
         try:
             found = reader.restore(
                 self.at(iteration),
@@ -175,9 +178,17 @@ class Folder:
             place.rename(aside)
         return aside
 
-    def _handler(self) -> Any:
+    def _handler(self, leaves: dict[str, Any]) -> Any:
+        """Orbax's reader and writer, with two arrays at most under way at a time: by itself it
+        takes on 96 GB, each of which may be copied once to be compressed.
+        """
+        largest = max(leaf.size * leaf.dtype.itemsize for leaf in leaves.values())
+        most = max(LEAST_GB, -(-2 * largest // 10**9))
         return self._orbax.CompositeCheckpointHandler(
-            loop=self._orbax.StandardCheckpointHandler(), facts=self._orbax.JsonCheckpointHandler()
+            loop=self._orbax.StandardCheckpointHandler(
+                save_concurrent_gb=most, restore_concurrent_gb=most
+            ),
+            facts=self._orbax.JsonCheckpointHandler(),
         )
 
     def _finish(self) -> None:
