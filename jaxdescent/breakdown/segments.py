@@ -122,7 +122,7 @@ def descend(
     segment: int,
     check_every: int,
     tolerance: float = 0.0,
-    saving: Saving = Saving(None, False),
+    saving: Saving | None = None,
 ) -> Outcome:
     """At most ``iterations`` steps, in place, until the gradient is the fraction ``tolerance`` of
     its scale.
@@ -144,8 +144,8 @@ def descend(
         check_every=check_every,
         donate=True,
         hooks=[seen, bar],
-        checkpoint=saving.folder,
-        resume=saving.resume,
+        checkpoint=saving and saving.folder,
+        resume=saving is not None and saving.resume,
     )
     return Outcome(
         result=result,

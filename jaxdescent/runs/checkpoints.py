@@ -102,7 +102,7 @@ class Folder:
             self._writer.save(
                 self.at(iteration),
                 args=self._orbax.args.Composite(
-                    loop=self._orbax.args.StandardSave(leaves),
+                    loop=self._orbax.args.PyTreeSave(leaves),
                     facts=self._orbax.args.JsonSave(content),
                 ),
             )
@@ -153,7 +153,13 @@ class Folder:
         try:
             found = reader.restore(
                 self.at(iteration),
-                args=self._orbax.args.Composite(loop=self._orbax.args.StandardRestore(wanted)),
+                args=self._orbax.args.Composite(
+                    loop=self._orbax.args.PyTreeRestore(
+                        wanted,
+                        # On another number of devices arrays need their shapes and shardings.
+                        restore_args=self._orbax.checkpoint_utils.construct_restore_args(wanted),
+                    )
+                ),
             )["loop"]
         except MemoryError:
             raise
@@ -163,6 +169,13 @@ class Folder:
             raise Unreadable(f"{type(error).__name__}: {said}") from error
         finally:
             reader.close()
+        for name, leaf in wanted.items():
+            got = found[name]
+            if (got.shape, got.dtype) != (leaf.shape, leaf.dtype):
+                raise Unreadable(
+                    f"array {name} is {got.dtype}{list(got.shape)}, expected "
+                    f"{leaf.dtype}{list(leaf.shape)}"
+                )
         leaves = [
             found[name] if leaf.size else jax.device_put(jnp.zeros(leaf.shape, leaf.dtype))
             for name, leaf in named
@@ -179,14 +192,16 @@ class Folder:
         return aside
 
     def _handler(self, leaves: dict[str, Any]) -> Any:
-        """Orbax's reader and writer, with two arrays at most under way at a time: by itself it
-        takes on 96 GB, each of which may be copied once to be compressed.
+        """Orbax's reader and writer, with about two arrays under way at a time: by itself it
+        takes on 96 GB.
         """
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in leaves.values())
         most = max(LEAST_GB, -(-2 * largest // 10**9))
         return self._orbax.CompositeCheckpointHandler(
-            loop=self._orbax.StandardCheckpointHandler(
-                save_concurrent_gb=most, restore_concurrent_gb=most
+            loop=self._orbax.PyTreeCheckpointHandler(
+                save_concurrent_gb=most,
+                restore_concurrent_gb=most,
+                use_compression=False,  # floating-point numbers hardly shrink, and it takes longer
             ),
             facts=self._orbax.JsonCheckpointHandler(),
         )
