@@ -234,6 +234,9 @@ def truncate_all(folder):
 DAMAGES = {
     "arrays truncated": truncate_all,
     "largest file truncated": lambda folder: truncate(largest_file(folder)),
+    "data missing": lambda folder: [
+        path.unlink() for path in (folder / "loop").rglob("d/*") if path.is_file()
+    ],
     "manifest missing": lambda folder: (folder / "loop" / "manifest.ocdbt").unlink(),
     "description truncated": lambda folder: truncate(folder / "facts" / "metadata"),
     "description missing": lambda folder: (folder / "facts" / "metadata").unlink(),
@@ -246,6 +249,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
 @pytest.mark.parametrize("name", DAMAGES)
 def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name, tmp_path):
     options = {"max_iterations": 60, "tolerance": 0}
@@ -542,15 +546,17 @@ PROCESS = textwrap.dedent("""
     whole = np.linspace(-1, 1, 64, dtype=np.float32)
     start = jax.make_array_from_callback((64,), sharding, lambda index: whole[index])
 
-    def bowl(x):
-        return jnp.sum(jnp.cosh(x - 1)) + 0.1 * jnp.sum(x) ** 2
+    data = jax.make_array_from_callback((8192,), sharding, lambda index: np.ones(8192)[index])
+
+    def bowl(x, data):
+        return jnp.sum(jnp.cosh(x - 1)) + 0.1 * jnp.sum(x) ** 2 * jnp.mean(data)
 
     class Sends(jd.hooks.Hook):
         def report(self, record):
             if number == 1 and sent and record.iteration == 60:
                 os.kill(os.getpid(), sent)
 
-    options = {"max_iterations": 200, "tolerance": 0}
+    options = {"max_iterations": 200, "tolerance": 0, "args": (data,)}
     result = jd.run(
         bowl, start, jd.GradientDescent(1e-3), chunk=10, hooks=[Sends()], resume=True,
         checkpoint=jd.hooks.Checkpoint(folder, every=0.0), **options)

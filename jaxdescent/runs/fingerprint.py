@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
 from jaxdescent.display import structure_name
@@ -106,20 +108,23 @@ def _sampled(leaf: Any) -> np.ndarray:
         generator.integers(0, min(length, 2**31 - 1), SAMPLES).astype(np.int32)
         for length in leaf.shape
     )
-    return np.asarray(programs.compiled(_taken, (leaf, places))(leaf, places))
+    everywhere = None
+    if _is_elsewhere(leaf) and isinstance(leaf.sharding, NamedSharding):
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    program = programs.compiled(_taken, (leaf, places), everywhere=everywhere)
+    return np.asarray(program(leaf, places))
 
 
 def _is_elsewhere(leaf: Any) -> bool:
+    """Whether other processes have a part of the array."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
-def _taken(array: jax.Array, places: tuple[Any, ...]) -> jax.Array:
+def _taken(
+    array: jax.Array, places: tuple[Any, ...], *, everywhere: NamedSharding | None
+) -> jax.Array:
     taken = array[places]
-    mesh = getattr(jax.typeof(array).sharding, "mesh", None)
-    if mesh is None or mesh.empty:
-        return taken
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.lax.with_sharding_constraint(taken, everywhere)
+    return taken if everywhere is None else lax.with_sharding_constraint(taken, everywhere)
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -167,6 +167,8 @@ def _with_checkpoint(
         raise ValueError(f"a run has one Checkpoint, got {len(found)}: leave all but one out.")
     if resume and not found:
         raise ValueError("resume=True needs the folder of the checkpoints: pass checkpoint=folder.")
+    for one in found:
+        one.require()
     return hooks, found[0] if found else None
 
 

@@ -39,6 +39,7 @@ class Checkpoint(Hook):
         written waits for it.
       keep: how many are kept, at least 1.
 
+    >>> import jaxdescent as jd
     >>> jd.hooks.Checkpoint("build/run", every=600.0, keep=2)
     Checkpoint('build/run', every=600.0, keep=2)
     """
@@ -50,7 +51,6 @@ class Checkpoint(Hook):
             raise TypeError(f"Checkpoint needs the path of a folder, got {folder!r}.")
         check_number("every", every, "at least 0 seconds", lambda seconds: seconds >= 0)
         check_count("keep", keep)
-        checkpoints.require_orbax()
         self.folder = str(folder)
         self.every = every
         self.keep = keep
@@ -62,6 +62,10 @@ class Checkpoint(Hook):
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
+
+    def require(self) -> None:
+        """Raise an ImportError where Orbax is missing, before anything is computed."""
+        checkpoints.require_orbax()
 
     def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> None:
         """Look at the folder for a run of this problem.

@@ -25,6 +25,7 @@ class History(Hook):
     Args:
       path: the file, ending in ``.jsonl`` or ``.parquet``. A run that begins anew replaces it.
 
+    >>> import jaxdescent as jd
     >>> jd.hooks.History("build/run.jsonl")
     History('build/run.jsonl')
     """

@@ -22,6 +22,7 @@ class Profile(Hook):
       chunk: the number of the chunk, from 0. The first ones are short, where their length is
         chosen by time. A run that ends before has no trace.
 
+    >>> import jaxdescent as jd
     >>> jd.hooks.Profile("build/trace", chunk=8)
     Profile('build/trace', chunk=8)
     """
