@@ -60,7 +60,11 @@ MORE_METHODS = {
     "regression, CG": (REGRESSION, None, jd.ConjugateGradient(jd.Jacobi())),
     "regression, sketch": (REGRESSION, None, jd.LSMR(jd.Sketch())),
     "regression, backtracking": (REGRESSION, None, jd.GradientDescent()),
-    "regression, in the rows": (jd.LinearRegression(X, Y, l2=1.0), None, jd.Dual(jd.LSMR())),
+    "regression, in the rows": (
+        jd.LinearRegression(X, Y, l2=1.0),
+        None,
+        jd.Dual(jd.ConjugateGradient()),
+    ),
     "regression, line search": (REGRESSION, None, jd.GradientDescent(jd.ExactLineSearch())),
     "function, CG": (valley, START, jd.ConjugateGradient()),
     "function, Newton": (valley, START, jd.DerivativeMethod()),
@@ -102,8 +106,23 @@ def as_everybody_compiles():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", {**METHODS, **MORE_METHODS})
-def test_optimised_code_gives_the_result_of_minimize_too(name, as_everybody_compiles):
-    equal_in_any_chunks(*{**METHODS, **MORE_METHODS}[name])
+def test_optimised_code_gives_the_same_in_any_chunks(name, as_everybody_compiles):
+    """Chunks of any length are one program; LLVM may contract that of minimize otherwise, as it
+    does for adam, in the last digit.
+    """
+    objective, start, method = {**METHODS, **MORE_METHODS}[name]
+    options = {"max_iterations": 40, "tolerance": 0}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        want = jd.minimize(objective, start, method, **options)
+        first, *others = (
+            jd.run(objective, start, method, chunk=chunk, **options) for chunk in (1, 7, None)
+        )
+        for other in others:
+            assert_same(other, first)
+        if "adam" not in name:
+            assert_same(first, want)
+        for one, other in zip(leaves(first.params), leaves(want.params), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def equal_in_any_chunks(objective, start, method):
