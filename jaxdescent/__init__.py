@@ -52,5 +52,7 @@ from jaxdescent.result import Evidence as Evidence
 from jaxdescent.result import History as History
 from jaxdescent.result import Result as Result
 from jaxdescent.result import Status as Status
+from jaxdescent.runs import hooks as hooks
+from jaxdescent.runs import run as run
 from jaxdescent.saddles import leave_saddle as leave_saddle
 from jaxdescent.tolerance import Tolerance as Tolerance

@@ -116,6 +116,18 @@ def breakdown(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Part 3: the folder in which its descents are kept once a minute, and after "
+            "Ctrl-C.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Part 3: go on from what --checkpoint has.")
+    ] = False,
 ) -> None:
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
@@ -125,8 +137,11 @@ def breakdown(
     """
     if part not in (None, 3):
         given = {"--all": everything, "--params": params is not None, "--dtype": dtype is not None}
+        given |= {"--checkpoint": checkpoint is not None, "--resume": resume}
         for name in (name for name, is_given in given.items() if is_given):
             raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
+    if resume and checkpoint is None:
+        raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
     if params is not None and params < SMALLEST:
         raise typer.BadParameter(
             f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
@@ -143,6 +158,8 @@ def breakdown(
         max_params=params,
         dtype=dtype.value if dtype else None,
         seed=seed,
+        checkpoint=checkpoint,
+        resume=resume,
     )
     parts = list(story.PARTS) if part is None else [part]
     now = datetime.datetime.now()

@@ -8,7 +8,7 @@ everything below is pure and not jitted.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxdescent.calls import programs, repeated
-from jaxdescent.calls.problem import is_small, posed
+from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
@@ -125,9 +125,72 @@ def minimize(
         result = call and repeated.run(call)
         if result is not None:
             return result
+    setup = set_up(
+        as_objective(objective, args),
+        params,
+        method,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        check_every=check_every,
+        donate=donate,
+        history=history,
+        rounding=rounding,
+        is_top_level=is_top_level,
+    )
+    inputs, flags = setup.inputs, setup.flags
+    params, problem, limit = inputs
+    if is_top_level:
+        donated = (0,) if donate else ()
+        program = programs.compiled(descend, inputs, donate=donated, **flags)
+        result = program(*inputs)
+        if call is not None and not setup.is_fleeting and is_small(problem.objective, params):
+            repeated.remember(call, program, inputs)
+        return as_given(result, problem.objective)
+    hoisted = problem.hoisted(params)
+    inputs = (params, hoisted, limit)
+    stopped = jax.tree.map(lax.stop_gradient, inputs)
+    if functions.is_fleeting(hoisted):
+        # Its program could not be used again, and it may hold traced values.
+        result = attach_derivatives(hoisted.objective, descend(*stopped, **flags))
+        return as_given(result, problem.objective)
+    result = programs.compiled(descend, inputs, **flags)(*stopped)
+    solved = (hoisted.objective, result)
+    result = programs.compiled(attach_derivatives, solved)(*solved)
+    return as_given(result, problem.objective)
+
+
+class Setup(NamedTuple):
+    """A call whose arguments have been checked, as its program takes them.
+
+    Attributes:
+      inputs: the params of the start, the problem, and the most iterations as an int32.
+      flags: what the program depends on besides the structure of its inputs.
+      is_fleeting: whether the problem holds a callable that may be changed, so that its program is
+        compared by what it computes.
+    """
+
+    inputs: tuple[Params, Problem, Any]
+    flags: dict[str, Any]
+    is_fleeting: bool
+
+
+def set_up(
+    objective: Objective,
+    params: Params,
+    method: Any,
+    *,
+    max_iterations: int | jax.Array,
+    tolerance: Any,
+    check_every: int | None,
+    donate: bool,
+    history: int,
+    rounding: precision.Rounding | None,
+    is_top_level: bool,
+) -> Setup:
+    """The checked arguments of :func:`minimize`, which raises what this does."""
     starts_at_own = params is None
     problem, params = posed(
-        as_objective(objective, args),
+        objective,
         params,
         method,
         tolerance,
@@ -156,28 +219,10 @@ def minimize(
     # jnp.asarray is avoided, which for a number takes as long as all the checks together.
     is_number = not isinstance(max_iterations, jax.Array)
     limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
-    inputs = (params, problem, limit)
-    if is_top_level:
-        donated = (0,) if donate else ()
-        program = programs.compiled(descend, inputs, donate=donated, **flags)
-        result = program(*inputs)
-        if call is not None and not is_fleeting and is_small(problem.objective, params):
-            repeated.remember(call, program, inputs)
-        return _as_given(result, problem.objective)
-    hoisted = problem.hoisted(params)
-    inputs = (params, hoisted, limit)
-    stopped = jax.tree.map(lax.stop_gradient, inputs)
-    if functions.is_fleeting(hoisted):
-        # Its program could not be used again, and it may hold traced values.
-        result = attach_derivatives(hoisted.objective, descend(*stopped, **flags))
-        return _as_given(result, problem.objective)
-    result = programs.compiled(descend, inputs, **flags)(*stopped)
-    solved = (hoisted.objective, result)
-    result = programs.compiled(attach_derivatives, solved)(*solved)
-    return _as_given(result, problem.objective)
+    return Setup((params, problem, limit), flags, is_fleeting)
 
 
-def _as_given(result: Result, objective: Objective) -> Result:
+def as_given(result: Result, objective: Objective) -> Result:
     """The result with its params in the form in which callers have them."""
     params = objective.unpacked(result.params)
     return result if params is result.params else result._replace(params=params)

@@ -31,6 +31,7 @@ class Status(enum.IntEnum):
     DIVERGED = 4
     NON_FINITE = 5
     STOPPED = 6
+    INTERRUPTED = 7
 
     @property
     def advice(self) -> str:
@@ -118,6 +119,10 @@ _ADVICE = {
     ),
     Status.STOPPED: (
         "The predicate asked for the end: go on from these params with another, or none."
+    ),
+    Status.INTERRUPTED: (
+        "A signal ended the run after the steps under way: call jd.run with the same checkpoint "
+        "and resume=True to go on, or start from these params."
     ),
 }
 

@@ -77,6 +77,8 @@ class TestWrongOptions:
             (["--part", "2", "--dtype", "float32"], "belongs to part 3"),
             (["--part", "1", "--params", "10"], "belongs to part 3"),
             (["--part", "4", "--all"], "belongs to part 3"),
+            (["--part", "2", "--checkpoint", "run"], "belongs to part 3"),
+            (["--part", "3", "--resume"], "needs --checkpoint FOLDER"),
             (["--fast"], "--fast"),
         ],
     )

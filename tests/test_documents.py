@@ -19,6 +19,7 @@ DOCUMENTS = [
     "docs/plan.md",
     "docs/stopping.md",
     "docs/data.md",
+    "docs/runs.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]

@@ -1,6 +1,9 @@
 """Part 3 of the breakdown in small: the shapes, the three problems, and what is known of each."""
 
+import dataclasses
 import math
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from jaxdescent.breakdown import (
     llama,
     matrix_free_regression,
     report,
+    segments,
     tied,
     tied_weights,
 )
@@ -320,3 +324,34 @@ def test_part_three_joins_its_three_problems(monkeypatch):
     assert len(outcome.verdict) == len(outcome.points) == 3
     alone = llama.run(report.Settings(everything=False, dtype="float32"), QUIET)
     assert set(alone.numbers) == {"independent"}
+
+
+def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
+    pytest.importorskip("orbax.checkpoint")
+    monkeypatch.setattr(jd.hooks.Checkpoint.__init__, "__kwdefaults__", {"every": 0.0, "keep": 2})
+    send = [independent_weights.SEGMENT]
+    original = segments._Segments.report
+
+    def interrupts(self, record):
+        original(self, record)
+        if record.iteration in send:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(segments._Segments, "report", interrupts)
+    settings = report.Settings(dtype="float32", checkpoint=tmp_path)
+    first = independent_weights.run(settings, QUIET, small_tree)
+    assert not first.is_complete
+    done = first.numbers["independent"]["iterations"]
+    assert 0 < done < 1000
+    with pytest.raises(ValueError, match="pass resume=True"):
+        independent_weights.run(settings, QUIET, small_tree)
+    send.clear()
+    settings = dataclasses.replace(settings, resume=True)
+    for resumed_at in (done, 1000):  # the second time it is over
+        outcome = independent_weights.run(settings, QUIET, small_tree)
+        numbers = outcome.numbers["independent"]
+        assert outcome.is_complete
+        assert numbers["resumed_at"] == resumed_at
+        assert numbers["iterations"] == 1000
+        assert numbers["bit_equal_to_replay"] == numbers["sampled_elements"]
+        assert 0 <= numbers["goodput"] <= 1

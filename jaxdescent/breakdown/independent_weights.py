@@ -52,6 +52,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         iterations=ITERATIONS,
         segment=SEGMENT,
         check_every=SEGMENT,
+        saving=segments.Saving.of(settings, "independent"),
     )
     result, done = outcome.result, outcome.iterations
     descended = time.perf_counter()
@@ -73,6 +74,8 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             "seconds_drawing": drawn - begun,
             "seconds_descending": descended - drawn,
             "seconds_compiling": outcome.seconds_compiling,
+            "goodput": outcome.goodput,
+            "resumed_at": outcome.resumed_at,
             "seconds_total": time.perf_counter() - begun,
             "seconds_per_iteration": per_iteration,
             "value": float(result.value),
@@ -183,6 +186,7 @@ def _table(numbers: dict[str, Any]) -> Table:
                 "time per iteration, fastest segment",
                 readable_seconds(numbers["seconds_per_iteration"]),
             ),
+            ("goodput: the share of the time in iterations", f"{numbers['goodput']:.1%}"),
             ("peak resident memory", memory.readable_bytes(numbers["peak_resident_bytes"])),
             ("the same, over the parameters' bytes", f"{numbers['peak_over_params']:.3f}"),
             (

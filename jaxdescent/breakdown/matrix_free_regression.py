@@ -89,6 +89,7 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
         segment=CHECK_EVERY,
         check_every=CHECK_EVERY,
         tolerance=TOLERANCE,
+        saving=segments.Saving.of(settings, "regression"),
     )
     extra_bytes = None if before is None else peak_resident_bytes() - before
     off = jax.jit(lambda w, k: jnp.max(jnp.abs(w - optimum(side, k))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,8 @@ class Settings:
       max_params: the most parameters that part 3 may use; None for all of them.
       dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
       seed: the seed of all random numbers.
+      checkpoint: the folder in which part 3 keeps its descents; None keeps none.
+      resume: whether part 3 goes on from what is kept there.
     """
 
     budget: float = 100.0
@@ -37,6 +40,8 @@ class Settings:
     max_params: int | None = None
     dtype: str | None = None
     seed: int = 0
+    checkpoint: pathlib.Path | None = None
+    resume: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

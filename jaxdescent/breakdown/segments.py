@@ -1,21 +1,18 @@
-"""A long descent in segments, with progress between them, and Ctrl-C at the end of one."""
+"""A long descent in segments: a run whose chunks have a given number of iterations."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
+import pathlib
 from typing import Any, NamedTuple
 
-import jax
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import progress_bar
+from jaxdescent.breakdown.report import Settings
 
 
 class Segment(NamedTuple):
-    """The iterations and seconds of one call to ``minimize``."""
+    """The iterations and seconds of one chunk, compilation apart."""
 
     iterations: int
     seconds: float
@@ -25,39 +22,40 @@ class Outcome(NamedTuple):
     """The state of the descent after its segments.
 
     Attributes:
-      result: the last segment's result.
-      segments: all segments; the first one includes compilation.
-      first_norm: the gradient's norm at the start of the first segment.
+      result: the run's result.
+      segments: all segments.
+      first_norm: the gradient's norm at the start.
       is_complete: False if Ctrl-C ended the descent.
+      seconds_compiling: until the programs were compiled.
+      goodput: the share of the time that went into iterations.
+      resumed_at: the iteration at which the run resumed; 0 if it began at the start.
     """
 
     result: jd.Result
     segments: list[Segment]
     first_norm: float
     is_complete: bool
+    seconds_compiling: float
+    goodput: float
+    resumed_at: int
 
     @property
     def iterations(self) -> int:
-        """The number of steps in all segments."""
-        return sum(segment.iterations for segment in self.segments)
+        """The number of steps, those before a resumption included."""
+        return int(self.result.iterations)
 
     @property
     def seconds(self) -> float:
         """The wall clock time of all segments, including compilation."""
-        return sum(segment.seconds for segment in self.segments)
+        return self.seconds_compiling + sum(segment.seconds for segment in self.segments)
 
     @property
-    def seconds_per_iteration(self) -> float:
-        """The seconds per iteration in the fastest segment, including checks."""
-        return min(segment.seconds / max(segment.iterations, 1) for segment in self.segments)
-
-    @property
-    def seconds_compiling(self) -> float | None:
-        """The time of the first segment beyond the fastest's rate; None if there is only one."""
-        if len(self.segments) < 2:
-            return None
-        first = self.segments[0]
-        return first.seconds - first.iterations * self.seconds_per_iteration
+    def seconds_per_iteration(self) -> float | None:
+        """The seconds per iteration in the fastest segment, including checks; None if a finished
+        run was resumed.
+        """
+        each = [segment.seconds / max(segment.iterations, 1) for segment in self.segments]
+        return min(each, default=None)
 
     @property
     def numbers(self) -> dict[str, float | int | None]:
@@ -68,10 +66,49 @@ class Outcome(NamedTuple):
             "seconds_descending": self.seconds,
             "seconds_per_iteration": self.seconds_per_iteration,
             "seconds_compiling": self.seconds_compiling,
+            "goodput": self.goodput,
             "gradient_norm": norm,
             "gradient_norm_at_start": self.first_norm,
             "relative_gradient_norm": norm / self.first_norm,
         }
+
+
+class Saving(NamedTuple):
+    """Where the segments are kept, and whether to go on from what is kept.
+
+    Attributes:
+      folder: of the checkpoints; None keeps none.
+      resume: whether to go on from the newest of them.
+    """
+
+    folder: pathlib.Path | None
+    resume: bool
+
+    @classmethod
+    def of(cls, settings: Settings, problem: str) -> Saving:
+        """In a folder of its own for each problem."""
+        return cls(settings.checkpoint and settings.checkpoint / problem, settings.resume)
+
+
+class _Segments(jd.hooks.Hook):
+    """Collects what the outcome is made of."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.first_norm = float("nan")
+        self.summary = jd.hooks.Summary()
+        self.resumed_at = 0
+
+    def begin(self, facts: jd.hooks.Facts) -> None:
+        self.resumed_at = facts.iteration
+
+    def report(self, record: jd.hooks.Record) -> None:
+        self.first_norm = record.first_gradient_norm
+        self.segments.append(Segment(record.iterations, record.chunk_seconds))
+
+    def end(self, result: jd.Result, summary: jd.hooks.Summary) -> None:
+        del result
+        self.summary = summary
 
 
 def descend(
@@ -85,73 +122,37 @@ def descend(
     segment: int,
     check_every: int,
     tolerance: float = 0.0,
+    saving: Saving | None = None,
 ) -> Outcome:
-    """At most ``iterations`` steps, in place, until the gradient has shrunk by ``tolerance``.
+    """At most ``iterations`` steps, in place, until the gradient is the fraction ``tolerance`` of
+    its scale.
+
+    Ctrl-C ends the descent after the segment under way.
 
     Raises:
-      KeyboardInterrupt: if Ctrl-C comes before the first segment has ended.
+      KeyboardInterrupt: at a second Ctrl-C.
     """
-    segments: list[Segment] = []
-    first_norm, is_complete = float("nan"), True
-    with progress_bar(console) as progress:
-        task = progress.add_task(label, total=iterations)
-        while True:
-            left = iterations - sum(done.iterations for done in segments)
-
-            def run(params: Any = params, count: int = min(segment, left)) -> jd.Result:
-                result = jd.minimize(
-                    objective,
-                    params,
-                    method,
-                    max_iterations=count,
-                    tolerance=0,
-                    check_every=check_every,
-                    donate=True,
-                )
-                return jax.block_until_ready(result)
-
-            started = time.perf_counter()
-            result, is_complete = _finish(run, console)
-            params = result.params
-            if not segments:
-                first_norm = float(result.scale)
-            segments.append(Segment(int(result.iterations), time.perf_counter() - started))
-            progress.advance(task, segments[-1].iterations)
-            if not is_complete or float(result.gradient_norm) <= tolerance * first_norm:
-                break
-            is_spent = sum(done.iterations for done in segments) >= iterations
-            if is_spent or int(result.status) != jd.Status.MAX_ITERATIONS:
-                break
-    return Outcome(result, segments, first_norm, is_complete)
-
-
-def _finish(function: Callable[[], Any], console: Console) -> tuple[Any, bool]:
-    """The function's result, computed to the end even after Ctrl-C, and whether there was none.
-
-    XLA cannot be interrupted within a program; the function runs in a thread, so that this one can
-    report Ctrl-C at once.
-    """
-    outcome: list[Any] = []
-    is_done = threading.Event()
-
-    def target() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:  # raised again below, in the waiting thread
-            outcome.append(error)
-        finally:
-            is_done.set()
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    is_undisturbed = True
-    # thread.join is not used: if it is interrupted, it considers the thread finished.
-    while not is_done.is_set():
-        try:
-            is_done.wait(0.1)
-        except KeyboardInterrupt:
-            is_undisturbed = False
-            console.print("Ctrl-C: the iterations under way are finished and kept.")
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0], is_undisturbed
+    seen = _Segments()
+    bar = jd.hooks.Progress(console=console, label=label, is_quiet_at_end=True)
+    result = jd.run(
+        objective,
+        params,
+        method,
+        max_iterations=iterations,
+        tolerance=jd.Tolerance(gradient=tolerance),
+        chunk=segment,
+        check_every=check_every,
+        donate=True,
+        hooks=[seen, bar],
+        checkpoint=saving and saving.folder,
+        resume=saving is not None and saving.resume,
+    )
+    return Outcome(
+        result=result,
+        segments=seen.segments,
+        first_norm=seen.first_norm if seen.segments else float(result.scale),
+        is_complete=int(result.status) != jd.Status.INTERRUPTED,
+        seconds_compiling=seen.summary.seconds_compiling,
+        goodput=seen.summary.goodput,
+        resumed_at=seen.resumed_at,
+    )

@@ -45,6 +45,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         segment=CHECK_EVERY,
         check_every=CHECK_EVERY,
         tolerance=TOLERANCE,
+        saving=segments.Saving.of(settings, "tied"),
     )
     extra_bytes = None if before is None else peak_resident_bytes() - before
     started = time.perf_counter()

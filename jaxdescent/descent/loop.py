@@ -166,6 +166,27 @@ class Descent(NamedTuple):
             ended_by=self.method.ended_by(loop.state),
         )
 
+    def ended(self, loop: Loop, status: jax.Array) -> Result:
+        """The result of a loop that is ended from outside with ``status``, wherever it paused.
+
+        A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
+        measured where the last step led: a step that is checked together with the next one has not
+        been yet.
+        """
+        is_running = loop.status == RUNNING
+        is_behind: Any = self.method.is_estimate(loop.state)
+        if self.check_every == 1 and not self._looks_ahead:
+            is_behind = True
+        if is_behind is not False:
+
+            def caught_up(loop: Loop) -> Loop:
+                loop = self._measured(loop)
+                return loop._replace(evaluations=loop.evaluations + 1)
+
+            loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
+        result = self.finish(loop)
+        return result._replace(status=jnp.where(is_running, status, result.status))
+
     def checked_step(self, loop: Loop) -> Loop:
         """One step, which is kept only if the check of the params it begins from does not end the
         descent.

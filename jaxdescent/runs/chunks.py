@@ -1,0 +1,193 @@
+"""A descent in chunks of steps: the loop of ``minimize``, which goes in and out of its program.
+
+The whole of a descent between two steps is a :class:`jaxdescent.descent.loop.Loop`: params, method
+state, what the stopping rules remember, counts. A chunk takes its memory and gives it back, so that
+no chunk copies the params. Where a chunk ends is an input of the program: no length compiles
+anything, and none changes a result.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent.calls import programs
+from jaxdescent.calls.problem import Problem
+from jaxdescent.descent.loop import Descent, Loop
+from jaxdescent.minimize import Setup, as_given
+from jaxdescent.result import RUNNING, Result, Status
+from jaxdescent.tolerance import Off
+
+Params = Any
+
+
+class Numbers(NamedTuple):
+    """What the host reads of a loop, in few arrays and in memory of their own.
+
+    Attributes:
+      counts: iteration, evaluations, status and evidence, int32 (4,).
+      values: value, suboptimality and the first value, (3,).
+      norms: the gradient's norm, the first one and the scale of the tolerance, (3,).
+    """
+
+    counts: jax.Array
+    values: jax.Array
+    norms: jax.Array
+
+
+class Chunks:
+    """The programs of one descent, and the seconds that compiling them took.
+
+    Args:
+      setup: the checked call.
+      donate: whether the start's memory is used for the loop.
+    """
+
+    def __init__(self, setup: Setup, *, donate: bool) -> None:
+        params, self.problem, self.limit = setup.inputs
+        self._flags = {key: setup.flags[key] for key in ("check_every", "off")}
+        self._start = {key: setup.flags[key] for key in ("history", "starts_at_own")}
+        self._begin = self._compiled(
+            _begin, (params, self.problem, self.limit), donate=donate, **self._start
+        )
+        self._advance: Any = None
+        self._copy: Any = None
+        self.seconds_compiling = 0.0
+
+    @property
+    def check_every(self) -> int:
+        """The steps between two checks."""
+        return self._flags["check_every"]
+
+    def begin(self, params: Params) -> Loop:
+        """The loop at the start."""
+        started = time.perf_counter()
+        loop = jax.block_until_ready(self._begin(params, self.problem, self.limit))
+        self.seconds_compiling += time.perf_counter() - started
+        return loop
+
+    def like(self, params: Params) -> Loop:
+        """The shapes, dtypes and shardings of :meth:`begin`'s loop, which is not computed."""
+        leaves = jax.tree.leaves((params, self.problem, self.limit))
+        traced = self._begin.of_leaves.trace(*leaves)
+        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+        devices = {device for leaf in arrays for device in leaf.sharding.device_set}
+        if len(devices) > 1:
+            shardings = traced.lower().compile().output_shardings
+        else:
+            device = devices.pop() if devices else jax.devices()[0]
+            one = jax.sharding.SingleDeviceSharding(device)
+            shardings = jax.tree.map(lambda _: one, traced.out_info)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            traced.out_info,
+            shardings,
+        )
+
+    def jaxpr(self, like: Loop) -> Any:
+        """What a chunk computes; the program's first call does not trace it again."""
+        inputs = like, self.problem, self.limit, self.limit
+        self._advance = self._compiled(_advance, inputs, donate=True)
+        return self._advance.of_leaves.trace(*jax.tree.leaves(inputs)).jaxpr
+
+    def compile(self, loop: Loop) -> Loop:
+        """Compile the program of a chunk, by a chunk without steps; the loop's memory is reused."""
+        started = time.perf_counter()
+        if self._advance is None:
+            inputs = loop, self.problem, self.limit, self.limit
+            self._advance = self._compiled(_advance, inputs, donate=True)
+        loop, _ = jax.block_until_ready(self.advance(loop, 0))
+        self.seconds_compiling += time.perf_counter() - started
+        return loop
+
+    def advance(self, loop: Loop, until: int) -> tuple[Loop, Numbers]:
+        """Steps until iteration ``until`` at least, in the loop's memory."""
+        return self._advance(loop, self.problem, self.limit, np.int32(until))
+
+    def copied(self, loop: Loop) -> Loop:
+        """The loop in memory of its own."""
+        if self._copy is None:
+            self._copy = self._compiled(_copied, (loop,), donate=False, is_plain=True)
+        return self._copy(loop)
+
+    def end(self, loop: Loop, status: Status) -> Result:
+        """The result, with ``status`` if no rule has ended the descent; in the loop's memory."""
+        large, rest = (loop.params, loop.state), loop._replace(params=None, state=None)
+        inputs = (large, rest, self.problem, self.limit, np.int32(status.value))
+        result = self._compiled(_end, inputs, donate=True)(*inputs)
+        return as_given(result, self.problem.objective)
+
+    def resumed(self, loop: Loop) -> Loop:
+        """A restored loop; it runs again if it had only come to its limit, which is now higher."""
+        is_spent = loop.status == Status.MAX_ITERATIONS.value
+        goes_on = is_spent & (loop.iteration < self.limit)
+        status = jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
+        return loop._replace(status=jax.device_put(status, loop.status.sharding))
+
+    def _compiled(
+        self, function: Any, inputs: Any, *, donate: bool, is_plain: bool = False, **flags: Any
+    ) -> programs.Program:
+        flags = flags if is_plain else self._flags | flags
+        return programs.compiled(function, inputs, donate=(0,) if donate else (), **flags)
+
+
+def _begin(
+    params: Params,
+    problem: Problem,
+    limit: jax.Array,
+    *,
+    check_every: int,
+    off: Off | None,
+    history: int,
+    starts_at_own: bool,
+) -> Loop:
+    descent = Descent(*problem, limit, check_every, off)
+    return _copied(descent.begin(params, history=history, starts_at_own=starts_at_own))
+
+
+def _advance(
+    loop: Loop,
+    problem: Problem,
+    limit: jax.Array,
+    until: jax.Array,
+    *,
+    check_every: int,
+    off: Off | None,
+) -> tuple[Loop, Numbers]:
+    loop = Descent(*problem, limit, check_every, off).advance(loop, until)
+    watch = loop.watch
+    numbers = Numbers(
+        jnp.stack([loop.iteration, loop.evaluations, loop.status, watch.evidence]),
+        jnp.stack([loop.value, watch.suboptimality, watch.first_value]),
+        jnp.stack([loop.norm, watch.first_norm, watch.scale]),
+    )
+    return loop, numbers
+
+
+def _end(
+    large: tuple[Params, Any],
+    rest: Loop,
+    problem: Problem,
+    limit: jax.Array,
+    status: jax.Array,
+    *,
+    check_every: int,
+    off: Off | None,
+) -> Result:
+    params, state = large
+    loop = rest._replace(params=params, state=state)
+    return Descent(*problem, limit, check_every, off).ended(loop, status)
+
+
+def _copied(loop: Loop) -> Loop:
+    """The same values, in strong types, and in memory that nobody else reads.
+
+    JAX returns an input that a program passes on as the caller's own array; the next chunk would
+    take the memory of the start, or of the data.
+    """
+    return jax.tree.map(functools.partial(jnp.array, copy=True), loop)

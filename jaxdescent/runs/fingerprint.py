@@ -1,0 +1,135 @@
+"""What a run is a run of: enough of its problem to notice that a checkpoint is of another one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxdescent.calls import programs
+from jaxdescent.display import structure_name
+from jaxdescent.minimize import Setup
+
+SAMPLES = 256
+"""How many elements of a large array are looked at."""
+
+WHOLE = 4096
+"""An array of at most so many elements is looked at whole."""
+
+MOST_SHOWN = 6
+"""The most differences that an error lists."""
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+def fingerprint(setup: Setup) -> dict[str, str]:
+    """The problem as names and texts that are the same in another process.
+
+    These are the shapes and dtypes of the params, the objective with its data (small arrays whole,
+    of large ones 256 elements), the method, the tolerance and the rounding with their numbers, and
+    the options. The start and ``max_iterations`` are none of it.
+    """
+    params, problem, _ = setup.inputs
+    found = {f"params{path}": _signature(leaf) for path, leaf in _leaves(params)}
+    found["objective"] = structure_name(problem.objective)
+    for path, leaf in _leaves(problem.objective):
+        found[f"objective{path}"] = f"{_signature(leaf)} {_digest(_sampled(leaf))}"
+    for name in ("method", "tolerance", "rounding"):
+        part = getattr(problem, name)
+        numbers = [_sampled(leaf) for leaf in jax.tree.leaves(part)]
+        found[name] = f"{_ADDRESS.sub('0x', repr(part))} {_digest(*numbers)}"
+    for name in ("check_every", "history", "starts_at_own"):
+        found[name] = str(setup.flags[name])
+    return found
+
+
+def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
+    """What a program computes, and where: the text is the same only by the same JAX on the same
+    devices.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(setup.inputs) if isinstance(leaf, jax.Array)]
+    placements = sorted({str(array.sharding) for array in arrays})
+    text = _ADDRESS.sub("0x", str(jaxpr))
+    constants = [_sampled(constant) for constant in jaxpr.consts]
+    return {
+        "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),
+        "jax": jax.__version__,
+        "devices": f"{len(jax.devices())} {jax.devices()[0].device_kind}",
+        "placement": "; ".join(placements),
+    }
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two sets of facts, in words; empty if they are of the same problem."""
+    before, present = then["fingerprint"], now["fingerprint"]
+    found = [
+        f"{name} was {before.get(name, 'absent')} and is {present.get(name, 'absent')}"
+        for name in dict.fromkeys([*before, *present])
+        if before.get(name) != present.get(name)
+    ]
+    one, other = dict(then["computation"]), dict(now["computation"])
+    is_other = one.pop("digest") != other.pop("digest")
+    if not found and one == other and is_other:
+        found.append(
+            "the computation itself: the functions of the objective, the method or the tolerance, "
+            "or numbers that they close over"
+        )
+    if len(found) > MOST_SHOWN:
+        found[MOST_SHOWN:] = [f"and {len(found) - MOST_SHOWN} more"]
+    return found
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    return [
+        (jax.tree_util.keystr(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def _signature(leaf: Any) -> str:
+    return f"{jnp.result_type(leaf)}{list(np.shape(leaf))}"
+
+
+def _sampled(leaf: Any) -> np.ndarray:
+    """The array, or of a large one elements at places that depend on its shape alone."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if np.size(leaf) <= WHOLE and not _is_elsewhere(leaf):
+        return np.asarray(leaf)
+    generator = np.random.default_rng(0)
+    # Places beyond 2^31 would need 64-bit indices.
+    places = tuple(
+        generator.integers(0, min(length, 2**31 - 1), SAMPLES).astype(np.int32)
+        for length in leaf.shape
+    )
+    everywhere = None
+    if _is_elsewhere(leaf) and isinstance(leaf.sharding, NamedSharding):
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    program = programs.compiled(_taken, (leaf, places), everywhere=everywhere)
+    return np.asarray(program(leaf, places))
+
+
+def _is_elsewhere(leaf: Any) -> bool:
+    """Whether other processes have a part of the array."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+
+
+def _taken(
+    array: jax.Array, places: tuple[Any, ...], *, everywhere: NamedSharding | None
+) -> jax.Array:
+    taken = array[places]
+    return taken if everywhere is None else lax.with_sharding_constraint(taken, everywhere)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]

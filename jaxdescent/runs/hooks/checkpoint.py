@@ -1,0 +1,194 @@
+"""The hook that saves a run, so that it can go on after its process has ended."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+import warnings
+from typing import Any
+
+import jax
+
+from jaxdescent.descent.loop import Loop
+from jaxdescent.inputs.numbers import check_count, check_number
+from jaxdescent.machine import memory
+from jaxdescent.minimize import Setup
+from jaxdescent.runs import checkpoints
+from jaxdescent.runs.fingerprint import computation, differences, fingerprint
+from jaxdescent.runs.hooks.protocol import Hook, Pause
+from jaxdescent.runs.interruption import agreed
+from jaxdescent.runs.record import Record
+
+ROOM = 1.2
+"""The available memory over a copy's bytes, for a copy to be made."""
+
+
+class Checkpoint(Hook):
+    """Save everything that a run goes on with, at times and at its end.
+
+    Params, method state, what the stopping rules remember, counts, and a fingerprint of the problem
+    are written by Orbax while the device goes on with a copy's original: the run waits for the copy
+    alone. Where memory has no room for a copy it waits until the checkpoint is written. One that
+    cannot be written (the disk is full) is warned about; the run goes on, and the last good one is
+    kept.
+
+    Args:
+      folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
+      every: the seconds between two checkpoints, at least 0. One that is due while another is being
+        written waits for it.
+      keep: how many are kept, at least 1.
+
+    >>> import jaxdescent as jd
+    >>> jd.hooks.Checkpoint("build/run", every=600.0, keep=2)
+    Checkpoint('build/run', every=600.0, keep=2)
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, every: float = 60.0, keep: int = 3
+    ) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise TypeError(f"Checkpoint needs the path of a folder, got {folder!r}.")
+        check_number("every", every, "at least 0 seconds", lambda seconds: seconds >= 0)
+        check_count("keep", keep)
+        self.folder = str(folder)
+        self.every = every
+        self.keep = keep
+        self._folder: checkpoints.Folder | None = None
+        self._facts: dict[str, Any] = {}
+        self._copy: tuple[int, Loop] | None = None
+        self._last: int | None = None  # the iteration of the newest checkpoint
+        self._at = 0.0
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
+
+    def require(self) -> None:
+        """Raise an ImportError where Orbax is missing, before anything is computed."""
+        checkpoints.require_orbax()
+
+    def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> None:
+        """Look at the folder for a run of this problem.
+
+        Raises:
+          ValueError: if the folder has checkpoints and the run is not to resume.
+        """
+        self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
+        self._facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
+        self._copy, self._last = None, 0  # the start itself is not saved
+        self._at = time.perf_counter()
+        found = self._folder.iterations()
+        if found and not resume:
+            raise ValueError(
+                f"{self.folder} has a checkpoint of iteration {found[0]:,}: pass resume=True to go "
+                "on from it, or choose another folder."
+            )
+
+    def restore(self, like: Loop) -> Loop | None:
+        """The loop of the newest checkpoint that can be read; None if there is none at all.
+
+        Raises:
+          ValueError: if it is of another problem, with what differs; or if none can be read.
+        """
+        folder = self._opened
+        found = folder.iterations()
+        for iteration in found:
+            try:
+                facts = folder.facts(iteration)
+                differing = differences(facts, self._facts)
+                if differing:
+                    raise ValueError(
+                        f"{folder.at(iteration)} is of another run: {'; '.join(differing)}. Call "
+                        "run as it was called then, or choose another folder."
+                    )
+                loop = folder.read(iteration, like)
+            except checkpoints.Unreadable as error:
+                aside = folder.set_aside(iteration)
+                warnings.warn(
+                    f"the checkpoint of iteration {iteration:,} cannot be read and is now "
+                    f"{aside.name}; the one before is used ({error})",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                continue
+            self._last = iteration
+            return loop
+        if found:
+            raise ValueError(
+                f"none of the {len(found)} checkpoints in {self.folder} can be read: to begin anew "
+                "choose another folder, or call without resume=True."
+            )
+        return None
+
+    def has_some(self) -> bool:
+        """Whether the folder has a checkpoint."""
+        return bool(self._opened.iterations())
+
+    def pause(self, pause: Pause) -> None:
+        self._tell_of_errors()
+        folder = self._opened
+        is_due = time.perf_counter() - self._at >= self.every and pause.iteration != self._last
+        is_free = self._copy is None and not folder.is_writing
+        if not bool(agreed([is_due and is_free]).all()):
+            return
+        self._at = time.perf_counter()
+        if _has_room(pause.loop):
+            self._copy = pause.iteration, pause.copied()
+            return
+        self._write(pause.loop)
+        folder.wait()
+
+    def report(self, record: Record) -> None:
+        del record
+        if self._copy is not None:
+            (_, loop), self._copy = self._copy, None
+            self._write(loop)
+
+    def save_last(self, loop: Loop) -> None:
+        """Save where the run ended, and wait until it is written."""
+        folder = self._opened
+        self._copy = None  # it is older
+        folder.wait()
+        self._tell_of_errors()
+        self._write(loop)
+        folder.wait()
+        self._tell_of_errors()
+
+    def close(self) -> None:
+        self._copy = None
+
+    @property
+    def _opened(self) -> checkpoints.Folder:
+        assert self._folder is not None  # `open` is the first call
+        return self._folder
+
+    def _write(self, loop: Loop) -> None:
+        iteration = int(loop.iteration)
+        if iteration != self._last:
+            self._last = iteration
+            self._opened.write(iteration, loop, self._facts)
+
+    def _tell_of_errors(self) -> None:
+        failed = self._opened.error()
+        if failed is None:
+            return
+        iteration, error = failed
+        self._last = None
+        good = self._opened.iterations()
+        kept = f"the last good one is of iteration {good[0]:,}" if good else "there is none yet"
+        warnings.warn(
+            f"the checkpoint of iteration {iteration:,} could not be written; the run goes on, and "
+            f"{kept} ({type(error).__name__}: {str(error)[:300]})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _has_room(loop: Loop) -> bool:
+    """Whether the devices of this process have room for a copy."""
+    shards = [shard.data for leaf in jax.tree.leaves(loop) for shard in leaf.addressable_shards]
+    (first, *_) = shards[0].devices()
+    held = sum(
+        shard.nbytes for shard in shards if first.platform == "cpu" or first in shard.devices()
+    )
+    return memory.available_bytes(first) >= ROOM * held

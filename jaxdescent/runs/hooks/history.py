@@ -1,0 +1,113 @@
+"""The hook that keeps the numbers of all chunks in a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import pathlib
+from typing import Any, TextIO
+
+from jaxdescent.result import Evidence
+from jaxdescent.runs.hooks.protocol import Hook
+from jaxdescent.runs.record import Facts, Record
+
+
+class History(Hook):
+    """Write each chunk's :class:`jaxdescent.hooks.Record` to a file, by the file's name.
+
+    ``.jsonl``: a line for each chunk, written at once, and appended to where the run resumes; the
+    lines of a run that is repeated from a checkpoint are replaced. ``.parquet``: a table, written
+    when the run is over (extra ``data``). Infinite numbers are null.
+
+    Args:
+      path: the file, ending in ``.jsonl`` or ``.parquet``. A run that begins anew replaces it.
+
+    >>> import jaxdescent as jd
+    >>> jd.hooks.History("build/run.jsonl")
+    History('build/run.jsonl')
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = pathlib.Path(path)
+        if self.path.suffix not in (".jsonl", ".parquet"):
+            raise ValueError(f"History writes .jsonl or .parquet, got {str(path)!r}.")
+        if self.path.suffix == ".parquet":
+            _pyarrow()
+        self._rows: list[dict[str, Any]] = []
+        self._file: TextIO | None = None
+        self._writes = False
+
+    def __repr__(self) -> str:
+        return f"History({str(self.path)!r})"
+
+    def begin(self, facts: Facts) -> None:
+        self._rows = []
+        self._writes = facts.is_first_process
+        if not self._writes:
+            return
+        if facts.iteration and self.path.exists():
+            self._rows = [row for row in self._read() if row["iteration"] <= facts.iteration]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.suffix == ".jsonl":
+            # Another file is written first, so that no moment has neither.
+            new = self.path.with_name(f"{self.path.name}.new")
+            new.write_text("".join(f"{json.dumps(row)}\n" for row in self._rows))
+            new.replace(self.path)
+            self._file = self.path.open("a")
+
+    def report(self, record: Record) -> None:
+        if not self._writes:
+            return
+        row = {name: _plain(value) for name, value in dataclasses.asdict(record).items()}
+        if self._file is not None:
+            self._file.write(f"{json.dumps(row)}\n")
+            self._file.flush()
+        else:
+            self._rows.append(row)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        elif self._writes and self._rows:
+            arrow, parquet = _pyarrow()
+            table = arrow.Table.from_pylist(self._rows)
+            new = self.path.with_name(f"{self.path.name}.new")
+            parquet.write_table(table, new)
+            new.replace(self.path)
+        self._writes = False
+
+    def _read(self) -> list[dict[str, Any]]:
+        if self.path.suffix == ".parquet":
+            return _pyarrow()[1].read_table(self.path).to_pylist()
+        rows = []
+        for line in self.path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the last line of a process that was killed
+        return rows
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Evidence):
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if hasattr(value, "name") else value
+    return value if math.isfinite(value) else None
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ImportError(
+            "History writes Parquet by pyarrow, which is not installed: pip install "
+            f"'jaxdescent[data]', or write a .jsonl file ({error})."
+        ) from error

@@ -1,0 +1,360 @@
+"""The entry point ``jd.run``: a long descent, driven from the host in chunks of steps."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent.calls import programs
+from jaxdescent.descent.loop import Loop
+from jaxdescent.display import structure_name
+from jaxdescent.inputs import tracing
+from jaxdescent.inputs.numbers import check_count
+from jaxdescent.minimize import Setup, set_up
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import as_objective
+from jaxdescent.result import RUNNING, Evidence, Result, Status
+from jaxdescent.runs.chunks import Chunks, Numbers
+from jaxdescent.runs.hooks import Checkpoint, Hook
+from jaxdescent.runs.hooks.protocol import Pause, check_hooks
+from jaxdescent.runs.interruption import Interruption, agreed, is_there, wait_for
+from jaxdescent.runs.pace import Pace
+from jaxdescent.runs.record import Facts, Record, Summary
+from jaxdescent.runs.traffic import bytes_per_iteration
+from jaxdescent.tolerance import Tolerance
+
+Params = Any
+
+
+def run(
+    objective: Any,
+    start: Params = None,
+    method: Any = None,
+    *,
+    args: tuple[Any, ...] = (),
+    max_iterations: int = 1000,
+    tolerance: float | Tolerance | None = None,
+    chunk: int | None = None,
+    hooks: Sequence[Hook] = (),
+    checkpoint: str | pathlib.Path | Checkpoint | None = None,
+    resume: bool = False,
+    check_every: int | None = None,
+    donate: bool = False,
+    history: int = 0,
+    rounding: precision.Rounding | None = None,
+) -> Result:
+    """Minimise like :func:`jaxdescent.minimize`, for hours: watched, saved, and interruptible.
+
+    The steps are those of ``minimize``, in the same loop; the result is the same whatever the
+    chunks are. The host drives them: it tells the device to go on, and while that works it reads
+    the last chunk's numbers and passes them to the hooks.
+
+    SIGINT (Ctrl-C) or SIGTERM ends the run after the chunk under way with everything so far, the
+    checkpoint included: the status is INTERRUPTED. A second one stops at once.
+
+    Args:
+      objective: what is minimised, as for ``minimize``.
+      start: the params to start from, as ``params`` of ``minimize``.
+      method: as for ``minimize``.
+      args: extra arguments of the objective.
+      max_iterations: the most steps, those before a resumption included.
+      tolerance: when to stop, as for ``minimize``.
+      chunk: the steps in a chunk. None stands for as many as take about half a second, measured on
+        the way. A chunk ends at a check: if there are several steps between two, it is a multiple
+        of ``check_every``.
+      hooks: what happens between chunks: ``jd.hooks.Progress()``, ``History(path)``,
+        ``StopWhen(function)``, ``Profile(folder)``, or a :class:`jaxdescent.hooks.Hook` of your
+        own.
+      checkpoint: a folder for checkpoints, or ``jd.hooks.Checkpoint(folder, ...)``. It needs the
+        extra ``checkpoint``.
+      resume: whether to go on from the newest checkpoint in that folder; where it has none the run
+        begins at ``start``. Without it a folder that has checkpoints is refused.
+      check_every: the steps between checks, as for ``minimize``.
+      donate: whether to reuse the memory of ``start``, which the caller must not use again.
+      history: how many of the last checked values to keep.
+      rounding: how each pass rounds 16-bit params.
+
+    Returns:
+      The :class:`jaxdescent.Result`, as of ``minimize``; its iterations and evaluations include
+      those before a resumption.
+
+    Raises:
+      TypeError, ValueError, ProblemTooLarge: as ``minimize``; also inside ``jit``, ``vmap`` or
+        ``grad``; if the start, or data that make the value NaN there, hold NaN; if the checkpoint
+        is of another problem, with what differs.
+      ImportError: if checkpoints are asked for and Orbax is not installed.
+      KeyboardInterrupt: at the second signal.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.run(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]), chunk=4)
+    >>> result.message.split(":")[0]
+    'CONVERGED'
+    """
+    if not tracing.is_top_level():
+        raise TypeError(
+            "run drives a descent from the host and cannot be traced: inside jit, vmap or grad "
+            "call minimize."
+        )
+    began = time.perf_counter()
+    if isinstance(max_iterations, jax.Array):
+        max_iterations = int(max_iterations)
+    if chunk is not None:
+        check_count("chunk", chunk)
+    every_hook, saved = _with_checkpoint(check_hooks(hooks), checkpoint, resume)
+    setup = set_up(
+        as_objective(objective, args),
+        start,
+        method,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        check_every=check_every,
+        donate=donate,
+        history=history,
+        rounding=rounding,
+        is_top_level=True,
+    )
+    _refuse_nan({"start": setup.inputs[0]})
+    chunks = Chunks(setup, donate=donate)
+    summary = Summary()
+    with contextlib.ExitStack() as stack:
+        for hook in every_hook:
+            stack.callback(hook.close)
+        loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)
+        facts = _facts(setup, max_iterations, int(loop.iteration))
+        del setup, start
+        loop = chunks.compile(loop)
+        summary.seconds_compiling = chunks.seconds_compiling
+        interruption = stack.enter_context(Interruption())
+        driver = _Driver(chunks, every_hook, facts, summary, began)
+        for hook in every_hook:
+            hook.begin(facts)
+        loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption)
+        if saved is not None:
+            with _timed(summary, "seconds_saving"):
+                saved.save_last(loop)
+        result = jax.block_until_ready(chunks.end(loop, status))
+        summary.seconds = time.perf_counter() - began
+        for hook in every_hook:
+            hook.end(result, summary)
+    return result
+
+
+def _with_checkpoint(
+    hooks: tuple[Hook, ...], checkpoint: Any, resume: bool
+) -> tuple[tuple[Hook, ...], Checkpoint | None]:
+    """All hooks, and the one for checkpoints if there is one."""
+    if isinstance(checkpoint, str | pathlib.Path):
+        checkpoint = Checkpoint(checkpoint)
+    if not isinstance(checkpoint, Checkpoint | None):
+        raise TypeError(
+            f"checkpoint must be a folder or jd.hooks.Checkpoint(folder), got {checkpoint!r}."
+        )
+    found = [hook for hook in hooks if isinstance(hook, Checkpoint)]
+    if checkpoint is not None:
+        found.append(checkpoint)
+        hooks = (*hooks, checkpoint)
+    if len(found) > 1:
+        raise ValueError(f"a run has one Checkpoint, got {len(found)}: leave all but one out.")
+    if resume and not found:
+        raise ValueError("resume=True needs the folder of the checkpoints: pass checkpoint=folder.")
+    for one in found:
+        one.require()
+    return hooks, found[0] if found else None
+
+
+def _first_loop(
+    chunks: Chunks,
+    setup: Setup,
+    saved: Checkpoint | None,
+    *,
+    resume: bool,
+    donate: bool,
+    summary: Summary,
+) -> Loop:
+    """The loop at the start, or that of a checkpoint."""
+    params = setup.inputs[0]
+    if saved is None:
+        return chunks.begin(params)
+    with _timed(summary, "seconds_restoring"):
+        like = chunks.like(params)
+        saved.open(setup, chunks.jaxpr(like), resume=resume)
+        if resume and donate and saved.has_some():
+            for leaf in jax.tree.leaves(params):
+                leaf.delete()  # what is restored may need the memory
+        loop = saved.restore(like) if resume else None
+    return chunks.begin(params) if loop is None else chunks.resumed(loop)
+
+
+def _facts(setup: Setup, max_iterations: int, iteration: int) -> Facts:
+    params, problem, _ = setup.inputs
+    leaves = jax.tree.leaves(params)
+    return Facts(
+        objective=structure_name(problem.objective),
+        method=structure_name(problem.method),
+        unknowns=sum(leaf.size for leaf in leaves),
+        params_bytes=sum(leaf.nbytes for leaf in leaves),
+        max_iterations=max_iterations,
+        iteration=iteration,
+        bytes_per_iteration=bytes_per_iteration(problem, params, setup.flags["check_every"]),
+        is_first_process=jax.process_index() == 0,
+    )
+
+
+class _Driver:
+    """Dispatches chunks, reads the numbers of the one before, and tells the hooks."""
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        hooks: tuple[Hook, ...],
+        facts: Facts,
+        summary: Summary,
+        began: float,
+    ) -> None:
+        self.chunks = chunks
+        self.hooks = hooks
+        self.facts = facts
+        self.summary = summary
+        self.began = began
+        self.iteration = facts.iteration
+        self.completed = time.perf_counter()
+
+    def drive(self, loop: Loop, pace: Pace, interruption: Interruption) -> tuple[Loop, Status]:
+        """The loop where it ended, and the status to give it if no rule has ended it."""
+        most = self.facts.max_iterations
+        until = self.facts.iteration
+        is_over = int(loop.status) != RUNNING
+        self._refuse_nan_data(int(loop.status), until)
+        under_way: _UnderWay | None = None
+        wish = asked = 0  # a status code: of this process, and of all
+        number = 0
+        while True:
+            following = None
+            if not is_over and not asked and until < most:
+                if interruption.is_requested(number):
+                    wish = Status.INTERRUPTED.value
+                answers = agreed([wish, pace.length])
+                asked = int(answers[:, 0].max())
+                if not asked:
+                    self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
+                    until = min(until + int(answers[0, 1]), most)
+                    dispatched = time.perf_counter()
+                    loop, numbers = self.chunks.advance(loop, until)
+                    following = _UnderWay(number, numbers, dispatched)
+                    following.completed = time.perf_counter() if is_there(numbers) else None
+                    number += 1
+            if under_way is not None:
+                record = self._read(under_way)
+                pace.after(record.iterations, record.chunk_seconds)
+                is_over = record.status is not None
+                self._refuse_nan_data(record.status, record.iteration)
+                if self._report(record):
+                    wish = wish or Status.STOPPED.value
+            elif following is None:
+                return loop, Status(asked or Status.STOPPED.value)
+            under_way = following
+
+    def _refuse_nan_data(self, status: int | None, iteration: int) -> None:
+        """Raise if the value at the start is NaN because data are; other NaN may be meant."""
+        if status == Status.NON_FINITE.value and iteration == 0:
+            _refuse_nan({"the data": self.chunks.problem.objective})
+
+    def _copied(self, loop: Loop) -> Loop:
+        return self.chunks.copied(loop)
+
+    def _pause(self, pause: Pause) -> None:
+        for hook in self.hooks:
+            name = "seconds_saving" if isinstance(hook, Checkpoint) else "seconds_in_hooks"
+            with _timed(self.summary, name):
+                hook.pause(pause)
+
+    def _report(self, record: Record) -> bool:
+        """Whether a hook asks for the end."""
+        with _timed(self.summary, "seconds_in_hooks"):
+            answers = [hook.report(record) for hook in self.hooks]  # every hook sees every record
+            return any(answer is True for answer in answers)
+
+    def _read(self, chunk: _UnderWay) -> Record:
+        """The numbers of a chunk, as soon as it is done."""
+        wait_for(chunk.numbers)
+        now = chunk.completed or time.perf_counter()
+        iteration, evaluations, status, evidence = map(int, np.asarray(chunk.numbers.counts))
+        value, suboptimality, first_value = map(float, np.asarray(chunk.numbers.values))
+        norm, first_norm, scale = map(float, np.asarray(chunk.numbers.norms))
+        seconds = now - max(chunk.dispatched, self.completed)
+        iterations = iteration - self.iteration
+        self.completed, self.iteration = now, iteration
+        self.summary.seconds_in_steps += seconds
+        self.summary.iterations += iterations
+        pace = iterations / seconds if seconds else math.inf
+        moved, left = self.facts.bytes_per_iteration, self.facts.max_iterations - iteration
+        return Record(
+            iteration=iteration,
+            value=value,
+            gradient_norm=norm,
+            suboptimality=suboptimality,
+            evidence=Evidence(evidence),
+            first_value=first_value,
+            first_gradient_norm=first_norm,
+            scale=scale,
+            evaluations=evaluations,
+            status=None if status == RUNNING else Status(status),
+            chunk=chunk.number,
+            iterations=iterations,
+            chunk_seconds=seconds,
+            seconds=now - self.began,
+            iterations_per_second=pace,
+            bytes_per_second=None if moved is None else moved * pace,
+            seconds_left=left / pace if pace else math.inf,
+        )
+
+
+@dataclasses.dataclass
+class _UnderWay:
+    """A chunk that the device has been told to compute.
+
+    ``completed`` is the time when it was done, if that is known: a program of few operations is run
+    while it is dispatched.
+    """
+
+    number: int
+    numbers: Numbers
+    dispatched: float
+    completed: float | None = None
+
+
+@contextlib.contextmanager
+def _timed(summary: Summary, name: str) -> Iterator[None]:
+    """Add the time of a block to an entry of the summary."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(summary, name, getattr(summary, name) + time.perf_counter() - began)
+
+
+def _refuse_nan(named: dict[str, Any]) -> None:
+    """Raise if an array holds NaN."""
+    for name, tree in named.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) or not np.size(leaf):
+                continue
+            if np.isnan(np.asarray(programs.compiled(_largest, (leaf,))(leaf))):
+                raise ValueError(
+                    f"{name}{jax.tree_util.keystr(path)} holds NaN, which no descent gets rid of: "
+                    "leave those rows out, or fill in numbers."
+                )
+
+
+def _largest(leaf: jax.Array) -> jax.Array:
+    return jnp.max(leaf)  # which is NaN if one element is

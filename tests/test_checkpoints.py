@@ -1,0 +1,657 @@
+"""Checkpoints of a run: resumed is uninterrupted, whatever kills the process or the files."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+
+pytest.importorskip("orbax.checkpoint")
+
+from jaxdescent.runs import checkpoints
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
+Y = jnp.asarray(X @ RNG.normal(size=5) + RNG.normal(size=60), jnp.float32)
+START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
+METHOD = jd.GradientDescent(1e-3)
+
+
+def valley(x):
+    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def assert_same(got, want):
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def saved(folder, **options):
+    return jd.hooks.Checkpoint(folder, **{"every": 0.0, **options})
+
+
+def names(folder):
+    return sorted(entry.name for entry in pathlib.Path(folder).iterdir())
+
+
+class Waits(jd.hooks.Hook):
+    """Waits for the checkpoint that is being written, so that every second chunk has one."""
+
+    def __init__(self, checkpoint):
+        self.checkpoint = checkpoint
+
+    def pause(self, pause):
+        self.checkpoint._folder.wait()
+
+
+def stopped(folder, *, at=30, objective=valley, start=START, method=METHOD, keep=3, **options):
+    """Run with a checkpoint for each of the chunks, and stop."""
+    checkpoint = saved(folder, keep=keep)
+    stop = jd.hooks.StopWhen(lambda record: record.iteration >= at - 10)
+    return jd.run(
+        objective,
+        start,
+        method,
+        chunk=10,
+        checkpoint=checkpoint,
+        hooks=[stop, Waits(checkpoint)],
+        **options,
+    )
+
+
+def resumed(folder, *, objective=valley, start=START, method=METHOD, chunk=7, **options):
+    return jd.run(
+        objective, start, method, chunk=chunk, checkpoint=saved(folder), resume=True, **options
+    )
+
+
+PROBLEMS = {
+    "function": (valley, START, METHOD, {}),
+    "LBFGS": (valley, START, jd.LBFGS(), {}),
+    "regression": (jd.LinearRegression(X, Y), None, jd.GradientDescent(1e-4), {}),
+    "16 bits, at random": (
+        jd.SumOfSquares(),
+        {"a": jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16), "b": jnp.ones((2, 3))},
+        METHOD,
+        {"rounding": jd.StochasticRounding(3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_resumed_is_uninterrupted(name, tmp_path):
+    objective, start, method, options = PROBLEMS[name]
+    options = {"max_iterations": 100, "tolerance": 0, "history": 3, **options}
+    want = jd.minimize(objective, start, method, **options)
+    problem = {"objective": objective, "start": start, "method": method, **options}
+    first = stopped(tmp_path / "run", **problem)
+    assert 0 < int(first.iterations) < 100
+    assert_same(resumed(tmp_path / "run", **problem), want)
+
+
+def test_a_run_that_is_over_answers_at_once_and_may_be_given_more(tmp_path):
+    options = {"max_iterations": 40, "tolerance": 0}
+    want = jd.run(valley, START, METHOD, checkpoint=saved(tmp_path), chunk=10, **options)
+    assert_same(resumed(tmp_path, **options), want)
+    more = resumed(tmp_path, max_iterations=60, tolerance=0)
+    longer = jd.minimize(valley, START, METHOD, max_iterations=60, tolerance=0)
+    np.testing.assert_array_equal(more.params, longer.params)
+    assert int(more.iterations) == 60
+
+
+def test_the_newest_are_kept_and_nothing_else(tmp_path):
+    stopped(tmp_path, keep=2)
+    assert names(tmp_path) == ["iteration-0000000020", "iteration-0000000030"]
+
+
+def test_resuming_where_nothing_is_begins_at_the_start(tmp_path):
+    got = resumed(tmp_path / "new", max_iterations=20)
+    assert_same(got, jd.minimize(valley, START, METHOD, max_iterations=20))
+
+
+def test_a_folder_that_has_a_run_is_not_overwritten(tmp_path):
+    stopped(tmp_path)
+    with pytest.raises(ValueError, match=r"has a checkpoint of iteration 30: pass resume=True"):
+        jd.run(valley, START, METHOD, checkpoint=tmp_path)
+
+
+def test_without_room_for_a_copy_the_run_waits(tmp_path, monkeypatch):
+    from jaxdescent.runs.hooks import checkpoint as module
+
+    monkeypatch.setattr(module.memory, "available_bytes", lambda device: 0)
+    copied = []
+    monkeypatch.setattr(
+        module.checkpoints.Folder,
+        "wait",
+        lambda self, wait=module.checkpoints.Folder.wait: copied.append(1) or wait(self),
+    )
+    options = {"max_iterations": 40, "tolerance": 0}
+    got = jd.run(valley, START, METHOD, checkpoint=saved(tmp_path), chunk=10, **options)
+    assert_same(got, jd.minimize(valley, START, METHOD, **options))
+    assert names(tmp_path)[-1] == "iteration-0000000040"
+    assert len(names(tmp_path)) == 3
+    assert len(copied) >= 4
+
+
+def test_a_start_that_is_donated_makes_room_for_what_is_restored(tmp_path):
+    stopped(tmp_path, max_iterations=100)
+    start = jnp.array(START)
+    got = resumed(tmp_path, start=start, donate=True, max_iterations=100)
+    assert start.is_deleted()
+    assert_same(got, jd.minimize(valley, START, METHOD, max_iterations=100))
+
+
+def steeper(x):
+    return 2 * valley(x)
+
+
+OTHERS = {
+    "data": (
+        {"objective": jd.LinearRegression(X.at[3, 2].add(1e-3), Y)},
+        r"iteration-0000000030 is of another run: objective.*X.* was float32\[60, 5\] \w+ and is "
+        r"float32\[60, 5\] \w+\. Call run as it was called then",
+    ),
+    "rows": (
+        {"objective": jd.LinearRegression(X[:50], Y[:50])},
+        r"was float32\[60, 5\] \w+ and is float32\[50, 5\]",
+    ),
+    "objective": (
+        {"objective": valley, "start": START},
+        r"params\['weights'\] was float32\[5\] and is absent; objective was LinearRegression\(Dense"
+        r"\(\)\) and is Function\(\); .*and \d more\. Call",
+    ),
+    "method": (
+        {"method": jd.LBFGS()},
+        r"method was GradientDescent\(0.0001\) \w+ and is LBFGS\(.*\) \w+",
+    ),
+    "learning rate": (
+        {"method": jd.GradientDescent(2e-4)},
+        r"method was GradientDescent\(0.0001\) \w+ and is GradientDescent\(0.0002\)",
+    ),
+    "tolerance": ({"tolerance": 1e-3}, r"tolerance was Tolerance\(.*and is Tolerance\("),
+    "history": ({"history": 3}, r"history was 0 and is 3"),
+}
+
+
+@pytest.fixture(scope="module")
+def regression_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    stopped(
+        folder, objective=jd.LinearRegression(X, Y), start=None, method=jd.GradientDescent(1e-4)
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(name, regression_folder):
+    problem = {
+        "objective": jd.LinearRegression(X, Y),
+        "start": None,
+        "method": jd.GradientDescent(1e-4),
+    }
+    changes, match = OTHERS[name]
+    before = names(regression_folder)
+    with pytest.raises(ValueError, match=match):
+        resumed(regression_folder, **{**problem, **changes})
+    assert names(regression_folder) == before
+
+
+def test_another_function_of_the_same_shapes_is_refused(tmp_path):
+    stopped(tmp_path)
+    with pytest.raises(ValueError, match="of another run: the computation itself: the functions"):
+        resumed(tmp_path, objective=steeper)
+
+
+def newest(folder):
+    return pathlib.Path(folder) / names(folder)[-1]
+
+
+def largest_file(folder):
+    files = [path for path in (folder / "loop").rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncate_all(folder):
+    for path in (folder / "loop").rglob("*"):
+        if path.is_file():
+            truncate(path)
+
+
+DAMAGES = {
+    "arrays truncated": truncate_all,
+    "largest file truncated": lambda folder: truncate(largest_file(folder)),
+    "data missing": lambda folder: [
+        path.unlink() for path in (folder / "loop").rglob("d/*") if path.is_file()
+    ],
+    "manifest missing": lambda folder: (folder / "loop" / "manifest.ocdbt").unlink(),
+    "description truncated": lambda folder: truncate(folder / "facts" / "metadata"),
+    "description missing": lambda folder: (folder / "facts" / "metadata").unlink(),
+    "description of something else": lambda folder: (folder / "facts" / "metadata").write_text(
+        json.dumps({"step": 3})
+    ),
+    "an empty folder": lambda folder: [
+        path.unlink() for path in folder.rglob("*") if path.is_file()
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
+@pytest.mark.parametrize("name", DAMAGES)
+def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name, tmp_path):
+    options = {"max_iterations": 60, "tolerance": 0}
+    stopped(tmp_path, **options)
+    DAMAGES[name](newest(tmp_path))
+    with pytest.warns(RuntimeWarning, match=r"of iteration 30 cannot be read and is now unread"):
+        got = resumed(tmp_path, **options)
+    assert_same(got, jd.minimize(valley, START, METHOD, **options))
+    assert "unreadable-iteration-0000000030" in names(tmp_path)
+
+
+def test_if_none_can_be_read_nothing_is_begun(tmp_path):
+    stopped(tmp_path)
+    count = len(names(tmp_path))
+    assert count == 3
+    for name in names(tmp_path):
+        truncate(tmp_path / name / "facts" / "metadata")
+    with (
+        pytest.warns(RuntimeWarning, match="cannot be read"),
+        pytest.raises(ValueError, match=rf"none of the {count} checkpoints in .* can be read"),
+    ):
+        resumed(tmp_path)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
+    stopped(tmp_path, max_iterations=100)
+    (tmp_path / "iteration-0000000040.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "notes").mkdir()
+    got = resumed(tmp_path, max_iterations=100)
+    assert_same(got, jd.minimize(valley, START, METHOD, max_iterations=100))
+    assert "notes" in names(tmp_path)
+    assert not [name for name in names(tmp_path) if "tmp" in name]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
+def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_path):
+    """The size that a file of this process may have is limited, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    size = 1 << 18
+    start = jnp.asarray(RNG.normal(size=size), jnp.float32)  # nothing compresses it
+    options = {"max_iterations": 60, "tolerance": 0}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint = saved(tmp_path)
+
+    class Fills(jd.hooks.Hook):
+        def report(self, record):
+            checkpoint._folder.wait()
+            if record.chunk == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"not be written; the run goes on, and the last good one is of iteration \d+",
+        ):
+            got = jd.run(
+                valley, start, jd.GradientDescent(1e-4), chunk=10, checkpoint=checkpoint,
+                hooks=[Fills()], **options,
+            )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    want = jd.minimize(valley, start, jd.GradientDescent(1e-4), **options)
+    assert_same(got, want)
+    assert names(tmp_path)
+    assert not [name for name in names(tmp_path) if "tmp" in name]
+    assert int(names(tmp_path)[-1].removeprefix("iteration-")) < 60
+    again = resumed(tmp_path, start=start, method=jd.GradientDescent(1e-4), **options)
+    assert_same(again, want)
+
+
+def on(count, spec=("d",)):
+    mesh = jax.make_mesh(
+        (count,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count]
+    )
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+
+@pytest.mark.parametrize("counts", [(8, 2), (2, 8), (8, 1), (1, 4)], ids=str)
+def test_a_run_goes_on_with_another_number_of_devices(counts, tmp_path):
+    objective = jd.SumOfSquares(center=2.0)
+    start = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+    first, second = (
+        jax.device_put(start, on(count) if count > 1 else jax.devices()[0]) for count in counts
+    )
+    problem = {"objective": objective, "method": jd.GradientDescent(1e-2), "max_iterations": 100}
+    stopped(tmp_path, start=first, tolerance=0, at=48, **problem)
+    got = resumed(tmp_path, start=second, tolerance=0, **problem)
+    assert got.params.sharding.is_equivalent_to(second.sharding, 2)
+    want = jd.minimize(objective, start, problem["method"], max_iterations=100, tolerance=0)
+    np.testing.assert_array_equal(got.params, want.params)  # each element has its own steps
+    assert int(got.iterations) == 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_signal_ended_is_saved(number, tmp_path):
+    class Sends(jd.hooks.Hook):
+        def report(self, record):
+            if record.chunk == 1:
+                os.kill(os.getpid(), number)
+
+    options = {"max_iterations": 100, "tolerance": 0}
+    checkpoint = jd.hooks.Checkpoint(tmp_path, every=1e9)
+    first = jd.run(
+        valley, START, METHOD, chunk=10, checkpoint=checkpoint, hooks=[Sends()], **options
+    )
+    assert int(first.status) == jd.Status.INTERRUPTED
+    assert names(tmp_path) == [f"iteration-{int(first.iterations):010d}"]
+    assert_same(resumed(tmp_path, **options), jd.minimize(valley, START, METHOD, **options))
+
+
+def test_the_history_of_a_resumed_run_has_no_line_twice(tmp_path):
+    options = {"max_iterations": 60, "tolerance": 0, "chunk": 10}
+    path = tmp_path / "history.jsonl"
+
+    class Breaks(jd.hooks.Hook):
+        def report(self, record):
+            checkpoint._folder.wait()
+            if record.iteration == 40:
+                raise ZeroDivisionError
+
+    checkpoint = saved(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError):
+        jd.run(
+            valley,
+            START,
+            METHOD,
+            checkpoint=checkpoint,
+            hooks=[jd.hooks.History(path), Breaks()],
+            **options,
+        )
+    with path.open("a") as file:
+        file.write('{"iteration": 5')  # a line that a kill cut off
+    jd.run(
+        valley,
+        START,
+        METHOD,
+        checkpoint=saved(tmp_path / "run"),
+        resume=True,
+        hooks=[jd.hooks.History(path)],
+        **options,
+    )
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [10, 20, 30, 40, 50, 60]
+
+
+def test_one_checkpoint_in_a_run(tmp_path):
+    one = saved(tmp_path)
+    with pytest.raises(ValueError, match="a run has one Checkpoint, got 2"):
+        jd.run(valley, START, METHOD, checkpoint=tmp_path, hooks=[one])
+    jd.run(valley, START, METHOD, max_iterations=10, hooks=[one])
+    assert names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "match"),
+    [
+        ({"keep": 0}, ValueError, "keep must be at least 1"),
+        ({"every": -1.0}, ValueError, "every must be at least 0 seconds, got -1.0"),
+        ({"folder": 3}, TypeError, "Checkpoint needs the path of a folder, got 3"),
+    ],
+)
+def test_bad_settings_are_refused(options, kind, match):
+    with pytest.raises(kind, match=match):
+        jd.hooks.Checkpoint(**{"folder": "run", **options})
+
+
+def test_without_orbax_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"need Orbax.*pip install 'jaxdescent\[checkpoint\]'"):
+        jd.run(valley, START, checkpoint="run")
+
+
+def test_no_other_module_knows_orbax():
+    root = pathlib.Path(jd.__file__).parent
+    known = [path for path in root.rglob("*.py") if "orbax" in path.read_text().lower()]
+    assert {path.relative_to(root).as_posix() for path in known} <= {
+        "runs/checkpoints.py",
+        "runs/hooks/checkpoint.py",  # its documentation says it
+        "runs/run.py",
+    }
+    importing = [path for path in known if "orbax.checkpoint" in path.read_text()]
+    assert [path.name for path in importing] == ["checkpoints.py"]
+
+
+SERVER = textwrap.dedent("""
+    import json, os, random, signal, sys, time, warnings
+
+    import jax, jax.numpy as jnp, numpy as np
+    import jaxdescent as jd
+    from jaxdescent.runs import checkpoints
+
+    checkpoints.require_orbax()
+    warnings.simplefilter("error")
+    folder, kills, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    jax.config.update("jax_compilation_cache_dir", folder + "/programs")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+    def valley(x):
+        return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+    class Tells(jd.hooks.Hook):
+        def __init__(self, pipe):
+            self.pipe = pipe
+        def pause(self, pause):
+            os.write(self.pipe, b"x")
+
+    def life(pipe):
+        start = jnp.asarray(np.random.default_rng(0).normal(size=20_000), jnp.float32) * 0.1
+        result = jd.run(
+            valley, start, jd.GradientDescent(1e-3, momentum=jd.HeavyBall(0.5)),
+            max_iterations=ITERATIONS, tolerance=0, chunk=50, hooks=[Tells(pipe)],
+            checkpoint=jd.hooks.Checkpoint(folder + "/run", every=0.0), resume=True)
+        np.save(folder + "/params.npy", result.params)
+        assert int(result.iterations) == ITERATIONS
+
+    ITERATIONS = 100_000
+    generator = random.Random(seed)
+    done, seen = 0, {"killed": 0, "unfinished": 0, "finished": 0}
+    while True:
+        is_last = seen["killed"] >= kills
+        if is_last:
+            ITERATIONS = 50 + max([int(n[-10:]) for n in os.listdir(folder + "/run")
+                                   if n.startswith("iteration") and n[-10:].isdigit()] + [0])
+        reads, writes = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reads)
+            try:
+                life(writes)
+            except BaseException as error:
+                print("CHILD", type(error).__name__, error, flush=True)
+                os._exit(1)
+            os._exit(0)
+        os.close(writes)
+        if not is_last:
+            if generator.random() < 0.9:
+                os.read(reads, 1)  # its programs are compiled
+            time.sleep(generator.uniform(0, 1.2))
+            os.kill(child, signal.SIGKILL)
+        _, code = os.waitpid(child, 0)
+        os.close(reads)
+        if is_last:
+            assert code == 0, code
+            break
+        assert code == signal.SIGKILL, code
+        seen["killed"] += 1
+        left = os.listdir(folder + "/run") if os.path.isdir(folder + "/run") else []
+        seen["unfinished"] += any("tmp" in name for name in left)
+    print(json.dumps({**seen, "iterations": ITERATIONS}))
+""")
+
+
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [(4, 0), *(pytest.param(35, seed, marks=pytest.mark.slow) for seed in (1, 2, 3))],
+)
+def test_killed_at_random_moments_a_run_ends_bit_by_bit_as_without(kills, seed, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, str(tmp_path), str(kills), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        timeout=900,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
+    seen = json.loads(done.stdout.strip().splitlines()[-1])
+    assert seen["killed"] == kills
+    if kills > 30:
+        assert seen["unfinished"] >= 3  # some were killed while they wrote
+    start = jnp.asarray(np.random.default_rng(0).normal(size=20_000), jnp.float32) * 0.1
+    assert seen["iterations"] > 50
+    want = uninterrupted(seen["iterations"], start, tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "params.npy"), want)
+
+
+PROCESS = textwrap.dedent("""
+    import os, sys
+
+    import jax
+
+    number, port, folder, sent = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", 2, number)
+    import jax.numpy as jnp, numpy as np
+    import jaxdescent as jd
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("d"))
+    whole = np.linspace(-1, 1, 64, dtype=np.float32)
+    start = jax.make_array_from_callback((64,), sharding, lambda index: whole[index])
+
+    data = jax.make_array_from_callback((8192,), sharding, lambda index: np.ones(8192)[index])
+
+    def bowl(x, data):
+        return jnp.sum(jnp.cosh(x - 1)) + 0.1 * jnp.sum(x) ** 2 * jnp.mean(data)
+
+    class Sends(jd.hooks.Hook):
+        def report(self, record):
+            if number == 1 and sent and record.iteration == 60:
+                os.kill(os.getpid(), sent)
+
+    options = {"max_iterations": 200, "tolerance": 0, "args": (data,)}
+    result = jd.run(
+        bowl, start, jd.GradientDescent(1e-3), chunk=10, hooks=[Sends()], resume=True,
+        checkpoint=jd.hooks.Checkpoint(folder, every=0.0), **options)
+    print(f"{jd.Status(int(result.status))} {int(result.iterations)}", flush=True)
+    want = jd.minimize(
+        bowl, start, jd.GradientDescent(1e-3),
+        **options | {"max_iterations": int(result.iterations)})
+    for one, other in zip(
+        result.params.addressable_shards, want.params.addressable_shards, strict=True
+    ):
+        np.testing.assert_array_equal(one.data, other.data)
+    if number == 0:
+        assert len(os.listdir(folder)) <= 3
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_one_process_ends_the_run_of_all_of_them(sent, tmp_path):
+    """SIGTERM is a preemption notice, which JAX's own service passes on."""
+
+    def together(sent):
+        with socket.socket() as one:
+            one.bind(("localhost", 0))
+            port = str(one.getsockname()[1])
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROCESS, str(number), port, str(tmp_path), str(int(sent))],
+                env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        said = [process.communicate(timeout=300) for process in processes]
+        for process, (_, errors) in zip(processes, said, strict=True):
+            assert process.returncode == 0, errors[-3000:]
+        one, other = (out.strip().splitlines()[-1] for out, _ in said)
+        assert one == other
+        return one.split()
+
+    status, iterations = together(sent)
+    assert status == "INTERRUPTED"
+    assert 60 < int(iterations) < 200
+    assert together(0) == ["MAX_ITERATIONS", "200"]
+
+
+def uninterrupted(iterations, start, folder):
+    """The params of ``minimize``, in a process with one device as those that were killed."""
+    np.save(folder / "start.npy", start)
+    code = textwrap.dedent("""
+        import sys, jax.numpy as jnp, numpy as np, jaxdescent as jd
+
+        def valley(x):
+            return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+        result = jd.minimize(
+            valley, jnp.load(sys.argv[1]), jd.GradientDescent(1e-3, momentum=jd.HeavyBall(0.5)),
+            max_iterations=int(sys.argv[2]), tolerance=0)
+        np.save(sys.argv[3], result.params)
+    """)
+    target = folder / "want.npy"
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder / "start.npy"), str(iterations), str(target)],
+        check=True,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        timeout=600,
+    )
+    return np.load(target)
+
+
+def test_arrays_without_elements_are_made_again(tmp_path):
+    tree = {
+        "empty": jnp.zeros((2, 0), jnp.bfloat16),
+        "some": jnp.arange(3),
+        "flag": jnp.array(True),
+    }
+    folder = checkpoints.Folder(tmp_path, 1)
+    folder.write(7, tree, {"of": "a test"})
+    folder.wait()
+    assert folder.error() is None
+    assert folder.facts(7)["of"] == "a test"
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+    found = folder.read(7, like)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, tree)
+    assert found["empty"].dtype == jnp.bfloat16
+    assert_same(found, tree)
+
+
+def test_names_that_are_no_checkpoints_are_left_alone(tmp_path):
+    for name in ("iteration-12", "iteration-00000000001", "other"):
+        (tmp_path / name).mkdir()
+    assert checkpoints.Folder(tmp_path, 3).iterations() == []
+    assert len(names(tmp_path)) == 3

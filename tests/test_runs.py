@@ -1,0 +1,633 @@
+"""Long descents in chunks: equal to minimize, watched by hooks, ended by signals."""
+
+import io
+import json
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.calls import programs
+from jaxdescent.minimize import set_up
+from jaxdescent.objectives import as_objective
+from jaxdescent.runs.chunks import Chunks
+from jaxdescent.runs.pace import SECONDS, Pace
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
+Y = jnp.asarray(X @ RNG.normal(size=5) + RNG.normal(size=60), jnp.float32)
+REGRESSION = jd.LinearRegression(X, Y)
+START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
+TREE = {"a": jnp.arange(7.0), "b": jnp.ones((3, 2))}
+
+
+def valley(x):
+    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def bowl(x):
+    return jnp.sum(jnp.cosh(x - 1)) + 0.1 * jnp.sum(x) ** 2
+
+
+def leaves(result):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
+
+
+def assert_same(got, want):
+    for one, other in zip(leaves(got), leaves(want), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+METHODS = {
+    "regression, LSMR": (REGRESSION, None, jd.LSMR()),
+    "regression, constant step": (REGRESSION, None, jd.GradientDescent(1e-3)),
+    "function, LBFGS": (valley, START, jd.LBFGS()),
+    "function, backtracking": (valley, START, jd.GradientDescent()),
+    "function, adam": (valley, START, optax.adam(1e-2)),
+    "separable, fused steps": (jd.SumOfSquares(), TREE, jd.GradientDescent(1e-2)),
+}
+MORE_METHODS = {
+    "separable, adam": (jd.SumOfSquares(center=1.0), TREE, optax.adam(1e-2)),
+    "regression, default": (REGRESSION, None, None),
+    "regression, CG on X'X": (REGRESSION, None, jd.Gram(jd.ConjugateGradient())),
+    "regression, hedge": (REGRESSION, None, jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 2)),
+    "regression, CG": (REGRESSION, None, jd.ConjugateGradient(jd.Jacobi())),
+    "regression, sketch": (REGRESSION, None, jd.LSMR(jd.Sketch())),
+    "regression, backtracking": (REGRESSION, None, jd.GradientDescent()),
+    "regression, in the rows": (
+        jd.LinearRegression(X, Y, l2=1.0),
+        None,
+        jd.Dual(jd.ConjugateGradient()),
+    ),
+    "regression, line search": (REGRESSION, None, jd.GradientDescent(jd.ExactLineSearch())),
+    "function, CG": (valley, START, jd.ConjugateGradient()),
+    "function, Newton": (valley, START, jd.DerivativeMethod()),
+    "function, BB": (valley, START, jd.GradientDescent(jd.BarzilaiBorwein())),
+    "function, adaptive": (valley, START, jd.GradientDescent(jd.AdaptiveStep())),
+    "function, momentum": (valley, START, jd.GradientDescent(1e-3, momentum=jd.Nesterov())),
+    "residuals": (jd.LeastSquares(lambda x: x**2 - 2), START, jd.LevenbergMarquardt()),
+    "quadratic": (jd.Quadratic(jnp.diag(jnp.arange(1.0, 5)), START), START, None),
+    "separable, default": (jd.SumOfSquares(), TREE, None),
+    "separable, lengths": (jd.SumOfSquares(), TREE, jd.GradientDescent(jd.InverseLipschitz())),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_any_chunks_give_the_result_of_minimize(name):
+    equal_in_any_chunks(*METHODS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE_METHODS)
+def test_any_chunks_give_the_result_of_minimize_for_every_method(name):
+    equal_in_any_chunks(*MORE_METHODS[name])
+
+
+@pytest.fixture
+def as_everybody_compiles():
+    """LLVM's optimisation, which may contract what is rounded twice without it."""
+    before = jax.config.read("jax_disable_most_optimizations")
+
+    def set_to(value):
+        programs._compiled.cache_clear()
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", value)
+
+    set_to(False)
+    yield
+    set_to(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", {**METHODS, **MORE_METHODS})
+def test_optimised_code_gives_the_same_in_any_chunks(name, as_everybody_compiles):
+    """Chunks of any length are one program; LLVM may contract that of minimize otherwise, as it
+    does for adam, in the last digit.
+    """
+    objective, start, method = {**METHODS, **MORE_METHODS}[name]
+    options = {"max_iterations": 40, "tolerance": 0}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        want = jd.minimize(objective, start, method, **options)
+        first, *others = (
+            jd.run(objective, start, method, chunk=chunk, **options) for chunk in (1, 7, None)
+        )
+        for other in others:
+            assert_same(other, first)
+        if "adam" not in name:
+            assert_same(first, want)
+        for one, other in zip(leaves(first.params), leaves(want.params), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def equal_in_any_chunks(objective, start, method):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        want = jd.minimize(objective, start, method, max_iterations=77, history=5)
+        for chunk in (7, None):
+            got = jd.run(objective, start, method, max_iterations=77, history=5, chunk=chunk)
+            assert_same(got, want)
+            assert jax.tree.structure(got) == jax.tree.structure(want)
+
+
+@pytest.mark.parametrize("check_every", [1, 3])
+def test_any_chunks_give_the_same_with_several_steps_between_checks(check_every):
+    options = {"max_iterations": 50, "check_every": check_every, "tolerance": 0}
+    want = jd.minimize(valley, START, jd.GradientDescent(1e-3), **options)
+    for chunk in (1, 4, 100):
+        assert_same(jd.run(valley, START, jd.GradientDescent(1e-3), chunk=chunk, **options), want)
+
+
+def test_16_bits_are_rounded_at_random_as_without_chunks():
+    start = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
+    options = {"max_iterations": 200, "rounding": jd.StochasticRounding(3), "tolerance": 0}
+    want = jd.minimize(jd.SumOfSquares(), start, jd.GradientDescent(1e-3), **options)
+    got = jd.run(jd.SumOfSquares(), start, jd.GradientDescent(1e-3), chunk=32, **options)
+    assert got.params.dtype == jnp.bfloat16
+    assert_same(got, want)
+
+
+def test_double_precision(x64):
+    start = jnp.asarray(START, jnp.float64)
+    want = jd.minimize(valley, start, jd.LBFGS())
+    got = jd.run(valley, start, jd.LBFGS(), chunk=2)
+    assert got.params.dtype == jnp.float64
+    assert_same(got, want)
+
+
+def test_tolerances_predicates_and_closures():
+    scale = jnp.asarray([1.0, 2.0, 3.0, 4.0])
+    stop = jd.Tolerance(gradient=1e-3, predicate=lambda check: check.value < jnp.sum(scale) * 0.05)
+
+    class Bowl:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def value(self, x):
+            return jnp.sum(self.factor * scale * x**2)
+
+    bowl = Bowl(1.0)
+    want = jd.minimize(bowl.value, START, jd.GradientDescent(0.02), tolerance=stop)
+    got = jd.run(bowl.value, START, jd.GradientDescent(0.02), tolerance=stop, chunk=3)
+    assert int(got.status) == jd.Status.STOPPED
+    assert_same(got, want)
+    bowl.factor = 2.0
+    again = jd.run(bowl.value, START, jd.GradientDescent(0.02), tolerance=stop, chunk=3)
+    assert int(again.iterations) < int(got.iterations)
+
+
+def test_neither_the_start_nor_the_data_are_consumed():
+    start, data = jnp.array(START), jnp.diag(jnp.arange(1.0, 5))
+    objective = jd.Quadratic(data, jnp.array(START))
+    for method in (jd.ConjugateGradient(), jd.GradientDescent(0.1)):
+        jd.run(objective, start, method, chunk=2, max_iterations=6)
+        np.testing.assert_array_equal(start, START)
+        np.testing.assert_array_equal(objective.linear, START)
+        assert not data.is_deleted()
+    jd.run(objective, start, jd.GradientDescent(0.1), chunk=2, max_iterations=6, donate=True)
+    assert start.is_deleted()
+
+
+@pytest.mark.parametrize("objective", [jd.SumOfSquares(), valley], ids=["separable", "coupled"])
+def test_no_chunk_copies_the_params(objective):
+    size = 1 << 18
+    setup = set_up(
+        as_objective(objective, ()),
+        jnp.ones(size),
+        jd.GradientDescent(1e-3),
+        max_iterations=100,
+        tolerance=0,
+        check_every=None,
+        donate=True,
+        history=0,
+        rounding=None,
+        is_top_level=True,
+    )
+    chunks = Chunks(setup, donate=True)
+    loop = chunks.compile(chunks.begin(setup.inputs[0]))
+    place = loop.params.unsafe_buffer_pointer()
+    for until in (16, 32):
+        loop, _ = chunks.advance(loop, until)
+        assert loop.params.unsafe_buffer_pointer() == place
+    inputs = loop, chunks.problem, chunks.limit, chunks.limit
+    memory = chunks._advance.lower(*inputs).compile().memory_analysis()
+    assert memory.alias_size_in_bytes >= 4 * size
+    assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1000
+    whole = programs.compiled(jd.descent.loop.descend, setup.inputs, donate=(0,), **setup.flags)
+    of_minimize = whole.lower(jnp.ones(size), *setup.inputs[1:]).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= of_minimize.temp_size_in_bytes + 1000
+
+
+def test_the_chunks_grow_to_half_a_second():
+    pace = Pace(None, 16)
+    lengths = []
+    for _ in range(8):
+        lengths.append(pace.length)
+        pace.after(pace.length, pace.length * 1e-4)
+    assert lengths[:3] == [16, 128, 1024]
+    assert pace.length == pytest.approx(SECONDS / 1e-4, rel=0.01)
+    assert pace.length % 16 == 0
+    pace.after(10, 5.0)  # one that was shorter than told says nothing
+    assert pace.length == pytest.approx(SECONDS / 1e-4, rel=0.01)
+    given = Pace(10, 16)
+    given.after(16, 1e-9)
+    assert given.length == 16
+
+
+class Recorder(jd.hooks.Hook):
+    """Notes every call."""
+
+    def __init__(self):
+        self.calls, self.records = [], []
+
+    def begin(self, facts):
+        self.calls.append("begin")
+        self.facts = facts
+
+    def pause(self, pause):
+        self.calls.append(f"pause {pause.chunk} at {pause.iteration}")
+
+    def report(self, record):
+        self.calls.append(f"report {record.chunk} at {record.iteration}")
+        self.records.append(record)
+
+    def end(self, result, summary):
+        self.calls.append("end")
+        self.summary = summary
+
+    def close(self):
+        self.calls.append("close")
+
+
+def test_hooks_are_told_of_a_chunk_while_the_device_works_on_the_next():
+    seen = Recorder()
+    result = jd.run(
+        valley, START, jd.GradientDescent(1e-3), max_iterations=30, chunk=12, hooks=[seen]
+    )
+    assert seen.calls == [
+        "begin",
+        "pause 0 at 0",
+        "pause 1 at 12",
+        "report 0 at 12",
+        "pause 2 at 24",
+        "report 1 at 24",
+        "report 2 at 30",
+        "end",
+        "close",
+    ]
+    last = seen.records[-1]
+    assert last.status == jd.Status.MAX_ITERATIONS
+    assert (last.value, last.gradient_norm) == (float(result.value), float(result.gradient_norm))
+    assert last.first_value == pytest.approx(float(valley(START)))
+    assert last.first_gradient_norm == pytest.approx(
+        float(jnp.linalg.norm(jax.grad(valley)(START)))
+    )
+    assert last.evaluations == int(result.evaluations)
+    assert [record.iterations for record in seen.records] == [12, 12, 6]
+    assert seen.facts == jd.hooks.Facts("Function()", "GradientDescent()", 4, 16, 30, 0, None, True)
+    assert seen.summary.iterations == 30
+    assert 0 <= seen.summary.goodput <= 1
+    assert seen.summary.seconds_in_steps == pytest.approx(
+        sum(record.chunk_seconds for record in seen.records)
+    )
+
+
+def test_the_bandwidth_is_that_of_the_cost_model():
+    seen = Recorder()
+    start = jnp.ones(1000)
+    method = jd.GradientDescent(1e-3)
+    jd.run(jd.SumOfSquares(), start, method, max_iterations=64, chunk=32, hooks=[seen], tolerance=0)
+    assert seen.facts.bytes_per_iteration == 2 * 4000 / 16  # one pass for sixteen steps
+    for record in seen.records:
+        expected = 500 * record.iterations_per_second
+        assert record.bytes_per_second == pytest.approx(expected)
+    jd.run(REGRESSION, method=jd.LSMR(), hooks=[seen])
+    # Two passes over X, and vectors.
+    assert 2 * X.nbytes < seen.facts.bytes_per_iteration < 20 * X.nbytes
+
+
+def test_a_function_of_the_numbers_ends_a_run():
+    stop = jd.hooks.StopWhen(lambda record: record.iteration >= 20)
+    result = jd.run(valley, START, jd.GradientDescent(1e-3), chunk=10, hooks=[stop])
+    assert int(result.status) == jd.Status.STOPPED
+    assert int(result.iterations) == 30  # the next chunk was under way
+    want = jd.minimize(valley, START, jd.GradientDescent(1e-3), max_iterations=30)
+    np.testing.assert_array_equal(result.params, want.params)
+    # The step that is checked with the next one has been measured where it led.
+    assert float(result.value) == pytest.approx(float(want.value), rel=1e-6)
+    assert float(result.gradient_norm) == pytest.approx(float(want.gradient_norm), rel=1e-6)
+    assert float(result.value) == pytest.approx(float(valley(result.params)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "regression, LSMR",
+        pytest.param("function, LBFGS", marks=pytest.mark.slow),
+        pytest.param("regression, hedge", marks=pytest.mark.slow),
+        pytest.param("regression, in the rows", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_ended_on_the_way_is_measured_there(name):
+    objective, start, method = {**METHODS, **MORE_METHODS}[name]
+    stop = jd.hooks.StopWhen(lambda record: True)
+    result = jd.run(objective, start, method, chunk=1, hooks=[stop], tolerance=0)
+    assert int(result.status) == jd.Status.STOPPED
+    assert int(result.iterations) == 2
+    value, gradient = jax.value_and_grad(as_objective(objective, ()).value)(result.params)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient)))
+    assert float(result.value) == pytest.approx(float(value), rel=1e-5)
+    assert float(result.gradient_norm) == pytest.approx(norm, rel=1e-3, abs=1e-4)
+
+
+def test_a_run_that_ends_by_itself_keeps_its_status():
+    stop = jd.hooks.StopWhen(lambda record: True)
+    result = jd.run(REGRESSION, method=jd.LSMR(), chunk=100, hooks=[stop])
+    assert int(result.status) == jd.Status.CONVERGED
+
+
+def test_an_error_in_a_hook_ends_the_run_and_closes_the_others():
+    class Broken(jd.hooks.Hook):
+        def report(self, record):
+            raise ZeroDivisionError("the hook's own")
+
+    seen = Recorder()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ZeroDivisionError, match="the hook's own"):
+        jd.run(valley, START, jd.GradientDescent(1e-3), chunk=5, hooks=[seen, Broken()])
+    assert seen.calls[-1] == "close"
+    assert "end" not in seen.calls
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def lines_of(capsys):
+    return capsys.readouterr().err.strip().splitlines()
+
+
+def test_progress_in_lines(capsys):
+    hooks = [jd.hooks.Progress(every=0)]
+    jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=20, chunk=10, hooks=hooks)
+    first, second, last = lines_of(capsys)
+    assert first.startswith("GradientDescent(), 4 unknowns: 10 of 20 iterations, value ")
+    assert "iterations/s, at most" in first
+    assert "20 of 20" in second
+    assert "left" not in second
+    assert ": MAX_ITERATIONS after 20 iterations at " in last
+    assert "% of them in steps" in last
+    jd.run(
+        REGRESSION, method=jd.LSMR(), hooks=[jd.hooks.Progress(every=1e9, label="mine")], chunk=1
+    )
+    first, *_, last = lines_of(capsys)
+    assert "B/s" in first
+    assert last.startswith("mine: CONVERGED")
+
+
+def test_progress_as_a_bar():
+    console = pytest.importorskip("rich.console")
+    screen = io.StringIO()
+    terminal = console.Console(file=screen, force_terminal=True, width=150)
+    hooks = [jd.hooks.Progress(every=0, console=terminal, label="bar")]
+    jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=20, chunk=10, hooks=hooks)
+    shown = screen.getvalue()
+    assert "20/20" in shown
+    assert "iterations/s" in shown
+    assert "bar: MAX_ITERATIONS after 20 iterations" in shown
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_the_history_has_every_chunk(suffix, tmp_path):
+    path = tmp_path / "new" / f"run.{suffix}"
+    seen = Recorder()
+    hooks = [seen, jd.hooks.History(path)]
+    for _ in range(2):  # a run that begins anew replaces the file
+        seen.records = []
+        jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=25, chunk=10, hooks=hooks)
+    if suffix == "jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    assert [row["iteration"] for row in rows] == [10, 20, 25]
+    for row, record in zip(rows, seen.records, strict=True):
+        assert row["value"] == record.value
+        assert row["evidence"] == str(record.evidence)
+    assert [row["status"] for row in rows] == [None, None, "MAX_ITERATIONS"]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_trace_of_one_chunk(tmp_path):
+    jd.run(
+        valley,
+        START,
+        jd.GradientDescent(1e-3),
+        max_iterations=30,
+        chunk=10,
+        hooks=[jd.hooks.Profile(tmp_path, chunk=1)],
+    )
+    assert list(tmp_path.rglob("*.xplane.pb"))
+    elsewhere = tmp_path / "none"
+    jd.run(
+        valley,
+        START,
+        jd.GradientDescent(1e-3),
+        max_iterations=10,
+        hooks=[jd.hooks.Profile(elsewhere, chunk=99)],
+    )
+    assert not elsewhere.exists()
+
+
+class Sends(jd.hooks.Hook):
+    """Sends this process a signal after some chunks."""
+
+    def __init__(self, *chunks, number=signal.SIGINT):
+        self.chunks, self.number = chunks, number
+
+    def report(self, record):
+        if record.chunk in self.chunks:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_everything_so_far(number, capsys):
+    before = signal.getsignal(number)
+    method = jd.GradientDescent(1e-3)
+    result = jd.run(valley, START, method, chunk=10, hooks=[Sends(1, number=number)])
+    assert int(result.status) == jd.Status.INTERRUPTED
+    assert result.message.startswith("INTERRUPTED: A signal ended the run")
+    assert int(result.iterations) == 30
+    want = jd.minimize(valley, START, method, max_iterations=30)
+    np.testing.assert_array_equal(result.params, want.params)
+    assert float(result.value) == pytest.approx(float(want.value), rel=1e-6)
+    assert f"{signal.Signals(number).name}: the steps under way" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_stops_at_once(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    hooks = [Sends(0), Sends(0)]
+    with pytest.raises(KeyboardInterrupt, match="a second SIGINT"):
+        jd.run(valley, START, jd.GradientDescent(1e-3), chunk=10, hooks=hooks)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_signal_need_not_wait_for_the_device():
+    """The main thread takes signals while a long chunk is computed."""
+    size = 1 << 20
+    started = threading.Event()
+
+    class Begins(jd.hooks.Hook):
+        def pause(self, pause):
+            started.set()
+
+    def interrupt():
+        started.wait()
+        for _ in range(2):
+            threading.Event().wait(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    seen = Recorder()
+    with pytest.raises(KeyboardInterrupt, match="a second SIGINT"):
+        jd.run(
+            valley,
+            jnp.ones(size) * 0.5,
+            jd.GradientDescent(1e-5),
+            max_iterations=200,
+            chunk=200,
+            tolerance=0,
+            hooks=[Begins(), seen],
+        )
+    thread.join()
+    assert "report 0 at 200" not in seen.calls
+
+
+def test_other_threads_run_without_handlers():
+    found = []
+
+    def target():
+        found.append(jd.run(valley, START, jd.GradientDescent(1e-3), max_iterations=20, chunk=10))
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    want = jd.minimize(valley, START, jd.GradientDescent(1e-3), max_iterations=20)
+    assert_same(found[0], want)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = jd.run(
+            valley, START, jd.GradientDescent(1e-3), max_iterations=40, chunk=10, hooks=[Sends(0)]
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert int(result.status) == jd.Status.MAX_ITERATIONS
+
+
+NAN = jnp.asarray([1.0, jnp.nan, 2.0, 3.0])
+REFUSED = {
+    "traced": (
+        lambda: jax.jit(lambda x: jd.run(valley, x).params)(START),
+        TypeError,
+        r"run drives a descent from the host and cannot be traced.*call minimize",
+    ),
+    "hooks is a hook": (
+        lambda: jd.run(valley, START, hooks=jd.hooks.Progress()),
+        TypeError,
+        r"hooks must be a list of hooks, got Progress\(\)",
+    ),
+    "a hook is a class": (
+        lambda: jd.run(valley, START, hooks=[jd.hooks.Progress]),
+        TypeError,
+        r"must be instances of jd.hooks.Hook.*Call it first",
+    ),
+    "a hook is a function": (
+        lambda: jd.run(valley, START, hooks=[print]),
+        TypeError,
+        r"must be instances of jd.hooks.Hook.*got <built-in function print>",
+    ),
+    "chunk zero": (
+        lambda: jd.run(valley, START, chunk=0),
+        ValueError,
+        r"chunk must be at least 1, got 0",
+    ),
+    "NaN in the start": (
+        lambda: jd.run(valley, {"x": NAN}["x"]),
+        ValueError,
+        r"start holds NaN",
+    ),
+    "NaN in the data": (
+        lambda: jd.run(jd.LinearRegression(X.at[3, 2].set(jnp.nan), Y), method=jd.LSMR()),
+        ValueError,
+        r"the data.*X.* holds NaN",
+    ),
+    "resume without a folder": (
+        lambda: jd.run(valley, START, resume=True),
+        ValueError,
+        r"resume=True needs the folder.*checkpoint=folder",
+    ),
+    "checkpoint is a number": (
+        lambda: jd.run(valley, START, checkpoint=3),
+        TypeError,
+        r"checkpoint must be a folder or jd.hooks.Checkpoint\(folder\), got 3",
+    ),
+    "history elsewhere": (
+        lambda: jd.hooks.History("run.csv"),
+        ValueError,
+        r"History writes .jsonl or .parquet, got 'run.csv'",
+    ),
+    "stop without a function": (
+        lambda: jd.hooks.StopWhen(0.5),
+        TypeError,
+        r"StopWhen needs a function of a record, got 0.5",
+    ),
+    "profile without a folder": (
+        lambda: jd.hooks.Profile(3),
+        TypeError,
+        r"Profile needs the path of a folder, got 3",
+    ),
+    "no iterations": (
+        lambda: jd.run(valley, START, max_iterations=0),
+        ValueError,
+        r"max_iterations",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_errors_say_what_to_do(name):
+    call, kind, match = REFUSED[name]
+    with pytest.raises(kind, match=match):
+        call()
+
+
+def test_values_that_are_nan_elsewhere_are_a_status():
+    result = jd.run(lambda x: jnp.sum(jnp.log(x)), -jnp.ones(2), jd.GradientDescent(0.1))
+    assert int(result.status) == jd.Status.NON_FINITE
+    masked = jnp.asarray([1.0, jnp.nan])
+
+    def without_missing(x, data):
+        return jnp.sum(jnp.where(jnp.isnan(data), 0, x - jnp.nan_to_num(data)) ** 2)
+
+    result = jd.run(without_missing, jnp.zeros(2), jd.GradientDescent(0.1), args=(masked,))
+    assert bool(result.converged)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [jd.GradientDescent(1e-3), pytest.param(jd.LBFGS(), marks=pytest.mark.slow)],
+    ids=["gradient", "LBFGS"],
+)
+def test_sharded_params_stay_sharded(method):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    start = jax.device_put(jnp.linspace(-1, 1, 64), sharding)
+    want = jd.minimize(bowl, start, method, max_iterations=20)
+    got = jd.run(bowl, start, method, max_iterations=20, chunk=3)
+    assert got.params.sharding.is_equivalent_to(sharding, 1)
+    assert_same(got, want)
