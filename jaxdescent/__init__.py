@@ -15,6 +15,7 @@ from jaxdescent.designs import Categorical as Categorical
 from jaxdescent.designs import Concatenated as Concatenated
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.designs import Sparse as Sparse
+from jaxdescent.designs import Streamed as Streamed
 from jaxdescent.fit import fit_model as fit_model
 from jaxdescent.fit import load_model as load_model
 from jaxdescent.foresight import plan as plan

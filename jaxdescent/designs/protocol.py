@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
@@ -126,6 +127,14 @@ class Design(Displayed, abc.ABC):
         """The rows at these indices, (indices, features); None if they cannot be read."""
         del index
         return None
+
+    def sample_index(self, count: int) -> np.ndarray:
+        """Places of at most ``count`` rows, int32, by which the spread of the columns is judged:
+        evenly over all rows, unless others are cheaper to read.
+        """
+        rows = self.shape[0]
+        last = min(rows, 2**31) - 1
+        return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""
