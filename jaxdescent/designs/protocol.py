@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdescent.data import NormalSolution, NormalSums
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
 
@@ -78,6 +79,16 @@ class Design(Displayed, abc.ABC):
         """The bytes of X that a product reads, where not all entries lie in memory; 0 where that
         is not known.
         """
+        return 0
+
+    @property
+    def reading_seconds(self) -> float:
+        """How long a pass takes to read what is not in memory, about; 0 if all is."""
+        return 0.0
+
+    @property
+    def reading_bytes(self) -> int:
+        """The bytes that such reading holds at its peak."""
         return 0
 
     @property
@@ -152,6 +163,22 @@ class Design(Displayed, abc.ABC):
         The result need only have products. None if the entries of X cannot be read.
         """
         del center
+        return None
+
+    def normal_sums(
+        self, row_weight: jax.Array | None, targets: jax.Array, *, intercept: bool
+    ) -> NormalSums | None:
+        """What least squares needs of the rows, targets being (rows, outputs), if one pass over X
+        can tell it with more digits than the dtype has; else None.
+        """
+        del row_weight, targets, intercept
+        return None
+
+    def normal_solution(
+        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any, *, intercept: bool
+    ) -> NormalSolution | None:
+        """The minimum of the penalised sum of squares from such sums; else None."""
+        del row_weight, targets, l2, intercept
         return None
 
     def checked(self) -> Design:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,13 +13,27 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxdescent.data import DataError, RowStream, open_source
+from jaxdescent.data import (
+    DataError,
+    NormalSolution,
+    NormalSums,
+    RowStream,
+    normal_solution,
+    open_source,
+)
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.stream_products import ALL, multiplied
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels.double_length import add, double
+
+RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
+"""About how many bytes of numbers are read and decoded in a second, by form, where the files are in
+the system's cache. They are not measured: a plan would depend on who else reads."""
+
+OTHER_RATE = 5e8
+"""The same for tables and loaders of any kind."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -84,8 +99,10 @@ class Streamed(Design):
             unknown = [name for name in exclude if name not in source.kinds]
             if unknown:
                 raise DataError(f"exclude names {unknown[0]!r}, which is no column of the data.")
-            columns = [name for name in source.kinds if name not in {*exclude, *levels}]
-        twice = [name for name in columns if name in levels or list(columns).count(name) > 1]
+            left_out = {*exclude, *levels}
+            columns = [name for name in source.kinds if name not in left_out]
+        counts = collections.Counter([*columns, *levels])
+        twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise DataError(f"{twice[0]!r} is named twice among the features.")
         if not columns and not levels:
@@ -122,8 +139,10 @@ class Streamed(Design):
     @property
     def names(self) -> tuple[str, ...]:
         """What each weight belongs to."""
-        levels = (f"{name}={i}" for name, k in self.stream.levels.items() for i in range(k))
-        return *self.stream.numbers, *levels
+        levels = (
+            f"{name}={i}" for name, k in self.stream.decoding.levels.items() for i in range(k)
+        )
+        return *self.stream.decoding.numbers, *levels
 
     @property
     def passes(self) -> int:
@@ -136,15 +155,23 @@ class Streamed(Design):
 
     @property
     def dtype(self) -> Any:
-        return jnp.dtype(self.stream.dtype)
+        return jnp.dtype(self.stream.decoding.dtype)
 
     @property
     def entries(self) -> int:
-        return self.stream.rows * len(self.stream.columns)
+        return self.stream.rows * len(self.stream.decoding.columns)
 
     @property
     def pass_bytes(self) -> int:
-        return self.stream.rows * self.stream.row_bytes
+        return self.stream.rows * self.stream.decoding.row_bytes
+
+    @property
+    def reading_seconds(self) -> float:
+        return self.pass_bytes / RATES.get(self.stream.source.form, OTHER_RATE)
+
+    @property
+    def reading_bytes(self) -> int:
+        return self.stream.held_bytes
 
     def product(self, weights: jax.Array) -> jax.Array:
         return self._multiplied(weights_of(self, weights), is_transposed=False)
@@ -242,6 +269,42 @@ class Streamed(Design):
     def minus(self, center: jax.Array) -> Streamed:
         center = center if self.center is None else self.center + center
         return self.tree_unflatten(self.stream, (center,))
+
+    def normal_sums(
+        self, row_weight: jax.Array | None, targets: jax.Array, *, intercept: bool
+    ) -> NormalSums | None:
+        (_, n), k = self.shape, targets.shape[1]
+
+        def compute(weight: Any, targets: Any) -> Any:
+            sums = self.stream.normal_sums(weight, targets, intercept=intercept)
+            return self._in_dtype(sums)
+
+        if self.center is not None:
+            return None
+        return self._asked(
+            compute, self._like(NormalSums((n, n), (n, k), (), (n,), (k,), ())), row_weight, targets
+        )
+
+    def normal_solution(
+        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any, *, intercept: bool
+    ) -> NormalSolution | None:
+        (_, n), k, penalties = self.shape, targets.shape[1], max(jnp.size(l2), 1)
+
+        def compute(weight: Any, targets: Any, l2: Any) -> Any:
+            sums = self.stream.normal_sums(weight, targets, intercept=intercept)
+            return self._in_dtype(normal_solution(sums, l2))
+
+        if self.center is not None:
+            return None
+        of_side, of_factor = ((n, k), (n,), (k,), ()), ((n, n), (n, penalties), (n, penalties), ())
+        like = self._like(NormalSolution(*of_side, *of_factor))
+        return self._asked(compute, like, row_weight, targets, jnp.asarray(l2))
+
+    def _like(self, shapes: Any) -> Any:
+        return type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
+
+    def _in_dtype(self, numbers: Any) -> Any:
+        return type(numbers)(*(np.asarray(each, self.dtype) for each in numbers))
 
     def _multiplied(
         self, operand: jax.Array, *, is_transposed: bool, block: Any = ALL, rows: int | None = None
