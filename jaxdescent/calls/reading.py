@@ -1,9 +1,9 @@
 """Programs that read rows while they run: they can be interrupted, and what goes wrong is raised.
 
-Python handles Ctrl-C in the main thread alone, and not while that waits for XLA; and what a callback
-raises comes out of XLA as a traceback in a text. So such a program runs on a thread of its own, a
-failure is kept by the stream of rows (whose products are NaN from then on, which ends the descent),
-and it is raised here.
+Python handles Ctrl-C in the main thread alone, and not while that waits for XLA; and what a
+callback raises comes out of XLA as a traceback in a text. So such a program runs on a thread of its
+own, a failure is kept by the stream of rows (whose products are NaN from then on, which ends the
+descent), and it is raised here.
 """
 
 from __future__ import annotations

@@ -82,7 +82,10 @@ class Chunk:
         with np.errstate(all="ignore"):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(weights.dtype, copy=False)
-                np.matmul(Z, weights[: len(self.names)], out=made[rows])
+                if weights.shape[1] == 1:  # BLAS has a product of its own for one column
+                    np.dot(Z, weights[: len(self.names), 0], out=made[rows, 0])
+                else:
+                    np.matmul(Z, weights[: len(self.names)], out=made[rows])
             for codes, first, stop in self._coded():
                 own = np.concatenate([weights[first:stop], np.zeros_like(weights[:1])])
                 made += own[codes]  # NONE is the last one
@@ -96,7 +99,10 @@ class Chunk:
         with np.errstate(all="ignore"):
             for rows in self._slices():
                 Z = self._centred(rows, center).astype(residual.dtype, copy=False)
-                total[: len(self.names)] += Z.T @ residual[rows]
+                if residual.shape[1] == 1:
+                    total[: len(self.names), 0] += np.dot(residual[rows, 0], Z)
+                else:
+                    total[: len(self.names)] += Z.T @ residual[rows]
             for codes, first, stop in self._coded():
                 for k in range(residual.shape[1]):
                     column = residual[:, k].astype(np.float64)

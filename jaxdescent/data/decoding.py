@@ -86,7 +86,8 @@ class Decoding:
         if whole is None:
             return None
         own = whole[parts[0].there : parts[0].there + rows]
-        return own.astype(self.dtype, order="K", copy=False)
+        with np.errstate(over="ignore"):  # what is infinite then is refused
+            return own.astype(self.dtype, order="K", copy=False)
 
 
 def numbers_of(block: Block, name: str) -> np.ndarray:
@@ -116,7 +117,8 @@ def _fill(into: np.ndarray, name: str, parts: list[Part]) -> None:
     ends = [part.here for part in parts[1:]] + [into.shape[0]]
     for part, end in zip(parts, ends, strict=True):
         values = numbers_of(part.block, name)
-        into[part.here : end] = values[part.there : part.there + end - part.here]
+        with np.errstate(over="ignore"):
+            into[part.here : end] = values[part.there : part.there + end - part.here]
 
 
 def _matrix_of(columns: list[Any]) -> np.ndarray | None:

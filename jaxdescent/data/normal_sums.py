@@ -93,12 +93,12 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
     """
     penalty = np.atleast_1d(np.asarray(l2, np.float64))[None, :]
     diagonal = np.diagonal(sums.gram)[:, None] + penalty
-    scale, shift = np.ones(len(diagonal)), penalty
+    scale, shift, inside = np.ones(len(diagonal)), penalty, 0.0
     if penalty.size == 1:
         is_positive = diagonal[:, 0] > 0
         scale = np.where(is_positive, 1 / np.sqrt(np.where(is_positive, diagonal[:, 0], 1)), 0)
-        shift = np.zeros((1, 1))  # it is in the matrix
-    matrix = sums.gram + (penalty - shift) * np.eye(len(scale))
+        shift, inside = np.zeros((1, 1)), penalty[0, 0]
+    matrix = sums.gram + inside * np.eye(len(scale))
     eigenvalues, vectors = np.linalg.eigh(scale[:, None] * matrix * scale[None, :])
     basis, spectrum = scale[:, None] * vectors, eigenvalues[:, None] + shift
     floor = len(scale) * EPS * max(np.max(np.abs(eigenvalues)), np.max(np.abs(shift)))

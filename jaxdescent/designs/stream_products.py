@@ -31,6 +31,7 @@ def multiplied(
     is_transposed: bool,
     block: Any = ALL,
     rows: int | None = None,
+    after: jax.Array | None = None,
 ) -> jax.Array:
     """``(X - 1 center') @ operand``, or with the transpose: one pass, or one block of it.
 
@@ -41,14 +42,16 @@ def multiplied(
       is_transposed: which product.
       block: the number of a block, traced or not; :data:`ALL` for all rows.
       rows: how many rows the block has.
+      after: what has to be computed first, so that blocks are asked for in their order.
     """
     rows = stream.rows if rows is None else rows
     block = jnp.asarray(block, jnp.int32)
+    none = jnp.zeros((0,), operand.dtype)
+    after = none if after is None else lax.stop_gradient(after.ravel()[:1])
     # Derivatives by the center are those of its own terms, which are zero here in value.
-    still = jnp.zeros((0,), operand.dtype) if center is None else lax.stop_gradient(center)
-    made = _product.bind(
-        block, operand, still, stream=stream, is_transposed=is_transposed, rows=rows
-    )
+    still = none if center is None else lax.stop_gradient(center)
+    static: dict[str, Any] = {"stream": stream, "is_transposed": is_transposed, "rows": rows}
+    made = _product.bind(operand, block, still, after, **static)
     if center is None:
         return made
     moved = (center - still).astype(operand.dtype)
@@ -59,14 +62,21 @@ def multiplied(
 
 
 def _host(
-    block: Any, operand: Any, center: Any, *, stream: RowStream, is_transposed: bool, rows: int
+    operand: Any,
+    block: Any,
+    center: Any,
+    after: Any,
+    *,
+    stream: RowStream,
+    is_transposed: bool,
+    rows: int,
 ) -> np.ndarray:
     """The product by NumPy; inside a program nothing here may call JAX, which can deadlock."""
-    block, operand, center = int(np.asarray(block)), np.asarray(operand), np.asarray(center)
+    del after
+    operand, block, center = np.asarray(operand), int(np.asarray(block)), np.asarray(center)
     columns = operand.reshape(operand.shape[0], -1)
     center = center if center.size else None
-    side = stream.features if is_transposed else rows
-    like = jax.ShapeDtypeStruct((side, *operand.shape[1:]), operand.dtype)
+    like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
 
     def compute() -> np.ndarray:
         if block == ALL:
@@ -78,69 +88,64 @@ def _host(
     return stream.attempt(compute, like)
 
 
-def _shape(operand: Any, stream: RowStream, is_transposed: bool, rows: int) -> tuple[int, ...]:
-    return (stream.features if is_transposed else rows, *operand.shape[1:])
+def _like(operand: Any, *, stream: RowStream, is_transposed: bool, rows: int) -> Any:
+    side = stream.features if is_transposed else rows
+    return jax.ShapeDtypeStruct((side, *operand.shape[1:]), operand.dtype)
+
+
+def _computed(*operands: Any, **static: Any) -> jax.Array:
+    return jnp.asarray(_host(*operands, **static))
+
+
+def _shaped(operand: Any, *rest: Any, **static: Any) -> ShapedArray:
+    del rest
+    like = _like(operand, **static)
+    return ShapedArray(like.shape, like.dtype)
+
+
+def _called(*operands: Any, **static: Any) -> jax.Array:
+    on_host = functools.partial(_host, **static)
+    return jax.pure_callback(on_host, _like(operands[0], **static), *operands)
+
+
+def _tangent(tangent: Any, operand: Any, *rest: Any, **static: Any) -> jax.Array:
+    del operand
+    return _product.bind(tangent, *rest, **static)
+
+
+def _transposed(cotangent: Any, operand: Any, *rest: Any, **static: Any) -> Any:
+    if type(cotangent) is ad.Zero:
+        return ad.Zero(operand.aval), None, None, None
+    static = static | {"is_transposed": not static["is_transposed"]}
+    return _product.bind(cotangent, *rest, **static), None, None, None
+
+
+def _batched(operands: Any, axes: Any, **static: Any) -> tuple[jax.Array, int]:
+    *main, after = operands
+    if axes[3] is not None:  # any member's
+        after = jnp.moveaxis(after, axes[3], 0)[0]
+    if axes[1] is None and axes[2] is None:
+        # The members are columns of one operand, and share the pass.
+        operand = jnp.moveaxis(main[0], axes[0], -1) if axes[0] is not None else main[0][..., None]
+        flat = operand.reshape(operand.shape[0], -1)
+        made = _product.bind(flat, *main[1:], after, **static)
+        return made.reshape(made.shape[0], *operand.shape[1:]), operand.ndim - 1
+    mapped = list(zip(main, axes[:3], strict=True))
+    size = next(each.shape[axis] for each, axis in mapped if axis is not None)
+
+    def whole(each: jax.Array, axis: int | None) -> jax.Array:
+        if axis is None:
+            return jnp.broadcast_to(each[None], (size, *each.shape))
+        return jnp.moveaxis(each, axis, 0)
+
+    members = tuple(whole(each, axis) for each, axis in mapped)
+    return lax.map(lambda member: _product.bind(*member, after, **static), members), 0
 
 
 _product = Primitive("stream_product")
-
-
-@_product.def_impl
-def _impl(block: Any, operand: Any, center: Any, **static: Any) -> jax.Array:
-    return jnp.asarray(_host(block, operand, center, **static))
-
-
-@_product.def_abstract_eval
-def _abstract(
-    block: Any, operand: Any, center: Any, *, stream: RowStream, is_transposed: bool, rows: int
-) -> ShapedArray:
-    del block, center
-    return ShapedArray(_shape(operand, stream, is_transposed, rows), operand.dtype)
-
-
-def _lowered(block: Any, operand: Any, center: Any, **static: Any) -> jax.Array:
-    shape = _shape(operand, **static)
-    like = jax.ShapeDtypeStruct(shape, operand.dtype)
-    return jax.pure_callback(functools.partial(_host, **static), like, block, operand, center)
-
-
-mlir.register_lowering(_product, mlir.lower_fun(_lowered, multiple_results=False))
-
-
-def _tangent(tangent: Any, block: Any, operand: Any, center: Any, **static: Any) -> jax.Array:
-    del operand
-    return _product.bind(block, tangent, center, **static)
-
-
-ad.defjvp(_product, None, _tangent, None)
-
-
-def _transposed(cotangent: Any, block: Any, operand: Any, center: Any, **static: Any) -> Any:
-    static = static | {"is_transposed": not static["is_transposed"]}
-    if type(cotangent) is ad.Zero:
-        return None, ad.Zero(operand.aval), None
-    return None, _product.bind(block, cotangent, center, **static), None
-
-
+_product.def_impl(_computed)
+_product.def_abstract_eval(_shaped)
+mlir.register_lowering(_product, mlir.lower_fun(_called, multiple_results=False))
+ad.defjvp(_product, _tangent, None, None, None)
 ad.primitive_transposes[_product] = _transposed
-
-
-def _batched(args: Any, axes: Any, **static: Any) -> tuple[jax.Array, int]:
-    block, operand, center = args
-    mapped = [axis is not None for axis in axes]
-    if not mapped[0] and not mapped[2]:
-        # The members are columns of one operand, and share the pass.
-        operand = jnp.moveaxis(operand, axes[1], -1)
-        made = _product.bind(block, operand.reshape(operand.shape[0], -1), center, **static)
-        return made.reshape(made.shape[0], *operand.shape[1:]), operand.ndim - 1
-    size = next(
-        arg.shape[axis] for arg, axis, is_one in zip(args, axes, mapped, strict=True) if is_one
-    )
-    whole = [
-        jnp.moveaxis(arg, axis, 0) if is_one else jnp.broadcast_to(arg, (size, *arg.shape))
-        for arg, axis, is_one in zip(args, axes, mapped, strict=True)
-    ]
-    return lax.map(lambda each: _product.bind(*each, **static), tuple(whole)), 0
-
-
 batching.primitive_batchers[_product] = _batched

@@ -23,10 +23,10 @@ from jaxdescent.data import (
 )
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
-from jaxdescent.designs.stream_products import ALL, multiplied
+from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.kernels.double_length import add, double
+from jaxdescent.kernels.double_length import Double, add, double
 
 RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 """About how many bytes of numbers are read and decoded in a second, by form, where the files are in
@@ -174,64 +174,18 @@ class Streamed(Design):
         return self.stream.held_bytes
 
     def product(self, weights: jax.Array) -> jax.Array:
-        return self._multiplied(weights_of(self, weights), is_transposed=False)
+        return self.multiplied(weights_of(self, weights), is_transposed=False)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return self._multiplied(residual_of(self, residual), is_transposed=True)
+        return self.multiplied(residual_of(self, residual), is_transposed=True)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        stream, outputs = self.stream, weights.shape[1:]
-        whole, rest = divmod(stream.rows, stream.block)
-
-        def of(size: int) -> Partial:
-            """``change`` for so many rows, with what it closes over as leaves."""
-            like = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows
-            )
-            return _as_partial(
-                hoist(change, jax.ShapeDtypeStruct((size, *outputs), weights.dtype), like)
-            )
-
-        def block(
-            design: Streamed, index: Any, size: int, change: Any, weights: Any, rows: Any
-        ) -> Any:
-            at = index * stream.block
-            own = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, at, size), rows)
-            here: Any = {"block": index, "rows": size}
-            kept, residual = change(design._multiplied(weights, is_transposed=False, **here), own)
-            return kept, design._multiplied(residual, is_transposed=True, **here)
-
-        @jax.custom_jvp
-        def at_once(design: Streamed, changes: Any, weights: Any, rows: Any) -> Any:
-            """Each block is read once."""
-
-            def add_block(total: Any, index: jax.Array) -> tuple[Any, Any]:
-                kept, term = block(design, index, stream.block, changes[1], weights, rows)
-                return add(total, double(term)), kept
-
-            shape = jax.eval_shape(
-                lambda: block(design, 0, stream.block, changes[1], weights, rows)[1]
-            )
-            total = double(jnp.zeros(shape.shape, shape.dtype))
-            total, kept = lax.scan(add_block, total, jnp.arange(whole, dtype=jnp.int32))
-            kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-            if rest:
-                last, term = block(design, whole, rest, changes[2], weights, rows)
-                total = add(total, double(term))
-                kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
-            return kept, total.high + total.low
-
-        def in_two(design: Streamed, changes: Any, weights: Any, rows: Any) -> Any:
-            kept, residual = changes[0](design.product(weights), rows)
-            return kept, design.transposed_product(residual)
-
-        @at_once.defjvp
-        def _(primals: Any, tangents: Any) -> Any:
-            # Backwards a loop over blocks would read them in the opposite order.
-            return jax.jvp(in_two, primals, tangents)
-
-        changes = of(stream.rows), of(stream.block), of(rest) if rest else None
-        return at_once(self, changes, weights, rows)
+        stream, rest = self.stream, self.stream.rows % self.stream.block
+        changes = tuple(
+            _for_rows(change, size, weights, rows) if size else None
+            for size in (stream.rows, stream.block, rest)
+        )
+        return _at_once(self, changes, weights, rows)
 
     def to_dense(self) -> jax.Array:
         eye = jnp.eye(self.shape[1], dtype=self.dtype)
@@ -306,11 +260,10 @@ class Streamed(Design):
     def _in_dtype(self, numbers: Any) -> Any:
         return type(numbers)(*(np.asarray(each, self.dtype) for each in numbers))
 
-    def _multiplied(
-        self, operand: jax.Array, *, is_transposed: bool, block: Any = ALL, rows: int | None = None
-    ) -> jax.Array:
+    def multiplied(self, operand: jax.Array, *, is_transposed: bool, **of_block: Any) -> jax.Array:
+        """A product, or one block of it; see :func:`stream_products.multiplied`."""
         return multiplied(
-            self.stream, operand, self.center, is_transposed=is_transposed, block=block, rows=rows
+            self.stream, operand, self.center, is_transposed=is_transposed, **of_block
         )
 
     def _asked(self, compute: Callable[..., Any], like: Any, *operands: Any) -> Any:
@@ -323,5 +276,50 @@ class Streamed(Design):
         return jax.pure_callback(on_host, like, *operands, vmap_method="sequential")
 
 
-def _as_partial(function: Any) -> Partial:
+def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
+    """``change`` for so many rows, with what it closes over as leaves."""
+    product = jax.ShapeDtypeStruct((size, *weights.shape[1:]), weights.dtype)
+    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows)
+    function = hoist(change, product, own)
     return function if isinstance(function, Partial) else Partial(function)
+
+
+@jax.custom_jvp
+def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+    """Each block is read once. ``changes`` are for all rows, for a block, and for the last one."""
+    stream = design.stream
+    count, rest = divmod(stream.rows, stream.block)
+
+    def of(index: Any, size: int, change: Any, after: jax.Array) -> tuple[Any, Any]:
+        def cut(leaf: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(leaf, index * stream.block, size)
+
+        here: dict[str, Any] = {"block": index, "rows": size, "after": after}
+        product = design.multiplied(weights, is_transposed=False, **here)
+        kept, residual = change(product, jax.tree.map(cut, rows))
+        return kept, design.multiplied(residual, is_transposed=True, **here)
+
+    def add_block(total: Double, index: jax.Array) -> tuple[Double, Any]:
+        kept, term = of(index, stream.block, changes[1], total.high)
+        return add(total, double(term)), kept
+
+    like = jax.eval_shape(lambda: of(0, stream.block, changes[1], weights)[1])
+    total = double(jnp.zeros(like.shape, like.dtype))
+    total, kept = lax.scan(add_block, total, jnp.arange(count, dtype=jnp.int32))
+    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+    if rest:
+        last, term = of(count, rest, changes[2], total.high)
+        total = add(total, double(term))
+        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
+    return kept, total.high + total.low
+
+
+@_at_once.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    """In two passes: backwards a loop over blocks would ask for the last one first."""
+
+    def in_two(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+        kept, residual = changes[0](design.product(weights), rows)
+        return kept, design.transposed_product(residual)
+
+    return jax.jvp(in_two, primals, tangents)

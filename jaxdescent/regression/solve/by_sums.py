@@ -1,4 +1,4 @@
-"""The solver for designs that add up the normal equations themselves, in one pass over their rows."""
+"""The solver for designs that add up the normal equations themselves, in one pass."""
 
 from __future__ import annotations
 

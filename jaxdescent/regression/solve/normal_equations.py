@@ -136,9 +136,7 @@ def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Par
     return new
 
 
-def centred_slope(
-    mean: jax.Array, objective: Any, gradient: Params
-) -> tuple[jax.Array, jax.Array]:
+def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:
     """The gradient for the weights with the intercept at its best, and that for the intercept."""
     slope = columns(gradient["weights"])
     if not objective.intercept:
