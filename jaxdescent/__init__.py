@@ -35,6 +35,7 @@ from jaxdescent.methods import HeavyBall as HeavyBall
 from jaxdescent.methods import Hedge as Hedge
 from jaxdescent.methods import InverseLipschitz as InverseLipschitz
 from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
+from jaxdescent.methods import MiniBatches as MiniBatches
 from jaxdescent.methods import Nesterov as Nesterov
 from jaxdescent.minimize import minimize as minimize
 from jaxdescent.numerics.precision import Nearest as Nearest

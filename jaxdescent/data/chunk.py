@@ -151,7 +151,7 @@ class Chunk:
         parts = (share[rows] @ self.written_out(rows, targets)[:, :-1] for rows in self._slices())
         return np.sum(list(parts), axis=0)
 
-    def written_out(self, rows: slice, targets: np.ndarray | None) -> np.ndarray:
+    def written_out(self, rows: slice | np.ndarray, targets: np.ndarray | None) -> np.ndarray:
         """These rows in float64, column by column: all features, the targets, and a one."""
         outputs = 0 if targets is None else targets.shape[1]
         count = self.numbers[rows].shape[0]

@@ -165,6 +165,10 @@ class Centred(Design):
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return self._less_mean(self.design.rows_at(index))
 
+    @property
+    def block_length(self) -> int:
+        return self.design.block_length
+
     def sample_index(self, count: int) -> np.ndarray:
         return self.design.sample_index(count)
 

@@ -134,6 +134,11 @@ class Design(Displayed, abc.ABC):
         del row_weight, center
         return None
 
+    @property
+    def block_length(self) -> int:
+        """How many consecutive rows are best read together: all, but for files."""
+        return self.shape[0]
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         """The rows at these indices, (indices, features); None if they cannot be read."""
         del index

@@ -215,6 +215,10 @@ class Streamed(Design):
         last = self.stream.size_of(0) - 1
         return np.linspace(0, last, min(count, last + 1), dtype=np.int64).astype(np.int32)
 
+    @property
+    def block_length(self) -> int:
+        return self.stream.block
+
     def rows_at(self, index: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
         rows = self._asked(self.stream.rows_at, like, index)
