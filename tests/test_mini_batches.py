@@ -12,7 +12,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.data import row_stream
 from jaxdescent.regression import LinearModel
-from tests.test_streamed import Loader, table_of
+from tests.test_streamed import Loader, minimum, table_of
 
 ROWS, FEATURES, NOISE = 4000, 6, 0.5
 
@@ -45,8 +45,6 @@ def test_a_batch_of_all_rows_is_the_full_gradient(problem):
     for rows in (ROWS, 10 * ROWS):
         method = jd.MiniBatches(rule, rows=rows, averaging=False)
         got = jd.minimize(regression, method=method, max_iterations=7, tolerance=0)
-        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(full), strict=False):
-            del one, other
         for name in ("weights", "intercept"):
             np.testing.assert_array_equal(got.params[name], full.params[name])
         assert float(got.value) == float(full.value)
@@ -109,10 +107,10 @@ def test_two_outputs_row_weights_and_a_penalty(problem):
     Y = np.stack([y, y + X[:, 0]], axis=1)
     s = rng.random(ROWS).astype(np.float32) + 0.5
     regression = jd.LinearRegression(X, Y, l2=jnp.array([1.0, 300.0]), sample_weight=s)
-    exact = jd.minimize(regression)
     got = jd.minimize(regression, method=jd.MiniBatches(), max_iterations=16, tolerance=0)
-    assert 0 <= float(got.value - exact.value) < 0.01 * float(exact.value) * FEATURES / 100
-    np.testing.assert_allclose(got.params["weights"], exact.params["weights"], atol=0.02)
+    for k, l2 in enumerate((1.0, 300.0)):
+        exact, _ = minimum(X.astype(float), Y[:, k].astype(float), s.astype(float), l2)
+        np.testing.assert_allclose(got.params["weights"][:, k], exact, atol=0.02)
 
 
 def test_rows_of_files_are_read_once_for_an_epoch_and_once_for_the_look(monkeypatch):
@@ -162,7 +160,6 @@ def test_any_loss_of_rows_takes_a_transformation(problem):
     exact = jd.minimize(model)
     schedule = optax.exponential_decay(0.1, 100, 0.5)
     method = jd.MiniBatches(optax.adam(schedule))
-    assert str(method) == "MiniBatches(adam)"
     result = jd.minimize(model, method=method, max_iterations=20, tolerance=0)
     assert float(result.value) < 1.01 * float(exact.value)
     with pytest.raises(TypeError, match=r"for Logistic pass an optax transformation"):
@@ -191,5 +188,6 @@ class TestWhatIsWrong:
 
     def test_how_it_is_written(self):
         assert str(jd.MiniBatches()) == "MiniBatches()"
+        assert str(jd.MiniBatches(optax.sgd(0.1))).startswith("MiniBatches(")
         text = "MiniBatches(rows=64, epochs=2, seed=3, averaging=False)"
         assert str(jd.MiniBatches(rows=64, epochs=2, seed=3, averaging=False)) == text

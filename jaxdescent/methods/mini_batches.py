@@ -1,4 +1,4 @@
-"""Mini-batch descent: a step for some rows at a time, and a look at all of them after each epoch."""
+"""Mini-batch descent: a step for some rows at a time, and a look at all after each epoch."""
 
 from __future__ import annotations
 
