@@ -510,7 +510,7 @@ import jax.numpy as jnp
 import jaxdescent as jd
 X = jd.Streamed(sys.argv[1], exclude=["y"])
 y = X.column("y")
-result = jd.minimize(jd.LinearRegression(X, y, l2=1.0), method=jd.LSMR(), max_iterations=2)
+result = jd.minimize(jd.LinearRegression(X, y, l2=1.0), method=jd.LSMR(), max_iterations=1)
 status = pathlib.Path("/proc/self/status").read_text()
 peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params["weights"][0])}))
@@ -539,5 +539,5 @@ def test_data_ten_times_the_memory(tmp_path, rng):
     )  # fmt: skip
     told = json.loads(done.stdout)
     assert told["peak"] <= limit, f"{told['peak']:,}"
-    assert told["passes"] >= 4
+    assert told["passes"] >= 3
     assert 0.5 < told["first"] < 1

@@ -154,7 +154,7 @@ class RowStream:
             raise DataError(f"{name!r} holds {self.source.kinds[name]}, and numbers are needed.")
         made, filled = np.empty(self.rows, self.decoding.dtype), 0
         self._check_unchanged()
-        for block in read_ahead(lambda: located(self.source, [name], MOST_ROWS)):
+        for block in read_ahead(lambda: located(self.source, [name], self._rows_of([name]))):
             values = numbers_of(block, name)
             check_finite(values, name, block, 0)
             self._check_rows(max(filled + block.rows, self.rows), self.rows)
@@ -288,7 +288,12 @@ class RowStream:
 
     def _counted(self) -> int:
         names = self.decoding.columns[:1]
-        return sum(block.rows for block in located(self.source, names, MOST_ROWS))
+        blocks = located(self.source, names, self._rows_of(names))
+        return sum(block.rows for block in blocks)
+
+    def _rows_of(self, names: Sequence[str]) -> int:
+        """How many rows of some columns are read at a time: a source may read others with them."""
+        return max(min(BLOCK_BYTES // max(self.source.row_bytes(names), 1), MOST_ROWS), 1)
 
     def _is_unchanged(self) -> bool:
         return self.source.stamps() == self._stamps
