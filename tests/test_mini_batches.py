@@ -154,7 +154,7 @@ class Logistic(LinearModel):
         return jnp.logaddexp(0, predictions) - targets * predictions
 
 
-def test_any_loss_of_rows_takes_a_transformation(problem):
+def test_any_loss_of_rows_takes_a_transformation(problem, relaxed_promotion):
     X, y, _ = problem
     model = Logistic(X / X.std(axis=0) - 5, (y > np.median(y)).astype(np.float32), l2=1.0)
     exact = jd.minimize(model)

@@ -520,8 +520,8 @@ print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 def test_data_ten_times_the_memory(tmp_path, rng):
-    rows, columns, limit = 1_200_000, 1000, 450_000_000
-    known = rng.normal(size=(5000, columns)).astype(np.float32)
+    rows, columns, limit = 480_000, 4000, 760_000_000
+    known = rng.normal(size=(6000, columns)).astype(np.float32)
     for name, shape, first in (
         ("X.npy", (rows, columns), known),
         ("y.npy", (rows,), known[:, 0]),

@@ -93,8 +93,8 @@ def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], A
     names = [f"x{j}" for j in range(COLUMNS)]
     found = {form: of(jd.Streamed(source, names)) for form, source in sources.items()}
     X = Dense.from_array(jnp.asarray(np.load(folder / "X.npy")))
-    product = jax.jit(lambda w: X.product(w))
-    transposed = jax.jit(lambda r: X.transposed_product(r))
+    product = jax.jit(X.product)
+    transposed = jax.jit(X.transposed_product)
     found["in memory"] = {
         "X w": lambda: product(w).block_until_ready(),
         "X' r": lambda: transposed(r).block_until_ready(),

@@ -29,6 +29,9 @@ SAMPLED = 512
 
 POWER_STEPS = 12
 
+READ_NUMBERS = 1 << 18
+"""Rows are gathered for many batches at a time, about so many numbers, which a cache holds."""
+
 SHARE = 0.5
 """The step, over the largest one that is stable for batches of Gaussian rows."""
 
@@ -188,29 +191,41 @@ class MiniBatches(Method):
         if size >= total:
             return self._moved(objective, state, objective.gradient)
 
-        def batch(state: _State, index: jax.Array) -> tuple[_State, None]:
-            # Rows are asked for when the batch before is done, in the order of the blocks.
-            index, current = kept_apart((index, state.current))
-            rows = objective.of_rows(index)
-            assert rows is not None  # because it has blocks of rows
+        features = max(leaf.shape[0] for leaf in jax.tree.leaves(state.current) if leaf.ndim)
+        group = min(size * max(READ_NUMBERS // (size * features), 1), block)
+
+        def of_batch(state: _State, read: Objective, first: Any, count: int) -> _State:
+            rows = read.of_rows(first + jnp.arange(count, dtype=jnp.int32))
+            assert rows is not None  # they are in memory
 
             def gradient(params: Params) -> Params:
                 return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
 
             def curvature(direction: Params) -> jax.Array:
-                return rows.curvature(current, direction) * (total / index.size)
+                return rows.curvature(state.current, direction) * (total / count)
 
-            return self._moved(
-                objective, state._replace(current=current), gradient, curvature
-            ), None
+            return self._moved(objective, state, gradient, curvature)
+
+        def of_group(state: _State, index: jax.Array) -> tuple[_State, None]:
+            # Rows are asked for when those before are done, in the order of the blocks.
+            index, current = kept_apart((index, state.current))
+            state, read = state._replace(current=current), objective.of_rows(index)
+            assert read is not None  # because there are blocks of rows
+            whole, rest = divmod(index.shape[0], size)
+            if whole:
+                places = jnp.arange(whole, dtype=jnp.int32) * size
+                state, _ = lax.scan(
+                    lambda state, first: (of_batch(state, read, first, size), None), state, places
+                )
+            return of_batch(state, read, whole * size, rest) if rest else state, None
 
         def of_block(state: _State, first: Any, length: int) -> _State:
             word = randomness.fold(self.seed, state.epoch, first)
             order = jnp.argsort(randomness.bits((length,), word)).astype(jnp.int32) + first
-            whole, rest = divmod(length, size)
+            whole, rest = divmod(length, group)
             if whole:
-                state, _ = lax.scan(batch, state, order[: whole * size].reshape(whole, size))
-            return batch(state, order[whole * size :])[0] if rest else state
+                state, _ = lax.scan(of_group, state, order[: whole * group].reshape(whole, group))
+            return of_group(state, order[whole * group :])[0] if rest else state
 
         whole, rest = divmod(total, block)
         state = lax.fori_loop(
