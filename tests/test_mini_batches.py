@@ -161,7 +161,7 @@ def test_any_loss_of_rows_takes_a_transformation(problem, relaxed_promotion):
     schedule = optax.exponential_decay(0.1, 100, 0.5)
     method = jd.MiniBatches(optax.adam(schedule))
     result = jd.minimize(model, method=method, max_iterations=20, tolerance=0)
-    assert float(result.value) < 1.01 * float(exact.value)
+    assert float(result.value) < 1.02 * float(exact.value)
     with pytest.raises(TypeError, match=r"for Logistic pass an optax transformation"):
         jd.minimize(model, method=jd.MiniBatches())
 

@@ -540,4 +540,4 @@ def test_data_ten_times_the_memory(tmp_path, rng):
     told = json.loads(done.stdout)
     assert told["peak"] <= limit, f"{told['peak']:,}"
     assert told["passes"] >= 3
-    assert 0.5 < told["first"] < 1
+    assert 0.3 < told["first"] < 1  # one iteration on the way to the minimum
