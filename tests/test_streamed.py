@@ -481,11 +481,22 @@ class TestWhatIsWrong:
         table["a"][300] = good
         assert jd.minimize(regression, method=jd.LSMR()).converged
         assert not capfd.readouterr().err
-        assert not [t for t in threading.enumerate() if t.name.startswith("jaxdescent")]
+        assert not [t for t in threading.enumerate() if t.name == "jaxdescent-run"]
         # Under a jit of one's own nobody can raise it but XLA.
         table["a"][300] = np.nan
         with pytest.raises(jax.errors.JaxRuntimeError, match="'a' is NaN in row 301"):
             jax.block_until_ready(jax.jit(S.product)(jnp.ones(7)))
+
+    def test_a_stream_that_is_dropped_ends_its_thread(self, rng):
+        def readers():
+            return [t for t in threading.enumerate() if t.name == "jaxdescent-read-ahead"]
+
+        before = len(readers())
+        stream = streamed(Loader(table_of(rng))).stream
+        stream.chunk(0)
+        assert len(readers()) == before + 1
+        del stream
+        assert len(readers()) == before
 
     def test_ctrl_c_ends_it(self, rng):
         S = streamed(Loader(table_of(rng)))

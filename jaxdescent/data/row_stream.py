@@ -198,7 +198,9 @@ class RowStream:
         self.close()
         self._check_unchanged()
         self.passes += 1
-        self._reading = read_ahead(lambda: self.decoding.chunks(self.source, self.block))
+        # The thread must not keep the stream: it ends with it.
+        decoding, source, block = self.decoding, self.source, self.block
+        self._reading = read_ahead(lambda: decoding.chunks(source, block))
 
     def _following(self) -> Chunk:
         assert self._reading is not None
