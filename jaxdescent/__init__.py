@@ -16,6 +16,7 @@ from jaxdescent.designs import Categorical as Categorical
 from jaxdescent.designs import Concatenated as Concatenated
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.designs import Sparse as Sparse
+from jaxdescent.designs import Streamed as Streamed
 from jaxdescent.fit import fit_model as fit_model
 from jaxdescent.fit import load_model as load_model
 from jaxdescent.foresight import plan as plan
@@ -35,6 +36,7 @@ from jaxdescent.methods import HeavyBall as HeavyBall
 from jaxdescent.methods import Hedge as Hedge
 from jaxdescent.methods import InverseLipschitz as InverseLipschitz
 from jaxdescent.methods import LevenbergMarquardt as LevenbergMarquardt
+from jaxdescent.methods import MiniBatches as MiniBatches
 from jaxdescent.methods import Nesterov as Nesterov
 from jaxdescent.minimize import minimize as minimize
 from jaxdescent.numerics.precision import Nearest as Nearest

@@ -16,7 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from jaxdescent.calls.reading import run_reading, streams_in
+from jaxdescent.data import RowStream
 from jaxdescent.inputs.functions import is_fleeting
 
 PROGRAMS = 128
@@ -44,13 +47,17 @@ class Program:
 
     of_leaves: Any
     key: tuple[Any, ...]
+    streams: tuple[RowStream, ...] = ()  # that it reads while it runs
     calls: collections.deque[Any] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=CALLS)
     )
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the program; it is compiled first if the leaves' shapes are new."""
-        return self.of_leaves(*jax.tree.leaves(inputs))
+        leaves = jax.tree.leaves(inputs)
+        if self.streams and not any(isinstance(leaf, Tracer) for leaf in leaves):
+            return run_reading(self.streams, self.prepared(*leaves))
+        return self.of_leaves(*leaves)
 
     def prepared(self, *inputs: Any) -> Callable[[], Any]:
         """A function that runs the program on these inputs, compiled now.
@@ -83,4 +90,5 @@ def _compiled(
     def program(*leaves: Any) -> Any:
         return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
 
-    return Program(jax.jit(program, donate_argnums=donated), (function, structure, donate, flags))
+    key = function, structure, donate, flags
+    return Program(jax.jit(program, donate_argnums=donated), key, streams_in(structure))

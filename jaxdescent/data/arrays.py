@@ -153,14 +153,17 @@ class NpyFiles(Source):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         X, y = self._features, self._target
         name = X.path.name
+        own = [n for n in names if n in self._index]
         with reading(X.path), X.path.open("rb") as x_file:
             y_file = None if y is None else y.path.open("rb")
             try:
                 for start in range(0, X.rows, rows):
                     size = min(rows, X.rows - start)
-                    with reading(X.path):
-                        block = X.read(x_file, start, size)
-                    columns = {n: block[:, self._index[n]] for n in names if n in self._index}
+                    columns = {}
+                    if own:  # the target alone needs no features
+                        with reading(X.path):
+                            block = X.read(x_file, start, size)
+                        columns = {n: block[:, self._index[n]] for n in own}
                     if y is not None and y_file is not None and TARGET in names:
                         with reading(y.path):
                             columns[TARGET] = y.read(y_file, start, size)[:, 0]

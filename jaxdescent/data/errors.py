@@ -62,7 +62,8 @@ def listed(names: Iterable[str], most: int = 8) -> str:
 def check_columns(wanted: Iterable[str], known: Iterable[str], *, who: str = "the data") -> None:
     """Refuse columns that are not there, with those whose names come close."""
     known = list(known)
-    missing = [name for name in wanted if name not in set(known)]
+    there = set(known)
+    missing = [name for name in wanted if name not in there]
     if not missing:
         return
     close = difflib.get_close_matches(missing[0], known, n=3, cutoff=0.6)

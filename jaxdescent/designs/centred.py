@@ -165,6 +165,13 @@ class Centred(Design):
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return self._less_mean(self.design.rows_at(index))
 
+    @property
+    def block_length(self) -> int:
+        return self.design.block_length
+
+    def sample_index(self, count: int) -> np.ndarray:
+        return self.design.sample_index(count)
+
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return self._less_mean(self.design.row_block(start, size))
 
@@ -189,14 +196,12 @@ def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
     is left out: what it contributes to the products is rounding either way.
     """
     most = max(SAMPLED_ENTRIES // design.shape[1], 4)
-    count = min(design.shape[0], SAMPLED_ROWS, most)
-    last = min(design.shape[0], 2**31) - 1
-    index = jnp.asarray(np.linspace(0, last, count, dtype=np.int64).astype(np.int32))
+    index = jnp.asarray(design.sample_index(min(SAMPLED_ROWS, most)))
     rows = design.rows_at(index)
     assert rows is not None  # A design that can subtract a center can read its rows.
     own = jnp.take(share, index)
     total = jnp.sum(own)
-    own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / count)
+    own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / index.size)
     spread = jnp.sqrt(jnp.sum(own[:, None] * jnp.square(rows - mean[None, :]), axis=0))
     eps = float(jnp.finfo(mean.dtype).eps)
     varies = spread > 16 * eps * jnp.abs(mean)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
+from jaxdescent.data import NormalSolution, NormalSums
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
 
@@ -80,6 +82,16 @@ class Design(Displayed, abc.ABC):
         return 0
 
     @property
+    def reading_seconds(self) -> float:
+        """How long a pass takes to read what is not in memory, about; 0 if all is."""
+        return 0.0
+
+    @property
+    def reading_bytes(self) -> int:
+        """The bytes that such reading holds at its peak."""
+        return 0
+
+    @property
     def is_uneven(self) -> bool:
         """Whether the columns are known to differ so much in length that iterative methods should
         scale them.
@@ -122,10 +134,23 @@ class Design(Displayed, abc.ABC):
         del row_weight, center
         return None
 
+    @property
+    def block_length(self) -> int:
+        """How many consecutive rows are best read together: all, but for files."""
+        return self.shape[0]
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         """The rows at these indices, (indices, features); None if they cannot be read."""
         del index
         return None
+
+    def sample_index(self, count: int) -> np.ndarray:
+        """Places of at most ``count`` rows, int32, by which the spread of the columns is judged:
+        evenly over all rows, unless others are cheaper to read.
+        """
+        rows = self.shape[0]
+        last = min(rows, 2**31) - 1
+        return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""
@@ -143,6 +168,22 @@ class Design(Displayed, abc.ABC):
         The result need only have products. None if the entries of X cannot be read.
         """
         del center
+        return None
+
+    def normal_sums(
+        self, row_weight: jax.Array | None, targets: jax.Array, *, intercept: bool
+    ) -> NormalSums | None:
+        """What least squares needs of the rows, targets being (rows, outputs), if one pass over X
+        can tell it with more digits than the dtype has; else None.
+        """
+        del row_weight, targets, intercept
+        return None
+
+    def normal_solution(
+        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any, *, intercept: bool
+    ) -> NormalSolution | None:
+        """The minimum of the penalised sum of squares from such sums; else None."""
+        del row_weight, targets, l2, intercept
         return None
 
     def checked(self) -> Design:

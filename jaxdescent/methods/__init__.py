@@ -7,6 +7,7 @@ from jaxdescent.methods.hedge import Hedge as Hedge
 from jaxdescent.methods.lbfgs import LBFGS as LBFGS
 from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods.lsmr import LSMR as LSMR
+from jaxdescent.methods.mini_batches import MiniBatches as MiniBatches
 from jaxdescent.methods.on_forms import Dual as Dual
 from jaxdescent.methods.on_forms import Gram as Gram
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod

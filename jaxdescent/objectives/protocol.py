@@ -171,6 +171,20 @@ class Objective(Displayed, abc.ABC):
         sums = on_cpu(apart, at_once, always, terms, leaves)
         return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
 
+    @property
+    def row_blocks(self) -> tuple[int, int] | None:
+        """How many rows the objective is a sum over, and how many of them are best read together;
+        None if it is no sum over rows that can be read.
+        """
+        return None
+
+    def of_rows(self, index: jax.Array) -> Objective | None:
+        """The terms of these rows, with their share of what belongs to no row; None if there are no
+        such terms.
+        """
+        del index
+        return None
+
     def start(self) -> Params | None:
         """The params where a descent starts if it is given none; None if the user must say."""
         return None

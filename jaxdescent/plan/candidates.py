@@ -58,6 +58,8 @@ def _gradient_descent(rule: Any) -> Callable[[], Method]:
 
 
 def _form_of_solve(structure: Structure) -> str:
+    if structure.is_streamed:
+        return "sums of one pass"
     if structure.has_own_l2:
         return "QR and SVD"
     return "Cholesky of X'X" if structure.is_tall else "Cholesky of XX'"
@@ -91,7 +93,13 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         ),
         Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
         Entry("Gram()", Gram, cost_model.gram, "Gram", lambda structure: structure.is_tall),
-        Entry("Dual()", Dual, cost_model.dual, "dual", lambda structure: not structure.is_tall),
+        Entry(
+            "Dual()",
+            Dual,
+            cost_model.dual,
+            "dual",
+            lambda structure: not structure.is_tall and not structure.is_streamed,
+        ),
         Entry(
             "GradientDescent(BarzilaiBorwein())",
             _gradient_descent(BarzilaiBorwein),
@@ -269,7 +277,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     setup_seconds = question.seconds(price.program) + question.machine.dispatch_seconds
     seconds_per_iteration = question.iteration_seconds(price.iteration)
     data_bytes = structure.data_bytes + structure.params_bytes
-    working_bytes = round(price.working_bytes)
+    working_bytes = round(price.working_bytes) + structure.reading_bytes
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
     total = price.program + price.iteration * iterations
     reason = shortage(allocated, question.machine) or _endless(total, question.machine)

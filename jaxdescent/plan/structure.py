@@ -14,6 +14,7 @@ from jaxdescent.designs import Dense, as_design
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes
+from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
 from jaxdescent.regression.solve import regression_solver_bytes
@@ -61,6 +62,8 @@ class Structure(Displayed):
         product with a design that stores only some of its entries.
       evaluation_bytes: the bytes that these read and write, if counted.
       evaluation_reserved: the bytes that these reserve while they run, if compiled.
+      reading_seconds: how long a pass takes to read an X whose rows are not in memory.
+      reading_bytes: the bytes that such reading holds at its peak.
       devices: the number of devices that the problem is spread over.
     """
 
@@ -85,6 +88,8 @@ class Structure(Displayed):
     evaluation_flops: float = 0.0
     evaluation_bytes: float = 0.0
     evaluation_reserved: int = 0
+    reading_seconds: float = 0.0
+    reading_bytes: int = 0
     devices: int = 1
 
     def _arguments(self) -> list[str]:
@@ -130,6 +135,11 @@ class Structure(Displayed):
         """Whether X is one of which not all entries lie in memory, and what it reads is known."""
         is_known = self.evaluation_bytes > 0
         return self.kind is Kind.REGRESSION and is_known and not self.is_dense
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether X's rows are not in memory, and are read at each product."""
+        return self.reading_seconds > 0
 
     @property
     def vector_bytes(self) -> int:
@@ -191,6 +201,8 @@ class Structure(Displayed):
             shape = f"{self.rows:,} rows x {self.features:,} features"
             outputs = f" x {self.outputs:,} outputs" if self.outputs > 1 else ""
             entries = f", {self.evaluation_flops / 2:,.0f} entries" if self.is_sparse else ""
+            if self.is_streamed:
+                entries = f", {readable_bytes(self.evaluation_bytes)} read in each pass"
             penalty = ", l2" if self.has_penalty else ""
             return f"linear regression, {shape}{outputs}{entries}, {self.data_dtype}{penalty}"
         unknowns = f"{self.unknowns:,} unknowns in {self.compute_dtype}"
@@ -238,6 +250,8 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             is_uneven=design.is_uneven,
             evaluation_flops=2.0 * design.entries if design.pass_bytes else 0.0,
             evaluation_bytes=float(design.pass_bytes),
+            reading_seconds=design.reading_seconds,
+            reading_bytes=design.reading_bytes,
         )
     hessian = objective.hessian_array
     if hessian is not None:

@@ -166,6 +166,25 @@ class LinearModel(Objective):
         changed, columns = self._design.there_and_back(direction["weights"], change, rows)
         return self._as_given(self._pulled(direction, changed, columns), given)
 
+    @property
+    def row_blocks(self) -> tuple[int, int] | None:
+        design = self._design
+        one = jax.ShapeDtypeStruct((1,), jnp.int32)
+        if jax.eval_shape(design.rows_at, one) is None:
+            return None
+        return design.shape[0], design.block_length
+
+    def of_rows(self, index: jax.Array) -> Any:
+        design = self._design
+        X = design.rows_at(index)
+        if X is None:
+            return None
+        own = {"y": jnp.take(jnp.asarray(self.y), index, axis=0)}
+        if self.sample_weight is not None:
+            own["sample_weight"] = jnp.take(self.sample_weight, index)
+        share = index.shape[0] / design.shape[0]
+        return dataclasses.replace(self, X=X, l2=jnp.asarray(self.l2, design.dtype) * share, **own)
+
     def start(self) -> Params:
         dtype = self._design.dtype
         return {name: jnp.zeros(shape, dtype) for name, shape in self._params_shapes().items()}

@@ -173,7 +173,9 @@ class LinearRegression(LinearModel):
 
     def stationary_solver(self, params: Params) -> StationarySolver:
         del params
-        return regression_solver(self._design, self.l2, self.sample_weight, self.intercept)
+        return regression_solver(
+            self._design, self.y, self.l2, self.sample_weight, intercept=self.intercept
+        )
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params

@@ -44,6 +44,7 @@ from jaxdescent.plan.cost_model.work import (
     orthogonal,
     product,
     spectrum,
+    there_and_back,
     vectors,
 )
 from jaxdescent.plan.structure import Kind, Structure
@@ -78,6 +79,8 @@ SINGULAR_FLOPS = 12.0
 def derivative_regression(question: Question) -> Price:
     """The price of Cholesky of the smaller Gram matrix, or QR of X if that is ill-conditioned."""
     structure, machine = question.structure, question.machine
+    if structure.is_streamed:
+        return _by_sums(question)
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one = one_pass(question, outputs)
     reduced = gradient_sum(structure)
@@ -124,6 +127,26 @@ def derivative_regression(question: Question) -> Price:
         working += features**2 * structure.itemsize
     touched = None if is_orthogonal else touched_bytes(structure)
     return Price(working, setup, iteration, 1.0, min(eps * condition, 1.0), touched)
+
+
+def _by_sums(question: Question) -> Price:
+    """The price of the normal equations in float64: a pass for the sums, one for the gradient at
+    the start and one for the check at the end.
+    """
+    structure = question.structure
+    side = structure.features + structure.outputs
+    setup = one_pass(question) * 2 + double_sums(structure) + spectrum(side)
+    accuracy = float(jnp.finfo(structure.compute_dtype).eps)
+    check = there_and_back(question, structure.outputs) + vectors(structure, 4)
+    return Price(structure.solver_bytes - structure.reading_bytes, setup, check, 1.0, accuracy)
+
+
+def double_sums(structure: Structure) -> Work:
+    """The work of the products of all columns with each other, in float64, which takes twice as
+    long as in float32.
+    """
+    side = structure.features + structure.outputs
+    return product(2.0 * structure.rows * side**2, side)
 
 
 def factorisation(structure: Structure, machine: Machine) -> Work:
@@ -182,7 +205,7 @@ def lsmr(question: Question) -> Price:
     return Price(
         lsmr_bytes(question),
         setup,
-        one * 2 + reduced + norm + vectors(structure, 12),
+        there_and_back(question, structure.outputs) + reduced + norm + vectors(structure, 12),
         krylov_count(question) + 1,
         expected_error(question),
     )
@@ -326,7 +349,7 @@ def barzilai_borwein(question: Question) -> Price:
     return Price(
         descent_bytes(question) + copies,
         one * 4 + reduced * 2 + widening(question, 1),
-        one * 2 + reduced + vectors(structure, 10),
+        there_and_back(question, structure.outputs) + reduced + vectors(structure, 10),
         1.5 * krylov_count(question) + 1,
         expected_error(question),
     )
@@ -389,7 +412,11 @@ def _rewritten(question: Question, size: int, build_bytes: Callable[..., int], i
         built = square + max(is_copied * structure.entries * structure.itemsize, square)
     one = Work(read_bytes=square, read_flops=2.0 * size * size * structure.outputs)
     setup = one_pass(question, structure.outputs) * 3 + gradient_sum(structure) * 2
-    setup = setup + inner_products(structure, question.machine)
+    if structure.is_streamed:
+        built = 4.0 * 8 * size * size
+        setup = setup + double_sums(structure)
+    else:
+        setup = setup + inner_products(structure, question.machine)
     small = Work(
         update_bytes=10.0 * size * structure.outputs * structure.itemsize,
         operations=SCALAR_OPERATIONS,

@@ -62,6 +62,7 @@ class Work:
       handovers: operations that begin on one core and continue on all.
       link_bytes: bytes that each device sends to the others.
       all_reduces: how many times the devices wait for each other's data.
+      waiting_seconds: of reading rows that are not in memory, while the last ones are multiplied.
     """
 
     read_bytes: float = 0.0
@@ -81,6 +82,7 @@ class Work:
     handovers: float = 0.0
     link_bytes: float = 0.0
     all_reduces: float = 0.0
+    waiting_seconds: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         """Both amounts, one after the other."""
@@ -116,7 +118,7 @@ class Work:
         # The time of a row beyond its bytes is computation, which overlaps with reading memory.
         at_work = self.read_rows * machine.row_seconds + self.read_bytes / machine.cached_bandwidth
         computing = max(self.read_flops / machine.product(dtype), at_work)
-        reading = max(self.read_bytes / bandwidth, computing)
+        reading = max(self.read_bytes / bandwidth, computing, self.waiting_seconds)
         # The bandwidth of thin products was measured on data that no cache holds.
         thin = self.thin_bytes / (machine.thin_bandwidth * machine.cache_speedup(working_set))
         product = self.product_flops + machine.product_half * self.product_lines
@@ -296,7 +298,23 @@ def one_pass(question: Question, columns: float = 1.0) -> Work:
             handovers=0.5,  # every other pass is a product with the transpose
         )
     flops = structure.evaluation_flops or 4.0 * structure.unknowns
+    if structure.is_streamed:  # All columns of the operand share what is read.
+        return Work(
+            read_bytes=question.pass_bytes,
+            read_flops=columns * flops,
+            waiting_seconds=structure.reading_seconds,
+        )
     return Work(read_bytes=columns * question.pass_bytes, read_flops=columns * flops)
+
+
+def there_and_back(question: Question, columns: float = 1.0) -> Work:
+    """The work of a product with X and then one with X': two passes, but for rows that are read
+    block by block, which are multiplied by both.
+    """
+    one = one_pass(question, columns)
+    if not question.structure.is_streamed:
+        return one * 2
+    return dataclasses.replace(one, read_flops=2 * one.read_flops)
 
 
 def vectors(structure: Structure, count: float) -> Work:

@@ -81,7 +81,10 @@ class GramForm(SpectralObjective):
         weight = regression.sample_weight
         if weight is not None:
             weight = jnp.asarray(weight).astype(design.dtype)
-        if design.row_block(0, 1) is None:
+        own = design.normal_sums(weight, y.reshape(y.shape[0], -1), intercept=regression.intercept)
+        if own is not None:
+            sums = gram_sums.from_design(own, y, intercept=regression.intercept)
+        elif design.row_block(0, 1) is None:
             sums = gram_sums.by_products(design, y, weight, regression.intercept)
         else:
             sums = gram_sums.by_rows(design, y, weight, regression.intercept, block)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.data import NormalSums
 from jaxdescent.designs import Dense, Design
 from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract, outer
@@ -126,6 +127,14 @@ def _cross(X: jax.Array, weighted: jax.Array) -> jax.Array:
     if weighted.ndim == 1 or weighted.shape[1] == 1:
         return contract(weighted, 0, X).T
     return Dense.from_array(X).transposed_product(weighted)
+
+
+def from_design(own: NormalSums, y: jax.Array, *, intercept: bool) -> Sums:
+    """The sums that a design added up itself."""
+    outputs = y.shape[1:]
+    cross, target_mean = own.cross.reshape(-1, *outputs), own.target_mean.reshape(outputs)
+    means = (own.feature_mean, target_mean) if intercept else (None, None)
+    return Sums(own.gram, cross, own.squares, *means, own.weight_total)
 
 
 def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercept: bool) -> Sums:

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxdescent.designs import Design
+from jaxdescent.regression.solve.by_sums import SumsSolver
 from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
 from jaxdescent.regression.solve.normal_equations import SMALL, GramSolver
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES
@@ -29,10 +30,15 @@ __all__ = [
 ]
 
 
-def regression_solver(design: Design, l2: Any, sample_weight: Any, intercept: bool) -> Any:
+def regression_solver(
+    design: Design, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
+) -> Any:
     """The solver for these shapes: Cholesky of the smaller Gram matrix, or for a wide X and several
-    penalties one SVD.
+    penalties one SVD; the design's own sums where it has them.
     """
+    by_sums = SumsSolver.of(design, y, l2, sample_weight, intercept)
+    if by_sums is not None:
+        return by_sums
     if design.shape[0] >= design.shape[1]:
         return GramSolver.factorise(design, l2, sample_weight, intercept)
     if jnp.ndim(l2) == 1:

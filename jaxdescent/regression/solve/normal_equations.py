@@ -91,7 +91,7 @@ class GramSolver:
     def height(
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        slope, of_intercept = _centred_slope(self, objective, gradient)
+        slope, of_intercept = centred_slope(self.factor.feature_mean, objective, gradient)
         squares = jnp.sum(slope * self.factor.apply(slope))
         curvature = jnp.max(jnp.abs(self.diagonal))
         weights = columns(params["weights"])
@@ -125,7 +125,7 @@ def _solved(solver: GramSolver, objective: Any, params: Params, gradient: Params
 
 def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Params) -> Params:
     weights = params["weights"]
-    slope, _ = _centred_slope(solver, objective, gradient)
+    slope, _ = centred_slope(solver.factor.feature_mean, objective, gradient)
     mean = solver.factor.feature_mean
     step = solver.factor.apply(slope)
     new = {"weights": weights - step.reshape(weights.shape)}
@@ -136,15 +136,13 @@ def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Par
     return new
 
 
-def _centred_slope(
-    solver: GramSolver, objective: Any, gradient: Params
-) -> tuple[jax.Array, jax.Array]:
+def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:
     """The gradient for the weights with the intercept at its best, and that for the intercept."""
     slope = columns(gradient["weights"])
     if not objective.intercept:
         return slope, jnp.zeros_like(slope[0])
     of_intercept = gradient["intercept"].reshape(-1)
-    return slope - jnp.outer(solver.factor.feature_mean, of_intercept), of_intercept
+    return slope - jnp.outer(mean, of_intercept), of_intercept
 
 
 def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,66 @@
+"""Programs that read rows while they run: they can be interrupted, and what goes wrong is raised.
+
+Python handles Ctrl-C in the main thread alone, and not while that waits for XLA; and what a
+callback raises comes out of XLA as a traceback in a text. So such a program runs on a thread of its
+own, a failure is kept by the stream of rows (whose products are NaN from then on, which ends the
+descent), and it is raised here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxdescent.data import RowStream
+
+PATIENCE = 0.1
+"""Seconds after which a thread that waits can be interrupted."""
+
+
+def streams_in(structure: Any) -> tuple[RowStream, ...]:
+    """The streams of rows in a tree's structure, each of them once."""
+    found: dict[RowStream, None] = {}
+    data = structure.node_data()
+    if data is not None and isinstance(data[1], RowStream):
+        found[data[1]] = None
+    for child in structure.children():
+        found |= dict.fromkeys(streams_in(child))
+    return tuple(found)
+
+
+def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
+    """The result of ``call``, computed before it is returned.
+
+    Raises:
+      DataError: what went wrong while rows were read.
+      KeyboardInterrupt: soon after Ctrl-C.
+    """
+    made: list[Any] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            made.append(jax.block_until_ready(call()))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="jaxdescent-run", daemon=True)
+    with contextlib.ExitStack() as watched:
+        for stream in streams:
+            watched.enter_context(stream.watched())
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(PATIENCE)
+        except BaseException as error:
+            for stream in streams:
+                stream.give_up(error)
+            thread.join()
+            raise
+    if raised:
+        raise raised[0]
+    return made[0]

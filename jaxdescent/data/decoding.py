@@ -1,0 +1,140 @@
+"""From a source's blocks to chunks of as many rows each, all of them numbers of one dtype."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data.chunk import NONE, Chunk, Part
+from jaxdescent.data.errors import DataError, need_arrow
+from jaxdescent.data.protocol import Block, Source, located
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How columns become numbers.
+
+    Attributes:
+      numbers: columns that are features themselves.
+      levels: for each categorical column of codes, how many levels it has.
+      dtype: of the numbers.
+    """
+
+    numbers: tuple[str, ...]
+    levels: Mapping[str, int]
+    dtype: np.dtype[Any]
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that are read."""
+        return [*self.numbers, *self.levels]
+
+    @property
+    def features(self) -> int:
+        """How many features there are: the numbers, then the levels of one column after another."""
+        return len(self.numbers) + sum(self.levels.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes as numbers."""
+        return len(self.numbers) * self.dtype.itemsize + 4 * len(self.levels)
+
+    def chunks(self, source: Source, size: int) -> Iterator[Chunk]:
+        """All rows in their order, ``size`` at a time, the last ones fewer."""
+        parts: list[Part] = []
+        have = start = 0
+        for block in located(source, self.columns, size):
+            first = 0
+            while first < block.rows:
+                taken = min(block.rows - first, size - have)
+                parts.append(Part(have, first, block))
+                have, first = have + taken, first + taken
+                if have == size:
+                    yield self._decoded(start, have, parts)
+                    start, have, parts = start + have, 0, []
+        if have:
+            yield self._decoded(start, have, parts)
+
+    def _decoded(self, start: int, rows: int, parts: list[Part]) -> Chunk:
+        numbers = self._as_stored(rows, parts)
+        if numbers is None:  # Column after column, as they are read: nothing is transposed.
+            numbers = np.empty((len(self.numbers), rows), self.dtype).T
+            for j, name in enumerate(self.numbers):
+                _fill(numbers[:, j], name, parts)
+        codes = [np.empty(rows, np.int64) for _ in self.levels]
+        chunk = Chunk(start, self.numbers, numbers, self.levels, codes, parts)
+        for own, (name, levels) in zip(codes, self.levels.items(), strict=True):
+            _fill(own, name, parts)
+            wrong = (own < NONE) | (own >= levels)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise DataError(
+                    f"{name!r} is {own[row]} in {chunk.place(row)}: codes of {levels:,} levels are "
+                    f"from 0 to {levels - 1:,}, or -1 for none of them."
+                )
+        return chunk
+
+    def _as_stored(self, rows: int, parts: list[Part]) -> np.ndarray | None:
+        """The numbers without a copy, where they are columns of one matrix; else None."""
+        if len(parts) > 1:
+            return None
+        whole = _matrix_of([parts[0].block.columns[name] for name in self.numbers])
+        if whole is None:
+            return None
+        own = whole[parts[0].there : parts[0].there + rows]
+        with np.errstate(over="ignore"):  # what is infinite then is refused
+            return own.astype(self.dtype, order="K", copy=False)
+
+
+def numbers_of(block: Block, name: str) -> np.ndarray:
+    """A column as an array of numbers, without a copy where it can be had so.
+
+    Raises:
+      DataError: for a missing value, with its row.
+    """
+    column = block.columns[name]
+    if isinstance(column, np.ndarray):
+        return column
+    pa = need_arrow()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise DataError(
+            f"{name!r} has no value in {block.place(row)}: leave out such rows, or fill them, "
+            "before they are streamed."
+        )
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _fill(into: np.ndarray, name: str, parts: list[Part]) -> None:
+    ends = [part.here for part in parts[1:]] + [into.shape[0]]
+    for part, end in zip(parts, ends, strict=True):
+        values = numbers_of(part.block, name)
+        with np.errstate(over="ignore"):
+            into[part.here : end] = values[part.there : part.there + end - part.here]
+
+
+def _matrix_of(columns: list[Any]) -> np.ndarray | None:
+    """One view of columns that lie side by side in a matrix, (rows, columns); else None."""
+    first = columns[0] if columns else None
+    if not isinstance(first, np.ndarray) or len(columns) < 2 or first.base is None:
+        return None
+    like = first.dtype, first.shape, first.strides
+    for column in columns:
+        is_alike = isinstance(column, np.ndarray) and column.base is first.base
+        if not is_alike or (column.dtype, column.shape, column.strides) != like:
+            return None
+    # Whether one lies after another tells their address.
+    at = [column.__array_interface__["data"][0] for column in columns]
+    apart = at[1] - at[0]
+    if apart <= 0 or any(after - before != apart for before, after in itertools.pairwise(at)):
+        return None
+    shape, strides = (first.shape[0], len(columns)), (first.strides[0], apart)
+    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)

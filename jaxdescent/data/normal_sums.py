@@ -1,0 +1,131 @@
+"""The normal equations of least squares from sums in float64, and their solution."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent.data.errors import DataError
+
+EPS = float(np.finfo(np.float64).eps)
+
+CONSTANT = 64 * EPS
+"""A column whose centred squares are this small beside the others' is constant but for rounding."""
+
+SPANNED = 1e-6
+"""A singular value that is smaller beside the largest is rounding."""
+
+
+class NormalSums(NamedTuple):
+    """What least squares needs of the rows, in float64 about the weighted means.
+
+    Attributes:
+      gram: (features, features), ``sum_i s_i (x_i - x_bar)(x_i - x_bar)'``.
+      cross: (features, outputs), with the centred targets.
+      squares: the squares of the centred targets, over all outputs.
+      feature_mean: (features,); zeros without an intercept.
+      target_mean: (outputs,); zeros without an intercept.
+      weight_total: the sum of the weights.
+    """
+
+    gram: Any
+    cross: Any
+    squares: Any
+    feature_mean: Any
+    target_mean: Any
+    weight_total: Any
+
+    @classmethod
+    def of(
+        cls, total: np.ndarray, shift: np.ndarray, features: int, *, intercept: bool
+    ) -> NormalSums:
+        """From ``sum_i s_i z_i z_i'``, where z is features and targets less the shift, and a one.
+
+        Raises:
+          DataError: where the sums overflow.
+        """
+        if not np.isfinite(total).all():
+            raise DataError("the values are too large: their squares overflow; divide them.")
+        weight, n = total[-1, -1], features
+        centred = total[:-1, :-1]
+        if intercept:
+            moved = total[-1, :-1] / weight if weight else np.zeros(len(shift))
+            raw = np.diagonal(centred).copy()
+            centred = centred - weight * np.multiply.outer(moved, moved)
+            # What is left of a column that does not vary is rounding.
+            still = np.diagonal(centred) <= CONSTANT * (raw + weight * (shift + moved) ** 2)
+            still[n:] = False
+            centred[still] = centred[:, still] = 0
+            shift = shift + moved
+        squares = max(float(np.trace(centred[n:, n:])), 0.0)
+        gram, cross = centred[:n, :n], centred[:n, n:]
+        return cls(gram, cross, squares, shift[:n], shift[n:], float(weight))
+
+
+class NormalSolution(NamedTuple):
+    """The minimum by the normal equations, and the inverse of their matrix.
+
+    Attributes:
+      weights: (features, outputs): where there are several, those of least norm.
+      feature_mean, target_mean, weight_total: as in :class:`NormalSums`.
+      basis: (features, features), and
+      gain: (features, outputs or 1): the (pseudo-)inverse is ``basis diag(gain) basis'``.
+      diagonal: (features, outputs or 1), of the matrix.
+      is_negative: whether it curves down, so that there is no minimum.
+    """
+
+    weights: Any
+    feature_mean: Any
+    target_mean: Any
+    weight_total: Any
+    basis: Any
+    gain: Any
+    diagonal: Any
+    is_negative: Any
+
+
+def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
+    """The solution of ``(gram + l2 I) w = cross``, for one penalty, () or one for each output.
+
+    For one penalty the columns are scaled to one length before the spectrum is computed. The
+    solution is refined once.
+    """
+    penalty = np.atleast_1d(np.asarray(l2, np.float64))[None, :]
+    diagonal = np.diagonal(sums.gram)[:, None] + penalty
+    scale, shift, inside = np.ones(len(diagonal)), penalty, 0.0
+    if penalty.size == 1:
+        is_positive = diagonal[:, 0] > 0
+        scale = np.where(is_positive, 1 / np.sqrt(np.where(is_positive, diagonal[:, 0], 1)), 0)
+        shift, inside = np.zeros((1, 1)), penalty[0, 0]
+    matrix = sums.gram + inside * np.eye(len(scale))
+    eigenvalues, vectors = np.linalg.eigh(scale[:, None] * matrix * scale[None, :])
+    basis, spectrum = scale[:, None] * vectors, eigenvalues[:, None] + shift
+    floor = len(scale) * EPS * max(np.max(np.abs(eigenvalues)), np.max(np.abs(shift)))
+    is_null = np.abs(spectrum) <= floor
+    gain = np.where(is_null, 0, 1 / np.where(is_null, 1, spectrum))
+    weights = np.zeros(sums.cross.shape)
+    for _ in range(2):
+        left = sums.cross - sums.gram @ weights - penalty * weights
+        weights = weights + basis @ (gain * (basis.T @ left))
+    weights = _without(weights, basis[:, is_null.all(axis=1)])
+    is_negative = sums.weight_total <= 0 or np.any(spectrum < -floor) or np.any(diagonal < 0)
+    return NormalSolution(
+        weights,
+        sums.feature_mean,
+        sums.target_mean,
+        sums.weight_total,
+        basis,
+        gain,
+        diagonal,
+        is_negative,
+    )
+
+
+def _without(weights: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The weights less their part in the span of some columns."""
+    if not free.size:
+        return weights
+    directions, lengths, _ = np.linalg.svd(free, full_matrices=False)
+    directions = directions[:, lengths > SPANNED * np.max(lengths)]
+    return weights - directions @ (directions.T @ weights)

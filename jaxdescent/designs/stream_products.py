@@ -1,0 +1,151 @@
+"""Products with rows that are read while a program runs, as operations of JAX.
+
+A product is linear in its operand, and its transpose is the other product: so it has derivatives of
+both modes, of any order, and a batch of operands shares one pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxdescent.data import RowStream
+
+ALL = -1
+"""In place of a block's number: all rows."""
+
+
+def multiplied(
+    stream: RowStream,
+    operand: jax.Array,
+    center: jax.Array | None,
+    *,
+    is_transposed: bool,
+    block: Any = ALL,
+    rows: int | None = None,
+    after: jax.Array | None = None,
+) -> jax.Array:
+    """``(X - 1 center') @ operand``, or with the transpose: one pass, or one block of it.
+
+    Args:
+      stream: where the rows are.
+      operand: (features,) or (features, k); of the transpose (rows,) or (rows, k).
+      center: (features,), or None for zeros.
+      is_transposed: which product.
+      block: the number of a block, traced or not; :data:`ALL` for all rows.
+      rows: how many rows the block has.
+      after: what has to be computed first, so that blocks are asked for in their order.
+    """
+    rows = stream.rows if rows is None else rows
+    block = jnp.asarray(block, jnp.int32)
+    none = jnp.zeros((0,), operand.dtype)
+    after = none if after is None else lax.stop_gradient(after.ravel()[:1])
+    # Derivatives by the center are those of its own terms, which are zero here in value.
+    still = none if center is None else lax.stop_gradient(center)
+    static: dict[str, Any] = {"stream": stream, "is_transposed": is_transposed, "rows": rows}
+    made = _product.bind(operand, block, still, after, **static)
+    if center is None:
+        return made
+    moved = (center - still).astype(operand.dtype)
+    if is_transposed:
+        sums = jnp.sum(operand, axis=0)
+        return made - moved.reshape(-1, *[1] * sums.ndim) * sums[None]
+    return made - jnp.expand_dims(jnp.einsum("i,i...->...", moved, operand), 0)
+
+
+def _host(
+    operand: Any,
+    block: Any,
+    center: Any,
+    after: Any,
+    *,
+    stream: RowStream,
+    is_transposed: bool,
+    rows: int,
+) -> np.ndarray:
+    """The product by NumPy; inside a program nothing here may call JAX, which can deadlock."""
+    del after
+    operand, block, center = np.asarray(operand), int(np.asarray(block)), np.asarray(center)
+    columns = operand.reshape(operand.shape[0], -1)
+    center = center if center.size else None
+    like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
+
+    def compute() -> np.ndarray:
+        if block == ALL:
+            product = stream.transposed_product if is_transposed else stream.product
+            return product(columns, center).reshape(like.shape)
+        of_block = stream.block_transposed_product if is_transposed else stream.block_product
+        return of_block(block, columns, center).reshape(like.shape)
+
+    return stream.attempt(compute, like)
+
+
+def _like(operand: Any, *, stream: RowStream, is_transposed: bool, rows: int) -> Any:
+    side = stream.features if is_transposed else rows
+    return jax.ShapeDtypeStruct((side, *operand.shape[1:]), operand.dtype)
+
+
+def _computed(*operands: Any, **static: Any) -> jax.Array:
+    return jnp.asarray(_host(*operands, **static))
+
+
+def _shaped(operand: Any, *rest: Any, **static: Any) -> ShapedArray:
+    del rest
+    like = _like(operand, **static)
+    return ShapedArray(like.shape, like.dtype)
+
+
+def _called(*operands: Any, **static: Any) -> jax.Array:
+    on_host = functools.partial(_host, **static)
+    return jax.pure_callback(on_host, _like(operands[0], **static), *operands)
+
+
+def _tangent(tangent: Any, operand: Any, *rest: Any, **static: Any) -> jax.Array:
+    del operand
+    return _product.bind(tangent, *rest, **static)
+
+
+def _transposed(cotangent: Any, operand: Any, *rest: Any, **static: Any) -> Any:
+    if type(cotangent) is ad.Zero:
+        return ad.Zero(operand.aval), None, None, None
+    static = static | {"is_transposed": not static["is_transposed"]}
+    return _product.bind(cotangent, *rest, **static), None, None, None
+
+
+def _batched(operands: Any, axes: Any, **static: Any) -> tuple[jax.Array, int]:
+    *main, after = operands
+    if axes[3] is not None:  # any member's
+        after = jnp.moveaxis(after, axes[3], 0)[0]
+    if axes[1] is None and axes[2] is None:
+        # The members are columns of one operand, and share the pass.
+        operand = jnp.moveaxis(main[0], axes[0], -1) if axes[0] is not None else main[0][..., None]
+        flat = operand.reshape(operand.shape[0], -1)
+        made = _product.bind(flat, *main[1:], after, **static)
+        return made.reshape(made.shape[0], *operand.shape[1:]), operand.ndim - 1
+    mapped = list(zip(main, axes[:3], strict=True))
+    size = next(each.shape[axis] for each, axis in mapped if axis is not None)
+
+    def whole(each: jax.Array, axis: int | None) -> jax.Array:
+        if axis is None:
+            return jnp.broadcast_to(each[None], (size, *each.shape))
+        return jnp.moveaxis(each, axis, 0)
+
+    members = tuple(whole(each, axis) for each, axis in mapped)
+    return lax.map(lambda member: _product.bind(*member, after, **static), members), 0
+
+
+_product = Primitive("stream_product")
+_product.def_impl(_computed)
+_product.def_abstract_eval(_shaped)
+mlir.register_lowering(_product, mlir.lower_fun(_called, multiple_results=False))
+ad.defjvp(_product, _tangent, None, None, None)
+ad.primitive_transposes[_product] = _transposed
+batching.primitive_batchers[_product] = _batched

@@ -1,0 +1,329 @@
+"""A design whose rows stay where they are, and are read at each product."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+
+from jaxdescent.data import (
+    DataError,
+    NormalSolution,
+    NormalSums,
+    RowStream,
+    normal_solution,
+    open_source,
+)
+from jaxdescent.designs.operands import residual_of, weights_of
+from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.stream_products import multiplied
+from jaxdescent.inputs.functions import hoist
+from jaxdescent.inputs.numbers import check_count
+from jaxdescent.kernels.double_length import Double, add, double
+
+RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
+"""About how many bytes of numbers are read and decoded in a second, by form, where the files are in
+the system's cache. They are not measured: a plan would depend on who else reads."""
+
+OTHER_RATE = 5e8
+"""The same for tables and loaders of any kind."""
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
+class Streamed(Design):
+    """X as columns of files or tables that are read block by block at each product.
+
+    Only a few blocks of some megabytes are in memory, whatever the number of rows. They are
+    decoded by a thread while the one before is multiplied, always in the same order, so that
+    results are the same bits in every run on a machine. Products are NumPy's, on the host; all else
+    is as for a design in memory: objectives, methods, plans and certificates.
+
+    Features are the columns of numbers in their order, and then a dummy variable for each level of
+    each categorical column.
+
+    Args:
+      data: what :func:`jaxdescent.data.open_source` takes: a path of Parquet, CSV or ``.npy`` files
+        or of a folder, or several; a table of pyarrow, polars, pandas or DuckDB; a dictionary of
+        NumPy arrays, which may be memory-mapped; or a :class:`jaxdescent.data.Source` of one's own.
+      columns: the names of the numbers. None stands for all columns but those in ``exclude`` and
+        ``categorical``.
+      exclude: columns that are no features, such as the target.
+      categorical: how many levels each column of codes has: integers from 0 on, and -1 for none.
+      dtype: float32 or float64, in which numbers are multiplied.
+
+    Raises:
+      DataError: for columns that are not there or hold no numbers, and for data that cannot be
+        read, or only once. While products are computed, also for missing, NaN and infinite values,
+        with their row, and for files that have changed.
+      ImportError: where pyarrow is needed, and is not installed.
+
+    >>> import numpy as np, jaxdescent as jd
+    >>> x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    >>> X = Streamed({"X": x, "y": x @ np.float32([1.0, -2.0]) + 3}, exclude=["y"])
+    >>> X
+    Streamed(6 rows, 2 features, arrays)
+    >>> result = jd.minimize(jd.LinearRegression(X, X.column("y")), method=jd.LSMR())
+    >>> float(abs(X.product(result.params["weights"]) + result.params["intercept"]
+    ...           - X.column("y")).max()) < 1e-4
+    True
+    """
+
+    stream: RowStream
+    center: jax.Array | None
+
+    def __init__(
+        self,
+        data: Any,
+        columns: Sequence[str] | None = None,
+        *,
+        exclude: Sequence[str] = (),
+        categorical: Mapping[str, int] | None = None,
+        dtype: Any = jnp.float32,
+    ) -> None:
+        source, levels = open_source(data), dict(categorical or {})
+        for name, count in levels.items():
+            check_count(f"Streamed.categorical[{name!r}]", count)
+        if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
+            raise TypeError(f"Streamed.dtype must be float32 or float64, got {dtype}.")
+        if isinstance(columns, str) or isinstance(exclude, str):
+            raise TypeError("Streamed.columns and exclude must be lists of names, got a text.")
+        if columns is None:
+            unknown = [name for name in exclude if name not in source.kinds]
+            if unknown:
+                raise DataError(f"exclude names {unknown[0]!r}, which is no column of the data.")
+            left_out = {*exclude, *levels}
+            columns = [name for name in source.kinds if name not in left_out]
+        counts = collections.Counter([*columns, *levels])
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise DataError(f"{twice[0]!r} is named twice among the features.")
+        if not columns and not levels:
+            raise DataError("no column is left as a feature.")
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+        object.__setattr__(self, "stream", RowStream(source, columns, levels, dtype))
+        object.__setattr__(self, "center", None)
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """The means that are subtracted as a leaf; the stream is structure."""
+        return (self.center,), self.stream
+
+    @classmethod
+    def tree_unflatten(cls, stream: RowStream, leaves: Any) -> Streamed:
+        """From what :meth:`tree_flatten` tells."""
+        new = object.__new__(cls)
+        object.__setattr__(new, "stream", stream)
+        object.__setattr__(new, "center", *leaves)
+        return new
+
+    def _arguments(self) -> list[str]:
+        rows, features = self.shape
+        return [f"{rows:,} rows", f"{features:,} features", self.stream.source.form]
+
+    def column(self, name: str) -> jax.Array:
+        """A column of numbers as a vector in memory, (rows,), such as the target: one pass that
+        reads nothing else.
+
+        Raises:
+          DataError: if there is no such column of numbers, or a value is missing, NaN or infinite.
+        """
+        return jnp.asarray(self.stream.column(name))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each weight belongs to."""
+        levels = (
+            f"{name}={i}" for name, k in self.stream.decoding.levels.items() for i in range(k)
+        )
+        return *self.stream.decoding.numbers, *levels
+
+    @property
+    def passes(self) -> int:
+        """How many times the features have been read from the beginning so far."""
+        return self.stream.passes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.stream.rows, self.stream.features
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.dtype(self.stream.decoding.dtype)
+
+    @property
+    def entries(self) -> int:
+        return self.stream.rows * len(self.stream.decoding.columns)
+
+    @property
+    def pass_bytes(self) -> int:
+        return self.stream.rows * self.stream.decoding.row_bytes
+
+    @property
+    def reading_seconds(self) -> float:
+        return self.pass_bytes / RATES.get(self.stream.source.form, OTHER_RATE)
+
+    @property
+    def reading_bytes(self) -> int:
+        return self.stream.held_bytes
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        return self.multiplied(weights_of(self, weights), is_transposed=False)
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return self.multiplied(residual_of(self, residual), is_transposed=True)
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        stream, rest = self.stream, self.stream.rows % self.stream.block
+        changes = tuple(
+            _for_rows(change, size, weights, rows) if size else None
+            for size in (stream.rows, stream.block, rest)
+        )
+        return _at_once(self, changes, weights, rows)
+
+    def to_dense(self) -> jax.Array:
+        eye = jnp.eye(self.shape[1], dtype=self.dtype)
+        return self.product(eye)
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        return 2 * rows * features * jnp.dtype(self.dtype).itemsize
+
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
+        return jnp.sum(self.column_squared_norms(row_weight, None))
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        own = self.center
+        center = own if center is None else center if own is None else own + center
+
+        def compute(weight: Any, center: Any) -> np.ndarray:
+            return self.stream.column_squares(weight, center).astype(self.dtype)
+
+        like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
+        return self._asked(compute, like, row_weight, center)
+
+    def sample_index(self, count: int) -> np.ndarray:
+        # Those of the first block: others would cost a pass.
+        last = self.stream.size_of(0) - 1
+        return np.linspace(0, last, min(count, last + 1), dtype=np.int64).astype(np.int32)
+
+    @property
+    def block_length(self) -> int:
+        return self.stream.block
+
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
+        rows = self._asked(self.stream.rows_at, like, index)
+        return rows if self.center is None else rows - self.center[None, :]
+
+    def minus(self, center: jax.Array) -> Streamed:
+        center = center if self.center is None else self.center + center
+        return self.tree_unflatten(self.stream, (center,))
+
+    def normal_sums(
+        self, row_weight: jax.Array | None, targets: jax.Array, *, intercept: bool
+    ) -> NormalSums | None:
+        (_, n), k = self.shape, targets.shape[1]
+
+        def compute(weight: Any, targets: Any) -> Any:
+            sums = self.stream.normal_sums(weight, targets, intercept=intercept)
+            return self._in_dtype(sums)
+
+        if self.center is not None:
+            return None
+        return self._asked(
+            compute, self._like(NormalSums((n, n), (n, k), (), (n,), (k,), ())), row_weight, targets
+        )
+
+    def normal_solution(
+        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any, *, intercept: bool
+    ) -> NormalSolution | None:
+        (_, n), k, penalties = self.shape, targets.shape[1], max(jnp.size(l2), 1)
+
+        def compute(weight: Any, targets: Any, l2: Any) -> Any:
+            sums = self.stream.normal_sums(weight, targets, intercept=intercept)
+            return self._in_dtype(normal_solution(sums, l2))
+
+        if self.center is not None:
+            return None
+        of_side, of_factor = ((n, k), (n,), (k,), ()), ((n, n), (n, penalties), (n, penalties), ())
+        like = self._like(NormalSolution(*of_side, *of_factor))
+        return self._asked(compute, like, row_weight, targets, jnp.asarray(l2))
+
+    def _like(self, shapes: Any) -> Any:
+        return type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
+
+    def _in_dtype(self, numbers: Any) -> Any:
+        return type(numbers)(*(np.asarray(each, self.dtype) for each in numbers))
+
+    def multiplied(self, operand: jax.Array, *, is_transposed: bool, **of_block: Any) -> jax.Array:
+        """A product, or one block of it; see :func:`stream_products.multiplied`."""
+        return multiplied(
+            self.stream, operand, self.center, is_transposed=is_transposed, **of_block
+        )
+
+    def _asked(self, compute: Callable[..., Any], like: Any, *operands: Any) -> Any:
+        """``compute(*operands)`` on the host, of arrays or None; a batch is computed one by one."""
+
+        def on_host(*operands: Any) -> Any:
+            given = jax.tree.map(np.asarray, operands)
+            return self.stream.attempt(lambda: compute(*given), like)
+
+        return jax.pure_callback(on_host, like, *operands, vmap_method="sequential")
+
+
+def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
+    """``change`` for so many rows, with what it closes over as leaves."""
+    product = jax.ShapeDtypeStruct((size, *weights.shape[1:]), weights.dtype)
+    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows)
+    function = hoist(change, product, own)
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+@jax.custom_jvp
+def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+    """Each block is read once. ``changes`` are for all rows, for a block, and for the last one."""
+    stream = design.stream
+    count, rest = divmod(stream.rows, stream.block)
+
+    def of(index: Any, size: int, change: Any, after: jax.Array) -> tuple[Any, Any]:
+        def cut(leaf: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(leaf, index * stream.block, size)
+
+        here: dict[str, Any] = {"block": index, "rows": size, "after": after}
+        product = design.multiplied(weights, is_transposed=False, **here)
+        kept, residual = change(product, jax.tree.map(cut, rows))
+        return kept, design.multiplied(residual, is_transposed=True, **here)
+
+    def add_block(total: Double, index: jax.Array) -> tuple[Double, Any]:
+        kept, term = of(index, stream.block, changes[1], total.high)
+        return add(total, double(term)), kept
+
+    like = jax.eval_shape(lambda: of(0, stream.block, changes[1], weights)[1])
+    total = double(jnp.zeros(like.shape, like.dtype))
+    total, kept = lax.scan(add_block, total, jnp.arange(count, dtype=jnp.int32))
+    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+    if rest:
+        last, term = of(count, rest, changes[2], total.high)
+        total = add(total, double(term))
+        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
+    return kept, total.high + total.low
+
+
+@_at_once.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    """In two passes: backwards a loop over blocks would ask for the last one first."""
+
+    def in_two(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+        kept, residual = changes[0](design.product(weights), rows)
+        return kept, design.transposed_product(residual)
+
+    return jax.jvp(in_two, primals, tangents)

@@ -1,0 +1,330 @@
+"""Mini-batch descent: a step for some rows at a time, and a look at all after each epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxdescent.designs import as_design
+from jaxdescent.display import argument
+from jaxdescent.inputs.numbers import check_count
+from jaxdescent.kernels.platform import kept_apart
+from jaxdescent.methods.optax_method import as_method
+from jaxdescent.methods.protocol import Method, Params, State
+from jaxdescent.numerics import precision, randomness
+from jaxdescent.objectives import Objective
+from jaxdescent.objectives.elimination import Means
+
+LEAST_ROWS, MOST_ROWS = 64, 1024
+"""The rows of a batch are as many as there are unknowns, within these bounds."""
+
+SAMPLED = 512
+"""The rows from which the largest curvature is estimated."""
+
+POWER_STEPS = 12
+
+READ_NUMBERS = 1 << 18
+"""Rows are gathered for many batches at a time, about so many numbers, which a cache holds."""
+
+SHARE = 0.5
+"""The step, over the largest one that is stable for batches of Gaussian rows."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class MiniBatches(Method):
+    """Steps along the gradients of batches of rows, in an order that is shuffled in each epoch.
+
+    An iteration of the descent is ``epochs`` epochs, in each of which every row is used once, and
+    one pass over all rows that computes value and gradient for the checks. So status and
+    suboptimality are those of the whole objective, never of a batch. For rows that are read from
+    files (``jd.Streamed``) an epoch is one pass; blocks come in the order of the files, and rows
+    are shuffled within them: what is sorted in the files by the target or by time should be
+    shuffled once.
+
+    A batch's gradient is scaled to be that of all rows in expectation. Without an optax
+    transformation, a least-squares problem is iterated with its intercept eliminated and its
+    columns scaled to a mean square of one, by steps of::
+
+        1/2 / (lambda + trace / batch)
+
+    where lambda is the largest eigenvalue of the scaled mean Hessian, estimated from 512 rows: half
+    of what is stable for Gaussian rows. No step goes beyond the minimum of its batch along the
+    gradient. With a constant step the iterates hover about the minimum, and their average comes
+    to it: after N steps of b rows its value is above the minimum's by about
+    ``variance * features / (2 N b)`` a row, the error of the fit itself for an epoch. The params
+    are the average of the iterates since the last epoch whose number is a power of two.
+
+    Args:
+      transformation: an optax transformation for params and learning rates of your own; its
+        schedules count batches. None stands for the rule above.
+      rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
+        1,024.
+      epochs: how many epochs are between two looks at all rows.
+      seed: of the order.
+      averaging: whether the params are averages.
+
+    Raises:
+      TypeError: if the objective has no rows that can be read, such as a function, or the
+        transformation is none.
+      ValueError: if a count is not at least 1.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> X = jnp.sin(jnp.arange(2000.0).reshape(-1, 2) ** 2)
+    >>> regression = jd.LinearRegression(X, X @ jnp.array([2.0, -3.0]) + 1)
+    >>> result = jd.minimize(regression, method=jd.MiniBatches(), max_iterations=20)
+    >>> bool(abs(result.params["weights"] - jnp.array([2.0, -3.0])).max() < 1e-2)
+    True
+
+    References: Polyak and Juditsky (1992), "Acceleration of stochastic approximation by averaging";
+    Bach and Moulines (2013), "Non-strongly-convex smooth stochastic approximation with convergence
+    rate O(1/n)"; Jain et al. (2018), "Parallelizing stochastic gradient descent for least squares
+    regression: mini-batching, averaging, and model misspecification".
+    """
+
+    transformation: Any = None
+    rows: int | None = dataclasses.field(default=None, kw_only=True, metadata={"static": True})
+    epochs: int = dataclasses.field(default=1, kw_only=True, metadata={"static": True})
+    seed: Any = dataclasses.field(default=0, kw_only=True)
+    averaging: bool = dataclasses.field(default=True, kw_only=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.transformation, optax.GradientTransformation):
+            held = as_method(self.transformation)
+            object.__setattr__(self, "transformation", held)
+
+    def _arguments(self) -> list[str]:
+        texts = [] if self.transformation is None else self.transformation._arguments()
+        plain = MiniBatches()
+        for name in ("rows", "epochs", "seed", "averaging"):
+            value = getattr(self, name)
+            if not isinstance(value, jax.Array) and value != getattr(plain, name):
+                texts.append(f"{name}={argument(value)}")
+        return texts
+
+    def check(self) -> None:
+        if self.rows is not None:
+            check_count("MiniBatches.rows", self.rows)
+        check_count("MiniBatches.epochs", self.epochs)
+        if self.transformation is not None and not hasattr(self.transformation, "transformation"):
+            raise TypeError(
+                "MiniBatches takes an optax transformation or None, got "
+                f"{argument(self.transformation)}: for example optax.adam(1e-3)."
+            )
+
+    def init(self, objective: Objective, params: Params) -> State:
+        total, _ = self._blocks(objective)
+        inner, means = params, None
+        scaling = rule = None
+        if self.transformation is None:
+            if objective.linear_regression is None:
+                raise TypeError(
+                    "MiniBatches() chooses its steps for a jd.LinearRegression; for "
+                    f"{type(objective).__name__} pass an optax transformation, for example "
+                    "jd.MiniBatches(optax.adam(1e-3))."
+                )
+            elimination = objective.eliminated()
+            if elimination is not None:
+                (objective, means), inner = elimination, {"weights": params["weights"]}
+            scaling = _scaling(objective, inner, min(self._batch(params), total))
+        else:
+            rule = self.transformation.init(objective, params)
+        zero = jnp.zeros((), jnp.int32)
+        return _State(inner, inner, zero, zero, means, scaling, rule)
+
+    def step(self, objective: Objective, params: Params, state: State) -> Any:
+        return (
+            *self.blind_step(objective, params, state),
+            self.progress(objective, params, state),
+        )
+
+    def blind_step(
+        self, objective: Objective, params: Params, state: State
+    ) -> tuple[Params, State]:
+        inner = objective
+        if state.means is not None:
+            elimination = objective.eliminated(state.means)
+            assert elimination is not None  # because it was not None at the start
+            inner = elimination.objective
+        size = min(self._batch(params), self._blocks(objective)[0])
+
+        def epoch(_: Any, state: _State) -> _State:
+            # The average begins anew where the epoch's number is a power of two.
+            begins = (state.epoch & (state.epoch - 1)) == 0
+            state = state._replace(averaged=jnp.where(begins, 0, state.averaged))
+            state = self._epoch(inner, state, size)
+            return state._replace(epoch=state.epoch + 1)
+
+        state = lax.fori_loop(0, self.epochs, epoch, state)
+        new = state.average if self.averaging else state.current
+        return new if state.means is None else state.means.with_intercept(new["weights"]), state
+
+    @property
+    def looks_ahead(self) -> bool:
+        # An epoch that is computed to be discarded would cost more than a look.
+        return True
+
+    def _batch(self, params: Params) -> int:
+        if self.rows is not None:
+            return self.rows
+        unknowns = sum(leaf.size for leaf in jax.tree.leaves(params))
+        return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), MOST_ROWS)
+
+    def _blocks(self, objective: Objective) -> tuple[int, int]:
+        blocks = objective.row_blocks
+        if blocks is None:
+            raise TypeError(
+                f"MiniBatches needs rows that can be read, and {type(objective).__name__} has "
+                "none: take a regression on an array, on jd.Categorical or on jd.Streamed."
+            )
+        return blocks
+
+    def _epoch(self, objective: Objective, state: _State, size: int) -> _State:
+        """Every row once, batch after batch."""
+        total, block = self._blocks(objective)
+        if size >= total:
+            return self._moved(objective, state, objective.gradient)
+
+        features = max(leaf.shape[0] for leaf in jax.tree.leaves(state.current) if leaf.ndim)
+        group = min(size * max(READ_NUMBERS // (size * features), 1), block)
+
+        def of_batch(state: _State, read: Objective, first: Any, count: int) -> _State:
+            rows = read.of_rows(first + jnp.arange(count, dtype=jnp.int32))
+            assert rows is not None  # they are in memory
+
+            def gradient(params: Params) -> Params:
+                return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
+
+            def curvature(direction: Params) -> jax.Array:
+                return rows.curvature(state.current, direction) * (total / count)
+
+            return self._moved(objective, state, gradient, curvature)
+
+        def of_group(state: _State, index: jax.Array) -> tuple[_State, None]:
+            # Rows are asked for when those before are done, in the order of the blocks.
+            index, current = kept_apart((index, state.current))
+            state, read = state._replace(current=current), objective.of_rows(index)
+            assert read is not None  # because there are blocks of rows
+            whole, rest = divmod(index.shape[0], size)
+            if whole:
+                places = jnp.arange(whole, dtype=jnp.int32) * size
+                state, _ = lax.scan(
+                    lambda state, first: (of_batch(state, read, first, size), None), state, places
+                )
+            return of_batch(state, read, whole * size, rest) if rest else state, None
+
+        def of_block(state: _State, first: Any, length: int) -> _State:
+            word = randomness.fold(self.seed, state.epoch, first)
+            order = jnp.argsort(randomness.bits((length,), word)).astype(jnp.int32) + first
+            whole, rest = divmod(length, group)
+            if whole:
+                state, _ = lax.scan(of_group, state, order[: whole * group].reshape(whole, group))
+            return of_group(state, order[whole * group :])[0] if rest else state
+
+        whole, rest = divmod(total, block)
+        state = lax.fori_loop(
+            0, whole, lambda k, state: of_block(state, k * jnp.int32(block), block), state
+        )
+        return of_block(state, jnp.int32(whole * block), rest) if rest else state
+
+    def _moved(
+        self,
+        objective: Objective,
+        state: _State,
+        gradient_of: Callable[[Params], Params],
+        curvature_along: Callable[[Params], jax.Array] | None = None,
+    ) -> _State:
+        """The state after a step along a gradient, with the iterate in its average."""
+        gradient = gradient_of(state.current)
+        rule = state.rule
+        if state.scaling is None:
+            update = optax.with_extra_args_support(self.transformation.transformation).update
+            updates, rule = update(gradient, rule, state.current, grad=gradient)
+            new = optax.apply_updates(state.current, updates)
+        else:
+            curvature = curvature_along or (lambda d: objective.curvature(state.current, d))
+            new = _scaled_step(state, gradient, curvature)
+        count = state.averaged + 1
+        average = jax.tree.map(
+            lambda mean, x: mean + (x - mean) / count.astype(x.dtype), state.average, new
+        )
+        return state._replace(current=new, average=average, averaged=count, rule=rule)
+
+
+class _Scaling(NamedTuple):
+    """The steps for least squares.
+
+    Attributes:
+      inverse: (features,), one over the sum of a column's squares.
+      rate: the step in the scaled unknowns.
+    """
+
+    inverse: jax.Array
+    rate: jax.Array
+
+
+class _State(NamedTuple):
+    current: Params
+    average: Params
+    averaged: jax.Array  # how many iterates the average is of
+    epoch: jax.Array
+    means: Means | None  # of a regression with an intercept, which is eliminated
+    scaling: _Scaling | None
+    rule: Any  # the transformation's state
+
+
+def _scaling(objective: Objective, params: Params, batch: int) -> _Scaling:
+    """The scaling of a regression without an intercept: a pass over X, and a look at some rows."""
+    regression = objective.linear_regression
+    design = as_design(regression.X)
+    squares = design.column_squared_norms(regression.sample_weight, None)
+    if squares is None:
+        raise TypeError(
+            "MiniBatches() needs the lengths of X's columns, which this design does not tell: pass "
+            "an optax transformation, for example jd.MiniBatches(optax.adam(1e-3))."
+        )
+    squares = squares + jnp.mean(jnp.asarray(regression.l2, squares.dtype))
+    is_there = squares > 0
+    inverse = jnp.where(is_there, 1 / jnp.where(is_there, squares, 1), 0)
+    index = jnp.asarray(design.sample_index(SAMPLED))
+    rows = objective.of_rows(index)
+    assert rows is not None  # because it has blocks of rows
+    weights = params["weights"]
+    root = jnp.sqrt(_by_feature(inverse, weights)) * (design.shape[0] / index.shape[0]) ** 0.5
+
+    def power(_: Any, carry: Any) -> Any:
+        direction, _ = carry
+        norm = jnp.sqrt(jnp.sum(jnp.square(direction)))
+        given = {"weights": root * direction / jnp.where(norm > 0, norm, 1)}
+        new = root * rows.hessian_product(params, given)["weights"]
+        return new, jnp.sqrt(jnp.sum(jnp.square(new)))
+
+    start = randomness.normal(weights.shape, randomness.fold(1), weights.dtype)
+    zero = jnp.zeros((), weights.dtype)
+    _, largest = lax.fori_loop(0, POWER_STEPS, power, (start, zero))
+    trace = jnp.sum(is_there.astype(weights.dtype))
+    return _Scaling(inverse, SHARE / (jnp.maximum(largest, 1) + trace / batch))
+
+
+def _by_feature(numbers: jax.Array, weights: jax.Array) -> jax.Array:
+    return numbers.reshape(-1, *[1] * (weights.ndim - 1))
+
+
+def _scaled_step(
+    state: _State, gradient: Params, curvature: Callable[[Params], jax.Array]
+) -> Params:
+    """A step along the scaled gradient, no further than to the batch's minimum along it."""
+    scaling, columns = state.scaling, gradient["weights"]
+    assert scaling is not None  # or the step is the transformation's
+    direction = {"weights": _by_feature(scaling.inverse, columns) * columns}
+    slope = precision.inner(gradient, direction)
+    bend = curvature(direction)
+    farthest = jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), jnp.inf)
+    rate = jnp.minimum(scaling.rate, farthest).astype(columns.dtype)
+    return {"weights": state.current["weights"] - rate * direction["weights"]}

@@ -1,0 +1,193 @@
+"""Mini-batch descent: full gradients where a batch is all rows, and the noise that theory says."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.data import row_stream
+from jaxdescent.regression import LinearModel
+from tests.test_streamed import Loader, minimum, table_of
+
+ROWS, FEATURES, NOISE = 4000, 6, 0.5
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    scales = np.geomspace(1, 1000, FEATURES)
+    X = (rng.normal(size=(ROWS, FEATURES)) + 5) * scales
+    y = X @ (rng.normal(size=FEATURES) / scales) + 3 + NOISE * rng.normal(size=ROWS)
+    Z = np.concatenate([X, np.ones((ROWS, 1))], axis=1)
+    least = 0.5 * np.linalg.lstsq(Z, y, rcond=None)[1][0]
+    return X.astype(np.float32), y.astype(np.float32), least
+
+
+def above(result, problem, y=None):
+    """How far the value is above the minimum, in float64."""
+    X, own, least = problem
+    y = own if y is None else y
+    weights = np.asarray(result.params["weights"], float)
+    residual = X.astype(float) @ weights + float(result.params["intercept"]) - y
+    return 0.5 * residual @ residual - least
+
+
+def test_a_batch_of_all_rows_is_the_full_gradient(problem):
+    X, y, _ = problem
+    regression = jd.LinearRegression(X / X.std(axis=0), y, l2=0.5)
+    rule = optax.sgd(1e-5, momentum=0.5)
+    full = jd.minimize(regression, method=rule, max_iterations=7, tolerance=0)
+    for rows in (ROWS, 10 * ROWS):
+        method = jd.MiniBatches(rule, rows=rows, averaging=False)
+        got = jd.minimize(regression, method=method, max_iterations=7, tolerance=0)
+        for name in ("weights", "intercept"):
+            np.testing.assert_array_equal(got.params[name], full.params[name])
+        assert float(got.value) == float(full.value)
+
+
+def test_an_epoch_uses_every_row_once_and_in_the_scale_of_all(problem):
+    X, y, _ = problem
+    X = X / X.std(axis=0)
+    regression = jd.LinearRegression(X, y, l2=2.0)
+    # Steps so small that the gradient stays what it was: batches of any size add up to it.
+    for rows in (130, 1000):  # the last batch is shorter
+        rate = 1e-9
+        method = jd.MiniBatches(optax.sgd(rate), rows=rows, averaging=False)
+        start = {"weights": jnp.ones(FEATURES), "intercept": jnp.ones(())}
+        result = jd.minimize(regression, start, method, max_iterations=1, tolerance=0)
+        gradient = regression.gradient(start)
+        steps = ROWS / rows
+        for name in start:
+            moved = (np.asarray(result.params[name]) - 1) / (rate * steps)
+            np.testing.assert_allclose(moved, -gradient[name], rtol=0.03)
+
+
+def test_the_average_comes_to_the_minimum_and_the_iterates_do_not(problem):
+    X, y, _ = problem
+    regression = jd.LinearRegression(X, y)
+    floor = 0.5 * NOISE**2 * FEATURES  # of one epoch: half of variance times features
+    averaged = jd.minimize(regression, method=jd.MiniBatches(), max_iterations=16, tolerance=0)
+    last = jd.minimize(
+        regression, method=jd.MiniBatches(averaging=False), max_iterations=16, tolerance=0
+    )
+    assert above(averaged, problem) < floor / 4
+    assert above(last, problem) > 4 * above(averaged, problem)
+    assert above(last, problem) < 100 * floor  # and hovers about it
+    # The value and the estimate are those of all rows.
+    assert abs(float(averaged.value) - problem[2] - above(averaged, problem)) < 0.01
+    assert not bool(averaged.converged) or above(averaged, problem) < 0.05
+
+
+def test_the_same_seed_is_the_same_order_and_a_batch_of_seeds_is_each_of_them(problem):
+    X, y, _ = problem
+    regression = jd.LinearRegression(X, y)
+
+    def fitted(seed):
+        method = jd.MiniBatches(seed=seed, rows=100)
+        return jd.minimize(regression, method=method, max_iterations=2, tolerance=0).params
+
+    program = jax.jit(fitted)
+    one, again, other = program(1), program(1), program(2)
+    np.testing.assert_array_equal(one["weights"], again["weights"])
+    assert not np.array_equal(one["weights"], other["weights"])
+    both = jax.vmap(fitted)(jnp.array([1, 2]))
+    for k, each in enumerate((one, other)):
+        np.testing.assert_allclose(both["weights"][k], each["weights"], rtol=1e-4)
+
+
+def test_two_outputs_row_weights_and_a_penalty(problem):
+    X, y, _ = problem
+    X = X / X.std(axis=0)
+    rng = np.random.default_rng(1)
+    Y = np.stack([y, y + X[:, 0]], axis=1)
+    s = rng.random(ROWS).astype(np.float32) + 0.5
+    regression = jd.LinearRegression(X, Y, l2=jnp.array([1.0, 300.0]), sample_weight=s)
+    got = jd.minimize(regression, method=jd.MiniBatches(), max_iterations=16, tolerance=0)
+    for k, l2 in enumerate((1.0, 300.0)):
+        exact, _ = minimum(X.astype(float), Y[:, k].astype(float), s.astype(float), l2)
+        np.testing.assert_allclose(got.params["weights"][:, k], exact, atol=0.02)
+
+
+def test_rows_of_files_are_read_once_for_an_epoch_and_once_for_the_look(monkeypatch):
+    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 128 * 16)
+    table = table_of(np.random.default_rng(0))
+    loader = Loader(table)
+    X = jd.Streamed(loader, ["a", "b", "c"], categorical={"k": 4})
+    regression = jd.LinearRegression(X, X.column("y"), l2=1.0)
+    method = jd.MiniBatches(rows=50, epochs=4)
+    exact = jd.minimize(regression)
+    assert float(regression.value(exact.params)) == pytest.approx(float(exact.value), rel=1e-5)
+
+    def passes(iterations):
+        before = X.passes
+        result = jd.minimize(regression, method=method, max_iterations=iterations, tolerance=0)
+        return result, X.passes - before
+
+    (_, few), (result, many) = passes(1), passes(6)
+    assert many - few == 5 * (4 + 1)
+    assert 0 <= float(result.value - exact.value) < 0.02 * float(exact.value)
+
+
+def test_badly_scaled_rare_columns_do_not_overshoot():
+    rng = np.random.default_rng(2)
+    codes = np.where(rng.random(ROWS) < 0.001, rng.integers(1, 4, ROWS), 0)
+    y = (codes == 2) * 100.0 + rng.normal(size=ROWS)
+    design = jd.Categorical(codes, 4)
+    regression = jd.LinearRegression(design, y.astype(np.float32), l2=0.1)
+    result = jd.minimize(regression, method=jd.MiniBatches(), max_iterations=30, tolerance=0)
+    exact = jd.minimize(regression)
+    assert float(result.value) < 1.1 * float(exact.value)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logistic(LinearModel):
+    X: Any
+    y: Any
+
+    def loss(self, predictions, targets):
+        return jnp.logaddexp(0, predictions) - targets * predictions
+
+
+def test_any_loss_of_rows_takes_a_transformation(problem, relaxed_promotion):
+    X, y, _ = problem
+    model = Logistic(X / X.std(axis=0) - 5, (y > np.median(y)).astype(np.float32), l2=1.0)
+    exact = jd.minimize(model)
+    schedule = optax.exponential_decay(0.1, 100, 0.5)
+    method = jd.MiniBatches(optax.adam(schedule))
+    result = jd.minimize(model, method=method, max_iterations=20, tolerance=0)
+    assert float(result.value) < 1.02 * float(exact.value)
+    with pytest.raises(TypeError, match=r"for Logistic pass an optax transformation"):
+        jd.minimize(model, method=jd.MiniBatches())
+
+
+class TestWhatIsWrong:
+    def test_no_rows(self):
+        with pytest.raises(TypeError, match="needs rows that can be read, and Function"):
+            jd.minimize(lambda x: jnp.sum(x**2), jnp.ones(2), jd.MiniBatches(optax.sgd(0.1)))
+        operator = jd.MatrixFree(lambda w: 2 * w, rows=3, features=3)
+        with pytest.raises(TypeError, match="LinearRegression has none"):
+            jd.minimize(jd.LinearRegression(operator, jnp.ones(3)), method=jd.MiniBatches())
+
+    def test_settings(self):
+        regression = jd.LinearRegression(jnp.ones((3, 1)), jnp.ones(3))
+        for method, message in (
+            (jd.MiniBatches(rows=0), "MiniBatches.rows"),
+            (jd.MiniBatches(epochs=0), "MiniBatches.epochs"),
+            (jd.MiniBatches(jd.LSMR()), r"an optax transformation or None, got LSMR\(\)"),
+        ):
+            with pytest.raises((TypeError, ValueError), match=message):
+                jd.minimize(regression, method=method)
+        with pytest.raises(TypeError, match="It is a rule for the learning rate"):
+            jd.MiniBatches(jd.Backtracking())
+
+    def test_how_it_is_written(self):
+        assert str(jd.MiniBatches()) == "MiniBatches()"
+        assert str(jd.MiniBatches(optax.sgd(0.1))).startswith("MiniBatches(")
+        text = "MiniBatches(rows=64, epochs=2, seed=3, averaging=False)"
+        assert str(jd.MiniBatches(rows=64, epochs=2, seed=3, averaging=False)) == text

@@ -1,0 +1,554 @@
+"""Designs whose rows are read at each product: as in memory, and in as few passes as is said."""
+
+import _thread
+import gzip
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.calls.reading import run_reading
+from jaxdescent.data import DataError, Kind, NormalSums, Source, normal_solution, row_stream
+from jaxdescent.machine import Machine
+
+ROWS, COLUMNS, LEVELS = 450, 3, 4
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 128 * 16)
+
+
+class Loader(Source):
+    """Rows in memory, given in blocks of lengths of their own; it counts what is read."""
+
+    kinds: ClassVar = {
+        "a": Kind.NUMBER,
+        "b": Kind.NUMBER,
+        "c": Kind.WHOLE,
+        "k": Kind.WHOLE,
+        "y": Kind.NUMBER,
+    }
+
+    def __init__(self, table, length=70):
+        self.table, self.length, self.read = table, length, 0
+
+    def blocks(self, names, rows):
+        total = len(self.table["y"])
+        for start in range(0, total, self.length):
+            block = {name: self.table[name][start : start + self.length] for name in names}
+            self.read += len(block[names[0]])
+            yield block
+
+
+def table_of(rng, rows=ROWS, far=0.0):
+    table = {"a": rng.normal(size=rows) + far, "b": 3 * rng.normal(size=rows) + 1}
+    table |= {"c": rng.integers(0, 9, rows), "k": rng.integers(-1, LEVELS, rows)}
+    table["y"] = table["a"] - far - 2 * table["b"] + 0.5 * table["c"] + np.sin(table["k"]) + 4
+    table["y"] += 0.3 * rng.normal(size=rows)
+    return table
+
+
+def written_out(table, center=0.0):
+    numbers = np.stack([table[name] for name in ("a", "b", "c")], axis=1).astype(float)
+    dummies = (table["k"][:, None] == np.arange(LEVELS)).astype(float)
+    return np.concatenate([numbers, dummies], axis=1) - center
+
+
+def streamed(data, **options):
+    return jd.Streamed(data, ["a", "b", "c"], categorical={"k": LEVELS}, **options)
+
+
+def arrow(table):
+    return pa.table(table | {"a": pa.array(table["a"], pa.float32())})
+
+
+def as_parquet(folder, table):
+    half = {name: column[:200] for name, column in table.items()}
+    rest = {name: column[200:] for name, column in table.items()}
+    pq.write_table(arrow(half), folder / "0.parquet", row_group_size=37)
+    pq.write_table(arrow(rest), folder / "1.parquet", row_group_size=1000)
+    return folder
+
+
+def as_csv(folder, table):
+    lines = [
+        ",".join(table),
+        *(",".join(map(repr, map(float, row))) for row in zip(*table.values(), strict=True)),
+    ]
+    text = "\n".join(lines).replace(".0,", ",")
+    with gzip.open(folder / "d.csv.gz", "wt") as file:
+        file.write(text)
+    return folder / "d.csv.gz"
+
+
+FORMS = {
+    "a loader": lambda folder, table: Loader(table),
+    "long blocks": lambda folder, table: Loader(table, 1000),
+    "arrays": lambda folder, table: table,
+    "Parquet": as_parquet,
+    "CSV": as_csv,
+    "Arrow": lambda folder, table: arrow(table),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_products_are_those_of_the_written_out_matrix(form, tmp_path, rng, x64):
+    table = table_of(rng)
+    if form in ("Parquet", "Arrow"):
+        table["a"] = table["a"].astype(np.float32).astype(float)
+    X, S = written_out(table), streamed(FORMS[form](tmp_path, table), dtype=jnp.float64)
+    assert S.shape == X.shape
+    assert S.dtype == jnp.float64
+    assert S.stream.blocks > 3
+    center = rng.normal(size=X.shape[1])
+    s = rng.random(ROWS)
+    for design, matrix in ((S, X), (S.minus(jnp.asarray(center)), X - center)):
+        for outputs in ((), (2,)):
+            w, r = rng.normal(size=(X.shape[1], *outputs)), rng.normal(size=(ROWS, *outputs))
+            np.testing.assert_allclose(design.product(jnp.asarray(w)), matrix @ w, atol=1e-11)
+            np.testing.assert_allclose(
+                design.transposed_product(jnp.asarray(r)), matrix.T @ r, atol=1e-10
+            )
+        squares = design.column_squared_norms(jnp.asarray(s), None)
+        np.testing.assert_allclose(squares, (s[:, None] * matrix**2).sum(axis=0))
+    np.testing.assert_allclose(S.column("y"), table["y"])
+    np.testing.assert_array_equal(S.column("c"), table["c"])
+    assert S.names == ("a", "b", "c", "k=0", "k=1", "k=2", "k=3")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_and_files_of_them_are_read_without_names(order, tmp_path, rng):
+    X, y = rng.normal(size=(333, 5)), rng.normal(size=333).astype("f")
+    X = np.asarray(X, np.float32, order=order)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    for data in (tmp_path / "X.npy", {"X": X, "y": y}, {"X": mapped, "y": y}):
+        S = jd.Streamed(data, exclude=["y"])
+        assert S.shape == (333, 5)
+        chunk = S.stream.chunk(1)
+        np.testing.assert_array_equal(chunk.numbers, X[S.stream.block :][: chunk.rows])
+        if not isinstance(data, pathlib.Path):  # a view, and nothing is copied
+            assert np.shares_memory(chunk.numbers, data["X"])
+        np.testing.assert_allclose(S.product(jnp.ones(5)), X.sum(axis=1), atol=1e-5)
+        np.testing.assert_array_equal(S.column("y"), y)
+        some = jd.Streamed(data, ["x3", "x0"])
+        np.testing.assert_array_equal(some.stream.chunk(0).numbers, X[: some.stream.block, [3, 0]])
+
+
+def test_there_and_back_is_both_products_and_reads_once(rng, x64):
+    table = table_of(rng)
+    X, loader = written_out(table), Loader(table)
+    S, y = streamed(loader, dtype=jnp.float64), jnp.asarray(table["y"])
+    w, b = jnp.asarray(rng.normal(size=X.shape[1])), jnp.asarray(2.0)
+
+    def change(product, rows):
+        y, nothing = rows
+        assert nothing is None
+        residual = jnp.tanh(product + b) - y
+        return (residual, product), 2 * residual
+
+    def both(w, b, y):
+        kept, columns = S.there_and_back(
+            w, lambda p, rows: ((jnp.tanh(p + b) - rows, p), 2 * (jnp.tanh(p + b) - rows)), y
+        )
+        return kept[1].sum() + jnp.sum(jnp.sin(columns))
+
+    def plain(w, b, y):
+        p = jnp.asarray(X) @ w
+        return p.sum() + jnp.sum(jnp.sin(jnp.asarray(X).T @ (2 * (jnp.tanh(p + b) - y))))
+
+    before = loader.read
+    (residual, product), columns = jax.jit(lambda: S.there_and_back(w, change, (y, None)))()
+    jax.block_until_ready(columns)
+    assert loader.read - before == ROWS
+    np.testing.assert_allclose(product, X @ w)
+    np.testing.assert_allclose(residual, np.tanh(X @ w + 2) - y)
+    np.testing.assert_allclose(columns, X.T @ (2 * np.asarray(residual)))
+    # Backwards and forwards, by what is passed and by what is closed over.
+    gradients = jax.jit(jax.grad(both, (0, 1, 2)))(w, b, y)
+    for got, expected in zip(gradients, jax.grad(plain, (0, 1, 2))(w, b, y), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+    _, moved = jax.jvp(both, (w, b, y), (w, b, y))
+    np.testing.assert_allclose(moved, jax.jvp(plain, (w, b, y), (w, b, y))[1])
+
+
+def test_a_batch_of_operands_shares_the_pass(rng, x64):
+    table = table_of(rng)
+    X, loader = written_out(table), Loader(table)
+    S = streamed(loader, dtype=jnp.float64)
+    W, R = rng.normal(size=(5, X.shape[1], 2)), rng.normal(size=(5, ROWS))
+    before = loader.read
+    np.testing.assert_allclose(jax.vmap(S.product)(jnp.asarray(W)), X @ W)
+    got = jax.vmap(S.transposed_product)(jnp.asarray(R))
+    np.testing.assert_allclose(got, R @ X, atol=1e-10)
+    assert loader.read - before == 2 * ROWS
+    centers = rng.normal(size=(5, X.shape[1]))
+    got = jax.vmap(lambda c, w: S.minus(c).product(w))(jnp.asarray(centers), jnp.asarray(W))
+    np.testing.assert_allclose(got, X @ W - np.einsum("bi,bik->bk", centers, W)[:, None])
+
+
+def test_derivatives_of_products(rng, x64):
+    table = table_of(rng)
+    X, S = written_out(table), streamed(Loader(table), dtype=jnp.float64)
+    w, c, r = (jnp.asarray(rng.normal(size=n)) for n in (X.shape[1], X.shape[1], ROWS))
+
+    def value(design):
+        return lambda c, w, r: (
+            jnp.sum(jnp.square(design.minus(c).product(w)))
+            + jnp.sum(jnp.sin(design.minus(c).transposed_product(r)))
+        )
+
+    expected = jax.grad(value(jd.designs.Dense.from_array(X)), (0, 1, 2))(c, w, r)
+    for got, right in zip(jax.grad(value(S), (0, 1, 2))(c, w, r), expected, strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-9)
+    second = jax.jvp(jax.grad(lambda w: jnp.sum(S.product(w) ** 2)), (w,), (w,))[1]
+    np.testing.assert_allclose(second, 2 * X.T @ (X @ w))
+
+
+def minimum(X, y, s, l2, intercept=True):
+    """Weights and intercept by the normal equations in float64."""
+    s = np.ones(len(y)) if s is None else s
+    mean, target = (s @ X / s.sum(), s @ y / s.sum()) if intercept else (np.zeros(X.shape[1]), 0.0)
+    Z = X - mean
+    weights = np.linalg.solve(
+        Z.T @ (s[:, None] * Z) + l2 * np.eye(X.shape[1]), Z.T @ (s * (y - target))
+    )
+    return weights, target - mean @ weights
+
+
+METHODS = {
+    # method: passes before and after the iterations, and in each
+    "LSMR()": (jd.LSMR(), 3, 1),
+    "ConjugateGradient()": (jd.ConjugateGradient(), 2, 2),
+    "DerivativeMethod()": (jd.DerivativeMethod(), 2, 1),
+    "Gram()": (jd.Gram(), 2, 0),
+    "LBFGS()": (jd.LBFGS(), None, None),
+    "GradientDescent(BarzilaiBorwein())": (jd.GradientDescent(jd.BarzilaiBorwein()), None, None),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
+    method, once, each = METHODS[name]
+    table = table_of(rng)
+    loader, s = Loader(table), rng.random(ROWS).astype("f") + 0.5
+    S = streamed(loader)
+    y = S.column("y")
+    regression = jd.LinearRegression(S, y, l2=0.5, sample_weight=s)
+    before = loader.read, S.passes
+    result = jd.minimize(regression, method=method)
+    weights, b = minimum(written_out(table), table["y"], s.astype(float), 0.5)
+    assert result.converged
+    np.testing.assert_allclose(result.params["weights"], weights, atol=3e-3)
+    np.testing.assert_allclose(result.params["intercept"], b, atol=1e-2)
+    # The look at 64 rows reads no further than the first block.
+    passes = S.passes - before[1]
+    if once is not None:
+        assert passes == once + each * int(result.iterations)
+        assert (loader.read - before[0]) // ROWS >= passes - 2
+    again = jd.minimize(regression, method=method)
+    for one, other in zip(
+        jax.tree.leaves(result.params), jax.tree.leaves(again.params), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)  # the same bits
+
+
+def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_many(rng):
+    machine = Machine.default("cpu", cores=2, memory_bytes=2**32)
+    S = streamed(Loader(table_of(rng)))
+    plan = jd.plan(jd.LinearRegression(S, S.column("y")), device=machine)
+    assert plan.chosen.name == "DerivativeMethod()"
+    assert plan.chosen.form == "sums of one pass"
+    assert "7.2 kB read in each pass" in str(plan)
+    assert S.passes == 0  # prices are from shapes
+
+    class Wide(Source):
+        kinds: ClassVar = {f"x{j}": Kind.NUMBER for j in range(20_000)}
+        rows = 10_000_000
+
+        def blocks(self, names, rows):
+            raise AssertionError
+
+    y = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
+    plan = jd.plan(jd.LinearRegression(jd.Streamed(Wide()), y), device=machine)
+    assert plan.chosen.name == "LSMR()"
+    names = [candidate.name for candidate in plan.candidates]
+    assert "Dual()" not in names
+    assert not plan.candidates[names.index("DerivativeMethod()")].feasible
+    # What is held does not grow with the columns times the rows.
+    assert plan.chosen.peak_bytes < 2**29
+
+
+def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
+    table = table_of(rng, far=1e4)
+    table["a"] = table["a"].astype("f").astype(float)
+    S = streamed(Loader(table))
+    result = jd.minimize(jd.LinearRegression(S, S.column("y"), l2=1e-3), method=jd.LSMR())
+    weights, _ = minimum(written_out(table), table["y"].astype("f").astype(float), None, 1e-3)
+    assert result.converged
+    np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
+
+
+def test_derivatives_of_the_minimum(rng):
+    table = table_of(rng)
+    S, X = streamed(Loader(table)), jnp.asarray(written_out(table), jnp.float32)
+
+    def of(design):
+        def fitted(y, l2):
+            regression = jd.LinearRegression(design, y, l2=l2)
+            return jnp.sum(jd.minimize(regression, method=jd.DerivativeMethod()).params["weights"])
+
+        return jax.jit(jax.grad(fitted, (0, 1)))
+
+    arguments = jnp.asarray(table["y"], jnp.float32), jnp.float32(2.0)
+    for got, expected in zip(of(S)(*arguments), of(X)(*arguments), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_a_certificate(rng):
+    table = table_of(rng)
+    S = streamed(Loader(table))
+    regression = jd.LinearRegression(S, S.column("y"), l2=0.1)
+    certificate = jd.certify(regression, jd.minimize(regression))
+    assert certificate.kind == "minimum"
+    Z = written_out(table)
+    Z = np.concatenate([Z, np.ones((ROWS, 1))], axis=1)
+    hessian = Z.T @ Z + np.diag([0.1] * (Z.shape[1] - 1) + [0.0])
+    smallest, *_, largest = np.linalg.eigvalsh(hessian)
+    np.testing.assert_allclose(certificate.smallest_eigenvalue, smallest, rtol=1e-3)
+    np.testing.assert_allclose(certificate.largest_eigenvalue, largest, rtol=1e-5)
+
+
+class TestNormalEquations:
+    def sums(self, X, y, intercept=True):
+        Y = y.reshape(len(y), -1)
+        mean, target = (X.mean(axis=0), Y.mean(axis=0)) if intercept else (0 * X[0], 0 * Y[0])
+        Z, T = X - mean, Y - target
+        return NormalSums(Z.T @ Z, Z.T @ T, np.sum(T**2), mean, target, float(len(y)))
+
+    @pytest.mark.parametrize("intercept", [True, False])
+    def test_sums_are_those_of_all_rows(self, intercept, rng):
+        table = table_of(rng, far=1e5)
+        stream = streamed(Loader(table), dtype=jnp.float32).stream
+        table["a"] = table["a"].astype("f").astype(float)
+        table["b"] = table["b"].astype("f").astype(float)
+        y = table["y"].astype("f").astype(float)
+        got = stream.normal_sums(None, y.astype("f")[:, None], intercept=intercept)
+        expected = self.sums(written_out(table), y, intercept)
+        for one, right in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, right, rtol=1e-9, atol=1e-6)
+
+    def test_the_weights_of_least_norm(self, rng):
+        X = rng.normal(size=(50, 3)) * [1, 100, 0.01]
+        X = np.concatenate([X, X @ [[1.0], [0.5], [0]], np.full((50, 1), 7.0)], axis=1)
+        y = rng.normal(size=50)
+        Z = X - X.mean(axis=0)
+        Z[:, -1] = 0
+        total = np.concatenate([X, y[:, None], np.ones((50, 1))], axis=1)
+        sums = NormalSums.of(total.T @ total, np.zeros(6), 5, intercept=True)
+        got = normal_solution(sums, np.zeros(()))
+        np.testing.assert_allclose(
+            got.weights[:, 0], np.linalg.lstsq(Z, y - y.mean(), rcond=1e-10)[0], atol=1e-7
+        )
+        assert not got.is_negative
+
+    def test_a_penalty_for_each_output(self, rng):
+        X, Y = rng.normal(size=(40, 4)), rng.normal(size=(40, 2))
+        got = normal_solution(self.sums(X, Y), np.array([0.1, 10.0]))
+        for k, l2 in enumerate([0.1, 10.0]):
+            np.testing.assert_allclose(got.weights[:, k], minimum(X, Y[:, k], None, l2)[0])
+            inverse = got.basis @ np.diag(got.gain[:, k]) @ got.basis.T
+            Z = X - X.mean(axis=0)
+            np.testing.assert_allclose(inverse, np.linalg.inv(Z.T @ Z + l2 * np.eye(4)), atol=1e-9)
+
+    def test_what_curves_down_has_no_minimum(self, rng):
+        sums = self.sums(rng.normal(size=(40, 4)), rng.normal(size=40))
+        assert normal_solution(sums, np.array(-100.0)).is_negative
+        assert normal_solution(sums, np.array([1.0, -100.0])).is_negative
+        assert normal_solution(sums._replace(weight_total=0.0), np.array(1.0)).is_negative
+
+    def test_values_whose_squares_overflow(self):
+        S = jd.Streamed({"X": np.full((9, 2), 1e200)}, dtype=jnp.float32)
+        with pytest.raises(DataError, match="infinite in row 1"):
+            S.stream.normal_sums(None, None, intercept=True)
+        with jax.enable_x64(True):
+            S = jd.Streamed({"X": 1e200 * np.arange(18.0).reshape(9, 2)}, dtype=jnp.float64)
+        with pytest.raises(DataError, match="their squares overflow"):
+            S.stream.normal_sums(None, None, intercept=True)
+
+
+class TestWhatIsWrong:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        {
+            "no such column": ({"columns": ["a", "z"]}, "no column 'z'"),
+            "text": ({"columns": ["a", "t"]}, "'t' holds text"),
+            "twice": ({"columns": ["a", "a"]}, "'a' is named twice"),
+            "a code and a number": ({"columns": ["k"], "categorical": {"k": 3}}, "named twice"),
+            "codes that are none": ({"columns": ["a"], "categorical": {"b": 3}}, "whole numbers"),
+            "nothing left": ({"exclude": ["a", "b", "t", "k", "y"]}, "no column is left"),
+            "excluding what is not there": ({"exclude": ["z"]}, "'z', which is no column"),
+        }.values(),
+    )  # fmt: skip
+    def test_columns(self, options, message):
+        table = pa.table({"a": [1.0], "b": [2.0], "t": ["x"], "k": [1], "y": [3.0]})
+        with pytest.raises(DataError, match=message):
+            jd.Streamed(table, **options)
+
+    def test_arguments(self):
+        table = {"a": np.ones(3)}
+        with pytest.raises(TypeError, match="lists of names"):
+            jd.Streamed(table, "a")
+        with pytest.raises(TypeError, match="float32 or float64, got"):
+            jd.Streamed(table, dtype=jnp.bfloat16)
+        with pytest.raises(ValueError, match=r"categorical\['a'\]"):
+            jd.Streamed(table, categorical={"a": 0})
+        with pytest.raises(ValueError, match="as many as features"):
+            jd.Streamed(table).product(jnp.ones(2))
+        with pytest.raises(DataError, match="'z'"):
+            jd.Streamed(table).column("z")
+
+    @pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (-np.inf, "infinite")])
+    def test_values_are_named_with_their_row(self, value, what, rng):
+        table = table_of(rng)
+        S = streamed(Loader(table))
+        S.product(jnp.ones(7))
+        table["b"][333] = value
+        for product, operand in ((S.product, jnp.ones(7)), (S.transposed_product, jnp.ones(ROWS))):
+            with pytest.raises(DataError, match=f"'b' is {what} in row 334: correct the data"):
+                product(operand)
+        table["y"][7] = value
+        with pytest.raises(DataError, match=f"'y' is {what} in row 8"):
+            S.column("y")
+        assert not np.isfinite(S.product(jnp.ones(7) * jnp.nan)[0])  # not the data's fault
+
+    def test_missing_values_and_codes_of_no_level(self, rng):
+        table = table_of(rng)
+        missing = pa.table(table | {"b": pa.array([None if i == 5 else 1.0 for i in range(ROWS)])})
+        with pytest.raises(DataError, match="'b' has no value in row 6: leave out such rows"):
+            streamed(missing).product(jnp.ones(7))
+        table["k"][400] = 4
+        with pytest.raises(DataError, match="'k' is 4 in row 401: codes of 4 levels are from 0"):
+            streamed(Loader(table)).product(jnp.ones(7))
+
+    def test_rows_that_come_and_go(self, rng):
+        table = table_of(rng)
+        for rows, now in ((ROWS - 100, "fewer"), (ROWS - 3, "fewer"), (ROWS + 1, "more")):
+            S = streamed(loader := Loader(table))
+            loader.table = table_of(rng, rows)
+            for ask in (lambda S=S: S.product(jnp.ones(7)), lambda S=S: S.column("y")):
+                with pytest.raises(DataError, match=f"had 450 rows at first, and now have {now}"):
+                    ask()
+
+    def test_files_that_change(self, tmp_path, rng):
+        path = as_parquet(tmp_path, table_of(rng)) / "1.parquet"
+        S = streamed(tmp_path)
+        S.product(jnp.ones(7))
+        path.write_bytes(path.read_bytes() + b" ")
+        with pytest.raises(DataError, match=r"1\.parquet changed since the design was made"):
+            S.product(jnp.ones(7))
+        path.unlink()
+        with pytest.raises(DataError, match=r"1\.parquet changed"):
+            S.column("y")
+
+    def test_readers_of_one_reading_and_no_rows(self, rng):
+        reader = arrow(table_of(rng)).to_reader()
+        with pytest.raises(DataError, match="gives them only once"):
+            streamed(reader)
+        with pytest.raises(DataError, match="no rows"):
+            streamed(Loader(table_of(rng, 0)))
+
+    def test_a_descent_raises_it_in_one_line_and_the_next_one_runs(self, rng, capfd):
+        table = table_of(rng)
+        S = streamed(Loader(table))
+        regression = jd.LinearRegression(S, S.column("y"), l2=0.5)
+        good, table["a"][300] = table["a"][300], np.nan
+        with pytest.raises(DataError, match="'a' is NaN in row 301") as caught:
+            jd.minimize(regression, method=jd.LSMR())
+        assert "\n" not in str(caught.value)
+        table["a"][300] = good
+        assert jd.minimize(regression, method=jd.LSMR()).converged
+        assert not capfd.readouterr().err
+        assert not [t for t in threading.enumerate() if t.name == "jaxdescent-run"]
+        # Under a jit of one's own nobody can raise it but XLA.
+        table["a"][300] = np.nan
+        with pytest.raises(jax.errors.JaxRuntimeError, match="'a' is NaN in row 301"):
+            jax.block_until_ready(jax.jit(S.product)(jnp.ones(7)))
+
+    def test_a_stream_that_is_dropped_ends_its_thread(self, rng):
+        def readers():
+            return [t for t in threading.enumerate() if t.name == "jaxdescent-read-ahead"]
+
+        before = len(readers())
+        stream = streamed(Loader(table_of(rng))).stream
+        stream.chunk(0)
+        assert len(readers()) == before + 1
+        del stream
+        assert len(readers()) == before
+
+    def test_ctrl_c_ends_it(self, rng):
+        S = streamed(Loader(table_of(rng)))
+        product = jax.jit(S.product)
+        product(jnp.ones(7)).block_until_ready()
+
+        def for_ever():
+            while not bool(jnp.any(jnp.isnan(product(jnp.ones(7))))):
+                pass
+
+        timer = threading.Timer(0.3, _thread.interrupt_main)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_reading((S.stream,), for_ever)
+        timer.join()
+        S.product(jnp.ones(7))  # and reads again
+
+
+CHILD = """
+import json, pathlib, sys
+import jax.numpy as jnp
+import jaxdescent as jd
+X = jd.Streamed(sys.argv[1], exclude=["y"])
+y = X.column("y")
+result = jd.minimize(jd.LinearRegression(X, y, l2=1.0), method=jd.LSMR(), max_iterations=1)
+status = pathlib.Path("/proc/self/status").read_text()
+peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params["weights"][0])}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
+def test_data_ten_times_the_memory(tmp_path, rng):
+    rows, columns, limit = 480_000, 4000, 760_000_000
+    known = rng.normal(size=(6000, columns)).astype(np.float32)
+    for name, shape, first in (
+        ("X.npy", (rows, columns), known),
+        ("y.npy", (rows,), known[:, 0]),
+    ):  # Zeros below, which take no room on the disk.
+        with (tmp_path / name).open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(first.tobytes())
+            file.truncate(file.tell() - first.nbytes + 4 * int(np.prod(shape)))
+    assert (tmp_path / "X.npy").stat().st_size > 10 * limit
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "X.npy")],
+        capture_output=True, text=True, check=True,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["peak"] <= limit, f"{told['peak']:,}"
+    assert told["passes"] >= 3
+    assert 0.3 < told["first"] < 1  # one iteration on the way to the minimum
