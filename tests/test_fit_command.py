@@ -158,7 +158,7 @@ class TestPredictAndInspect:
         for expected in ("A model of y by 2 features", "R²", "jaxdescent", "sha256:", "  b "):
             assert expected in result.output
         assert "  a " not in result.output
-        assert json.loads(run("inspect", folder / "m", "--json").stdout)["schema"] == 1
+        assert json.loads(run("inspect", folder / "m", "--json").stdout)["schema"] == 2
 
 
 def text_in_csv(folder, header="a,b,y", rows=3000, bad="oops"):

@@ -136,6 +136,14 @@ def fit(
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of the hash.")] = 20,
+    interact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A:B",
+            help="Products of numbers, crossed levels (hashed where one is), slopes by level.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
@@ -220,6 +228,7 @@ def fit(
                 categorical=tuple(split_names(categorical)),
                 hashed=tuple(split_names(hashed)),
                 bits=bits,
+                interact=tuple(split_names(interact)),
                 weights=weights,
                 l2=_penalty(l2),
                 standardize=standardize,

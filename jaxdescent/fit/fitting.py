@@ -24,7 +24,7 @@ from jaxdescent.fit.roles import AUTO, Roles, assign
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
 
-LISTS = ("features", "exclude", "categorical", "hashed")
+LISTS = ("features", "exclude", "categorical", "hashed", "interact")
 
 MOST_COLUMNS = 2000
 """With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
@@ -142,6 +142,7 @@ def _roles(source: Source, request: Request) -> Roles:
         exclude=exclude,
         categorical=request.categorical,
         hashed=request.hashed,
+        interact=request.interact,
         weights=request.weights,
         first_text=source.first_text,
     )

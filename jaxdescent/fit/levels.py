@@ -6,8 +6,9 @@ import numpy as np
 
 from jaxdescent.data import Block, DataError, located, read_ahead
 from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of, resident_bytes
-from jaxdescent.fit.columns import bucket_of, labels_of, used
+from jaxdescent.fit.columns import bucket_of, used
 from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.interactions import View
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.split import is_held_out
@@ -25,7 +26,8 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
     source, roles, request, memory = job.source, job.roles, job.request, job.memory
     names = [*roles.categorical, *roles.hashed]
     if not names:
-        return Encoding(roles.numbers), 0
+        return Encoding(roles.numbers, interactions=roles.interactions), 0
+    columns = roles.labels_of(names)
     if not source.can_restart:
         raise DataError(
             "categorical and hashed columns are read once for their levels and once to fit, and "
@@ -33,16 +35,17 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         )
     touched = np.zeros(1 << request.bits if roles.hashed else 0, bool)
     base, free = resident_bytes(), memory.limit - resident_bytes() - SLACK_BYTES
-    plan = reading_of(source, names, 32 * len(names), free)
+    plan = reading_of(source, columns, 32 * len(names), free)
     if plan.bytes > free:
         raise memory.refuse("finding the levels", base + plan.bytes + SLACK_BYTES)
     found: dict[str, set[str]] = {name: set() for name in roles.categorical}
     rows = 0
     job.watch.begin("finding levels", source.rows)
-    for block in read_ahead(lambda: located(source, names, plan.rows)):
+    for block in read_ahead(lambda: located(source, columns, plan.rows)):
         train = _training(block, request)
+        view = View(block, roles.interactions)
         for name in names:
-            texts = used(labels_of(block.columns[name]), train)
+            texts = used(view.labels_of(name), train)
             if name in found:
                 found[name].update(texts)
             else:
@@ -56,7 +59,14 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
     levels = {name: tuple(sorted(values)) for name, values in found.items()}
     buckets = np.flatnonzero(touched)
-    encoding = Encoding(roles.numbers, levels, roles.hashed, request.bits, buckets)
+    encoding = Encoding(
+        roles.numbers,
+        levels,
+        roles.hashed,
+        request.bits,
+        buckets,
+        interactions=roles.interactions,
+    )
     return encoding, rows
 
 

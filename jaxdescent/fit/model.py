@@ -17,9 +17,13 @@ from jaxdescent.data.errors import listed, reading
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of, resident_bytes
 from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.interactions import Interaction
 
-SCHEMA = 1
+SCHEMA = 2
 """Of ``model.json``; another number is another layout."""
+
+READABLE = (1, 2)
+"""Schemas that can be read: the first one knew no interactions."""
 
 FORMAT = "jaxdescent model"
 DESCRIPTION, WEIGHTS, BUCKETS = "model.json", "weights.npy", "buckets.npy"
@@ -131,7 +135,7 @@ class Model(Displayed):
                 f"the data lack {listed(map(repr, lacking))}, which the model was fitted on: they "
                 f"have {listed(map(repr, kinds))}."
             )
-        text = [name for name in self.encoding.numbers if not kinds[name].is_number]
+        text = [name for name in self.encoding.numeric if not kinds[name].is_number]
         if text:
             raise DataError(
                 f"{listed(map(repr, text))} must be numeric, as in the data that the model was "
@@ -190,6 +194,10 @@ class Model(Displayed):
                 "levels": {name: list(levels) for name, levels in encoding.levels.items()},
                 "hashed": list(encoding.hashed),
                 "bits": encoding.bits,
+                "interactions": {
+                    name: {"numbers": list(each.numbers), "levels": list(each.labels)}
+                    for name, each in encoding.interactions.items()
+                },
             },
             "options": dict(self.options),
             "metrics": dict(self.metrics),
@@ -248,10 +256,10 @@ def load_model(folder: Any) -> Model:
             raise DataError(f"{path} is damaged: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path} does not describe a jaxdescent model.")
-    if content.get("schema") != SCHEMA:
+    if content.get("schema") not in READABLE:
         raise DataError(
-            f"{path} has schema {content.get('schema')!r}, and this version reads {SCHEMA}: load "
-            "it with the version that wrote it, or fit again."
+            f"{path} has schema {content.get('schema')!r}, and this version reads "
+            f"{listed(map(str, READABLE))}: load it with the version that wrote it, or fit again."
         )
     try:
         encoding = content["encoding"]
@@ -267,6 +275,10 @@ def load_model(folder: Any) -> Model:
                 bits=int(encoding["bits"]),
                 buckets=buckets,
                 fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
+                interactions={
+                    name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
+                    for name, each in encoding.get("interactions", {}).items()
+                },
             ),
             weights=_array(folder / WEIGHTS, np.dtype(np.float64)),
             intercept=float(content["intercept"]),

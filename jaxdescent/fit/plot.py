@@ -42,8 +42,15 @@ def check_picture(path: pathlib.Path) -> None:
 def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     """Some rows, chosen by a hash of their number, in one more pass."""
     options = model.options
-    roles = Roles(model.target, model.encoding.numbers, tuple(model.encoding.levels),
-                  model.encoding.hashed, None)  # fmt: skip
+    encoding = model.encoding
+    roles = Roles(
+        model.target,
+        encoding.numbers,
+        tuple(encoding.levels),
+        encoding.hashed,
+        None,
+        encoding.interactions,
+    )
     source = source.as_text(model.encoding.labelled)
     policy = Policy(options["missing"], unseen="zero")
     preparing = Preparing(roles, model.encoding, policy)

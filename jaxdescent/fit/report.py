@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jaxdescent.data.errors import listed
 from jaxdescent.display import Report, Rows, readable_seconds
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.watch import Watch
@@ -138,6 +139,8 @@ def contents(model: Model, most: int) -> Report:
     encoding = model.encoding
     rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
     rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]
+    if encoding.interactions:
+        rows.append(("interactions", listed(encoding.interactions)))
     if encoding.hashed:
         touched = f"{len(encoding.buckets):,} of {1 << encoding.bits:,} buckets touched"
         rows.append(("hashed columns", f"{', '.join(encoding.hashed)}: {touched}"))

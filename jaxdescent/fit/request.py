@@ -22,6 +22,7 @@ class Request:
     exclude: Sequence[str] = ()
     categorical: Sequence[str] = ()
     hashed: Sequence[str] = ()
+    interact: Sequence[str | Sequence[str]] = ()
     bits: int = 20
     weights: str | None = None
     l2: float | str = 0.0
