@@ -151,6 +151,30 @@ def fit(
     l2: Annotated[
         str, typer.Option(metavar="X|auto", help="The ridge penalty, or a search for it.")
     ] = "0",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory.",
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|float64",
+            help="Of iterations; sums are of float64.",
+            show_default="float32",
+        ),
+    ] = None,
+    start: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Begin iterations at the weights of a model of the same columns.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
     ] = False,
@@ -223,6 +247,7 @@ def fit(
                 test_data=list(test_data) if test_data else None,
                 memory=memory,
                 watch=screen,
+                start=start,
                 features=tuple(split_names(features)),
                 exclude=tuple(split_names(exclude)),
                 categorical=tuple(split_names(categorical)),
@@ -231,6 +256,8 @@ def fit(
                 interact=tuple(split_names(interact)),
                 weights=weights,
                 l2=_penalty(l2),
+                method=method,
+                dtype=dtype,
                 standardize=standardize,
                 missing=missing.value,
                 test=test,

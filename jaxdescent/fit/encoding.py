@@ -215,9 +215,7 @@ class Encoding:
             total = total + (own if multiplier is None else own * multiplier)
         return total
 
-    def entries(
-        self, encoded: Encoded
-    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
+    def entries(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
         """Of each one-hot name: codes, multipliers, and the places of its first feature and behind
         its last one; those of hashed names are the same.
         """

@@ -18,9 +18,11 @@ from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import encoding_of
-from jaxdescent.fit.model import Model
+from jaxdescent.fit.methods import DIRECT, ITERATIVE, method_of
+from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request
-from jaxdescent.fit.roles import AUTO, Roles, assign
+from jaxdescent.fit.roles import Roles, assign
+from jaxdescent.fit.start import check_start, start_of
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
 
@@ -38,6 +40,7 @@ def fit_model(
     test_data: Any = None,
     memory: int | None = None,
     watch: Watch | None = None,
+    start: Any = None,
     **options: Any,
 ) -> Model:
     """Fit a linear model of named columns to data that need not fit in memory.
@@ -56,11 +59,13 @@ def fit_model(
       memory: bytes that the process may hold at its peak, Python and its libraries included; 80 %
         of what is available by default.
       watch: is told of the plan and of progress.
+      start: a :class:`Model` of the same columns, or its folder: iterations begin at its weights.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
-        columns; ``bits`` (20) of the hash; ``l2`` (0), a number or "auto"; ``test`` (0), the share
-        of rows held out by a hash of their number and ``seed`` (0); ``standardize`` (False), so
-        that the penalty is on weights per standard deviation; ``missing`` ("error"), "drop" or
-        "mean".
+        columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
+        of the hash; ``l2`` (0), a number or "auto"; ``method`` ("auto"), "direct", "cg", "lsmr" or
+        "lbfgs"; ``dtype``, "float32" or "float64", of iterations; ``test`` (0), the share of rows
+        held out by a hash of their number and ``seed`` (0); ``standardize`` (False), so that the
+        penalty is on weights per standard deviation; ``missing`` ("error"), "drop" or "mean".
 
     Raises:
       DataError: where the data cannot be used, in one sentence.
@@ -100,10 +105,13 @@ def fit_model(
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
     job = Job(source, test_source, roles, request, bound, watch)
+    model = None if start is None else load_model(start) if not isinstance(start, Model) else start
+    if model is not None:
+        check_start(model, roles, request.bits)
     before = [each.stamps() for each in job.sources]
     fingerprint = source.fingerprint()
     encoding, levels_read = encoding_of(job)
-    fitted, counts = _fit(job, encoding)
+    fitted, counts = _fit(job, encoding, model)
     for each, stamps in zip(job.sources, before, strict=True):
         changed = [
             path
@@ -148,27 +156,42 @@ def _roles(source: Source, request: Request) -> Roles:
     )
 
 
-def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
+def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
     """The fit, and how many more passes it took to plan it."""
     memory = job.memory
+    start = None
+    if model is not None:
+        start = start_of(model, encoding)
     sums = by_sums.plan_of(job, encoding)
     others = 0
     limit = "the limit is" if memory.is_given else "available are"
-    if sums.bytes > memory.limit or _is_long(job, encoding):
+    method = job.request.method
+    is_direct = method == DIRECT
+    if is_direct and sums.bytes > memory.limit:
+        raise memory.refuse(
+            f"--method direct with {encoding.size:,} features",
+            sums.bytes,
+            "only levels were read" if encoding.labelled else "nothing was read",
+        )
+    iterates = method in ITERATIVE or sums.bytes > memory.limit or _is_long(encoding)
+    if iterates and not is_direct:
         in_designs, counted = in_memory.plan_of(job, encoding)
         others = int(counted > 0)
         if in_designs.bytes <= memory.limit:
             job.watch.planned(
                 [
                     _described(job, encoding),
-                    "The rows are kept in memory, one-hot columns unwritten, and conjugate "
-                    f"gradients minimise; about {readable_bytes(in_designs.bytes)} of memory, "
-                    f"{limit} {readable_bytes(memory.limit)}.",
+                    "The rows are kept in memory, one-hot columns unwritten, and "
+                    f"{method_of(method)!r} minimises; about "
+                    f"{readable_bytes(in_designs.bytes)} of memory, {limit} "
+                    f"{readable_bytes(memory.limit)}.",
                 ]
             )
-            return in_memory.fit(job, encoding, in_designs), others
-        if sums.bytes > memory.limit:
-            least = min(sums.bytes, in_designs.bytes)
+            return in_memory.fit(job, encoding, in_designs, start), others
+        if sums.bytes > memory.limit or method in ITERATIVE:
+            least = in_designs.bytes
+            if method not in ITERATIVE:
+                least = min(sums.bytes, least)
             read = "only levels were read" if encoding.labelled else "nothing was read"
             raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)
     job.watch.planned(
@@ -179,13 +202,15 @@ def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
             f"{readable_bytes(memory.limit)}.",
         ]
     )
-    return by_sums.fit(job, encoding, sums), others
+    fitted = by_sums.fit(job, encoding, sums)
+    if start is not None:
+        fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
+    return fitted, others
 
 
-def _is_long(job: Job, encoding: Encoding) -> bool:
+def _is_long(encoding: Encoding) -> bool:
     """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
-    needs_sums = job.request.l2 == AUTO or job.request.standardize
-    return bool(encoding.labelled) and not needs_sums and encoding.size > MOST_COLUMNS
+    return bool(encoding.labelled) and encoding.size > MOST_COLUMNS
 
 
 def _described(job: Job, encoding: Encoding) -> str:

@@ -150,7 +150,9 @@ def named(
                     f"{column!r} is named in --interact, and it is {refused[column]}: leave it out."
                 )
             if kinds[column] is Kind.OTHER:
-                raise DataError(f"{column!r} holds neither numbers nor text: it interacts with none.")
+                raise DataError(
+                    f"{column!r} holds neither numbers nor text: it interacts with none."
+                )
         labels = [column for column in columns if is_label(column)]
         if len(set(labels)) < len(labels):
             raise DataError(f"--interact {name}: levels crossed with themselves say nothing new.")

@@ -11,6 +11,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -28,6 +30,14 @@ LARGEST = 10
 """Weights in a summary."""
 
 
+class _Speed(ProgressColumn):
+    """Rows, or what else is counted, a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
 class Screen(Watch):
     """The plan on the standard output, and a bar on a terminal's error output while it is read."""
 
@@ -39,8 +49,10 @@ class Screen(Watch):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("rows"),
+            TextColumn("{task.fields[unit]}"),
+            _Speed(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
             console=bar,
             transient=True,
             disable=is_quiet or not bar.is_terminal,
@@ -65,14 +77,22 @@ class Screen(Watch):
                 self.say(line)
             self.say("")
 
-    def begin(self, what: str, rows: int | None) -> None:
+    def begin(self, what: str, total: int | None, unit: str = "rows") -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=rows)
+        self._task = self._progress.add_task(what, total=total, unit=unit, state="")
 
-    def advance(self, rows: int) -> None:
+    def advance(self, done: int) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=rows)
+            self._progress.update(self._task, completed=done)
+
+    def tell(self, state: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, state=state)
+
+    @property
+    def is_looking(self) -> bool:
+        return not self._progress.disable
 
     def say(self, line: str) -> None:
         """A line of the standard output."""

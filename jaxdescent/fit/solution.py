@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdescent.display import number
 from jaxdescent.fit.sums import Moments
 from jaxdescent.result import Evidence, Status
 
@@ -21,6 +22,8 @@ CONVERGED = 1e-10
 DEPENDENT = 1e-13
 """Of the gradient's norm at zeros: less of it along columns that depend on each other is what
 rounding leaves where they do so exactly."""
+
+HELD_OUT = "held-out rows"
 
 PENALTIES = 61
 PATH = (-9.0, 3.0)
@@ -59,21 +62,49 @@ class Solution:
 
 
 class Path(NamedTuple):
-    """Penalties that were tried, and what each scored: the less the better."""
+    """Penalties that were tried, and what each scored: the less the better.
+
+    Attributes:
+      penalties: from the smallest to the largest.
+      scores: of each.
+      rule: by which they are scored.
+      best: the place of the best.
+      is_cut: whether smaller ones were meant to be tried, and could not be.
+    """
 
     penalties: np.ndarray
     scores: np.ndarray
     rule: str
-
-    @property
-    def best(self) -> int:
-        """The place of the best score."""
-        return int(np.nanargmin(self.scores))
+    best: int
+    is_cut: bool = False
 
     @property
     def is_at_end(self) -> bool:
         """Whether no better penalty was seen on one side of the best."""
         return self.best in (0, len(self.penalties) - 1)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of it."""
+        notes = [f"l2 was chosen among {len(self.penalties)} by {self.rule}."]
+        if self.rule == HELD_OUT:
+            notes.append("The held-out rows chose l2: their error is a little optimistic.")
+        ends = f"{number(self.penalties[0])} to {number(self.penalties[-1])}"
+        if self.is_cut:
+            notes.append(
+                f"Penalties below {number(self.penalties[0])} did not converge in this dtype: the "
+                "path ends there."
+            )
+        if self.is_at_end:
+            notes.append(
+                f"The chosen l2 is at the end of the path, {ends}: a better one may lie beyond it."
+            )
+        return notes
+
+
+def penalties_from(typical: float) -> np.ndarray:
+    """The penalties that are tried, as multiples of the mean eigenvalue."""
+    return typical * np.logspace(*PATH, PENALTIES)
 
 
 def constants(data: Moments) -> np.ndarray:
@@ -181,7 +212,7 @@ def path(
     values = np.maximum(values, 0)
     varying = max(int(np.count_nonzero(~constant)), 1)
     typical = float(np.sum(values)) / varying or 1.0
-    penalties = typical * np.logspace(*PATH, PENALTIES)
+    penalties = penalties_from(typical)
     along = vectors.T @ cross
     scores = np.empty(PENALTIES)
     for index, l2 in enumerate(penalties):
@@ -193,5 +224,5 @@ def path(
         else:
             weights = vectors @ coordinates / scales
             scores[index] = held_out(weights, data.target_mean - float(weights @ data.mean))
-    rule = "generalised cross-validation" if held_out is None else "held-out rows"
-    return Path(penalties, scores, rule)
+    rule = "generalised cross-validation" if held_out is None else HELD_OUT
+    return Path(penalties, scores, rule, int(np.nanargmin(scores)))

@@ -11,8 +11,16 @@ class Watch:
     def planned(self, lines: Sequence[str]) -> None:
         """What will be done, in two lines."""
 
-    def begin(self, what: str, rows: int | None) -> None:
-        """A pass begins, over so many rows where that is known."""
+    def begin(self, what: str, total: int | None, unit: str = "rows") -> None:
+        """Something begins that takes so many rows, or other units, where that is known."""
 
-    def advance(self, rows: int) -> None:
-        """So many rows of the pass have been read."""
+    def advance(self, done: int) -> None:
+        """So many of them are done."""
+
+    def tell(self, state: str) -> None:
+        """How it goes, in a few words: the loss, for example."""
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether anybody wants to know of each iteration, which costs a little."""
+        return False
