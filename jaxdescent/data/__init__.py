@@ -7,6 +7,7 @@
 """
 
 from jaxdescent.data.errors import DataError as DataError
+from jaxdescent.data.filters import Filtered as Filtered
 from jaxdescent.data.opening import open_source as open_source
 from jaxdescent.data.protocol import Block as Block
 from jaxdescent.data.protocol import Kind as Kind

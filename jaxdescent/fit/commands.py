@@ -148,6 +148,14 @@ def fit(
         str | None,
         typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='Only these rows: "month <= 6 and carrier != AA".',
+            show_default="all",
+        ),
+    ] = None,
     l2: Annotated[
         str, typer.Option(metavar="X|auto", help="The ridge penalty, or a search for it.")
     ] = "0",
@@ -225,9 +233,8 @@ def fit(
     what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
     """
     with failing_in_one_line():
-        from jaxdescent.data import open_source
         from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.fitting import fit_model, opened
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
 
@@ -255,6 +262,7 @@ def fit(
                 bits=bits,
                 interact=tuple(split_names(interact)),
                 weights=weights,
+                where=where,
                 l2=_penalty(l2),
                 method=method,
                 dtype=dtype,
@@ -264,7 +272,7 @@ def fit(
                 seed=seed,
             )
         if plot is not None and picture is not None:
-            source = open_source(list(data), target_file)
+            source = opened(list(data), target_file, where)
             sample = picture.sample_of(model, source, Memory.of(memory))
             picture.draw(sample, model.target, plot)
         if out is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent.data import DataError, Source, open_source
+from jaxdescent.data import DataError, Filtered, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.fit import by_sums, in_memory
@@ -62,10 +62,11 @@ def fit_model(
       start: a :class:`Model` of the same columns, or its folder: iterations begin at its weights.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
         columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
-        of the hash; ``l2`` (0), a number or "auto"; ``method`` ("auto"), "direct", "cg", "lsmr" or
-        "lbfgs"; ``dtype``, "float32" or "float64", of iterations; ``test`` (0), the share of rows
-        held out by a hash of their number and ``seed`` (0); ``standardize`` (False), so that the
-        penalty is on weights per standard deviation; ``missing`` ("error"), "drop" or "mean".
+        of the hash; ``where`` states which rows count, such as "month <= 6"; ``l2`` (0), a number
+        or "auto"; ``method`` ("auto"), "direct", "cg", "lsmr" or "lbfgs"; ``dtype``, "float32" or
+        "float64", of iterations; ``test`` (0), the share of rows held out by a hash of their number
+        and ``seed`` (0); ``standardize`` (False), so that the penalty is on weights per standard
+        deviation; ``missing`` ("error"), "drop" or "mean".
 
     Raises:
       DataError: where the data cannot be used, in one sentence.
@@ -94,13 +95,13 @@ def fit_model(
     if test_data is not None and request.test:
         raise DataError("--test and --test-data exclude each other: name one of them.")
     bound = Memory.of(memory)
-    source = open_source(data, target_file)
+    source = opened(data, target_file, request.where)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
     source = source.as_text(labelled)
     roles = _roles(source, request)
     test_source = None
     if test_data is not None:
-        test_source = open_source(test_data).as_text(labelled)
+        test_source = opened(test_data, None, request.where).as_text(labelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
@@ -132,6 +133,12 @@ def fit_model(
         versions=_versions(),
         fingerprint=fingerprint,
     )
+
+
+def opened(data: Any, target_file: Any, where: str | None) -> Source:
+    """A source, of which only the rows count that meet a condition."""
+    source = open_source(data, target_file)
+    return source if where is None else Filtered(source, where)
 
 
 def _roles(source: Source, request: Request) -> Roles:
@@ -221,7 +228,8 @@ def _described(job: Job, encoding: Encoding) -> str:
     held_out = f", {share:.3g} of the rows held out" if share else ""
     if job.test_source is not None:
         held_out = ", and the rows of other data held out"
-    return f"{rows}{source.form}{size if files else ''}: {encoding.size:,} features{held_out}."
+    what = f"{rows}{source.form}{size if files else ''}{source.description}"
+    return f"{what}: {encoding.size:,} features{held_out}."
 
 
 def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:

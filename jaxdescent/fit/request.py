@@ -28,6 +28,7 @@ class Request:
     interact: Sequence[str | Sequence[str]] = ()
     bits: int = 20
     weights: str | None = None
+    where: str | None = None
     l2: float | str = 0.0
     method: str = AUTO
     dtype: str | None = None
