@@ -14,3 +14,4 @@ from jaxdescent.data.protocol import Kind as Kind
 from jaxdescent.data.protocol import Source as Source
 from jaxdescent.data.protocol import located as located
 from jaxdescent.data.read_ahead import read_ahead as read_ahead
+from jaxdescent.data.svmlight import SparseColumn as SparseColumn

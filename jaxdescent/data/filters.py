@@ -209,12 +209,10 @@ class Filtered(Wrapped):
                 continue
             is_empty = False
             columns = {name: block.columns[name] for name in names}
-            if met.all():
-                yield Block(columns, block.rows, 0, block.file, block.start_in_file, block.origin)
-                continue
             where = np.flatnonzero(met)
             origin = block.start_in_file + where if block.origin is None else block.origin[where]
-            columns = {name: _kept(column, met) for name, column in columns.items()}
+            if where.size < block.rows:
+                columns = {name: _kept(column, met) for name, column in columns.items()}
             yield Block(columns, where.size, 0, block.file, block.start_in_file, origin)
         if is_empty:
             raise DataError(f"no row meets --where {self._text!r}: nothing is left.")

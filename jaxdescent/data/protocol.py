@@ -23,6 +23,7 @@ class Kind(enum.StrEnum):
     NUMBER = "number"  # floating point or decimal: a feature
     WHOLE = "whole number"  # integers and booleans: a feature, or levels where that is asked for
     TEXT = "text"  # text, dictionaries and dates: levels, or hashed
+    SPARSE = "sparse numbers"  # many features at once, by their indices
     OTHER = "other"  # lists and the like: to be left out
 
     @property
@@ -119,6 +120,23 @@ class Source(abc.ABC):
         del names
         return self
 
+    def offering(self, names: Sequence[str]) -> Source:
+        """The same rows with these columns, where it has them without listing them: numbers of a
+        sparse source that are zero in all of its rows, or too many to be listed.
+        """
+        del names
+        return self
+
+    @property
+    def entries(self) -> int:
+        """How many entries a sparse column has in all rows."""
+        return 0
+
+    @property
+    def looks(self) -> int:
+        """How many times all of it was read to find out what it holds."""
+        return 0
+
     def skipping(self, conditions: Sequence[Any]) -> Source:
         """The same rows, without parts of which it is known before they are read that none of
         theirs meets all conditions (:class:`jaxdescent.data.filters.Condition`).
@@ -214,6 +232,19 @@ class Wrapped(Source):
 
     def first_text(self, name: str) -> str:
         return self.base.first_text(name)
+
+    def offering(self, names: Sequence[str]) -> Source:
+        new = copy.copy(self)
+        new.base = self.base.offering(names)
+        return new
+
+    @property
+    def entries(self) -> int:
+        return self.base.entries
+
+    @property
+    def looks(self) -> int:
+        return self.base.looks
 
     def fingerprint(self) -> str:
         return self.base.fingerprint()

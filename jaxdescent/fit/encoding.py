@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data import Block, DataError
+from jaxdescent.data import Block, DataError, SparseColumn
 from jaxdescent.fit.columns import Labels, Numbers, bucket_of
 from jaxdescent.fit.interactions import Interaction, View, columns_of
 
@@ -39,6 +39,7 @@ class Encoded:
       numbers: a column each.
       codes: for each categorical column (rows,), :data:`NONE` for none.
       buckets: for each hashed column (rows,), places among the touched buckets, or :data:`NONE`.
+      sparse: the entries of the sparse column, at places among its features; None without one.
       multipliers: for each of ``codes`` and then of ``buckets``, what its ones are multiplied by,
         (rows,) in float64; None for one-hot columns as they are.
       keep: the rows that are not dropped; None for all.
@@ -49,6 +50,7 @@ class Encoded:
     codes: list[np.ndarray]
     buckets: list[np.ndarray]
     multipliers: list[np.ndarray | None]
+    sparse: SparseColumn | None
     keep: np.ndarray | None
     unseen: int
 
@@ -64,6 +66,8 @@ class Encoding:
       bits: of the buckets' number.
       buckets: those that some training row touched, sorted, a feature each.
       fills: what stands for a missing number, by name.
+      sparse: the column of sparse numbers, where there is one.
+      indices: of it, those that some training row has, sorted, a feature each.
       interactions: what those of the names above are made of that are no columns.
     """
 
@@ -73,12 +77,15 @@ class Encoding:
     bits: int = 0
     buckets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     fills: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    sparse: str | None = None
+    indices: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     interactions: Mapping[str, Interaction] = dataclasses.field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """Those that are read."""
-        return list(dict.fromkeys([*self.numeric, *self.labelled]))
+        sparse = [] if self.sparse is None else [self.sparse]
+        return list(dict.fromkeys([*self.numeric, *self.labelled, *sparse]))
 
     @property
     def numeric(self) -> list[str]:
@@ -105,7 +112,12 @@ class Encoding:
     @property
     def size(self) -> int:
         """How many features there are."""
-        return len(self.numbers) + sum(map(len, self.levels.values())) + len(self.buckets)
+        return self.unlisted_start + len(self.buckets) + len(self.indices)
+
+    @property
+    def unlisted_start(self) -> int:
+        """The place of the first bucket; the sparse column's features come behind them."""
+        return len(self.numbers) + sum(map(len, self.levels.values()))
 
     def feature_name(self, index: int) -> str:
         """What a weight belongs to."""
@@ -116,7 +128,9 @@ class Encoding:
             if index < len(levels):
                 return f"{column}={levels[index]}"
             index -= len(levels)
-        return f"hash bucket {self.buckets[index]:,}"
+        if index < len(self.buckets):
+            return f"hash bucket {self.buckets[index]:,}"
+        return f"{self.sparse}{self.indices[index - len(self.buckets)]}"
 
     @functools.cached_property
     def _places(self) -> dict[str, dict[str, int]]:
@@ -180,7 +194,30 @@ class Encoding:
             buckets.append(code)
             multipliers.append(self._multiplier(name, view, block, keep))
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
-        return Encoded(numbers, codes, buckets, multipliers, kept, unseen)
+        sparse = self._sparse(block)
+        return Encoded(numbers, codes, buckets, multipliers, sparse, kept, unseen)
+
+    def _sparse(self, block: Block) -> SparseColumn | None:
+        """The sparse column at its places; indices that no training row has count nothing."""
+        if self.sparse is None:
+            return None
+        given: SparseColumn = block.columns[self.sparse]
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = ~np.isfinite(np.square(given.values))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            what = "NaN" if np.isnan(given.values[at]) else "infinite or too large"
+            raise DataError(
+                f"'{self.sparse}{given.index[at]}' is {what} in {block.place(given.row[at])}: "
+                "correct the data."
+            )
+        place = np.searchsorted(self.indices, given.index)
+        place = np.minimum(place, max(len(self.indices) - 1, 0))
+        here = self.indices[place] == given.index
+        if here.all():
+            return SparseColumn(given.starts, place, given.values)
+        starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
+        return SparseColumn(starts, place[here], given.values[here])
 
     def _multiplier(
         self, name: str, view: View, block: Block, keep: np.ndarray | None
@@ -213,6 +250,10 @@ class Encoding:
         for code, multiplier, start, stop in self.entries(encoded):
             own = np.append(weights[start:stop], 0.0)[code]  # NONE is the last one
             total = total + (own if multiplier is None else own * multiplier)
+        if encoded.sparse is not None:
+            entries = encoded.sparse
+            own = weights[self.size - len(self.indices) :][entries.index] * entries.values
+            total = total + np.bincount(entries.row, own, len(entries))
         return total
 
     def entries(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
@@ -225,7 +266,7 @@ class Encoding:
             yield code, next(multipliers), start, start + len(levels)
             start += len(levels)
         for code in encoded.buckets:
-            yield code, next(multipliers), start, self.size
+            yield code, next(multipliers), start, start + len(self.buckets)
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

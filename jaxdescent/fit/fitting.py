@@ -28,6 +28,9 @@ from jaxdescent.machine.memory import readable_bytes
 
 LISTS = ("features", "exclude", "categorical", "hashed", "interact")
 
+OWN_TARGET = (".npy", "arrays", "svmlight text")
+"""Forms of data in which the target is known by itself."""
+
 MOST_COLUMNS = 2000
 """With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
 
@@ -96,12 +99,15 @@ def fit_model(
         raise DataError("--test and --test-data exclude each other: name one of them.")
     bound = Memory.of(memory)
     source = opened(data, target_file, request.where)
+    if request.features:
+        source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
     source = source.as_text(labelled)
     roles = _roles(source, request)
     test_source = None
     if test_data is not None:
-        test_source = opened(test_data, None, request.where).as_text(labelled)
+        test_source = opened(test_data, None, request.where)
+        test_source = test_source.offering(roles.columns).as_text(labelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
@@ -122,7 +128,7 @@ def fit_model(
         if changed:
             raise DataError(f"{changed[0]} was changed while it was read: fit again.")
     seconds = time.perf_counter() - began
-    metrics = _metrics(fitted, job, (levels_read > 0) + counts, seconds)
+    metrics = _metrics(fitted, job, (levels_read > 0) + counts + source.looks, seconds)
     return Model(
         target=roles.target,
         encoding=fitted.encoding,
@@ -144,7 +150,7 @@ def opened(data: Any, target_file: Any, where: str | None) -> Source:
 def _roles(source: Source, request: Request) -> Roles:
     target = request.target
     if target is None:
-        if TARGET not in source.kinds or source.form not in (".npy", "arrays"):
+        if TARGET not in source.kinds or source.form not in OWN_TARGET:
             raise DataError("--target is missing: name the column to predict.")
         target = TARGET
     exclude = list(request.exclude)
@@ -174,6 +180,11 @@ def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int
     limit = "the limit is" if memory.is_given else "available are"
     method = job.request.method
     is_direct = method == DIRECT
+    if is_direct and encoding.sparse is not None:
+        raise DataError(
+            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds more "
+            "indices than that is for: name another, or --features."
+        )
     if is_direct and sums.bytes > memory.limit:
         raise memory.refuse(
             f"--method direct with {encoding.size:,} features",
@@ -181,6 +192,7 @@ def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int
             "only levels were read" if encoding.labelled else "nothing was read",
         )
     iterates = method in ITERATIVE or sums.bytes > memory.limit or _is_long(encoding)
+    iterates = iterates or encoding.sparse is not None
     if iterates and not is_direct:
         in_designs, counted = in_memory.plan_of(job, encoding)
         others = int(counted > 0)
@@ -195,9 +207,9 @@ def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int
                 ]
             )
             return in_memory.fit(job, encoding, in_designs, start), others
-        if sums.bytes > memory.limit or method in ITERATIVE:
+        if sums.bytes > memory.limit or method in ITERATIVE or encoding.sparse is not None:
             least = in_designs.bytes
-            if method not in ITERATIVE:
+            if method not in ITERATIVE and encoding.sparse is None:
                 least = min(sums.bytes, least)
             read = "only levels were read" if encoding.labelled else "nothing was read"
             raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)

@@ -80,7 +80,8 @@ def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
         probes = PROBE_BYTES * probes_for(max(rows, 1))
         each, each_feature = each + probes, each_feature + probes
     wider = 2 if job.request.dtype == "float64" else 1
-    kept = rows * each + each_feature * encoding.size
+    entries = sum(source.entries for source in job.sources) * (encoding.sparse is not None)
+    kept = rows * each + each_feature * encoding.size + BUCKET_BYTES * entries
     kept = resident_bytes() + STARTING_BYTES + wider * kept
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
     reading = reading_of_all(job.sources, job.roles.columns, width, job.memory.limit - kept)

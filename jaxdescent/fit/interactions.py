@@ -149,7 +149,7 @@ def named(
                 raise DataError(
                     f"{column!r} is named in --interact, and it is {refused[column]}: leave it out."
                 )
-            if kinds[column] is Kind.OTHER:
+            if kinds[column] in (Kind.OTHER, Kind.SPARSE):
                 raise DataError(
                     f"{column!r} holds neither numbers nor text: it interacts with none."
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxdescent.data import Block, DataError, located, read_ahead
+from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
 from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of, resident_bytes
 from jaxdescent.fit.columns import bucket_of, used
 from jaxdescent.fit.encoding import Encoding
@@ -25,9 +25,10 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
     """
     source, roles, request, memory = job.source, job.roles, job.request, job.memory
     names = [*roles.categorical, *roles.hashed]
-    if not names:
+    if not names and roles.sparse is None:
         return Encoding(roles.numbers, interactions=roles.interactions), 0
-    columns = roles.labels_of(names)
+    columns = roles.labels_of(names) + ([] if roles.sparse is None else [roles.sparse])
+    indices = np.zeros(0, np.int64)
     if not source.can_restart:
         raise DataError(
             "categorical and hashed columns are read once for their levels and once to fit, and "
@@ -50,10 +51,16 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
                 found[name].update(texts)
             else:
                 touched[[bucket_of(name, text, request.bits) for text in texts]] = True
+        if roles.sparse is not None:
+            own: SparseColumn = block.columns[roles.sparse]
+            own = own if train is None else own.take(train)
+            indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
         # A set that grows doubles, and so do the lists that are made of it.
-        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * sum(map(len, found.values())))
+        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * held_of(found, indices))
+    if roles.sparse is not None and not indices.size:
+        raise DataError("no training row has any entry: there is nothing to fit.")
     empty = [name for name, levels in found.items() if not levels]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
@@ -65,9 +72,16 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         roles.hashed,
         request.bits,
         buckets,
+        sparse=roles.sparse,
+        indices=indices,
         interactions=roles.interactions,
     )
     return encoding, rows
+
+
+def held_of(found: dict[str, set[str]], indices: np.ndarray) -> int:
+    """Levels and indices that are held."""
+    return sum(map(len, found.values())) + indices.size // 4
 
 
 def _training(block: Block, request: Request) -> np.ndarray | None:

@@ -26,7 +26,12 @@ READABLE = (1, 2)
 """Schemas that can be read: the first one knew no interactions."""
 
 FORMAT = "jaxdescent model"
-DESCRIPTION, WEIGHTS, BUCKETS = "model.json", "weights.npy", "buckets.npy"
+DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
+    "model.json",
+    "weights.npy",
+    "buckets.npy",
+    "indices.npy",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +101,7 @@ class Model(Displayed):
             raise DataError(
                 "the model knows no means for missing values: fit it with --missing mean."
             )
+        source = source.offering(encoding.columns)
         source = source.as_text([name for name in encoding.labelled if name in source.kinds])
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.
@@ -140,6 +146,12 @@ class Model(Displayed):
             raise DataError(
                 f"{listed(map(repr, text))} must be numeric, as in the data that the model was "
                 f"fitted on, and hold {kinds[text[0]]}."
+            )
+        sparse = self.encoding.sparse
+        if sparse is not None and kinds[sparse] is not Kind.SPARSE:
+            raise DataError(
+                f"{sparse!r} must hold sparse numbers, as in the data that the model was fitted "
+                f"on, and holds {kinds[sparse]}."
             )
         floats = [
             name for name in self.encoding.labelled if kinds[name] in (Kind.NUMBER, Kind.OTHER)
@@ -194,6 +206,7 @@ class Model(Displayed):
                 "levels": {name: list(levels) for name, levels in encoding.levels.items()},
                 "hashed": list(encoding.hashed),
                 "bits": encoding.bits,
+                "sparse": encoding.sparse,
                 "interactions": {
                     name: {"numbers": list(each.numbers), "levels": list(each.labels)}
                     for name, each in encoding.interactions.items()
@@ -207,6 +220,8 @@ class Model(Displayed):
         np.save(folder / WEIGHTS, np.ascontiguousarray(self.weights, np.float64))
         if encoding.hashed:
             np.save(folder / BUCKETS, encoding.buckets)
+        if encoding.sparse is not None:
+            np.save(folder / INDICES, encoding.indices)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         with (folder / DESCRIPTION).open("w", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -232,7 +247,9 @@ def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
     content = {path.name for path in target.iterdir()}
     if content and not overwrite:
         raise DataError(f"{target} exists: name another folder, or say --overwrite.")
-    if not content <= {DESCRIPTION, WEIGHTS, BUCKETS} or (content and DESCRIPTION not in content):
+    if not content <= {DESCRIPTION, WEIGHTS, BUCKETS, INDICES} or (
+        content and DESCRIPTION not in content
+    ):
         raise DataError(f"{target} holds more than a model, and is not replaced: name another.")
     return target
 
@@ -266,6 +283,9 @@ def load_model(folder: Any) -> Model:
         buckets = np.zeros(0, np.int64)
         if encoding["hashed"]:
             buckets = _array(folder / BUCKETS, np.dtype(np.int64))
+        indices = np.zeros(0, np.int64)
+        if encoding.get("sparse") is not None:
+            indices = _array(folder / INDICES, np.dtype(np.int64))
         model = Model(
             target=content["target"],
             encoding=Encoding(
@@ -275,6 +295,8 @@ def load_model(folder: Any) -> Model:
                 bits=int(encoding["bits"]),
                 buckets=buckets,
                 fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
+                sparse=encoding.get("sparse"),
+                indices=indices,
                 interactions={
                     name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
                     for name, each in encoding.get("interactions", {}).items()

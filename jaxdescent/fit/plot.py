@@ -49,9 +49,10 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
         tuple(encoding.levels),
         encoding.hashed,
         None,
+        encoding.sparse,
         encoding.interactions,
     )
-    source = source.as_text(model.encoding.labelled)
+    source = source.offering(encoding.columns).as_text(model.encoding.labelled)
     policy = Policy(options["missing"], unseen="zero")
     preparing = Preparing(roles, model.encoding, policy)
     rows = model.metrics["rows_read"]

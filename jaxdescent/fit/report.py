@@ -164,6 +164,8 @@ def contents(model: Model, most: int) -> Report:
     if encoding.hashed:
         touched = f"{len(encoding.buckets):,} of {1 << encoding.bits:,} buckets touched"
         rows.append(("hashed columns", f"{', '.join(encoding.hashed)}: {touched}"))
+    if encoding.sparse is not None:
+        rows.append(("sparse numbers", f"{len(encoding.indices):,} indices of {encoding.sparse}"))
     if encoding.fills:
         rows.append(("missing numbers", "the training rows' means"))
     rows += _figures(model)

@@ -24,12 +24,14 @@ class Roles(NamedTuple):
     categorical: tuple[str, ...]
     hashed: tuple[str, ...]
     weights: str | None
+    sparse: str | None = None
     interactions: Mapping[str, Interaction] = MappingProxyType({})
 
     @property
     def columns(self) -> list[str]:
         """All that are read."""
         own = [self.target] if self.weights is None else [self.target, self.weights]
+        own += [] if self.sparse is None else [self.sparse]
         names = [*self.numbers, *self.categorical, *self.hashed]
         kinds = (False, self.numbers), (True, (*self.categorical, *self.hashed))
         read = [
@@ -105,6 +107,10 @@ def assign(
     if is_auto:
         levelled = [name for name in used if kinds[name] is Kind.TEXT and name not in hashed]
     labelled = {*levelled, *hashed}
+    sparse = next((name for name in used if kinds[name] is Kind.SPARSE), None)
+    if sparse in labelled:
+        raise DataError(f"{sparse!r} holds many sparse numbers, which are no levels.")
+    used_sparse, used = sparse is not None, [name for name in used if name != sparse]
     nested = [name for name in used if kinds[name] is Kind.OTHER]
     if nested:
         verb = "holds" if len(nested) == 1 else "hold"
@@ -138,7 +144,7 @@ def assign(
         if name not in levelled_crosses
         and (name in hashed_crosses or any(part in hashed for part in interactions[name].labels))
     ]
-    if not used and not interactions:
+    if not used and not used_sparse and not interactions:
         raise DataError("no column is left as a feature: name some, or exclude fewer.")
     return Roles(
         target,
@@ -149,6 +155,7 @@ def assign(
         ),
         (*(name for name in used if name in hashed), *in_buckets),
         weights,
+        sparse,
         interactions,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.data import DataError
+from jaxdescent.data import DataError, SparseColumn
 from jaxdescent.designs import Categorical, Concatenated, Sparse
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.sums import TEST, Prepared, not_finite
@@ -27,6 +27,7 @@ class Rows:
         self.multipliers = [
             np.empty(rows, dtype) if name in slopes else None for name in encoding.one_hot
         ]
+        self.entries: list[SparseColumn] = []  # of the sparse column, block by block
         self.target = np.empty(rows, np.float64)
         self.weight = np.empty(rows, np.float64) if is_weighted else None
         self.is_test = np.empty(rows, bool)
@@ -60,6 +61,17 @@ class Rows:
         finite &= all(np.isfinite(m[place]).all() for m in self.multipliers if m is not None)
         if not finite:
             raise not_finite(prepared, self.encoding, rows)
+        if encoded.sparse is not None:
+            kept_rows = encoded.sparse
+            if encoded.keep is not None:
+                kept_rows = kept_rows.take(encoded.keep)
+            self.entries.append(
+                SparseColumn(
+                    kept_rows.starts,
+                    kept_rows.index.astype(np.int32),
+                    kept_rows.values.astype(self.dtype),
+                )
+            )
         for kept, new in zip(
             [*self.codes, *self.buckets], [*encoded.codes, *encoded.buckets], strict=True
         ):
@@ -83,6 +95,8 @@ class Rows:
         self.buckets = [codes[kept] for codes in self.buckets]
         self.multipliers = [None if m is None else m[kept] for m in self.multipliers]
         self.weight = None if self.weight is None else self.weight[kept]
+        if self.encoding.sparse is not None:
+            self.entries = [_joined(self.entries)]
 
     @property
     def training_weight(self) -> np.ndarray:
@@ -121,6 +135,14 @@ class Rows:
             )
         if encoding.hashed:
             parts["buckets"] = self._hashed_design()
+        if encoding.sparse is not None:
+            (entries,) = self.entries
+            parts["sparse"] = Sparse.from_indices(
+                entries.row.astype(np.int32),
+                entries.index,
+                entries.values,
+                shape=(self.filled, len(encoding.indices)),
+            )
         return Concatenated(parts)
 
     def _hashed_design(self) -> Sparse:
@@ -166,8 +188,15 @@ class Rows:
             if len(group) == 1 and group[0][1] is None:
                 squares.append(first * ((total - first) / total))
             else:
-                centred = second - first * (first / total)
-                squares.append(np.where(centred > 64 * np.finfo(float).eps * second, centred, 0.0))
+                squares.append(_centred(first, second, total))
+        if self.encoding.sparse is not None:
+            (entries,) = self.entries
+            size = len(self.encoding.indices)
+            once = weight[entries.row] * entries.values
+            first = np.bincount(entries.index, once, size)
+            second = np.bincount(entries.index, once * entries.values, size)
+            means.append(first / total)
+            squares.append(_centred(first, second, total))
         return np.concatenate(means), np.concatenate(squares)
 
     def _groups(self) -> Iterator[tuple[list[tuple[np.ndarray, np.ndarray | None]], int]]:
@@ -180,6 +209,21 @@ class Rows:
         if self.buckets:
             hashed = zip(self.buckets, self.multipliers[len(self.codes) :], strict=True)
             yield list(hashed), len(self.encoding.buckets)
+
+
+def _centred(first: np.ndarray, second: np.ndarray, total: float) -> np.ndarray:
+    """Squares about the mean, exactly zero where they are rounding."""
+    centred = second - first * (first / total)
+    return np.where(centred > 64 * np.finfo(float).eps * second, centred, 0.0)
+
+
+def _joined(parts: list[SparseColumn]) -> SparseColumn:
+    counts = np.concatenate([np.diff(part.starts) for part in parts])
+    return SparseColumn(
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([part.index for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )
 
 
 def _means(prepared: Prepared) -> np.ndarray:

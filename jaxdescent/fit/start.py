@@ -51,6 +51,8 @@ def check_start(model: Model, roles: Roles, bits: int) -> None:
             differences.append(f"{what} {listed(lacking)} of the model alone")
         if new:
             differences.append(f"{what} {listed(new)} of the fit alone")
+    if old.sparse != roles.sparse:
+        differences.append(f"sparse {old.sparse!r} of the model and {roles.sparse!r} of the fit")
     if roles.hashed and not differences and old.bits != bits:
         differences.append(f"--bits {old.bits} of the model and {bits} of the fit")
     for name, each in roles.interactions.items():
@@ -81,12 +83,16 @@ def start_of(model: Model, encoding: Encoding) -> Start:
             if level in before:
                 weights[at], known[at] = model.weights[before[level]], True
             at += 1
-    if len(old.buckets):
-        position = np.searchsorted(old.buckets, encoding.buckets)
-        position = np.minimum(position, len(old.buckets) - 1)
-        same = old.buckets[position] == encoding.buckets
-        weights[at:] = np.where(same, model.weights[first_bucket + position], 0.0)
-        known[at:] = same
+    for before, now, first in (
+        (old.buckets, encoding.buckets, first_bucket),
+        (old.indices, encoding.indices, first_bucket + len(old.buckets)),
+    ):
+        if len(before) and len(now):
+            position = np.minimum(np.searchsorted(before, now), len(before) - 1)
+            same = before[position] == now
+            weights[at : at + len(now)] = np.where(same, model.weights[first + position], 0.0)
+            known[at : at + len(now)] = same
+        at += len(now)
     kept = int(known.sum())
     notes = [f"{kept:,} of {encoding.size:,} weights started from the model's."]
     gone = old.size - kept
