@@ -210,7 +210,8 @@ class Filtered(Wrapped):
             is_empty = False
             columns = {name: block.columns[name] for name in names}
             where = np.flatnonzero(met)
-            origin = block.start_in_file + where if block.origin is None else block.origin[where]
+            first = block.start_in_file if block.file else block.start
+            origin = first + where if block.origin is None else block.origin[where]
             if where.size < block.rows:
                 columns = {name: _kept(column, met) for name, column in columns.items()}
             yield Block(columns, where.size, 0, block.file, block.start_in_file, origin)

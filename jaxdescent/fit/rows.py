@@ -119,22 +119,26 @@ class Rows:
         return found
 
     def design(self) -> Concatenated:
-        """The rows' features side by side, none of them written out."""
+        """The rows' features side by side, none of them written out.
+
+        The levels of all columns are one sparse design: a program for each of them would take
+        seconds to compile.
+        """
         encoding, parts = self.encoding, {}
         if encoding.numbers:
             parts["numbers"] = jnp.asarray(self.numbers)
-        slopes = self.multipliers[: len(self.codes)]
-        terms = zip(encoding.levels.items(), self.codes, slopes, strict=True)
-        for (name, levels), codes, multiplier in terms:
-            if multiplier is None:
-                parts[f"levels of {name}"] = Categorical(codes, len(levels), dtype=self.dtype)
-                continue
-            rows = np.flatnonzero(codes >= 0).astype(np.int32)
-            parts[f"levels of {name}"] = Sparse.from_indices(
-                rows, codes[rows], multiplier[rows], shape=(self.filled, len(levels))
-            )
-        if encoding.hashed:
-            parts["buckets"] = self._hashed_design()
+        count = len(self.codes)
+        if count:
+            sizes = [len(levels) for levels in encoding.levels.values()]
+            firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+            places = [
+                np.where(codes >= 0, codes + first, -1)
+                for codes, first in zip(self.codes, firsts[:-1], strict=True)
+            ]
+            parts["levels"] = self._one_hot(places, self.multipliers[:count], int(firsts[-1]))
+        if self.buckets:
+            size = len(encoding.buckets)
+            parts["buckets"] = self._one_hot(self.buckets, self.multipliers[count:], size)
         if encoding.sparse is not None:
             (entries,) = self.entries
             parts["sparse"] = Sparse.from_indices(
@@ -145,17 +149,33 @@ class Rows:
             )
         return Concatenated(parts)
 
-    def _hashed_design(self) -> Sparse:
-        places = np.stack(self.buckets, axis=1)
-        there = places >= 0
+    def _one_hot(
+        self, places: list[np.ndarray], multipliers: list[np.ndarray | None], features: int
+    ) -> Sparse:
+        """A one, or a multiplier, at each of these places that is one."""
+        columns = np.stack(places, axis=1)
+        there = columns >= 0
         rows = np.repeat(np.arange(self.filled, dtype=np.int32), np.count_nonzero(there, axis=1))
-        shape = (self.filled, len(self.encoding.buckets))
-        own = self.multipliers[len(self.codes) :]
         values = None
-        if any(multiplier is not None for multiplier in own):
+        if any(multiplier is not None for multiplier in multipliers):
             ones = np.ones(self.filled, self.dtype)
-            values = np.stack([ones if m is None else m for m in own], axis=1)[there]
-        return Sparse.from_indices(rows, places[there], values, shape=shape, dtype=self.dtype)
+            values = np.stack([ones if m is None else m for m in multipliers], axis=1)[there]
+        shape = (self.filled, features)
+        return Sparse.from_indices(rows, columns[there], values, shape=shape, dtype=self.dtype)
+
+    def free_constants(self) -> int:
+        """How many constants the levels leave free: numbers that can be added to all weights of
+        one column and taken off another's, so that no prediction changes.
+        """
+        own = zip(self.encoding.levels.items(), self.codes, self.multipliers, strict=False)
+        parts = {
+            name: Categorical(codes, len(levels))
+            for (name, levels), codes, multiplier in own
+            if multiplier is None
+        }
+        if not parts:
+            return 0
+        return sum(len(levels) for levels in Concatenated(parts).reference_levels().values())
 
     def column_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """The means of the features over the training rows, less the shift, and ``sum_i s_i (x_ij -
