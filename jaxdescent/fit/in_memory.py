@@ -24,7 +24,7 @@ from jaxdescent.fit.scaled import Scaled
 from jaxdescent.fit.solution import PENALTIES
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.sums import TEST, TRAIN, Preparing
-from jaxdescent.fit.watched import Watched, listening
+from jaxdescent.fit.watched import listening, watched
 from jaxdescent.minimize import minimize
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Evidence, Result, Status
@@ -207,7 +207,7 @@ class _Problem:
             self.job.watch.tell(f"loss {value * scale:.6g}{near}")
 
         with listening(listener):
-            return minimize(objective, params, Watched(self.method), max_iterations=MOST_ITERATIONS)
+            return minimize(objective, params, watched(self.method), max_iterations=MOST_ITERATIONS)
 
     def _searched(self, params: Any) -> Search:
         job, rows = self.job, self.rows

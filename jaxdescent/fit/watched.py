@@ -20,8 +20,8 @@ _listeners: list[Listener] = []
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it ``listener`` gets the value and its suboptimality (NaN where unknown) of each
-    iteration that a :class:`Watched` method checks.
+    """Within it ``listener`` gets the value and its suboptimality (NaN where unknown) at each check
+    of a :class:`Watched` method.
     """
     _listeners.append(listener)
     try:
@@ -88,15 +88,32 @@ class Watched(Method):
     def measured(self, objective: Objective, params: Any, state: Any, always: Any) -> Progress:
         return self.inner.measured(objective, params, state, always)
 
-    def disproved(self, state: Any) -> Any:
-        return self.inner.disproved(state)
-
     def ended_by(self, state: Any) -> Any:
         return self.inner.ended_by(state)
 
     @property
     def patience(self) -> int:
         return self.inner.patience
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class WatchedOn(Watched):
+    """A method that can go on where a measurement disproves its end: the loop asks for the class's
+    answer, so that it stands in a class of its own.
+    """
+
+    def hoisted(self) -> WatchedOn:
+        return WatchedOn(self.inner.hoisted())
+
+    def disproved(self, state: Any) -> Any:
+        return self.inner.disproved(state)
+
+
+def watched(method: Method) -> Watched:
+    """The method, watched."""
+    goes_on = type(method).disproved is not Method.disproved
+    return WatchedOn(method) if goes_on else Watched(method)
 
 
 def _told(progress: Progress) -> Progress:
