@@ -182,8 +182,8 @@ def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int
     is_direct = method == DIRECT
     if is_direct and encoding.sparse is not None:
         raise DataError(
-            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds more "
-            "indices than that is for: name another, or --features."
+            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
+            "many indices for sums: name another method, or --features."
         )
     if is_direct and sums.bytes > memory.limit:
         raise memory.refuse(
