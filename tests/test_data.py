@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+import jaxdescent as jd
 from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import check_columns
 from jaxdescent.fit.columns import bucket_of, labels_of, numbers_of
@@ -354,8 +355,6 @@ def tables_of(library):
 
 @pytest.mark.parametrize("library", ["polars", "pandas", "duckdb"])
 def test_tables_of_other_libraries_are_fitted_as_they_are(library):
-    import jaxdescent as jd
-
     plain, tables = tables_of(library)
     for table in tables:
         for options in ({}, {"method": "cg"}, {"where": "a < 6"}):

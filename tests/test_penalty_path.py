@@ -16,6 +16,7 @@ from jaxdescent.data import DataError
 from jaxdescent.fit import in_memory, penalty_path
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit.solution import Path, penalties_from
 from jaxdescent.fit.watch import Watch
 from jaxdescent.fit.watched import listening
 
@@ -120,6 +121,40 @@ class TestSearch:
         assert result.exit_code == 130
         assert result.stderr == "Interrupted: nothing was written.\n"
         assert [p.name for p in tmp_path.iterdir()] == ["d.parquet"]
+
+
+def path_of(scores, **options):
+    penalties = np.logspace(-2, 2, len(scores))
+    return Path(penalties, np.asarray(scores), "a rule", int(np.argmin(scores)), **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_at_end"),
+    [
+        (path_of([3.0, 2.0, 1.0, 2.0]), False),
+        (path_of([1.0, 2.0, 3.0]), True),
+        (path_of([3.0, 2.0, 1.0]), True),
+        (path_of([1.0, 1.0 + 1e-8, 3.0]), False),  # a smaller one changes nothing
+        (path_of([1.0, 1.0 + 1e-8, 3.0], is_cut=True), True),
+        (path_of([1.0]), False),
+    ],
+)
+def test_the_end_of_a_path_is_one_where_the_scores_still_fall(path, is_at_end):
+    assert path.is_at_end is is_at_end
+    assert any("at the end" in note for note in path.notes) is is_at_end
+
+
+def test_a_few_long_columns_do_not_hide_the_others():
+    usual = penalties_from(np.full(20, 5.0))
+    assert usual.size == 61
+    np.testing.assert_allclose(usual[[0, -1]], [5e-9, 5e3])
+    squares = np.array([1e9] + [1.0] * 99)
+    penalties = penalties_from(squares)
+    assert penalties[0] == pytest.approx(1e-4, rel=10)
+    assert penalties[-1] == pytest.approx(1e10)
+    np.testing.assert_allclose(np.diff(np.log10(penalties)), 0.2)
+    assert penalties_from(np.zeros(3)).size == 61
+    assert penalties_from(np.array([1e200] + [1.0] * 9))[0] > 0
 
 
 class TestStandardize:

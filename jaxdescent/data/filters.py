@@ -222,4 +222,7 @@ class Filtered(Wrapped):
 def _kept(column: Any, met: np.ndarray) -> Any:
     if isinstance(column, np.ndarray):
         return column[met]
-    return column.filter(need_arrow().array(met))
+    pa = need_arrow()
+    if getattr(column, "type", None) == pa.string_view():
+        column = column.cast(pa.string())  # pyarrow filters no views
+    return column.filter(pa.array(met))

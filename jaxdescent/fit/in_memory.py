@@ -21,7 +21,7 @@ from jaxdescent.fit.penalty_path import Search, probes_for, search
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.scaled import Scaled
-from jaxdescent.fit.solution import PENALTIES
+from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.sums import TEST, TRAIN, Preparing
 from jaxdescent.fit.watched import listening, watched
@@ -211,9 +211,8 @@ class _Problem:
 
     def _searched(self, params: Any) -> Search:
         job, rows = self.job, self.rows
-        job.watch.begin("penalties", PENALTIES, "penalties at most")
-        scaled = self.squares / np.square(self.scales)
-        varying = max(int(np.count_nonzero(self.squares)), 1)
+        squares = self.squares / np.square(self.scales)
+        job.watch.begin("searching", penalties_from(squares).size, "penalties at most")
         held_out = None
         if job.is_tested:
             held_out = np.where(rows.is_test, 1.0 if rows.weight is None else rows.weight, 0.0)
@@ -225,7 +224,7 @@ class _Problem:
 
         return search(
             self.objective,
-            float(scaled.sum()) / varying or 1.0,
+            squares,
             params,
             train=rows.training_weight,
             held_out=held_out,

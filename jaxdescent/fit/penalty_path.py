@@ -47,7 +47,7 @@ class Search(NamedTuple):
 
 def search(
     objective: LinearRegression,
-    typical: float,
+    squares: np.ndarray,
     start: Any,
     *,
     train: np.ndarray,
@@ -64,7 +64,7 @@ def search(
 
     Args:
       objective: with one output, whose targets are of unit spread.
-      typical: the mean eigenvalue of the Hessian without a penalty.
+      squares: (features,), the diagonal of the Hessian without a penalty.
       start: params to begin from.
       train: (rows,), the weights of the training rows; zero for the others.
       held_out: (rows,), the weights of the held-out rows, or None.
@@ -75,7 +75,7 @@ def search(
     choosing a good ridge parameter"; Hutchinson (1989), "A stochastic estimator of the trace of the
     influence matrix for Laplacian smoothing splines".
     """
-    penalties = penalties_from(typical)
+    penalties = penalties_from(squares)
     targets = np.asarray(objective.y, np.float64)[:, None]
     if held_out is None:
         count = probes_for(len(targets))

@@ -25,9 +25,16 @@ rounding leaves where they do so exactly."""
 
 HELD_OUT = "held-out rows"
 
-PENALTIES = 61
-PATH = (-9.0, 3.0)
-"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue."""
+A_DECADE = 5
+LOWEST, LOW, HIGH = -15, -9, 3
+"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from the second
+one on, or from lower down where most columns are so short beside a few that the mean is theirs."""
+
+NO_BETTER = 1e-6
+"""Scores that differ by this part are the same."""
+
+BELOW = 4
+"""So many powers of ten below the median of the columns' squared lengths the path reaches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +87,12 @@ class Path(NamedTuple):
 
     @property
     def is_at_end(self) -> bool:
-        """Whether no better penalty was seen on one side of the best."""
-        return self.best in (0, len(self.penalties) - 1)
+        """Whether the scores still got better at the end of the path where the best is."""
+        last = len(self.penalties) - 1
+        if self.best not in (0, last):
+            return False
+        beside = self.scores[min(1, last)] if self.best == 0 else self.scores[last - 1]
+        return self.is_cut or not beside <= self.scores[self.best] * (1 + NO_BETTER)
 
     @property
     def notes(self) -> list[str]:
@@ -102,9 +113,17 @@ class Path(NamedTuple):
         return notes
 
 
-def penalties_from(typical: float) -> np.ndarray:
-    """The penalties that are tried, as multiples of the mean eigenvalue."""
-    return typical * np.logspace(*PATH, PENALTIES)
+def penalties_from(squares: np.ndarray) -> np.ndarray:
+    """The penalties that are tried, from the smallest up, by the columns' squared lengths about
+    their means, whose mean is that of the eigenvalues; 61 where these are alike.
+    """
+    varying = squares[squares > 0]
+    if not varying.size:
+        varying = np.ones(1)
+    typical = float(np.mean(varying))
+    below = int(np.floor(np.log10(float(np.median(varying)) / typical))) - BELOW
+    low = max(min(LOW, below), LOWEST)
+    return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
 
 
 def constants(data: Moments) -> np.ndarray:
@@ -210,11 +229,9 @@ def path(
     cross = np.where(constant, 0.0, data.cross / scales)
     values, vectors = np.linalg.eigh(matrix)
     values = np.maximum(values, 0)
-    varying = max(int(np.count_nonzero(~constant)), 1)
-    typical = float(np.sum(values)) / varying or 1.0
-    penalties = penalties_from(typical)
+    penalties = penalties_from(matrix.diagonal())
     along = vectors.T @ cross
-    scores = np.empty(PENALTIES)
+    scores = np.empty(penalties.size)
     for index, l2 in enumerate(penalties):
         coordinates = along / (values + l2)
         if held_out is None:
