@@ -118,6 +118,35 @@ class TestFit:
         assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
         assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
 
+    @pytest.mark.parametrize(
+        ("options", "title"),
+        [
+            (("--method", "cg"), "Convergence"),
+            (("--l2", "auto"), "Search for l2"),
+            (("--method", "cg", "--l2", "auto", "--test", "0.2"), "Search for l2"),
+            ((), None),
+        ],
+    )
+    def test_the_picture_shows_how_the_fit_went(self, tmp_path, monkeypatch, options, title):
+        pytest.importorskip("matplotlib")
+        from matplotlib.figure import Figure
+
+        titles = []
+
+        def noted(figure, *arguments, **settings):
+            titles.extend(axes.get_title() for axes in figure.axes)
+            lines.extend(line.get_ydata() for line in figure.axes[-1].lines)
+
+        lines = []
+        monkeypatch.setattr(Figure, "savefig", noted)
+        path = put(tmp_path, small(rows=300, e=np.arange(300.0) ** 2))
+        result = run("fit", path, "--target", "y", *options, "--plot", tmp_path / "p.png")
+        assert result.exit_code == 0, result.output
+        assert titles == ["Predicted and observed", "Residuals", *([title] if title else [])]
+        if title == "Convergence":
+            assert lines[0].size > 1
+            assert lines[0][-1] < 1e-3 * lines[0][0]
+
     def test_every_new_option_reaches_the_fit(self, tmp_path):
         names = {"c": ["u", "v", "w", "u"] * 10, "d": [*range(5)] * 8}
         path = put(tmp_path, small(**names))

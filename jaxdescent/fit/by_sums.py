@@ -104,6 +104,7 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
             if held_out is None
             else lambda weights, b: squared_error(held_out, shift, weights, b),
         )
+        job.watch.searched(path.penalties, path.scores, path.best)
         l2 = float(path.penalties[path.best])
         notes.extend(path.notes)
     found = solving.solve(data, float(l2), standardize=request.standardize)

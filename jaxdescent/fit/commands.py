@@ -222,7 +222,7 @@ def fit(
         pathlib.Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw predictions and residuals of a sample; reads once more.",
+            help="Draw the course of the fit, and predictions of a sample; reads once more.",
             show_default=False,
         ),
     ] = None,
@@ -246,7 +246,7 @@ def fit(
             from jaxdescent.fit import plot as picture
 
             picture.check_picture(plot)
-        with Screen(is_quiet=as_json) as screen:
+        with Screen(is_quiet=as_json, keeps_course=plot is not None) as screen:
             model = fit_model(
                 list(data),
                 target,
@@ -274,7 +274,7 @@ def fit(
         if plot is not None and picture is not None:
             source = opened(list(data), target_file, where)
             sample = picture.sample_of(model, source, Memory.of(memory))
-            picture.draw(sample, model.target, plot)
+            picture.draw(sample, model.target, plot, screen.course)
         if out is not None:
             model.save(out, overwrite=overwrite)
         if as_json:

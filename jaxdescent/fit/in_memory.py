@@ -186,7 +186,9 @@ class _Problem:
         objective, found, params = self.objective, None, self._params(start)
         if job.request.l2 == AUTO:
             found = self._searched(params)
-            l2 = float(found.path.penalties[found.path.best])
+            path = found.path
+            job.watch.searched(path.penalties, path.scores, path.best)
+            l2 = float(path.penalties[path.best])
             objective = dataclasses.replace(objective, l2=jnp.asarray(l2, rows.dtype))
             params = found.params
         job.watch.begin("minimising", None, "iterations")
@@ -202,6 +204,7 @@ class _Problem:
         def listener(value: float, left: float) -> None:
             nonlocal count
             count += 1
+            self.job.watch.iterated(value * scale, left * scale)
             self.job.watch.advance(count)
             near = "" if np.isnan(left) else f", at most about {left * scale:.3g} above the minimum"
             self.job.watch.tell(f"loss {value * scale:.6g}{near}")

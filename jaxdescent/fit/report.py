@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,6 +32,21 @@ LARGEST = 10
 """Weights in a summary."""
 
 
+@dataclasses.dataclass
+class Course:
+    """What happened during a fit, for a picture.
+
+    Attributes:
+      values: of the iterations.
+      above: how far each is above the minimum; NaN where that is unknown.
+      path: the penalties of a search, their scores, and the place of the best.
+    """
+
+    values: list[float] = dataclasses.field(default_factory=list)
+    above: list[float] = dataclasses.field(default_factory=list)
+    path: tuple[np.ndarray, np.ndarray, int] | None = None
+
+
 class _Speed(ProgressColumn):
     """Rows, or what else is counted, a second."""
 
@@ -41,7 +58,8 @@ class _Speed(ProgressColumn):
 class Screen(Watch):
     """The plan on the standard output, and a bar on a terminal's error output while it is read."""
 
-    def __init__(self, *, is_quiet: bool = False) -> None:
+    def __init__(self, *, is_quiet: bool = False, keeps_course: bool = False) -> None:
+        self.course: Course | None = Course() if keeps_course else None
         self._console = Console()
         self._is_quiet = is_quiet
         bar = Console(stderr=True)
@@ -92,7 +110,16 @@ class Screen(Watch):
 
     @property
     def is_looking(self) -> bool:
-        return not self._progress.disable
+        return self.course is not None or not self._progress.disable
+
+    def iterated(self, value: float, above: float) -> None:
+        if self.course is not None:
+            self.course.values.append(value)
+            self.course.above.append(above)
+
+    def searched(self, penalties: np.ndarray, scores: np.ndarray, best: int) -> None:
+        if self.course is not None:
+            self.course.path = penalties, scores, best
 
     def say(self, line: str) -> None:
         """A line of the standard output."""

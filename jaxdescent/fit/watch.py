@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 
 class Watch:
     """Told of the plan before anything is read, and of progress; by default nothing is done."""
@@ -19,6 +21,12 @@ class Watch:
 
     def tell(self, state: str) -> None:
         """How it goes, in a few words: the loss, for example."""
+
+    def iterated(self, value: float, above: float) -> None:
+        """An iteration's value, and how far it is above the minimum: NaN where that is unknown."""
+
+    def searched(self, penalties: np.ndarray, scores: np.ndarray, best: int) -> None:
+        """The penalties that were tried, what each scored, and the place of the best."""
 
     @property
     def is_looking(self) -> bool:
