@@ -24,7 +24,7 @@ import jaxdescent as jd
 from jaxdescent import cli
 from jaxdescent.data import read_ahead
 from jaxdescent.fit import by_sums
-from jaxdescent.fit.commands import byte_count
+from jaxdescent.fit.command_line import byte_count
 
 
 def run(*arguments):
@@ -679,13 +679,16 @@ class TestMemory:
         self.fits(tmp_path / "X.npy", "--test", "0.2", limit=1_000_000_000)
 
     @pytest.mark.slow
-    def test_rows_in_memory(self, tmp_path, rng):
+    @pytest.mark.parametrize(
+        "options", [("--l2", "1"), ("--l2", "auto"), ("--l2", "auto", "--test", "0.2")]
+    )
+    def test_rows_in_memory(self, tmp_path, rng, options):
         rows = 1_000_000
         table = {f"c{k}": rng.integers(0, 20_000, rows) for k in range(3)}
         pq.write_table(pa.table(table | {"y": rng.normal(size=rows)}), tmp_path / "d.parquet")
-        limit = 1_200_000_000
+        limit = 1_200_000_000 if options[1] == "1" else 1_500_000_000
         self.fits(tmp_path, "--target", "y", "--categorical", "c0,c1", "--hash", "c2",
-                  "--l2", "1", limit=limit)  # fmt: skip
+                  *options, limit=limit)  # fmt: skip
 
     @pytest.mark.slow
     def test_more_levels_than_there_is_room_for(self, tmp_path, rng):
