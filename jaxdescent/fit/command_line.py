@@ -33,6 +33,7 @@ def byte_count(text: str) -> int:
 
 
 def penalty(text: str) -> float | str:
+    """A penalty as a number, or the word that was given instead."""
     try:
         return float(text)
     except ValueError:

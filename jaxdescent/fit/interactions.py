@@ -151,7 +151,7 @@ def named(
                 )
             if kinds[column] in (Kind.OTHER, Kind.SPARSE):
                 raise DataError(
-                    f"{column!r} holds neither numbers nor text: it interacts with none."
+                    f"{column!r} holds neither numbers nor text: leave it out of --interact."
                 )
         labels = [column for column in columns if is_label(column)]
         if len(set(labels)) < len(labels):
