@@ -251,6 +251,7 @@ class TestMethods:
         error = model.metrics["train"]["rmse"]
         assert error == pytest.approx(expected.metrics["train"]["rmse"], rel=1e-4)
 
+    @pytest.mark.slow
     def test_float64_has_more_digits(self, table):
         options = {"exclude": "w", "l2": 2.0, "method": "lsmr", **OPTIONS}
         expected = jd.fit_model(table, "y", **options | {"method": "direct"}).predict(table)
@@ -293,7 +294,7 @@ def model(table):
 
 
 class TestStart:
-    @pytest.mark.parametrize("standardize", [False, True])
+    @pytest.mark.parametrize("standardize", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_it_goes_on_where_the_model_is(self, table, standardize):
         options = {"exclude": "w", "l2": 2.0, "method": "cg", "standardize": standardize, **OPTIONS}
         first = jd.fit_model(table, "y", **options)
@@ -386,6 +387,7 @@ class TestProgress:
         assert not watched._listeners
 
 
+@pytest.mark.slow
 def test_least_squares_without_a_penalty_agrees_on_rows(table):
     model = jd.fit_model(table, "y", features=("age", "w"), method="lsmr", dtype="float64")
     expected = LinearRegression().fit(table.select("age", "w"), table["y"])

@@ -60,7 +60,7 @@ def test_few_indices_are_columns_with_their_names(data, tmp_path, name, first, m
 
 @pytest.mark.parametrize("data", [WIDE], indirect=True)
 class TestManyIndices:
-    @pytest.mark.parametrize("standardize", [False, True])
+    @pytest.mark.parametrize("standardize", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_they_stay_sparse(self, data, tmp_path, standardize):
         X, y = data
         path = written(tmp_path, X, y, zero_based=False)
@@ -104,6 +104,7 @@ class TestManyIndices:
         assert model.weights[2] == 0
         np.testing.assert_allclose(model.predict(path), expected.predict(X[:, [7, 3]].toarray()))
 
+    @pytest.mark.slow
     def test_rows_may_be_left_out(self, data, tmp_path):
         X, y = data
         model = jd.fit_model(written(tmp_path, X, y), l2=0.1, where="y > 0")
