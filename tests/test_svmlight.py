@@ -182,6 +182,14 @@ def test_a_truncated_gzip_file_is_refused(data, tmp_path):
         open_source(path)
 
 
+def test_a_line_without_an_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(svmlight, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(svmlight, "LONGEST_LINE", 1000)
+    (tmp_path / "d.svm").write_text("1 " + " ".join(f"{j}:1" for j in range(500)))
+    with pytest.raises(DataError, match=r"d\.svm has a line of more than 1,\d+ bytes"):
+        open_source(tmp_path / "d.svm")
+
+
 def test_indices_need_not_be_sorted_and_may_be_zero(tmp_path):
     text = "1 3:1 0:2\r\n2 0:1\t2:5 \n  3 qid:7 2:1 0:-1 # c: 3\n4"
     (tmp_path / "d.svm").write_text(text)

@@ -20,6 +20,9 @@ from jaxdescent.data.protocol import Block, Kind, Source
 CHUNK_BYTES = 1 << 20
 """Text that is parsed at a time."""
 
+LONGEST_LINE = 1 << 26
+"""Bytes; what has no end by then is no such file."""
+
 CHUNKS_HELD = 24
 """Times a chunk that parsing holds: its numbers, as Python's and as NumPy's."""
 
@@ -217,7 +220,7 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[np.ndarray, SparseColumn, np.n
             if chunk:
                 end = text.rfind(b"\n") + 1
                 text, rest = text[:end], text[end:]
-                if len(rest) > 64 * CHUNK_BYTES:
+                if len(rest) > LONGEST_LINE:
                     raise DataError(f"{path} has a line of more than {len(rest):,} bytes.")
             if text:
                 found = _rows_of(text, path, line)
