@@ -20,8 +20,9 @@ help: ## list the targets
 
 install: $(INSTALLED) ## make .venv and install the project with everything
 
-demo: $(INSTALLED) ## the whole story, with real runs on this machine
+demo: $(INSTALLED) ## the whole story, with real runs on this machine, and a fit of a table
 	$(BIN)/jaxdescent breakdown $(ARGS)
+	$(BIN)/python examples/fit_files.py
 
 test: $(INSTALLED) ## tests and doctests, in about ten minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+import jaxdescent as jd
 from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import check_columns
 from jaxdescent.fit.columns import bucket_of, labels_of, numbers_of
@@ -328,3 +329,38 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
 def test_what_is_no_data_is_refused(data, message):
     with pytest.raises(DataError, match=message):
         open_source(data)
+
+
+def tables_of(library):
+    """The same table as the library's own objects."""
+    rows = 30
+    numbers = {"a": np.arange(rows) % 7, "b": np.linspace(0, 1, rows)}
+    text = {"c": [f"level {i % 3}" for i in range(rows)]}
+    y = {"y": 2.0 * numbers["a"] + numbers["b"] + (np.arange(rows) % 3)}
+    plain = numbers | text | y
+    if library == "pandas":
+        pd = pytest.importorskip("pandas")
+        frame = pd.DataFrame(plain)
+        shuffled = frame.set_index(np.arange(rows)[::-1])
+        return plain, [frame, shuffled, frame.astype({"c": "category"})]
+    if library == "duckdb":
+        duckdb = pytest.importorskip("duckdb")
+        table = pa.table(plain)
+        own = duckdb.connect()
+        own.register("t", table)
+        return plain, [own.sql("select * from t"), own.sql("from t where true")]
+    frame = pl.DataFrame(plain)
+    return plain, [frame, frame.with_columns(pl.col("c").cast(pl.Categorical)), pa.table(plain)]
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas", "duckdb"])
+def test_tables_of_other_libraries_are_fitted_as_they_are(library):
+    plain, tables = tables_of(library)
+    for table in tables:
+        for options in ({}, {"method": "cg"}, {"where": "a < 6"}):
+            own = dict(options)
+            kept = plain["a"] < 6 if "where" in own else np.ones(30, bool)
+            model = jd.fit_model(table, "y", categorical="c", l2=1e-6, **own)
+            assert model.metrics["train"]["rows"] == kept.sum()
+            predicted = model.predict(table)
+            np.testing.assert_allclose(predicted, plain["y"], atol=2e-3)

@@ -34,6 +34,15 @@ def test_fixed_effects_find_the_coefficients():
     assert load("fixed_effects").main(rows=4000, workers=200, firms=20) < 0.1
 
 
+def test_a_fit_of_a_table_finds_all_but_the_noise(capsys):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("typer")
+    assert load("fit_files").main(rows=20_000) == pytest.approx(1, abs=0.05)
+    shown = capsys.readouterr().out
+    assert shown.count("$ jaxdescent ") == 3
+    assert "1,000 predictions of delay" in shown
+
+
 def test_the_best_of_many_starts_is_the_global_minimum():
     assert load("many_starts").main(starts=200) == pytest.approx(0, abs=1e-5)
 

@@ -24,7 +24,7 @@ import jaxdescent as jd
 from jaxdescent import cli
 from jaxdescent.data import read_ahead
 from jaxdescent.fit import by_sums
-from jaxdescent.fit.commands import byte_count
+from jaxdescent.fit.command_line import byte_count
 
 
 def run(*arguments):
@@ -118,6 +118,58 @@ class TestFit:
         assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
         assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
 
+    @pytest.mark.parametrize(
+        ("options", "title"),
+        [
+            (("--method", "cg"), "Convergence"),
+            (("--l2", "auto"), "Search for l2"),
+            (("--method", "cg", "--l2", "auto", "--test", "0.2"), "Search for l2"),
+            ((), None),
+        ],
+    )
+    def test_the_picture_shows_how_the_fit_went(self, tmp_path, monkeypatch, options, title):
+        pytest.importorskip("matplotlib")
+        from matplotlib.figure import Figure
+
+        titles = []
+
+        def noted(figure, *arguments, **settings):
+            titles.extend(axes.get_title() for axes in figure.axes)
+            lines.extend(line.get_ydata() for line in figure.axes[-1].lines)
+
+        lines = []
+        monkeypatch.setattr(Figure, "savefig", noted)
+        path = put(tmp_path, small(rows=300, e=np.arange(300.0) ** 2))
+        result = run("fit", path, "--target", "y", *options, "--plot", tmp_path / "p.png")
+        assert result.exit_code == 0, result.output
+        assert titles == ["Predicted and observed", "Residuals", *([title] if title else [])]
+        if title == "Convergence":
+            assert lines[0].size > 1
+            assert lines[0][-1] < 1e-3 * lines[0][0]
+
+    def test_every_new_option_reaches_the_fit(self, tmp_path):
+        names = {"c": ["u", "v", "w", "u"] * 10, "d": [*range(5)] * 8}
+        path = put(tmp_path, small(**names))
+        options = (
+            "fit", path, "--target", "y", "--categorical", "c", "--hash", "d", "--interact",
+            "a:b,c:d", "--interact", "a:c", "--where", "a > -1 and c != w", "--l2", "0.5", "--bits",
+            "8", "--json", "--method", "lsmr", "--dtype", "float64",
+        )  # fmt: skip
+        result = run(*options, "--out", tmp_path / "m")
+        assert result.exit_code == 0, result.output
+        content = json.loads(result.stdout)
+        assert "LSMR" in content["method"]
+        assert "float64" in content["method"]
+        shown = run("inspect", tmp_path / "m").output
+        assert "a:b, c:d, a:c" in shown
+        assert "d, c:d: " in shown
+        again = run(*options, "--start", tmp_path / "m")
+        assert json.loads(again.stdout)["iterations"] < content["iterations"]
+        out = tmp_path / "p.parquet"
+        result = run("predict", tmp_path / "m", path, "--out", out, "--unseen", "zero")
+        assert result.exit_code == 0, result.output
+        assert pq.read_table(out).num_rows == 40
+
     def test_other_files_can_be_held_out(self, folder):
         put(folder, small(rows=70), "e.parquet")
         arguments = ("fit", folder / "d.parquet", "--target", "y", "--json")
@@ -133,7 +185,8 @@ class TestFit:
     def test_help_names_every_option(self):
         output = run("fit", "--help").output
         for option in ("target", "target-file", "features", "exclude", "categorical", "hash",
-                       "bits", "weights", "l2", "standardize", "missing", "test", "test-data",
+                       "bits", "interact", "weights", "where", "l2", "method", "dtype", "start",
+                       "standardize", "missing", "test", "test-data",
                        "seed", "memory", "out", "overwrite", "json", "plot"):  # fmt: skip
             assert f"--{option}" in output
 
@@ -158,7 +211,7 @@ class TestPredictAndInspect:
         for expected in ("A model of y by 2 features", "R²", "jaxdescent", "sha256:", "  b "):
             assert expected in result.output
         assert "  a " not in result.output
-        assert json.loads(run("inspect", folder / "m", "--json").stdout)["schema"] == 1
+        assert json.loads(run("inspect", folder / "m", "--json").stdout)["schema"] == 2
 
 
 def text_in_csv(folder, header="a,b,y", rows=3000, bad="oops"):
@@ -202,6 +255,11 @@ def cut_npy(folder):
     path = saved(folder, np.ones((100, 2)))
     path.write_bytes(path.read_bytes()[:-8])
     return path
+
+
+def saved_text(folder, text, name="e.svm"):
+    (folder / name).write_text(text)
+    return folder / name
 
 
 def holed(value, at=25):
@@ -294,6 +352,53 @@ BAD_DATA = {
     "wrong memory": (lambda f: f / "d.parquet", ["--memory", "much"], "such as 600MB"),
     "too little memory": (lambda f: f / "d.parquet", ["--memory", "50MB"], "nothing was read"),
     "too much memory": (lambda f: f / "d.parquet", ["--memory", "900TB"], "more than the"),
+    "wrong method": (lambda f: f / "d.parquet", ["--method", "newton"], "--method must be auto,"),
+    "wrong dtype": (lambda f: f / "d.parquet", ["--dtype", "int8"], "--dtype must be float32"),
+    "a condition without value": (lambda f: f / "d.parquet", ["--where", "a <"], "expected is"),
+    "a condition of no column": (
+        lambda f: f / "d.parquet", ["--where", "A < 3"], "no column 'A': did you mean 'a'?",
+    ),
+    "a condition with text": (lambda f: f / "d.parquet", ["--where", "a < b"], "is numeric"),
+    "a condition with or": (lambda f: f / "d.parquet", ["--where", "a < 0 or b < 0"], "at 'or'"),
+    "a condition that no row meets": (
+        lambda f: f / "d.parquet", ["--where", "a < -99"], "no row meets --where 'a < -99'",
+    ),
+    "a condition on rows in memory": (
+        lambda f: f / "d.parquet", ["--where", "a < -99", "--method", "cg"], "no row meets",
+    ),
+    "an interaction of one": (lambda f: f / "d.parquet", ["--interact", "a"], "two columns"),
+    "an interaction with none": (lambda f: f / "d.parquet", ["--interact", "a:q"], "'q'"),
+    "an interaction with the target": (
+        lambda f: f / "d.parquet", ["--interact", "a:y"], "it is the target",
+    ),
+    "a hashed product": (
+        lambda f: f / "d.parquet", ["--interact", "a:b", "--hash", "a:b"], "which has no levels",
+    ),
+    "a start that is none": (lambda f: f / "d.parquet", ["--start", "none"], "no such folder"),
+    "a start of other columns": (
+        lambda f: put(f, small(c=[*range(40)]), "e.parquet"), ["--start", "m"],
+        "the columns differ: numeric 'c' of the fit alone",
+    ),
+    "a start of other roles": (
+        lambda f: f / "d.parquet", ["--start", "m", "--interact", "a:b"], "numeric 'a:b' of the",
+    ),
+    "a start for another target": (
+        lambda f: f / "d.parquet", ["--start", "m", "--target", "b"], "is a model of 'y'",
+    ),
+    "svmlight without colon": (
+        lambda f: saved_text(f, "1 2:3\n4 5\n"), [None], "line 2: expected is a feature",
+    ),
+    "svmlight with an index below zero": (
+        lambda f: saved_text(f, "1 -2:3\n"), [None], "a whole number of at least 0, got -2",
+    ),
+    "svmlight with an index twice": (
+        lambda f: saved_text(f, "1 2:3 2:4\n"), [None], "line 1: the index 2 stands there twice",
+    ),
+    "svmlight that is empty": (lambda f: saved_text(f, ""), [None], "is empty"),
+    "svmlight of labels alone": (lambda f: saved_text(f, "1\n2\n"), [None], "without any feature"),
+    "svmlight of too many indices for sums": (
+        lambda f: saved_text(f, "1 1:1\n2 5000:1\n"), [None, "--method", "direct"], "for sums",
+    ),
     "model is there": (lambda f: f / "d.parquet", ["--out", "m"], "say --overwrite"),
     "no folder for it": (lambda f: f / "d.parquet", ["--out", "none/m"], "no such folder"),
     "a file in its place": (lambda f: f / "d.parquet", ["--out", "d.parquet"], "is no folder"),
@@ -574,13 +679,16 @@ class TestMemory:
         self.fits(tmp_path / "X.npy", "--test", "0.2", limit=1_000_000_000)
 
     @pytest.mark.slow
-    def test_rows_in_memory(self, tmp_path, rng):
+    @pytest.mark.parametrize(
+        "options", [("--l2", "1"), ("--l2", "auto"), ("--l2", "auto", "--test", "0.2")]
+    )
+    def test_rows_in_memory(self, tmp_path, rng, options):
         rows = 1_000_000
         table = {f"c{k}": rng.integers(0, 20_000, rows) for k in range(3)}
         pq.write_table(pa.table(table | {"y": rng.normal(size=rows)}), tmp_path / "d.parquet")
-        limit = 1_200_000_000
+        limit = 1_200_000_000 if options[1] == "1" else 1_500_000_000
         self.fits(tmp_path, "--target", "y", "--categorical", "c0,c1", "--hash", "c2",
-                  "--l2", "1", limit=limit)  # fmt: skip
+                  *options, limit=limit)  # fmt: skip
 
     @pytest.mark.slow
     def test_more_levels_than_there_is_room_for(self, tmp_path, rng):

@@ -10,6 +10,7 @@ from jaxdescent.data.errors import DataError as DataError
 from jaxdescent.data.normal_sums import NormalSolution as NormalSolution
 from jaxdescent.data.normal_sums import NormalSums as NormalSums
 from jaxdescent.data.normal_sums import normal_solution as normal_solution
+from jaxdescent.data.filters import Filtered as Filtered
 from jaxdescent.data.opening import open_source as open_source
 from jaxdescent.data.protocol import Block as Block
 from jaxdescent.data.protocol import Kind as Kind
@@ -17,3 +18,4 @@ from jaxdescent.data.protocol import Source as Source
 from jaxdescent.data.protocol import located as located
 from jaxdescent.data.read_ahead import read_ahead as read_ahead
 from jaxdescent.data.row_stream import RowStream as RowStream
+from jaxdescent.data.svmlight import SparseColumn as SparseColumn

@@ -12,6 +12,7 @@ from jaxdescent.data.csv_files import CsvFiles
 from jaxdescent.data.errors import DataError, is_readable_folder, listed
 from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.data.protocol import Source
+from jaxdescent.data.svmlight import SvmlightFiles
 from jaxdescent.data.tables import ArrowStream
 
 FORMATS = {
@@ -21,6 +22,12 @@ FORMATS = {
     ".csv.gz": "CSV",
     ".csv.zst": "CSV",
     ".npy": ".npy",
+    ".svm": "svmlight",
+    ".svm.gz": "svmlight",
+    ".libsvm": "svmlight",
+    ".libsvm.gz": "svmlight",
+    ".svmlight": "svmlight",
+    ".svmlight.gz": "svmlight",
 }
 """What the end of a file's name says about it."""
 
@@ -72,6 +79,8 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         return ParquetFiles(files)
     if form == "CSV":
         return CsvFiles(files)
+    if form == "svmlight":
+        return SvmlightFiles(files)
     return _open_npy(files, target_file)
 
 

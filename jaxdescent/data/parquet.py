@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +33,7 @@ class ParquetFiles(Source):
         self._kinds: dict[str, Kind] = {}
         self._rows = 0
         self._widths: dict[str, float] = {}
+        self._conditions: Sequence[Any] = ()
         for index, path in enumerate(self._paths):
             with reading(path), self._opened(path) as file:
                 kinds = kinds_of(file.schema_arrow, path)
@@ -86,14 +89,53 @@ class ParquetFiles(Source):
         # Text comes as dictionaries, as it is stored: an entry of few levels takes four bytes.
         text = [name for name in names if self._kinds[name] is Kind.TEXT]
         for path in self._paths:
-            start = 0
             with reading(path), self._opened(path, text) as file:
-                batches = file.iter_batches(rows, columns=list(names), use_threads=True)
-                while True:
-                    with reading(path):
-                        batch = next(batches, None)
-                    if batch is None:
-                        break
-                    columns = {name: batch.column(name) for name in names}
-                    yield Block(columns, batch.num_rows, 0, path.name, start)
-                    start += batch.num_rows
+                for start, groups in self._runs(path, file.metadata):
+                    at = start
+                    batches = file.iter_batches(
+                        rows, row_groups=groups, columns=list(names), use_threads=True
+                    )
+                    while True:
+                        with reading(path):
+                            batch = next(batches, None)
+                        if batch is None:
+                            break
+                        columns = {name: batch.column(name) for name in names}
+                        yield Block(columns, batch.num_rows, 0, path.name, at)
+                        at += batch.num_rows
+
+    def skipping(self, conditions: Sequence[Any]) -> ParquetFiles:
+        new = copy.copy(self)
+        new._conditions = conditions
+        return new
+
+    def _runs(self, path: pathlib.Path, metadata: Any) -> Iterator[tuple[int, list[int]]]:
+        """Groups of rows that follow each other, and the number of their first row: all groups, or
+        those that can hold rows that meet the conditions.
+        """
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        chosen = self._possible(path, len(sizes))
+        starts = [0, *itertools.accumulate(sizes)]
+        for group in chosen:
+            if group - 1 in chosen:
+                continue
+            stop = group
+            while stop in chosen:
+                stop += 1
+            yield starts[group], list(range(group, stop))
+
+    def _possible(self, path: pathlib.Path, groups: int) -> list[int]:
+        if not self._conditions:
+            return list(range(groups))
+        import pyarrow as pa
+        from pyarrow import dataset, fs
+
+        chosen = set(range(groups))
+        fragment = dataset.ParquetFileFormat().make_fragment(str(path), fs.LocalFileSystem())
+        for each in self._conditions:
+            try:
+                part = fragment.subset(each.expression())
+            except pa.ArrowException:
+                continue  # of a type that is compared in another form, such as text with dates
+            chosen &= {group.id for group in part.row_groups}
+        return sorted(chosen)

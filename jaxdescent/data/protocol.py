@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import enum
 import hashlib
@@ -22,6 +23,7 @@ class Kind(enum.StrEnum):
     NUMBER = "number"  # floating point or decimal: a feature
     WHOLE = "whole number"  # integers and booleans: a feature, or levels where that is asked for
     TEXT = "text"  # text, dictionaries and dates: levels, or hashed
+    SPARSE = "sparse numbers"  # many features at once, by their indices
     OTHER = "other"  # lists and the like: to be left out
 
     @property
@@ -40,6 +42,8 @@ class Block:
       start: the number of the first one, counted from zero over the whole source.
       file: the name of the file that they are from, where there is one.
       start_in_file: the number of the first one in that file.
+      origin: (rows,), the number of each one in that file, where they do not follow each other
+        because some between them are left out.
     """
 
     columns: Mapping[str, Any]
@@ -47,9 +51,13 @@ class Block:
     start: int
     file: str = ""
     start_in_file: int = 0
+    origin: Any = None
 
     def place(self, row: int) -> str:
         """Where a row is, for people, who count from one."""
+        if self.origin is not None:
+            place = f"row {self.origin[row] + 1:,}"
+            return f"{place} of {self.file}" if self.file else place
         place = f"row {self.start + row + 1:,}"
         if self.file and self.start != self.start_in_file:
             return f"{place} (row {self.start_in_file + row + 1:,} of {self.file})"
@@ -112,6 +120,35 @@ class Source(abc.ABC):
         del names
         return self
 
+    def offering(self, names: Sequence[str]) -> Source:
+        """The same rows with these columns, where it has them without listing them: numbers of a
+        sparse source that are zero in all of its rows, or too many to be listed.
+        """
+        del names
+        return self
+
+    @property
+    def entries(self) -> int:
+        """How many entries a sparse column has in all rows."""
+        return 0
+
+    @property
+    def looks(self) -> int:
+        """How many times all of it was read to find out what it holds."""
+        return 0
+
+    def skipping(self, conditions: Sequence[Any]) -> Source:
+        """The same rows, without parts of which it is known before they are read that none of
+        theirs meets all conditions (:class:`jaxdescent.data.filters.Condition`).
+        """
+        del conditions
+        return self
+
+    @property
+    def description(self) -> str:
+        """Which of the rows they are, where not all; it begins with a space."""
+        return ""
+
     def first_text(self, name: str) -> str:
         """Where a column that is text, but begins as numbers do, holds the first other value."""
         del name
@@ -158,6 +195,61 @@ class Source(abc.ABC):
         return sum(max(size, 0) for size, _ in self.stamps())
 
 
+class Wrapped(Source):
+    """A source that is another one in all that it does not change."""
+
+    def __init__(self, base: Source) -> None:
+        self.base = base
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self.base.kinds
+
+    @property
+    def rows(self) -> int | None:
+        return self.base.rows
+
+    @property
+    def form(self) -> str:
+        return self.base.form
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        return self.base.files
+
+    @property
+    def can_restart(self) -> bool:
+        return self.base.can_restart
+
+    @property
+    def description(self) -> str:
+        return self.base.description
+
+    def as_text(self, names: Sequence[str]) -> Source:
+        new = copy.copy(self)
+        new.base = self.base.as_text(names)
+        return new
+
+    def first_text(self, name: str) -> str:
+        return self.base.first_text(name)
+
+    def offering(self, names: Sequence[str]) -> Source:
+        new = copy.copy(self)
+        new.base = self.base.offering(names)
+        return new
+
+    @property
+    def entries(self) -> int:
+        return self.base.entries
+
+    @property
+    def looks(self) -> int:
+        return self.base.looks
+
+    def fingerprint(self) -> str:
+        return self.base.fingerprint()
+
+
 def located(source: Source, names: Sequence[str], rows: int) -> Iterator[Block]:
     """A source's blocks, cut to ``rows`` rows at most and counted.
 
@@ -169,10 +261,14 @@ def located(source: Source, names: Sequence[str], rows: int) -> Iterator[Block]:
         block = given if isinstance(given, Block) else _of_mapping(given, names)
         for first in range(0, block.rows, rows):
             size = min(rows, block.rows - first)
-            columns = block.columns
+            columns, origin = block.columns, block.origin
             if size < block.rows:
-                columns = {name: column[first : first + size] for name, column in columns.items()}
-            yield Block(columns, size, start + first, block.file, block.start_in_file + first)
+                cut = slice(first, first + size)
+                columns = {name: column[cut] for name, column in columns.items()}
+                origin = None if origin is None else origin[cut]
+            yield Block(
+                columns, size, start + first, block.file, block.start_in_file + first, origin
+            )
         start += block.rows
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import located, read_ahead
-from jaxdescent.display import number
 from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of_all, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
@@ -105,15 +104,9 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
             if held_out is None
             else lambda weights, b: squared_error(held_out, shift, weights, b),
         )
+        job.watch.searched(path.penalties, path.scores, path.best)
         l2 = float(path.penalties[path.best])
-        notes.append(f"l2 was chosen among {len(path.penalties)} by {path.rule}.")
-        if held_out is not None:
-            notes.append("The held-out rows chose l2: their error is a little optimistic.")
-        if path.is_at_end:
-            notes.append(
-                f"The chosen l2 is at the end of the path, {number(path.penalties[0])} to "
-                f"{number(path.penalties[-1])}: a better one may lie beyond it."
-            )
+        notes.extend(path.notes)
     found = solving.solve(data, float(l2), standardize=request.standardize)
     notes.extend(_notes(found, encoding, sums))
     fills = fills_of(sums)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import decimal
 import enum
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-INTERRUPTED = 130
-
-UNITS = {
-    unit + end: base**power
-    for base, end in ((1000, "b"), (1024, "ib"))
-    for power, unit in enumerate(["k", "m", "g", "t"], start=1)
-} | {"b": 1, "": 1}
+from jaxdescent.fit.command_line import byte_count, failing_in_one_line, penalty, split_names
 
 
 class Missing(enum.StrEnum):
@@ -34,60 +25,6 @@ class Unseen(enum.StrEnum):
 
     error = "error"
     zero = "zero"
-
-
-def byte_count(text: str) -> int:
-    """A number of bytes, written as 600MB, 4GB, 1.5GiB or 4000000000."""
-    word = text.strip().lower().replace("_", "").replace(" ", "")
-    digits = word.rstrip("kmgtib")
-    try:
-        number = decimal.Decimal(digits)
-        unit = UNITS[word[len(digits) :]]
-        if not number.is_finite() or number <= 0:
-            raise ValueError
-    except (decimal.InvalidOperation, KeyError, ValueError):
-        raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
-    return int(number * unit)
-
-
-def _penalty(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = None) -> list[str]:
-    """Names from options that were repeated or hold several with commas between them.
-
-    >>> split_names(["a,b", "c"])
-    ['a', 'b', 'c']
-    """
-    found: list[str] = []
-    for text in given or ():
-        parts = [text] if known and text in known else text.split(",")
-        found.extend(part.strip() for part in parts if part.strip())
-    return list(dict.fromkeys(found))
-
-
-@contextlib.contextmanager
-def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
-    """Errors that a user can act on as a line and exit code 2; Ctrl-C as 130."""
-    from jaxdescent.data import DataError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted: {written}.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except (DataError, ImportError, MemoryError) as error:
-        message = " ".join(str(error).split()) or "there is not enough memory"
-        typer.echo(f"Error: {message}", err=True)
-        raise typer.Exit(2) from error
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"Error: {where}{error.strerror or error}.", err=True)
-        raise typer.Exit(2) from error
 
 
 def fit(
@@ -136,13 +73,53 @@ def fit(
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of the hash.")] = 20,
+    interact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A:B",
+            help="Products of numbers, crossed levels (hashed where one is), slopes by level.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='Only these rows: "month <= 6 and carrier != AA".',
+            show_default="all",
+        ),
+    ] = None,
     l2: Annotated[
         str, typer.Option(metavar="X|auto", help="The ridge penalty, or a search for it.")
     ] = "0",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory.",
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|float64",
+            help="Of iterations; sums are of float64.",
+            show_default="float32",
+        ),
+    ] = None,
+    start: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Begin iterations at the weights of a model of the same columns.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
     ] = False,
@@ -182,7 +159,7 @@ def fit(
         pathlib.Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw predictions and residuals of a sample; reads once more.",
+            help="Draw the course of the fit, and predictions of a sample; reads once more.",
             show_default=False,
         ),
     ] = None,
@@ -193,9 +170,8 @@ def fit(
     what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
     """
     with failing_in_one_line():
-        from jaxdescent.data import open_source
         from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.fitting import fit_model, opened
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
 
@@ -207,7 +183,7 @@ def fit(
             from jaxdescent.fit import plot as picture
 
             picture.check_picture(plot)
-        with Screen(is_quiet=as_json) as screen:
+        with Screen(is_quiet=as_json, keeps_course=plot is not None) as screen:
             model = fit_model(
                 list(data),
                 target,
@@ -215,22 +191,27 @@ def fit(
                 test_data=list(test_data) if test_data else None,
                 memory=memory,
                 watch=screen,
+                start=start,
                 features=tuple(split_names(features)),
                 exclude=tuple(split_names(exclude)),
                 categorical=tuple(split_names(categorical)),
                 hashed=tuple(split_names(hashed)),
                 bits=bits,
+                interact=tuple(split_names(interact)),
                 weights=weights,
-                l2=_penalty(l2),
+                where=where,
+                l2=penalty(l2),
+                method=method,
+                dtype=dtype,
                 standardize=standardize,
                 missing=missing.value,
                 test=test,
                 seed=seed,
             )
         if plot is not None and picture is not None:
-            source = open_source(list(data), target_file)
+            source = opened(list(data), target_file, where)
             sample = picture.sample_of(model, source, Memory.of(memory))
-            picture.draw(sample, model.target, plot)
+            picture.draw(sample, model.target, plot, screen.course)
         if out is not None:
             model.save(out, overwrite=overwrite)
         if as_json:
@@ -242,11 +223,6 @@ def fit(
             screen.show(summary(model))
             kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."
             screen.say(kept)
-
-
-ModelFolder = Annotated[
-    pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
-]
 
 
 def predict(

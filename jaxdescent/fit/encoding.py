@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data import Block, DataError
-from jaxdescent.fit.columns import Labels, Numbers, bucket_of, labels_of, numbers_of
+from jaxdescent.data import Block, DataError, SparseColumn
+from jaxdescent.fit.columns import Labels, Numbers, bucket_of
+from jaxdescent.fit.interactions import Interaction, View, columns_of
 
 NONE = -1
 """The code of a row whose value is missing, or is none of the levels."""
@@ -38,6 +39,9 @@ class Encoded:
       numbers: a column each.
       codes: for each categorical column (rows,), :data:`NONE` for none.
       buckets: for each hashed column (rows,), places among the touched buckets, or :data:`NONE`.
+      sparse: the entries of the sparse column, at places among its features; None without one.
+      multipliers: for each of ``codes`` and then of ``buckets``, what its ones are multiplied by,
+        (rows,) in float64; None for one-hot columns as they are.
       keep: the rows that are not dropped; None for all.
       unseen: how many values were none of the levels.
     """
@@ -45,6 +49,8 @@ class Encoded:
     numbers: list[Numbers]
     codes: list[np.ndarray]
     buckets: list[np.ndarray]
+    multipliers: list[np.ndarray | None]
+    sparse: SparseColumn | None
     keep: np.ndarray | None
     unseen: int
 
@@ -54,12 +60,15 @@ class Encoding:
     """How columns become features, in the order of the weights.
 
     Attributes:
-      numbers: columns that are features themselves.
-      levels: the levels of each categorical column, a feature each.
-      hashed: columns whose values share ``2**bits`` buckets.
+      numbers: columns that are features themselves, or products of such columns.
+      levels: the levels of each categorical column or interaction, a feature each.
+      hashed: columns and interactions whose values share ``2**bits`` buckets.
       bits: of the buckets' number.
       buckets: those that some training row touched, sorted, a feature each.
-      fills: what stands for a missing number, by column.
+      fills: what stands for a missing number, by name.
+      sparse: the column of sparse numbers, where there is one.
+      indices: of it, those that some training row has, sorted, a feature each.
+      interactions: what those of the names above are made of that are no columns.
     """
 
     numbers: tuple[str, ...] = ()
@@ -68,21 +77,47 @@ class Encoding:
     bits: int = 0
     buckets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     fills: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    sparse: str | None = None
+    indices: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    interactions: Mapping[str, Interaction] = dataclasses.field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """Those that are read."""
-        return [*self.numbers, *self.levels, *self.hashed]
+        sparse = [] if self.sparse is None else [self.sparse]
+        return list(dict.fromkeys([*self.numeric, *self.labelled, *sparse]))
+
+    @property
+    def numeric(self) -> list[str]:
+        """Those that are read as numbers."""
+        names = [*self.numbers, *self.one_hot]
+        return columns_of(names, self.interactions, of_labels=False, own=self.numbers)
 
     @property
     def labelled(self) -> list[str]:
         """Those that are read as text."""
+        names = [*self.numbers, *self.one_hot]
+        return columns_of(names, self.interactions, of_labels=True, own=self.one_hot)
+
+    @property
+    def one_hot(self) -> list[str]:
+        """The names whose features are levels or buckets."""
         return [*self.levels, *self.hashed]
+
+    @property
+    def has_slopes(self) -> bool:
+        """Whether some one-hot columns are multiplied by numbers."""
+        return any(self.interactions[n].numbers for n in self.one_hot if n in self.interactions)
 
     @property
     def size(self) -> int:
         """How many features there are."""
-        return len(self.numbers) + sum(map(len, self.levels.values())) + len(self.buckets)
+        return self.unlisted_start + len(self.buckets) + len(self.indices)
+
+    @property
+    def unlisted_start(self) -> int:
+        """The place of the first bucket; the sparse column's features come behind them."""
+        return len(self.numbers) + sum(map(len, self.levels.values()))
 
     def feature_name(self, index: int) -> str:
         """What a weight belongs to."""
@@ -93,7 +128,9 @@ class Encoding:
             if index < len(levels):
                 return f"{column}={levels[index]}"
             index -= len(levels)
-        return f"hash bucket {self.buckets[index]:,}"
+        if index < len(self.buckets):
+            return f"hash bucket {self.buckets[index]:,}"
+        return f"{self.sparse}{self.indices[index - len(self.buckets)]}"
 
     @functools.cached_property
     def _places(self) -> dict[str, dict[str, int]]:
@@ -126,40 +163,80 @@ class Encoding:
 
         for other in others:
             note("", other.missing)
-        nan_is_missing = policy.missing != "error"
-        numbers = []
-        for name in self.numbers:
-            number = numbers_of(block.columns[name], nan_is_missing=nan_is_missing)
-            note(name, number.missing)
-            numbers.append(number)
-        labels = {name: labels_of(block.columns[name]) for name in self.labelled}
-        for name, label in labels.items():
-            note(name, label.codes < 0)
+        view = View(block, self.interactions, nan_is_missing=policy.missing != "error")
+        for name in self.numeric:
+            note(name, view.number(name).missing)
+        for name in self.labelled:
+            note(name, view.label(name).codes < 0)
+        numbers = [view.numbers_of(name) for name in self.numbers]
         unseen = 0
-        codes, buckets = [], []
+        codes, buckets, multipliers = [], [], []
         for name, levels in self.levels.items():
-            code, absent = _placed(labels[name], self._places[name].get)
+            labels = view.labels_of(name)
+            code, absent = _placed(labels, self._places[name].get)
             if absent.any() and policy.unseen == "error":
                 row = int(np.argmax(absent))
-                text = labels[name].texts[labels[name].codes[row]]
                 raise DataError(
-                    f"{name!r} is {text!r} in {block.place(row)}, which is none of the "
-                    f"{len(levels):,} levels of the training rows: --unseen zero gives it the "
-                    "weight zero."
+                    f"{name!r} is {labels.texts[labels.codes[row]]!r} in {block.place(row)}, which "
+                    f"is none of the {len(levels):,} levels of the training rows: --unseen zero "
+                    "gives it the weight zero."
                 )
             unseen += int(absent.sum())
             codes.append(code)
-        if self.hashed:
-            place = self._bucket_places
-            for name in self.hashed:
-                # A bucket that no training row touched has the weight zero: nothing is unseen.
-                code, _ = _placed(
-                    labels[name],
-                    lambda text, name=name: place.get(bucket_of(name, text, self.bits)),
-                )
-                buckets.append(code)
+            multipliers.append(self._multiplier(name, view, block, keep))
+        place = self._bucket_places if self.hashed else {}
+        for name in self.hashed:
+            # A bucket that no training row touched has the weight zero: nothing is unseen.
+            code, _ = _placed(
+                view.labels_of(name),
+                lambda text, name=name: place.get(bucket_of(name, text, self.bits)),
+            )
+            buckets.append(code)
+            multipliers.append(self._multiplier(name, view, block, keep))
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
-        return Encoded(numbers, codes, buckets, kept, unseen)
+        sparse = self._sparse(block)
+        return Encoded(numbers, codes, buckets, multipliers, sparse, kept, unseen)
+
+    def _sparse(self, block: Block) -> SparseColumn | None:
+        """The sparse column at its places; indices that no training row has count nothing."""
+        if self.sparse is None:
+            return None
+        given: SparseColumn = block.columns[self.sparse]
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = ~np.isfinite(np.square(given.values))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            what = "NaN" if np.isnan(given.values[at]) else "infinite or too large"
+            raise DataError(
+                f"'{self.sparse}{given.index[at]}' is {what} in {block.place(given.row[at])}: "
+                "correct the data."
+            )
+        place = np.searchsorted(self.indices, given.index)
+        place = np.minimum(place, max(len(self.indices) - 1, 0))
+        here = self.indices[place] == given.index
+        if here.all():
+            return SparseColumn(given.starts, place, given.values)
+        starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
+        return SparseColumn(starts, place[here], given.values[here])
+
+    def _multiplier(
+        self, name: str, view: View, block: Block, keep: np.ndarray | None
+    ) -> np.ndarray | None:
+        """The numbers that a one-hot column is multiplied by: zero where one is missing."""
+        number = view.multiplier_of(name)
+        if number is None:
+            return None
+        values = number.values if number.missing is None else np.where(number.missing, 0, number[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = ~np.isfinite(np.square(values))
+        if keep is not None:
+            wrong &= keep
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            what = "NaN" if np.isnan(values[row]) else "infinite or too large"
+            columns = " times ".join(map(repr, self.interactions[name].numbers))
+            raise DataError(f"{columns} is {what} in {block.place(row)}: correct the data.")
+        return np.asarray(values, np.float64)
 
     def product(self, encoded: Encoded, weights: np.ndarray) -> np.ndarray:
         """Features times weights, (rows,), in float64."""
@@ -170,14 +247,26 @@ class Encoding:
                 if number.missing is not None:
                     values = np.where(number.missing, self.fills.get(name, 0.0), values)
                 total = total + np.multiply(values, float(weight), dtype=np.float64)
-        start = len(self.numbers)
-        for code, levels in zip(encoded.codes, self.levels.values(), strict=True):
-            total = total + np.append(weights[start : start + len(levels)], 0.0)[code]
-            start += len(levels)
-        shared = np.append(weights[start:], 0.0)  # NONE is the last one
-        for code in encoded.buckets:
-            total = total + shared[code]
+        for code, multiplier, start, stop in self.entries(encoded):
+            own = np.append(weights[start:stop], 0.0)[code]  # NONE is the last one
+            total = total + (own if multiplier is None else own * multiplier)
+        if encoded.sparse is not None:
+            entries = encoded.sparse
+            own = weights[self.size - len(self.indices) :][entries.index] * entries.values
+            total = total + np.bincount(entries.row, own, len(entries))
         return total
+
+    def entries(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
+        """Of each one-hot name: codes, multipliers, and the places of its first feature and behind
+        its last one; those of hashed names are the same.
+        """
+        start = len(self.numbers)
+        multipliers = iter(encoded.multipliers)
+        for code, levels in zip(encoded.codes, self.levels.values(), strict=True):
+            yield code, next(multipliers), start, start + len(levels)
+            start += len(levels)
+        for code in encoded.buckets:
+            yield code, next(multipliers), start, start + len(self.buckets)
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

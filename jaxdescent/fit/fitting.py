@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent.data import DataError, Source, open_source
+from jaxdescent.data import DataError, Filtered, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.fit import by_sums, in_memory
@@ -18,13 +18,18 @@ from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import encoding_of
-from jaxdescent.fit.model import Model
+from jaxdescent.fit.methods import DIRECT, ITERATIVE, method_of
+from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request
-from jaxdescent.fit.roles import AUTO, Roles, assign
+from jaxdescent.fit.roles import Roles, assign
+from jaxdescent.fit.start import check_start, start_of
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
 
-LISTS = ("features", "exclude", "categorical", "hashed")
+LISTS = ("features", "exclude", "categorical", "hashed", "interact")
+
+OWN_TARGET = (".npy", "arrays", "svmlight text")
+"""Forms of data in which the target is known by itself."""
 
 MOST_COLUMNS = 2000
 """With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
@@ -38,6 +43,7 @@ def fit_model(
     test_data: Any = None,
     memory: int | None = None,
     watch: Watch | None = None,
+    start: Any = None,
     **options: Any,
 ) -> Model:
     """Fit a linear model of named columns to data that need not fit in memory.
@@ -56,11 +62,14 @@ def fit_model(
       memory: bytes that the process may hold at its peak, Python and its libraries included; 80 %
         of what is available by default.
       watch: is told of the plan and of progress.
+      start: a :class:`Model` of the same columns, or its folder: iterations begin at its weights.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
-        columns; ``bits`` (20) of the hash; ``l2`` (0), a number or "auto"; ``test`` (0), the share
-        of rows held out by a hash of their number and ``seed`` (0); ``standardize`` (False), so
-        that the penalty is on weights per standard deviation; ``missing`` ("error"), "drop" or
-        "mean".
+        columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
+        of the hash; ``where`` states which rows count, such as "month <= 6"; ``l2`` (0), a number
+        or "auto"; ``method`` ("auto"), "direct", "cg", "lsmr" or "lbfgs"; ``dtype``, "float32" or
+        "float64", of iterations; ``test`` (0), the share of rows held out by a hash of their number
+        and ``seed`` (0); ``standardize`` (False), so that the penalty is on weights per standard
+        deviation; ``missing`` ("error"), "drop" or "mean".
 
     Raises:
       DataError: where the data cannot be used, in one sentence.
@@ -89,21 +98,27 @@ def fit_model(
     if test_data is not None and request.test:
         raise DataError("--test and --test-data exclude each other: name one of them.")
     bound = Memory.of(memory)
-    source = open_source(data, target_file)
+    source = opened(data, target_file, request.where)
+    if request.features:
+        source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
     source = source.as_text(labelled)
     roles = _roles(source, request)
     test_source = None
     if test_data is not None:
-        test_source = open_source(test_data).as_text(labelled)
+        test_source = opened(test_data, None, request.where)
+        test_source = test_source.offering(roles.columns).as_text(labelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
     job = Job(source, test_source, roles, request, bound, watch)
+    model = None if start is None else load_model(start) if not isinstance(start, Model) else start
+    if model is not None:
+        check_start(model, roles, request.bits)
     before = [each.stamps() for each in job.sources]
     fingerprint = source.fingerprint()
     encoding, levels_read = encoding_of(job)
-    fitted, counts = _fit(job, encoding)
+    fitted, counts = _fit(job, encoding, model)
     for each, stamps in zip(job.sources, before, strict=True):
         changed = [
             path
@@ -113,7 +128,7 @@ def fit_model(
         if changed:
             raise DataError(f"{changed[0]} was changed while it was read: fit again.")
     seconds = time.perf_counter() - began
-    metrics = _metrics(fitted, job, (levels_read > 0) + counts, seconds)
+    metrics = _metrics(fitted, job, (levels_read > 0) + counts + source.looks, seconds)
     return Model(
         target=roles.target,
         encoding=fitted.encoding,
@@ -126,10 +141,16 @@ def fit_model(
     )
 
 
+def opened(data: Any, target_file: Any, where: str | None) -> Source:
+    """A source, of which only the rows count that meet a condition."""
+    source = open_source(data, target_file)
+    return source if where is None else Filtered(source, where)
+
+
 def _roles(source: Source, request: Request) -> Roles:
     target = request.target
     if target is None:
-        if TARGET not in source.kinds or source.form not in (".npy", "arrays"):
+        if TARGET not in source.kinds or source.form not in OWN_TARGET:
             raise DataError("--target is missing: name the column to predict.")
         target = TARGET
     exclude = list(request.exclude)
@@ -142,32 +163,54 @@ def _roles(source: Source, request: Request) -> Roles:
         exclude=exclude,
         categorical=request.categorical,
         hashed=request.hashed,
+        interact=request.interact,
         weights=request.weights,
         first_text=source.first_text,
     )
 
 
-def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
+def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
     """The fit, and how many more passes it took to plan it."""
     memory = job.memory
+    start = None
+    if model is not None:
+        start = start_of(model, encoding)
     sums = by_sums.plan_of(job, encoding)
     others = 0
     limit = "the limit is" if memory.is_given else "available are"
-    if sums.bytes > memory.limit or _is_long(job, encoding):
+    method = job.request.method
+    is_direct = method == DIRECT
+    if is_direct and encoding.sparse is not None:
+        raise DataError(
+            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
+            "many indices for sums: name another method, or --features."
+        )
+    if is_direct and sums.bytes > memory.limit:
+        raise memory.refuse(
+            f"--method direct with {encoding.size:,} features",
+            sums.bytes,
+            "only levels were read" if encoding.labelled else "nothing was read",
+        )
+    iterates = method in ITERATIVE or sums.bytes > memory.limit or _is_long(encoding)
+    iterates = iterates or encoding.sparse is not None
+    if iterates and not is_direct:
         in_designs, counted = in_memory.plan_of(job, encoding)
         others = int(counted > 0)
         if in_designs.bytes <= memory.limit:
             job.watch.planned(
                 [
                     _described(job, encoding),
-                    "The rows are kept in memory, one-hot columns unwritten, and conjugate "
-                    f"gradients minimise; about {readable_bytes(in_designs.bytes)} of memory, "
-                    f"{limit} {readable_bytes(memory.limit)}.",
+                    "The rows are kept in memory, one-hot columns unwritten, and "
+                    f"{method_of(method)!r} minimises; about "
+                    f"{readable_bytes(in_designs.bytes)} of memory, {limit} "
+                    f"{readable_bytes(memory.limit)}.",
                 ]
             )
-            return in_memory.fit(job, encoding, in_designs), others
-        if sums.bytes > memory.limit:
-            least = min(sums.bytes, in_designs.bytes)
+            return in_memory.fit(job, encoding, in_designs, start), others
+        if sums.bytes > memory.limit or method in ITERATIVE or encoding.sparse is not None:
+            least = in_designs.bytes
+            if method not in ITERATIVE and encoding.sparse is None:
+                least = min(sums.bytes, least)
             read = "only levels were read" if encoding.labelled else "nothing was read"
             raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)
     job.watch.planned(
@@ -178,13 +221,15 @@ def _fit(job: Job, encoding: Encoding) -> tuple[Fitted, int]:
             f"{readable_bytes(memory.limit)}.",
         ]
     )
-    return by_sums.fit(job, encoding, sums), others
+    fitted = by_sums.fit(job, encoding, sums)
+    if start is not None:
+        fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
+    return fitted, others
 
 
-def _is_long(job: Job, encoding: Encoding) -> bool:
+def _is_long(encoding: Encoding) -> bool:
     """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
-    needs_sums = job.request.l2 == AUTO or job.request.standardize
-    return bool(encoding.labelled) and not needs_sums and encoding.size > MOST_COLUMNS
+    return bool(encoding.labelled) and encoding.size > MOST_COLUMNS
 
 
 def _described(job: Job, encoding: Encoding) -> str:
@@ -195,7 +240,8 @@ def _described(job: Job, encoding: Encoding) -> str:
     held_out = f", {share:.3g} of the rows held out" if share else ""
     if job.test_source is not None:
         held_out = ", and the rows of other data held out"
-    return f"{rows}{source.form}{size if files else ''}: {encoding.size:,} features{held_out}."
+    what = f"{rows}{source.form}{size if files else ''}{source.description}"
+    return f"{what}: {encoding.size:,} features{held_out}."
 
 
 def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxdescent.data import Block, DataError, located, read_ahead
+from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
 from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of, resident_bytes
-from jaxdescent.fit.columns import bucket_of, labels_of, used
+from jaxdescent.fit.columns import bucket_of, used
 from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.interactions import View
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.split import is_held_out
@@ -24,8 +25,10 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
     """
     source, roles, request, memory = job.source, job.roles, job.request, job.memory
     names = [*roles.categorical, *roles.hashed]
-    if not names:
-        return Encoding(roles.numbers), 0
+    if not names and roles.sparse is None:
+        return Encoding(roles.numbers, interactions=roles.interactions), 0
+    columns = roles.labels_of(names) + ([] if roles.sparse is None else [roles.sparse])
+    indices = np.zeros(0, np.int64)
     if not source.can_restart:
         raise DataError(
             "categorical and hashed columns are read once for their levels and once to fit, and "
@@ -33,31 +36,52 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         )
     touched = np.zeros(1 << request.bits if roles.hashed else 0, bool)
     base, free = resident_bytes(), memory.limit - resident_bytes() - SLACK_BYTES
-    plan = reading_of(source, names, 32 * len(names), free)
+    plan = reading_of(source, columns, 32 * len(names), free)
     if plan.bytes > free:
         raise memory.refuse("finding the levels", base + plan.bytes + SLACK_BYTES)
     found: dict[str, set[str]] = {name: set() for name in roles.categorical}
     rows = 0
     job.watch.begin("finding levels", source.rows)
-    for block in read_ahead(lambda: located(source, names, plan.rows)):
+    for block in read_ahead(lambda: located(source, columns, plan.rows)):
         train = _training(block, request)
+        view = View(block, roles.interactions)
         for name in names:
-            texts = used(labels_of(block.columns[name]), train)
+            texts = used(view.labels_of(name), train)
             if name in found:
                 found[name].update(texts)
             else:
                 touched[[bucket_of(name, text, request.bits) for text in texts]] = True
+        if roles.sparse is not None:
+            own: SparseColumn = block.columns[roles.sparse]
+            own = own if train is None else own.take(train)
+            indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
         # A set that grows doubles, and so do the lists that are made of it.
-        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * sum(map(len, found.values())))
+        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * held_of(found, indices))
+    if roles.sparse is not None and not indices.size:
+        raise DataError("no training row has any entry: there is nothing to fit.")
     empty = [name for name, levels in found.items() if not levels]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
     levels = {name: tuple(sorted(values)) for name, values in found.items()}
     buckets = np.flatnonzero(touched)
-    encoding = Encoding(roles.numbers, levels, roles.hashed, request.bits, buckets)
+    encoding = Encoding(
+        roles.numbers,
+        levels,
+        roles.hashed,
+        request.bits,
+        buckets,
+        sparse=roles.sparse,
+        indices=indices,
+        interactions=roles.interactions,
+    )
     return encoding, rows
+
+
+def held_of(found: dict[str, set[str]], indices: np.ndarray) -> int:
+    """Levels and indices that are held."""
+    return sum(map(len, found.values())) + indices.size // 4
 
 
 def _training(block: Block, request: Request) -> np.ndarray | None:

@@ -17,12 +17,21 @@ from jaxdescent.data.errors import listed, reading
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of, resident_bytes
 from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.interactions import Interaction
 
-SCHEMA = 1
+SCHEMA = 2
 """Of ``model.json``; another number is another layout."""
 
+READABLE = (1, 2)
+"""Schemas that can be read: the first one knew no interactions."""
+
 FORMAT = "jaxdescent model"
-DESCRIPTION, WEIGHTS, BUCKETS = "model.json", "weights.npy", "buckets.npy"
+DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
+    "model.json",
+    "weights.npy",
+    "buckets.npy",
+    "indices.npy",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +101,7 @@ class Model(Displayed):
             raise DataError(
                 "the model knows no means for missing values: fit it with --missing mean."
             )
+        source = source.offering(encoding.columns)
         source = source.as_text([name for name in encoding.labelled if name in source.kinds])
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.
@@ -131,11 +141,17 @@ class Model(Displayed):
                 f"the data lack {listed(map(repr, lacking))}, which the model was fitted on: they "
                 f"have {listed(map(repr, kinds))}."
             )
-        text = [name for name in self.encoding.numbers if not kinds[name].is_number]
+        text = [name for name in self.encoding.numeric if not kinds[name].is_number]
         if text:
             raise DataError(
                 f"{listed(map(repr, text))} must be numeric, as in the data that the model was "
                 f"fitted on, and hold {kinds[text[0]]}."
+            )
+        sparse = self.encoding.sparse
+        if sparse is not None and kinds[sparse] is not Kind.SPARSE:
+            raise DataError(
+                f"{sparse!r} must hold sparse numbers, as in the data that the model was fitted "
+                f"on, and holds {kinds[sparse]}."
             )
         floats = [
             name for name in self.encoding.labelled if kinds[name] in (Kind.NUMBER, Kind.OTHER)
@@ -190,6 +206,11 @@ class Model(Displayed):
                 "levels": {name: list(levels) for name, levels in encoding.levels.items()},
                 "hashed": list(encoding.hashed),
                 "bits": encoding.bits,
+                "sparse": encoding.sparse,
+                "interactions": {
+                    name: {"numbers": list(each.numbers), "levels": list(each.labels)}
+                    for name, each in encoding.interactions.items()
+                },
             },
             "options": dict(self.options),
             "metrics": dict(self.metrics),
@@ -199,6 +220,8 @@ class Model(Displayed):
         np.save(folder / WEIGHTS, np.ascontiguousarray(self.weights, np.float64))
         if encoding.hashed:
             np.save(folder / BUCKETS, encoding.buckets)
+        if encoding.sparse is not None:
+            np.save(folder / INDICES, encoding.indices)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         with (folder / DESCRIPTION).open("w", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -224,7 +247,9 @@ def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
     content = {path.name for path in target.iterdir()}
     if content and not overwrite:
         raise DataError(f"{target} exists: name another folder, or say --overwrite.")
-    if not content <= {DESCRIPTION, WEIGHTS, BUCKETS} or (content and DESCRIPTION not in content):
+    if not content <= {DESCRIPTION, WEIGHTS, BUCKETS, INDICES} or (
+        content and DESCRIPTION not in content
+    ):
         raise DataError(f"{target} holds more than a model, and is not replaced: name another.")
     return target
 
@@ -248,16 +273,19 @@ def load_model(folder: Any) -> Model:
             raise DataError(f"{path} is damaged: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path} does not describe a jaxdescent model.")
-    if content.get("schema") != SCHEMA:
+    if content.get("schema") not in READABLE:
         raise DataError(
-            f"{path} has schema {content.get('schema')!r}, and this version reads {SCHEMA}: load "
-            "it with the version that wrote it, or fit again."
+            f"{path} has schema {content.get('schema')!r}, and this version reads "
+            f"{listed(map(str, READABLE))}: load it with the version that wrote it, or fit again."
         )
     try:
         encoding = content["encoding"]
         buckets = np.zeros(0, np.int64)
         if encoding["hashed"]:
             buckets = _array(folder / BUCKETS, np.dtype(np.int64))
+        indices = np.zeros(0, np.int64)
+        if encoding.get("sparse") is not None:
+            indices = _array(folder / INDICES, np.dtype(np.int64))
         model = Model(
             target=content["target"],
             encoding=Encoding(
@@ -267,6 +295,12 @@ def load_model(folder: Any) -> Model:
                 bits=int(encoding["bits"]),
                 buckets=buckets,
                 fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
+                sparse=encoding.get("sparse"),
+                indices=indices,
+                interactions={
+                    name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
+                    for name, each in encoding.get("interactions", {}).items()
+                },
             ),
             weights=_array(folder / WEIGHTS, np.dtype(np.float64)),
             intercept=float(content["intercept"]),

@@ -1,4 +1,6 @@
-"""A picture of a fit: predicted against observed, and residuals, on a sample of the rows."""
+"""A picture of a fit: predicted against observed, and residuals, on a sample of the rows; and how
+the fit went.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.budget import Memory, reading_of, resident_bytes
 from jaxdescent.fit.encoding import Policy
 from jaxdescent.fit.model import Model
+from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.split import is_held_out
 from jaxdescent.fit.sums import Preparing
@@ -42,9 +45,17 @@ def check_picture(path: pathlib.Path) -> None:
 def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     """Some rows, chosen by a hash of their number, in one more pass."""
     options = model.options
-    roles = Roles(model.target, model.encoding.numbers, tuple(model.encoding.levels),
-                  model.encoding.hashed, None)  # fmt: skip
-    source = source.as_text(model.encoding.labelled)
+    encoding = model.encoding
+    roles = Roles(
+        model.target,
+        encoding.numbers,
+        tuple(encoding.levels),
+        encoding.hashed,
+        None,
+        encoding.sparse,
+        encoding.interactions,
+    )
+    source = source.offering(encoding.columns).as_text(model.encoding.labelled)
     policy = Policy(options["missing"], unseen="zero")
     preparing = Preparing(roles, model.encoding, policy)
     rows = model.metrics["rows_read"]
@@ -70,10 +81,15 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
     return Sample(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def draw(sample: Sample, target: str, path: pathlib.Path) -> None:
-    """Write the picture."""
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def draw(sample: Sample, target: str, path: pathlib.Path, course: Course | None = None) -> None:
+    """Write the picture: with the search for a penalty, or else with the iterations, if there were
+    some.
+    """
+    has_course = course is not None and (course.path is not None or len(course.values) > 1)
+    figure = Figure(figsize=(15 if has_course else 10, 4.6), layout="constrained")
+    left, right, *further = figure.subplots(1, 2 + has_course)
+    if course is not None and has_course:
+        (draw_path if course.path is not None else draw_convergence)(further[0], course)
     residual = sample.observed - sample.predicted
     for is_test, color, label in (
         (False, TRAIN_COLOR, "training rows"),
@@ -91,9 +107,38 @@ def draw(sample: Sample, target: str, path: pathlib.Path) -> None:
     right.axhline(0, color=LINE_COLOR, linewidth=1)
     left.set(title="Predicted and observed", xlabel="predicted", ylabel=target)
     right.set(title="Residuals", xlabel="predicted", ylabel=f"{target} less predicted")
-    for axes in (left, right):
+    for axes in (left, right, *further):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     left.legend(markerscale=2.5, frameon=False, loc="upper left")
     figure.suptitle(f"{target}: {sample.observed.size:,} rows of the data")
     figure.savefig(path, dpi=130)
+
+
+def draw_convergence(axes: Any, course: Course) -> None:
+    """The value above the best one, by iteration, and what it was said to be above the minimum."""
+    values, above = np.asarray(course.values), np.asarray(course.above)
+    steps = np.arange(values.size)
+    # The last value is above the minimum too, by what is known of it.
+    least = values.min() - (above[-1] if np.isfinite(above[-1]) else 0.0)
+    left = values - least
+    axes.plot(steps[left > 0], left[left > 0], color=TRAIN_COLOR, label="above the minimum")
+    known = np.isfinite(above) & (above > 0)
+    if known.any():
+        style = {"color": TEST_COLOR, "linewidth": 1, "linestyle": "--"}
+        axes.plot(steps[known], above[known], label="estimated then", **style)
+    axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(title="Convergence", xlabel="iteration", ylabel="value less minimum")
+    axes.legend(frameon=False)
+
+
+def draw_path(axes: Any, course: Course) -> None:
+    """What each penalty scored."""
+    assert course.path is not None
+    penalties, scores, best = course.path
+    finite = np.isfinite(scores)
+    axes.plot(penalties[finite], scores[finite], color=TRAIN_COLOR, marker=".", markersize=4)
+    axes.axvline(penalties[best], color=TEST_COLOR, linewidth=1)
+    axes.set_xscale("log")
+    axes.set(title="Search for l2", xlabel="l2", ylabel="score: the less the better")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
+from jaxdescent.data.errors import listed
 from jaxdescent.display import Report, Rows, readable_seconds
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.watch import Watch
@@ -27,10 +32,34 @@ LARGEST = 10
 """Weights in a summary."""
 
 
+@dataclasses.dataclass
+class Course:
+    """What happened during a fit, for a picture.
+
+    Attributes:
+      values: of the iterations.
+      above: how far each is above the minimum; NaN where that is unknown.
+      path: the penalties of a search, their scores, and the place of the best.
+    """
+
+    values: list[float] = dataclasses.field(default_factory=list)
+    above: list[float] = dataclasses.field(default_factory=list)
+    path: tuple[np.ndarray, np.ndarray, int] | None = None
+
+
+class _Speed(ProgressColumn):
+    """Rows, or what else is counted, a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
 class Screen(Watch):
     """The plan on the standard output, and a bar on a terminal's error output while it is read."""
 
-    def __init__(self, *, is_quiet: bool = False) -> None:
+    def __init__(self, *, is_quiet: bool = False, keeps_course: bool = False) -> None:
+        self.course: Course | None = Course() if keeps_course else None
         self._console = Console()
         self._is_quiet = is_quiet
         bar = Console(stderr=True)
@@ -38,8 +67,10 @@ class Screen(Watch):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("rows"),
+            TextColumn("{task.fields[unit]}"),
+            _Speed(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
             console=bar,
             transient=True,
             disable=is_quiet or not bar.is_terminal,
@@ -64,14 +95,31 @@ class Screen(Watch):
                 self.say(line)
             self.say("")
 
-    def begin(self, what: str, rows: int | None) -> None:
+    def begin(self, what: str, total: int | None, unit: str = "rows") -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=rows)
+        self._task = self._progress.add_task(what, total=total, unit=unit, state="")
 
-    def advance(self, rows: int) -> None:
+    def advance(self, done: int) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=rows)
+            self._progress.update(self._task, completed=done)
+
+    def tell(self, state: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, state=state)
+
+    @property
+    def is_looking(self) -> bool:
+        return self.course is not None or not self._progress.disable
+
+    def iterated(self, value: float, above: float) -> None:
+        if self.course is not None:
+            self.course.values.append(value)
+            self.course.above.append(above)
+
+    def searched(self, penalties: np.ndarray, scores: np.ndarray, best: int) -> None:
+        if self.course is not None:
+            self.course.path = penalties, scores, best
 
     def say(self, line: str) -> None:
         """A line of the standard output."""
@@ -138,9 +186,13 @@ def contents(model: Model, most: int) -> Report:
     encoding = model.encoding
     rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
     rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]
+    if encoding.interactions:
+        rows.append(("interactions", listed(encoding.interactions)))
     if encoding.hashed:
         touched = f"{len(encoding.buckets):,} of {1 << encoding.bits:,} buckets touched"
         rows.append(("hashed columns", f"{', '.join(encoding.hashed)}: {touched}"))
+    if encoding.sparse is not None:
+        rows.append(("sparse numbers", f"{len(encoding.indices):,} indices of {encoding.sparse}"))
     if encoding.fills:
         rows.append(("missing numbers", "the training rows' means"))
     rows += _figures(model)

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxdescent.data import DataError
-from jaxdescent.fit.roles import AUTO, MOST_BITS
+from jaxdescent.fit.methods import AUTO, NAMES
+from jaxdescent.fit.roles import MOST_BITS
 
 MISSING = ("error", "drop", "mean")
+
+DTYPES = (None, "float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +25,13 @@ class Request:
     exclude: Sequence[str] = ()
     categorical: Sequence[str] = ()
     hashed: Sequence[str] = ()
+    interact: Sequence[str | Sequence[str]] = ()
     bits: int = 20
     weights: str | None = None
+    where: str | None = None
     l2: float | str = 0.0
+    method: str = AUTO
+    dtype: str | None = None
     test: float = 0.0
     standardize: bool = False
     missing: str = "error"
@@ -40,6 +47,10 @@ class Request:
             raise DataError(f"--test must be from 0 to less than 1, got {self.test:g}.")
         if self.missing not in MISSING:
             raise DataError(f"--missing must be error, drop or mean, got {self.missing!r}.")
+        if self.method not in NAMES:
+            raise DataError(f"--method must be {', '.join(NAMES)}, got {self.method!r}.")
+        if self.dtype not in DTYPES:
+            raise DataError(f"--dtype must be float32 or float64, got {self.dtype!r}.")
         if not 1 <= self.bits <= MOST_BITS:
             raise DataError(f"--bits must be from 1 to {MOST_BITS}, got {self.bits}.")
         if not 0 <= self.seed < 2**63:

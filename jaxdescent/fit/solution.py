@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdescent.display import number
 from jaxdescent.fit.sums import Moments
 from jaxdescent.result import Evidence, Status
 
@@ -22,9 +23,18 @@ DEPENDENT = 1e-13
 """Of the gradient's norm at zeros: less of it along columns that depend on each other is what
 rounding leaves where they do so exactly."""
 
-PENALTIES = 61
-PATH = (-9.0, 3.0)
-"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue."""
+HELD_OUT = "held-out rows"
+
+A_DECADE = 5
+LOWEST, LOW, HIGH = -15, -9, 3
+"""Powers of ten between which penalties are tried, as parts of the mean eigenvalue: from the second
+one on, or from lower down where most columns are so short beside a few that the mean is theirs."""
+
+NO_BETTER = 1e-6
+"""Scores that differ by this part are the same."""
+
+BELOW = 4
+"""So many powers of ten below the median of the columns' squared lengths the path reaches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,21 +69,61 @@ class Solution:
 
 
 class Path(NamedTuple):
-    """Penalties that were tried, and what each scored: the less the better."""
+    """Penalties that were tried, and what each scored: the less the better.
+
+    Attributes:
+      penalties: from the smallest to the largest.
+      scores: of each.
+      rule: by which they are scored.
+      best: the place of the best.
+      is_cut: whether smaller ones were meant to be tried, and could not be.
+    """
 
     penalties: np.ndarray
     scores: np.ndarray
     rule: str
-
-    @property
-    def best(self) -> int:
-        """The place of the best score."""
-        return int(np.nanargmin(self.scores))
+    best: int
+    is_cut: bool = False
 
     @property
     def is_at_end(self) -> bool:
-        """Whether no better penalty was seen on one side of the best."""
-        return self.best in (0, len(self.penalties) - 1)
+        """Whether the scores still got better at the end of the path where the best is."""
+        last = len(self.penalties) - 1
+        if self.best not in (0, last):
+            return False
+        beside = self.scores[min(1, last)] if self.best == 0 else self.scores[last - 1]
+        return self.is_cut or not beside <= self.scores[self.best] * (1 + NO_BETTER)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of it."""
+        notes = [f"l2 was chosen among {len(self.penalties)} by {self.rule}."]
+        if self.rule == HELD_OUT:
+            notes.append("The held-out rows chose l2: their error is a little optimistic.")
+        ends = f"{number(self.penalties[0])} to {number(self.penalties[-1])}"
+        if self.is_cut:
+            notes.append(
+                f"Penalties below {number(self.penalties[0])} did not converge in this dtype: the "
+                "path ends there."
+            )
+        if self.is_at_end:
+            notes.append(
+                f"The chosen l2 is at the end of the path, {ends}: a better one may lie beyond it."
+            )
+        return notes
+
+
+def penalties_from(squares: np.ndarray) -> np.ndarray:
+    """The penalties that are tried, from the smallest up, by the columns' squared lengths about
+    their means, whose mean is that of the eigenvalues; 61 where these are alike.
+    """
+    varying = squares[squares > 0]
+    if not varying.size:
+        varying = np.ones(1)
+    typical = float(np.mean(varying))
+    below = int(np.floor(np.log10(float(np.median(varying)) / typical))) - BELOW
+    low = max(min(LOW, below), LOWEST)
+    return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
 
 
 def constants(data: Moments) -> np.ndarray:
@@ -179,11 +229,9 @@ def path(
     cross = np.where(constant, 0.0, data.cross / scales)
     values, vectors = np.linalg.eigh(matrix)
     values = np.maximum(values, 0)
-    varying = max(int(np.count_nonzero(~constant)), 1)
-    typical = float(np.sum(values)) / varying or 1.0
-    penalties = typical * np.logspace(*PATH, PENALTIES)
+    penalties = penalties_from(matrix.diagonal())
     along = vectors.T @ cross
-    scores = np.empty(PENALTIES)
+    scores = np.empty(penalties.size)
     for index, l2 in enumerate(penalties):
         coordinates = along / (values + l2)
         if held_out is None:
@@ -193,5 +241,5 @@ def path(
         else:
             weights = vectors @ coordinates / scales
             scores[index] = held_out(weights, data.target_mean - float(weights @ data.mean))
-    rule = "generalised cross-validation" if held_out is None else "held-out rows"
-    return Path(penalties, scores, rule)
+    rule = "generalised cross-validation" if held_out is None else HELD_OUT
+    return Path(penalties, scores, rule, int(np.nanargmin(scores)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -222,31 +221,24 @@ class Sums:
         flat = total.reshape(-1)  # a view: one index finds its place faster than two
         weight = np.square(z[-1])
         seen: list[tuple[np.ndarray, np.ndarray]] = []
-        for code, start, stop in self._one_hot(encoded):
+        for code, multiplier, start, stop in self.encoding.entries(encoded):
             own = code[chosen]
             there = own >= 0
             own = np.where(there, own, 0)
+            if multiplier is not None:  # ones become slopes
+                there = np.where(there, multiplier[chosen], 0.0)
             for row, place in zip(z, self._dense, strict=True):
                 values = row * z[-1] * there
                 sums = np.bincount(own, weights=values, minlength=stop - start)
                 total[start:stop, place] += sums
                 total[place, start:stop] += sums
             position = own + start
-            np.add.at(flat, position * (self.side + 1), weight * there)
+            np.add.at(flat, position * (self.side + 1), weight * np.square(there, dtype=np.float64))
             for other, other_there in seen:
-                both = weight * (there & other_there)
+                both = weight * np.multiply(there, other_there, dtype=np.float64)
                 np.add.at(flat, position * self.side + other, both)
                 np.add.at(flat, other * self.side + position, both)
             seen.append((position, there))
-
-    def _one_hot(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Codes, and the places of the first level and behind the last one."""
-        start = len(encoded.numbers)
-        for code, levels in zip(encoded.codes, self.encoding.levels.values(), strict=True):
-            yield code, start, start + len(levels)
-            start += len(levels)
-        for code in encoded.buckets:  # they share their places
-            yield code, start, self.encoding.size
 
 
 def not_finite(prepared: Prepared, encoding: Encoding, chosen: slice | np.ndarray) -> DataError:

@@ -1,0 +1,315 @@
+"""Text in the format of svmlight and libsvm: a line for each row, of which only entries other than
+zero are written.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import pathlib
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent.data.errors import DataError, one_line, reading
+from jaxdescent.data.protocol import Block, Kind, Source
+
+CHUNK_BYTES = 1 << 20
+"""Text that is parsed at a time."""
+
+LONGEST_LINE = 1 << 26
+"""Bytes; what has no end by then is no such file."""
+
+CHUNKS_HELD = 24
+"""Times a chunk that parsing holds: its numbers, as Python's and as NumPy's."""
+
+MOST_COLUMNS = 1000
+"""So many indices become columns of numbers; of more the rows stay sparse."""
+
+TARGET, FEATURES = "y", "x"
+
+COLUMN = re.compile(rf"{FEATURES}(0|[1-9]\d*)")
+
+LARGEST = 2**53
+"""Indices beyond it are not told apart: they are read as float64."""
+
+
+class SparseColumn:
+    """The entries of some rows, in the order of the rows.
+
+    Attributes:
+      starts: (rows + 1,), where the entries of each row begin and the last one's end.
+      index: (entries,), int64.
+      values: (entries,), float64.
+    """
+
+    def __init__(self, starts: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+        self.starts, self.index, self.values = starts, index, values
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, rows: slice) -> SparseColumn:
+        """Rows that follow each other."""
+        start, stop, _ = rows.indices(len(self))
+        first, last = self.starts[start], self.starts[max(stop, start)]
+        return SparseColumn(
+            self.starts[start : max(stop, start) + 1] - first,
+            self.index[first:last],
+            self.values[first:last],
+        )
+
+    def filter(self, met: Any) -> SparseColumn:
+        """The rows for which it is true."""
+        return self.take(np.flatnonzero(np.asarray(met)))
+
+    def take(self, rows: np.ndarray) -> SparseColumn:
+        """These rows, in ascending order."""
+        counts = np.diff(self.starts)
+        chosen = np.zeros(len(self), bool)
+        chosen[rows] = True
+        kept = np.repeat(chosen, counts)
+        starts = np.concatenate([[0], np.cumsum(counts[chosen])])
+        return SparseColumn(starts, self.index[kept], self.values[kept])
+
+    @property
+    def row(self) -> np.ndarray:
+        """(entries,), the row of each."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def column(self, index: int) -> np.ndarray:
+        """The values at one index, (rows,), zeros included."""
+        values = np.zeros(len(self))
+        here = self.index == index
+        values[self.row[here]] = self.values[here]
+        return values
+
+
+class _Looked(NamedTuple):
+    """What a look at all lines tells."""
+
+    rows: int
+    entries: int
+    smallest: int
+    largest: int
+
+
+class SvmlightFiles(Source):
+    """Some files of svmlight's format, one after another; ``.gz`` ones too.
+
+    The target is called ``y``, the features x0, x1, ... by their indices as they are written, from
+    zero or from one on. Up to :data:`MOST_COLUMNS` of them are columns of numbers; more are one
+    sparse column ``x``. What follows a ``#`` and ``qid:`` is passed over. The files are looked
+    through when they are opened, for the largest index.
+    """
+
+    def __init__(self, paths: Sequence[pathlib.Path]) -> None:
+        self._paths = list(paths)
+        rows = entries = 0
+        smallest, largest = LARGEST, -1
+        for path in self._paths:
+            if path.stat().st_size == 0:
+                raise DataError(f"{path} is empty.")
+            for _, column, _ in _parsed(path):
+                rows, entries = rows + len(column), entries + column.index.size
+                if column.index.size:
+                    smallest = min(smallest, int(column.index.min()))
+                    largest = max(largest, int(column.index.max()))
+        if not rows:
+            raise DataError(f"{self._paths[0]} has no rows.")
+        if not entries:
+            raise DataError(
+                f"{self._paths[0]} has rows without any feature: there is nothing to fit."
+            )
+        self._looked = _Looked(rows, entries, smallest, largest)
+        is_wide = largest - smallest >= MOST_COLUMNS
+        names = [] if is_wide else [f"{FEATURES}{j}" for j in range(smallest, largest + 1)]
+        self._columns = names or [FEATURES]
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        kind = Kind.SPARSE if self._columns == [FEATURES] else Kind.NUMBER
+        return dict.fromkeys(self._columns, kind) | {TARGET: Kind.NUMBER}
+
+    @property
+    def rows(self) -> int:
+        return self._looked.rows
+
+    @property
+    def entries(self) -> int:
+        return self._looked.entries
+
+    @property
+    def looks(self) -> int:
+        return 1
+
+    @property
+    def form(self) -> str:
+        return "svmlight text"
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        return self._paths
+
+    def offering(self, names: Sequence[str]) -> SvmlightFiles:
+        new = copy.copy(self)
+        numbers = [name for name in names if COLUMN.fullmatch(name)]
+        if FEATURES in names and not numbers:
+            new._columns = [FEATURES]
+        elif numbers:
+            own = [] if self._columns == [FEATURES] else self._columns
+            new._columns = list(dict.fromkeys([*own, *numbers]))
+        return new
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        # A row in the mean: how long single rows are cannot be known beforehand.
+        own = 32 * self._looked.entries // self._looked.rows + 16
+        return own + 8 * len(names)
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        return CHUNKS_HELD * CHUNK_BYTES
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        for path in self._paths:
+            start = 0
+            for target, column, lines in _parsed(path):
+                for first in range(0, len(column), rows):
+                    part = column[first : first + rows]
+                    own = slice(first, first + len(part))
+                    columns: dict[str, Any] = {}
+                    for name in names:
+                        if name == TARGET:
+                            columns[name] = target[own]
+                        elif name == FEATURES:
+                            columns[name] = part
+                    wanted = [name for name in names if name not in columns]
+                    columns |= _columns_of(part, wanted)
+                    # Lines are what an editor counts: comments and empty ones are among them.
+                    yield Block(columns, len(part), 0, path.name, start + first, lines[own])
+                start += len(column)
+
+
+def _columns_of(part: SparseColumn, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of numbers, from one pass over the entries."""
+    if not names:
+        return {}
+    index = np.array([int(name[len(FEATURES) :]) for name in names])
+    order = np.argsort(index)
+    place = np.minimum(np.searchsorted(index[order], part.index), index.size - 1)
+    here = index[order][place] == part.index
+    dense = np.zeros((len(names), len(part)))
+    dense[order[place[here]], part.row[here]] = part.values[here]
+    return dict(zip(names, dense, strict=True))
+
+
+def _parsed(path: pathlib.Path) -> Iterator[tuple[np.ndarray, SparseColumn, np.ndarray]]:
+    """Targets, entries, and the numbers of lines, counted from zero, chunk by chunk."""
+    line = 0
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with reading(path), opened(path, "rb") as file:
+        rest = b""
+        while True:
+            try:
+                chunk = file.read(CHUNK_BYTES)
+            except (EOFError, zlib.error) as error:
+                raise DataError(f"{path} cannot be read: {one_line(error)}.") from error
+            text = rest + chunk
+            if chunk:
+                end = text.rfind(b"\n") + 1
+                text, rest = text[:end], text[end:]
+                if len(rest) > LONGEST_LINE:
+                    raise DataError(f"{path} has a line of more than {len(rest):,} bytes.")
+            if text:
+                found = _rows_of(text, path, line)
+                if len(found[1]):
+                    yield found
+                line += text.count(b"\n")
+            if not chunk:
+                return
+
+
+COMMENT, QUERY = re.compile(rb"#[^\n]*"), re.compile(rb"[ \t]qid:[^ \t\r\n]*")
+
+
+def _rows_of(
+    text: bytes, path: pathlib.Path, first_line: int
+) -> tuple[np.ndarray, SparseColumn, np.ndarray]:
+    if b"#" in text:
+        text = COMMENT.sub(b"", text)
+    if b"qid" in text:
+        text = QUERY.sub(b"", text)
+    codes = np.frombuffer(text, np.uint8)
+    is_space = codes <= 32
+    begins = ~is_space
+    begins[1:] &= is_space[:-1]
+    token_at = np.flatnonzero(begins)
+    breaks = np.flatnonzero(codes == 10)
+    line_of_token = np.searchsorted(breaks, token_at)
+    is_label = np.ones(token_at.size, bool)
+    is_label[1:] = line_of_token[1:] != line_of_token[:-1]
+    colons = np.flatnonzero(codes == 58)
+    token_of_colon = np.searchsorted(token_at, colons, side="right") - 1
+    # Each token is a label without a colon, or an entry with one.
+    is_right = np.array_equal(token_of_colon, np.flatnonzero(~is_label)) and b"_" not in text
+    numbers = np.zeros(0)
+    if is_right:
+        try:
+            parts = text.replace(b":", b" ").split()
+            numbers = np.fromiter(map(float, parts), np.float64, len(parts))
+        except ValueError:
+            is_right = False
+    is_right = is_right and numbers.size == token_at.size + colons.size
+    if not is_right:
+        raise _wrong_line(text, path, first_line)
+    labels = np.flatnonzero(is_label)
+    counts = np.diff(labels, append=token_at.size) - 1
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    lines = line_of_token[labels] + first_line
+    label_at = np.arange(labels.size) + 2 * starts[:-1]
+    target = numbers[label_at]
+    is_entry = np.ones(numbers.size, bool)
+    is_entry[label_at] = False
+    pairs = numbers[is_entry]
+    index, values = pairs[::2], pairs[1::2]
+    row = np.repeat(np.arange(labels.size), counts)
+    with np.errstate(invalid="ignore"):
+        wrong = ~((index >= 0) & (index < LARGEST) & (index == np.floor(index)))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DataError(
+            f"{path}: line {lines[row[at]] + 1:,}: an index must be a whole number of at least 0, "
+            f"got {index[at]:g}."
+        )
+    column = SparseColumn(starts, index.astype(np.int64), values)
+    order = np.lexsort((column.index, row)) if np.any(np.diff(column.index) <= 0) else None
+    if order is not None:
+        column.index, column.values = column.index[order], values[order]
+        twice = (np.diff(column.index) == 0) & (np.diff(row) == 0)
+        if twice.any():
+            at = int(np.argmax(twice))
+            raise DataError(
+                f"{path}: line {lines[row[at]] + 1:,}: the index {column.index[at]:,} stands there "
+                "twice."
+            )
+    return target, column, lines
+
+
+def _wrong_line(text: bytes, path: pathlib.Path, first_line: int) -> DataError:
+    """The error that says what is wrong in which line."""
+    for number, line in enumerate(text.split(b"\n"), start=first_line + 1):
+        tokens = line.split()
+        for place, token in enumerate(tokens):
+            parts = token.split(b":")
+            try:
+                _ = [float(part) for part in parts]
+                is_right = len(parts) == (2 if place else 1) and b"_" not in token
+            except ValueError:
+                is_right = False
+            if not is_right:
+                what = "a feature written as index:value" if place else "the target, a number"
+                shown = token.decode("utf-8", "replace")[:40]
+                return DataError(f"{path}: line {number:,}: expected is {what}, got {shown!r}.")
+    return DataError(f"{path} is not in svmlight's format: expected are lines such as 1 3:0.5 7:2.")

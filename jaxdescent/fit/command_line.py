@@ -1,0 +1,73 @@
+"""What the commands have in common: sizes, lists of names, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import typer
+
+INTERRUPTED = 130
+
+UNITS = {
+    unit + end: base**power
+    for base, end in ((1000, "b"), (1024, "ib"))
+    for power, unit in enumerate(["k", "m", "g", "t"], start=1)
+} | {"b": 1, "": 1}
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes, written as 600MB, 4GB, 1.5GiB or 4000000000."""
+    word = text.strip().lower().replace("_", "").replace(" ", "")
+    digits = word.rstrip("kmgtib")
+    try:
+        number = decimal.Decimal(digits)
+        unit = UNITS[word[len(digits) :]]
+        if not number.is_finite() or number <= 0:
+            raise ValueError
+    except (decimal.InvalidOperation, KeyError, ValueError):
+        raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
+    return int(number * unit)
+
+
+def penalty(text: str) -> float | str:
+    """A penalty as a number, or the word that was given instead."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = None) -> list[str]:
+    """Names from options that were repeated or hold several with commas between them.
+
+    >>> split_names(["a,b", "c"])
+    ['a', 'b', 'c']
+    """
+    found: list[str] = []
+    for text in given or ():
+        parts = [text] if known and text in known else text.split(",")
+        found.extend(part.strip() for part in parts if part.strip())
+    return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
+    """Errors that a user can act on as a line and exit code 2; Ctrl-C as 130."""
+    from jaxdescent.data import DataError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted: {written}.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (DataError, ImportError, MemoryError) as error:
+        message = " ".join(str(error).split()) or "there is not enough memory"
+        typer.echo(f"Error: {message}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"Error: {where}{error.strerror or error}.", err=True)
+        raise typer.Exit(2) from error

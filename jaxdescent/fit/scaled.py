@@ -1,0 +1,88 @@
+"""A design whose columns are multiplied by numbers: what --standardize minimises over."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.designs import Design
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaled(Design):
+    """``X diag(scale)``, which is never written out; its weights are an array.
+
+    A penalty on its weights u is one on ``w / scale`` for the weights ``w = scale u`` of X.
+
+    >>> from jaxdescent.designs import as_design
+    >>> X = Scaled(as_design(jnp.ones((2, 2))), jnp.array([2.0, 3.0]))
+    >>> X.product(jnp.array([1.0, 1.0])).tolist()
+    [5.0, 5.0]
+    """
+
+    design: Design
+    scale: jax.Array  # (features,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.design.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.design.dtype
+
+    @property
+    def stored_dtype(self) -> Any:
+        return self.design.stored_dtype
+
+    @property
+    def entries(self) -> int:
+        return self.design.entries
+
+    @property
+    def pass_bytes(self) -> int:
+        return self.design.pass_bytes
+
+    @property
+    def is_uneven(self) -> bool:
+        return self.design.is_uneven
+
+    @property
+    def is_whole(self) -> bool:
+        return self.design.is_whole
+
+    def _times(self, columns: jax.Array) -> jax.Array:
+        scale = self.scale.astype(columns.dtype)
+        return columns * (scale if columns.ndim == 1 else scale[:, None])
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        return self.design.product(self._times(weights))
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        return self._times(self.design.transposed_product(residual))
+
+    def to_dense(self) -> jax.Array:
+        return self.design.to_dense() * self.scale[None, :]
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        return self.design.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        own = None if center is None else center / self.scale
+        squares = self.design.column_squared_norms(row_weight, own)
+        return None if squares is None else squares * jnp.square(self.scale)
+
+    def rows_at(self, index: jax.Array) -> jax.Array | None:
+        rows = self.design.rows_at(index)
+        return None if rows is None else rows * self.scale[None, :]
+
+    def minus(self, center: jax.Array) -> Design | None:
+        near = self.design.minus(center / self.scale)
+        return None if near is None else Scaled(near, self.scale)

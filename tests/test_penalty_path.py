@@ -1,0 +1,394 @@
+"""Rows in memory: a penalty by search, standardised penalties, methods, dtypes and starts."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+
+import polars as pl
+from sklearn.linear_model import LinearRegression, Ridge
+from typer.testing import CliRunner
+
+import jaxdescent as jd
+from jaxdescent import cli
+from jaxdescent.data import DataError
+from jaxdescent.fit import in_memory, penalty_path
+from jaxdescent.fit.rows import Rows
+from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit.solution import Path, penalties_from
+from jaxdescent.fit.watch import Watch
+from jaxdescent.fit.watched import listening
+
+ROWS = 900
+LEVELS = {"city": 20, "shop": 60, "day": 7}
+OPTIONS = {"categorical": ("city", "shop"), "hashed": ("day",)}
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    columns = {name: rng.integers(0, size, ROWS) for name, size in LEVELS.items()}
+    effects = sum(rng.normal(size=LEVELS[name])[codes] for name, codes in columns.items())
+    age = rng.normal(40, 10, ROWS)
+    y = 1000 + 0.2 * age + effects + 3 * rng.normal(size=ROWS)
+    return pl.DataFrame(columns | {"age": age, "w": rng.integers(0, 4, ROWS), "y": y})
+
+
+class TestSearch:
+    @pytest.mark.parametrize("standardize", [False, True])
+    def test_held_out_rows_choose_what_they_choose_by_sums(self, table, standardize):
+        models = [
+            jd.fit_model(
+                table, "y", test=0.3, l2="auto", weights="w", standardize=standardize,
+                method=method, **OPTIONS,
+            )
+            for method in ("direct", "cg")
+        ]  # fmt: skip
+        by_sums, on_rows = (model.metrics for model in models)
+        assert on_rows["l2"] == pytest.approx(by_sums["l2"], rel=1e-6)
+        assert on_rows["l2_chosen_by"] == by_sums["l2_chosen_by"] == "held-out rows"
+        for part in ("train", "held_out"):
+            assert on_rows[part]["rmse"] == pytest.approx(by_sums[part]["rmse"], rel=2e-5)
+        np.testing.assert_allclose(models[1].predict(table), models[0].predict(table), atol=5e-3)
+        assert any("optimistic" in note for note in on_rows["notes"])
+        assert on_rows["iterations"] > 30
+
+    def test_without_them_the_trace_is_estimated(self, table):
+        direct, found = (
+            jd.fit_model(table, "y", exclude="w", l2="auto", method=method, **OPTIONS)
+            for method in ("direct", "cg")
+        )
+        # Scores near the minimum differ by less than what the estimate is off.
+        assert 0.5 < found.metrics["l2"] / direct.metrics["l2"] < 2
+        same = jd.fit_model(
+            table, "y", exclude="w", l2=found.metrics["l2"], method="direct", **OPTIONS
+        )
+        degrees = same.metrics["degrees_of_freedom"]
+        assert found.metrics["degrees_of_freedom"] == pytest.approx(degrees, rel=0.15)
+        assert "32 random vectors" in found.metrics["l2_chosen_by"]
+
+    def test_the_path_ends_where_the_error_has_turned(self, table):
+        told = []
+
+        class Told(Watch):
+            def tell(self, state):
+                told.append(state)
+
+        model = jd.fit_model(
+            table, "y", exclude="w", test=0.3, l2="auto", method="cg", watch=Told(), **OPTIONS
+        )
+        penalties = [float(state.split(",")[0].removeprefix("l2 ")) for state in told]
+        assert penalties == sorted(penalties, reverse=True)
+        chosen = min(range(len(penalties)), key=lambda k: abs(penalties[k] - model.metrics["l2"]))
+        after = len(penalties) - 1 - chosen
+        assert penalty_path.TURNED <= after <= penalty_path.LOST
+        assert len(penalties) < 61
+        assert "RMSE" in told[0]
+
+    def test_a_path_that_cannot_go_on_says_so(self, table, monkeypatch):
+        before, count = in_memory.minimize, 0
+
+        def some(*arguments, **options):
+            nonlocal count
+            count += 1
+            return before(*arguments, **options | {"max_iterations": 1 if count == 25 else 1000})
+
+        monkeypatch.setattr(in_memory, "minimize", some)
+        model = jd.fit_model(table, "y", exclude="w", test=0.3, l2="auto", method="cg", **OPTIONS)
+        notes = " ".join(model.metrics["notes"])
+        assert "did not converge in this dtype: the path ends there" in notes
+        assert "at the end of the path" in notes
+
+    def test_ctrl_c_during_the_path_leaves_nothing(self, table, monkeypatch, tmp_path):
+        table.write_parquet(tmp_path / "d.parquet")
+        count = 0
+
+        def interrupted(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == 3:
+                raise KeyboardInterrupt
+            return before(*arguments, **options)
+
+        before = in_memory.minimize
+        monkeypatch.setattr(in_memory, "minimize", interrupted)
+        arguments = [
+            "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop,day",
+            "--method", "cg", "--l2", "auto", "--out", tmp_path / "m",
+        ]  # fmt: skip
+        result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+        assert result.exit_code == 130
+        assert result.stderr == "Interrupted: nothing was written.\n"
+        assert [p.name for p in tmp_path.iterdir()] == ["d.parquet"]
+
+
+def path_of(scores, **options):
+    penalties = np.logspace(-2, 2, len(scores))
+    return Path(penalties, np.asarray(scores), "a rule", int(np.argmin(scores)), **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_at_end"),
+    [
+        (path_of([3.0, 2.0, 1.0, 2.0]), False),
+        (path_of([1.0, 2.0, 3.0]), True),
+        (path_of([3.0, 2.0, 1.0]), True),
+        (path_of([1.0, 1.0 + 1e-8, 3.0]), False),  # a smaller one changes nothing
+        (path_of([1.0, 1.0 + 1e-8, 3.0], is_cut=True), True),
+        (path_of([1.0]), False),
+    ],
+)
+def test_the_end_of_a_path_is_one_where_the_scores_still_fall(path, is_at_end):
+    assert path.is_at_end is is_at_end
+    assert any("at the end" in note for note in path.notes) is is_at_end
+
+
+def test_a_few_long_columns_do_not_hide_the_others():
+    usual = penalties_from(np.full(20, 5.0))
+    assert usual.size == 61
+    np.testing.assert_allclose(usual[[0, -1]], [5e-9, 5e3])
+    squares = np.array([1e9] + [1.0] * 99)
+    penalties = penalties_from(squares)
+    assert penalties[0] == pytest.approx(1e-4, rel=10)
+    assert penalties[-1] == pytest.approx(1e10)
+    np.testing.assert_allclose(np.diff(np.log10(penalties)), 0.2)
+    assert penalties_from(np.zeros(3)).size == 61
+    assert penalties_from(np.array([1e200] + [1.0] * 9))[0] > 0
+
+
+class TestStandardize:
+    @pytest.mark.parametrize("method", ["direct", "cg"])
+    def test_it_penalises_weights_per_standard_deviation(self, table, method):
+        model = jd.fit_model(
+            table, "y", exclude="w", l2=50.0, standardize=True, method=method, dtype="float64",
+            **OPTIONS,
+        )  # fmt: skip
+        X = written_out(model, table)
+        scale = X.std(axis=0)
+        expected = Ridge(50.0).fit(X / scale, table["y"])
+        np.testing.assert_allclose(model.weights, expected.coef_ / scale, rtol=1e-4, atol=1e-5)
+
+    def test_a_column_that_does_not_vary_is_not_divided_by_zero(self, table):
+        constant = table.with_columns(one=pl.lit(3.0), name=pl.lit("same"))
+        model = jd.fit_model(
+            constant, "y", exclude="w", l2=1.0, standardize=True, method="cg",
+            categorical=("city", "name"), hashed="day",
+        )  # fmt: skip
+        weights = dict(model.named_weights(999))
+        assert abs(weights["one"]) < 1e-4
+        assert abs(weights["name=same"]) < 1e-4
+        assert np.isfinite(model.weights).all()
+
+    def test_columns_moments_are_those_of_the_columns(self, table, rng):
+        """Shared buckets too, where two columns of a row may be in one, and slopes."""
+        options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
+        kept = {}
+        before = Rows.column_moments
+
+        def noted(self):
+            kept["moments"] = before(self)
+            return kept["moments"]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Rows, "column_moments", noted)
+            model = jd.fit_model(
+                table, "y", standardize=True, method="cg", interact="age:city", **options
+            )
+        X = np.zeros((ROWS, model.encoding.size))
+        X[:, 0] = table["age"]
+        encoded = encoded_of(model, table)
+        for code, multiplier, start, _ in model.encoding.entries(encoded):
+            X[np.arange(ROWS), start + code] += 1.0 if multiplier is None else multiplier
+        np.testing.assert_allclose(kept["moments"][1], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
+
+    def test_a_scaled_design_has_the_products_of_the_scaled_matrix(self, rng):
+        from jaxdescent.designs import as_design
+
+        X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
+        design, dense = Scaled(as_design(X), scale), X * scale
+        w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
+        center = center.astype(np.float32)
+        np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)
+        np.testing.assert_allclose(design.transposed_product(X[:, 0]), dense.T @ X[:, 0], rtol=1e-5)
+        np.testing.assert_allclose(design.to_dense(), dense)
+        np.testing.assert_allclose(design.rows_at(np.array([2, 0])), dense[[2, 0]])
+        np.testing.assert_allclose(
+            design.minus(center).product(w), (dense - center) @ w, rtol=1e-4, atol=1e-5
+        )
+        squares = design.column_squared_norms(None, center)
+        np.testing.assert_allclose(squares, ((dense - center) ** 2).sum(0), rtol=1e-5)
+
+
+def encoded_of(model, table):
+    from jaxdescent.data import located, open_source
+    from jaxdescent.fit.encoding import Policy
+
+    source = open_source(table)
+    (block,) = located(source, model.encoding.columns, len(table))
+    return model.encoding.encode(block, Policy())
+
+
+def written_out(model, table):
+    encoded = encoded_of(model, table)
+    X = np.zeros((len(table), model.encoding.size))
+    for j, number in enumerate(encoded.numbers):
+        X[:, j] = number.values
+    for code, _, start, _ in model.encoding.entries(encoded):
+        X[np.arange(len(table)), start + code] += 1
+    return X
+
+
+class TestMethods:
+    @pytest.mark.parametrize("method", ["cg", "lsmr", "lbfgs"])
+    def test_each_finds_the_minimum(self, table, method):
+        options = {"exclude": "w", "l2": 2.0, **OPTIONS}
+        expected = jd.fit_model(table, "y", method="direct", **options)
+        model = jd.fit_model(table, "y", method=method, **options)
+        assert model.metrics["status"] == "CONVERGED"
+        assert method in model.metrics["method"].lower().replace("conjugategradient", "cg")
+        assert "float32" in model.metrics["method"]
+        error = model.metrics["train"]["rmse"]
+        assert error == pytest.approx(expected.metrics["train"]["rmse"], rel=1e-4)
+
+    @pytest.mark.slow
+    def test_float64_has_more_digits(self, table):
+        options = {"exclude": "w", "l2": 2.0, "method": "lsmr", **OPTIONS}
+        expected = jd.fit_model(table, "y", **options | {"method": "direct"}).predict(table)
+        errors = [
+            np.abs(jd.fit_model(table, "y", dtype=dtype, **options).predict(table) - expected).max()
+            for dtype in ("float32", "float64")
+        ]
+        assert errors[1] < 1e-6 < errors[0] < 5e-2
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"method": "newton"}, "must be auto, direct, cg, lsmr, lbfgs, got 'newton'"),
+            ({"dtype": "float16"}, "--dtype must be float32 or float64, got 'float16'"),
+        ],
+    )
+    def test_others_are_refused(self, table, options, message):
+        with pytest.raises(DataError, match=message):
+            jd.fit_model(table, "y", **options)
+
+    def test_one_that_does_not_fit_is_refused(self, tmp_path, rng, monkeypatch):
+        from jaxdescent.fit import fitting
+        from jaxdescent.fit.budget import Memory
+
+        X = {f"x{j}": rng.normal(size=30) for j in range(40)}
+        held = Memory.of(None).limit
+        monkeypatch.setattr(Memory, "of", classmethod(lambda cls, limit: cls(held, True)))
+        plan = fitting.by_sums.plan_of
+        monkeypatch.setattr(
+            fitting.by_sums, "plan_of",
+            lambda *arguments: fitting.by_sums.SumsPlan(42, plan(*arguments).reading, held + 1),
+        )  # fmt: skip
+        with pytest.raises(MemoryError, match="--method direct with 40 features needs"):
+            jd.fit_model(X | {"y": X["x0"]}, "y", method="direct")
+
+
+@pytest.fixture(scope="module")
+def model(table):
+    return jd.fit_model(table.head(600), "y", exclude="w", l2=2.0, method="cg", **OPTIONS)
+
+
+class TestStart:
+    @pytest.mark.parametrize("standardize", [False, pytest.param(True, marks=pytest.mark.slow)])
+    def test_it_goes_on_where_the_model_is(self, table, standardize):
+        options = {"exclude": "w", "l2": 2.0, "method": "cg", "standardize": standardize, **OPTIONS}
+        first = jd.fit_model(table, "y", **options)
+        again = jd.fit_model(table, "y", start=first, **options)
+        assert again.metrics["iterations"] <= 2 < first.metrics["iterations"]
+        np.testing.assert_allclose(again.predict(table), first.predict(table), atol=1e-2)
+        assert any("started from the model's" in note for note in again.metrics["notes"])
+
+    def test_more_rows_with_new_levels_and_without_old_ones(self, model, table, tmp_path):
+        more = table.with_columns(
+            shop=pl.when(pl.col("shop") < 3).then(pl.col("shop") + 1000).otherwise(pl.col("shop"))
+        )
+        model.save(tmp_path / "m")
+        options = {"exclude": "w", "l2": 2.0, **OPTIONS}
+        fitted = jd.fit_model(more, "y", start=tmp_path / "m", method="cg", **options)
+        expected = jd.fit_model(more, "y", method="direct", **options)
+        np.testing.assert_allclose(fitted.predict(more), expected.predict(more), atol=2e-2)
+        notes = " ".join(fitted.metrics["notes"])
+        assert f"{model.encoding.size - 3} of {fitted.encoding.size} weights started" in notes
+        assert "3 of its levels or buckets are in no training row" in notes
+        names = dict(fitted.named_weights(999))
+        assert "shop=1001" in names
+        assert "shop=1" not in names
+
+    def test_features_are_matched_by_name_not_by_place(self, model, table):
+        from jaxdescent.fit.start import start_of
+
+        swapped = jd.fit_model(
+            table.select("y", "day", "shop", "city", "age"), "y", l2=2.0,
+            categorical=("shop", "city"), hashed="day",
+        )  # fmt: skip
+        start = start_of(model, swapped.encoding)
+        weights = dict(model.named_weights(999))
+        for j in range(swapped.encoding.size):
+            assert start.weights[j] == weights.get(swapped.encoding.feature_name(j), 0.0)
+
+    def test_the_sums_need_no_start_and_say_so(self, model, table):
+        fitted = jd.fit_model(table, "y", exclude="w", l2=2.0, start=model, **OPTIONS)
+        assert "The sums' solve needs no start: --start changed nothing." in fitted.metrics["notes"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"target": "age"}, "is a model of 'y', and 'age' is to be fitted"),
+            ({"exclude": ()}, "numeric 'w' of the fit alone"),
+            ({"exclude": ("w", "age")}, "numeric 'age' of the model alone"),
+            ({"categorical": "city"}, "numeric 'shop' of the fit alone; categorical 'shop' of the"),
+            ({"bits": 7}, "--bits 20 of the model and 7 of the fit"),
+            ({"interact": "city:shop"}, "categorical 'city:shop' of the fit alone"),
+        ],
+    )
+    def test_models_of_other_columns_are_refused_by_what_differs(
+        self, model, table, options, message
+    ):
+        options = {"target": "y", "exclude": "w", "l2": 2.0, **OPTIONS} | options
+        with pytest.raises(DataError, match=message):
+            jd.fit_model(table, start=model, **options)
+
+
+class TestProgress:
+    def test_each_iteration_is_told_to_who_looks(self, table):
+        told = []
+
+        class Looking(Watch):
+            is_looking = True
+
+            def begin(self, what, total, unit="rows"):
+                told.append((what, unit))
+
+            def tell(self, state):
+                told.append(state)
+
+        options = {"exclude": "w", "l2": 2.0, "method": "cg", **OPTIONS}
+        watched = jd.fit_model(table, "y", watch=Looking(), **options)
+        plain = jd.fit_model(table, "y", **options)
+        np.testing.assert_allclose(watched.weights, plain.weights, rtol=1e-6, atol=1e-9)
+        assert watched.metrics["method"] == plain.metrics["method"]
+        assert ("minimising", "iterations") in told
+        losses = [float(s.split()[1].rstrip(",")) for s in told if isinstance(s, str)]
+        assert len(losses) >= watched.metrics["iterations"]
+        assert losses[-1] == pytest.approx(watched.metrics["value"], rel=1e-4)
+        assert losses[0] > losses[-1]
+        assert any("above the minimum" in s for s in told if isinstance(s, str))
+
+    def test_nobody_listens_afterwards(self):
+        from jaxdescent.fit import watched
+
+        with pytest.raises(RuntimeError), listening(lambda value, left: None):
+            raise RuntimeError
+        assert not watched._listeners
+
+
+@pytest.mark.slow
+def test_least_squares_without_a_penalty_agrees_on_rows(table):
+    model = jd.fit_model(table, "y", features=("age", "w"), method="lsmr", dtype="float64")
+    expected = LinearRegression().fit(table.select("age", "w"), table["y"])
+    np.testing.assert_allclose(model.weights, expected.coef_, rtol=1e-5)
