@@ -13,6 +13,7 @@ from jaxdescent.critical_points import CriticalPoint as CriticalPoint
 from jaxdescent.critical_points import critical_points as critical_points
 from jaxdescent.designs import Categorical as Categorical
 from jaxdescent.designs import Concatenated as Concatenated
+from jaxdescent.designs import Hashed as Hashed
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.designs import Sparse as Sparse
 from jaxdescent.fit import fit_model as fit_model

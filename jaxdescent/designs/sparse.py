@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ ROUNDING = 8
 """So many eps of what a column's norm is made of are rounding."""
 
 TRACED = (
-    "the indices of a jd.Sparse must be known numbers, got traced ones: make it outside of jit, "
+    "the indices of a sparse X must be known numbers, got traced ones: make it outside of jit, "
     "vmap and grad, and pass it as an argument."
 )
 
@@ -141,7 +141,7 @@ class Sparse(Design):
         return children, (self._shape, self._entries, self._is_uneven)
 
     @classmethod
-    def tree_unflatten(cls, structure: Any, children: Any) -> Sparse:
+    def tree_unflatten(cls, structure: Any, children: Any) -> Self:
         """The design of these layouts."""
         self = cls.__new__(cls)
         *sizes, is_uneven = structure
