@@ -39,6 +39,7 @@ class Hashed(Sparse):
       values: (entries,), real floating-point; None for ones.
       shape: (rows, features), such as ``(rows, 2**33)``.
       dtype: of ones, where there are no values.
+      sharding: of the rows over several devices, as of :class:`Sparse`.
 
     Raises:
       TypeError: if the indices are not integers or are traced, or values are no real
@@ -64,6 +65,7 @@ class Hashed(Sparse):
         *,
         shape: tuple[int, int],
         dtype: Any = jnp.float32,
+        sharding: Any = None,
     ) -> None:
         count, features = _checked_shape(shape)
         touched, place = np.unique(_checked_columns(columns, features), return_inverse=True)
@@ -73,7 +75,9 @@ class Hashed(Sparse):
                 "mean of the targets."
             )
         self._columns = _Columns(touched, features)
-        self._build(rows, place.reshape(-1), values, (count, touched.size), dtype)
+        self._build(
+            rows, place.reshape(-1), values, (count, touched.size), dtype=dtype, sharding=sharding
+        )
 
     def of_rows(self, rows: Any, columns: Any, values: Any = None, *, rows_in_all: int) -> Hashed:
         """Other rows with the same columns and weights, such as those to predict.
@@ -105,7 +109,14 @@ class Hashed(Sparse):
         other = Hashed.__new__(Hashed)
         other._columns = self._columns
         shape = rows_in_all, self.shape[1]
-        other._build(rows[is_touched], place[is_touched], values, shape, self.stored_dtype)
+        other._build(
+            rows[is_touched],
+            place[is_touched],
+            values,
+            shape,
+            dtype=self.stored_dtype,
+            sharding=None,
+        )
         return other
 
     def weights_at(self, weights: Any, columns: Any) -> np.ndarray:

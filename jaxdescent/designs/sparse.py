@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import Any, Self
 
@@ -12,7 +13,8 @@ from jax.core import Tracer
 
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
+from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -53,10 +55,14 @@ class Sparse(Design):
     Args:
       matrix: a SciPy sparse matrix or array of any format, or a ``jax.experimental.sparse`` BCOO
         or BCSR.
+      sharding: a ``jax.sharding.NamedSharding`` of the rows over several devices, as many on each:
+        that of the targets. Each device has a layout of its own rows; a product with the transpose
+        sends as many numbers as there are features.
 
     Raises:
       TypeError: if ``matrix`` is neither, or its values are not real floating-point numbers.
-      ValueError: if it is not two-dimensional, is empty, or an index is out of range.
+      ValueError: if it is not two-dimensional, is empty, an index is out of range, or the rows
+        cannot be sharded so.
 
     >>> import jax.numpy as jnp
     >>> X = Sparse.from_indices([0, 2, 2], [1, 0, 3], jnp.array([5.0, 1.0, 2.0]), shape=(3, 4))
@@ -64,8 +70,8 @@ class Sparse(Design):
     (Sparse(3 x 4, 3 entries), [5.0, 0.0, 3.0])
     """
 
-    def __init__(self, matrix: Any) -> None:
-        self._build(*_parts_of(matrix), jnp.float32)
+    def __init__(self, matrix: Any, *, sharding: Any = None) -> None:
+        self._build(*_parts_of(matrix), dtype=jnp.float32, sharding=sharding)
 
     @classmethod
     def from_indices(
@@ -76,6 +82,7 @@ class Sparse(Design):
         *,
         shape: tuple[int, int],
         dtype: Any = jnp.float32,
+        sharding: Any = None,
     ) -> Sparse:
         """The matrix with ``values[k]`` at ``[rows[k], columns[k]]``, in any order.
 
@@ -85,6 +92,7 @@ class Sparse(Design):
           values: (entries,), real floating-point; None for ones, which take no memory.
           shape: (rows, features).
           dtype: of ones, where there are no values.
+          sharding: of the rows, as of :class:`Sparse` itself.
 
         Raises:
           TypeError: if the indices are not integers, are traced, or the values are no real
@@ -92,11 +100,14 @@ class Sparse(Design):
           ValueError: if lengths differ, the shape is empty, or an index is out of range.
         """
         self = cls.__new__(cls)
-        self._build(rows, columns, values, shape, dtype)
+        self._build(rows, columns, values, shape, dtype=dtype, sharding=sharding)
         return self
 
-    def _build(self, row: Any, column: Any, values: Any, shape: Any, dtype: Any) -> None:
+    def _build(
+        self, row: Any, column: Any, values: Any, shape: Any, *, dtype: Any, sharding: Any
+    ) -> None:
         rows, features = _checked_shape(shape)
+        over = RowSharding.of(sharding, rows)
         row = _checked_index("row", row, rows)
         column = _checked_index("column", column, features)
         if row.size != column.size:
@@ -106,10 +117,18 @@ class Sparse(Design):
             )
         values = _checked_values(values, row.size)
         row, column, values = _without_duplicates(row, column, values, features, dtype)
-        order = np.argsort(column, kind="stable")
-        forward = layout_of(Entries.of(row, column, rows), Stored(values))
-        by_column = Entries.of(column[order], row[order], features)
-        backward = layout_of(by_column, Stored(values, order))
+        ends = np.searchsorted(row, np.arange(over.parts + 1) * over.rows_of_part)
+        forward_parts, backward_parts = [], []
+        for number, (start, end) in enumerate(itertools.pairwise(ends)):
+            own, where = row[start:end] - number * over.rows_of_part, column[start:end]
+            place = None if over.parts == 1 else np.arange(start, end)
+            forward_parts.append(
+                Part(Entries.of(own, where, over.rows_of_part), Stored(values, place))
+            )
+            order = np.argsort(where, kind="stable")
+            by_column = Entries.of(where[order], own[order], features)
+            backward_parts.append(Part(by_column, Stored(values, start + order)))
+        forward, backward = layout_of(forward_parts, over), layout_of(backward_parts, over)
         given = dtype if values is None else values.dtype
         if not jnp.issubdtype(given, jnp.floating):
             raise TypeError(
@@ -181,7 +200,7 @@ class Sparse(Design):
         return sparse_products.product(self._forward, weights_of(self, weights))
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product(self._backward, residual_of(self, residual))
+        return sparse_products.product_of_all(self._backward, residual_of(self, residual))
 
     def to_dense(self) -> jax.Array:
         return sparse_products.dense(self._forward, self.shape, self.dtype)
@@ -204,7 +223,7 @@ class Sparse(Design):
         weight = jnp.ones((self.shape[0],), self.dtype)
         if row_weight is not None:
             weight = row_weight.astype(self.dtype)
-        squares = sparse_products.product(self._squared(self._backward), weight)
+        squares = sparse_products.product_of_all(self._squared(self._backward), weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and

@@ -44,11 +44,14 @@ class Slice(NamedTuple):
 
     @property
     def pieces(self) -> int:
-        return self.places.shape[1]
+        return self.places.shape[-1]
 
 
 class Layout(NamedTuple):
     """A matrix as pieces of its rows.
+
+    That of a matrix in parts, each on a device of its own, is the layouts of all parts: every array
+    has one more axis in front, along which it is sharded.
 
     Attributes:
       levels: of slices. The first adds up numbers of the vector; each of the others the sums of
@@ -60,6 +63,13 @@ class Layout(NamedTuple):
 
     levels: tuple[tuple[Slice, ...], ...]
     position: jax.Array | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is that of a matrix in parts."""
+        if self.position is not None:
+            return self.position.ndim == 2
+        return self.levels[0][0].places.ndim == 3
 
     def with_values(self, change: Callable[[jax.Array], jax.Array]) -> Layout:
         """The same with other values, made of its own, which may be none."""
@@ -81,9 +91,32 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
     """``A @ columns``, in the dtype of the columns.
 
     Args:
-      layout: of A, (rows, length).
+      layout: of A, (rows, length); one in parts is that of some rows after another.
       columns: (length,) or (length, outputs).
     """
+    if not layout.is_cut:
+        return _product(layout, columns)
+    rows = jax.vmap(_product, (0, None))(layout, columns)
+    return rows.reshape(-1, *columns.shape[1:])
+
+
+@jax.jit
+def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
+    """``A @ rows``, where A in parts is some of its columns beside others: each part is multiplied
+    by rows of its own, and the products are added up.
+
+    Args:
+      layout: of A, (features, length).
+      rows: (length,) or (length, outputs).
+    """
+    if not layout.is_cut:
+        return _product(layout, rows)
+    parts = jax.tree.leaves(layout)[0].shape[0]
+    own = rows.reshape(parts, -1, *rows.shape[1:])
+    return jnp.sum(jax.vmap(_product)(layout, own), axis=0)
+
+
+def _product(layout: Layout, columns: jax.Array) -> jax.Array:
     if columns.ndim == 1:
         return _of_column(layout, columns)
     if columns.shape[1] == 1:
@@ -106,6 +139,10 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
 
 def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
     """``A`` as an array of this shape and dtype."""
+    if layout.is_cut:
+        parts = jax.tree.leaves(layout)[0].shape[0]
+        own = shape[0] // parts, shape[1]
+        return jax.vmap(lambda part: dense(part, own, dtype))(layout).reshape(shape)
     whole = jnp.zeros(shape, dtype)
     if not layout.levels:
         return whole
