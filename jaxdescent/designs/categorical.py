@@ -185,6 +185,12 @@ class Categorical(Design):
         codes = jnp.take(self.codes, index, mode="clip")
         return one_hot(codes, self.levels, dtype=self.dtype)
 
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
+        # Rows without a level go nowhere.
+        level = jnp.where(self.codes >= 0, self.codes, self.levels)
+        whole = jnp.zeros((sums, self.levels), factor.dtype)
+        return whole.at[target, level].add(factor, mode="drop")
+
     def row_block(self, start: Any, size: int) -> jax.Array:
         codes = jax.lax.dynamic_slice_in_dim(self.codes, start, size)
         return one_hot(codes, self.levels, dtype=self.dtype)

@@ -182,6 +182,9 @@ class Concatenated(Design):
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return _joined([design.rows_at(index) for design in self._all], axis=1)
 
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:
+        return _joined([design.sums_of_rows(target, factor, sums) for design in self._all], axis=1)
+
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return _joined([design.row_block(start, size) for design in self._all], axis=1)
 

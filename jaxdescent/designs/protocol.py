@@ -127,6 +127,13 @@ class Design(Displayed, abc.ABC):
         del index
         return None
 
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:
+        """Rows times a factor each, added up where their ``target``, from 0 to ``sums - 1``, is the
+        same: (sums, features); None if one pass over X cannot compute it.
+        """
+        del target, factor, sums
+        return None
+
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""
         del start, size

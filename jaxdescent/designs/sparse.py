@@ -36,9 +36,8 @@ TRACED = (
 class Sparse(Design):
     """X as the entries that are stored: a product reads nothing else.
 
-    Every method works on it, and the preconditioners ``jd.Jacobi`` and ``jd.Nystrom``, but not
-    ``jd.Sketch``, which needs rows. Direct solves make it dense, which ``jd.minimize`` does by
-    itself only where that costs less than iterations.
+    Every method works on it, and every preconditioner. Direct solves make it dense, which
+    ``jd.minimize`` does by itself only where that costs less than iterations.
 
     Its entries are sorted when it is made, on the host, and laid out twice, for the product and for
     that with the transpose: about 8 bytes for each entry in float32 each, 4 where all values are
@@ -231,6 +230,10 @@ class Sparse(Design):
         own = jnp.sum(weight) * jnp.square(center)
         centred = squares - 2 * center * self.transposed_product(weight) + own
         return jnp.maximum(centred, ROUNDING * jnp.finfo(self.dtype).eps * (squares + own))
+
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
+        shape = sums, self.shape[1]
+        return sparse_products.sums_of_rows(self._forward, target, factor, shape)
 
     def _squared(self, layout: Layout) -> Layout:
         return layout.with_values(lambda values: jnp.square(values.astype(self.dtype)))

@@ -139,21 +139,48 @@ def _product(layout: Layout, columns: jax.Array) -> jax.Array:
 
 def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
     """``A`` as an array of this shape and dtype."""
+    rows, features = shape
     if layout.is_cut:
         parts = jax.tree.leaves(layout)[0].shape[0]
-        own = shape[0] // parts, shape[1]
+        own = rows // parts, features
         return jax.vmap(lambda part: dense(part, own, dtype))(layout).reshape(shape)
-    whole = jnp.zeros(shape, dtype)
+    every = jnp.arange(rows, dtype=jnp.int32)
+    return sums_of_rows(layout, every, jnp.ones((rows,), dtype), shape)
+
+
+def sums_of_rows(
+    layout: Layout, target: jax.Array, factor: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Rows of A times a factor each, added up where their targets are the same.
+
+    Each stored entry is read once, and scattered.
+
+    Args:
+      layout: of A, (rows, features).
+      target: (rows,), int32: the row of the result that a row goes to.
+      factor: (rows,), of the result's dtype.
+      shape: of the result, (sums, features).
+    """
+    sums, features = shape
+    if layout.is_cut:
+        parts = jax.tree.leaves(layout)[0].shape[0]
+        own = target.reshape(parts, -1), factor.reshape(parts, -1)
+        each = jax.vmap(functools.partial(sums_of_rows, shape=shape))(layout, *own)
+        return jnp.sum(each, axis=0)
+    whole = jnp.zeros(shape, factor.dtype)
     if not layout.levels:
         return whole
-    row, begin = _row_of_piece(layout, shape[0]), 0
-    ones = jnp.ones((shape[1],), dtype)
+    row, begin = _row_of_piece(layout, target.size), 0
+    # What is padding belongs to the row behind the last, which goes nowhere.
+    target, factor = jnp.append(target, sums), jnp.append(factor, 0)
+    ones = jnp.ones((features,), factor.dtype)
     for piece in layout.levels[0]:
         own = row[begin : begin + piece.pieces]
         begin += piece.pieces
+        to, times = at(target, own), at(factor, own)
         for slot in range(piece.places.shape[0]):
-            value = _terms(piece, ones, slice(slot, slot + 1))[0]
-            whole = whole.at[own, piece.places[slot]].add(value, mode="drop")
+            value = times * _terms(piece, ones, slice(slot, slot + 1))[0]
+            whole = whole.at[to, piece.places[slot]].add(value, mode="drop")
     return whole
 
 
