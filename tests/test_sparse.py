@@ -377,9 +377,6 @@ def test_shapes_and_matrices_that_make_no_sense_are_refused():
         jax.jit(lambda row: jd.Sparse.from_indices(row, [0], shape=(3, 2)))(jnp.zeros(1, int))
     with pytest.raises(TypeError, match="must be known numbers, got traced ones"):
         jax.jit(jd.Sparse)(BCOO.fromdense(jnp.eye(2)))
-    regression = jd.LinearRegression(scipy.sparse.eye_array(3), np.ones(3))
-    with pytest.raises(TypeError, match="a Sparse design does not give: take jd"):
-        jd.minimize(regression, method=jd.LSMR(jd.Sketch()))
 
 
 def test_indices_of_64_bits_without_sign_are_exact():
