@@ -44,6 +44,7 @@ from jaxdescent.objectives import Quadratic as Quadratic
 from jaxdescent.objectives import SumOfSquares as SumOfSquares
 from jaxdescent.plan import Candidate as Candidate
 from jaxdescent.plan import Plan as Plan
+from jaxdescent.preconditioners import Eliminate as Eliminate
 from jaxdescent.preconditioners import Jacobi as Jacobi
 from jaxdescent.preconditioners import Nystrom as Nystrom
 from jaxdescent.preconditioners import Sketch as Sketch

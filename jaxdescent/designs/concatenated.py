@@ -91,6 +91,10 @@ class Concatenated(Design):
         return first.shape[0], sum(design.shape[1] for design in self._all)
 
     @property
+    def side_by_side(self) -> tuple[Design, ...]:
+        return tuple(self._all)
+
+    @property
     def dtype(self) -> Any:
         return self._all[0].dtype
 

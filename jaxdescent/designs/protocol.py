@@ -38,6 +38,11 @@ class Design(Displayed, abc.ABC):
         """(rows,), where X is the one-hot columns of a categorical variable; -1 for none."""
         return None
 
+    @property
+    def side_by_side(self) -> tuple[Design, ...]:
+        """The designs whose columns stand side by side in this one, in their order."""
+        return (self,)
+
     def packed(self, weights: Any) -> Any:
         """Weights as an array, (features,) or (features, outputs), from the form in which callers
         have them; an array stays.
