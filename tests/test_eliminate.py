@@ -53,7 +53,9 @@ def test_it_is_the_factorisation_but_for_the_diagonal(rng, x64):
     np.testing.assert_allclose(np.diag(N)[rest] ** -2, expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("make", [jd.ConjugateGradient, jd.LSMR])
+@pytest.mark.parametrize(
+    "make", [jd.ConjugateGradient, pytest.param(jd.LSMR, marks=pytest.mark.slow)]
+)
 def test_fewer_iterations_find_the_same_minimum(make, rng, x64):
     X, y = designs(rng)
     X = X.without(X.reference_levels())
@@ -116,6 +118,6 @@ def test_what_has_no_factor_is_refused(X, message):
     regression = jd.LinearRegression(X, jnp.ones(4))
     with pytest.raises(TypeError, match=message):
         jd.minimize(regression, method=jd.ConjugateGradient(jd.Eliminate()))
+    form = jd.Quadratic(lambda x: 2 * x, linear=jnp.ones(3))
     with pytest.raises(TypeError, match=r"needs a jd\.LinearRegression"):
-        form = jd.Quadratic(lambda x: 2 * x, linear=jnp.ones(3))
         jd.minimize(form, method=jd.ConjugateGradient(jd.Eliminate()))
