@@ -26,6 +26,10 @@ CHAIN, LANES = 4, 16
 of other numbers of them XLA for CPUs makes a loop that takes up to twice as long."""
 
 
+CACHED_BYTES = 1 << 20
+"""What a core's own cache holds: columns of no more are gathered side by side."""
+
+
 class Slice(NamedTuple):
     """Pieces of rows, all padded to as many entries.
 
@@ -134,6 +138,8 @@ def _product(layout: Layout, columns: jax.Array) -> jax.Array:
     def at_once(columns: jax.Array) -> jax.Array:
         return jax.vmap(lambda column: _of_column(layout, column), 1, 1)(columns)
 
+    if columns.size * columns.dtype.itemsize <= CACHED_BYTES:
+        return at_once(columns)  # they stay in the cache all together, and entries are read once
     return on_cpu(one_by_one, at_once, columns)
 
 
