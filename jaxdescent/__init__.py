@@ -14,6 +14,7 @@ from jaxdescent.critical_points import CriticalPoint as CriticalPoint
 from jaxdescent.critical_points import critical_points as critical_points
 from jaxdescent.designs import Categorical as Categorical
 from jaxdescent.designs import Concatenated as Concatenated
+from jaxdescent.designs import Hashed as Hashed
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.designs import Sparse as Sparse
 from jaxdescent.designs import Streamed as Streamed
@@ -46,6 +47,7 @@ from jaxdescent.objectives import Quadratic as Quadratic
 from jaxdescent.objectives import SumOfSquares as SumOfSquares
 from jaxdescent.plan import Candidate as Candidate
 from jaxdescent.plan import Plan as Plan
+from jaxdescent.preconditioners import Eliminate as Eliminate
 from jaxdescent.preconditioners import Jacobi as Jacobi
 from jaxdescent.preconditioners import Nystrom as Nystrom
 from jaxdescent.preconditioners import Sketch as Sketch

@@ -78,7 +78,7 @@ def _positive(value: float | None) -> float | None:
 def breakdown(
     *,
     part: Annotated[
-        int | None, typer.Option(min=1, max=4, help="Run this part alone.", show_default="all")
+        int | None, typer.Option(min=1, max=5, help="Run this part alone.", show_default="all")
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Run part 3 with its two coupled problems.")
@@ -132,8 +132,8 @@ def breakdown(
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
     1: two small functions. 2: coupled and separable unknowns of growing number. 3: eight billion
-    parameters. 4: real data. Ends with a verdict, a plot and a JSON file; Ctrl-C keeps what was
-    measured.
+    parameters. 4: real data. 5: real text with 2^33 weights, of which few are touched. Ends with a
+    verdict, a plot and a JSON file; Ctrl-C keeps what was measured.
     """
     if part not in (None, 3):
         given = {"--all": everything, "--params": params is not None, "--dtype": dtype is not None}

@@ -19,11 +19,13 @@ from jaxdescent.breakdown import (
     child,
     costs,
     coupled,
+    hashed_text,
     measured_rows,
     plot,
     real_data,
     record,
     report,
+    source_text,
     tutorial,
 )
 
@@ -317,4 +319,94 @@ class TestPlot:
             report.Point("something new", 10**9, 0, None, True),
         ]
         plot.draw(points, 25 * 10**9, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+class TestHashedText:
+    TEXT = (
+        "def f(x):\n    if x:\n        return x  # one\n\n    return 2\n",
+        "class A:\n\n\tvalue = 1\n",
+        "x = 1\n",
+        "",
+    )
+
+    @pytest.fixture
+    def files(self, tmp_path):
+        for number, text in enumerate(self.TEXT):
+            (tmp_path / f"{number}.py").write_text(text)
+        return sorted(tmp_path.iterdir())
+
+    def test_each_line_asks_for_the_indentation_of_the_next_of_its_file(self, files):
+        lines = source_text.read(files, 100)
+        assert lines.files == 4
+        np.testing.assert_array_equal(lines.file, [0, 0, 0, 1])
+        np.testing.assert_array_equal(lines.indent, [0, 4, 8, 0])
+        np.testing.assert_array_equal(lines.next_indent, [4, 8, 4, 8])
+        assert lines.text[3] == "class A:"
+        assert source_text.read(files, 1).files == 1  # whole files, until there are enough lines
+        assert lines.digest == source_text.read(files, 100).digest
+        assert lines.digest != source_text.read(files[1:], 100).digest
+
+    def test_rows_have_the_ngrams_of_three_lines_of_their_file(self, files):
+        lines = source_text.read(files, 100)
+        # Of 6, 3 and 4 words: singles, pairs and triples; singles and pairs of the line above,
+        # singles of the one above that; four of the line itself, and three for each above it.
+        words = [6, 3, 4]
+        own = [n + (n - 1) + (n - 2) for n in words]
+        expected = [
+            own[0] + 4,
+            own[1] + 4 + words[0] + words[0] - 1 + 3,
+            own[2] + 4 + words[1] + words[1] - 1 + 3 + words[0] + 3,
+            3 + 2 + 1 + 4,  # the first line of the next file knows none above it
+        ]
+        np.testing.assert_array_equal(np.bincount(lines.row), expected)
+        assert np.all(lines.column < 2**33)
+        # "return" of the third and of the fifth line is the same word, "x" as another is not.
+        again = source_text.read(files[:1] * 2, 100)
+        first, second = (set(again.ngram[again.file[again.row] == n].tolist()) for n in (0, 1))
+        assert first == second
+
+    def test_it_is_scipys_regression_and_certified(self, monkeypatch):
+        import scipy.sparse
+        from scipy.sparse.linalg import lsmr
+
+        monkeypatch.setattr(hashed_text, "QUICK_LINES", 1200)
+        found = hashed_text.run(TINY, QUIET)
+        row = found.numbers
+        assert row["weights"] == 2**33 == row["touched_weights"] + row["untouched_weights"]
+        assert row["status"] == "CONVERGED"
+        assert row["certificate_kind"] == "minimum"
+        assert row["r2"] > row["r2_held_out"]
+        lines = hashed_text._read(0, 1200)
+        kept = hashed_text.Split.of(lines, lines.file >= row["held_out_files"])
+        names, place = np.unique(kept.column, return_inverse=True)
+        assert names.size == row["touched_weights"]
+        ones = np.ones(place.size)
+        A = scipy.sparse.coo_matrix((ones, (kept.row, place)), (kept.y.size, names.size)).tocsr()
+        mean = np.asarray(A.mean(axis=0)).ravel()
+        centred = scipy.sparse.linalg.aslinearoperator(A) - scipy.sparse.linalg.aslinearoperator(
+            np.ones((kept.y.size, 1))
+        ) @ scipy.sparse.linalg.aslinearoperator(mean[None, :])
+        y = kept.y.astype(float) - kept.y.mean(dtype=float)
+        exact = lsmr(centred, y, damp=hashed_text.L2**0.5, atol=1e-12, btol=1e-12, maxiter=3000)[0]
+        value = (np.sum((centred @ exact - y) ** 2) + hashed_text.L2 * np.sum(exact**2)) / 2
+        assert row["value"] == pytest.approx(value, rel=1e-5)
+        assert row["r2"] == pytest.approx(
+            1 - np.sum((centred @ exact - y) ** 2) / np.sum(y**2), abs=1e-3
+        )
+        assert found.points[0].unknowns == row["touched_weights"]
+        assert "zero" in found.verdict[0]
+        assert all(
+            len(cell) <= 40 for table in found.tables for cells in table.rows for cell in cells
+        )
+
+    def test_a_library_without_source_code_is_told(self, monkeypatch):
+        monkeypatch.setattr(source_text, "library_files", list)
+        found = hashed_text.run(TINY, QUIET)
+        assert found.numbers == {"lines": 0}
+        assert "left out" in found.sentences[0]
+
+    def test_a_single_point_is_drawn(self, tmp_path):
+        point = report.Point(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
+        plot.draw([point], 25 * 10**9, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 10_000

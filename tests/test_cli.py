@@ -38,7 +38,7 @@ class TestOptions:
     def test_by_default_everything_runs(self, asked):
         assert invoke().exit_code == 0
         settings, parts, output = asked[0]
-        assert parts == [1, 2, 3, 4]
+        assert parts == [1, 2, 3, 4, 5]
         assert settings == breakdown.Settings(budget=100.0, everything=True)
         assert output.name.startswith("breakdown-")
 

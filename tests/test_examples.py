@@ -67,6 +67,16 @@ def test_the_eight_billion_case_in_small_reaches_its_closed_form():
     assert norm == pytest.approx(0.98**1000 * start, rel=0.25)
 
 
+def test_a_blurred_picture_is_sharp_again_and_the_closed_form(tmp_path):
+    assert load("deblurring").main(size=32, folder=tmp_path, width=0.05) < 0.95
+    assert len(list(tmp_path.glob("deblurring-*.png"))) == 3
+
+
+def test_a_noisy_volume_is_clear_and_keeps_its_edges(tmp_path):
+    assert load("denoising").main(size=12, folder=tmp_path) < 0.9
+    assert (tmp_path / "denoising.png").stat().st_size > 1000
+
+
 def test_every_example_has_a_test():
     tested = pathlib.Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):

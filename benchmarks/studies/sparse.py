@@ -26,7 +26,7 @@ import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, cg, lsmr
 
 import jaxdescent as jd
-from benchmarks.forms import medians
+from benchmarks.studies.forms import medians
 
 ROWS, FEATURES, ENTRIES = 200_000, 1_000_000, 10_000_000
 L2, SUBOPTIMALITY = 1.0, 1e-6

@@ -27,6 +27,7 @@ PARTS = {
     2: ("Where the derivative method breaks down", "coupled"),
     3: ("Eight billion parameters", "llama"),
     4: ("Real data", "real_data"),
+    5: ("Eight billion weights on real rows", "hashed_text"),
 }
 """The title of each part, and the module whose ``run(settings, console)`` returns its report."""
 

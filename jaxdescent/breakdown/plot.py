@@ -35,6 +35,8 @@ SECONDS = {
     1e12 * YEAR: "10¹² years",
 }
 BYTES = {1e3**power: readable_bytes(1e3**power) for power in range(1, 8)}
+LEAST_RANGE = 100.0
+"""The axes reach so far above and below their middle: a single point has an empty range."""
 INK, FAINT = "#222222", "#8a8a8a"
 
 
@@ -53,9 +55,9 @@ def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
         _finish(axes)
     memory_axes.set_title("Memory besides the data", loc="left", color=INK, weight="bold")
     time_axes.set_title("Time to solve", loc="left", color=INK, weight="bold")
+    memory_axes.axhline(machine_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     _set_ticks(memory_axes, BYTES)
     _set_ticks(time_axes, SECONDS)
-    memory_axes.axhline(machine_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     memory_axes.annotate(
         f"this machine: {readable_bytes(machine_bytes)}",
         (0.01, machine_bytes),
@@ -161,6 +163,8 @@ def _finish(axes: Axes) -> None:
 
 def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:
     low, high = axes.get_ylim()
+    middle = math.sqrt(low * high)
+    low, high = min(low, middle / LEAST_RANGE), max(high, middle * LEAST_RANGE)
     axes.yaxis.set_major_locator(FixedLocator(list(labels)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: labels.get(y, "")))
     axes.set_ylim(low, high)

@@ -7,10 +7,10 @@
 """
 
 from jaxdescent.data.errors import DataError as DataError
+from jaxdescent.data.filters import Filtered as Filtered
 from jaxdescent.data.normal_sums import NormalSolution as NormalSolution
 from jaxdescent.data.normal_sums import NormalSums as NormalSums
 from jaxdescent.data.normal_sums import normal_solution as normal_solution
-from jaxdescent.data.filters import Filtered as Filtered
 from jaxdescent.data.opening import open_source as open_source
 from jaxdescent.data.protocol import Block as Block
 from jaxdescent.data.protocol import Kind as Kind

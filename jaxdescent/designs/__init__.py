@@ -7,6 +7,7 @@ from jaxdescent.designs.concatenated import Concatenated as Concatenated
 from jaxdescent.designs.conversion import as_design as as_design
 from jaxdescent.designs.conversion import is_converted_once as is_converted_once
 from jaxdescent.designs.dense import Dense as Dense
+from jaxdescent.designs.hashed import Hashed as Hashed
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design
 from jaxdescent.designs.sparse import Sparse as Sparse

@@ -13,7 +13,8 @@ from jax.nn import one_hot
 
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
+from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import sparse_products
@@ -38,10 +39,13 @@ class Categorical(Design):
         reference level that is left out.
       levels: how many there are.
       dtype: of the weights: float32 or float64.
+      sharding: a ``jax.sharding.NamedSharding`` of the rows over several devices, as many on each:
+        that of the targets. A product with the transpose then sends ``levels`` numbers.
 
     Raises:
       TypeError: if codes are not integers, or are traced: their order makes the design.
-      ValueError: for codes that are not one-dimensional, are none, or are none of the levels.
+      ValueError: for codes that are not one-dimensional, are none, are none of the levels, or
+        cannot be sharded so.
 
     >>> import jax.numpy as jnp
     >>> firm = Categorical(jnp.array([2, 0, 2, -1]), levels=3)
@@ -58,7 +62,9 @@ class Categorical(Design):
     has_missing: bool
     weights_dtype: Any
 
-    def __init__(self, codes: Any, levels: int, *, dtype: Any = jnp.float32) -> None:
+    def __init__(
+        self, codes: Any, levels: int, *, dtype: Any = jnp.float32, sharding: Any = None
+    ) -> None:
         check_count("Categorical.levels", levels)
         if isinstance(codes, Tracer):
             raise TypeError(
@@ -85,15 +91,15 @@ class Categorical(Design):
                 f"Categorical's codes must be from 0 to {levels - 1}, or -1 for none of the "
                 f"levels, got {given[wrong[0]]} in row {wrong[0]:,}."
             )
-        order = np.argsort(given, kind="stable")
-        order = order[np.searchsorted(given[order], 0) :]  # rows without a level come first
-        by_level = layout_of(Entries.of(given[order], order, levels), Stored(None))
+        over = RowSharding.of(sharding, given.size)
+        by_level = layout_of([_part(own, levels) for own in np.split(given, over.parts)], over)
+        counts = np.bincount(given[given >= 0], minlength=levels)
         values = {
-            "codes": jnp.asarray(given.astype(np.int32)),
+            "codes": over.cut(given.astype(np.int32)),
             "by_level": by_level,
             "levels": int(levels),
-            "is_even": not are_uneven(np.bincount(given[order], minlength=levels)),
-            "has_missing": bool(order.size < given.size),
+            "is_even": not are_uneven(counts),
+            "has_missing": bool(np.sum(counts) < given.size),
             "weights_dtype": jax.dtypes.canonicalize_dtype(compute_dtype(dtype)),
         }
         for name, value in values.items():
@@ -117,7 +123,8 @@ class Categorical(Design):
         """The same, where rows of these levels have none: reference levels, of weight zero."""
         codes = np.asarray(self.codes)
         codes = np.where(np.isin(codes, levels), NONE, codes)
-        return Categorical(codes, self.levels, dtype=self.weights_dtype)
+        sharding = self.codes.sharding if self.by_level.is_cut else None
+        return Categorical(codes, self.levels, dtype=self.weights_dtype, sharding=sharding)
 
     def _arguments(self) -> list[str]:
         return [f"{self.shape[0]:,} rows", f"{self.levels:,} levels"]
@@ -150,7 +157,7 @@ class Categorical(Design):
         return self._at_codes(weights_of(self, weights), self.codes)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product(self.by_level, residual_of(self, residual))
+        return sparse_products.product_of_all(self.by_level, residual_of(self, residual))
 
     def to_dense(self) -> jax.Array:
         return one_hot(self.codes, self.levels, dtype=self.dtype)
@@ -178,6 +185,12 @@ class Categorical(Design):
         codes = jnp.take(self.codes, index, mode="clip")
         return one_hot(codes, self.levels, dtype=self.dtype)
 
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
+        # Rows without a level go nowhere.
+        level = jnp.where(self.codes >= 0, self.codes, self.levels)
+        whole = jnp.zeros((sums, self.levels), factor.dtype)
+        return whole.at[target, level].add(factor, mode="drop")
+
     def row_block(self, start: Any, size: int) -> jax.Array:
         codes = jax.lax.dynamic_slice_in_dim(self.codes, start, size)
         return one_hot(codes, self.levels, dtype=self.dtype)
@@ -193,3 +206,10 @@ class Categorical(Design):
         if row_weight is None:
             return jnp.ones(self.codes.shape, self.dtype)
         return row_weight.astype(self.dtype)
+
+
+def _part(codes: np.ndarray, levels: int) -> Part:
+    """Rows by their levels."""
+    order = np.argsort(codes, kind="stable")
+    order = order[np.searchsorted(codes[order], 0) :]  # rows without a level come first
+    return Part(Entries.of(codes[order], order, levels), Stored(None))

@@ -91,6 +91,10 @@ class Concatenated(Design):
         return first.shape[0], sum(design.shape[1] for design in self._all)
 
     @property
+    def side_by_side(self) -> tuple[Design, ...]:
+        return tuple(self._all)
+
+    @property
     def dtype(self) -> Any:
         return self._all[0].dtype
 
@@ -181,6 +185,9 @@ class Concatenated(Design):
 
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return _joined([design.rows_at(index) for design in self._all], axis=1)
+
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:
+        return _joined([design.sums_of_rows(target, factor, sums) for design in self._all], axis=1)
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return _joined([design.row_block(start, size) for design in self._all], axis=1)

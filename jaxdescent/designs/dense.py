@@ -130,6 +130,9 @@ class Dense(Design):
     def rows_at(self, index: jax.Array) -> jax.Array:
         return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)
 
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
+        return jax.ops.segment_sum(factor[:, None] * self.array.astype(self.dtype), target, sums)
+
     def row_block(self, start: Any, size: int) -> jax.Array:
         return products.block_of(self.array, start, size, axis=0)
 

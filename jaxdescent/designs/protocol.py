@@ -40,6 +40,11 @@ class Design(Displayed, abc.ABC):
         """(rows,), where X is the one-hot columns of a categorical variable; -1 for none."""
         return None
 
+    @property
+    def side_by_side(self) -> tuple[Design, ...]:
+        """The designs whose columns stand side by side in this one, in their order."""
+        return (self,)
+
     def packed(self, weights: Any) -> Any:
         """Weights as an array, (features,) or (features, outputs), from the form in which callers
         have them; an array stays.
@@ -151,6 +156,13 @@ class Design(Displayed, abc.ABC):
         rows = self.shape[0]
         last = min(rows, 2**31) - 1
         return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
+
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:
+        """Rows times a factor each, added up where their ``target``, from 0 to ``sums - 1``, is the
+        same: (sums, features); None if one pass over X cannot compute it.
+        """
+        del target, factor, sums
+        return None
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from jax.core import Tracer
 
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse_layout import Entries, Stored, layout_of
+from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -25,7 +27,7 @@ ROUNDING = 8
 """So many eps of what a column's norm is made of are rounding."""
 
 TRACED = (
-    "the indices of a jd.Sparse must be known numbers, got traced ones: make it outside of jit, "
+    "the indices of a sparse X must be known numbers, got traced ones: make it outside of jit, "
     "vmap and grad, and pass it as an argument."
 )
 
@@ -34,9 +36,8 @@ TRACED = (
 class Sparse(Design):
     """X as the entries that are stored: a product reads nothing else.
 
-    Every method works on it, and the preconditioners ``jd.Jacobi`` and ``jd.Nystrom``, but not
-    ``jd.Sketch``, which needs rows. Direct solves make it dense, which ``jd.minimize`` does by
-    itself only where that costs less than iterations.
+    Every method works on it, and every preconditioner. Direct solves make it dense, which
+    ``jd.minimize`` does by itself only where that costs less than iterations.
 
     Its entries are sorted when it is made, on the host, and laid out twice, for the product and for
     that with the transpose: about 8 bytes for each entry in float32 each, 4 where all values are
@@ -53,10 +54,14 @@ class Sparse(Design):
     Args:
       matrix: a SciPy sparse matrix or array of any format, or a ``jax.experimental.sparse`` BCOO
         or BCSR.
+      sharding: a ``jax.sharding.NamedSharding`` of the rows over several devices, as many on each:
+        that of the targets. Each device has a layout of its own rows; a product with the transpose
+        sends as many numbers as there are features.
 
     Raises:
       TypeError: if ``matrix`` is neither, or its values are not real floating-point numbers.
-      ValueError: if it is not two-dimensional, is empty, or an index is out of range.
+      ValueError: if it is not two-dimensional, is empty, an index is out of range, or the rows
+        cannot be sharded so.
 
     >>> import jax.numpy as jnp
     >>> X = Sparse.from_indices([0, 2, 2], [1, 0, 3], jnp.array([5.0, 1.0, 2.0]), shape=(3, 4))
@@ -64,8 +69,8 @@ class Sparse(Design):
     (Sparse(3 x 4, 3 entries), [5.0, 0.0, 3.0])
     """
 
-    def __init__(self, matrix: Any) -> None:
-        self._build(*_parts_of(matrix), jnp.float32)
+    def __init__(self, matrix: Any, *, sharding: Any = None) -> None:
+        self._build(*_parts_of(matrix), dtype=jnp.float32, sharding=sharding)
 
     @classmethod
     def from_indices(
@@ -76,6 +81,7 @@ class Sparse(Design):
         *,
         shape: tuple[int, int],
         dtype: Any = jnp.float32,
+        sharding: Any = None,
     ) -> Sparse:
         """The matrix with ``values[k]`` at ``[rows[k], columns[k]]``, in any order.
 
@@ -85,6 +91,7 @@ class Sparse(Design):
           values: (entries,), real floating-point; None for ones, which take no memory.
           shape: (rows, features).
           dtype: of ones, where there are no values.
+          sharding: of the rows, as of :class:`Sparse` itself.
 
         Raises:
           TypeError: if the indices are not integers, are traced, or the values are no real
@@ -92,11 +99,14 @@ class Sparse(Design):
           ValueError: if lengths differ, the shape is empty, or an index is out of range.
         """
         self = cls.__new__(cls)
-        self._build(rows, columns, values, shape, dtype)
+        self._build(rows, columns, values, shape, dtype=dtype, sharding=sharding)
         return self
 
-    def _build(self, row: Any, column: Any, values: Any, shape: Any, dtype: Any) -> None:
+    def _build(
+        self, row: Any, column: Any, values: Any, shape: Any, *, dtype: Any, sharding: Any
+    ) -> None:
         rows, features = _checked_shape(shape)
+        over = RowSharding.of(sharding, rows)
         row = _checked_index("row", row, rows)
         column = _checked_index("column", column, features)
         if row.size != column.size:
@@ -106,10 +116,18 @@ class Sparse(Design):
             )
         values = _checked_values(values, row.size)
         row, column, values = _without_duplicates(row, column, values, features, dtype)
-        order = np.argsort(column, kind="stable")
-        forward = layout_of(Entries.of(row, column, rows), Stored(values))
-        by_column = Entries.of(column[order], row[order], features)
-        backward = layout_of(by_column, Stored(values, order))
+        ends = np.searchsorted(row, np.arange(over.parts + 1) * over.rows_of_part)
+        forward_parts, backward_parts = [], []
+        for number, (start, end) in enumerate(itertools.pairwise(ends)):
+            own, where = row[start:end] - number * over.rows_of_part, column[start:end]
+            place = None if over.parts == 1 else np.arange(start, end)
+            forward_parts.append(
+                Part(Entries.of(own, where, over.rows_of_part), Stored(values, place))
+            )
+            order = np.argsort(where, kind="stable")
+            by_column = Entries.of(where[order], own[order], features)
+            backward_parts.append(Part(by_column, Stored(values, start + order)))
+        forward, backward = layout_of(forward_parts, over), layout_of(backward_parts, over)
         given = dtype if values is None else values.dtype
         if not jnp.issubdtype(given, jnp.floating):
             raise TypeError(
@@ -141,7 +159,7 @@ class Sparse(Design):
         return children, (self._shape, self._entries, self._is_uneven)
 
     @classmethod
-    def tree_unflatten(cls, structure: Any, children: Any) -> Sparse:
+    def tree_unflatten(cls, structure: Any, children: Any) -> Self:
         """The design of these layouts."""
         self = cls.__new__(cls)
         *sizes, is_uneven = structure
@@ -181,7 +199,7 @@ class Sparse(Design):
         return sparse_products.product(self._forward, weights_of(self, weights))
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return sparse_products.product(self._backward, residual_of(self, residual))
+        return sparse_products.product_of_all(self._backward, residual_of(self, residual))
 
     def to_dense(self) -> jax.Array:
         return sparse_products.dense(self._forward, self.shape, self.dtype)
@@ -204,7 +222,7 @@ class Sparse(Design):
         weight = jnp.ones((self.shape[0],), self.dtype)
         if row_weight is not None:
             weight = row_weight.astype(self.dtype)
-        squares = sparse_products.product(self._squared(self._backward), weight)
+        squares = sparse_products.product_of_all(self._squared(self._backward), weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and
@@ -212,6 +230,10 @@ class Sparse(Design):
         own = jnp.sum(weight) * jnp.square(center)
         centred = squares - 2 * center * self.transposed_product(weight) + own
         return jnp.maximum(centred, ROUNDING * jnp.finfo(self.dtype).eps * (squares + own))
+
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
+        shape = sums, self.shape[1]
+        return sparse_products.sums_of_rows(self._forward, target, factor, shape)
 
     def _squared(self, layout: Layout) -> Layout:
         return layout.with_values(lambda values: jnp.square(values.astype(self.dtype)))

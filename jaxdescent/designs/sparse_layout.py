@@ -7,6 +7,7 @@ that a full row among empty ones costs no more than its entries. All offsets are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.kernels.sparse_products import CHAIN, LANES, Layout, Slice
 
 LONGEST = 64
@@ -52,6 +54,13 @@ class Stored(NamedTuple):
     order: np.ndarray | None = None
 
 
+class Part(NamedTuple):
+    """Some of the rows, whose layout lies on a device of its own."""
+
+    entries: Entries
+    stored: Stored
+
+
 class Pieces(NamedTuple):
     """The first entry of each piece, and how many it has."""
 
@@ -59,77 +68,102 @@ class Pieces(NamedTuple):
     size: np.ndarray
 
 
-def layout_of(entries: Entries, stored: Stored) -> Layout:
-    """The layout of a matrix, from its entries row by row and their values."""
+def layout_of(parts: Sequence[Part], over: RowSharding) -> Layout:
+    """The layout of a matrix, from its entries row by row and their values.
+
+    Args:
+      parts: one for each of ``over.parts``, all with as many rows. Each has a layout of its own,
+        of the same shapes as the others', padded where it has fewer pieces of rows.
+      over: which devices they lie on.
+    """
     levels: list[tuple[Slice, ...]] = []
-    rows = entries.start.size - 1
-    position = np.full(rows, -1, np.int64)
-    own = np.arange(rows)
+    rows = parts[0].entries.start.size - 1
+    position = np.full((len(parts), rows), -1, np.int64)
+    parts, own = list(parts), [np.arange(rows)] * len(parts)
     offset = 0
-    while own.size:
-        level, pieces = _level(entries, stored)
-        count = np.diff(pieces.start)
-        is_done = count == 1
-        position[own[is_done]] = offset + pieces.column[pieces.start[:-1][is_done]]
+    while any(place.size for place in own):
+        level, sums = _level(parts, over)
+        for number, pieces in enumerate(sums):
+            count, place = np.diff(pieces.start), own[number]
+            is_done, is_long = count == 1, count > 1
+            where = pieces.column[pieces.start[:-1][is_done]]
+            position[number, place[is_done]] = offset + where
+            own[number] = place[is_long]
+            parts[number] = Part(_rows_of(pieces, is_long), Stored(None))
         if level:
             levels.append(level)
             offset += sum(piece.pieces for piece in level)
-        is_long = count > 1
-        own, stored = own[is_long], Stored(None)
-        entries = _rows_of(pieces, is_long)
     _check_count("pieces of rows", offset)
     position[position < 0] = offset
     is_in_order = len(levels) == 1 and offset == rows and bool(np.all(np.diff(position) == 1))
-    place = None if is_in_order else jnp.asarray(position.astype(np.int32))
+    place = None if is_in_order else over.stacked(list(position.astype(np.int32)))
     return Layout(tuple(levels), place)
 
 
-def _level(entries: Entries, stored: Stored) -> tuple[tuple[Slice, ...], Entries]:
+def _level(parts: list[Part], over: RowSharding) -> tuple[tuple[Slice, ...], list[Entries]]:
     """The slices of one level, and where the sums of each row's pieces stand in it."""
+    firsts, cuts = zip(*(_cut(part.entries) for part in parts), strict=True)
+    widths = _widths(np.concatenate([pieces.size for pieces in cuts]))
+    kinds = [np.searchsorted(widths, pieces.size) for pieces in cuts]
+    locations = [np.empty(pieces.size.size, np.int32) for pieces in cuts]
+    level, offset = [], 0
+    for index, width in enumerate(widths):
+        # In the order of rows, as they are read afterwards.
+        mine = [np.flatnonzero(kind == index) for kind in kinds]
+        most = max(each.size for each in mine)
+        most += -most % LANES
+        for location, each in zip(locations, mine, strict=True):
+            location[each] = offset + np.arange(each.size)
+        chosen = [
+            Pieces(*(np.pad(side[each], (0, most - each.size)) for side in pieces))
+            for pieces, each in zip(cuts, mine, strict=True)
+        ]
+        level.append(_slice(width, chosen, parts, over))
+        offset += most
+    return tuple(level), [Entries(*each) for each in zip(firsts, locations, strict=True)]
+
+
+def _cut(entries: Entries) -> tuple[np.ndarray, Pieces]:
+    """The number of each row's first piece, and the pieces."""
     length = np.diff(entries.start)
     count = -(-length // LONGEST)
     first = np.concatenate([[0], np.cumsum(count)])
     pieces = int(first[-1])
+    _check_count("pieces of rows", pieces + len(WIDTHS) * LANES)
     row = np.repeat(np.arange(length.size), count)
     number = np.arange(pieces) - first[row]
     # Equal parts: rows of any length then have pieces of few lengths.
     begin = entries.start[row] + number * length[row] // count[row]
     size = entries.start[row] + (number + 1) * length[row] // count[row] - begin
-    _check_count("pieces of rows", pieces + len(WIDTHS) * LANES)
-    widths = _widths(size)
-    kind = np.searchsorted(widths, size)
-    location = np.empty(pieces, np.int32)
-    level, offset = [], 0
-    for index, width in enumerate(widths):
-        mine = np.flatnonzero(kind == index)  # in the order of rows, as they are read afterwards
-        location[mine] = offset + np.arange(mine.size)
-        level.append(_slice(width, Pieces(begin[mine], size[mine]), entries.column, stored))
-        offset += mine.size + -mine.size % LANES
-    return tuple(level), Entries(first, location)
+    return first, Pieces(begin, size)
 
 
-def _slice(width: int, pieces: Pieces, column: np.ndarray, stored: Stored) -> Slice:
+def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> Slice:
     """The pieces padded to a width: by their last entry, times zero."""
-    lacking = -pieces.size.size % LANES
-    pieces = Pieces(*(np.pad(each, (0, lacking)) for each in pieces))
-    places = _filled(width, pieces, column, column[:0], None)
+    places = over.stacked(
+        [
+            _filled(width, pieces, part.entries.column, part.entries.column[:0], None)
+            for pieces, part in zip(chosen, parts, strict=True)
+        ]
+    )
     counts = None
-    if stored.values is None and np.any(pieces.size < width):
-        counts = jnp.asarray(pieces.size.astype(np.int32))
-    return Slice(jnp.asarray(places), _values(width, pieces, stored), counts)
+    has_values = parts[0].stored.values is not None
+    if not has_values and any(np.any(pieces.size < width) for pieces in chosen):
+        counts = over.stacked([pieces.size.astype(np.int32) for pieces in chosen])
+    return Slice(places, _values(width, chosen, parts, over) if has_values else None, counts)
 
 
-def _values(width: int, pieces: Pieces, stored: Stored) -> jax.Array | None:
+def _values(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> jax.Array:
     """The values of the pieces; traced ones are taken from where they stand, zero behind them."""
-    values, order = stored
-    if values is None:
-        return None
+    values = parts[0].stored.values
+    pairs = [(pieces, part.stored.order) for pieces, part in zip(chosen, parts, strict=True)]
     if not isinstance(values, Tracer):
-        return jnp.asarray(_filled(width, pieces, values, np.zeros(1, values.dtype), order))
+        padding = np.zeros(1, values.dtype)
+        return over.stacked([_filled(width, each, values, padding, order) for each, order in pairs])
     _check_count("entries with traced values", values.size)
-    numbers = np.arange(values.size, dtype=np.int32) if order is None else order.astype(np.int32)
-    places = _filled(width, pieces, numbers, np.full(1, values.size, np.int32), None)
-    return jnp.concatenate([values, jnp.zeros((1,), values.dtype)])[jnp.asarray(places)]
+    numbers, padding = np.arange(values.size, dtype=np.int32), np.full(1, values.size, np.int32)
+    places = [_filled(width, each, numbers, padding, order) for each, order in pairs]
+    return jnp.concatenate([values, jnp.zeros((1,), values.dtype)])[over.stacked(places)]
 
 
 def _filled(
@@ -138,7 +172,9 @@ def _filled(
     """``source`` of each entry of the pieces, (width, pieces); padded by the last one's, or by the
     number that ``padding`` has.
     """
-    filled = np.empty((width, pieces.size.size), source.dtype)
+    filled = np.zeros((width, pieces.size.size), source.dtype)
+    if not source.size or (order is not None and not order.size):
+        return filled if not padding.size else np.full_like(filled, padding[0])  # all is padding
     for start in range(0, pieces.size.size, BLOCK):
         block = slice(start, start + BLOCK)
         begin, size = pieces.begin[block], pieces.size[block]

@@ -26,6 +26,10 @@ CHAIN, LANES = 4, 16
 of other numbers of them XLA for CPUs makes a loop that takes up to twice as long."""
 
 
+CACHED_BYTES = 1 << 20
+"""What a core's own cache holds: columns of no more are gathered side by side."""
+
+
 class Slice(NamedTuple):
     """Pieces of rows, all padded to as many entries.
 
@@ -44,11 +48,14 @@ class Slice(NamedTuple):
 
     @property
     def pieces(self) -> int:
-        return self.places.shape[1]
+        return self.places.shape[-1]
 
 
 class Layout(NamedTuple):
     """A matrix as pieces of its rows.
+
+    That of a matrix in parts, each on a device of its own, is the layouts of all parts: every array
+    has one more axis in front, along which it is sharded.
 
     Attributes:
       levels: of slices. The first adds up numbers of the vector; each of the others the sums of
@@ -60,6 +67,13 @@ class Layout(NamedTuple):
 
     levels: tuple[tuple[Slice, ...], ...]
     position: jax.Array | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is that of a matrix in parts."""
+        if self.position is not None:
+            return self.position.ndim == 2
+        return self.levels[0][0].places.ndim == 3
 
     def with_values(self, change: Callable[[jax.Array], jax.Array]) -> Layout:
         """The same with other values, made of its own, which may be none."""
@@ -81,9 +95,32 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
     """``A @ columns``, in the dtype of the columns.
 
     Args:
-      layout: of A, (rows, length).
+      layout: of A, (rows, length); one in parts is that of some rows after another.
       columns: (length,) or (length, outputs).
     """
+    if not layout.is_cut:
+        return _product(layout, columns)
+    rows = jax.vmap(_product, (0, None))(layout, columns)
+    return rows.reshape(-1, *columns.shape[1:])
+
+
+@jax.jit
+def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
+    """``A @ rows``, where A in parts is some of its columns beside others: each part is multiplied
+    by rows of its own, and the products are added up.
+
+    Args:
+      layout: of A, (features, length).
+      rows: (length,) or (length, outputs).
+    """
+    if not layout.is_cut:
+        return _product(layout, rows)
+    parts = jax.tree.leaves(layout)[0].shape[0]
+    own = rows.reshape(parts, -1, *rows.shape[1:])
+    return jnp.sum(jax.vmap(_product)(layout, own), axis=0)
+
+
+def _product(layout: Layout, columns: jax.Array) -> jax.Array:
     if columns.ndim == 1:
         return _of_column(layout, columns)
     if columns.shape[1] == 1:
@@ -101,22 +138,55 @@ def product(layout: Layout, columns: jax.Array) -> jax.Array:
     def at_once(columns: jax.Array) -> jax.Array:
         return jax.vmap(lambda column: _of_column(layout, column), 1, 1)(columns)
 
+    if columns.size * columns.dtype.itemsize <= CACHED_BYTES:
+        return at_once(columns)  # they stay in the cache all together, and entries are read once
     return on_cpu(one_by_one, at_once, columns)
 
 
 def dense(layout: Layout, shape: tuple[int, int], dtype: Any) -> jax.Array:
     """``A`` as an array of this shape and dtype."""
-    whole = jnp.zeros(shape, dtype)
+    rows, features = shape
+    if layout.is_cut:
+        parts = jax.tree.leaves(layout)[0].shape[0]
+        own = rows // parts, features
+        return jax.vmap(lambda part: dense(part, own, dtype))(layout).reshape(shape)
+    every = jnp.arange(rows, dtype=jnp.int32)
+    return sums_of_rows(layout, every, jnp.ones((rows,), dtype), shape)
+
+
+def sums_of_rows(
+    layout: Layout, target: jax.Array, factor: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Rows of A times a factor each, added up where their targets are the same.
+
+    Each stored entry is read once, and scattered.
+
+    Args:
+      layout: of A, (rows, features).
+      target: (rows,), int32: the row of the result that a row goes to.
+      factor: (rows,), of the result's dtype.
+      shape: of the result, (sums, features).
+    """
+    sums, features = shape
+    if layout.is_cut:
+        parts = jax.tree.leaves(layout)[0].shape[0]
+        own = target.reshape(parts, -1), factor.reshape(parts, -1)
+        each = jax.vmap(functools.partial(sums_of_rows, shape=shape))(layout, *own)
+        return jnp.sum(each, axis=0)
+    whole = jnp.zeros(shape, factor.dtype)
     if not layout.levels:
         return whole
-    row, begin = _row_of_piece(layout, shape[0]), 0
-    ones = jnp.ones((shape[1],), dtype)
+    row, begin = _row_of_piece(layout, target.size), 0
+    # What is padding belongs to the row behind the last, which goes nowhere.
+    target, factor = jnp.append(target, sums), jnp.append(factor, 0)
+    ones = jnp.ones((features,), factor.dtype)
     for piece in layout.levels[0]:
         own = row[begin : begin + piece.pieces]
         begin += piece.pieces
+        to, times = at(target, own), at(factor, own)
         for slot in range(piece.places.shape[0]):
-            value = _terms(piece, ones, slice(slot, slot + 1))[0]
-            whole = whole.at[own, piece.places[slot]].add(value, mode="drop")
+            value = times * _terms(piece, ones, slice(slot, slot + 1))[0]
+            whole = whole.at[to, piece.places[slot]].add(value, mode="drop")
     return whole
 
 

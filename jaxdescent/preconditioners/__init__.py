@@ -1,5 +1,6 @@
 """Preconditioners: changes of variables that reduce the iterations of a Krylov method."""
 
+from jaxdescent.preconditioners.eliminate import Eliminate as Eliminate
 from jaxdescent.preconditioners.hessians import CentredRegression as CentredRegression
 from jaxdescent.preconditioners.hessians import FlatHessian as FlatHessian
 from jaxdescent.preconditioners.hessians import ShiftedHessian as ShiftedHessian

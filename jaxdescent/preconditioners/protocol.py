@@ -65,7 +65,7 @@ def check_preconditioner(preconditioner: Any) -> None:
         )
     if not isinstance(preconditioner, Preconditioner):
         raise TypeError(
-            "preconditioner must be None, jd.Jacobi(), jd.Nystrom(rank) or jd.Sketch(), got "
-            f"{preconditioner!r}."
+            "preconditioner must be None, jd.Jacobi(), jd.Eliminate(), jd.Nystrom(rank) or "
+            f"jd.Sketch(), got {preconditioner!r}."
         )
     preconditioner.check()

@@ -11,9 +11,10 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.kernels import factors
+from jaxdescent.kernels import factors, products
 from jaxdescent.kernels.branches import if_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
+from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
@@ -25,6 +26,10 @@ ROUNDING = 4
 """Singular values below this many eps times A's norm count as rounding errors."""
 
 Sums = tuple[jax.Array, ...]
+
+COPIES = 8
+"""How many rows of the sketch each row of an X that is not written out enters: its entries are
+scattered as often."""
 
 CHUNK = 1024
 """The most rows that are gathered and mixed at a time."""
@@ -42,6 +47,11 @@ class Sketch(Preconditioner):
     enters 32 rows, X is read once, and the order of its rows does not matter. If X has no more rows
     than the sketch would have, X itself is factorised.
 
+    Of an X that is not written out (sparse or categorical, or several designs side by side) each
+    row enters eight rows of the sketch, one at random of each eighth, with a random sign: its
+    stored entries are scattered eight times, and nothing else of X is made. The sketch is dense, so
+    that features must be few.
+
     LSMR starts from the sketch's own solution ("sketch and solve") and iterates on the operator
     ``A N``, whose unknowns are ``N^-1 w``: the two together make it as accurate as a factorisation
     of X. It costs one pass over X, ``2 oversampling features^3`` operations and the memory of the
@@ -53,8 +63,9 @@ class Sketch(Preconditioner):
       seed: an integer; the same one gives the same sketch, whatever the sharding.
 
     Raises:
-      TypeError: if the design cannot give its rows, or the objective has none.
+      TypeError: if the design can neither give its rows nor add them up, or the objective has none.
       ValueError: if oversampling is below 2.
+      ProblemTooLarge: if the sketch of a design that is not written out does not fit.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> X = jnp.linspace(-1.0, 1.0, 400)[:, None] ** jnp.arange(1.0, 6.0)[None, :]
@@ -149,6 +160,10 @@ class Sketch(Preconditioner):
         """``S [A, residual]``, (rows of the sketch, features + outputs)."""
         rows, features = regression.design.shape
         wanted = self.oversampling * features
+        if not regression.design.is_stored:
+            sketch = self._sketch_of_entries(regression, residual, dtype)
+            if sketch is not None:
+                return sketch
         if rows <= wanted:
             every = jnp.concatenate([_rows(regression, jnp.arange(rows)), residual], axis=1)
             return every.astype(dtype)
@@ -189,6 +204,47 @@ class Sketch(Preconditioner):
         mixed = lax.scan(group, jnp.zeros((), jnp.int32), order)[1]
         return jnp.concatenate(mixed, axis=2).reshape(groups * NONZEROS, -1)
 
+    def _sketch_of_entries(
+        self, regression: CentredRegression, residual: jax.Array, dtype: Any
+    ) -> jax.Array | None:
+        """The same of an X that is not written out, if it can add up its rows: a sum over rows for
+        each of ``COPIES`` parts of the sketch; all of A, written out, if that is no larger.
+        """
+        rows, features = regression.design.shape
+        strata = -(-self.oversampling * features // COPIES)
+        _refuse_too_large(regression, min(rows, COPIES * strata), dtype)
+        factor = jnp.ones((rows,), regression.dtype)
+        if regression.root is not None:
+            factor = regression.root[:, 0]
+
+        def sums(target: jax.Array, sign: jax.Array, length: int) -> jax.Array | None:
+            # Of D (X - 1 mean') and of the residual, which has its weights already.
+            own = sign * factor
+            of_rows = regression.design.sums_of_rows(target, own, length)
+            if of_rows is None:
+                return None
+            if regression.feature_mean is not None:
+                total = jax.ops.segment_sum(own, target, length)
+                of_rows = of_rows - products.outer(total, regression.feature_mean)
+            of_residual = jax.ops.segment_sum(sign[:, None] * residual, target, length)
+            return jnp.concatenate([of_rows, of_residual], axis=1).astype(dtype)
+
+        if rows <= COPIES * strata:
+            return sums(jnp.arange(rows, dtype=jnp.int32), jnp.ones_like(factor), rows)
+        if jax.eval_shape(lambda: sums(jnp.zeros((rows,), jnp.int32), factor, strata)) is None:
+            return None
+
+        def stratum(number: jax.Array) -> jax.Array:
+            word = randomness.bits((rows,), randomness.fold(self.seed, 2, number))
+            target = ((word >> 1) % jnp.uint32(strata)).astype(jnp.int32)
+            sign = 1 - 2 * (word & 1).astype(factor.dtype)
+            part = sums(target, sign, strata)
+            assert part is not None
+            return part
+
+        parts = lax.map(stratum, jnp.arange(COPIES, dtype=jnp.int32))
+        return jnp.asarray(COPIES, dtype) ** -0.5 * parts.reshape(COPIES * strata, -1)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,6 +279,21 @@ class _Spectral(Factor):
 
     def apply_transpose(self, columns: jax.Array) -> jax.Array:
         return self.gain * jnp.matmul(self.vectors.T, columns, precision=HIGHEST)
+
+
+def _refuse_too_large(regression: CentredRegression, rows: int, dtype: Any) -> None:
+    """Raise if the sketch, its factor and what factorising takes do not fit."""
+    features = regression.size
+    needed = 3 * rows * features * jnp.dtype(dtype).itemsize
+    if needed <= memory.SMALL_BYTES:
+        return
+    available = memory.available_bytes()
+    if needed > available:
+        raise memory.ProblemTooLarge(
+            f"a sketch of {features:,} features needs {memory.readable_bytes(needed)}, and "
+            f"{memory.readable_bytes(available)} are available: take jd.Jacobi(), or "
+            "jd.Nystrom(rank), which keeps rank vectors."
+        )
 
 
 def _spectral(

@@ -159,6 +159,43 @@ def test_features_stay_on_their_devices(name, method):
     assert "all-gather" not in {sent.kind for sent in program.sent if sent.size > 8 * ROWS}
 
 
+def on_devices(name, tree):
+    """The same arrays without numbers, their leading axis over the devices of a name."""
+    return jax.tree.map(
+        lambda leaf: array(name, leaf.shape, leaf.dtype, 0 if leaf.ndim else None), tree
+    )
+
+
+@pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
+def test_entries_and_levels_stay_on_their_devices(name):
+    rows, features, levels = 8 * 4096, 1500, 300
+    rng = np.random.default_rng(0)
+    row, column = rng.integers(0, rows, 30 * rows), rng.integers(0, features, 30 * rows)
+    parts = jax.make_mesh((8,), ("devices",), devices=jax.devices("cpu")[:8])
+    over = jax.sharding.NamedSharding(parts, jax.sharding.PartitionSpec("devices"))
+    X = jd.Concatenated(
+        {
+            "words": jd.Sparse.from_indices(row, column, shape=(rows, features), sharding=over),
+            "firm": jd.Categorical(rng.integers(0, levels, rows), levels, sharding=over),
+        }
+    )
+    y = jnp.zeros(rows)
+
+    def solve(X, y):
+        return jd.minimize(
+            jd.LinearRegression(X, y), method=jd.ConjugateGradient(jd.Jacobi())
+        ).params
+
+    program = Compiled(solve, on_devices(name, X), on_devices(name, y))
+    vector = 4 * (features + levels)
+    assert {sent.kind for sent in program.sent} <= {"all-reduce"}
+    # Before the first iteration sums of several kinds are sent at once.
+    assert all(sent.size <= 4 * vector + 64 for sent in program.sent)
+    assert sum(sent.size for sent in program.sent_in_an_iteration) <= vector + 128
+    # A TPU stores what it gathers before it adds it up.
+    assert program.temporaries < (3 if name.startswith("v") else 0.2) * X.pass_bytes / 8
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_products_that_decide_convergence_are_in_full_precision(method):
     text = regression("h100", method).lowered

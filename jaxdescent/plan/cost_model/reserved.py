@@ -78,7 +78,7 @@ def partial_sums(question: Question) -> float:
     the copies of blocks.
     """
     structure = question.structure
-    if question.machine.platform != "cpu" or structure.is_streamed:
+    if question.machine.platform != "cpu" or not structure.is_dense:
         return 0.0
     if structure.outputs > 1:
         length = part_length(structure.rows)

@@ -1,0 +1,232 @@
+"""A design matrix of hashed columns, of which only those are held that some row touches."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdescent.designs.sparse import TRACED, Sparse
+
+MOST_FEATURES = 2**64
+"""Columns are numbered in uint64."""
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Hashed(Sparse):
+    """X of up to 2^64 hashed columns, exactly and in little memory: those that no row touches are
+    left out when it is made.
+
+    The weight of a column without entries is in no prediction. Under a penalty it is zero at the
+    minimum; without one every value is as good, and zero is that of least norm. So a regression on
+    the touched columns alone is the whole regression: the same value, the same minimum, a Hessian
+    that differs by ``l2 I`` only. ``shape`` counts the touched columns, and so do the weights; the
+    untouched ones cost nothing, because nothing is done for them.
+
+    The columns' own numbers, ``touched``, stay on the host. :meth:`of_rows` gives other rows the
+    same columns, for predictions; :meth:`weights_at` looks weights up by the numbers of columns.
+    Else it is a :class:`Sparse`, whose other arguments and errors it has.
+
+    Args:
+      rows: (entries,), integers from 0 to ``shape[0] - 1``.
+      columns: (entries,), integers from 0 to ``shape[1] - 1``: known numbers on the host, such as
+        NumPy's int64 or uint64 (JAX would cut them off at 32 bits).
+      values: (entries,), real floating-point; None for ones.
+      shape: (rows, features), such as ``(rows, 2**33)``.
+      dtype: of ones, where there are no values.
+      sharding: of the rows over several devices, as of :class:`Sparse`.
+
+    Raises:
+      TypeError: if the indices are not integers or are traced, or values are no real
+        floating-point numbers.
+      ValueError: if lengths differ, an index is out of range, or there is no entry.
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> X = Hashed([0, 0, 1], np.array([7, 2**32, 7]), shape=(2, 2**33))
+    >>> X, X.touched.tolist(), X.product(jnp.array([1.0, 10.0])).tolist()
+    (Hashed(2 x 8,589,934,592, 3 entries, 2 columns touched), [7, 4294967296], [11.0, 1.0])
+    >>> X.of_rows([0, 0], [2**32, 5], rows_in_all=1).product(jnp.array([1.0, 10.0])).tolist()
+    [10.0]
+
+    Reference: Weinberger, Dasgupta, Langford, Smola and Attenberg (2009), "Feature hashing for
+    large scale multitask learning".
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        columns: Any,
+        values: Any = None,
+        *,
+        shape: tuple[int, int],
+        dtype: Any = jnp.float32,
+        sharding: Any = None,
+    ) -> None:
+        count, features = _checked_shape(shape)
+        touched, place = np.unique(_checked_columns(columns, features), return_inverse=True)
+        if not touched.size:
+            raise ValueError(
+                "jd.Hashed needs at least one entry: no column is touched, and the minimum is the "
+                "mean of the targets."
+            )
+        self._columns = _Columns(touched, features)
+        self._build(
+            rows, place.reshape(-1), values, (count, touched.size), dtype=dtype, sharding=sharding
+        )
+
+    def of_rows(self, rows: Any, columns: Any, values: Any = None, *, rows_in_all: int) -> Hashed:
+        """Other rows with the same columns and weights, such as those to predict.
+
+        Entries of columns that are not ``touched`` are left out: their weights are zero.
+
+        Args:
+          rows: (entries,), integers from 0 to ``rows_in_all - 1``.
+          columns: (entries,), integers from 0 to ``features - 1``.
+          values: (entries,), real floating-point; None for ones.
+          rows_in_all: how many rows there are, those without entries included.
+        """
+        if isinstance(rows, Tracer):
+            raise TypeError(TRACED)
+        rows = np.asarray(rows)
+        place, is_touched = self._columns.find(columns)
+        if rows.shape != place.shape:
+            raise ValueError(
+                f"there must be a row and a column for each entry, got {rows.shape} rows and "
+                f"{place.shape} columns."
+            )
+        if values is not None:
+            values = np.asarray(values)
+            if values.shape != place.shape:
+                raise ValueError(
+                    f"values must have shape {place.shape}, one for each index, got {values.shape}."
+                )
+            values = values[is_touched]
+        other = Hashed.__new__(Hashed)
+        other._columns = self._columns
+        shape = rows_in_all, self.shape[1]
+        other._build(
+            rows[is_touched],
+            place[is_touched],
+            values,
+            shape,
+            dtype=self.stored_dtype,
+            sharding=None,
+        )
+        return other
+
+    def weights_at(self, weights: Any, columns: Any) -> np.ndarray:
+        """The weights of columns by their numbers, zero for those that no row touches.
+
+        Args:
+          weights: (touched,) or (touched, outputs), as in a result.
+          columns: (any number,), integers from 0 to ``features - 1``.
+        """
+        weights = np.asarray(weights)
+        if weights.shape[:1] != self.shape[1:]:
+            raise ValueError(
+                f"weights must be those of the {self.shape[1]:,} touched columns, got shape "
+                f"{weights.shape}."
+            )
+        place, is_touched = self._columns.find(columns)
+        found = weights[place]
+        found[~is_touched] = 0
+        return found
+
+    @property
+    def features(self) -> int:
+        """How many columns there are, touched or not."""
+        return self._columns.features
+
+    @property
+    def touched(self) -> np.ndarray:
+        """(weights,), uint64: the numbers of the columns that the weights belong to, in order."""
+        return self._columns.touched
+
+    def _arguments(self) -> list[str]:
+        return [
+            f"{self.shape[0]:,} x {self.features:,}",
+            f"{self.entries:,} entries",
+            f"{self.shape[1]:,} columns touched",
+        ]
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        """As a :class:`Sparse`; the numbers of the columns are structure."""
+        children, structure = super().tree_flatten_with_keys()
+        return children, (structure, self._columns)
+
+    @classmethod
+    def tree_unflatten(cls, structure: Any, children: Any) -> Self:
+        """The design of these layouts."""
+        own, columns = structure
+        self = super().tree_unflatten(own, children)
+        self._columns = columns
+        return self
+
+
+class _Columns:
+    """The numbers of the touched columns, in order: equal where they are the same numbers."""
+
+    def __init__(self, touched: np.ndarray, features: int) -> None:
+        self.touched = touched
+        self.touched.flags.writeable = False
+        self.features = features
+        self.digest = hashlib.sha256(touched).digest()
+
+    def find(self, columns: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The place of each column among the touched ones, and whether it is one of them."""
+        columns = _checked_columns(columns, self.features)
+        place = np.minimum(np.searchsorted(self.touched, columns), self.touched.size - 1)
+        return place, self.touched[place] == columns
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Columns) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[int, bytes]:
+        return self.features, self.digest
+
+
+def _checked_shape(shape: Any) -> tuple[int, int]:
+    try:
+        count, features = map(operator.index, shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"shape must be (rows, features), two integers, got {shape!r}."
+        ) from error
+    if not 1 <= features <= MOST_FEATURES:
+        raise ValueError(
+            f"jd.Hashed may have 1 to 2**64 features, got {features:,}: take as many bits of the "
+            "hash as the features are to be, 2**33 for 33."
+        )
+    return count, features
+
+
+def _checked_columns(columns: Any, features: int) -> np.ndarray:
+    """As uint64."""
+    if isinstance(columns, Tracer):
+        raise TypeError(TRACED)
+    columns = np.asarray(columns)
+    if columns.ndim != 1:
+        raise ValueError(f"column indices must have shape (entries,), got {columns.shape}.")
+    if not columns.size:
+        return np.zeros(0, np.uint64)
+    if not np.issubdtype(columns.dtype, np.integer):
+        raise TypeError(
+            f"column indices must be integers, got dtype {columns.dtype}: NumPy makes float64 of "
+            "int64 and uint64 together."
+        )
+    least, most = int(columns.min()), int(columns.max())
+    if least < 0 or most >= features:
+        raise ValueError(
+            f"column indices must be from 0 to {features - 1:,}, got "
+            f"{least if least < 0 else most:,}: take the hash modulo the features."
+        )
+    return columns.astype(np.uint64)

@@ -1,0 +1,84 @@
+"""Rows of a design over several devices, as many on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+class RowSharding(NamedTuple):
+    """Where the parts of a design's rows lie; without a sharding there is one part.
+
+    Attributes:
+      rows: of the whole design.
+      parts: how many there are.
+      axes: of the mesh, along which rows are cut; None for one part.
+      mesh: on whose axes XLA's partitioner finds the collectives; None for one part.
+    """
+
+    rows: int
+    parts: int
+    axes: Any
+    mesh: Mesh | None
+
+    @classmethod
+    def of(cls, sharding: Any, rows: int) -> RowSharding:
+        """From a sharding of an array of as many rows, such as the targets' own.
+
+        Raises:
+          TypeError: if it is no NamedSharding.
+          ValueError: if it cuts no rows or anything else, or rows are not as many on each device.
+        """
+        if sharding is None:
+            return cls(rows, 1, None, None)
+        if not isinstance(sharding, NamedSharding):
+            raise TypeError(
+                "sharding must be a jax.sharding.NamedSharding of rows, such as "
+                f'NamedSharding(mesh, PartitionSpec("samples")), got {sharding!r}.'
+            )
+        spec = tuple(sharding.spec)
+        if not spec or spec[0] is None or any(axis is not None for axis in spec[1:]):
+            raise ValueError(
+                'sharding must cut the rows alone, as PartitionSpec("samples") does, got '
+                f"{sharding.spec}."
+            )
+        axes = spec[0]
+        names = axes if isinstance(axes, tuple) else (axes,)
+        parts = int(np.prod([sharding.mesh.shape[name] for name in names]))
+        if rows % parts:
+            raise ValueError(
+                f"{rows:,} rows cannot be cut into {parts} parts of as many: add rows without "
+                f"entries and of weight zero, {-rows % parts} of them."
+            )
+        mesh = sharding.mesh
+        automatic = (AxisType.Auto,) * len(mesh.axis_names)
+        return cls(
+            rows, parts, axes, Mesh(np.asarray(mesh.devices), mesh.axis_names, axis_types=automatic)
+        )
+
+    @property
+    def rows_of_part(self) -> int:
+        """How many rows a part has."""
+        return self.rows // self.parts
+
+    def stacked(self, arrays: Sequence[np.ndarray]) -> jax.Array:
+        """An array of each part, (parts, ...), each on its own device; the array itself where
+        there is one part.
+        """
+        if self.mesh is None:
+            return jnp.asarray(arrays[0])
+        return self._put(np.stack(arrays))
+
+    def cut(self, array: np.ndarray) -> jax.Array:
+        """(rows, ...), each part on its own device."""
+        return jnp.asarray(array) if self.mesh is None else self._put(array)
+
+    def _put(self, array: np.ndarray) -> jax.Array:
+        assert self.mesh is not None
+        spec = PartitionSpec(self.axes, *[None] * (array.ndim - 1))
+        return jax.device_put(array, NamedSharding(self.mesh, spec))

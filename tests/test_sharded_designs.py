@@ -1,0 +1,223 @@
+"""Sparse and categorical rows over eight devices: the same numbers, and no X on the way."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxdescent as jd
+from jaxdescent.scale.compiled import Compiled
+
+ROWS, FEATURES, LEVELS = 160, 30, 12
+
+
+def rows_over(axis_type=AxisType.Auto):
+    mesh = jax.make_mesh((4, 2), ("samples", "others"), axis_types=(axis_type,) * 2)
+    return NamedSharding(mesh, P("samples"))
+
+
+def entries(rng, kind):
+    if kind == "long rows":  # of more than one piece, on one device alone
+        matrix = scipy.sparse.random(ROWS, 300, 0.02, random_state=rng).tolil()
+        matrix[3] = rng.normal(size=300)
+        return matrix.tocsr()
+    matrix = scipy.sparse.random(ROWS, FEATURES, 0.2, random_state=rng).tocsr()
+    if kind == "empty part":
+        matrix = matrix.tolil()
+        matrix[:40] = 0
+        matrix[60] = 0
+    return matrix.tocsr()
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_values"), [("even", False), ("long rows", True), ("empty part", True)]
+)
+def test_a_sharded_sparse_matrix_is_the_whole_one(kind, has_values, rng, x64):
+    matrix = entries(rng, kind).tocoo()
+    values = matrix.data if has_values else None
+    make = functools.partial(
+        jd.Sparse.from_indices,
+        matrix.row,
+        matrix.col,
+        values,
+        shape=matrix.shape,
+        dtype=jnp.float64,
+    )
+    whole, cut = make(), make(sharding=rows_over())
+    assert cut.shape == whole.shape
+    assert cut.entries == whole.entries
+    assert all(leaf.sharding.spec[0] == "samples" for leaf in jax.tree.leaves(cut) if leaf.ndim)
+    weights, several, rows, many, weight, center = map(
+        jnp.asarray,
+        (
+            rng.normal(size=matrix.shape[1]),
+            rng.normal(size=(matrix.shape[1], 3)),
+            rng.normal(size=ROWS),
+            rng.normal(size=(ROWS, 3)),
+            rng.random(ROWS),
+            rng.normal(size=matrix.shape[1]),
+        ),
+    )
+
+    @jax.jit
+    def answers(X):
+        return (
+            X.product(weights),
+            X.product(several),
+            X.transposed_product(rows),
+            X.transposed_product(many),
+            X.to_dense(),
+            X.squared_norm(weight),
+            X.column_squared_norms(weight, center),
+        )
+
+    for got, expected in zip(answers(cut), answers(whole), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("has_missing", [True, False])
+def test_sharded_levels_are_the_whole_ones(has_missing, rng, x64):
+    codes = rng.integers(0, LEVELS, ROWS)
+    codes[:40] = 1  # a part of one level
+    if has_missing:
+        codes[::7] = -1
+    make = functools.partial(jd.Categorical, codes, LEVELS, dtype=jnp.float64)
+    whole, cut = make(), make(sharding=rows_over())
+    for outputs in ((), (2,)):
+        weights = jnp.asarray(rng.normal(size=(LEVELS, *outputs)))
+        rows = jnp.asarray(rng.normal(size=(ROWS, *outputs)))
+        np.testing.assert_allclose(cut.product(weights), whole.product(weights), atol=1e-12)
+        np.testing.assert_allclose(
+            cut.transposed_product(rows), whole.transposed_product(rows), atol=1e-12
+        )
+    np.testing.assert_array_equal(cut.to_dense(), whole.to_dense())
+    fewer, expected = cut.without([1]), whole.without([1])
+    assert fewer.codes.sharding == cut.codes.sharding
+    np.testing.assert_array_equal(fewer.to_dense(), expected.to_dense())
+
+
+@pytest.fixture
+def panel(rng):
+    matrix = entries(rng, "even").astype(np.float32)
+    x = rng.normal(size=(ROWS, 2)).astype(np.float32)
+    codes = rng.integers(0, LEVELS, ROWS)
+    y = (x @ [1, 2] + matrix @ rng.normal(size=FEATURES) + codes).astype(np.float32)
+
+    def make(sharding):
+        put = functools.partial(jax.device_put, device=sharding) if sharding else jnp.asarray
+        X = jd.Concatenated(
+            {
+                "x": put(x),
+                "words": jd.Sparse(matrix, sharding=sharding),
+                "firm": jd.Categorical(codes, LEVELS, sharding=sharding),
+            }
+        )
+        return jd.LinearRegression(X, put(y), l2=0.3, sample_weight=put(np.float32(1 + codes)))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("method", "axis_type"),
+    [
+        (jd.ConjugateGradient(jd.Jacobi()), AxisType.Explicit),
+        pytest.param(jd.LSMR(jd.Jacobi()), AxisType.Auto, marks=pytest.mark.slow),
+        pytest.param(jd.DerivativeMethod(), AxisType.Auto, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_a_sharded_panel_has_the_minimum_of_the_whole_one(method, axis_type, panel):
+    whole, cut = panel(None), panel(rows_over(axis_type))
+    expected, got = (jd.minimize(each, method=method) for each in (whole, cut))
+    assert bool(got.converged)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=2e-4), got.params, expected.params
+    )
+    np.testing.assert_allclose(got.value, expected.value, rtol=1e-5)
+
+
+def test_no_row_leaves_its_device(panel):
+    regression = panel(rows_over())
+    method = jd.ConjugateGradient(jd.Jacobi())
+
+    def solve(regression):
+        return jd.minimize(regression, method=method).params
+
+    program = Compiled(solve, regression)
+    assert {sent.kind for sent in program.sent} <= {"all-reduce"}
+    features = regression.X.shape[1]
+    assert all(sent.size <= 8 * features + 64 for sent in program.sent)
+    # All products of an iteration together send one number for each feature.
+    large = [sent for sent in program.sent_in_an_iteration if sent.size >= 64]
+    assert sum(sent.size for sent in large) <= 4 * features + 64
+
+
+@pytest.mark.slow
+def test_a_certificate_and_a_fit_of_several_outputs_take_sharded_rows(rng):
+    matrix = entries(rng, "even").astype(np.float32)
+    y = rng.normal(size=(ROWS, 2)).astype(np.float32)
+    sharding = rows_over()
+    cut = jd.LinearRegression(
+        jd.Sparse(matrix, sharding=sharding), jax.device_put(y, sharding), l2=1.0
+    )
+    whole = jd.LinearRegression(jd.Sparse(matrix), y, l2=1.0)
+    got, expected = jd.minimize(cut), jd.minimize(whole)
+    np.testing.assert_allclose(got.params["weights"], expected.params["weights"], atol=1e-4)
+    assert jd.certify(cut, got).kind == "minimum"
+
+
+def test_traced_values_stand_on_the_devices_of_their_rows(rng, x64):
+    matrix = entries(rng, "even").tocoo()
+    y = jnp.asarray(rng.normal(size=ROWS))
+
+    def value(values, sharding=None):
+        X = jd.Sparse.from_indices(
+            matrix.row, matrix.col, values, shape=matrix.shape, sharding=sharding
+        )
+        return jnp.sum((X.product(jnp.arange(FEATURES) / FEATURES) - y) ** 2)
+
+    values = jnp.asarray(matrix.data)
+    got, expected = jax.grad(value)(values, rows_over()), jax.grad(value)(values)
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_hashed_columns_are_sharded_too(rng):
+    row = rng.integers(0, ROWS, 500)
+    column = rng.integers(0, 2**33, 40, dtype=np.uint64)[rng.integers(0, 40, 500)]
+    whole, cut = (
+        jd.Hashed(row, column, shape=(ROWS, 2**33), sharding=sharding)
+        for sharding in (None, rows_over())
+    )
+    weights = jnp.asarray(rng.normal(size=whole.shape[1]), jnp.float32)
+    np.testing.assert_allclose(cut.product(weights), whole.product(weights), atol=1e-5)
+
+
+def test_what_cannot_be_sharded_is_told():
+    mesh = rows_over().mesh
+    codes = np.zeros(10, int)
+    for sharding, error, message in (
+        (SingleDeviceSharding(jax.devices()[0]), TypeError, "NamedSharding of rows"),
+        (NamedSharding(mesh, P()), ValueError, "must cut the rows"),
+        (NamedSharding(mesh, P(None, "samples")), ValueError, "must cut the rows"),
+        (NamedSharding(mesh, P("samples", "others")), ValueError, "must cut the rows"),
+        (NamedSharding(mesh, P("samples")), ValueError, re.escape("weight zero, 2 of them")),
+    ):
+        with pytest.raises(error, match=message):
+            jd.Categorical(codes, 2, sharding=sharding)
+        with pytest.raises(error, match=message):
+            jd.Sparse.from_indices([0], [0], shape=(10, 2), sharding=sharding)
+
+
+def test_two_axes_of_a_mesh_cut_rows(rng):
+    sharding = NamedSharding(rows_over().mesh, P(("samples", "others")))
+    codes = rng.integers(0, LEVELS, ROWS)
+    cut = jd.Categorical(codes, LEVELS, sharding=sharding)
+    rows = jnp.asarray(rng.normal(size=ROWS), jnp.float32)
+    expected = jd.Categorical(codes, LEVELS).transposed_product(rows)
+    np.testing.assert_allclose(cut.transposed_product(rows), expected, atol=1e-5)
