@@ -20,10 +20,11 @@ DOCUMENTS = [
     "docs/stopping.md",
     "docs/data.md",
     "docs/runs.md",
+    "docs/scale.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
 ]
-WITH_CODE = ["README.md", "docs/tutorial.md", "docs/designs.md"]
+WITH_CODE = ["README.md", "docs/tutorial.md", "docs/designs.md", "docs/scale.md"]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -80,12 +80,12 @@ class Compiled:
     @functools.cached_property
     def sent_in_an_iteration(self) -> list[Sent]:
         """The collectives that an iteration runs, of branches the one with most."""
+        return self._sent_in(self._iteration)
 
-        def weight(lines: Lines) -> tuple[int, int]:
-            sent = _sent_by(lines)
-            return len(sent), sum(each.size for each in sent)
-
-        return _sent_by(self._run_by(self._iteration, weight))
+    @property
+    def sent_in_a_turn(self) -> list[Sent]:
+        """The same of the longest loop, which may make several iterations in a turn."""
+        return self._sent_in(self._turn)
 
     @property
     def kernels_in_an_iteration(self) -> int:
@@ -124,13 +124,25 @@ class Compiled:
         return max((sum(_sizes(_made(line))) for line in made), default=0)
 
     @functools.cached_property
+    def _turn(self) -> str:
+        """The body of the longest loop."""
+        return max(self._loops(self._computations), key=self._length, default="")
+
+    @functools.cached_property
     def _iteration(self) -> str:
         """The body of the loop over iterations: the longest, or the one it is put around."""
-        body = max(self._loops(self._computations), key=self._length, default="")
+        body = self._turn
         inside = max(self._loops(self._reached(body)), key=self._length, default=body)
         # What a loop around the iterations adds is less than twice of one; a search inside an
         # iteration is less than a third.
         return inside if 3 * self._length(inside) > self._length(body) else body
+
+    def _sent_in(self, name: str) -> list[Sent]:
+        def weight(lines: Lines) -> tuple[int, int]:
+            sent = _sent_by(lines)
+            return len(sent), sum(each.size for each in sent)
+
+        return _sent_by(self._run_by(name, weight))
 
     def _loops(self, names: Iterable[str]) -> list[str]:
         """The bodies of the loops that stand in these computations."""

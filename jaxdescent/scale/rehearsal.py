@@ -63,8 +63,8 @@ def rehearsed(point: Point) -> dict[str, Any]:
     }
     if point.method in AT_ONCE:
         return figures | {"collectives": _counted(compiled.sent)}
-    sent = compiled.sent_in_an_iteration
     steps = made.steps_in_a_turn
+    sent = compiled.sent_in_an_iteration if steps == 1 else compiled.sent_in_a_turn
     if steps == 1:
         kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
     else:
