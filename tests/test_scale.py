@@ -14,7 +14,7 @@ from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
 from jaxdescent.scale.plot import draw
-from jaxdescent.scale.problems import PROBLEMS, NotDivisible, made, mesh_of, placed
+from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of, mesh_of
 
 
 def test_a_grid_has_every_combination_once():
@@ -38,7 +38,7 @@ def test_weak_scaling_grows_the_rows_with_the_devices():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"problems": ["no"]}, r"problems must be of dense, llama3-8b, got 'no'"),
+        ({"problems": ["no"]}, r"problems must be of dense, .*, llama3-8b, got 'no'"),
         ({"methods": "newton"}, r"methods must be of cg, .*got 'newton'"),
         ({"rows": [0]}, r"rows must be at least 1, got 0"),
         ({"rows": ["many"]}, r"file: rows must be of type int, got 'many'"),
@@ -70,10 +70,10 @@ def test_an_experiment_is_read_from_toml(tmp_path):
 
 @pytest.mark.parametrize("layout", ["samples", "features", "both"])
 def test_arrays_are_the_same_on_any_number_of_devices(layout):
-    problem = PROBLEMS["dense"]
-    arrays = problem.arrays(64, 8, "float32")
-    one = made(problem, arrays, mesh_of(jax.devices()[:1], layout), 3)
-    eight = made(problem, arrays, mesh_of(jax.devices(), layout), 3)
+    one, eight = (
+        PROBLEMS["dense"].made(64, 8, "float32", mesh_of(devices, layout), seed=3)
+        for devices in (jax.devices()[:1], jax.devices())
+    )
     np.testing.assert_array_equal(one["X"], eight["X"])
     np.testing.assert_allclose(one["y"], eight["y"], rtol=1e-5, atol=1e-5)
     assert len({shard.index for shard in eight["X"].addressable_shards}) == 8
@@ -86,9 +86,31 @@ def test_a_mesh_of_two_axes_is_as_square_as_it_can_be():
 
 
 def test_an_axis_that_devices_cannot_share_is_named():
-    arrays = PROBLEMS["dense"].arrays(100, 8, "float32")
-    with pytest.raises(NotDivisible, match=r"X has 100 samples, which 8 devices .* such as 104"):
-        placed(arrays, mesh_of(jax.devices(), "samples"))
+    mesh = mesh_of(jax.devices(), "samples")
+    for name in ("dense", "sparse"):
+        with pytest.raises(NotDivisible, match=r"X has 100 samples, which 8 devices .* as 104"):
+            PROBLEMS[name].shapes(100, 8, "float32", mesh)
+
+
+@pytest.mark.parametrize("name", ["sparse", "hashed", "categorical"])
+def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(name, tmp_path):
+    mesh = mesh_of(jax.devices()[:2], "samples")
+    shapes = PROBLEMS[name].shapes(64, 20, "float32", mesh)
+    made = PROBLEMS[name].made(64, 20, "float32", mesh, seed=0)
+    for own, like in zip(jax.tree.leaves(made), jax.tree.leaves(shapes), strict=True):
+        assert (own.shape, own.dtype) == (like.shape, like.dtype)
+    grid = Experiment(
+        problems=(name,), rows=(64,), features=(20,), devices=(1, 2), iterations=2, repeats=1
+    )
+    for line in run(grid, tmp_path / "scale.jsonl"):
+        assert line["figures"]["iteration_seconds"] >= 0
+        assert line["figures"]["least_bytes"] > 64 * 4
+
+
+def test_a_layout_that_a_problem_cannot_have_is_refused():
+    grid = Experiment(problems=("sparse",), layouts=("features",))
+    with pytest.raises(BadExperiment, match=r"sparse can lie over devices by samples, got 'feat"):
+        grid.points()
 
 
 def test_points_are_measured_and_kept_and_skipped(tmp_path):
@@ -237,8 +259,8 @@ def test_rehearsals_are_known_on_any_machine_and_measurements_on_their_own():
 
 
 def test_the_tree_is_that_of_the_model():
-    shapes = PROBLEMS["llama3-8b"].arrays(0, 0, "bfloat16")
-    assert sum(array.bytes for array in shapes.values()) == 2 * 8_030_261_248
+    shapes = PROBLEMS["llama3-8b"].shapes(0, 0, "bfloat16", mesh_of(jax.devices(), "params"))
+    assert bytes_of(shapes) == 2 * 8_030_261_248
     objective, start = PROBLEMS["llama3-8b"].pose({"w": jax.numpy.ones(3)})
     assert isinstance(objective, jd.SumOfSquares)
     assert start is not None

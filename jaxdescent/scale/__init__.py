@@ -16,8 +16,8 @@ import jax
 
 from jaxdescent.scale import record
 from jaxdescent.scale.experiment import Experiment, Point
-from jaxdescent.scale.measurement import TooFewDevices, measured
-from jaxdescent.scale.problems import NotDivisible
+from jaxdescent.scale.measurement import measured
+from jaxdescent.scale.problems import NotDivisible, TooFewDevices
 from jaxdescent.scale.rehearsal import rehearsed
 
 EXPECTED = (NotDivisible, TooFewDevices, ImportError, MemoryError, jax.errors.JaxRuntimeError)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jaxdescent import cluster
 from jaxdescent.fit.commands import failing_in_one_line, split_names
+from jaxdescent.machine import mesh_named
 
 List = list[str] | None
 
@@ -21,7 +22,9 @@ def scale(
         typer.Argument(help="A TOML file; options replace what it says.", show_default=False),
     ] = None,
     *,
-    problem: Annotated[List, typer.Option(help="dense, llama3-8b.")] = None,
+    problem: Annotated[
+        List, typer.Option(help="dense, sparse, hashed, categorical, llama3-8b.")
+    ] = None,
     rows: Annotated[List, typer.Option(help="Rows: 1000,1e6.")] = None,
     features: Annotated[List, typer.Option(help="Columns of X.")] = None,
     method: Annotated[List, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")] = None,
@@ -98,7 +101,12 @@ def scale(
             grid = Experiment.from_toml(experiment).given() if experiment else {}
             # What is rehearsed elsewhere is not measured here unless that is asked for.
             is_elsewhere = "rehearse" in grid | given and "devices" not in grid | given
-            _prepare(1 if is_elsewhere else virtual_devices)
+            if is_elsewhere and virtual_devices is None:
+                # JAX's plugins for devices that are not attached, with which rehearsals compile,
+                # fail to start; and what a host lays out needs as many devices as it is for.
+                names = (grid | given)["rehearse"]
+                virtual_devices = max(mesh_named(name).devices for name in names)
+            _prepare(virtual_devices)
             _join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
                 given["devices"] = () if is_elsewhere else (jax.device_count(),)
@@ -119,10 +127,7 @@ def scale(
 
 
 def _prepare(cpus: int | None) -> None:
-    """Show this host's CPU as so many devices, before JAX initialises any.
-
-    JAX's plugins for devices that are not attached, with which rehearsals compile, fail to start.
-    """
+    """Show this host's CPU as so many devices, before JAX initialises any."""
     if cpus is not None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpus)

@@ -179,6 +179,10 @@ class Experiment:
             grid, places
         ):
             problem = PROBLEMS[name]
+            if layout not in problem.layouts and problem.has_rows:
+                raise BadExperiment(
+                    f"{name} can lie over devices by {', '.join(problem.layouts)}, got {layout!r}."
+                )
             if problem.has_rows:
                 whole = rows * count if self.scaling == "weak" else rows
                 point = Point(name, whole, features, method, dtype, layout, count, target)

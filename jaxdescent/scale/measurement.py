@@ -13,11 +13,7 @@ from jaxdescent.machine import Machine
 from jaxdescent.scale import program
 from jaxdescent.scale.experiment import Experiment, Point
 from jaxdescent.scale.methods import AT_ONCE
-from jaxdescent.scale.problems import PROBLEMS, made, mesh_of
-
-
-class TooFewDevices(ValueError):
-    """More devices were asked for than JAX has."""
+from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of, mesh_of
 
 
 def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
@@ -44,7 +40,8 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
     built = program.compiled(point, mesh)
-    arrays = made(problem, built.arrays, mesh, experiment.seed)
+    size = point.rows, point.features, point.dtype
+    arrays = problem.made(*size, mesh, seed=experiment.seed)
     jax.block_until_ready(arrays)
 
     def run(limit: int) -> tuple[float, int]:
@@ -66,20 +63,19 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
             seconds = (second - first) / max(more - fewer, 1)
         if repeat:
             times.append(seconds)
-    data_bytes = sum(array.bytes for array in built.arrays.values())
     figures: dict[str, Any] = {
         "compile_seconds": built.seconds,
         "argument_bytes": built.compiled.arguments,
         "temporary_bytes": built.compiled.temporaries,
         "peak_bytes": built.compiled.peak,
     }
-    median = statistics.median(times)
+    # Iterations that take less than the calls differ by may seem to take no time.
+    median = max(statistics.median(times), 0.0)
     spread = {"fastest_seconds": min(times), "slowest_seconds": max(times)}
     if point.method in AT_ONCE:
         return figures | {"solve_seconds": median} | spread
-    # What an iteration must read at least: X twice, or the params, which it also writes. Several
-    # steps of an elementwise method are one pass.
-    least = 2 * data_bytes / built.steps_in_a_turn
+    # Several steps of an elementwise method are one pass over the params.
+    least = problem.readings * bytes_of(built.shapes) / built.steps_in_a_turn
     machine = Machine.of(devices[0])
     figures |= {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:

@@ -14,7 +14,7 @@ from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import METHODS
-from jaxdescent.scale.problems import PROBLEMS, Array, placed
+from jaxdescent.scale.problems import PROBLEMS
 
 
 class Program(NamedTuple):
@@ -23,26 +23,30 @@ class Program(NamedTuple):
     Attributes:
       compiled: takes the arrays and the most iterations, and returns params, iterations and value.
       seconds: how long it took to trace and to compile.
-      arrays: what it takes.
+      shapes: of the arrays that it takes.
       steps_in_a_turn: the iterations that one turn of its loop makes.
     """
 
     compiled: Compiled
     seconds: float
-    arrays: dict[str, Array]
+    shapes: Any
     steps_in_a_turn: int
+
+
+def shapes_of(point: Point, mesh: Mesh) -> Any:
+    """The point's arrays without numbers, with their shardings."""
+    return PROBLEMS[point.problem].shapes(point.rows, point.features, point.dtype, mesh)
 
 
 def compiled(point: Point, mesh: Mesh) -> Program:
     """The point's program for the devices of a mesh, which need not be attached.
 
     Raises:
-      NotDivisible: if the devices cannot share an axis evenly.
+      NotDivisible, TooFewDevices: as the problem's shapes do.
     """
-    problem = PROBLEMS[point.problem]
-    arrays = problem.arrays(point.rows, point.features, point.dtype)
+    problem, shapes = PROBLEMS[point.problem], shapes_of(point, mesh)
 
-    def descend(arrays: dict[str, jax.Array], limit: jax.Array) -> Any:
+    def descend(arrays: Any, limit: jax.Array) -> Any:
         objective, start = problem.pose(arrays)
         method = METHODS[point.method]()
         result = jd.minimize(objective, start, method, max_iterations=limit, tolerance=0)
@@ -51,6 +55,6 @@ def compiled(point: Point, mesh: Mesh) -> Program:
     limit = jax.ShapeDtypeStruct((), jnp.int32)
     donated = (0,) if problem.donated else ()
     begun = time.perf_counter()
-    program = Compiled(descend, placed(arrays, mesh), limit, donated=donated)
+    program = Compiled(descend, shapes, limit, donated=donated)
     seconds = time.perf_counter() - begun
-    return Program(program, seconds, arrays, 1 if problem.has_rows else CHECK_EVERY)
+    return Program(program, seconds, shapes, 1 if problem.has_rows else CHECK_EVERY)

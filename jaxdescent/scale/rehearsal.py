@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import jax
+
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.machine.topologies import topology
@@ -17,7 +19,7 @@ from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Sent
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import AT_ONCE
-from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device, mesh_of
+from jaxdescent.scale.problems import bytes_of_a_device, mesh_of
 
 ASSUMPTIONS = (
     "Seconds are a model: published bandwidths are reached, every kernel waits for the one before "
@@ -46,12 +48,12 @@ def rehearsed(point: Point) -> dict[str, Any]:
     machine = Machine.published(point.target)
     devices = topology(point.target)
     mesh = mesh_of(devices, point.layout)
-    arrays = PROBLEMS[point.problem].arrays(point.rows, point.features, point.dtype)
-    _require(bytes_of_a_device(arrays, mesh), "of data and params", machine)
+    shapes = program.shapes_of(point, mesh)
+    _require(bytes_of_a_device(shapes), "of data and params", machine)
     made = program.compiled(point, mesh)
     compiled = made.compiled
     _require(compiled.peak, "for data, params and what it computes with them", machine)
-    largest = max(array.bytes for array in made.arrays.values()) / machine.devices
+    largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(shapes))
     gathered = max((s.size for s in compiled.sent if s.kind == "all-gather"), default=0)
     figures: dict[str, Any] = {
         "compile_seconds": made.seconds,
@@ -70,7 +72,7 @@ def rehearsed(point: Point) -> dict[str, Any]:
     else:
         # A pass stands in branches that are always taken, which the text does not say. It reads and
         # writes the params, a check reads them: a kernel for each leaf of both.
-        kernels, moved = 2 * len(arrays), 3 * bytes_of_a_device(arrays, mesh)
+        kernels, moved = 2 * len(jax.tree.leaves(shapes)), 3 * bytes_of_a_device(shapes)
     here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
     links = sum(_link_seconds(one, machine) for one in sent)
     return figures | {

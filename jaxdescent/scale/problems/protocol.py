@@ -1,0 +1,105 @@
+"""What a problem of an experiment answers, and how its arrays lie over devices."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "samples": ("samples",),
+    "features": ("features",),
+    "both": ("samples", "features"),
+    "params": ("params",),
+}
+"""The axes of the arrays that lie over the devices, by the name of the layout."""
+
+NOISE, PENALTY = 0.1, 1.0
+"""The standard deviation of what is added to a regression's targets, and its l2."""
+
+
+class NotDivisible(ValueError):
+    """An axis that the devices cannot share evenly."""
+
+
+class TooFewDevices(ValueError):
+    """More devices were asked for than JAX has."""
+
+
+class Problem(abc.ABC):
+    """A built-in problem: pytrees of arrays of any size, and the objective on them."""
+
+    has_rows = True
+    """Whether it has rows and features; otherwise its size is its own."""
+
+    donated = False
+    """Whether the arrays are the start, whose memory may be reused."""
+
+    layouts: tuple[str, ...] = ("samples",)
+    """The layouts it can have, of :data:`LAYOUTS`."""
+
+    readings = 2
+    """How often an iteration must read or write its arrays at least."""
+
+    @abc.abstractmethod
+    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
+        """The arrays without numbers, with their shardings on a mesh that need not be attached.
+
+        Raises:
+          NotDivisible: if the devices cannot share an axis evenly.
+          TooFewDevices: if the shapes can only be found on as many devices as the mesh has.
+        """
+
+    @abc.abstractmethod
+    def made(self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int) -> Any:
+        """The arrays themselves, each part of them where it lies."""
+
+    @abc.abstractmethod
+    def pose(self, arrays: Any) -> tuple[Any, Any]:
+        """The objective and the start, inside ``jit``."""
+
+
+def mesh_of(devices: list[Any], layout: str) -> Mesh:
+    """The devices in a mesh with the layout's axes, as square as their number allows."""
+    axes = LAYOUTS[layout]
+    shape = (len(devices),)
+    if len(axes) == 2:
+        first = max(d for d in range(1, math.isqrt(len(devices)) + 1) if len(devices) % d == 0)
+        shape = (len(devices) // first, first)
+    automatic = (AxisType.Auto,) * len(axes)
+    return Mesh(np.array(devices).reshape(shape), axes, axis_types=automatic)
+
+
+def placed(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> NamedSharding:
+    """The sharding of an array: axes that the mesh has a name for lie over it.
+
+    Raises:
+      NotDivisible: if an axis is not a multiple of the devices it lies over.
+    """
+    spec: list[str | None] = []
+    for axis, size in zip(axes, shape, strict=True):
+        parts = mesh.shape.get(axis, 1)
+        if size % parts:
+            raise NotDivisible(
+                f"{name} has {size:,} {axis}, which {parts} devices cannot share evenly: take a "
+                f"multiple, such as {size - size % parts + parts:,}."
+            )
+        spec.append(axis if parts > 1 else None)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def bytes_of(shapes: Any) -> int:
+    """The bytes of whole arrays."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def bytes_of_a_device(shapes: Any) -> int:
+    """The bytes of the arrays' parts on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(shapes)
+    )
