@@ -99,6 +99,7 @@ def scale(
             given["scaling"] = "weak" if weak else "strong"
         try:
             grid = Experiment.from_toml(experiment).given() if experiment else {}
+            Experiment.of(grid | given, "the command line")  # before JAX has devices
             # What is rehearsed elsewhere is not measured here unless that is asked for.
             is_elsewhere = "rehearse" in grid | given and "devices" not in grid | given
             if is_elsewhere and virtual_devices is None:
