@@ -84,6 +84,11 @@ def told_by_first(value: Any) -> Any:
     return _exchange("first", value)[0]
 
 
+def told_by_all(value: Any) -> list[Any]:
+    """The values of all processes of the group, in their order; JSON must be able to hold them."""
+    return _exchange("all", value)
+
+
 def clock() -> float:
     """Seconds by the clock of the group's first process."""
     return told_by_first(time.perf_counter())

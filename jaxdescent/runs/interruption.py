@@ -10,7 +10,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -100,14 +99,6 @@ def wait_for(arrays: Any) -> None:
 def is_there(arrays: Any) -> bool:
     """Whether the arrays have been computed."""
     return all(leaf.is_ready() for leaf in jax.tree.leaves(arrays))
-
-
-def agreed(numbers: list[int]) -> np.ndarray:
-    """Every process's numbers, (processes, numbers); all processes call this in turn."""
-    mine = np.asarray(numbers, np.int32)
-    if jax.process_count() == 1:
-        return mine[None]
-    return np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, mine.size)
 
 
 def _watches_for_preemption() -> bool:

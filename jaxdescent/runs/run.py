@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.calls import programs
 from jaxdescent.descent.loop import Loop
 from jaxdescent.display import structure_name
@@ -27,7 +28,7 @@ from jaxdescent.result import RUNNING, Evidence, Result, Status
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Pause, check_hooks
-from jaxdescent.runs.interruption import Interruption, agreed, is_there, wait_for
+from jaxdescent.runs.interruption import Interruption, is_there, wait_for
 from jaxdescent.runs.pace import Pace
 from jaxdescent.runs.record import Facts, Record, Summary
 from jaxdescent.runs.traffic import bytes_per_iteration
@@ -127,6 +128,8 @@ def run(
     chunks = Chunks(setup, donate=donate)
     summary = Summary()
     with contextlib.ExitStack() as stack:
+        # An error in one process, of a hook or a full disk, ends the run of all.
+        stack.enter_context(agreement.among("run", setup.inputs))
         for hook in every_hook:
             stack.callback(hook.close)
         loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)
@@ -243,11 +246,11 @@ class _Driver:
             if not is_over and not asked and until < most:
                 if interruption.is_requested(number):
                     wish = Status.INTERRUPTED.value
-                answers = agreed([wish, pace.length])
-                asked = int(answers[:, 0].max())
+                answers = agreement.told_by_all([wish, pace.length])
+                asked = max(wish for wish, _ in answers)
                 if not asked:
                     self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
-                    until = min(until + int(answers[0, 1]), most)
+                    until = min(until + answers[0][1], most)
                     dispatched = time.perf_counter()
                     loop, numbers = self.chunks.advance(loop, until)
                     following = _UnderWay(number, numbers, dispatched)

@@ -60,6 +60,31 @@ def alone(index, place):
             print(error)
 
 
+def hook_fails(index, place):
+    """A hook of process 1 raises in the middle of a run."""
+    X, y, _ = data()
+
+    class Failing(jd.hooks.Hook):
+        def report(self, record):
+            if index == 1 and record.iteration >= 20:
+                raise OSError("the disk of process 1 is gone")
+            return False
+
+    objective = jd.LinearRegression(place(X), place(y))
+    try:
+        jd.run(
+            objective,
+            method=jd.GradientDescent(1e-9),
+            tolerance=0,
+            max_iterations=100_000,
+            chunk=10,
+            hooks=[Failing()],
+        )
+    except (OSError, jd.OtherProcessFailed) as error:
+        print(type(error).__name__, error)
+    print(int(jd.minimize(objective).status))
+
+
 def death(index, place):
     """Process 1 is killed in the middle of a descent that has no end."""
     X, y, _ = data()

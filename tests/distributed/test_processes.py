@@ -85,6 +85,14 @@ def test_processes_that_make_different_calls_are_told_so():
 
 
 @pytest.mark.slow
+def test_a_hook_that_fails_in_one_process_ends_the_run_of_all():
+    (first, _), (second, _) = said("hook_fails")
+    message = "OSError: the disk of process 1 is gone"
+    assert first == [f"OtherProcessFailed process 1 failed with {message}", "1"]
+    assert second == ["OSError the disk of process 1 is gone", "1"]
+
+
+@pytest.mark.slow
 def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
     (first, _), (second, _) = said("alone")
     assert first == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxdescent import agreement
 from jaxdescent.descent.loop import Loop
 from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.machine import memory
@@ -17,7 +18,6 @@ from jaxdescent.minimize import Setup
 from jaxdescent.runs import checkpoints
 from jaxdescent.runs.fingerprint import computation, differences, fingerprint
 from jaxdescent.runs.hooks.protocol import Hook, Pause
-from jaxdescent.runs.interruption import agreed
 from jaxdescent.runs.record import Record
 
 ROOM = 1.2
@@ -129,7 +129,7 @@ class Checkpoint(Hook):
         folder = self._opened
         is_due = time.perf_counter() - self._at >= self.every and pause.iteration != self._last
         is_free = self._copy is None and not folder.is_writing
-        if not bool(agreed([is_due and is_free]).all()):
+        if not all(agreement.told_by_all(is_due and is_free)):
             return
         self._at = time.perf_counter()
         if _has_room(pause.loop):
