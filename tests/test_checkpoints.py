@@ -249,6 +249,21 @@ def test_other_data_that_are_no_leaves_are_refused(make, one, other, match, tmp_
     assert_same(result.params, jd.run(make(one), **options).params)
 
 
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path):
+    errors = []
+
+    class Second(jd.hooks.Hook):
+        def pause(self, pause):
+            with pytest.raises(ValueError, match="another run writes its checkpoints to") as error:
+                resumed(tmp_path)
+            errors.append(error)
+
+    options = {"max_iterations": 30, "tolerance": 0.0, "chunk": 10}
+    result = jd.run(valley, START, METHOD, **options, hooks=[Second()], checkpoint=tmp_path)
+    assert len(errors) == 3
+    assert_same(resumed(tmp_path, max_iterations=30, tolerance=0.0).params, result.params)
+
+
 def newest(folder):
     return pathlib.Path(folder) / names(folder)[-1]
 
