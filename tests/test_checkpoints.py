@@ -212,6 +212,58 @@ def test_another_function_of_the_same_shapes_is_refused(tmp_path):
         resumed(tmp_path, objective=steeper)
 
 
+def streamed(rows):
+    return jd.LinearRegression(jd.Streamed({"X": np.asarray(rows)}), Y)
+
+
+def hashed(columns):
+    design = jd.Hashed(np.arange(60), np.arange(60) % 5 + columns, shape=(60, 2**33))
+    return jd.LinearRegression(design, Y)
+
+
+def inside(numbers):
+    def power(x):
+        return jnp.sum((x - numbers) ** 4)
+
+    program = jax.jit(power)
+    return lambda x: 2 * program(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "one", "other", "match"),
+    [
+        (streamed, X, X[::-1], "data 0 was arrays"),
+        (hashed, 7, 8, "data 0 was 8589934592 columns"),
+        (inside, START, 2 * START, "numbers that they close over"),
+    ],
+    ids=["rows that are read", "columns that are touched", "arrays inside a program"],
+)
+def test_other_data_that_are_no_leaves_are_refused(make, one, other, match, tmp_path):
+    start = jnp.zeros(4) if make is inside else None
+    options = {"start": start, "method": METHOD, "max_iterations": 20, "tolerance": 0.0}
+    jd.run(make(one), **options, checkpoint=tmp_path)
+    options["max_iterations"] = 40
+    with pytest.raises(ValueError, match=match):
+        jd.run(make(other), **options, checkpoint=tmp_path, resume=True)
+    result = jd.run(make(one), **options, checkpoint=tmp_path, resume=True)
+    assert_same(result.params, jd.run(make(one), **options).params)
+
+
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path):
+    errors = []
+
+    class Second(jd.hooks.Hook):
+        def pause(self, pause):
+            with pytest.raises(ValueError, match="another run writes its checkpoints to") as error:
+                resumed(tmp_path)
+            errors.append(error)
+
+    options = {"max_iterations": 30, "tolerance": 0.0, "chunk": 10}
+    result = jd.run(valley, START, METHOD, **options, hooks=[Second()], checkpoint=tmp_path)
+    assert len(errors) == 3
+    assert_same(resumed(tmp_path, max_iterations=30, tolerance=0.0).params, result.params)
+
+
 def newest(folder):
     return pathlib.Path(folder) / names(folder)[-1]
 

@@ -121,6 +121,26 @@ def test_groups_of_rows_that_hold_none_are_not_read(table, tmp_path, monkeypatch
         assert read == groups
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("f <= 0.1", 100),
+        ("f = 0.1", 100),
+        ("f > 0.1", 100),
+        ("f < 1e300", 200),
+        ("k < 99999999999999999999", 200),
+        ("f > -99999999999999999999", 200),
+    ],
+)
+def test_statistics_are_compared_as_rows_are(tmp_path, condition, expected):
+    f = np.repeat(np.asarray([0.1, 0.5], np.float32), 100)
+    rows = pa.table({"f": f, "k": np.arange(200), "y": np.arange(200.0)})
+    pq.write_table(rows, tmp_path / "d.parquet", row_group_size=50)
+    for data in (rows, tmp_path / "d.parquet"):
+        source = Filtered(open_source(data), condition)
+        assert sum(block.rows for block in located(source, ["y"], 64)) == expected
+
+
 @pytest.mark.parametrize("name", ["d.parquet", "d.csv"])
 def test_a_fit_is_that_of_the_rows_that_are_left(table, tmp_path, name):
     whole = table.select("m", "x", "y").filter(pl.col("x").is_not_nan())

@@ -168,3 +168,18 @@ def test_what_a_design_or_hessian_cannot_answer_is_refused():
         jd.minimize(form, method=jd.ConjugateGradient(jd.Jacobi()))
     with pytest.raises(TypeError, match=r"rows of a jd\.LinearRegression"):
         jd.minimize(form, method=jd.ConjugateGradient(jd.Sketch()))
+
+
+@pytest.mark.parametrize(
+    "preconditioner", [jd.Jacobi(), jd.Eliminate()], ids=["Jacobi", "Eliminate"]
+)
+def test_columns_whose_squares_overflow_are_not_hidden(preconditioner):
+    rng = np.random.default_rng(0)
+    x, codes = rng.normal(size=80), np.arange(80) % 4
+    X = jd.Concatenated(
+        {"x": jnp.asarray(1e20 * x[:, None], jnp.float32), "level": jd.Categorical(codes, 4)}
+    )
+    objective = jd.LinearRegression(X, jnp.asarray(2 * x + codes, jnp.float32))
+    result = jd.minimize(objective, method=jd.ConjugateGradient(preconditioner))
+    assert not result.converged
+    assert jd.Status(int(result.status)) is jd.Status.NON_FINITE

@@ -470,6 +470,12 @@ class TestWhatIsWrong:
         with pytest.raises(DataError, match="no rows"):
             streamed(Loader(table_of(rng, 0)))
 
+    def test_lengths_of_columns_are_not_nan(self):
+        x = np.arange(400.0, dtype=np.float32).reshape(200, 2)
+        x[150, 1] = np.nan
+        with pytest.raises((DataError, jax.errors.JaxRuntimeError), match="'x1' is NaN in row 151"):
+            jd.Streamed({"x": x}).column_squared_norms(None, None).block_until_ready()
+
     def test_a_descent_raises_it_in_one_line_and_the_next_one_runs(self, rng, capfd):
         table = table_of(rng)
         S = streamed(Loader(table))

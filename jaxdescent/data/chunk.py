@@ -120,11 +120,14 @@ class Chunk:
         s = self.own(weight)
         for rows in self._slices():
             Z = self._centred(rows, center).astype(np.float64)
-            total[: Z.shape[1]] += np.square(Z).T @ s[rows]
+            with np.errstate(over="ignore", invalid="ignore"):
+                total[: Z.shape[1]] += np.square(Z).T @ s[rows]
         for codes, first, stop in self._coded():
             c = np.zeros(stop - first) if center is None else center[first:stop].astype(float)
             counts = _by_level(codes, s, stop - first)
             total[first:stop] += counts * (1 - c) ** 2 + (s.sum() - counts) * c**2
+        if not np.isfinite(total).all():
+            self.refuse_not_finite()
 
     def add_products(
         self,

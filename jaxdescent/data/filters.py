@@ -46,17 +46,23 @@ class Condition(NamedTuple):
             met = np.fromiter((compare(text, self.value) for text in texts), bool, len(texts))
         else:
             numbers, missing = _numbers(column)
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 met = compare(numbers, self.value)
             if np.issubdtype(numbers.dtype, np.floating):
                 met &= ~np.isnan(numbers)  # missing, which is other than nothing
         return met if missing is None else met & ~missing
 
-    def expression(self) -> Any:
-        """It as an expression of pyarrow's datasets."""
+    def expression(self, of_type: Any) -> Any:
+        """It as an expression of pyarrow's datasets, about a column of this type: floating-point
+        numbers are compared in their own precision, as :meth:`is_met` does.
+        """
+        import pyarrow as pa
         from pyarrow import dataset
 
-        return OPERATORS[self.op](dataset.field(self.column), self.value)
+        value: Any = self.value
+        if pa.types.is_floating(of_type):
+            value = pa.scalar(float(value)).cast(of_type)
+        return OPERATORS[self.op](dataset.field(self.column), value)
 
 
 def conditions_of(text: str, kinds: Mapping[str, Kind]) -> list[Condition]:

@@ -133,9 +133,10 @@ class ParquetFiles(Source):
         chosen = set(range(groups))
         fragment = dataset.ParquetFileFormat().make_fragment(str(path), fs.LocalFileSystem())
         for each in self._conditions:
+            of_type = fragment.physical_schema.field(each.column).type
             try:
-                part = fragment.subset(each.expression())
-            except pa.ArrowException:
-                continue  # of a type that is compared in another form, such as text with dates
+                part = fragment.subset(each.expression(of_type))
+            except (pa.ArrowException, OverflowError):
+                continue  # compared in another form, such as text with dates or a huge integer
             chosen &= {group.id for group in part.row_groups}
         return sorted(chosen)

@@ -7,6 +7,7 @@ none is transposed, because BLAS takes the columns of Parquet and the rows of ``
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ BLOCK_BYTES = 8 << 20
 
 MOST_ROWS = 1 << 20
 """The most rows of a chunk, however narrow they are."""
+
+FINGERPRINT_ROWS = 256
+"""Rows that are part of a fingerprint, which tables in memory have no other of."""
 
 
 class RowStream:
@@ -81,6 +85,18 @@ class RowStream:
     def size_of(self, index: int) -> int:
         """The rows of a chunk."""
         return min(self.block, self.rows - index * self.block)
+
+    def fingerprint(self) -> str:
+        """The columns, the sizes and both ends of the files, and some rows of the first chunk, as a
+        digest: the same in another process.
+        """
+        decoding = self.decoding
+        facts = decoding.numbers, list(decoding.levels.items()), str(decoding.dtype), self.rows
+        last = self.size_of(0) - 1
+        rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
+        digest = hashlib.sha256(f"{self.source.fingerprint()} {facts}".encode())
+        digest.update(np.ascontiguousarray(self.rows_at(rows)).tobytes())
+        return f"{self.source.form} {digest.hexdigest()[:16]}"
 
     # Products. Weights are (features, k), residuals (rows, k); a center is (features,).
 

@@ -177,6 +177,10 @@ class _Columns:
         self.features = features
         self.digest = hashlib.sha256(touched).digest()
 
+    def fingerprint(self) -> str:
+        """The same text in another process for the same columns."""
+        return f"{self.features} columns, of which {self.digest.hex()[:16]} are touched"
+
     def find(self, columns: Any) -> tuple[np.ndarray, np.ndarray]:
         """The place of each column among the touched ones, and whether it is one of them."""
         columns = _checked_columns(columns, self.features)

@@ -88,6 +88,7 @@ class Eliminate(Preconditioner):
         curvature = jnp.concatenate(diagonals)[:, None] + hessian.shift
         is_positive = curvature > 0
         scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, curvature, 1)), 1)
+        scale = jnp.where(jnp.isfinite(curvature), scale, jnp.nan)  # overflow, as of jd.Jacobi
         start = sum(part.shape[1] for part in parts[:chosen])
         return _Eliminated(regression.design, factor, weight, scale, start)
 

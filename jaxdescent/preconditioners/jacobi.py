@@ -39,7 +39,10 @@ class Jacobi(Preconditioner):
     def factorise(self, hessian: ShiftedHessian) -> Factor:
         diagonal = hessian.diagonal()[:, None] + hessian.shift
         is_positive = diagonal > 0
-        return _Scaling(jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, diagonal, 1)), 1))
+        scale = jnp.where(is_positive, lax.rsqrt(jnp.where(is_positive, diagonal, 1)), 1)
+        # Where squares overflow a scale of zero would hide the column, and the descent would end
+        # as converged without it.
+        return _Scaling(jnp.where(jnp.isfinite(diagonal), scale, jnp.nan))
 
 
 @jax.tree_util.register_dataclass

@@ -10,12 +10,18 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import pathlib
 import re
 import shutil
 import threading
 import time
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
 
 import jax
 import jax.numpy as jnp
@@ -68,10 +74,20 @@ class Folder:
         self._finisher: threading.Thread | None = None
         self._error: BaseException | None = None
         self._at: int | None = None
+        self._descriptor: int | None = None
+        self.is_ours = True  # and no other run's
         logging.getLogger("absl").addFilter(_is_not_orbax)
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._remove_unfinished()  # of a process that was killed while it wrote
+            self._lock()
+            if self.is_ours:
+                self._remove_unfinished()  # of a process that was killed while it wrote
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def iterations(self) -> list[int]:
         """The iterations of all checkpoints with a final name, the newest first."""
@@ -205,6 +221,20 @@ class Folder:
             ),
             facts=self._orbax.JsonCheckpointHandler(),
         )
+
+    def _lock(self) -> None:
+        """Keep other runs out: they would write into the same unfinished folders, and checkpoints
+        would be mixtures. The system unlocks the folder when the process ends, however it does.
+        """
+        if fcntl is None:
+            return
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.is_ours = False
+        except OSError:
+            return  # some file systems of clusters have no locks
 
     def _finish(self) -> None:
         try:

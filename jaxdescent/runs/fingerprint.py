@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import Literal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
@@ -32,14 +34,17 @@ def fingerprint(setup: Setup) -> dict[str, str]:
     """The problem as names and texts that are the same in another process.
 
     These are the shapes and dtypes of the params, the objective with its data (small arrays whole,
-    of large ones 256 elements), the method, the tolerance and the rounding with their numbers, and
-    the options. The start and ``max_iterations`` are none of it.
+    of large ones 256 elements, of rows that are read a digest), the method, the tolerance and the
+    rounding with their numbers, and the options. The start and ``max_iterations`` are none of it.
     """
     params, problem, _ = setup.inputs
     found = {f"params{path}": _signature(leaf) for path, leaf in _leaves(params)}
     found["objective"] = structure_name(problem.objective)
     for path, leaf in _leaves(problem.objective):
         found[f"objective{path}"] = f"{_signature(leaf)} {_digest(_sampled(leaf))}"
+    structure = jax.tree.structure(problem.objective)
+    for number, text in enumerate(dict.fromkeys(_of_structure(structure))):
+        found[f"data {number}"] = text
     for name in ("method", "tolerance", "rounding"):
         part = getattr(problem, name)
         numbers = [_sampled(leaf) for leaf in jax.tree.leaves(part)]
@@ -56,7 +61,7 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
     arrays = [leaf for leaf in jax.tree.leaves(setup.inputs) if isinstance(leaf, jax.Array)]
     placements = sorted({str(array.sharding) for array in arrays})
     text = _ADDRESS.sub("0x", str(jaxpr))
-    constants = [_sampled(constant) for constant in jaxpr.consts]
+    constants = [_sampled(constant) for constant in _constants(jaxpr)]
     return {
         "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),
         "jax": jax.__version__,
@@ -90,6 +95,32 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
         (jax.tree_util.keystr(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
+
+
+def _of_structure(structure: Any) -> Iterator[str]:
+    """What is data, and yet part of a pytree's structure: it tells its own ``fingerprint``."""
+    data = structure.node_data()
+    if data is None:  # a leaf
+        return
+    for part in jax.tree.leaves(data[1]):
+        if hasattr(part, "fingerprint"):
+            yield part.fingerprint()
+        elif isinstance(part, jax.tree_util.PyTreeDef):
+            yield from _of_structure(part)
+    for child in structure.children():
+        yield from _of_structure(child)
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """The arrays that a program closes over, those of programs inside it included, in order."""
+    yield from getattr(jaxpr, "consts", ())
+    for equation in jaxpr.eqns:
+        for operand in equation.invars:
+            if isinstance(operand, Literal) and np.size(operand.val) > 1:
+                yield operand.val
+        for part in jax.tree.leaves(list(equation.params.values())):
+            if hasattr(part, "eqns"):
+                yield from _constants(part)
 
 
 def _signature(leaf: Any) -> str:

@@ -92,7 +92,7 @@ def run(
     Raises:
       TypeError, ValueError, ProblemTooLarge: as ``minimize``; also inside ``jit``, ``vmap`` or
         ``grad``; if the start, or data that make the value NaN there, hold NaN; if the checkpoint
-        is of another problem, with what differs.
+        is of another problem, with what differs; if another run writes to its folder.
       ImportError: if checkpoints are asked for and Orbax is not installed.
       KeyboardInterrupt: at the second signal.
 

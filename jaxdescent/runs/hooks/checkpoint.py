@@ -71,9 +71,15 @@ class Checkpoint(Hook):
         """Look at the folder for a run of this problem.
 
         Raises:
-          ValueError: if the folder has checkpoints and the run is not to resume.
+          ValueError: if the folder has checkpoints and the run is not to resume, or if another run
+            writes there.
         """
         self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
+        if not agreed([self._folder.is_ours]).all():
+            raise ValueError(
+                f"another run writes its checkpoints to {self.folder}: wait for its end, or choose "
+                "another folder."
+            )
         self._facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
         self._copy, self._last = None, 0  # the start itself is not saved
         self._at = time.perf_counter()
@@ -156,6 +162,8 @@ class Checkpoint(Hook):
 
     def close(self) -> None:
         self._copy = None
+        if self._folder is not None:
+            self._folder.close()
 
     @property
     def _opened(self) -> checkpoints.Folder:
