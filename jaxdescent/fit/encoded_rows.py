@@ -10,9 +10,13 @@ import numpy as np
 from jaxdescent.data import Block, Kind, located
 from jaxdescent.data.decoding import matrix_of
 from jaxdescent.data.protocol import Wrapped
+from jaxdescent.fit.budget import return_what_is_freed
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.sums import Prepared, Preparing
+
+RETURNING = 64
+"""After so many blocks, memory that was freed is returned: that takes some milliseconds."""
 
 
 class EncodedRows(Wrapped):
@@ -72,7 +76,9 @@ class EncodedRows(Wrapped):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
         del names  # a product needs all features
         at_once = min(rows, self._at_once)
-        for block in located(self.base, self._job.roles.columns, at_once):
+        for index, block in enumerate(located(self.base, self._job.roles.columns, at_once)):
+            if not index % RETURNING:
+                return_what_is_freed()
             self._job.memory.check()
             self.rows_read += block.rows
             encoding, whole = self.encoding, None

@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxdescent.data import DataError
 from jaxdescent.data.read_ahead import BLOCKS_HELD
+from jaxdescent.data.row_stream import BLOCK_BYTES
 from jaxdescent.designs import Streamed
-from jaxdescent.fit.budget import MOST_ROWS, resident_bytes
+from jaxdescent.fit.budget import MOST_ROWS, resident_bytes, return_what_is_freed
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.descending import details_of, told
 from jaxdescent.fit.encoded_rows import EncodedRows, numbers_of
@@ -35,7 +36,8 @@ ROW_BYTES, FEATURE_BYTES = 100, 320
 """A row and a feature: the vectors of the descent, on both sides of the products, and levels'
 places."""
 
-BLOCK_BYTES, LEAST_ROWS = 8 << 20, 64
+LEAST_ROWS, WIDEST = 64, 4
+"""Of a block: its fewest rows, and how many times the bytes of a product's block it may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +58,13 @@ class FilesPlan:
 def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     """How it would be done, with so many rows."""
     wider = 2 if job.request.dtype == "float64" else 1
-    encoded = 4 * wider * len(encoding.numbers) + 8 * len(encoding.one_hot)
+    encoded = 4 * (wider * len(encoding.numbers) + len(encoding.one_hot))
     names = job.roles.columns
     row = max(source.row_bytes(names) for source in job.sources)
     row += 2 * encoded + 8 * (3 * len(encoding.labelled) + 3) + len(encoding.numbers)
-    at_once = min(max(BLOCK_BYTES // row, LEAST_ROWS), MOST_ROWS)
+    # As many as a product takes at a time, which then copies nothing, unless they are text.
+    at_once = min(BLOCK_BYTES // encoded, WIDEST * BLOCK_BYTES // row, MOST_ROWS)
+    at_once = max(at_once, LEAST_ROWS)
     # Blocks as they are read, and the chunks that a product puts together from them.
     held = BLOCKS_HELD * (at_once * row + 2 * max(BLOCK_BYTES, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
@@ -98,6 +102,7 @@ def fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = Non
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
+    return_what_is_freed()
     request, policy = job.request, Policy(job.request.missing, unseen="zero")
     dtype = np.dtype(request.dtype or "float32")
     preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
