@@ -63,7 +63,7 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     row = max(source.row_bytes(names) for source in job.sources)
     row += 2 * encoded + 8 * (3 * len(encoding.labelled) + 3) + len(encoding.numbers)
     # As many as a product takes at a time, which then copies nothing, unless they are text.
-    at_once = min(BLOCK_BYTES // encoded, WIDEST * BLOCK_BYTES // row, MOST_ROWS)
+    at_once = min(BLOCK_BYTES // max(encoded, 1), WIDEST * BLOCK_BYTES // row, MOST_ROWS)
     at_once = max(at_once, LEAST_ROWS)
     # Blocks as they are read, and the chunks that a product puts together from them.
     held = BLOCKS_HELD * (at_once * row + 2 * max(BLOCK_BYTES, encoded * LEAST_ROWS))
