@@ -692,7 +692,7 @@ class TestMemory:
 
     @pytest.mark.slow
     def test_rows_that_stay_in_the_files(self, tmp_path, rng):
-        rows, columns, limit = 200_000, 4_000, 720_000_000
+        rows, columns, limit = 200_000, 4_000, 780_000_000
         sparse_npy(tmp_path / "X.npy", rows, columns, rng)
         y = np.zeros(rows, np.float32)
         y[:5000] = np.load(tmp_path / "X.npy", mmap_mode="r")[:5000, :3].sum(axis=1)

@@ -1,7 +1,11 @@
 """Fits whose rows stay in the files: the numbers of rows in memory, honest figures, refusals."""
 
 import dataclasses
+import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,9 +61,14 @@ def folder(people, tmp_path):
     return tmp_path
 
 
-class Lines(Watch):
+class Looking(Watch):
+    is_looking = True
+
     def __init__(self):
-        self.lines = []
+        self.lines, self.values = [], []
+
+    def iterated(self, value, above):
+        self.values.append(value)
 
     def planned(self, lines):
         self.lines += lines
@@ -111,13 +120,15 @@ def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
 
 def test_figures_are_those_of_the_predictions_and_passes_are_counted(folder, people, no_room):
     no_room()
-    watch = Lines()
+    watch = Looking()
     options = {"exclude": ("w",), "categorical": ("city", "month"), "method": "lsmr"}
     model = jd.fit_model(folder / "d.parquet", "pay", watch=watch, **options)
     assert "stay in the files" in watch.lines[1]
     pay, predicted = people["pay"].to_numpy(), model.predict(people)
     rmse = np.sqrt(np.mean((predicted - pay) ** 2))
     metrics = model.metrics
+    assert len(watch.values) >= metrics["iterations"] > 1
+    assert watch.values[-1] == pytest.approx(metrics["value"], rel=1e-4)
     assert metrics["train"]["rmse"] == pytest.approx(rmse, rel=1e-9)
     # Levels, vectors, figures, and at least one pass in each iteration between them.
     assert metrics["passes"] >= 3 + metrics["iterations"]
@@ -184,6 +195,29 @@ def test_bad_data_are_said_by_the_first_pass(people, no_room, change, message):
     table = people.with_columns(**{name: pl.Series(values) for name, values in change.items()})
     with pytest.raises(DataError, match=message):
         jd.fit_model(table, "pay", exclude=("city",), method="lsmr")
+
+
+def test_float64_where_the_whole_process_has_it(rng, tmp_path):
+    code = """
+import sys, numpy as np, jaxdescent as jd
+from jaxdescent.fit import in_memory
+real = in_memory.plan_of
+in_memory.plan_of = lambda *a: (in_memory.MemoryPlan(*[getattr(real(*a)[0], n) for n in
+                                ("rows", "reading")], 10**15), 0)
+model = jd.fit_model(sys.argv[1], method="cg", dtype="float64")
+assert "in the files, in float64" in model.metrics["method"], model.metrics
+print(repr(model.weights.tolist()))
+"""
+    X = rng.normal(size=(300, 5))
+    y = X @ [1.0, 2.0, 3.0, 4.0, 5.0] + 7
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "X.npy"], capture_output=True, text=True,
+        check=False, env=os.environ | {"JAX_ENABLE_X64": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), [1, 2, 3, 4, 5], rtol=1e-10)
 
 
 def test_a_limit_that_even_vectors_exceed_says_what_is_needed(people, no_room):

@@ -50,7 +50,8 @@ def fit_model(
 
     It minimises ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |w|^2``, over the features that columns
     become: numbers as they are, levels and buckets one-hot. One pass adds up in float64 all that is
-    needed, where a matrix of as many rows and columns as there are features fits the memory.
+    needed, where a matrix of as many rows and columns as there are features fits the memory. Else
+    the rows are kept in memory where they fit, or read from the files again at each iteration.
 
     Args:
       data: files, a folder, a table with ``__arrow_c_stream__``, a dictionary of arrays, or a
