@@ -691,6 +691,19 @@ class TestMemory:
                   *options, limit=limit)  # fmt: skip
 
     @pytest.mark.slow
+    def test_rows_that_stay_in_the_files(self, tmp_path, rng):
+        rows, columns, limit = 200_000, 4_000, 780_000_000
+        sparse_npy(tmp_path / "X.npy", rows, columns, rng)
+        y = np.zeros(rows, np.float32)
+        y[:5000] = np.load(tmp_path / "X.npy", mmap_mode="r")[:5000, :3].sum(axis=1)
+        np.save(tmp_path / "y.npy", y)
+        assert (tmp_path / "X.npy").stat().st_size > 4 * limit
+        content = self.fits(tmp_path / "X.npy", "--l2", "5000", "--test", "0.2", limit=limit)
+        assert "stay in the files" in content["method"]
+        assert content["status"] == "CONVERGED"
+        assert content["bytes_read"] > 5 * 4 * limit
+
+    @pytest.mark.slow
     def test_more_levels_than_there_is_room_for(self, tmp_path, rng):
         rows = 2_000_000
         table = pa.table({"id": [f"user-{i}" for i in range(rows)], "y": rng.normal(size=rows)})
@@ -715,10 +728,11 @@ class TestMemory:
         sparse_npy(tmp_path / "X.npy", 100_000, 20_000, rng, known=5)
         np.save(tmp_path / "y.npy", rng.normal(size=100_000))
         began = time.perf_counter()
-        result = run("fit", tmp_path / "X.npy", "--memory", "2GB")
+        result = run("fit", tmp_path / "X.npy", "--memory", "2GB", "--l2", "auto")
         assert result.exit_code == 2
         assert "a fit of 20,000 features needs" in result.stderr
         assert "nothing was read" in result.stderr
+        assert "say --l2 with a number" in result.stderr
         assert time.perf_counter() - began < 5
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent import cli
 from jaxdescent.data import DataError
-from jaxdescent.fit import in_memory, penalty_path
+from jaxdescent.fit import descending, penalty_path
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.scaled import Scaled
 from jaxdescent.fit.solution import Path, penalties_from
@@ -87,14 +87,14 @@ class TestSearch:
         assert "RMSE" in told[0]
 
     def test_a_path_that_cannot_go_on_says_so(self, table, monkeypatch):
-        before, count = in_memory.minimize, 0
+        before, count = descending.minimize, 0
 
         def some(*arguments, **options):
             nonlocal count
             count += 1
             return before(*arguments, **options | {"max_iterations": 1 if count == 25 else 1000})
 
-        monkeypatch.setattr(in_memory, "minimize", some)
+        monkeypatch.setattr(descending, "minimize", some)
         model = jd.fit_model(table, "y", exclude="w", test=0.3, l2="auto", method="cg", **OPTIONS)
         notes = " ".join(model.metrics["notes"])
         assert "did not converge in this dtype: the path ends there" in notes
@@ -111,8 +111,8 @@ class TestSearch:
                 raise KeyboardInterrupt
             return before(*arguments, **options)
 
-        before = in_memory.minimize
-        monkeypatch.setattr(in_memory, "minimize", interrupted)
+        before = descending.minimize
+        monkeypatch.setattr(descending, "minimize", interrupted)
         arguments = [
             "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop,day",
             "--method", "cg", "--l2", "auto", "--out", tmp_path / "m",

@@ -82,7 +82,7 @@ class Decoding:
         """The numbers without a copy, where they are columns of one matrix; else None."""
         if len(parts) > 1:
             return None
-        whole = _matrix_of([parts[0].block.columns[name] for name in self.numbers])
+        whole = matrix_of([parts[0].block.columns[name] for name in self.numbers])
         if whole is None:
             return None
         own = whole[parts[0].there : parts[0].there + rows]
@@ -121,7 +121,7 @@ def _fill(into: np.ndarray, name: str, parts: list[Part]) -> None:
             into[part.here : end] = values[part.there : part.there + end - part.here]
 
 
-def _matrix_of(columns: list[Any]) -> np.ndarray | None:
+def matrix_of(columns: list[Any]) -> np.ndarray | None:
     """One view of columns that lie side by side in a matrix, (rows, columns); else None."""
     first = columns[0] if columns else None
     if not isinstance(first, np.ndarray) or len(columns) < 2 or first.base is None:

@@ -100,7 +100,8 @@ def fit(
         str,
         typer.Option(
             metavar="NAME",
-            help="auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory.",
+            help="auto; direct, by sums of one pass; or cg, lsmr, lbfgs on rows in memory, or "
+            "read again in each pass where they do not fit.",
         ),
     ] = "auto",
     dtype: Annotated[

@@ -36,6 +36,8 @@ class Fitted(NamedTuple):
       details: what else is known, by name.
       notes: sentences for a person.
       rows_read: over all passes of the data's rows, that for levels left out.
+      passes: how many these were.
+      test_passes: how many there were of other data that are held out.
     """
 
     encoding: Encoding
@@ -45,6 +47,8 @@ class Fitted(NamedTuple):
     details: dict[str, Any]
     notes: list[str]
     rows_read: int
+    passes: int = 1
+    test_passes: int = 1
 
 
 def part_of(rows: int, error: float, squares: float, weight: float) -> Part:

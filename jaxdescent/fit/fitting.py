@@ -12,13 +12,13 @@ import numpy as np
 from jaxdescent.data import DataError, Filtered, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
-from jaxdescent.fit import by_sums, in_memory
+from jaxdescent.fit import by_sums, in_files, in_memory
 from jaxdescent.fit.budget import Memory, peak_bytes
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import encoding_of
-from jaxdescent.fit.methods import DIRECT, ITERATIVE, method_of
+from jaxdescent.fit.methods import DIRECT, IN_FILES, ITERATIVE, method_of
 from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.roles import Roles, assign
@@ -50,7 +50,8 @@ def fit_model(
 
     It minimises ``1/2 sum_i s_i (x_i.w + b - y_i)^2 + l2/2 |w|^2``, over the features that columns
     become: numbers as they are, levels and buckets one-hot. One pass adds up in float64 all that is
-    needed, where a matrix of as many rows and columns as there are features fits the memory.
+    needed, where a matrix of as many rows and columns as there are features fits the memory. Else
+    the rows are kept in memory where they fit, or read from the files again at each iteration.
 
     Args:
       data: files, a folder, a table with ``__arrow_c_stream__``, a dictionary of arrays, or a
@@ -208,10 +209,30 @@ def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int
             )
             return in_memory.fit(job, encoding, in_designs, start), others
         if sums.bytes > memory.limit or method in ITERATIVE or encoding.sparse is not None:
+            from_files = in_files.plan_of(job, encoding, in_designs.rows)
+            obstacle = in_files.obstacle(job, encoding)
+            if from_files.bytes <= memory.limit and not obstacle:
+                job.watch.planned(
+                    [
+                        _described(job, encoding),
+                        "The rows stay in the files and are read again in each pass, and "
+                        f"{method_of(method, IN_FILES)!r} minimises; about "
+                        f"{readable_bytes(from_files.bytes)} of memory, {limit} "
+                        f"{readable_bytes(memory.limit)}.",
+                    ]
+                )
+                return in_files.fit(job, encoding, from_files, start), others
             least = in_designs.bytes
             if method not in ITERATIVE and encoding.sparse is None:
                 least = min(sums.bytes, least)
             read = "only levels were read" if encoding.labelled else "nothing was read"
+            if not obstacle:
+                least = min(from_files.bytes, least)
+            elif from_files.bytes <= memory.limit:
+                read += (
+                    f". Rows that stay in the files need {readable_bytes(from_files.bytes)}, but "
+                    f"cannot be fitted {obstacle}"
+                )
             raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)
     job.watch.planned(
         [
@@ -246,13 +267,16 @@ def _described(job: Job, encoding: Encoding) -> str:
 
 def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:
     train, *held_out = (part._asdict() for part in fitted.parts)
+    bytes_read = fitted.passes * job.source.file_bytes
+    if job.test_source is not None:
+        bytes_read += fitted.test_passes * job.test_source.file_bytes
     return {
         "features": int(fitted.weights.size),
         "train": train,
         "held_out": held_out[0] if held_out else None,
         **fitted.details,
-        "passes": 1 + other_passes,
-        "bytes_read": sum(source.file_bytes for source in job.sources),
+        "passes": fitted.passes + other_passes,
+        "bytes_read": bytes_read,
         "rows_read": fitted.rows_read,
         "seconds": seconds,
         "rows_per_second": fitted.rows_read / seconds,

@@ -13,6 +13,7 @@ import numpy as np
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.budget import Reading, reading_of_all, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
+from jaxdescent.fit.descending import descend, details_of, told
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
 from jaxdescent.fit.job import Job
@@ -24,10 +25,8 @@ from jaxdescent.fit.scaled import Scaled
 from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.sums import TEST, TRAIN, Preparing
-from jaxdescent.fit.watched import listening, watched
-from jaxdescent.minimize import minimize
 from jaxdescent.regression import LinearRegression
-from jaxdescent.result import Evidence, Result, Status
+from jaxdescent.result import Result
 
 STARTING_BYTES = 360 << 20
 """JAX's compiler, and what it leaves behind."""
@@ -39,8 +38,6 @@ Measured on 1 to 3 million rows, and rounded up."""
 
 PROBE_BYTES = 40
 """A row or a feature, for each random vector by which degrees of freedom are estimated."""
-
-MOST_ITERATIONS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +175,7 @@ class _Problem:
 
     def descend(self, objective: LinearRegression, params: Any) -> Result:
         """The minimum of an objective on these rows, from some params on."""
-        return minimize(objective, params, self.method, max_iterations=MOST_ITERATIONS)
+        return descend(objective, params, self.method)
 
     def fitted(self, fills: dict[str, float], read: int, start: Start | None) -> Fitted:
         """The fit, by a search for the penalty where that is asked for."""
@@ -191,26 +188,9 @@ class _Problem:
             l2 = float(path.penalties[path.best])
             objective = dataclasses.replace(objective, l2=jnp.asarray(l2, rows.dtype))
             params = found.params
-        job.watch.begin("minimising", None, "iterations")
-        result = self._told(objective, params)
+        result = told(job, objective, params, self.method, self.spread)
         job.memory.check()
         return self._report(result, found, fills, read, start)
-
-    def _told(self, objective: LinearRegression, params: Any) -> Result:
-        if not self.job.watch.is_looking:
-            return self.descend(objective, params)
-        count, scale = 0, self.spread**2
-
-        def listener(value: float, left: float) -> None:
-            nonlocal count
-            count += 1
-            self.job.watch.iterated(value * scale, left * scale)
-            self.job.watch.advance(count)
-            near = "" if np.isnan(left) else f", at most about {left * scale:.3g} above the minimum"
-            self.job.watch.tell(f"loss {value * scale:.6g}{near}")
-
-        with listening(listener):
-            return minimize(objective, params, watched(self.method), max_iterations=MOST_ITERATIONS)
 
     def _searched(self, params: Any) -> Search:
         job, rows = self.job, self.rows
@@ -286,24 +266,15 @@ class _Problem:
                 )
         notes.extend(start.notes if start is not None else [])
         notes.extend(row_notes(rows.dropped, rows.unseen))
-        evidence, status = Evidence(int(result.evidence)), Status(int(result.status))
-        left = float(result.suboptimality) * spread**2
-        dtype = rows.dtype.name
-        iterations = int(result.iterations)
-        details: dict[str, Any] = {
+        details = details_of(result, spread) | {
             "rank": None,
             "degrees_of_freedom": None if found is None else found.degrees,
-            "value": float(result.value) * spread**2,
-            "gradient_norm": float(result.gradient_norm) * spread,
-            "suboptimality": left if np.isfinite(left) else None,
-            "status": str(status),
-            "evidence": evidence.explanation,
             "l2": l2,
             "l2_chosen_by": None if found is None else found.path.rule,
-            "method": f"{result.method} on rows in memory, in {dtype}",
-            "iterations": iterations if found is None else iterations + found.iterations,
+            "method": f"{result.method} on rows in memory, in {rows.dtype.name}",
             "dropped_rows": rows.dropped,
             "unseen_values": rows.unseen,
         }
+        details["iterations"] += 0 if found is None else found.iterations
         encoding = dataclasses.replace(encoding, fills=fills)
         return Fitted(encoding, weights, intercept, parts, details, notes, read)

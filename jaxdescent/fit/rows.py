@@ -44,7 +44,7 @@ class Rows:
         if place.stop > self.target.size:
             raise DataError("the data have more rows than when they were counted: fit again.")
         if self.shift is None:
-            self.shift = _means(prepared)
+            self.shift = means_of(prepared)
         with np.errstate(over="ignore", invalid="ignore"):
             for j, number in enumerate(encoded.numbers):
                 column = np.subtract(number.values[rows], self.shift[j], dtype=np.float64)
@@ -246,7 +246,8 @@ def _joined(parts: list[SparseColumn]) -> SparseColumn:
     )
 
 
-def _means(prepared: Prepared) -> np.ndarray:
+def means_of(prepared: Prepared) -> np.ndarray:
+    """The means of a block's numbers, (numbers,); zeros where they are not finite."""
     means: list[float] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for values, missing in prepared.encoded.numbers:

@@ -1,0 +1,131 @@
+"""A fit's features as a source of numbers and codes, for a design whose rows stay in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import Block, Kind, located
+from jaxdescent.data.decoding import matrix_of
+from jaxdescent.data.protocol import Wrapped
+from jaxdescent.fit.budget import return_what_is_freed
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.sums import Prepared, Preparing
+
+RETURNING = 64
+"""After so many blocks, memory that was freed is returned: that takes some milliseconds."""
+
+
+class EncodedRows(Wrapped):
+    """The rows that count, column by column: numbers less a shift, means where one is missing, and
+    the code of each row's level or bucket.
+
+    They are those of one part, so that held-out rows of the same files are among them.
+
+    Args:
+      job: of the fit.
+      preparing: what looks at a block, and says which rows count.
+      rows: how many these are.
+      at_once: how many rows are read at a time.
+      shift: (numbers,), what is taken off each column of numbers.
+      fills: (numbers,), what stands for a missing number, less the shift.
+      dtype: of the numbers.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        preparing: Preparing,
+        *,
+        rows: int,
+        at_once: int,
+        shift: np.ndarray,
+        fills: np.ndarray,
+        dtype: Any,
+    ) -> None:
+        super().__init__(job.source)
+        self.rows_read = 0
+        self._job, self._preparing, self._rows = job, preparing, rows
+        self._at_once, self._shift, self._fills, self._dtype = at_once, shift, fills, dtype
+
+    @property
+    def encoding(self) -> Encoding:
+        """How columns become features."""
+        return self._preparing.encoding
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        numbers = dict.fromkeys(self.encoding.numbers, Kind.NUMBER)
+        return numbers | dict.fromkeys(self.encoding.one_hot, Kind.WHOLE)
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        kinds, itemsize = self.kinds, np.dtype(self._dtype).itemsize
+        return sum(itemsize if kinds[name] is Kind.NUMBER else 8 for name in names)
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        del names, rows
+        return self.base.reading_bytes(self._job.roles.columns, self._at_once)
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
+        del names  # a product needs all features
+        at_once = min(rows, self._at_once)
+        for index, block in enumerate(located(self.base, self._job.roles.columns, at_once)):
+            if not index % RETURNING:
+                return_what_is_freed()
+            self._job.memory.check()
+            self.rows_read += block.rows
+            encoding, whole = self.encoding, None
+            if not encoding.one_hot and not encoding.interactions and not self._looks_for_missing:
+                whole = matrix_of([block.columns[name] for name in encoding.numbers])
+            if whole is not None:  # the pass before this one has looked at all values
+                yield self._named(less(whole, self._shift, self._dtype), [])
+                continue
+            prepared = self._preparing(block)
+            encoded = prepared.encoded
+            if encoded.keep is not None and not encoded.keep.size:
+                continue
+            numbers = numbers_of(prepared, self._shift, self._fills, self._dtype)
+            kept = slice(None) if encoded.keep is None else encoded.keep
+            yield self._named(numbers, [c[kept] for c in [*encoded.codes, *encoded.buckets]])
+
+    @property
+    def _looks_for_missing(self) -> bool:
+        return self._preparing.policy.missing != "error"
+
+    def _named(self, numbers: np.ndarray, codes: list[np.ndarray]) -> dict[str, np.ndarray]:
+        named = {name: numbers[:, j] for j, name in enumerate(self.encoding.numbers)}
+        return named | dict(zip(self.encoding.one_hot, codes, strict=True))
+
+
+def numbers_of(prepared: Prepared, shift: np.ndarray, fills: np.ndarray, dtype: Any) -> np.ndarray:
+    """The kept rows' numbers less the shift, (rows, numbers), ``fills`` where one is missing."""
+    encoded = prepared.encoded
+    whole = matrix_of([number.values for number in encoded.numbers])
+    rows = slice(None) if encoded.keep is None else encoded.keep
+    if whole is not None and encoded.keep is None:
+        made = less(whole, shift, dtype)
+    else:
+        count = prepared.block.rows if encoded.keep is None else encoded.keep.size
+        made = np.empty((len(encoded.numbers), count), dtype).T
+        with np.errstate(over="ignore", invalid="ignore"):
+            for j, number in enumerate(encoded.numbers):
+                made[:, j] = np.subtract(number.values[rows], shift[j], dtype=np.float64)
+    for j, number in enumerate(encoded.numbers):
+        if number.missing is not None:
+            made[number.missing[rows], j] = fills[j]
+    return made
+
+
+def less(whole: np.ndarray, shift: np.ndarray, dtype: Any) -> np.ndarray:
+    """A matrix less a shift of each column, in the order in which it lies."""
+    made = np.empty_like(whole, dtype=dtype, order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(whole, shift, out=made, casting="same_kind", dtype=np.float64)
+    return made

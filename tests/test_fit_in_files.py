@@ -1,0 +1,226 @@
+"""Fits whose rows stay in the files: the numbers of rows in memory, honest figures, refusals."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+
+import polars as pl
+
+import jaxdescent as jd
+from jaxdescent.data import DataError, row_stream
+from jaxdescent.fit import in_files, in_memory
+from jaxdescent.fit.watch import Watch
+
+
+@pytest.fixture
+def no_room(monkeypatch):
+    """Rows fit in no memory from here on, and blocks are of some hundred rows."""
+    real = in_memory.plan_of
+
+    def plan_of(job, encoding):
+        plan, counted = real(job, encoding)
+        return dataclasses.replace(plan, bytes=10**15), counted
+
+    def use():
+        monkeypatch.setattr(in_memory, "plan_of", plan_of)
+        monkeypatch.setattr(row_stream, "BLOCK_BYTES", 4096)
+        monkeypatch.setattr(in_files, "BLOCK_BYTES", 4096)
+
+    return use
+
+
+@pytest.fixture
+def people(rng):
+    rows = 900
+    city = rng.choice(["Bonn", "Kiel", "Ulm"], rows)
+    month = rng.integers(1, 13, rows)
+    age, size = rng.normal(40, 10, rows), rng.normal(size=rows)
+    pay = 2 * age + 5.0 * (city == "Ulm") + 0.3 * month + rng.normal(size=rows)
+    table = {"age": age, "size": size, "city": city, "month": month, "pay": pay}
+    return pl.DataFrame(table | {"w": rng.integers(0, 4, rows)})
+
+
+@pytest.fixture
+def folder(people, tmp_path):
+    people.write_parquet(tmp_path / "d.parquet")
+    holes = people.with_columns(
+        age=pl.when(pl.col("size") > 1).then(None).otherwise(pl.col("age")),
+        city=pl.when(pl.col("size") < -2).then(None).otherwise(pl.col("city")),
+    )
+    holes.write_csv(tmp_path / "holes.csv")
+    people.head(200).write_csv(tmp_path / "other.csv")
+    return tmp_path
+
+
+class Looking(Watch):
+    is_looking = True
+
+    def __init__(self):
+        self.lines, self.values = [], []
+
+    def iterated(self, value, above):
+        self.values.append(value)
+
+    def planned(self, lines):
+        self.lines += lines
+
+
+CASES = {
+    "weights, a condition, interactions, held-out rows": (
+        "d.parquet",
+        {"weights": "w", "where": "size > -1", "test": 0.25, "categorical": ("city", "month"),
+         "interact": ("age:size", "city:month"), "method": "lsmr"},
+    ),
+    "means for missing values, other data": (
+        "holes.csv",
+        {"missing": "mean", "categorical": ("city",), "hashed": ("month",), "method": "cg",
+         "test_data": "other.csv"},
+    ),
+    "dropped rows": (
+        "holes.csv",
+        {"missing": "drop", "categorical": ("city",), "exclude": ("month",), "test": 0.2,
+         "method": "lsmr"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
+    name, options = CASES[case]
+    if "test_data" in options:
+        options = options | {"test_data": folder / options["test_data"]}
+    arguments = {"data": folder / name, "target": "pay", "l2": 0.5, **options}
+    kept = jd.fit_model(**arguments)
+    no_room()
+    stayed = jd.fit_model(**arguments)
+    assert "in memory" in kept.metrics["method"]
+    assert "stay in the files, in float32" in stayed.metrics["method"]
+    assert stayed.metrics["status"] == kept.metrics["status"] == "CONVERGED"
+    # Both stop as soon as what is left is small beside the value.
+    np.testing.assert_allclose(stayed.weights, kept.weights, rtol=2e-3, atol=2e-4)
+    for part in ("train", "held_out"):
+        new, old = stayed.metrics[part], kept.metrics[part]
+        assert new["rows"] == old["rows"]
+        assert new["rmse"] == pytest.approx(old["rmse"], rel=1e-5)
+        assert new["r2"] == pytest.approx(old["r2"], abs=1e-6)
+    assert stayed.encoding.fills == pytest.approx(kept.encoding.fills)
+    for figure in ("dropped_rows", "unseen_values"):
+        assert stayed.metrics[figure] == kept.metrics[figure]
+    assert stayed.metrics["value"] == pytest.approx(kept.metrics["value"], rel=1e-5)
+
+
+def test_figures_are_those_of_the_predictions_and_passes_are_counted(folder, people, no_room):
+    no_room()
+    watch = Looking()
+    options = {"exclude": ("w",), "categorical": ("city", "month"), "method": "lsmr"}
+    model = jd.fit_model(folder / "d.parquet", "pay", watch=watch, **options)
+    assert "stay in the files" in watch.lines[1]
+    pay, predicted = people["pay"].to_numpy(), model.predict(people)
+    rmse = np.sqrt(np.mean((predicted - pay) ** 2))
+    metrics = model.metrics
+    assert len(watch.values) >= metrics["iterations"] > 1
+    assert watch.values[-1] == pytest.approx(metrics["value"], rel=1e-4)
+    assert metrics["train"]["rmse"] == pytest.approx(rmse, rel=1e-9)
+    # Levels, vectors, figures, and at least one pass in each iteration between them.
+    assert metrics["passes"] >= 3 + metrics["iterations"]
+    size = (folder / "d.parquet").stat().st_size
+    assert metrics["bytes_read"] == (metrics["passes"] - 1) * size
+    assert metrics["rows_read"] == (metrics["passes"] - 1) * 900
+    assert metrics["suboptimality"] is not None
+    assert any("at least 2 constants free" in note for note in metrics["notes"])
+    again = jd.fit_model(folder / "d.parquet", "pay", start=model, **options)
+    assert again.metrics["iterations"] < metrics["iterations"]
+    np.testing.assert_allclose(again.predict(people), predicted, rtol=1e-6)
+
+
+def test_matrices_far_from_zero(rng, tmp_path, no_room):
+    X = rng.normal(size=(600, 12)) + np.linspace(-1e5, 1e5, 12)
+    y = X @ rng.normal(size=12) + rng.normal(size=600)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    no_room()
+    model = jd.fit_model(tmp_path / "X.npy", method="lbfgs")
+    assert "LBFGS() on rows that stay" in model.metrics["method"]
+    centred = X - X.mean(0)
+    expected = np.linalg.lstsq(centred, y - y.mean())[0]
+    np.testing.assert_allclose(model.weights, expected, rtol=1e-3, atol=1e-4)
+    rmse = np.sqrt(np.mean((y - y.mean() - centred @ expected) ** 2))
+    assert model.metrics["train"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"l2": "auto"}, "with --l2 auto, which would read them for every penalty: say --l2 with"),
+        ({"standardize": True}, "with --standardize: divide the columns by"),
+        ({"dtype": "float64"}, "with --dtype float64: leave it out, or set JAX_ENABLE_X64=1"),
+        ({"hashed": ("city", "month")}, "with several hashed columns: hash one of them"),
+        ({"interact": ("city:size",)}, "with slopes of levels: leave out interactions of"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_to_do(folder, no_room, options, message):
+    no_room()
+    own = {"categorical": ("city",)} if "hashed" not in options else {}
+    with pytest.raises(jd.ProblemTooLarge, match="cannot be fitted " + re.escape(message)):
+        jd.fit_model(folder / "d.parquet", "pay", method="cg", **own, **options)
+
+
+def test_sparse_numbers_are_refused(tmp_path, no_room):
+    lines = [f"{i} {10 * i}:1 {10 * i + 5}:2" for i in range(1, 700)]
+    (tmp_path / "d.svm").write_text("\n".join(lines))
+    no_room()
+    with pytest.raises(jd.ProblemTooLarge, match="with sparse numbers: --features names"):
+        jd.fit_model(tmp_path / "d.svm")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": [0.0] * 700 + [np.inf] + [0.0] * 199}, "'size' is infinite in row 701"),
+        ({"age": [0.0] * 700 + [None] + [0.0] * 199}, "'age' has no value in row 701"),
+        ({"pay": [2.0] * 900}, "the target 'pay' is 2 in all 900 training rows"),
+    ],
+)
+def test_bad_data_are_said_by_the_first_pass(people, no_room, change, message):
+    no_room()
+    table = people.with_columns(**{name: pl.Series(values) for name, values in change.items()})
+    with pytest.raises(DataError, match=message):
+        jd.fit_model(table, "pay", exclude=("city",), method="lsmr")
+
+
+def test_float64_where_the_whole_process_has_it(rng, tmp_path):
+    code = """
+import sys, numpy as np, jaxdescent as jd
+from jaxdescent.fit import in_memory
+real = in_memory.plan_of
+in_memory.plan_of = lambda *a: (in_memory.MemoryPlan(*[getattr(real(*a)[0], n) for n in
+                                ("rows", "reading")], 10**15), 0)
+model = jd.fit_model(sys.argv[1], method="cg", dtype="float64")
+assert "in the files, in float64" in model.metrics["method"], model.metrics
+print(repr(model.weights.tolist()))
+"""
+    X = rng.normal(size=(300, 5))
+    y = X @ [1.0, 2.0, 3.0, 4.0, 5.0] + 7
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "X.npy"], capture_output=True, text=True,
+        check=False, env=os.environ | {"JAX_ENABLE_X64": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), [1, 2, 3, 4, 5], rtol=1e-10)
+
+
+def test_a_limit_that_even_vectors_exceed_says_what_is_needed(people, no_room):
+    no_room()
+    with pytest.raises(jd.ProblemTooLarge, match=r"a fit of 4 features needs .* of memory"):
+        jd.fit_model(people, "pay", exclude=("city",), method="cg", memory=150_000_000)
