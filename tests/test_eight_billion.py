@@ -19,6 +19,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import (
     independent_weights,
     llama,
+    llama_tree,
     matrix_free_regression,
     report,
     segments,
@@ -36,7 +37,7 @@ LLAMA_3_8B = 8_030_261_248
 
 def small_tree(most):
     del most
-    return llama.Tree(SMALL, "a few matrices")
+    return llama_tree.Tree(SMALL, "a few matrices")
 
 
 def test_the_tree_is_llamas_to_the_last_parameter():

@@ -56,6 +56,7 @@ def test_it_is_the_factorisation_but_for_the_diagonal(rng, x64):
 @pytest.mark.parametrize(
     "make", [jd.ConjugateGradient, pytest.param(jd.LSMR, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_fewer_iterations_find_the_same_minimum(make, rng, x64):
     X, y = designs(rng)
     X = X.without(X.reference_levels())

@@ -67,11 +67,13 @@ def test_the_eight_billion_case_in_small_reaches_its_closed_form():
     assert norm == pytest.approx(0.98**1000 * start, rel=0.25)
 
 
+@pytest.mark.slow
 def test_a_blurred_picture_is_sharp_again_and_the_closed_form(tmp_path):
     assert load("deblurring").main(size=32, folder=tmp_path, width=0.05) < 0.95
     assert len(list(tmp_path.glob("deblurring-*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_a_noisy_volume_is_clear_and_keeps_its_edges(tmp_path):
     assert load("denoising").main(size=12, folder=tmp_path) < 0.9
     assert (tmp_path / "denoising.png").stat().st_size > 1000

@@ -67,6 +67,7 @@ def test_an_epoch_uses_every_row_once_and_in_the_scale_of_all(problem):
             np.testing.assert_allclose(moved, -gradient[name], rtol=0.03)
 
 
+@pytest.mark.slow
 def test_the_average_comes_to_the_minimum_and_the_iterates_do_not(problem):
     X, y, _ = problem
     regression = jd.LinearRegression(X, y)

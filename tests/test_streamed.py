@@ -301,6 +301,7 @@ def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
     np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_minimum(rng):
     table = table_of(rng)
     S, X = streamed(Loader(table)), jnp.asarray(written_out(table), jnp.float32)
@@ -317,6 +318,7 @@ def test_derivatives_of_the_minimum(rng):
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_certificate(rng):
     table = table_of(rng)
     S = streamed(Loader(table))

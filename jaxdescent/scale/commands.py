@@ -110,7 +110,7 @@ def scale(
             _prepare(virtual_devices)
             _join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
-                given["devices"] = () if is_elsewhere else (jax.device_count(),)
+                given["devices"] = () if is_elsewhere else (len(jax.devices()),)
             chosen = Experiment.of(grid | given, "the command line")
             is_first = jax.process_index() == 0
             console = Console(quiet=not is_first)

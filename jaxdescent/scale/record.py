@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
         "processor": host.processor(),
         "cores": host.usable_cores(),
         "device": device.device_kind,
-        "devices": jax.device_count(),
+        "devices": len(jax.devices()),
         "processes": jax.process_count(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

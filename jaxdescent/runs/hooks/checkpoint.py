@@ -75,7 +75,7 @@ class Checkpoint(Hook):
             writes there.
         """
         self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
-        if not agreed([self._folder.is_ours]).all():
+        if not all(agreement.told_by_all(bool(self._folder.is_ours))):
             raise ValueError(
                 f"another run writes its checkpoints to {self.folder}: wait for its end, or choose "
                 "another folder."
