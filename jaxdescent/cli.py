@@ -193,7 +193,7 @@ def plan(
     ] = None,
     outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
     density: Annotated[
-        float, typer.Option(help="Share of X that is not zero; below 1 is not built yet.")
+        float, typer.Option(help="Share of X that is not zero: 1 here, see jd.plan.")
     ] = 1.0,
     dtype: Annotated[PlanDtype, typer.Option(help="The dtype of X.")] = PlanDtype.float32,
     l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
@@ -233,8 +233,8 @@ def plan(
         )
     if density < 1:
         raise typer.BadParameter(
-            "sparse designs are not built yet, so there is nothing to plan: leave it out to plan "
-            "for a dense X.",
+            "what a sparse X costs depends on where its entries are: plan for a dense X, or in "
+            "Python for a jd.Sparse, jd.plan(jd.LinearRegression(jd.Sparse(matrix), y)).",
             param_hint="--density",
         )
     if not 0 <= l2 < float("inf"):

@@ -111,7 +111,7 @@ def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candid
         square = min(structure.rows, structure.features) ** 2 * structure.itemsize
         form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
         ways.append(
-            f"Only the {form} ({readable_bytes(square)}) would stay in memory if rows were read in "
-            "blocks, which is not built yet."
+            f"Leave the rows in files: jd.Streamed reads them in blocks, so that vectors and the "
+            f"{form} ({readable_bytes(square)}) are all that is in memory, or vectors alone."
         )
     return ways
