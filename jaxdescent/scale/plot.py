@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from jaxdescent.machine import mesh_named
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 
@@ -63,7 +64,8 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
 def _name(line: Line) -> str:
     point = Point(**line["point"])
     size = f", {point.features:,} features" if point.rows else ""
-    kind = "rehearsed" if line["rehearsed"] else line["machine"]["device"]
+    device = mesh_named(point.target).of if point.target else line["machine"]["device"]
+    kind = f"{device}, rehearsed" if point.target else device
     if not line["rehearsed"] and point.rows and line["scaling"] == "strong":
         size = f" {point.rows:,} x {point.features:,}"
     return f"{point.problem}{size} {point.dtype}, {point.method}, {point.layout} ({kind})"
