@@ -520,7 +520,7 @@ SERVER = textwrap.dedent("""
         np.save(folder + "/params.npy", result.params)
         assert int(result.iterations) == ITERATIONS
 
-    ITERATIONS = 100_000
+    ITERATIONS = 100_000_000  # more than are made until it is killed
     generator = random.Random(seed)
     done, seen = 0, {"killed": 0, "unfinished": 0, "finished": 0}
     while True:

@@ -84,7 +84,7 @@ def test_any_chunks_give_the_result_of_minimize(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MORE_METHODS)
+@pytest.mark.parametrize("name", [name for name in MORE_METHODS if "adam" not in name])
 def test_any_chunks_give_the_result_of_minimize_for_every_method(name):
     equal_in_any_chunks(*MORE_METHODS[name])
 
