@@ -62,15 +62,15 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
             (first, fewer), (second, more) = run(short), run(long)
             seconds = (second - first) / max(more - fewer, 1)
         if repeat:
-            times.append(seconds)
+            # Iterations that take less than the calls differ by may seem to take less than none.
+            times.append(max(seconds, 0.0))
     figures: dict[str, Any] = {
         "compile_seconds": built.seconds,
         "argument_bytes": built.compiled.arguments,
         "temporary_bytes": built.compiled.temporaries,
         "peak_bytes": built.compiled.peak,
     }
-    # Iterations that take less than the calls differ by may seem to take no time.
-    median = max(statistics.median(times), 0.0)
+    median = statistics.median(times)
     spread = {"fastest_seconds": min(times), "slowest_seconds": max(times)}
     if point.method in AT_ONCE:
         return figures | {"solve_seconds": median} | spread
