@@ -40,7 +40,7 @@ def test_two_processes_find_what_one_does():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_find_what_one_does_by_every_method(count):
+def test_processes_find_what_one_does_by_every_method(count, relaxed_promotion):
     first, *others = outputs(count)
     assert set(first) == {*CASES, "certificate"}
     assert all(other == first for other in others)
