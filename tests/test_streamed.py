@@ -539,7 +539,7 @@ print(json.dumps({"peak": peak, "passes": X.passes, "first": float(result.params
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 def test_data_ten_times_the_memory(tmp_path, rng):
-    rows, columns, limit = 480_000, 4000, 760_000_000
+    rows, columns, limit = 530_000, 4000, 840_000_000
     known = rng.normal(size=(6000, columns)).astype(np.float32)
     for name, shape, first in (
         ("X.npy", (rows, columns), known),
