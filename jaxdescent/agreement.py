@@ -10,11 +10,16 @@ functions return what they are given.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
+import math
+import os
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,8 +36,13 @@ MESSAGE_BYTES = 4096
 _group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
 
 
+_patience: ContextVar[float] = ContextVar("seconds to wait for the others", default=math.inf)
+
+
 class OtherProcessFailed(RuntimeError):
-    """Raised where another process of the same run raised an error, with its message."""
+    """Raised where another process of the same run raised an error, with its message, or where it
+    does not answer.
+    """
 
 
 @contextlib.contextmanager
@@ -99,6 +109,59 @@ def is_alone() -> bool:
     return not _group.get()
 
 
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Wait for an answer of the others for so long, inside. Without it a process waits for ever:
+    another one may be reading its data.
+    """
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
+    """What ``work`` returns; it runs on a thread, so that this one can be interrupted.
+
+    Raises:
+      OtherProcessFailed: if it takes longer, because it waits for another process.
+      BaseException: what ``work`` raises.
+    """
+    is_done = threading.Event()
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            answers.append(work())
+        except BaseException as error:  # raised below, in the waiting thread
+            errors.append(error)
+        finally:
+            is_done.set()
+
+    threading.Thread(target=target, daemon=True).start()
+    if not is_done.wait(None if math.isinf(seconds) else seconds):
+        atexit.register(_leave_at_once)
+        raise OtherProcessFailed(
+            f"process {jax.process_index()} has waited {seconds:.0f} s for another one, which "
+            "hangs, or does in a hook what takes longer: see the other processes, and allow more "
+            "by patience=."
+        )
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+def _leave_at_once() -> None:
+    """End this process without the others: a program that waits for them cannot be given up, and
+    JAX's own end would wait for them too.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
 def _exchange(kind: str, value: Any) -> list[Any]:
     """What each process of the group gives, in their order."""
     if is_alone():
@@ -124,8 +187,13 @@ def _send(kind: str, value: Any) -> list[tuple[str, Any]]:
         text = json.dumps([kind, str(value)[: MESSAGE_BYTES // 12] + " ..."]).encode()
     own = np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)[None, :]
     everywhere, gather = _program(group)
-    parts = jax.make_array_from_process_local_data(everywhere, own, (len(group), MESSAGE_BYTES))
-    rows = np.asarray(gather(parts).addressable_data(0))
+
+    def gathered() -> np.ndarray:
+        parts = jax.make_array_from_process_local_data(everywhere, own, (len(group), MESSAGE_BYTES))
+        return np.asarray(gather(parts).addressable_data(0))
+
+    seconds = _patience.get()
+    rows = gathered() if math.isinf(seconds) else wait_for(gathered, seconds)
     return [tuple(json.loads(row.tobytes())) for row in rows]
 
 

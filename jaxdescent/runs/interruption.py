@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -11,6 +12,8 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+from jaxdescent import agreement
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -71,29 +74,15 @@ class Interruption:
         )
 
 
-def wait_for(arrays: Any) -> None:
+def wait_for(arrays: Any, seconds: float = math.inf) -> None:
     """Return when the arrays are there; the wait is on a thread, so that signals are handled.
 
     Raises:
+      OtherProcessFailed: if they take longer.
       KeyboardInterrupt: at once, if a handler raises it.
     """
-    if is_there(arrays):
-        return
-    is_done = threading.Event()
-    errors: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            jax.block_until_ready(arrays)
-        except BaseException as error:  # raised below, in the waiting thread
-            errors.append(error)
-        finally:
-            is_done.set()
-
-    threading.Thread(target=target, daemon=True).start()
-    is_done.wait()
-    if errors:
-        raise errors[0]
+    if not is_there(arrays):
+        agreement.wait_for(lambda: jax.block_until_ready(arrays), seconds)
 
 
 def is_there(arrays: Any) -> bool:

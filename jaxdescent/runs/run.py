@@ -20,7 +20,7 @@ from jaxdescent.calls import programs
 from jaxdescent.descent.loop import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.minimize import Setup, set_up
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import as_objective
@@ -53,6 +53,7 @@ def run(
     donate: bool = False,
     history: int = 0,
     rounding: precision.Rounding | None = None,
+    patience: float = 60.0,
 ) -> Result:
     """Minimise like :func:`jaxdescent.minimize`, for hours: watched, saved, and interruptible.
 
@@ -84,6 +85,8 @@ def run(
       donate: whether to reuse the memory of ``start``, which the caller must not use again.
       history: how many of the last checked values to keep.
       rounding: how each pass rounds 16-bit params.
+      patience: the seconds that a process of several waits for another one between chunks, and in
+        a chunk beyond ten times the longest so far, before it ends with an error.
 
     Returns:
       The :class:`jaxdescent.Result`, as of ``minimize``; its iterations and evaluations include
@@ -93,6 +96,8 @@ def run(
       TypeError, ValueError, ProblemTooLarge: as ``minimize``; also inside ``jit``, ``vmap`` or
         ``grad``; if the start, or data that make the value NaN there, hold NaN; if the checkpoint
         is of another problem, with what differs; if another run writes to its folder.
+      OtherProcessFailed: if another process of the run fails, or hangs for longer than
+        ``patience``.
       ImportError: if checkpoints are asked for and Orbax is not installed.
       KeyboardInterrupt: at the second signal.
 
@@ -111,6 +116,7 @@ def run(
         max_iterations = int(max_iterations)
     if chunk is not None:
         check_count("chunk", chunk)
+    check_number("patience", patience, "positive", lambda seconds: seconds > 0)
     every_hook, saved = _with_checkpoint(check_hooks(hooks), checkpoint, resume)
     setup = set_up(
         as_objective(objective, args),
@@ -138,10 +144,11 @@ def run(
         loop = chunks.compile(loop)
         summary.seconds_compiling = chunks.seconds_compiling
         interruption = stack.enter_context(Interruption())
-        driver = _Driver(chunks, every_hook, facts, summary, began)
+        driver = _Driver(chunks, every_hook, facts, summary, began=began, patience=patience)
         for hook in every_hook:
             hook.begin(facts)
-        loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption)
+        with agreement.patience(patience):
+            loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption)
         if saved is not None:
             with _timed(summary, "seconds_saving"):
                 saved.save_last(loop)
@@ -222,13 +229,17 @@ class _Driver:
         hooks: tuple[Hook, ...],
         facts: Facts,
         summary: Summary,
+        *,
         began: float,
+        patience: float,
     ) -> None:
         self.chunks = chunks
         self.hooks = hooks
         self.facts = facts
         self.summary = summary
         self.began = began
+        self.patience = math.inf if agreement.is_alone() else patience
+        self.longest = math.inf  # of the chunks so far, in seconds
         self.iteration = facts.iteration
         self.completed = time.perf_counter()
 
@@ -289,13 +300,14 @@ class _Driver:
 
     def _read(self, chunk: _UnderWay) -> Record:
         """The numbers of a chunk, as soon as it is done."""
-        wait_for(chunk.numbers)
+        wait_for(chunk.numbers, self.patience + 10 * self.longest)
         now = chunk.completed or time.perf_counter()
         iteration, evaluations, status, evidence = map(int, np.asarray(chunk.numbers.counts))
         value, suboptimality, first_value = map(float, np.asarray(chunk.numbers.values))
         norm, first_norm, scale = map(float, np.asarray(chunk.numbers.norms))
         seconds = now - max(chunk.dispatched, self.completed)
         iterations = iteration - self.iteration
+        self.longest = seconds if math.isinf(self.longest) else max(self.longest, seconds)
         self.completed, self.iteration = now, iteration
         self.summary.seconds_in_steps += seconds
         self.summary.iterations += iterations

@@ -85,6 +85,28 @@ def hook_fails(index, place):
     print(int(jd.minimize(objective).status))
 
 
+def hangs(index, place):
+    """A hook of process 1 never returns."""
+    X, y, _ = data()
+
+    class Endless(jd.hooks.Hook):
+        def report(self, record):
+            if index == 1 and record.iteration >= 20:
+                print("hangs", flush=True)
+                threading.Event().wait()
+            return False
+
+    jd.run(
+        jd.LinearRegression(place(X), place(y)),
+        method=jd.GradientDescent(1e-9),
+        tolerance=0,
+        max_iterations=100_000,
+        chunk=10,
+        hooks=[Endless()],
+        patience=3,
+    )
+
+
 def death(index, place):
     """Process 1 is killed in the middle of a descent that has no end."""
     X, y, _ = data()

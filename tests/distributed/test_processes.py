@@ -111,3 +111,17 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     assert code != 0
     assert killed == -9
     assert "Connection closed by peer" in errors or "heartbeat timeout" in errors
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_others_with_an_error():
+    ended = run(FAULTS, 3, "hangs", timeout=90)
+    (_, errors, code), (said, _, hanging), (_, others, last) = ended
+    assert said.endswith("hangs\n")
+    message = "has waited 3 s for another one, which hangs"
+    assert f"OtherProcessFailed: process 0 {message}" in errors
+    # Process 0 may be gone before the last one's patience is over: JAX ends it then.
+    assert f"OtherProcessFailed: process 2 {message}" in others or "coordination" in others.lower()
+    assert code == 1
+    assert hanging != 0  # ended by JAX, as the first process is no longer there
+    assert last != 0
