@@ -18,6 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxdescent.data import RowStream
+from jaxdescent.designs.host_calls import host_call
 
 ALL = -1
 """In place of a block's number: all rows."""
@@ -104,8 +105,7 @@ def _shaped(operand: Any, *rest: Any, **static: Any) -> ShapedArray:
 
 
 def _called(*operands: Any, **static: Any) -> jax.Array:
-    on_host = functools.partial(_host, **static)
-    return jax.pure_callback(on_host, _like(operands[0], **static), *operands)
+    return host_call(functools.partial(_host, **static), _like(operands[0], **static), *operands)
 
 
 def _tangent(tangent: Any, operand: Any, *rest: Any, **static: Any) -> jax.Array:

@@ -21,6 +21,7 @@ from jaxdescent.data import (
     normal_solution,
     open_source,
 )
+from jaxdescent.designs.host_calls import host_call
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.stream_products import multiplied
@@ -274,10 +275,9 @@ class Streamed(Design):
         """``compute(*operands)`` on the host, of arrays or None; a batch is computed one by one."""
 
         def on_host(*operands: Any) -> Any:
-            given = jax.tree.map(np.asarray, operands)
-            return self.stream.attempt(lambda: compute(*given), like)
+            return self.stream.attempt(lambda: compute(*operands), like)
 
-        return jax.pure_callback(on_host, like, *operands, vmap_method="sequential")
+        return host_call(on_host, like, *operands, vmap_method="sequential")
 
 
 def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
