@@ -36,6 +36,7 @@ class ParquetFiles(Source):
         self._group_starts: list[int] = []
         self._widths: dict[str, float] = {}
         self._conditions: Sequence[Any] = ()
+        self._as_read: frozenset[str] = frozenset()
         for index, path in enumerate(self._paths):
             with reading(path), self._opened(path) as file:
                 kinds = kinds_of(file.schema_arrow, path)
@@ -91,7 +92,7 @@ class ParquetFiles(Source):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries, as it is stored: an entry of few levels takes four bytes.
-        text = [name for name in names if self._kinds[name] is Kind.TEXT]
+        text = [n for n in names if self._kinds[n] is Kind.TEXT and n not in self._as_read]
         behind = 0
         for path in self._paths:
             with reading(path), self._opened(path, text) as file:
@@ -109,6 +110,11 @@ class ParquetFiles(Source):
                         columns = {name: batch.column(name) for name in names}
                         yield Block(columns, batch.num_rows, 0, path.name, at)
                         at += batch.num_rows
+
+    def as_read(self, names: Sequence[str]) -> Source:
+        new = copy.copy(self)
+        new._as_read = frozenset(names)
+        return new
 
     def start_before(self, row: int) -> int:
         if self._conditions:

@@ -120,6 +120,13 @@ class Source(abc.ABC):
         del names
         return self
 
+    def as_read(self, names: Sequence[str]) -> Source:
+        """The same rows, with these columns of text not as dictionaries of texts: most of theirs
+        are in one row each.
+        """
+        del names
+        return self
+
     def offering(self, names: Sequence[str]) -> Source:
         """The same rows with these columns, where it has them without listing them: numbers of a
         sparse source that are zero in all of its rows, or too many to be listed.
@@ -239,6 +246,11 @@ class Wrapped(Source):
     def as_text(self, names: Sequence[str]) -> Source:
         new = copy.copy(self)
         new.base = self.base.as_text(names)
+        return new
+
+    def as_read(self, names: Sequence[str]) -> Source:
+        new = copy.copy(self)
+        new.base = self.base.as_read(names)
         return new
 
     def first_text(self, name: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxdescent.data.chunk import Chunk, check_finite
 from jaxdescent.data.decoding import Decoding, numbers_of
 from jaxdescent.data.errors import DataError, check_columns, listed
+from jaxdescent.data.freeing import return_what_was_freed
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
 from jaxdescent.data.read_ahead import BLOCKS_HELD, read_ahead
@@ -40,6 +41,9 @@ LOOK_ROWS = 1024
 SECTIONS, LONGEST_SECTION = 16, 8
 """Chunks are read in an order other than theirs by sections of some that follow each other, because
 reading ahead reads one more than is wanted: at least so many sections, of up to so many chunks."""
+
+RETURNING = 64
+"""After so many chunks, and at the end, memory that was freed is returned."""
 
 FINGERPRINT_ROWS = 256
 """Rows that are part of a fingerprint, which tables in memory have no other of."""
@@ -68,8 +72,8 @@ class RowStream:
         dtype: Any,
         sparse: SparseDecoding | None = None,
     ) -> None:
-        self.source = source
         sparse = SparseDecoding() if sparse is None else sparse
+        self.source = source.as_read(sparse.words) if sparse.words else source
         self.decoding = Decoding(tuple(numbers), dict(levels), np.dtype(dtype), sparse)
         self._check_columns()
         self.rows = self._counted() if source.rows is None else source.rows
@@ -251,7 +255,7 @@ class RowStream:
     # Reading.
 
     def chunk(self, index: int) -> Chunk:
-        """A chunk; the next one costs reading it, another one all that lie before it in its section."""
+        """A chunk; the next one costs reading it, another one those before it in its section."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -300,6 +304,8 @@ class RowStream:
         self._check_rows(found, before + self.size_of(self._next))
         assert chunk is not None  # the check has found some rows
         self._next += 1
+        if not self._next % RETURNING or self._next == self.blocks:
+            return_what_was_freed()
         return chunk
 
     def _end(self) -> None:
@@ -393,8 +399,8 @@ class RowStream:
         return -(-sum(entries.index.size for entries in chunk.entries) // chunk.rows)
 
     def _sections(self) -> tuple[int, ...]:
-        """The first chunk of each section: one with which reading begins and passes over less than a
-        chunk.
+        """The first chunk of each section: one before which less than a chunk would be read in
+        vain.
         """
         shortest = min(max(self.blocks // SECTIONS, 1), LONGEST_SECTION)
         sections = [0]

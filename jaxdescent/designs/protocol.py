@@ -146,13 +146,13 @@ class Design(Displayed, abc.ABC):
 
     @property
     def sections(self) -> tuple[int, ...]:
-        """The numbers of the blocks with which reading can begin without reading those before: blocks
-        may be read in another order by sections that begin with these.
+        """The numbers of the blocks with which reading can begin: sections of blocks from one of
+        these to the next may be read in another order.
         """
         return (0,)
 
     def taken(self, index: jax.Array) -> Design | jax.Array | None:
-        """The matrix of the rows at these indices, for batches of them; None if it cannot be had."""
+        """The matrix of the rows at these indices, for batches; None if it cannot be had."""
         return self.rows_at(index)
 
     def rows_at(self, index: jax.Array) -> jax.Array | None:

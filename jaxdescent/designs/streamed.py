@@ -77,8 +77,8 @@ class Streamed(Design):
 
     Raises:
       DataError: for columns that are not there or do not hold what is asked for, and for data that
-        cannot be read, or only once. While products are computed, also for missing, NaN and infinite values,
-        with their row, and for files that have changed.
+        cannot be read, or only once. While products are computed, also for missing, NaN and
+        infinite values, with their row, and for files that have changed.
       ImportError: where pyarrow is needed, and is not installed.
 
     >>> import numpy as np, jaxdescent as jd
@@ -123,8 +123,8 @@ class Streamed(Design):
         check_count("Streamed.bits", bits)
         if bits > MOST_BITS:
             raise ValueError(
-                f"Streamed.bits must be {MOST_BITS} at most, because vectors have a number for each "
-                f"feature, got {bits}: jd.Hashed holds rows of up to 2**64 columns in memory."
+                f"Streamed.bits must be {MOST_BITS} at most, got {bits}: vectors have a number for "
+                "each feature. jd.Hashed holds rows of up to 2**64 columns in memory."
             )
         if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
             raise TypeError(f"Streamed.dtype must be float32 or float64, got {dtype}.")

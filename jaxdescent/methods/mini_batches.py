@@ -25,6 +25,9 @@ from jaxdescent.objectives.elimination import Means
 LEAST_ROWS, MOST_ROWS = 64, 1024
 """The rows of a batch are as many as there are unknowns, within these bounds."""
 
+LEAST_STEPS = 64
+"""Of an epoch: batches of rows of which most features are zero are larger, but not beyond this."""
+
 SAMPLED, SAMPLED_BATCHES, SAMPLED_NUMBERS = 512, 4, 1 << 22
 """The rows from which the largest curvature is estimated: at least so many, and up to so many times
 a batch, while they have so many numbers."""
@@ -60,8 +63,8 @@ class MiniBatches(Method):
 
         1/2 / (lambda + trace / batch)
 
-    where lambda is the largest eigenvalue of the scaled mean Hessian, estimated from some rows: half
-    of what is stable for Gaussian rows. No step goes beyond the minimum of its batch along the
+    where lambda is the largest eigenvalue of the scaled mean Hessian, estimated from some rows:
+    half of what is stable for Gaussian rows. No step goes beyond the minimum of its batch along the
     gradient. The params of an iteration are the average of the iterates in the second half of its
     steps, and the next one begins there. With the batches' own gradients the iterates hover about
     the minimum, and their average is above it by about the error of the fit itself. So from the
@@ -81,7 +84,8 @@ class MiniBatches(Method):
         schedules count batches. None stands for the rule above.
       rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
         1,024; of rows of which most features are zero, up to as many as touch each feature about
-        once, and no more than a block: fewer would make a step cost the vectors of all features.
+        once, a 64th of all rows, or a block: with fewer a step would cost the vectors of all
+        features rather than its rows.
       epochs: how many epochs are between two looks at all rows.
       seed: of the order.
       averaging: whether the params are averages.
@@ -219,7 +223,8 @@ class MiniBatches(Method):
             return min(self.rows, blocks.rows)
         unknowns = sum(leaf.size for leaf in jax.tree.leaves(params))
         features = max(leaf.shape[0] for leaf in jax.tree.leaves(params) if leaf.ndim)
-        most = max(MOST_ROWS, min(features // max(blocks.entries, 1), blocks.block))
+        most = min(features // max(blocks.entries, 1), blocks.rows // LEAST_STEPS, blocks.block)
+        most = max(most, MOST_ROWS)
         return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
 
     def _blocks(self, objective: Objective) -> RowBlocks:
@@ -344,7 +349,7 @@ class MiniBatches(Method):
 
 
 def _order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Array:
-    """In which order the blocks are read: sections shuffled, and the blocks of each in their order."""
+    """The order of the blocks: sections shuffled, the blocks of each one after another."""
     sizes = np.diff([*sections, count])
     shuffled = jnp.argsort(randomness.bits((len(sections),), word))
     turn = jnp.zeros(len(sections), jnp.int32).at[shuffled].set(jnp.arange(len(sections)))
@@ -385,7 +390,8 @@ def _accepted(
     their own batch's, which a step that suits the rest may throw far beyond the minimum.
     """
     old = state.look
-    assert old is not None and state.scaling is not None
+    assert old is not None
+    assert state.scaling is not None
     rounding = ROUNDING * jnp.finfo(look.value.dtype).eps * jnp.abs(old.value)
     is_worse = is_known & (look.value > old.value + rounding)
     new, look = jax.tree.map(
