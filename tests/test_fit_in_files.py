@@ -94,7 +94,7 @@ CASES = {
     "slopes of levels, a hashed column beside them, a row's weight": (
         "d.parquet",
         {"categorical": ("city",), "hashed": ("month",), "interact": ("city:size",),
-         "weights": "w", "l2": 0.5, "method": "cg"},
+         "weights": "w", "l2": 0.5, "test": 0.2, "method": "cg"},
     ),
 }  # fmt: skip
 

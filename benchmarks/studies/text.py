@@ -1,7 +1,7 @@
 """Rows of text, each word hashed, that stay in a file: a pass, and how near some passes come.
 
 200,000 rows (2,000,000 with --full) of 30 words each, of which there are a twentieth as many as
-rows; a weight for each word, and noise of variance one. The words are hashed to 2^20 columns here
+rows; a weight for each word, and noise of variance one. The words are hashed to 2^18 columns here
 and by Vowpal Wabbit, each with its own hash, so that other words share a column. Printed are:
 
 a pass          rows a second of ``X w`` and ``X' r``: reading Parquet, hashing, multiplying
@@ -29,7 +29,7 @@ import tempfile
 import time
 from typing import Any
 
-WORDS, BITS, TENTH, FULL, PIECE = 30, 20, 200_000, 2_000_000, 50_000
+WORDS, BITS, TENTH, FULL, PIECE = 30, 18, 200_000, 2_000_000, 50_000
 EPOCHS = (1, 2, 3)
 
 VOWPAL = """

@@ -60,6 +60,11 @@ class Decoding:
         return self.dtype.itemsize if self.sparse.listed else 0
 
     @property
+    def hashed_entries(self) -> int:
+        """How many entries of a row are hashed, about."""
+        return self.row_entries if self.sparse.hashed or self.sparse.words else 0
+
+    @property
     def products(self) -> int:
         """How many numbers of a row are multiplied."""
         return len(self.numbers) + len(self.levels) + self.row_entries

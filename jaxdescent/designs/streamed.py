@@ -36,6 +36,9 @@ RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 """About how many bytes of numbers are read and decoded in a second, by form, where the files are in
 the system's cache. They are not measured: a plan would depend on who else reads."""
 
+HASHED_RATE = 4e7
+"""Words or values that are hashed in a second."""
+
 WRITTEN_OUT = 4
 """Rows of a batch are arrays if these take no more than so many times what is read of them."""
 
@@ -206,8 +209,15 @@ class Streamed(Design):
         return self.stream.rows * self.stream.decoding.row_bytes
 
     @property
+    def is_uneven(self) -> bool:
+        # Words and values have very different numbers of rows.
+        return bool(self.stream.decoding.sparse.columns)
+
+    @property
     def reading_seconds(self) -> float:
-        return self.pass_bytes / RATES.get(self.stream.source.form, OTHER_RATE)
+        decoding = self.stream.decoding
+        hashing = self.stream.rows * decoding.hashed_entries / HASHED_RATE
+        return self.pass_bytes / RATES.get(self.stream.source.form, OTHER_RATE) + hashing
 
     @property
     def reading_bytes(self) -> int:

@@ -223,9 +223,7 @@ class MiniBatches(Method):
             return min(self.rows, blocks.rows)
         unknowns = sum(leaf.size for leaf in jax.tree.leaves(params))
         features = max(leaf.shape[0] for leaf in jax.tree.leaves(params) if leaf.ndim)
-        most = min(features // max(blocks.entries, 1), blocks.rows // LEAST_STEPS, blocks.block)
-        most = max(most, MOST_ROWS)
-        return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
+        return batch_rows(unknowns, features, blocks)
 
     def _blocks(self, objective: Objective) -> RowBlocks:
         blocks = objective.row_blocks
@@ -354,6 +352,13 @@ def _order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Arr
     shuffled = jnp.argsort(randomness.bits((len(sections),), word))
     turn = jnp.zeros(len(sections), jnp.int32).at[shuffled].set(jnp.arange(len(sections)))
     return jnp.argsort(jnp.repeat(turn, sizes, total_repeat_length=count)).astype(jnp.int32)
+
+
+def batch_rows(unknowns: int, features: int, blocks: RowBlocks) -> int:
+    """How many rows a batch has, where nobody says."""
+    most = min(features // max(blocks.entries, 1), blocks.rows // LEAST_STEPS, blocks.block)
+    most = max(most, MOST_ROWS)
+    return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
 
 
 class _Scaling(NamedTuple):
