@@ -120,11 +120,29 @@ class Source(abc.ABC):
         del names
         return self
 
+    def as_read(self, names: Sequence[str]) -> Source:
+        """The same rows, with these columns of text not as dictionaries of texts: most of theirs
+        are in one row each.
+        """
+        del names
+        return self
+
     def offering(self, names: Sequence[str]) -> Source:
         """The same rows with these columns, where it has them without listing them: numbers of a
         sparse source that are zero in all of its rows, or too many to be listed.
         """
         del names
+        return self
+
+    def start_before(self, row: int) -> int:
+        """The last row up to this one with which reading can begin."""
+        del row
+        return 0
+
+    def from_row(self, row: int) -> Source:
+        """The rows from this one on, which is one that :meth:`start_before` tells."""
+        if row:
+            raise ValueError(f"{type(self).__name__} is read from its first row on.")
         return self
 
     @property
@@ -230,6 +248,11 @@ class Wrapped(Source):
         new.base = self.base.as_text(names)
         return new
 
+    def as_read(self, names: Sequence[str]) -> Source:
+        new = copy.copy(self)
+        new.base = self.base.as_read(names)
+        return new
+
     def first_text(self, name: str) -> str:
         return self.base.first_text(name)
 
@@ -250,13 +273,12 @@ class Wrapped(Source):
         return self.base.fingerprint()
 
 
-def located(source: Source, names: Sequence[str], rows: int) -> Iterator[Block]:
-    """A source's blocks, cut to ``rows`` rows at most and counted.
+def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> Iterator[Block]:
+    """A source's blocks, cut to ``rows`` rows at most and counted from ``start`` on.
 
     Raises:
       DataError: where columns are missing, or of different lengths.
     """
-    start = 0
     for given in source.blocks(names, rows):
         block = given if isinstance(given, Block) else _of_mapping(given, names)
         for first in range(0, block.rows, rows):

@@ -144,6 +144,17 @@ class Design(Displayed, abc.ABC):
         """How many consecutive rows are best read together: all, but for files."""
         return self.shape[0]
 
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """The numbers of the blocks with which reading can begin: sections of blocks from one of
+        these to the next may be read in another order.
+        """
+        return (0,)
+
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
+        """The matrix of the rows at these indices, for batches; None if it cannot be had."""
+        return self.rows_at(index)
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         """The rows at these indices, (indices, features); None if they cannot be read."""
         del index

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pathlib
 from collections.abc import Sequence
@@ -27,10 +26,6 @@ MOST_ROWS, LEAST_ROWS = 1 << 16, 1 << 10
 
 BLOCK_COPIES = 2
 """A block as it is read, and as it is prepared."""
-
-
-M_MMAP_THRESHOLD, RETURNED_BYTES = -3, 1 << 20
-"""The option's name in malloc.h, and the size from which on memory is returned."""
 
 
 class Memory(NamedTuple):
@@ -123,22 +118,6 @@ def resident_bytes() -> int:
     except (OSError, IndexError, ValueError):
         return peak_bytes()
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def return_what_is_freed() -> None:
-    """Return freed memory to the system: now, and arrays of some size from now on as they are
-    freed.
-
-    The GNU C library keeps what is freed in heaps of their own for the threads that asked for it. A
-    program that calls the host calls it on many threads: what passes through them would come to
-    hold some megabytes more in every pass. Other libraries have no such functions.
-    """
-    if os.name != "posix":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
-        library.mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
-        library.malloc_trim(0)
 
 
 def peak_bytes() -> int:

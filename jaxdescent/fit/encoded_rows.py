@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import Block, Kind, located
+from jaxdescent.data import Block, Kind, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
+from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.protocol import Wrapped
-from jaxdescent.fit.budget import return_what_is_freed
-from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.sums import Prepared, Preparing
 
@@ -19,9 +19,16 @@ RETURNING = 64
 """After so many blocks, memory that was freed is returned: that takes some milliseconds."""
 
 
+BUCKETS = "the buckets of {}"
+"""The name of a column of all hashed ones' entries."""
+
+ENTRY_BYTES = 16
+"""Of an index and a value."""
+
+
 class EncodedRows(Wrapped):
     """The rows that count, column by column: numbers less a shift, means where one is missing, and
-    the code of each row's level or bucket.
+    the code of each row's level or bucket, or entries where a row has several or other ones.
 
     They are those of one part, so that held-out rows of the same files are among them.
 
@@ -59,7 +66,38 @@ class EncodedRows(Wrapped):
     @property
     def kinds(self) -> Mapping[str, Kind]:
         numbers = dict.fromkeys(self.encoding.numbers, Kind.NUMBER)
-        return numbers | dict.fromkeys(self.encoding.one_hot, Kind.WHOLE)
+        codes = dict.fromkeys(self.categorical, Kind.WHOLE)
+        return numbers | codes | dict.fromkeys(self.sparse, Kind.SPARSE)
+
+    @property
+    def categorical(self) -> dict[str, int]:
+        """How many levels each column of codes has."""
+        encoding, levels = self.encoding, {}
+        if not self._has_slopes:
+            levels = {name: len(each) for name, each in encoding.levels.items()}
+        if self._is_one_bucket and not self._has_slopes:
+            levels |= dict.fromkeys(encoding.hashed, len(encoding.buckets))
+        return levels
+
+    @property
+    def sparse(self) -> dict[str, int]:
+        """How many features each column of entries has, in the order of the weights."""
+        encoding, found = self.encoding, {}
+        if self._has_slopes:
+            found = {name: len(each) for name, each in encoding.levels.items()}
+        if encoding.hashed and (self._has_slopes or not self._is_one_bucket):
+            found[BUCKETS.format(", ".join(encoding.hashed))] = len(encoding.buckets)
+        if encoding.sparse is not None:
+            found[encoding.sparse] = len(encoding.indices)
+        return found
+
+    @property
+    def _has_slopes(self) -> bool:
+        return self.encoding.has_slopes
+
+    @property
+    def _is_one_bucket(self) -> bool:
+        return len(self.encoding.hashed) == 1
 
     @property
     def rows(self) -> int:
@@ -67,7 +105,9 @@ class EncodedRows(Wrapped):
 
     def row_bytes(self, names: Sequence[str]) -> int:
         kinds, itemsize = self.kinds, np.dtype(self._dtype).itemsize
-        return sum(itemsize if kinds[name] is Kind.NUMBER else 8 for name in names)
+        entries = ENTRY_BYTES * max(len(self.encoding.hashed), 1)
+        sizes = {Kind.NUMBER: itemsize, Kind.WHOLE: 8, Kind.SPARSE: entries}
+        return sum(sizes[kinds[name]] for name in names)
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         del names, rows
@@ -82,7 +122,8 @@ class EncodedRows(Wrapped):
             self._job.memory.check()
             self.rows_read += block.rows
             encoding, whole = self.encoding, None
-            if not encoding.one_hot and not encoding.interactions and not self._looks_for_missing:
+            is_plain = not encoding.one_hot and encoding.sparse is None
+            if is_plain and not encoding.interactions and not self._looks_for_missing:
                 whole = matrix_of([block.columns[name] for name in encoding.numbers])
             if whole is not None:  # the pass before this one has looked at all values
                 yield self._named(less(whole, self._shift, self._dtype), [])
@@ -92,16 +133,50 @@ class EncodedRows(Wrapped):
             if encoded.keep is not None and not encoded.keep.size:
                 continue
             numbers = numbers_of(prepared, self._shift, self._fills, self._dtype)
-            kept = slice(None) if encoded.keep is None else encoded.keep
-            yield self._named(numbers, [c[kept] for c in [*encoded.codes, *encoded.buckets]])
+            yield self._named(numbers, self._encoded(encoded))
 
     @property
     def _looks_for_missing(self) -> bool:
         return self._preparing.policy.missing != "error"
 
-    def _named(self, numbers: np.ndarray, codes: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _named(self, numbers: np.ndarray, others: list[Any]) -> dict[str, Any]:
         named = {name: numbers[:, j] for j, name in enumerate(self.encoding.numbers)}
-        return named | dict(zip(self.encoding.one_hot, codes, strict=True))
+        return named | dict(zip([*self.categorical, *self.sparse], others, strict=False))
+
+    def _encoded(self, encoded: Encoded) -> list[Any]:
+        """Codes, and then entries, in the order of the features."""
+        kept = slice(None) if encoded.keep is None else encoded.keep
+        columns = [
+            (code[kept], None if multiplier is None else multiplier[kept])
+            for code, multiplier in zip(
+                [*encoded.codes, *encoded.buckets], encoded.multipliers, strict=True
+            )
+        ]
+        count = len(self.encoding.levels)
+        if self._has_slopes:
+            found: list[Any] = [entries_of([column]) for column in columns[:count]]
+        else:
+            found = [code for code, _ in columns[:count]]
+        if len(columns) > count:
+            is_code = self._is_one_bucket and not self._has_slopes
+            found.append(columns[count][0] if is_code else entries_of(columns[count:]))
+        if encoded.sparse is not None:
+            found.append(encoded.sparse if encoded.keep is None else encoded.sparse.take(kept))
+        return found
+
+
+def entries_of(columns: list[tuple[np.ndarray, np.ndarray | None]]) -> SparseColumn:
+    """The entries of columns that share their features: codes, none where they are negative, and
+    what a one there is multiplied by.
+    """
+    codes = np.stack([code for code, _ in columns], axis=1)
+    there = codes >= 0
+    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
+    values = np.ones(codes.shape)
+    for j, (_, multiplier) in enumerate(columns):
+        if multiplier is not None:
+            values[:, j] = multiplier
+    return SparseColumn(starts, codes[there], values[there])
 
 
 def numbers_of(prepared: Prepared, shift: np.ndarray, fills: np.ndarray, dtype: Any) -> np.ndarray:

@@ -210,7 +210,7 @@ def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int
             return in_memory.fit(job, encoding, in_designs, start), others
         if sums.bytes > memory.limit or method in ITERATIVE or encoding.sparse is not None:
             from_files = in_files.plan_of(job, encoding, in_designs.rows)
-            obstacle = in_files.obstacle(job, encoding)
+            obstacle = in_files.obstacle(job)
             if from_files.bytes <= memory.limit and not obstacle:
                 job.watch.planned(
                     [

@@ -5,6 +5,7 @@ Vectors are in memory: what has a number for each row (target, weight, residuals
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import DataError
+from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
-from jaxdescent.data.row_stream import BLOCK_BYTES
+from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
-from jaxdescent.fit.budget import MOST_ROWS, resident_bytes, return_what_is_freed
+from jaxdescent.fit.budget import MOST_ROWS, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.descending import details_of, told
-from jaxdescent.fit.encoded_rows import EncodedRows, numbers_of
+from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows, numbers_of
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
 from jaxdescent.fit.in_memory import STARTING_BYTES, located_blocks
@@ -59,20 +61,31 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     """How it would be done, with so many rows."""
     wider = 2 if job.request.dtype == "float64" else 1
     encoded = 4 * (wider * len(encoding.numbers) + len(encoding.one_hot))
-    names = job.roles.columns
+    entries = 0
+    if encoding.sparse is not None:
+        entries = max(-(-source.entries // max(source.rows or 1, 1)) for source in job.sources)
+    if encoding.has_slopes or len(encoding.hashed) > 1:
+        entries += len(encoding.one_hot)
+    encoded += 4 * (1 + wider) * entries
+    names, at_a_time = job.roles.columns, block_bytes(encoding.size)
     row = max(source.row_bytes(names) for source in job.sources)
-    row += 2 * encoded + 8 * (3 * len(encoding.labelled) + 3) + len(encoding.numbers)
+    row += (
+        ENTRY_BYTES * entries
+        + 2 * encoded
+        + 8 * (3 * len(encoding.labelled) + 3)
+        + len(encoding.numbers)
+    )
     # As many as a product takes at a time, which then copies nothing, unless they are text.
-    at_once = min(BLOCK_BYTES // max(encoded, 1), WIDEST * BLOCK_BYTES // row, MOST_ROWS)
+    at_once = min(at_a_time // max(encoded, 1), WIDEST * BLOCK_BYTES // row, MOST_ROWS)
     at_once = max(at_once, LEAST_ROWS)
     # Blocks as they are read, and the chunks that a product puts together from them.
-    held = BLOCKS_HELD * (at_once * row + 2 * max(BLOCK_BYTES, encoded * LEAST_ROWS))
+    held = BLOCKS_HELD * (at_once * row + 2 * max(at_a_time, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
     vectors = wider * (ROW_BYTES * rows + FEATURE_BYTES * encoding.size)
     return FilesPlan(rows, at_once, resident_bytes() + STARTING_BYTES + held + vectors)
 
 
-def obstacle(job: Job, encoding: Encoding) -> str:
+def obstacle(job: Job) -> str:
     """Why rows that stay in files cannot be fitted like this, and what to do; nothing if they can.
 
     It goes on after "cannot be fitted".
@@ -82,15 +95,6 @@ def obstacle(job: Job, encoding: Encoding) -> str:
         return "with --l2 auto, which would read them for every penalty: say --l2 with a number"
     if request.standardize:
         return "with --standardize: divide the columns by their deviations, or leave it out"
-    if request.dtype == "float64" and not jax.config.jax_enable_x64:
-        # A context's 64-bit mode does not reach the threads on which a program calls the host.
-        return "with --dtype float64: leave it out, or set JAX_ENABLE_X64=1 for the whole process"
-    if encoding.sparse is not None:
-        return "with sparse numbers: --features names the columns that count"
-    if len(encoding.hashed) > 1:
-        return "with several hashed columns: hash one of them, and name others in --categorical"
-    if encoding.has_slopes:
-        return "with slopes of levels: leave out interactions of numbers and levels"
     if not job.source.can_restart:
         return "from a reader that gives its rows only once: pass a table"
     return ""
@@ -102,6 +106,13 @@ def fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = Non
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
+    with contextlib.ExitStack() as stack:
+        if job.request.dtype == "float64":
+            stack.enter_context(jax.enable_x64(True))
+        return _fit(job, encoding, plan, start)
+
+
+def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> Fitted:
     return_what_is_freed()
     request, policy = job.request, Policy(job.request.missing, unseen="zero")
     dtype = np.dtype(request.dtype or "float32")
@@ -121,9 +132,13 @@ def fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = Non
         fills=vectors.fills,
         dtype=dtype,
     )
-    levels = {name: len(each) for name, each in encoding.levels.items()}
-    levels |= dict.fromkeys(encoding.hashed, len(encoding.buckets))
-    design = Streamed(source, encoding.numbers, categorical=levels, dtype=dtype)
+    design = Streamed(
+        source,
+        encoding.numbers,
+        categorical=source.categorical,
+        sparse=source.sparse,
+        dtype=dtype,
+    )
     objective = LinearRegression(
         design,
         jnp.asarray(((vectors.target - mean) / spread).astype(dtype)),
@@ -283,7 +298,8 @@ def _figures(
 
 def _notes(job: Job, encoding: Encoding, vectors: _Vectors, start: Start | None) -> list[str]:
     notes: list[str] = []
-    free = len(encoding.levels)
+    slopes = {name for name, each in encoding.interactions.items() if each.numbers}
+    free = len(encoding.levels.keys() - slopes)
     if free and not job.request.l2 and job.request.missing != "mean":
         notes.append(
             f"The levels leave at least {free:,} constant{'s' * (free > 1)} free: the weights are "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -16,21 +17,28 @@ from jaxdescent.display import argument
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.optax_method import as_method
-from jaxdescent.methods.protocol import Method, Params, State
+from jaxdescent.methods.protocol import Method, Params, Progress, State
 from jaxdescent.numerics import precision, randomness
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means
 
 LEAST_ROWS, MOST_ROWS = 64, 1024
 """The rows of a batch are as many as there are unknowns, within these bounds."""
 
-SAMPLED = 512
-"""The rows from which the largest curvature is estimated."""
+LEAST_STEPS = 64
+"""Of an epoch: batches of rows of which most features are zero are larger, but not beyond this."""
+
+SAMPLED, SAMPLED_BATCHES, SAMPLED_NUMBERS = 512, 4, 1 << 22
+"""The rows from which the largest curvature is estimated: at least so many, and up to so many times
+a batch, while they have so many numbers."""
 
 POWER_STEPS = 12
 
 READ_NUMBERS = 1 << 18
 """Rows are gathered for many batches at a time, about so many numbers, which a cache holds."""
+
+SHORTER, ROUNDING = 0.25, 64
+"""The step after one iteration that was none; and how many units of rounding are no rise."""
 
 SHARE = 0.5
 """The step, over the largest one that is stable for batches of Gaussian rows."""
@@ -44,9 +52,10 @@ class MiniBatches(Method):
     An iteration of the descent is ``epochs`` epochs, in each of which every row is used once, and
     one pass over all rows that computes value and gradient for the checks. So status and
     suboptimality are those of the whole objective, never of a batch. For rows that are read from
-    files (``jd.Streamed``) an epoch is one pass; blocks come in the order of the files, and rows
-    are shuffled within them: what is sorted in the files by the target or by time should be
-    shuffled once.
+    files (``jd.Streamed``) an epoch is one pass; rows are shuffled within blocks, and blocks where
+    reading can begin anywhere: arrays, ``.npy`` files, and groups of rows of Parquet files. Those
+    of other sources come in their order: what is sorted in them by the target or by time should be
+    shuffled once. The order follows from the seed and the number of the epoch alone.
 
     A batch's gradient is scaled to be that of all rows in expectation. Without an optax
     transformation, a least-squares problem is iterated with its intercept eliminated and its
@@ -54,18 +63,29 @@ class MiniBatches(Method):
 
         1/2 / (lambda + trace / batch)
 
-    where lambda is the largest eigenvalue of the scaled mean Hessian, estimated from 512 rows: half
-    of what is stable for Gaussian rows. No step goes beyond the minimum of its batch along the
-    gradient. With a constant step the iterates hover about the minimum, and their average comes
-    to it: after N steps of b rows its value is above the minimum's by about
-    ``variance * features / (2 N b)`` a row, the error of the fit itself for an epoch. The params
-    are the average of the iterates since the last epoch whose number is a power of two.
+    where lambda is the largest eigenvalue of the scaled mean Hessian, estimated from some rows:
+    half of what is stable for Gaussian rows. No step goes beyond the minimum of its batch along the
+    gradient. The params of an iteration are the average of the iterates in the second half of its
+    steps, and the next one begins there. With the batches' own gradients the iterates hover about
+    the minimum, and their average is above it by about the error of the fit itself. So from the
+    second iteration on a batch tells only of the way since the last look, whose gradient is that of
+    all rows (variance reduction)::
+
+        gradient = X_b' X_b (w - w_look) * rows / batch + gradient of all rows at w_look
+
+    The noise vanishes as the way does, and the value comes to the minimum's at a constant rate. An
+    iteration that ends higher than it began is given up, and the next steps are a quarter as long.
+
+    With a transformation every batch's gradient is its own, and the params are the average of the
+    iterates since the last epoch whose number is a power of two.
 
     Args:
       transformation: an optax transformation for params and learning rates of your own; its
         schedules count batches. None stands for the rule above.
       rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
-        1,024.
+        1,024; of rows of which most features are zero, up to as many as touch each feature about
+        once, a 64th of all rows, or a block: with fewer a step would cost the vectors of all
+        features rather than its rows.
       epochs: how many epochs are between two looks at all rows.
       seed: of the order.
       averaging: whether the params are averages.
@@ -85,7 +105,8 @@ class MiniBatches(Method):
     References: Polyak and Juditsky (1992), "Acceleration of stochastic approximation by averaging";
     Bach and Moulines (2013), "Non-strongly-convex smooth stochastic approximation with convergence
     rate O(1/n)"; Jain et al. (2018), "Parallelizing stochastic gradient descent for least squares
-    regression: mini-batching, averaging, and model misspecification".
+    regression: mini-batching, averaging, and model misspecification"; Johnson and Zhang (2013),
+    "Accelerating stochastic gradient descent using predictive variance reduction".
     """
 
     transformation: Any = None
@@ -119,24 +140,26 @@ class MiniBatches(Method):
             )
 
     def init(self, objective: Objective, params: Params) -> State:
-        total, _ = self._blocks(objective)
-        inner, means = params, None
-        scaling = rule = None
-        if self.transformation is None:
-            if objective.linear_regression is None:
-                raise TypeError(
-                    "MiniBatches() chooses its steps for a jd.LinearRegression; for "
-                    f"{type(objective).__name__} pass an optax transformation, for example "
-                    "jd.MiniBatches(optax.adam(1e-3))."
-                )
-            elimination = objective.eliminated()
-            if elimination is not None:
-                (objective, means), inner = elimination, {"weights": params["weights"]}
-            scaling = _scaling(objective, inner, min(self._batch(params), total))
-        else:
+        blocks, zero = self._blocks(objective), jnp.zeros((), jnp.int32)
+        if self.transformation is not None:
             rule = self.transformation.init(objective, params)
-        zero = jnp.zeros((), jnp.int32)
-        return _State(inner, inner, zero, zero, means, scaling, rule)
+            return _State(params, params, zero, zero, None, None, None, rule)
+        if objective.linear_regression is None:
+            raise TypeError(
+                "MiniBatches() chooses its steps for a jd.LinearRegression; for "
+                f"{type(objective).__name__} pass an optax transformation, for example "
+                "jd.MiniBatches(optax.adam(1e-3))."
+            )
+        elimination, inner, means = objective.eliminated(), params, None
+        if elimination is not None:
+            (objective, means), inner = elimination, {"weights": params["weights"]}
+        scaling = _scaling(objective, inner, self._batch(params, blocks))
+        look = _look(objective, inner)
+        if means is not None:
+            gradient = look.gradient["weights"]
+            value, norm = means.at_given_intercept(params, look.value, gradient)
+            look = look._replace(value=value, norm=norm)
+        return _State(inner, inner, zero, zero, means, scaling, look, None)
 
     def step(self, objective: Objective, params: Params, state: State) -> Any:
         return (
@@ -147,36 +170,62 @@ class MiniBatches(Method):
     def blind_step(
         self, objective: Objective, params: Params, state: State
     ) -> tuple[Params, State]:
-        inner = objective
-        if state.means is not None:
-            elimination = objective.eliminated(state.means)
-            assert elimination is not None  # because it was not None at the start
-            inner = elimination.objective
-        size = min(self._batch(params), self._blocks(objective)[0])
+        inner = self._inner(objective, state)
+        size = self._batch(params, self._blocks(objective))
+        if state.look is not None:
+            # From what was looked at on, and the average of the second half of the steps.
+            weights = params if state.means is None else {"weights": params["weights"]}
+            steps = self.epochs * _steps(self._blocks(objective), size)
+            before = jnp.full_like(state.averaged, -(steps // 2))
+            state = state._replace(current=weights, average=weights, averaged=before)
+        anchor, is_known = state.current, state.epoch > 0
 
         def epoch(_: Any, state: _State) -> _State:
-            # The average begins anew where the epoch's number is a power of two.
-            begins = (state.epoch & (state.epoch - 1)) == 0
-            state = state._replace(averaged=jnp.where(begins, 0, state.averaged))
-            state = self._epoch(inner, state, size)
+            if state.look is None:
+                # The average begins anew where the epoch's number is a power of two.
+                begins = (state.epoch & (state.epoch - 1)) == 0
+                state = state._replace(averaged=jnp.where(begins, 0, state.averaged))
+            state = self._epoch(inner, state, size, (anchor, is_known))
             return state._replace(epoch=state.epoch + 1)
 
         state = lax.fori_loop(0, self.epochs, epoch, state)
         new = state.average if self.averaging else state.current
+        if state.look is not None:
+            new, state = _accepted(state, new, _look(inner, new), anchor, is_known)
         return new if state.means is None else state.means.with_intercept(new["weights"]), state
+
+    def _inner(self, objective: Objective, state: _State) -> Objective:
+        """The objective of the weights alone, where the intercept is eliminated."""
+        if state.means is None:
+            return objective
+        elimination = objective.eliminated(state.means)
+        assert elimination is not None  # because it was not None at the start
+        return elimination.objective
+
+    def progress(self, objective: Objective, params: Params, state: State) -> Progress:
+        if state.look is None:
+            return super().progress(objective, params, state)
+        return Progress(state.look.value, state.look.norm)
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        if state.look is None:
+            return state
+        weights = params if state.means is None else {"weights": params["weights"]}
+        return state._replace(look=_look(self._inner(objective, state), weights))
 
     @property
     def looks_ahead(self) -> bool:
         # An epoch that is computed to be discarded would cost more than a look.
         return True
 
-    def _batch(self, params: Params) -> int:
+    def _batch(self, params: Params, blocks: RowBlocks) -> int:
         if self.rows is not None:
-            return self.rows
+            return min(self.rows, blocks.rows)
         unknowns = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), MOST_ROWS)
+        features = max(leaf.shape[0] for leaf in jax.tree.leaves(params) if leaf.ndim)
+        return batch_rows(unknowns, features, blocks)
 
-    def _blocks(self, objective: Objective) -> tuple[int, int]:
+    def _blocks(self, objective: Objective) -> RowBlocks:
         blocks = objective.row_blocks
         if blocks is None:
             raise TypeError(
@@ -185,9 +234,13 @@ class MiniBatches(Method):
             )
         return blocks
 
-    def _epoch(self, objective: Objective, state: _State, size: int) -> _State:
-        """Every row once, batch after batch."""
-        total, block = self._blocks(objective)
+    def _epoch(
+        self, objective: Objective, state: _State, size: int, known: tuple[Params, jax.Array]
+    ) -> _State:
+        """Every row once, batch after batch; ``known`` is where all rows were looked at last, and
+        whether their gradient there is to be used.
+        """
+        total, block, _, sections = self._blocks(objective)
         if size >= total:
             return self._moved(objective, state, objective.gradient)
 
@@ -197,9 +250,29 @@ class MiniBatches(Method):
         def of_batch(state: _State, read: Objective, first: Any, count: int) -> _State:
             rows = read.of_rows(first + jnp.arange(count, dtype=jnp.int32))
             assert rows is not None  # they are in memory
+            return moved(state, rows)
+
+        def moved(state: _State, rows: Objective) -> _State:
+            count = self._blocks(rows).rows
+
+            def plain(params: Params) -> Params:
+                return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
+
+            def reduced(params: Params) -> Params:
+                # What the batch says of the way from where the gradient of all rows is known.
+                assert state.look is not None  # or the step is the transformation's
+                way = jax.tree.map(jnp.subtract, params, known[0])
+                change = rows.hessian_product(params, way)
+                return jax.tree.map(
+                    lambda own, whole: own * (total / size) + whole * (count / size),
+                    change,
+                    state.look.gradient,
+                )
 
             def gradient(params: Params) -> Params:
-                return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
+                if state.look is None:
+                    return plain(params)
+                return lax.cond(known[1], reduced, plain, params)
 
             def curvature(direction: Params) -> jax.Array:
                 return rows.curvature(state.current, direction) * (total / count)
@@ -211,6 +284,8 @@ class MiniBatches(Method):
             index, current = kept_apart((index, state.current))
             state, read = state._replace(current=current), objective.of_rows(index)
             assert read is not None  # because there are blocks of rows
+            if index.shape[0] <= size:
+                return moved(state, read), None
             whole, rest = divmod(index.shape[0], size)
             if whole:
                 places = jnp.arange(whole, dtype=jnp.int32) * size
@@ -227,11 +302,24 @@ class MiniBatches(Method):
                 state, _ = lax.scan(of_group, state, order[: whole * group].reshape(whole, group))
             return of_group(state, order[whole * group :])[0] if rest else state
 
-        whole, rest = divmod(total, block)
-        state = lax.fori_loop(
-            0, whole, lambda k, state: of_block(state, k * jnp.int32(block), block), state
-        )
-        return of_block(state, jnp.int32(whole * block), rest) if rest else state
+        count, rest = -(-total // block), total % block
+        order = _order_of(count, sections, randomness.fold(self.seed, state.epoch, -1))
+
+        def visit(turn: Any, state: _State) -> _State:
+            first = order[turn] * jnp.int32(block)
+            if not rest:
+                return of_block(state, first, block)
+            # The last block in the files, which may come at any turn, is shorter.
+            return lax.cond(
+                first + block > total,
+                lambda state: of_block(state, first, rest),
+                lambda state: of_block(state, first, block),
+                state,
+            )
+
+        if count == 1:
+            return of_block(state, jnp.int32(0), total)
+        return lax.fori_loop(0, count, visit, state)
 
     def _moved(
         self,
@@ -251,10 +339,26 @@ class MiniBatches(Method):
             curvature = curvature_along or (lambda d: objective.curvature(state.current, d))
             new = _scaled_step(state, gradient, curvature)
         count = state.averaged + 1
+        terms = jnp.maximum(count, 1)
         average = jax.tree.map(
-            lambda mean, x: mean + (x - mean) / count.astype(x.dtype), state.average, new
+            lambda mean, x: mean + (x - mean) / terms.astype(x.dtype), state.average, new
         )
         return state._replace(current=new, average=average, averaged=count, rule=rule)
+
+
+def _order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Array:
+    """The order of the blocks: sections shuffled, the blocks of each one after another."""
+    sizes = np.diff([*sections, count])
+    shuffled = jnp.argsort(randomness.bits((len(sections),), word))
+    turn = jnp.zeros(len(sections), jnp.int32).at[shuffled].set(jnp.arange(len(sections)))
+    return jnp.argsort(jnp.repeat(turn, sizes, total_repeat_length=count)).astype(jnp.int32)
+
+
+def batch_rows(unknowns: int, features: int, blocks: RowBlocks) -> int:
+    """How many rows a batch has, where nobody says."""
+    most = min(features // max(blocks.entries, 1), blocks.rows // LEAST_STEPS, blocks.block)
+    most = max(most, MOST_ROWS)
+    return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
 
 
 class _Scaling(NamedTuple):
@@ -269,13 +373,56 @@ class _Scaling(NamedTuple):
     rate: jax.Array
 
 
+class _Look(NamedTuple):
+    """All rows at the params."""
+
+    value: jax.Array
+    norm: jax.Array
+    gradient: Params
+
+
+def _look(objective: Objective, params: Params) -> _Look:
+    value, gradient = objective.value_and_gradient(params)
+    return _Look(value, precision.norm(gradient), gradient)
+
+
+def _accepted(
+    state: _State, new: Params, look: _Look, anchor: Params, is_known: jax.Array
+) -> tuple[Params, _State]:
+    """The new params if they are no worse than those before; else these, and a shorter step.
+
+    Features that few batches have follow the gradient of all rows through the others, and then
+    their own batch's, which a step that suits the rest may throw far beyond the minimum.
+    """
+    old = state.look
+    assert old is not None
+    assert state.scaling is not None
+    rounding = ROUNDING * jnp.finfo(look.value.dtype).eps * jnp.abs(old.value)
+    is_worse = is_known & (look.value > old.value + rounding)
+    new, look = jax.tree.map(
+        lambda before, after: jnp.where(is_worse, before, after), (anchor, old), (new, look)
+    )
+    rate = state.scaling.rate
+    scaling = state.scaling._replace(rate=jnp.where(is_worse, rate * SHORTER, rate))
+    return new, state._replace(look=look, scaling=scaling)
+
+
+def _steps(blocks: RowBlocks, size: int) -> int:
+    """How many steps an epoch has."""
+    if size >= blocks.rows:
+        return 1
+    whole, rest = divmod(blocks.rows, blocks.block)
+    return whole * -(-blocks.block // size) + -(-rest // size)
+
+
 class _State(NamedTuple):
     current: Params
     average: Params
-    averaged: jax.Array  # how many iterates the average is of
+    averaged: jax.Array  # how many iterates the average is of; negative before it begins
     epoch: jax.Array
     means: Means | None  # of a regression with an intercept, which is eliminated
     scaling: _Scaling | None
+    look: _Look | None  # of the own rule
     rule: Any  # the transformation's state
 
 
@@ -289,10 +436,11 @@ def _scaling(objective: Objective, params: Params, batch: int) -> _Scaling:
             "MiniBatches() needs the lengths of X's columns, which this design does not tell: pass "
             "an optax transformation, for example jd.MiniBatches(optax.adam(1e-3))."
         )
-    squares = squares + jnp.mean(jnp.asarray(regression.l2, squares.dtype))
+    of_rows, squares = squares, squares + jnp.mean(jnp.asarray(regression.l2, squares.dtype))
     is_there = squares > 0
     inverse = jnp.where(is_there, 1 / jnp.where(is_there, squares, 1), 0)
-    index = jnp.asarray(design.sample_index(SAMPLED))
+    most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
+    index = jnp.asarray(design.sample_index(max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
     rows = objective.of_rows(index)
     assert rows is not None  # because it has blocks of rows
     weights = params["weights"]
@@ -308,7 +456,9 @@ def _scaling(objective: Objective, params: Params, batch: int) -> _Scaling:
     start = randomness.normal(weights.shape, randomness.fold(1), weights.dtype)
     zero = jnp.zeros((), weights.dtype)
     _, largest = lax.fori_loop(0, POWER_STEPS, power, (start, zero))
-    trace = jnp.sum(is_there.astype(weights.dtype))
+    trace = jnp.sum(of_rows * inverse)  # the penalty is the same in all batches
+    # Of fewer rows than features even orthogonal ones have an eigenvalue of trace / rows.
+    largest = largest - trace / index.shape[0]
     return _Scaling(inverse, SHARE / (jnp.maximum(largest, 1) + trace / batch))
 
 

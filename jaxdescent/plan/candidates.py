@@ -22,6 +22,7 @@ from jaxdescent.methods import (
     InverseLipschitz,
     LevenbergMarquardt,
     Method,
+    MiniBatches,
 )
 from jaxdescent.plan import cost_model
 from jaxdescent.plan.cost_model import Price, Question
@@ -76,6 +77,13 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             is_certain=True,
         ),
         Entry(
+            "LSMR(Jacobi())",
+            lambda: LSMR(Jacobi()),
+            cost_model.scaled_lsmr,
+            applies=lambda structure: structure.is_uneven and structure.is_streamed,
+            is_attempt=True,
+        ),
+        Entry(
             "ConjugateGradient(Jacobi())",
             lambda: ConjugateGradient(Jacobi()),
             cost_model.scaled_conjugate_gradient,
@@ -91,7 +99,20 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             applies=cost_model.is_sketched,
             is_certain=True,
         ),
+        Entry(
+            "LSMR(Sketch())",
+            lambda: LSMR(Sketch()),
+            cost_model.sketched_lsmr,
+            "preconditioned",
+            applies=cost_model.is_sketched_by_entries,
+        ),
         Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
+        Entry(
+            "MiniBatches()",
+            MiniBatches,
+            cost_model.mini_batches,
+            applies=lambda structure: structure.is_streamed,
+        ),
         Entry("Gram()", Gram, cost_model.gram, "Gram", lambda structure: structure.is_tall),
         Entry(
             "Dual()",

@@ -25,10 +25,13 @@ from jaxdescent.plan.cost_model.quadratics import dual as dual
 from jaxdescent.plan.cost_model.quadratics import factorisation as factorisation
 from jaxdescent.plan.cost_model.quadratics import gram as gram
 from jaxdescent.plan.cost_model.quadratics import is_sketched as is_sketched
+from jaxdescent.plan.cost_model.quadratics import is_sketched_by_entries as is_sketched_by_entries
 from jaxdescent.plan.cost_model.quadratics import lsmr as lsmr
+from jaxdescent.plan.cost_model.quadratics import mini_batches as mini_batches
 from jaxdescent.plan.cost_model.quadratics import (
     scaled_conjugate_gradient as scaled_conjugate_gradient,
 )
+from jaxdescent.plan.cost_model.quadratics import scaled_lsmr as scaled_lsmr
 from jaxdescent.plan.cost_model.quadratics import sketched_lsmr as sketched_lsmr
 from jaxdescent.plan.cost_model.quadratics import touched_bytes as touched_bytes
 from jaxdescent.plan.cost_model.work import Price as Price

@@ -16,7 +16,11 @@ from jaxdescent.kernels.products import stride_count
 from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
+from jaxdescent.methods.mini_batches import SHARE as STEP_SHARE
+from jaxdescent.methods.mini_batches import batch_rows
+from jaxdescent.objectives import RowBlocks
 from jaxdescent.plan.cost_model.iterations import (
+    ASSUMED_CONDITION,
     expected_error,
     gradient_iterations,
     krylov_count,
@@ -48,7 +52,7 @@ from jaxdescent.plan.cost_model.work import (
     vectors,
 )
 from jaxdescent.plan.structure import Kind, Structure
-from jaxdescent.preconditioners.sketch import CHUNK, NONZEROS, Sketch
+from jaxdescent.preconditioners.sketch import CHUNK, COPIES, NONZEROS, Sketch
 from jaxdescent.regression.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.regression.solve import (
     DOUBLE_ENTRIES,
@@ -60,6 +64,10 @@ from jaxdescent.regression.solve import (
 
 REFINEMENTS = 4
 """The assumed number of refinement steps for an ill-conditioned regression (three to six)."""
+
+
+STEP_VECTORS = 16
+"""The vectors of the params' length that a step of mini-batches reads or writes."""
 
 
 SKETCH_SHARE = 0.65
@@ -211,6 +219,47 @@ def lsmr(question: Question) -> Price:
     )
 
 
+def scaled_lsmr(question: Question) -> Price:
+    """The price of LSMR with the columns scaled: a pass for their lengths, and two vectors more."""
+    price, structure = lsmr(question), question.structure
+    return dataclasses.replace(
+        price,
+        working_bytes=price.working_bytes + 2 * structure.vector_bytes,
+        setup=price.setup + one_pass(question) + gradient_sum(structure),
+        iteration=price.iteration + vectors(structure, 2),
+    )
+
+
+def mini_batches(question: Question) -> Price:
+    """The price of mini-batches: passes for means, lengths and the look at the start; and in each
+    iteration an epoch of three products with each batch, whose steps touch the vectors of all
+    features, and a look at all rows.
+
+    In unknowns that are scaled to a mean eigenvalue of one, an epoch goes as far as gradient flow
+    in a time of ``steps * rate``. The smallest eigenvalue is taken to be one over the condition
+    number. What noise leaves is a tenth of the error at best.
+    """
+    structure = question.structure
+    rows, features, outputs = structure.rows, structure.features, structure.outputs
+    entries = round(structure.evaluation_flops / 2 / rows)
+    batch = batch_rows(structure.unknowns, features, RowBlocks(rows, rows, entries))
+    steps = -(-rows // batch)
+    one = one_pass(question, outputs)
+    epoch = dataclasses.replace(one, read_flops=3 * one.read_flops)
+    step = Work(update_bytes=float(STEP_VECTORS * structure.vector_bytes), operations=60)
+    time = steps * STEP_SHARE / (1 + features / batch)
+    decades = min(time / (question.condition or ASSUMED_CONDITION), math.log(10))
+    tolerance = max(question.tolerance, 1e-16)
+    vectors_of_rows = rows * outputs * structure.itemsize
+    return Price(
+        10.0 * structure.vector_bytes + 2 * vectors_of_rows + SCALAR_BYTES,
+        one * 3,
+        epoch + step * steps + there_and_back(question, outputs) + vectors(structure, 12),
+        max(math.log(1 / tolerance) / decades, 1.0),
+        expected_error(question),
+    )
+
+
 def lsmr_bytes(question: Question) -> float:
     """Eight vectors of the params' length, three of y's, and the means."""
     structure = question.structure
@@ -223,8 +272,16 @@ def lsmr_bytes(question: Question) -> float:
 
 def is_sketched(structure: Structure) -> bool:
     """Whether X has more rows than the sketch would have, so that a sketch is made."""
-    is_long = structure.rows > Sketch().oversampling * structure.features
-    return structure.is_dense and is_long
+    return structure.is_dense and _is_long(structure)
+
+
+def is_sketched_by_entries(structure: Structure) -> bool:
+    """The same of an X whose rows are added up by their entries."""
+    return structure.is_sparse and not structure.is_streamed and _is_long(structure)
+
+
+def _is_long(structure: Structure) -> bool:
+    return structure.rows > Sketch().oversampling * structure.features
 
 
 def sketched_lsmr(question: Question) -> Price:
@@ -242,8 +299,13 @@ def sketched_lsmr(question: Question) -> Price:
     mixture = orthogonal(flops, features) + product(2.0 * NONZEROS * rows * features, NONZEROS)
     is_rough = structure.compute_dtype == "float64"  # then the sketch is in float32
     setup = one * 4 + reduced * 3 + mixture * (0.5 if is_rough else 1.0)
-    copies = 3.0 * rows * features * structure.itemsize
-    setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
+    if structure.is_sparse:
+        # The entries are added up for each part of the sketch, into rows that are written out.
+        setup = one * (4 + COPIES) + reduced * 3 + orthogonal(flops, features)
+        setup = setup + Work(update_bytes=3.0 * stack * features * structure.itemsize)
+    else:
+        copies = 3.0 * rows * features * structure.itemsize
+        setup = setup + Work(update_bytes=copies, read_rows=SORTING * rows * math.log2(rows))
     # Substitution with the triangle and with its transpose reads it twice.
     triangle = Work(read_bytes=2 * square * structure.itemsize, read_flops=2 * square * outputs)
     condition = math.sqrt(Sketch().oversampling)

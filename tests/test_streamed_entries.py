@@ -1,0 +1,284 @@
+"""Streams of text, hashed and sparse columns: as in memory; blocks in an order of their own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxdescent as jd
+from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
+from jaxdescent.designs.streamed_rows import StreamedRows
+from tests.test_streamed import minimum
+
+ROWS, BITS, LISTED = 300, 6, 7
+
+
+def place(word, column):
+    text = np.frombuffer(word.encode(), np.uint8)
+    ends = np.array([0, text.size])
+    return int(hashing.places_of_texts(text, ends, column=column, bits=BITS)[0])
+
+
+def written_out(table, matrix):
+    """The same columns one by one, from texts as Python splits them."""
+    X = np.zeros((ROWS, 1 + LISTED + 2**BITS))
+    X[:, 0] = table["a"]
+    X[:, 1 : 1 + LISTED] = matrix
+    for row in range(ROWS):
+        for word in table["text"][row].split():
+            X[row, 1 + LISTED + place(word, "text")] += 1
+        X[row, 1 + LISTED + place(table["city"][row], "city")] += 1
+        number = np.array([table["zip"][row]])
+        own = hashing.places_of_numbers(number, column="zip", bits=BITS)
+        X[row, 1 + LISTED + int(own[0])] += 1
+    return X
+
+
+class Loader(Source):
+    """Blocks of arrow's arrays and of sparse numbers, of a length of their own."""
+
+    kinds = {"a": Kind.NUMBER, "text": Kind.TEXT, "city": Kind.TEXT, "zip": Kind.WHOLE,
+             "x": Kind.SPARSE, "y": Kind.NUMBER}  # fmt: skip
+
+    def __init__(self, table, matrix):
+        row, index = np.nonzero(matrix)
+        starts = np.searchsorted(row, np.arange(ROWS + 1))
+        self.x = SparseColumn(starts, index, matrix[row, index])
+        self.table = pa.table(table | {"city": pa.array(table["city"]).dictionary_encode()})
+
+    def blocks(self, names, rows):
+        for start in range(0, ROWS, 70):
+            piece = self.table.slice(start, 70)
+            block = {name: piece.column(name) for name in names if name != "x"}
+            yield block | ({"x": self.x[start : start + 70]} if "x" in names else {})
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 1 << 12)
+
+
+@pytest.fixture
+def both(rng, x64):
+    words = ["rose", "a", "is", "straße", "a-word-of-more-than-eight-bytes", "12345678"]
+    lengths = rng.integers(0, 6, ROWS)
+    lengths[:3] = 0
+    table = {
+        "a": rng.normal(size=ROWS) + 2,
+        "text": ["\t ".join(rng.choice(words, count)) + " " for count in lengths],
+        "city": rng.choice(["Bonn", "Kiel am See", ""], ROWS).tolist(),
+        "zip": rng.integers(-5, 5, ROWS),
+        "y": rng.normal(size=ROWS),
+    }
+    matrix = rng.normal(size=(ROWS, LISTED)) * (rng.random((ROWS, LISTED)) < 0.2)
+    S = jd.Streamed(
+        Loader(table, matrix), ["a"], sparse={"x": LISTED}, hashed=["city", "zip"],
+        words=["text"], bits=BITS, dtype=jnp.float64,
+    )  # fmt: skip
+    return S, written_out(table, matrix), table
+
+
+def test_products_are_those_of_the_written_out_matrix(both, rng):
+    S, X, _ = both
+    assert S.shape == X.shape
+    assert S.stream.blocks > 3
+    assert S.names[:3] == ("a", "x0", "x1")
+    assert S.names[-1] == f"hash bucket {2**BITS - 1}"
+    center, s = rng.normal(size=X.shape[1]), rng.random(ROWS)
+    some = rng.permutation(S.stream.block)[:40].astype(np.int32)
+    for design, matrix in ((S, X), (S.minus(jnp.asarray(center)), X - center)):
+        rows = design.taken(jnp.asarray(some))
+        assert isinstance(rows, StreamedRows)
+        np.testing.assert_allclose(rows.to_dense(), matrix[some])
+        np.testing.assert_allclose(rows.taken(jnp.arange(3)).to_dense(), matrix[some[:3]])
+        for outputs in ((), (2,)):
+            w, r = rng.normal(size=(X.shape[1], *outputs)), rng.normal(size=(ROWS, *outputs))
+            np.testing.assert_allclose(design.product(w), matrix @ w, atol=1e-11)
+            np.testing.assert_allclose(design.transposed_product(r), matrix.T @ r, atol=1e-10)
+            np.testing.assert_allclose(rows.product(w), matrix[some] @ w, atol=1e-11)
+            np.testing.assert_allclose(
+                rows.transposed_product(r[:40]), matrix[some].T @ r[:40], atol=1e-10
+            )
+        squares = design.column_squared_norms(jnp.asarray(s), None)
+        np.testing.assert_allclose(squares, (s[:, None] * matrix**2).sum(axis=0), atol=1e-11)
+
+
+def test_every_way_to_the_minimum(both):
+    S, X, table = both
+    regression = jd.LinearRegression(S, jnp.asarray(table["y"]), l2=2.0)
+    weights, b = minimum(X, table["y"], None, 2.0)
+    for method in (None, jd.LSMR(jd.Jacobi())):
+        result = jd.minimize(regression, method=method)
+        np.testing.assert_allclose(result.params["weights"], weights, atol=1e-5)
+        np.testing.assert_allclose(result.params["intercept"], b, atol=1e-5)
+
+
+def test_a_batch_differentiates_and_takes_batches(both, rng):
+    S, X, _ = both
+    index = jnp.arange(5, dtype=jnp.int32)
+    w = jnp.asarray(rng.normal(size=X.shape[1]))
+
+    def value(w):
+        return jnp.sum(jnp.sin(StreamedRows(S, index).product(w)))
+
+    expected = X[:5].T @ np.cos(X[:5] @ w)
+    np.testing.assert_allclose(jax.jit(jax.grad(value))(w), expected, atol=1e-12)
+    each = jax.vmap(lambda i: StreamedRows(S, i[None]).product(w))(index)
+    np.testing.assert_allclose(each[:, 0], X[:5] @ w)
+
+
+@given(
+    st.lists(st.text("ab ß\x00\n\u3000", max_size=20), max_size=8),
+    st.integers(1, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_words_are_those_between_spaces_wherever_slices_end(texts, slice_bytes):
+    offsets = np.concatenate([[0], np.cumsum([len(t.encode()) for t in texts])]).astype(int)
+    text = np.frombuffer("".join(texts).encode(), np.uint8)
+    spaces = bytes(range(hashing.LAST_SPACE + 1))
+    blank = bytes.maketrans(spaces, b" " * len(spaces))
+    expected = [
+        [place(word.decode(), "c") for word in t.encode().translate(blank).split()] for t in texts
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "SLICE_BYTES", slice_bytes)
+        starts, places = hashing.places_of_words(text, offsets, column="c", bits=BITS)
+    got = [places[a:b].tolist() for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    assert got == expected
+
+
+def test_hashes_never_change_and_are_spread_evenly():
+    assert place("rose", "text") == 46
+    assert hashing.places_of_numbers(np.arange(3), column="zip", bits=16).tolist() == [0, 0, 0]
+    words = np.frombuffer(b" ".join(b"w%d" % i for i in range(100_000)), np.uint8)
+    _, places = hashing.places_of_words(words, np.array([0, words.size]), column="c", bits=18)
+    features = 2**18
+    expected = features * -np.expm1(100_000 * np.log1p(-1 / features))
+    assert abs(len(np.unique(places)) - expected) < 5 * np.sqrt(expected)
+    other = hashing.places_of_words(words, np.array([0, words.size]), column="d", bits=18)[1]
+    assert np.mean(places == other) < 1e-3
+
+
+@pytest.fixture
+def text_file(rng, tmp_path):
+    """Rows sorted by what the target is: an order in which nothing is learned before the end."""
+    rows, count = 6000, 40
+    index = np.sort(rng.integers(0, count, rows))[:, None] // 2 + rng.integers(
+        0, count // 2, (rows, 3)
+    )
+    weights = rng.normal(size=2 * count)
+    y = weights[index].sum(axis=1) + 0.1 * rng.normal(size=rows)
+    text = [" ".join(f"w{i}" for i in line) for line in index]
+    table = pa.table({"text": text, "y": y.astype(np.float32)})
+    pq.write_table(table, tmp_path / "d.parquet", row_group_size=500)
+    return tmp_path / "d.parquet"
+
+
+def test_mini_batches_of_text_come_to_the_minimum_and_the_same_seed_is_the_same_order(text_file):
+    S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=10)
+    assert len(S.sections) > 3
+    regression = jd.LinearRegression(S, S.column("y"), l2=0.1)
+    exact = jd.minimize(regression, method=jd.LSMR(jd.Jacobi()))
+    seeds = functools.partial(jd.MiniBatches, rows=100)
+    before = S.passes
+    result = jd.minimize(regression, method=seeds(), max_iterations=8, tolerance=0)
+    assert float(result.value) < 1.01 * float(exact.value)
+    assert S.passes - before <= 3 + 2 * 8
+    again = jd.minimize(regression, method=seeds(), max_iterations=8, tolerance=0)
+    np.testing.assert_array_equal(result.params["weights"], again.params["weights"])
+    other = jd.minimize(regression, method=seeds(seed=1), max_iterations=8, tolerance=0)
+    assert not np.array_equal(result.params["weights"], other.params["weights"])
+
+
+def test_an_optimiser_takes_batches_of_text(text_file):
+    S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=10)
+    regression = jd.LinearRegression(S, S.column("y"), l2=0.1)
+    exact = jd.minimize(regression, method=jd.LSMR(jd.Jacobi()))
+    method = jd.MiniBatches(optax.adam(optax.exponential_decay(0.1, 60, 0.5)), rows=100)
+    result = jd.minimize(regression, method=method, max_iterations=10, tolerance=0)
+    assert float(result.value) < 1.1 * float(exact.value)
+
+
+class TestSections:
+    @pytest.mark.parametrize("form", ["arrays", "npy", "parquet"])
+    def test_chunks_in_any_order_are_those_of_all(self, form, tmp_path, rng):
+        X = rng.normal(size=(3000, 4)).astype(np.float32)
+        names = [f"x{j}" for j in range(4)]
+        data = {"X": X}
+        if form == "npy":
+            data = tmp_path / "X.npy"
+            np.save(data, X)
+        elif form == "parquet":
+            data = tmp_path
+            for part in range(2):
+                own = X[1500 * part : 1500 * part + 1500]
+                table = pa.table(dict(zip(names, own.T, strict=True)))
+                pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=400)
+        stream = jd.Streamed(data, names).stream
+        assert len(stream.sections) > 4
+        order = rng.permutation(len(stream.sections))
+        ends = [*stream.sections[1:], stream.blocks]
+        for section in order:
+            for index in range(stream.sections[section], ends[section]):
+                chunk = stream.chunk(index)
+                first = index * stream.block
+                assert chunk.start == first
+                np.testing.assert_array_equal(chunk.numbers, X[first : first + chunk.rows])
+                part = chunk.parts[-1]
+                row = part.block.start + part.there  # as messages count them
+                np.testing.assert_array_equal(row, first + part.here)
+        stream.close()
+        assert stream.passes == 1  # the first block was read once
+
+    def test_what_cannot_be_read_from_the_middle_stays_in_order(self, both):
+        S, *_ = both
+        assert S.sections == (0,)
+        with pytest.raises(ValueError, match="Loader is read from its first row on"):
+            S.stream.source.from_row(3)
+
+
+class TestWhatIsWrong:
+    def test_arguments(self):
+        table = pa.table({"a": [1.0], "t": ["x"], "k": [1], "y": [3.0]})
+        for options, error, message in (
+            ({"words": ["k"]}, DataError, "'k' holds whole number, and columns of words="),
+            ({"hashed": ["a"]}, DataError, "'a' holds number, and columns of hashed="),
+            ({"sparse": {"t": 3}}, DataError, "'t' holds text, and columns of sparse="),
+            ({"words": ["t"], "hashed": ["t"]}, DataError, "'t' is named twice"),
+            ({"words": ["z"]}, DataError, "no column 'z'"),
+            ({"words": "t"}, TypeError, "must be lists of names"),
+            ({"words": ["t"], "bits": 31}, ValueError, "bits must be 30 at most, got 31"),
+            ({"words": ["t"], "bits": 0}, ValueError, "Streamed.bits"),
+            ({"sparse": {"t": 0}}, ValueError, r"sparse\['t'\]"),
+        ):
+            with pytest.raises(error, match=message):
+                jd.Streamed(table, **{"exclude": ["y"]} | options)
+
+    def test_values(self):
+        text = {"t": ["x", "y", None], "y": [1.0, 2.0, 3.0]}
+        with pytest.raises(DataError, match="'t' has no value in row 3"):
+            jd.Streamed(pa.table(text), [], words=["t"])
+        x = SparseColumn(np.array([0, 1, 2]), np.array([1, 4]), np.array([1.0, np.nan]))
+        with pytest.raises(DataError, match=r"'x' has the index 4 in row 2: those of 4 features"):
+            jd.Streamed({"x": x}, [], sparse={"x": 4})
+        S = jd.Streamed({"x": x}, [], sparse={"x": 5})
+        with pytest.raises(DataError, match="'x' has an entry that is NaN in row 2"):
+            S.stream.product(np.ones((5, 1)), None)
+        scipy = pytest.importorskip("scipy.sparse")
+        with pytest.raises(DataError, match="x must hold real numbers, got dtype complex"):
+            jd.Streamed({"x": scipy.csr_matrix(np.eye(2) * 1j)}, [], sparse={"x": 2})
+
+    def test_a_sparse_matrix_in_a_dictionary(self, rng):
+        scipy = pytest.importorskip("scipy.sparse")
+        matrix = scipy.random(50, 9, 0.3, format="csr", rng=rng)
+        S = jd.Streamed({"X": matrix, "y": np.ones(50)}, [], sparse={"X": 9})
+        w = rng.normal(size=9).astype(np.float32)
+        np.testing.assert_allclose(S.product(w), matrix @ w, atol=1e-5)
+        assert S.stream.fingerprint() == S.stream.fingerprint()
