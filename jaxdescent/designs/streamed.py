@@ -201,14 +201,26 @@ class Streamed(Design):
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
+        return self._of_columns(np.asarray, row_weight, center)
+
+    def _of_columns(
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        row_weight: jax.Array | None,
+        center: jax.Array | None,
+    ) -> jax.Array:
+        """A function of the squared norms of the columns, which are float64."""
         own = self.center
         center = own if center is None else center if own is None else own + center
 
         def compute(weight: Any, center: Any) -> np.ndarray:
-            return self.stream.column_squares(weight, center).astype(self.dtype)
+            return function(self.stream.column_squares(weight, center)).astype(self.dtype)
 
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
         return self._asked(compute, like, row_weight, center)
+
+    def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
+        return self._of_columns(np.sqrt, row_weight, center)
 
     def sample_index(self, count: int) -> np.ndarray:
         # Those of the first block: others would cost a pass.

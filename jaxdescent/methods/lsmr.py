@@ -235,6 +235,9 @@ class LSMR(Method):
     def is_estimate(self, state: State) -> jax.Array:
         return state.is_estimate
 
+    def means(self, state: State) -> Means | None:
+        return state.means
+
     def estimates(self, objective: Objective) -> bool:
         del objective
         return True
