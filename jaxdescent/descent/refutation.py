@@ -19,13 +19,12 @@ nothing. Outputs are problems of their own, whose bounds add up.
 The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``, with
 columns of the lengths ``l_j = sqrt(D_jj)``. An error e of the residual changes g.d by ``e.A d``,
 which is no more than ``|e| |A d|``: it changes a by no more than ``|e|``, whatever the condition of
-H. An error of ``eps l_j |r|`` in each entry of g, which is what the products with A' make, changes
-``g.d`` by no more than ``eps |r| sqrt(n) |D^-1/2 g|``. Both are taken off a.
+H. What the products with A' make of rounding, ``eps |r|`` times the length of the column as it is,
+mean included, is bounded entry by entry. Both are taken off a.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,12 +32,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.designs import as_design
+from jaxdescent.designs.centred import shares
+from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
-from jaxdescent.preconditioners import CentredRegression
-from jaxdescent.preconditioners.hessians import ShiftedHessian, shifted_hessian
+from jaxdescent.regression import LinearRegression
 from jaxdescent.result import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Off, Tolerance
 
@@ -68,15 +69,13 @@ class Refutation(NamedTuple):
     def is_possible(self, params: Params) -> bool:
         """Whether the structure can show more than the method knows.
 
-        Of params stored in 16 bits their own rounding is all that it would show. A factorisation
-        knows what the structure knows.
+        Of params stored in 16 bits their own rounding is all that it would show.
         """
         if self.off.suboptimality is True or self.tolerance.has_changes:
             return False
-        if precision.is_rounded(params) or self.method.solves_at_once(self.objective):
-            return False
         has_rows = self.objective.linear_regression is not None
-        return has_rows or self.objective.hessian_array is not None
+        has_diagonal = has_rows or self.objective.hessian_array is not None
+        return has_diagonal and not precision.is_rounded(params)
 
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
@@ -85,9 +84,9 @@ class Refutation(NamedTuple):
         watch = loop.watch
         assert watch.next_look is not None  # there is one where a refutation is possible
         is_last = loop.iteration >= self.max_iterations
-        # What rests on a bound or a factorisation is no estimate; and what a method claims by
-        # rules of its own is not claimed by the tolerance.
-        is_estimate = watch.evidence >= Evidence.RITZ_VALUES.value
+        # What rests on a bound is no estimate, and what a method claims by rules of its own is not
+        # claimed by the tolerance. A factorisation may have taken a short column for rounding.
+        is_estimate = watch.evidence >= Evidence.FACTORISATION.value
         allowed = jnp.asarray(self.tolerance.suboptimality, loop.value.dtype)
         allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
@@ -121,76 +120,139 @@ class Refutation(NamedTuple):
         params = precision.widen(loop.params)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         seen = caution(dtype) if self.method.estimates(self.objective) else None
-        means = self.method.means(loop.state)
-        hessian = shifted_hessian(self.objective, params, means)
-        if hessian.regression is None:
-            return decrease_of_quadratic(hessian, self.objective, params, seen)
-        return decrease_of_regression(hessian.regression, params["weights"], seen)
+        if self.objective.linear_regression is None:
+            return decrease_of_quadratic(self.objective, params, seen)
+        return decrease_of_regression(self.objective.linear_regression, params, seen)
 
 
 def decrease_of_regression(
-    regression: CentredRegression, weights: jax.Array, seen: float | None = None
+    regression: LinearRegression, params: Params, seen: float | None = None
 ) -> jax.Array:
     """The decrease of the value that one step of the weights is sure to bring.
 
-    It takes a pass over X for the lengths of its columns, two for the gradient (one if X goes there
-    and back at once), and one for the curvature. Where X does not know its columns, the step is one
-    along the gradient.
+    It takes two passes over X for the means and the lengths of its columns, two for the gradient
+    (one if X goes there and back at once), and one for the curvature. Where X does not know its
+    columns, the step is one along the gradient.
 
     Args:
-      regression: with the means of its data.
-      weights: (features,) or (features, outputs).
+      regression: whose X and y are known.
+      params: where the claim was made.
       seen: by how much the smallest curvature may be below the largest for the method to see it
         (:func:`jaxdescent.numerics.ritz.caution`). Where no unknown's own curvature is below, the
-        answer is zero after the first pass. None for a method that sees none.
+        answer is zero after the first two passes. None for a method that sees none.
     """
-    weights = weights.reshape(regression.size, -1)
-    lengths = regression.lengths()
+    columns = _Columns.of(regression)
+    is_needed = _is_uneven(columns.lengths, seen)
+    return seldom(is_needed, _fall_of_regression, _nothing, regression, params, columns)
 
-    def look() -> jax.Array:
-        targets, root = regression.targets(), jnp.sqrt(regression.shift)
 
-        def residual(image: jax.Array, targets: jax.Array) -> jax.Array:
-            return image - targets
+class _Columns(NamedTuple):
+    """What is known of a regression's columns.
 
-        rows, pulled = regression.there_and_back(weights, residual, (targets,))
-        gradient = pulled + regression.shift * weights
-        scaled, step = _scaled_step(gradient, lengths)
-        along = jnp.hypot(_norms(regression.forward(step)), _norms(root * step))
-        of_rows, of_penalty = _norms(rows), _norms(root * weights)
-        moved = of_rows + 2 * _norms(targets)
+    Attributes:
+      mean: (features, 1), zeros without an intercept.
+      lengths: (features, 1) or (features, outputs), roots of the diagonal of the Hessian without
+        intercept; None where X does not know its columns.
+    """
+
+    mean: jax.Array
+    lengths: jax.Array | None
+
+    @classmethod
+    def of(cls, regression: LinearRegression) -> _Columns:
+        """From a pass over X for each."""
+        design, weight = as_design(regression.X), regression.sample_weight
+        mean = None
+        if regression.intercept:
+            mean = design.transposed_product(shares(design, weight))
+        lengths = design.column_lengths(weight, mean)
+        if mean is None:
+            mean = jnp.zeros(design.shape[1:], design.dtype)
         if lengths is not None:
-            moved = _sums(lengths * jnp.abs(weights)) + _norms(targets)
-        if regression.means is not None:
-            features, y_bar, total = regression.means
-            away = _sums(jnp.abs(features.mean)[:, None] * jnp.abs(weights))
-            away = away + jnp.abs(y_bar).reshape(1, -1)
-            moved = moved + jnp.sqrt(total) * away
-        return _certain(scaled, along, moved, of_rows + of_penalty, regression.size)
+            # A constant column has a length of zero up to the rounding of its mean.
+            rounding = ULPS**2 * float(jnp.finfo(design.dtype).eps) * jnp.abs(mean)
+            total = design.shape[0] if weight is None else jnp.sum(weight)
+            lengths = jnp.where(lengths > rounding * jnp.sqrt(total), lengths, 0)
+            l2 = jnp.maximum(jnp.asarray(regression.l2, design.dtype), 0)
+            lengths = jnp.hypot(lengths[:, None], jnp.sqrt(l2[None, :] if l2.ndim else l2))
+        return cls(mean[:, None], lengths)
 
-    return _unless_even(lengths, seen, look)
+
+def _fall_of_regression(
+    regression: LinearRegression, params: Params, columns: _Columns
+) -> jax.Array:
+    mean, lengths = columns
+    shape = params["weights"].shape
+    weights = params["weights"].reshape(shape[0], -1)
+    weight = regression.sample_weight
+    root = None if weight is None else jnp.sqrt(jnp.maximum(weight, 0).astype(mean.dtype))
+
+    def size(rows: jax.Array) -> jax.Array:
+        rows = rows.reshape(rows.shape[0], -1)
+        return _norms(rows if root is None else root[:, None] * rows)
+
+    def with_intercept(columns: jax.Array) -> Params:
+        """A change of the weights at which the residuals keep their mean."""
+        moved = {"weights": columns.reshape(shape)}
+        if not regression.intercept:
+            return moved
+        return moved | {"intercept": -_sums(mean * columns).reshape(shape[1:])}
+
+    gradient = regression.gradient(params)
+    pulled = gradient["weights"].reshape(shape[0], -1)
+    if regression.intercept:
+        pulled = pulled - mean * gradient["intercept"].reshape(1, -1)
+    scaled, step = _scaled_step(pulled, lengths)
+    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, mean.dtype), 0)).reshape(1, -1)
+    along = jnp.hypot(size(regression.image(with_intercept(step))), _norms(penalty * step))
+    targets = jnp.asarray(regression.y).astype(mean.dtype)
+    residual = size(regression.image(params) - targets) + _norms(penalty * weights)
+    if lengths is None:
+        return _certain(scaled, along, residual + 2 * size(targets), residual)
+    total = jnp.sqrt(jnp.sum(jnp.square(size(jnp.ones_like(targets)))))
+    whole = jnp.hypot(lengths, total * mean)  # lengths of the columns as they are
+    moved = _sums(whole * jnp.abs(weights)) + size(targets)
+    terms = _norms(jnp.where(lengths > 0, whole / jnp.where(lengths > 0, lengths, 1), 0))
+    return _certain(scaled, along, moved, residual * terms)
 
 
 def decrease_of_quadratic(
-    hessian: ShiftedHessian, objective: Objective, params: Params, seen: float | None = None
+    objective: Objective, params: Params, seen: float | None = None
 ) -> jax.Array:
     """The same for a quadratic form whose Hessian is stored: two products with it."""
-    lengths = hessian.lengths()
-    assert lengths is not None  # because the Hessian is stored
+    matrix = objective.hessian_array
+    assert matrix is not None  # or nothing can be refuted
+    diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
+    lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
+    is_needed = _is_uneven(lengths, seen)
+    return seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
 
-    def column(tree: Params) -> jax.Array:
-        (leaf,) = jax.tree.leaves(tree)
-        return leaf.reshape(-1, 1)
 
-    def look() -> jax.Array:
-        scaled, step = _scaled_step(column(objective.gradient(params)), lengths)
-        along = jnp.sqrt(jnp.maximum(_sums(step * hessian.product(step)), 0))
-        # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
-        # terms are H x - g.
-        size = 2 * _sums(lengths * jnp.abs(column(params))) + scaled
-        return _certain(scaled, along, jnp.zeros_like(size), size, hessian.size)
+def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
+    (x,), treedef = jax.tree.flatten(params)
+    gradient = jax.tree.leaves(objective.gradient(params))[0][:, None]
+    scaled, step = _scaled_step(gradient, lengths)
+    curvature = objective.curvature(params, treedef.unflatten([step[:, 0]]))
+    # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
+    # terms are H x - g.
+    size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
+    terms = float(x.size) ** 0.5
+    return _certain(scaled, jnp.sqrt(jnp.maximum(curvature, 0)), jnp.zeros_like(size), terms * size)
 
-    return _unless_even(lengths, seen, look)
+
+def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
+    del objective, rest
+    return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _is_uneven(lengths: jax.Array | None, seen: float | None) -> jax.Array:
+    """Whether a length may be so small that the method has not seen it."""
+    if lengths is None or seen is None:
+        return jnp.array(True)
+    longest = jnp.max(lengths)
+    shares = lengths / jnp.where(longest > 0, longest, 1)
+    shortest = jnp.min(jnp.where(shares > 0, shares, 1))
+    return ~(jnp.sum(jnp.square(shares)) <= seen * jnp.square(shortest))
 
 
 def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -205,38 +267,20 @@ def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Ar
     return norm, jnp.where(jnp.isfinite(step), step, 0)
 
 
-def _certain(
-    scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
-) -> jax.Array:
+def _certain(scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array) -> jax.Array:
     """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
 
     Args:
       scaled: ``|D^-1/2 g|``.
       along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
       moved: the size of the terms in the residual.
-      size: the size of the residual itself.
-      unknowns: how many there are.
+      size: that of the terms in ``D^-1/2 g``.
     """
     is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
     along = jnp.where(is_known, along, 1)
-    eps = ULPS * jnp.finfo(scaled.dtype).eps
-    rounding = eps * (moved + size * unknowns**0.5 / along)
+    rounding = ULPS * float(jnp.finfo(scaled.dtype).eps) * (moved + size / along)
     falls = jnp.maximum(scaled / along - rounding, 0)
     return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
-
-
-def _unless_even(
-    lengths: jax.Array | None, seen: float | None, look: Callable[[], jax.Array]
-) -> jax.Array:
-    """``look()``, or zero where no length is so small that the method might not have seen it."""
-    if lengths is None or seen is None:
-        return look()
-    longest = jnp.max(lengths)
-    shares = lengths / jnp.where(longest > 0, longest, 1)
-    shortest = jnp.min(jnp.where(shares > 0, shares, 1))
-    is_even = jnp.sum(jnp.square(shares)) <= seen * jnp.square(shortest)
-    zero = jnp.zeros((), lengths.dtype)
-    return lax.cond(is_even, lambda: zero, look)
 
 
 def _norms(columns: jax.Array) -> jax.Array:

@@ -223,9 +223,6 @@ class ConjugateGradient(LookingAhead):
         norm = precision.norm(gradient)
         return state._replace(value=value, norm=norm, gradient=gradient, image=image)
 
-    def means(self, state: State) -> Means | None:
-        return state.means
-
     def estimates(self, objective: Objective) -> bool:
         return objective.is_quadratic
 

@@ -235,9 +235,6 @@ class LSMR(Method):
     def is_estimate(self, state: State) -> jax.Array:
         return state.is_estimate
 
-    def means(self, state: State) -> Means | None:
-        return state.means
-
     def estimates(self, objective: Objective) -> bool:
         del objective
         return True

@@ -190,11 +190,6 @@ class Method(Displayed, abc.ABC):
         del state
         return measure(objective, params, always)
 
-    def means(self, state: State) -> Means | None:
-        """The means of a regression's data, if the state has them; they save others a pass."""
-        del state
-        return None
-
     def disproved(self, state: State) -> tuple[State, jax.Array] | None:
         """How to continue if a measurement does not confirm a minimum that recurrences found.
 

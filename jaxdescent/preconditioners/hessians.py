@@ -61,12 +61,6 @@ class ShiftedHessian(Displayed, abc.ABC):
           TypeError: if computing it would take as many products as there are unknowns.
         """
 
-    def lengths(self) -> jax.Array | None:
-        """The roots of the diagonal of ``H + shift I``, (size, 1) or (size, outputs); None if they
-        are not known.
-        """
-        return None
-
     @abc.abstractmethod
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         """``inverse``, which acts on columns, applied to a gradient with the params' structure.
@@ -210,17 +204,6 @@ class CentredRegression(ShiftedHessian):
         rounding = 16 * float(jnp.finfo(self.dtype).eps) * mean
         return jnp.where(squares > self.means.weight_total * jnp.square(rounding), squares, 0)
 
-    def lengths(self) -> jax.Array | None:
-        weight = None if self.root is None else jnp.square(self.root)[:, 0]
-        mean = self.feature_mean
-        lengths = self.design.column_lengths(weight, mean)
-        if lengths is None:
-            return None
-        if self.means is not None and mean is not None:
-            rounding = 16 * float(jnp.finfo(self.dtype).eps) * jnp.abs(mean)
-            lengths = jnp.where(lengths > jnp.sqrt(self.means.weight_total) * rounding, lengths, 0)
-        return jnp.hypot(lengths[:, None], jnp.sqrt(self.shift))
-
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         return _of_weights(inverse, self.size, gradient)
 
@@ -300,12 +283,6 @@ class FlatHessian(ShiftedHessian):
                 "which needs products alone."
             )
         return jnp.diagonal(matrix).astype(self.dtype)
-
-    def lengths(self) -> jax.Array | None:
-        matrix = self.objective.hessian_array
-        if matrix is None:
-            return None
-        return jnp.sqrt(jnp.maximum(jnp.diagonal(matrix).astype(self.dtype), 0))[:, None]
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:
         return self._unflatten(inverse(self._flatten(gradient)))

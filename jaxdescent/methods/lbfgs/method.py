@@ -190,9 +190,6 @@ class LBFGS(LookingAhead):
         state = state._replace(value=value, norm=norm, gradient=gradient, inverse=inverse)
         return state if state.means is None else state._replace(value_alone=value)
 
-    def means(self, state: State) -> Means | None:
-        return state.means
-
     def estimates(self, objective: Objective) -> bool:
         del objective
         return True
