@@ -393,8 +393,8 @@ def test_shapes_and_matrices_that_make_no_sense_are_refused():
 def test_indices_of_64_bits_without_sign_are_exact():
     # Two places far out, which in float64 would be one.
     places = np.array([2**30 - 2, 2**30 - 1], np.uint64)
-    column = sparse._checked_index("column", places, 2**30)
-    row = sparse._checked_index("row", np.full(2, 2**30 - 1), 2**30)
+    column = sparse.checked_index("column", places, 2**30)
+    row = sparse.checked_index("row", np.full(2, 2**30 - 1), 2**30)
     kept = sparse._without_duplicates(row, column, np.ones(2), 2**30, np.float32)
     assert [len(part) for part in kept] == [2, 2, 2]
     X = jd.Sparse.from_indices(np.uint64([2, 0]), np.uint64([0, 1]), shape=(3, 2))

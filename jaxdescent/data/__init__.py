@@ -8,6 +8,7 @@
 
 from jaxdescent.data.errors import DataError as DataError
 from jaxdescent.data.filters import Filtered as Filtered
+from jaxdescent.data.hashing import MOST_BITS as MOST_BITS
 from jaxdescent.data.normal_sums import NormalSolution as NormalSolution
 from jaxdescent.data.normal_sums import NormalSums as NormalSums
 from jaxdescent.data.normal_sums import normal_solution as normal_solution
@@ -18,4 +19,5 @@ from jaxdescent.data.protocol import Source as Source
 from jaxdescent.data.protocol import located as located
 from jaxdescent.data.read_ahead import read_ahead as read_ahead
 from jaxdescent.data.row_stream import RowStream as RowStream
-from jaxdescent.data.svmlight import SparseColumn as SparseColumn
+from jaxdescent.data.sparse_column import SparseColumn as SparseColumn
+from jaxdescent.data.sparse_decoding import SparseDecoding as SparseDecoding

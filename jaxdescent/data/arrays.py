@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxdescent.data.errors import DataError, reading
 from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.sparse_column import SparseColumn, sparse_column
 
 TARGET = "y"
 """The name of the target that has a file or an array of its own."""
@@ -25,12 +27,15 @@ def _kind(dtype: np.dtype[Any], name: object) -> Kind:
 
 class Arrays(Source):
     """Arrays by name, all with as many rows: one-dimensional ones as columns, and X with the
-    columns x0, x1, ... where it is called ``X``.
+    columns x0, x1, ... where it is called ``X``. A sparse matrix of SciPy is one sparse column.
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self._columns: dict[str, np.ndarray] = {}
+        self._columns: dict[str, Any] = {}
         for name, given in arrays.items():
+            if hasattr(given, "tocsr") or isinstance(given, SparseColumn):
+                self._columns[name] = sparse_column(given, name)
+                continue
             array = np.asarray(given)
             if array.ndim == 2:
                 self._columns |= {f"{name.lower()}{j}": array[:, j] for j in range(array.shape[1])}
@@ -38,11 +43,15 @@ class Arrays(Source):
                 self._columns[name] = array
             else:
                 raise DataError(f"{name} must have one or two dimensions, got {array.shape}.")
-        self._kinds = {name: _kind(a.dtype, name) for name, a in self._columns.items()}
+        self._kinds = {
+            name: Kind.SPARSE if isinstance(each, SparseColumn) else _kind(each.dtype, name)
+            for name, each in self._columns.items()
+        }
         lengths = {name: len(array) for name, array in self._columns.items()}
         if len(set(lengths.values())) != 1:
             raise DataError(f"the arrays must have as many rows each, got {lengths or 'none'}.")
         self._rows = next(iter(lengths.values()))
+        self._first = 0
         if not self._rows:
             raise DataError("the arrays have no rows.")
 
@@ -61,8 +70,16 @@ class Arrays(Source):
     def row_bytes(self, names: Sequence[str]) -> int:
         return 0  # blocks are views
 
+    def start_before(self, row: int) -> int:
+        return row
+
+    def from_row(self, row: int) -> Source:
+        new = copy.copy(self)
+        new._first = row
+        return new
+
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        for start in range(0, self._rows, rows):
+        for start in range(self._first, self._rows, rows):
             columns = {name: self._columns[name][start : start + rows] for name in names}
             yield Block(columns, min(rows, self._rows - start), 0, "", start)
 
@@ -118,6 +135,7 @@ class NpyFiles(Source):
         kind = _kind(self._features.dtype, features)
         self._index = {f"x{j}": j for j in range(self._features.columns)}
         self._kinds = dict.fromkeys(self._index, kind)
+        self._first = 0
         if self._target is not None:
             if self._target.columns != 1:
                 raise DataError(
@@ -150,6 +168,14 @@ class NpyFiles(Source):
         # Whole rows are read, whatever is asked for; two columns of the target's.
         return self._features.columns * self._features.dtype.itemsize + 16
 
+    def start_before(self, row: int) -> int:
+        return row
+
+    def from_row(self, row: int) -> Source:
+        new = copy.copy(self)
+        new._first = row
+        return new
+
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         X, y = self._features, self._target
         name = X.path.name
@@ -157,7 +183,7 @@ class NpyFiles(Source):
         with reading(X.path), X.path.open("rb") as x_file:
             y_file = None if y is None else y.path.open("rb")
             try:
-                for start in range(0, X.rows, rows):
+                for start in range(self._first, X.rows, rows):
                     size = min(rows, X.rows - start)
                     columns = {}
                     if own:  # the target alone needs no features

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from jaxdescent.data.entries import Entries, add_squares
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
 
@@ -47,6 +48,10 @@ class Chunk:
       levels: how many levels each categorical column has.
       codes: an integer for each row, of each categorical column.
       parts: where they are from.
+      features: how many there are: the numbers, the levels of one column after another, and those
+        of the entries.
+      entries: of sparse, hashed and text columns.
+      whole: the chunk that these rows were taken from, in any order; None if from none.
     """
 
     start: int
@@ -55,16 +60,24 @@ class Chunk:
     levels: Mapping[str, int]
     codes: list[np.ndarray]
     parts: list[Part]
+    features: int
+    entries: list[Entries] = dataclasses.field(default_factory=list)
+    whole: Chunk | None = None
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return self.numbers.shape[0]
 
-    @property
-    def features(self) -> int:
-        """How many features there are: the numbers, then the levels of one column after another."""
-        return len(self.names) + sum(self.levels.values())
+    def take(self, rows: np.ndarray) -> Chunk:
+        """These rows, in their order."""
+        return dataclasses.replace(
+            self,
+            numbers=self.numbers[rows],
+            codes=[codes[rows] for codes in self.codes],
+            entries=[entries.take(rows) for entries in self.entries],
+            whole=self,
+        )
 
     def place(self, row: int) -> str:
         """Where a row is, for people."""
@@ -91,6 +104,11 @@ class Chunk:
                 made += own[codes]  # NONE is the last one
                 if center is not None:
                     made -= center[first:stop].astype(own.dtype) @ own[:-1]
+            for entries in self.entries:
+                entries.multiply(weights, made)
+            if center is not None:
+                for own in self._spans():
+                    made -= center[own].astype(weights.dtype) @ weights[own]
         if not np.isfinite(made).all() and np.isfinite(weights).all():
             self.refuse_not_finite()
 
@@ -110,6 +128,12 @@ class Chunk:
                     if center is not None:
                         term -= center[first:stop] * column.sum()
                     total[first:stop, k] += term
+            for entries in self.entries:
+                entries.add(residual, total)
+            if center is not None:
+                sums = residual.sum(axis=0, dtype=np.float64)
+                for own in self._spans():
+                    total[own] -= center[own, None] * sums
         if not np.isfinite(total).all() and np.isfinite(residual).all():
             self.refuse_not_finite()
 
@@ -126,6 +150,7 @@ class Chunk:
             c = np.zeros(stop - first) if center is None else center[first:stop].astype(float)
             counts = _by_level(codes, s, stop - first)
             total[first:stop] += counts * (1 - c) ** 2 + (s.sum() - counts) * c**2
+        add_squares(self.entries, s, center, total)
         if not np.isfinite(total).all():
             self.refuse_not_finite()
 
@@ -167,6 +192,10 @@ class Chunk:
             own = codes[rows]
             there = np.flatnonzero(own >= 0)
             made[there, first + own[there]] = 1
+        for entries in self.entries:
+            taken = entries.take(rows)
+            values = 1.0 if taken.values is None else taken.values
+            np.add.at(made, (taken.row, taken.first + taken.index), values)
         if targets is not None:
             here = targets[self.start : self.start + self.rows]
             made[:, self.features : -1] = here[rows]
@@ -175,10 +204,30 @@ class Chunk:
 
     def refuse_not_finite(self) -> None:
         """Raise if a value is NaN or infinite, with its row."""
+        if self.whole is not None:
+            return self.whole.refuse_not_finite()
         for part, after in zip(self.parts, [*self.parts[1:], None], strict=True):
             rows = slice(part.here, self.rows if after is None else after.here)
             for j, name in enumerate(self.names):
                 check_finite(self.numbers[rows, j], name, part.block, part.there)
+        for entries in self.entries:
+            if entries.values is None:
+                continue
+            wrong = ~np.isfinite(entries.values)
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                row = int(np.searchsorted(entries.starts, at, "right")) - 1
+                what = "NaN" if np.isnan(entries.values[at]) else "infinite"
+                raise DataError(
+                    f"{entries.name!r} has an entry that is {what} in {self.place(row)}: correct "
+                    "the data."
+                )
+        return None
+
+    def _spans(self) -> list[slice]:
+        """The features of the entries, each of them once."""
+        spans = {(entries.first, entries.first + entries.size) for entries in self.entries}
+        return [slice(*span) for span in sorted(spans)]
 
     def _slices(self) -> Iterator[slice]:
         step = self._slice_rows

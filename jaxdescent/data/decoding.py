@@ -12,6 +12,7 @@ import numpy as np
 from jaxdescent.data.chunk import NONE, Chunk, Part
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Source, located
+from jaxdescent.data.sparse_decoding import SparseDecoding, joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,33 +23,53 @@ class Decoding:
       numbers: columns that are features themselves.
       levels: for each categorical column of codes, how many levels it has.
       dtype: of the numbers.
+      sparse: how other columns become features of which most are zero.
+      row_entries: how many entries these have in a row, about.
     """
 
     numbers: tuple[str, ...]
     levels: Mapping[str, int]
     dtype: np.dtype[Any]
+    sparse: SparseDecoding = dataclasses.field(default_factory=SparseDecoding)
+    row_entries: int = 0
 
     @property
     def columns(self) -> list[str]:
         """Those that are read."""
-        return [*self.numbers, *self.levels]
+        return [*self.numbers, *self.levels, *self.sparse.columns]
 
     @property
     def features(self) -> int:
-        """How many features there are: the numbers, then the levels of one column after another."""
+        """How many features there are: the numbers, the levels of one column after another, then
+        those of sparse and hashed columns.
+        """
+        return self._listed + self.sparse.features
+
+    @property
+    def _listed(self) -> int:
         return len(self.numbers) + sum(self.levels.values())
 
     @property
     def row_bytes(self) -> int:
         """What a row takes as numbers."""
-        return len(self.numbers) * self.dtype.itemsize + 4 * len(self.levels)
+        own = len(self.numbers) * self.dtype.itemsize + 4 * len(self.levels)
+        return own + self.row_entries * (4 + self._value_bytes)
 
-    def chunks(self, source: Source, size: int) -> Iterator[Chunk]:
-        """All rows in their order, ``size`` at a time, the last ones fewer."""
+    @property
+    def _value_bytes(self) -> int:
+        return self.dtype.itemsize if self.sparse.listed else 0
+
+    @property
+    def products(self) -> int:
+        """How many numbers of a row are multiplied."""
+        return len(self.numbers) + len(self.levels) + self.row_entries
+
+    def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
+        """All rows from this one on in their order, ``size`` at a time, the last ones fewer."""
         parts: list[Part] = []
-        have = start = 0
-        for block in located(source, self.columns, size):
-            first = 0
+        have, start, begin = 0, row, source.start_before(row)
+        for block in located(source.from_row(begin), self.columns, size, begin):
+            first = min(max(row - block.start, 0), block.rows)
             while first < block.rows:
                 taken = min(block.rows - first, size - have)
                 parts.append(Part(have, first, block))
@@ -66,7 +87,28 @@ class Decoding:
             for j, name in enumerate(self.numbers):
                 _fill(numbers[:, j], name, parts)
         codes = [np.empty(rows, np.int64) for _ in self.levels]
-        chunk = Chunk(start, self.numbers, numbers, self.levels, codes, parts)
+        ends = [part.here for part in parts[1:]] + [rows]
+        pieces = [
+            list(
+                self.sparse.entries_of(
+                    part.block,
+                    self._listed,
+                    self.dtype,
+                    slice(part.there, part.there + end - part.here),
+                )
+            )
+            for part, end in zip(parts, ends, strict=True)
+        ]
+        chunk = Chunk(
+            start,
+            self.numbers,
+            numbers,
+            self.levels,
+            codes,
+            parts,
+            self.features,
+            joined(pieces) if self.sparse.columns else [],
+        )
         for own, (name, levels) in zip(codes, self.levels.items(), strict=True):
             _fill(own, name, parts)
             wrong = (own < NONE) | (own >= levels)

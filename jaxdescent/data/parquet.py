@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import itertools
 import pathlib
@@ -31,13 +32,16 @@ class ParquetFiles(Source):
         need_arrow()
         self._paths = list(paths)
         self._kinds: dict[str, Kind] = {}
-        self._rows = 0
+        self._rows = self._first = 0
+        self._group_starts: list[int] = []
         self._widths: dict[str, float] = {}
         self._conditions: Sequence[Any] = ()
         for index, path in enumerate(self._paths):
             with reading(path), self._opened(path) as file:
                 kinds = kinds_of(file.schema_arrow, path)
-                self._rows += file.metadata.num_rows
+                for group in range(file.metadata.num_row_groups):
+                    self._group_starts.append(self._rows)
+                    self._rows += file.metadata.row_group(group).num_rows
                 self._look_at(file.metadata)
             first = str(self._paths[0])
             merged = common_kinds(self._kinds, kinds, first, str(path)) if index else kinds
@@ -88,9 +92,11 @@ class ParquetFiles(Source):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries, as it is stored: an entry of few levels takes four bytes.
         text = [name for name in names if self._kinds[name] is Kind.TEXT]
+        behind = 0
         for path in self._paths:
             with reading(path), self._opened(path, text) as file:
-                for start, groups in self._runs(path, file.metadata):
+                before, behind = behind, behind + file.metadata.num_rows
+                for start, groups in self._runs(path, file.metadata, self._first - before):
                     at = start
                     batches = file.iter_batches(
                         rows, row_groups=groups, columns=list(names), use_threads=True
@@ -104,18 +110,31 @@ class ParquetFiles(Source):
                         yield Block(columns, batch.num_rows, 0, path.name, at)
                         at += batch.num_rows
 
+    def start_before(self, row: int) -> int:
+        if self._conditions:
+            return 0  # some groups are passed over
+        starts = self._group_starts
+        return starts[bisect.bisect_right(starts, row) - 1]
+
+    def from_row(self, row: int) -> Source:
+        new = copy.copy(self)
+        new._first = row
+        return new
+
     def skipping(self, conditions: Sequence[Any]) -> ParquetFiles:
         new = copy.copy(self)
         new._conditions = conditions
         return new
 
-    def _runs(self, path: pathlib.Path, metadata: Any) -> Iterator[tuple[int, list[int]]]:
-        """Groups of rows that follow each other, and the number of their first row: all groups, or
-        those that can hold rows that meet the conditions.
+    def _runs(
+        self, path: pathlib.Path, metadata: Any, first: int
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Groups of rows that follow each other, and the number of their first row: all groups from
+        the row ``first`` on, or those that can hold rows that meet the conditions.
         """
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        chosen = self._possible(path, len(sizes))
         starts = [0, *itertools.accumulate(sizes)]
+        chosen = [g for g in self._possible(path, len(sizes)) if starts[g] >= first]
         for group in chosen:
             if group - 1 in chosen:
                 continue

@@ -127,6 +127,17 @@ class Source(abc.ABC):
         del names
         return self
 
+    def start_before(self, row: int) -> int:
+        """The last row up to this one with which reading can begin."""
+        del row
+        return 0
+
+    def from_row(self, row: int) -> Source:
+        """The rows from this one on, which is one that :meth:`start_before` tells."""
+        if row:
+            raise ValueError(f"{type(self).__name__} is read from its first row on.")
+        return self
+
     @property
     def entries(self) -> int:
         """How many entries a sparse column has in all rows."""
@@ -250,13 +261,12 @@ class Wrapped(Source):
         return self.base.fingerprint()
 
 
-def located(source: Source, names: Sequence[str], rows: int) -> Iterator[Block]:
-    """A source's blocks, cut to ``rows`` rows at most and counted.
+def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> Iterator[Block]:
+    """A source's blocks, cut to ``rows`` rows at most and counted from ``start`` on.
 
     Raises:
       DataError: where columns are missing, or of different lengths.
     """
-    start = 0
     for given in source.blocks(names, rows):
         block = given if isinstance(given, Block) else _of_mapping(given, names)
         for first in range(0, block.rows, rows):

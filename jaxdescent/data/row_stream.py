@@ -6,7 +6,9 @@ none is transposed, because BLAS takes the columns of Parquet and the rows of ``
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +22,24 @@ from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
 from jaxdescent.data.read_ahead import BLOCKS_HELD, read_ahead
+from jaxdescent.data.sparse_decoding import SparseDecoding
 
 BLOCK_BYTES = 8 << 20
 """About what a chunk takes as numbers: longer ones are no faster, and three are held at a time."""
 
 MOST_ROWS = 1 << 20
 """The most rows of a chunk, however narrow they are."""
+
+BYTES_A_FEATURE, MOST_BLOCK_BYTES = 16, 64 << 20
+"""Of many features blocks are larger: a product with each of them is a vector of as many numbers,
+which should be few beside those of the block."""
+
+LOOK_ROWS = 1024
+"""The first rows, which tell about how many entries a row has."""
+
+SECTIONS, LONGEST_SECTION = 16, 8
+"""Chunks are read in an order other than theirs by sections of some that follow each other, because
+reading ahead reads one more than is wanted: at least so many sections, of up to so many chunks."""
 
 FINGERPRINT_ROWS = 256
 """Rows that are part of a fingerprint, which tables in memory have no other of."""
@@ -39,6 +53,7 @@ class RowStream:
       numbers: the columns that are features themselves.
       levels: for each categorical column of codes, how many levels it has, a feature each.
       dtype: float32 or float64, in which numbers are multiplied.
+      sparse: other columns, and how they become features.
 
     Raises:
       DataError: for columns that are not there or no numbers, and a source that has no rows or
@@ -46,22 +61,33 @@ class RowStream:
     """
 
     def __init__(
-        self, source: Source, numbers: Sequence[str], levels: Mapping[str, int], dtype: Any
+        self,
+        source: Source,
+        numbers: Sequence[str],
+        levels: Mapping[str, int],
+        dtype: Any,
+        sparse: SparseDecoding | None = None,
     ) -> None:
         self.source = source
-        self.decoding = Decoding(tuple(numbers), dict(levels), np.dtype(dtype))
+        sparse = SparseDecoding() if sparse is None else sparse
+        self.decoding = Decoding(tuple(numbers), dict(levels), np.dtype(dtype), sparse)
         self._check_columns()
         self.rows = self._counted() if source.rows is None else source.rows
         if not self.rows:
             raise DataError("the data have no rows.")
-        fitting = max(min(BLOCK_BYTES // self.decoding.row_bytes, MOST_ROWS), 1)
+        if sparse.columns:
+            self.decoding = dataclasses.replace(self.decoding, row_entries=self._row_entries())
+        bytes_at_once = block_bytes(self.features)
+        fitting = max(min(bytes_at_once // max(self.decoding.row_bytes, 1), MOST_ROWS), 1)
         self.block = min(fitting // 64 * 64 or fitting, self.rows)
+        self.sections = self._sections()
         self.passes = 0
         self._stamps = source.stamps()
         self._lock = threading.RLock()
         self._reading: Iterator[Chunk] | None = None
         self._next = 0
         self._held: tuple[int, Chunk] | None = None
+        self._taken: tuple[np.ndarray, list[tuple[np.ndarray, Chunk]]] | None = None
         self._watchers = 0
         self._failure: BaseException | None = None
 
@@ -95,7 +121,17 @@ class RowStream:
         last = self.size_of(0) - 1
         rows = np.linspace(0, last, min(FINGERPRINT_ROWS, last + 1), dtype=np.int64)
         digest = hashlib.sha256(f"{self.source.fingerprint()} {facts}".encode())
-        digest.update(np.ascontiguousarray(self.rows_at(rows)).tobytes())
+        if not decoding.sparse.columns:
+            digest.update(np.ascontiguousarray(self.rows_at(rows)).tobytes())
+            return f"{self.source.form} {digest.hexdigest()[:16]}"
+        digest.update(repr(decoding.sparse).encode())
+        chunk = self.chunk(0).take(rows)
+        arrays = [chunk.numbers, *chunk.codes]
+        for entries in chunk.entries:
+            arrays += [entries.starts, entries.index]
+            arrays += [] if entries.values is None else [entries.values]
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
     # Products. Weights are (features, k), residuals (rows, k); a center is (features,).
@@ -129,6 +165,39 @@ class RowStream:
         total = np.zeros((self.features, residual.shape[1]))
         self.chunk(index).add(residual, center, total)
         return total.astype(residual.dtype)
+
+    def rows_product(
+        self, index: np.ndarray, weights: np.ndarray, center: np.ndarray | None
+    ) -> np.ndarray:
+        """The rows at these numbers in :meth:`product`, in their order."""
+        made = np.empty((index.size, weights.shape[1]), weights.dtype)
+        for places, chunk in self._rows_taken(index):
+            own = np.empty((places.size, weights.shape[1]), weights.dtype)
+            chunk.multiply(weights, center, own)
+            made[places] = own
+        return made
+
+    def rows_transposed_product(
+        self, index: np.ndarray, residual: np.ndarray, center: np.ndarray | None
+    ) -> np.ndarray:
+        """The terms of the rows at these numbers in :meth:`transposed_product`."""
+        total = np.zeros((self.features, residual.shape[1]))
+        for places, chunk in self._rows_taken(index):
+            chunk.add(residual[places], center, total)
+        return total.astype(residual.dtype)
+
+    def _rows_taken(self, index: np.ndarray) -> list[tuple[np.ndarray, Chunk]]:
+        """Rows by number: their places in ``index``, and they themselves; chunk by chunk."""
+        with self._lock:
+            # A step asks for several products with the same rows.
+            if self._taken is not None and np.array_equal(self._taken[0], index):
+                return self._taken[1]
+            found: list[tuple[np.ndarray, Chunk]] = []
+            for at in sorted({int(block) for block in np.unique(index // self.block)}):
+                places = np.flatnonzero(index // self.block == at)
+                found.append((places, self.chunk(at).take(index[places] - at * self.block)))
+            self._taken = index.copy(), found
+            return found
 
     def column_squares(self, weight: np.ndarray | None, center: np.ndarray | None) -> np.ndarray:
         """``sum_i s_i (x_ij - center_j)^2``: (features,), in float64."""
@@ -182,7 +251,7 @@ class RowStream:
     # Reading.
 
     def chunk(self, index: int) -> Chunk:
-        """A chunk; the next one costs reading it, another one all that lie before it."""
+        """A chunk; the next one costs reading it, another one all that lie before it in its section."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -190,8 +259,9 @@ class RowStream:
             is_held = self._held is not None and self._held[0] == index
             if self._held is not None and is_held and (not is_last or self._is_unchanged()):
                 return self._held[1]
-            if self._reading is None or index < self._next:
-                self._begin()
+            section = self.sections[bisect.bisect_right(self.sections, index) - 1]
+            if self._reading is None or index < self._next or section > self._next:
+                self._begin(section)
             while True:
                 at, chunk = self._next, self._following()
                 if at == index:
@@ -204,19 +274,23 @@ class RowStream:
         """End the thread that reads ahead, and give back what it holds."""
         with self._lock:
             reading, self._reading, self._held, self._next = self._reading, None, None, 0
+            self._taken = None
             if reading is not None:
                 reading.close()  # pyright: ignore[reportAttributeAccessIssue]
 
     def _all(self) -> Iterator[Chunk]:
         return (self.chunk(index) for index in range(self.blocks))
 
-    def _begin(self) -> None:
+    def _begin(self, at: int) -> None:
         self.close()
         self._check_unchanged()
-        self.passes += 1
+        self.passes += at == 0
         # The thread must not keep the stream: it ends with it.
         decoding, source, block = self.decoding, self.source, self.block
-        self._reading = read_ahead(lambda: decoding.chunks(source, block))
+        self._reading, self._next = (
+            read_ahead(lambda: decoding.chunks(source, block, at * block)),
+            at,
+        )
 
     def _following(self) -> Chunk:
         assert self._reading is not None
@@ -285,6 +359,7 @@ class RowStream:
     def _check_columns(self) -> None:
         kinds, decoding = self.source.kinds, self.decoding
         check_columns(decoding.columns, kinds)
+        decoding.sparse.check(kinds)
         text = [name for name in decoding.numbers if not kinds[name].is_number]
         if text:
             raise DataError(
@@ -309,6 +384,26 @@ class RowStream:
         blocks = located(self.source, names, self._rows_of(names))
         return sum(block.rows for block in blocks)
 
+    def _row_entries(self) -> int:
+        chunks = self.decoding.chunks(self.source, LOOK_ROWS)
+        chunk = next(chunks, None)
+        chunks.close()  # pyright: ignore[reportAttributeAccessIssue]
+        if chunk is None:
+            raise DataError("the data have no rows.")
+        return -(-sum(entries.index.size for entries in chunk.entries) // chunk.rows)
+
+    def _sections(self) -> tuple[int, ...]:
+        """The first chunk of each section: one with which reading begins and passes over less than a
+        chunk.
+        """
+        shortest = min(max(self.blocks // SECTIONS, 1), LONGEST_SECTION)
+        sections = [0]
+        for chunk in range(1, self.blocks):
+            begin = self.source.start_before(chunk * self.block)
+            if begin > (chunk - 1) * self.block and chunk - sections[-1] >= shortest:
+                sections.append(chunk)
+        return tuple(sections)
+
     def _rows_of(self, names: Sequence[str]) -> int:
         """How many rows of some columns are read at a time: a source may read others with them."""
         return max(min(BLOCK_BYTES // max(self.source.row_bytes(names), 1), MOST_ROWS), 1)
@@ -332,6 +427,11 @@ class RowStream:
                 f"the data had {self.rows:,} rows at first, and now have {now}: a source gives the "
                 "same rows each time."
             )
+
+
+def block_bytes(features: int) -> int:
+    """About what a chunk takes, of rows of so many features."""
+    return max(BLOCK_BYTES, min(BYTES_A_FEATURE * features, MOST_BLOCK_BYTES))
 
 
 def _nothing(like: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxdescent.data.errors import DataError, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
+from jaxdescent.data.sparse_column import SparseColumn
 
 CHUNK_BYTES = 1 << 20
 """Text that is parsed at a time."""
@@ -35,57 +36,6 @@ COLUMN = re.compile(rf"{FEATURES}(0|[1-9]\d*)")
 
 LARGEST = 2**53
 """Indices beyond it are not told apart: they are read as float64."""
-
-
-class SparseColumn:
-    """The entries of some rows, in the order of the rows.
-
-    Attributes:
-      starts: (rows + 1,), where the entries of each row begin and the last one's end.
-      index: (entries,), int64.
-      values: (entries,), float64.
-    """
-
-    def __init__(self, starts: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
-        self.starts, self.index, self.values = starts, index, values
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, rows: slice) -> SparseColumn:
-        """Rows that follow each other."""
-        start, stop, _ = rows.indices(len(self))
-        first, last = self.starts[start], self.starts[max(stop, start)]
-        return SparseColumn(
-            self.starts[start : max(stop, start) + 1] - first,
-            self.index[first:last],
-            self.values[first:last],
-        )
-
-    def filter(self, met: Any) -> SparseColumn:
-        """The rows for which it is true."""
-        return self.take(np.flatnonzero(np.asarray(met)))
-
-    def take(self, rows: np.ndarray) -> SparseColumn:
-        """These rows, in ascending order."""
-        counts = np.diff(self.starts)
-        chosen = np.zeros(len(self), bool)
-        chosen[rows] = True
-        kept = np.repeat(chosen, counts)
-        starts = np.concatenate([[0], np.cumsum(counts[chosen])])
-        return SparseColumn(starts, self.index[kept], self.values[kept])
-
-    @property
-    def row(self) -> np.ndarray:
-        """(entries,), the row of each."""
-        return np.repeat(np.arange(len(self)), np.diff(self.starts))
-
-    def column(self, index: int) -> np.ndarray:
-        """The values at one index, (rows,), zeros included."""
-        values = np.zeros(len(self))
-        here = self.index == index
-        values[self.row[here]] = self.values[here]
-        return values
 
 
 class _Looked(NamedTuple):

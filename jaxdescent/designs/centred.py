@@ -175,6 +175,16 @@ class Centred(Design):
     def block_length(self) -> int:
         return self.design.block_length
 
+    @property
+    def sections(self) -> tuple[int, ...]:
+        return self.design.sections
+
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
+        rows = self.design.taken(index)
+        if rows is None or isinstance(rows, jax.Array):
+            return self._less_mean(rows)
+        return rows.minus(self.center.mean)
+
     def sample_index(self, count: int) -> np.ndarray:
         return self.design.sample_index(count)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.designs.sparse import TRACED, Sparse
+from jaxdescent.designs.sparse import TRACED, Sparse, checked_index
 
 MOST_FEATURES = 2**64
 """Columns are numbered in uint64."""
@@ -99,6 +99,8 @@ class Hashed(Sparse):
                 f"there must be a row and a column for each entry, got {rows.shape} rows and "
                 f"{place.shape} columns."
             )
+        # Those of entries that are left out are looked at too.
+        rows = checked_index("row", rows, operator.index(rows_in_all))
         if values is not None:
             values = np.asarray(values)
             if values.shape != place.shape:

@@ -154,6 +154,17 @@ class Design(Displayed, abc.ABC):
         """How many consecutive rows are best read together: all, but for files."""
         return self.shape[0]
 
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """The numbers of the blocks with which reading can begin without reading those before: blocks
+        may be read in another order by sections that begin with these.
+        """
+        return (0,)
+
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
+        """The matrix of the rows at these indices, for batches of them; None if it cannot be had."""
+        return self.rows_at(index)
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         """The rows at these indices, (indices, features); None if they cannot be read."""
         del index

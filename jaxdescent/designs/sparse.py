@@ -107,8 +107,8 @@ class Sparse(Design):
     ) -> None:
         rows, features = _checked_shape(shape)
         over = RowSharding.of(sharding, rows)
-        row = _checked_index("row", row, rows)
-        column = _checked_index("column", column, features)
+        row = checked_index("row", row, rows)
+        column = checked_index("column", column, features)
         if row.size != column.size:
             raise ValueError(
                 f"there must be a row and a column for each entry, got {row.size:,} rows and "
@@ -289,7 +289,8 @@ def _checked_shape(shape: Any) -> tuple[int, int]:
     return sides
 
 
-def _checked_index(name: str, index: Any, side: int) -> np.ndarray:
+def checked_index(name: str, index: Any, side: int) -> np.ndarray:
+    """Indices from 0 to ``side - 1`` as int64."""
     if isinstance(index, Tracer):
         raise TypeError(TRACED)
     index = np.asarray(index)

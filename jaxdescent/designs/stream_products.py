@@ -18,6 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxdescent.data import RowStream
+from jaxdescent.designs.host_calls import host_call
 
 ALL = -1
 """In place of a block's number: all rows."""
@@ -40,8 +41,9 @@ def multiplied(
       operand: (features,) or (features, k); of the transpose (rows,) or (rows, k).
       center: (features,), or None for zeros.
       is_transposed: which product.
-      block: the number of a block, traced or not; :data:`ALL` for all rows.
-      rows: how many rows the block has.
+      block: the number of a block, traced or not; :data:`ALL` for all rows; or the numbers of some
+        rows, (rows,).
+      rows: how many rows these are.
       after: what has to be computed first, so that blocks are asked for in their order.
     """
     rows = stream.rows if rows is None else rows
@@ -73,17 +75,20 @@ def _host(
 ) -> np.ndarray:
     """The product by NumPy; inside a program nothing here may call JAX, which can deadlock."""
     del after
-    operand, block, center = np.asarray(operand), int(np.asarray(block)), np.asarray(center)
+    operand, block, center = np.asarray(operand), np.asarray(block), np.asarray(center)
     columns = operand.reshape(operand.shape[0], -1)
     center = center if center.size else None
     like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
 
     def compute() -> np.ndarray:
+        if block.ndim:
+            of_rows = stream.rows_transposed_product if is_transposed else stream.rows_product
+            return of_rows(block, columns, center).reshape(like.shape)
         if block == ALL:
             product = stream.transposed_product if is_transposed else stream.product
             return product(columns, center).reshape(like.shape)
         of_block = stream.block_transposed_product if is_transposed else stream.block_product
-        return of_block(block, columns, center).reshape(like.shape)
+        return of_block(int(block), columns, center).reshape(like.shape)
 
     return stream.attempt(compute, like)
 
@@ -104,8 +109,7 @@ def _shaped(operand: Any, *rest: Any, **static: Any) -> ShapedArray:
 
 
 def _called(*operands: Any, **static: Any) -> jax.Array:
-    on_host = functools.partial(_host, **static)
-    return jax.pure_callback(on_host, _like(operands[0], **static), *operands)
+    return host_call(functools.partial(_host, **static), _like(operands[0], **static), *operands)
 
 
 def _tangent(tangent: Any, operand: Any, *rest: Any, **static: Any) -> jax.Array:

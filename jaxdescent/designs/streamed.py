@@ -14,16 +14,20 @@ from jax import lax
 from jax.tree_util import Partial
 
 from jaxdescent.data import (
+    MOST_BITS,
     DataError,
     NormalSolution,
     NormalSums,
     RowStream,
+    SparseDecoding,
     normal_solution,
     open_source,
 )
+from jaxdescent.designs.host_calls import host_call
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.stream_products import multiplied
+from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels.double_length import Double, add, double
@@ -31,6 +35,9 @@ from jaxdescent.kernels.double_length import Double, add, double
 RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 """About how many bytes of numbers are read and decoded in a second, by form, where the files are in
 the system's cache. They are not measured: a plan would depend on who else reads."""
+
+WRITTEN_OUT = 4
+"""Rows of a batch are arrays if these take no more than so many times what is read of them."""
 
 OTHER_RATE = 5e8
 """The same for tables and loaders of any kind."""
@@ -46,22 +53,31 @@ class Streamed(Design):
     results are the same bits in every run on a machine. Products are NumPy's, on the host; all else
     is as for a design in memory: objectives, methods, plans and certificates.
 
-    Features are the columns of numbers in their order, and then a dummy variable for each level of
-    each categorical column.
+    Features are the columns of numbers in their order, then a dummy variable for each level of each
+    categorical column, the features of each sparse column, and ``2**bits`` hashed ones. Text is
+    hashed as it is read, by a hash that never changes, and differently in each column; rows whose
+    values or words share a feature have their sum there. Only the entries are multiplied, and
+    features that no row touches cost their place in vectors.
 
     Args:
       data: what :func:`jaxdescent.data.open_source` takes: a path of Parquet, CSV or ``.npy`` files
         or of a folder, or several; a table of pyarrow, polars, pandas or DuckDB; a dictionary of
         NumPy arrays, which may be memory-mapped; or a :class:`jaxdescent.data.Source` of one's own.
       columns: the names of the numbers. None stands for all columns but those in ``exclude`` and
-        ``categorical``.
+        ``categorical``, ``sparse``, ``hashed`` and ``words``.
       exclude: columns that are no features, such as the target.
       categorical: how many levels each column of codes has: integers from 0 on, and -1 for none.
+      sparse: how many features each sparse column has, such as the ``x`` of svmlight files or a
+        sparse matrix of SciPy in a dictionary: its indices are their numbers.
+      hashed: columns of text, of whole numbers or of sparse numbers, each value or index of which
+        is hashed.
+      words: columns of text of which each word is hashed: what stands between spaces, as it is.
+      bits: hashed features are ``2**bits``, up to 30 bits.
       dtype: float32 or float64, in which numbers are multiplied.
 
     Raises:
-      DataError: for columns that are not there or hold no numbers, and for data that cannot be
-        read, or only once. While products are computed, also for missing, NaN and infinite values,
+      DataError: for columns that are not there or do not hold what is asked for, and for data that
+        cannot be read, or only once. While products are computed, also for missing, NaN and infinite values,
         with their row, and for files that have changed.
       ImportError: where pyarrow is needed, and is not installed.
 
@@ -74,6 +90,14 @@ class Streamed(Design):
     >>> float(abs(X.product(result.params["weights"]) + result.params["intercept"]
     ...           - X.column("y")).max()) < 1e-4
     True
+    >>> import pyarrow
+    >>> text = pyarrow.table({"line": ["a rose is a rose", "is a rose", ""], "y": [7.0, 4.0, 1.0]})
+    >>> X = Streamed(text, words=["line"], exclude=["y"], bits=12)
+    >>> X, X.product(jax.numpy.ones(4096)).tolist()
+    (Streamed(3 rows, 4,096 features, a table of pyarrow), [5.0, 3.0, 0.0])
+
+    Reference: Weinberger, Dasgupta, Langford, Smola and Attenberg (2009), "Feature hashing for
+    large scale multitask learning".
     """
 
     stream: RowStream
@@ -86,29 +110,43 @@ class Streamed(Design):
         *,
         exclude: Sequence[str] = (),
         categorical: Mapping[str, int] | None = None,
+        sparse: Mapping[str, int] | None = None,
+        hashed: Sequence[str] = (),
+        words: Sequence[str] = (),
+        bits: int = 18,
         dtype: Any = jnp.float32,
     ) -> None:
         source, levels = open_source(data), dict(categorical or {})
-        for name, count in levels.items():
-            check_count(f"Streamed.categorical[{name!r}]", count)
+        for option, counts in (("categorical", levels), ("sparse", sparse or {})):
+            for name, count in counts.items():
+                check_count(f"Streamed.{option}[{name!r}]", count)
+        check_count("Streamed.bits", bits)
+        if bits > MOST_BITS:
+            raise ValueError(
+                f"Streamed.bits must be {MOST_BITS} at most, because vectors have a number for each "
+                f"feature, got {bits}: jd.Hashed holds rows of up to 2**64 columns in memory."
+            )
         if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
             raise TypeError(f"Streamed.dtype must be float32 or float64, got {dtype}.")
-        if isinstance(columns, str) or isinstance(exclude, str):
-            raise TypeError("Streamed.columns and exclude must be lists of names, got a text.")
+        if any(isinstance(names, str) for names in (columns, exclude, hashed, words)):
+            raise TypeError(
+                "Streamed.columns, exclude, hashed and words must be lists of names, got a text."
+            )
+        entries = SparseDecoding(dict(sparse or {}), tuple(hashed), tuple(words), bits)
         if columns is None:
             unknown = [name for name in exclude if name not in source.kinds]
             if unknown:
                 raise DataError(f"exclude names {unknown[0]!r}, which is no column of the data.")
-            left_out = {*exclude, *levels}
+            left_out = {*exclude, *levels, *entries.columns}
             columns = [name for name in source.kinds if name not in left_out]
-        counts = collections.Counter([*columns, *levels])
+        counts = collections.Counter([*columns, *levels, *entries.columns])
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise DataError(f"{twice[0]!r} is named twice among the features.")
-        if not columns and not levels:
+        if not counts:
             raise DataError("no column is left as a feature.")
         dtype = jax.dtypes.canonicalize_dtype(dtype)
-        object.__setattr__(self, "stream", RowStream(source, columns, levels, dtype))
+        object.__setattr__(self, "stream", RowStream(source, columns, levels, dtype, entries))
         object.__setattr__(self, "center", None)
 
     def tree_flatten(self) -> tuple[Any, Any]:
@@ -139,10 +177,12 @@ class Streamed(Design):
     @property
     def names(self) -> tuple[str, ...]:
         """What each weight belongs to."""
-        levels = (
-            f"{name}={i}" for name, k in self.stream.decoding.levels.items() for i in range(k)
-        )
-        return *self.stream.decoding.numbers, *levels
+        decoding = self.stream.decoding
+        levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
+        listed = (f"{name}{i}" for name, k in decoding.sparse.listed.items() for i in range(k))
+        named = [*decoding.numbers, *levels, *listed]
+        hashed = (f"hash bucket {i}" for i in range(decoding.features - len(named)))
+        return *named, *hashed
 
     @property
     def passes(self) -> int:
@@ -159,7 +199,7 @@ class Streamed(Design):
 
     @property
     def entries(self) -> int:
-        return self.stream.rows * len(self.stream.decoding.columns)
+        return self.stream.rows * self.stream.decoding.products
 
     @property
     def pass_bytes(self) -> int:
@@ -231,6 +271,16 @@ class Streamed(Design):
     def block_length(self) -> int:
         return self.stream.block
 
+    @property
+    def sections(self) -> tuple[int, ...]:
+        return self.stream.sections
+
+    def taken(self, index: jax.Array) -> Design | jax.Array:
+        written_out = self.shape[1] * jnp.dtype(self.dtype).itemsize
+        if written_out <= WRITTEN_OUT * self.stream.decoding.row_bytes:
+            return self.rows_at(index)
+        return StreamedRows(self, index)
+
     def rows_at(self, index: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
         rows = self._asked(self.stream.rows_at, like, index)
@@ -286,10 +336,9 @@ class Streamed(Design):
         """``compute(*operands)`` on the host, of arrays or None; a batch is computed one by one."""
 
         def on_host(*operands: Any) -> Any:
-            given = jax.tree.map(np.asarray, operands)
-            return self.stream.attempt(lambda: compute(*given), like)
+            return self.stream.attempt(lambda: compute(*operands), like)
 
-        return jax.pure_callback(on_host, like, *operands, vmap_method="sequential")
+        return host_call(on_host, like, *operands, vmap_method="sequential")
 
 
 def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:

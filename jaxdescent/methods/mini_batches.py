@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -18,7 +19,7 @@ from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import Method, Params, State
 from jaxdescent.numerics import precision, randomness
-from jaxdescent.objectives import Objective
+from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means
 
 LEAST_ROWS, MOST_ROWS = 64, 1024
@@ -44,9 +45,10 @@ class MiniBatches(Method):
     An iteration of the descent is ``epochs`` epochs, in each of which every row is used once, and
     one pass over all rows that computes value and gradient for the checks. So status and
     suboptimality are those of the whole objective, never of a batch. For rows that are read from
-    files (``jd.Streamed``) an epoch is one pass; blocks come in the order of the files, and rows
-    are shuffled within them: what is sorted in the files by the target or by time should be
-    shuffled once.
+    files (``jd.Streamed``) an epoch is one pass; rows are shuffled within blocks, and blocks where
+    reading can begin anywhere: arrays, ``.npy`` files, and groups of rows of Parquet files. Those
+    of other sources come in their order: what is sorted in them by the target or by time should be
+    shuffled once. The order follows from the seed and the number of the epoch alone.
 
     A batch's gradient is scaled to be that of all rows in expectation. Without an optax
     transformation, a least-squares problem is iterated with its intercept eliminated and its
@@ -65,7 +67,8 @@ class MiniBatches(Method):
       transformation: an optax transformation for params and learning rates of your own; its
         schedules count batches. None stands for the rule above.
       rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
-        1,024.
+        1,024; of rows of which most features are zero, up to as many as touch each feature about
+        once, and no more than a block: fewer would make a step cost the vectors of all features.
       epochs: how many epochs are between two looks at all rows.
       seed: of the order.
       averaging: whether the params are averages.
@@ -119,7 +122,7 @@ class MiniBatches(Method):
             )
 
     def init(self, objective: Objective, params: Params) -> State:
-        total, _ = self._blocks(objective)
+        blocks = self._blocks(objective)
         inner, means = params, None
         scaling = rule = None
         if self.transformation is None:
@@ -132,7 +135,7 @@ class MiniBatches(Method):
             elimination = objective.eliminated()
             if elimination is not None:
                 (objective, means), inner = elimination, {"weights": params["weights"]}
-            scaling = _scaling(objective, inner, min(self._batch(params), total))
+            scaling = _scaling(objective, inner, self._batch(params, blocks))
         else:
             rule = self.transformation.init(objective, params)
         zero = jnp.zeros((), jnp.int32)
@@ -152,7 +155,7 @@ class MiniBatches(Method):
             elimination = objective.eliminated(state.means)
             assert elimination is not None  # because it was not None at the start
             inner = elimination.objective
-        size = min(self._batch(params), self._blocks(objective)[0])
+        size = self._batch(params, self._blocks(objective))
 
         def epoch(_: Any, state: _State) -> _State:
             # The average begins anew where the epoch's number is a power of two.
@@ -170,13 +173,15 @@ class MiniBatches(Method):
         # An epoch that is computed to be discarded would cost more than a look.
         return True
 
-    def _batch(self, params: Params) -> int:
+    def _batch(self, params: Params, blocks: RowBlocks) -> int:
         if self.rows is not None:
-            return self.rows
+            return min(self.rows, blocks.rows)
         unknowns = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), MOST_ROWS)
+        features = max(leaf.shape[0] for leaf in jax.tree.leaves(params) if leaf.ndim)
+        most = max(MOST_ROWS, min(features // max(blocks.entries, 1), blocks.block))
+        return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
 
-    def _blocks(self, objective: Objective) -> tuple[int, int]:
+    def _blocks(self, objective: Objective) -> RowBlocks:
         blocks = objective.row_blocks
         if blocks is None:
             raise TypeError(
@@ -187,7 +192,7 @@ class MiniBatches(Method):
 
     def _epoch(self, objective: Objective, state: _State, size: int) -> _State:
         """Every row once, batch after batch."""
-        total, block = self._blocks(objective)
+        total, block, _, sections = self._blocks(objective)
         if size >= total:
             return self._moved(objective, state, objective.gradient)
 
@@ -197,6 +202,10 @@ class MiniBatches(Method):
         def of_batch(state: _State, read: Objective, first: Any, count: int) -> _State:
             rows = read.of_rows(first + jnp.arange(count, dtype=jnp.int32))
             assert rows is not None  # they are in memory
+            return moved(state, rows)
+
+        def moved(state: _State, rows: Objective) -> _State:
+            count = self._blocks(rows).rows
 
             def gradient(params: Params) -> Params:
                 return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
@@ -211,6 +220,8 @@ class MiniBatches(Method):
             index, current = kept_apart((index, state.current))
             state, read = state._replace(current=current), objective.of_rows(index)
             assert read is not None  # because there are blocks of rows
+            if index.shape[0] <= size:
+                return moved(state, read), None
             whole, rest = divmod(index.shape[0], size)
             if whole:
                 places = jnp.arange(whole, dtype=jnp.int32) * size
@@ -227,11 +238,24 @@ class MiniBatches(Method):
                 state, _ = lax.scan(of_group, state, order[: whole * group].reshape(whole, group))
             return of_group(state, order[whole * group :])[0] if rest else state
 
-        whole, rest = divmod(total, block)
-        state = lax.fori_loop(
-            0, whole, lambda k, state: of_block(state, k * jnp.int32(block), block), state
-        )
-        return of_block(state, jnp.int32(whole * block), rest) if rest else state
+        count, rest = -(-total // block), total % block
+        order = _order_of(count, sections, randomness.fold(self.seed, state.epoch, -1))
+
+        def visit(turn: Any, state: _State) -> _State:
+            first = order[turn] * jnp.int32(block)
+            if not rest:
+                return of_block(state, first, block)
+            # The last block in the files, which may come at any turn, is shorter.
+            return lax.cond(
+                first + block > total,
+                lambda state: of_block(state, first, rest),
+                lambda state: of_block(state, first, block),
+                state,
+            )
+
+        if count == 1:
+            return of_block(state, jnp.int32(0), total)
+        return lax.fori_loop(0, count, visit, state)
 
     def _moved(
         self,
@@ -255,6 +279,14 @@ class MiniBatches(Method):
             lambda mean, x: mean + (x - mean) / count.astype(x.dtype), state.average, new
         )
         return state._replace(current=new, average=average, averaged=count, rule=rule)
+
+
+def _order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Array:
+    """In which order the blocks are read: sections shuffled, and the blocks of each in their order."""
+    sizes = np.diff([*sections, count])
+    shuffled = jnp.argsort(randomness.bits((len(sections),), word))
+    turn = jnp.zeros(len(sections), jnp.int32).at[shuffled].set(jnp.arange(len(sections)))
+    return jnp.argsort(jnp.repeat(turn, sizes, total_repeat_length=count)).astype(jnp.int32)
 
 
 class _Scaling(NamedTuple):

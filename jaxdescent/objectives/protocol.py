@@ -32,6 +32,22 @@ class Bounds(NamedTuple):
     upper: jax.Array
 
 
+class RowBlocks(NamedTuple):
+    """The rows of an objective that is a sum over them.
+
+    Attributes:
+      rows: how many there are.
+      block: how many that follow each other are best read together.
+      entries: how many numbers of a row are multiplied, about.
+      sections: the numbers of the blocks with which reading can begin.
+    """
+
+    rows: int
+    block: int
+    entries: int
+    sections: tuple[int, ...] = (0,)
+
+
 class Parts(NamedTuple):
     """What distinguishes an objective from others of its class, for repeated calls.
 
@@ -172,9 +188,9 @@ class Objective(Displayed, abc.ABC):
         return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
 
     @property
-    def row_blocks(self) -> tuple[int, int] | None:
-        """How many rows the objective is a sum over, and how many of them are best read together;
-        None if it is no sum over rows that can be read.
+    def row_blocks(self) -> RowBlocks | None:
+        """The rows that the objective is a sum over; None if it is no sum over rows that can be
+        read.
         """
         return None
 

@@ -16,7 +16,7 @@ from jaxdescent import display, placement
 from jaxdescent.designs import Design, as_design, is_converted_once
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.protocol import Objective, Params
+from jaxdescent.objectives.protocol import Objective, Params, RowBlocks
 from jaxdescent.regression.losses import check_loss
 
 
@@ -167,16 +167,16 @@ class LinearModel(Objective):
         return self._as_given(self._pulled(direction, changed, columns), given)
 
     @property
-    def row_blocks(self) -> tuple[int, int] | None:
-        design = self._design
+    def row_blocks(self) -> RowBlocks | None:
+        design, (rows, _) = self._design, self._design.shape
         one = jax.ShapeDtypeStruct((1,), jnp.int32)
-        if jax.eval_shape(design.rows_at, one) is None:
+        if jax.eval_shape(design.taken, one) is None:
             return None
-        return design.shape[0], design.block_length
+        return RowBlocks(rows, design.block_length, design.entries // rows, design.sections)
 
     def of_rows(self, index: jax.Array) -> Any:
         design = self._design
-        X = design.rows_at(index)
+        X = design.taken(index)
         if X is None:
             return None
         own = {"y": jnp.take(jnp.asarray(self.y), index, axis=0)}

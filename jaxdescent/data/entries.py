@@ -1,0 +1,131 @@
+"""The entries of rows of which most features are zero, and what they add to products."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+SLICE_ENTRIES = 1 << 16
+"""So many entries are multiplied at a time, which stay in a core's cache; the sums of all slices
+are added in float64."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """Some features of some rows, by the places that are not zero. A place that a row has twice
+    counts twice.
+
+    Attributes:
+      name: of the column that they are from.
+      first: the number of the first of the features among all.
+      size: how many features these are.
+      starts: (rows + 1,), where the entries of each row begin, and the last one's end.
+      index: (entries,), int32, from 0 to ``size - 1``.
+      values: (entries,), or None for ones.
+    """
+
+    name: str
+    first: int
+    size: int
+    starts: np.ndarray
+    index: np.ndarray
+    values: np.ndarray | None
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.starts) - 1
+
+    @property
+    def row(self) -> np.ndarray:
+        """(entries,), the row of each."""
+        return np.repeat(np.arange(self.rows), np.diff(self.starts))
+
+    def take(self, rows: slice | np.ndarray) -> Entries:
+        """The entries of these rows, in their order."""
+        if isinstance(rows, slice):
+            begin, end, step = rows.indices(self.rows)
+            if step == 1 and end >= begin:
+                own = slice(int(self.starts[begin]), int(self.starts[end]))
+                values = None if self.values is None else self.values[own]
+                starts = self.starts[begin : end + 1] - self.starts[begin]
+                return dataclasses.replace(
+                    self, starts=starts, index=self.index[own], values=values
+                )
+            rows = np.arange(begin, end, step)
+        counts = self.starts[rows + 1] - self.starts[rows]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        # Entry after entry of each row, from where it begins here to where it begins there.
+        places = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], counts)
+        values = None if self.values is None else self.values[places]
+        return dataclasses.replace(self, starts=starts, index=self.index[places], values=values)
+
+    def multiply(self, weights: np.ndarray, made: np.ndarray) -> None:
+        """Add ``X @ weights`` to ``made``, (rows, k); weights are those of all features."""
+        for k in range(weights.shape[1]):
+            own = np.ascontiguousarray(weights[self.first : self.first + self.size, k])
+            for rows, there, entries in self._slices():
+                # "clip" spares a copy: places are known to be in range.
+                terms = np.take(own, self.index[entries].astype(np.intp), mode="clip")
+                if self.values is not None:
+                    terms *= self.values[entries]
+                begins = self.starts[:-1][rows][there] - entries.start
+                if begins.size:
+                    made[rows, k][there] += np.add.reduceat(terms, begins)
+
+    def add(self, residual: np.ndarray, total: np.ndarray) -> None:
+        """Add ``X' @ residual`` to ``total``, (features, k) in float64."""
+        for k in range(residual.shape[1]):
+            own = total[self.first : self.first + self.size, k]
+            for rows, there, entries in self._slices():
+                counts = np.diff(self.starts[rows.start : rows.stop + 1])[there]
+                terms = np.repeat(residual[rows, k][there].astype(np.float64), counts)
+                if self.values is not None:
+                    terms *= self.values[entries]
+                np.add.at(own, self.index[entries].astype(np.intp), terms)
+
+    def _slices(self) -> Iterator[tuple[slice, np.ndarray | slice, slice]]:
+        """Rows, which of them have entries, and these; about :data:`SLICE_ENTRIES` at a time."""
+        first, starts = 0, self.starts
+        while first < self.rows:
+            last = int(np.searchsorted(starts, starts[first] + SLICE_ENTRIES, "right")) - 1
+            last = min(max(last, first + 1), self.rows)
+            counts = np.diff(starts[first : last + 1])
+            there = slice(None) if counts.all() else np.flatnonzero(counts)
+            yield slice(first, last), there, slice(int(starts[first]), int(starts[last]))
+            first = last
+
+
+def add_squares(
+    pieces: Sequence[Entries], s: np.ndarray, center: np.ndarray | None, total: np.ndarray
+) -> None:
+    """Add ``sum_i s_i (x_ij - center_j)^2`` of features that several columns may share.
+
+    Args:
+      pieces: entries of the same rows.
+      s: (rows,), in float64.
+      center: (features,), or None for zeros.
+      total: (features,), in float64, of all features.
+    """
+    by_place: dict[tuple[int, int], list[Entries]] = {}
+    for piece in pieces:
+        by_place.setdefault((piece.first, piece.size), []).append(piece)
+    for (first, size), group in by_place.items():
+        place = np.concatenate([piece.row * size + piece.index for piece in group])
+        ones = (np.ones(p.index.size) if p.values is None else p.values for p in group)
+        values = np.concatenate([each.astype(np.float64) for each in ones])
+        order = np.argsort(place, kind="stable")
+        place, values = place[order], values[order]
+        begins = np.flatnonzero(np.concatenate([[True], place[1:] != place[:-1]]))
+        x = np.add.reduceat(values, begins) if place.size else np.zeros(0)
+        row, index = np.divmod(place[begins] if place.size else place, size)
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = np.bincount(index, s[row] * np.square(x), size)
+            if center is not None:
+                c = center[first : first + size].astype(np.float64)
+                # From the entries alone, and not below zero by rounding.
+                own += s.sum() * c**2 - 2 * c * np.bincount(index, s[row] * x, size)
+                own = np.maximum(own, 0)
+        total[first : first + size] += own

@@ -1,0 +1,157 @@
+"""Words and values as numbers of columns, many at a time, by a hash that never changes.
+
+A word is read eight bytes at a time. A hash depends on the bytes, on how many they are and on the
+name of the column, so that the same word counts apart in two columns.
+
+>>> import numpy as np
+>>> text = np.frombuffer(b"a rose is a rose", np.uint8)
+>>> starts, places = places_of_words(text, np.array([0, 9, 16]), column="line", bits=20)
+>>> starts.tolist(), bool(places[0] == places[3]), len(set(places.tolist()))
+([0, 3, 5], True, 3)
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+LAST_SPACE = 32
+"""Bytes up to this one (the space, tabs, ends of lines and control characters) stand between
+words."""
+
+SLICE_BYTES = 1 << 18
+"""Text is hashed about so much at a time, with what stands for it in the cache."""
+
+WORD = 8
+"""Bytes that are mixed in at a time."""
+
+MOST_BITS = 30
+"""Of hashed columns: a vector of as many numbers has to be in memory."""
+
+FIRST, SECOND, LENGTH = (
+    np.uint64(0x9E3779B97F4A7C15),
+    np.uint64(0xD6E8FEB86659FD93),
+    np.uint64(0xC2B2AE3D27D4EB4F),
+)
+"""Odd numbers with as many ones as zeros, of SplitMix64, of rrmxmx, and of xxHash64."""
+
+KEPT = np.array([(1 << 8 * count) - 1 for count in range(WORD + 1)], np.uint64)
+"""Which bits of eight bytes are those of the first ``count``."""
+
+
+def places_of_words(
+    text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of all words of some texts that lie one behind the other.
+
+    Args:
+      text: (bytes,), uint8.
+      offsets: (rows + 1,): where each text begins, and where the last one ends.
+      column: the name of the column of texts.
+      bits: of the number of columns.
+
+    Returns:
+      starts: (rows + 1,), where the words of each row begin, and the last one's end.
+      places: (words,), int32: below ``2**bits``.
+    """
+    offsets = np.asarray(offsets, np.int64)
+    seed, rows = seed_of(column), len(offsets) - 1
+    counts, places = np.zeros(rows + 1, np.int64), [np.zeros(0, np.int32)]
+    for first, last in _slices(offsets):
+        own = offsets[first : last + 1] - offsets[first]
+        begins, ends = _words(text[offsets[first] : offsets[last]], own)
+        counts[first + 1 : last + 1] = np.diff(np.searchsorted(begins, own))
+        piece = text[offsets[first] : offsets[last]]
+        places.append(_placed(_hashed(piece, begins, ends - begins, seed), bits))
+    return np.cumsum(counts), np.concatenate(places)
+
+
+def places_of_texts(text: np.ndarray, offsets: np.ndarray, *, column: str, bits: int) -> np.ndarray:
+    """The column of each of some texts as a whole, (rows,): arguments as for words."""
+    offsets = np.asarray(offsets, np.int64)
+    seed, places = seed_of(column), [np.zeros(0, np.int32)]
+    for first, last in _slices(offsets):
+        own = offsets[first : last + 1] - offsets[first]
+        piece = text[offsets[first] : offsets[last]]
+        places.append(_placed(_hashed(piece, own[:-1], np.diff(own), seed), bits))
+    return np.concatenate(places)
+
+
+def places_of_numbers(numbers: np.ndarray, *, column: str, bits: int) -> np.ndarray:
+    """The column of each of some whole numbers, of the same shape."""
+    with np.errstate(over="ignore"):
+        return _placed(_mixed(numbers.astype(np.uint64) ^ seed_of(column)), bits)
+
+
+def seed_of(column: str) -> np.uint64:
+    """What tells the values of a column from those of others."""
+    digest = hashlib.blake2b(column.encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
+
+
+def _slices(offsets: np.ndarray) -> list[tuple[int, int]]:
+    """Rows of about :data:`SLICE_BYTES` bytes, one longer text alone."""
+    rows, found, first = len(offsets) - 1, [], 0
+    while first < rows:
+        last = int(np.searchsorted(offsets, offsets[first] + SLICE_BYTES, "right")) - 1
+        last = min(max(last, first + 1), rows)
+        found.append((first, last))
+        first = last
+    return found
+
+
+def _words(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where words begin, and where they end: at spaces, and with their row."""
+    is_letter = text > LAST_SPACE
+    if not text.size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    is_first, is_last = is_letter.copy(), is_letter.copy()
+    is_first[1:] &= ~is_letter[:-1]
+    is_last[:-1] &= ~is_letter[1:]
+    begins, ends = offsets[:-1], offsets[1:]
+    there = ends > begins
+    begins, ends = begins[there], ends[there] - 1
+    is_first[begins] = is_letter[begins]
+    is_last[ends] = is_letter[ends]
+    return np.flatnonzero(is_first), np.flatnonzero(is_last) + 1
+
+
+def _hashed(
+    text: np.ndarray, begins: np.ndarray, lengths: np.ndarray, seed: np.uint64
+) -> np.ndarray:
+    """A hash of each of these parts of the text, uint64."""
+    padded = np.zeros(text.size + WORD, np.uint8)
+    padded[: text.size] = text
+    at = np.ndarray((text.size + 1,), "<u8", buffer=padded, strides=(1,))  # eight bytes from each
+    with np.errstate(over="ignore"):
+        state = lengths.astype(np.uint64)
+        state *= LENGTH
+        state ^= seed
+        state = _mixed(state ^ _read(at, begins, lengths))
+        done, longer = WORD, np.flatnonzero(lengths > WORD)
+        while longer.size:
+            rest = lengths[longer] - done
+            state[longer] = _mixed(state[longer] ^ _read(at, begins[longer] + done, rest))
+            done += WORD
+            longer = longer[rest > WORD]
+    return state
+
+
+def _read(at: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    word = at[begins]
+    word &= KEPT[np.minimum(lengths, WORD)]
+    return word
+
+
+def _mixed(state: np.ndarray) -> np.ndarray:
+    """Each bit of the upper half depends on all bits."""
+    state *= FIRST
+    state ^= state >> np.uint64(32)
+    state *= SECOND
+    return state
+
+
+def _placed(state: np.ndarray, bits: int) -> np.ndarray:
+    """The upper bits, which are the best mixed."""
+    return (state >> np.uint64(64 - bits)).astype(np.int32)

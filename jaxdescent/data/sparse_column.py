@@ -1,0 +1,77 @@
+"""A column of rows of which most features are zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data.errors import DataError
+
+
+class SparseColumn:
+    """The entries of some rows, in the order of the rows.
+
+    Attributes:
+      starts: (rows + 1,), where the entries of each row begin and the last one's end.
+      index: (entries,), int64.
+      values: (entries,), float64.
+    """
+
+    def __init__(self, starts: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+        self.starts, self.index, self.values = starts, index, values
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, rows: slice) -> SparseColumn:
+        """Rows that follow each other."""
+        start, stop, _ = rows.indices(len(self))
+        first, last = self.starts[start], self.starts[max(stop, start)]
+        return SparseColumn(
+            self.starts[start : max(stop, start) + 1] - first,
+            self.index[first:last],
+            self.values[first:last],
+        )
+
+    def filter(self, met: Any) -> SparseColumn:
+        """The rows for which it is true."""
+        return self.take(np.flatnonzero(np.asarray(met)))
+
+    def take(self, rows: np.ndarray) -> SparseColumn:
+        """These rows, in ascending order."""
+        counts = np.diff(self.starts)
+        chosen = np.zeros(len(self), bool)
+        chosen[rows] = True
+        kept = np.repeat(chosen, counts)
+        starts = np.concatenate([[0], np.cumsum(counts[chosen])])
+        return SparseColumn(starts, self.index[kept], self.values[kept])
+
+    @property
+    def row(self) -> np.ndarray:
+        """(entries,), the row of each."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def column(self, index: int) -> np.ndarray:
+        """The values at one index, (rows,), zeros included."""
+        values = np.zeros(len(self))
+        here = self.index == index
+        values[self.row[here]] = self.values[here]
+        return values
+
+
+def sparse_column(given: Any, name: str) -> SparseColumn:
+    """A sparse matrix of SciPy, or what is a sparse column already.
+
+    Raises:
+      DataError: for values that are no real numbers.
+    """
+    if isinstance(given, SparseColumn):
+        return given
+    matrix = given.tocsr()
+    if not np.isdtype(matrix.dtype, ("bool", "integral", "real floating")):
+        raise DataError(f"{name} must hold real numbers, got dtype {matrix.dtype}: convert it.")
+    values = matrix.data.astype(np.float64, copy=False)
+    return SparseColumn(
+        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64, copy=False), values
+    )

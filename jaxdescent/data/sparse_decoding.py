@@ -1,0 +1,181 @@
+"""From columns of text, whole numbers and sparse numbers to entries of hashed or listed columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import hashing
+from jaxdescent.data.entries import Entries
+from jaxdescent.data.errors import DataError, need_arrow
+from jaxdescent.data.protocol import Block, Kind
+
+REPEATED = 2
+"""A dictionary is hashed, and not each row's text, where a text stands in so many rows or more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseDecoding:
+    """How columns become features of which most are zero.
+
+    Attributes:
+      listed: for each sparse column, how many features it has: its indices are their numbers.
+      hashed: columns of which each value is hashed to one of ``2**bits`` features.
+      words: columns of text of which each word is.
+      bits: of the number of features that ``hashed`` and ``words`` share.
+    """
+
+    listed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    hashed: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    bits: int = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that are read."""
+        return [*self.listed, *self.hashed, *self.words]
+
+    @property
+    def features(self) -> int:
+        """How many features there are: those of one listed column after another, then the hashed
+        ones.
+        """
+        return sum(self.listed.values()) + (1 << self.bits if self.hashed or self.words else 0)
+
+    def check(self, kinds: Mapping[str, Kind]) -> None:
+        """Raise a :class:`DataError` for columns that cannot be decoded so."""
+        asked = {
+            "sparse": (self.listed, {Kind.SPARSE}, "sparse numbers"),
+            "hashed": (
+                self.hashed,
+                {Kind.WHOLE, Kind.TEXT, Kind.SPARSE},
+                "text, whole numbers or sparse numbers",
+            ),
+            "words": (self.words, {Kind.TEXT}, "text"),
+        }
+        for option, (names, wanted, what) in asked.items():
+            for name in names:
+                if kinds[name] not in wanted:
+                    raise DataError(
+                        f"{name!r} holds {kinds[name]}, and columns of {option}= must hold {what}."
+                    )
+
+    def entries_of(
+        self, block: Block, first: int, dtype: np.dtype[Any], rows: slice
+    ) -> Iterator[Entries]:
+        """The entries of some rows of a block, column by column; ``first`` is the number of the
+        first feature.
+
+        Raises:
+          DataError: for a missing value, and an index that is none of the features, with their row.
+        """
+        for name, size in self.listed.items():
+            column = block.columns[name][rows]
+            outside = (column.index < 0) | (column.index >= size)
+            if outside.any():
+                at = int(np.argmax(outside))
+                row = int(np.searchsorted(column.starts, at, "right")) - 1
+                raise DataError(
+                    f"{name!r} has the index {column.index[at]} in "
+                    f"{block.place(rows.start + row)}: those of {size:,} features are from 0 to "
+                    f"{size - 1:,}."
+                )
+            index = column.index.astype(np.int32)
+            yield Entries(name, first, size, column.starts, index, _cast(column.values, dtype))
+            first += size
+        for name in [*self.hashed, *self.words]:
+            yield self._hashed(name, block, first, dtype, rows)
+
+    def _hashed(
+        self, name: str, block: Block, first: int, dtype: np.dtype[Any], rows: slice
+    ) -> Entries:
+        size, key = 1 << self.bits, {"column": name, "bits": self.bits}
+        column = block.columns[name][rows]
+        if hasattr(column, "starts"):
+            index = hashing.places_of_numbers(column.index, **key)
+            return Entries(name, first, size, column.starts, index, _cast(column.values, dtype))
+        count = rows.stop - rows.start
+        if not isinstance(column, np.ndarray):
+            column = _arrow(column, name, block, rows.start)
+        if isinstance(column, np.ndarray):
+            each = np.arange(count + 1)
+            return Entries(name, first, size, each, hashing.places_of_numbers(column, **key), None)
+        codes = None
+        if need_arrow().types.is_dictionary(column.type):
+            codes, column = column.indices.to_numpy(zero_copy_only=False), column.dictionary
+        text, offsets = _bytes_of(column)
+        if name in self.words:
+            starts, index = hashing.places_of_words(text, offsets, **key)
+        else:
+            starts, index = (
+                np.arange(len(offsets)),
+                hashing.places_of_texts(text, offsets, **key),
+            )
+        entries = Entries(name, first, size, starts, index, None)
+        return entries if codes is None else entries.take(codes)
+
+
+def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is infinite then is refused
+        return values.astype(dtype, copy=False)
+
+
+def _arrow(column: Any, name: str, block: Block, first: int) -> Any:
+    """An Arrow array of text, or of a dictionary of few texts, or a NumPy array of numbers."""
+    pa = need_arrow()
+    types = pa.types
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise DataError(
+            f"{name!r} has no value in {block.place(first + row)}: leave out such rows, or fill "
+            "them, before they are streamed."
+        )
+    if types.is_dictionary(column.type):
+        texts = column.dictionary
+        if len(texts) * REPEATED <= len(column) and not texts.null_count:
+            return pa.DictionaryArray.from_arrays(column.indices, texts.cast(pa.large_string()))
+        column = column.cast(column.type.value_type)
+    if types.is_integer(column.type) or types.is_boolean(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return column if _is_plain(column.type) else column.cast(pa.large_string())
+
+
+def _is_plain(arrow_type: Any) -> bool:
+    types = need_arrow().types
+    return types.is_string(arrow_type) or types.is_large_string(arrow_type)
+
+
+def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of texts that lie one behind the other, and where each begins: no copy."""
+    is_large = need_arrow().types.is_large_string(column.type)
+    _, offsets, text = column.buffers()
+    width = np.int64 if is_large else np.int32
+    if offsets is None or not len(column):
+        return np.zeros(0, np.uint8), np.zeros(len(column) + 1, np.int64)
+    at = np.frombuffer(offsets, width)[column.offset : column.offset + len(column) + 1]
+    whole = np.zeros(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
+    return whole[at[0] : at[-1]], at.astype(np.int64) - at[0]
+
+
+def joined(pieces: list[list[Entries]]) -> list[Entries]:
+    """The entries of rows that follow each other, given column by column for some at a time."""
+    if len(pieces) == 1:
+        return pieces[0]
+    made: list[Entries] = []
+    for column in zip(*pieces, strict=True):
+        counts = np.concatenate([np.diff(each.starts) for each in column])
+        values = [each.values for each in column if each.values is not None]
+        made.append(
+            dataclasses.replace(
+                column[0],
+                starts=np.concatenate([[0], np.cumsum(counts)]),
+                index=np.concatenate([each.index for each in column]),
+                values=np.concatenate(values) if values else None,
+            )
+        )
+    return made

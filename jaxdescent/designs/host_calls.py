@@ -1,0 +1,69 @@
+"""Calls of the host from a program, in which numbers keep their 64 bits on any thread.
+
+JAX hands a callback's numbers over on threads of XLA's, which know nothing of a 64-bit mode that
+``jax.enable_x64(True)`` set for the caller's thread alone: there float64 is cut to float32. So such
+numbers cross as pairs of 32-bit words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+WORDS = jnp.uint32
+
+
+def host_call(compute: Callable[..., Any], like: Any, *operands: Any, **options: Any) -> Any:
+    """``compute(*operands)`` on the host.
+
+    Args:
+      compute: takes NumPy arrays, in trees as ``operands`` are, and returns a tree of them.
+      like: the shapes and dtypes of what it returns.
+      operands: trees of arrays.
+      options: of :func:`jax.pure_callback`.
+    """
+    dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(operands)]
+    structure = jax.tree.structure(operands)
+
+    def on_host(*given: Any) -> Any:
+        own = [_whole(np.asarray(leaf), dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
+        return jax.tree.map(_words, compute(*jax.tree.unflatten(structure, own)))
+
+    words = [_words_of(jnp.asarray(leaf)) for leaf in jax.tree.leaves(operands)]
+    made = jax.pure_callback(on_host, jax.tree.map(_like_words, like), *words, **options)
+    return jax.tree.map(lambda leaf, own: _numbers_of(leaf, own.dtype), made, like)
+
+
+def _is_long(dtype: Any) -> bool:
+    return jnp.dtype(dtype).itemsize == 8
+
+
+def _words_of(array: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(array, WORDS) if _is_long(array.dtype) else array
+
+
+def _numbers_of(words: jax.Array, dtype: Any) -> jax.Array:
+    return lax.bitcast_convert_type(words, dtype) if _is_long(dtype) else words
+
+
+def _like_words(like: Any) -> jax.ShapeDtypeStruct:
+    if not _is_long(like.dtype):
+        return jax.ShapeDtypeStruct(like.shape, like.dtype)
+    return jax.ShapeDtypeStruct((*like.shape, 2), WORDS)
+
+
+def _whole(array: np.ndarray, dtype: Any) -> np.ndarray:
+    if not _is_long(dtype):
+        return array
+    return np.asarray(array, order="C").view(dtype)[..., 0]
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    if not _is_long(array.dtype):
+        return array
+    return np.asarray(array, order="C")[..., None].view(np.uint32)
