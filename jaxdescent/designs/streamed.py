@@ -222,10 +222,10 @@ class Streamed(Design):
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         stream, rest = self.stream, self.stream.rows % self.stream.block
         changes = tuple(
-            _for_rows(change, size, weights, rows) if size else None
+            for_rows(change, size, weights, rows) if size else None
             for size in (stream.rows, stream.block, rest)
         )
-        return _at_once(self, changes, weights, rows)
+        return at_once(self, changes, weights, rows)
 
     def to_dense(self) -> jax.Array:
         eye = jnp.eye(self.shape[1], dtype=self.dtype)
@@ -341,7 +341,7 @@ class Streamed(Design):
         return host_call(on_host, like, *operands, vmap_method="sequential")
 
 
-def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
+def for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
     """``change`` for so many rows, with what it closes over as leaves."""
     product = jax.ShapeDtypeStruct((size, *weights.shape[1:]), weights.dtype)
     own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows)
@@ -350,7 +350,7 @@ def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> 
 
 
 @jax.custom_jvp
-def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+def at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
     """Each block is read once. ``changes`` are for all rows, for a block, and for the last one."""
     stream = design.stream
     count, rest = divmod(stream.rows, stream.block)
@@ -379,7 +379,7 @@ def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> t
     return kept, total.high + total.low
 
 
-@_at_once.defjvp
+@at_once.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     """In two passes: backwards a loop over blocks would ask for the last one first."""
 
