@@ -61,16 +61,20 @@ class ExactRegression:
         """The value of the best constant model."""
         return float(self._solved[2] / 2)
 
+    @functools.cached_property
+    def minimiser(self) -> np.ndarray:
+        """Weights of a minimum, (features, outputs), as long doubles."""
+        return np.array([[np.longdouble(float(each)) for each in row] for row in self._solved[3]])
+
     def rounding(self, weights: np.ndarray) -> float:
-        """``(eps sum_j |x_j| |w_j|)^2 / 2``, by which rounding may raise a computed value: the
-        norms are those of X's weighted columns, not centred.
+        """``eps^2 (sum_j |x_j| |w_j| + |y|)^2 / 2``, by which rounding may change a computed value:
+        the norms are those of the weighted columns, not centred.
         """
-        W = np.abs(weights.reshape(self.X.shape[1], -1)).astype(np.longdouble)
+        W = np.abs(np.asarray(weights, np.longdouble).reshape(self.X.shape[1], -1))
         X, s = self.X.astype(np.longdouble), self.sample_weight.astype(np.longdouble)
-        lengths = np.sqrt(np.sum(s[:, None] * X**2, axis=0)) + np.sqrt(
-            np.longdouble(float(np.max(self.l2)))
-        )
-        moved = np.sum(lengths[:, None] * W, axis=0)
+        lengths = np.sqrt(np.sum(s[:, None] * X**2, axis=0) + np.longdouble(float(self.l2)))
+        Y = self.Y.reshape(self.X.shape[0], -1).astype(np.longdouble)
+        moved = np.sum(lengths[:, None] * W, axis=0) + np.sqrt(np.sum(s[:, None] * Y**2, axis=0))
         return float(0.5 * np.sum((np.finfo(self.X.dtype).eps * moved) ** 2))
 
     @functools.cached_property

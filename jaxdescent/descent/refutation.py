@@ -94,7 +94,7 @@ class Refutation(NamedTuple):
         is_early = (loop.iteration < watch.next_look) & ~is_last
 
         def looked_at(loop: Loop) -> Loop:
-            falls = self._certain_decrease(loop).astype(loop.value.dtype)
+            falls = self._certain_decrease(loop, allowed).astype(loop.value.dtype)
             is_refuted = falls > REFUTED * allowed
             least = jnp.maximum(loop.watch.suboptimality, falls)
             pause = jnp.maximum(loop.iteration // PAUSE, 1)
@@ -116,17 +116,32 @@ class Refutation(NamedTuple):
         again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
         return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
 
-    def _certain_decrease(self, loop: Loop) -> jax.Array:
-        params = precision.widen(loop.params)
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        seen = caution(dtype) if self.method.estimates(self.objective) else None
+    def _certain_decrease(self, loop: Loop, allowed: jax.Array) -> jax.Array:
+        params, seen = precision.widen(loop.params), None
+        if self.method.estimates(self.objective):
+            reached = loop.norm / jnp.sqrt(2 * allowed).astype(loop.norm.dtype)
+            seen = Seen(caution(loop.norm.dtype), reached)
         if self.objective.linear_regression is None:
             return decrease_of_quadratic(self.objective, params, seen)
         return decrease_of_regression(self.objective.linear_regression, params, seen)
 
 
+class Seen(NamedTuple):
+    """What a method with an estimate of its own has seen; no other need look.
+
+    Attributes:
+      ratio: by how much the smallest curvature may be below the largest for the method to see it
+        (:func:`jaxdescent.numerics.ritz.caution`).
+      reached: the root of the curvature along which the gradient that was reached would still
+        lower the value by more than is allowed.
+    """
+
+    ratio: float
+    reached: jax.Array
+
+
 def decrease_of_regression(
-    regression: LinearRegression, params: Params, seen: float | None = None
+    regression: LinearRegression, params: Params, seen: Seen | None = None
 ) -> jax.Array:
     """The decrease of the value that one step of the weights is sure to bring.
 
@@ -137,9 +152,8 @@ def decrease_of_regression(
     Args:
       regression: whose X and y are known.
       params: where the claim was made.
-      seen: by how much the smallest curvature may be below the largest for the method to see it
-        (:func:`jaxdescent.numerics.ritz.caution`). Where no unknown's own curvature is below, the
-        answer is zero after the first two passes. None for a method that sees none.
+      seen: where no unknown's own curvature is below this, the answer is zero after the first two
+        passes. None for a method that sees none.
     """
     columns = _Columns.of(regression)
     is_needed = _is_uneven(columns.lengths, seen)
@@ -217,7 +231,7 @@ def _fall_of_regression(
 
 
 def decrease_of_quadratic(
-    objective: Objective, params: Params, seen: float | None = None
+    objective: Objective, params: Params, seen: Seen | None = None
 ) -> jax.Array:
     """The same for a quadratic form whose Hessian is stored: two products with it."""
     matrix = objective.hessian_array
@@ -245,14 +259,15 @@ def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
 
 
-def _is_uneven(lengths: jax.Array | None, seen: float | None) -> jax.Array:
-    """Whether a length may be so small that the method has not seen it."""
+def _is_uneven(lengths: jax.Array | None, seen: Seen | None) -> jax.Array:
+    """Whether a length is so small that the method may not have seen it."""
     if lengths is None or seen is None:
         return jnp.array(True)
     longest = jnp.max(lengths)
     shares = lengths / jnp.where(longest > 0, longest, 1)
     shortest = jnp.min(jnp.where(shares > 0, shares, 1))
-    return ~(jnp.sum(jnp.square(shares)) <= seen * jnp.square(shortest))
+    is_even = jnp.sum(jnp.square(shares)) <= seen.ratio * jnp.square(shortest)
+    return ~is_even | (seen.reached > shortest * longest)
 
 
 def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:

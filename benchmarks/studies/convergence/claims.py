@@ -178,11 +178,13 @@ def solved(drawn: ExactRegression, method: Any) -> jd.Result | None:
 
 def above_and_allowed(drawn: ExactRegression, weights: np.ndarray) -> tuple[float, float]:
     """How far the value is above the minimum, and how far the default tolerance and the rounding
-    of the computed residuals allow it to be.
+    of residuals allow it to be: those at the params, and those at the minimum, which cannot be had
+    in this dtype if they are more.
     """
     limits = np.finfo(drawn.X.dtype)
     eps = float(limits.eps)
     above, minimum = drawn.heights(weights)
     scale = max(above + minimum, eps * drawn.constant)
+    rounding = max(drawn.rounding(weights), drawn.rounding(drawn.minimiser))
     least = float(limits.tiny) / eps  # squares below it have lost digits
-    return above, max(eps ** (2 / 3) * scale + ULPS**2 * drawn.rounding(weights), least)
+    return above, max(eps ** (2 / 3) * scale + ULPS**2 * rounding, least)
