@@ -18,6 +18,7 @@ from jaxdescent.designs import Hashed as Hashed
 from jaxdescent.designs import MatrixFree as MatrixFree
 from jaxdescent.designs import Sparse as Sparse
 from jaxdescent.designs import Streamed as Streamed
+from jaxdescent.designs import StreamedShares as StreamedShares
 from jaxdescent.fit import fit_model as fit_model
 from jaxdescent.fit import load_model as load_model
 from jaxdescent.foresight import plan as plan

@@ -23,7 +23,8 @@ from jax import lax
 
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem, posed
-from jaxdescent.descent.loop import Descent, Loop
+from jaxdescent.descent.loop import Descent
+from jaxdescent.descent.loop_state import Loop
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, is_fleeting
 from jaxdescent.inputs.numbers import check_count

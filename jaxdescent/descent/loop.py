@@ -17,7 +17,8 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
-from jaxdescent.descent.refutation import REFUTED, can_refute, certain_decrease
+from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.descent.watch import Watch
 from jaxdescent.methods import Method, Progress
@@ -31,21 +32,6 @@ Params = Any
 
 CHECK_EVERY = 16
 """The default number of steps between two checks if steps can be fused."""
-
-
-class Loop(NamedTuple):
-    """The state of a descent."""
-
-    params: Params
-    state: Any
-    iteration: jax.Array
-    evaluations: jax.Array
-    status: jax.Array
-    value: jax.Array
-    norm: jax.Array
-    watch: Watch
-    history: Any
-    checks: jax.Array
 
 
 def descend(
@@ -98,6 +84,7 @@ class Descent(NamedTuple):
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
             judges_rate=not self._has_estimates,
+            is_refutable=self._refutation.is_possible(params),
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -112,7 +99,7 @@ class Descent(NamedTuple):
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
-        return self._check(loop, self._progress(loop)) if self._looks_ahead else loop
+        return self._check(loop, self._progress(loop)) if self.looks_ahead else loop
 
     def _own_norm(self) -> jax.Array | None:
         """The gradient's norm at the objective's own start, or None without one."""
@@ -125,7 +112,7 @@ class Descent(NamedTuple):
         """Steps until a rule ends the descent, or until before the iteration ``until``."""
         step = self.checked_steps
         if self.check_every == 1:
-            step = self.step_and_check if self._looks_ahead else self.checked_step
+            step = self.step_and_check if self.looks_ahead else self.checked_step
 
         def goes_on(loop: Loop) -> jax.Array:
             is_running = loop.status == RUNNING
@@ -134,23 +121,26 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        if self._is_refutable(loop.params):
-            return lax.while_loop(
-                goes_on,
-                lambda loop: self._unless_refuted(lax.while_loop(goes_on, step, loop)),
-                loop,
-            )
-        if not self._may_go_on:
+        is_refutable = loop.watch.next_look is not None
+        if not self._may_go_on and not is_refutable:
             return lax.while_loop(goes_on, step, loop)
-        return lax.while_loop(
-            goes_on, lambda loop: self._confirmed(lax.while_loop(goes_on, step, loop)), loop
-        )
+
+        def to_a_claim(loop: Loop) -> Loop:
+            loop = lax.while_loop(goes_on, step, loop)
+            had_converged = loop.status == Status.CONVERGED.value
+            if self._may_go_on:
+                loop = self._measured_if_over(loop)
+            if is_refutable:
+                loop = self._refutation.unless_refuted(loop)
+            return self._by_another_way(loop, had_converged) if self._may_go_on else loop
+
+        return lax.while_loop(goes_on, to_a_claim, loop)
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop ended; an estimated progress is measured first."""
         is_estimate = self.method.is_estimate(loop.state)
         if is_estimate is not False and not self._may_go_on:
-            loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
+            loop = lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
         return Result(
             params=loop.params,
             value=loop.value,
@@ -165,27 +155,6 @@ class Descent(NamedTuple):
             history=_in_order(loop.history, loop.checks),
             ended_by=self.method.ended_by(loop.state),
         )
-
-    def ended(self, loop: Loop, status: jax.Array) -> Result:
-        """The result of a loop that is ended from outside with ``status``, wherever it paused.
-
-        A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
-        measured where the last step led: a step that is checked together with the next one has not
-        been yet.
-        """
-        is_running = loop.status == RUNNING
-        is_behind: Any = self.method.is_estimate(loop.state)
-        if self.check_every == 1 and not self._looks_ahead:
-            is_behind = True
-        if is_behind is not False:
-
-            def caught_up(loop: Loop) -> Loop:
-                loop = self._measured(loop)
-                return loop._replace(evaluations=loop.evaluations + 1)
-
-            loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
-        result = self.finish(loop)
-        return result._replace(status=jnp.where(is_running, status, result.status))
 
     def checked_step(self, loop: Loop) -> Loop:
         """One step, which is kept only if the check of the params it begins from does not end the
@@ -255,7 +224,7 @@ class Descent(NamedTuple):
         return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
 
     @property
-    def _looks_ahead(self) -> bool:
+    def looks_ahead(self) -> bool:
         return self.method.looks_ahead and self.check_every == 1
 
     @property
@@ -272,44 +241,22 @@ class Descent(NamedTuple):
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
-    def _is_refutable(self, params: Params) -> bool:
-        """Whether a method that cannot tell how far the minimum is may be refuted."""
-        has_estimates = self.method.estimates(self.objective)
-        is_off = self._off.suboptimality is True or self.tolerance.has_changes
-        return not has_estimates and not is_off and can_refute(self.objective, params)
+    @property
+    def _refutation(self) -> Refutation:
+        return Refutation(
+            self.objective, self.method, self.tolerance, self._off, self.max_iterations
+        )
 
-    def _unless_refuted(self, loop: Loop) -> Loop:
-        """The loop at its end; running again where one step would lower the value by far more than
-        the tolerance allows, or stagnated where the method finds none.
-        """
-
-        def looked_at(loop: Loop) -> Loop:
-            value = loop.value
-            allowed = jnp.asarray(self.tolerance.suboptimality, value.dtype)
-            allowed = REFUTED * allowed * jnp.maximum(jnp.abs(value), loop.watch.floor)
-            falls = certain_decrease(self.objective, loop.params).astype(value.dtype)
-            is_stuck = loop.watch.checks_without_progress >= self.method.patience
-            is_last = loop.iteration >= self.max_iterations
-            again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
-            again = jnp.where(is_stuck, Status.STAGNATED.value, again)
-            is_refuted = (falls > allowed) & jnp.logical_not(self._off.suboptimality)
-            status = jnp.where(is_refuted, again, loop.status).astype(jnp.int32)
-            least = jnp.maximum(loop.watch.suboptimality, falls)
-            return loop._replace(status=status, watch=loop.watch._replace(suboptimality=least))
-
-        had_converged = loop.status == Status.CONVERGED.value
-        return lax.cond(had_converged, looked_at, lambda loop: loop, loop)
-
-    def _confirmed(self, loop: Loop) -> Loop:
-        """The loop at its end, where an estimated progress is measured.
-
-        If the measurement does not confirm convergence and the method can continue in another way,
-        the loop runs again.
-        """
+    def _measured_if_over(self, loop: Loop) -> Loop:
+        """The loop at its end, where an estimated progress is measured."""
         is_over = loop.status != RUNNING
-        had_converged = loop.status == Status.CONVERGED.value
         is_estimate = is_over & self.method.is_estimate(loop.state)
-        loop = lax.cond(is_estimate, self._measured, lambda loop: loop, loop)
+        return lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
+
+    def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
+        """The loop running again, if its convergence has not been confirmed and the method can
+        continue in another way.
+        """
         further = self.method.disproved(loop.state)
         assert further is not None  # _may_go_on is False otherwise
         state, has_another = further
@@ -331,7 +278,7 @@ class Descent(NamedTuple):
             state = self.method.after_rounding(self.objective, precision.widen(params), state)
         return params, state
 
-    def _measured(self, loop: Loop) -> Loop:
+    def measured(self, loop: Loop) -> Loop:
         truth = self.method.measured(
             self.objective, loop.params, loop.state, self.max_iterations >= 0
         )

@@ -1,26 +1,47 @@
 """Whether a descent that says it has converged can be refuted by what the structure shows.
 
-Features far from zero couple a regression's weights and its intercept: the gradient in both is
+What a method knows of the minimum it knows from where its steps have led. Two things can hide from
+it. Features far from zero couple a regression's weights and its intercept: the gradient in both is
 small wherever the intercept is at its best, and a method that sees nothing else creeps along a
-valley so flat that its rate looks like an end. Without the intercept
-(:mod:`jaxdescent.objectives.elimination`) the valley is gone. With the gradient g of that problem
-of the weights alone and its Hessian H, the step along g that is best lowers the value by
+valley so flat that its rate looks like an end. And an unknown of little curvature, such as the
+weight of a column in small units, has a gradient that is small beside that of the others, or beside
+its rounding, wherever that unknown stands.
 
-    ``|g|^4 / (2 g.Hg)``
+Neither hides from the problem without the intercept (:mod:`jaxdescent.objectives.elimination`) in
+units in which every unknown has the curvature one. With its gradient g, its Hessian H and D the
+diagonal of H, the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
+
+    ``a = g.D^-1 g / sqrt(d.H d)``
 
 so that the minimum is at least so much lower. It is a bound from below: it refutes, and confirms
-nothing.
+nothing. Outputs are problems of their own, whose bounds add up.
+
+The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``, with
+columns of the lengths ``l_j = sqrt(D_jj)``. An error e of the residual changes g.d by ``e.A d``,
+which is no more than ``|e| |A d|``: it changes a by no more than ``|e|``, whatever the condition of
+H. What the products with A' make of rounding, ``eps |r|`` times the length of the column as it is,
+mean included, is bounded entry by entry. Both are taken off a.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from jaxdescent.descent.loop_state import Loop
+from jaxdescent.designs import as_design
+from jaxdescent.designs.centred import shares
+from jaxdescent.kernels.branches import seldom
+from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
+from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
+from jaxdescent.regression import LinearRegression
+from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.tolerance import Off, Tolerance
 
 Params = Any
 
@@ -28,26 +49,261 @@ REFUTED = 10.0
 """How many times more than the tolerance allows the value must fall: the estimate that it is to
 refute is one."""
 
+ULPS = 4.0
+"""How many roundings each term of a product is allowed."""
 
-def can_refute(objective: Objective, params: Params) -> bool:
-    """Whether the structure shows more than the gradient does; of params stored in 16 bits their
-    own rounding is all that it would show.
+PAUSE = 4
+"""A descent that has been refuted goes on for a quarter of its iterations before its next claim is
+looked at, so that all looks together cost a few passes for each doubling of the iterations."""
+
+
+class Refutation(NamedTuple):
+    """What is needed to look at a claim, the constants of a descent."""
+
+    objective: Objective
+    method: Method
+    tolerance: Tolerance
+    off: Off
+    max_iterations: jax.Array
+
+    def is_possible(self, params: Params) -> bool:
+        """Whether the structure can show more than the method knows.
+
+        Of params stored in 16 bits their own rounding is all that it would show.
+        """
+        if self.off.suboptimality is True or self.tolerance.has_changes:
+            return False
+        has_rows = self.objective.linear_regression is not None
+        has_diagonal = has_rows or self.objective.hessian_array is not None
+        return has_diagonal and not precision.is_rounded(params)
+
+    def unless_refuted(self, loop: Loop) -> Loop:
+        """The loop at its end; running again where one step would lower the value by far more than
+        the tolerance allows, or stagnated where the method finds none.
+        """
+        watch = loop.watch
+        assert watch.next_look is not None  # there is one where a refutation is possible
+        is_last = loop.iteration >= self.max_iterations
+        # What rests on a bound is no estimate, and what a method claims by rules of its own is not
+        # claimed by the tolerance. A factorisation may have taken a short column for rounding.
+        is_estimate = watch.evidence >= Evidence.FACTORISATION.value
+        allowed = jnp.asarray(self.tolerance.suboptimality, loop.value.dtype)
+        allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
+        is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
+        is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
+        is_early = (loop.iteration < watch.next_look) & ~is_last
+
+        def looked_at(loop: Loop) -> Loop:
+            falls = self._certain_decrease(loop, allowed).astype(loop.value.dtype)
+            is_refuted = falls > REFUTED * allowed
+            least = jnp.maximum(loop.watch.suboptimality, falls)
+            pause = jnp.maximum(loop.iteration // PAUSE, 1)
+            next_look = jnp.where(is_refuted, loop.iteration + pause, loop.watch.next_look)
+            watch = loop.watch._replace(suboptimality=least, next_look=next_look)
+            status = jnp.where(is_refuted, self._instead(loop), loop.status)
+            return loop._replace(status=status, watch=watch)
+
+        def gone_on(loop: Loop) -> Loop:
+            status = jnp.where(is_claim, self._instead(loop), loop.status)
+            return loop._replace(status=status)
+
+        return lax.cond(is_claim & ~is_early, looked_at, gone_on, loop)
+
+    def _instead(self, loop: Loop) -> jax.Array:
+        """The status of a descent whose claim does not stand."""
+        is_last = loop.iteration >= self.max_iterations
+        is_stuck = loop.watch.checks_without_progress >= self.method.patience
+        again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
+        return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
+
+    def _certain_decrease(self, loop: Loop, allowed: jax.Array) -> jax.Array:
+        params, seen = precision.widen(loop.params), None
+        if self.method.estimates(self.objective):
+            reached = loop.norm / jnp.sqrt(2 * allowed).astype(loop.norm.dtype)
+            seen = Seen(caution(loop.norm.dtype), reached)
+        if self.objective.linear_regression is None:
+            return decrease_of_quadratic(self.objective, params, seen)
+        return decrease_of_regression(self.objective.linear_regression, params, seen)
+
+
+class Seen(NamedTuple):
+    """What a method with an estimate of its own has seen; no other need look.
+
+    Attributes:
+      ratio: by how much the smallest curvature may be below the largest for the method to see it
+        (:func:`jaxdescent.numerics.ritz.caution`).
+      reached: the root of the curvature along which the gradient that was reached would still
+        lower the value by more than is allowed.
     """
-    regression = objective.linear_regression
-    return regression is not None and regression.intercept and not precision.is_rounded(params)
+
+    ratio: float
+    reached: jax.Array
 
 
-def certain_decrease(objective: Objective, params: Params) -> jax.Array:
-    """The decrease of the value that one step is sure to bring; zero where it is not known.
+def decrease_of_regression(
+    regression: LinearRegression, params: Params, seen: Seen | None = None
+) -> jax.Array:
+    """The decrease of the value that one step of the weights is sure to bring.
 
-    It takes four passes over X.
+    It takes two passes over X for the means and the lengths of its columns, two for the gradient
+    (one if X goes there and back at once), and one for the curvature. Where X does not know its
+    columns, the step is one along the gradient.
+
+    Args:
+      regression: whose X and y are known.
+      params: where the claim was made.
+      seen: where no unknown's own curvature is below this, the answer is zero after the first two
+        passes. None for a method that sees none.
     """
-    elimination = objective.eliminated()
-    assert elimination is not None  # or nothing can be refuted
-    weights = {"weights": precision.widen(params)["weights"]}
-    gradient = elimination.objective.gradient(weights)
-    norm = precision.norm(gradient)
-    unit = jax.tree.map(lambda g: g / jnp.where(norm > 0, norm, 1).astype(g.dtype), gradient)
-    curvature = elimination.objective.curvature(weights, unit)
-    is_known = (curvature > 0) & (norm > 0)
-    return jnp.where(is_known, 0.5 * norm * (norm / jnp.where(is_known, curvature, 1)), 0)
+    columns = _Columns.of(regression)
+    is_needed = _is_uneven(columns.lengths, seen)
+    return seldom(is_needed, _fall_of_regression, _nothing, regression, params, columns)
+
+
+class _Columns(NamedTuple):
+    """What is known of a regression's columns.
+
+    Attributes:
+      mean: (features, 1), zeros without an intercept.
+      lengths: (features, 1) or (features, outputs), roots of the diagonal of the Hessian without
+        intercept; None where X does not know its columns.
+    """
+
+    mean: jax.Array
+    lengths: jax.Array | None
+
+    @classmethod
+    def of(cls, regression: LinearRegression) -> _Columns:
+        """From a pass over X for each."""
+        design, weight = as_design(regression.X), regression.sample_weight
+        mean = None
+        if regression.intercept:
+            mean = design.transposed_product(shares(design, weight))
+        lengths = design.column_lengths(weight, mean)
+        if mean is None:
+            mean = jnp.zeros(design.shape[1:], design.dtype)
+        if lengths is not None:
+            # A constant column has a length of zero up to the rounding of its mean.
+            rounding = ULPS**2 * float(jnp.finfo(design.dtype).eps) * jnp.abs(mean)
+            total = design.shape[0] if weight is None else jnp.sum(weight)
+            lengths = jnp.where(lengths > rounding * jnp.sqrt(total), lengths, 0)
+            l2 = jnp.maximum(jnp.asarray(regression.l2, design.dtype), 0)
+            lengths = jnp.hypot(lengths[:, None], jnp.sqrt(l2[None, :] if l2.ndim else l2))
+        return cls(mean[:, None], lengths)
+
+
+def _fall_of_regression(
+    regression: LinearRegression, params: Params, columns: _Columns
+) -> jax.Array:
+    mean, lengths = columns
+    shape = params["weights"].shape
+    weights = params["weights"].reshape(shape[0], -1)
+    weight = regression.sample_weight
+    root = None if weight is None else jnp.sqrt(jnp.maximum(weight, 0).astype(mean.dtype))
+
+    def size(rows: jax.Array) -> jax.Array:
+        rows = rows.reshape(rows.shape[0], -1)
+        return _norms(rows if root is None else root[:, None] * rows)
+
+    def with_intercept(columns: jax.Array) -> Params:
+        """A change of the weights at which the residuals keep their mean."""
+        moved = {"weights": columns.reshape(shape)}
+        if not regression.intercept:
+            return moved
+        return moved | {"intercept": -_sums(mean * columns).reshape(shape[1:])}
+
+    gradient = regression.gradient(params)
+    pulled = gradient["weights"].reshape(shape[0], -1)
+    if regression.intercept:
+        pulled = pulled - mean * gradient["intercept"].reshape(1, -1)
+    scaled, step = _scaled_step(pulled, lengths)
+    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, mean.dtype), 0)).reshape(1, -1)
+    along = jnp.hypot(size(regression.image(with_intercept(step))), _norms(penalty * step))
+    targets = jnp.asarray(regression.y).astype(mean.dtype)
+    residual = size(regression.image(params) - targets) + _norms(penalty * weights)
+    if lengths is None:
+        return _certain(scaled, along, residual + 2 * size(targets), residual)
+    total = jnp.sqrt(jnp.sum(jnp.square(size(jnp.ones_like(targets)))))
+    whole = jnp.hypot(lengths, total * mean)  # lengths of the columns as they are
+    moved = _sums(whole * jnp.abs(weights)) + size(targets)
+    terms = _norms(jnp.where(lengths > 0, whole / jnp.where(lengths > 0, lengths, 1), 0))
+    return _certain(scaled, along, moved, residual * terms)
+
+
+def decrease_of_quadratic(
+    objective: Objective, params: Params, seen: Seen | None = None
+) -> jax.Array:
+    """The same for a quadratic form whose Hessian is stored: two products with it."""
+    matrix = objective.hessian_array
+    assert matrix is not None  # or nothing can be refuted
+    diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
+    lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
+    is_needed = _is_uneven(lengths, seen)
+    return seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
+
+
+def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
+    (x,), treedef = jax.tree.flatten(params)
+    gradient = jax.tree.leaves(objective.gradient(params))[0][:, None]
+    scaled, step = _scaled_step(gradient, lengths)
+    curvature = objective.curvature(params, treedef.unflatten([step[:, 0]]))
+    # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
+    # terms are H x - g.
+    size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
+    terms = float(x.size) ** 0.5
+    return _certain(scaled, jnp.sqrt(jnp.maximum(curvature, 0)), jnp.zeros_like(size), terms * size)
+
+
+def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
+    del objective, rest
+    return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _is_uneven(lengths: jax.Array | None, seen: Seen | None) -> jax.Array:
+    """Whether a length is so small that the method may not have seen it."""
+    if lengths is None or seen is None:
+        return jnp.array(True)
+    longest = jnp.max(lengths)
+    shares = lengths / jnp.where(longest > 0, longest, 1)
+    shortest = jnp.min(jnp.where(shares > 0, shares, 1))
+    is_even = jnp.sum(jnp.square(shares)) <= seen.ratio * jnp.square(shortest)
+    return ~is_even | (seen.reached > shortest * longest)
+
+
+def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """``|D^-1/2 g|`` of each output, and ``D^-1 g`` over it, without unknowns of no curvature."""
+    if lengths is None:
+        lengths = jnp.ones_like(gradient)
+    is_there = (lengths > 0) & jnp.isfinite(lengths)
+    lengths = jnp.where(is_there, lengths, 1)
+    scaled = jnp.where(is_there, gradient / lengths, 0)
+    norm = _norms(scaled)
+    step = scaled / jnp.where(norm > 0, norm, 1) / lengths
+    return norm, jnp.where(jnp.isfinite(step), step, 0)
+
+
+def _certain(scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array) -> jax.Array:
+    """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
+
+    Args:
+      scaled: ``|D^-1/2 g|``.
+      along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
+      moved: the size of the terms in the residual.
+      size: that of the terms in ``D^-1/2 g``.
+    """
+    is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
+    along = jnp.where(is_known, along, 1)
+    rounding = ULPS * float(jnp.finfo(scaled.dtype).eps) * (moved + size / along)
+    falls = jnp.maximum(scaled / along - rounding, 0)
+    return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
+
+
+def _norms(columns: jax.Array) -> jax.Array:
+    """The norm of each column, (1, outputs), also where its square would overflow or underflow."""
+    peak = jnp.max(jnp.abs(columns), axis=0, keepdims=True)
+    peak = jnp.where(peak > 0, peak, 1)
+    return peak * jnp.sqrt(_sums(jnp.square(columns / peak)))
+
+
+def _sums(columns: jax.Array) -> jax.Array:
+    return jnp.sum(columns, axis=0, keepdims=True)

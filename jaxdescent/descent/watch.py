@@ -30,6 +30,8 @@ class Watch(NamedTuple):
       floor: ``eps F`` at the last check, the least scale of the value.
       was_near: whether the params of the last check had converged, up to a confirmation by the next
         step if the estimate needs one.
+      next_look: the iteration before which no claim is held against the structure again; None where
+        it cannot be (:mod:`jaxdescent.descent.refutation`).
     """
 
     own_norm: jax.Array | None
@@ -47,6 +49,7 @@ class Watch(NamedTuple):
     evidence: jax.Array
     floor: jax.Array
     was_near: jax.Array
+    next_look: jax.Array | None
 
     @classmethod
     def start(
@@ -58,6 +61,7 @@ class Watch(NamedTuple):
         own_value: jax.Array | None,
         judges_steps: bool,
         judges_rate: bool,
+        is_refutable: bool,
     ) -> Watch:
         """The state before the first check."""
         return cls(
@@ -76,6 +80,7 @@ class Watch(NamedTuple):
             jnp.int32(Evidence.NONE.value),
             jnp.zeros((), value_dtype),
             jnp.array(False),
+            jnp.zeros((), jnp.int32) if is_refutable else None,
         )
 
     @property

@@ -12,3 +12,4 @@ from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design
 from jaxdescent.designs.sparse import Sparse as Sparse
 from jaxdescent.designs.streamed import Streamed as Streamed
+from jaxdescent.designs.streamed_shares import StreamedShares as StreamedShares

@@ -162,6 +162,12 @@ class Centred(Design):
             row_weight, mean if center is None else mean + center
         )
 
+    def column_lengths(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        mean = self.center.mean
+        return self.design.column_lengths(row_weight, mean if center is None else mean + center)
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return self._less_mean(self.design.rows_at(index))
 

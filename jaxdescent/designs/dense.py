@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdescent import placement
 from jaxdescent.designs.protocol import Design, RowFunction
@@ -126,6 +127,23 @@ class Dense(Design):
         if row_weight is not None:
             squares = row_weight.astype(self.dtype)[:, None] * squares
         return jnp.sum(squares, axis=0)
+
+    def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
+        squares = self.column_squared_norms(row_weight, center)
+        limits = jnp.finfo(self.dtype)
+        is_ordinary = (squares > limits.tiny / limits.eps) & (squares < jnp.inf)
+
+        def scaled() -> jax.Array:
+            X = self.array.astype(self.dtype)
+            X = X if center is None else X - center[None, :]
+            peak = jnp.max(jnp.abs(X), axis=0)
+            peak = jnp.where(peak > 0, peak, 1)
+            shares = jnp.square(X / peak[None, :])
+            if row_weight is not None:
+                shares = row_weight.astype(self.dtype)[:, None] * shares
+            return jnp.where(is_ordinary, jnp.sqrt(squares), peak * jnp.sqrt(jnp.sum(shares, 0)))
+
+        return lax.cond(jnp.all(is_ordinary), lambda: jnp.sqrt(squares), scaled)
 
     def rows_at(self, index: jax.Array) -> jax.Array:
         return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import NormalSolution, NormalSums
@@ -138,6 +139,15 @@ class Design(Displayed, abc.ABC):
         """
         del row_weight, center
         return None
+
+    def column_lengths(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        """The roots of :meth:`column_squared_norms`, also of columns whose squares would overflow
+        or underflow, if the design can avoid that.
+        """
+        squares = self.column_squared_norms(row_weight, center)
+        return None if squares is None else jnp.sqrt(squares)
 
     @property
     def block_length(self) -> int:

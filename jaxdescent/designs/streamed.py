@@ -232,10 +232,10 @@ class Streamed(Design):
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
         stream, rest = self.stream, self.stream.rows % self.stream.block
         changes = tuple(
-            _for_rows(change, size, weights, rows) if size else None
+            for_rows(change, size, weights, rows) if size else None
             for size in (stream.rows, stream.block, rest)
         )
-        return _at_once(self, changes, weights, rows)
+        return at_once(self, changes, weights, rows)
 
     def to_dense(self) -> jax.Array:
         eye = jnp.eye(self.shape[1], dtype=self.dtype)
@@ -251,14 +251,26 @@ class Streamed(Design):
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
+        return self._of_columns(np.asarray, row_weight, center)
+
+    def _of_columns(
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        row_weight: jax.Array | None,
+        center: jax.Array | None,
+    ) -> jax.Array:
+        """A function of the squared norms of the columns, which are float64."""
         own = self.center
         center = own if center is None else center if own is None else own + center
 
         def compute(weight: Any, center: Any) -> np.ndarray:
-            return self.stream.column_squares(weight, center).astype(self.dtype)
+            return function(self.stream.column_squares(weight, center)).astype(self.dtype)
 
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
         return self._asked(compute, like, row_weight, center)
+
+    def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
+        return self._of_columns(np.sqrt, row_weight, center)
 
     def sample_index(self, count: int) -> np.ndarray:
         # Those of the first block: others would cost a pass.
@@ -339,7 +351,7 @@ class Streamed(Design):
         return host_call(on_host, like, *operands, vmap_method="sequential")
 
 
-def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
+def for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
     """``change`` for so many rows, with what it closes over as leaves."""
     product = jax.ShapeDtypeStruct((size, *weights.shape[1:]), weights.dtype)
     own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows)
@@ -348,7 +360,7 @@ def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> 
 
 
 @jax.custom_jvp
-def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+def at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
     """Each block is read once. ``changes`` are for all rows, for a block, and for the last one."""
     stream = design.stream
     count, rest = divmod(stream.rows, stream.block)
@@ -377,7 +389,7 @@ def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> t
     return kept, total.high + total.low
 
 
-@_at_once.defjvp
+@at_once.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     """In two passes: backwards a loop over blocks would ask for the last one first."""
 

@@ -18,7 +18,9 @@ import numpy as np
 
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
-from jaxdescent.descent.loop import Descent, Loop
+from jaxdescent.descent.endings import ended
+from jaxdescent.descent.loop import Descent
+from jaxdescent.descent.loop_state import Loop
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import RUNNING, Result, Status
 from jaxdescent.tolerance import Off
@@ -181,7 +183,7 @@ def _end(
 ) -> Result:
     params, state = large
     loop = rest._replace(params=params, state=state)
-    return Descent(*problem, limit, check_every, off).ended(loop, status)
+    return ended(Descent(*problem, limit, check_every, off), loop, status)
 
 
 def _copied(loop: Loop) -> Loop:

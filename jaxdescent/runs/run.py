@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.calls import programs
-from jaxdescent.descent.loop import Loop
+from jaxdescent.descent.loop_state import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.numbers import check_count, check_number

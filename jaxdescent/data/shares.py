@@ -1,0 +1,199 @@
+"""Shares of a source's rows, as many in each, of which a process reads its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent.data.protocol import Block, Source, Wrapped, located
+from jaxdescent.data.row_stream import RowStream
+
+
+class Share(Wrapped):
+    """The rows from ``first`` to before ``stop`` of a source.
+
+    Reading begins at the last row before them at which the source can begin (arrays and ``.npy``
+    anywhere, Parquet at a group of rows, others at their first row), and ends with the last of
+    them.
+    """
+
+    def __init__(self, base: Source, first: int, stop: int) -> None:
+        super().__init__(base)
+        self.first, self.stop = first, stop
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.first
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        return self.base.row_bytes(names)
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        return self.base.reading_bytes(names, rows)
+
+    def start_before(self, row: int) -> int:
+        return max(self.base.start_before(self.first + row) - self.first, 0)
+
+    def from_row(self, row: int) -> Source:
+        return Share(self.base, self.first + row, self.stop)
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        start = self.base.start_before(self.first)
+        for block in located(self.base.from_row(start), names, rows, start):
+            low = max(self.first - block.start, 0)
+            high = min(self.stop - block.start, block.rows)
+            if low < high:
+                columns = {name: column[low:high] for name, column in block.columns.items()}
+                begin = block.start_in_file if block.file else block.start
+                origin: Any = range(begin, begin + block.rows)
+                origin = (origin if block.origin is None else block.origin)[low:high]
+                yield Block(columns, high - low, 0, block.file, begin + low, origin)
+            if block.start + block.rows >= self.stop:
+                return
+
+
+class ShareStream(RowStream):
+    """The rows of a share as chunks of numbers; every share of a source has one fingerprint."""
+
+    source: Share
+
+    def fingerprint(self) -> str:
+        decoding = self.decoding
+        facts = decoding.numbers, list(decoding.levels.items()), decoding.sparse, decoding.dtype
+        digest = hashlib.sha256(f"{self.source.base.fingerprint()} {facts}".encode())
+        return f"{self.source.form} {digest.hexdigest()[:16]}"
+
+
+class Shares(NamedTuple):
+    """Products with the shares that this process reads, by the number of a share and of a block.
+
+    A block's code is ``share * (blocks + 1) + block``, where the block ``blocks`` stands for all
+    rows of the share. Rows behind the last one of the source are zeros.
+
+    Attributes:
+      first: the number of the first share that is here.
+      streams: of the shares from that one on; None where a share has no rows.
+      rows: of a share, the same for all.
+      block: the rows of a block.
+      features: how many there are.
+      dtype: in which numbers are multiplied.
+    """
+
+    first: int
+    streams: tuple[ShareStream | None, ...]
+    rows: int
+    block: int
+    features: int
+    dtype: Any
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks a share has."""
+        return -(-self.rows // self.block)
+
+    def code(self, share: Any, block: Any = None) -> Any:
+        """The code of a block of a share, or of all of its rows."""
+        return share * (self.blocks + 1) + (self.blocks if block is None else block)
+
+    def block_product(
+        self, code: int, weights: np.ndarray, center: np.ndarray | None
+    ) -> np.ndarray:
+        """``(X - 1 center') @ weights`` for the rows of a code."""
+        stream, block, rows = self._meant(code)
+        made = np.zeros((rows, weights.shape[1]), weights.dtype)
+        if stream is not None:
+            if block == self.blocks:
+                found = self._tried(
+                    stream, made[: stream.rows], lambda: stream.product(weights, center)
+                )
+            else:
+                size = stream.size_of(block)
+                found = self._tried(
+                    stream, made[:size], lambda: stream.block_product(block, weights, center)
+                )
+            made[: len(found)] = found
+        return made
+
+    def block_transposed_product(
+        self, code: int, residual: np.ndarray, center: np.ndarray | None
+    ) -> np.ndarray:
+        """``(X - 1 center')' @ residual`` for the rows of a code."""
+        stream, block, _ = self._meant(code)
+        made = np.zeros((self.features, residual.shape[1]), residual.dtype)
+        if stream is None:
+            return made
+        if block == self.blocks:
+            own = residual[: stream.rows]
+            return self._tried(stream, made, lambda: stream.transposed_product(own, center))
+        own = residual[: stream.size_of(block)]
+        return self._tried(
+            stream, made, lambda: stream.block_transposed_product(block, own, center)
+        )
+
+    def column_squares(
+        self, share: int, weight: np.ndarray | None, center: np.ndarray | None
+    ) -> np.ndarray:
+        """A share's term in ``sum_i s_i (x_ij - center_j)^2``: (features,), in float64."""
+        stream, made = self.streams[share - self.first], np.zeros(self.features)
+        if stream is None:
+            return made
+        own = None if weight is None else weight[: stream.rows]
+        return self._tried(stream, made, lambda: stream.column_squares(own, center))
+
+    def rows_at(self, share: int, index: np.ndarray, dtype: Any) -> np.ndarray:
+        """Those of the rows at these places that are the share's, zeros for the others:
+        (indices, features).
+        """
+        stream, made = (
+            self.streams[share - self.first],
+            np.zeros((index.size, self.features), dtype),
+        )
+        here = index - share * self.rows
+        if stream is not None:
+            mine = (here >= 0) & (here < stream.rows)
+            if mine.any():
+                made[mine] = self._tried(stream, made[mine], lambda: stream.rows_at(here[mine]))
+        return made
+
+    def attempt(self, compute: Any, like: Any) -> Any:
+        """``compute()``, whose own shares have seen to what may fail."""
+        del like
+        return compute()
+
+    def _meant(self, code: int) -> tuple[ShareStream | None, int, int]:
+        """The stream, the block and how many rows it has; no stream where there are no rows."""
+        share, block = divmod(code, self.blocks + 1)
+        stream = self.streams[share - self.first]
+        if block == self.blocks:
+            return stream, block, self.rows
+        if stream is not None and block >= stream.blocks:
+            stream = None
+        return stream, block, min(self.block, self.rows - block * self.block)
+
+    @staticmethod
+    def _tried(stream: ShareStream, like: np.ndarray, compute: Any) -> np.ndarray:
+        return stream.attempt(compute, like)
+
+
+def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> Shares:
+    """Shares of the rows that a stream has, of as many rows each as ``share_rows``.
+
+    ``shares`` are those of its own that are here, and ``first`` is the number of the first of them
+    among all shares. Columns, dtype and the rows of a block are the stream's.
+    """
+    decoding, block = like.decoding, min(like.block, share_rows)
+    streams: list[ShareStream | None] = []
+    for share in shares:
+        begin, stop = share * share_rows, min((share + 1) * share_rows, like.rows)
+        if begin >= stop:
+            streams.append(None)
+            continue
+        part = Share(like.source, begin, stop)
+        numbers, levels = decoding.numbers, decoding.levels
+        stream = ShareStream(part, numbers, levels, decoding.dtype, decoding.sparse)
+        stream.block = min(block, stream.rows)
+        streams.append(stream)
+    return Shares(first, tuple(streams), share_rows, block, like.features, decoding.dtype)

@@ -1,0 +1,35 @@
+"""How a descent ends that is ended from outside, wherever it paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.descent.loop import Descent
+from jaxdescent.descent.loop_state import Loop
+from jaxdescent.result import RUNNING, Result
+
+
+def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:
+    """The result of a loop that is ended with ``status``.
+
+    A loop that a rule has ended keeps its own status. Otherwise value and gradient norm are
+    measured where the last step led: a step that is checked together with the next one has not been
+    yet.
+    """
+    is_running = loop.status == RUNNING
+    is_behind: Any = descent.method.is_estimate(loop.state)
+    if descent.check_every == 1 and not descent.looks_ahead:
+        is_behind = True
+    if is_behind is not False:
+
+        def caught_up(loop: Loop) -> Loop:
+            loop = descent.measured(loop)
+            return loop._replace(evaluations=loop.evaluations + 1)
+
+        loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
+    result = descent.finish(loop)
+    return result._replace(status=jnp.where(is_running, status, result.status))

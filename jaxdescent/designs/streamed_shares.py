@@ -1,0 +1,398 @@
+"""A design whose rows are read by several devices or processes, each of them its own share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxdescent import agreement
+from jaxdescent.data import DataError, Shares, ShareStream, cut_source
+from jaxdescent.designs.host_calls import host_call
+from jaxdescent.designs.operands import residual_of, weights_of
+from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.stream_products import multiplied
+from jaxdescent.designs.streamed import Streamed, at_once, for_rows
+
+ALL = PartitionSpec()
+"""The same on every device."""
+
+
+@jax.tree_util.register_pytree_node_class
+class _Stream:
+    """A stream as a node without leaves, by which a program finds what it reads."""
+
+    def __init__(self, stream: ShareStream | None) -> None:
+        self.stream = stream
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        return (), self.stream
+
+    @classmethod
+    def tree_unflatten(cls, stream: ShareStream | None, leaves: Any) -> _Stream:
+        del leaves
+        return cls(stream)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What is known of the whole.
+
+    Attributes:
+      over: the mesh, its axes along which rows are cut, and how many shares there are.
+      rows: of the source, without those that fill the last shares.
+      form: of the source.
+      names: of the features.
+      dtype: of the products.
+      row_bytes: what is read of a row.
+      seconds: how long a pass takes to read a share, about.
+    """
+
+    over: RowSharding
+    rows: int
+    form: str
+    names: tuple[str, ...]
+    dtype: Any
+    row_bytes: int
+    seconds: float
+    held_bytes: int
+
+
+@jax.tree_util.register_pytree_node_class
+class StreamedShares(Design):
+    """A :class:`jaxdescent.Streamed` whose rows are cut over the devices of a mesh.
+
+    Each process opens the data, and reads the rows of its own devices alone: in each product every
+    device multiplies its share where it is read, and ``X'r`` is added up over the devices by one
+    all-reduce of ``features`` numbers for each output. Vectors of rows (targets, weights,
+    predictions) are sharded as the rows are. Results are those of one process up to the rounding of
+    sums. A share that cannot be read ends the descent of all processes with an error.
+
+    Args:
+      data: what :class:`jaxdescent.Streamed` takes, the same in all processes, or with ``is_own``
+        what each process has for itself.
+      sharding: a ``jax.sharding.NamedSharding`` of the rows, such as
+        ``NamedSharding(mesh, PartitionSpec("samples"))``.
+      is_own: whether the data are the rows of this process alone, as many in each of them. The
+        rows of all processes follow each other in the order of the mesh's devices.
+      is_filled: whether rows of zeros may follow the last one, until the devices have as many
+        each; their weight is zero in :attr:`row_weight`, which then belongs to the regression.
+      options: as of :class:`jaxdescent.Streamed`: columns, exclude, categorical, dtype, ...
+
+    Raises:
+      ValueError: if the rows cannot be cut into as many for each device.
+      DataError: as :class:`jaxdescent.Streamed`, or if processes see other numbers of rows or
+        features.
+
+    >>> import jax, numpy as np, jaxdescent as jd
+    >>> from jax.sharding import NamedSharding, PartitionSpec
+    >>> mesh = jax.make_mesh((1,), ("samples",))
+    >>> x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    >>> X = jd.StreamedShares({"X": x, "y": x @ np.float32([1.0, -2.0])},
+    ...                       NamedSharding(mesh, PartitionSpec("samples")), exclude=["y"])
+    >>> X.product(jax.numpy.array([1.0, 0.0])).tolist()
+    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        sharding: Any,
+        *,
+        is_own: bool = False,
+        is_filled: bool = False,
+        **options: Any,
+    ) -> None:
+        parts, devices = _local_parts(sharding)
+        with agreement.among("StreamedShares", devices):
+            whole = Streamed(data, **options)
+            stream = whole.stream
+            told = agreement.told_by_all([stream.rows, list(whole.names), str(whole.dtype)])
+            if any(each != told[0] for each in told):
+                raise DataError(
+                    "the processes see other data: rows, features and dtype are "
+                    + "; ".join(f"{rows:,}, {len(names)}, {dtype}" for rows, names, dtype in told)
+                    + ": open the same data in each, or as many rows of each process's own with "
+                    "is_own=True."
+                )
+            rows = stream.rows * (len(told) if is_own else 1)
+            total = _parts_of(sharding)
+            here = len(parts) if is_own else total
+            share_rows = -(-stream.rows // here)
+            if share_rows * here != stream.rows and not is_filled:
+                raise ValueError(
+                    f"{stream.rows:,} rows cannot be cut into {here} shares of as many: pass "
+                    "is_filled=True, and sample_weight=X.row_weight to the regression."
+                )
+            if is_own and share_rows * here != stream.rows:
+                raise ValueError(
+                    f"{stream.rows:,} rows of a process's own cannot be cut over its {here} "
+                    "devices: leave some out."
+                )
+        over = RowSharding.of(sharding, share_rows * total)
+        mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
+        self.shares = cut_source(stream, share_rows, mine, parts[0])
+        self.facts = _Facts(
+            over,
+            rows,
+            stream.source.form,
+            whole.names,
+            whole.dtype,
+            stream.decoding.row_bytes,
+            whole.reading_seconds / here,
+            stream.held_bytes * len(parts),
+        )
+        self.center = None
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """The means that are subtracted as a leaf; the streams are structure."""
+        streams = [_Stream(stream) for stream in self.shares.streams]
+        return (self.center, streams), (self.shares, self.facts)
+
+    @classmethod
+    def tree_unflatten(cls, structure: Any, leaves: Any) -> StreamedShares:
+        """From what :meth:`tree_flatten` tells."""
+        new = object.__new__(cls)
+        new.shares, new.facts = structure
+        new.center = leaves[0]
+        return new
+
+    def _arguments(self) -> list[str]:
+        rows, features = self.facts.rows, self.shares.features
+        return [
+            f"{rows:,} rows",
+            f"{features:,} features",
+            self.facts.form,
+            f"{self.facts.over.parts} shares",
+        ]
+
+    def column(self, name: str) -> jax.Array:
+        """A column of numbers, (rows,), sharded as the rows are: each process reads its own."""
+
+        def read(index: int, stream: ShareStream) -> np.ndarray:
+            del index
+            return stream.column(name)
+
+        return self._of_rows(read)
+
+    @property
+    def row_weight(self) -> jax.Array:
+        """One for each row of the data, and zero for those that fill the last shares."""
+        return self._of_rows(lambda _, stream: np.ones(stream.rows, self.dtype))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each weight belongs to."""
+        return self.facts.names
+
+    @property
+    def passes(self) -> int:
+        """How many times the shares of this process have been read from the beginning so far."""
+        return max(stream.passes for stream in self.shares.streams if stream is not None)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.facts.over.rows, self.shares.features
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.dtype(self.facts.dtype)
+
+    @property
+    def pass_bytes(self) -> int:
+        return self.facts.over.rows * self.facts.row_bytes
+
+    @property
+    def reading_seconds(self) -> float:
+        return self.facts.seconds
+
+    @property
+    def reading_bytes(self) -> int:
+        return self.facts.held_bytes
+
+    @property
+    def is_whole(self) -> bool:
+        return False
+
+    def product(self, weights: jax.Array) -> jax.Array:
+        def of_share(share: _Share, weights: jax.Array) -> jax.Array:
+            return share.product(weights)
+
+        return self._on_each(of_share, self._rows, (ALL,), weights_of(self, weights))
+
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        def of_share(share: _Share, residual: jax.Array) -> jax.Array:
+            return self._sum(share.transposed_product(residual))
+
+        return self._on_each(of_share, ALL, (self._rows,), residual_of(self, residual))
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        shares = self.shares
+        sizes = shares.rows, shares.block, shares.rows % shares.block
+        # What they close over becomes an argument.
+        changes = tuple(for_rows(change, size, weights, rows) if size else None for size in sizes)
+
+        def of_share(share: _Share, changes: Any, weights: Any, rows: Any) -> tuple[Any, Any]:
+            kept, columns = at_once(share, changes, weights, rows)
+            return kept, self._sum(columns)
+
+        operands = changes, weights, rows
+        return self._on_each(of_share, (self._rows, ALL), (ALL, ALL, self._rows), *operands)
+
+    def to_dense(self) -> jax.Array:
+        return self.product(jnp.eye(self.shape[1], dtype=self.dtype))
+
+    def dense_bytes(self) -> int:
+        rows, features = self.shape
+        return 2 * rows * features * jnp.dtype(self.dtype).itemsize
+
+    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
+        return jnp.sum(self.column_squared_norms(row_weight, None))
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array:
+        if self.center is not None:
+            center = self.center if center is None else self.center + center
+
+        def of_share(share: _Share, weight: Any, center: Any) -> jax.Array:
+            def compute(index: Any, weight: Any, center: Any) -> np.ndarray:
+                return self.shares.column_squares(int(index), weight, center).astype(self.dtype)
+
+            like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
+            return self._sum(
+                host_call(compute, like, share.index, weight, center, vmap_method="sequential")
+            )
+
+        return self._on_each(of_share, ALL, (self._rows, ALL), row_weight, center)
+
+    def sample_index(self, count: int) -> np.ndarray:
+        # Those of the first block: others would cost a pass.
+        last = min(self.shares.block, self.facts.rows) - 1
+        return np.linspace(0, last, min(count, last + 1), dtype=np.int64).astype(np.int32)
+
+    @property
+    def block_length(self) -> int:
+        return self.shares.block
+
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        def of_share(share: _Share, index: jax.Array) -> jax.Array:
+            def compute(number: Any, index: Any) -> np.ndarray:
+                return self.shares.rows_at(int(number), index, self.dtype)
+
+            like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
+            return self._sum(host_call(compute, like, share.index, index, vmap_method="sequential"))
+
+        rows = self._on_each(of_share, ALL, (ALL,), index)
+        return rows if self.center is None else rows - self.center[None, :]
+
+    def minus(self, center: jax.Array) -> StreamedShares:
+        center = center if self.center is None else self.center + center
+        return self.tree_unflatten((self.shares, self.facts), (center,))
+
+    @property
+    def _rows(self) -> PartitionSpec:
+        return PartitionSpec(self.facts.over.axes)
+
+    def _sum(self, terms: jax.Array) -> jax.Array:
+        return lax.psum(terms, self.facts.over.axes)
+
+    def _on_each(
+        self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
+    ) -> Any:
+        """``function(share, *operands)`` on each device, with its own share."""
+        shares, axes = self.shares, self.facts.over.axes
+
+        def on_device(center: Any, *operands: Any) -> Any:
+            return function(_Share(shares, center, lax.axis_index(axes)), *operands)
+
+        mapped = jax.shard_map(
+            on_device,
+            mesh=self.facts.over.mesh,
+            in_specs=(ALL, *specs),
+            out_specs=outside,
+            check_vma=False,
+        )
+        return mapped(self.center, *operands)
+
+    def _of_rows(self, read: Callable[[int, ShareStream], np.ndarray]) -> jax.Array:
+        """A vector of rows, of which each process gives its own."""
+        shares, over = self.shares, self.facts.over
+        assert over.mesh is not None  # a NamedSharding has one
+        given: dict[int, np.ndarray] = {}
+
+        def of_share(index: Any) -> np.ndarray:
+            number = (index[0].start or 0) // shares.rows
+            if number not in given:
+                made = np.zeros(shares.rows, self.dtype)
+                stream = shares.streams[number - shares.first]
+                if stream is not None:
+                    made[: stream.rows] = read(number, stream)
+                given[number] = made
+            return given[number]
+
+        sharding = NamedSharding(over.mesh, self._rows)
+        return jax.make_array_from_callback((over.rows,), sharding, of_share)
+
+
+@jax.tree_util.register_pytree_node_class
+class _Share(Streamed):
+    """The rows of one device, inside a program that runs on each: which they are is traced."""
+
+    def __init__(self, shares: Shares, center: jax.Array | None, index: jax.Array) -> None:
+        object.__setattr__(self, "stream", shares)
+        object.__setattr__(self, "center", center)
+        object.__setattr__(self, "index", index)
+
+    index: jax.Array
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        return (self.center, self.index), self.stream
+
+    @classmethod
+    def tree_unflatten(cls, stream: Any, leaves: Any) -> _Share:
+        return cls(stream, *leaves)
+
+    @property
+    def dtype(self) -> Any:
+        shares: Any = self.stream
+        return jnp.dtype(shares.dtype)
+
+    def multiplied(
+        self, operand: jax.Array, *, is_transposed: bool, block: Any = None, **of_block: Any
+    ) -> jax.Array:
+        shares: Any = self.stream
+        code = shares.code(self.index, block)
+        return multiplied(
+            shares, operand, self.center, is_transposed=is_transposed, block=code, **of_block
+        )
+
+
+def _parts_of(sharding: Any) -> int:
+    return RowSharding.of(sharding, 0).parts
+
+
+def _local_parts(sharding: Any) -> tuple[list[int], jax.Array]:
+    """The numbers of the shares whose devices are here, and an array on all devices.
+
+    Raises:
+      ValueError: if they do not follow each other.
+    """
+    total = _parts_of(sharding)
+    places = sharding.addressable_devices_indices_map((total,))
+    parts = sorted({index[0].start or 0 for index in places.values()})
+    if parts != list(range(parts[0], parts[0] + len(parts))):
+        raise ValueError(
+            f"the devices of a process must follow each other along the rows, got shares {parts}: "
+            "make the mesh of jax.devices() in their order."
+        )
+    rows = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+    zeros = np.zeros(total, np.float32)
+    return parts, jax.make_array_from_callback((total,), rows, lambda at: zeros[at])

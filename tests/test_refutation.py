@@ -1,0 +1,203 @@
+"""CONVERGED is held against what the structure shows, which never refutes what is true."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from benchmarks.problems.exact_regression import SHAPES, exact_regression
+from jaxdescent.descent.refutation import decrease_of_quadratic, decrease_of_regression
+
+SHAPE = SHAPES[0]
+bound = jax.jit(decrease_of_regression)
+
+
+def status(result):
+    return jd.Status(int(result.status)).name
+
+
+def uneven(scale, dtype=np.float32):
+    """Two features, the first of them in units that are larger by ``scale``."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(2, 100))
+    y = x + 3 * z + 0.2 * rng.normal(size=100)
+    return np.stack([scale * x, z], axis=1).astype(dtype), y.astype(dtype)
+
+
+def least(X, y):
+    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    X = np.column_stack([X / np.linalg.norm(X, axis=0), np.ones(len(X))])
+    residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    return 0.5 * float(residual @ residual)
+
+
+def posed(drawn):
+    return jd.LinearRegression(
+        jnp.asarray(drawn.X),
+        jnp.asarray(drawn.Y),
+        l2=jnp.asarray(drawn.l2),
+        sample_weight=jnp.asarray(drawn.sample_weight),
+        intercept=drawn.intercept,
+    )
+
+
+def at(drawn, weights):
+    """Params with these weights and their best intercept, in the data's dtype."""
+    params = {"weights": jnp.asarray(weights.astype(drawn.X.dtype))}
+    if drawn.intercept:
+        s = drawn.sample_weight.astype(np.longdouble)
+        mean = s @ (drawn.Y - drawn.X.astype(np.longdouble) @ weights) / s.sum()
+        params["intercept"] = jnp.asarray(np.asarray(mean, drawn.X.dtype))
+    return params
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_bound_is_never_above_how_far_the_minimum_is(dtype, x64):
+    """At the exact minimum, near it, and anywhere, however the columns are scaled."""
+    near = falls = 0
+    for seed in range(120):
+        drawn = exact_regression(seed, SHAPE, dtype)
+        rng = np.random.default_rng(seed)
+        best = drawn.minimiser[:, 0]
+        for off in (0.0, 1e-6, 1e-3, 1.0):
+            weights = (best * (1 + off * rng.normal(size=best.shape))).astype(dtype)
+            if not np.all(np.isfinite(weights)):
+                continue
+            found = float(bound(posed(drawn), at(drawn, weights.astype(np.longdouble))))
+            true, _ = drawn.heights(weights)
+            assert found <= 1.001 * true or not np.isfinite(true), (drawn.name, off, found, true)
+            near += off <= 1e-6
+            falls += found > 0.01 * true > 0
+    assert near > 100
+    assert falls > 40  # the bound is no empty one
+
+
+def test_the_bound_of_a_single_column_is_exact():
+    X, y = uneven(1.0)
+    regression = jd.LinearRegression(jnp.asarray(X[:, 1:]), jnp.asarray(y))
+    params = {"weights": jnp.array([-2.0]), "intercept": jnp.array(0.0)}
+    value = float(regression.value(at_best(X[:, 1:], y, params)))
+    np.testing.assert_allclose(
+        float(bound(regression, params)), value - least(X[:, 1:], y), rtol=1e-3
+    )
+
+
+def at_best(X, y, params):
+    weights = np.asarray(params["weights"])
+    return params | {"intercept": jnp.asarray(np.mean(y - X @ weights))}
+
+
+METHODS = {
+    "LSMR": jd.LSMR(),
+    "LBFGS": jd.LBFGS(),
+    "ConjugateGradient": jd.ConjugateGradient(),
+    "Gram": jd.Gram(),
+    "Backtracking": jd.GradientDescent(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_column_in_tiny_units_is_not_overlooked(method):
+    X, y = uneven(1e15)
+    result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=method)
+    assert status(result) != "CONVERGED" or float(result.value) <= 1.001 * least(X, y)
+
+
+def test_a_refuted_method_says_how_far_the_minimum_is_at_least():
+    X, y = uneven(1e15)
+    result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=jd.LSMR())
+    assert status(result) == "STAGNATED"
+    left = float(result.value) - least(X, y)
+    assert 0.9 * left <= float(result.suboptimality) <= 1.01 * left
+    scaled = jd.LSMR(jd.Jacobi())
+    result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=scaled)
+    assert status(result) == "CONVERGED"
+    np.testing.assert_allclose(float(result.value), least(X, y), rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e7])
+def test_a_method_that_can_go_on_does(scale):
+    """Where rounding leaves a way, the value that stands in the end is the least."""
+    X, y = uneven(scale)
+    result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=jd.LSMR())
+    is_least = float(result.value) <= 1.001 * least(X, y)
+    assert is_least or status(result) != "CONVERGED"
+    if scale <= 1e5:
+        assert is_least
+
+
+def test_designs_that_know_their_columns_are_looked_at():
+    X, y = uneven(1e15)
+    sparse = jd.Sparse.from_indices(
+        np.repeat(np.arange(100), 2), np.tile([0, 1], 100), X.ravel(), shape=(100, 2)
+    )
+    together = jd.Concatenated({"a": jnp.asarray(X[:, :1]), "b": jnp.asarray(X[:, 1:])})
+    streamed = jd.Streamed({"X": X})
+    for design in (sparse, together, streamed):
+        result = jd.minimize(jd.LinearRegression(design, jnp.asarray(y)), method=jd.LSMR())
+        assert status(result) == "STAGNATED", design
+
+
+def test_outputs_and_weights_are_looked_at():
+    X, y = uneven(1e15)
+    Y = np.stack([y, -2 * y], axis=1)
+    weight = np.linspace(0, 2, 100, dtype=np.float32)
+    regression = jd.LinearRegression(
+        jnp.asarray(X), jnp.asarray(Y), sample_weight=jnp.asarray(weight)
+    )
+    assert status(jd.minimize(regression, method=jd.LSMR())) == "STAGNATED"
+
+
+@pytest.mark.slow
+def test_members_of_a_batch_are_looked_at():
+    X, y = uneven(1e15)
+
+    def solve(X):
+        return jd.minimize(jd.LinearRegression(X, jnp.asarray(y)), method=jd.LSMR()).status
+
+    even, _ = uneven(1.0)
+    found = jax.vmap(solve)(jnp.stack([jnp.asarray(X), jnp.asarray(even)]))
+    assert [jd.Status(int(each)).name for each in found] == ["STAGNATED", "CONVERGED"]
+
+
+def test_the_bound_of_a_quadratic_is_never_above_how_far_the_minimum_is():
+    bound = jax.jit(decrease_of_quadratic)
+    falls = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scale = 10.0 ** rng.uniform(-6, 6, 4)
+        root = rng.normal(size=(4, 4)) * scale
+        hessian = (root.T @ root).astype(np.float32)
+        best = (rng.normal(size=4) / scale).astype(np.float32)
+        linear = (hessian.astype(np.float64) @ best).astype(np.float32)
+        objective = jd.Quadratic(jnp.asarray(hessian), jnp.asarray(linear))
+        for off in (0.0, 1e-3, 1.0):
+            x = (best * (1 + off * rng.normal(size=4))).astype(np.float32)
+            H = hessian.astype(np.longdouble)
+            gap = x.astype(np.longdouble) - best
+            slack = gap @ (H @ best - linear)
+            true = float(0.5 * gap @ H @ gap + slack)
+            found = float(bound(objective, jnp.asarray(x)))
+            rounding = 1e-12 * float(np.sum(np.sqrt(np.diag(H)) * np.abs(best)) ** 2)
+            assert found <= 1.01 * true + rounding
+            falls += found > 0.01 * true > 0
+    assert falls > 20
+
+
+def test_columns_of_zeros_and_of_one_value_refute_nothing():
+    X, y = uneven(1.0)
+    X = np.column_stack([X, np.zeros(100), np.full(100, 1.0)]).astype(np.float32)
+    for method in (jd.LSMR(), jd.LBFGS()):
+        result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=method)
+        assert status(result) == "CONVERGED"
+
+
+def test_a_run_in_chunks_is_looked_at_in_the_same_way():
+    X, y = uneven(1e15)
+    regression = jd.LinearRegression(jnp.asarray(X), jnp.asarray(y))
+    once = jd.minimize(regression, method=jd.GradientDescent())
+    run = jd.run(regression, method=jd.GradientDescent(), chunk=3)
+    assert status(once) == status(run) == "STAGNATED"
+    assert int(once.iterations) == int(run.iterations)
+    assert float(once.suboptimality) == float(run.suboptimality)
