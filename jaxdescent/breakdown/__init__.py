@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from jaxdescent.breakdown import plot, record, report
+from jaxdescent.breakdown import record, report
 from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
@@ -103,6 +103,8 @@ def _write(
         written = [output / "breakdown.json"]
         points = [point for part in reports for point in part.points]
         if points:
+            from jaxdescent.breakdown import plot  # matplotlib takes half a second to import
+
             plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
             written.append(output / "breakdown.png")
         console.print()

@@ -66,14 +66,18 @@ class Concatenated(Design):
                 f"Concatenated's designs must have weights of one dtype, got {dtypes}: cast some."
             )
 
-    def tree_flatten_with_keys(self) -> tuple[Any, tuple[str, ...]]:
+    def tree_flatten(self) -> tuple[Any, tuple[str, ...]]:
         """The designs, and their names as structure."""
+        return tuple(self.designs.values()), tuple(self.designs)
+
+    def tree_flatten_with_keys(self) -> tuple[Any, tuple[str, ...]]:
+        """The same with names, which take longer for each call of a program."""
         keys = [(jax.tree_util.DictKey(name), design) for name, design in self.designs.items()]
         return keys, tuple(self.designs)
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], designs: Any) -> Concatenated:
-        """From what :meth:`tree_flatten_with_keys` tells; nothing is looked at."""
+        """From what :meth:`tree_flatten` tells; nothing is looked at."""
         return cls._of(dict(zip(names, designs, strict=True)))
 
     @classmethod

@@ -156,9 +156,9 @@ class Hashed(Sparse):
             f"{self.shape[1]:,} columns touched",
         ]
 
-    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+    def tree_flatten(self) -> tuple[Any, Any]:
         """As a :class:`Sparse`; the numbers of the columns are structure."""
-        children, structure = super().tree_flatten_with_keys()
+        children, structure = super().tree_flatten()
         return children, (structure, self._columns)
 
     @classmethod

@@ -71,12 +71,12 @@ class RowSharding(NamedTuple):
         there is one part.
         """
         if self.mesh is None:
-            return jnp.asarray(arrays[0])
+            return jax.device_put(arrays[0])  # jnp.asarray compiles a program for each shape
         return self._put(np.stack(arrays))
 
     def cut(self, array: np.ndarray) -> jax.Array:
         """(rows, ...), each part on its own device."""
-        return jnp.asarray(array) if self.mesh is None else self._put(array)
+        return jax.device_put(array) if self.mesh is None else self._put(array)
 
     def _put(self, array: np.ndarray) -> jax.Array:
         assert self.mesh is not None

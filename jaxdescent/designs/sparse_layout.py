@@ -26,7 +26,11 @@ WIDTHS = (*range(1, 29), *range(32, LONGEST + 1, CHAIN))
 
 LEAST_SHARE, LEAST_ENTRIES = 128, 1 << 15
 """A width of its own is worth this share of all entries in padding, or so many: each is a kernel
-more to compile and to start."""
+or two more to compile and to start."""
+
+SMALL_SHARE, FEWEST_ENTRIES = 32, 1 << 12
+"""In a small matrix so many entries would be most of it: there it is worth this share of them, or
+at least as many as take the time in which a kernel starts."""
 
 BLOCK = 1 << 18
 """Pieces that are filled in at a time, which bounds what this takes besides the result."""
@@ -194,7 +198,9 @@ def _widths(size: np.ndarray) -> np.ndarray:
     """
     pieces = np.bincount(size, minlength=LONGEST + 1)
     below = np.concatenate([[0], np.cumsum(pieces)])  # of fewer entries than that
-    extra = max(int(size.sum()) // LEAST_SHARE, LEAST_ENTRIES)
+    entries = int(size.sum())
+    least = min(max(entries // SMALL_SHARE, FEWEST_ENTRIES), LEAST_ENTRIES)
+    extra = max(entries // LEAST_SHARE, least)
     costs, before = {0: 0}, dict[int, int]()
     for width in WIDTHS:
         options = {

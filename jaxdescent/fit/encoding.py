@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
+from jaxdescent.data.errors import need_arrow
 from jaxdescent.fit.columns import Labels, Numbers, bucket_of
 from jaxdescent.fit.interactions import Interaction, View, columns_of
 
@@ -133,11 +134,9 @@ class Encoding:
         return f"{self.sparse}{self.indices[index - len(self.buckets)]}"
 
     @functools.cached_property
-    def _places(self) -> dict[str, dict[str, int]]:
-        return {
-            name: {level: index for index, level in enumerate(levels)}
-            for name, levels in self.levels.items()
-        }
+    def _levels(self) -> dict[str, Any]:
+        pa = need_arrow()
+        return {name: pa.array(levels, pa.string()) for name, levels in self.levels.items()}
 
     @functools.cached_property
     def _bucket_places(self) -> dict[int, int]:
@@ -173,7 +172,7 @@ class Encoding:
         codes, buckets, multipliers = [], [], []
         for name, levels in self.levels.items():
             labels = view.labels_of(name)
-            code, absent = _placed(labels, self._places[name].get)
+            code, absent = _placed(labels, labels.places(self._levels[name]))
             if absent.any() and policy.unseen == "error":
                 row = int(np.argmax(absent))
                 raise DataError(
@@ -187,10 +186,9 @@ class Encoding:
         place = self._bucket_places if self.hashed else {}
         for name in self.hashed:
             # A bucket that no training row touched has the weight zero: nothing is unseen.
-            code, _ = _placed(
-                view.labels_of(name),
-                lambda text, name=name: place.get(bucket_of(name, text, self.bits)),
-            )
+            labels = view.labels_of(name)
+            own = [place.get(bucket_of(name, text, self.bits), NONE) for text in labels.texts]
+            code, _ = _placed(labels, np.array(own, np.int64))
             buckets.append(code)
             multipliers.append(self._multiplier(name, view, block, keep))
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
@@ -277,9 +275,8 @@ def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataErro
     return DataError(f"{name!r} has no value in {block.place(row)}: {advice}")
 
 
-def _placed(labels: Labels, place: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A code for each row, and which rows have a value without one."""
-    places = np.array([NONE if (at := place(text)) is None else at for text in labels.texts] + [0])
+def _placed(labels: Labels, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A code for each row, from that of each label, and which rows have a value without one."""
     is_there = labels.codes >= 0
-    codes = np.where(is_there, places[labels.codes], NONE)
+    codes = np.where(is_there, np.append(places, NONE)[labels.codes], NONE)
     return codes, is_there & (codes == NONE)

@@ -4,8 +4,8 @@ XLA has no such product that is fast: a scatter for CPUs takes ten times as long
 a sum over an axis of gathered numbers it writes all of them first. Here pieces of rows with as many
 entries lie side by side, their first entries, then their second ones and so on. Four of them are
 added up by a chain of additions, which XLA fuses with what it gathers into one pass over all
-pieces, that all cores share: a chain of more would read more runs of memory at a time than a core
-follows, and take twice as long an entry. One form serves all platforms, and sharded arrays.
+pieces, that all cores share: one long chain would read more runs of memory at a time than a core
+follows, and take up to twice as long an entry. One form serves all platforms, and sharded arrays.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from jaxdescent.kernels import loops
 from jaxdescent.kernels.platform import kept_apart, on_cpu
 
 CHAIN, LANES = 4, 16
-"""Entries that are added up by one chain, at most; and the pieces that a slice has a multiple of:
-of other numbers of them XLA for CPUs makes a loop that takes up to twice as long."""
+"""Entries that are added up by one chain; and the pieces that a slice has a multiple of: of other
+numbers of them XLA for CPUs makes a loop that takes up to twice as long."""
 
+SHORT = 12
+"""Pieces of no more entries are added up by one chain after all: it takes no longer than chains
+whose sums are stored and read again, and is one kernel to compile and to start instead of two."""
 
 CACHED_BYTES = 1 << 20
 """What a core's own cache holds: columns of no more are gathered side by side."""
@@ -227,7 +230,7 @@ def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
 def _sums(piece: Slice, source: jax.Array) -> jax.Array:
     """The sum of each piece, (pieces,)."""
     width = piece.places.shape[0]
-    whole = width // CHAIN * CHAIN if width > CHAIN else 0
+    whole = width // CHAIN * CHAIN if width > SHORT else 0
     total: Any = None
     if whole:
         chunks = [_terms(piece, source, slice(slot, whole, CHAIN)) for slot in range(CHAIN)]

@@ -19,7 +19,7 @@ an ulp or two."""
 
 RUN = TERMS * CHAINS * CHAIN_LENGTH * LANES
 
-LEAST_CHAINED = 1 << 16
+LEAST_CHAINED = 1 << 22
 """For fewer elements than this the sum is plain."""
 
 
