@@ -118,6 +118,72 @@ def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
     assert stayed.metrics["value"] == pytest.approx(kept.metrics["value"], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({"test": 0.3, "standardize": True, "weights": "w", "interact": ("age:size",)}, 2.6),
+        ({"exclude": ("w",)}, 2.6),  # the trace is estimated
+    ],
+)
+def test_a_search_for_the_penalty_shares_its_passes(folder, people, no_room, options, factor):
+    shared = {"categorical": ("city",), "hashed": ("month",), "bits": 2, "missing": "mean"}
+    options = {"data": folder / "holes.csv", "target": "pay", **shared, **options}
+    by_sums = jd.fit_model(**options, l2="auto", method="direct")
+    no_room()
+    watch = Looking()
+    found = jd.fit_model(**options, l2="auto", method="lsmr", watch=watch)
+    assert any("multiplies for 15 penalties in each pass" in line for line in watch.lines)
+    metrics = found.metrics
+    rule = metrics["l2_chosen_by"]
+    assert rule.startswith(by_sums.metrics["l2_chosen_by"])
+    # Beside each other's choice scores differ by less than what a descent leaves.
+    assert 1 / factor < metrics["l2"] / by_sums.metrics["l2"] < factor
+    assert metrics["passes"] < 55  # those of all descents, of 35 to 45 penalties
+    same = jd.fit_model(**options, l2=metrics["l2"], method="direct")
+    np.testing.assert_allclose(found.weights, same.weights, rtol=5e-3, atol=5e-3)
+    for part in ("train", "held_out"):
+        if same.metrics[part] is not None:
+            assert metrics[part]["rmse"] == pytest.approx(same.metrics[part]["rmse"], rel=1e-5)
+    if "test" not in options:
+        degrees = same.metrics["degrees_of_freedom"]
+        assert metrics["degrees_of_freedom"] == pytest.approx(degrees, rel=0.2)
+
+
+def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_room, monkeypatch):
+    from jaxdescent.fit import descending
+
+    no_room()
+    widths, before = [], descending.minimize
+
+    def noted(objective, *arguments, **options):
+        most = options["max_iterations"]
+        if objective.y.ndim == 2:
+            widths.append(objective.y.shape[1])
+            most = 1 if len(widths) == 2 else most
+        return before(objective, *arguments, **options | {"max_iterations": most})
+
+    monkeypatch.setattr(descending, "minimize", noted)
+    model = jd.fit_model(
+        folder / "d.parquet", "pay", exclude=("city", "w"), l2="auto", test=0.3, method="lsmr"
+    )
+    assert widths[:3] == [15, 15, 8]
+    assert set(widths[2:]) == {8}
+    assert not any("did not converge" in note for note in model.metrics["notes"])
+
+
+def test_standardised_weights_are_penalised(folder, no_room):
+    shared = {"categorical": ("city",), "missing": "drop", "weights": "w", "l2": 30.0, "test": 0.2}
+    options = {"data": folder / "holes.csv", "target": "pay", "standardize": True, **shared}
+    expected = jd.fit_model(**options, method="direct")
+    no_room()
+    model = jd.fit_model(**options, method="lsmr")
+    np.testing.assert_allclose(model.weights, expected.weights, rtol=2e-3, atol=1e-4)
+    # One pass in each iteration, as without.
+    assert model.metrics["passes"] <= model.metrics["iterations"] + 9
+    start = jd.fit_model(**options, method="lsmr", start=model)
+    assert start.metrics["iterations"] <= 2 < model.metrics["iterations"]
+
+
 def test_figures_are_those_of_the_predictions_and_passes_are_counted(folder, people, no_room):
     no_room()
     watch = Looking()
@@ -160,8 +226,6 @@ def test_matrices_far_from_zero(rng, tmp_path, no_room):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"l2": "auto"}, "with --l2 auto, which would read them for every penalty: say --l2 with"),
-        ({"standardize": True}, "with --standardize: divide the columns by"),
         ({"dtype": "float64"}, "with --dtype float64: leave it out, or set JAX_ENABLE_X64=1"),
         ({"hashed": ("city", "month")}, "with several hashed columns: hash one of them"),
         ({"interact": ("city:size",)}, "with slopes of levels: leave out interactions of"),

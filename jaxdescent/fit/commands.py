@@ -121,6 +121,17 @@ def fit(
             readable=False,
         ),
     ] = None,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --checkpoint has.")
+    ] = False,
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
     ] = False,
@@ -193,6 +204,8 @@ def fit(
                 memory=memory,
                 watch=screen,
                 start=start,
+                checkpoint=checkpoint,
+                resume=resume,
                 features=tuple(split_names(features)),
                 exclude=tuple(split_names(exclude)),
                 categorical=tuple(split_names(categorical)),

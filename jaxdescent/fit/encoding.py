@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -260,13 +260,22 @@ class Encoding:
         """Of each one-hot name: codes, multipliers, and the places of its first feature and behind
         its last one; those of hashed names are the same.
         """
+        return self.placed(encoded.codes, encoded.buckets, encoded.multipliers)
+
+    def placed(
+        self,
+        codes: Iterable[np.ndarray],
+        buckets: Iterable[np.ndarray],
+        multipliers: Iterable[np.ndarray | None],
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
+        """The same, of the parts of an :class:`Encoded`."""
         start = len(self.numbers)
-        multipliers = iter(encoded.multipliers)
-        for code, levels in zip(encoded.codes, self.levels.values(), strict=True):
-            yield code, next(multipliers), start, start + len(levels)
+        own = iter(multipliers)
+        for code, levels in zip(codes, self.levels.values(), strict=True):
+            yield code, next(own), start, start + len(levels)
             start += len(levels)
-        for code in encoded.buckets:
-            yield code, next(multipliers), start, start + len(self.buckets)
+        for code in buckets:
+            yield code, next(own), start, start + len(self.buckets)
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:
