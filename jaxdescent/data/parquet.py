@@ -33,7 +33,7 @@ class ParquetFiles(Source):
         self._kinds: dict[str, Kind] = {}
         self._rows = 0
         self._widths: dict[str, float] = {}
-        self._conditions: Sequence[Any] = ()
+        self._condition: Any = None
         for index, path in enumerate(self._paths):
             with reading(path), self._opened(path) as file:
                 kinds = kinds_of(file.schema_arrow, path)
@@ -104,9 +104,9 @@ class ParquetFiles(Source):
                         yield Block(columns, batch.num_rows, 0, path.name, at)
                         at += batch.num_rows
 
-    def skipping(self, conditions: Sequence[Any]) -> ParquetFiles:
+    def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)
-        new._conditions = conditions
+        new._condition = condition
         return new
 
     def _runs(self, path: pathlib.Path, metadata: Any) -> Iterator[tuple[int, list[int]]]:
@@ -125,18 +125,22 @@ class ParquetFiles(Source):
             yield starts[group], list(range(group, stop))
 
     def _possible(self, path: pathlib.Path, groups: int) -> list[int]:
-        if not self._conditions:
+        if self._condition is None:
             return list(range(groups))
         import pyarrow as pa
         from pyarrow import dataset, fs
 
-        chosen = set(range(groups))
         fragment = dataset.ParquetFileFormat().make_fragment(str(path), fs.LocalFileSystem())
-        for each in self._conditions:
-            of_type = fragment.physical_schema.field(each.column).type
+
+        def possible(condition: Any) -> set[int]:
+            of_type = fragment.physical_schema.field(condition.column).type
+            every = set(range(groups))
             try:
-                part = fragment.subset(each.expression(of_type))
+                expression = condition.expression(of_type)
+                if expression is None:
+                    return every
+                return {group.id for group in fragment.subset(expression).row_groups}
             except (pa.ArrowException, OverflowError):
-                continue  # compared in another form, such as text with dates or a huge integer
-            chosen &= {group.id for group in part.row_groups}
-        return sorted(chosen)
+                return every  # compared in another form, such as a huge integer
+
+        return sorted(self._condition.chosen(possible))
