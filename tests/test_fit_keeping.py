@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -253,11 +252,30 @@ def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
 
 
 KILLED = """
-import sys, numpy as np, jaxdescent as jd
+import dataclasses, os, signal, sys, threading
+import numpy as np, jaxdescent as jd
 from jaxdescent.fit import in_memory, keeping
-import dataclasses, json
 keeping.EVERY = 0.0
-data, folder, way, l2, out = sys.argv[1:]
+data, folder, way, l2, out, events, delay = sys.argv[1:]
+left = int(events)
+
+def count():
+    global left
+    left -= 1
+    if left == 0:
+        threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+class Counting(keeping._Summing):
+    def report(self, record):
+        count()
+
+keep_search = keeping.Keeping.keep_search
+
+def counted(self, found):
+    keep_search(self, found)
+    count()
+
+keeping._Summing, keeping.Keeping.keep_search = Counting, counted
 if way == "files":
     real = in_memory.plan_of
     in_memory.plan_of = lambda *a: (dataclasses.replace(real(*a)[0], bytes=10**15), 0)
@@ -265,6 +283,7 @@ model = jd.fit_model(data, "y", categorical="city", method="lsmr", test=0.3, che
                      resume=True, l2="auto" if l2 == "auto" else float(l2))
 np.save(out, np.append(model.weights, model.intercept))
 """
+"""Kills itself a moment after so many chunks of descents and penalties."""
 
 
 @pytest.mark.slow
@@ -273,24 +292,18 @@ def test_killed_fits_go_on_to_the_same_weights(table, tmp_path, way, l2):
     table.write_parquet(tmp_path / "d.parquet")
     rng, kills = np.random.default_rng(5), 0
 
-    def start(folder, out):
-        return subprocess.Popen(
-            [sys.executable, "-c", KILLED, tmp_path / "d.parquet", folder, way, l2, out],
-            cwd=pathlib.Path(jd.__file__).parents[1],
-        )
+    def code_of(name, events, delay):
+        arguments = (tmp_path / "d.parquet", tmp_path / name, way, l2, tmp_path / f"{name}.npy")
+        command = [sys.executable, "-c", KILLED, *arguments, events, delay]
+        root = pathlib.Path(jd.__file__).parents[1]
+        return subprocess.run([str(a) for a in command], cwd=root, check=False).returncode
 
-    began = time.perf_counter()
-    assert start(tmp_path / "whole", tmp_path / "whole.npy").wait() == 0
-    seconds = time.perf_counter() - began
+    assert code_of("whole", 0, 0) == 0
     while not (tmp_path / "killed.npy").exists():
-        process = start(tmp_path / "kept", tmp_path / "killed.npy")
-        try:
-            # Later and later, so that it comes to its end.
-            process.wait(seconds * rng.uniform(0.4, 0.9 + 0.1 * kills))
-            assert process.returncode == 0
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
+        # At once, and then later and later, so that it comes to its end.
+        events, delay = 1 + kills * rng.integers(1, 4), rng.uniform(0, 0.05) * (kills > 0)
+        code = code_of("killed", events, delay)
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
     assert kills
     np.testing.assert_array_equal(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow, one_line
 from jaxdescent.data.protocol import Block, Kind, Source, Wrapped, located
 from jaxdescent.data.times import TimePoint, counts_of, holds_times, time_of, units_of
@@ -278,20 +279,17 @@ def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
 
 
 def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    if isinstance(column, np.ndarray):
-        return column, None
-    pa = need_arrow()
-    types = pa.types
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (types.is_integer(column.type) or types.is_floating(column.type)):
-        try:
-            # Decimals, booleans, and numbers of CSV that are read as text to be levels.
-            column = column.cast(pa.uint8() if types.is_boolean(column.type) else pa.float64())
-        except pa.ArrowInvalid as error:
-            raise DataError(f"--where: {one_line(error)}.") from error
-    column, missing = _without_missing(column)
-    return column.to_numpy(zero_copy_only=False), missing
+    if not isinstance(column, np.ndarray):
+        pa = need_arrow()
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type):  # of CSV, read as text to be levels
+            try:
+                column = column.cast(pa.float64())
+            except pa.ArrowInvalid as error:
+                raise DataError(f"--where: {one_line(error)}.") from error
+    numbers, missing = values_of(column)
+    return (numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers), missing
 
 
 def _texts(column: Any) -> tuple[list[str], np.ndarray | None]:

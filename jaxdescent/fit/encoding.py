@@ -194,13 +194,16 @@ class Encoding:
             buckets.append(code)
             multipliers.append(self._multiplier(name, view, block, keep))
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
-        sparse = self._sparse(block)
+        sparse, unknown = self._sparse(block, policy)
+        unseen += unknown
         return Encoded(numbers, codes, buckets, multipliers, sparse, kept, unseen)
 
-    def _sparse(self, block: Block) -> SparseColumn | None:
-        """The sparse column at its places; indices that no training row has count nothing."""
+    def _sparse(self, block: Block, policy: Policy) -> tuple[SparseColumn | None, int]:
+        """The sparse column at its places, and how many of its entries have indices that no
+        training row has: they count nothing.
+        """
         if self.sparse is None:
-            return None
+            return None, 0
         given: SparseColumn = block.columns[self.sparse]
         with np.errstate(over="ignore", invalid="ignore"):
             wrong = ~np.isfinite(np.square(given.values))
@@ -215,9 +218,18 @@ class Encoding:
         place = np.minimum(place, max(len(self.indices) - 1, 0))
         here = self.indices[place] == given.index
         if here.all():
-            return SparseColumn(given.starts, place, given.values)
+            return SparseColumn(given.starts, place, given.values), 0
+        unknown = ~here & (given.values != 0)
+        if policy.unseen == "error" and unknown.any():
+            at = int(np.argmax(unknown))
+            raise DataError(
+                f"'{self.sparse}{given.index[at]}' in {block.place(given.row[at])} is none of the "
+                f"{len(self.indices):,} indices of the training rows: --unseen zero gives it the "
+                "weight zero."
+            )
         starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
-        return SparseColumn(starts, place[here], given.values[here])
+        kept = SparseColumn(starts, place[here], given.values[here])
+        return kept, int(unknown.sum())
 
     def _multiplier(
         self, name: str, view: View, block: Block, keep: np.ndarray | None

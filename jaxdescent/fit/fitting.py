@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent.data import DataError, Filtered, Source, open_source
+from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.fit.budget import Memory, peak_bytes
@@ -103,7 +103,7 @@ def fit_model(
         raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
     keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
     bound = Memory.of(memory)
-    source = opened(data, target_file, request.where)
+    source = open_source(data, target_file, request.where)
     if request.features:
         source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
@@ -111,7 +111,7 @@ def fit_model(
     roles = _roles(source, request)
     test_source = None
     if test_data is not None:
-        test_source = opened(test_data, None, request.where)
+        test_source = open_source(test_data, where=request.where)
         test_source = test_source.offering(roles.columns).as_text(labelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
@@ -152,12 +152,6 @@ def fit_model(
         versions=_versions(),
         fingerprint=fingerprint,
     )
-
-
-def opened(data: Any, target_file: Any, where: str | None) -> Source:
-    """A source, of which only the rows count that meet a condition."""
-    source = open_source(data, target_file)
-    return source if where is None else Filtered(source, where)
 
 
 def _roles(source: Source, request: Request) -> Roles:

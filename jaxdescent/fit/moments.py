@@ -66,10 +66,17 @@ class Moments:
     def _add(into: np.ndarray, own: np.ndarray, values: np.ndarray, start: int, stop: int) -> None:
         into[start:stop] += np.bincount(own, values, stop - start)
 
-    def squares(self, fills: np.ndarray | None = None, absent: np.ndarray | None = None) -> Any:
+    def squares(
+        self,
+        shift: np.ndarray,
+        fills: np.ndarray | None = None,
+        absent: np.ndarray | None = None,
+    ) -> np.ndarray:
         """``sum_i s_i (x_ij - mean_j)^2``, (features,); zero where a column does not vary.
 
         Args:
+          shift: (numbers,), what was taken off the numbers before: what varies less than float64
+            rounds such numbers does not vary.
           fills: (numbers,), what stands for a missing number, which was added as zero.
           absent: (numbers,), the weights of the rows that have none.
         """
@@ -81,8 +88,10 @@ class Moments:
         squares = second - first * mean
         least = EXACT * second
         numbers = slice(0, self._numbers)
-        rounding = self.total * np.square(4 * self._eps * mean[numbers])
-        least[numbers] = np.maximum(least[numbers], rounding)
+        rounding = np.maximum(
+            self._eps * np.abs(mean[numbers]), np.finfo(float).eps * np.abs(mean[numbers] + shift)
+        )
+        least[numbers] = np.maximum(least[numbers], self.total * np.square(4 * rounding))
         return np.where(squares > least, squares, 0.0)
 
 

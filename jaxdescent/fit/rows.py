@@ -188,7 +188,8 @@ class Rows:
         if encoding.sparse is not None:
             (sparse,) = self.entries
             moments.add_sparse(sparse, weight, encoding.size - len(encoding.indices))
-        return moments.squares()
+        assert self.shift is not None
+        return moments.squares(self.shift)
 
 
 def _joined(parts: list[SparseColumn]) -> SparseColumn:

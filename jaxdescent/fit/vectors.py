@@ -103,7 +103,7 @@ class Vectors:
     def squares(self) -> np.ndarray:
         """The features' squares about their means, (features,), over the training rows."""
         assert self._moments is not None
-        return self._moments.squares(self.fills, self._absent)
+        return self._moments.squares(self.shift, self.fills, self._absent)
 
     @property
     def training_weight(self) -> np.ndarray | None:
