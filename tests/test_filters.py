@@ -120,7 +120,11 @@ def test_the_same_rows_meet_it_in_every_source(form, table, condition):
 
 
 def test_groups_of_rows_that_hold_none_are_not_read(table, tmp_path, monkeypatch):
-    with_gap = table.with_columns(k=pl.when(pl.col("y") != 7).then(pl.col("m")))
+    # Missing values are no reason to read a group.
+    with_gap = table.with_columns(
+        k=pl.when(pl.col("y") != 7).then(pl.col("m")),
+        h=pl.when(pl.col("y") % 2 == 0).then(pl.format("h{}", "m")),
+    )
     pq.write_table(with_gap.to_arrow(), tmp_path / "d.parquet", row_group_size=100)
     read = []
     before = pq.ParquetFile.iter_batches
@@ -133,7 +137,10 @@ def test_groups_of_rows_that_hold_none_are_not_read(table, tmp_path, monkeypatch
     for condition, groups in (
         ("m = 7", [7]), ("m < 2 and c = a", [0, 1]), ("m > 2 and y < 450", [3, 4]),
         ("m != 5 and d > 2013-03-01", [6, 7, 8, 9]),
-        ("m = 1 or d > 2013-04-01 or y < 250 and y >= 200", [1, 2, 9]),
+        ("m = 1 or d > 2013-04-01 or n < 250 and y >= 200", [1, 2, 9]),
+        ("k = 1 or n >= 900", [1, 9]),
+        ("k != 0 and k <= 2", [1, 2]),
+        ("h = 'h3' or h > h8", [3, 9]),
         ("(m = 1 or m = 3 or x is missing) and c is not missing", [*range(10)]),  # NaN is missing
         ("(m = 1 or k is missing) and t is not missing", [0, 1]),
     ):  # fmt: skip

@@ -122,7 +122,7 @@ def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
     ("options", "factor"),
     [
         ({"test": 0.3, "standardize": True, "weights": "w", "interact": ("age:size",)}, 2.6),
-        ({"exclude": ("w",)}, 2.6),  # the trace is estimated
+        pytest.param({"exclude": ("w",)}, 2.6, marks=pytest.mark.slow),  # the trace is estimated
     ],
 )
 def test_a_search_for_the_penalty_shares_its_passes(folder, people, no_room, options, factor):
@@ -149,6 +149,7 @@ def test_a_search_for_the_penalty_shares_its_passes(folder, people, no_room, opt
         assert metrics["degrees_of_freedom"] == pytest.approx(degrees, rel=0.2)
 
 
+@pytest.mark.slow
 def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_room, monkeypatch):
     from jaxdescent.fit import descending
 

@@ -139,8 +139,22 @@ class ParquetFiles(Source):
                 expression = condition.expression(of_type)
                 if expression is None:
                     return every
-                return {group.id for group in fragment.subset(expression).row_groups}
+                left = fragment.subset(expression).row_groups
+                return {group.id for group in left if _may_hold(group, condition, of_type)}
             except (pa.ArrowException, OverflowError):
                 return every  # compared in another form, such as a huge integer
 
         return sorted(self._condition.chosen(possible))
+
+
+def _may_hold(group: Any, condition: Any, of_type: Any) -> bool:
+    """Whether a group of rows can hold one that meets a condition, by its least and its largest
+    value: pyarrow passes over no group that has missing values.
+    """
+    try:
+        bounds = group.statistics.get(condition.column)
+    except ValueError:  # nanoseconds, which Python's own times cannot hold
+        return True
+    if bounds is None or bounds["min"] is None or bounds["max"] is None:
+        return True
+    return condition.may_be_met(bounds["min"], bounds["max"], of_type)
