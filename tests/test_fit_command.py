@@ -206,6 +206,51 @@ class TestPredictAndInspect:
         np.testing.assert_allclose(table["prediction"], expected, rtol=1e-12)
         assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 
+    def test_rows_that_meet_a_condition_are_predicted_alone(self, folder):
+        path, out = put(folder, small(group=["p", "q"] * 20), "g.parquet"), folder / "p.csv"
+        result = run("predict", folder / "m", path, "--out", out, "--where", "group = q or a > 9")
+        assert "20 predictions of y" in result.output
+        model = jd.load_model(folder / "m")
+        expected = model.predict(small())[1::2]
+        np.testing.assert_allclose(np.loadtxt(out, skiprows=1), expected)
+        np.testing.assert_allclose(model.predict(path, where="group != p"), expected)
+
+    def test_a_pipe_is_not_replaced_by_a_file(self, folder):
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no pipes")
+        os.mkfifo(folder / "p.csv")
+        arguments = ("predict", folder / "m", folder / "d.parquet", "--out", folder / "p.csv")
+        result = run(*arguments, "--overwrite")
+        assert result.exit_code == 2
+        assert "is no file, and is not replaced by one" in result.stderr
+        assert (folder / "p.csv").is_fifo()
+
+    def test_a_model_that_may_not_be_written_is_not_replaced(self, folder, monkeypatch):
+        allowed, model = os.access, folder / "m"
+
+        def access(path, asked):
+            return not (pathlib.Path(path) == model and asked & os.W_OK) and allowed(path, asked)
+
+        monkeypatch.setattr(os, "access", access)
+        result = run("fit", folder / "d.parquet", "--target", "y", "--out", model, "--overwrite")
+        assert result.exit_code == 2
+        assert "no permission to replace it" in result.stderr
+
+    def test_sigterm_ends_a_command_as_ctrl_c_does(self, folder, monkeypatch):
+        if os.name != "posix":
+            pytest.skip("signals")
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(
+            jd.load_model(folder / "m").__class__,
+            "_write",
+            lambda *a: signal.raise_signal(signal.SIGTERM),
+        )
+        result = run("fit", folder / "d.parquet", "--target", "y", "--out", folder / "new")
+        assert result.exit_code == 130
+        assert result.stderr == "Interrupted: nothing was written.\n"
+        assert sorted(p.name for p in folder.iterdir()) == ["d.parquet", "m"]
+        assert signal.getsignal(signal.SIGTERM) is before
+
     def test_inspect_shows_what_is_in_a_model(self, folder):
         result = run("inspect", folder / "m", "--weights", "1")
         assert result.exit_code == 0, result.output
@@ -720,6 +765,14 @@ class TestMemory:
         assert content["bytes_read"] > 5 * size
 
     @pytest.mark.slow
+    def test_a_search_on_rows_that_stay_in_the_files(self, tmp_path, rng):
+        path = large_parquet(tmp_path, 600_000, 100, rng)
+        options = ("--method", "lsmr", "--l2", "auto", "--test", "0.2", "--standardize")
+        content = self.fits(path, "--target", "y", *options, room=850_000_000)
+        assert "stay in the files" in content["method"]
+        assert content["passes"] < 70
+
+    @pytest.mark.slow
     def test_more_levels_than_there_is_room_for(self, tmp_path, rng):
         rows = 2_000_000
         table = pa.table({"id": [f"user-{i}" for i in range(rows)], "y": rng.normal(size=rows)})
@@ -746,11 +799,11 @@ class TestMemory:
         sparse_npy(tmp_path / "X.npy", 100_000, 20_000, rng, known=5)
         np.save(tmp_path / "y.npy", rng.normal(size=100_000))
         began = time.perf_counter()
-        result = run("fit", tmp_path / "X.npy", "--memory", "2GB", "--l2", "auto")
+        result = run("fit", tmp_path / "X.npy", "--memory", "2GB", "--dtype", "float64")
         assert result.exit_code == 2
         assert "a fit of 20,000 features needs" in result.stderr
         assert "nothing was read" in result.stderr
-        assert "say --l2 with a number" in result.stderr
+        assert "leave it out, or set JAX_ENABLE_X64=1" in result.stderr
         assert time.perf_counter() - began < 5
 
 

@@ -184,14 +184,14 @@ class TestStandardize:
         """Shared buckets too, where two columns of a row may be in one, and slopes."""
         options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
         kept = {}
-        before = Rows.column_moments
+        before = Rows.column_squares
 
         def noted(self):
-            kept["moments"] = before(self)
-            return kept["moments"]
+            kept["squares"] = before(self)
+            return kept["squares"]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Rows, "column_moments", noted)
+            patch.setattr(Rows, "column_squares", noted)
             model = jd.fit_model(
                 table, "y", standardize=True, method="cg", interact="age:city", **options
             )
@@ -200,7 +200,7 @@ class TestStandardize:
         encoded = encoded_of(model, table)
         for code, multiplier, start, _ in model.encoding.entries(encoded):
             X[np.arange(ROWS), start + code] += 1.0 if multiplier is None else multiplier
-        np.testing.assert_allclose(kept["moments"][1], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
+        np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
 
     def test_a_scaled_design_has_the_products_of_the_scaled_matrix(self, rng):
         from jaxdescent.designs import as_design
@@ -273,16 +273,16 @@ class TestMethods:
             jd.fit_model(table, "y", **options)
 
     def test_one_that_does_not_fit_is_refused(self, tmp_path, rng, monkeypatch):
-        from jaxdescent.fit import fitting
+        from jaxdescent.fit import by_sums
         from jaxdescent.fit.budget import Memory
 
         X = {f"x{j}": rng.normal(size=30) for j in range(40)}
         held = Memory.of(None).limit
         monkeypatch.setattr(Memory, "of", classmethod(lambda cls, limit: cls(held, True)))
-        plan = fitting.by_sums.plan_of
+        plan = by_sums.plan_of
         monkeypatch.setattr(
-            fitting.by_sums, "plan_of",
-            lambda *arguments: fitting.by_sums.SumsPlan(42, plan(*arguments).reading, held + 1),
+            by_sums, "plan_of",
+            lambda *arguments: by_sums.SumsPlan(42, plan(*arguments).reading, held + 1),
         )  # fmt: skip
         with pytest.raises(MemoryError, match="--method direct with 40 features needs"):
             jd.fit_model(X | {"y": X["x0"]}, "y", method="direct")

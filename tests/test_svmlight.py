@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
 
 from sklearn.datasets import dump_svmlight_file
 from sklearn.linear_model import Ridge
+from typer.testing import CliRunner
 
 import jaxdescent as jd
+from jaxdescent import cli
 from jaxdescent.data import DataError, Kind, SparseColumn, located, open_source, svmlight
 
 ROWS, WIDE = 400, 4000
@@ -89,10 +92,18 @@ class TestManyIndices:
             "indices.npy", "model.json", "weights.npy",
         ]  # fmt: skip
         index = int(model.encoding.indices[5])
-        text = f"0 {index}:2\n\n# nothing\n1\n2 999999:5 # of no weight\n"
+        text = f"0 {index}:2\n\n# nothing\n1\n2 3:0 {index}:0 999999:5 # of no weight\n"
         (tmp_path / "e.svm").write_text(text)
         expected = model.intercept + np.array([2 * model.weights[5], 0, 0])
-        np.testing.assert_allclose(model.predict(tmp_path / "e.svm"), expected)
+        own = f"is none of the {model.encoding.indices.size:,} indices of the training rows"
+        with pytest.raises(DataError, match=rf"'x999999' in row 5 of e\.svm {own}: --unseen zero"):
+            model.predict(tmp_path / "e.svm")
+        predicted = model.predict(tmp_path / "e.svm", unseen="zero")
+        np.testing.assert_allclose(predicted, expected)
+        arguments = ("predict", tmp_path / "m", tmp_path / "e.svm", "--out", tmp_path / "p.csv")
+        result = CliRunner().invoke(cli.app, [*map(str, arguments), "--unseen", "zero"])
+        assert "3 predictions of y" in result.stdout
+        assert "indices of no training row, and count nothing: 1." in result.stdout
         model.save(tmp_path / "m", overwrite=True)
 
     def test_some_of_them_may_be_named(self, data, tmp_path):
@@ -151,10 +162,20 @@ def test_files_are_read_one_after_another(data, tmp_path):
         ("1 2: 3\n", "got '2:'"),
         ("1 2 :3\n", "got '2'"),
         ("1 2:1_0\n", "got '2:1_0'"),
-        ("1 0:1 -1:3\n", "line 1: an index must be a whole number of at least 0, got -1"),
-        ("1 1:2\n\n1 1.5:2\n", "line 3: an index must be a whole number of at least 0, got 1.5"),
+        (
+            "1 0:1 -1:3\n",
+            "line 1: an index must be a whole number from 0 to 9,007,199,254,740,991, got -1",
+        ),
+        (
+            "1 1:2\n\n1 1.5:2\n",
+            "line 3: an index must be a whole number from 0 to 9,007,199,254,740,991, got 1.5",
+        ),
         ("1 99999999999999999:2\n", "line 1: an index must be a whole number"),
-        ("1 nan:2\n", "line 1: an index must be a whole number of at least 0, got nan"),
+        ("1 9007199254740992:2\n", "from 0 to .*,991, got 9,007,199,254,740,992"),
+        (
+            "1 nan:2\n",
+            "line 1: an index must be a whole number from 0 to 9,007,199,254,740,991, got nan",
+        ),
         ("1 3:1 2:1 3:4\n", "line 1: the index 3 stands there twice"),
         ("1 2:nan\n2 3:1\n3 2:1\n", "'x2' is NaN in row 1 of d.svm"),
         ("# c\n1 2:1\n2 3:inf\n3 2:1\n", "'x3' is infinite in row 3 of d.svm"),

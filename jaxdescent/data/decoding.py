@@ -143,21 +143,31 @@ def numbers_of(block: Block, name: str) -> np.ndarray:
     Raises:
       DataError: for a missing value, with its row.
     """
-    column = block.columns[name]
+    values, missing = values_of(block.columns[name])
+    if missing is not None:
+        raise DataError(
+            f"{name!r} has no value in {block.place(int(np.argmax(missing)))}: leave out such "
+            "rows, or fill them, before they are streamed."
+        )
+    return values
+
+
+def values_of(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """A column of numbers as an array, zero where one is missing, and where that is: None for
+    nowhere. Nothing is copied where it can be had so; decimals become float64.
+    """
     if isinstance(column, np.ndarray):
-        return column
+        return column, None
     pa = need_arrow()
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-        raise DataError(
-            f"{name!r} has no value in {block.place(row)}: leave out such rows, or fill them, "
-            "before they are streamed."
-        )
-    if pa.types.is_decimal(column.type):
+    types, missing = pa.types, None
+    if types.is_decimal(column.type) or types.is_null(column.type):
         column = column.cast(pa.float64())
-    return column.to_numpy(zero_copy_only=False)
+    if column.null_count:
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        column = column.fill_null(False if types.is_boolean(column.type) else 0)
+    return column.to_numpy(zero_copy_only=False), missing
 
 
 def _fill(into: np.ndarray, name: str, parts: list[Part]) -> None:

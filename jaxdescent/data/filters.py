@@ -1,109 +1,115 @@
-"""Conditions on rows: ``month <= 6 and carrier = AA``."""
+"""Conditions on rows: ``month <= 6 and (carrier = AA or delay is missing)``."""
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.errors import DataError, check_columns, need_arrow, one_line
+from jaxdescent.data.conditions import MISSING, THERE, Condition, Joined
+from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, Wrapped, located
-
-OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
 
 TOKEN = re.compile(
     r"\s*(?:(?P<quoted>'[^']*'|\"[^\"]*\")|(?P<column>`[^`]+`)|(?P<operator><=|>=|==|!=|=|<|>)"
-    r"|(?P<word>[^\s<>=!'\"`]+))"
+    r"|(?P<bracket>[()])|(?P<word>[^\s<>=!'\"`()]+))"
 )
 
-GRAMMAR = "expected is COLUMN OP VALUE, joined by and, such as month <= 6 and carrier != 'AA'"
+MOST_DEEP = 100
+"""Parentheses within each other."""
+
+GRAMMAR = (
+    "expected is COLUMN OP VALUE or COLUMN is [not] missing, joined by and, or and parentheses, "
+    "such as month <= 6 and (carrier != 'AA' or delay is missing)"
+)
 
 
-class Condition(NamedTuple):
-    """What a row has to meet: ``column op value``; a row without a value does not."""
+def condition_of(text: str, kinds: Mapping[str, Kind]) -> Condition | Joined:
+    """The conditions that a text states about columns of these kinds; ``and`` binds before ``or``.
 
-    column: str
-    op: str
-    value: float | str
-
-    def is_met(self, column: Any) -> np.ndarray:
-        """Which rows of this column of a block meet it."""
-        compare = OPERATORS[self.op]
-        if isinstance(self.value, str):
-            texts, missing = _texts(column)
-            # As lists are compared: by code points, which is the order of dates too.
-            met = np.fromiter((compare(text, self.value) for text in texts), bool, len(texts))
-        else:
-            numbers, missing = _numbers(column)
-            with np.errstate(invalid="ignore", over="ignore"):
-                met = compare(numbers, self.value)
-            if np.issubdtype(numbers.dtype, np.floating):
-                met &= ~np.isnan(numbers)  # missing, which is other than nothing
-        return met if missing is None else met & ~missing
-
-    def expression(self, of_type: Any) -> Any:
-        """It as an expression of pyarrow's datasets, about a column of this type: floating-point
-        numbers are compared in their own precision, as :meth:`is_met` does.
-        """
-        import pyarrow as pa
-        from pyarrow import dataset
-
-        value: Any = self.value
-        if pa.types.is_floating(of_type):
-            value = pa.scalar(float(value)).cast(of_type)
-        return OPERATORS[self.op](dataset.field(self.column), value)
-
-
-def conditions_of(text: str, kinds: Mapping[str, Kind]) -> list[Condition]:
-    """The conditions that a text states about columns of these kinds.
-
-    Columns with spaces or operators in their names stand between backquotes; text may stand between
-    quotes, and must where it has spaces or is ``and``. Numeric columns are compared as numbers,
-    true and false as 1 and 0; all others by their text, dates written as 2013-06-30.
+    Columns with spaces, operators or parentheses in their names stand between backquotes; text may
+    stand between quotes, and must where it has spaces or parentheses. Numeric columns are compared
+    as numbers, true and false as 1 and 0; dates and times as such, written as 2013-06-30,
+    2013-06-30T12:30 or 12:30; all others by their text.
 
     Raises:
       DataError: where it cannot be read, a column is not there, or a value is of another kind.
 
-    >>> conditions_of("month <= 6 and carrier = AA", {"month": Kind.WHOLE, "carrier": Kind.TEXT})
-    [Condition(column='month', op='<=', value=6), Condition(column='carrier', op='=', value='AA')]
+    >>> condition_of("month <= 6", {"month": Kind.WHOLE})
+    Condition(column='month', op='<=', value=6)
+    >>> condition_of("a = x or a is missing", {"a": Kind.TEXT}).is_all
+    False
     """
-    tokens = list(_tokens(text))
-    found: list[Condition] = []
-    at = 0
-    while True:
-        part = tokens[at : at + 3]
-        kinds_of_part = [kind for kind, _ in part]
-        is_right = (
-            len(part) == 3
-            and kinds_of_part[0] in ("word", "column")
-            and kinds_of_part[1] == "operator"
-            and kinds_of_part[2] in ("word", "quoted")
-        )
-        if not is_right:
-            raise DataError(f"--where {text!r} cannot be read: {GRAMMAR}.")
-        (_, column), (_, op), (kind, value) = part
-        check_columns([column], kinds)
-        found.append(Condition(column, op, _value(column, value, kind, kinds[column])))
-        at += 3
-        if at == len(tokens):
+    return _Parser(text, kinds).parsed()
+
+
+class _Parser:
+    """Reads a text by recursive descent."""
+
+    def __init__(self, text: str, kinds: Mapping[str, Kind]) -> None:
+        self._text, self._kinds = text, kinds
+        self._tokens, self._at = list(_tokens(text)), 0
+
+    def parsed(self) -> Condition | Joined:
+        """All of it."""
+        found = self._joined("or", 0)
+        if self._at < len(self._tokens):
+            raise self._unreadable("; text with spaces stands between quotes")
+        return found
+
+    def _joined(self, word: str, depth: int) -> Condition | Joined:
+        parts: list[Condition | Joined] = []
+        while not parts or self._takes(word):
+            parts.append(self._joined("and", depth) if word == "or" else self._single(depth))
+        return parts[0] if len(parts) == 1 else Joined(tuple(parts), word == "and")
+
+    def _single(self, depth: int) -> Condition | Joined:
+        if self._kinds_ahead(1) == ["bracket"] and self._tokens[self._at][1] == "(":
+            if depth >= MOST_DEEP:
+                raise DataError(f"--where has more than {MOST_DEEP} parentheses in each other.")
+            self._at += 1
+            found = self._joined("or", depth + 1)
+            if self._tokens[self._at : self._at + 1] != [("bracket", ")")]:
+                raise self._unreadable()
+            self._at += 1
             return found
-        if tokens[at] != ("word", "and") and tokens[at] != ("word", "AND"):
-            raise DataError(
-                f"--where {text!r} cannot be read at {tokens[at][1]!r}: {GRAMMAR}; text with "
-                "spaces stands between quotes."
-            )
-        at += 1
+        first, *others = self._kinds_ahead(3) or [""]
+        if first not in ("word", "column"):
+            raise self._unreadable()
+        column = self._tokens[self._at][1]
+        if others[:1] == ["word"]:
+            self._at += 1
+            for op, words in ((THERE, ["is", "not", "missing"]), (MISSING, ["is", "missing"])):
+                ahead = self._tokens[self._at : self._at + len(words)]
+                if [(k, t.lower()) for k, t in ahead] == [("word", word) for word in words]:
+                    self._at += len(words)
+                    check_columns([column], self._kinds)
+                    if self._kinds[column] is Kind.SPARSE:
+                        raise DataError(f"--where: {column!r} holds sparse numbers: none is named.")
+                    return Condition(column, op)
+            raise self._unreadable()
+        if others not in (["operator", "word"], ["operator", "quoted"]):
+            raise self._unreadable()
+        check_columns([column], self._kinds)
+        (_, op), (kind, value) = self._tokens[self._at + 1 : self._at + 3]
+        self._at += 3
+        return Condition(column, op, _value(column, value, kind, self._kinds[column]))
+
+    def _takes(self, word: str) -> bool:
+        if self._tokens[self._at : self._at + 1] in ([("word", word)], [("word", word.upper())]):
+            self._at += 1
+            return True
+        return False
+
+    def _kinds_ahead(self, count: int) -> list[str]:
+        return [kind for kind, _ in self._tokens[self._at : self._at + count]]
+
+    def _unreadable(self, advice: str = "") -> DataError:
+        rest = self._tokens[self._at : self._at + 1]
+        where = f" at {rest[0][1]!r}" if rest and self._at else ""
+        return DataError(f"--where {self._text!r} cannot be read{where}: {GRAMMAR}{advice}.")
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
@@ -115,7 +121,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         at = found.end()
         kind = str(found.lastgroup)
         token = found[kind]
-        yield kind, token if kind in ("operator", "word") else token[1:-1]
+        yield kind, token if kind in ("operator", "word", "bracket") else token[1:-1]
 
 
 def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
@@ -139,42 +145,8 @@ def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
     return number
 
 
-def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    if isinstance(column, np.ndarray):
-        return column, None
-    pa = need_arrow()
-    types = pa.types
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not (types.is_integer(column.type) or types.is_floating(column.type)):
-        try:
-            # Decimals, booleans, and numbers of CSV that are read as text to be levels.
-            column = column.cast(pa.uint8() if types.is_boolean(column.type) else pa.float64())
-        except pa.ArrowInvalid as error:
-            raise DataError(f"--where: {one_line(error)}.") from error
-    missing = None
-    if column.null_count:
-        missing = column.is_null().to_numpy(zero_copy_only=False)
-        column = column.fill_null(0)
-    return column.to_numpy(zero_copy_only=False), missing
-
-
-def _texts(column: Any) -> tuple[list[str], np.ndarray | None]:
-    pa = need_arrow()
-    if isinstance(column, np.ndarray):
-        column = pa.array(column)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    column = column.cast(pa.string())
-    missing = None
-    if column.null_count:
-        missing = column.is_null().to_numpy(zero_copy_only=False)
-        column = column.fill_null("")
-    return column.to_pylist(), missing
-
-
 class Filtered(Wrapped):
-    """The rows of a source that meet all conditions; their numbers in the files stay known.
+    """The rows of a source that meet a condition; their numbers in the files stay known.
 
     Parts of the source that can be known without reading to hold none are passed over: groups of
     rows of Parquet files by their statistics.
@@ -182,8 +154,8 @@ class Filtered(Wrapped):
 
     def __init__(self, base: Source, text: str) -> None:
         self._text = text
-        self._conditions = conditions_of(text, base.kinds)
-        super().__init__(base.skipping(self._conditions))
+        self._condition = condition_of(text, base.kinds)
+        super().__init__(base.skipping(self._condition))
 
     @property
     def rows(self) -> int | None:
@@ -197,7 +169,7 @@ class Filtered(Wrapped):
         return f"{self.base.fingerprint()} where {self._text}"
 
     def _read(self, names: Sequence[str]) -> list[str]:
-        return list(dict.fromkeys([*names, *(each.column for each in self._conditions)]))
+        return list(dict.fromkeys([*names, *self._condition.columns]))
 
     def row_bytes(self, names: Sequence[str]) -> int:
         return 2 * self.base.row_bytes(self._read(names))  # before and after
@@ -208,9 +180,7 @@ class Filtered(Wrapped):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         is_empty = True
         for block in located(self.base, self._read(names), rows):
-            met = np.ones(block.rows, bool)
-            for each in self._conditions:
-                met &= each.is_met(block.columns[each.column])
+            met = self._condition.is_met(block.columns)
             if not met.any():
                 continue
             is_empty = False

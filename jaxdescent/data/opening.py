@@ -10,6 +10,7 @@ from typing import Any
 from jaxdescent.data.arrays import Arrays, NpyFiles
 from jaxdescent.data.csv_files import CsvFiles
 from jaxdescent.data.errors import DataError, is_readable_folder, listed
+from jaxdescent.data.filters import Filtered
 from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.data.protocol import Source
 from jaxdescent.data.svmlight import SvmlightFiles
@@ -32,7 +33,7 @@ FORMATS = {
 """What the end of a file's name says about it."""
 
 
-def open_source(data: Any, target_file: Any = None) -> Source:
+def open_source(data: Any, target_file: Any = None, where: str | None = None) -> Source:
     """A source of rows.
 
     Args:
@@ -40,11 +41,17 @@ def open_source(data: Any, target_file: Any = None) -> Source:
         a table of pyarrow, polars, pandas or DuckDB; a dictionary of NumPy arrays by name; or a
         :class:`Source`.
       target_file: for ``.npy``: the file of the target, ``y.npy`` beside the features by default.
+      where: a condition that rows have to meet (:func:`jaxdescent.data.filters.condition_of`).
 
     Raises:
       DataError: where nothing can be read from it, and why.
       ImportError: where pyarrow is needed, and is not installed.
     """
+    source = _opened(data, target_file)
+    return source if where is None else Filtered(source, where)
+
+
+def _opened(data: Any, target_file: Any) -> Source:
     if isinstance(data, Source):
         return data
     if hasattr(data, "__arrow_c_stream__"):

@@ -35,7 +35,7 @@ class ParquetFiles(Source):
         self._rows = self._first = 0
         self._group_starts: list[int] = []
         self._widths: dict[str, float] = {}
-        self._conditions: Sequence[Any] = ()
+        self._condition: Any = None
         self._as_read: frozenset[str] = frozenset()
         for index, path in enumerate(self._paths):
             with reading(path), self._opened(path) as file:
@@ -117,7 +117,7 @@ class ParquetFiles(Source):
         return new
 
     def start_before(self, row: int) -> int:
-        if self._conditions:
+        if self._condition is not None:
             return 0  # some groups are passed over
         starts = self._group_starts
         return starts[bisect.bisect_right(starts, row) - 1]
@@ -127,9 +127,9 @@ class ParquetFiles(Source):
         new._first = row
         return new
 
-    def skipping(self, conditions: Sequence[Any]) -> ParquetFiles:
+    def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)
-        new._conditions = conditions
+        new._condition = condition
         return new
 
     def _runs(
@@ -150,18 +150,36 @@ class ParquetFiles(Source):
             yield starts[group], list(range(group, stop))
 
     def _possible(self, path: pathlib.Path, groups: int) -> list[int]:
-        if not self._conditions:
+        if self._condition is None:
             return list(range(groups))
         import pyarrow as pa
         from pyarrow import dataset, fs
 
-        chosen = set(range(groups))
         fragment = dataset.ParquetFileFormat().make_fragment(str(path), fs.LocalFileSystem())
-        for each in self._conditions:
-            of_type = fragment.physical_schema.field(each.column).type
+
+        def possible(condition: Any) -> set[int]:
+            of_type = fragment.physical_schema.field(condition.column).type
+            every = set(range(groups))
             try:
-                part = fragment.subset(each.expression(of_type))
+                expression = condition.expression(of_type)
+                if expression is None:
+                    return every
+                left = fragment.subset(expression).row_groups
+                return {group.id for group in left if _may_hold(group, condition, of_type)}
             except (pa.ArrowException, OverflowError):
-                continue  # compared in another form, such as text with dates or a huge integer
-            chosen &= {group.id for group in part.row_groups}
-        return sorted(chosen)
+                return every  # compared in another form, such as a huge integer
+
+        return sorted(self._condition.chosen(possible))
+
+
+def _may_hold(group: Any, condition: Any, of_type: Any) -> bool:
+    """Whether a group of rows can hold one that meets a condition, by its least and its largest
+    value: pyarrow passes over no group that has missing values.
+    """
+    try:
+        bounds = group.statistics.get(condition.column)
+    except ValueError:  # nanoseconds, which Python's own times cannot hold
+        return True
+    if bounds is None or bounds["min"] is None or bounds["max"] is None:
+        return True
+    return condition.may_be_met(bounds["min"], bounds["max"], of_type)

@@ -155,11 +155,11 @@ class Source(abc.ABC):
         """How many times all of it was read to find out what it holds."""
         return 0
 
-    def skipping(self, conditions: Sequence[Any]) -> Source:
+    def skipping(self, condition: Any) -> Source:
         """The same rows, without parts of which it is known before they are read that none of
-        theirs meets all conditions (:class:`jaxdescent.data.filters.Condition`).
+        theirs meets a condition (:func:`jaxdescent.data.filters.condition_of`).
         """
-        del conditions
+        del condition
         return self
 
     @property

@@ -229,9 +229,10 @@ def _rows_of(
         wrong = ~((index >= 0) & (index < LARGEST) & (index == np.floor(index)))
     if wrong.any():
         at = int(np.argmax(wrong))
+        shown = f"{index[at]:,.0f}" if index[at] == np.floor(index[at]) else f"{index[at]:g}"
         raise DataError(
-            f"{path}: line {lines[row[at]] + 1:,}: an index must be a whole number of at least 0, "
-            f"got {index[at]:g}."
+            f"{path}: line {lines[row[at]] + 1:,}: an index must be a whole number from 0 to "
+            f"{LARGEST - 1:,}, got {shown}."
         )
     column = SparseColumn(starts, index.astype(np.int64), values)
     order = np.lexsort((column.index, row)) if np.any(np.diff(column.index) <= 0) else None

@@ -160,7 +160,9 @@ def _notes(found: solving.Solution, encoding: Encoding, sums: Sums) -> list[str]
         names = [encoding.feature_name(int(j)) for j in constant[:5]]
         more = f" and {constant.size - 5:,} more" if constant.size > 5 else ""
         verb = "does" if constant.size == 1 else "do"
-        notes.append(f"{', '.join(names)}{more} {verb} not vary: the weight is zero.")
+        notes.append(
+            f"{', '.join(names)}{more} {verb} not vary beyond rounding: the weight is zero."
+        )
     varying = found.weights.size - constant.size
     if found.rank is not None and found.rank < varying:
         if found.evidence is Evidence.FACTORISATION:

@@ -42,8 +42,8 @@ def check_target(name: str, rows: int, variance: float, mean: float) -> None:
     """Refuse a target that does not vary, beyond the rounding of its values."""
     if variance <= (4 * np.finfo(np.float64).eps * mean) ** 2:
         raise DataError(
-            f"the target {name!r} is {mean:g} in all {rows:,} training rows: there is nothing to "
-            "fit."
+            f"the target {name!r} is {mean:g} in all {rows:,} training rows, but for rounding: "
+            "there is nothing to fit."
         )
 
 
@@ -54,7 +54,7 @@ def row_notes(dropped: int, unseen: int) -> list[str]:
         notes.append(f"{dropped:,} rows were dropped for what is missing in them.")
     if unseen:
         notes.append(
-            f"{unseen:,} values of held-out rows are levels that no training row has: they count "
-            "nothing."
+            f"{unseen:,} values of held-out rows are levels or indices that no training row has: "
+            "they count nothing."
         )
     return notes

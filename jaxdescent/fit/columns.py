@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import need_arrow
 
 
@@ -49,11 +50,7 @@ class Labels:
 
 def numbers_of(column: Any, *, nan_is_missing: bool) -> Numbers:
     """A column of numbers; without a copy where it can be had so."""
-    missing = None
-    if isinstance(column, np.ndarray):
-        values = column
-    else:
-        values, missing = _from_arrow(column)
+    values, missing = values_of(column)
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     elif values.dtype == np.float16:
@@ -65,20 +62,6 @@ def numbers_of(column: Any, *, nan_is_missing: bool) -> Numbers:
     if missing is not None:
         values = np.where(missing, 0, values)
     return Numbers(values, missing)
-
-
-def _from_arrow(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    pa = need_arrow()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    types = pa.types
-    if types.is_decimal(column.type) or types.is_null(column.type):
-        column = column.cast(pa.float64())
-    missing = None
-    if column.null_count:
-        missing = column.is_null().to_numpy(zero_copy_only=False)
-        column = column.fill_null(False if types.is_boolean(column.type) else 0)
-    return column.to_numpy(zero_copy_only=False), missing
 
 
 def labels_of(column: Any) -> Labels:

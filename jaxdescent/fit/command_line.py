@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import decimal
+import signal
+import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,14 +57,51 @@ def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = N
 
 
 @contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Within it SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _warning_in_one_line() -> Iterator[None]:
+    def show(message: Warning | str, *rest: Any, **others: Any) -> None:
+        del rest, others
+        typer.echo(f"Warning: {' '.join(str(message).split())}.", err=True)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+@contextlib.contextmanager
 def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
-    """Errors that a user can act on as a line and exit code 2; Ctrl-C as 130."""
+    """Errors that a user can act on as a line and exit code 2; Ctrl-C and SIGTERM as 130; warnings
+    as a line.
+    """
     from jaxdescent.data import DataError
 
     try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted: {written}.", err=True)
+        with _ended_by_sigterm(), _warning_in_one_line():
+            yield
+    except KeyboardInterrupt as error:
+        from jaxdescent.fit.keeping import Interrupted
+
+        kept = str(error) if isinstance(error, Interrupted) else f"{written}."
+        typer.echo(f"Interrupted: {kept}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except (DataError, ImportError, MemoryError) as error:
         message = " ".join(str(error).split()) or "there is not enough memory"

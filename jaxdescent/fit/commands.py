@@ -27,11 +27,37 @@ class Unseen(enum.StrEnum):
     zero = "zero"
 
 
+ModelFolder = Annotated[
+    pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
+]
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION",
+        help='Only these rows: "month <= 6 and (carrier != AA or delay is missing)".',
+        show_default="all",
+    ),
+]
+
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option(
+        parser=byte_count,
+        metavar="SIZE",
+        help="What the whole process may hold: 600MB, 4GB.",
+        show_default="80 % of what is available",
+    ),
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
 def fit(
     data: Annotated[
         list[pathlib.Path],
         typer.Argument(
-            help="Files or folders: Parquet, CSV, or X.npy.",
+            help="Files or folders: Parquet, CSV, svmlight text, or X.npy.",
             show_default=False,
             readable=False,  # what cannot be read is told in a line of our own
         ),
@@ -85,14 +111,7 @@ def fit(
         str | None,
         typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CONDITION",
-            help='Only these rows: "month <= 6 and carrier != AA".',
-            show_default="all",
-        ),
-    ] = None,
+    where: Where = None,
     l2: Annotated[
         str, typer.Option(metavar="X|auto", help="The ridge penalty, or a search for it.")
     ] = "0",
@@ -121,6 +140,17 @@ def fit(
             readable=False,
         ),
     ] = None,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --checkpoint has.")
+    ] = False,
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
     ] = False,
@@ -137,15 +167,7 @@ def fit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the rows held out.")] = 0,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            parser=byte_count,
-            metavar="SIZE",
-            help="What the whole process may hold: 600MB, 4GB.",
-            show_default="80 % of what is available",
-        ),
-    ] = None,
+    memory: MemoryLimit = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(metavar="FOLDER", help="Where to keep the model.", show_default=False),
@@ -153,9 +175,7 @@ def fit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model that is there.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the summary.")
-    ] = False,
+    as_json: AsJson = False,
     plot: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -171,8 +191,9 @@ def fit(
     what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
     """
     with failing_in_one_line():
+        from jaxdescent.data import open_source
         from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.fitting import fit_model, opened
+        from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
 
@@ -193,6 +214,8 @@ def fit(
                 memory=memory,
                 watch=screen,
                 start=start,
+                checkpoint=checkpoint,
+                resume=resume,
                 features=tuple(split_names(features)),
                 exclude=tuple(split_names(exclude)),
                 categorical=tuple(split_names(categorical)),
@@ -210,7 +233,7 @@ def fit(
                 seed=seed,
             )
         if plot is not None and picture is not None:
-            source = opened(list(data), target_file, where)
+            source = open_source(list(data), target_file, where)
             sample = picture.sample_of(model, source, Memory.of(memory))
             picture.draw(sample, model.target, plot, screen.course)
         if out is not None:
@@ -227,9 +250,7 @@ def fit(
 
 
 def predict(
-    folder: Annotated[
-        pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
-    ],
+    folder: ModelFolder,
     data: Annotated[
         list[pathlib.Path],
         typer.Argument(
@@ -241,8 +262,10 @@ def predict(
         pathlib.Path,
         typer.Option(metavar="FILE", help="A .parquet or .csv file.", show_default=False),
     ],
+    where: Where = None,
     unseen: Annotated[
-        Unseen, typer.Option(help="Levels that no training row had: refuse, or no effect.")
+        Unseen,
+        typer.Option(help="Levels or indices that no training row had: refuse, or no effect."),
     ] = Unseen.error,
     missing: Annotated[
         str | None,
@@ -252,20 +275,12 @@ def predict(
             show_default="as fitted",
         ),
     ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            parser=byte_count,
-            metavar="SIZE",
-            help="What the whole process may hold.",
-            show_default="80 % of what is available",
-        ),
-    ] = None,
+    memory: MemoryLimit = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
 ) -> None:
-    """Predict every row of some files by a model that fit has kept, in their order."""
+    """Predict the rows of some files by a model that fit has kept, in their order."""
     with failing_in_one_line():
         from jaxdescent.data import open_source
         from jaxdescent.fit.budget import Memory
@@ -275,28 +290,35 @@ def predict(
 
         model = load_model(folder)
         with prediction_file(out, overwrite=overwrite) as write, Screen() as screen:
-            source = open_source(list(data))
+            source = open_source(list(data), where=where)
             screen.begin("predicting", source.rows)
-            rows = 0
+            rows, unknown = 0, list[int]()
             parts = model.predictions(
-                source, missing=missing, unseen=unseen.value, memory=Memory.of(memory)
+                source,
+                missing=missing,
+                unseen=unseen.value,
+                memory=Memory.of(memory),
+                note=unknown.append,
             )
             for part in parts:
                 write(part)
                 rows += len(part)
                 screen.advance(rows)
         screen.say(f"{rows:,} predictions of {model.target} in {out}.")
+        if any(unknown):
+            screen.say(
+                "Values that are levels or indices of no training row, and count nothing: "
+                f"{sum(unknown):,}."
+            )
 
 
 def inspect(
-    folder: Annotated[
-        pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
-    ],
+    folder: ModelFolder,
     *,
     most: Annotated[
         int, typer.Option("--weights", min=0, help="How many of the largest weights to show.")
     ] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print model.json.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in a model that fit has kept."""
     with failing_in_one_line():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,13 +192,16 @@ class Encoding:
             buckets.append(code)
             multipliers.append(self._multiplier(name, view, block, keep))
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
-        sparse = self._sparse(block)
+        sparse, unknown = self._sparse(block, policy)
+        unseen += unknown
         return Encoded(numbers, codes, buckets, multipliers, sparse, kept, unseen)
 
-    def _sparse(self, block: Block) -> SparseColumn | None:
-        """The sparse column at its places; indices that no training row has count nothing."""
+    def _sparse(self, block: Block, policy: Policy) -> tuple[SparseColumn | None, int]:
+        """The sparse column at its places, and how many of its entries have indices that no
+        training row has: they count nothing.
+        """
         if self.sparse is None:
-            return None
+            return None, 0
         given: SparseColumn = block.columns[self.sparse]
         with np.errstate(over="ignore", invalid="ignore"):
             wrong = ~np.isfinite(np.square(given.values))
@@ -213,9 +216,18 @@ class Encoding:
         place = np.minimum(place, max(len(self.indices) - 1, 0))
         here = self.indices[place] == given.index
         if here.all():
-            return SparseColumn(given.starts, place, given.values)
+            return SparseColumn(given.starts, place, given.values), 0
+        unknown = ~here & (given.values != 0)
+        if policy.unseen == "error" and unknown.any():
+            at = int(np.argmax(unknown))
+            raise DataError(
+                f"'{self.sparse}{given.index[at]}' in {block.place(given.row[at])} is none of the "
+                f"{len(self.indices):,} indices of the training rows: --unseen zero gives it the "
+                "weight zero."
+            )
         starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
-        return SparseColumn(starts, place[here], given.values[here])
+        kept = SparseColumn(starts, place[here], given.values[here])
+        return kept, int(unknown.sum())
 
     def _multiplier(
         self, name: str, view: View, block: Block, keep: np.ndarray | None
@@ -258,13 +270,22 @@ class Encoding:
         """Of each one-hot name: codes, multipliers, and the places of its first feature and behind
         its last one; those of hashed names are the same.
         """
+        return self.placed(encoded.codes, encoded.buckets, encoded.multipliers)
+
+    def placed(
+        self,
+        codes: Iterable[np.ndarray],
+        buckets: Iterable[np.ndarray],
+        multipliers: Iterable[np.ndarray | None],
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
+        """The same, of the parts of an :class:`Encoded`."""
         start = len(self.numbers)
-        multipliers = iter(encoded.multipliers)
-        for code, levels in zip(encoded.codes, self.levels.values(), strict=True):
-            yield code, next(multipliers), start, start + len(levels)
+        own = iter(multipliers)
+        for code, levels in zip(codes, self.levels.values(), strict=True):
+            yield code, next(own), start, start + len(levels)
             start += len(levels)
-        for code in encoded.buckets:
-            yield code, next(multipliers), start, start + len(self.buckets)
+        for code in buckets:
+            yield code, next(own), start, start + len(self.buckets)
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import Any
@@ -9,30 +10,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent.data import DataError, Filtered, Source, open_source
+from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
-from jaxdescent.fit import by_sums, in_files, in_memory
 from jaxdescent.fit.budget import Memory, peak_bytes
-from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
+from jaxdescent.fit.keeping import Keeping
 from jaxdescent.fit.levels import encoding_of
-from jaxdescent.fit.methods import DIRECT, IN_FILES, ITERATIVE, method_of
 from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.roles import Roles, assign
-from jaxdescent.fit.start import check_start, start_of
+from jaxdescent.fit.start import check_start
 from jaxdescent.fit.watch import Watch
-from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.fit.ways import fit
 
 LISTS = ("features", "exclude", "categorical", "hashed", "interact")
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
 """Forms of data in which the target is known by itself."""
-
-MOST_COLUMNS = 2000
-"""With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
 
 
 def fit_model(
@@ -44,6 +40,8 @@ def fit_model(
     memory: int | None = None,
     watch: Watch | None = None,
     start: Any = None,
+    checkpoint: Any = None,
+    resume: bool = False,
     **options: Any,
 ) -> Model:
     """Fit a linear model of named columns to data that need not fit in memory.
@@ -64,6 +62,9 @@ def fit_model(
         of what is available by default.
       watch: is told of the plan and of progress.
       start: a :class:`Model` of the same columns, or its folder: iterations begin at its weights.
+      checkpoint: a folder in which a fit that iterates is kept while it goes on. SIGINT and SIGTERM
+        then end it with :class:`jaxdescent.fit.keeping.Interrupted`, a KeyboardInterrupt.
+      resume: whether to go on with what is kept there.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
         columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
         of the hash; ``where`` states which rows count, such as "month <= 6"; ``l2`` (0), a number
@@ -98,8 +99,11 @@ def fit_model(
     request.check()
     if test_data is not None and request.test:
         raise DataError("--test and --test-data exclude each other: name one of them.")
+    if resume and checkpoint is None:
+        raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
+    keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
     bound = Memory.of(memory)
-    source = opened(data, target_file, request.where)
+    source = open_source(data, target_file, request.where)
     if request.features:
         source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
@@ -107,19 +111,27 @@ def fit_model(
     roles = _roles(source, request)
     test_source = None
     if test_data is not None:
-        test_source = opened(test_data, None, request.where)
+        test_source = open_source(test_data, where=request.where)
         test_source = test_source.offering(roles.columns).as_text(labelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
-    job = Job(source, test_source, roles, request, bound, watch)
+    job = Job(source, test_source, roles, request, bound, watch, keeping)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
         check_start(model, roles, request.bits)
     before = [each.stamps() for each in job.sources]
     fingerprint = source.fingerprint()
-    encoding, levels_read = encoding_of(job)
-    fitted, counts = _fit(job, encoding, model)
+    with contextlib.ExitStack() as stack:
+        if keeping is not None:
+            facts = {f"the option {name}": value for name, value in request.as_json().items()}
+            facts["the data's fingerprint"] = fingerprint
+            if test_source is not None:
+                facts["the held-out data's fingerprint"] = test_source.fingerprint()
+            keeping.compare(facts)
+            stack.callback(keeping.close)
+        encoding, levels_read = encoding_of(job)
+        fitted, counts = fit(job, encoding, model)
     for each, stamps in zip(job.sources, before, strict=True):
         changed = [
             path
@@ -142,12 +154,6 @@ def fit_model(
     )
 
 
-def opened(data: Any, target_file: Any, where: str | None) -> Source:
-    """A source, of which only the rows count that meet a condition."""
-    source = open_source(data, target_file)
-    return source if where is None else Filtered(source, where)
-
-
 def _roles(source: Source, request: Request) -> Roles:
     target = request.target
     if target is None:
@@ -168,101 +174,6 @@ def _roles(source: Source, request: Request) -> Roles:
         weights=request.weights,
         first_text=source.first_text,
     )
-
-
-def _fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
-    """The fit, and how many more passes it took to plan it."""
-    memory = job.memory
-    start = None
-    if model is not None:
-        start = start_of(model, encoding)
-    sums = by_sums.plan_of(job, encoding)
-    others = 0
-    limit = "the limit is" if memory.is_given else "available are"
-    method = job.request.method
-    is_direct = method == DIRECT
-    if is_direct and encoding.sparse is not None:
-        raise DataError(
-            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
-            "many indices for sums: name another method, or --features."
-        )
-    if is_direct and sums.bytes > memory.limit:
-        raise memory.refuse(
-            f"--method direct with {encoding.size:,} features",
-            sums.bytes,
-            "only levels were read" if encoding.labelled else "nothing was read",
-        )
-    iterates = method in ITERATIVE or sums.bytes > memory.limit or _is_long(encoding)
-    iterates = iterates or encoding.sparse is not None
-    if iterates and not is_direct:
-        in_designs, counted = in_memory.plan_of(job, encoding)
-        others = int(counted > 0)
-        if in_designs.bytes <= memory.limit:
-            job.watch.planned(
-                [
-                    _described(job, encoding),
-                    "The rows are kept in memory, one-hot columns unwritten, and "
-                    f"{method_of(method)!r} minimises; about "
-                    f"{readable_bytes(in_designs.bytes)} of memory, {limit} "
-                    f"{readable_bytes(memory.limit)}.",
-                ]
-            )
-            return in_memory.fit(job, encoding, in_designs, start), others
-        if sums.bytes > memory.limit or method in ITERATIVE or encoding.sparse is not None:
-            from_files = in_files.plan_of(job, encoding, in_designs.rows)
-            obstacle = in_files.obstacle(job)
-            if from_files.bytes <= memory.limit and not obstacle:
-                job.watch.planned(
-                    [
-                        _described(job, encoding),
-                        "The rows stay in the files and are read again in each pass, and "
-                        f"{method_of(method, IN_FILES)!r} minimises; about "
-                        f"{readable_bytes(from_files.bytes)} of memory, {limit} "
-                        f"{readable_bytes(memory.limit)}.",
-                    ]
-                )
-                return in_files.fit(job, encoding, from_files, start), others
-            least = in_designs.bytes
-            if method not in ITERATIVE and encoding.sparse is None:
-                least = min(sums.bytes, least)
-            read = "only levels were read" if encoding.labelled else "nothing was read"
-            if not obstacle:
-                least = min(from_files.bytes, least)
-            elif from_files.bytes <= memory.limit:
-                read += (
-                    f". Rows that stay in the files need {readable_bytes(from_files.bytes)}, but "
-                    f"cannot be fitted {obstacle}"
-                )
-            raise memory.refuse(f"a fit of {encoding.size:,} features", least, read)
-    job.watch.planned(
-        [
-            _described(job, encoding),
-            f"One pass adds up a {sums.side:,} x {sums.side:,} matrix in float64, and its spectrum "
-            f"solves; at most {readable_bytes(sums.bytes)} of memory, {limit} "
-            f"{readable_bytes(memory.limit)}.",
-        ]
-    )
-    fitted = by_sums.fit(job, encoding, sums)
-    if start is not None:
-        fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
-    return fitted, others
-
-
-def _is_long(encoding: Encoding) -> bool:
-    """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
-    return bool(encoding.labelled) and encoding.size > MOST_COLUMNS
-
-
-def _described(job: Job, encoding: Encoding) -> str:
-    source, share = job.source, job.request.test
-    rows = "" if source.rows is None else f"{source.rows:,} rows of "
-    files = len(source.files)
-    size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
-    held_out = f", {share:.3g} of the rows held out" if share else ""
-    if job.test_source is not None:
-        held_out = ", and the rows of other data held out"
-    what = f"{rows}{source.form}{size if files else ''}{source.description}"
-    return f"{what}: {encoding.size:,} features{held_out}."
 
 
 def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:

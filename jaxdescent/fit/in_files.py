@@ -7,36 +7,54 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.data import DataError
+from jaxdescent.data import row_stream
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
 from jaxdescent.fit.budget import MOST_ROWS, resident_bytes
-from jaxdescent.fit.checks import check_rows, check_target, row_notes
-from jaxdescent.fit.descending import details_of, told
-from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows, numbers_of
+from jaxdescent.fit.checks import row_notes
+from jaxdescent.fit.descending import descend, details_of, told
+from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
 from jaxdescent.fit.in_memory import STARTING_BYTES, located_blocks
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import IN_FILES, method_of
+from jaxdescent.fit.moments import deviations
+from jaxdescent.fit.penalty_path import (
+    Search,
+    Tried,
+    details_of_search,
+    has_converged,
+    probes_for,
+    search,
+)
 from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.rows import means_of
+from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.sums import TEST, TRAIN, Prepared, Preparing, not_finite
+from jaxdescent.fit.sums import TEST, Prepared, Preparing
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.regression import LinearRegression
 
 ROW_BYTES, FEATURE_BYTES = 100, 320
 """A row and a feature: the vectors of the descent, on both sides of the products, and levels'
 places."""
+
+COLUMN_ROW_BYTES, COLUMN_FEATURE_BYTES, COLUMN_BLOCK_BYTES = 40, 80, 24
+"""A row, a feature and a row of a product's block, for each vector that is multiplied in a pass
+while a penalty is searched for."""
+
+MOST_WIDTH = 15
+"""Penalties that are tried at a time: three decades, of which at most two follow the best one."""
 
 LEAST_ROWS, WIDEST = 64, 4
 """Of a block: its fewest rows, and how many times the bytes of a product's block it may take."""
@@ -50,11 +68,13 @@ class FilesPlan:
       rows: of all sources.
       at_once: how many of them are read at a time.
       bytes: that the process holds at its peak.
+      width: for how many penalties a pass multiplies.
     """
 
     rows: int
     at_once: int
     bytes: int
+    width: int = 1
 
 
 def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
@@ -82,7 +102,19 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     held = BLOCKS_HELD * (at_once * row + 2 * max(at_a_time, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
     vectors = wider * (ROW_BYTES * rows + FEATURE_BYTES * encoding.size)
-    return FilesPlan(rows, at_once, resident_bytes() + STARTING_BYTES + held + vectors)
+    needed = resident_bytes() + STARTING_BYTES + held + vectors
+    if job.request.l2 != AUTO:
+        return FilesPlan(rows, at_once, needed)
+    targets = 1 if job.is_tested else 1 + probes_for(max(rows, 1))
+    block = min(BLOCK_BYTES // max(encoded, 1), row_stream.MOST_ROWS, max(rows, 1))
+    column = wider * (
+        COLUMN_ROW_BYTES * rows + COLUMN_FEATURE_BYTES * encoding.size + COLUMN_BLOCK_BYTES * block
+    )
+    most = int((job.memory.limit - needed) // (column * targets))
+    width = max(min(most, MOST_WIDTH), 1)
+    if job.keeping is not None and job.keeping.width is not None:
+        width = job.keeping.width  # of the fit that is gone on with
+    return FilesPlan(rows, at_once, needed + width * targets * column, width)
 
 
 def obstacle(job: Job) -> str:
@@ -90,11 +122,6 @@ def obstacle(job: Job) -> str:
 
     It goes on after "cannot be fitted".
     """
-    request = job.request
-    if request.l2 == AUTO:
-        return "with --l2 auto, which would read them for every penalty: say --l2 with a number"
-    if request.standardize:
-        return "with --standardize: divide the columns by their deviations, or leave it out"
     if not job.source.can_restart:
         return "from a reader that gives its rows only once: pass a table"
     return ""
@@ -117,12 +144,11 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     request, policy = job.request, Policy(job.request.missing, unseen="zero")
     dtype = np.dtype(request.dtype or "float32")
     preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
-    vectors = _Vectors(job, preparing, plan.rows, dtype)
+    has_moments = request.standardize or request.l2 == AUTO
+    vectors = Vectors(job, preparing, plan.rows, dtype, has_moments=has_moments)
     for prepared, is_other in _blocks(job, preparing, plan):
         vectors.add(prepared, is_other=is_other)
     vectors.close()
-    mean, spread = vectors.mean, vectors.spread
-    weight = vectors.training_weight
     source = EncodedRows(
         job,
         preparing,
@@ -139,22 +165,32 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         sparse=source.sparse,
         dtype=dtype,
     )
+    mean, spread = vectors.mean, vectors.spread
+    squares = vectors.squares() if has_moments else np.ones(encoding.size)
+    scales = deviations(squares, vectors.weight_total) if request.standardize else None
+    weight = vectors.training_weight
     objective = LinearRegression(
-        design,
+        design if scales is None else Scaled(design, jnp.asarray((1 / scales).astype(dtype))),
         jnp.asarray(((vectors.target - mean) / spread).astype(dtype)),
-        l2=jnp.asarray(request.l2, dtype),
+        l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
         sample_weight=None if weight is None else jnp.asarray(weight.astype(dtype)),
     )
+    per_unit = spread if scales is None else spread / scales  # of weights that are penalised
     numbers = len(encoding.numbers)
-    params = np.zeros(encoding.size), 0.0
+    params = {"weights": np.zeros(encoding.size), "intercept": 0.0}
     if start is not None:
         shifted = start.intercept + float(start.weights[:numbers] @ vectors.shift)
-        params = start.weights / spread, (shifted - mean) / spread
-    method = method_of(request.method, IN_FILES)
-    names = "weights", "intercept"
-    given = {name: jnp.asarray(each, dtype) for name, each in zip(names, params, strict=True)}
-    result = told(job, objective, given, method, spread)
-    weights = np.asarray(result.params["weights"], np.float64) * spread
+        params = {"weights": start.weights / per_unit, "intercept": (shifted - mean) / spread}
+    given: Any = {name: jnp.asarray(each, dtype) for name, each in params.items()}
+    found, l2 = None, request.l2
+    if l2 == AUTO:
+        lengths = squares if scales is None else squares / np.square(scales)
+        found = _searched(job, objective, lengths, given, vectors.parts, width=plan.width)
+        job.watch.searched(found.path.penalties, found.path.scores, found.path.best)
+        l2, given = float(found.path.penalties[found.path.best]), found.params
+        objective = dataclasses.replace(objective, l2=jnp.asarray(l2, dtype))
+    result = told(job, objective, given, method_of(request.method, IN_FILES), spread)
+    weights = np.asarray(result.params["weights"], np.float64) * per_unit
     intercept = float(result.params["intercept"]) * spread + mean
     intercept -= float(weights[:numbers] @ vectors.shift)
     if request.missing == "mean":
@@ -164,20 +200,88 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         )
         preparing = dataclasses.replace(preparing, encoding=encoding)
     parts = _figures(job, preparing, plan, (weights, intercept), mean)
-    details = details_of(result, spread) | {
+    details = details_of(job, result, spread) | details_of_search(found, float(l2))
+    details |= {
         "rank": None,
-        "degrees_of_freedom": None,
-        "l2": float(request.l2),
-        "l2_chosen_by": None,
         "method": f"{result.method} on rows that stay in the files, in {dtype}",
         "dropped_rows": vectors.dropped,
         "unseen_values": vectors.unseen,
     }
-    notes = _notes(job, encoding, vectors, start)
+    details["iterations"] += 0 if found is None else found.iterations
+    notes = [*(found.path.notes if found is not None else []), *_notes(job, encoding, float(l2))]
+    notes += start.notes if start is not None else []
+    notes += row_notes(vectors.dropped, vectors.unseen)
     read = 2 * vectors.read + source.rows_read
     return Fitted(
         encoding, weights, intercept, parts, details, notes, read, 2 + design.passes, test_passes=2
     )
+
+
+def _searched(
+    job: Job,
+    objective: LinearRegression,
+    squares: np.ndarray,
+    start: Any,
+    parts: tuple[np.ndarray, np.ndarray | None],
+    *,
+    width: int,
+) -> Search:
+    """A search whose descents share each pass: the penalties, and the targets of each, are outputs
+    of one regression, each a problem of its own to LSMR.
+    """
+    job.watch.begin("searching", penalties_from(squares).size, "penalties at most")
+    dtype = objective.y.dtype
+    method = method_of(IN_FILES)
+
+    def attempt(targets: np.ndarray, penalties: Sequence[float], params: list[Any]) -> Tried:
+        count, each = len(penalties), targets.shape[1]
+        problem = dataclasses.replace(
+            objective,
+            y=jnp.tile(jnp.asarray(targets), (1, count)),
+            l2=jnp.repeat(jnp.asarray(penalties, dtype), each),
+        )
+        given = {
+            name: jnp.tile(jnp.stack([own[name] for own in params], axis=-1), count)
+            for name in ("weights", "intercept")
+        }
+        text = f"l2 {penalties[0]:.3g} to {penalties[-1]:.3g}"
+
+        def tell(iteration: int, value: float, left: float) -> None:
+            del value, left
+            job.watch.tell(f"{text}, iteration {iteration}")
+
+        name = f"search-{count}-{penalties[0]:.6e}"
+        result = descend(job, problem, given, method, tell, name=name)
+        predicted = problem.predict(result.params, problem.X)
+        found = [
+            [{name: each[..., place] for name, each in result.params.items()} for place in own]
+            for own in np.arange(count * each).reshape(count, each)
+        ]
+        return Tried(
+            found,
+            [lambda t, k=k: predicted[:, k * each + t] for k in range(count)],
+            has_converged(result),
+            int(result.iterations),
+        )
+
+    def told_of(tried: int, state: str) -> None:
+        job.watch.advance(tried)
+        job.watch.tell(state)
+        job.memory.check()
+
+    train, held_out = parts
+    with contextlib.nullcontext() if job.keeping is None else job.keeping.searching():
+        return search(
+            objective,
+            squares,
+            start,
+            train=train,
+            held_out=held_out,
+            attempt=attempt,
+            tell=told_of,
+            width=width,
+            keeping=job.keeping,
+        )
 
 
 def _blocks(job: Job, preparing: Preparing, plan: FilesPlan) -> Iterator[tuple[Prepared, bool]]:
@@ -192,87 +296,6 @@ def _blocks(job: Job, preparing: Preparing, plan: FilesPlan) -> Iterator[tuple[P
             del prepared
             job.watch.advance(read)
             job.memory.check()
-
-
-class _Vectors:
-    """What a first pass leaves of all rows: targets and weights of those from the files that are
-    read again, and counts of all.
-    """
-
-    def __init__(self, job: Job, preparing: Preparing, rows: int, dtype: Any) -> None:
-        self._job, self._preparing, self._dtype = job, preparing, dtype
-        numbers = len(preparing.encoding.numbers)
-        self.target = np.empty(rows)
-        self._weight = np.empty(rows) if job.roles.weights is not None else None
-        self._is_test = np.zeros(rows, bool) if job.request.test else None
-        self.shift = self.fills = np.zeros(numbers)
-        self._sums, self._totals = np.zeros(numbers), np.zeros(numbers)
-        self._counts, self._weights = [0, 0], [0.0, 0.0]
-        self.filled = self.read = self.dropped = self.unseen = 0
-
-    def add(self, prepared: Prepared, *, is_other: bool) -> None:
-        """Keep what is needed of a block, and refuse values that cannot be used."""
-        block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
-        if not self.read:
-            self.shift = means_of(prepared)
-        rows = slice(None) if encoded.keep is None else encoded.keep
-        numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
-        target = np.asarray(prepared.target.values[rows], np.float64)
-        if not (np.isfinite(numbers).all() and np.isfinite(target).all()):
-            raise not_finite(prepared, self._preparing.encoding, rows)
-        weight = np.ones(block.rows) if prepared.weight is None else prepared.weight
-        for part, own in enumerate(prepared.parts):
-            self._counts[part] += prepared.rows_of(part)
-            self._weights[part] += float(np.sum(weight if own is None else weight[own]))
-        self.read += block.rows
-        self.dropped += prepared.dropped
-        self.unseen += encoded.unseen
-        if is_other:
-            return  # the descent does not read them
-        train = np.zeros(block.rows, bool)
-        chosen = prepared.parts[TRAIN]
-        train[slice(None) if chosen is None else chosen] = True
-        train = train[rows]
-        place = slice(self.filled, self.filled + target.size)
-        if place.stop > self.target.size:
-            raise DataError("the data have more rows than when they were counted: fit again.")
-        self.target[place] = target
-        if self._weight is not None:
-            self._weight[place] = weight[rows]
-        if self._is_test is not None:
-            self._is_test[place] = ~train
-        self.filled = place.stop
-        if self._preparing.policy.missing == "mean":
-            s = np.where(train, weight[rows], 0.0)
-            self._sums += s @ numbers
-            self._totals += s.sum()
-            for j, number in enumerate(encoded.numbers):
-                if number.missing is not None:
-                    self._totals[j] -= s[number.missing[rows]].sum()
-
-    def close(self) -> None:
-        """Forget the places of dropped rows, and refuse what no fit can do without."""
-        job, kept = self._job, slice(0, self.filled)
-        counts, weights = (self._counts[0], self._counts[1]), (self._weights[0], self._weights[1])
-        check_rows(counts, weights, self.dropped, job.request, is_tested=job.is_tested)
-        self.target = self.target[kept]
-        self._weight = None if self._weight is None else self._weight[kept]
-        self._is_test = None if self._is_test is None else self._is_test[kept]
-        weight = self.training_weight
-        s = np.ones(self.filled) if weight is None else weight
-        self.mean = float(s @ self.target / weights[TRAIN])
-        variance = float(s @ np.square(self.target - self.mean)) / weights[TRAIN]
-        check_target(job.roles.target, counts[TRAIN], variance, self.mean)
-        self.spread = float(np.sqrt(variance))
-        there = self._totals > 0
-        self.fills = np.where(there, self._sums / np.where(there, self._totals, 1.0), 0.0)
-
-    @property
-    def training_weight(self) -> np.ndarray | None:
-        """(rows,), zero for held-out rows; None for ones."""
-        if self._is_test is None:
-            return self._weight
-        return np.where(self._is_test, 0.0, 1.0 if self._weight is None else self._weight)
 
 
 def _figures(
@@ -296,14 +319,12 @@ def _figures(
     ]
 
 
-def _notes(job: Job, encoding: Encoding, vectors: _Vectors, start: Start | None) -> list[str]:
-    notes: list[str] = []
+def _notes(job: Job, encoding: Encoding, l2: float) -> list[str]:
     slopes = {name for name, each in encoding.interactions.items() if each.numbers}
     free = len(encoding.levels.keys() - slopes)
-    if free and not job.request.l2 and job.request.missing != "mean":
-        notes.append(
-            f"The levels leave at least {free:,} constant{'s' * (free > 1)} free: the weights are "
-            "one choice of many with the same predictions."
-        )
-    notes.extend(start.notes if start is not None else [])
-    return [*notes, *row_notes(vectors.dropped, vectors.unseen)]
+    if not free or l2 or job.request.missing == "mean":
+        return []
+    return [
+        f"The levels leave at least {free:,} constant{'s' * (free > 1)} free: the weights are one "
+        "choice of many with the same predictions."
+    ]

@@ -13,12 +13,19 @@ import numpy as np
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.budget import Reading, reading_of_all, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
-from jaxdescent.fit.descending import descend, details_of, told
+from jaxdescent.fit.descending import details_of, minimum, told
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import method_of
-from jaxdescent.fit.penalty_path import Search, probes_for, search
+from jaxdescent.fit.moments import deviations
+from jaxdescent.fit.penalty_path import (
+    Search,
+    details_of_search,
+    one_by_one,
+    probes_for,
+    search,
+)
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.scaled import Scaled
@@ -154,11 +161,10 @@ class _Problem:
         request = job.request
         self.squares = np.ones(rows.encoding.size)
         self.scales = np.ones(rows.encoding.size)
-        total = float(rows.training_weight.sum())
         if request.standardize or request.l2 == AUTO:
-            _, self.squares = rows.column_moments()
+            self.squares = rows.column_squares()
         if request.standardize:
-            self.scales = np.sqrt(np.where(self.squares > 0, self.squares / total, 1.0))
+            self.scales = deviations(self.squares, float(rows.training_weight.sum()))
         design: Any = rows.design()
         if request.standardize:
             design = Scaled(design, jnp.asarray((1 / self.scales).astype(rows.dtype)))
@@ -172,10 +178,6 @@ class _Problem:
             sample_weight=weight,
         )
         self.method = method_of(request.method)
-
-    def descend(self, objective: LinearRegression, params: Any) -> Result:
-        """The minimum of an objective on these rows, from some params on."""
-        return descend(objective, params, self.method)
 
     def fitted(self, fills: dict[str, float], read: int, start: Start | None) -> Fitted:
         """The fit, by a search for the penalty where that is asked for."""
@@ -205,15 +207,22 @@ class _Problem:
             job.watch.tell(state)
             job.memory.check()
 
-        return search(
-            self.objective,
-            squares,
-            params,
-            train=rows.training_weight,
-            held_out=held_out,
-            descend=self.descend,
-            tell=tell,
-        )
+        def from_params(objective: LinearRegression, params: Any) -> Result:
+            if job.keeping is not None:
+                job.keeping.stop_if_asked("the search for l2, but for the last penalty,")
+            return minimum(objective, params, self.method)
+
+        with contextlib.nullcontext() if job.keeping is None else job.keeping.searching():
+            return search(
+                self.objective,
+                squares,
+                params,
+                train=rows.training_weight,
+                held_out=held_out,
+                attempt=one_by_one(self.objective, from_params),
+                tell=tell,
+                keeping=job.keeping,
+            )
 
     def _params(self, start: Start | None) -> dict[str, Any]:
         """The params at a start's weights, or zeros."""
@@ -266,11 +275,9 @@ class _Problem:
                 )
         notes.extend(start.notes if start is not None else [])
         notes.extend(row_notes(rows.dropped, rows.unseen))
-        details = details_of(result, spread) | {
+        details = details_of(self.job, result, spread) | details_of_search(found, l2)
+        details |= {
             "rank": None,
-            "degrees_of_freedom": None if found is None else found.degrees,
-            "l2": l2,
-            "l2_chosen_by": None if found is None else found.path.rule,
             "method": f"{result.method} on rows in memory, in {rows.dtype.name}",
             "dropped_rows": rows.dropped,
             "unseen_values": rows.unseen,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from jaxdescent.data import Source
 from jaxdescent.fit.budget import Memory
+from jaxdescent.fit.keeping import Keeping
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.watch import Watch
@@ -20,6 +21,7 @@ class Job(NamedTuple):
     request: Request
     memory: Memory
     watch: Watch
+    keeping: Keeping | None = None
 
     @property
     def sources(self) -> list[Source]:

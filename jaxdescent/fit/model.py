@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,19 +66,29 @@ class Model(Displayed):
         ]
         return [f"{self.target} by {self.encoding.size:,} features", *scores]
 
-    def predict(self, data: Any, *, missing: str | None = None, unseen: str = "error") -> Any:
+    def predict(
+        self,
+        data: Any,
+        *,
+        where: str | None = None,
+        missing: str | None = None,
+        unseen: str = "error",
+    ) -> Any:
         """Predictions for the rows of a table, file, folder or source, (rows,), in float64.
 
         Args:
           data: whatever :func:`jaxdescent.data.open_source` takes, with the model's columns.
+          where: which rows to predict, such as "month <= 6"; all by default.
           missing: "error", or "mean" for the training rows' means in place of missing numbers; by
             default "mean" where the model was fitted so.
-          unseen: "error", or "zero" for no effect of levels that no training row had.
+          unseen: "error", or "zero" for no effect of levels, and indices of sparse numbers, that no
+            training row had.
 
         Raises:
           DataError: where columns do not match, with their names, or a value cannot be used.
         """
-        parts = list(self.predictions(open_source(data), missing=missing, unseen=unseen))
+        source = open_source(data, where=where)
+        parts = list(self.predictions(source, missing=missing, unseen=unseen))
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def predictions(
@@ -88,8 +98,11 @@ class Model(Displayed):
         missing: str | None = None,
         unseen: str = "error",
         memory: Memory | None = None,
+        note: Callable[[int], None] = lambda unseen: None,
     ) -> Iterator[np.ndarray]:
-        """The same, block by block."""
+        """The same, block by block; ``note`` is told how many values of each block are levels or
+        indices that no training row had.
+        """
         encoding = self.encoding
         policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
         if policy.missing not in ("error", "mean") or unseen not in ("error", "zero"):
@@ -127,6 +140,7 @@ class Model(Displayed):
                     f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
                     f"{block.place(row)}: correct the data."
                 )
+            note(encoded.unseen)
             yield predicted
             memory.check()
 
@@ -251,6 +265,8 @@ def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
         content and DESCRIPTION not in content
     ):
         raise DataError(f"{target} holds more than a model, and is not replaced: name another.")
+    if not os.access(target, os.W_OK | os.X_OK):
+        raise DataError(f"{target}: no permission to replace it.")
     return target
 
 

@@ -1,16 +1,18 @@
-"""A penalty by search where the rows are kept in memory: a path of descents from the largest one
+"""A penalty by search where a descent is needed for each: a path of descents from the largest one
 down, each of which starts where the one before ended.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdescent.fit.keeping import Keeping
 from jaxdescent.fit.solution import HELD_OUT, Path, penalties_from
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result, Status
@@ -45,6 +47,85 @@ class Search(NamedTuple):
     iterations: int
 
 
+class Tried(NamedTuple):
+    """What some penalties gave, one after another.
+
+    Attributes:
+      params: of each penalty, those of each target.
+      predicted: of each penalty, a function that gives the prediction of each target, (rows,).
+      is_done: whether all descents converged.
+      iterations: of all of them.
+    """
+
+    params: list[list[Any]]
+    predicted: list[Callable[[int], Any]]
+    is_done: bool
+    iterations: int
+
+
+Try = Callable[[np.ndarray, Sequence[float], list[Any]], Tried]
+"""Minimises for targets (rows, targets) and some penalties, from the params of each target."""
+
+
+@dataclasses.dataclass
+class _Course:
+    """How far the search is.
+
+    Attributes:
+      params: of each target at the smallest penalty so far.
+      width: how many penalties are tried at a time.
+      scores: of the penalties so far, the largest one first.
+      best: the params at the best one, whose place is ``best_at``.
+      degrees: of freedom there; NaN where they are not estimated.
+      iterations: of all descents.
+    """
+
+    params: list[Any]
+    width: int
+    best: Any
+    scores: list[float] = dataclasses.field(default_factory=list)
+    best_at: int = 0
+    degrees: float = float("nan")
+    iterations: int = 0
+
+    def add(self, score: float, params: list[Any], degrees: float) -> None:
+        """A penalty's score."""
+        place = len(self.scores)
+        if not self.scores or score < self.scores[self.best_at] * BETTER:
+            self.best, self.best_at, self.degrees = params[0], place, degrees
+        self.scores.append(score)
+        self.params = params
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the error has turned."""
+        if not self.scores:
+            return False
+        since, score = len(self.scores) - 1 - self.best_at, self.scores[-1]
+        return since >= LOST or (since >= TURNED and score > CLEARLY * self.scores[self.best_at])
+
+    def as_arrays(self) -> dict[str, Any]:
+        """It as arrays by name."""
+        leaves = jax.tree.leaves((self.params, self.best))
+        numbers = {"width": self.width, "best_at": self.best_at, "iterations": self.iterations}
+        named = {f"leaf {place}": leaf for place, leaf in enumerate(leaves)}
+        return numbers | {"degrees": self.degrees, "scores": self.scores} | named
+
+    def restored(self, found: Mapping[str, Any]) -> _Course:
+        """The course of such arrays, of the same structure."""
+        like, structure = jax.tree.flatten((self.params, self.best))
+        leaves = [jnp.asarray(found[f"leaf {place}"]) for place in range(len(like))]
+        params, best = jax.tree.unflatten(structure, leaves)
+        numbers = {name: int(found[name]) for name in ("width", "best_at", "iterations")}
+        return _Course(
+            params,
+            best=best,
+            scores=found["scores"].tolist(),
+            degrees=float(found["degrees"]),
+            **numbers,
+        )
+
+
 def search(
     objective: LinearRegression,
     squares: np.ndarray,
@@ -52,8 +133,10 @@ def search(
     *,
     train: np.ndarray,
     held_out: np.ndarray | None,
-    descend: Callable[[LinearRegression, Any], Result],
+    attempt: Try,
     tell: Callable[[int, str], None],
+    width: int = 1,
+    keeping: Keeping | None = None,
 ) -> Search:
     """The penalty of the least error on held-out rows, or by generalised cross-validation.
 
@@ -68,62 +151,65 @@ def search(
       start: params to begin from.
       train: (rows,), the weights of the training rows; zero for the others.
       held_out: (rows,), the weights of the held-out rows, or None.
-      descend: minimises an objective from some params on.
+      attempt: minimises for some penalties from some params on.
       tell: is told how many penalties have been tried, and how it goes.
+      width: how many penalties are tried at a time: those that do not converge together are tried
+        in halves.
+      keeping: where the search is kept while it goes on.
 
     References: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
     choosing a good ridge parameter"; Hutchinson (1989), "A stochastic estimator of the trace of the
     influence matrix for Laplacian smoothing splines".
     """
-    penalties = penalties_from(squares)
-    targets = np.asarray(objective.y, np.float64)[:, None]
+    downwards = penalties_from(squares)[::-1]
+    targets = np.asarray(objective.y)[:, None]
     if held_out is None:
         count = probes_for(len(targets))
-        signs = np.random.default_rng(PROBE_SEED).integers(0, 2, (len(targets), count))
-        targets = np.column_stack([targets, 2.0 * signs - 1.0])
-    dtype = objective.y.dtype
-    problems = [
-        dataclasses.replace(objective, y=jnp.asarray(column.astype(dtype))) for column in targets.T
-    ]
-    params: list[Any] = [start] * len(problems)
-    scores: list[float] = []
-    best: tuple[float, Any, float | None] | None = None
-    best_at, iterations, is_cut = 0, 0, False
-    for index, l2 in enumerate(penalties[::-1]):
-        results = [
-            descend(dataclasses.replace(problem, l2=jnp.asarray(l2, dtype)), own)
-            for problem, own in zip(problems, params, strict=True)
-        ]
-        iterations += sum(int(result.iterations) for result in results)
-        done = [Status(int(result.status)) is Status.CONVERGED for result in results]
-        if not all(done) and index:
-            is_cut = True  # below it the dtype or the iterations do not suffice
-            break
-        params = [result.params for result in results]
-        predicted = np.column_stack(
-            [np.asarray(objective.predict(own, objective.X), np.float64) for own in params]
-        )
-        degrees = None
-        if held_out is not None:
-            error = np.square(predicted[:, 0] - targets[:, 0])
-            score = float(held_out @ error / held_out.sum())
-        else:
-            score, degrees = _cross_validation(predicted, targets, train)
-        scores.append(score)
-        tell(index + 1, f"l2 {l2:.3g}, RMSE {np.sqrt(score):.4g} of the target's spread")
-        if best is None or score < best[0] * BETTER:
-            best, best_at = (score, params[0], degrees), index
-        since = index - best_at
-        if since >= LOST or (since >= TURNED and score > CLEARLY * best[0]):
-            break
-    assert best is not None
+        signs = np.random.default_rng(PROBE_SEED).integers(0, 2, (len(targets), count), np.int8)
+        targets = np.column_stack([targets, (2 * signs - 1).astype(targets.dtype)])
+    course, is_cut = _Course([start] * targets.shape[1], width, start), False
+    found = None if keeping is None else keeping.kept_search()
+    if found is not None:
+        course = course.restored(found)
+    while len(course.scores) < downwards.size and not course.is_over:
+        if keeping is not None:
+            keeping.stop_if_asked(f"the search with {len(course.scores):,} penalties tried")
+        first = len(course.scores)
+        penalties = downwards[first : first + course.width]
+        tried = attempt(targets, penalties.tolist(), course.params)
+        course.iterations += tried.iterations
+        if not tried.is_done and (first or penalties.size > 1):
+            if penalties.size == 1:
+                is_cut = True  # below it the dtype or the iterations do not suffice
+                break
+            course.width = -(-penalties.size // 2)
+            continue
+        for l2, params, predicted in zip(penalties, tried.params, tried.predicted, strict=True):
+            if held_out is not None:
+                error = np.square(np.asarray(predicted(0), np.float64) - targets[:, 0])
+                score, degrees = float(held_out @ error / held_out.sum()), float("nan")
+            else:
+                score, degrees = _cross_validation(predicted, targets, train)
+            course.add(score, params, degrees)
+            tell(len(course.scores), f"l2 {l2:.3g}, RMSE {score**0.5:.4g} of the target's spread")
+            if course.is_over:
+                break
+        if keeping is not None:
+            keeping.keep_search(course.as_arrays())
     rule = HELD_OUT
     if held_out is None:
-        count = len(problems) - 1
+        count = targets.shape[1] - 1
         rule = f"generalised cross-validation, its trace estimated by {count} random vectors"
-    tried = penalties[-len(scores) :]
-    path = Path(tried, np.asarray(scores[::-1]), rule, len(scores) - 1 - best_at, is_cut=is_cut)
-    return Search(path, best[1], best[2], iterations)
+    count = len(course.scores)
+    path = Path(
+        downwards[:count][::-1],
+        np.asarray(course.scores[::-1]),
+        rule,
+        count - 1 - course.best_at,
+        is_cut=is_cut,
+    )
+    degrees = None if np.isnan(course.degrees) else course.degrees
+    return Search(path, course.best, degrees, course.iterations)
 
 
 def probes_for(rows: int) -> int:
@@ -131,14 +217,56 @@ def probes_for(rows: int) -> int:
     return min(max(PROBE_ROWS // rows, FEWEST_PROBES), MOST_PROBES)
 
 
+def one_by_one(
+    objective: LinearRegression, descend: Callable[[LinearRegression, Any], Result]
+) -> Try:
+    """Minimises for one penalty, a descent for each target."""
+
+    def attempt(targets: np.ndarray, penalties: Sequence[float], params: list[Any]) -> Tried:
+        (l2,) = penalties
+        dtype = objective.y.dtype
+        results = [
+            descend(
+                dataclasses.replace(objective, y=jnp.asarray(y), l2=jnp.asarray(l2, dtype)), own
+            )
+            for y, own in zip(targets.T, params, strict=True)
+        ]
+        found = [result.params for result in results]
+        return Tried(
+            [found],
+            [lambda target: objective.predict(found[target], objective.X)],
+            all(map(has_converged, results)),
+            sum(int(result.iterations) for result in results),
+        )
+
+    return attempt
+
+
+def details_of_search(found: Search | None, l2: float) -> dict[str, Any]:
+    """What a fit says of its penalty, which a search may have found."""
+    return {
+        "degrees_of_freedom": None if found is None else found.degrees,
+        "l2": l2,
+        "l2_chosen_by": None if found is None else found.path.rule,
+    }
+
+
+def has_converged(result: Result) -> bool:
+    """Whether the minimum was found."""
+    return Status(int(result.status)) is Status.CONVERGED
+
+
 def _cross_validation(
-    predicted: np.ndarray, targets: np.ndarray, train: np.ndarray
+    predicted: Callable[[int], Any], targets: np.ndarray, train: np.ndarray
 ) -> tuple[float, float]:
     """The score, and the degrees of freedom."""
-    rows = int(np.count_nonzero(train))
-    centred = predicted - (train @ predicted / train.sum())[None, :]
-    own = np.sum((targets * centred)[train > 0, 1:], axis=0)
-    degrees = float(np.mean(own))
-    residual = float(train @ np.square(predicted[:, 0] - targets[:, 0]))
+    rows, total = int(np.count_nonzero(train)), train.sum()
+    once, traces = (train > 0).astype(np.float64), []
+    for place in range(1, targets.shape[1]):
+        own = np.asarray(predicted(place), np.float64)
+        own = own - train @ own / total
+        traces.append(float(once @ (own * targets[:, place])))
+    degrees = float(np.mean(traces))
+    error = np.square(np.asarray(predicted(0), np.float64) - targets[:, 0])
     free = rows - 1 - max(degrees, 0.0)
-    return (rows * residual / free**2 if free > 0 else np.inf), degrees
+    return (rows * float(train @ error) / free**2 if free > 0 else np.inf), degrees

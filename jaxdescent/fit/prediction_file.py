@@ -31,6 +31,8 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
         raise DataError(f"{out.parent}: there is no such folder to write {out.name} in.")
     if out.is_dir() or (out.exists() and not overwrite):
         raise DataError(f"{out} exists: name another file, or say --overwrite.")
+    if out.exists() and not out.is_file():
+        raise DataError(f"{out} is no file, and is not replaced by one: name another.")
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise DataError(f"{out.parent}: no permission to write in it.")
     pa = need_arrow()

@@ -163,6 +163,10 @@ def _figures(model: Model) -> Rows:
         ),
         ("memory", f"{readable_bytes(known['peak_bytes'])} at the peak"),
     ]
+    if "goodput" in known:
+        text = f"{known['goodput']:.0%} of the descents' time in iterations"
+        resumed = known["resumed_at"]
+        rows.append(("goodput", text + (f", resumed at iteration {resumed:,}" if resumed else "")))
     return rows
 
 

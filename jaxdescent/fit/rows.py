@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 from jaxdescent.data import DataError, SparseColumn
 from jaxdescent.designs import Categorical, Concatenated, Sparse
 from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.moments import Moments
 from jaxdescent.fit.sums import TEST, Prepared, not_finite
 
 
@@ -177,64 +177,19 @@ class Rows:
             return 0
         return sum(len(levels) for levels in Concatenated(parts).reference_levels().values())
 
-    def column_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """The means of the features over the training rows, less the shift, and ``sum_i s_i (x_ij -
-        mean_j)^2``, in float64; the latter is exactly zero where a column does not vary.
+    def column_squares(self) -> np.ndarray:
+        """``sum_i s_i (x_ij - mean_j)^2`` over the training rows, (features,), in float64; zero
+        where a column does not vary.
         """
-        weight = self.training_weight
-        total = float(weight.sum())
-        means, squares = [], []
-        for column in self.numbers.T:
-            mean = float(weight @ column / total)
-            square = float(weight @ np.square(column - mean))
-            rounding = 4 * np.finfo(self.dtype).eps * abs(mean)
-            means.append([mean])
-            squares.append([square if square > total * rounding**2 else 0.0])
-        for group, size in self._groups():
-            first, second = np.zeros(size), np.zeros(size)
-            for index, (codes, values) in enumerate(group):
-                there = codes >= 0
-                own = np.where(there, codes, 0)
-                once = weight * there * (1.0 if values is None else values)
-                first += np.bincount(own, once, size)
-                second += np.bincount(own, once if values is None else once * values, size)
-                # A row whose columns share a bucket has their sum there.
-                for others, other_values in group[:index]:
-                    both = (
-                        once * (others == codes) * (1.0 if other_values is None else other_values)
-                    )
-                    second += 2 * np.bincount(own, both, size)
-            means.append(first / total)
-            if len(group) == 1 and group[0][1] is None:
-                squares.append(first * ((total - first) / total))
-            else:
-                squares.append(_centred(first, second, total))
-        if self.encoding.sparse is not None:
-            (entries,) = self.entries
-            size = len(self.encoding.indices)
-            once = weight[entries.row] * entries.values
-            first = np.bincount(entries.index, once, size)
-            second = np.bincount(entries.index, once * entries.values, size)
-            means.append(first / total)
-            squares.append(_centred(first, second, total))
-        return np.concatenate(means), np.concatenate(squares)
-
-    def _groups(self) -> Iterator[tuple[list[tuple[np.ndarray, np.ndarray | None]], int]]:
-        """Codes and multipliers of what shares its features, and how many features these are."""
-        slopes = self.multipliers[: len(self.codes)]
-        for codes, levels, own in zip(
-            self.codes, self.encoding.levels.values(), slopes, strict=True
-        ):
-            yield [(codes, own)], len(levels)
-        if self.buckets:
-            hashed = zip(self.buckets, self.multipliers[len(self.codes) :], strict=True)
-            yield list(hashed), len(self.encoding.buckets)
-
-
-def _centred(first: np.ndarray, second: np.ndarray, total: float) -> np.ndarray:
-    """Squares about the mean, exactly zero where they are rounding."""
-    centred = second - first * (first / total)
-    return np.where(centred > 64 * np.finfo(float).eps * second, centred, 0.0)
+        encoding, weight = self.encoding, self.training_weight
+        moments = Moments(encoding.size, self.dtype)
+        entries = encoding.placed(self.codes, self.buckets, self.multipliers)
+        moments.add(self.numbers, entries, weight)
+        if encoding.sparse is not None:
+            (sparse,) = self.entries
+            moments.add_sparse(sparse, weight, encoding.size - len(encoding.indices))
+        assert self.shift is not None
+        return moments.squares(self.shift)
 
 
 def _joined(parts: list[SparseColumn]) -> SparseColumn:

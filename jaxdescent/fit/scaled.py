@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.designs import Design
+from jaxdescent.designs.protocol import RowFunction
 
 
 @jax.tree_util.register_dataclass
@@ -48,6 +50,21 @@ class Scaled(Design):
         return self.design.pass_bytes
 
     @property
+    def reading_seconds(self) -> float:
+        return self.design.reading_seconds
+
+    @property
+    def reading_bytes(self) -> int:
+        return self.design.reading_bytes
+
+    @property
+    def block_length(self) -> int:
+        return self.design.block_length
+
+    def sample_index(self, count: int) -> np.ndarray:
+        return self.design.sample_index(count)
+
+    @property
     def is_uneven(self) -> bool:
         return self.design.is_uneven
 
@@ -64,6 +81,10 @@ class Scaled(Design):
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
         return self._times(self.design.transposed_product(residual))
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        kept, columns = self.design.there_and_back(self._times(weights), change, rows)
+        return kept, self._times(columns)
 
     def to_dense(self) -> jax.Array:
         return self.design.to_dense() * self.scale[None, :]

@@ -1,0 +1,278 @@
+"""A fit that is kept while it goes on, so that another process can go on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import DataError
+from jaxdescent.result import Result, Status
+from jaxdescent.runs import checkpoints, run
+from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
+from jaxdescent.runs.interruption import Interruption
+
+DESCRIPTION, SEARCH = "fit.json", "search.npz"
+
+DESCENT = "descent"
+"""The folder of the descent at the penalty that is taken."""
+
+FORMAT, SCHEMA = "jaxdescent fit", 1
+
+EVERY = 60.0
+"""Seconds between two checkpoints of a descent."""
+
+GO_ON = "the same command with --resume goes on"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a fit, which is kept: the message says where, and how to go on."""
+
+
+class Keeping:
+    """What is kept of a fit in a folder: what was asked of which data, the search for a penalty so
+    far, and checkpoints of descents.
+
+    Args:
+      folder: where; it is made when a descent begins.
+      resume: whether to go on with what is there.
+
+    Raises:
+      DataError: where the folder holds a fit and is not to be gone on with, or holds other things,
+        or cannot be made.
+      ImportError: where Orbax is not installed.
+    """
+
+    def __init__(self, folder: Any, *, resume: bool) -> None:
+        checkpoints.require_orbax()
+        self.folder = pathlib.Path(os.path.abspath(folder))
+        self.seconds = self.seconds_in_steps = 0.0
+        self.resumed_at = 0
+        self._facts: dict[str, Any] = {}
+        self._content: dict[str, Any] = {}
+        self._lock: checkpoints.Folder | None = None
+        self._interruption: Interruption | None = None
+        content = os.listdir(self._checked_folder()) if self.folder.exists() else []
+        path = self.folder / DESCRIPTION
+        if DESCRIPTION in content:
+            if not resume:
+                raise DataError(
+                    f"{self.folder} keeps a fit: say --resume to go on with it, or name another "
+                    "folder."
+                )
+            self._content = _read(path)
+        elif any(not name.startswith(".") for name in content):
+            raise DataError(f"{self.folder} holds other things than a fit: name another folder.")
+
+    def _checked_folder(self) -> pathlib.Path:
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder} is no folder: name another.")
+        if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+            raise DataError(f"{self.folder}: no permission to write in it.")
+        return self.folder
+
+    @property
+    def way(self) -> str | None:
+        """The way of the fit that is gone on with, such as "files"."""
+        return self._content.get("way")
+
+    @property
+    def width(self) -> int | None:
+        """How many penalties it tried at a time."""
+        return self._content.get("width")
+
+    def compare(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on with a fit of which something differs.
+
+        Raises:
+          DataError: naming what differs.
+        """
+        self._facts = json.loads(json.dumps(dict(facts)))
+        if not self._content:
+            return
+        then = self._content["facts"]
+        differing = [
+            f"{name} was {json.dumps(then.get(name))} and is {json.dumps(now)}"
+            for name, now in self._facts.items()
+            if then.get(name) != now
+        ]
+        if differing:
+            raise DataError(
+                f"{self.folder} keeps another fit: {'; '.join(differing)}. Give the options and "
+                "the data of then, or name another folder."
+            )
+
+    def begin(self, way: str, width: int) -> None:
+        """Write what the fit is, and keep other processes out until :meth:`close`.
+
+        Raises:
+          DataError: where another process fits there, or nothing can be written.
+        """
+        try:
+            self._lock = checkpoints.Folder(self.folder, 1)
+            if not self._lock.is_ours:
+                raise DataError(
+                    f"another process keeps its fit in {self.folder}: wait for its end, or name "
+                    "another folder."
+                )
+            if not self._content:
+                content = {"format": FORMAT, "schema": SCHEMA, "facts": self._facts}
+                self._content = content | {"way": way, "width": width}
+                text = json.dumps(self._content, indent=2, ensure_ascii=False)
+                with self._replacing(DESCRIPTION) as path:
+                    path.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"{self.folder} cannot be written: {error.strerror or error}."
+            ) from error
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def minimize(
+        self,
+        objective: Any,
+        params: Any,
+        method: Any,
+        *,
+        most: int,
+        chunk: int | None,
+        hooks: list[Hook],
+        name: str = DESCENT,
+    ) -> Result:
+        """The minimum as ``jd.minimize`` finds it, in a run that is kept.
+
+        Raises:
+          Interrupted: after a signal, when all that was found is kept.
+          DataError: where what is kept is of another problem, or cannot be read.
+        """
+        seen = _Summing(self)
+        saving = Checkpoint(self.folder / name, every=EVERY)
+        try:
+            result = run(
+                objective,
+                params,
+                method,
+                max_iterations=most,
+                chunk=chunk,
+                hooks=[*hooks, seen],
+                checkpoint=saving,
+                resume=True,
+            )
+        except ValueError as error:
+            raise DataError(f"{error}") from error
+        except KeyboardInterrupt as error:  # at a second signal
+            raise self.interrupted("what was found until a while ago") from error
+        if int(result.status) == Status.INTERRUPTED:
+            raise self.interrupted(f"iteration {int(result.iterations):,}")
+        return result
+
+    def interrupted(self, what: str) -> Interrupted:
+        """The exception that says what is kept."""
+        return Interrupted(f"{what} is kept in {self.folder}; {GO_ON}.")
+
+    @property
+    def goodput(self) -> float:
+        """The share of the descents' time that went into steps."""
+        return self.seconds_in_steps / self.seconds if self.seconds else 0.0
+
+    # The search for a penalty.
+
+    @contextlib.contextmanager
+    def searching(self) -> Iterator[None]:
+        """Within it the first signal is noted, for :meth:`stop_if_asked`."""
+        try:
+            with Interruption() as self._interruption:
+                yield
+        except Interrupted:
+            raise
+        except KeyboardInterrupt as error:  # at a second signal
+            raise self.interrupted("the search until a while ago") from error
+        finally:
+            self._interruption = None
+
+    def stop_if_asked(self, what: str) -> None:
+        """End the search after a signal.
+
+        Raises:
+          Interrupted: saying what is kept.
+        """
+        if self._interruption is not None and self._interruption.signal is not None:
+            raise self.interrupted(what)
+
+    def keep_search(self, found: Mapping[str, Any]) -> None:
+        """Keep the search so far; a disk that is full is warned about, and the search goes on."""
+        try:
+            with self._replacing(SEARCH) as path, path.open("wb") as file:
+                arrays: Any = {name: np.asarray(array) for name, array in found.items()}
+                np.savez(file, **arrays)
+            for old in self.folder.glob("search-*"):  # descents that ended before
+                shutil.rmtree(old)
+        except OSError as error:
+            warnings.warn(
+                f"the search cannot be kept in {self.folder}, and goes on without: "
+                f"{error.strerror or error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def kept_search(self) -> dict[str, np.ndarray] | None:
+        """What was kept of the search; None if nothing was."""
+        path = self.folder / SEARCH
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is damaged ({error}): remove it to search anew.") from error
+
+    @contextlib.contextmanager
+    def _replacing(self, name: str) -> Iterator[pathlib.Path]:
+        """A name to write to, which is changed to ``name`` at the end."""
+        new = self.folder / f".{name}"
+        try:
+            yield new
+            new.replace(self.folder / name)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+class _Summing(Hook):
+    """Adds up where the time of all descents went."""
+
+    def __init__(self, keeping: Keeping) -> None:
+        self._keeping = keeping
+
+    def begin(self, facts: Any) -> None:
+        self._keeping.resumed_at = facts.iteration
+
+    def end(self, result: Result, summary: Summary) -> None:
+        del result
+        self._keeping.seconds += summary.seconds
+        self._keeping.seconds_in_steps += summary.seconds_in_steps
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{path} does not describe a fit that is kept: name another folder.")
+    if content.get("schema") != SCHEMA or not isinstance(content.get("facts"), dict):
+        raise DataError(
+            f"{path} has schema {content.get('schema')!r}, and this version goes on with {SCHEMA}: "
+            "use the version that wrote it, or name another folder."
+        )
+    return content

@@ -1,0 +1,100 @@
+"""How long columns are about their means, added up block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import SparseColumn
+
+Entry = tuple[np.ndarray, np.ndarray | None, int, int]
+"""Codes, multipliers, and the places of the first feature and behind the last one, as
+:meth:`jaxdescent.fit.encoding.Encoding.entries` gives them."""
+
+EXACT = 64 * np.finfo(float).eps
+"""Of the sum of squares: less than this part of it about the mean is rounding."""
+
+
+class Moments:
+    """``sum_i s_i x_ij`` and ``sum_i s_i x_ij^2`` of all features, in float64.
+
+    Args:
+      features: how many there are; the first ones are columns of numbers.
+      dtype: in which the numbers are: what does not vary beyond its rounding does not vary.
+    """
+
+    def __init__(self, features: int, dtype: Any) -> None:
+        self.first, self.second = np.zeros(features), np.zeros(features)
+        self.total = 0.0
+        self._eps = float(np.finfo(dtype).eps)
+        self._numbers = 0
+
+    def add(self, numbers: np.ndarray, entries: Iterable[Entry], weight: np.ndarray) -> None:
+        """Add rows: ``numbers`` (rows, columns), what is one-hot, and weights (rows,)."""
+        self._numbers = numbers.shape[1]
+        for j, column in enumerate(numbers.T):
+            wide = column.astype(np.float64)
+            once = weight * wide
+            self.first[j] += once.sum()
+            self.second[j] += once @ wide
+        before: list[tuple[np.ndarray, np.ndarray | None, int]] = []
+        for codes, values, start, stop in entries:
+            there = codes >= 0
+            own = np.where(there, codes, 0)
+            once = weight * there * (1.0 if values is None else values)
+            self._add(self.first, own, once, start, stop)
+            self._add(self.second, own, once if values is None else once * values, start, stop)
+            # A row whose columns share a bucket has their sum there.
+            for others, other_values, other_start in before:
+                if other_start == start:
+                    both = 2 * once * (others == codes)
+                    both = both if other_values is None else both * other_values
+                    self._add(self.second, own, both, start, stop)
+            before.append((codes, values, start))
+        self.total += float(weight.sum())
+
+    def add_sparse(self, rows: SparseColumn, weight: np.ndarray, start: int) -> None:
+        """Add the sparse entries of the same rows, whose features begin at ``start``."""
+        once = weight[rows.row] * rows.values
+        stop = self.first.size
+        self._add(self.first, rows.index, once, start, stop)
+        self._add(self.second, rows.index, once * rows.values, start, stop)
+
+    @staticmethod
+    def _add(into: np.ndarray, own: np.ndarray, values: np.ndarray, start: int, stop: int) -> None:
+        into[start:stop] += np.bincount(own, values, stop - start)
+
+    def squares(
+        self,
+        shift: np.ndarray,
+        fills: np.ndarray | None = None,
+        absent: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """``sum_i s_i (x_ij - mean_j)^2``, (features,); zero where a column does not vary.
+
+        Args:
+          shift: (numbers,), what was taken off the numbers before: what varies less than float64
+            rounds such numbers does not vary.
+          fills: (numbers,), what stands for a missing number, which was added as zero.
+          absent: (numbers,), the weights of the rows that have none.
+        """
+        first, second = self.first.copy(), self.second.copy()
+        if fills is not None and absent is not None:
+            first[: self._numbers] += absent * fills
+            second[: self._numbers] += absent * np.square(fills)
+        mean = first / self.total
+        squares = second - first * mean
+        least = EXACT * second
+        numbers = slice(0, self._numbers)
+        rounding = np.maximum(
+            self._eps * np.abs(mean[numbers]), np.finfo(float).eps * np.abs(mean[numbers] + shift)
+        )
+        least[numbers] = np.maximum(least[numbers], self.total * np.square(4 * rounding))
+        return np.where(squares > least, squares, 0.0)
+
+
+def deviations(squares: np.ndarray, total: float) -> np.ndarray:
+    """Standard deviations from squares about the means; one where a column does not vary."""
+    return np.sqrt(np.where(squares > 0, squares / total, 1.0))

@@ -1,0 +1,127 @@
+"""What a first pass keeps of rows that stay in the files: vectors, and nothing of the features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxdescent.data import DataError
+from jaxdescent.fit.checks import check_rows, check_target
+from jaxdescent.fit.encoded_rows import numbers_of
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.moments import Moments
+from jaxdescent.fit.rows import means_of
+from jaxdescent.fit.sums import TRAIN, Prepared, Preparing, not_finite
+
+
+class Vectors:
+    """What a first pass leaves of all rows: targets and weights of those from the files that are
+    read again, and counts of all.
+    """
+
+    def __init__(
+        self, job: Job, preparing: Preparing, rows: int, dtype: Any, *, has_moments: bool
+    ) -> None:
+        self._job, self._preparing, self._dtype = job, preparing, dtype
+        numbers = len(preparing.encoding.numbers)
+        self.target = np.empty(rows)
+        self._weight = np.empty(rows) if job.roles.weights is not None else None
+        self._is_test = np.zeros(rows, bool) if job.request.test else None
+        self.shift = self.fills = np.zeros(numbers)
+        self._absent = np.zeros(numbers)  # the weights of rows without a number
+        self._moments = Moments(preparing.encoding.size, dtype) if has_moments else None
+        self._sums = np.zeros(numbers)
+        self._counts, self._weights = [0, 0], [0.0, 0.0]
+        self.filled = self.read = self.dropped = self.unseen = 0
+
+    def add(self, prepared: Prepared, *, is_other: bool) -> None:
+        """Keep what is needed of a block, and refuse values that cannot be used."""
+        block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
+        if not self.read:
+            self.shift = means_of(prepared)
+        rows = slice(None) if encoded.keep is None else encoded.keep
+        numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
+        target = np.asarray(prepared.target.values[rows], np.float64)
+        if not (np.isfinite(numbers).all() and np.isfinite(target).all()):
+            raise not_finite(prepared, self._preparing.encoding, rows)
+        weight = np.ones(block.rows) if prepared.weight is None else prepared.weight
+        for part, own in enumerate(prepared.parts):
+            self._counts[part] += prepared.rows_of(part)
+            self._weights[part] += float(np.sum(weight if own is None else weight[own]))
+        self.read += block.rows
+        self.dropped += prepared.dropped
+        self.unseen += encoded.unseen
+        if is_other:
+            return  # the descent does not read them
+        train = np.zeros(block.rows, bool)
+        chosen = prepared.parts[TRAIN]
+        train[slice(None) if chosen is None else chosen] = True
+        train = train[rows]
+        place = slice(self.filled, self.filled + target.size)
+        if place.stop > self.target.size:
+            raise DataError("the data have more rows than when they were counted: fit again.")
+        self.target[place] = target
+        if self._weight is not None:
+            self._weight[place] = weight[rows]
+        if self._is_test is not None:
+            self._is_test[place] = ~train
+        self.filled = place.stop
+        s = np.where(train, weight[rows], 0.0)
+        if self._preparing.policy.missing == "mean":
+            self._sums += s @ numbers
+            for j, number in enumerate(encoded.numbers):
+                if number.missing is not None:
+                    self._absent[j] += s[number.missing[rows]].sum()
+        if self._moments is not None:
+            entries = self._preparing.encoding.placed(
+                [codes[rows] for codes in encoded.codes],
+                [codes[rows] for codes in encoded.buckets],
+                [None if each is None else each[rows] for each in encoded.multipliers],
+            )
+            self._moments.add(numbers, entries, s)
+            if encoded.sparse is not None:
+                own = encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
+                first = self._preparing.encoding.size - len(self._preparing.encoding.indices)
+                self._moments.add_sparse(own, s, first)
+
+    def close(self) -> None:
+        """Forget the places of dropped rows, and refuse what no fit can do without."""
+        job, kept = self._job, slice(0, self.filled)
+        counts, weights = (self._counts[0], self._counts[1]), (self._weights[0], self._weights[1])
+        check_rows(counts, weights, self.dropped, job.request, is_tested=job.is_tested)
+        self.target = self.target[kept]
+        self._weight = None if self._weight is None else self._weight[kept]
+        self._is_test = None if self._is_test is None else self._is_test[kept]
+        weight = self.training_weight
+        s = np.ones(self.filled) if weight is None else weight
+        self.mean = float(s @ self.target / weights[TRAIN])
+        self.weight_total = weights[TRAIN]
+        variance = float(s @ np.square(self.target - self.mean)) / weights[TRAIN]
+        check_target(job.roles.target, counts[TRAIN], variance, self.mean)
+        self.spread = float(np.sqrt(variance))
+        there = weights[TRAIN] - self._absent
+        is_there = there > 1e-12 * weights[TRAIN]
+        self.fills = np.where(is_there, self._sums / np.where(is_there, there, 1.0), 0.0)
+
+    def squares(self) -> np.ndarray:
+        """The features' squares about their means, (features,), over the training rows."""
+        assert self._moments is not None
+        return self._moments.squares(self.shift, self.fills, self._absent)
+
+    @property
+    def training_weight(self) -> np.ndarray | None:
+        """(rows,), zero for held-out rows; None for ones."""
+        if self._is_test is None:
+            return self._weight
+        return np.where(self._is_test, 0.0, 1.0 if self._weight is None else self._weight)
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The weights of the training rows and of the held-out rows, (rows,) each, zero for the
+        others; None where no row is held out.
+        """
+        every = np.ones(self.filled) if self._weight is None else self._weight
+        if self._is_test is None:
+            return every, None
+        return np.where(self._is_test, 0.0, every), np.where(self._is_test, every, 0.0)

@@ -1,0 +1,154 @@
+"""The way of a fit that fits the memory: sums of one pass, rows in memory, or rows in the files."""
+
+from __future__ import annotations
+
+from jaxdescent.data import DataError
+from jaxdescent.fit import by_sums, in_files, in_memory
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.fitted import Fitted
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.methods import DIRECT, IN_FILES, ITERATIVE, method_of
+from jaxdescent.fit.model import Model
+from jaxdescent.fit.roles import AUTO
+from jaxdescent.fit.start import Start, start_of
+from jaxdescent.machine.memory import readable_bytes
+
+MOST_COLUMNS = 2000
+"""With one-hot columns among them: beyond it the rows are kept in memory, where they fit."""
+
+MEMORY, FILES = "rows in memory", "rows in the files"
+"""The ways that iterate, as a fit that is kept knows them."""
+
+
+def fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
+    """The fit, and how many more passes it took to plan it.
+
+    Raises:
+      DataError: where the data or what is asked for cannot be used.
+      ProblemTooLarge: where no way fits the memory.
+    """
+    start = None if model is None else start_of(model, encoding)
+    sums = by_sums.plan_of(job, encoding)
+    method = job.request.method
+    _check_direct(job, encoding, sums)
+    # A fit that is gone on with goes on in its way, whatever the memory has room for today.
+    way = None if job.keeping is None else job.keeping.way
+    others = 0
+    needs_rows = sums.bytes > job.memory.limit or encoding.sparse is not None
+    needs_rows = needs_rows or method in ITERATIVE or way is not None
+    if method != DIRECT and (needs_rows or _is_long(encoding)):
+        in_designs, counted = in_memory.plan_of(job, encoding)
+        others = int(counted > 0)
+        if in_designs.bytes <= job.memory.limit and way != FILES:
+            return _in_memory(job, encoding, in_designs, start), others
+        if needs_rows:
+            return _in_files(job, encoding, sums, in_designs, start), others
+    plan = [
+        f"One pass adds up a {sums.side:,} x {sums.side:,} matrix in float64, and its spectrum "
+        f"solves; at most {_bytes(job, sums.bytes)}."
+    ]
+    if job.keeping is not None:
+        plan.append("--checkpoint keeps nothing of one pass: if interrupted, it begins anew.")
+    job.watch.planned([_described(job, encoding), *plan])
+    fitted = by_sums.fit(job, encoding, sums)
+    if start is not None:
+        fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
+    return fitted, others
+
+
+def _check_direct(job: Job, encoding: Encoding, sums: by_sums.SumsPlan) -> None:
+    if job.request.method != DIRECT:
+        return
+    if encoding.sparse is not None:
+        raise DataError(
+            f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
+            "many indices for sums: name another method, or --features."
+        )
+    if sums.bytes > job.memory.limit:
+        what = f"--method direct with {encoding.size:,} features"
+        raise job.memory.refuse(what, sums.bytes, _read_so_far(encoding))
+
+
+def _in_memory(
+    job: Job, encoding: Encoding, plan: in_memory.MemoryPlan, start: Start | None
+) -> Fitted:
+    way = (
+        "The rows are kept in memory, one-hot columns unwritten, and "
+        f"{method_of(job.request.method)!r} minimises; about {_bytes(job, plan.bytes)}."
+    )
+    job.watch.planned([_described(job, encoding), way])
+    if job.keeping is not None:
+        job.keeping.begin(MEMORY, 1)
+    return in_memory.fit(job, encoding, plan, start)
+
+
+def _in_files(
+    job: Job,
+    encoding: Encoding,
+    sums: by_sums.SumsPlan,
+    in_designs: in_memory.MemoryPlan,
+    start: Start | None,
+) -> Fitted:
+    """The fit on rows that stay in the files.
+
+    Raises:
+      ProblemTooLarge: where they cannot, saying what the way that needs least would need.
+    """
+    way = None if job.keeping is None else job.keeping.way
+    plan = in_files.plan_of(job, encoding, in_designs.rows)
+    obstacle = in_files.obstacle(job)
+    if plan.bytes <= job.memory.limit and not obstacle and way != MEMORY:
+        lines = [
+            "The rows stay in the files and are read again in each pass, and "
+            f"{method_of(job.request.method, IN_FILES)!r} minimises; about "
+            f"{_bytes(job, plan.bytes)}."
+        ]
+        if job.request.l2 == AUTO:
+            lines.append(
+                f"l2 is searched for by LSMR, which multiplies for {plan.width} penalties in each "
+                "pass."
+            )
+        job.watch.planned([_described(job, encoding), *lines])
+        if job.keeping is not None:
+            job.keeping.begin(FILES, plan.width)
+        return in_files.fit(job, encoding, plan, start)
+    least, read = in_designs.bytes, _read_so_far(encoding)
+    if way == MEMORY:
+        read += ", and the fit that is gone on with has them in memory"
+    else:
+        if job.request.method not in ITERATIVE and encoding.sparse is None:
+            least = min(sums.bytes, least)
+        if not obstacle:
+            least = min(plan.bytes, least)
+        elif plan.bytes <= job.memory.limit:
+            read += (
+                f". Rows that stay in the files need {readable_bytes(plan.bytes)}, but cannot be "
+                f"fitted {obstacle}"
+            )
+    raise job.memory.refuse(f"a fit of {encoding.size:,} features", least, read)
+
+
+def _bytes(job: Job, needed: float) -> str:
+    limit = "the limit is" if job.memory.is_given else "available are"
+    return f"{readable_bytes(needed)} of memory, {limit} {readable_bytes(job.memory.limit)}"
+
+
+def _read_so_far(encoding: Encoding) -> str:
+    return "only levels were read" if encoding.labelled else "nothing was read"
+
+
+def _is_long(encoding: Encoding) -> bool:
+    """Whether a spectrum takes longer than descents on rows of which most entries are zeros."""
+    return bool(encoding.labelled) and encoding.size > MOST_COLUMNS
+
+
+def _described(job: Job, encoding: Encoding) -> str:
+    source, share = job.source, job.request.test
+    rows = "" if source.rows is None else f"{source.rows:,} rows of "
+    files = len(source.files)
+    size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
+    held_out = f", {share:.3g} of the rows held out" if share else ""
+    if job.test_source is not None:
+        held_out = ", and the rows of other data held out"
+    what = f"{rows}{source.form}{size if files else ''}{source.description}"
+    return f"{what}: {encoding.size:,} features{held_out}."
