@@ -253,7 +253,7 @@ def test_sparse_numbers_are_those_of_rows_in_memory(tmp_path, no_room, rng, l2):
     assert "in the files" in model.metrics["method"]
     assert model.metrics["l2"] == pytest.approx(expected.metrics["l2"], rel=1e-6)
     np.testing.assert_allclose(model.weights, expected.weights, rtol=2e-3, atol=2e-4)
-    for part in ("train", "test"):
+    for part in ("train", "held_out"):
         assert model.metrics[part]["rmse"] == pytest.approx(
             expected.metrics[part]["rmse"], rel=1e-4
         )
