@@ -161,7 +161,9 @@ class EncodedRows(Wrapped):
             is_code = self._is_one_bucket and not self._has_slopes
             found.append(columns[count][0] if is_code else entries_of(columns[count:]))
         if encoded.sparse is not None:
-            found.append(encoded.sparse if encoded.keep is None else encoded.sparse.take(kept))
+            found.append(
+                encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
+            )
         return found
 
 
