@@ -140,11 +140,12 @@ def vowpal(folder: pathlib.Path, rows: int, python: str, optimum: float) -> None
         return
     told = json.loads(done.stdout.splitlines()[-1])
     for each in told["found"]:
-        rate = each["passes"] * rows / each["seconds"]
+        rate, above = each["passes"] * rows / each["seconds"], each["loss"] / optimum - 1
         print(
             f"Vowpal Wabbit   {each['passes']} passes, {each['seconds']:7.2f} s, "
-            f"{each['cpu']:7.2f} s of the processors, {rate:10,.0f} rows/s, loss {each['loss']:.4f}, {100 * (each['loss'] / optimum - 1):8.3f} % above "
-            f"the optimum; while it learned {each['progressive']:.4f}"
+            f"{each['cpu']:7.2f} s of the processors, {rate:10,.0f} rows/s, "
+            f"loss {each['loss']:.4f}, {100 * above:8.3f} % above the optimum; "
+            f"while it learned {each['progressive']:.4f}"
         )
     print(f"peak of its process {told['peak'] / 1e6:,.0f} MB")
 
