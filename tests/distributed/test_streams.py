@@ -68,7 +68,7 @@ def test_processes_read_their_own_shares_and_find_what_one_finds(folder, count):
         np.testing.assert_allclose(told["filled"]["fit"]["params"]["weights"], 1, rtol=1e-4)
     *others, last = [told["failing"] for told in found]
     assert last.startswith("DataError: ")
-    assert "x2 is NaN in row 238" in last
+    assert "'x2' is NaN in row 238" in last
     for other in others:
         assert other == f"OtherProcessFailed: process {count - 1} failed with {last}"
     for told in found:
