@@ -123,8 +123,8 @@ def test_what_goes_wrong_in_a_share_is_raised(arrays, sharding):
     bad = arrays | {"X": arrays["X"].copy()}
     bad["X"][200, 1] = np.nan
     design = jd.StreamedShares(bad, sharding, exclude=["y"])
+    objective = jd.LinearRegression(design, design.column("y"), intercept=False)
     with pytest.raises(data.DataError, match=r"'x1' is NaN in row 201"):
-        objective = jd.LinearRegression(design, design.column("y"), intercept=False)
         jd.minimize(objective, method=jd.LSMR())
     with pytest.raises(TypeError, match="sharding must be a"):
         jd.StreamedShares(arrays, None)

@@ -82,7 +82,8 @@ class Refutation(NamedTuple):
         the tolerance allows, or stagnated where the method finds none.
         """
         watch = loop.watch
-        assert watch.next_look is not None  # there is one where a refutation is possible
+        last_look = watch.next_look
+        assert last_look is not None  # there is one where a refutation is possible
         is_last = loop.iteration >= self.max_iterations
         # What rests on a bound is no estimate, and what a method claims by rules of its own is not
         # claimed by the tolerance. A factorisation may have taken a short column for rounding.
@@ -91,14 +92,14 @@ class Refutation(NamedTuple):
         allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < watch.next_look) & ~is_last
+        is_early = (loop.iteration < last_look) & ~is_last
 
         def looked_at(loop: Loop) -> Loop:
             falls = self._certain_decrease(loop, allowed).astype(loop.value.dtype)
             is_refuted = falls > REFUTED * allowed
             least = jnp.maximum(loop.watch.suboptimality, falls)
             pause = jnp.maximum(loop.iteration // PAUSE, 1)
-            next_look = jnp.where(is_refuted, loop.iteration + pause, loop.watch.next_look)
+            next_look = jnp.where(is_refuted, loop.iteration + pause, last_look)
             watch = loop.watch._replace(suboptimality=least, next_look=next_look)
             status = jnp.where(is_refuted, self._instead(loop), loop.status)
             return loop._replace(status=status, watch=watch)
