@@ -80,4 +80,4 @@ def check(found):
         assert other == f"OtherProcessFailed: process {len(found) - 1} failed with {last}"
     for told in found:
         assert "the processes see other data" in told["differing"]
-        assert "are 101, 3, float32; 240, 6, float32" in told["differing"]
+        assert "are 101, 3, float32; 240, 7, float32" in told["differing"]
