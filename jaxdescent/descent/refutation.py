@@ -178,7 +178,10 @@ def _fall_of_regression(
     root, total = jnp.sqrt(share), jnp.sum(share)
 
     def at_best_intercept(rows: jax.Array) -> jax.Array:
-        return rows - _sums(share * rows) / total if regression.intercept else rows
+        # Twice: X' would multiply what the first subtraction leaves of the mean by X's own means.
+        for _ in range(2 * regression.intercept):
+            rows = rows - _sums(share * rows) / total
+        return rows
 
     residual = at_best_intercept(design.product(weights) - targets)
     pulled = design.transposed_product(share * residual) + jnp.square(penalty) * weights
@@ -189,7 +192,7 @@ def _fall_of_regression(
     moved = left + 2 * _norms(root * targets)
     if lengths is not None:
         moved = _sums(lengths * jnp.abs(weights)) + _norms(root * targets)
-    return _certain(scaled, along, moved, left * float(design.shape[1]) ** 0.5)
+    return _certain(scaled, along, moved, left, design.shape[1])
 
 
 def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
@@ -217,8 +220,8 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
     # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
     # terms are H x - g.
     size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
-    terms = float(x.size) ** 0.5
-    return _certain(scaled, jnp.sqrt(jnp.maximum(curvature, 0)), jnp.zeros_like(size), terms * size)
+    along = jnp.sqrt(jnp.maximum(curvature, 0))
+    return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
 
 
 def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
@@ -249,18 +252,22 @@ def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Ar
     return norm, jnp.where(jnp.isfinite(step), step, 0)
 
 
-def _certain(scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array) -> jax.Array:
+def _certain(
+    scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
+) -> jax.Array:
     """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
 
     Args:
       scaled: ``|D^-1/2 g|``.
       along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
       moved: the size of the terms in the residual.
-      size: that of the terms in ``D^-1/2 g``.
+      size: that of the terms in each entry of ``D^-1/2 g``.
+      unknowns: how many there are.
     """
     is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
-    along = jnp.where(is_known, along, 1)
-    rounding = ULPS * float(jnp.finfo(scaled.dtype).eps) * (moved + size / along)
+    eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
+    along = jnp.where(is_known, along, 1) + eps * root  # its own rounding
+    rounding = eps * (moved + size * root / along)
     falls = jnp.maximum(scaled / along - rounding, 0)
     return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
 
