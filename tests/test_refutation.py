@@ -185,9 +185,9 @@ def test_the_bound_of_a_quadratic_is_never_above_how_far_the_minimum_is():
     assert falls > 20
 
 
-def test_columns_of_zeros_and_of_one_value_refute_nothing():
+def test_columns_of_zeros_refute_nothing():
     X, y = uneven(1.0)
-    X = np.column_stack([X, np.zeros(100), np.full(100, 1.0)]).astype(np.float32)
+    X = np.column_stack([X, np.zeros(100)]).astype(np.float32)
     for method in (jd.LSMR(), jd.LBFGS()):
         result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=method)
         assert status(result) == "CONVERGED"

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxdescent import agreement
 from jaxdescent.calls.reading import run_reading, streams_in
 from jaxdescent.data import RowStream
 from jaxdescent.inputs.functions import is_fleeting
@@ -56,7 +57,9 @@ class Program:
         """Run the program; it is compiled first if the leaves' shapes are new."""
         leaves = jax.tree.leaves(inputs)
         if self.streams and not any(isinstance(leaf, Tracer) for leaf in leaves):
-            return run_reading(self.streams, self.prepared(*leaves))
+            # Where processes read shares of one design, a failure in one is raised in all.
+            with agreement.among("a program that reads rows", leaves):
+                return run_reading(self.streams, self.prepared(*leaves))
         return self.of_leaves(*leaves)
 
     def prepared(self, *inputs: Any) -> Callable[[], Any]:

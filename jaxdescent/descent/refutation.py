@@ -8,19 +8,20 @@ weight of a column in small units, has a gradient that is small beside that of t
 its rounding, wherever that unknown stands.
 
 Neither hides from the problem without the intercept (:mod:`jaxdescent.objectives.elimination`) in
-units in which every unknown has the curvature one. With its gradient g, its Hessian H and D the
-diagonal of H, the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
+units of the columns' own lengths. With its gradient g, its Hessian H and any positive diagonal D,
+the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
 
     ``a = g.D^-1 g / sqrt(d.H d)``
 
 so that the minimum is at least so much lower. It is a bound from below: it refutes, and confirms
-nothing. Outputs are problems of their own, whose bounds add up.
+nothing. D has the squared lengths of the columns as they are, means included, and the penalty.
+Outputs are problems of their own, whose bounds add up.
 
-The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``, with
-columns of the lengths ``l_j = sqrt(D_jj)``. An error e of the residual changes g.d by ``e.A d``,
-which is no more than ``|e| |A d|``: it changes a by no more than ``|e|``, whatever the condition of
-H. What the products with A' make of rounding, ``eps |r|`` times the length of the column as it is,
-mean included, is bounded entry by entry. Both are taken off a.
+The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``. An error e
+of the residual changes g.d by ``e.A d``, which is no more than ``|e| |A d|``: it changes a by no
+more than ``|e|``, whatever the condition of H. What the products with A' make of rounding, ``eps
+|r|`` times the length of each column, changes g.d by no more than ``eps |r| sqrt(n) |D^-1/2 g|``.
+Both are taken off a.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from jax import lax
 
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.designs import as_design
-from jaxdescent.designs.centred import shares
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
@@ -82,7 +82,8 @@ class Refutation(NamedTuple):
         the tolerance allows, or stagnated where the method finds none.
         """
         watch = loop.watch
-        assert watch.next_look is not None  # there is one where a refutation is possible
+        last_look = watch.next_look
+        assert last_look is not None  # there is one where a refutation is possible
         is_last = loop.iteration >= self.max_iterations
         # What rests on a bound is no estimate, and what a method claims by rules of its own is not
         # claimed by the tolerance. A factorisation may have taken a short column for rounding.
@@ -91,14 +92,14 @@ class Refutation(NamedTuple):
         allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < watch.next_look) & ~is_last
+        is_early = (loop.iteration < last_look) & ~is_last
 
         def looked_at(loop: Loop) -> Loop:
             falls = self._certain_decrease(loop, allowed).astype(loop.value.dtype)
             is_refuted = falls > REFUTED * allowed
             least = jnp.maximum(loop.watch.suboptimality, falls)
             pause = jnp.maximum(loop.iteration // PAUSE, 1)
-            next_look = jnp.where(is_refuted, loop.iteration + pause, loop.watch.next_look)
+            next_look = jnp.where(is_refuted, loop.iteration + pause, last_look)
             watch = loop.watch._replace(suboptimality=least, next_look=next_look)
             status = jnp.where(is_refuted, self._instead(loop), loop.status)
             return loop._replace(status=status, watch=watch)
@@ -145,89 +146,58 @@ def decrease_of_regression(
 ) -> jax.Array:
     """The decrease of the value that one step of the weights is sure to bring.
 
-    It takes two passes over X for the means and the lengths of its columns, two for the gradient
-    (one if X goes there and back at once), and one for the curvature. Where X does not know its
-    columns, the step is one along the gradient.
+    It takes a pass over X for the lengths of its columns, two for the gradient at the best
+    intercept, and one for the curvature. Where X does not know its columns, the step is one along
+    the gradient.
 
     Args:
       regression: whose X and y are known.
       params: where the claim was made.
-      seen: where no unknown's own curvature is below this, the answer is zero after the first two
-        passes. None for a method that sees none.
+      seen: where no unknown's own curvature is below this, the answer is zero after the first pass.
+        None for a method that sees none.
     """
-    columns = _Columns.of(regression)
-    is_needed = _is_uneven(columns.lengths, seen)
-    return seldom(is_needed, _fall_of_regression, _nothing, regression, params, columns)
-
-
-class _Columns(NamedTuple):
-    """What is known of a regression's columns.
-
-    Attributes:
-      mean: (features, 1), zeros without an intercept.
-      lengths: (features, 1) or (features, outputs), roots of the diagonal of the Hessian without
-        intercept; None where X does not know its columns.
-    """
-
-    mean: jax.Array
-    lengths: jax.Array | None
-
-    @classmethod
-    def of(cls, regression: LinearRegression) -> _Columns:
-        """From a pass over X for each."""
-        design, weight = as_design(regression.X), regression.sample_weight
-        mean = None
-        if regression.intercept:
-            mean = design.transposed_product(shares(design, weight))
-        lengths = design.column_lengths(weight, mean)
-        if mean is None:
-            mean = jnp.zeros(design.shape[1:], design.dtype)
-        if lengths is not None:
-            # A constant column has a length of zero up to the rounding of its mean.
-            rounding = ULPS**2 * float(jnp.finfo(design.dtype).eps) * jnp.abs(mean)
-            total = design.shape[0] if weight is None else jnp.sum(weight)
-            lengths = jnp.where(lengths > rounding * jnp.sqrt(total), lengths, 0)
-            l2 = jnp.maximum(jnp.asarray(regression.l2, design.dtype), 0)
-            lengths = jnp.hypot(lengths[:, None], jnp.sqrt(l2[None, :] if l2.ndim else l2))
-        return cls(mean[:, None], lengths)
+    design = as_design(regression.X)
+    squared = design.column_lengths(regression.sample_weight, None)
+    lengths = None
+    if squared is not None:
+        lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
+    is_needed = _is_uneven(lengths, seen)
+    return seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
 
 
 def _fall_of_regression(
-    regression: LinearRegression, params: Params, columns: _Columns
+    regression: LinearRegression, params: Params, lengths: jax.Array | None
 ) -> jax.Array:
-    mean, lengths = columns
-    shape = params["weights"].shape
-    weights = params["weights"].reshape(shape[0], -1)
-    weight = regression.sample_weight
-    root = None if weight is None else jnp.sqrt(jnp.maximum(weight, 0).astype(mean.dtype))
+    design, weight = as_design(regression.X), regression.sample_weight
+    weights = params["weights"].reshape(design.shape[1], -1)
+    dtype, penalty = weights.dtype, _root_of_penalty(regression, weights.dtype)
+    targets = jnp.asarray(regression.y).astype(dtype).reshape(design.shape[0], -1)
+    share = jnp.ones((design.shape[0], 1), dtype)
+    if weight is not None:
+        share = jnp.maximum(weight, 0).astype(dtype)[:, None]
+    root, total = jnp.sqrt(share), jnp.sum(share)
 
-    def size(rows: jax.Array) -> jax.Array:
-        rows = rows.reshape(rows.shape[0], -1)
-        return _norms(rows if root is None else root[:, None] * rows)
+    def at_best_intercept(rows: jax.Array) -> jax.Array:
+        # Twice: X' would multiply what the first subtraction leaves of the mean by X's own means.
+        for _ in range(2 * regression.intercept):
+            rows = rows - _sums(share * rows) / total
+        return rows
 
-    def with_intercept(columns: jax.Array) -> Params:
-        """A change of the weights at which the residuals keep their mean."""
-        moved = {"weights": columns.reshape(shape)}
-        if not regression.intercept:
-            return moved
-        return moved | {"intercept": -_sums(mean * columns).reshape(shape[1:])}
-
-    gradient = regression.gradient(params)
-    pulled = gradient["weights"].reshape(shape[0], -1)
-    if regression.intercept:
-        pulled = pulled - mean * gradient["intercept"].reshape(1, -1)
+    residual = at_best_intercept(design.product(weights) - targets)
+    pulled = design.transposed_product(share * residual) + jnp.square(penalty) * weights
     scaled, step = _scaled_step(pulled, lengths)
-    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, mean.dtype), 0)).reshape(1, -1)
-    along = jnp.hypot(size(regression.image(with_intercept(step))), _norms(penalty * step))
-    targets = jnp.asarray(regression.y).astype(mean.dtype)
-    residual = size(regression.image(params) - targets) + _norms(penalty * weights)
-    if lengths is None:
-        return _certain(scaled, along, residual + 2 * size(targets), residual)
-    total = jnp.sqrt(jnp.sum(jnp.square(size(jnp.ones_like(targets)))))
-    whole = jnp.hypot(lengths, total * mean)  # lengths of the columns as they are
-    moved = _sums(whole * jnp.abs(weights)) + size(targets)
-    terms = _norms(jnp.where(lengths > 0, whole / jnp.where(lengths > 0, lengths, 1), 0))
-    return _certain(scaled, along, moved, residual * terms)
+    image = at_best_intercept(design.product(step))
+    along = jnp.hypot(_norms(root * image), _norms(penalty * step))
+    left = _norms(root * residual) + _norms(penalty * weights)
+    moved = left + 2 * _norms(root * targets)
+    if lengths is not None:
+        moved = _sums(lengths * jnp.abs(weights)) + _norms(root * targets)
+    return _certain(scaled, along, moved, left, design.shape[1])
+
+
+def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
+    """The root of ``l2``, (1, 1) or (1, outputs)."""
+    return jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0)).reshape(1, -1)
 
 
 def decrease_of_quadratic(
@@ -250,8 +220,8 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
     # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
     # terms are H x - g.
     size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
-    terms = float(x.size) ** 0.5
-    return _certain(scaled, jnp.sqrt(jnp.maximum(curvature, 0)), jnp.zeros_like(size), terms * size)
+    along = jnp.sqrt(jnp.maximum(curvature, 0))
+    return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
 
 
 def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
@@ -262,7 +232,7 @@ def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
 def _is_uneven(lengths: jax.Array | None, seen: Seen | None) -> jax.Array:
     """Whether a length is so small that the method may not have seen it."""
     if lengths is None or seen is None:
-        return jnp.array(True)
+        return jnp.array(seen is None)  # along the gradient a method with an estimate has looked
     longest = jnp.max(lengths)
     shares = lengths / jnp.where(longest > 0, longest, 1)
     shortest = jnp.min(jnp.where(shares > 0, shares, 1))
@@ -282,18 +252,22 @@ def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Ar
     return norm, jnp.where(jnp.isfinite(step), step, 0)
 
 
-def _certain(scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array) -> jax.Array:
+def _certain(
+    scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
+) -> jax.Array:
     """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
 
     Args:
       scaled: ``|D^-1/2 g|``.
       along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
       moved: the size of the terms in the residual.
-      size: that of the terms in ``D^-1/2 g``.
+      size: that of the terms in each entry of ``D^-1/2 g``.
+      unknowns: how many there are.
     """
     is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
-    along = jnp.where(is_known, along, 1)
-    rounding = ULPS * float(jnp.finfo(scaled.dtype).eps) * (moved + size / along)
+    eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
+    along = jnp.where(is_known, along, 1) + eps * root  # its own rounding
+    rounding = eps * (moved + size * root / along)
     falls = jnp.maximum(scaled / along - rounding, 0)
     return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
 

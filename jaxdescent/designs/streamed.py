@@ -235,7 +235,7 @@ class Streamed(Design):
             for_rows(change, size, weights, rows) if size else None
             for size in (stream.rows, stream.block, rest)
         )
-        return at_once(self, changes, weights, rows)
+        return _at_once(self, changes, weights, rows)
 
     def to_dense(self) -> jax.Array:
         eye = jnp.eye(self.shape[1], dtype=self.dtype)
@@ -360,7 +360,7 @@ def for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> P
 
 
 @jax.custom_jvp
-def at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
+def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
     """Each block is read once. ``changes`` are for all rows, for a block, and for the last one."""
     stream = design.stream
     count, rest = divmod(stream.rows, stream.block)
@@ -389,7 +389,7 @@ def at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tu
     return kept, total.high + total.low
 
 
-@at_once.defjvp
+@_at_once.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     """In two passes: backwards a loop over blocks would ask for the last one first."""
 

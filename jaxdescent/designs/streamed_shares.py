@@ -19,7 +19,8 @@ from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.stream_products import multiplied
-from jaxdescent.designs.streamed import Streamed, at_once, for_rows
+from jaxdescent.designs.streamed import Streamed, for_rows
+from jaxdescent.kernels.double_length import Double, add, double
 
 ALL = PartitionSpec()
 """The same on every device."""
@@ -234,17 +235,38 @@ class StreamedShares(Design):
         return self._on_each(of_share, ALL, (self._rows,), residual_of(self, residual))
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        shares = self.shares
-        sizes = shares.rows, shares.block, shares.rows % shares.block
-        # What they close over becomes an argument.
-        changes = tuple(for_rows(change, size, weights, rows) if size else None for size in sizes)
+        shares, parts = self.shares, self.facts.over.parts
+        changes = tuple(
+            for_rows(change, parts * size, weights, rows) if size else None
+            for size in (shares.rows, shares.block, shares.rows % shares.block)
+        )
+        return _at_once(self, changes, weights, rows)
 
-        def of_share(share: _Share, changes: Any, weights: Any, rows: Any) -> tuple[Any, Any]:
-            kept, columns = at_once(share, changes, weights, rows)
-            return kept, self._sum(columns)
+    def block_product(
+        self, weights: jax.Array, block: Any, rows: int, after: jax.Array
+    ) -> jax.Array:
+        """The product with the same block of every share, one share after another."""
 
-        operands = changes, weights, rows
-        return self._on_each(of_share, (self._rows, ALL), (ALL, ALL, self._rows), *operands)
+        def of_share(share: _Share, weights: jax.Array, block: Any, after: Any) -> jax.Array:
+            here: dict[str, Any] = {"block": block, "rows": rows, "after": after}
+            return share.multiplied(weights, is_transposed=False, **here)
+
+        specs = ALL, ALL, self._rows
+        return self._on_each(of_share, self._rows, specs, weights, block, after)
+
+    def block_terms(
+        self, residual: jax.Array, block: Any, rows: int, after: jax.Array
+    ) -> jax.Array:
+        """Each share's term in the transposed product, (shares, features, ...), which stays on its
+        device.
+        """
+
+        def of_share(share: _Share, residual: jax.Array, block: Any, after: Any) -> jax.Array:
+            here: dict[str, Any] = {"block": block, "rows": rows, "after": after}
+            return share.multiplied(residual, is_transposed=True, **here)[None]
+
+        specs = self._rows, ALL, self._rows
+        return self._on_each(of_share, self._rows, specs, residual, block, after)
 
     def to_dense(self) -> jax.Array:
         return self.product(jnp.eye(self.shape[1], dtype=self.dtype))
@@ -340,6 +362,61 @@ class StreamedShares(Design):
 
         sharding = NamedSharding(over.mesh, self._rows)
         return jax.make_array_from_callback((over.rows,), sharding, of_share)
+
+
+@jax.custom_jvp
+def _at_once(
+    design: StreamedShares, changes: Any, weights: jax.Array, rows: Any
+) -> tuple[Any, Any]:
+    """Each block is read once. ``changes`` are for all rows, for a block of every share, and for
+    the last one; they are applied outside of the shares, to rows that lie where these are.
+    """
+    shares, parts = design.shares, design.facts.over.parts
+    count, rest = divmod(shares.rows, shares.block)
+
+    def of(index: Any, size: int, change: Any, after: jax.Array) -> tuple[Any, Any]:
+        def cut(leaf: jax.Array) -> jax.Array:
+            by_share = leaf.reshape(parts, shares.rows, *leaf.shape[1:])
+            block = lax.dynamic_slice_in_dim(by_share, index * shares.block, size, axis=1)
+            return block.reshape(parts * size, *leaf.shape[1:])
+
+        product = design.block_product(weights, index, size, after)
+        kept, residual = change(product, jax.tree.map(cut, rows))
+        kept = jax.tree.map(lambda leaf: leaf.reshape(parts, size, *leaf.shape[1:]), kept)
+        return kept, design.block_terms(residual, index, size, after)
+
+    def add_block(total: Double, index: jax.Array) -> tuple[Double, Any]:
+        kept, terms = of(index, shares.block, changes[1], total.high)
+        return add(total, double(terms)), kept
+
+    like = jax.ShapeDtypeStruct((parts, shares.features), weights.dtype)
+    like = jax.eval_shape(lambda after: of(0, shares.block, changes[1], after)[1], like)
+    total = double(jnp.zeros(like.shape, like.dtype))
+    total, kept = lax.scan(add_block, total, jnp.arange(count, dtype=jnp.int32))
+
+    def in_order(leaf: jax.Array) -> jax.Array:
+        return jnp.moveaxis(leaf, 0, 1).reshape(parts, -1, *leaf.shape[3:])
+
+    kept = jax.tree.map(in_order, kept)
+    if rest:
+        last, terms = of(count, rest, changes[2], total.high)
+        total = add(total, double(terms))
+        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), kept, last)
+    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+    return kept, jnp.sum(total.high + total.low, axis=0)
+
+
+@_at_once.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    """In two passes: backwards a loop over blocks would ask for the last one first."""
+
+    def in_two(
+        design: StreamedShares, changes: Any, weights: jax.Array, rows: Any
+    ) -> tuple[Any, Any]:
+        kept, residual = changes[0](design.product(weights), rows)
+        return kept, design.transposed_product(residual)
+
+    return jax.jvp(in_two, primals, tangents)
 
 
 @jax.tree_util.register_pytree_node_class

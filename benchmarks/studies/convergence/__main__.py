@@ -3,6 +3,7 @@
 restart    restarts every descent on the classical and published functions that says CONVERGED, by
            the same method and by the default, and counts those that fall still
 estimates  holds Result.suboptimality against the exact one, on random regressions and quadratics
+claims     holds CONVERGED of every method against exact minima, on badly scaled random regressions
 price      counts evaluations and iterations from the standard starts, which restart does as well
 
     python -m benchmarks.studies.convergence [--part NAME] [--dtype DTYPE] [--method NAME]
@@ -27,12 +28,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.harness import machine, records
+from benchmarks.studies.convergence.claims import claims, print_claims, solvers
 from benchmarks.studies.convergence.estimates import SEEDS, estimates, print_estimates
 from benchmarks.studies.convergence.price import compare, price, print_price
 from benchmarks.studies.convergence.restart import print_restart, restart
 from benchmarks.studies.convergence.runs import DTYPES, cases, methods
 
-PRINTERS = {"restart": print_restart, "estimates": print_estimates, "price": print_price}
+PRINTERS = {
+    "restart": print_restart,
+    "estimates": print_estimates,
+    "claims": print_claims,
+    "price": print_price,
+}
 
 
 def main() -> None:
@@ -40,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--part", choices=PRINTERS, default="restart")
     parser.add_argument("--dtype", choices=[*DTYPES, "both"], default="both")
-    parser.add_argument("--method", choices=methods(), help="alone, restarted by the default too")
+    parser.add_argument(
+        "--method", choices={**methods(), **solvers()}, help="alone, restarted by the default too"
+    )
     parser.add_argument("--only", metavar="WORD", help="problems whose names contain it")
     parser.add_argument(
         "--share", default="1/1", metavar="I/K", help="the i-th of every k problems"
@@ -67,6 +76,9 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield machine.provenance() | {"command": " ".join(sys.argv[1:])}
     if arguments.part == "estimates":
         yield from estimates(dtypes, arguments.only, arguments.seeds)
+        return
+    if arguments.part == "claims":
+        yield from claims(dtypes, arguments.method, arguments.seeds, (first, step))
         return
     descents = restart if arguments.part == "restart" else price
     names = list(methods()) if arguments.method is None else [arguments.method]

@@ -1,0 +1,109 @@
+"""One of several processes that read the rows of the same files, each of them its own share."""
+
+import json
+import pathlib
+import sys
+
+from tests.distributed.processes import join
+
+
+def recorded(source):
+    """The source, and the numbers of the rows that were read of it so far."""
+    read = set()
+
+    class Recorded(data.Source):
+        kinds, rows, files = source.kinds, source.rows, source.files
+
+        def __init__(self, base=source):
+            self.base = base
+
+        def row_bytes(self, names):
+            return self.base.row_bytes(names)
+
+        def start_before(self, row):
+            return self.base.start_before(row)
+
+        def from_row(self, row):
+            return Recorded(self.base.from_row(row))
+
+        def blocks(self, names, rows):
+            for block in self.base.blocks(names, rows):
+                if "x0" in names:
+                    read.update(range(block.start_in_file, block.start_in_file + block.rows))
+                yield block
+
+    return Recorded(), read
+
+
+def told(result):
+    leaves = {name: np.asarray(leaf).tolist() for name, leaf in result.params.items()}
+    return {"status": int(result.status), "value": float(result.value), "params": leaves}
+
+
+def shared(folder, sharding):
+    """A fit, and which rows this process has read for it."""
+    source, read = recorded(data.open_source(str(folder / "X.npy")))
+    X = jd.StreamedShares(source, sharding, exclude=["y"])
+    objective = jd.LinearRegression(X, X.column("y"), l2=0.5)
+    found = told(jd.minimize(objective, method=jd.LSMR()))
+    return {"fit": found, "read": [min(read), max(read), len(read)]}
+
+
+def by_default(folder, sharding):
+    X = jd.StreamedShares(str(folder / "X.npy"), sharding, exclude=["y"])
+    return told(jd.minimize(jd.LinearRegression(X, X.column("y"), l2=0.5)))
+
+
+def filled(folder, sharding):
+    """Rows that no number of processes divides, and weights of zero behind them."""
+    X = jd.StreamedShares(str(folder / "odd" / "X.npy"), sharding, is_filled=True)
+    objective = jd.LinearRegression(X, X.product(jnp.ones(3)), sample_weight=X.row_weight)
+    return {"rows": X.shape[0], "fit": told(jd.minimize(objective, method=jd.LSMR()))}
+
+
+def own(folder, sharding):
+    """Files of each process's own."""
+    X = jd.StreamedShares(
+        str(folder / f"part{jax.process_index()}"), sharding, is_own=True, exclude=["y"]
+    )
+    return told(jd.minimize(jd.LinearRegression(X, X.column("y"), l2=0.5), method=jd.LSMR()))
+
+
+def failing(folder, sharding):
+    """A row of the last process's share is NaN."""
+    X = jd.StreamedShares(str(folder / "bad.npy"), sharding, exclude=["y"])
+    y = jax.make_array_from_callback(X.shape[:1], sharding, lambda at: np.ones(ROWS, "f4")[at])
+    try:
+        jd.minimize(jd.LinearRegression(X, y, intercept=False), method=jd.LSMR())
+    except (data.DataError, jd.OtherProcessFailed) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def differing(folder, sharding):
+    """Process 0 opens other data than the others do."""
+    name = "X.npy" if jax.process_index() else "odd/X.npy"
+    try:
+        jd.StreamedShares(str(folder / name), sharding, is_filled=True)
+    except (data.DataError, jd.OtherProcessFailed) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+if __name__ == "__main__":
+    index, port, count, folder, *names = sys.argv[1:]
+    join(index, port, count)
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    import jaxdescent as jd
+    from jaxdescent import data
+    from tests.distributed.cases import ROWS
+
+    devices = len(jax.devices())
+    mesh = jax.make_mesh((devices,), ("samples",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("samples"))
+    for name in names:
+        print(json.dumps([name, globals()[name](pathlib.Path(folder), rows)]), flush=True)

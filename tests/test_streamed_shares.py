@@ -1,0 +1,160 @@
+"""Rows that several devices read, each of them its own share: the same as one that reads all."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxdescent as jd
+from jaxdescent import data
+from jaxdescent.data import located, row_stream
+from jaxdescent.data.shares import Share
+
+ROWS, FEATURES = 248, 4
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture(scope="module")
+def sharding(mesh):
+    return NamedSharding(mesh, PartitionSpec("samples"))
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(3)
+    means = np.array([0, 1, -3, 100])
+    X = (rng.normal(size=(ROWS, FEATURES)) + means).astype(np.float32)
+    y = (X @ [1.0, -2.0, 0.5, 3.0] + rng.normal(size=ROWS)).astype(np.float32)
+    return {"X": X, "y": y}
+
+
+@pytest.fixture
+def blocks_of_ten_rows(monkeypatch):
+    """A share of 31 rows has three blocks and a rest."""
+    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 10 * FEATURES * 4)
+
+
+def test_products_and_columns_are_those_of_all_rows(arrays, sharding, blocks_of_ten_rows):
+    X, y = arrays["X"], arrays["y"]
+    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
+    assert repr(design) == "StreamedShares(248 rows, 4 features, arrays, 8 shares)"
+    assert design.shares.block == 10
+    assert design.names == ("x0", "x1", "x2", "x3")
+    w = np.float32([[1, 2], [0, 1], [3, -1], [0.5, 0]])
+    np.testing.assert_allclose(design.product(w), X @ w, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(design.transposed_product(y), X.T @ y, rtol=1e-4)
+    np.testing.assert_allclose(design.column("y"), y)
+    np.testing.assert_array_equal(design.row_weight, 1)
+    assert design.column("y").sharding.is_equivalent_to(sharding, 1)
+    assert design.product(w).sharding.is_equivalent_to(sharding, 2)
+    index = jnp.array([0, 30, 31, 247])
+    np.testing.assert_array_equal(design.rows_at(index), X[np.asarray(index)])
+    weight = np.linspace(0, 1, ROWS, dtype=np.float32)
+    mean = X.mean(axis=0)
+    expected = weight @ np.square(X - mean)
+    np.testing.assert_allclose(design.column_squared_norms(weight, mean), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        design.minus(jnp.asarray(mean)).product(w), (X - mean) @ w, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_gradient_reads_each_row_once_and_adds_up_over_devices_once(
+    arrays, sharding, blocks_of_ten_rows
+):
+    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
+    weight = jax.device_put(np.linspace(0, 1, ROWS, dtype=np.float32), sharding)
+    objective = jd.LinearRegression(design, design.column("y"), sample_weight=weight)
+    whole = jd.LinearRegression(*map(jnp.asarray, arrays.values()), sample_weight=weight)
+    at = {"weights": jnp.ones(FEATURES), "intercept": jnp.zeros(())}
+
+    def gradient(objective, at):
+        return objective.gradient(at)
+
+    compiled = jax.jit(gradient).lower(objective, at).compile()
+    before = design.passes
+    found, expected = compiled(objective, at), jax.jit(gradient)(whole, at)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
+    assert design.passes - before == 1
+    text = compiled.as_text()
+    assert "all-gather(" not in text
+    assert "all-to-all(" not in text
+
+    def squares(w):
+        return jnp.sum(jnp.square(design.product(w)))
+
+    X = arrays["X"]
+    of_squares = jax.grad(squares)(jnp.ones(FEATURES))
+    np.testing.assert_allclose(of_squares, 2 * X.T @ X @ np.ones(FEATURES), rtol=1e-4)
+
+
+@pytest.mark.parametrize("intercept", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [jd.LSMR(), pytest.param(None, marks=pytest.mark.slow)])
+def test_a_fit_is_that_of_one_reader(arrays, sharding, method, intercept):
+    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
+    whole = (jnp.asarray(arrays[name]) for name in ("X", "y"))
+    found, own = (
+        jd.minimize(jd.LinearRegression(X, y, intercept=intercept), method=method)
+        for X, y in ((design, design.column("y")), whole)
+    )
+    assert bool(found.converged)
+    np.testing.assert_allclose(found.params["weights"], own.params["weights"], rtol=1e-3)
+
+
+def test_rows_that_do_not_come_out_even_are_filled_with_rows_without_weight(arrays, sharding):
+    odd = {name: array[:101] for name, array in arrays.items()}
+    with pytest.raises(ValueError, match=r"101 rows cannot be cut into 8 shares .* is_filled=True"):
+        jd.StreamedShares(odd, sharding)
+    design = jd.StreamedShares(odd, sharding, exclude=["y"], is_filled=True)
+    assert design.shape == (104, FEATURES)
+    np.testing.assert_array_equal(design.row_weight, np.arange(104) < 101)
+    np.testing.assert_array_equal(design.column("y")[101:], 0)
+    few = {name: array[:3] for name, array in arrays.items()}
+    tiny = jd.StreamedShares(few, sharding, exclude=["y"], is_filled=True)
+    expected = np.concatenate([few["X"] @ np.ones(FEATURES), np.zeros(5)])
+    np.testing.assert_allclose(tiny.product(jnp.ones(FEATURES)), expected, rtol=1e-5)
+
+
+def test_what_goes_wrong_in_a_share_is_raised(arrays, sharding):
+    bad = arrays | {"X": arrays["X"].copy()}
+    bad["X"][200, 1] = np.nan
+    design = jd.StreamedShares(bad, sharding, exclude=["y"])
+    objective = jd.LinearRegression(design, design.column("y"), intercept=False)
+    with pytest.raises(data.DataError, match=r"'x1' is NaN in row 201"):
+        jd.minimize(objective, method=jd.LSMR())
+    with pytest.raises(TypeError, match="sharding must be a"):
+        jd.StreamedShares(arrays, None)
+    with pytest.raises(data.DataError, match="exclude names 'z'"):
+        jd.StreamedShares(arrays, sharding, exclude=["z"])
+
+
+def test_a_share_reads_its_own_rows_of_every_format(arrays, tmp_path):
+    np.save(tmp_path / "X.npy", arrays["X"])
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    table = pa.table({f"x{j}": arrays["X"][:, j] for j in range(FEATURES)})
+    pq.write_table(table, tmp_path / "X.parquet", row_group_size=50)
+    sources = [
+        data.open_source({"X": arrays["X"]}),
+        data.open_source(str(tmp_path / "X.npy")),
+        data.open_source(str(tmp_path / "X.parquet")),
+        data.open_source(table),
+    ]
+    for source in sources:
+        for first, stop in ((0, 31), (93, 155), (240, 248)):
+            part = Share(source, first, stop)
+            found = [b.columns["x1"] for b in located(part, ["x1"], 17)]
+            np.testing.assert_array_equal(np.concatenate(found), arrays["X"][first:stop, 1])
+            assert part.rows == stop - first
+            again = located(part.from_row(part.start_before(3)), ["x1"], 17)
+            assert sum(block.rows for block in again) >= part.rows - 3
+
+
+def test_shares_have_one_fingerprint(arrays, sharding):
+    design = jd.StreamedShares(arrays, sharding, exclude=["y"])
+    assert len({stream.fingerprint() for stream in design.shares.streams}) == 1
