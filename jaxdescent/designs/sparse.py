@@ -225,13 +225,16 @@ class Sparse(Design):
         weight = jnp.ones((self.shape[0],), self.dtype)
         if row_weight is not None:
             weight = row_weight.astype(self.dtype)
-        squares = sparse_products.product_of_all(self._squared(self._backward), weight)
+        sums = sparse_products.product_of_all(self._backward, weight)
+        squares = sums
+        if self._backward.has_values:
+            squares = sparse_products.product_of_all(self._squared(self._backward), weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and
         # no less than what its rounding leaves, which is not negative then.
         own = jnp.sum(weight) * jnp.square(center)
-        centred = squares - 2 * center * self.transposed_product(weight) + own
+        centred = squares - 2 * center * sums + own
         return jnp.maximum(centred, ROUNDING * jnp.finfo(self.dtype).eps * (squares + own))
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:

@@ -150,11 +150,15 @@ def _slice(width: int, chosen: list[Pieces], parts: list[Part], over: RowShardin
             for pieces, part in zip(chosen, parts, strict=True)
         ]
     )
-    counts = None
-    has_values = parts[0].stored.values is not None
-    if not has_values and any(np.any(pieces.size < width) for pieces in chosen):
-        counts = over.stacked([pieces.size.astype(np.int32) for pieces in chosen])
-    return Slice(places, _values(width, chosen, parts, over) if has_values else None, counts)
+    if parts[0].stored.values is not None:
+        return Slice(places, _values(width, chosen, parts, over), None)
+    # Pieces without entries are there for their number alone: nobody reads their sums.
+    sizes = np.concatenate([pieces.size[pieces.size > 0] for pieces in chosen])
+    last = width - int(sizes.min(initial=width))
+    if not last:
+        return Slice(places, None, None)
+    slots = np.arange(width - last, width)[:, None]
+    return Slice(places, None, over.stacked([slots < pieces.size for pieces in chosen]))
 
 
 def _values(width: int, chosen: list[Pieces], parts: list[Part], over: RowSharding) -> jax.Array:

@@ -11,6 +11,7 @@ follows, and take up to twice as long an entry. One form serves all platforms, a
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,13 +42,13 @@ class Slice(NamedTuple):
         piece's own, so that a number that is not finite reaches no row but those that read it. The
         last pieces may be padding, which no row reads.
       values: of the same shape: what each is multiplied by, zero for padding; None for ones.
-      counts: (pieces,), int32: how many entries of a piece count, where there are no values and
-        some of them are padding; else None.
+      kept: (last, pieces), bool: which of so many last entries of each piece are no padding, where
+        there are no values and some are; else None.
     """
 
     places: jax.Array
     values: jax.Array | None
-    counts: jax.Array | None
+    kept: jax.Array | None
 
     @property
     def pieces(self) -> int:
@@ -77,6 +78,11 @@ class Layout(NamedTuple):
         if self.position is not None:
             return self.position.ndim == 2
         return self.levels[0][0].places.ndim == 3
+
+    @property
+    def has_values(self) -> bool:
+        """Whether entries have values, and are not all ones."""
+        return any(piece.values is not None for piece in itertools.chain(*self.levels[:1]))
 
     def with_values(self, change: Callable[[jax.Array], jax.Array]) -> Layout:
         """The same with other values, made of its own, which may be none."""
@@ -230,7 +236,10 @@ def _of_column(layout: Layout, column: jax.Array) -> jax.Array:
 def _sums(piece: Slice, source: jax.Array) -> jax.Array:
     """The sum of each piece, (pieces,)."""
     width = piece.places.shape[0]
-    whole = width // CHAIN * CHAIN if width > SHORT else 0
+    last = 0 if piece.kept is None else piece.kept.shape[0]
+    # Where few entries may be padding, they are added one by one, and the others without a mask.
+    alike = width - last if last <= SHORT else width
+    whole = alike // CHAIN * CHAIN if width > SHORT else 0
     total: Any = None
     if whole:
         chunks = [_terms(piece, source, slice(slot, whole, CHAIN)) for slot in range(CHAIN)]
@@ -247,9 +256,15 @@ def _terms(piece: Slice, source: jax.Array, slots: slice) -> jax.Array:
     terms = at(source, piece.places[slots])
     if piece.values is not None:
         terms = terms * piece.values[slots].astype(source.dtype)
-    if piece.counts is not None:
-        number = jnp.arange(*slots.indices(piece.places.shape[0]), dtype=jnp.int32)
-        terms = jnp.where(number[:, None] < piece.counts[None, :], terms, 0)
+    if piece.kept is not None:
+        # Numbers compared with a count would be masks that XLA makes before a loop, and stores.
+        width, last = piece.places.shape[0], piece.kept.shape[0]
+        rows = range(*slots.indices(width))
+        masked = [row - (width - last) for row in rows if row >= width - last]
+        if masked:
+            kept = piece.kept[masked[0] : masked[-1] + 1 : rows.step]
+            kept = lax.pad(kept, True, [(len(rows) - len(masked), 0, 0), (0, 0, 0)])
+            terms = jnp.where(kept, terms, 0)
     return terms
 
 
