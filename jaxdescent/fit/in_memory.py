@@ -208,9 +208,11 @@ class _Problem:
             job.memory.check()
 
         def from_params(objective: LinearRegression, params: Any) -> Result:
-            if job.keeping is not None:
-                job.keeping.stop_if_asked("the search for l2, but for the last penalty,")
-            return minimum(objective, params, self.method)
+            if job.keeping is None:
+                return minimum(objective, params, self.method)
+            job.keeping.stop_if_asked("the search for l2, but for the last penalty,")
+            with job.keeping.stepping():
+                return minimum(objective, params, self.method)
 
         with contextlib.nullcontext() if job.keeping is None else job.keeping.searching():
             return search(
