@@ -187,7 +187,7 @@ class TestFit:
         output = run("fit", "--help").output
         for option in ("target", "target-file", "features", "exclude", "categorical", "hash",
                        "bits", "interact", "weights", "where", "l2", "method", "dtype", "start",
-                       "standardize", "missing", "test", "test-data",
+                       "checkpoint", "resume", "standardize", "missing", "test", "test-data",
                        "seed", "memory", "out", "overwrite", "json", "plot"):  # fmt: skip
             assert f"--{option}" in output
 
