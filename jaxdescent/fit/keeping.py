@@ -31,6 +31,9 @@ FORMAT, SCHEMA = "jaxdescent fit", 1
 EVERY = 60.0
 """Seconds between two checkpoints of a descent."""
 
+ROW_BYTES, FEATURE_BYTES = 16, 80
+"""Of memory for a row and a feature: a copy of a method's vectors, and what writes them."""
+
 GO_ON = "the same command with --resume goes on"
 
 
