@@ -14,6 +14,7 @@ import jaxdescent as jd
 from jaxdescent import cli
 from jaxdescent.data import DataError
 from jaxdescent.fit import descending, penalty_path
+from jaxdescent.fit.moments import Moments
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.scaled import Scaled
 from jaxdescent.fit.solution import Path, penalties_from
@@ -218,6 +219,40 @@ class TestStandardize:
         )
         squares = design.column_squared_norms(None, center)
         np.testing.assert_allclose(squares, ((dense - center) ** 2).sum(0), rtol=1e-5)
+        kept, back = design.there_and_back(w, lambda p, y: (2 * p, p - y[:, None]), X[:, 1])
+        np.testing.assert_allclose(kept, 2 * dense @ w, rtol=1e-5)
+        expected = dense.T @ (dense @ w - X[:, [1]])
+        np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-5)
+
+    def test_moments_add_up_over_blocks_with_means_for_what_is_missing(self, rng):
+        rows, weight = 500, rng.integers(0, 3, 500).astype(float)
+        numbers = rng.normal(size=(rows, 3)) * [1.0, 100.0, 0.0]
+        numbers[rng.random(rows) < 0.2, 0] = np.nan
+        codes, buckets = rng.integers(-1, 4, rows), rng.integers(-1, 5, (2, rows))
+        slope = rng.normal(size=rows)
+        X = np.zeros((rows, 3 + 4 + 5))
+        X[:, :3] = numbers
+        train = weight * np.isfinite(numbers[:, 0])
+        X[np.isnan(numbers[:, 0]), 0] = fill = train @ np.nan_to_num(numbers[:, 0]) / train.sum()
+        shift = np.array([0.0, 0.0, 1e12])  # of float64's rounding there is some
+        numbers[:, 2] = rng.normal(size=rows) * 1e-5
+        for row in range(rows):
+            for code, first, value in (
+                (codes[row], 3, slope[row]),
+                *((b, 7, 1) for b in buckets.T[row]),
+            ):
+                if code >= 0:
+                    X[row, first + code] += value
+        moments = Moments(12, np.float64)
+        for part in np.array_split(np.arange(rows), 7):
+            entries = [(codes[part], slope[part], 3, 7), *((b[part], None, 7, 12) for b in buckets)]
+            moments.add(np.nan_to_num(numbers[part]), entries, weight[part])
+        mean = weight @ X / weight.sum()
+        absent = np.array([weight[np.isnan(numbers[:, 0])].sum(), 0, 0])
+        squares = moments.squares(shift, np.array([fill, 0, 0]), absent)
+        np.testing.assert_allclose(squares, weight @ (X - mean) ** 2, rtol=1e-9)
+        assert squares[2] == 0
+        assert moments.squares(np.zeros(3))[2] > 0
 
 
 def encoded_of(model, table):

@@ -19,6 +19,7 @@ from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
+from jaxdescent.fit import keeping
 from jaxdescent.fit.budget import MOST_ROWS, resident_bytes
 from jaxdescent.fit.checks import row_notes
 from jaxdescent.fit.descending import descend, details_of, told
@@ -101,15 +102,18 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     # Blocks as they are read, and the chunks that a product puts together from them.
     held = BLOCKS_HELD * (at_once * row + 2 * max(at_a_time, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
-    vectors = wider * (ROW_BYTES * rows + FEATURE_BYTES * encoding.size)
+    of_row, of_feature, of_column = ROW_BYTES, FEATURE_BYTES, 0
+    if job.keeping is not None:
+        of_row, of_feature = of_row + keeping.ROW_BYTES, of_feature + keeping.FEATURE_BYTES
+        of_column = keeping.ROW_BYTES * rows + keeping.FEATURE_BYTES * encoding.size
+    vectors = wider * (of_row * rows + of_feature * encoding.size)
     needed = resident_bytes() + STARTING_BYTES + held + vectors
     if job.request.l2 != AUTO:
         return FilesPlan(rows, at_once, needed)
     targets = 1 if job.is_tested else 1 + probes_for(max(rows, 1))
     block = min(BLOCK_BYTES // max(encoded, 1), row_stream.MOST_ROWS, max(rows, 1))
-    column = wider * (
-        COLUMN_ROW_BYTES * rows + COLUMN_FEATURE_BYTES * encoding.size + COLUMN_BLOCK_BYTES * block
-    )
+    of_column += COLUMN_ROW_BYTES * rows + COLUMN_FEATURE_BYTES * encoding.size
+    column = wider * (of_column + COLUMN_BLOCK_BYTES * block)
     most = int((job.memory.limit - needed) // (column * targets))
     width = max(min(most, MOST_WIDTH), 1)
     if job.keeping is not None and job.keeping.width is not None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import DataError, Source, located, read_ahead
+from jaxdescent.fit import keeping
 from jaxdescent.fit.budget import Reading, reading_of_all, resident_bytes
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.descending import details_of, minimum, told
@@ -83,6 +84,8 @@ def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
     if job.request.l2 == AUTO and not job.is_tested:
         probes = PROBE_BYTES * probes_for(max(rows, 1))
         each, each_feature = each + probes, each_feature + probes
+    if job.keeping is not None:
+        each, each_feature = each + keeping.ROW_BYTES, each_feature + keeping.FEATURE_BYTES
     wider = 2 if job.request.dtype == "float64" else 1
     entries = sum(source.entries for source in job.sources) * (encoding.sparse is not None)
     kept = rows * each + each_feature * encoding.size + BUCKET_BYTES * entries
@@ -208,9 +211,11 @@ class _Problem:
             job.memory.check()
 
         def from_params(objective: LinearRegression, params: Any) -> Result:
-            if job.keeping is not None:
-                job.keeping.stop_if_asked("the search for l2, but for the last penalty,")
-            return minimum(objective, params, self.method)
+            if job.keeping is None:
+                return minimum(objective, params, self.method)
+            job.keeping.stop_if_asked("the search for l2, but for the last penalty,")
+            with job.keeping.stepping():
+                return minimum(objective, params, self.method)
 
         with contextlib.nullcontext() if job.keeping is None else job.keeping.searching():
             return search(

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,9 @@ FORMAT, SCHEMA = "jaxdescent fit", 1
 
 EVERY = 60.0
 """Seconds between two checkpoints of a descent."""
+
+ROW_BYTES, FEATURE_BYTES = 16, 80
+"""Of memory for a row and a feature: a copy of a method's vectors, and what writes them."""
 
 GO_ON = "the same command with --resume goes on"
 
@@ -200,6 +204,17 @@ class Keeping:
             raise self.interrupted("the search until a while ago") from error
         finally:
             self._interruption = None
+
+    @contextlib.contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Within it time goes into steps: those of a descent too short to be kept by itself."""
+        began = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began
+        self.seconds, self.seconds_in_steps = (
+            self.seconds + seconds,
+            self.seconds_in_steps + seconds,
+        )
 
     def stop_if_asked(self, what: str) -> None:
         """End the search after a signal.
