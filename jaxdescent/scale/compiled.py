@@ -73,6 +73,15 @@ class Compiled:
         return self.arguments + self.temporaries + int(max(new, 0))
 
     @property
+    def on_host(self) -> int:
+        """Bytes of the host's pinned memory for each device: what lies there and temporaries."""
+        memory = self.memory
+        new = memory.host_output_size_in_bytes - memory.host_alias_size_in_bytes
+        return int(
+            memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes + max(new, 0)
+        )
+
+    @property
     def sent(self) -> list[Sent]:
         """Every collective in the text."""
         return [sent for lines in self._computations.values() for sent in _sent_by(lines)]
