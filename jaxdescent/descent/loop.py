@@ -34,6 +34,10 @@ CHECK_EVERY = 16
 """The default number of steps between two checks if steps can be fused."""
 
 
+ITERATIONS = "descent_iterations"
+"""The scope of the loop over iterations, by which it is found in a compiled program."""
+
+
 class Loop(NamedTuple):
     """The state of a descent."""
 
@@ -135,17 +139,15 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
+        def iterated(loop: Loop) -> Loop:
+            with jax.named_scope(ITERATIONS):
+                return lax.while_loop(goes_on, step, loop)
+
         if self._is_refutable(loop.params):
-            return lax.while_loop(
-                goes_on,
-                lambda loop: self._unless_refuted(lax.while_loop(goes_on, step, loop)),
-                loop,
-            )
+            return lax.while_loop(goes_on, lambda loop: self._unless_refuted(iterated(loop)), loop)
         if not self._may_go_on:
-            return lax.while_loop(goes_on, step, loop)
-        return lax.while_loop(
-            goes_on, lambda loop: self._confirmed(lax.while_loop(goes_on, step, loop)), loop
-        )
+            return iterated(loop)
+        return lax.while_loop(goes_on, lambda loop: self._confirmed(iterated(loop)), loop)
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop ended; an estimated progress is measured first."""

@@ -39,10 +39,11 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
             f"{len(devices)}: start as many processes as a point has devices."
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
-    built = program.compiled(point, mesh)
     size = point.rows, point.features, point.dtype
     arrays = problem.made(*size, mesh, seed=experiment.seed)
     jax.block_until_ready(arrays)
+    held = bytes_of(arrays)
+    built = program.compiled(point, arrays)
 
     def run(limit: int) -> tuple[float, int]:
         nonlocal arrays
@@ -75,7 +76,7 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     if point.method in AT_ONCE:
         return figures | {"solve_seconds": median} | spread
     # Several steps of an elementwise method are one pass over the params.
-    least = problem.readings * bytes_of(built.shapes) / built.steps_in_a_turn
+    least = problem.readings * held / built.steps_in_a_turn
     machine = Machine.of(devices[0])
     figures |= {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:

@@ -45,13 +45,15 @@ class Problem(abc.ABC):
     readings = 2
     """How often an iteration must read or write its arrays at least."""
 
+    is_by_share = False
+    """Whether :meth:`shapes` is by the rows of one device, which stand for those of the others."""
+
     @abc.abstractmethod
     def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
         """The arrays without numbers, with their shardings on a mesh that need not be attached.
 
         Raises:
           NotDivisible: if the devices cannot share an axis evenly.
-          TooFewDevices: if the shapes can only be found on as many devices as the mesh has.
         """
 
     @abc.abstractmethod
