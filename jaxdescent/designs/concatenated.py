@@ -15,8 +15,8 @@ import numpy as np
 from jaxdescent.designs.conversion import as_design
 from jaxdescent.designs.operands import weights_of
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.reference_levels import references
+from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import argument
 from jaxdescent.kernels.platform import kept_apart
 
