@@ -106,7 +106,7 @@ def scale(
                 # fail to start.
                 virtual_devices = 1
             _prepare(virtual_devices)
-            _join(distributed, coordinator, processes, process)
+            join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
                 given["devices"] = () if is_elsewhere else (len(jax.devices()),)
             chosen = Experiment.of(grid | given, "the command line")
@@ -132,9 +132,10 @@ def _prepare(cpus: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", cpus)
 
 
-def _join(
+def join(
     distributed: bool, coordinator: str | None, processes: int | None, process: int | None
 ) -> None:
+    """Join the other processes if ``--distributed`` is given."""
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:
