@@ -13,7 +13,7 @@ from jaxdescent.cli import app
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
-from jaxdescent.scale.plot import draw
+from jaxdescent.scale.plot import _roofline, draw
 from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of, bytes_of_a_device, mesh_of
 
 
@@ -188,8 +188,25 @@ def test_efficiency_is_that_of_the_definition():
     assert [report.efficiency(one, weak) for one in weak] == [1, 0.8, 1]
 
 
+def test_a_roofline_is_operations_and_bytes_of_a_device():
+    figures = {"iteration_seconds": 2.0, "operations": 40.0, "least_bytes": 80.0, "units": 2}
+    assert _roofline({"figures": figures}) == (1.0, 20.0)
+    assert _roofline({"figures": figures | {"iteration_bytes": 20.0}}) == (2.0, 20.0)
+    assert _roofline({"figures": {"solve_seconds": 2.0}}) is None
+    grid = Experiment(rows=(64,), features=(8,), iterations=2, repeats=1)
+    (line,) = run(grid)
+    assert line["figures"]["operations"] == 4 * 64 * 8
+    assert line["figures"]["roof_bandwidth"] > 0
+
+
 def test_a_picture_is_drawn(tmp_path):
-    draw([line(1, 8.0), line(2, 5.0)], tmp_path / "scale.png")
+    roof = {"operations": 4e9, "least_bytes": 8e9, "units": 1}
+    roof |= {"roof_bandwidth": 1e10, "roof_operations": 1e11}
+    lines = [line(1, 8.0), line(2, 5.0)]
+    lines[0]["figures"] |= roof
+    draw(lines[1:], tmp_path / "without.png")
+    draw(lines, tmp_path / "scale.png")
+    assert (tmp_path / "without.png").stat().st_size > 10_000
     assert (tmp_path / "scale.png").stat().st_size > 10_000
 
 

@@ -44,6 +44,9 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     jax.block_until_ready(arrays)
     held = bytes_of(arrays)
     built = program.compiled(point, arrays)
+    machine = Machine.of(devices[0])
+    units = jax.process_count() if machine.platform == "cpu" else point.devices
+    roof = program.roof(point, arrays, machine, units)
 
     def run(limit: int) -> tuple[float, int]:
         nonlocal arrays
@@ -77,8 +80,7 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
         return figures | {"solve_seconds": median} | spread
     # Several steps of an elementwise method are one pass over the params.
     least = problem.readings * held / built.steps_in_a_turn
-    machine = Machine.of(devices[0])
-    figures |= {"iteration_seconds": median, **spread, "least_bytes": least}
+    figures |= roof | {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:
         figures["bytes_a_second"] = least / median
         figures["of_bandwidth"] = least / median / machine.read_bandwidth["float32"]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 import jaxdescent as jd
 from jaxdescent.descent.loop import CHECK_EVERY
+from jaxdescent.machine import Machine
 from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import METHODS
@@ -46,3 +47,18 @@ def compiled(point: Point, arrays: Any) -> Program:
     program = Compiled(descend, arrays, limit, donated=donated)
     seconds = time.perf_counter() - begun
     return Program(program, seconds, 1 if problem.has_rows else CHECK_EVERY)
+
+
+def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
+    """What bounds an iteration: its operations, and the rates of the hardware.
+
+    ``units`` is the number of devices, or of hosts where these are virtual ones of a CPU. A product
+    of 16-bit data is priced in the dtype in which they are multiplied.
+    """
+    dtype = "float64" if point.dtype == "float64" else "float32"
+    return {
+        "operations": PROBLEMS[point.problem].operations(arrays) / units,
+        "roof_bandwidth": machine.read_bandwidth[dtype],
+        "roof_operations": machine.product_rate[dtype],
+        "units": units,
+    }

@@ -79,6 +79,7 @@ def rehearsed(point: Point) -> dict[str, Any]:
     here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
     links = sum(_link_seconds(one, machine) for one in sent)
     return figures | {
+        **program.roof(point, shapes, machine, machine.devices),
         "collectives": _counted(sent),
         "kernels": kernels / steps,
         "iteration_bytes": moved / steps,

@@ -61,6 +61,12 @@ class Problem(abc.ABC):
         """The arrays themselves, each part of them where it lies."""
 
     @abc.abstractmethod
+    def operations(self, arrays: Any) -> float:
+        """Additions and multiplications of an iteration on arrays, or on shapes: for a regression
+        those of a product with X and one with its transpose.
+        """
+
+    @abc.abstractmethod
     def pose(self, arrays: Any) -> tuple[Any, Any]:
         """The objective and the start, inside ``jit``."""
 
