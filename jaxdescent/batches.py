@@ -28,7 +28,7 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.functions import anew, as_pytree, is_fleeting
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.kernels import loops
+from jaxdescent.kernels import host_memory, loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import RUNNING, Result
@@ -256,6 +256,7 @@ def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem
     """The member's problem, its params, and whether they are the objective's own start."""
     made = make(*member)
     objective, start = made if isinstance(made, tuple) else (made, None)
+    host_memory.refuse(start, "a batch")
     return *posed(as_objective(objective), start, method, tolerance, None), start is None
 
 

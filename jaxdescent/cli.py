@@ -7,6 +7,7 @@ import decimal
 import enum
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -128,6 +129,17 @@ def breakdown(
     resume: Annotated[
         bool, typer.Option("--resume", help="Part 3: go on from what --checkpoint has.")
     ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed", help="With --part 3: its params over the devices of all processes."
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the first process, if none is found.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Their number.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="This one's index.")] = None,
 ) -> None:
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
@@ -147,7 +159,12 @@ def breakdown(
             f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
             param_hint="--params",
         )
-    _prepare_process(device)
+    if distributed and (part != 3 or everything):
+        raise typer.BadParameter(
+            "is for the independent unknowns of --part 3; the others run in one process.",
+            param_hint="--distributed",
+        )
+    _prepare_process(device, lambda: scaling.join(distributed, coordinator, processes, process))
 
     from jaxdescent import breakdown as story
 
@@ -164,7 +181,8 @@ def breakdown(
     parts = list(story.PARTS) if part is None else [part]
     now = datetime.datetime.now()
     folder = output or pathlib.Path(f"breakdown-{now:%Y%m%d-%H%M%S}")
-    raise typer.Exit(story.run(settings, parts, folder, Console()))
+    console = Console(quiet=jax.process_index() > 0 if distributed else False)
+    raise typer.Exit(story.run(settings, parts, folder, console))
 
 
 def _count(text: str) -> int:
@@ -328,8 +346,10 @@ def _mesh(name: str | None) -> str | None:
         ) from error
 
 
-def _prepare_process(device: Device | None) -> None:
+def _prepare_process(device: Device | None, join: Callable[[], None] = lambda: None) -> None:
     """Choose the device for this process and its children, before JAX initialises one.
+
+    Others are joined before JAX is asked what devices there are.
 
     Only here is any global setting changed; the library itself never does that.
     """
@@ -344,6 +364,10 @@ def _prepare_process(device: Device | None) -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     # Part 2's child processes share the device's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if device is Device.cpu:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        jax.config.update("jax_platforms", "cpu")
+    join()
     _choose_device(device)
 
 

@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.descent.fused_steps import fuses
+from jaxdescent.descent.host_params import as_on_host, default_on_host
 from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs import functions, tracing
@@ -189,6 +190,8 @@ def set_up(
 ) -> Setup:
     """The checked arguments of :func:`minimize`, which raises what this does."""
     starts_at_own = params is None
+    if method is None:
+        method = default_on_host(params)
     problem, params = posed(
         objective,
         params,
@@ -198,6 +201,8 @@ def set_up(
         is_donated=donate,
         most_iterations=max_iterations if isinstance(max_iterations, int) else ALLOWED_ITERATIONS,
     )
+    on_host = as_on_host(problem.objective, problem.method, params, problem.tolerance)
+    problem = problem._replace(objective=on_host)
     if check_every is None:
         needs_steps = problem.tolerance.step is not None
         is_fused = fuses(problem.objective, problem.method) and not needs_steps

@@ -13,8 +13,8 @@ from jaxdescent.cli import app
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
-from jaxdescent.scale.plot import draw
-from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of, mesh_of
+from jaxdescent.scale.plot import _roofline, draw
+from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of, bytes_of_a_device, mesh_of
 
 
 def test_a_grid_has_every_combination_once():
@@ -28,6 +28,17 @@ def test_a_grid_has_every_combination_once():
     points = grid.points()
     assert len(points) == 2 * 2 * 3 + 3  # a problem of its own size has one method and layout
     assert {point.devices for point in points if point.target} == {8}
+
+
+def test_a_problem_may_have_sizes_of_its_own():
+    given = {"problems": ["dense", "hashed"], "rows": 1000, "features": 8, "devices": [1, 2]}
+    given |= {"methods": ["cg", "lsmr"], "hashed": {"features": 50, "methods": "cg"}}
+    grid = Experiment.of(given, "file")
+    sizes = {(point.problem, point.features, point.method) for point in grid.points()}
+    assert sizes == {("dense", 8, "cg"), ("dense", 8, "lsmr"), ("hashed", 50, "cg")}
+    # What the command line says besides holds for all of them.
+    other = Experiment.of(grid.given() | {"devices": (4,)}, "the command line")
+    assert {point.devices for point in other.points()} == {4}
 
 
 def test_weak_scaling_grows_the_rows_with_the_devices():
@@ -45,6 +56,9 @@ def test_weak_scaling_grows_the_rows_with_the_devices():
         ({"rows": 1.5}, r"file: rows must be of type int, got 1.5"),
         ({"scaling": "both"}, r"scaling must be strong or weak, got 'both'"),
         ({"scaling": 3}, r"file: scaling must be of type str, got 3"),
+        ({"hashed": 3}, r"file: hashed must be a table, \[hashed\], got 3"),
+        ({"hashed": {"seed": 3}}, r"file: \[hashed\] may have rows, .*, got 'seed'"),
+        ({"hashed": {"rows": "a"}}, r"file: \[hashed\]: rows must be of type int, got 'a'"),
         ({"row": 3}, r"file: 'row' is none of problems, rows"),
         ({"methods": []}, r"methods must not be empty"),
         ({"repeats": 0}, r"repeats must be at least 1, got 0"),
@@ -97,8 +111,10 @@ def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(na
     mesh = mesh_of(jax.devices()[:2], "samples")
     shapes = PROBLEMS[name].shapes(64, 20, "float32", mesh)
     made = PROBLEMS[name].made(64, 20, "float32", mesh, seed=0)
-    for own, like in zip(jax.tree.leaves(made), jax.tree.leaves(shapes), strict=True):
-        assert (own.shape, own.dtype) == (like.shape, like.dtype)
+    # By one device's rows: as many arrays, but for what a width more or less makes of them.
+    assert bytes_of_a_device(shapes) == pytest.approx(bytes_of_a_device(made), rel=0.2)
+    assert shapes["y"].shape == made["y"].shape
+    assert shapes["X"].shape[0] == made["X"].shape[0]
     grid = Experiment(
         problems=(name,), rows=(64,), features=(20,), devices=(1, 2), iterations=2, repeats=1
     )
@@ -172,8 +188,25 @@ def test_efficiency_is_that_of_the_definition():
     assert [report.efficiency(one, weak) for one in weak] == [1, 0.8, 1]
 
 
+def test_a_roofline_is_operations_and_bytes_of_a_device():
+    figures = {"iteration_seconds": 2.0, "operations": 40.0, "least_bytes": 80.0, "units": 2}
+    assert _roofline({"figures": figures}) == (1.0, 20.0)
+    assert _roofline({"figures": figures | {"iteration_bytes": 20.0}}) == (2.0, 20.0)
+    assert _roofline({"figures": {"solve_seconds": 2.0}}) is None
+    grid = Experiment(rows=(64,), features=(8,), iterations=2, repeats=1)
+    (line,) = run(grid)
+    assert line["figures"]["operations"] == 4 * 64 * 8
+    assert line["figures"]["roof_bandwidth"] > 0
+
+
 def test_a_picture_is_drawn(tmp_path):
-    draw([line(1, 8.0), line(2, 5.0)], tmp_path / "scale.png")
+    roof = {"operations": 4e9, "least_bytes": 8e9, "units": 1}
+    roof |= {"roof_bandwidth": 1e10, "roof_operations": 1e11}
+    lines = [line(1, 8.0), line(2, 5.0)]
+    lines[0]["figures"] |= roof
+    draw(lines[1:], tmp_path / "without.png")
+    draw(lines, tmp_path / "scale.png")
+    assert (tmp_path / "without.png").stat().st_size > 10_000
     assert (tmp_path / "scale.png").stat().st_size > 10_000
 
 
@@ -206,6 +239,20 @@ def test_collectives_of_a_sharded_program_are_found():
     program = Compiled(lambda X: jax.numpy.sum(X, axis=0), X)
     assert program.sent == [Sent("all-reduce", 32)]
     assert program.arguments == 64 * 8 * 4 // 8
+
+
+@pytest.mark.parametrize("method", [jd.LBFGS(), jd.GradientDescent(jd.Backtracking()), jd.LSMR()])
+def test_the_loop_over_iterations_is_found_among_others(method):
+    """A line search is a loop inside of it, the look at a claim of convergence one around it."""
+    mesh = mesh_of(jax.devices(), "samples")
+    shapes = PROBLEMS["dense"].shapes(64, 8, "float32", mesh)
+
+    def solve(arrays):
+        return jd.minimize(PROBLEMS["dense"].pose(arrays)[0], method=method).params
+
+    program = Compiled(solve, shapes)
+    assert 0 < len(program.sent_in_an_iteration) < len(program.sent)
+    assert any(sent.size >= 8 * 4 for sent in program.sent_in_an_iteration)
 
 
 def test_the_command_measures_and_prints(tmp_path):

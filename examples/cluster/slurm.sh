@@ -8,4 +8,4 @@
 #SBATCH --time=00:30:00
 set -euo pipefail
 srun jaxdescent scale --distributed --problem dense --weak --rows 1e6 --features 8192 \
-	--method cg,lsmr --output "scale-${SLURM_JOB_ID}.jsonl"
+	--method cg,lsmr --output "scale-${SLURM_JOB_ID:?}.jsonl"

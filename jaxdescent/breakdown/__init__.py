@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.text import Text
 
@@ -95,6 +96,8 @@ def _write(
     seconds: float,
     console: Console,
 ) -> None:
+    if jax.process_index():
+        return  # the first process writes for all
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut files off
     try:
         report.show_verdict(reports, console)

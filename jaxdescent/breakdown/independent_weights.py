@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import platform
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 
 import jaxdescent as jd
@@ -33,14 +38,14 @@ SAMPLES = 64
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
     """Descend on the largest part of the tree that fits, and compare samples with NumPy."""
-    device = jax.devices()[0]
-    room = memory.available_bytes(device) / HEADROOM
+    room = _room() / HEADROOM
     dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
     tree = tree_of(int(room // dtype.itemsize))
-    nbytes = tree.size * dtype.itemsize
+    whole = tree.size * dtype.itemsize
     begun = time.perf_counter()
     params = draw(tree.shapes, dtype, settings.seed)
     drawn = time.perf_counter()
+    nbytes = sum(shard.data.nbytes for leaf in params.values() for shard in leaf.addressable_shards)
     positions = _positions(tree.shapes, settings.seed)
     starts = _sample(params, positions)
     outcome = segments.descend(
@@ -65,7 +70,9 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             "unknowns": tree.size,
             "layers": tree.description,
             "dtype": dtype.name,
-            "params_bytes": nbytes,
+            "params_bytes": whole,
+            "params_bytes_of_this_process": nbytes,
+            "processes": jax.process_count(),
             "peak_resident_bytes": peak,
             "peak_over_params": peak / nbytes,
             "iterations": done,
@@ -90,7 +97,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         sentences=(
             f"(a) f(x) = sum x², {tree.size:,} unknowns in the shapes of Llama-3-8B "
             f"({tree.description}), stored in {dtype.name}: "
-            f"{memory.readable_bytes(nbytes)}.",
+            f"{memory.readable_bytes(whole)}{_over_processes(nbytes)}.",
             "Each unknown has its own derivative, 2x: here the derivative method does not break "
             "down either.",
         ),
@@ -102,22 +109,59 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             f"iteration, within {peak / nbytes:.2f} times their memory.",
         ),
         numbers=numbers,
-        points=(Point("descent, separable", tree.size, nbytes, outcome.seconds, True),),
+        points=(Point("descent, separable", tree.size, whole, outcome.seconds, True),),
         is_complete=outcome.is_complete,
     )
 
 
 def draw(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str, jax.Array]:
-    """Random integers in [-1000, 1000), one array after another, each made in its own memory."""
-    fill = jax.jit(
-        lambda seed, shape: randomness.integers(shape, seed, -1000, 1000, dtype),
-        static_argnums=1,
-    )
+    """Random integers in [-1000, 1000), one array after another, each made in its own memory.
+
+    With several processes each array lies over all devices, along its longest axis, if they can
+    share it evenly; the numbers are the same.
+    """
+
+    @functools.cache
+    def fill_of(shape: tuple[int, ...]) -> Any:
+        return jax.jit(
+            lambda seed: randomness.integers(shape, seed, -1000, 1000, dtype),
+            out_shardings=_place(shape),
+        )
+
     params = {}
     for index, (name, shape) in enumerate(shapes.items()):
-        params[name] = fill(randomness.fold(seed, index), shape)
+        params[name] = fill_of(shape)(randomness.fold(seed, index))
         params[name].block_until_ready()
     return params
+
+
+def _place(shape: tuple[int, ...] | None) -> NamedSharding | None:
+    """Where an array of a distributed run lies, whole on each device for no shape."""
+    if jax.process_count() == 1:
+        return None
+    mesh = jax.make_mesh((jax.device_count(),), ("params",), axis_types=(AxisType.Auto,))
+    axis = max(range(len(shape)), key=lambda axis: shape[axis]) if shape else 0
+    if not shape or shape[axis] % mesh.size:
+        return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "params"))
+
+
+def _room() -> float:
+    """The bytes that params and all else may take, over all devices of the run."""
+    device = jax.local_devices()[0]
+    own = memory.available_bytes(device)
+    if jax.process_count() == 1:
+        return own
+    host = zlib.crc32(platform.node().encode()) % 2**31
+    told = process_allgather(np.array([own // 2**20, host], np.int32))
+    holders = jax.device_count() if device.platform != "cpu" else len(set(told[:, 1].tolist()))
+    return float(told[:, 0].min()) * 2**20 * holders
+
+
+def _over_processes(nbytes: int) -> str:
+    if jax.process_count() == 1:
+        return ""
+    return f" over {jax.process_count()} processes, {memory.readable_bytes(nbytes)} in this one"
 
 
 def replay(starts: np.ndarray, iterations: int, dtype: Any) -> np.ndarray:
@@ -152,7 +196,7 @@ def _positions(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, tuple
 
 
 def _sample(params: Any, positions: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
-    take = jax.jit(lambda x, index: x[index])
+    take = jax.jit(lambda x, index: x[index], out_shardings=_place(None))
     return np.concatenate([np.asarray(take(params[name], at)) for name, at in positions.items()])
 
 

@@ -22,7 +22,7 @@ def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:
     """
     is_running = loop.status == RUNNING
     is_behind: Any = descent.method.is_estimate(loop.state)
-    if descent.check_every == 1 and not descent.looks_ahead:
+    if not descent.is_by_passes and not descent.looks_ahead:
         is_behind = True
     if is_behind is not False:
 

@@ -34,6 +34,8 @@ class Steps(NamedTuple):
 
 def fuses(objective: Objective, method: Method) -> bool:
     """Whether consecutive steps can be fused, because they work element by element."""
+    if objective.cuts is not None:
+        return True  # or they would have been refused
     return objective.is_separable and method.is_elementwise
 
 
@@ -77,10 +79,10 @@ class Passes(NamedTuple):
         shared = (self.method, self.rounding, iteration, rest)
         terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None
         if terms is None:
-            return _fused_steps(steps, self.objective, 0, shared, fused=self.fused)
+            return fused_steps(steps, self.objective, 0, shared, fused=self.fused)
         # Leaves of one shape share one trace. Each leaf has a branch whose predicate XLA cannot
         # know: in one loop body for all, XLA would compute every new leaf before it writes any.
-        of_leaf = jax.jit(functools.partial(_fused_steps, fused=self.fused))
+        of_leaf = jax.jit(functools.partial(fused_steps, fused=self.fused))
         leaves, treedef = jax.tree.flatten(steps.params)
         passes = [
             lax.cond(
@@ -97,7 +99,7 @@ class Passes(NamedTuple):
         return passes[-1]._replace(params=treedef.unflatten([p.params for p in passes]))
 
 
-def _fused_steps(
+def fused_steps(
     steps: Steps, objective: Objective, first_leaf: Any, shared: Any, *, fused: int
 ) -> Steps:
     """Widen, step ``fused`` times (steps after ``rest`` have no effect), and write back."""

@@ -32,7 +32,8 @@ def attach_derivatives(objective: Objective, result: Result) -> Result:
     it converged. With respect to the start and the method they are zero.
     """
     result = jax.tree.map(lax.stop_gradient, result)
-    root = _root(objective, precision.widen(result.params))
+    is_on_host = objective.cuts is not None  # where nothing is computed, widening included
+    root = _root(objective, result.params if is_on_host else precision.widen(result.params))
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), root, result.params)
     value = _value_at_root(objective, root, result.value)
     return result._replace(params=params, value=value)

@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
+from jaxdescent.descent.host_params import initial_state, run_in_chunks
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import judge, measured
@@ -32,6 +33,10 @@ Params = Any
 
 CHECK_EVERY = 16
 """The default number of steps between two checks if steps can be fused."""
+
+
+ITERATIONS = "descent_iterations"
+"""The scope of the loop over iterations, by which it is found in a compiled program."""
 
 
 def descend(
@@ -75,7 +80,7 @@ class Descent(NamedTuple):
         if starts_at_own:
             params = self.objective.placed_start(params)
         own_norm = None if starts_at_own else self._own_norm()
-        state = self.method.init(self.objective, precision.widen(params))
+        state = initial_state(self.objective, self.method, params)
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
         watch = Watch.start(
             own_norm,
@@ -111,7 +116,7 @@ class Descent(NamedTuple):
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
         """Steps until a rule ends the descent, or until before the iteration ``until``."""
         step = self.checked_steps
-        if self.check_every == 1:
+        if not self.is_by_passes:
             step = self.step_and_check if self.looks_ahead else self.checked_step
 
         def goes_on(loop: Loop) -> jax.Array:
@@ -121,12 +126,16 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
+        def iterated(loop: Loop) -> Loop:
+            with jax.named_scope(ITERATIONS):
+                return lax.while_loop(goes_on, step, loop)
+
         is_refutable = loop.watch.next_look is not None
         if not self._may_go_on and not is_refutable:
-            return lax.while_loop(goes_on, step, loop)
+            return iterated(loop)
 
         def to_a_claim(loop: Loop) -> Loop:
-            loop = lax.while_loop(goes_on, step, loop)
+            loop = iterated(loop)
             had_converged = loop.status == Status.CONVERGED.value
             if self._may_go_on:
                 loop = self._measured_if_over(loop)
@@ -202,6 +211,14 @@ class Descent(NamedTuple):
         loop = self._steps(loop, jnp.where(is_first, 0, left))
         # The predicate is always true, which XLA cannot know. Reductions in the same loop body as
         # the update would make XLA keep a copy of the params.
+        if self._is_on_host:
+            progress, size = self._measured_with_size(loop)
+            loop = self._check(loop, progress, size)
+            if not self.method.is_elementwise:
+                return loop  # its state, which a step ahead would need, is in chunks too
+            ahead = self._norm_ahead(loop, is_first)
+            has_grown = jnp.where(is_first, ahead > loop.norm, loop.watch.has_grown)
+            return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
         progress, size = lax.cond(
             loop.iteration >= 0,
             self._measured_with_size,
@@ -217,11 +234,20 @@ class Descent(NamedTuple):
         # next check overflow from an objective that is NaN.
         has_grown = lax.cond(
             is_first,
-            lambda loop: self._norm_ahead(loop) > loop.norm,
+            lambda loop: self._norm_ahead(loop, loop.iteration >= 0) > loop.norm,
             lambda loop: loop.watch.has_grown,
             loop,
         )
         return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
+
+    @property
+    def _is_on_host(self) -> bool:
+        """Whether params are in the host's memory, through which no branch may go."""
+        return self.objective.cuts is not None
+
+    @property
+    def is_by_passes(self) -> bool:
+        return self.check_every > 1 or self._is_on_host
 
     @property
     def looks_ahead(self) -> bool:
@@ -316,18 +342,19 @@ class Descent(NamedTuple):
         )
         return progress, size.astype(loop.norm.dtype)
 
-    def _norm_ahead(self, loop: Loop) -> jax.Array:
+    def _norm_ahead(self, loop: Loop, always: jax.Array) -> jax.Array:
         def square(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
             new, _ = self.method.blind_step(objective, precision.widen(leaf), loop.state)
             return objective.value_and_squared_norm(new)[1:]
 
-        (squared,) = self.objective.sum_over_parts(square, loop.params, loop.iteration >= 0)
+        (squared,) = self.objective.sum_over_parts(square, loop.params, always)
         return jnp.sqrt(squared)
 
     def _steps(self, loop: Loop, count: jax.Array) -> Loop:
         passes = Passes.between_checks(self.objective, self.method, self.rounding, self.check_every)
         steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
-        steps = passes.run(steps, loop.iteration, count)
+        run = run_in_chunks if self._is_on_host else Passes.run
+        steps = run(passes, steps, loop.iteration, count)
         return loop._replace(
             params=steps.params,
             state=steps.state,

@@ -119,6 +119,10 @@ class Categorical(Design):
             object.__setattr__(new, name, value)
         return new
 
+    def repeated(self, over: RowSharding) -> Categorical:
+        leaves = over.like_rows(self.codes), over.like(self.by_level)
+        return self.tree_unflatten(self.tree_flatten()[1], leaves)
+
     def without(self, levels: Any) -> Categorical:
         """The same, where rows of these levels have none: reference levels, of weight zero."""
         codes = np.asarray(self.codes)

@@ -16,6 +16,7 @@ from jaxdescent.designs.conversion import as_design
 from jaxdescent.designs.operands import weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.reference_levels import references
+from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import argument
 from jaxdescent.kernels.platform import kept_apart
 
@@ -85,6 +86,9 @@ class Concatenated(Design):
         new = object.__new__(cls)
         object.__setattr__(new, "designs", designs)
         return new
+
+    def repeated(self, over: RowSharding) -> Concatenated:
+        return self._of({name: design.repeated(over) for name, design in self.designs.items()})
 
     def _arguments(self) -> list[str]:
         return [f"{name}={argument(design)}" for name, design in self.designs.items()]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import NormalSolution, NormalSums
+from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
 
@@ -35,6 +36,17 @@ class Design(Displayed, abc.ABC):
     @abc.abstractmethod
     def dtype(self) -> Any:
         """The dtype of the weights that are multiplied by this X (float32 for a 16-bit X)."""
+
+    def repeated(self, over: RowSharding) -> Design:
+        """The shapes of a design over several devices, each of which has such rows as this one has.
+
+        Nothing is laid out but this one: entries elsewhere are taken to be as many, in rows and
+        columns of the same lengths.
+
+        Raises:
+          TypeError: if this kind of design has none.
+        """
+        raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")
 
     @property
     def level_of_row(self) -> jax.Array | None:

@@ -77,6 +77,25 @@ class RowSharding(NamedTuple):
         """(rows, ...), each part on its own device."""
         return jax.device_put(array) if self.mesh is None else self._put(array)
 
+    def like(self, part: Any) -> Any:
+        """The shapes of arrays that are stacked, if those of every part are like this one's."""
+        return jax.tree.map(lambda leaf: self._shape((self.parts, *leaf.shape), leaf.dtype), part)
+
+    def like_rows(self, part: Any) -> jax.ShapeDtypeStruct:
+        """The shape of an array (rows, ...), each part on its own device."""
+        return self._shape((self.rows, *part.shape[1:]), part.dtype)
+
+    def everywhere(self, array: Any) -> jax.ShapeDtypeStruct:
+        """The shape of an array that is whole on each device."""
+        assert self.mesh is not None
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+    def _shape(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        assert self.mesh is not None
+        spec = PartitionSpec(self.axes, *[None] * (len(shape) - 1))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, spec))
+
     def _put(self, array: np.ndarray) -> jax.Array:
         assert self.mesh is not None
         spec = PartitionSpec(self.axes, *[None] * (array.ndim - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import operator
 from typing import Any, Self
@@ -149,6 +150,14 @@ class Sparse(Design):
         self._shape: tuple[int, int] = shape
         self._entries: int = entries
         self._is_uneven = False
+
+    def repeated(self, over: RowSharding) -> Self:
+        new = copy.copy(self)
+        layouts = over.like(self._forward), over.like(self._backward)
+        shape = over.rows, self.shape[1]
+        new._set(*layouts, over.everywhere(self._like), shape, self.entries * over.parts)
+        new._is_uneven = self._is_uneven
+        return new
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """The layouts, whose arrays are data; all else is structure."""

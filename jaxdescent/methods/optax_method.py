@@ -11,6 +11,7 @@ import optax
 
 from jaxdescent.display import Displayed, argument, name_of
 from jaxdescent.inputs.functions import as_pytree
+from jaxdescent.methods.elementwise import is_elementwise
 from jaxdescent.methods.protocol import Method, Params, Progress, State, progress_at
 from jaxdescent.methods.step_rules import Momentum
 from jaxdescent.methods.step_rules.transformation import StepRule
@@ -57,6 +58,10 @@ class OptaxMethod(Method):
             gradient, state, params, value=value, grad=gradient, value_fn=objective.value
         )
         return optax.apply_updates(params, updates), state, progress_at(value, gradient)
+
+    def acts_by_element(self, params: Params = None) -> bool:
+        ranks = {leaf.ndim for leaf in jax.tree.leaves(params)}
+        return all(is_elementwise(self.transformation, rank) for rank in ranks)
 
     @property
     def patience(self) -> int:

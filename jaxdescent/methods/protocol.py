@@ -176,6 +176,13 @@ class Method(Displayed, abc.ABC):
         """Whether each element's step depends on its own gradient and on scalars alone."""
         return False
 
+    def acts_by_element(self, params: Params = None) -> bool:
+        """Whether a step on some elements of the params is the same as in a step on all of them,
+        arrays of the state that are like the params included.
+        """
+        del params
+        return self.is_elementwise
+
     def is_estimate(self, state: State) -> Any:
         """Whether the progress comes from recurrences, which rounding separates from the truth."""
         del state

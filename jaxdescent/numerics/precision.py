@@ -46,6 +46,11 @@ class Rounding(Displayed):
     :class:`StochasticRounding`.
     """
 
+    def of_chunk(self, start: Any) -> Rounding:
+        """The same for a chunk of an array, which begins there."""
+        del start
+        return self
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +83,9 @@ class StochasticRounding(Rounding):
     """
 
     seed: Any = 0
+
+    def of_chunk(self, start: Any) -> StochasticRounding:
+        return StochasticRounding(randomness.fold(self.seed, start))
 
 
 def narrow(tree: Any, like: Any, rounding: Rounding, iteration: Any, first_leaf: Any = 0) -> Any:

@@ -13,6 +13,7 @@ from jax import lax
 from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes
+from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -156,6 +157,20 @@ class Objective(Displayed, abc.ABC):
         """
         del params
         return None
+
+    @property
+    def cuts(self) -> tuple[Any, ...] | None:
+        """How each leaf of the params is cut into chunks; None if they are not in the host's
+        memory (:mod:`jaxdescent.descent.host_params`).
+        """
+        return None
+
+    def of_slice(self, leaf: jax.Array, cut: Cut, start: Any, size: int) -> Objective:
+        """The function of a slice of the only leaf: of ``size`` entries of the cut's axis, from
+        ``start``. It is this one, if what it is made of does not have the leaf's axes.
+        """
+        del leaf, cut, start, size
+        return self
 
     def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
         """``sum_k function(f_k, leaf_k)`` over the leaves' objectives in :meth:`blocks`.

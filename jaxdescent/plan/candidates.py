@@ -292,16 +292,33 @@ def _endless(work: cost_model.Work, machine: Machine) -> str:
     return f"{COMPILES_FOR_MINUTES}, because XLA unrolls factorisations of this size for TPUs"
 
 
+CHUNKS_AT_A_TIME = 2
+"""Chunks of params of the host's memory that a device has: one comes while one is computed."""
+
+
+def _needs_all(entry: Entry, structure: Structure) -> str:
+    """Why params in the host's memory cannot be brought to the device in chunks."""
+    if not structure.host_bytes or entry.method().acts_by_element():
+        return ""
+    return "needs all params in the device's memory at once"
+
+
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
     iterations = max(round(price.iterations), 1)
     setup_seconds = question.seconds(price.program) + question.machine.dispatch_seconds
     seconds_per_iteration = question.iteration_seconds(price.iteration)
-    data_bytes = structure.data_bytes + structure.params_bytes
+    data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
     working_bytes = round(price.working_bytes) + structure.reading_bytes
+    if structure.host_bytes:
+        working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
     total = price.program + price.iteration * iterations
-    reason = shortage(allocated, question.machine) or _endless(total, question.machine)
+    reason = (
+        _needs_all(entry, structure)
+        or shortage(allocated, question.machine)
+        or _endless(total, question.machine)
+    )
     return Candidate(
         name=entry.name,
         method=entry.method(),

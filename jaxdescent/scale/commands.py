@@ -11,7 +11,6 @@ from rich.console import Console
 
 from jaxdescent import cluster
 from jaxdescent.fit.commands import failing_in_one_line, split_names
-from jaxdescent.machine import mesh_named
 
 List = list[str] | None
 
@@ -104,11 +103,10 @@ def scale(
             is_elsewhere = "rehearse" in grid | given and "devices" not in grid | given
             if is_elsewhere and virtual_devices is None:
                 # JAX's plugins for devices that are not attached, with which rehearsals compile,
-                # fail to start; and what a host lays out needs as many devices as it is for.
-                names = (grid | given)["rehearse"]
-                virtual_devices = max(mesh_named(name).devices for name in names)
+                # fail to start.
+                virtual_devices = 1
             _prepare(virtual_devices)
-            _join(distributed, coordinator, processes, process)
+            join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
                 given["devices"] = () if is_elsewhere else (len(jax.devices()),)
             chosen = Experiment.of(grid | given, "the command line")
@@ -134,9 +132,10 @@ def _prepare(cpus: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", cpus)
 
 
-def _join(
+def join(
     distributed: bool, coordinator: str | None, processes: int | None, process: int | None
 ) -> None:
+    """Join the other processes if ``--distributed`` is given."""
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:

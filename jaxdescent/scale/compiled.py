@@ -9,16 +9,19 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+from jaxdescent.descent.loop import ITERATIONS
 
 ITEM = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
 COLLECTIVE = r"all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 ARRAY = re.compile(rf"\b({'|'.join(ITEM)})\[([\d,]*)\](\{{[^}}]*\}})?")
 CALLED = re.compile(r"(body|calls|branch_computations|true_computation|false_computation)=")
 KERNEL = re.compile(rf" (fusion|custom-call|copy|copy-start|{COLLECTIVE}|all-reduce-start)\(")
+MARKED = re.compile(rf' while\(.*body=%?([\w.\-]+).*op_name="[^"]*\b{ITERATIONS}/while"')
 ON_CHIP = "S(1)"
 """The memory beside a TPU's core, in the layout of an array that was brought there beforehand."""
 
@@ -73,19 +76,26 @@ class Compiled:
         return self.arguments + self.temporaries + int(max(new, 0))
 
     @property
+    def on_host(self) -> int:
+        """Bytes of the host's pinned memory for each device: what lies there and temporaries."""
+        memory = self.memory
+        new = memory.host_output_size_in_bytes - memory.host_alias_size_in_bytes
+        return int(
+            memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes + max(new, 0)
+        )
+
+    @property
     def sent(self) -> list[Sent]:
         """Every collective in the text."""
         return [sent for lines in self._computations.values() for sent in _sent_by(lines)]
 
     @functools.cached_property
     def sent_in_an_iteration(self) -> list[Sent]:
-        """The collectives that an iteration runs, of branches the one with most."""
-        return self._sent_in(self._iteration)
+        """The collectives that an iteration runs, of branches the one with most.
 
-    @property
-    def sent_in_a_turn(self) -> list[Sent]:
-        """The same of the longest loop, which may make several iterations in a turn."""
-        return self._sent_in(self._turn)
+        Of steps that are fused, those of all steps between two checks.
+        """
+        return self._sent_in(self._iteration)
 
     @property
     def kernels_in_an_iteration(self) -> int:
@@ -124,19 +134,11 @@ class Compiled:
         return max((sum(_sizes(_made(line))) for line in made), default=0)
 
     @functools.cached_property
-    def _turn(self) -> str:
-        """The body of the longest loop."""
-        return max(self._loops(self._computations), key=self._length, default="")
-
-    @functools.cached_property
     def _iteration(self) -> str:
-        """The body of the loop over iterations: the longest, or the one it is put around."""
-        body = self._turn
-        inside = max(self._loops(self._reached(body)), key=self._length, default=body)
-        # By length: a search inside an iteration has at most 0.36 of its lines, an iteration at
-        # least 0.40 of those of the loop that is put around all of them (docs/accelerators.md's
-        # methods and targets). A test of each method's readings of X holds the rule to that.
-        return inside if 8 * self._length(inside) > 3 * self._length(body) else body
+        """The body of the loop over iterations, which the program marks; the longest if several."""
+        lines = [line for lines in self._computations.values() for line in lines]
+        found = [match.group(1) for line in lines if (match := MARKED.search(line))]
+        return max(found, key=self._length, default="")
 
     def _sent_in(self, name: str) -> list[Sent]:
         def weight(lines: Lines) -> tuple[int, int]:
@@ -144,23 +146,6 @@ class Compiled:
             return len(sent), sum(each.size for each in sent)
 
         return _sent_by(self._run_by(name, weight))
-
-    def _loops(self, names: Iterable[str]) -> list[str]:
-        """The bodies of the loops that stand in these computations."""
-        return [
-            match.group(1)
-            for name in names
-            for line in self._computations[name]
-            if (match := re.search(r" while\(.*body=%?([\w.\-]+)", line))
-        ]
-
-    def _reached(self, name: str) -> list[str]:
-        """The computations that run with one, itself among them."""
-        reached = [name]
-        for line in self._computations.get(name, []):
-            for one in _called(line):
-                reached += self._reached(one)
-        return [one for one in reached if one in self._computations]
 
     def _run_by(self, name: str, weight: Callable[[Lines], Any]) -> Lines:
         """The lines that run with a computation; of branches those of the largest weight."""

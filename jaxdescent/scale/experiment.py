@@ -15,6 +15,8 @@ from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
 
 DTYPES = ("float32", "bfloat16", "float64")
 SCALINGS = ("strong", "weak")
+OF_A_PROBLEM = ("rows", "features", "methods", "dtypes", "layouts", "devices", "rehearse")
+"""What the table of a problem may have."""
 
 
 class BadExperiment(ValueError):
@@ -69,6 +71,8 @@ class Point:
 class Experiment:
     """Lists of which every combination is a point, and how often each is measured.
 
+    ``own`` has what differs for single problems: in a TOML file the table ``[hashed]``.
+
     With ``scaling="weak"`` the rows are those of each device, with ``"strong"`` those of the whole.
 
     Raises:
@@ -94,6 +98,7 @@ class Experiment:
     iterations: int = 20
     repeats: int = 5
     seed: int = 0
+    own: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     def __post_init__(self) -> None:
         known = {
@@ -104,13 +109,13 @@ class Experiment:
         }
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            for one in value if isinstance(value, tuple) else ():
+            for one in value if isinstance(value, tuple) and field.name != "own" else ():
                 if isinstance(one, int) and one < 1:
                     raise BadExperiment(f"{field.name} must be at least 1, got {one}.")
                 if field.name in known and one not in known[field.name]:
                     names = ", ".join(known[field.name])
                     raise BadExperiment(f"{field.name} must be of {names}, got {one!r}.")
-            if value == () and field.name not in ("rehearse", "devices"):
+            if value == () and field.name not in ("rehearse", "devices", "own"):
                 raise BadExperiment(f"{field.name} must not be empty.")
         for name in ("iterations", "repeats"):
             if getattr(self, name) < 1:
@@ -143,7 +148,11 @@ class Experiment:
         """The experiment with these fields; the others have their defaults."""
         fields = {field.name: field.default for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
+        tables = {name: table for name, table in given.items() if name in PROBLEMS}
+        given = {name: value for name, value in given.items() if name not in tables}
         for name, value in given.items():
+            if name == "own":
+                continue
             if name not in fields:
                 raise BadExperiment(f"{source}: {name!r} is none of {', '.join(fields)}.")
             default: Any = fields[name]
@@ -159,7 +168,22 @@ class Experiment:
                 _of_kind(kind, one, f"{source}: {name}")
                 for one in (value if isinstance(value, list | tuple) else [value])
             )
-        return cls(**values)
+        made = cls(**values, own=tuple((dict(given.get("own", ())) | tables).items()))
+        for name, table in made.own:
+            made._of_problem(name, table, source)
+        return made
+
+    def _of_problem(self, name: str, table: Any, source: str = "") -> Experiment:
+        """The grid of a problem with sizes of its own."""
+        if not isinstance(table, dict):
+            raise BadExperiment(f"{source}: {name} must be a table, [{name}], got {table!r}.")
+        other = sorted(set(table) - set(OF_A_PROBLEM))
+        if other:
+            raise BadExperiment(
+                f"{source}: [{name}] may have {', '.join(OF_A_PROBLEM)}, got {other[0]!r}."
+            )
+        shared = self.given() | {"own": (), "problems": [name]}
+        return Experiment.of(shared | table, f"{source}: [{name}]")
 
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
@@ -169,6 +193,14 @@ class Experiment:
 
     def points(self) -> list[Point]:
         """Every point, those of rehearsals last."""
+        own = dict(self.own)
+        shared = tuple(name for name in self.problems if name not in own)
+        points = dataclasses.replace(self, problems=shared)._grid() if shared else []
+        for name in self.problems:
+            points += self._of_problem(name, own[name])._grid() if name in own else []
+        return [point for index, point in enumerate(points) if point not in points[:index]]
+
+    def _grid(self) -> list[Point]:
         places = [(count, "") for count in self.devices]
         places += [(mesh_named(name).devices, mesh_named(name).name) for name in self.rehearse]
         points: list[Point] = []

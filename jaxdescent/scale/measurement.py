@@ -39,10 +39,14 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
             f"{len(devices)}: start as many processes as a point has devices."
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
-    built = program.compiled(point, mesh)
     size = point.rows, point.features, point.dtype
     arrays = problem.made(*size, mesh, seed=experiment.seed)
     jax.block_until_ready(arrays)
+    held = bytes_of(arrays)
+    built = program.compiled(point, arrays)
+    machine = Machine.of(devices[0])
+    units = jax.process_count() if machine.platform == "cpu" else point.devices
+    roof = program.roof(point, arrays, machine, units)
 
     def run(limit: int) -> tuple[float, int]:
         nonlocal arrays
@@ -75,9 +79,8 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     if point.method in AT_ONCE:
         return figures | {"solve_seconds": median} | spread
     # Several steps of an elementwise method are one pass over the params.
-    least = problem.readings * bytes_of(built.shapes) / built.steps_in_a_turn
-    machine = Machine.of(devices[0])
-    figures |= {"iteration_seconds": median, **spread, "least_bytes": least}
+    least = problem.readings * held / built.steps_in_a_turn
+    figures |= roof | {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:
         figures["bytes_a_second"] = least / median
         figures["of_bandwidth"] = least / median / machine.read_bandwidth["float32"]

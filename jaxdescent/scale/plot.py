@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,21 +19,23 @@ from jaxdescent.scale.report import Line, efficiency, seconds_of
 
 COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")
 INK, FAINT = "#222222", "#8a8a8a"
+DASHES = ("-", "--", ":", "-.")
 
 
 def draw(lines: list[Line], path: pathlib.Path) -> None:
     """Write a PNG; measured points are solid, rehearsed ones hollow.
 
-    Left: seconds of an iteration, with the time that perfect scaling would take. Right: parallel
-    efficiency.
+    Left: seconds of an iteration, with the time that perfect scaling would take. Middle: parallel
+    efficiency. Right: the roofline of a device, or of a host of CPUs (Williams, Waterman and
+    Patterson, 2009): operations a second against operations for each byte that is moved.
     """
     series: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         if seconds_of(line):
             series[_name(line)].append(line)
-    figure = Figure(figsize=(12, 5.2), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(17, 5.2), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    time_axes, share_axes = figure.subplots(1, 2)
+    time_axes, share_axes, roof_axes = figure.subplots(1, 3)
     counts = sorted({line["point"]["devices"] for each in series.values() for line in each})
     for index, (name, members) in enumerate(sorted(series.items())):
         members.sort(key=lambda line: line["point"]["devices"])
@@ -44,6 +48,7 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
         ideal = [y[0] if is_weak else y[0] * x[0] / count for count in x]
         if len(x) > 1:
             time_axes.plot(x, ideal, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+        _add_to_roofline(roof_axes, members, style)
         shares = [(count, efficiency(line, lines)) for count, line in zip(x, members, strict=True)]
         known = [(count, share) for count, share in shares if share is not None]
         if known:
@@ -56,15 +61,62 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
     share_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for axes in (time_axes, share_axes):
         _finish(axes, counts)
+    _finish_roofline(roof_axes, lines)
     if series:
         time_axes.legend(frameon=False, fontsize=8, loc="best")
     figure.savefig(path)
 
 
+def _roofline(line: Line) -> tuple[float, float] | None:
+    """Operations for each byte that a device moves, and operations a second."""
+    figures, seconds = line["figures"], seconds_of(line)
+    moved = figures.get("iteration_bytes")
+    if moved is None and "least_bytes" in figures:
+        moved = figures["least_bytes"] / figures.get("units", 1)
+    if not moved or not seconds or "operations" not in figures:
+        return None
+    return figures["operations"] / moved, figures["operations"] / seconds
+
+
+def _add_to_roofline(axes: Axes, members: list[Line], style: dict[str, Any]) -> None:
+    found = [place for line in members if (place := _roofline(line)) is not None]
+    if found:
+        axes.plot(*zip(*found, strict=True), **style | {"linestyle": "none"})
+
+
+def _finish_roofline(axes: Axes, lines: list[Line]) -> None:
+    placed = [(line, place) for line in lines if (place := _roofline(line)) is not None]
+    axes.set_title("Roofline", loc="left", color=INK, weight="bold")
+    axes.set_xlabel("operations for each byte", color=INK)
+    if not placed:
+        axes.text(0.5, 0.5, "no timed iterations", ha="center", transform=axes.transAxes)
+        return
+    roofs: dict[str, tuple[float, float]] = {}
+    for line, _ in placed:
+        figures = line["figures"]
+        roofs[_device(line)] = (figures["roof_bandwidth"], figures["roof_operations"])
+    ends = [place[0] for _, place in placed] + [top / slope for slope, top in roofs.values()]
+    x = np.geomspace(min(ends) / 3, max(ends) * 3, 200)
+    for (name, (slope, top)), dashes in zip(sorted(roofs.items()), itertools.cycle(DASHES)):
+        axes.plot(x, np.minimum(slope * x, top), color=FAINT, linewidth=1, linestyle=dashes)
+        axes.annotate(name, (x[-1], top), color=INK, fontsize=8, ha="right", va="bottom")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylabel("operations a second, of a device", color=INK)
+    axes.grid(color="#e5e5e5", linewidth=0.7)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _device(line: Line) -> str:
+    target = line["point"]["target"]
+    return mesh_named(target).of if target else line["machine"]["device"]
+
+
 def _name(line: Line) -> str:
     point = Point(**line["point"])
     size = f", {point.features:,} features" if point.rows else ""
-    device = mesh_named(point.target).of if point.target else line["machine"]["device"]
+    device = _device(line)
     kind = f"{device}, rehearsed" if point.target else device
     if not line["rehearsed"] and point.rows and line["scaling"] == "strong":
         size = f" {point.rows:,} x {point.features:,}"

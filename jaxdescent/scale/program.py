@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 import jaxdescent as jd
 from jaxdescent.descent.loop import CHECK_EVERY
+from jaxdescent.machine import Machine
 from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import METHODS
@@ -23,28 +23,17 @@ class Program(NamedTuple):
     Attributes:
       compiled: takes the arrays and the most iterations, and returns params, iterations and value.
       seconds: how long it took to trace and to compile.
-      shapes: of the arrays that it takes.
       steps_in_a_turn: the iterations that one turn of its loop makes.
     """
 
     compiled: Compiled
     seconds: float
-    shapes: Any
     steps_in_a_turn: int
 
 
-def shapes_of(point: Point, mesh: Mesh) -> Any:
-    """The point's arrays without numbers, with their shardings."""
-    return PROBLEMS[point.problem].shapes(point.rows, point.features, point.dtype, mesh)
-
-
-def compiled(point: Point, mesh: Mesh) -> Program:
-    """The point's program for the devices of a mesh, which need not be attached.
-
-    Raises:
-      NotDivisible, TooFewDevices: as the problem's shapes do.
-    """
-    problem, shapes = PROBLEMS[point.problem], shapes_of(point, mesh)
+def compiled(point: Point, arrays: Any) -> Program:
+    """The point's program for the devices of arrays, or of shapes, which need not be attached."""
+    problem = PROBLEMS[point.problem]
 
     def descend(arrays: Any, limit: jax.Array) -> Any:
         objective, start = problem.pose(arrays)
@@ -55,6 +44,21 @@ def compiled(point: Point, mesh: Mesh) -> Program:
     limit = jax.ShapeDtypeStruct((), jnp.int32)
     donated = (0,) if problem.donated else ()
     begun = time.perf_counter()
-    program = Compiled(descend, shapes, limit, donated=donated)
+    program = Compiled(descend, arrays, limit, donated=donated)
     seconds = time.perf_counter() - begun
-    return Program(program, seconds, shapes, 1 if problem.has_rows else CHECK_EVERY)
+    return Program(program, seconds, 1 if problem.has_rows else CHECK_EVERY)
+
+
+def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
+    """What bounds an iteration: its operations, and the rates of the hardware.
+
+    ``units`` is the number of devices, or of hosts where these are virtual ones of a CPU. A product
+    of 16-bit data is priced in the dtype in which they are multiplied.
+    """
+    dtype = "float64" if point.dtype == "float64" else "float32"
+    return {
+        "operations": PROBLEMS[point.problem].operations(arrays) / units,
+        "roof_bandwidth": machine.read_bandwidth[dtype],
+        "roof_operations": machine.product_rate[dtype],
+        "units": units,
+    }

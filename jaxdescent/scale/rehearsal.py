@@ -19,7 +19,7 @@ from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Sent
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import AT_ONCE
-from jaxdescent.scale.problems import bytes_of_a_device, mesh_of
+from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device, mesh_of
 
 ASSUMPTIONS = (
     "Seconds are a model: published bandwidths are reached, every kernel waits for the one before "
@@ -48,9 +48,10 @@ def rehearsed(point: Point) -> dict[str, Any]:
     machine = Machine.published(point.target)
     devices = topology(point.target)
     mesh = mesh_of(devices, point.layout)
-    shapes = program.shapes_of(point, mesh)
+    problem = PROBLEMS[point.problem]
+    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh)
     _require(bytes_of_a_device(shapes), "of data and params", machine)
-    made = program.compiled(point, mesh)
+    made = program.compiled(point, shapes)
     compiled = made.compiled
     _require(compiled.peak, "for data, params and what it computes with them", machine)
     largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(shapes))
@@ -63,10 +64,12 @@ def rehearsed(point: Point) -> dict[str, Any]:
         "usable_bytes": machine.memory_bytes,
         "gathers_data": machine.devices > 1 and gathered >= largest,
     }
+    if problem.is_by_share:
+        figures["layout"] = "of the rows of one device, which stand for those of the others"
     if point.method in AT_ONCE:
         return figures | {"collectives": _counted(compiled.sent)}
     steps = made.steps_in_a_turn
-    sent = compiled.sent_in_an_iteration if steps == 1 else compiled.sent_in_a_turn
+    sent = compiled.sent_in_an_iteration
     if steps == 1:
         kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
     else:
@@ -76,6 +79,7 @@ def rehearsed(point: Point) -> dict[str, Any]:
     here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
     links = sum(_link_seconds(one, machine) for one in sent)
     return figures | {
+        **program.roof(point, shapes, machine, machine.devices),
         "collectives": _counted(sent),
         "kernels": kernels / steps,
         "iteration_bytes": moved / steps,

@@ -66,6 +66,9 @@ class Dense(OfArrays):
         noise = randomness.normal(shape[:1], randomness.fold(seed, 3), dtype)
         return {"X": X.astype(shapes["X"].dtype), "y": X @ w + NOISE * noise}
 
+    def operations(self, arrays: Any) -> float:
+        return 4.0 * arrays["X"].size
+
     def pose(self, arrays: Any) -> tuple[Any, Any]:
         return jd.LinearRegression(arrays["X"], arrays["y"], l2=PENALTY), None
 
@@ -90,6 +93,9 @@ class Llama(OfArrays):
             return normal.astype(like.dtype)
 
         return {name: numbers(index, like) for index, (name, like) in enumerate(shapes.items())}
+
+    def operations(self, arrays: Any) -> float:
+        return 2.0 * sum(leaf.size for leaf in jax.tree.leaves(arrays))  # x - (2 rate) x
 
     def pose(self, arrays: Any) -> tuple[Any, Any]:
         return jd.SumOfSquares(), arrays

@@ -1,7 +1,8 @@
 """Problems whose designs are laid out on the host, from random places of entries.
 
 The layout depends on the places, so that the shapes of its arrays are known only once it is made.
-For devices that are not attached it is made on as many virtual ones.
+For devices that are not attached it is made of the rows of one of them, which stand for those of
+the others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent.scale.problems.protocol import NOISE, PENALTY, Problem, TooFewDevices, placed
+from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.scale.problems.protocol import NOISE, PENALTY, Problem, placed
 
 ENTRIES_OF_A_ROW = 50
 LEVELS_OF_YEARS = 10
@@ -24,6 +26,7 @@ HASHED_WEIGHTS = 2**33
 class HostBuilt(Problem):
     """A regression on a design that the host makes; ``features`` is the number of its columns."""
 
+    is_by_share = True
     readings = 1  # what a product reads is stored twice, once for the product with the transpose
 
     @abc.abstractmethod
@@ -32,22 +35,22 @@ class HostBuilt(Problem):
     ) -> Any:
         """The design matrix."""
 
+    def share(self, rows: int, features: int, dtype: str, parts: int) -> Any:
+        """The rows of one of so many devices, with all columns."""
+        del parts
+        return self.design(rows, features, dtype, np.random.default_rng(0), None)
+
     def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
-        placed("X", (rows,), ("samples",), mesh)
-        own = [device for device in jax.devices() if device.process_index == jax.process_index()]
-        if len(own) < mesh.size:
-            raise TooFewDevices(
-                f"the layout for {mesh.size} devices is made on as many virtual ones, and JAX has "
-                f"{len(own)}: give --virtual-devices {mesh.size}."
-            )
-        here = Mesh(np.array(own[: mesh.size]), mesh.axis_names, axis_types=mesh.axis_types)
-
-        def elsewhere(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-            spec = leaf.sharding.spec if isinstance(leaf.sharding, NamedSharding) else None
-            sharding = NamedSharding(mesh, spec or PartitionSpec())
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-        return jax.tree.map(elsewhere, self.made(rows, features, dtype, here, seed=0))
+        sharding = placed("X", (rows,), ("samples",), mesh)
+        share = self.share(rows // mesh.size, features, dtype, mesh.size)
+        y = jax.ShapeDtypeStruct((rows,), dtype, sharding=sharding)
+        if mesh.size > 1:
+            return {"X": share.repeated(RowSharding.of(sharding, rows)), "y": y}
+        alone = NamedSharding(mesh, PartitionSpec())
+        X = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=alone), share
+        )
+        return {"X": X, "y": y}
 
     def made(self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int) -> Any:
         sharding = placed("X", (rows,), ("samples",), mesh)
@@ -62,6 +65,9 @@ class HostBuilt(Problem):
 
         y = jax.jit(targets, out_shardings=sharding)(X, w, jax.device_put(noise, sharding))
         return {"X": X, "y": y}
+
+    def operations(self, arrays: Any) -> float:
+        return 4.0 * arrays["X"].entries
 
     def pose(self, arrays: Any) -> tuple[Any, Any]:
         return jd.LinearRegression(arrays["X"], arrays["y"], l2=PENALTY), None
@@ -91,6 +97,15 @@ class Hashed(HostBuilt):
         row, word = _words(rows, features, rng)
         spread = word.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(31)
         return jd.Hashed(row, spread, shape=(rows, HASHED_WEIGHTS), sharding=sharding, dtype=dtype)
+
+    def share(self, rows: int, features: int, dtype: str, parts: int) -> Any:
+        # Columns are numbered among those that the rows of all devices touch, by expectation.
+        draws = rows * parts * ENTRIES_OF_A_ROW
+        edges = np.log1p(np.arange(features + 1.0)) / np.log(features + 1.0)
+        touched = int(np.sum(-np.expm1(draws * np.log1p(-np.minimum(np.diff(edges), 1 - 1e-12)))))
+        row, word = _words(rows, features, np.random.default_rng(0))
+        column = np.minimum(word, max(touched, 1) - 1)
+        return jd.Sparse.from_indices(row, column, shape=(rows, max(touched, 1)), dtype=dtype)
 
 
 class Categorical(HostBuilt):

@@ -45,18 +45,26 @@ class Problem(abc.ABC):
     readings = 2
     """How often an iteration must read or write its arrays at least."""
 
+    is_by_share = False
+    """Whether :meth:`shapes` is by the rows of one device, which stand for those of the others."""
+
     @abc.abstractmethod
     def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
         """The arrays without numbers, with their shardings on a mesh that need not be attached.
 
         Raises:
           NotDivisible: if the devices cannot share an axis evenly.
-          TooFewDevices: if the shapes can only be found on as many devices as the mesh has.
         """
 
     @abc.abstractmethod
     def made(self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int) -> Any:
         """The arrays themselves, each part of them where it lies."""
+
+    @abc.abstractmethod
+    def operations(self, arrays: Any) -> float:
+        """Additions and multiplications of an iteration on arrays, or on shapes: for a regression
+        those of a product with X and one with its transpose.
+        """
 
     @abc.abstractmethod
     def pose(self, arrays: Any) -> tuple[Any, Any]:

@@ -1,0 +1,353 @@
+"""A descent whose params lie in the host's memory: the device is given one chunk after another.
+
+Steps that work element by element on a function that is a sum over elements need of a chunk nothing
+but the chunk. So the steps between two checks are made on a chunk while it is on the device, and
+the state of an optax transformation, which has an array for each of the params', lies and goes with
+them. A check adds up the sums of chunks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.descent.fused_steps import Passes, Steps, fused_steps
+from jaxdescent.kernels import host_memory
+from jaxdescent.kernels.dtypes import compute_dtype
+from jaxdescent.kernels.host_memory import Cut
+from jaxdescent.methods import GradientDescent, InverseLipschitz, Method
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective
+from jaxdescent.objectives.protocol import PartFunction, Scalars
+from jaxdescent.tolerance import Tolerance
+
+Params = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnHost(Objective):
+    """An objective of params in the host's memory, with how each of their arrays is cut."""
+
+    inner: Objective
+    chunks: tuple[Cut | None, ...] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def cuts(self) -> tuple[Cut | None, ...]:
+        return self.chunks
+
+    def value(self, params: Params) -> jax.Array:
+        return host_memory.on_device(self.inner).value(host_memory.on_device(params))
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        raise ValueError(
+            "params in the host's memory have no gradient as a whole, and no derivatives by the "
+            "objective's data: move them to the device's, jax.device_put(params, "
+            'sharding.with_memory_kind("device")).'
+        )
+
+    def blocks(self, params: Params) -> list[Objective]:
+        return self.inner.blocks(params) or [self.inner]
+
+    def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
+        sums = [
+            _sums_of_chunks(function, term, leaf, cut, always)
+            for term, leaf, cut in zip(
+                self.blocks(params), jax.tree.leaves(params), self.chunks, strict=True
+            )
+        ]
+        return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
+
+    def hoisted(self, params: Params, *, always: bool = False) -> OnHost:
+        inner = self.inner.hoisted(host_memory.on_device(params), always=always)
+        return dataclasses.replace(self, inner=inner)
+
+    def packed(self, params: Params) -> Params:
+        return self.inner.packed(params)
+
+    def unpacked(self, params: Params) -> Params:
+        return self.inner.unpacked(params)
+
+    def lower_bound(self) -> jax.Array | None:
+        return self.inner.lower_bound()
+
+    @property
+    def attains_lower_bound(self) -> bool:
+        return self.inner.attains_lower_bound
+
+    def least_curvature(self) -> jax.Array | None:
+        return self.inner.least_curvature()
+
+    @property
+    def is_separable(self) -> bool:
+        return True
+
+    @property
+    def is_quadratic(self) -> bool:
+        return self.inner.is_quadratic
+
+
+def as_on_host(
+    objective: Objective, method: Method, params: Params, tolerance: Tolerance
+) -> Objective:
+    """The objective for params of which some are in the host's memory; itself if none is.
+
+    Raises:
+      ValueError: if objective, method or tolerance need all of the params at once.
+    """
+    leaves = jax.tree.leaves(params)
+    if not any(map(host_memory.is_on_host, leaves)):
+        return objective
+    needs = "params in the host's memory are brought to the device in chunks, which needs "
+    ways_out = "; or move them: jax.device_put(params, sharding.with_memory_kind('device'))."
+    if not objective.is_separable or (len(leaves) > 1 and objective.blocks(params) is None):
+        raise ValueError(
+            f"{needs}an objective that is a sum over elements, got {objective!r}: take "
+            f"jd.SumOfSquares{ways_out}"
+        )
+    if not method.acts_by_element(params) or not _begins_alike(objective, method, params):
+        raise ValueError(
+            f"{needs}a method that treats each element by itself, got {method!r}: take "
+            "jd.GradientDescent with a number, a schedule or jd.InverseLipschitz(), or an optax "
+            f"transformation without norms and alike for all leaves, as optax.adam is{ways_out}"
+        )
+    if tolerance.step is not None or tolerance.is_by_leaf or tolerance.predicate is not None:
+        raise ValueError(
+            f"{needs}conditions on sums over them, got {tolerance!r}: leave out step, predicate "
+            f"and tolerances by leaf{ways_out}"
+        )
+    return OnHost(objective, tuple(map(host_memory.cut_of, leaves)))
+
+
+def _begins_alike(objective: Objective, method: Method, params: Params) -> bool:
+    """Whether the state of the whole is made of the states of leaves."""
+    leaves, treedef = jax.tree.flatten(params)
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, compute_dtype(leaf.dtype)) for leaf in leaves]
+
+    def begun(objective: Objective, params: Params) -> Any:
+        return method.init(objective, params)
+
+    whole = jax.eval_shape(begun, objective, treedef.unflatten(shapes))
+    terms = objective.blocks(params) or [objective]
+    structure = _State.of(whole, params).treedef
+    return all(
+        jax.tree.structure(jax.eval_shape(begun, term, shape)) == structure
+        for term, shape in zip(terms, shapes, strict=True)
+    )
+
+
+def default_on_host(params: Params) -> Method | None:
+    """The method for params in the host's memory if none is given; None for others."""
+    if not any(map(host_memory.is_on_host, jax.tree.leaves(params))):
+        return None
+    return GradientDescent(InverseLipschitz())
+
+
+def initial_state(objective: Objective, method: Method, params: Params) -> Any:
+    """``method.init``; of params in the host's memory arrays like theirs lie there too."""
+    if objective.cuts is None:
+        return method.init(objective, precision.widen(params))
+    assert isinstance(objective, OnHost)
+
+    def whole() -> Any:
+        # What the state does not depend on is not brought to the device.
+        held = host_memory.on_device((objective.inner, params))
+        return method.init(held[0], precision.widen(held[1]))
+
+    state = _State.of(jax.eval_shape(whole), params)
+    if not any(state.is_like_params):
+        return whole()
+    leaves = jax.tree.leaves(params)
+    state = state.filled(leaves)
+    parts = zip(objective.blocks(params), leaves, objective.chunks, strict=True)
+    for index, (term, leaf, cut) in enumerate(parts):
+        state = state.replaced(index, _begun_leaf(method, state, index, (term, leaf, cut)))
+    return state.whole()
+
+
+def _begun_leaf(method: Method, state: _State, index: int, of: Any) -> Any:
+    """The state's arrays of a leaf, and what leaves share, before the first step."""
+    term, leaf, cut = of
+
+    def begun(start: Any, size: int, _: Any, own: Any) -> Any:
+        part = precision.widen(host_memory.taken(leaf, cut, start, size))
+        made = method.init(_part(term, leaf, cut, start, size), part)
+        parts, shared = state.separated(made)
+        return host_memory.written(own[0], parts, cut, start), shared
+
+    return _visit(leaf, cut, True, begun, state.at(index))
+
+
+def run_in_chunks(passes: Passes, steps: Steps, iteration: jax.Array, count: jax.Array) -> Steps:
+    """``count`` steps, as those of :meth:`Passes.run`, chunk by chunk."""
+    whole = count // passes.fused
+    rest = count % passes.fused
+    steps = lax.fori_loop(
+        0, whole, lambda i, steps: _pass(passes, steps, iteration + i * passes.fused, None), steps
+    )
+    after = iteration + whole * passes.fused
+    return lax.fori_loop(
+        0,
+        jnp.minimum(rest, 1),
+        lambda _, steps: _pass(passes, steps, after, rest),
+        steps,
+    )
+
+
+def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
+    """``fused`` steps on every chunk; of them the first ``rest`` if it is given."""
+    objective = passes.objective
+    assert isinstance(objective, OnHost)
+    leaves, treedef = jax.tree.flatten(steps.params)
+    before = _State.of(steps.state, steps.params)
+    state, ended = before, steps
+    parts = zip(objective.blocks(steps.params), list(leaves), objective.chunks, strict=True)
+    for index, (term, leaf, cut) in enumerate(parts):
+        # Counts and what leaves share begin at each leaf as at the first.
+        ended, own = _stepped_leaf(
+            passes, steps, before, index, of=(term, leaf, cut), now=(iteration, rest)
+        )
+        leaves[index] = ended.params
+        state = state.replaced(index, (own, ended.state))
+    return ended._replace(params=treedef.unflatten(leaves), state=state.whole())
+
+
+def _stepped_leaf(
+    passes: Passes, steps: Steps, state: _State, index: int, *, of: Any, now: Any
+) -> tuple[Steps, list[jax.Array]]:
+    """What leaves share in place of the state, and the state's arrays of the leaf."""
+    term, leaf, cut = of
+    own, shared = state.at(index)
+
+    def stepped(start: Any, size: int, _: Any, loop: Any) -> Any:
+        after, own = loop
+        leaf = after.params
+        parts = [host_memory.taken(array, cut, start, size) for array in own]
+        before = steps._replace(
+            params=host_memory.taken(leaf, cut, start, size), state=state.joined(parts, shared)
+        )
+        rounding = passes.rounding if cut is None else passes.rounding.of_chunk(start)
+        common = (passes.method, rounding, *now)
+        chunk = _part(term, leaf, cut, start, size)
+        after = fused_steps(before, chunk, index, common, fused=passes.fused)
+        parts, shared_after = state.separated(after.state)
+        (leaf,) = host_memory.written([leaf], [after.params], cut, start)
+        after = after._replace(params=leaf, state=shared_after)
+        return after, host_memory.written(own, parts, cut, start)
+
+    return _visit(leaf, cut, True, stepped, (steps._replace(params=leaf, state=shared), own))
+
+
+def _sums_of_chunks(
+    function: PartFunction, term: Objective, leaf: jax.Array, cut: Cut | None, when: Any
+) -> Scalars:
+    """The sums of a leaf, zero if not ``when``."""
+
+    def of(start: Any, size: int) -> Scalars:
+        part = host_memory.taken(leaf, cut, start, size)
+        return function(_part(term, leaf, cut, start, size), part)
+
+    size = _length(leaf, cut) if cut is None else cut.size
+    count = 1 if cut is None else -(-_length(leaf, cut) // size)
+    zeros = [jnp.zeros((count,), like.dtype) for like in jax.eval_shape(lambda: of(0, size))]
+
+    def add(start: Any, size: int, number: Any, sums: list[jax.Array]) -> list[jax.Array]:
+        return [s.at[number].set(one) for s, one in zip(sums, of(start, size), strict=True)]
+
+    return tuple(precision.total(sums) for sums in _visit(leaf, cut, when, add, zeros))
+
+
+def _part(term: Objective, leaf: jax.Array, cut: Cut | None, start: Any, size: int) -> Objective:
+    whole = host_memory.on_device(term) if cut is None else term
+    return whole if cut is None else term.of_slice(leaf, cut, start, size)
+
+
+def _visit(leaf: jax.Array, cut: Cut | None, when: Any, function: Any, carry: Any) -> Any:
+    return host_memory.visit(cut, _length(leaf, cut), when, function, carry)
+
+
+def _length(leaf: jax.Array, cut: Cut | None) -> int:
+    return 1 if cut is None else leaf.shape[cut.axis]
+
+
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """A method's state, taken apart: trees of arrays like the params', and what leaves share.
+
+    Attributes:
+      treedef: of the state, whose leaves are such trees and single arrays.
+      is_like_params: for each of them whether it is a tree like the params.
+      params: the params' own structure.
+      like: of each such tree its arrays.
+      shared: the single arrays.
+    """
+
+    treedef: Any
+    is_like_params: list[bool]
+    params: Any
+    like: list[list[Any]]
+    shared: list[Any]
+
+    @classmethod
+    def of(cls, state: Any, params: Params) -> _State:
+        leaves, structure = jax.tree.flatten(params)
+        shapes = [leaf.shape for leaf in leaves]
+
+        def is_like(node: Any) -> bool:
+            if jax.tree.structure(node) != structure:
+                return False
+            return [jnp.shape(leaf) for leaf in jax.tree.leaves(node)] == shapes
+
+        nodes, treedef = jax.tree.flatten(state, is_leaf=is_like)
+        flags = [is_like(node) for node in nodes]
+        like = [jax.tree.leaves(node) for node, flag in zip(nodes, flags, strict=True) if flag]
+        shared = [node for node, flag in zip(nodes, flags, strict=True) if not flag]
+        return cls(treedef, flags, structure, like, shared)
+
+    def filled(self, leaves: list[jax.Array]) -> _State:
+        """From shapes: memory where the leaves are, and zeros."""
+        like = [
+            [
+                host_memory.empty(leaf, shape.dtype)
+                if host_memory.is_on_host(leaf)
+                else jnp.zeros(shape.shape, shape.dtype)
+                for leaf, shape in zip(leaves, tree, strict=True)
+            ]
+            for tree in self.like
+        ]
+        shared = [jnp.zeros(shape.shape, shape.dtype) for shape in self.shared]
+        return dataclasses.replace(self, like=like, shared=shared)
+
+    def at(self, index: int) -> tuple[list[Any], list[Any]]:
+        """The arrays of one of the params' leaves, and what leaves share."""
+        return [tree[index] for tree in self.like], self.shared
+
+    def replaced(self, index: int, new: tuple[list[Any], list[Any]]) -> _State:
+        """The same with others."""
+        own, shared = new
+        like = [
+            [*tree[:index], one, *tree[index + 1 :]]
+            for tree, one in zip(self.like, own, strict=True)
+        ]
+        return dataclasses.replace(self, like=like, shared=shared)
+
+    def joined(self, own: list[Any], shared: list[Any]) -> Any:
+        """The state of a chunk, from its arrays."""
+        mine, theirs = iter(own), iter(shared)
+        return self.treedef.unflatten(
+            [next(mine) if flag else next(theirs) for flag in self.is_like_params]
+        )
+
+    def separated(self, state: Any) -> tuple[list[Any], list[Any]]:
+        """The state of a chunk, taken apart."""
+        nodes = self.treedef.flatten_up_to(state)
+        pairs = list(zip(nodes, self.is_like_params, strict=True))
+        return [node for node, flag in pairs if flag], [node for node, flag in pairs if not flag]
+
+    def whole(self) -> Any:
+        """The state of all params."""
+        return self.joined([self.params.unflatten(tree) for tree in self.like], self.shared)

@@ -1,0 +1,137 @@
+"""Arrays in the host's memory, of which a device is given one chunk after another.
+
+A sharding with ``memory_kind="pinned_host"`` puts an array there. XLA computes on what lies in the
+device's memory: a chunk is sliced on the host, brought to the device, and written back, all of it
+by copies that the program starts. The array itself stays where it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+
+CHUNK_BYTES = 64 << 20
+"""About how many bytes of an array a device is given at a time; the next ones are on their way."""
+
+
+class Cut(NamedTuple):
+    """How an array is cut into chunks: ``size`` entries of ``axis`` in each."""
+
+    axis: int
+    size: int
+
+
+def is_on_host(leaf: Any) -> bool:
+    """Whether an array, traced, to be made or there, lies in pinned memory of the host."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return getattr(leaf.sharding, "memory_kind", None) == "pinned_host"
+    return isinstance(leaf, jax.Array) and jax.typeof(leaf).memory_space == jax.memory.Space.Host
+
+
+def refuse(tree: Any, name: str) -> None:
+    """Raise a ValueError for arrays in the host's memory, where nothing is computed."""
+    if any(map(is_on_host, jax.tree.leaves(tree))):
+        raise ValueError(
+            f"{name} must have its arrays in the device's memory, got some in the host's: move "
+            'them with jax.device_put(array, sharding.with_memory_kind("device")).'
+        )
+
+
+def cut_of(leaf: Any) -> Cut | None:
+    """How to cut an array so that no device takes more than :data:`CHUNK_BYTES` at a time.
+
+    It is cut along the longest of the axes that lie whole on each device, since slices of others
+    would be sent between devices; None if it is one chunk, which it is too if there is no such
+    axis. Of traced arrays the sharding is not known: these are cut along their first axis.
+    """
+    shape, axes = leaf.shape, [0] if leaf.ndim else []
+    if not isinstance(leaf, Tracer):
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        axes = [axis for axis in range(leaf.ndim) if shape[axis] == leaf.shape[axis]]
+    total = math.prod(shape) * leaf.dtype.itemsize
+    if total <= CHUNK_BYTES or not axes:
+        return None
+    axis = max(axes, key=lambda axis: shape[axis])
+    size = max(shape[axis] * CHUNK_BYTES // total, 1)
+    return Cut(axis, size) if size < shape[axis] else None
+
+
+def chunk_bytes(leaf: Any, cut: Cut | None) -> int:
+    """Bytes of a chunk on each device."""
+    shape = list(leaf.sharding.shard_shape(leaf.shape))
+    if cut is not None:
+        shape[cut.axis] = cut.size
+    return math.prod(shape) * leaf.dtype.itemsize
+
+
+def on_device(tree: Any) -> Any:
+    """The same arrays in the device's memory."""
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf, jax.memory.Space.Device) if is_on_host(leaf) else leaf,
+        tree,
+    )
+
+
+def empty(like: jax.Array, dtype: Any) -> jax.Array:
+    """Memory of the host for as many numbers, which are not set."""
+    return jax.device_put(jnp.zeros(like.shape, dtype), jax.memory.Space.Host)
+
+
+def taken(array: jax.Array, cut: Cut | None, start: Any, size: int) -> jax.Array:
+    """A chunk of an array, in the device's memory."""
+    if cut is not None:
+        array = lax.dynamic_slice_in_dim(array, start, size, cut.axis)
+    return on_device(array)
+
+
+def visit(
+    cut: Cut | None,
+    length: int,
+    when: Any,
+    function: Callable[[Any, int, Any, Any], Any],
+    carry: Any,
+) -> Any:
+    """``carry = function(start, size, number, carry)`` for each chunk of an axis, if ``when``.
+
+    Args:
+      cut: of the axis; None for one chunk.
+      length: of the axis.
+      when: a boolean, traced or not: otherwise no chunk is visited. A branch that arrays of the
+        host go through would be copied by XLA; a loop without turns is not.
+      function: ``number`` counts the chunks.
+      carry: a pytree of arrays.
+    """
+    when = jnp.asarray(when, jnp.int32)
+    if cut is None:
+        return lax.fori_loop(0, when, lambda _, carry: function(0, length, 0, carry), carry)
+    whole, rest = divmod(length, cut.size)
+    carry = lax.fori_loop(
+        0,
+        whole * when,
+        lambda number, carry: function(number * cut.size, cut.size, number, carry),
+        carry,
+    )
+    if not rest:
+        return carry
+    start = length - rest
+    return lax.fori_loop(0, when, lambda _, carry: function(start, rest, whole, carry), carry)
+
+
+def written(
+    arrays: Sequence[jax.Array], parts: Sequence[jax.Array], cut: Cut | None, start: Any
+) -> list[jax.Array]:
+    """The arrays with chunks of new numbers, where the arrays are."""
+    return [_written(*pair, cut, start) for pair in zip(arrays, parts, strict=True)]
+
+
+def _written(array: jax.Array, part: jax.Array, cut: Cut | None, start: Any) -> jax.Array:
+    there = jax.device_put(part, jax.memory.Space.Host) if is_on_host(array) else part
+    if cut is None:
+        return there
+    return lax.dynamic_update_slice_in_dim(array, there, start, cut.axis)
