@@ -81,7 +81,8 @@ def _roofline(line: Line) -> tuple[float, float] | None:
 def _add_to_roofline(axes: Axes, members: list[Line], style: dict[str, Any]) -> None:
     found = [place for line in members if (place := _roofline(line)) is not None]
     if found:
-        axes.plot(*zip(*found, strict=True), **style | {"linestyle": "none"})
+        x, y = zip(*found, strict=True)
+        axes.plot(x, y, **style | {"linestyle": "none"})
 
 
 def _finish_roofline(axes: Axes, lines: list[Line]) -> None:

@@ -1,0 +1,108 @@
+"""Two processes on two cores beside one process on one: seconds of an iteration.
+
+    python -m benchmarks.studies.processes [--problem dense|sparse|squares ...] [--repeats N]
+
+Every process is pinned to a core of its own before JAX starts, and processes talk by gloo over
+loopback. The problem is the same for one and for two, its rows (or params) cut in half. Printed are
+the medians, their ratio, and the load of the machine before and after, without which the ratio says
+nothing: what else runs on the two cores slows the two processes down by more than the one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+ITERATIONS = 20
+SIZES = {"dense": (400_000, 256), "sparse": (400_000, 50_000), "squares": (0, 0)}
+"""Rows and features: 410 MB of X, 20,000,000 entries, and 2^27 params of 4 bytes."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problem", nargs="*", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="instead of those of the problem")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child, repeats=options.repeats, own_rows=options.rows)
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("two cores are needed, got one.")
+    print(f"load {os.getloadavg()[0]:.1f} before, on {len(cores)} cores")
+    for problem in options.problem:
+        one, two = (measured(problem, cores[:count], options) for count in (1, 2))
+        print(
+            f"{problem}: {one * 1e3:.1f} ms an iteration by one process, {two * 1e3:.1f} ms by "
+            f"two: {one / two:.2f} times as fast",
+            flush=True,
+        )
+    print(f"load {os.getloadavg()[0]:.1f} after, of which up to two are this study's")
+
+
+def measured(problem: str, cores: list[int], options: argparse.Namespace) -> float:
+    """The median seconds of an iteration, with a process on each of the cores."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    call = [sys.executable, "-m", "benchmarks.studies.processes", "--repeats"]
+    call += [str(options.repeats), *(["--rows", str(options.rows)] if options.rows else [])]
+    started = [
+        subprocess.Popen(
+            [*call, "--child", problem, str(index), str(len(cores)), port],
+            cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "PINNED_CORE": str(core)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index, core in enumerate(cores)
+    ]
+    try:
+        outputs = [process.communicate(timeout=1800)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    (line,) = [text for text in outputs[0].splitlines() if text.startswith("{")]
+    return json.loads(line)["iteration_seconds"]
+
+
+def child(
+    problem: str, index: str, count: str, port: str, *, repeats: int, own_rows: int | None
+) -> None:
+    """One of the processes."""
+    # Before JAX makes its threads, of which it has as many as there are cores.
+    os.sched_setaffinity(0, {int(os.environ["PINNED_CORE"])})
+    import jax
+
+    from jaxdescent import cluster
+
+    if count != "1":
+        cluster.join(f"127.0.0.1:{port}", int(count), int(index))
+    from jaxdescent.scale.experiment import Experiment, Point
+    from jaxdescent.scale.measurement import measured
+    from jaxdescent.scale.problems import PROBLEMS
+    from jaxdescent.scale.problems.arrays import Llama
+
+    class Squares(Llama):
+        def arrays(self, rows, features, dtype):
+            return {f"leaf{i}": ((1 << 25,), dtype, ("params",)) for i in range(4)}
+
+    PROBLEMS["squares"] = Squares()
+    layout, method = ("params", "constant") if problem == "squares" else ("samples", "cg")
+    rows, features = SIZES[problem]
+    rows = min(own_rows or rows, rows)
+    point = Point(problem, rows, features, method, "float32", layout, jax.device_count())
+    figures = measured(point, Experiment(iterations=ITERATIONS, repeats=repeats))
+    print(json.dumps({"iteration_seconds": figures["iteration_seconds"]}))
+
+
+if __name__ == "__main__":
+    main()
