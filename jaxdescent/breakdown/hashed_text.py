@@ -18,11 +18,12 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import source_text
-from jaxdescent.breakdown.measure import begin_peak, peak_resident_bytes
+from jaxdescent.breakdown.measure import begin_peak
 from jaxdescent.breakdown.real_data import r_squared
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
 from jaxdescent.machine import memory
+from jaxdescent.machine.resident import peak_resident_bytes
 
 MOST_LINES, QUICK_LINES = 120_000, 10_000
 HELD_OUT_SHARE = 0.2

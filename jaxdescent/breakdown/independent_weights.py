@@ -18,10 +18,10 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import segments
-from jaxdescent.breakdown.measure import peak_resident_bytes
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.machine import memory
+from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import randomness
 
 LEARNING_RATE = 1e-2

@@ -13,9 +13,10 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import segments
-from jaxdescent.breakdown.measure import begin_peak, peak_resident_bytes
+from jaxdescent.breakdown.measure import begin_peak
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.machine import memory
+from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import pathlib
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
-M_MMAP_THRESHOLD = -3
-"""glibc's parameter for the size from which an allocation gets a memory mapping of its own."""
+from jaxdescent.machine import resident
 
 
 class Measurement(NamedTuple):
@@ -62,56 +57,16 @@ def _measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
     return Measurement(result, seconds, peak)
 
 
-def resident_bytes() -> int | None:
-    """The resident memory of this process; None if the system does not report it."""
-    return _status_bytes("VmRSS")
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that was resident since the process began, or since the last reset."""
-    peak = _status_bytes("VmHWM")
-    if peak is not None:
-        return peak
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def return_freed_memory() -> None:
-    """Make freed memory return to the system at once, so that resident memory is memory in use.
-
-    Call it after compilation, which allocates and frees so often that it would take twice as long.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc, mallopt(3)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
-
-
 def begin_peak() -> int | None:
     """The memory in use, to which the high-water mark is reset; None if that is not possible."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         # An accelerator's mark cannot be reset: it is exact if each call needs more than the last.
         return (device.memory_stats() or {}).get("bytes_in_use")
-    try:
-        # Writing 5 resets VmHWM to the resident memory (Linux, proc_pid_clear_refs).
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return resident_bytes()
+    return resident.begin_peak()
 
 
 def _peak_bytes(device: Any) -> int:
     if device.platform != "cpu":
         return (device.memory_stats() or {})["peak_bytes_in_use"]
-    return peak_resident_bytes()
-
-
-def _status_bytes(field: str) -> int | None:
-    try:
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return resident.peak_resident_bytes()

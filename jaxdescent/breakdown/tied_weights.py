@@ -14,10 +14,11 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import segments
 from jaxdescent.breakdown.independent_weights import draw
-from jaxdescent.breakdown.measure import begin_peak, peak_resident_bytes
+from jaxdescent.breakdown.measure import begin_peak
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
 from jaxdescent.machine import memory
+from jaxdescent.machine.resident import peak_resident_bytes
 
 TOLERANCE = 1e-6
 CHECK_EVERY = 8

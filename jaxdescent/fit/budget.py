@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxdescent.data import Source
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.machine.memory import ProblemTooLarge, host_bytes, readable_bytes
+from jaxdescent.machine.resident import resident_bytes
 
 SLACK_BYTES = 64 << 20
 """For what is not counted: the allocators' own pages, threads' buffers of the BLAS, code that is
@@ -109,28 +108,3 @@ def reading_of_all(
     """What suits all sources, which are read one after another."""
     plans = [reading_of(source, names, width, free) for source in sources]
     return Reading(min(plan.rows for plan in plans), max(plan.bytes for plan in plans))
-
-
-def resident_bytes() -> int:
-    """What the process holds now."""
-    try:
-        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return peak_bytes()
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak_bytes() -> int:
-    """The most that the process has held since it began."""
-    try:
-        for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if os.name != "posix":
-        return 0
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if os.uname().sysname == "Darwin" else peak * 1024

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdescent.data import located, read_ahead
 from jaxdescent.fit import solution as solving
-from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of_all, resident_bytes
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of_all
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
@@ -27,6 +27,7 @@ from jaxdescent.fit.sums import (
     products_side,
     squared_error,
 )
+from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.result import Evidence
 
 SOLVING_MATRICES = 8

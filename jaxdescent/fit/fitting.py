@@ -13,7 +13,7 @@ import numpy as np
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
-from jaxdescent.fit.budget import Memory, peak_bytes
+from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.keeping import Keeping
@@ -24,6 +24,7 @@ from jaxdescent.fit.roles import Roles, assign
 from jaxdescent.fit.start import check_start
 from jaxdescent.fit.watch import Watch
 from jaxdescent.fit.ways import fit
+from jaxdescent.machine.resident import peak_resident_bytes
 
 LISTS = ("features", "exclude", "categorical", "hashed", "interact")
 
@@ -191,7 +192,7 @@ def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dic
         "rows_read": fitted.rows_read,
         "seconds": seconds,
         "rows_per_second": fitted.rows_read / seconds,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_resident_bytes(),
         "memory_limit": job.memory.limit if job.memory.is_given else None,
         "notes": list(fitted.notes),
     }

@@ -20,7 +20,7 @@ from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
 from jaxdescent.fit import keeping
-from jaxdescent.fit.budget import MOST_ROWS, resident_bytes
+from jaxdescent.fit.budget import MOST_ROWS
 from jaxdescent.fit.checks import row_notes
 from jaxdescent.fit.descending import descend, details_of, told
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
@@ -44,6 +44,7 @@ from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.sums import TEST, Prepared, Preparing
 from jaxdescent.fit.vectors import Vectors
+from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 
 ROW_BYTES, FEATURE_BYTES = 100, 320

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit import keeping
-from jaxdescent.fit.budget import Reading, reading_of_all, resident_bytes
+from jaxdescent.fit.budget import Reading, reading_of_all
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.descending import details_of, minimum, told
 from jaxdescent.fit.encoding import Encoding, Policy
@@ -33,6 +33,7 @@ from jaxdescent.fit.scaled import Scaled
 from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.sums import TEST, TRAIN, Preparing
+from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
-from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of, resident_bytes
+from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import bucket_of, used
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.interactions import View
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.split import is_held_out
+from jaxdescent.machine.resident import resident_bytes
 
 
 def encoding_of(job: Job) -> tuple[Encoding, int]:

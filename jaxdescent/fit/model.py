@@ -15,9 +15,10 @@ import numpy as np
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import listed, reading
 from jaxdescent.display import Displayed
-from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of, resident_bytes
+from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.interactions import Interaction
+from jaxdescent.machine.resident import resident_bytes
 
 SCHEMA = 2
 """Of ``model.json``; another number is another layout."""
