@@ -189,7 +189,7 @@ def test_sparse_numbers_are_those_of_rows_in_memory(tmp_path, no_room, rng):
     model = jd.fit_model(tmp_path / "d.svm", **options)
     assert "in the files" in model.metrics["method"]
     np.testing.assert_allclose(model.weights, expected.weights, rtol=2e-3, atol=2e-4)
-    for part in ("train", "test"):
+    for part in ("train", "held_out"):
         assert model.metrics[part]["rmse"] == pytest.approx(
             expected.metrics[part]["rmse"], rel=1e-4
         )
