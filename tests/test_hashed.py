@@ -142,6 +142,11 @@ def test_the_same_columns_are_the_same_structure_whatever_their_values(rng):
             ValueError,
             "for each entry",
         ),
+        (  # of a column that no row touches too
+            lambda: jd.Hashed([0], [1], shape=(1, 9)).of_rows([5], [3], rows_in_all=2),
+            ValueError,
+            "row indices must be from 0 to 1, got 5",
+        ),
         (
             lambda: jd.Hashed([0], [1], shape=(1, 9)).of_rows([0], [1], [1.0, 2.0], rows_in_all=2),
             ValueError,
