@@ -119,7 +119,7 @@ def test_padding_of_ones_is_masked_however_much_of_a_piece_it_is(lengths, rng, x
 def test_small_matrices_are_not_padded_to_their_longest_row(rng):
     size = rng.poisson(4, 2500).clip(1, 64)
     widths = sparse_layout._widths(size)
-    assert widths[np.searchsorted(widths, size)].sum() < 1.75 * size.sum() < 0.5 * size.max() * 2500
+    assert widths[np.searchsorted(widths, size)].sum() < 1.75 * size.sum() < 0.7 * size.max() * 2500
 
 
 def test_designs_are_flattened_alike_with_names_and_without(rng):
