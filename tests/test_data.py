@@ -19,7 +19,7 @@ from pyarrow import csv
 import jaxdescent as jd
 from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import check_columns
-from jaxdescent.fit.columns import bucket_of, labels_of, numbers_of
+from jaxdescent.fit.columns import Labels, bucket_of, labels_of, numbers_of
 from jaxdescent.fit.split import is_held_out
 
 ROWS = 1000
@@ -204,6 +204,14 @@ def test_labels_of_numbers_booleans_and_dates_are_their_text():
     assert labels_of(np.array([10, -1])).texts == ["10", "-1"]
     assert labels_of(np.array([True, False])).texts == labels_of(pa.array([True, False])).texts
     assert labels_of(pa.array([day])).texts == ["2024-02-29"]
+
+
+def test_labels_are_found_among_levels():
+    levels = pa.array(["-1", "10", "é"], pa.string())
+    assert labels_of(np.array([10, -1, 10, 4])).places(levels).tolist() == [1, 0, -1]
+    assert labels_of(pa.array(["é", None, "x"])).places(levels).tolist() == [2, -1]
+    assert Labels(np.array([0, 1]), ["x", "10"]).places(levels).tolist() == [-1, 1]
+    assert Labels(np.zeros(0, int), []).places(levels).tolist() == []
 
 
 def test_buckets_are_the_same_for_ever():

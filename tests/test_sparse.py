@@ -101,6 +101,37 @@ def test_no_distribution_of_entries_blows_the_layout_up(make, rng, x64, monkeypa
     assert X.pass_bytes < 1.25 * 12 * X.entries + 24 * max(X.shape)
 
 
+@pytest.mark.parametrize("lengths", [(50, 65), (13, 65)], ids=["few last ones", "most of them"])
+def test_padding_of_ones_is_masked_however_much_of_a_piece_it_is(lengths, rng, x64, monkeypatch):
+    monkeypatch.setattr(sparse_layout, "FEWEST_ENTRIES", 1 << 15)  # one width for all pieces
+    length = rng.integers(*lengths, 200)
+    row = np.repeat(np.arange(200), length)
+    column = np.concatenate([rng.permutation(300)[:each] for each in length])
+    X = jd.Sparse.from_indices(row, column, shape=(200, 300), dtype=jnp.float64)
+    matrix = scipy.sparse.coo_matrix((np.ones(row.size), (row, column)), (200, 300)).tocsr()
+    check_products(X, matrix, rng)
+    weights = rng.normal(size=300)
+    weights[7] = np.inf
+    got = np.asarray(X.product(jnp.asarray(weights)))
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(matrix @ weights))
+
+
+def test_small_matrices_are_not_padded_to_their_longest_row(rng):
+    size = rng.poisson(4, 2500).clip(1, 64)
+    widths = sparse_layout._widths(size)
+    assert widths[np.searchsorted(widths, size)].sum() < 1.75 * size.sum() < 0.7 * size.max() * 2500
+
+
+def test_designs_are_flattened_alike_with_names_and_without(rng):
+    X = jd.Sparse(random_matrix(rng))
+    hashed = jd.Hashed([0, 1, 1], [2**40, 7, 9], shape=(2, 2**50))
+    for design in (X, hashed, jd.Concatenated({"a": X, "b": X})):
+        leaves, structure = jax.tree.flatten(design)
+        named, same = jax.tree_util.tree_flatten_with_path(design)
+        assert structure == same
+        assert all(a is b for a, (_, b) in zip(leaves, named, strict=True))
+
+
 def test_few_widths_are_chosen_and_pad_little(rng):
     size = rng.poisson(30, 100_000).clip(0, 64)
     widths = sparse_layout._widths(size)
