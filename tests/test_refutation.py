@@ -97,6 +97,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_a_column_in_tiny_units_is_not_overlooked(method):
     X, y = uneven(1e15)
@@ -127,6 +128,7 @@ def test_a_method_that_can_go_on_does(scale):
         assert is_least
 
 
+@pytest.mark.slow
 def test_designs_that_know_their_columns_are_looked_at():
     X, y = uneven(1e15)
     sparse = jd.Sparse.from_indices(
@@ -139,6 +141,7 @@ def test_designs_that_know_their_columns_are_looked_at():
         assert status(result) == "STAGNATED", design
 
 
+@pytest.mark.slow
 def test_outputs_and_weights_are_looked_at():
     X, y = uneven(1e15)
     Y = np.stack([y, -2 * y], axis=1)
@@ -185,6 +188,7 @@ def test_the_bound_of_a_quadratic_is_never_above_how_far_the_minimum_is():
     assert falls > 20
 
 
+@pytest.mark.slow
 def test_columns_of_zeros_refute_nothing():
     X, y = uneven(1.0)
     X = np.column_stack([X, np.zeros(100)]).astype(np.float32)
@@ -193,6 +197,7 @@ def test_columns_of_zeros_refute_nothing():
         assert status(result) == "CONVERGED"
 
 
+@pytest.mark.slow
 def test_a_run_in_chunks_is_looked_at_in_the_same_way():
     X, y = uneven(1e15)
     regression = jd.LinearRegression(jnp.asarray(X), jnp.asarray(y))

@@ -101,7 +101,7 @@ def test_a_fit_is_that_of_one_reader(arrays, sharding, method, intercept):
         jd.minimize(jd.LinearRegression(X, y, intercept=intercept), method=method)
         for X, y in ((design, design.column("y")), whole)
     )
-    assert bool(found.converged)
+    np.testing.assert_allclose(float(found.value), float(own.value), rtol=1e-4)
     np.testing.assert_allclose(found.params["weights"], own.params["weights"], rtol=1e-3)
 
 

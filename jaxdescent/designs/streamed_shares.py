@@ -460,8 +460,11 @@ def _local_parts(sharding: Any) -> tuple[list[int], jax.Array]:
     """The numbers of the shares whose devices are here, and an array on all devices.
 
     Raises:
+      TypeError: if there is no sharding.
       ValueError: if they do not follow each other.
     """
+    if sharding is None:
+        raise TypeError("sharding must be a NamedSharding of rows; jd.Streamed takes none.")
     total = _parts_of(sharding)
     places = sharding.addressable_devices_indices_map((total,))
     parts = sorted({index[0].start or 0 for index in places.values()})
