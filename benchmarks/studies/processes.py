@@ -99,7 +99,7 @@ def child(
     layout, method = ("params", "constant") if problem == "squares" else ("samples", "cg")
     rows, features = SIZES[problem]
     rows = min(own_rows or rows, rows)
-    point = Point(problem, rows, features, method, "float32", layout, jax.device_count())
+    point = Point(problem, rows, features, method, "float32", layout, len(jax.devices()))
     figures = measured(point, Experiment(iterations=ITERATIONS, repeats=repeats))
     print(json.dumps({"iteration_seconds": figures["iteration_seconds"]}))
 

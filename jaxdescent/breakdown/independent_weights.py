@@ -139,7 +139,7 @@ def _place(shape: tuple[int, ...] | None) -> NamedSharding | None:
     """Where an array of a distributed run lies, whole on each device for no shape."""
     if jax.process_count() == 1:
         return None
-    mesh = jax.make_mesh((jax.device_count(),), ("params",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((len(jax.devices()),), ("params",), axis_types=(AxisType.Auto,))
     axis = max(range(len(shape)), key=lambda axis: shape[axis]) if shape else 0
     if not shape or shape[axis] % mesh.size:
         return NamedSharding(mesh, PartitionSpec())
@@ -154,7 +154,7 @@ def _room() -> float:
         return own
     host = zlib.crc32(platform.node().encode()) % 2**31
     told = process_allgather(np.array([own // 2**20, host], np.int32))
-    holders = jax.device_count() if device.platform != "cpu" else len(set(told[:, 1].tolist()))
+    holders = len(jax.devices()) if device.platform != "cpu" else len(set(told[:, 1].tolist()))
     return float(told[:, 0].min()) * 2**20 * holders
 
 

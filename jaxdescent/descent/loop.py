@@ -126,16 +126,14 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        def iterated(loop: Loop) -> Loop:
+        is_refutable = loop.watch.next_look is not None
+        if not self._may_go_on and not is_refutable:
             with jax.named_scope(ITERATIONS):
                 return lax.while_loop(goes_on, step, loop)
 
-        is_refutable = loop.watch.next_look is not None
-        if not self._may_go_on and not is_refutable:
-            return iterated(loop)
-
         def to_a_claim(loop: Loop) -> Loop:
-            loop = iterated(loop)
+            with jax.named_scope(ITERATIONS):
+                loop = lax.while_loop(goes_on, step, loop)
             had_converged = loop.status == Status.CONVERGED.value
             if self._may_go_on:
                 loop = self._measured_if_over(loop)

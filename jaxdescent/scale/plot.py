@@ -82,7 +82,8 @@ def _add_to_roofline(axes: Axes, members: list[Line], style: dict[str, Any]) -> 
     found = [place for line in members if (place := _roofline(line)) is not None]
     if found:
         x, y = zip(*found, strict=True)
-        axes.plot(x, y, **style | {"linestyle": "none"})
+        unlinked: dict[str, Any] = style | {"linestyle": "none"}
+        axes.plot(x, y, **unlinked)
 
 
 def _finish_roofline(axes: Axes, lines: list[Line]) -> None:
