@@ -1,12 +1,15 @@
 """A strict JAX, on eight virtual CPU devices."""
 
+import gc
 import os
 import tempfile
 
 DEVICES = 8
-# Before the first import of JAX: it reads the flags once.
+# Before the first import of JAX: it reads the flags once. A program is compiled in one piece, as
+# the other cores have tests of their own.
 os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES} "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA makes the same program out of the same passes, then LLVM does not polish its machine code:
@@ -60,6 +63,15 @@ def optimization(request):
     yield
     jax.config.update("jax_disable_most_optimizations", True)
     forget_programs()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """What a module leaves behind, traced programs above all, is not looked through for garbage
+    again."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def forget_programs():

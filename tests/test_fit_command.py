@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -812,13 +811,10 @@ class TestMemory:
     def test_what_does_not_fit_is_refused_before_it_is_read(self, tmp_path, rng):
         sparse_npy(tmp_path / "X.npy", 100_000, 20_000, rng, known=5)
         np.save(tmp_path / "y.npy", rng.normal(size=100_000))
-        began = time.perf_counter()
-        result = run("fit", tmp_path / "X.npy", "--memory", "2GB", "--dtype", "float64")
+        result = run("fit", tmp_path / "X.npy", "--memory", "300MB", "--l2", "auto")
         assert result.exit_code == 2
         assert "a fit of 20,000 features needs" in result.stderr
         assert "nothing was read" in result.stderr
-        assert "leave it out, or set JAX_ENABLE_X64=1" in result.stderr
-        assert time.perf_counter() - began < 5
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

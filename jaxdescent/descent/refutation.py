@@ -183,15 +183,22 @@ def _fall_of_regression(
             rows = rows - _sums(share * rows) / total
         return rows
 
-    residual = at_best_intercept(design.product(weights) - targets)
-    pulled = design.transposed_product(share * residual) + jnp.square(penalty) * weights
+    def of_outputs(product: Any, columns: jax.Array) -> jax.Array:
+        # One output is a vector, as everywhere: a design may know no other.
+        is_one = jnp.ndim(regression.y) == 1
+        return product(columns[:, 0])[:, None] if is_one else product(columns)
+
+    residual = at_best_intercept(of_outputs(design.product, weights) - targets)
+    pulled = of_outputs(design.transposed_product, share * residual)
+    pulled = pulled + jnp.square(penalty) * weights
     scaled, step = _scaled_step(pulled, lengths)
-    image = at_best_intercept(design.product(step))
-    along = jnp.hypot(_norms(root * image), _norms(penalty * step))
-    left = _norms(root * residual) + _norms(penalty * weights)
-    moved = left + 2 * _norms(root * targets)
+    image = at_best_intercept(of_outputs(design.product, step))
+    bent, missed, aimed = _norms_of(root * image, root * residual, root * targets)
+    shortened, shrunk = _norms_of(penalty * step, penalty * weights)
+    along, left = jnp.hypot(bent, shortened), missed + shrunk
+    moved = left + 2 * aimed
     if lengths is not None:
-        moved = _sums(lengths * jnp.abs(weights)) + _norms(root * targets)
+        moved = _sums(lengths * jnp.abs(weights)) + aimed
     return _certain(scaled, along, moved, left, design.shape[1])
 
 
@@ -270,6 +277,11 @@ def _certain(
     rounding = eps * (moved + size * root / along)
     falls = jnp.maximum(scaled / along - rounding, 0)
     return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
+
+
+def _norms_of(*parts: jax.Array) -> list[jax.Array]:
+    """The norms of the columns of each; side by side they are fewer kernels to compile."""
+    return jnp.split(_norms(jnp.concatenate(parts, axis=1)), len(parts), axis=1)
 
 
 def _norms(columns: jax.Array) -> jax.Array:
