@@ -495,7 +495,7 @@ SERVER = textwrap.dedent("""
     import jaxdescent as jd
     from jaxdescent.runs import checkpoints
 
-    checkpoints.require_orbax()
+    checkpoints.require_extra()
     warnings.simplefilter("error")
     folder, kills, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     jax.config.update("jax_compilation_cache_dir", folder + "/programs")

@@ -256,7 +256,8 @@ def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
     # The look at 64 rows reads no further than the first block.
     passes = S.passes - before[1]
     if once is not None:
-        assert passes == once + each * int(result.iterations)
+        looks = passes - (once + each * int(result.iterations))
+        assert 1 <= looks <= 4  # at the claim of CONVERGED
         assert (loader.read - before[0]) // ROWS >= passes - 2
     again = jd.minimize(regression, method=method)
     for one, other in zip(

@@ -43,7 +43,7 @@ class Unreadable(Exception):
     """A checkpoint that is not whole, or not of this package."""
 
 
-def require_orbax() -> Any:
+def require_extra() -> Any:
     """Orbax's module.
 
     Raises:
@@ -67,7 +67,7 @@ class Folder:
     """
 
     def __init__(self, path: pathlib.Path, keep: int) -> None:
-        self._orbax = require_orbax()
+        self._orbax = require_extra()
         self.path = path.resolve()
         self.keep = keep
         self._writer: Any = None

@@ -65,7 +65,7 @@ class Checkpoint(Hook):
 
     def require(self) -> None:
         """Raise an ImportError where Orbax is missing, before anything is computed."""
-        checkpoints.require_orbax()
+        checkpoints.require_extra()
 
     def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> None:
         """Look at the folder for a run of this problem.
