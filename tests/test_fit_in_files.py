@@ -185,8 +185,8 @@ def test_standardised_weights_are_penalised(folder, no_room):
     no_room()
     model = jd.fit_model(**options, method="lsmr")
     np.testing.assert_allclose(model.weights, expected.weights, rtol=2e-3, atol=1e-4)
-    # One pass in each iteration, as without.
-    assert model.metrics["passes"] <= model.metrics["iterations"] + 9
+    # One pass in each iteration, as without, and up to four that look at the end.
+    assert model.metrics["passes"] <= model.metrics["iterations"] + 13
     start = jd.fit_model(**options, method="lsmr", start=model)
     assert start.metrics["iterations"] <= 2 < model.metrics["iterations"]
 

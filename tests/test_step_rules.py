@@ -280,7 +280,7 @@ def test_a_regressions_image_has_the_size_of_its_rows(rng):
 TEMPORARIES = """
 import json, jax, jax.numpy as jnp, jaxdescent as jd
 from jaxdescent.objectives import as_objective
-G, size = jd.GradientDescent, 1 << 22
+G, size = jd.GradientDescent, 1 << 18
 methods = [G(0.1, jd.HeavyBall(0.5)), G(0.1, jd.Nesterov()), G(jd.AdaptiveStep()),
            G(jd.Backtracking()), G(jd.BarzilaiBorwein())]
 objective, params = as_objective(lambda p: jnp.sum(p * p * p * p)), jnp.ones(size)

@@ -19,8 +19,8 @@ an ulp or two."""
 
 RUN = TERMS * CHAINS * CHAIN_LENGTH * LANES
 
-LEAST_CHAINED = 1 << 22
-"""For fewer elements than this, 16 MB of float32, the sum is plain: it stores them, and takes half
+LEAST_CHAINED = 1 << 18
+"""For fewer elements than this, 1 MB of float32, the sum is plain: it stores them, and takes half
 the time and two kernels, each of which takes 5 to 10 ms to compile, instead of thirteen."""
 
 
