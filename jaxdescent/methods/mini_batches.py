@@ -230,7 +230,8 @@ class MiniBatches(Method):
         if blocks is None:
             raise TypeError(
                 f"MiniBatches needs rows that can be read, and {type(objective).__name__} has "
-                "none: take a regression on an array, on jd.Categorical or on jd.Streamed."
+                "none: take a regression on an array, on jd.Categorical or on jd.Streamed (of a "
+                'sparse matrix jd.Streamed({"X": matrix, "y": y}, sparse={"X": columns})).'
             )
         return blocks
 
