@@ -105,9 +105,9 @@ _ADVICE = {
         "else jd.LBFGS()."
     ),
     Status.STAGNATED: (
-        "Rounding hides any further progress in this dtype: accept the point, store the params in "
-        "a wider dtype, or round stochastically; an ill-conditioned regression takes "
-        "jd.DerivativeMethod() or jd.LSMR(jd.Sketch())."
+        "Rounding hides any further progress in this dtype: accept the point if its suboptimality "
+        "will do, store the params in a wider dtype, or round stochastically; an ill-conditioned "
+        "regression takes jd.DerivativeMethod() or jd.LSMR(jd.Sketch())."
     ),
     Status.DIVERGED: (
         "The iterates grow without bound: lower the learning rate, or take Backtracking(); if the "
