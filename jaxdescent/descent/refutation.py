@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.designs import as_design
@@ -94,21 +93,19 @@ class Refutation(NamedTuple):
         is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
         is_early = (loop.iteration < last_look) & ~is_last
 
-        def looked_at(loop: Loop) -> Loop:
-            falls = self._certain_decrease(loop, allowed).astype(loop.value.dtype)
-            is_refuted = falls > REFUTED * allowed
-            least = jnp.maximum(loop.watch.suboptimality, falls)
-            pause = jnp.maximum(loop.iteration // PAUSE, 1)
-            next_look = jnp.where(is_refuted, loop.iteration + pause, last_look)
-            watch = loop.watch._replace(suboptimality=least, next_look=next_look)
-            status = jnp.where(is_refuted, self._instead(loop), loop.status)
-            return loop._replace(status=status, watch=watch)
-
-        def gone_on(loop: Loop) -> Loop:
-            status = jnp.where(is_claim, self._instead(loop), loop.status)
-            return loop._replace(status=status)
-
-        return lax.cond(is_claim & ~is_early, looked_at, gone_on, loop)
+        is_looked_at = is_claim & ~is_early
+        falls = self._certain_decrease(loop, allowed, is_looked_at).astype(loop.value.dtype)
+        is_refuted = is_looked_at & (falls > REFUTED * allowed)
+        least = jnp.where(
+            is_looked_at, jnp.maximum(watch.suboptimality, falls), watch.suboptimality
+        )
+        pause = jnp.maximum(loop.iteration // PAUSE, 1)
+        next_look = jnp.where(is_refuted, loop.iteration + pause, last_look)
+        is_taken_back = is_refuted | (is_claim & is_early)
+        return loop._replace(
+            status=jnp.where(is_taken_back, self._instead(loop), loop.status),
+            watch=watch._replace(suboptimality=least, next_look=next_look),
+        )
 
     def _instead(self, loop: Loop) -> jax.Array:
         """The status of a descent whose claim does not stand."""
@@ -117,14 +114,22 @@ class Refutation(NamedTuple):
         again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
         return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
 
-    def _certain_decrease(self, loop: Loop, allowed: jax.Array) -> jax.Array:
+    def _certain_decrease(
+        self, loop: Loop, allowed: jax.Array, is_looked_at: jax.Array
+    ) -> jax.Array:
+        """By how much the value is sure to fall, zero where nobody asks. Under ``vmap`` a plain
+        branch would copy X for every member.
+        """
         params, seen = precision.widen(loop.params), None
         if self.method.estimates(self.objective):
             reached = loop.norm / jnp.sqrt(2 * allowed).astype(loop.norm.dtype)
             seen = Seen(caution(loop.norm.dtype), reached)
-        if self.objective.linear_regression is None:
-            return decrease_of_quadratic(self.objective, params, seen)
-        return decrease_of_regression(self.objective.linear_regression, params, seen)
+        regression = self.objective.linear_regression
+        if regression is None:
+            return seldom(
+                is_looked_at, decrease_of_quadratic, _nothing, self.objective, params, seen
+            )
+        return seldom(is_looked_at, decrease_of_regression, _nothing, regression, params, seen)
 
 
 class Seen(NamedTuple):
