@@ -96,12 +96,14 @@ def is_elementwise(transformation: optax.GradientTransformation, rank: int = 1) 
     def updated(value: Any, gradient: Any, state: Any, params: Any) -> Any:
         return update(gradient, state, params, value=value, grad=gradient, value_fn=no_value)
 
-    try:
-        begun = jax.make_jaxpr(transformation.init)(params)
-        state = transformation.init(params)
-        traced = jax.make_jaxpr(updated)(jnp.zeros(()), params, state, params)
-    except _NeedsValueError:
-        return False
+    # The question is of the operations alone: the caller's strictness is for the run.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        try:
+            begun = jax.make_jaxpr(transformation.init)(params)
+            state = transformation.init(params)
+            traced = jax.make_jaxpr(updated)(jnp.zeros(()), params, state, params)
+        except _NeedsValueError:
+            return False
     value = traced.jaxpr.invars[0]
     is_used = any(value is one for equation in traced.jaxpr.eqns for one in equation.invars)
     return not is_used and _is_elementwise(traced.jaxpr) and _is_elementwise(begun.jaxpr)
