@@ -288,7 +288,6 @@ class RowStream:
     def _begin(self, at: int) -> None:
         self.close()
         self._check_unchanged()
-        self.passes += at == 0
         # The thread must not keep the stream: it ends with it.
         decoding, source, block = self.decoding, self.source, self.block
         self._reading, self._next = (
@@ -311,6 +310,7 @@ class RowStream:
     def _end(self) -> None:
         """After the last chunk: nothing may follow, and the files are still what they were."""
         assert self._reading is not None
+        self.passes += 1
         rest = next(self._reading, None)
         reading, self._reading, self._next = self._reading, None, 0
         reading.close()  # pyright: ignore[reportAttributeAccessIssue]

@@ -189,7 +189,7 @@ class Streamed(Design):
 
     @property
     def passes(self) -> int:
-        """How many times the features have been read from the beginning so far."""
+        """How many times the features have been read to the end so far."""
         return self.stream.passes
 
     @property
