@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent.inputs.functions import anew
 from jaxdescent.numerics import randomness
 from jaxdescent.objectives import Objective
 
@@ -53,7 +54,7 @@ class Seen(NamedTuple):
 
 
 class _Look(NamedTuple):
-    count: jax.Array
+    place: jax.Array
     step: jax.Array
     residual: jax.Array
     direction: jax.Array
@@ -70,8 +71,13 @@ def is_possible(objective: Objective, params: Params) -> bool:
     """
     if sum(leaf.size for leaf in jax.tree.leaves(params)) > MOST_UNKNOWNS:
         return False
+
+    def at(params: Params) -> tuple[jax.Array, Params, Params]:
+        # The objective is no argument: JAX would keep its function beyond the program.
+        return _evaluated(objective, params, params)
+
     try:
-        jax.eval_shape(_evaluated, objective, params, params)
+        jax.eval_shape(at, params)
     except Exception:  # a function may raise anything where it was not made to be differentiated
         return False
     return True
@@ -85,10 +91,10 @@ def seen_at(objective: Objective, params: Params) -> Seen:
     x, unravel = ravel_pytree(params)
     steps = min(2 * x.size, STEPS)
     fractions = jnp.asarray((0.0,) * (1 + steps) + FRACTIONS, x.dtype)
-    draw = randomness.normal(x.shape, 5, x.dtype)
+    draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
     zero = jnp.zeros((), x.dtype)
     look = _Look(
-        count=jnp.zeros((), jnp.int32),
+        place=jnp.zeros((), jnp.int32),
         step=jnp.zeros_like(x),
         residual=jnp.zeros_like(x),
         direction=jnp.where(draw < 0, -1, 1).astype(x.dtype),
@@ -99,10 +105,10 @@ def seen_at(objective: Objective, params: Params) -> Seen:
     )
 
     def advanced(look: _Look) -> _Look:
-        at = unravel(x + fractions[look.count] * look.unit * look.step)
+        at = unravel(x + fractions[look.place] * look.unit * look.step)
         value, *columns = _evaluated(objective, at, unravel(look.direction))
         gradient, image = (ravel_pytree(column)[0] for column in columns)
-        is_first, is_measure = look.count == 0, look.count > steps
+        is_first, is_measure = look.place == 0, look.place > steps
         # The gradient in units of its largest entry, whose square is a number.
         peak = jnp.max(jnp.abs(gradient))
         unit = jnp.where(is_first, jnp.where(peak > 0, peak, 1), look.unit)
@@ -115,7 +121,7 @@ def seen_at(objective: Objective, params: Params) -> Seen:
         share = jnp.where(goes_on, squared / jnp.where(goes_on, look.squared, 1), 0)
         is_new = is_first | goes_on
         return _Look(
-            count=look.count + 1,
+            place=look.place + 1,
             step=look.step + rate * look.direction,
             residual=residual,
             direction=jnp.where(is_new, residual + share * look.direction, look.direction),
@@ -125,13 +131,13 @@ def seen_at(objective: Objective, params: Params) -> Seen:
             curvature=jnp.where(is_measure, look.curvature, jnp.fmax(look.curvature, bend)),
         )
 
-    look = lax.while_loop(lambda look: look.count < fractions.size, advanced, look)
+    look = lax.while_loop(lambda look: look.place < fractions.size, advanced, look)
     return Seen(look.lowest, SHARE * float(x.size) ** 0.5 * look.curvature)
 
 
 def nothing_seen(objective: Objective, params: Params) -> Seen:
     """What a look has seen that nobody asked for."""
-    lowest = jnp.full((), jnp.inf, jax.eval_shape(objective.value, params).dtype)
+    lowest = jnp.full((), jnp.inf, jax.eval_shape(anew(objective.value), params).dtype)
     return Seen(lowest, jnp.full((), jnp.inf, jnp.result_type(*jax.tree.leaves(params))))
 
 

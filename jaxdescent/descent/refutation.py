@@ -135,13 +135,17 @@ class Refutation(NamedTuple):
         """By how much a step was seen to lower the value, and what is allowed by a curvature that
         is none of a kink's. The decrease is infinite where the gradient is not small by that.
         """
-        seen = seldom(
-            is_looked_at,
-            function_look.seen_at,
-            function_look.nothing_seen,
-            self.objective,
-            loop.params,
-        )
+        # Of numbers alone: JAX would keep the structure of what it is given, and with it the
+        # objective's function, beyond the program.
+        numbers, structure = jax.tree.flatten((self.objective, loop.params))
+
+        def look(*numbers: jax.Array) -> function_look.Seen:
+            return function_look.seen_at(*structure.unflatten(numbers))
+
+        def no_look(*numbers: jax.Array) -> function_look.Seen:
+            return function_look.nothing_seen(*structure.unflatten(numbers))
+
+        seen = seldom(is_looked_at, look, no_look, *numbers)
         watch, t = loop.watch, self.tolerance
         size, height = watch.size.scale, jnp.abs(loop.value)
         worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
