@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from jaxdescent.numerics import linear_systems
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -269,3 +270,55 @@ def test_data_that_do_not_move_are_not_differentiated():
     data = jnp.array([1.0, 2.0])
     np.testing.assert_allclose(jax.grad(of)(2.0, data), 3, rtol=1e-8)
     np.testing.assert_allclose(jax.jvp(lambda a: of(a, data), (2.0,), (1.0,))[1], 3, rtol=1e-8)
+
+
+@pytest.mark.parametrize("units", [1e-20, 1e25])
+def test_derivatives_in_float32_survive_units_whose_squares_are_no_numbers(units):
+    def solution(center):
+        def function(x, center):
+            return units * (jnp.sum((x - center) ** 2) + jnp.sum(jnp.cosh(x - center)))
+
+        return jd.minimize(function, jnp.zeros(2, jnp.float32), args=(center,)).params
+
+    center = jnp.asarray([1.0, 2.0], jnp.float32)
+    np.testing.assert_allclose(jax.jacfwd(solution)(center), np.eye(2), atol=1e-5)
+
+
+def test_an_unknown_in_small_units_has_its_own_derivative():
+    def solution(center):
+        def function(x, center):
+            return 1e-12 * (x[0] - center) ** 2 + 1e4 * (x[1] - center) ** 2
+
+        return jd.minimize(function, jnp.ones(2, jnp.float32), args=(center,)).params
+
+    np.testing.assert_allclose(jax.jacfwd(solution)(jnp.float32(1.0)), [1, 1], rtol=1e-5)
+
+
+def test_weights_of_columns_in_other_units_move_as_by_the_pseudoinverse(rng):
+    X = (rng.normal(size=(20, 3)) * [1, 1e-4, 1e-8]).astype(np.float32)
+
+    def weights(y):
+        return jd.minimize(jd.LinearRegression(jnp.asarray(X), y)).params["weights"]
+
+    y = jnp.asarray(rng.normal(size=20), jnp.float32)
+    centred = X.astype(np.float64) - X.astype(np.float64).mean(axis=0)
+    exact = np.linalg.pinv(centred, rcond=1e-15)
+    errors = np.abs(np.asarray(jax.jacrev(weights)(y), np.float64) - exact)
+    assert np.all(errors <= 1e-4 * np.max(np.abs(exact), axis=1, keepdims=True))
+
+
+def test_an_indefinite_system_is_solved_in_any_units():
+    matrix = np.array([[1.0, 0.5], [0.5, -2.0]])
+
+    def solution(units):
+        hessian = (units * matrix).astype(np.float32)
+        rhs = jnp.asarray([units, 0.0], jnp.float32)
+        return linear_systems.solve(lambda x: hessian @ x, rhs)
+
+    for units in (1e-25, 1.0, 1e25):
+        np.testing.assert_allclose(solution(units), np.linalg.solve(matrix, [1, 0]), rtol=1e-5)
+
+
+def test_a_system_whose_products_overflow_has_no_solution_in_numbers():
+    rhs = jnp.ones(2, jnp.float32)
+    assert np.all(np.isnan(linear_systems.solve(lambda x: x * jnp.float32(np.inf), rhs)))

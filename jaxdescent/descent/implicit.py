@@ -3,7 +3,9 @@ theorem.
 
 At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
 of the gradient at fixed x. The system is solved by conjugate gradients with Hessian-vector
-products: no iteration of the descent is differentiated, and no Hessian is formed.
+products: no iteration of the descent is differentiated, and no Hessian is formed. The unknowns are
+scaled by their own curvatures where these are known: in small units an unknown's share of the
+residual is small beside the others', wherever it stands.
 """
 
 from __future__ import annotations
@@ -16,13 +18,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
 
+from jaxdescent.designs import as_design
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import solve
 from jaxdescent.objectives import Objective
 from jaxdescent.result import Result
 
 Params = Any
+
+FEW = 32
+"""The most unknowns of a function whose own curvatures are computed, with a product each."""
 
 
 def attach_derivatives(objective: Objective, result: Result) -> Result:
@@ -57,7 +64,8 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
         return jax.jvp(objective.gradient, (root,), (direction,))[1]
 
     change = _change(lambda objective: objective.gradient(root), objective, tangents[0])
-    return root, jax.tree.map(jnp.negative, _solve_symmetric(product, change))
+    units = lax.stop_gradient(_units(objective, root, product))
+    return root, jax.tree.map(jnp.negative, _solve_symmetric(product, change, units))
 
 
 @jax.custom_jvp
@@ -94,10 +102,67 @@ def _change(function: Callable[[Objective], Any], objective: Objective, tangents
     return jax.jvp(of_moving, at, [directions[index] for index in moving])[1]
 
 
-def _solve_symmetric(product: Callable[[Params], Params], rhs: Params) -> Params:
-    return lax.custom_linear_solve(
-        lambda direction: _tied(product(direction)), _tied(rhs), solve, symmetric=True
-    )
+def _solve_symmetric(
+    product: Callable[[Params], Params], rhs: Params, units: Params | None
+) -> Params:
+    """The solution of ``H x = rhs``, where x is found in these units."""
+    if units is None:
+        return lax.custom_linear_solve(
+            lambda direction: _tied(product(direction)), _tied(rhs), solve, symmetric=True
+        )
+
+    def in_units(tree: Params) -> Params:
+        return jax.tree.map(jnp.multiply, units, tree)
+
+    def scaled(direction: Params) -> Params:
+        return in_units(product(in_units(direction)))
+
+    return in_units(_solve_symmetric(scaled, in_units(rhs), None))
+
+
+def _units(
+    objective: Objective, params: Params, product: Callable[[Params], Params]
+) -> Params | None:
+    """The root of one over each unknown's own curvature; None where it would take a product each.
+
+    Of a regression they come from the lengths of its columns, of few unknowns from one product with
+    each.
+    """
+    regression = objective.linear_regression
+    if regression is not None:
+        return _units_of_regression(regression, params)
+    if sum(leaf.size for leaf in jax.tree.leaves(params)) > FEW:
+        return None
+    flat, unravel = ravel_pytree(params)
+
+    def own(unit: jax.Array) -> jax.Array:
+        return jnp.sum(unit * ravel_pytree(product(unravel(unit)))[0])
+
+    curvatures = jax.vmap(own)(jnp.eye(flat.size, dtype=flat.dtype))
+    return unravel(_inverse(jnp.sqrt(jnp.abs(curvatures))))
+
+
+def _units_of_regression(regression: Any, params: Params) -> Params | None:
+    design, weight = as_design(regression.X), regression.sample_weight
+    squared = design.column_lengths(weight, None)
+    if squared is None:
+        return None
+    dtype = params["weights"].dtype
+    penalty = jnp.maximum(jnp.asarray(regression.l2, dtype), 0)
+    lengths = jnp.hypot(squared.astype(dtype)[:, None], jnp.sqrt(penalty).reshape(1, -1))
+    lengths = jnp.broadcast_to(lengths, (design.shape[1], params["weights"].size // len(lengths)))
+    units = {"weights": _inverse(lengths).reshape(params["weights"].shape)}
+    if "intercept" in params:
+        total = jnp.asarray(design.shape[0], dtype) if weight is None else jnp.sum(weight)
+        units["intercept"] = jnp.broadcast_to(
+            _inverse(jnp.sqrt(total.astype(dtype))), params["intercept"].shape
+        )
+    return units
+
+
+def _inverse(lengths: jax.Array) -> jax.Array:
+    is_usable = (lengths > 0) & jnp.isfinite(lengths)
+    return jnp.where(is_usable, 1 / jnp.where(is_usable, lengths, 1), 1)
 
 
 def _tied(tree: Params) -> Params:
@@ -107,5 +172,6 @@ def _tied(tree: Params) -> Params:
     intercept's when differentiating by l2).
     """
     leaves, treedef = jax.tree.flatten(tree)
-    tie = sum((0 * leaf.ravel()[:1].sum() for leaf in leaves), start=jnp.zeros(()))
+    zeros = [0 * leaf.ravel()[:1].sum().astype(leaves[0].dtype) for leaf in leaves]
+    tie = sum(zeros, start=jnp.zeros((), leaves[0].dtype))
     return treedef.unflatten([leaf + tie.astype(leaf.dtype) for leaf in leaves])

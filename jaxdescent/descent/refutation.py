@@ -1,4 +1,5 @@
-"""Whether a descent that says it has converged can be refuted by what the structure shows.
+"""Whether a descent that says it has converged can be refuted by what the structure shows, or the
+function itself where there is none (:mod:`jaxdescent.descent.function_look`).
 
 What a method knows of the minimum it knows from where its steps have led. Two things can hide from
 it. Features far from zero couple a regression's weights and its intercept: the gradient in both is
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdescent.descent import function_look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
@@ -72,9 +74,18 @@ class Refutation(NamedTuple):
         """
         if self.off.suboptimality is True or self.tolerance.has_changes:
             return False
+        if precision.is_rounded(params) or self.objective.cuts is not None:
+            return False
+        return self._has_diagonal or (
+            not self.objective.is_quadratic
+            and not self.objective.is_separable
+            and function_look.is_possible(self.objective, params)
+        )
+
+    @property
+    def _has_diagonal(self) -> bool:
         has_rows = self.objective.linear_regression is not None
-        has_diagonal = has_rows or self.objective.hessian_array is not None
-        return has_diagonal and not precision.is_rounded(params)
+        return has_rows or self.objective.hessian_array is not None
 
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
@@ -94,17 +105,21 @@ class Refutation(NamedTuple):
         is_early = (loop.iteration < last_look) & ~is_last
 
         is_looked_at = is_claim & ~is_early
-        falls = self._certain_decrease(loop, allowed, is_looked_at).astype(loop.value.dtype)
+        if self._has_diagonal:
+            falls = self._certain_decrease(loop, allowed, is_looked_at).astype(loop.value.dtype)
+        else:
+            falls, allowed = self._measured_decrease(loop, allowed, is_looked_at)
         is_refuted = is_looked_at & (falls > REFUTED * allowed)
         least = jnp.where(
             is_looked_at, jnp.maximum(watch.suboptimality, falls), watch.suboptimality
         )
+        evidence = jnp.where(least < jnp.inf, watch.evidence, jnp.int32(Evidence.NONE.value))
         pause = jnp.maximum(loop.iteration // PAUSE, 1)
         next_look = jnp.where(is_refuted, loop.iteration + pause, last_look)
         is_taken_back = is_refuted | (is_claim & is_early)
         return loop._replace(
             status=jnp.where(is_taken_back, self._instead(loop), loop.status),
-            watch=watch._replace(suboptimality=least, next_look=next_look),
+            watch=watch._replace(suboptimality=least, evidence=evidence, next_look=next_look),
         )
 
     def _instead(self, loop: Loop) -> jax.Array:
@@ -113,6 +128,38 @@ class Refutation(NamedTuple):
         is_stuck = loop.watch.checks_without_progress >= self.method.patience
         again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
         return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
+
+    def _measured_decrease(
+        self, loop: Loop, allowed: jax.Array, is_looked_at: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """By how much a step was seen to lower the value, and what is allowed by a curvature that
+        is none of a kink's. The decrease is infinite where the gradient is not small by that.
+        """
+        # Of numbers alone: JAX would keep the structure of what it is given, and with it the
+        # objective's function, beyond the program.
+        numbers, structure = jax.tree.flatten((self.objective, loop.params))
+
+        def look(*numbers: jax.Array) -> function_look.Seen:
+            return function_look.seen_at(*structure.unflatten(numbers))
+
+        def no_look(*numbers: jax.Array) -> function_look.Seen:
+            return function_look.nothing_seen(*structure.unflatten(numbers))
+
+        seen = seldom(is_looked_at, look, no_look, *numbers)
+        watch, t = loop.watch, self.tolerance
+        size, height = watch.size.scale, jnp.abs(loop.value)
+        worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
+        least = jnp.asarray(t.suboptimality, height.dtype)
+        floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
+        allowed = jnp.minimum(allowed, least * jnp.maximum(height, floor))
+        falls = loop.value - seen.lowest
+        if self.off.gradient is not True and not t.is_by_leaf:
+            own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
+            scale = jnp.maximum(watch.reference, jnp.maximum(own, seen.curvature * size))
+            is_steep = ~t.is_small_gradient(loop.norm, REFUTED * scale)
+            is_steep &= jnp.logical_not(self.off.gradient)
+            falls = jnp.where(is_steep, jnp.inf, falls)
+        return jnp.where(is_looked_at & (falls > 0), falls, 0), allowed
 
     def _certain_decrease(
         self, loop: Loop, allowed: jax.Array, is_looked_at: jax.Array

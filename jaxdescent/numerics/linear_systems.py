@@ -23,9 +23,15 @@ def solve(product: Callable[[Params], Params], rhs: Params) -> Params:
     At a minimum H is positive semidefinite. At a saddle or a maximum, where Newton's method may
     have stopped, only MINRES is defined. At a minimum conjugate gradients are preferred, because
     MINRES's rounding error grows with the square of the condition number.
+
+    Both work on a right-hand side of norm one, in any units of H: the square of 1e-20 is no float32
+    number, and a residual that seems to be zero ends both with x = 0.
     """
-    solution, is_indefinite = conjugate_gradient(product, rhs)
-    return lax.cond(is_indefinite, lambda: minres(product, rhs), lambda: solution)
+    length = precision.norm(rhs)
+    unit = _scaled(_inverse(length), rhs)
+    solution, is_indefinite = conjugate_gradient(product, unit)
+    solution = lax.cond(is_indefinite, lambda: minres(product, unit), lambda: solution)
+    return _scaled(length, solution)
 
 
 def conjugate_gradient(
@@ -52,7 +58,7 @@ def conjugate_gradient(
         image = product(direction)
         curvature = precision.inner(direction, image)
         is_curved = curvature > 0
-        length = jnp.sqrt(precision.squared_norm(direction) * precision.squared_norm(image))
+        length = precision.norm(direction) * precision.norm(image)
         is_indefinite = curvature < -16 * jnp.finfo(curvature.dtype).eps * length
         step = jnp.where(is_curved, squared / jnp.where(is_curved, curvature, 1), 0)
         x = _add_scaled(x, step, direction)
@@ -64,7 +70,9 @@ def conjugate_gradient(
     zeros = jax.tree.map(jnp.zeros_like, rhs)
     carry = (zeros, rhs, rhs, squared, jnp.zeros((), jnp.int32), squared > 0, jnp.array(False))
     carry = lax.while_loop(is_running, iterate, carry)
-    return carry[0], carry[-1]
+    # A product that overflows would leave x as it is, which is no solution.
+    is_finite = jnp.isfinite(carry[3])
+    return jax.tree.map(lambda x: jnp.where(is_finite, x, jnp.nan), carry[0]), carry[-1]
 
 
 def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
@@ -93,7 +101,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
         image = _add_scaled(_add_scaled(image, -alpha, v), -beta, v_old)
         beta_new = precision.norm(image)
         delta = c * alpha - c_old * s * beta
-        rho = jnp.sqrt(jnp.square(delta) + jnp.square(beta_new))
+        rho = jnp.hypot(delta, beta_new)
         c_new, s_new = delta * _inverse(rho), beta_new * _inverse(rho)
         w_new = _add_scaled(v, -s_old * beta, w_old)
         w_new = _scaled(_inverse(rho), _add_scaled(w_new, -(s * alpha + c_old * c * beta), w))

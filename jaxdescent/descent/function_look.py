@@ -1,0 +1,149 @@
+"""How a claim to have converged is held against a function that is no quadratic.
+
+Gradients along the way tell a method too much in two cases. In a long flat valley of float32 the
+gradient that is left is mostly the rounding of steep directions, or the swing of a momentum across
+them: it falls at a rate that says nothing of the valley. And across a kink two neighbouring
+gradients differ by as much as they like: what a method takes for a curvature grows without bound as
+its steps shrink, and so does every scale that is made of it.
+
+Both show at the point itself. Conjugate gradients on Newton's equations there, with products of the
+Hessian, give a step that goes along flat directions too, and the value where it leads is measured:
+if it is lower by far more than the tolerance allows, the claim is false by the function itself,
+whatever rounding the step has. And the products tell a curvature that no kink enters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from jaxdescent.inputs.functions import anew
+from jaxdescent.numerics import randomness
+from jaxdescent.objectives import Objective
+
+Params = Any
+
+MOST_UNKNOWNS = 1 << 16
+"""The most unknowns for which the vectors of a look are no matter."""
+
+STEPS = 16
+"""The most steps of conjugate gradients."""
+
+FRACTIONS = (1.0, 0.25)
+"""The parts of the step at whose ends the value is measured."""
+
+SHARE = 4.0
+"""How many times less than the root of their number times the largest curvature a product with a
+random vector is taken to show."""
+
+
+class Seen(NamedTuple):
+    """What a look has seen.
+
+    Attributes:
+      lowest: the least value where the steps lead.
+      curvature: a curvature that the largest one hardly exceeds.
+    """
+
+    lowest: jax.Array
+    curvature: jax.Array
+
+
+class _Look(NamedTuple):
+    place: jax.Array
+    step: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    squared: jax.Array
+    unit: jax.Array
+    lowest: jax.Array
+    curvature: jax.Array
+
+
+def is_possible(objective: Objective, params: Params) -> bool:
+    """Whether the function is small enough, and can be differentiated twice.
+
+    A function with a derivative rule of its own may know its gradient alone.
+    """
+    if sum(leaf.size for leaf in jax.tree.leaves(params)) > MOST_UNKNOWNS:
+        return False
+
+    def at(params: Params) -> tuple[jax.Array, Params, Params]:
+        # The objective is no argument: JAX would keep its function beyond the program.
+        return _evaluated(objective, params, params)
+
+    try:
+        jax.eval_shape(at, params)
+    except Exception:  # a function may raise anything where it was not made to be differentiated
+        return False
+    return True
+
+
+def seen_at(objective: Objective, params: Params) -> Seen:
+    """What the function shows at ``params``, in at most 19 evaluations with a product each.
+
+    All of them are of one kind and stand in one loop, so that the function is compiled once.
+    """
+    x, unravel = ravel_pytree(params)
+    steps = min(2 * x.size, STEPS)
+    fractions = jnp.asarray((0.0,) * (1 + steps) + FRACTIONS, x.dtype)
+    draw = randomness.normal(x.shape, randomness.fold(5), x.dtype)
+    zero = jnp.zeros((), x.dtype)
+    look = _Look(
+        place=jnp.zeros((), jnp.int32),
+        step=jnp.zeros_like(x),
+        residual=jnp.zeros_like(x),
+        direction=jnp.where(draw < 0, -1, 1).astype(x.dtype),
+        squared=zero,
+        unit=zero,
+        lowest=nothing_seen(objective, params).lowest,
+        curvature=zero,
+    )
+
+    def advanced(look: _Look) -> _Look:
+        at = unravel(x + fractions[look.place] * look.unit * look.step)
+        value, *columns = _evaluated(objective, at, unravel(look.direction))
+        gradient, image = (ravel_pytree(column)[0] for column in columns)
+        is_first, is_measure = look.place == 0, look.place > steps
+        # The gradient in units of its largest entry, whose square is a number.
+        peak = jnp.max(jnp.abs(gradient))
+        unit = jnp.where(is_first, jnp.where(peak > 0, peak, 1), look.unit)
+        bend = jnp.max(jnp.abs(image)) / jnp.max(jnp.abs(look.direction))
+        curvature = jnp.sum(look.direction * image)
+        goes_on = ~(is_first | is_measure) & (curvature > 0) & (look.squared > 0)
+        rate = jnp.where(goes_on, look.squared / jnp.where(goes_on, curvature, 1), 0)
+        residual = jnp.where(is_first, -gradient / unit, look.residual - rate * image)
+        squared = jnp.sum(jnp.square(residual))
+        share = jnp.where(goes_on, squared / jnp.where(goes_on, look.squared, 1), 0)
+        is_new = is_first | goes_on
+        return _Look(
+            place=look.place + 1,
+            step=look.step + rate * look.direction,
+            residual=residual,
+            direction=jnp.where(is_new, residual + share * look.direction, look.direction),
+            squared=squared,
+            unit=unit,
+            lowest=jnp.where(is_measure & (value < look.lowest), value, look.lowest),
+            curvature=jnp.where(is_measure, look.curvature, jnp.fmax(look.curvature, bend)),
+        )
+
+    look = lax.while_loop(lambda look: look.place < fractions.size, advanced, look)
+    return Seen(look.lowest, SHARE * float(x.size) ** 0.5 * look.curvature)
+
+
+def nothing_seen(objective: Objective, params: Params) -> Seen:
+    """What a look has seen that nobody asked for."""
+    lowest = jnp.full((), jnp.inf, jax.eval_shape(anew(objective.value), params).dtype)
+    return Seen(lowest, jnp.full((), jnp.inf, jnp.result_type(*jax.tree.leaves(params))))
+
+
+def _evaluated(
+    objective: Objective, at: Params, direction: Params
+) -> tuple[jax.Array, Params, Params]:
+    """The value, the gradient, and the Hessian's product with a direction."""
+    (value, gradient), (_, image) = jax.jvp(objective.value_and_gradient, (at,), (direction,))
+    return jnp.asarray(value), gradient, image

@@ -1,0 +1,137 @@
+"""Claims on functions that are no quadratics, held against minima that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.descent import function_look
+from jaxdescent.objectives import as_objective
+
+METHODS = {
+    "LBFGS": jd.LBFGS(),
+    "gradient descent": jd.GradientDescent(),
+    "adaptive": jd.GradientDescent(jd.AdaptiveStep()),
+    "Barzilai-Borwein": jd.GradientDescent(jd.BarzilaiBorwein()),
+}
+TOLERANCE = float(np.finfo(np.float32).eps) ** (2 / 3)
+FACTOR = 10.0
+
+
+def drawn(rng, condition):
+    """A matrix and a right-hand side: functions of ``A x - b`` have their minimum where it is 0."""
+    one, other = (np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(2))
+    A = one @ np.diag(np.geomspace(1, 1 / condition, 4)) @ other
+    return jnp.asarray(A, jnp.float32), jnp.asarray(rng.normal(size=4), jnp.float32)
+
+
+def start_of(A, b, rng):
+    ahead = np.asarray(b, np.float64) + np.abs(rng.normal(size=4))
+    return jnp.asarray(np.linalg.solve(np.asarray(A, np.float64), ahead), jnp.float32)
+
+
+def absolute(x, A, b):
+    return 1 + jnp.sum(jnp.abs(A @ x - b))
+
+
+def bowl(x, A, b):
+    return jnp.sum((A @ x - b) ** 2)
+
+
+def height(function, params, A, b):
+    """The value above the minimum 1 or 0, in float64."""
+    residual = np.asarray(A, np.float64) @ np.asarray(params, np.float64)
+    residual = residual - np.asarray(b, np.float64)
+    return np.sum(np.abs(residual)) if function is absolute else np.sum(residual**2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_converges_at_a_kink_far_from_the_minimum(name):
+    rng = np.random.default_rng(1)
+    for condition in (2.0, 50.0, 1000.0):
+        A, b = drawn(rng, condition)
+        result = jd.minimize(absolute, start_of(A, b, rng), METHODS[name], args=(A, b))
+        above = height(absolute, result.params, A, b)
+        assert not result.converged or above <= FACTOR * TOLERANCE * (1 + above)
+
+
+def test_a_swing_across_a_flat_valley_is_no_rate():
+    rng = np.random.default_rng(0)
+    A, b = drawn(rng, 1000.0)
+    method = jd.GradientDescent(momentum=jd.Nesterov())
+    for _ in range(4):
+        start = start_of(A, b, rng)
+        result = jd.minimize(bowl, start, method, args=(A, b))
+        above = height(bowl, result.params, A, b)
+        # Rounding of the params is one of the residual.
+        least = np.square(np.finfo(np.float32).eps * np.linalg.norm(start))
+        assert not result.converged or above <= FACTOR * (TOLERANCE * above + least)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_look_measures_the_fall_and_bounds_the_curvature(rng):
+    root = rng.normal(size=(5, 5))
+    hessian, center = root @ root.T, rng.normal(size=5)
+
+    def function(x):
+        return 3 + 0.5 * (x - center) @ hessian @ (x - center)
+
+    seen = function_look.seen_at(as_objective(function, ()), jnp.asarray(rng.normal(size=5)))
+    np.testing.assert_allclose(seen.lowest, 3, rtol=1e-10)
+    assert np.linalg.eigvalsh(hessian)[-1] <= seen.curvature
+
+
+def test_a_kink_has_no_curvature():
+    objective = as_objective(lambda x: jnp.sum(jnp.abs(x)), ())
+    assert function_look.seen_at(objective, jnp.array([1e-6, 2.0])).curvature == 0
+
+
+@pytest.mark.parametrize("units", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_true_stands(name, units):
+    def function(x, units):
+        return units * jnp.sum(jax.nn.softplus(x) - jnp.array([0.3, 0.6]) * x)
+
+    exact = np.log([0.3 / 0.7, 0.6 / 0.4])
+    result = jd.minimize(function, jnp.zeros(2), METHODS[name], args=(jnp.float32(units),))
+    assert result.converged
+    np.testing.assert_allclose(result.params, exact, atol=2e-2)
+    again = jd.minimize(function, result.params, METHODS[name], args=(jnp.float32(units),))
+    assert again.converged
+    assert int(again.iterations) <= 20
+
+
+def test_a_function_that_only_knows_its_gradient_is_minimised_as_before():
+    @jax.custom_vjp
+    def function(x):
+        return jnp.sum(x**4 + x**2)
+
+    def backward(x, share):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return (share * jax.pure_callback(lambda x: 4 * x**3 + 2 * x, shape, x),)
+
+    function.defvjp(lambda x: (function(x), x), backward)
+    x = jnp.ones(2)
+    assert not function_look.is_possible(as_objective(function, ()), x)
+    assert float(jd.minimize(function, x, jd.GradientDescent()).value) < 1e-6
+
+
+def test_many_unknowns_are_not_looked_at():
+    objective = as_objective(lambda x: jnp.sum(jnp.cosh(x)), ())
+    shape = jax.ShapeDtypeStruct((function_look.MOST_UNKNOWNS + 1,), jnp.float32)
+    assert not function_look.is_possible(objective, shape)
+
+
+def test_members_of_a_batch_are_looked_at_alone():
+    rng = np.random.default_rng(3)
+    A, b = drawn(rng, 50.0)
+    starts = jnp.stack([start_of(A, b, rng) for _ in range(2)])
+    method = METHODS["gradient descent"]
+
+    def descend(start):
+        return jd.minimize(absolute, start, method, args=(A, b), max_iterations=100)
+
+    batch = jax.vmap(descend)(starts)
+    assert not np.any(batch.converged)
+    assert not any(descend(start).converged for start in starts)
