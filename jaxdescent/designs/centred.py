@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdescent.designs.offset import less
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart
@@ -180,10 +181,10 @@ class Centred(Design):
         return self.design.sections
 
     def taken(self, index: jax.Array) -> Design | jax.Array | None:
-        rows = self.design.taken(index)
-        if rows is None or isinstance(rows, jax.Array):
-            return self._less_mean(rows)
-        return rows.minus(self.center.mean)
+        return less(self.design.taken(index), self.center.mean)
+
+    def by_rows(self) -> Design:
+        return dataclasses.replace(self, design=self.design.by_rows())
 
     def sample_index(self, count: int) -> np.ndarray:
         return self.design.sample_index(count)

@@ -25,8 +25,10 @@ from jaxdescent.objectives.elimination import Means
 LEAST_ROWS, MOST_ROWS = 64, 1024
 """The rows of a batch are as many as there are unknowns, within these bounds."""
 
-LEAST_STEPS = 64
-"""Of an epoch: batches of rows of which most features are zero are larger, but not beyond this."""
+LEAST_STEPS, SWEPT = 64, 16
+"""Of an epoch: batches of rows of which most features are zero are larger, but not beyond this,
+while they have an entry for so many features: each step reads and writes vectors of all features.
+"""
 
 SAMPLED, SAMPLED_BATCHES, SAMPLED_NUMBERS = 512, 4, 1 << 22
 """The rows from which the largest curvature is estimated: at least so many, and up to so many times
@@ -84,8 +86,8 @@ class MiniBatches(Method):
         schedules count batches. None stands for the rule above.
       rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
         1,024; of rows of which most features are zero, up to as many as touch each feature about
-        once, a 64th of all rows, or a block: with fewer a step would cost the vectors of all
-        features rather than its rows.
+        once, a 64th of all rows (or as many as touch a 16th of the features), or a block: with
+        fewer a step would cost the vectors of all features rather than its rows.
       epochs: how many epochs are between two looks at all rows.
       seed: of the order.
       averaging: whether the params are averages.
@@ -179,13 +181,14 @@ class MiniBatches(Method):
             before = jnp.full_like(state.averaged, -(steps // 2))
             state = state._replace(current=weights, average=weights, averaged=before)
         anchor, is_known = state.current, state.epoch > 0
+        by_rows = inner if size >= self._blocks(objective).rows else inner.by_rows()
 
         def epoch(_: Any, state: _State) -> _State:
             if state.look is None:
                 # The average begins anew where the epoch's number is a power of two.
                 begins = (state.epoch & (state.epoch - 1)) == 0
                 state = state._replace(averaged=jnp.where(begins, 0, state.averaged))
-            state = self._epoch(inner, state, size, (anchor, is_known))
+            state = self._epoch(by_rows, state, size, (anchor, is_known))
             return state._replace(epoch=state.epoch + 1)
 
         state = lax.fori_loop(0, self.epochs, epoch, state)
@@ -230,8 +233,7 @@ class MiniBatches(Method):
         if blocks is None:
             raise TypeError(
                 f"MiniBatches needs rows that can be read, and {type(objective).__name__} has "
-                "none: take a regression on an array, on jd.Categorical or on jd.Streamed (of a "
-                'sparse matrix jd.Streamed({"X": matrix, "y": y}, sparse={"X": columns})).'
+                "none: take a regression whose X is an array or a design other than jd.MatrixFree."
             )
         return blocks
 
@@ -351,14 +353,16 @@ def _order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Arr
     """The order of the blocks: sections shuffled, the blocks of each one after another."""
     sizes = np.diff([*sections, count])
     shuffled = jnp.argsort(randomness.bits((len(sections),), word))
-    turn = jnp.zeros(len(sections), jnp.int32).at[shuffled].set(jnp.arange(len(sections)))
+    numbers = jnp.arange(len(sections), dtype=jnp.int32)
+    turn = jnp.zeros_like(numbers).at[shuffled].set(numbers)
     return jnp.argsort(jnp.repeat(turn, sizes, total_repeat_length=count)).astype(jnp.int32)
 
 
 def batch_rows(unknowns: int, features: int, blocks: RowBlocks) -> int:
     """How many rows a batch has, where nobody says."""
-    most = min(features // max(blocks.entries, 1), blocks.rows // LEAST_STEPS, blocks.block)
-    most = max(most, MOST_ROWS)
+    touching_all = features // max(blocks.entries, 1)
+    most = max(blocks.rows // LEAST_STEPS, touching_all // SWEPT)
+    most = max(min(touching_all, most, blocks.block), MOST_ROWS)
     return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
 
 
@@ -442,7 +446,7 @@ def _scaling(objective: Objective, params: Params, batch: int) -> _Scaling:
     inverse = jnp.where(is_there, 1 / jnp.where(is_there, squares, 1), 0)
     most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
     index = jnp.asarray(design.sample_index(max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
-    rows = objective.of_rows(index)
+    rows = objective.by_rows().of_rows(index)
     assert rows is not None  # because it has blocks of rows
     weights = params["weights"]
     root = jnp.sqrt(_by_feature(inverse, weights)) * (design.shape[0] / index.shape[0]) ** 0.5
