@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent.methods.mini_batches import batch_rows
+from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.objectives import RowBlocks
 
 ROWS, FEATURES = 600, 150

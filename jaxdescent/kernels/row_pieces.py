@@ -35,19 +35,19 @@ class RowPieces(NamedTuple):
       columns: (pieces, width), int32: of each entry; the number of features where there is none.
       values: of the same shape, zero where there is none; None for ones.
       begin: (rows,), int32: the first piece of each row.
-      count: (rows,), int32: how many pieces it has; None where each has one.
+      length: (rows,), int32: how many pieces it has; None where each has one.
     """
 
     columns: jax.Array
     values: jax.Array | None
     begin: jax.Array
-    count: jax.Array | None
+    length: jax.Array | None
 
     def taken(self, index: jax.Array) -> RowPieces:
         """Some of the rows; no entry is copied."""
         begin = jnp.take(self.begin, index, mode="clip")
-        count = None if self.count is None else jnp.take(self.count, index, mode="clip")
-        return self._replace(begin=begin, count=count)
+        length = None if self.length is None else jnp.take(self.length, index, mode="clip")
+        return self._replace(begin=begin, length=length)
 
 
 def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowPieces:
@@ -70,7 +70,7 @@ def pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> RowP
         each.columns.reshape(-1, each.columns.shape[2]),
         None if each.values is None else each.values.reshape(-1, each.values.shape[2]),
         (each.begin + before).reshape(-1),
-        None if each.count is None else each.count.reshape(-1),
+        None if each.length is None else each.length.reshape(-1),
     )
 
 
@@ -94,13 +94,14 @@ def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Row
         rank = lane - lax.cummax(jnp.where(is_new, lane, 0))
         spans.append((piece, own, filled[own] + rank * blocks, blocks))
         filled = filled.at[own].add(blocks)
-    count = filled[:rows]
-    begin = jnp.cumsum(count, dtype=jnp.int32) - count
+    length = filled[:rows]
+    begin = jnp.cumsum(length, dtype=jnp.int32) - length
     total = max(sum(piece.pieces * blocks for piece, *_, blocks in spans), 1)
     if is_single:
         begin, total = jnp.arange(rows, dtype=jnp.int32), rows
     columns = jnp.full((total, width), features, jnp.int32)
-    values = jnp.zeros((total, width), slices[0].values.dtype) if layout.has_values else None
+    stored = [piece.values for piece in slices if piece.values is not None]
+    values = jnp.zeros((total, width), stored[0].dtype) if stored else None
     for piece, own, before, blocks in spans:
         place = begin.at[own].get(mode="fill", fill_value=total) + before
         place = jnp.where(own < rows, place, total)[:, None]
@@ -109,7 +110,7 @@ def _pieces_of_rows(layout: Layout, shape: tuple[int, int], entries: int) -> Row
         columns = there.set(_side_by_side(_columns(piece, features), width, features), mode="drop")
         if values is not None:
             values = values.at[place].set(_side_by_side(piece.values, width, 0), mode="drop")
-    return RowPieces(columns, values, begin, None if is_single else count)
+    return RowPieces(columns, values, begin, None if is_single else length)
 
 
 def _columns(piece: Slice, features: int) -> jax.Array:
@@ -144,7 +145,7 @@ def product(pieces: RowPieces, weights: jax.Array, usual: int) -> jax.Array:
             terms = weights.at[columns].get(mode="fill", fill_value=0)
             return jnp.sum(_times_values(terms, pieces, number), axis=1)
 
-        if pieces.count is None:
+        if pieces.length is None:
             return sums(pieces.begin)
 
         def add(total: jax.Array, row: jax.Array, number: jax.Array) -> jax.Array:
@@ -204,11 +205,11 @@ def _over_chunks(
     row of those behind the last is one that is not there.
     """
     rows = pieces.begin.size
-    if pieces.count is None:
+    if pieces.length is None:
         return add(total, jnp.arange(rows, dtype=jnp.int32), pieces.begin)
-    ends = jnp.cumsum(pieces.count, dtype=jnp.int32)
+    ends = jnp.cumsum(pieces.length, dtype=jnp.int32)
     # The number of a row's piece is its place among all of these rows' and this.
-    offset = pieces.begin - (ends - pieces.count)
+    offset = pieces.begin - (ends - pieces.length)
     size = max(rows * usual // CHUNKS, min(rows * usual, LEAST_CHUNK))
 
     def visit(chunk: jax.Array, total: jax.Array) -> jax.Array:

@@ -16,8 +16,8 @@ from jaxdescent.kernels.products import stride_count
 from jaxdescent.kernels.symmetric import symmetric_share
 from jaxdescent.machine import Machine, orthogonal_flops
 from jaxdescent.methods import Dual
-from jaxdescent.methods.mini_batches import SHARE as STEP_SHARE
-from jaxdescent.methods.mini_batches import batch_rows
+from jaxdescent.methods.batch_order import batch_rows
+from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
 from jaxdescent.objectives import RowBlocks
 from jaxdescent.plan.cost_model.iterations import (
     ASSUMED_CONDITION,
