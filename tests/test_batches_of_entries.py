@@ -9,6 +9,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
+from jaxdescent.designs import as_design
+from jaxdescent.fit.scaled import Scaled
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.objectives import RowBlocks
 
@@ -80,6 +82,14 @@ class TestRows:
         reads = np.zeros(ROWS, bool)
         reads[rows[columns == 11]] = True
         np.testing.assert_array_equal(np.isnan(made), reads)
+
+    def test_columns_in_other_units(self):
+        rows, columns, values = entries_of(LENGTHS["uneven"])
+        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
+        A, scale = dense_of(rows, columns, values), np.linspace(1, 9, FEATURES, dtype=np.float32)
+        for design in (X, as_design(A)):
+            taken = as_design(Scaled(design, jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12)))
+            np.testing.assert_allclose(taken.to_dense(), A[9:12] * scale, rtol=1e-6)
 
     def test_levels_and_none_of_them(self):
         codes = np.array([5, -1, 39, 5, 0])

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.wrapped import Wrapped
 from jaxdescent.kernels.platform import kept_apart
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Offset(Design):
+class Offset(Wrapped):
     """``X - 1 center'`` by products with X alone, whose entries cannot be read."""
 
-    design: Design
     center: jax.Array  # (features,)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.design.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.design.dtype
 
     def product(self, weights: jax.Array) -> jax.Array:
         offset = kept_apart(jnp.sum(_beside(self.center, weights) * weights, axis=0))
@@ -43,17 +34,13 @@ class Offset(Design):
     def to_dense(self) -> jax.Array:
         return self.design.to_dense() - self.center[None, :]
 
-    def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return self.design.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
-
-
-def _beside(center: jax.Array, columns: jax.Array) -> jax.Array:
-    return center if columns.ndim == 1 else center[:, None]
-
 
 def less(rows: Design | jax.Array | None, center: jax.Array) -> Design | jax.Array | None:
     """``rows - 1 center'`` of rows that were taken out of a design, where they can be had."""
     if rows is None or isinstance(rows, jax.Array):
         return None if rows is None else rows - center[None, :]
     return rows.minus(center)
+
+
+def _beside(center: jax.Array, columns: jax.Array) -> jax.Array:
+    return center if columns.ndim == 1 else center[:, None]
