@@ -10,7 +10,7 @@ import numpy as np
 from jaxdescent.designs.protocol import Design
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Wrapped(Design):
     """As many rows and columns as ``design`` has, read in the same blocks."""
 
