@@ -4,6 +4,8 @@ products   X w and X'r, of one vector and of eight, for columns that are equally
            Zipf's, as ratios to SciPy's CSR in the same run: above one, jaxdescent is faster
 fit        ridge with l2=1 on uniform columns, until the value is within 1e-6 of the least:
            jd.minimize() as it is beside SciPy's cg on the normal equations and its lsmr, float32
+batches    one iteration of jd.MiniBatches() on rows of 30 Zipf-like words, hashed to 2^18 columns,
+           with batches of several sizes: processors' seconds, and the value after three iterations
 
 Repeats are interleaved, compilation and the making of the design are apart, numbers are medians.
 
@@ -142,7 +144,48 @@ def _cg(A: Any, y: np.ndarray, tolerance: float) -> np.ndarray:
     return cg(operator, A.T @ y, rtol=tolerance)[0]
 
 
-PARTS = {"products": products, "fit": fit}
+def batches(repeats: int, scale: float) -> None:
+    rows, words, bits = int(scale * 100_000), 30, 18
+    rng = np.random.default_rng(0)
+    word = (rng.zipf(1.3, rows * words) % max(rows // 20, 1)).astype(np.uint64)
+    column = word * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(64 - bits)
+    X = jd.Sparse.from_indices(
+        np.repeat(np.arange(rows), words), column.astype(np.int64), shape=(rows, 1 << bits)
+    )
+    truth = rng.normal(size=1 << bits).astype(np.float32)
+    y = np.asarray(X.product(truth)) + rng.normal(size=rows).astype(np.float32)
+    regression = jd.LinearRegression(X, y, l2=L2)
+    exact = jd.minimize(
+        regression,
+        method=jd.ConjugateGradient(jd.Jacobi()),
+        max_iterations=500,
+        tolerance=SUBOPTIMALITY,
+    )
+    print(f"\nmini-batches: {X}")
+    for size in (None, rows // 24, rows // 12):
+        method = jd.MiniBatches(rows=size)
+
+        def run(iterations: int, method: jd.MiniBatches = method) -> jax.Array:
+            result = jd.minimize(regression, method=method, max_iterations=iterations, tolerance=0)
+            return jax.block_until_ready(result.value)
+
+        above = float(run(3)) / float(exact.value) - 1
+        seconds = [
+            _processors(lambda: run(3)) - _processors(lambda: run(1)) for _ in range(repeats)
+        ]
+        each = float(np.median(seconds)) / 2
+        print(
+            f"  {size or 'default'} rows: {each:.3f} s an iteration, {above:.1%} above the minimum"
+        )
+
+
+def _processors(call: Callable[[], Any]) -> float:
+    begin = time.process_time()
+    call()
+    return time.process_time() - begin
+
+
+PARTS = {"products": products, "fit": fit, "batches": batches}
 
 
 def main() -> None:

@@ -25,7 +25,21 @@ def _kind(dtype: np.dtype[Any], name: object) -> Kind:
     raise DataError(f"{name} must hold real numbers, got dtype {dtype}: convert it.")
 
 
-class Arrays(Source):
+class _FromAnyRow(Source):
+    """Rows of which reading can begin at any."""
+
+    _first = 0
+
+    def start_before(self, row: int) -> int:
+        return row
+
+    def from_row(self, row: int) -> Source:
+        new = copy.copy(self)
+        new._first = row
+        return new
+
+
+class Arrays(_FromAnyRow):
     """Arrays by name, all with as many rows: one-dimensional ones as columns, and X with the
     columns x0, x1, ... where it is called ``X``. A sparse matrix of SciPy is one sparse column.
     """
@@ -51,7 +65,6 @@ class Arrays(Source):
         if len(set(lengths.values())) != 1:
             raise DataError(f"the arrays must have as many rows each, got {lengths or 'none'}.")
         self._rows = next(iter(lengths.values()))
-        self._first = 0
         if not self._rows:
             raise DataError("the arrays have no rows.")
 
@@ -69,14 +82,6 @@ class Arrays(Source):
 
     def row_bytes(self, names: Sequence[str]) -> int:
         return 0  # blocks are views
-
-    def start_before(self, row: int) -> int:
-        return row
-
-    def from_row(self, row: int) -> Source:
-        new = copy.copy(self)
-        new._first = row
-        return new
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         for start in range(self._first, self._rows, rows):
@@ -126,7 +131,7 @@ class _NpyFile:
         return block.T
 
 
-class NpyFiles(Source):
+class NpyFiles(_FromAnyRow):
     """``X.npy`` with the columns x0, x1, ..., and the target y in a file beside it."""
 
     def __init__(self, features: pathlib.Path, target: pathlib.Path | None = None) -> None:
@@ -135,7 +140,6 @@ class NpyFiles(Source):
         kind = _kind(self._features.dtype, features)
         self._index = {f"x{j}": j for j in range(self._features.columns)}
         self._kinds = dict.fromkeys(self._index, kind)
-        self._first = 0
         if self._target is not None:
             if self._target.columns != 1:
                 raise DataError(
@@ -167,14 +171,6 @@ class NpyFiles(Source):
     def row_bytes(self, names: Sequence[str]) -> int:
         # Whole rows are read, whatever is asked for; two columns of the target's.
         return self._features.columns * self._features.dtype.itemsize + 16
-
-    def start_before(self, row: int) -> int:
-        return row
-
-    def from_row(self, row: int) -> Source:
-        new = copy.copy(self)
-        new._first = row
-        return new
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         X, y = self._features, self._target

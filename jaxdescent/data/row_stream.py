@@ -6,20 +6,17 @@ none is transposed, because BLAS takes the columns of Parquet and the rows of ``
 
 from __future__ import annotations
 
-import bisect
-import contextlib
 import dataclasses
 import hashlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdescent.data.chunk import Chunk, check_finite
+from jaxdescent.data.chunk_reader import ChunkReader
 from jaxdescent.data.decoding import Decoding, numbers_of
 from jaxdescent.data.errors import DataError, check_columns, listed
-from jaxdescent.data.freeing import return_what_was_freed
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
 from jaxdescent.data.read_ahead import BLOCKS_HELD, read_ahead
@@ -38,18 +35,11 @@ which should be few beside those of the block."""
 LOOK_ROWS = 1024
 """The first rows, which tell about how many entries a row has."""
 
-SECTIONS, LONGEST_SECTION = 16, 8
-"""Chunks are read in an order other than theirs by sections of some that follow each other, because
-reading ahead reads one more than is wanted: at least so many sections, of up to so many chunks."""
-
-RETURNING = 64
-"""After so many chunks, and at the end, memory that was freed is returned."""
-
 FINGERPRINT_ROWS = 256
 """Rows that are part of a fingerprint, which tables in memory have no other of."""
 
 
-class RowStream:
+class RowStream(ChunkReader):
     """Chunks of as many rows each (but the last) of some columns, in the order of the source.
 
     Args:
@@ -83,17 +73,9 @@ class RowStream:
             self.decoding = dataclasses.replace(self.decoding, row_entries=self._row_entries())
         bytes_at_once = block_bytes(self.features)
         fitting = max(min(bytes_at_once // max(self.decoding.row_bytes, 1), MOST_ROWS), 1)
-        self.block = min(fitting // 64 * 64 or fitting, self.rows)
-        self.sections = self._sections()
-        self.passes = 0
-        self._stamps = source.stamps()
-        self._lock = threading.RLock()
-        self._reading: Iterator[Chunk] | None = None
-        self._next = 0
-        self._held: tuple[int, Chunk] | None = None
+        block = min(fitting // 64 * 64 or fitting, self.rows)
+        super().__init__(self.source, self.decoding, self.rows, block)
         self._taken: tuple[np.ndarray, list[tuple[np.ndarray, Chunk]]] | None = None
-        self._watchers = 0
-        self._failure: BaseException | None = None
 
     @property
     def features(self) -> int:
@@ -101,20 +83,11 @@ class RowStream:
         return self.decoding.features
 
     @property
-    def blocks(self) -> int:
-        """How many chunks there are."""
-        return -(-self.rows // self.block)
-
-    @property
     def held_bytes(self) -> int:
         """What reading and multiplying hold at their peak."""
         columns = self.decoding.columns
         row = self.source.row_bytes(columns) + self.decoding.row_bytes
         return BLOCKS_HELD * self.block * row + self.source.reading_bytes(columns, self.block)
-
-    def size_of(self, index: int) -> int:
-        """The rows of a chunk."""
-        return min(self.block, self.rows - index * self.block)
 
     def fingerprint(self) -> str:
         """The columns, the sizes and both ends of the files, and some rows of the first chunk, as a
@@ -203,6 +176,11 @@ class RowStream:
             self._taken = index.copy(), found
             return found
 
+    def close(self) -> None:
+        with self._lock:
+            super().close()
+            self._taken = None
+
     def column_squares(self, weight: np.ndarray | None, center: np.ndarray | None) -> np.ndarray:
         """``sum_i s_i (x_ij - center_j)^2``: (features,), in float64."""
         total = np.zeros(self.features)
@@ -252,114 +230,6 @@ class RowStream:
         self._check_rows(filled, self.rows)
         return made
 
-    # Reading.
-
-    def chunk(self, index: int) -> Chunk:
-        """A chunk; the next one costs reading it, another one those before it in its section."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            is_last = index + 1 == self.blocks
-            is_held = self._held is not None and self._held[0] == index
-            if self._held is not None and is_held and (not is_last or self._is_unchanged()):
-                return self._held[1]
-            section = self.sections[bisect.bisect_right(self.sections, index) - 1]
-            if self._reading is None or index < self._next or section > self._next:
-                self._begin(section)
-            while True:
-                at, chunk = self._next, self._following()
-                if at == index:
-                    self._held = index, chunk
-                    if is_last:
-                        self._end()
-                    return chunk
-
-    def close(self) -> None:
-        """End the thread that reads ahead, and give back what it holds."""
-        with self._lock:
-            reading, self._reading, self._held, self._next = self._reading, None, None, 0
-            self._taken = None
-            if reading is not None:
-                reading.close()  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _all(self) -> Iterator[Chunk]:
-        return (self.chunk(index) for index in range(self.blocks))
-
-    def _begin(self, at: int) -> None:
-        self.close()
-        self._check_unchanged()
-        # The thread must not keep the stream: it ends with it.
-        decoding, source, block = self.decoding, self.source, self.block
-        self._reading, self._next = (
-            read_ahead(lambda: decoding.chunks(source, block, at * block)),
-            at,
-        )
-
-    def _following(self) -> Chunk:
-        assert self._reading is not None
-        chunk = next(self._reading, None)
-        before = self._next * self.block
-        found = before + (0 if chunk is None else chunk.rows)
-        self._check_rows(found, before + self.size_of(self._next))
-        assert chunk is not None  # the check has found some rows
-        self._next += 1
-        if not self._next % RETURNING or self._next == self.blocks:
-            return_what_was_freed()
-        return chunk
-
-    def _end(self) -> None:
-        """After the last chunk: nothing may follow, and the files are still what they were."""
-        assert self._reading is not None
-        self.passes += 1
-        rest = next(self._reading, None)
-        reading, self._reading, self._next = self._reading, None, 0
-        reading.close()  # pyright: ignore[reportAttributeAccessIssue]
-        self._check_unchanged()
-        if rest is not None:
-            self._check_rows(self.rows + rest.rows, self.rows)
-
-    # Failures, and a reading that is to be given up.
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """While a program runs that asks for products: a failure is kept, and the products are NaN
-        from then on, which ends a descent; what is kept is raised at the end.
-        """
-        with self._lock:
-            self._watchers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._watchers -= 1
-                failure = self._failure
-                if not self._watchers:
-                    self._failure = None
-                    if self._reading is not None:
-                        self.close()
-        if failure is not None:
-            raise failure
-
-    def give_up(self, why: BaseException) -> None:
-        """Let a program that asks for products come to its end, from any thread."""
-        self._failure = why
-
-    def attempt(self, compute: Callable[[], Any], like: Any) -> Any:
-        """``compute()``; where it fails and somebody watches, NaN of the shapes of ``like``."""
-        with self._lock:
-            try:
-                if self._failure is not None:
-                    raise self._failure
-                return compute()
-            except BaseException as error:
-                self.close()
-                if not self._watchers:
-                    raise
-                self._failure = self._failure or error
-                if isinstance(like, tuple):  # a named one
-                    return type(like)(*map(_nothing, like))
-                return _nothing(like)
-
     # Checks.
 
     def _check_columns(self) -> None:
@@ -398,47 +268,11 @@ class RowStream:
             raise DataError("the data have no rows.")
         return -(-sum(entries.index.size for entries in chunk.entries) // chunk.rows)
 
-    def _sections(self) -> tuple[int, ...]:
-        """The first chunk of each section: one before which less than a chunk would be read in
-        vain.
-        """
-        shortest = min(max(self.blocks // SECTIONS, 1), LONGEST_SECTION)
-        sections = [0]
-        for chunk in range(1, self.blocks):
-            begin = self.source.start_before(chunk * self.block)
-            if begin > (chunk - 1) * self.block and chunk - sections[-1] >= shortest:
-                sections.append(chunk)
-        return tuple(sections)
-
     def _rows_of(self, names: Sequence[str]) -> int:
         """How many rows of some columns are read at a time: a source may read others with them."""
         return max(min(BLOCK_BYTES // max(self.source.row_bytes(names), 1), MOST_ROWS), 1)
-
-    def _is_unchanged(self) -> bool:
-        return self.source.stamps() == self._stamps
-
-    def _check_unchanged(self) -> None:
-        if not self._is_unchanged():
-            now = zip(self.source.files, self._stamps, self.source.stamps(), strict=True)
-            changed = [str(path) for path, then, later in now if then != later]
-            raise DataError(
-                f"{listed(changed)} changed since the design was made: make it again from files "
-                "that nobody writes to."
-            )
-
-    def _check_rows(self, found: int, expected: int) -> None:
-        if found != expected:
-            now = "more" if found > expected else "fewer"
-            raise DataError(
-                f"the data had {self.rows:,} rows at first, and now have {now}: a source gives the "
-                "same rows each time."
-            )
 
 
 def block_bytes(features: int) -> int:
     """About what a chunk takes, of rows of so many features."""
     return max(BLOCK_BYTES, min(BYTES_A_FEATURE * features, MOST_BLOCK_BYTES))
-
-
-def _nothing(like: Any) -> np.ndarray:
-    return np.full(like.shape, np.nan if np.issubdtype(like.dtype, np.floating) else 0, like.dtype)

@@ -143,13 +143,13 @@ class Shares(NamedTuple):
         own = None if weight is None else weight[: stream.rows]
         return self._tried(stream, made, lambda: stream.column_squares(own, center))
 
-    def rows_at(self, share: int, index: np.ndarray, dtype: Any) -> np.ndarray:
+    def rows_at(self, share: int, index: np.ndarray) -> np.ndarray:
         """Those of the rows at these places that are the share's, zeros for the others:
         (indices, features).
         """
         stream, made = (
             self.streams[share - self.first],
-            np.zeros((index.size, self.features), dtype),
+            np.zeros((index.size, self.features), self.dtype),
         )
         here = index - share * self.rows
         if stream is not None:

@@ -15,10 +15,16 @@ from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
+from jaxdescent.designs.sparse_rows import SparseRows
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
+from jaxdescent.kernels.row_pieces import RowPieces
+
+WRITTEN_OUT = 16
+"""Rows of a batch are written out if they have no more levels: a product with zeros takes less than
+gathering and scattering."""
 
 NONE = -1
 """The code of a row that has none of the levels."""
@@ -188,6 +194,15 @@ class Categorical(Design):
     def rows_at(self, index: jax.Array) -> jax.Array:
         codes = jnp.take(self.codes, index, mode="clip")
         return one_hot(codes, self.levels, dtype=self.dtype)
+
+    def taken(self, index: jax.Array) -> Design | jax.Array:
+        if self.levels <= WRITTEN_OUT:
+            return self.rows_at(index)
+        codes = jnp.take(self.codes, index, mode="clip")
+        columns = jnp.where(codes >= 0, codes, self.levels)[:, None]
+        numbers = jnp.arange(codes.size, dtype=jnp.int32)
+        pieces = RowPieces(columns, None, numbers, None)
+        return SparseRows.of(pieces, self.levels, codes.size, self.dtype)
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
         # Rows without a level go nowhere.

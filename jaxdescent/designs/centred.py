@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from jaxdescent.designs.offset import less
 from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.wrapped import Wrapped
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.kernels.products import outer
@@ -75,7 +76,7 @@ def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Centred(Design):
+class Centred(Wrapped):
     """``X - 1 mean'``, known by its products and never stored.
 
     ``X w - mean.w`` costs next to nothing, but each of its rows has an error of
@@ -83,20 +84,7 @@ class Centred(Design):
     entries before these are multiplied. Under ``vmap`` over X both are computed.
     """
 
-    design: Design
     center: Center
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.design.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.design.dtype
-
-    @property
-    def is_whole(self) -> bool:
-        return self.design.is_whole
 
     def product(self, weights: jax.Array) -> jax.Array:
         def apart(design: Design, weights: jax.Array) -> jax.Array:
@@ -150,10 +138,6 @@ class Centred(Design):
     def to_dense(self) -> jax.Array:
         return self.design.to_dense() - self.center.mean[None, :]
 
-    def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return self.design.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array | None:
@@ -171,22 +155,8 @@ class Centred(Design):
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return self._less_mean(self.design.rows_at(index))
 
-    @property
-    def block_length(self) -> int:
-        return self.design.block_length
-
-    @property
-    def sections(self) -> tuple[int, ...]:
-        return self.design.sections
-
     def taken(self, index: jax.Array) -> Design | jax.Array | None:
-        rows = self.design.taken(index)
-        if rows is None or isinstance(rows, jax.Array):
-            return self._less_mean(rows)
-        return rows.minus(self.center.mean)
-
-    def sample_index(self, count: int) -> np.ndarray:
-        return self.design.sample_index(count)
+        return less(self.design.taken(index), self.center.mean)
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return self._less_mean(self.design.row_block(start, size))

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs.conversion import as_design
+from jaxdescent.designs.offset import Offset
 from jaxdescent.designs.operands import weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import argument
-from jaxdescent.kernels.platform import kept_apart
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -191,6 +191,17 @@ class Concatenated(Design):
             ]
         )
 
+    def by_rows(self) -> Concatenated:
+        return self._each(lambda design: design.by_rows())
+
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
+        parts = {name: design.taken(index) for name, design in self.designs.items()}
+        if any(part is None for part in parts.values()):
+            return None
+        if all(isinstance(part, jax.Array) for part in parts.values()):
+            return jnp.concatenate(list(parts.values()), axis=1)
+        return self._of({name: as_design(part) for name, part in parts.items()})
+
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         return _joined([design.rows_at(index) for design in self._all], axis=1)
 
@@ -210,7 +221,7 @@ class Concatenated(Design):
             return None
         return self._of(
             {
-                name: _Offset(design, own) if near is None else near
+                name: Offset(design, own) if near is None else near
                 for (name, design), near, own in zip(
                     self.designs.items(), shifted, centers, strict=True
                 )
@@ -278,43 +289,6 @@ class Concatenated(Design):
     def _split(self, weights: jax.Array) -> list[jax.Array]:
         ends = list(itertools.accumulate(design.shape[1] for design in self._all))
         return jnp.split(weights, ends[:-1])
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class _Offset(Design):
-    """``X - 1 center'`` by products with X alone, whose entries cannot be read."""
-
-    design: Design
-    center: jax.Array  # (features,)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.design.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.design.dtype
-
-    def product(self, weights: jax.Array) -> jax.Array:
-        offset = kept_apart(jnp.sum(_beside(self.center, weights) * weights, axis=0))
-        return self.design.product(weights) - offset[None]
-
-    def transposed_product(self, residual: jax.Array) -> jax.Array:
-        columns = self.design.transposed_product(residual)
-        total = kept_apart(jnp.sum(residual, axis=0))
-        return columns - _beside(self.center, columns) * total[None]
-
-    def to_dense(self) -> jax.Array:
-        return self.design.to_dense() - self.center[None, :]
-
-    def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return self.design.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
-
-
-def _beside(center: jax.Array, columns: jax.Array) -> jax.Array:
-    return center if columns.ndim == 1 else center[:, None]
 
 
 def _joined(parts: list[jax.Array | None], axis: int = 0) -> jax.Array | None:

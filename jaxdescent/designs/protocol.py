@@ -173,6 +173,12 @@ class Design(Displayed, abc.ABC):
         """
         return (0,)
 
+    def by_rows(self) -> Design:
+        """The same matrix in a form out of which batches of its rows are :meth:`taken` quickly, if
+        that is another one; a copy of its entries.
+        """
+        return self
+
     def taken(self, index: jax.Array) -> Design | jax.Array | None:
         """The matrix of the rows at these indices, for batches; None if it cannot be had."""
         return self.rows_at(index)

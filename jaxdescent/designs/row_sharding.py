@@ -100,3 +100,25 @@ class RowSharding(NamedTuple):
         assert self.mesh is not None
         spec = PartitionSpec(self.axes, *[None] * (array.ndim - 1))
         return jax.device_put(array, NamedSharding(self.mesh, spec))
+
+
+def local_parts(sharding: Any) -> tuple[list[int], jax.Array]:
+    """The numbers of the parts whose devices are here, and an array on all devices.
+
+    Raises:
+      TypeError: if there is no sharding.
+      ValueError: if they do not follow each other.
+    """
+    if sharding is None:
+        raise TypeError("sharding must be a NamedSharding of rows; jd.Streamed takes none.")
+    total = RowSharding.of(sharding, 0).parts
+    places = sharding.addressable_devices_indices_map((total,))
+    parts = sorted({index[0].start or 0 for index in places.values()})
+    if parts != list(range(parts[0], parts[0] + len(parts))):
+        raise ValueError(
+            f"the devices of a process must follow each other along the rows, got shares {parts}: "
+            "make the mesh of jax.devices() in their order."
+        )
+    rows = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+    zeros = np.zeros(total, np.float32)
+    return parts, jax.make_array_from_callback((total,), rows, lambda at: zeros[at])

@@ -80,6 +80,9 @@ class Shifted(Design):
 
         return self._on_one_cpu(in_blocks, fused)
 
+    def rows_at(self, index: jax.Array) -> jax.Array:
+        return self.dense.rows_at(index) - self.center[None, :]
+
     def to_dense(self) -> jax.Array:
         return self.dense.to_dense() - self.center[None, :]
 

@@ -16,9 +16,11 @@ from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
+from jaxdescent.designs.sparse_rows import SparseRows
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
+from jaxdescent.kernels.row_pieces import pieces_of_rows
 from jaxdescent.kernels.sparse_products import Layout
 
 LARGEST_SIDE = 2**31 - 1
@@ -249,6 +251,13 @@ class Sparse(Design):
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
         shape = sums, self.shape[1]
         return sparse_products.sums_of_rows(self._forward, target, factor, shape)
+
+    def by_rows(self) -> SparseRows:
+        pieces = pieces_of_rows(self._forward, self.shape, self.entries)
+        return SparseRows.of(pieces, self.shape[1], self.entries, self.dtype)
+
+    def taken(self, index: jax.Array) -> Design:
+        return self.by_rows().taken(index)
 
     def _squared(self, layout: Layout) -> Layout:
         return layout.with_values(lambda values: jnp.square(values.astype(self.dtype)))

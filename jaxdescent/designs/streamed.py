@@ -10,8 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.tree_util import Partial
 
 from jaxdescent.data import (
     MOST_BITS,
@@ -24,13 +22,11 @@ from jaxdescent.data import (
     open_source,
 )
 from jaxdescent.designs.host_calls import host_call
-from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design, RowFunction
-from jaxdescent.designs.stream_products import multiplied
+from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.read_rows import ReadRows
+from jaxdescent.designs.stream_products import ALL, multiplied
 from jaxdescent.designs.streamed_rows import StreamedRows
-from jaxdescent.inputs.functions import hoist
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.kernels.double_length import Double, add, double
 
 RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 """About how many bytes of numbers are read and decoded in a second, by form, where the files are in
@@ -48,7 +44,7 @@ OTHER_RATE = 5e8
 
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
-class Streamed(Design):
+class Streamed(ReadRows):
     """X as columns of files or tables that are read block by block at each product.
 
     Only a few blocks of some megabytes are in memory, whatever the number of rows. They are
@@ -193,6 +189,14 @@ class Streamed(Design):
         return self.stream.passes
 
     @property
+    def parts(self) -> int:
+        return 1
+
+    @property
+    def rows_given(self) -> int:
+        return self.stream.rows
+
+    @property
     def shape(self) -> tuple[int, int]:
         return self.stream.rows, self.stream.features
 
@@ -223,31 +227,6 @@ class Streamed(Design):
     def reading_bytes(self) -> int:
         return self.stream.held_bytes
 
-    def product(self, weights: jax.Array) -> jax.Array:
-        return self.multiplied(weights_of(self, weights), is_transposed=False)
-
-    def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return self.multiplied(residual_of(self, residual), is_transposed=True)
-
-    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        stream, rest = self.stream, self.stream.rows % self.stream.block
-        changes = tuple(
-            for_rows(change, size, weights, rows) if size else None
-            for size in (stream.rows, stream.block, rest)
-        )
-        return _at_once(self, changes, weights, rows)
-
-    def to_dense(self) -> jax.Array:
-        eye = jnp.eye(self.shape[1], dtype=self.dtype)
-        return self.product(eye)
-
-    def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return 2 * rows * features * jnp.dtype(self.dtype).itemsize
-
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        return jnp.sum(self.column_squared_norms(row_weight, None))
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
@@ -260,22 +239,15 @@ class Streamed(Design):
         center: jax.Array | None,
     ) -> jax.Array:
         """A function of the squared norms of the columns, which are float64."""
-        own = self.center
-        center = own if center is None else center if own is None else own + center
 
         def compute(weight: Any, center: Any) -> np.ndarray:
             return function(self.stream.column_squares(weight, center)).astype(self.dtype)
 
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
-        return self._asked(compute, like, row_weight, center)
+        return self._asked(compute, like, row_weight, self.center_of(center))
 
     def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
         return self._of_columns(np.sqrt, row_weight, center)
-
-    def sample_index(self, count: int) -> np.ndarray:
-        # Those of the first block: others would cost a pass.
-        last = self.stream.size_of(0) - 1
-        return np.linspace(0, last, min(count, last + 1), dtype=np.int64).astype(np.int32)
 
     @property
     def block_length(self) -> int:
@@ -291,13 +263,11 @@ class Streamed(Design):
             return self.rows_at(index)
         return StreamedRows(self, index)
 
-    def rows_at(self, index: jax.Array) -> jax.Array:
+    def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-        rows = self._asked(self.stream.rows_at, like, index)
-        return rows if self.center is None else rows - self.center[None, :]
+        return self._asked(self.stream.rows_at, like, index)
 
-    def minus(self, center: jax.Array) -> Streamed:
-        center = center if self.center is None else self.center + center
+    def centred(self, center: jax.Array) -> Streamed:
         return self.tree_unflatten(self.stream, (center,))
 
     def normal_sums(
@@ -336,11 +306,18 @@ class Streamed(Design):
     def _in_dtype(self, numbers: Any) -> Any:
         return type(numbers)(*(np.asarray(each, self.dtype) for each in numbers))
 
-    def multiplied(self, operand: jax.Array, *, is_transposed: bool, **of_block: Any) -> jax.Array:
-        """A product, or one block of it; see :func:`stream_products.multiplied`."""
-        return multiplied(
-            self.stream, operand, self.center, is_transposed=is_transposed, **of_block
-        )
+    def multiplied(
+        self,
+        operand: jax.Array,
+        *,
+        is_transposed: bool,
+        block: Any = None,
+        rows: int | None = None,
+        after: jax.Array | None = None,
+    ) -> jax.Array:
+        here: dict[str, Any] = {"block": ALL if block is None else block, "rows": rows}
+        here |= {"is_transposed": is_transposed, "after": after}
+        return multiplied(self.stream, operand, self.center, **here)
 
     def _asked(self, compute: Callable[..., Any], like: Any, *operands: Any) -> Any:
         """``compute(*operands)`` on the host, of arrays or None; a batch is computed one by one."""
@@ -349,52 +326,3 @@ class Streamed(Design):
             return self.stream.attempt(lambda: compute(*operands), like)
 
         return host_call(on_host, like, *operands, vmap_method="sequential")
-
-
-def for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
-    """``change`` for so many rows, with what it closes over as leaves."""
-    product = jax.ShapeDtypeStruct((size, *weights.shape[1:]), weights.dtype)
-    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rows)
-    function = hoist(change, product, own)
-    return function if isinstance(function, Partial) else Partial(function)
-
-
-@jax.custom_jvp
-def _at_once(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
-    """Each block is read once. ``changes`` are for all rows, for a block, and for the last one."""
-    stream = design.stream
-    count, rest = divmod(stream.rows, stream.block)
-
-    def of(index: Any, size: int, change: Any, after: jax.Array) -> tuple[Any, Any]:
-        def cut(leaf: jax.Array) -> jax.Array:
-            return lax.dynamic_slice_in_dim(leaf, index * stream.block, size)
-
-        here: dict[str, Any] = {"block": index, "rows": size, "after": after}
-        product = design.multiplied(weights, is_transposed=False, **here)
-        kept, residual = change(product, jax.tree.map(cut, rows))
-        return kept, design.multiplied(residual, is_transposed=True, **here)
-
-    def add_block(total: Double, index: jax.Array) -> tuple[Double, Any]:
-        kept, term = of(index, stream.block, changes[1], total.high)
-        return add(total, double(term)), kept
-
-    like = jax.eval_shape(lambda: of(0, stream.block, changes[1], weights)[1])
-    total = double(jnp.zeros(like.shape, like.dtype))
-    total, kept = lax.scan(add_block, total, jnp.arange(count, dtype=jnp.int32))
-    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-    if rest:
-        last, term = of(count, rest, changes[2], total.high)
-        total = add(total, double(term))
-        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces), kept, last)
-    return kept, total.high + total.low
-
-
-@_at_once.defjvp
-def _(primals: Any, tangents: Any) -> Any:
-    """In two passes: backwards a loop over blocks would ask for the last one first."""
-
-    def in_two(design: Streamed, changes: Any, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
-        kept, residual = changes[0](design.product(weights), rows)
-        return kept, design.transposed_product(residual)
-
-    return jax.jvp(in_two, primals, tangents)

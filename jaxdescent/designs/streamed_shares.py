@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdescent import agreement
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
 from jaxdescent.designs.host_calls import host_call
-from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design, RowFunction
-from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.read_rows import ReadRows
+from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.stream_products import multiplied
-from jaxdescent.designs.streamed import Streamed, for_rows
-from jaxdescent.kernels.double_length import Double, add, double
+from jaxdescent.designs.streamed import Streamed
 
 ALL = PartitionSpec()
 """The same on every device."""
@@ -67,7 +65,7 @@ class _Facts:
 
 
 @jax.tree_util.register_pytree_node_class
-class StreamedShares(Design):
+class StreamedShares(ReadRows):
     """A :class:`jaxdescent.Streamed` whose rows are cut over the devices of a mesh.
 
     Each process opens the data, and reads the rows of its own devices alone: in each product every
@@ -111,7 +109,7 @@ class StreamedShares(Design):
         is_filled: bool = False,
         **options: Any,
     ) -> None:
-        parts, devices = _local_parts(sharding)
+        parts, devices = local_parts(sharding)
         with agreement.among("StreamedShares", devices):
             whole = Streamed(data, **options)
             stream = whole.stream
@@ -124,7 +122,7 @@ class StreamedShares(Design):
                     "is_own=True."
                 )
             rows = stream.rows * (len(told) if is_own else 1)
-            total = _parts_of(sharding)
+            total = RowSharding.of(sharding, 0).parts
             here = len(parts) if is_own else total
             share_rows = -(-stream.rows // here)
             if share_rows * here != stream.rows and not is_filled:
@@ -176,17 +174,12 @@ class StreamedShares(Design):
 
     def column(self, name: str) -> jax.Array:
         """A column of numbers, (rows,), sharded as the rows are: each process reads its own."""
-
-        def read(index: int, stream: ShareStream) -> np.ndarray:
-            del index
-            return stream.column(name)
-
-        return self._of_rows(read)
+        return self._of_rows(lambda stream: stream.column(name))
 
     @property
     def row_weight(self) -> jax.Array:
         """One for each row of the data, and zero for those that fill the last shares."""
-        return self._of_rows(lambda _, stream: np.ones(stream.rows, self.dtype))
+        return self._of_rows(lambda stream: np.ones(stream.rows, self.dtype))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -195,8 +188,16 @@ class StreamedShares(Design):
 
     @property
     def passes(self) -> int:
-        """How many times the shares of this process have been read from the beginning so far."""
+        """How many times the shares of this process have been read to the end so far."""
         return max(stream.passes for stream in self.shares.streams if stream is not None)
+
+    @property
+    def parts(self) -> int:
+        return self.facts.over.parts
+
+    @property
+    def rows_given(self) -> int:
+        return self.facts.rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -222,101 +223,41 @@ class StreamedShares(Design):
     def is_whole(self) -> bool:
         return False
 
-    def product(self, weights: jax.Array) -> jax.Array:
-        def of_share(share: _Share, weights: jax.Array) -> jax.Array:
-            return share.product(weights)
-
-        return self._on_each(of_share, self._rows, (ALL,), weights_of(self, weights))
-
-    def transposed_product(self, residual: jax.Array) -> jax.Array:
-        def of_share(share: _Share, residual: jax.Array) -> jax.Array:
-            return self._sum(share.transposed_product(residual))
-
-        return self._on_each(of_share, ALL, (self._rows,), residual_of(self, residual))
-
-    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        shares, parts = self.shares, self.facts.over.parts
-        changes = tuple(
-            for_rows(change, parts * size, weights, rows) if size else None
-            for size in (shares.rows, shares.block, shares.rows % shares.block)
-        )
-        return _at_once(self, changes, weights, rows)
-
-    def block_product(
-        self, weights: jax.Array, block: Any, rows: int, after: jax.Array
+    def multiplied(
+        self,
+        operand: jax.Array,
+        *,
+        is_transposed: bool,
+        block: Any = None,
+        rows: int | None = None,
+        after: jax.Array | None = None,
     ) -> jax.Array:
-        """The product with the same block of every share, one share after another."""
-
-        def of_share(share: _Share, weights: jax.Array, block: Any, after: Any) -> jax.Array:
+        def of_share(share: _Share, operand: jax.Array, block: Any, after: Any) -> jax.Array:
             here: dict[str, Any] = {"block": block, "rows": rows, "after": after}
-            return share.multiplied(weights, is_transposed=False, **here)
+            made = share.multiplied(operand, is_transposed=is_transposed, **here)
+            if not is_transposed:
+                return made
+            return self._sum(made) if block is None else made[None]  # which stays on its device
 
-        specs = ALL, ALL, self._rows
-        return self._on_each(of_share, self._rows, specs, weights, block, after)
-
-    def block_terms(
-        self, residual: jax.Array, block: Any, rows: int, after: jax.Array
-    ) -> jax.Array:
-        """Each share's term in the transposed product, (shares, features, ...), which stays on its
-        device.
-        """
-
-        def of_share(share: _Share, residual: jax.Array, block: Any, after: Any) -> jax.Array:
-            here: dict[str, Any] = {"block": block, "rows": rows, "after": after}
-            return share.multiplied(residual, is_transposed=True, **here)[None]
-
-        specs = self._rows, ALL, self._rows
-        return self._on_each(of_share, self._rows, specs, residual, block, after)
-
-    def to_dense(self) -> jax.Array:
-        return self.product(jnp.eye(self.shape[1], dtype=self.dtype))
-
-    def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return 2 * rows * features * jnp.dtype(self.dtype).itemsize
-
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        return jnp.sum(self.column_squared_norms(row_weight, None))
+        outside = ALL if is_transposed and block is None else self._rows
+        specs = self._rows if is_transposed else ALL, ALL, self._rows
+        return self._on_each(of_share, outside, specs, operand, block, after)
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
-        if self.center is not None:
-            center = self.center if center is None else self.center + center
-
-        def of_share(share: _Share, weight: Any, center: Any) -> jax.Array:
-            def compute(index: Any, weight: Any, center: Any) -> np.ndarray:
-                return self.shares.column_squares(int(index), weight, center).astype(self.dtype)
-
-            like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
-            return self._sum(
-                host_call(compute, like, share.index, weight, center, vmap_method="sequential")
-            )
-
-        return self._on_each(of_share, ALL, (self._rows, ALL), row_weight, center)
-
-    def sample_index(self, count: int) -> np.ndarray:
-        # Those of the first block: others would cost a pass.
-        last = min(self.shares.block, self.facts.rows) - 1
-        return np.linspace(0, last, min(count, last + 1), dtype=np.int64).astype(np.int32)
+        operands, specs = (row_weight, self.center_of(center)), (self._rows, ALL)
+        return self._asked(self.shares.column_squares, self.shape[1:], specs, *operands)
 
     @property
     def block_length(self) -> int:
         return self.shares.block
 
-    def rows_at(self, index: jax.Array) -> jax.Array:
-        def of_share(share: _Share, index: jax.Array) -> jax.Array:
-            def compute(number: Any, index: Any) -> np.ndarray:
-                return self.shares.rows_at(int(number), index, self.dtype)
+    def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
+        shape = index.shape[0], self.shape[1]
+        return self._asked(self.shares.rows_at, shape, (ALL,), index)
 
-            like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
-            return self._sum(host_call(compute, like, share.index, index, vmap_method="sequential"))
-
-        rows = self._on_each(of_share, ALL, (ALL,), index)
-        return rows if self.center is None else rows - self.center[None, :]
-
-    def minus(self, center: jax.Array) -> StreamedShares:
-        center = center if self.center is None else self.center + center
+    def centred(self, center: jax.Array) -> StreamedShares:
         return self.tree_unflatten((self.shares, self.facts), (center,))
 
     @property
@@ -325,6 +266,21 @@ class StreamedShares(Design):
 
     def _sum(self, terms: jax.Array) -> jax.Array:
         return lax.psum(terms, self.facts.over.axes)
+
+    def _asked(
+        self, compute: Callable[..., np.ndarray], shape: Any, specs: Any, *operands: Any
+    ) -> jax.Array:
+        """``compute(number, *operands)`` of each share on its host, added up."""
+        like = jax.ShapeDtypeStruct(shape, self.dtype)
+
+        def on_host(number: Any, *operands: Any) -> np.ndarray:
+            return compute(int(number), *operands).astype(self.dtype)
+
+        def of_share(share: _Share, *operands: Any) -> jax.Array:
+            operands = share.number, *operands
+            return self._sum(host_call(on_host, like, *operands, vmap_method="sequential"))
+
+        return self._on_each(of_share, ALL, specs, *operands)
 
     def _on_each(
         self, function: Callable[..., Any], outside: Any, specs: Any, *operands: Any
@@ -344,7 +300,7 @@ class StreamedShares(Design):
         )
         return mapped(self.center, *operands)
 
-    def _of_rows(self, read: Callable[[int, ShareStream], np.ndarray]) -> jax.Array:
+    def _of_rows(self, read: Callable[[ShareStream], np.ndarray]) -> jax.Array:
         """A vector of rows, of which each process gives its own."""
         shares, over = self.shares, self.facts.over
         assert over.mesh is not None  # a NamedSharding has one
@@ -356,7 +312,7 @@ class StreamedShares(Design):
                 made = np.zeros(shares.rows, self.dtype)
                 stream = shares.streams[number - shares.first]
                 if stream is not None:
-                    made[: stream.rows] = read(number, stream)
+                    made[: stream.rows] = read(stream)
                 given[number] = made
             return given[number]
 
@@ -364,115 +320,15 @@ class StreamedShares(Design):
         return jax.make_array_from_callback((over.rows,), sharding, of_share)
 
 
-@jax.custom_jvp
-def _at_once(
-    design: StreamedShares, changes: Any, weights: jax.Array, rows: Any
-) -> tuple[Any, Any]:
-    """Each block is read once. ``changes`` are for all rows, for a block of every share, and for
-    the last one; they are applied outside of the shares, to rows that lie where these are.
-    """
-    shares, parts = design.shares, design.facts.over.parts
-    count, rest = divmod(shares.rows, shares.block)
-
-    def of(index: Any, size: int, change: Any, after: jax.Array) -> tuple[Any, Any]:
-        def cut(leaf: jax.Array) -> jax.Array:
-            by_share = leaf.reshape(parts, shares.rows, *leaf.shape[1:])
-            block = lax.dynamic_slice_in_dim(by_share, index * shares.block, size, axis=1)
-            return block.reshape(parts * size, *leaf.shape[1:])
-
-        product = design.block_product(weights, index, size, after)
-        kept, residual = change(product, jax.tree.map(cut, rows))
-        kept = jax.tree.map(lambda leaf: leaf.reshape(parts, size, *leaf.shape[1:]), kept)
-        return kept, design.block_terms(residual, index, size, after)
-
-    def add_block(total: Double, index: jax.Array) -> tuple[Double, Any]:
-        kept, terms = of(index, shares.block, changes[1], total.high)
-        return add(total, double(terms)), kept
-
-    like = jax.ShapeDtypeStruct((parts, shares.features), weights.dtype)
-    like = jax.eval_shape(lambda after: of(0, shares.block, changes[1], after)[1], like)
-    total = double(jnp.zeros(like.shape, like.dtype))
-    total, kept = lax.scan(add_block, total, jnp.arange(count, dtype=jnp.int32))
-
-    def in_order(leaf: jax.Array) -> jax.Array:
-        return jnp.moveaxis(leaf, 0, 1).reshape(parts, -1, *leaf.shape[3:])
-
-    kept = jax.tree.map(in_order, kept)
-    if rest:
-        last, terms = of(count, rest, changes[2], total.high)
-        total = add(total, double(terms))
-        kept = jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), kept, last)
-    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-    return kept, jnp.sum(total.high + total.low, axis=0)
-
-
-@_at_once.defjvp
-def _(primals: Any, tangents: Any) -> Any:
-    """In two passes: backwards a loop over blocks would ask for the last one first."""
-
-    def in_two(
-        design: StreamedShares, changes: Any, weights: jax.Array, rows: Any
-    ) -> tuple[Any, Any]:
-        kept, residual = changes[0](design.product(weights), rows)
-        return kept, design.transposed_product(residual)
-
-    return jax.jvp(in_two, primals, tangents)
-
-
-@jax.tree_util.register_pytree_node_class
-class _Share(Streamed):
+class _Share(NamedTuple):
     """The rows of one device, inside a program that runs on each: which they are is traced."""
 
-    def __init__(self, shares: Shares, center: jax.Array | None, index: jax.Array) -> None:
-        object.__setattr__(self, "stream", shares)
-        object.__setattr__(self, "center", center)
-        object.__setattr__(self, "index", index)
+    shares: Shares
+    center: jax.Array | None
+    number: jax.Array
 
-    index: jax.Array
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        return (self.center, self.index), self.stream
-
-    @classmethod
-    def tree_unflatten(cls, stream: Any, leaves: Any) -> _Share:
-        return cls(stream, *leaves)
-
-    @property
-    def dtype(self) -> Any:
-        shares: Any = self.stream
-        return jnp.dtype(shares.dtype)
-
-    def multiplied(
-        self, operand: jax.Array, *, is_transposed: bool, block: Any = None, **of_block: Any
-    ) -> jax.Array:
-        shares: Any = self.stream
-        code = shares.code(self.index, block)
-        return multiplied(
-            shares, operand, self.center, is_transposed=is_transposed, block=code, **of_block
-        )
-
-
-def _parts_of(sharding: Any) -> int:
-    return RowSharding.of(sharding, 0).parts
-
-
-def _local_parts(sharding: Any) -> tuple[list[int], jax.Array]:
-    """The numbers of the shares whose devices are here, and an array on all devices.
-
-    Raises:
-      TypeError: if there is no sharding.
-      ValueError: if they do not follow each other.
-    """
-    if sharding is None:
-        raise TypeError("sharding must be a NamedSharding of rows; jd.Streamed takes none.")
-    total = _parts_of(sharding)
-    places = sharding.addressable_devices_indices_map((total,))
-    parts = sorted({index[0].start or 0 for index in places.values()})
-    if parts != list(range(parts[0], parts[0] + len(parts))):
-        raise ValueError(
-            f"the devices of a process must follow each other along the rows, got shares {parts}: "
-            "make the mesh of jax.devices() in their order."
-        )
-    rows = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
-    zeros = np.zeros(total, np.float32)
-    return parts, jax.make_array_from_callback((total,), rows, lambda at: zeros[at])
+    def multiplied(self, operand: jax.Array, *, block: Any, **options: Any) -> jax.Array:
+        """A product with them, or with a block of them."""
+        shares: Any = self.shares
+        code = shares.code(self.number, block)
+        return multiplied(shares, operand, self.center, block=code, **options)

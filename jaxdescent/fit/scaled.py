@@ -7,15 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdescent.designs import Design
 from jaxdescent.designs.protocol import RowFunction
+from jaxdescent.designs.wrapped import Wrapped
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Scaled(Design):
+class Scaled(Wrapped):
     """``X diag(scale)``, which is never written out; its weights are an array.
 
     A penalty on its weights u is one on ``w / scale`` for the weights ``w = scale u`` of X.
@@ -26,16 +26,7 @@ class Scaled(Design):
     [5.0, 5.0]
     """
 
-    design: Design
     scale: jax.Array  # (features,)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.design.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.design.dtype
 
     @property
     def stored_dtype(self) -> Any:
@@ -58,19 +49,8 @@ class Scaled(Design):
         return self.design.reading_bytes
 
     @property
-    def block_length(self) -> int:
-        return self.design.block_length
-
-    def sample_index(self, count: int) -> np.ndarray:
-        return self.design.sample_index(count)
-
-    @property
     def is_uneven(self) -> bool:
         return self.design.is_uneven
-
-    @property
-    def is_whole(self) -> bool:
-        return self.design.is_whole
 
     def _times(self, columns: jax.Array) -> jax.Array:
         scale = self.scale.astype(columns.dtype)
@@ -89,10 +69,6 @@ class Scaled(Design):
     def to_dense(self) -> jax.Array:
         return self.design.to_dense() * self.scale[None, :]
 
-    def dense_bytes(self) -> int:
-        rows, features = self.shape
-        return self.design.dense_bytes() + rows * features * jnp.dtype(self.dtype).itemsize
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array | None:
@@ -103,6 +79,12 @@ class Scaled(Design):
     def rows_at(self, index: jax.Array) -> jax.Array | None:
         rows = self.design.rows_at(index)
         return None if rows is None else rows * self.scale[None, :]
+
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
+        rows = self.design.taken(index)
+        if rows is None or isinstance(rows, jax.Array):
+            return None if rows is None else rows * self.scale[None, :]
+        return Scaled(rows, self.scale)
 
     def minus(self, center: jax.Array) -> Design | None:
         near = self.design.minus(center / self.scale)

@@ -185,7 +185,7 @@ def sums_of_rows(
     whole = jnp.zeros(shape, factor.dtype)
     if not layout.levels:
         return whole
-    row, begin = _row_of_piece(layout, target.size), 0
+    row, begin = row_of_piece(layout, target.size), 0
     # What is padding belongs to the row behind the last, which goes nowhere.
     target, factor = jnp.append(target, sums), jnp.append(factor, 0)
     ones = jnp.ones((features,), factor.dtype)
@@ -199,7 +199,7 @@ def sums_of_rows(
     return whole
 
 
-def _row_of_piece(layout: Layout, rows: int) -> jax.Array:
+def row_of_piece(layout: Layout, rows: int) -> jax.Array:
     """To which row each sum of the first level belongs; that of padding to none, ``rows``."""
     numbers = jnp.arange(rows, dtype=jnp.int32)
     if layout.position is None:

@@ -8,40 +8,30 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
-from jaxdescent.designs import as_design
 from jaxdescent.display import argument
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels.platform import kept_apart
+from jaxdescent.methods.batch_order import batch_rows, order_of, steps_of
+from jaxdescent.methods.batch_steps import (
+    Look,
+    Scaling,
+    accepted,
+    look_at,
+    reduced_gradient,
+    scaled_step,
+    scaling_of,
+)
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import Method, Params, Progress, State
-from jaxdescent.numerics import precision, randomness
+from jaxdescent.numerics import randomness
 from jaxdescent.objectives import Objective, RowBlocks
 from jaxdescent.objectives.elimination import Means
 
-LEAST_ROWS, MOST_ROWS = 64, 1024
-"""The rows of a batch are as many as there are unknowns, within these bounds."""
-
-LEAST_STEPS = 64
-"""Of an epoch: batches of rows of which most features are zero are larger, but not beyond this."""
-
-SAMPLED, SAMPLED_BATCHES, SAMPLED_NUMBERS = 512, 4, 1 << 22
-"""The rows from which the largest curvature is estimated: at least so many, and up to so many times
-a batch, while they have so many numbers."""
-
-POWER_STEPS = 12
-
 READ_NUMBERS = 1 << 18
 """Rows are gathered for many batches at a time, about so many numbers, which a cache holds."""
-
-SHORTER, ROUNDING = 0.25, 64
-"""The step after one iteration that was none; and how many units of rounding are no rise."""
-
-SHARE = 0.5
-"""The step, over the largest one that is stable for batches of Gaussian rows."""
 
 
 @jax.tree_util.register_dataclass
@@ -84,8 +74,8 @@ class MiniBatches(Method):
         schedules count batches. None stands for the rule above.
       rows: how many rows a batch has. None stands for as many as there are unknowns, from 64 to
         1,024; of rows of which most features are zero, up to as many as touch each feature about
-        once, a 64th of all rows, or a block: with fewer a step would cost the vectors of all
-        features rather than its rows.
+        once, a 64th of all rows (or as many as touch a 16th of the features), or a block: with
+        fewer a step would cost the vectors of all features rather than its rows.
       epochs: how many epochs are between two looks at all rows.
       seed: of the order.
       averaging: whether the params are averages.
@@ -153,8 +143,8 @@ class MiniBatches(Method):
         elimination, inner, means = objective.eliminated(), params, None
         if elimination is not None:
             (objective, means), inner = elimination, {"weights": params["weights"]}
-        scaling = _scaling(objective, inner, self._batch(params, blocks))
-        look = _look(objective, inner)
+        scaling = scaling_of(objective, inner, self._batch(params, blocks))
+        look = look_at(objective, inner)
         if means is not None:
             gradient = look.gradient["weights"]
             value, norm = means.at_given_intercept(params, look.value, gradient)
@@ -175,23 +165,27 @@ class MiniBatches(Method):
         if state.look is not None:
             # From what was looked at on, and the average of the second half of the steps.
             weights = params if state.means is None else {"weights": params["weights"]}
-            steps = self.epochs * _steps(self._blocks(objective), size)
+            steps = self.epochs * steps_of(self._blocks(objective), size)
             before = jnp.full_like(state.averaged, -(steps // 2))
             state = state._replace(current=weights, average=weights, averaged=before)
         anchor, is_known = state.current, state.epoch > 0
+        by_rows = inner if size >= self._blocks(objective).rows else inner.by_rows()
 
         def epoch(_: Any, state: _State) -> _State:
             if state.look is None:
                 # The average begins anew where the epoch's number is a power of two.
                 begins = (state.epoch & (state.epoch - 1)) == 0
                 state = state._replace(averaged=jnp.where(begins, 0, state.averaged))
-            state = self._epoch(inner, state, size, (anchor, is_known))
+            state = self._epoch(by_rows, state, size, (anchor, is_known))
             return state._replace(epoch=state.epoch + 1)
 
         state = lax.fori_loop(0, self.epochs, epoch, state)
         new = state.average if self.averaging else state.current
         if state.look is not None:
-            new, state = _accepted(state, new, _look(inner, new), anchor, is_known)
+            assert state.scaling is not None
+            ways = (new, look_at(inner, new)), (anchor, state.look)
+            new, look, scaling = accepted(*ways, state.scaling, is_known)
+            state = state._replace(look=look, scaling=scaling)
         return new if state.means is None else state.means.with_intercept(new["weights"]), state
 
     def _inner(self, objective: Objective, state: _State) -> Objective:
@@ -211,7 +205,7 @@ class MiniBatches(Method):
         if state.look is None:
             return state
         weights = params if state.means is None else {"weights": params["weights"]}
-        return state._replace(look=_look(self._inner(objective, state), weights))
+        return state._replace(look=look_at(self._inner(objective, state), weights))
 
     @property
     def looks_ahead(self) -> bool:
@@ -230,8 +224,7 @@ class MiniBatches(Method):
         if blocks is None:
             raise TypeError(
                 f"MiniBatches needs rows that can be read, and {type(objective).__name__} has "
-                "none: take a regression on an array, on jd.Categorical or on jd.Streamed (of a "
-                'sparse matrix jd.Streamed({"X": matrix, "y": y}, sparse={"X": columns})).'
+                "none: take a regression whose X is an array or a design other than jd.MatrixFree."
             )
         return blocks
 
@@ -260,15 +253,10 @@ class MiniBatches(Method):
                 return jax.tree.map(lambda leaf: leaf * (total / size), rows.gradient(params))
 
             def reduced(params: Params) -> Params:
-                # What the batch says of the way from where the gradient of all rows is known.
                 assert state.look is not None  # or the step is the transformation's
-                way = jax.tree.map(jnp.subtract, params, known[0])
-                change = rows.hessian_product(params, way)
-                return jax.tree.map(
-                    lambda own, whole: own * (total / size) + whole * (count / size),
-                    change,
-                    state.look.gradient,
-                )
+                whole = state.look.gradient
+                shares = {"times": total / size, "share": count / size}
+                return reduced_gradient(rows, params, known[0], whole, **shares)
 
             def gradient(params: Params) -> Params:
                 if state.look is None:
@@ -304,7 +292,7 @@ class MiniBatches(Method):
             return of_group(state, order[whole * group :])[0] if rest else state
 
         count, rest = -(-total // block), total % block
-        order = _order_of(count, sections, randomness.fold(self.seed, state.epoch, -1))
+        order = order_of(count, sections, randomness.fold(self.seed, state.epoch, -1))
 
         def visit(turn: Any, state: _State) -> _State:
             first = order[turn] * jnp.int32(block)
@@ -338,7 +326,7 @@ class MiniBatches(Method):
             new = optax.apply_updates(state.current, updates)
         else:
             curvature = curvature_along or (lambda d: objective.curvature(state.current, d))
-            new = _scaled_step(state, gradient, curvature)
+            new = scaled_step(state.scaling, state.current, gradient, curvature)
         count = state.averaged + 1
         terms = jnp.maximum(count, 1)
         average = jax.tree.map(
@@ -347,135 +335,12 @@ class MiniBatches(Method):
         return state._replace(current=new, average=average, averaged=count, rule=rule)
 
 
-def _order_of(count: int, sections: tuple[int, ...], word: jax.Array) -> jax.Array:
-    """The order of the blocks: sections shuffled, the blocks of each one after another."""
-    sizes = np.diff([*sections, count])
-    shuffled = jnp.argsort(randomness.bits((len(sections),), word))
-    turn = jnp.zeros(len(sections), jnp.int32).at[shuffled].set(jnp.arange(len(sections)))
-    return jnp.argsort(jnp.repeat(turn, sizes, total_repeat_length=count)).astype(jnp.int32)
-
-
-def batch_rows(unknowns: int, features: int, blocks: RowBlocks) -> int:
-    """How many rows a batch has, where nobody says."""
-    most = min(features // max(blocks.entries, 1), blocks.rows // LEAST_STEPS, blocks.block)
-    most = max(most, MOST_ROWS)
-    return min(max(1 << (unknowns - 1).bit_length(), LEAST_ROWS), most, blocks.rows)
-
-
-class _Scaling(NamedTuple):
-    """The steps for least squares.
-
-    Attributes:
-      inverse: (features,), one over the sum of a column's squares.
-      rate: the step in the scaled unknowns.
-    """
-
-    inverse: jax.Array
-    rate: jax.Array
-
-
-class _Look(NamedTuple):
-    """All rows at the params."""
-
-    value: jax.Array
-    norm: jax.Array
-    gradient: Params
-
-
-def _look(objective: Objective, params: Params) -> _Look:
-    value, gradient = objective.value_and_gradient(params)
-    return _Look(value, precision.norm(gradient), gradient)
-
-
-def _accepted(
-    state: _State, new: Params, look: _Look, anchor: Params, is_known: jax.Array
-) -> tuple[Params, _State]:
-    """The new params if they are no worse than those before; else these, and a shorter step.
-
-    Features that few batches have follow the gradient of all rows through the others, and then
-    their own batch's, which a step that suits the rest may throw far beyond the minimum.
-    """
-    old = state.look
-    assert old is not None
-    assert state.scaling is not None
-    rounding = ROUNDING * jnp.finfo(look.value.dtype).eps * jnp.abs(old.value)
-    is_worse = is_known & (look.value > old.value + rounding)
-    new, look = jax.tree.map(
-        lambda before, after: jnp.where(is_worse, before, after), (anchor, old), (new, look)
-    )
-    rate = state.scaling.rate
-    scaling = state.scaling._replace(rate=jnp.where(is_worse, rate * SHORTER, rate))
-    return new, state._replace(look=look, scaling=scaling)
-
-
-def _steps(blocks: RowBlocks, size: int) -> int:
-    """How many steps an epoch has."""
-    if size >= blocks.rows:
-        return 1
-    whole, rest = divmod(blocks.rows, blocks.block)
-    return whole * -(-blocks.block // size) + -(-rest // size)
-
-
 class _State(NamedTuple):
     current: Params
     average: Params
     averaged: jax.Array  # how many iterates the average is of; negative before it begins
     epoch: jax.Array
     means: Means | None  # of a regression with an intercept, which is eliminated
-    scaling: _Scaling | None
-    look: _Look | None  # of the own rule
+    scaling: Scaling | None
+    look: Look | None  # of the own rule
     rule: Any  # the transformation's state
-
-
-def _scaling(objective: Objective, params: Params, batch: int) -> _Scaling:
-    """The scaling of a regression without an intercept: a pass over X, and a look at some rows."""
-    regression = objective.linear_regression
-    design = as_design(regression.X)
-    squares = design.column_squared_norms(regression.sample_weight, None)
-    if squares is None:
-        raise TypeError(
-            "MiniBatches() needs the lengths of X's columns, which this design does not tell: pass "
-            "an optax transformation, for example jd.MiniBatches(optax.adam(1e-3))."
-        )
-    of_rows, squares = squares, squares + jnp.mean(jnp.asarray(regression.l2, squares.dtype))
-    is_there = squares > 0
-    inverse = jnp.where(is_there, 1 / jnp.where(is_there, squares, 1), 0)
-    most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
-    index = jnp.asarray(design.sample_index(max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
-    rows = objective.of_rows(index)
-    assert rows is not None  # because it has blocks of rows
-    weights = params["weights"]
-    root = jnp.sqrt(_by_feature(inverse, weights)) * (design.shape[0] / index.shape[0]) ** 0.5
-
-    def power(_: Any, carry: Any) -> Any:
-        direction, _ = carry
-        norm = jnp.sqrt(jnp.sum(jnp.square(direction)))
-        given = {"weights": root * direction / jnp.where(norm > 0, norm, 1)}
-        new = root * rows.hessian_product(params, given)["weights"]
-        return new, jnp.sqrt(jnp.sum(jnp.square(new)))
-
-    start = randomness.normal(weights.shape, randomness.fold(1), weights.dtype)
-    zero = jnp.zeros((), weights.dtype)
-    _, largest = lax.fori_loop(0, POWER_STEPS, power, (start, zero))
-    trace = jnp.sum(of_rows * inverse)  # the penalty is the same in all batches
-    # Of fewer rows than features even orthogonal ones have an eigenvalue of trace / rows.
-    largest = largest - trace / index.shape[0]
-    return _Scaling(inverse, SHARE / (jnp.maximum(largest, 1) + trace / batch))
-
-
-def _by_feature(numbers: jax.Array, weights: jax.Array) -> jax.Array:
-    return numbers.reshape(-1, *[1] * (weights.ndim - 1))
-
-
-def _scaled_step(
-    state: _State, gradient: Params, curvature: Callable[[Params], jax.Array]
-) -> Params:
-    """A step along the scaled gradient, no further than to the batch's minimum along it."""
-    scaling, columns = state.scaling, gradient["weights"]
-    assert scaling is not None  # or the step is the transformation's
-    direction = {"weights": _by_feature(scaling.inverse, columns) * columns}
-    slope = precision.inner(gradient, direction)
-    bend = curvature(direction)
-    farthest = jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), jnp.inf)
-    rate = jnp.minimum(scaling.rate, farthest).astype(columns.dtype)
-    return {"weights": state.current["weights"] - rate * direction["weights"]}

@@ -111,7 +111,7 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "MiniBatches()",
             MiniBatches,
             cost_model.mini_batches,
-            applies=lambda structure: structure.is_streamed,
+            applies=lambda structure: structure.is_streamed or structure.is_sparse,
         ),
         Entry("Gram()", Gram, cost_model.gram, "Gram", lambda structure: structure.is_tall),
         Entry(

@@ -174,6 +174,9 @@ class LinearModel(Objective):
             return None
         return RowBlocks(rows, design.block_length, design.entries // rows, design.sections)
 
+    def by_rows(self) -> Any:
+        return dataclasses.replace(self, X=self._design.by_rows())
+
     def of_rows(self, index: jax.Array) -> Any:
         design = self._design
         X = design.taken(index)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from jaxdescent.methods import Dual
-from jaxdescent.methods.mini_batches import SHARE as STEP_SHARE
-from jaxdescent.methods.mini_batches import batch_rows
+from jaxdescent.methods.batch_order import batch_rows
+from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
 from jaxdescent.objectives import RowBlocks
 from jaxdescent.plan.cost_model.exact import double_sums, inner_products
 from jaxdescent.plan.cost_model.iterations import (
@@ -44,10 +44,16 @@ STEP_VECTORS = 16
 """The vectors of the params' length that a step of mini-batches reads or writes."""
 
 
+PICKED_BYTES, PICKINGS, COPIED = 64, 4, 1.5
+"""An entry that is picked for a batch takes as long as so many bytes of vectors, on one core; so
+many times in an epoch, in which the entries are copied row by row, padded to so many times what a
+product reads."""
+
+
 def mini_batches(question: Question) -> Price:
     """The price of mini-batches: passes for means, lengths and the look at the start; and in each
     iteration an epoch of three products with each batch, whose steps touch the vectors of all
-    features, and a look at all rows.
+    features, and a look at all rows. Entries in memory are copied row by row first, and picked.
 
     In unknowns that are scaled to a mean eigenvalue of one, an epoch goes as far as gradient flow
     in a time of ``steps * rate``. The smallest eigenvalue is taken to be one over the condition
@@ -59,14 +65,18 @@ def mini_batches(question: Question) -> Price:
     batch = batch_rows(structure.unknowns, features, RowBlocks(rows, rows, entries))
     steps = -(-rows // batch)
     one = one_pass(question, outputs)
-    epoch = dataclasses.replace(one, read_flops=3 * one.read_flops)
+    epoch, copied = dataclasses.replace(one, read_flops=3 * one.read_flops), 0.0
+    if not structure.is_streamed:
+        copied = COPIED * structure.evaluation_bytes
+        picked = float(PICKINGS * PICKED_BYTES) * rows * entries * outputs
+        epoch = Work(update_bytes=picked, read_bytes=copied)
     step = Work(update_bytes=float(STEP_VECTORS * structure.vector_bytes), operations=60)
     time = steps * STEP_SHARE / (1 + features / batch)
     decades = min(time / (question.condition or ASSUMED_CONDITION), math.log(10))
     tolerance = max(question.tolerance, 1e-16)
     vectors_of_rows = rows * outputs * structure.itemsize
     return Price(
-        10.0 * structure.vector_bytes + 2 * vectors_of_rows + SCALAR_BYTES,
+        10.0 * structure.vector_bytes + 2 * vectors_of_rows + copied + SCALAR_BYTES,
         one * 3,
         epoch + step * steps + there_and_back(question, outputs) + vectors(structure, 12),
         max(math.log(1 / tolerance) / decades, 1.0),

@@ -1,0 +1,148 @@
+"""The rule of mini-batches for least squares: its steps need no tuning, and their noise vanishes.
+
+:class:`jaxdescent.MiniBatches` derives it, and says when batches are taken; here is the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdescent.designs import as_design
+from jaxdescent.methods.protocol import Params
+from jaxdescent.numerics import precision, randomness
+from jaxdescent.objectives import Objective
+
+SAMPLED, SAMPLED_BATCHES, SAMPLED_NUMBERS = 512, 4, 1 << 22
+"""The rows from which the largest curvature is estimated: at least so many, and up to so many times
+a batch, while they have so many numbers."""
+
+POWER_STEPS = 12
+
+SHORTER, ROUNDING = 0.25, 64
+"""The step after one iteration that was none; and how many units of rounding are no rise."""
+
+SHARE = 0.5
+"""The step, over the largest one that is stable for batches of Gaussian rows."""
+
+
+class Scaling(NamedTuple):
+    """The steps for least squares.
+
+    Attributes:
+      inverse: (features,), one over the sum of a column's squares.
+      rate: the step in the scaled unknowns.
+    """
+
+    inverse: jax.Array
+    rate: jax.Array
+
+
+class Look(NamedTuple):
+    """All rows at the params."""
+
+    value: jax.Array
+    norm: jax.Array
+    gradient: Params
+
+
+def look_at(objective: Objective, params: Params) -> Look:
+    """One pass over all rows, or two."""
+    value, gradient = objective.value_and_gradient(params)
+    return Look(value, precision.norm(gradient), gradient)
+
+
+def reduced_gradient(
+    rows: Objective, params: Params, anchor: Params, whole: Params, *, times: float, share: float
+) -> Params:
+    """The gradient of all rows as these tell it, which say no more than how it changes on the way
+    from where it is known.
+
+    Args:
+      rows: of a batch.
+      params: where the gradient is asked for.
+      anchor: where it is known.
+      whole: what it is there.
+      times: how many such batches all rows make.
+      share: of this one in a full batch.
+    """
+    way = jax.tree.map(jnp.subtract, params, anchor)
+    change = rows.hessian_product(params, way)
+    return jax.tree.map(lambda own, whole: own * times + whole * share, change, whole)
+
+
+def accepted(
+    new: tuple[Params, Look], old: tuple[Params, Look], scaling: Scaling, is_known: jax.Array
+) -> tuple[Params, Look, Scaling]:
+    """The new params if they are no worse than the old ones; else these, and a shorter step. The
+    first iteration, before which no gradient ``is_known``, is accepted however it ends.
+
+    Features that few batches have follow the gradient of all rows through the others, and then
+    their own batch's, which a step that suits the rest may throw far beyond the minimum.
+    """
+    before, after = old[1].value, new[1].value
+    rounding = ROUNDING * jnp.finfo(after.dtype).eps * jnp.abs(before)
+    is_worse = is_known & (after > before + rounding)
+    params, look = jax.tree.map(lambda was, is_: jnp.where(is_worse, was, is_), old, new)
+    rate = jnp.where(is_worse, scaling.rate * SHORTER, scaling.rate)
+    return params, look, scaling._replace(rate=rate)
+
+
+def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
+    """The scaling of a regression without an intercept: a pass over X, and a look at some rows."""
+    regression = objective.linear_regression
+    design = as_design(regression.X)
+    squares = design.column_squared_norms(regression.sample_weight, None)
+    if squares is None:
+        raise TypeError(
+            "MiniBatches() needs the lengths of X's columns, which this design does not tell: pass "
+            "an optax transformation, for example jd.MiniBatches(optax.adam(1e-3))."
+        )
+    of_rows, squares = squares, squares + jnp.mean(jnp.asarray(regression.l2, squares.dtype))
+    is_there = squares > 0
+    inverse = jnp.where(is_there, 1 / jnp.where(is_there, squares, 1), 0)
+    most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
+    index = jnp.asarray(design.sample_index(max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
+    rows = objective.by_rows().of_rows(index)
+    assert rows is not None  # because it has blocks of rows
+    weights = params["weights"]
+    root = jnp.sqrt(_by_feature(inverse, weights)) * (design.shape[0] / index.shape[0]) ** 0.5
+
+    def power(_: Any, carry: Any) -> Any:
+        direction, _ = carry
+        norm = jnp.sqrt(jnp.sum(jnp.square(direction)))
+        given = {"weights": root * direction / jnp.where(norm > 0, norm, 1)}
+        new = root * rows.hessian_product(params, given)["weights"]
+        return new, jnp.sqrt(jnp.sum(jnp.square(new)))
+
+    start = randomness.normal(weights.shape, randomness.fold(1), weights.dtype)
+    zero = jnp.zeros((), weights.dtype)
+    _, largest = lax.fori_loop(0, POWER_STEPS, power, (start, zero))
+    trace = jnp.sum(of_rows * inverse)  # the penalty is the same in all batches
+    # Of fewer rows than features even orthogonal ones have an eigenvalue of trace / rows.
+    largest = largest - trace / index.shape[0]
+    return Scaling(inverse, SHARE / (jnp.maximum(largest, 1) + trace / batch))
+
+
+def _by_feature(numbers: jax.Array, weights: jax.Array) -> jax.Array:
+    return numbers.reshape(-1, *[1] * (weights.ndim - 1))
+
+
+def scaled_step(
+    scaling: Scaling,
+    params: Params,
+    gradient: Params,
+    curvature: Callable[[Params], jax.Array],
+) -> Params:
+    """A step along the scaled gradient, no further than to the batch's minimum along it."""
+    columns = gradient["weights"]
+    direction = {"weights": _by_feature(scaling.inverse, columns) * columns}
+    slope = precision.inner(gradient, direction)
+    bend = curvature(direction)
+    farthest = jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), jnp.inf)
+    rate = jnp.minimum(scaling.rate, farthest).astype(columns.dtype)
+    return {"weights": params["weights"] - rate * direction["weights"]}

@@ -1,0 +1,229 @@
+"""Mini-batches of sparse and categorical rows in memory: their products, and descents beside dense
+copies of the same rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import jaxdescent as jd
+from jaxdescent.designs import as_design
+from jaxdescent.fit.scaled import Scaled
+from jaxdescent.methods.batch_order import batch_rows
+from jaxdescent.objectives import RowBlocks
+
+ROWS, FEATURES = 600, 150
+
+
+def entries_of(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    columns = [rng.choice(FEATURES, length, replace=False) for length in lengths]
+    values = rng.normal(size=rows.size).astype(np.float32)
+    return rows, np.concatenate(columns).astype(np.int64), values
+
+
+def uneven(seed=0):
+    """Rows without entries, and rows that are cut into several pieces."""
+    lengths = np.random.default_rng(seed).poisson(5, ROWS)
+    lengths[[0, 7]] = 0
+    lengths[[3, 599]] = 140
+    return lengths
+
+
+LENGTHS = {
+    "uneven": uneven(),
+    "all alike": np.full(ROWS, 6),
+    "one entry": np.r_[1, np.zeros(ROWS - 1, int)],
+    "none": np.zeros(ROWS, int),
+}
+
+
+def dense_of(rows, columns, values):
+    made = np.zeros((ROWS, FEATURES), np.float32)
+    made[rows, columns] = 1 if values is None else values
+    return made
+
+
+class TestRows:
+    @pytest.mark.parametrize("kind", LENGTHS)
+    @pytest.mark.parametrize("has_values", [True, False])
+    def test_their_products(self, kind, has_values):
+        rows, columns, values = (
+            entries_of(LENGTHS[kind])
+            if LENGTHS[kind].any()
+            else (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
+        )
+        values = values if has_values else None
+        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
+        rng = np.random.default_rng(1)
+        index = np.r_[rng.integers(0, ROWS, 60), 3, 7, 3, 599]
+        A = dense_of(rows, columns, values)[index].astype(float)
+        taken = jax.jit(lambda X: X.by_rows().taken(jnp.asarray(index)))(X)
+        assert taken.shape == A.shape
+        np.testing.assert_array_equal(taken.to_dense(), A.astype(np.float32))
+        W, R = rng.normal(size=(FEATURES, 2)), rng.normal(size=(index.size, 2))
+        W, R = W.astype(np.float32), R.astype(np.float32)
+        np.testing.assert_allclose(taken.product(W), A @ W, atol=2e-5)
+        np.testing.assert_allclose(taken.transposed_product(R), A.T @ R, atol=2e-5)
+        np.testing.assert_allclose(taken.product(W[:, 0]), A @ W[:, 0], atol=2e-5)
+        center = rng.normal(size=FEATURES).astype(np.float32)
+        less = taken.minus(center).taken(jnp.array([5, 61]))
+        np.testing.assert_allclose(less.product(W), (A - center)[[5, 61]] @ W, atol=2e-4)
+        back = (A - center)[[5, 61]].T @ R[:2]
+        np.testing.assert_allclose(less.transposed_product(R[:2]), back, atol=2e-4)
+
+    def test_a_weight_that_is_not_finite_reaches_the_rows_that_read_it(self):
+        rows, columns, values = entries_of(LENGTHS["uneven"])
+        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
+        made = X.taken(jnp.arange(ROWS)).product(jnp.zeros(FEATURES).at[11].set(jnp.nan))
+        reads = np.zeros(ROWS, bool)
+        reads[rows[columns == 11]] = True
+        np.testing.assert_array_equal(np.isnan(made), reads)
+
+    def test_columns_in_other_units(self):
+        rows, columns, values = entries_of(LENGTHS["uneven"])
+        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
+        A, scale = dense_of(rows, columns, values), np.linspace(1, 9, FEATURES, dtype=np.float32)
+        for design in (X, as_design(A)):
+            taken = as_design(Scaled(design, jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12)))
+            np.testing.assert_allclose(taken.to_dense(), A[9:12] * scale, rtol=1e-6)
+
+    def test_levels_and_none_of_them(self):
+        codes = np.array([5, -1, 39, 5, 0])
+        X = jd.Categorical(codes, 40)
+        index = jnp.array([4, 1, 0, 3])
+        taken = X.taken(index)
+        expected = np.eye(41, dtype=np.float32)[codes][np.asarray(index), :40]
+        np.testing.assert_array_equal(taken.to_dense(), expected)
+        assert isinstance(jd.Categorical(codes, 40).taken(index), type(taken))
+        assert isinstance(jd.Categorical(np.array([0, 1, 1, 0, 2]), 3).taken(index), jax.Array)
+
+
+def problem(dtype=np.float32, outputs=2):
+    """A dense, a sparse and a categorical design side by side, and all of it as an array."""
+    rng = np.random.default_rng(2)
+    rows, columns, values = entries_of(LENGTHS["uneven"])
+    dense = rng.normal(size=(ROWS, 2)).astype(dtype) + 3
+    codes = rng.integers(-1, 20, ROWS)
+    X = jd.Concatenated(
+        {
+            "dense": jnp.asarray(dense),
+            "sparse": jd.Sparse.from_indices(
+                rows, columns, values.astype(dtype), shape=(ROWS, FEATURES)
+            ),
+            "codes": jd.Categorical(codes, 20, dtype=dtype),
+        }
+    )
+    one_hot = np.eye(21)[codes][:, :20]
+    whole = np.concatenate([dense, dense_of(rows, columns, values), one_hot], axis=1)
+    Y = whole @ rng.normal(size=(172, outputs)) + 2 + rng.normal(size=(ROWS, outputs))
+    weight = rng.random(ROWS) + 0.5
+    data = {"l2": jnp.array([30.0, 80.0], dtype), "sample_weight": weight.astype(dtype)}
+    return X, whole.astype(dtype), Y.astype(dtype), data
+
+
+def flat(params):
+    weights = params["weights"]
+    if isinstance(weights, dict):
+        weights = np.concatenate([weights[name] for name in ("dense", "sparse", "codes")])
+    return np.asarray(weights)
+
+
+METHOD = jd.MiniBatches(rows=50)
+
+
+def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows():
+    X, whole, Y, data = problem()
+    Y, data = Y[:, 0], data | {"l2": 30.0}
+    fit = lambda X: jd.minimize(  # noqa: E731
+        jd.LinearRegression(X, Y, **data), method=METHOD, max_iterations=6, tolerance=0
+    )
+    own, dense = fit(X), fit(whole)
+    np.testing.assert_allclose(own.value, dense.value, rtol=1e-5)
+    np.testing.assert_allclose(flat(own.params), flat(dense.params), atol=2e-3)
+    exact = jd.minimize(jd.LinearRegression(whole, Y, **data))
+    assert 0 <= float(own.value) - float(exact.value) < 0.01 * float(exact.value)
+    jitted = jax.jit(fit)(X)
+    np.testing.assert_allclose(flat(jitted.params), flat(own.params), atol=2e-5)
+
+
+def test_float64_comes_to_the_minimum_in_its_digits():
+    with jax.enable_x64(True):
+        X, whole, Y, data = problem(np.float64)
+        regression = jd.LinearRegression(X, Y, **data)
+        result = jd.minimize(regression, method=METHOD, max_iterations=60, tolerance=0)
+        assert result.value.dtype == jnp.float64
+        Z = np.concatenate([whole, np.ones((ROWS, 1))], axis=1)
+        for k, l2 in enumerate((30.0, 80.0)):
+            ridge = np.diag(np.r_[np.full(172, l2), 0])
+            S = np.asarray(data["sample_weight"])[:, None]
+            exact = np.linalg.solve(Z.T @ (S * Z) + ridge, Z.T @ (S[:, 0] * Y[:, k]))
+            np.testing.assert_allclose(flat(result.params)[:, k], exact[:-1], atol=1e-7)
+
+
+def test_any_transformation_and_hashed_columns():
+    rows, columns, values = entries_of(LENGTHS["uneven"])
+    X = jd.Hashed(rows, columns << 25, values, shape=(ROWS, 2**33))
+    dense = dense_of(rows, columns, values)[:, np.unique(columns)]
+    y = dense.sum(axis=1)
+    method = jd.MiniBatches(optax.sgd(1e-5), rows=100)
+    fit = lambda X: jd.minimize(  # noqa: E731
+        jd.LinearRegression(X, y, l2=1.0), method=method, max_iterations=2, tolerance=0
+    )
+    own, other = fit(X), fit(dense)
+    np.testing.assert_allclose(own.params["weights"], other.params["weights"], atol=1e-5)
+
+
+def test_rows_over_several_devices_are_those_of_one():
+    mesh = jax.make_mesh((4,), ("samples",), devices=jax.devices()[:4])
+    over = NamedSharding(mesh, PartitionSpec("samples"))
+    rows, columns, values = entries_of(LENGTHS["uneven"])
+    y = dense_of(rows, columns, values) @ np.ones(FEATURES, np.float32)
+    made = []
+    for sharding, target in ((None, jnp.asarray(y)), (over, jax.device_put(y, over))):
+        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES), sharding=sharding)
+        regression = jd.LinearRegression(X, target, l2=1.0)
+        made.append(jd.minimize(regression, method=METHOD, max_iterations=3, tolerance=0))
+    np.testing.assert_allclose(made[1].value, made[0].value, rtol=1e-4)
+    np.testing.assert_allclose(made[1].params["weights"], made[0].params["weights"], atol=2e-3)
+
+
+def test_nothing_of_rows_times_features_is_held():
+    rng = np.random.default_rng(0)
+    rows, features = 20_000, 1 << 20
+    X = jd.Sparse.from_indices(
+        np.repeat(np.arange(rows), 5), rng.integers(0, features, 5 * rows), shape=(rows, features)
+    )
+    X = jd.Concatenated({"text": X, "user": jd.Categorical(rng.integers(0, 50_000, rows), 50_000)})
+    fit = lambda y: jd.minimize(  # noqa: E731
+        jd.LinearRegression(X, y), method=jd.MiniBatches(), max_iterations=2
+    )
+    compiled = jax.jit(fit).lower(jnp.zeros(rows)).compile()
+    memory = compiled.memory_analysis()
+    # A batch of 13,000 rows would take 55 GB.
+    assert memory.temp_size_in_bytes < 40 * 4 * (features + 50_000)
+
+
+def test_how_many_rows_a_batch_has():
+    text = RowBlocks(1_000_000, 1_000_000, 30)
+    assert batch_rows(1 << 20, 1 << 20, text) == 1_000_000 // 64
+    # Few rows for so many features: steps would be vectors alone.
+    assert batch_rows(1 << 24, 1 << 24, text) == (1 << 24) // 30 // 16
+    assert batch_rows(1 << 24, 1 << 24, RowBlocks(2000, 2000, 30)) == 2000
+    assert batch_rows(1 << 18, 1 << 18, text) == (1 << 18) // 30
+
+
+def test_the_plan_prices_it():
+    rows, columns, values = entries_of(LENGTHS["uneven"])
+    X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
+    regression = jd.LinearRegression(X, np.ones(ROWS, np.float32))
+    candidates = {each.name: each for each in jd.plan(regression).candidates}
+    batches, other = candidates["MiniBatches()"], candidates["ConjugateGradient()"]
+    assert batches.feasible
+    assert batches.seconds > other.seconds  # entries are picked one by one
+    # A copy of the entries row by row, and vectors.
+    assert batches.peak_bytes - other.peak_bytes > 8 * X.entries
+    assert type(jd.plan(regression).chosen.method) is not jd.MiniBatches
