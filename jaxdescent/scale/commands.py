@@ -9,8 +9,15 @@ import jax
 import typer
 from rich.console import Console
 
-from jaxdescent import cluster
-from jaxdescent.fit.commands import failing_in_one_line, split_names
+from jaxdescent.fit.command_line import (
+    Coordinator,
+    Distributed,
+    Process,
+    Processes,
+    failing_in_one_line,
+    join,
+    split_names,
+)
 
 List = list[str] | None
 
@@ -45,14 +52,10 @@ def scale(
     virtual_devices: Annotated[
         int | None, typer.Option(min=1, help="Show this host's CPU as so many devices.")
     ] = None,
-    distributed: Annotated[
-        bool, typer.Option("--distributed", help="Join the other processes of this run.")
-    ] = False,
-    coordinator: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the first process, if none is found.")
-    ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Their number.")] = None,
-    process: Annotated[int | None, typer.Option(min=0, help="This one's index.")] = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
     output: Annotated[
         pathlib.Path,
         typer.Option(dir_okay=False, help="JSON lines are added here; known points are skipped."),
@@ -130,19 +133,6 @@ def _prepare(cpus: int | None) -> None:
     if cpus is not None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpus)
-
-
-def join(
-    distributed: bool, coordinator: str | None, processes: int | None, process: int | None
-) -> None:
-    """Join the other processes if ``--distributed`` is given."""
-    if not distributed and (coordinator, processes, process) != (None, None, None):
-        raise typer.BadParameter("is missing.", param_hint="--distributed")
-    if distributed:
-        try:
-            cluster.join(coordinator, processes, process)
-        except cluster.NoCluster as error:
-            raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
 def _counts(texts: List, name: str) -> list[int]:
