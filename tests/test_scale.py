@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import jaxdescent as jd
+from jaxdescent import scale
 from jaxdescent.cli import app
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
@@ -148,6 +149,7 @@ def test_points_are_measured_and_kept_and_skipped(tmp_path):
     assert "already in" in told[0]
     assert "already in" not in told[1]
     assert again[0] == lines[0]
+    assert run(grid, output, told.append) == again  # what was cut off is gone
 
 
 def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path):
@@ -311,3 +313,78 @@ def test_the_tree_is_that_of_the_model():
     objective, start = PROBLEMS["llama3-8b"].pose({"w": jax.numpy.ones(3)})
     assert isinstance(objective, jd.SumOfSquares)
     assert start is not None
+
+
+def kept(folder, *options):
+    given = ["--rows", "64", "--features", "4", "--iterations", "1", "--repeats", "1"]
+    given += ["--method", "cg", "--devices", "1,2", "--checkpoint", str(folder), *options]
+    return CliRunner().invoke(app, ["scale", *given], env={"COLUMNS": "300"})
+
+
+def test_an_experiment_that_was_interrupted_goes_on_to_the_same_record(tmp_path, monkeypatch):
+    """Ctrl-C in the second point: the first is kept, and the second one begins again."""
+    measured, stops = scale.measured, [True]
+
+    def interrupted(point, experiment):
+        if point.devices == 2 and stops:
+            raise KeyboardInterrupt
+        return measured(point, experiment)
+
+    monkeypatch.setattr(scale, "measured", interrupted)
+    folder = tmp_path / "kept"
+    ended = kept(folder)
+    assert ended.exit_code == 130
+    expected = f"are kept in {folder}; the same command with --resume goes on."
+    assert expected in " ".join(ended.stderr.split())
+    [first] = record.lines_in(folder / "scale.jsonl")
+    stops.clear()
+    ended = kept(folder)
+    assert ended.exit_code == 2
+    assert "keeps an experiment: say --resume to go on with it" in " ".join(ended.output.split())
+    ended = kept(folder, "--resume", "--seed", "5")
+    assert ended.exit_code == 2
+    expected = "keeps an experiment of other seed: 0 there, 5 here: give the same options"
+    assert expected in " ".join(ended.output.split())
+    ended = kept(folder, "--resume")
+    assert ended.exit_code == 0, ended.output
+    lines = record.lines_in(folder / "scale.jsonl")
+    assert lines[0] == first
+    assert [line["point"]["devices"] for line in lines] == [1, 2]
+    whole = tmp_path / "whole"
+    assert kept(whole, "--resume").exit_code == 0  # nothing to go on with yet
+    others = record.lines_in(whole / "scale.jsonl")
+    assert [line["point"] for line in lines] == [line["point"] for line in others]
+    assert (folder / "experiment.json").read_text() == (whole / "experiment.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "message"),
+    [
+        (None, ["--output", "a.jsonl"], "and --output names another: leave one out"),
+        ({"other.txt": "x"}, [], "holds other things than an experiment: name another folder"),
+        ({"experiment.json": "{"}, ["--resume"], "experiment.json cannot be read"),
+        ({"experiment.json": "{}"}, ["--resume"], "does not describe an experiment"),
+        (
+            {"experiment.json": '{"format": "jaxdescent scale", "schema": 9, "experiment": {}}'},
+            ["--resume"],
+            "has schema 9, and this version goes on with 1",
+        ),
+        (None, ["--layout", "params"], "dense can lie over devices by samples"),
+    ],
+)
+def test_what_cannot_be_kept_or_gone_on_with_is_said(prepare, options, message, tmp_path):
+    folder = tmp_path / "kept"
+    if prepare:
+        folder.mkdir()
+        for name, text in prepare.items():
+            (folder / name).write_text(text)
+    ended = kept(folder, *options)
+    assert ended.exit_code == 2
+    assert message in " ".join(ended.output.split())
+    assert folder.exists() == bool(prepare)
+
+
+def test_resume_needs_a_folder():
+    ended = CliRunner().invoke(app, ["scale", "--resume"])
+    assert ended.exit_code == 2
+    assert "needs --checkpoint FOLDER" in " ".join(ended.output.split())

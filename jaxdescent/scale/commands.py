@@ -9,6 +9,7 @@ import jax
 import typer
 from rich.console import Console
 
+from jaxdescent import agreement
 from jaxdescent.fit.command_line import (
     Coordinator,
     Distributed,
@@ -57,9 +58,24 @@ def scale(
     processes: Processes = None,
     process: Process = None,
     output: Annotated[
-        pathlib.Path,
-        typer.Option(dir_okay=False, help="JSON lines are added here; known points are skipped."),
-    ] = pathlib.Path("scale.jsonl"),
+        pathlib.Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="JSON lines are added here; known points are skipped.",
+            show_default="scale.jsonl",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep this experiment here instead, each point once it is measured.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --checkpoint has.")
+    ] = False,
     plot: Annotated[
         pathlib.Path | None, typer.Option(dir_okay=False, help="A .png file to draw.")
     ] = None,
@@ -70,18 +86,29 @@ def scale(
     compiles a point with the compiler of hardware that is not here, and shows memory, what is sent,
     and the predicted time; errors of a cluster (memory, axes that cannot be shared) show at once.
     """
-    with failing_in_one_line("points that were finished are in the file"):
+    kept = "are in the file"
+    if checkpoint is not None:
+        kept = f"are kept in {checkpoint}; the same command with --resume goes on"
+    with failing_in_one_line(f"points that were finished {kept}"):
         if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
             raise typer.BadParameter(
                 f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
             )
+        if resume and checkpoint is None:
+            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+        if checkpoint is not None and output is not None:
+            raise typer.BadParameter(
+                f"{checkpoint} has a file of its own, and --output names another: leave one out.",
+                param_hint="--checkpoint",
+            )
+        output = output or pathlib.Path("scale.jsonl")
         if not output.parent.is_dir():
             raise typer.BadParameter(
                 f"must be in a folder that exists, got {output}.", param_hint="--output"
             )
         from jaxdescent import scale as room
+        from jaxdescent.scale import keeping, rehearsal, report
         from jaxdescent.scale import plot as picture
-        from jaxdescent.scale import rehearsal, report
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         given: dict[str, Any] = {
@@ -114,6 +141,12 @@ def scale(
                 given["devices"] = () if is_elsewhere else (len(jax.devices()),)
             chosen = Experiment.of(grid | given, "the command line")
             is_first = jax.process_index() == 0
+            if checkpoint is not None:
+                chosen.points()  # before a folder is made for what cannot be run
+                with agreement.among_all("scale"):
+                    output = None  # of the others: the first one writes
+                    if is_first:
+                        output = keeping.opened(checkpoint, chosen, resume=resume)
             console = Console(quiet=not is_first)
             tell = Console(stderr=True, quiet=not is_first)
             lines = room.run(chosen, output, lambda text: tell.print(text, highlight=False))
