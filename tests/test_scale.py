@@ -1,5 +1,6 @@
 """Scaling experiments: their points, what is measured, what is kept, and what is said."""
 
+import dataclasses
 import json
 
 import jax
@@ -42,9 +43,41 @@ def test_a_problem_may_have_sizes_of_its_own():
     assert {point.devices for point in other.points()} == {4}
 
 
-def test_weak_scaling_grows_the_rows_with_the_devices():
-    grid = Experiment(rows=(100,), devices=(1, 4), scaling="weak")
-    assert [point.rows for point in grid.points()] == [100, 400]
+def test_weak_scaling_grows_with_the_devices_what_lies_over_them():
+    grid = Experiment(rows=(100,), outputs=(3,), devices=(1, 4), scaling="weak")
+    assert [(point.rows, point.outputs) for point in grid.points()] == [(100, 3), (400, 3)]
+    grid = dataclasses.replace(grid, layouts=("outputs",))
+    assert [(point.rows, point.outputs) for point in grid.points()] == [(100, 3), (100, 12)]
+    grid = dataclasses.replace(grid, scaling="strong")
+    assert [(point.rows, point.outputs) for point in grid.points()] == [(100, 3), (100, 3)]
+    assert grid.points()[1].describe() == (
+        "dense 100 x 256, 3 outputs, float32, cg, outputs over 4 devices"
+    )
+
+
+def test_outputs_lie_over_the_devices_and_send_nothing_of_their_size():
+    """X is whole on each device, targets and weights are cut; one shares nothing."""
+    grid = Experiment(
+        rows=(64,), features=(8,), outputs=(16, 6), devices=(1, 4), iterations=2, repeats=1
+    )
+    grid = dataclasses.replace(grid, layouts=("outputs",))
+    one, four, uneven_alone, uneven = run(grid)
+    X, y = 4 * 64 * 8, 4 * 64 * 16
+    assert four["figures"]["argument_bytes"] == X + y // 4 + 4  # and the number of iterations
+    assert one["figures"]["argument_bytes"] == X + y + 4
+    assert four["figures"]["least_bytes"] == 2 * 4 * (X + y // 4)
+    assert four["figures"]["operations"] == one["figures"]["operations"] == 4 * 64 * 8 * 16
+    assert "error" not in uneven_alone["figures"]
+    assert "y has 6 outputs, which 4 devices cannot share" in uneven["figures"]["error"]
+    (alone,) = run(dataclasses.replace(grid, outputs=(1,), devices=(4,)))
+    assert "y has 1 outputs, which 4 devices cannot share" in alone["figures"]["error"]
+
+
+def test_only_dense_problems_have_outputs():
+    with pytest.raises(BadExperiment, match="sparse has one output, got 4"):
+        Experiment(problems=("sparse",), outputs=(4,)).points()
+    with pytest.raises(BadExperiment, match=r"sparse can lie over devices by samples, got 'outp"):
+        Experiment(problems=("sparse",), layouts=("outputs",)).points()
 
 
 @pytest.mark.parametrize(
@@ -83,15 +116,17 @@ def test_an_experiment_is_read_from_toml(tmp_path):
         Experiment.from_toml(tmp_path / "missing.toml")
 
 
-@pytest.mark.parametrize("layout", ["samples", "features", "both"])
+@pytest.mark.parametrize("layout", ["samples", "features", "both", "outputs"])
 def test_arrays_are_the_same_on_any_number_of_devices(layout):
+    outputs = 16 if layout == "outputs" else 1
     one, eight = (
-        PROBLEMS["dense"].made(64, 8, "float32", mesh_of(devices, layout), seed=3)
+        PROBLEMS["dense"].made(64, 8, "float32", mesh_of(devices, layout), seed=3, outputs=outputs)
         for devices in (jax.devices()[:1], jax.devices())
     )
     np.testing.assert_array_equal(one["X"], eight["X"])
     np.testing.assert_allclose(one["y"], eight["y"], rtol=1e-5, atol=1e-5)
-    assert len({shard.index for shard in eight["X"].addressable_shards}) == 8
+    cut = eight["y" if layout == "outputs" else "X"]
+    assert len({str(shard.index) for shard in cut.addressable_shards}) == 8
     assert abs(float(np.std(one["X"])) - 1) < 0.1
 
 
@@ -188,6 +223,11 @@ def test_efficiency_is_that_of_the_definition():
     assert [report.efficiency(one, strong) for one in strong] == [1, 0.8, 0.5]
     weak = [line(1, 8.0, scaling="weak"), line(4, 10.0, 4000, "weak"), line(4, 9.0, 999, "weak")]
     assert [report.efficiency(one, weak) for one in weak] == [1, 0.8, 1]
+    by_outputs = [line(1, 8.0, scaling="weak"), line(4, 10.0, scaling="weak")]
+    by_outputs += [line(4, 9.0, 4000, "weak")]
+    for each, outputs in zip(by_outputs, (2, 8, 8), strict=True):
+        each["point"] |= {"layout": "outputs", "outputs": outputs}
+    assert [report.efficiency(one, by_outputs) for one in by_outputs] == [1, 0.8, 1]
 
 
 def test_a_roofline_is_operations_and_bytes_of_a_device():

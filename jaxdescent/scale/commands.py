@@ -19,6 +19,7 @@ from jaxdescent.fit.command_line import (
     join,
     split_names,
 )
+from jaxdescent.machine import attached
 
 List = list[str] | None
 
@@ -36,7 +37,8 @@ def scale(
     features: Annotated[List, typer.Option(help="Columns of X.")] = None,
     method: Annotated[List, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")] = None,
     dtype: Annotated[List, typer.Option(help="float32, bfloat16, float64.")] = None,
-    layout: Annotated[List, typer.Option(help="samples, features, both.")] = None,
+    outputs: Annotated[List, typer.Option(help="Targets of each row, of dense ones.")] = None,
+    layout: Annotated[List, typer.Option(help="samples, features, both, outputs.")] = None,
     devices: Annotated[
         List, typer.Option(help="Numbers of devices, of those here.", show_default="all")
     ] = None,
@@ -45,7 +47,8 @@ def scale(
         typer.Option(help="Devices to compile for that are not here: v5e:16x16,8xh100."),
     ] = None,
     weak: Annotated[
-        bool | None, typer.Option("--weak/--strong", help="Rows of each device, or of the whole.")
+        bool | None,
+        typer.Option("--weak/--strong", help="Rows (outputs) of each device, or of the whole."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Timed iterations.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timings of each point.")] = None,
@@ -115,6 +118,7 @@ def scale(
             "problems": split_names(problem),
             "rows": _counts(rows, "--rows"),
             "features": _counts(features, "--features"),
+            "outputs": _counts(outputs, "--outputs"),
             "methods": split_names(method),
             "dtypes": split_names(dtype),
             "layouts": split_names(layout),
@@ -138,7 +142,7 @@ def scale(
             _prepare(virtual_devices)
             join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
-                given["devices"] = () if is_elsewhere else (len(jax.devices()),)
+                given["devices"] = () if is_elsewhere else (attached.count(),)
             chosen = Experiment.of(grid | given, "the command line")
             is_first = jax.process_index() == 0
             if checkpoint is not None:

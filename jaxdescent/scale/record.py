@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from jaxdescent import agreement
-from jaxdescent.machine import host
+from jaxdescent.machine import attached, host
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
@@ -42,7 +42,7 @@ def machine() -> dict[str, Any]:
         "processor": host.processor(),
         "cores": host.usable_cores(),
         "device": device.device_kind,
-        "devices": len(jax.devices()),
+        "devices": attached.count(),
         "processes": jax.process_count(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

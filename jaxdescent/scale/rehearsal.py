@@ -49,7 +49,7 @@ def rehearsed(point: Point) -> dict[str, Any]:
     devices = topology(point.target)
     mesh = mesh_of(devices, point.layout)
     problem = PROBLEMS[point.problem]
-    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh)
+    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh, outputs=point.outputs)
     _require(bytes_of_a_device(shapes), "of data and params", machine)
     made = program.compiled(point, shapes)
     compiled = made.compiled

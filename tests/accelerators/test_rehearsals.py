@@ -33,6 +33,20 @@ def test_a_pod_is_rehearsed(target, devices):
     assert figures["kernels"] < 40
 
 
+@pytest.mark.parametrize("target", ["v5e:2x4", "8xh100"])
+@pytest.mark.parametrize("method", ["cg", "lsmr"])
+def test_outputs_over_devices_send_only_numbers(target, method):
+    """Each device has X and its own outputs: what is sent is whether all have ended."""
+    rows, features, outputs = 1 << 16, 1024, 512
+    size = "dense", rows, features, method, "float32", "outputs", 8, target
+    figures = rehearsed(Point(*size, outputs))
+    part = 4 * rows * (features + outputs // 8)
+    assert part <= figures["argument_bytes"] < 1.01 * part
+    assert not figures["gathers_data"]
+    assert max((one["bytes"] for one in figures["collectives"]), default=0) <= 4 * outputs
+    assert figures["efficiency"] > 0.9
+
+
 def test_devices_add_the_sums_of_a_tree_at_once():
     """By the latency of an all-reduce for each leaf, 256 chips were a twentieth as fast."""
     point = Point("llama3-8b", 0, 0, "constant", "bfloat16", "params", 256, "v5e:16x16")
