@@ -35,6 +35,9 @@ from jaxdescent.inputs import tracing
 MESSAGE_BYTES = 4096
 """The size of every message: one program serves them all."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 CHUNK_BYTES = 1 << 22
 """Of what is larger, so much is sent at a time."""
 
@@ -91,6 +94,10 @@ def _agreeing(call: str, processes: tuple[int, ...]) -> Iterator[None]:
     except Exception as error:
         # KeyboardInterrupt and SystemExit are not exchanged: who is told to stop must not wait.
         _send("error", f"{type(error).__name__}: {error}")
+        raise
+    except KeyboardInterrupt:
+        # The others may wait for this process, and JAX's common end would wait for them.
+        atexit.register(_leave_at_once, INTERRUPTED)
         raise
     finally:
         _group.reset(token)
@@ -233,13 +240,13 @@ def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
     return answers[0]
 
 
-def _leave_at_once() -> None:
+def _leave_at_once(code: int = 1) -> None:
     """End this process without the others: a program that waits for them cannot be given up, and
     JAX's own end would wait for them too.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def _exchange(kind: str, value: Any) -> list[Any]:
@@ -288,7 +295,14 @@ def _run(program: Any, own: np.ndarray) -> np.ndarray:
         rows = jax.make_array_from_process_local_data(
             _everywhere(group), own[None, :], (len(group), own.size)
         )
-        return np.asarray(program(rows).addressable_data(0))
+        try:
+            return np.asarray(program(rows).addressable_data(0))
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            atexit.register(_leave_at_once)
+            raise OtherProcessFailed(
+                "another process has ended, or cannot be reached: see what it said "
+                f"({str(error).splitlines()[0]})."
+            ) from error
 
     seconds = _patience.get()
     return found() if math.isinf(seconds) else wait_for(found, seconds)

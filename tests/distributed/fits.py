@@ -140,7 +140,34 @@ def other_rows(folder, name):
     return told(model)
 
 
-OWN = {"read": read, "bad": bad, "few": few, "text": text, "options": options, "other": other_rows}
+def gone(folder, name):
+    """The last process is interrupted while the others wait for it."""
+    source = open_source(folder / "X.npy")
+
+    class Interrupted(Wrapped):
+        def start_before(self, row):
+            return self.base.start_before(row)
+
+        def from_row(self, row):
+            return Interrupted(self.base.from_row(row))
+
+        def blocks(self, names, rows):
+            if jax.process_index() == jax.process_count() - 1:
+                raise KeyboardInterrupt
+            yield from self.base.blocks(names, rows)
+
+    return told(fit_model(Interrupted(source), distributed=True))
+
+
+OWN = {
+    "gone": gone,
+    "read": read,
+    "bad": bad,
+    "few": few,
+    "text": text,
+    "options": options,
+    "other": other_rows,
+}
 
 if __name__ == "__main__":
     index, port, count, folder, *names = sys.argv[1:]

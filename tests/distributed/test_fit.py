@@ -131,6 +131,16 @@ def test_processes_fit_what_one_does_in_every_way(folder, count):
         assert each["other lsmr"]["held_out"]["rows"] == 1
 
 
+def test_a_process_that_is_interrupted_waits_for_none_and_the_others_end(folder):
+    """JAX's own end would wait for those that wait for it, for five minutes."""
+    (out, _, code), (_, _, interrupted) = run(CHILD, 2, str(folder), "gone", timeout=100)
+    assert interrupted == 130
+    [name, said] = json.loads(next(line for line in out.splitlines() if line.startswith('["')))
+    assert name == "gone"
+    assert said.startswith("OtherProcessFailed: another process has ended, or cannot be reached:")
+    assert code == 1
+
+
 def commands(folder, *arguments, count=2):
     """What ``jaxdescent fit`` prints in each of several processes, its errors, and exit codes."""
     with socket.socket() as free:
