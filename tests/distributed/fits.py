@@ -159,7 +159,36 @@ def gone(folder, name):
     return told(fit_model(Interrupted(source), distributed=True))
 
 
+def pieces(folder, name):
+    """Arrays and bytes that are sent in many pieces, and arrays that cannot be added up."""
+    del folder, name
+    index, count = jax.process_index(), jax.process_count()
+    agreement.CHUNK_BYTES = 64
+    arrays = [np.random.default_rng(k).normal(size=(7, 13)) for k in range(count)]
+    expected = arrays[0]
+    for array in arrays[1:]:
+        expected = expected + array
+    with agreement.among_all("pieces"):
+        found = agreement.added(arrays[index])
+        texts = agreement.told_bytes_by_all(b"xyz" * 50 * index)
+        first = agreement.array_of_first(np.full(3, index + 1.0))
+        empty = agreement.added(np.zeros((0, 2)))
+        try:
+            agreement.added(np.zeros(index))
+            said = "nothing"
+        except jd.OtherProcessFailed as error:
+            said = str(error)
+    return {
+        "is_sum": bool((found == expected).all()),
+        "lengths": [len(text) for text in texts],
+        "first": first.tolist(),
+        "empty": list(empty.shape),
+        "said": said,
+    }
+
+
 OWN = {
+    "pieces": pieces,
     "gone": gone,
     "read": read,
     "bad": bad,
@@ -175,6 +204,7 @@ if __name__ == "__main__":
     import jax
 
     import jaxdescent as jd
+    from jaxdescent import agreement
     from jaxdescent.data import DataError, open_source
     from jaxdescent.data.protocol import Wrapped
     from jaxdescent.fit import fit_model

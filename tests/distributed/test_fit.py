@@ -105,7 +105,7 @@ def check_failures(found):
 
 
 def test_two_processes_add_up_what_one_does_and_fail_together(folder):
-    names = [*SUMS, "read direct", "other direct", *FAILING, *REFUSED, "lsmr, in files"]
+    names = [*SUMS, "read direct", "other direct", *FAILING, *REFUSED, "lsmr, in files", "pieces"]
     found = answers(folder, 2, *names)
     check_sums(folder, found)
     check_failures(found)
@@ -116,6 +116,16 @@ def test_two_processes_add_up_what_one_does_and_fail_together(folder):
         assert "say --l2 with a number, or fit in one process: nothing was read" in each["search"]
         assert "'g' is not numeric" in each["levels"]
         assert "rows that stay in the files" in each["lsmr, in files"]["method"]
+        told_of_pieces = each["pieces"]
+        assert told_of_pieces.pop("said").startswith(
+            "arrays that are added up must be of one shape"
+        )
+        assert told_of_pieces == {
+            "is_sum": True,
+            "lengths": [0, 150],
+            "first": [1.0, 1.0, 1.0],
+            "empty": [0, 2],
+        }
     assert not (ROOT / "never-made").exists()
 
 
