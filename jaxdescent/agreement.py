@@ -6,6 +6,8 @@ process raise, the others would wait for ever. :func:`among` opens a group of th
 hold some arrays; inside, :func:`least`, :func:`told_by_first` and the end of the group are the
 points where each tells the others what it sees. Everywhere else, and in a run of one process, these
 functions return what they are given.
+
+What is larger than a message, :func:`added` sums and :func:`told_bytes_by_all` gathers.
 """
 
 from __future__ import annotations
@@ -32,6 +34,12 @@ from jaxdescent.inputs import tracing
 
 MESSAGE_BYTES = 4096
 """The size of every message: one program serves them all."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+CHUNK_BYTES = 1 << 22
+"""Of what is larger, so much is sent at a time."""
 
 _group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
 
@@ -60,6 +68,22 @@ def among(call: str, *trees: Any) -> Iterator[None]:
     if len(processes) < 2 or not tracing.is_top_level():
         yield
         return
+    with _agreeing(call, processes):
+        yield
+
+
+@contextlib.contextmanager
+def among_all(call: str) -> Iterator[None]:
+    """The same for all processes of the run, whatever arrays there are."""
+    if jax.process_count() == 1 or _group.get():
+        yield
+        return
+    with _agreeing(call, tuple(range(jax.process_count()))):
+        yield
+
+
+@contextlib.contextmanager
+def _agreeing(call: str, processes: tuple[int, ...]) -> Iterator[None]:
     token = _group.set(processes)
     try:
         _exchange(call, None)
@@ -70,6 +94,10 @@ def among(call: str, *trees: Any) -> Iterator[None]:
     except Exception as error:
         # KeyboardInterrupt and SystemExit are not exchanged: who is told to stop must not wait.
         _send("error", f"{type(error).__name__}: {error}")
+        raise
+    except KeyboardInterrupt:
+        # The others may wait for this process, and JAX's common end would wait for them.
+        atexit.register(_leave_at_once, INTERRUPTED)
         raise
     finally:
         _group.reset(token)
@@ -97,6 +125,65 @@ def told_by_first(value: Any) -> Any:
 def told_by_all(value: Any) -> list[Any]:
     """The values of all processes of the group, in their order; JSON must be able to hold them."""
     return _exchange("all", value)
+
+
+def told_bytes_by_all(content: bytes) -> list[bytes]:
+    """The bytes of all processes of the group, of any length, in their order."""
+    if is_alone():
+        return [content]
+    lengths = told_by_all(len(content))
+    longest = max(lengths)
+    parts = [bytearray() for _ in lengths]
+    for first in range(0, longest, CHUNK_BYTES):
+        # Of few sizes: each is a program to compile.
+        size = min(1 << (longest - first - 1).bit_length(), CHUNK_BYTES)
+        own = content[first : first + size].ljust(size, b"\0")
+        for part, row in zip(parts, _gathered(np.frombuffer(own, np.uint8)), strict=True):
+            part.extend(row.tobytes())
+    return [bytes(part[:length]) for part, length in zip(parts, lengths, strict=True)]
+
+
+def added(array: np.ndarray) -> np.ndarray:
+    """The sum of the arrays of all processes of the group, which are of one shape and dtype.
+
+    Each process adds up its own part of them, in the order of the processes, and tells the others:
+    all get the same bits, whatever the dtype, and a process sends and holds little more than twice
+    the array, however many there are.
+
+    Raises:
+      OtherProcessFailed: if shapes or dtypes differ.
+    """
+    if is_alone():
+        return array
+    told = told_by_all([list(array.shape), str(array.dtype)])
+    if any(each != told[0] for each in told):
+        raise OtherProcessFailed(f"arrays that are added up must be of one shape, got {told}.")
+    count, flat = len(told), np.ascontiguousarray(array).reshape(-1)
+    total = np.empty_like(flat)
+    # In float64 even where JAX has no 64-bit numbers: only bytes are sent.
+    step = max(CHUNK_BYTES // flat.itemsize // count, 1) * count
+    for first in range(0, flat.size, step):
+        own = flat[first : first + step]
+        padded = np.zeros(-(-own.size // count) * count, flat.dtype)
+        padded[: own.size] = own
+        terms = [row.view(flat.dtype) for row in _parts_of_all(padded.view(np.uint8))]
+        mine = terms[0].copy()
+        for term in terms[1:]:
+            mine += term
+        rows = _gathered(mine.view(np.uint8))
+        found = np.concatenate([row.view(flat.dtype) for row in rows])
+        total[first : first + own.size] = found[: own.size]
+    return total.reshape(array.shape)
+
+
+def array_of_first(array: np.ndarray) -> np.ndarray:
+    """The array of the group's first process; those of the others are of the same shape."""
+    return added(array if is_first() else np.zeros_like(array))
+
+
+def is_first() -> bool:
+    """Whether this process is the first of the group, or decides for itself."""
+    return is_alone() or _group.get()[0] == jax.process_index()
 
 
 def clock() -> float:
@@ -153,13 +240,13 @@ def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
     return answers[0]
 
 
-def _leave_at_once() -> None:
+def _leave_at_once(code: int = 1) -> None:
     """End this process without the others: a program that waits for them cannot be given up, and
     JAX's own end would wait for them too.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def _exchange(kind: str, value: Any) -> list[Any]:
@@ -180,30 +267,61 @@ def _exchange(kind: str, value: Any) -> list[Any]:
 
 def _send(kind: str, value: Any) -> list[tuple[str, Any]]:
     """Tell the group's other processes, and return what each of them tells."""
-    group = _group.get()
     text = json.dumps([kind, value]).encode()
     if len(text) > MESSAGE_BYTES:
         # Half of it: a character may be escaped as six bytes.
         text = json.dumps([kind, str(value)[: MESSAGE_BYTES // 12] + " ..."]).encode()
-    own = np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)[None, :]
-    everywhere, gather = _program(group)
-
-    def gathered() -> np.ndarray:
-        parts = jax.make_array_from_process_local_data(everywhere, own, (len(group), MESSAGE_BYTES))
-        return np.asarray(gather(parts).addressable_data(0))
-
-    seconds = _patience.get()
-    rows = gathered() if math.isinf(seconds) else wait_for(gathered, seconds)
+    rows = _gathered(np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8))
     return [tuple(json.loads(row.tobytes())) for row in rows]
 
 
+def _gathered(own: np.ndarray) -> np.ndarray:
+    """The bytes of each process of the group, of as many in all of them: (processes, bytes)."""
+    gather, _ = _programs(_group.get())
+    return _run(gather, own)
+
+
+def _parts_of_all(own: np.ndarray) -> np.ndarray:
+    """This process's part of the bytes of each of them, (processes, bytes / processes)."""
+    _, scatter = _programs(_group.get())
+    return _run(scatter, own)
+
+
+def _run(program: Any, own: np.ndarray) -> np.ndarray:
+    """What a program of the group gives here for rows of bytes, of which this process has one."""
+    group = _group.get()
+
+    def found() -> np.ndarray:
+        rows = jax.make_array_from_process_local_data(
+            _everywhere(group), own[None, :], (len(group), own.size)
+        )
+        try:
+            return np.asarray(program(rows).addressable_data(0))
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            atexit.register(_leave_at_once)
+            raise OtherProcessFailed(
+                "another process has ended, or cannot be reached: see what it said "
+                f"({str(error).splitlines()[0]})."
+            ) from error
+
+    seconds = _patience.get()
+    return found() if math.isinf(seconds) else wait_for(found, seconds)
+
+
 @functools.cache
-def _program(group: tuple[int, ...]) -> tuple[NamedSharding, Any]:
-    """Where each process's message lies, and the program that gives all messages to all of them."""
+def _everywhere(group: tuple[int, ...]) -> NamedSharding:
+    """A row on the first device of each process."""
     first = {}
     for device in jax.devices():
         first.setdefault(device.process_index, device)
     mesh = Mesh(np.array([first[process] for process in group]), ("processes",))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    gather = jax.jit(lambda parts: parts, out_shardings=replicated)
-    return NamedSharding(mesh, PartitionSpec("processes")), gather
+    return NamedSharding(mesh, PartitionSpec("processes"))
+
+
+@functools.cache
+def _programs(group: tuple[int, ...]) -> tuple[Any, Any]:
+    """Programs that give all rows to all processes, or to each of them its part of all rows."""
+    mesh = _everywhere(group).mesh
+    gather = jax.jit(lambda rows: rows, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    columns = NamedSharding(mesh, PartitionSpec(None, "processes"))
+    return gather, jax.jit(lambda rows: rows, out_shardings=columns)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from jaxdescent.fit import commands
+from jaxdescent.fit.command_line import Coordinator, Distributed, Process, Processes, join
 from jaxdescent.scale import commands as scaling
 
 app = typer.Typer(
@@ -129,23 +130,17 @@ def breakdown(
     resume: Annotated[
         bool, typer.Option("--resume", help="Part 3: go on from what --checkpoint has.")
     ] = False,
-    distributed: Annotated[
-        bool,
-        typer.Option(
-            "--distributed", help="With --part 3: its params over the devices of all processes."
-        ),
-    ] = False,
-    coordinator: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the first process, if none is found.")
-    ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Their number.")] = None,
-    process: Annotated[int | None, typer.Option(min=0, help="This one's index.")] = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
 ) -> None:
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
     1: two small functions. 2: coupled and separable unknowns of growing number. 3: eight billion
     parameters. 4: real data. 5: real text with 2^33 weights, of which few are touched. Ends with a
-    verdict, a plot and a JSON file; Ctrl-C keeps what was measured.
+    verdict, a plot and a JSON file; Ctrl-C keeps what was measured. With --part 3 --distributed its
+    params lie over the devices of all processes.
     """
     if part not in (None, 3):
         given = {"--all": everything, "--params": params is not None, "--dtype": dtype is not None}
@@ -164,7 +159,7 @@ def breakdown(
             "is for the independent unknowns of --part 3; the others run in one process.",
             param_hint="--distributed",
         )
-    _prepare_process(device, lambda: scaling.join(distributed, coordinator, processes, process))
+    _prepare_process(device, lambda: join(distributed, coordinator, processes, process))
 
     from jaxdescent import breakdown as story
 

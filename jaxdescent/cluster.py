@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
 import jax
+from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 30
 """After so long without a sign of a process the others end, within a minute of its death."""
@@ -39,9 +45,26 @@ def join(
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
+        with _standard_output_as_error():
+            multihost_utils.sync_global_devices("all have joined")
     except (ValueError, RuntimeError) as error:
         raise NoCluster(
             f"the other processes were not found ({str(error).splitlines()[0]}): start this under "
             "Slurm, Open MPI or Kubernetes, or say who they are by --coordinator HOST:PORT "
             "--processes N --process I."
         ) from error
+
+
+@contextlib.contextmanager
+def _standard_output_as_error() -> Iterator[None]:
+    """Within it what is written to the standard output goes to the error output: gloo tells there
+    whom it has reached, where others expect JSON.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

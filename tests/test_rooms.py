@@ -14,7 +14,7 @@ from jaxdescent.kernels import factors, platform, products
 
 ROOMS = ("kernels", "machine")
 QUESTIONS = re.compile(
-    r"default_backend|device_count\(|platform_dependent|optimization_barrier|cpu_count|getaffinity"
+    r"default_backend|device_count\(|len\(jax\.devices\(|platform_dependent|optimization_barrier|cpu_count|getaffinity"
 )
 
 

@@ -1,5 +1,6 @@
 """Scaling experiments: their points, what is measured, what is kept, and what is said."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import jaxdescent as jd
+from jaxdescent import scale
 from jaxdescent.cli import app
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
@@ -41,9 +43,41 @@ def test_a_problem_may_have_sizes_of_its_own():
     assert {point.devices for point in other.points()} == {4}
 
 
-def test_weak_scaling_grows_the_rows_with_the_devices():
-    grid = Experiment(rows=(100,), devices=(1, 4), scaling="weak")
-    assert [point.rows for point in grid.points()] == [100, 400]
+def test_weak_scaling_grows_with_the_devices_what_lies_over_them():
+    grid = Experiment(rows=(100,), outputs=(3,), devices=(1, 4), scaling="weak")
+    assert [(point.rows, point.outputs) for point in grid.points()] == [(100, 3), (400, 3)]
+    grid = dataclasses.replace(grid, layouts=("outputs",))
+    assert [(point.rows, point.outputs) for point in grid.points()] == [(100, 3), (100, 12)]
+    grid = dataclasses.replace(grid, scaling="strong")
+    assert [(point.rows, point.outputs) for point in grid.points()] == [(100, 3), (100, 3)]
+    assert grid.points()[1].describe() == (
+        "dense 100 x 256, 3 outputs, float32, cg, outputs over 4 devices"
+    )
+
+
+def test_outputs_lie_over_the_devices_and_send_nothing_of_their_size():
+    """X is whole on each device, targets and weights are cut; one shares nothing."""
+    grid = Experiment(
+        rows=(64,), features=(8,), outputs=(16, 6), devices=(1, 4), iterations=2, repeats=1
+    )
+    grid = dataclasses.replace(grid, layouts=("outputs",))
+    one, four, uneven_alone, uneven = run(grid)
+    X, y = 4 * 64 * 8, 4 * 64 * 16
+    assert four["figures"]["argument_bytes"] == X + y // 4 + 4  # and the number of iterations
+    assert one["figures"]["argument_bytes"] == X + y + 4
+    assert four["figures"]["least_bytes"] == 2 * 4 * (X + y // 4)
+    assert four["figures"]["operations"] == one["figures"]["operations"] == 4 * 64 * 8 * 16
+    assert "error" not in uneven_alone["figures"]
+    assert "y has 6 outputs, which 4 devices cannot share" in uneven["figures"]["error"]
+    (alone,) = run(dataclasses.replace(grid, outputs=(1,), devices=(4,)))
+    assert "y has 1 outputs, which 4 devices cannot share" in alone["figures"]["error"]
+
+
+def test_only_dense_problems_have_outputs():
+    with pytest.raises(BadExperiment, match="sparse has one output, got 4"):
+        Experiment(problems=("sparse",), outputs=(4,)).points()
+    with pytest.raises(BadExperiment, match=r"sparse can lie over devices by samples, got 'outp"):
+        Experiment(problems=("sparse",), layouts=("outputs",)).points()
 
 
 @pytest.mark.parametrize(
@@ -82,15 +116,17 @@ def test_an_experiment_is_read_from_toml(tmp_path):
         Experiment.from_toml(tmp_path / "missing.toml")
 
 
-@pytest.mark.parametrize("layout", ["samples", "features", "both"])
+@pytest.mark.parametrize("layout", ["samples", "features", "both", "outputs"])
 def test_arrays_are_the_same_on_any_number_of_devices(layout):
+    outputs = 16 if layout == "outputs" else 1
     one, eight = (
-        PROBLEMS["dense"].made(64, 8, "float32", mesh_of(devices, layout), seed=3)
+        PROBLEMS["dense"].made(64, 8, "float32", mesh_of(devices, layout), seed=3, outputs=outputs)
         for devices in (jax.devices()[:1], jax.devices())
     )
     np.testing.assert_array_equal(one["X"], eight["X"])
     np.testing.assert_allclose(one["y"], eight["y"], rtol=1e-5, atol=1e-5)
-    assert len({shard.index for shard in eight["X"].addressable_shards}) == 8
+    cut = eight["y" if layout == "outputs" else "X"]
+    assert len({str(shard.index) for shard in cut.addressable_shards}) == 8
     assert abs(float(np.std(one["X"])) - 1) < 0.1
 
 
@@ -148,6 +184,7 @@ def test_points_are_measured_and_kept_and_skipped(tmp_path):
     assert "already in" in told[0]
     assert "already in" not in told[1]
     assert again[0] == lines[0]
+    assert run(grid, output, told.append) == again  # what was cut off is gone
 
 
 def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path):
@@ -186,6 +223,11 @@ def test_efficiency_is_that_of_the_definition():
     assert [report.efficiency(one, strong) for one in strong] == [1, 0.8, 0.5]
     weak = [line(1, 8.0, scaling="weak"), line(4, 10.0, 4000, "weak"), line(4, 9.0, 999, "weak")]
     assert [report.efficiency(one, weak) for one in weak] == [1, 0.8, 1]
+    by_outputs = [line(1, 8.0, scaling="weak"), line(4, 10.0, scaling="weak")]
+    by_outputs += [line(4, 9.0, 4000, "weak")]
+    for each, outputs in zip(by_outputs, (2, 8, 8), strict=True):
+        each["point"] |= {"layout": "outputs", "outputs": outputs}
+    assert [report.efficiency(one, by_outputs) for one in by_outputs] == [1, 0.8, 1]
 
 
 def test_a_roofline_is_operations_and_bytes_of_a_device():
@@ -311,3 +353,78 @@ def test_the_tree_is_that_of_the_model():
     objective, start = PROBLEMS["llama3-8b"].pose({"w": jax.numpy.ones(3)})
     assert isinstance(objective, jd.SumOfSquares)
     assert start is not None
+
+
+def kept(folder, *options):
+    given = ["--rows", "64", "--features", "4", "--iterations", "1", "--repeats", "1"]
+    given += ["--method", "cg", "--devices", "1,2", "--checkpoint", str(folder), *options]
+    return CliRunner().invoke(app, ["scale", *given], env={"COLUMNS": "300"})
+
+
+def test_an_experiment_that_was_interrupted_goes_on_to_the_same_record(tmp_path, monkeypatch):
+    """Ctrl-C in the second point: the first is kept, and the second one begins again."""
+    measured, stops = scale.measured, [True]
+
+    def interrupted(point, experiment):
+        if point.devices == 2 and stops:
+            raise KeyboardInterrupt
+        return measured(point, experiment)
+
+    monkeypatch.setattr(scale, "measured", interrupted)
+    folder = tmp_path / "kept"
+    ended = kept(folder)
+    assert ended.exit_code == 130
+    expected = f"are kept in {folder}; the same command with --resume goes on."
+    assert expected in " ".join(ended.stderr.split())
+    [first] = record.lines_in(folder / "scale.jsonl")
+    stops.clear()
+    ended = kept(folder)
+    assert ended.exit_code == 2
+    assert "keeps an experiment: say --resume to go on with it" in " ".join(ended.output.split())
+    ended = kept(folder, "--resume", "--seed", "5")
+    assert ended.exit_code == 2
+    expected = "keeps an experiment of other seed: 0 there, 5 here: give the same options"
+    assert expected in " ".join(ended.output.split())
+    ended = kept(folder, "--resume")
+    assert ended.exit_code == 0, ended.output
+    lines = record.lines_in(folder / "scale.jsonl")
+    assert lines[0] == first
+    assert [line["point"]["devices"] for line in lines] == [1, 2]
+    whole = tmp_path / "whole"
+    assert kept(whole, "--resume").exit_code == 0  # nothing to go on with yet
+    others = record.lines_in(whole / "scale.jsonl")
+    assert [line["point"] for line in lines] == [line["point"] for line in others]
+    assert (folder / "experiment.json").read_text() == (whole / "experiment.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "message"),
+    [
+        (None, ["--output", "a.jsonl"], "and --output names another: leave one out"),
+        ({"other.txt": "x"}, [], "holds other things than an experiment: name another folder"),
+        ({"experiment.json": "{"}, ["--resume"], "experiment.json cannot be read"),
+        ({"experiment.json": "{}"}, ["--resume"], "does not describe an experiment"),
+        (
+            {"experiment.json": '{"format": "jaxdescent scale", "schema": 9, "experiment": {}}'},
+            ["--resume"],
+            "has schema 9, and this version goes on with 1",
+        ),
+        (None, ["--layout", "params"], "dense can lie over devices by samples"),
+    ],
+)
+def test_what_cannot_be_kept_or_gone_on_with_is_said(prepare, options, message, tmp_path):
+    folder = tmp_path / "kept"
+    if prepare:
+        folder.mkdir()
+        for name, text in prepare.items():
+            (folder / name).write_text(text)
+    ended = kept(folder, *options)
+    assert ended.exit_code == 2
+    assert message in " ".join(ended.output.split())
+    assert folder.exists() == bool(prepare)
+
+
+def test_resume_needs_a_folder():
+    ended = CliRunner().invoke(app, ["scale", "--resume"])
+    assert ended.exit_code == 2
+    assert "needs --checkpoint FOLDER" in " ".join(ended.output.split())

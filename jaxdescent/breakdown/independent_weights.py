@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import functools
-import platform
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import segments
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.descent.fused_steps import FUSED_STEPS
-from jaxdescent.machine import memory
+from jaxdescent.machine import attached, memory
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import randomness
 
@@ -38,7 +35,7 @@ SAMPLES = 64
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
     """Descend on the largest part of the tree that fits, and compare samples with NumPy."""
-    room = _room() / HEADROOM
+    room = memory.bytes_of_all() / HEADROOM
     dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
     tree = tree_of(int(room // dtype.itemsize))
     whole = tree.size * dtype.itemsize
@@ -139,23 +136,11 @@ def _place(shape: tuple[int, ...] | None) -> NamedSharding | None:
     """Where an array of a distributed run lies, whole on each device for no shape."""
     if jax.process_count() == 1:
         return None
-    mesh = jax.make_mesh((len(jax.devices()),), ("params",), axis_types=(AxisType.Auto,))
+    mesh = attached.mesh("params")
     axis = max(range(len(shape)), key=lambda axis: shape[axis]) if shape else 0
     if not shape or shape[axis] % mesh.size:
         return NamedSharding(mesh, PartitionSpec())
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, "params"))
-
-
-def _room() -> float:
-    """The bytes that params and all else may take, over all devices of the run."""
-    device = jax.local_devices()[0]
-    own = memory.available_bytes(device)
-    if jax.process_count() == 1:
-        return own
-    host = zlib.crc32(platform.node().encode()) % 2**31
-    told = process_allgather(np.array([own // 2**20, host], np.int32))
-    holders = len(jax.devices()) if device.platform != "cpu" else len(set(told[:, 1].tolist()))
-    return float(told[:, 0].min()) * 2**20 * holders
 
 
 def _over_processes(nbytes: int) -> str:

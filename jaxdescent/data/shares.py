@@ -41,7 +41,12 @@ class Share(Wrapped):
         return Share(self.base, self.first + row, self.stop)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        if not self.rows:
+            return
         start = self.base.start_before(self.first)
+        # As many rows at a time as reach the end with few of another's share.
+        blocks = -(-(self.stop - start) // rows)
+        rows = -(-(self.stop - start) // blocks)
         for block in located(self.base.from_row(start), names, rows, start):
             low = max(self.first - block.start, 0)
             high = min(self.stop - block.start, block.rows)

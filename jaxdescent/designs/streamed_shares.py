@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +39,18 @@ class _Stream:
     def tree_unflatten(cls, stream: ShareStream | None, leaves: Any) -> _Stream:
         del leaves
         return cls(stream)
+
+
+class _Told(NamedTuple):
+    """What each process tells the others of its rows: the first four are to be the same."""
+
+    rows: int
+    features: int
+    dtype: str
+    names: str
+    parts: int
+    block: int
+    row_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +92,9 @@ class StreamedShares(ReadRows):
         what each process has for itself.
       sharding: a ``jax.sharding.NamedSharding`` of the rows, such as
         ``NamedSharding(mesh, PartitionSpec("samples"))``.
-      is_own: whether the data are the rows of this process alone, as many in each of them. The
-        rows of all processes follow each other in the order of the mesh's devices.
+      is_own: whether the data are the rows of this process alone, as many in each of them unless
+        ``is_filled``. The rows of all processes follow each other in the order of the mesh's
+        devices.
       is_filled: whether rows of zeros may follow the last one, until the devices have as many
         each; their weight is zero in :attr:`row_weight`, which then belongs to the regression.
       options: as of :class:`jaxdescent.Streamed`: columns, exclude, categorical, dtype, ...
@@ -113,24 +127,42 @@ class StreamedShares(ReadRows):
         with agreement.among("StreamedShares", devices):
             whole = Streamed(data, **options)
             stream = whole.stream
-            told = agreement.told_by_all([stream.rows, list(whole.names), str(whole.dtype)])
-            if any(each != told[0] for each in told):
+            names = hashlib.sha256("\0".join(whole.names).encode()).hexdigest()
+            told = [
+                _Told(*each)
+                for each in agreement.told_by_all(
+                    _Told(
+                        stream.rows,
+                        stream.features,
+                        str(whole.dtype),
+                        names,
+                        len(parts),
+                        stream.block,
+                        stream.decoding.row_bytes,
+                    )
+                )
+            ]
+            # Rows of each process's own may be of any number where rows of zeros fill the others.
+            compared = slice(1 if is_own and is_filled else 0, 4)
+            if any(each[compared] != told[0][compared] for each in told):
                 raise DataError(
                     "the processes see other data: rows, features and dtype are "
-                    + "; ".join(f"{rows:,}, {len(names)}, {dtype}" for rows, names, dtype in told)
+                    + "; ".join(f"{each.rows:,}, {each.features}, {each.dtype}" for each in told)
                     + ": open the same data in each, or as many rows of each process's own with "
                     "is_own=True."
                 )
-            rows = stream.rows * (len(told) if is_own else 1)
+            rows = sum(each.rows for each in told) if is_own else stream.rows
             total = RowSharding.of(sharding, 0).parts
             here = len(parts) if is_own else total
-            share_rows = -(-stream.rows // here)
+            share_rows = max(-(-each.rows // (each.parts if is_own else total)) for each in told)
+            # Programs are the same in all processes, and so are the blocks that they ask for.
+            stream.block = max(each.block for each in told)
             if share_rows * here != stream.rows and not is_filled:
                 raise ValueError(
                     f"{stream.rows:,} rows cannot be cut into {here} shares of as many: pass "
                     "is_filled=True, and sample_weight=X.row_weight to the regression."
                 )
-            if is_own and share_rows * here != stream.rows:
+            if is_own and not is_filled and share_rows * here != stream.rows:
                 raise ValueError(
                     f"{stream.rows:,} rows of a process's own cannot be cut over its {here} "
                     "devices: leave some out."
@@ -144,7 +176,7 @@ class StreamedShares(ReadRows):
             stream.source.form,
             whole.names,
             whole.dtype,
-            stream.decoding.row_bytes,
+            max(each.row_bytes for each in told),
             whole.reading_seconds / here,
             stream.held_bytes * len(parts),
         )
@@ -189,7 +221,7 @@ class StreamedShares(ReadRows):
     @property
     def passes(self) -> int:
         """How many times the shares of this process have been read to the end so far."""
-        return max(stream.passes for stream in self.shares.streams if stream is not None)
+        return max((each.passes for each in self.shares.streams if each is not None), default=0)
 
     @property
     def parts(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxdescent import agreement
 from jaxdescent.data import Source
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.machine.memory import ProblemTooLarge, host_bytes, readable_bytes
@@ -49,6 +50,10 @@ class Memory(NamedTuple):
                 "this process can have: lower it."
             )
         return cls(limit, True)
+
+    def fits(self, needed: float) -> bool:
+        """Whether so much may be held, by all processes that fit together."""
+        return agreement.least(self.limit - needed) >= 0
 
     def refuse(self, what: str, needed: float, read: str = "nothing was read") -> ProblemTooLarge:
         """The refusal of what needs more, and what has been read by then."""

@@ -82,6 +82,7 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         other = dataclasses.replace(preparing, share=0.0, part=TEST)
         read += _add_all(job._replace(source=job.test_source), sums, other, plan)
     sums.finish()
+    sums.put_together()
     totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
     check_rows(
         (sums.rows[TRAIN], sums.rows[TEST]),
@@ -145,7 +146,9 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
 def _add_all(job: Job, sums: Sums, preparing: Preparing, plan: SumsPlan) -> int:
     source, names = job.source, job.roles.columns
     rows = 0
-    for prepared in read_ahead(lambda: map(preparing, located(source, names, plan.reading.rows))):
+    for prepared in read_ahead(
+        lambda: map(preparing, located(source, names, plan.reading.rows, job.first_row))
+    ):
         sums.add(prepared)
         rows += prepared.block.rows
         del prepared

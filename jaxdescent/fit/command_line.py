@@ -1,4 +1,6 @@
-"""What the commands have in common: sizes, lists of names, and errors in one line."""
+"""What the commands have in common: sizes, lists of names, how processes join, and errors in one
+line.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,31 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from jaxdescent import cluster
+from jaxdescent.agreement import OtherProcessFailed
+
 INTERRUPTED = 130
+
+Distributed = Annotated[
+    bool,
+    typer.Option("--distributed", help="This is one of several processes that do this together."),
+]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="Of the first process, if none is found.", show_default=False
+    ),
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="How many they are.", show_default=False)
+]
+Process = Annotated[
+    int | None, typer.Option(min=0, help="Which one this is, from 0.", show_default=False)
+]
 
 UNITS = {
     unit + end: base**power
@@ -54,6 +76,19 @@ def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = N
         parts = [text] if known and text in known else text.split(",")
         found.extend(part.strip() for part in parts if part.strip())
     return list(dict.fromkeys(found))
+
+
+def join(
+    distributed: bool, coordinator: str | None, processes: int | None, process: int | None
+) -> None:
+    """Join the other processes if ``--distributed`` is given, before JAX has devices."""
+    if not distributed and (coordinator, processes, process) != (None, None, None):
+        raise typer.BadParameter("is missing.", param_hint="--distributed")
+    if distributed:
+        try:
+            cluster.join(coordinator, processes, process)
+        except cluster.NoCluster as error:
+            raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
 @contextlib.contextmanager
@@ -103,7 +138,7 @@ def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
         kept = str(error) if isinstance(error, Interrupted) else f"{written}."
         typer.echo(f"Interrupted: {kept}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except (DataError, ImportError, MemoryError) as error:
+    except (DataError, ImportError, MemoryError, OtherProcessFailed) as error:
         message = " ".join(str(error).split()) or "there is not enough memory"
         typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(2) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import pathlib
@@ -9,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from jaxdescent.fit.command_line import byte_count, failing_in_one_line, penalty, split_names
+from jaxdescent import agreement
+from jaxdescent.data import DataError
+from jaxdescent.fit.command_line import (
+    Coordinator,
+    Distributed,
+    Process,
+    Processes,
+    byte_count,
+    failing_in_one_line,
+    join,
+    penalty,
+    split_names,
+)
 
 
 class Missing(enum.StrEnum):
@@ -184,20 +197,34 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
 ) -> None:
     """Fit a linear regression to files, which need not fit in memory.
 
     Numbers and booleans are features; say what to do with text. One pass over the rows adds up
     what the fit, every penalty and the held-out rows need. Without --out nothing is kept.
+    With --distributed each process reads its share of the rows, and the first one tells and writes.
     """
-    with failing_in_one_line():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(failing_in_one_line())
+        if distributed and plot is not None:
+            raise DataError("--plot draws for one process: leave it or --distributed out.")
+        join(distributed, coordinator, processes, process)
+        if distributed:
+            # To the end: a model that cannot be kept fails in all processes.
+            stack.enter_context(agreement.among_all("fit"))
+        is_first = agreement.is_first()
+
         from jaxdescent.data import open_source
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
 
-        if out is not None:
+        if out is not None and is_first:
             check_output(out, overwrite=overwrite)
         picture = None
         if plot is not None:
@@ -205,7 +232,7 @@ def fit(
             from jaxdescent.fit import plot as picture
 
             picture.check_picture(plot)
-        with Screen(is_quiet=as_json, keeps_course=plot is not None) as screen:
+        with Screen(is_quiet=as_json or not is_first, keeps_course=plot is not None) as screen:
             model = fit_model(
                 list(data),
                 target,
@@ -216,6 +243,7 @@ def fit(
                 start=start,
                 checkpoint=checkpoint,
                 resume=resume,
+                distributed=distributed,
                 features=tuple(split_names(features)),
                 exclude=tuple(split_names(exclude)),
                 categorical=tuple(split_names(categorical)),
@@ -236,6 +264,8 @@ def fit(
             source = open_source(list(data), target_file, where)
             sample = picture.sample_of(model, source, Memory.of(memory))
             picture.draw(sample, model.target, plot, screen.course)
+        if not is_first:
+            return
         if out is not None:
             model.save(out, overwrite=overwrite)
         if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.keeping import DESCENT
 from jaxdescent.fit.watched import listening, watched
@@ -44,7 +45,8 @@ def descend(
         return job.keeping.minimize(
             objective, params, method, most=MOST_ITERATIONS, chunk=chunk, hooks=hooks, name=name
         )
-    if not job.watch.is_looking:
+    # Processes run the same programs, whoever looks.
+    if not job.watch.is_looking or not agreement.is_alone():
         return minimum(objective, params, method)
     count = 0
 

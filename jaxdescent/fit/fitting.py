@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
+from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
@@ -43,6 +45,7 @@ def fit_model(
     start: Any = None,
     checkpoint: Any = None,
     resume: bool = False,
+    distributed: bool = False,
     **options: Any,
 ) -> Model:
     """Fit a linear model of named columns to data that need not fit in memory.
@@ -66,6 +69,9 @@ def fit_model(
       checkpoint: a folder in which a fit that iterates is kept while it goes on. SIGINT and SIGTERM
         then end it with :class:`jaxdescent.fit.keeping.Interrupted`, a KeyboardInterrupt.
       resume: whether to go on with what is kept there.
+      distributed: whether all processes that ``jax.distributed.initialize`` has joined make this
+        call together, on the same data: each reads its own share of the rows, and all return the
+        same model.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
         columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
         of the hash; ``where`` states which rows count, such as "month <= 6"; ``l2`` (0), a number
@@ -76,6 +82,7 @@ def fit_model(
 
     Raises:
       DataError: where the data cannot be used, in one sentence.
+      OtherProcessFailed: where another process of a distributed fit raised an error.
       ProblemTooLarge: where the fit needs more memory, before the data are read.
       TypeError: for an option that does not exist.
 
@@ -85,8 +92,6 @@ def fit_model(
     >>> np.round(model.weights, 6).tolist(), round(model.intercept, 6)
     ([1.0, 2.0], 3.0)
     """
-    began = time.perf_counter()
-    watch = watch or Watch()
     known = [field.name for field in dataclasses.fields(Request)]
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -97,11 +102,33 @@ def fit_model(
         for name, value in options.items()
     }
     request = Request(target=target, **options)
+    given = Given(data, target_file, test_data, memory, watch or Watch(), start, checkpoint, resume)
+    with agreement.among_all("fit") if distributed else contextlib.nullcontext():
+        return _fitted(request, given)
+
+
+class Given(NamedTuple):
+    """What a fit is given beside its options; :func:`fit_model` describes it."""
+
+    data: Any
+    target_file: Any
+    test_data: Any
+    memory: int | None
+    watch: Watch
+    start: Any
+    checkpoint: Any
+    resume: bool
+
+
+def _fitted(request: Request, given: Given) -> Model:
+    began = time.perf_counter()
+    data, target_file, test_data, memory, watch, start, checkpoint, resume = given
     request.check()
     if test_data is not None and request.test:
         raise DataError("--test and --test-data exclude each other: name one of them.")
     if resume and checkpoint is None:
         raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
+    together.check_request(request, is_kept=checkpoint is not None)
     keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
     bound = Memory.of(memory)
     source = open_source(data, target_file, request.where)
@@ -117,18 +144,25 @@ def fit_model(
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
-    job = Job(source, test_source, roles, request, bound, watch, keeping)
+    fingerprint = source.fingerprint()
+    other_fingerprint = "" if test_source is None else test_source.fingerprint()
+    together.check_alike(
+        {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
+    )
+    source, first_row = together.share_of(source)
+    if test_source is not None:
+        test_source, _ = together.share_of(test_source, is_tested=True)
+    job = Job(source, test_source, roles, request, bound, watch, keeping, first_row)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
         check_start(model, roles, request.bits)
     before = [each.stamps() for each in job.sources]
-    fingerprint = source.fingerprint()
     with contextlib.ExitStack() as stack:
         if keeping is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
             if test_source is not None:
-                facts["the held-out data's fingerprint"] = test_source.fingerprint()
+                facts["the held-out data's fingerprint"] = other_fingerprint
             keeping.compare(facts)
             stack.callback(keeping.close)
         encoding, levels_read = encoding_of(job)
@@ -179,6 +213,8 @@ def _roles(source: Source, request: Request) -> Roles:
 
 def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:
     train, *held_out = (part._asdict() for part in fitted.parts)
+    rows_read = sum(agreement.told_by_all(fitted.rows_read))
+    processes = {} if agreement.is_alone() else {"processes": jax.process_count()}
     bytes_read = fitted.passes * job.source.file_bytes
     if job.test_source is not None:
         bytes_read += fitted.test_passes * job.test_source.file_bytes
@@ -189,10 +225,11 @@ def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dic
         **fitted.details,
         "passes": fitted.passes + other_passes,
         "bytes_read": bytes_read,
-        "rows_read": fitted.rows_read,
+        "rows_read": rows_read,
+        **processes,
         "seconds": seconds,
-        "rows_per_second": fitted.rows_read / seconds,
-        "peak_bytes": peak_resident_bytes(),
+        "rows_per_second": rows_read / seconds,
+        "peak_bytes": max(agreement.told_by_all(peak_resident_bytes())),
         "memory_limit": job.memory.limit if job.memory.is_given else None,
         "notes": list(fitted.notes),
     }

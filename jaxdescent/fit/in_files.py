@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import row_stream
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
-from jaxdescent.fit import keeping
+from jaxdescent.fit import keeping, together
 from jaxdescent.fit.budget import MOST_ROWS
 from jaxdescent.fit.checks import row_notes
 from jaxdescent.fit.descending import descend, details_of, told
@@ -163,22 +165,22 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         fills=vectors.fills,
         dtype=dtype,
     )
-    design = Streamed(
-        source,
-        encoding.numbers,
-        categorical=source.categorical,
-        sparse=source.sparse,
-        dtype=dtype,
-    )
+    options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": dtype}
+    weight = vectors.training_weight
+    if agreement.is_alone():
+        design, of_rows = Streamed(source, encoding.numbers, **options), jnp.asarray
+    else:
+        design = together.streamed(source, encoding.numbers, **options)
+        of_rows = functools.partial(together.vector_of_rows, design)
+        weight = np.ones(vectors.filled) if weight is None else weight
     mean, spread = vectors.mean, vectors.spread
     squares = vectors.squares() if has_moments else np.ones(encoding.size)
     scales = deviations(squares, vectors.weight_total) if request.standardize else None
-    weight = vectors.training_weight
     objective = LinearRegression(
         design if scales is None else Scaled(design, jnp.asarray((1 / scales).astype(dtype))),
-        jnp.asarray(((vectors.target - mean) / spread).astype(dtype)),
+        of_rows(((vectors.target - mean) / spread).astype(dtype)),
         l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
-        sample_weight=None if weight is None else jnp.asarray(weight.astype(dtype)),
+        sample_weight=None if weight is None else of_rows(weight.astype(dtype)),
     )
     per_unit = spread if scales is None else spread / scales  # of weights that are penalised
     numbers = len(encoding.numbers)
@@ -317,6 +319,7 @@ def _figures(
             about, error = y - center, predicted[rows] - y
             sums[part] += s.sum(), s @ about, s @ np.square(about), s @ np.square(error)
             counts[part] += y.size
+    sums, counts = agreement.added(sums), agreement.added(np.array(counts)).tolist()
     return [
         part_of(counts[part], error, squares - about**2 / weight, weight)
         for part, (weight, about, squares, error) in enumerate(sums.tolist())

@@ -152,7 +152,7 @@ def _fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None) ->
 def located_blocks(source: Source, job: Job, rows: int, preparing: Preparing) -> Any:
     """A source's blocks, prepared on a thread of their own."""
     names = job.roles.columns
-    return read_ahead(lambda: map(preparing, located(source, names, rows)))
+    return read_ahead(lambda: map(preparing, located(source, names, rows, job.first_row)))
 
 
 class _Problem:

@@ -13,7 +13,10 @@ from jaxdescent.fit.watch import Watch
 
 
 class Job(NamedTuple):
-    """Everything that the ways of fitting share."""
+    """Everything that the ways of fitting share.
+
+    ``first_row`` is the number of the source's first row among those of all processes.
+    """
 
     source: Source
     test_source: Source | None
@@ -22,6 +25,7 @@ class Job(NamedTuple):
     memory: Memory
     watch: Watch
     keeping: Keeping | None = None
+    first_row: int = 0
 
     @property
     def sources(self) -> list[Source]:

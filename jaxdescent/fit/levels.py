@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
 from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import bucket_of, used
@@ -38,12 +41,12 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
     touched = np.zeros(1 << request.bits if roles.hashed else 0, bool)
     base, free = resident_bytes(), memory.limit - resident_bytes() - SLACK_BYTES
     plan = reading_of(source, columns, 32 * len(names), free)
-    if plan.bytes > free:
+    if agreement.least(free - plan.bytes) < 0:
         raise memory.refuse("finding the levels", base + plan.bytes + SLACK_BYTES)
     found: dict[str, set[str]] = {name: set() for name in roles.categorical}
     rows = 0
     job.watch.begin("finding levels", source.rows)
-    for block in read_ahead(lambda: located(source, columns, plan.rows)):
+    for block in read_ahead(lambda: located(source, columns, plan.rows, job.first_row)):
         train = _training(block, request)
         view = View(block, roles.interactions)
         for name in names:
@@ -60,6 +63,7 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         job.watch.advance(rows)
         # A set that grows doubles, and so do the lists that are made of it.
         memory.check(margin=SLACK_BYTES + LEVEL_BYTES * held_of(found, indices))
+    found, touched, indices = _of_all(found, touched, indices)
     if roles.sparse is not None and not indices.size:
         raise DataError("no training row has any entry: there is nothing to fit.")
     empty = [name for name, levels in found.items() if not levels]
@@ -78,6 +82,23 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         interactions=roles.interactions,
     )
     return encoding, rows
+
+
+def _of_all(
+    found: dict[str, set[str]], touched: np.ndarray, indices: np.ndarray
+) -> tuple[dict[str, set[str]], np.ndarray, np.ndarray]:
+    """What all processes of a fit found in their own rows."""
+    if agreement.is_alone():
+        return found, touched, indices
+    content = json.dumps({name: sorted(levels) for name, levels in found.items()})
+    for text in agreement.told_bytes_by_all(content.encode()):
+        for name, levels in json.loads(text).items():
+            found[name].update(levels)
+    for places in agreement.told_bytes_by_all(np.flatnonzero(touched).astype(np.int64).tobytes()):
+        touched[np.frombuffer(places, np.int64)] = True
+    for others in agreement.told_bytes_by_all(indices.astype(np.int64).tobytes()):
+        indices = np.union1d(indices, np.frombuffer(others, np.int64))
+    return found, touched, indices
 
 
 def held_of(found: dict[str, set[str]], indices: np.ndarray) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import SparseColumn
 
 Entry = tuple[np.ndarray, np.ndarray | None, int, int]
@@ -61,6 +62,12 @@ class Moments:
         stop = self.first.size
         self._add(self.first, rows.index, once, start, stop)
         self._add(self.second, rows.index, once * rows.values, start, stop)
+
+    def put_together(self) -> None:
+        """Add what the other processes of a fit have added up of their own rows."""
+        both = agreement.added(np.stack([self.first, self.second]))
+        self.first, self.second = both
+        self.total = float(agreement.added(np.array([self.total]))[0])
 
     @staticmethod
     def _add(into: np.ndarray, own: np.ndarray, values: np.ndarray, start: int, stop: int) -> None:

@@ -163,6 +163,9 @@ def _figures(model: Model) -> Rows:
         ),
         ("memory", f"{readable_bytes(known['peak_bytes'])} at the peak"),
     ]
+    if "processes" in known:
+        shares = f"{known['processes']}, each of which read its share of the rows"
+        rows.append(("processes", shares))
     if "goodput" in known:
         text = f"{known['goodput']:.0%} of the descents' time in iterations"
         resumed = known["resumed_at"]

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import Block, DataError
 from jaxdescent.fit.columns import Numbers, numbers_of
 from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
@@ -123,9 +124,9 @@ class Sums:
     """``sum_i s_i z_i z_i'`` in float64 for both parts, with z the features less a shift, which of
     the numbers are missing (under "mean"), the target less its shift, and a one.
 
-    The shift is the first block's means: what is added up stays small beside the spread, and
-    subtracting the means afterwards cancels little. The products are NumPy's, on the host: JAX
-    would need 64-bit mode for the whole process, and compile for each block's size.
+    The shift is the first block's means (of the first process): what is added up stays small beside
+    the spread, and subtracting the means afterwards cancels little. The products are NumPy's, on
+    the host: JAX would need 64-bit mode for the whole process, and compile for each block's size.
     """
 
     def __init__(self, encoding: Encoding, policy: Policy) -> None:
@@ -151,7 +152,7 @@ class Sums:
           DataError: for NaN and infinity, with the row, and for values whose squares overflow.
         """
         if self.shift is None:
-            self.shift = self._means(prepared)
+            self.shift = agreement.array_of_first(self._means(prepared))
         self.dropped += prepared.dropped
         self.unseen += prepared.encoded.unseen
         for part in (TRAIN, TEST):
@@ -167,6 +168,17 @@ class Sums:
     def finish(self) -> None:
         """Give back what only adding needs."""
         self._buffer = self._product = np.empty((0, 0))
+
+    def put_together(self) -> None:
+        """Add what the other processes of a fit have added up of their own rows."""
+        if agreement.is_alone():
+            return
+        counts = np.array([*self.rows, self.dropped, self.unseen])
+        *self.rows, self.dropped, self.unseen = agreement.added(counts).tolist()
+        for part, own in enumerate(self.matrices):
+            if any(agreement.told_by_all(own is not None)):
+                none = np.zeros((self.side, self.side))
+                self.matrices[part] = agreement.added(none if own is None else own)
 
     def _means(self, prepared: Prepared) -> np.ndarray:
         means = np.zeros(self.encoding.size + 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import DataError
 from jaxdescent.fit.checks import check_rows, check_target
 from jaxdescent.fit.encoded_rows import numbers_of
@@ -39,7 +40,7 @@ class Vectors:
         """Keep what is needed of a block, and refuse values that cannot be used."""
         block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
         if not self.read:
-            self.shift = means_of(prepared)
+            self.shift = agreement.array_of_first(means_of(prepared))
         rows = slice(None) if encoded.keep is None else encoded.keep
         numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
@@ -86,18 +87,27 @@ class Vectors:
                 self._moments.add_sparse(own, s, first)
 
     def close(self) -> None:
-        """Forget the places of dropped rows, and refuse what no fit can do without."""
+        """Forget the places of dropped rows, add what other processes have of theirs, and refuse
+        what no fit can do without.
+        """
         job, kept = self._job, slice(0, self.filled)
-        counts, weights = (self._counts[0], self._counts[1]), (self._weights[0], self._weights[1])
+        numbers = np.array([*self._counts, self.dropped, self.unseen])
+        train, test, self.dropped, self.unseen = agreement.added(numbers).tolist()
+        train_weight, test_weight = agreement.added(np.array(self._weights)).tolist()
+        counts, weights = (train, test), (train_weight, test_weight)
+        self._absent, self._sums = agreement.added(np.stack([self._absent, self._sums]))
+        if self._moments is not None:
+            self._moments.put_together()
         check_rows(counts, weights, self.dropped, job.request, is_tested=job.is_tested)
         self.target = self.target[kept]
         self._weight = None if self._weight is None else self._weight[kept]
         self._is_test = None if self._is_test is None else self._is_test[kept]
         weight = self.training_weight
         s = np.ones(self.filled) if weight is None else weight
-        self.mean = float(s @ self.target / weights[TRAIN])
+        self.mean = float(agreement.added(np.array([s @ self.target]))[0] / weights[TRAIN])
         self.weight_total = weights[TRAIN]
-        variance = float(s @ np.square(self.target - self.mean)) / weights[TRAIN]
+        squares = agreement.added(np.array([s @ np.square(self.target - self.mean)]))
+        variance = float(squares[0]) / weights[TRAIN]
         check_target(job.roles.target, counts[TRAIN], variance, self.mean)
         self.spread = float(np.sqrt(variance))
         there = weights[TRAIN] - self._absent

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import jax
+
+from jaxdescent import agreement
 from jaxdescent.data import DataError
 from jaxdescent.fit import by_sums, in_files, in_memory
 from jaxdescent.fit.encoding import Encoding
@@ -34,12 +37,14 @@ def fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]
     # A fit that is gone on with goes on in its way, whatever the memory has room for today.
     way = None if job.keeping is None else job.keeping.way
     others = 0
-    needs_rows = sums.bytes > job.memory.limit or encoding.sparse is not None
+    needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
     needs_rows = needs_rows or method in ITERATIVE or way is not None
-    if method != DIRECT and (needs_rows or _is_long(encoding)):
+    is_alone = agreement.is_alone()
+    if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
         in_designs, counted = in_memory.plan_of(job, encoding)
         others = int(counted > 0)
-        if in_designs.bytes <= job.memory.limit and way != FILES:
+        # Several processes read their rows again, as one does where they do not fit.
+        if is_alone and in_designs.bytes <= job.memory.limit and way != FILES:
             return _in_memory(job, encoding, in_designs, start), others
         if needs_rows:
             return _in_files(job, encoding, sums, in_designs, start), others
@@ -64,7 +69,7 @@ def _check_direct(job: Job, encoding: Encoding, sums: by_sums.SumsPlan) -> None:
             f"--method direct adds up products of all columns, and {encoding.sparse!r} holds too "
             "many indices for sums: name another method, or --features."
         )
-    if sums.bytes > job.memory.limit:
+    if not job.memory.fits(sums.bytes):
         what = f"--method direct with {encoding.size:,} features"
         raise job.memory.refuse(what, sums.bytes, _read_so_far(encoding))
 
@@ -97,7 +102,12 @@ def _in_files(
     way = None if job.keeping is None else job.keeping.way
     plan = in_files.plan_of(job, encoding, in_designs.rows)
     obstacle = in_files.obstacle(job)
-    if plan.bytes <= job.memory.limit and not obstacle and way != MEMORY:
+    if not agreement.is_alone() and job.request.l2 == AUTO:
+        raise DataError(
+            "--distributed searches for l2 by sums alone, and these features need iterations: say "
+            f"--l2 with a number, or fit in one process: {_read_so_far(encoding)}."
+        )
+    if job.memory.fits(plan.bytes) and not obstacle and way != MEMORY:
         lines = [
             "The rows stay in the files and are read again in each pass, and "
             f"{method_of(job.request.method, IN_FILES)!r} minimises; about "
@@ -144,11 +154,15 @@ def _is_long(encoding: Encoding) -> bool:
 
 def _described(job: Job, encoding: Encoding) -> str:
     source, share = job.source, job.request.test
-    rows = "" if source.rows is None else f"{source.rows:,} rows of "
+    own = agreement.told_by_all(source.rows)
+    rows = "" if None in own else f"{sum(own):,} rows of "
     files = len(source.files)
     size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
     held_out = f", {share:.3g} of the rows held out" if share else ""
     if job.test_source is not None:
         held_out = ", and the rows of other data held out"
     what = f"{rows}{source.form}{size if files else ''}{source.description}"
-    return f"{what}: {encoding.size:,} features{held_out}."
+    processes = ""
+    if not agreement.is_alone():
+        processes = f", shared by {jax.process_count()} processes"
+    return f"{what}{processes}: {encoding.size:,} features{held_out}."

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import pathlib
+import platform
 from typing import Any
 
 import jax
+
+from jaxdescent import agreement
+from jaxdescent.machine import attached
 
 SLACK_BYTES = 1 << 20
 """The uncertainty of the available memory: a problem with fewer bytes is taken to fit."""
@@ -31,6 +35,23 @@ def available_bytes(device: Any = None) -> int:
         if "bytes_limit" in statistics:
             return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     return host_bytes()
+
+
+def bytes_of_all() -> float:
+    """The bytes that can be allocated over all devices of a run of several processes.
+
+    Each device is taken for the smallest of the processes' first ones. Those of a CPU share the
+    memory of their host, as the processes of one host do. Of a single process it is the memory of
+    its first device.
+    """
+    device = jax.local_devices()[0]
+    with agreement.among_all("memory"):
+        told = agreement.told_by_all([available_bytes(device), platform.node()])
+    least = float(min(available for available, _ in told))
+    if len(told) == 1:
+        return least
+    hosts = len({host for _, host in told})
+    return least * (hosts if device.platform == "cpu" else attached.count())
 
 
 def whole_bytes(device: Any) -> int:

@@ -3,7 +3,7 @@
 ``experiment`` lists the points; ``problems`` makes their arrays where they lie; ``program``
 compiles a point, and ``compiled`` reads what came out; ``measurement`` runs it on the devices that
 are here, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON line for
-each point.
+each point, and ``keeping`` the folder of an experiment that is to be gone on with.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(
     >>> line["figures"]["argument_bytes"], line["rehearsed"]
     (9220, False)
     """
-    stored = record.lines_in(output) if output else []
+    stored = record.told_lines(output)
     known, points = record.known_keys(stored), experiment.points()
     wanted = {point.key for point in points}
     lines = [line for line in stored if Point(**line["point"]).key in wanted & known]

@@ -9,8 +9,17 @@ import jax
 import typer
 from rich.console import Console
 
-from jaxdescent import cluster
-from jaxdescent.fit.commands import failing_in_one_line, split_names
+from jaxdescent import agreement
+from jaxdescent.fit.command_line import (
+    Coordinator,
+    Distributed,
+    Process,
+    Processes,
+    failing_in_one_line,
+    join,
+    split_names,
+)
+from jaxdescent.machine import attached
 
 List = list[str] | None
 
@@ -28,7 +37,8 @@ def scale(
     features: Annotated[List, typer.Option(help="Columns of X.")] = None,
     method: Annotated[List, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")] = None,
     dtype: Annotated[List, typer.Option(help="float32, bfloat16, float64.")] = None,
-    layout: Annotated[List, typer.Option(help="samples, features, both.")] = None,
+    outputs: Annotated[List, typer.Option(help="Targets of each row, of dense ones.")] = None,
+    layout: Annotated[List, typer.Option(help="samples, features, both, outputs.")] = None,
     devices: Annotated[
         List, typer.Option(help="Numbers of devices, of those here.", show_default="all")
     ] = None,
@@ -37,7 +47,8 @@ def scale(
         typer.Option(help="Devices to compile for that are not here: v5e:16x16,8xh100."),
     ] = None,
     weak: Annotated[
-        bool | None, typer.Option("--weak/--strong", help="Rows of each device, or of the whole.")
+        bool | None,
+        typer.Option("--weak/--strong", help="Rows (outputs) of each device, or of the whole."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Timed iterations.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timings of each point.")] = None,
@@ -45,18 +56,29 @@ def scale(
     virtual_devices: Annotated[
         int | None, typer.Option(min=1, help="Show this host's CPU as so many devices.")
     ] = None,
-    distributed: Annotated[
-        bool, typer.Option("--distributed", help="Join the other processes of this run.")
-    ] = False,
-    coordinator: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the first process, if none is found.")
-    ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Their number.")] = None,
-    process: Annotated[int | None, typer.Option(min=0, help="This one's index.")] = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
     output: Annotated[
-        pathlib.Path,
-        typer.Option(dir_okay=False, help="JSON lines are added here; known points are skipped."),
-    ] = pathlib.Path("scale.jsonl"),
+        pathlib.Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="JSON lines are added here; known points are skipped.",
+            show_default="scale.jsonl",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep this experiment here instead, each point once it is measured.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --checkpoint has.")
+    ] = False,
     plot: Annotated[
         pathlib.Path | None, typer.Option(dir_okay=False, help="A .png file to draw.")
     ] = None,
@@ -67,24 +89,36 @@ def scale(
     compiles a point with the compiler of hardware that is not here, and shows memory, what is sent,
     and the predicted time; errors of a cluster (memory, axes that cannot be shared) show at once.
     """
-    with failing_in_one_line("points that were finished are in the file"):
+    kept = "are in the file"
+    if checkpoint is not None:
+        kept = f"are kept in {checkpoint}; the same command with --resume goes on"
+    with failing_in_one_line(f"points that were finished {kept}"):
         if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
             raise typer.BadParameter(
                 f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
             )
+        if resume and checkpoint is None:
+            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+        if checkpoint is not None and output is not None:
+            raise typer.BadParameter(
+                f"{checkpoint} has a file of its own, and --output names another: leave one out.",
+                param_hint="--checkpoint",
+            )
+        output = output or pathlib.Path("scale.jsonl")
         if not output.parent.is_dir():
             raise typer.BadParameter(
                 f"must be in a folder that exists, got {output}.", param_hint="--output"
             )
         from jaxdescent import scale as room
+        from jaxdescent.scale import keeping, rehearsal, report
         from jaxdescent.scale import plot as picture
-        from jaxdescent.scale import rehearsal, report
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         given: dict[str, Any] = {
             "problems": split_names(problem),
             "rows": _counts(rows, "--rows"),
             "features": _counts(features, "--features"),
+            "outputs": _counts(outputs, "--outputs"),
             "methods": split_names(method),
             "dtypes": split_names(dtype),
             "layouts": split_names(layout),
@@ -108,9 +142,15 @@ def scale(
             _prepare(virtual_devices)
             join(distributed, coordinator, processes, process)
             if "devices" not in grid | given:
-                given["devices"] = () if is_elsewhere else (len(jax.devices()),)
+                given["devices"] = () if is_elsewhere else (attached.count(),)
             chosen = Experiment.of(grid | given, "the command line")
             is_first = jax.process_index() == 0
+            if checkpoint is not None:
+                chosen.points()  # before a folder is made for what cannot be run
+                with agreement.among_all("scale"):
+                    output = None  # of the others: the first one writes
+                    if is_first:
+                        output = keeping.opened(checkpoint, chosen, resume=resume)
             console = Console(quiet=not is_first)
             tell = Console(stderr=True, quiet=not is_first)
             lines = room.run(chosen, output, lambda text: tell.print(text, highlight=False))
@@ -130,19 +170,6 @@ def _prepare(cpus: int | None) -> None:
     if cpus is not None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpus)
-
-
-def join(
-    distributed: bool, coordinator: str | None, processes: int | None, process: int | None
-) -> None:
-    """Join the other processes if ``--distributed`` is given."""
-    if not distributed and (coordinator, processes, process) != (None, None, None):
-        raise typer.BadParameter("is missing.", param_hint="--distributed")
-    if distributed:
-        try:
-            cluster.join(coordinator, processes, process)
-        except cluster.NoCluster as error:
-            raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
 def _counts(texts: List, name: str) -> list[int]:

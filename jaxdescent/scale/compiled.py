@@ -97,6 +97,13 @@ class Compiled:
         """
         return self._sent_in(self._iteration)
 
+    @functools.cached_property
+    def usually_sent(self) -> list[Sent]:
+        """The collectives that an iteration runs, of branches the one with fewest kernels: those of
+        :attr:`kernels_in_an_iteration`.
+        """
+        return _sent_by(self._run_by(self._iteration, lambda lines: -_kernels(lines)))
+
     @property
     def kernels_in_an_iteration(self) -> int:
         """Kernels that an iteration starts, of branches the one with fewest.

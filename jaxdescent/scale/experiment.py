@@ -15,7 +15,16 @@ from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
 
 DTYPES = ("float32", "bfloat16", "float64")
 SCALINGS = ("strong", "weak")
-OF_A_PROBLEM = ("rows", "features", "methods", "dtypes", "layouts", "devices", "rehearse")
+OF_A_PROBLEM = (
+    "rows",
+    "features",
+    "outputs",
+    "methods",
+    "dtypes",
+    "layouts",
+    "devices",
+    "rehearse",
+)
 """What the table of a problem may have."""
 
 
@@ -35,6 +44,7 @@ class Point:
       layout: what lies over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
       devices: the number of devices.
       target: the name of devices that are not attached, for a rehearsal; empty for a run here.
+      outputs: how many targets the whole regression has for each row.
     """
 
     problem: str
@@ -45,6 +55,7 @@ class Point:
     layout: str
     devices: int
     target: str = ""
+    outputs: int = 1
 
     @property
     def key(self) -> str:
@@ -59,7 +70,13 @@ class Point:
     def what(self) -> str:
         """The problem, its size and its dtype."""
         size = f" {self.rows:,} x {self.features:,}" if self.rows else ""
-        return f"{self.problem}{size} {self.dtype}"
+        outputs = f", {self.outputs:,} outputs," if self.outputs > 1 else ""
+        return f"{self.problem}{size}{outputs} {self.dtype}"
+
+    @property
+    def grows(self) -> str:
+        """What grows with the devices where each of them keeps its own: rows, or outputs."""
+        return "outputs" if self.layout == "outputs" else "rows"
 
     @property
     def where(self) -> str:
@@ -73,7 +90,8 @@ class Experiment:
 
     ``own`` has what differs for single problems: in a TOML file the table ``[hashed]``.
 
-    With ``scaling="weak"`` the rows are those of each device, with ``"strong"`` those of the whole.
+    With ``scaling="weak"`` the rows, or in the layout by outputs these, are those of each device,
+    with ``"strong"`` those of the whole.
 
     Raises:
       BadExperiment: if a name is unknown, a number is not positive, or a list is empty.
@@ -99,6 +117,7 @@ class Experiment:
     repeats: int = 5
     seed: int = 0
     own: tuple[tuple[str, dict[str, Any]], ...] = ()
+    outputs: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         known = {
@@ -204,20 +223,22 @@ class Experiment:
         places = [(count, "") for count in self.devices]
         places += [(mesh_named(name).devices, mesh_named(name).name) for name in self.rehearse]
         points: list[Point] = []
-        grid = itertools.product(
-            self.problems, self.rows, self.features, self.dtypes, self.methods, self.layouts
-        )
-        for (name, rows, features, dtype, method, layout), (count, target) in itertools.product(
-            grid, places
-        ):
+        sizes = itertools.product(self.rows, self.features, self.outputs)
+        grid = itertools.product(self.problems, sizes, self.dtypes, self.methods, self.layouts)
+        for (name, size, dtype, method, layout), (count, target) in itertools.product(grid, places):
+            rows, features, outputs = size
             problem = PROBLEMS[name]
             if layout not in problem.layouts and problem.has_rows:
                 raise BadExperiment(
                     f"{name} can lie over devices by {', '.join(problem.layouts)}, got {layout!r}."
                 )
             if problem.has_rows:
-                whole = rows * count if self.scaling == "weak" else rows
-                point = Point(name, whole, features, method, dtype, layout, count, target)
+                if outputs > 1 and not problem.has_outputs:
+                    raise BadExperiment(f"{name} has one output, got {outputs}.")
+                point = Point(name, rows, features, method, dtype, layout, count, target, outputs)
+                if self.scaling == "weak":
+                    whole = count * getattr(point, point.grows)
+                    point = dataclasses.replace(point, **{point.grows: whole})
             else:
                 point = Point(name, 0, 0, "constant", dtype, "params", count, target)
             if point not in points:

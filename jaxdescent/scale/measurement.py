@@ -13,7 +13,7 @@ from jaxdescent.machine import Machine
 from jaxdescent.scale import program
 from jaxdescent.scale.experiment import Experiment, Point
 from jaxdescent.scale.methods import AT_ONCE
-from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of, mesh_of
+from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of_a_device, mesh_of
 
 
 def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
@@ -40,9 +40,10 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
     size = point.rows, point.features, point.dtype
-    arrays = problem.made(*size, mesh, seed=experiment.seed)
+    arrays = problem.made(*size, mesh, seed=experiment.seed, outputs=point.outputs)
     jax.block_until_ready(arrays)
-    held = bytes_of(arrays)
+    # What is whole on each device is read by each of them.
+    held = bytes_of_a_device(arrays) * point.devices
     built = program.compiled(point, arrays)
     machine = Machine.of(devices[0])
     units = jax.process_count() if machine.platform == "cpu" else point.devices
@@ -83,5 +84,5 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     figures |= roof | {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:
         figures["bytes_a_second"] = least / median
-        figures["of_bandwidth"] = least / median / machine.read_bandwidth["float32"]
+        figures["of_bandwidth"] = least / median / machine.read_bandwidth["float32"] / units
     return figures

@@ -122,6 +122,8 @@ def _name(line: Line) -> str:
     kind = f"{device}, rehearsed" if point.target else device
     if not line["rehearsed"] and point.rows and line["scaling"] == "strong":
         size = f" {point.rows:,} x {point.features:,}"
+    if point.outputs > 1 and not (line["scaling"] == "weak" and point.grows == "outputs"):
+        size += f", {point.outputs:,} outputs,"
     return f"{point.problem}{size} {point.dtype}, {point.method}, {point.layout} ({kind})"
 
 

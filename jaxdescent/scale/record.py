@@ -6,13 +6,15 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 from typing import Any
 
 import jax
 
-from jaxdescent.machine import host
+from jaxdescent import agreement
+from jaxdescent.machine import attached, host
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
@@ -40,7 +42,7 @@ def machine() -> dict[str, Any]:
         "processor": host.processor(),
         "cores": host.usable_cores(),
         "device": device.device_kind,
-        "devices": len(jax.devices()),
+        "devices": attached.count(),
         "processes": jax.process_count(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -48,9 +50,16 @@ def machine() -> dict[str, Any]:
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
-    """Add a line to the file, in one write."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    """Add a line to the file, in one write, behind the last whole one."""
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        if whole < size:  # a line that was cut off while it was written
+            file.truncate(whole)
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -76,6 +85,17 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
             ) from error
         read.append(line)
     return read
+
+
+def told_lines(path: pathlib.Path | None) -> list[dict[str, Any]]:
+    """The lines that the first of all processes finds in its file; none without one.
+
+    All processes measure the points that it lacks, whatever their own disks have.
+    """
+    with agreement.among_all("scale"):
+        is_read = path is not None and agreement.is_first()
+        own = json.dumps(lines_in(path) if is_read and path is not None else [])
+        return json.loads(agreement.told_bytes_by_all(own.encode())[0])
 
 
 def known_keys(lines: list[dict[str, Any]]) -> set[str]:

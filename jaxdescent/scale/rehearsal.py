@@ -49,7 +49,7 @@ def rehearsed(point: Point) -> dict[str, Any]:
     devices = topology(point.target)
     mesh = mesh_of(devices, point.layout)
     problem = PROBLEMS[point.problem]
-    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh)
+    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh, outputs=point.outputs)
     _require(bytes_of_a_device(shapes), "of data and params", machine)
     made = program.compiled(point, shapes)
     compiled = made.compiled
@@ -69,15 +69,16 @@ def rehearsed(point: Point) -> dict[str, Any]:
     if point.method in AT_ONCE:
         return figures | {"collectives": _counted(compiled.sent)}
     steps = made.steps_in_a_turn
-    sent = compiled.sent_in_an_iteration
+    sent = priced = compiled.sent_in_an_iteration
     if steps == 1:
+        priced = compiled.usually_sent
         kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
     else:
         # A pass stands in branches that are always taken, which the text does not say. It reads and
         # writes the params, a check reads them: a kernel for each leaf of both.
         kernels, moved = 2 * len(jax.tree.leaves(shapes)), 3 * bytes_of_a_device(shapes)
     here = moved / machine.read_bandwidth["float32"] + kernels * machine.operation_seconds
-    links = sum(_link_seconds(one, machine) for one in sent)
+    links = sum(_link_seconds(one, machine) for one in priced)
     return figures | {
         **program.roof(point, shapes, machine, machine.devices),
         "collectives": _counted(sent),

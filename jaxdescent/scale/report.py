@@ -24,7 +24,8 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
     """How much of the devices' number a point gets as speed, against the fewest devices measured.
 
     Strong scaling: ``t_1 n_1 / (t n)`` for the whole problem; weak scaling: ``t_1 / t``, with the
-    same rows on each device. A rehearsed point has its own, against devices that send nothing.
+    same rows, or the same outputs, on each device. A rehearsed point has its own, against devices
+    that send nothing.
     """
     own = line["figures"].get("efficiency")
     seconds = seconds_of(line)
@@ -39,9 +40,12 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
             continue
         if any(getattr(base, name) != getattr(point, name) for name in same):
             continue
-        if is_weak and base.rows * point.devices != point.rows * base.devices:
-            continue
-        if not is_weak and base.rows != point.rows:
+        sizes = {name: (getattr(base, name), getattr(point, name)) for name in ("rows", "outputs")}
+        if is_weak:
+            before, now = sizes.pop(point.grows)
+            if before * point.devices != now * base.devices:
+                continue
+        if any(before != now for before, now in sizes.values()):
             continue
         if best is None or base.devices < best[0]:
             best = base.devices, taken

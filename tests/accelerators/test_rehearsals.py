@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from jaxdescent.machine import Machine
 from jaxdescent.scale import run
 from jaxdescent.scale.experiment import Experiment, Point
 from jaxdescent.scale.rehearsal import rehearsed
@@ -31,6 +32,26 @@ def test_a_pod_is_rehearsed(target, devices):
     assert [one["kind"] for one in vectors] == ["all-reduce"]
     assert figures["efficiency"] > 0.9
     assert figures["kernels"] < 40
+
+
+@pytest.mark.parametrize("target", ["v5e:2x4", "8xh100"])
+def test_outputs_over_devices_are_rehearsed(target):
+    """Each device has X and its own outputs. The branch that sends most, a look at a claim for one
+    output after another, gathers residuals; an iteration as it usually is sends numbers.
+    """
+    rows, features, outputs = 1 << 14, 512, 64
+    size = "dense", rows, features, "lsmr", "float32", "outputs", 8, target
+    figures = rehearsed(Point(*size, outputs))
+    part = 4 * rows * (features + outputs // 8)
+    assert part <= figures["argument_bytes"] < 1.01 * part
+    assert not figures["gathers_data"]
+    gathered = [one for one in figures["collectives"] if one["bytes"] > 4 * outputs]
+    assert {one["kind"] for one in gathered} <= {"all-gather"}
+    assert max((one["bytes"] for one in gathered), default=0) <= 4 * rows * outputs
+    largest = max(one["bytes"] for one in figures["collectives"])
+    assert largest > 4 * rows
+    machine = Machine.published(target)
+    assert figures["link_seconds"] < 5 * machine.all_reduce_seconds
 
 
 def test_devices_add_the_sums_of_a_tree_at_once():

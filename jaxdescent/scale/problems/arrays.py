@@ -26,21 +26,26 @@ class OfArrays(Problem):
     """A problem whose arrays are known by shape, dtype and axes."""
 
     @abc.abstractmethod
-    def arrays(self, rows: int, features: int, dtype: str) -> dict[str, Axes]:
-        """The arrays by name."""
+    def arrays(self, rows: int, features: int, dtype: str, outputs: int) -> dict[str, Axes]:
+        """The arrays by name; no outputs stand for one without an axis of its own."""
 
     @abc.abstractmethod
     def fill(self, shapes: dict[str, Any], seed: Any) -> dict[str, jax.Array]:
         """Their numbers, inside ``jit``."""
 
-    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
+    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh, *, outputs: int = 1) -> Any:
+        # What shall lie over devices has to be an axis.
+        has_axis = outputs > 1 or "outputs" in mesh.axis_names
+        arrays = self.arrays(rows, features, dtype, outputs if has_axis else 0)
         return {
             name: jax.ShapeDtypeStruct(shape, kind, sharding=placed(name, shape, axes, mesh))
-            for name, (shape, kind, axes) in self.arrays(rows, features, dtype).items()
+            for name, (shape, kind, axes) in arrays.items()
         }
 
-    def made(self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int) -> Any:
-        shapes = self.shapes(rows, features, dtype, mesh)
+    def made(
+        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
+    ) -> Any:
+        shapes = self.shapes(rows, features, dtype, mesh, outputs=outputs)
         places = {name: shape.sharding for name, shape in shapes.items()}
         fill = jax.jit(lambda seed: self.fill(shapes, seed), out_shardings=places)
         return fill(jnp.uint32(seed))
@@ -49,25 +54,28 @@ class OfArrays(Problem):
 class Dense(OfArrays):
     """A ridge regression on normal numbers."""
 
-    layouts = ("samples", "features", "both")
+    layouts, has_outputs = ("samples", "features", "both", "outputs"), True
 
-    def arrays(self, rows: int, features: int, dtype: str) -> dict[str, Axes]:
+    def arrays(self, rows: int, features: int, dtype: str, outputs: int) -> dict[str, Axes]:
         # 16-bit data keep targets that are not rounded to 16 bits.
         targets = "float32" if dtype == "bfloat16" else dtype
         return {
             "X": ((rows, features), dtype, ("samples", "features")),
-            "y": ((rows,), targets, ("samples",)),
+            "y": ((rows, outputs), targets, ("samples", "outputs"))
+            if outputs
+            else ((rows,), targets, ("samples",)),
         }
 
     def fill(self, shapes: dict[str, Any], seed: Any) -> dict[str, jax.Array]:
-        shape, dtype = shapes["X"].shape, shapes["y"].dtype
+        shape, of_targets, dtype = shapes["X"].shape, shapes["y"].shape, shapes["y"].dtype
         X = randomness.normal(shape, randomness.fold(seed, 1), dtype)
-        w = randomness.normal(shape[1:], randomness.fold(seed, 2), dtype)
-        noise = randomness.normal(shape[:1], randomness.fold(seed, 3), dtype)
+        w = randomness.normal((*shape[1:], *of_targets[1:]), randomness.fold(seed, 2), dtype)
+        noise = randomness.normal(of_targets, randomness.fold(seed, 3), dtype)
         return {"X": X.astype(shapes["X"].dtype), "y": X @ w + NOISE * noise}
 
     def operations(self, arrays: Any) -> float:
-        return 4.0 * arrays["X"].size
+        X, y = arrays["X"], arrays["y"]
+        return 4.0 * X.size * (y.size // X.shape[0])
 
     def pose(self, arrays: Any) -> tuple[Any, Any]:
         return jd.LinearRegression(arrays["X"], arrays["y"], l2=PENALTY), None
@@ -78,8 +86,8 @@ class Llama(OfArrays):
 
     has_rows, donated, layouts = False, True, ("params",)
 
-    def arrays(self, rows: int, features: int, dtype: str) -> dict[str, Axes]:
-        del rows, features
+    def arrays(self, rows: int, features: int, dtype: str, outputs: int) -> dict[str, Axes]:
+        del rows, features, outputs
 
         def axes(shape: tuple[int, ...]) -> tuple[str, ...]:
             longest = max(range(len(shape)), key=lambda axis: shape[axis])

@@ -40,7 +40,8 @@ class HostBuilt(Problem):
         del parts
         return self.design(rows, features, dtype, np.random.default_rng(0), None)
 
-    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
+    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh, *, outputs: int = 1) -> Any:
+        del outputs  # one
         sharding = placed("X", (rows,), ("samples",), mesh)
         share = self.share(rows // mesh.size, features, dtype, mesh.size)
         y = jax.ShapeDtypeStruct((rows,), dtype, sharding=sharding)
@@ -52,7 +53,10 @@ class HostBuilt(Problem):
         )
         return {"X": X, "y": y}
 
-    def made(self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int) -> Any:
+    def made(
+        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
+    ) -> Any:
+        del outputs  # one
         sharding = placed("X", (rows,), ("samples",), mesh)
         rng = np.random.default_rng(seed)
         over = sharding if mesh.size > 1 else None

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "samples": ("samples",),
     "features": ("features",),
+    "outputs": ("outputs",),
     "both": ("samples", "features"),
     "params": ("params",),
 }
@@ -42,6 +43,9 @@ class Problem(abc.ABC):
     layouts: tuple[str, ...] = ("samples",)
     """The layouts it can have, of :data:`LAYOUTS`."""
 
+    has_outputs = False
+    """Whether it can have several targets for each row."""
+
     readings = 2
     """How often an iteration must read or write its arrays at least."""
 
@@ -49,7 +53,7 @@ class Problem(abc.ABC):
     """Whether :meth:`shapes` is by the rows of one device, which stand for those of the others."""
 
     @abc.abstractmethod
-    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh) -> Any:
+    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh, *, outputs: int = 1) -> Any:
         """The arrays without numbers, with their shardings on a mesh that need not be attached.
 
         Raises:
@@ -57,7 +61,9 @@ class Problem(abc.ABC):
         """
 
     @abc.abstractmethod
-    def made(self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int) -> Any:
+    def made(
+        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
+    ) -> Any:
         """The arrays themselves, each part of them where it lies."""
 
     @abc.abstractmethod

@@ -1,0 +1,109 @@
+"""A fit that several processes make together: each of them reads its own share of the rows.
+
+Inside the group that :func:`jaxdescent.agreement.among_all` opens, each process works on a source
+of its own rows, and wherever a fit needs something of all rows (levels, sums, means, figures), what
+the processes have found is put together, in their order: all of them come to the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdescent import agreement
+from jaxdescent.data import DataError, Source
+from jaxdescent.data.shares import Share
+from jaxdescent.designs import StreamedShares
+from jaxdescent.fit.request import Request
+
+
+def check_request(request: Request, *, is_kept: bool) -> None:
+    """Refuse what a fit of several processes cannot do.
+
+    Raises:
+      DataError: naming the option, and what to do instead.
+    """
+    if agreement.is_alone():
+        return
+    if request.where is not None:
+        raise DataError(
+            "--where leaves out rows of which nobody knows how many before they are read, so that "
+            "--distributed cannot share the others evenly: write the rows to files of their own, "
+            "or fit in one process."
+        )
+    if is_kept:
+        raise DataError("--checkpoint keeps a fit of one process: leave it or --distributed out.")
+
+
+def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
+    """The rows of a source that this process reads, which follow each other, and how many are
+    before them. Without a group they are all.
+
+    Args:
+      source: the same in all processes.
+      is_tested: whether these are rows that are held out, of which a process may have none.
+
+    Raises:
+      DataError: where a process would have to read the rows of the others, or there are fewer rows
+        than processes.
+    """
+    if agreement.is_alone():
+        return source, 0
+    count, rows = jax.process_count(), source.rows
+    if rows is not None and rows < count and not is_tested:
+        raise DataError(f"{count} processes cannot share {rows:,} rows: start fewer of them.")
+    firsts = [0 if rows is None else rows * index // count for index in range(count + 1)]
+    if rows is None or (not is_tested and any(not source.start_before(k) for k in firsts[1:-1])):
+        raise DataError(
+            f"--distributed lets {count} processes begin at rows of their own, and {source.form} "
+            "as it is here is read from its first row on: write .npy, or Parquet with at least as "
+            "many groups of rows as there are processes, or fit in one process."
+        )
+    first, stop = firsts[jax.process_index()], firsts[jax.process_index() + 1]
+    return Share(source, first, stop), first
+
+
+def check_alike(facts: dict[str, Any]) -> None:
+    """Refuse processes that were not asked for the same fit of the same data.
+
+    Raises:
+      DataError: naming what differs.
+    """
+    digests = {
+        name: hashlib.sha256(json.dumps(fact, default=str).encode()).hexdigest()[:16]
+        for name, fact in facts.items()
+    }
+    told = agreement.told_by_all(digests)
+    for name in facts:
+        if any(each[name] != told[0][name] for each in told):
+            raise DataError(
+                f"{name} are not the same in all processes: start each by the same command, where "
+                "it sees the same files."
+            )
+
+
+def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> StreamedShares:
+    """A design of the rows of all processes, each of which multiplies its own; rows of zeros fill
+    the shorter shares.
+    """
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    # One device of each is enough: rows are multiplied on the host.
+    devices = np.array([first[index] for index in sorted(first)])
+    mesh = Mesh(devices, ("samples",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("samples"))
+    return StreamedShares(source, rows, is_own=True, is_filled=True, columns=numbers, **options)
+
+
+def vector_of_rows(design: StreamedShares, own: np.ndarray) -> jax.Array:
+    """(rows,) of such a design, of which each process gives its own."""
+    share = np.zeros(design.shares.rows, own.dtype)
+    share[: own.size] = own
+    over = design.facts.over
+    assert over.mesh is not None
+    rows = NamedSharding(over.mesh, PartitionSpec(over.axes))
+    return jax.make_array_from_process_local_data(rows, share, (over.rows,))

@@ -1,0 +1,217 @@
+"""One of several processes that fit together: cases of options, each of them told in a line."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from tests.distributed.processes import join
+
+ROWS = 403
+SUMS = {
+    "plain": {"features": ["a", "b"]},
+    "weighted": {
+        "categorical": ["g"],
+        "exclude": ["gaps"],
+        "weights": "w",
+        "test": 0.3,
+        "standardize": True,
+        "l2": 2.0,
+    },
+    "penalty": {
+        "categorical": ["g"],
+        "exclude": ["w", "gaps"],
+        "test": 0.3,
+        "l2": "auto",
+        "seed": 5,
+    },
+    "means": {"features": ["a", "b", "gaps"], "missing": "mean", "test": 0.2},
+    "dropped": {"features": ["a", "gaps"], "missing": "drop", "l2": 0.1},
+    "crossed": {"features": ["a", "b", "g"], "categorical": ["g"], "interact": ["a:g"], "l2": 1.0},
+}
+FILES = {
+    "lsmr": {
+        "categorical": ["g"],
+        "exclude": ["gaps"],
+        "weights": "w",
+        "test": 0.3,
+        "method": "lsmr",
+        "l2": 2.0,
+    },
+    "standardized": {"features": ["a", "b"], "method": "cg", "standardize": True, "l2": 1.0},
+    "hashed": {"hashed": ["g"], "exclude": ["w", "gaps"], "bits": 5, "method": "lbfgs", "l2": 1.0},
+    "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
+    "dropped": {"features": ["a", "gaps"], "missing": "drop", "method": "lsmr"},
+}
+FILES = {f"{name}, in files": {"dtype": "float64"} | each for name, each in FILES.items()}
+REFUSED = {
+    "where": {"features": ["a"], "where": "a > 0"},
+    "checkpoint": {"features": ["a"], "checkpoint": "never-made"},
+    "search": {"features": ["a", "b"], "method": "lsmr", "l2": "auto"},
+    "levels": {"features": ["g"]},
+}
+
+
+def columns(rows=ROWS, seed=3):
+    """Columns whose first and last rows differ in mean, levels and what is missing."""
+    rng = np.random.default_rng(seed)
+    late = np.arange(rows) >= rows // 2
+    a = rng.normal(size=rows) + np.where(late, 1e4, -1e4)
+    b = rng.normal(size=rows) * 1e-3 + 1e3
+    levels = np.array(["early", "both", "late"])[rng.integers(0, 2, rows) + late]
+    gaps = np.where(late & (rng.random(rows) < 0.3), np.nan, rng.normal(size=rows) + 40)
+    y = 1e-4 * a + 800 * (b - 1e3) + late + rng.normal(size=rows)
+    return {"a": a, "b": b, "g": levels, "gaps": gaps, "w": rng.uniform(0, 2, rows), "y": y}
+
+
+def told(model):
+    names = dict(model.named_weights(model.encoding.size))
+    figures = {name: model.metrics[name] for name in ("train", "held_out", "l2", "method", "notes")}
+    return {"weights": names, "intercept": model.intercept} | figures
+
+
+def fitted(folder, name):
+    options = (SUMS | FILES | REFUSED)[name]
+    return told(fit_model(folder / "d.parquet", "y", distributed=True, **options))
+
+
+def read(folder, name):
+    """Which rows of ``X.npy`` this process has read, in each way."""
+    source = open_source(folder / "X.npy")
+    seen = set()
+
+    class Recorded(Wrapped):
+        def start_before(self, row):
+            return self.base.start_before(row)
+
+        def from_row(self, row):
+            return Recorded(self.base.from_row(row))
+
+        def blocks(self, names, rows):
+            for block in self.base.blocks(names, rows):
+                seen.update(range(block.start_in_file, block.start_in_file + block.rows))
+                yield block
+
+    method = name.split()[1]
+    model = fit_model(Recorded(source), distributed=True, method=method, dtype="float64")
+    return told(model) | {
+        "read": [min(seen), max(seen), len(seen)],
+        "rows_read": model.metrics["rows_read"],
+        "processes": model.metrics["processes"],
+    }
+
+
+def bad(folder, name):
+    """A value of the last row is infinite: only the last process sees it."""
+    return told(fit_model(folder / "bad.parquet", "y", distributed=True, method=name.split()[1]))
+
+
+def few(folder, name):
+    del name
+    return told(fit_model({"a": np.ones(1), "y": np.ones(1)}, "y", distributed=True))
+
+
+def text(folder, name):
+    del name
+    return told(fit_model(folder / "d.csv", "y", distributed=True))
+
+
+def options(folder, name):
+    """Process 1 asks for another penalty."""
+    del name
+    l2 = float(jax.process_index())
+    return told(fit_model(folder / "d.parquet", "y", features=["a"], l2=l2, distributed=True))
+
+
+def other_rows(folder, name):
+    """Other rows that are held out, of which some processes have none."""
+    held_out = {"a": np.ones(1), "b": np.ones(1), "y": np.ones(1)}
+    method = name.split()[1]
+    model = fit_model(
+        folder / "d.parquet",
+        "y",
+        features=["a", "b"],
+        test_data=held_out,
+        method=method,
+        dtype="float64",
+        distributed=True,
+    )
+    return told(model)
+
+
+def gone(folder, name):
+    """The last process is interrupted while the others wait for it."""
+    source = open_source(folder / "X.npy")
+
+    class Interrupted(Wrapped):
+        def start_before(self, row):
+            return self.base.start_before(row)
+
+        def from_row(self, row):
+            return Interrupted(self.base.from_row(row))
+
+        def blocks(self, names, rows):
+            if jax.process_index() == jax.process_count() - 1:
+                raise KeyboardInterrupt
+            yield from self.base.blocks(names, rows)
+
+    return told(fit_model(Interrupted(source), distributed=True))
+
+
+def pieces(folder, name):
+    """Arrays and bytes that are sent in many pieces, and arrays that cannot be added up."""
+    del folder, name
+    index, count = jax.process_index(), jax.process_count()
+    agreement.CHUNK_BYTES = 64
+    arrays = [np.random.default_rng(k).normal(size=(7, 13)) for k in range(count)]
+    expected = arrays[0]
+    for array in arrays[1:]:
+        expected = expected + array
+    with agreement.among_all("pieces"):
+        found = agreement.added(arrays[index])
+        texts = agreement.told_bytes_by_all(b"xyz" * 50 * index)
+        first = agreement.array_of_first(np.full(3, index + 1.0))
+        empty = agreement.added(np.zeros((0, 2)))
+        try:
+            agreement.added(np.zeros(index))
+            said = "nothing"
+        except jd.OtherProcessFailed as error:
+            said = str(error)
+    return {
+        "is_sum": bool((found == expected).all()),
+        "lengths": [len(text) for text in texts],
+        "first": first.tolist(),
+        "empty": list(empty.shape),
+        "said": said,
+    }
+
+
+OWN = {
+    "pieces": pieces,
+    "gone": gone,
+    "read": read,
+    "bad": bad,
+    "few": few,
+    "text": text,
+    "options": options,
+    "other": other_rows,
+}
+
+if __name__ == "__main__":
+    index, port, count, folder, *names = sys.argv[1:]
+    join(index, port, count)
+    import jax
+
+    import jaxdescent as jd
+    from jaxdescent import agreement
+    from jaxdescent.data import DataError, open_source
+    from jaxdescent.data.protocol import Wrapped
+    from jaxdescent.fit import fit_model
+
+    for name in names:
+        try:
+            found = OWN.get(name.split()[0], fitted)(pathlib.Path(folder), name)
+        except (DataError, jd.OtherProcessFailed) as error:
+            found = f"{type(error).__name__}: {error}"
+        print(json.dumps([name, found]), flush=True)
