@@ -109,6 +109,24 @@ def test_sixteen_bit_rows_are_multiplied_in_float32_without_a_wide_copy(rng):
     assert design.to_dense().dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_lengths_of_columns_whose_squares_are_no_numbers(rng, dtype, is_centred):
+    scales = np.array([1e-36, 1e-30, 1e-20, 1e-3, 1, 1e10, 1e19, 1e30, 3e37])
+    X = jnp.asarray(rng.uniform(-1, 1, (50, 9)) * scales, dtype)
+    X = jnp.column_stack([X, jnp.zeros(50, dtype)])
+    s = rng.random(50).astype(np.float32)
+    center = 0.1 * np.append(scales, 0) * is_centred
+    lengths = as_design(X).column_lengths(
+        jnp.asarray(s), jnp.asarray(center, jnp.float32) if is_centred else None
+    )
+    exact = np.sqrt(s @ np.square(np.asarray(X, float) - np.asarray(center, np.float32)))
+    np.testing.assert_allclose(lengths, exact, rtol=1e-5)
+    infinite = as_design(X.at[3, 4].set(jnp.inf)).column_lengths(None, None)
+    assert not np.isfinite(infinite[4])
+    assert np.isfinite(np.delete(infinite, 4)).all()
+
+
 def test_hoisting_a_design_without_closures_keeps_its_structure(matrix):
     design = dense(matrix)
     assert jax.tree.structure(design.hoisted()) == jax.tree.structure(design)

@@ -131,19 +131,21 @@ class Dense(Design):
     def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
         squares = self.column_squared_norms(row_weight, center)
         limits = jnp.finfo(self.dtype)
-        is_ordinary = (squares > limits.tiny / limits.eps) & (squares < jnp.inf)
+        is_short, is_long = squares <= limits.tiny / limits.eps, ~(squares < jnp.inf)
 
         def scaled() -> jax.Array:
+            # By powers of two that keep the squares of all numbers far from both ends, as in Blue
+            # (1978), "A portable Fortran program to find the Euclidean norm of a vector": the
+            # largest number of a column need not be found first.
+            far = 2.0 ** (0.6 * float(limits.maxexp) // 1)
+            by = jnp.where(is_long, 1 / far, jnp.where(is_short, far, 1)).astype(self.dtype)
             X = self.array.astype(self.dtype)
-            X = X if center is None else X - center[None, :]
-            peak = jnp.max(jnp.abs(X), axis=0)
-            peak = jnp.where(peak > 0, peak, 1)
-            shares = jnp.square(X / peak[None, :])
+            shares = jnp.square((X if center is None else X - center[None, :]) * by[None, :])
             if row_weight is not None:
                 shares = row_weight.astype(self.dtype)[:, None] * shares
-            return jnp.where(is_ordinary, jnp.sqrt(squares), peak * jnp.sqrt(jnp.sum(shares, 0)))
+            return jnp.sqrt(jnp.sum(shares, axis=0)) / by
 
-        return lax.cond(jnp.all(is_ordinary), lambda: jnp.sqrt(squares), scaled)
+        return lax.cond(jnp.any(is_short | is_long), scaled, lambda: jnp.sqrt(squares))
 
     def rows_at(self, index: jax.Array) -> jax.Array:
         return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)

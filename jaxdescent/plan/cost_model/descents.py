@@ -21,7 +21,6 @@ from jaxdescent.plan.cost_model.iterations import (
 )
 from jaxdescent.plan.cost_model.reserved import (
     partial_sums,
-    shifted_bytes,
     short_copies,
     widened_bytes,
     widening,
@@ -133,13 +132,9 @@ def descent_bytes(question: Question) -> float:
     vectors = descent_vectors_bytes(structure) + SCALAR_BYTES
     if structure.kind is not Kind.REGRESSION:
         return vectors + widened_bytes(question, 1)
-    sums = partial_sums(question)
-    working = vectors + structure.itemsize * sums + widened_bytes(question, 2 if sums else 1)
-    if not structure.has_intercept or structure.is_rounded:
-        return working
-    # The look at the centred problem, where the descent says that it has converged: the targets
-    # less their mean, an image, and what products with a centred X reserve, twice if they widen it.
-    return working + shifted_bytes(question) * (2 if question.is_narrow else 1)
+    # The look at a claim: three vectors of the rows, and a product of its own.
+    looked = 3 * structure.shard[0] * structure.outputs + partial_sums(question)
+    return vectors + structure.itemsize * looked + widened_bytes(question, 2)
 
 
 def descent_vectors_bytes(structure: Structure) -> int:

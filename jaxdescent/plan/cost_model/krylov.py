@@ -79,7 +79,9 @@ def lsmr_bytes(question: Question) -> float:
     (rows, features), outputs = structure.shard, structure.outputs
     elements = 8 * features * outputs + features + 3 * rows * outputs
     elements += partial_sums(question) + short_copies(question, 3, 1)
-    blocks = max(widened_bytes(question, 1), shifted_bytes(question))
+    # Products with a centred X and the look at a claim share a copy of all of it, but no block.
+    copies = 1 if structure.has_intercept and question.is_widened else 2
+    blocks = max(widened_bytes(question, copies), shifted_bytes(question))
     return structure.itemsize * elements + blocks + SCALAR_BYTES
 
 

@@ -36,14 +36,14 @@ def short_copies(question: Question, wide: int, tall: int) -> int:
 
 
 def widened_bytes(question: Question, copies: int) -> float:
-    """The bytes that products with 16-bit data reserve: copies of X, or of two blocks of it."""
+    """The bytes that products with 16-bit data reserve: copies of X, or of a block of it."""
     structure = question.structure
     if not question.is_narrow:
         return 0.0
     if not question.is_widened:
         # The last, shorter block has room of its own.
         block = block_rows(structure.features, structure.itemsize)
-        return (2.0 if structure.rows % block else 1.0) * WIDENED_BYTES
+        return (copies + bool(structure.rows % block)) * float(WIDENED_BYTES)
     return float(copies * structure.entries * structure.itemsize)
 
 
