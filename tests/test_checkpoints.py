@@ -582,7 +582,7 @@ def test_killed_at_random_moments_a_run_ends_bit_by_bit_as_without(kills, seed, 
 
 
 PROCESS = textwrap.dedent("""
-    import os, sys
+    import os, sys, time
 
     import jax
 
@@ -607,6 +607,8 @@ PROCESS = textwrap.dedent("""
         def report(self, record):
             if number == 1 and sent and record.iteration == 60:
                 os.kill(os.getpid(), sent)
+            if sent and record.iteration >= 60:
+                time.sleep(0.2)  # a notice of JAX's service takes a moment
 
     options = {"max_iterations": 200, "tolerance": 0, "args": (data,)}
     result = jd.run(

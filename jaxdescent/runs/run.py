@@ -255,6 +255,10 @@ class _Driver:
         while True:
             following = None
             if not is_over and not asked and until < most:
+                if under_way is not None and not agreement.is_alone():
+                    # What processes tell each other is sent from a thread, and what two threads
+                    # send has no order: nothing may be under way, which would be before it anyway.
+                    self._wait(under_way)
                 if interruption.is_requested(number):
                     wish = Status.INTERRUPTED.value
                 answers = agreement.told_by_all([wish, pace.length])
@@ -298,10 +302,15 @@ class _Driver:
             answers = [hook.report(record) for hook in self.hooks]  # every hook sees every record
             return any(answer is True for answer in answers)
 
+    def _wait(self, chunk: _UnderWay) -> float:
+        """The time when a chunk was done, as soon as it is."""
+        wait_for(chunk.numbers, self.patience + 10 * self.longest)
+        chunk.completed = chunk.completed or time.perf_counter()
+        return chunk.completed
+
     def _read(self, chunk: _UnderWay) -> Record:
         """The numbers of a chunk, as soon as it is done."""
-        wait_for(chunk.numbers, self.patience + 10 * self.longest)
-        now = chunk.completed or time.perf_counter()
+        now = self._wait(chunk)
         iteration, evaluations, status, evidence = map(int, np.asarray(chunk.numbers.counts))
         value, suboptimality, first_value = map(float, np.asarray(chunk.numbers.values))
         norm, first_norm, scale = map(float, np.asarray(chunk.numbers.norms))
