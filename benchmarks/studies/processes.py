@@ -92,7 +92,8 @@ def child(
     from jaxdescent.scale.problems.arrays import Llama
 
     class Squares(Llama):
-        def arrays(self, rows, features, dtype):
+        def arrays(self, rows, features, dtype, outputs):
+            del rows, features, outputs
             return {f"leaf{i}": ((1 << 25,), dtype, ("params",)) for i in range(4)}
 
     PROBLEMS["squares"] = Squares()
