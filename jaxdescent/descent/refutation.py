@@ -137,7 +137,9 @@ class Refutation(NamedTuple):
         """
         # Of numbers alone: JAX would keep the structure of what it is given, and with it the
         # objective's function, beyond the program.
-        numbers, structure = jax.tree.flatten((self.objective, loop.params))
+        # A function of a batch's member may still close over the member's arrays.
+        objective = self.objective.hoisted(loop.params)
+        numbers, structure = jax.tree.flatten((objective, loop.params))
 
         def look(*numbers: jax.Array) -> function_look.Seen:
             return function_look.seen_at(*structure.unflatten(numbers))
