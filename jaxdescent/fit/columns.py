@@ -42,10 +42,20 @@ class Labels:
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """
-        pa = need_arrow()
-        texts = pa.array(self._texts, pa.string()) if isinstance(self._texts, list) else self._texts
-        found = importlib.import_module("pyarrow.compute").index_in(texts, value_set=levels)
+        found = importlib.import_module("pyarrow.compute").index_in(self._array, value_set=levels)
         return found.fill_null(-1).to_numpy(zero_copy_only=False)
+
+    def used(self, rows: np.ndarray | None = None) -> Any:
+        """The texts that occur in these rows, as an array of Arrow."""
+        pa = need_arrow()
+        codes = self.codes if rows is None else self.codes[rows]
+        counts = np.bincount(codes[codes >= 0], minlength=len(self._array))
+        return self._array.take(pa.array(np.flatnonzero(counts)))
+
+    @property
+    def _array(self) -> Any:
+        pa = need_arrow()
+        return pa.array(self._texts, pa.string()) if isinstance(self._texts, list) else self._texts
 
 
 def numbers_of(column: Any, *, nan_is_missing: bool) -> Numbers:
@@ -88,11 +98,37 @@ def labels_of(column: Any) -> Labels:
     return Labels(indices.to_numpy(zero_copy_only=False).astype(np.int64), texts)
 
 
-def used(labels: Labels, rows: np.ndarray | None = None) -> list[str]:
-    """The texts that occur, in these rows."""
-    codes = labels.codes if rows is None else labels.codes[rows]
-    counts = np.bincount(codes[codes >= 0], minlength=len(labels.texts))
-    return [labels.texts[code] for code in np.flatnonzero(counts)]
+class Texts:
+    """The different texts of a column, found block by block: Arrow holds and compares them, since
+    objects of Python would take ten times as long.
+    """
+
+    def __init__(self) -> None:
+        pa = need_arrow()
+        self._known = pa.array([], pa.string())
+        self._new: list[Any] = []
+
+    def add(self, texts: Any) -> None:
+        """An array of Arrow, or a list."""
+        pa = need_arrow()
+        self._new.append(pa.array(texts, pa.string()) if isinstance(texts, list) else texts)
+        # Whenever as many have come as are known, so that all of it takes a few passes.
+        if sum(map(len, self._new)) > len(self._known):
+            self._join()
+
+    def sorted(self) -> tuple[str, ...]:
+        """All of them, once each."""
+        self._join()
+        return tuple(sorted(self._known.to_pylist()))
+
+    def __len__(self) -> int:
+        """How many are held; some of them may be equal."""
+        return len(self._known) + sum(map(len, self._new))
+
+    def _join(self) -> None:
+        pa = need_arrow()
+        both = pa.chunked_array([self._known, *self._new])
+        self._known, self._new = both.unique(), []
 
 
 def bucket_of(column: str, text: str, bits: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
 from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of
-from jaxdescent.fit.columns import bucket_of, used
+from jaxdescent.fit.columns import Texts, bucket_of
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.interactions import View
 from jaxdescent.fit.job import Job
@@ -43,18 +43,19 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
     plan = reading_of(source, columns, 32 * len(names), free)
     if agreement.least(free - plan.bytes) < 0:
         raise memory.refuse("finding the levels", base + plan.bytes + SLACK_BYTES)
-    found: dict[str, set[str]] = {name: set() for name in roles.categorical}
+    found = {name: Texts() for name in roles.categorical}
     rows = 0
     job.watch.begin("finding levels", source.rows)
     for block in read_ahead(lambda: located(source, columns, plan.rows, job.first_row)):
         train = _training(block, request)
         view = View(block, roles.interactions)
         for name in names:
-            texts = used(view.labels_of(name), train)
+            texts = view.labels_of(name).used(train)
             if name in found:
-                found[name].update(texts)
+                found[name].add(texts)
             else:
-                touched[[bucket_of(name, text, request.bits) for text in texts]] = True
+                buckets = [bucket_of(name, text, request.bits) for text in texts.to_pylist()]
+                touched[buckets] = True
         if roles.sparse is not None:
             own: SparseColumn = block.columns[roles.sparse]
             own = own if train is None else own.take(train)
@@ -66,17 +67,16 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
     found, touched, indices = _of_all(found, touched, indices)
     if roles.sparse is not None and not indices.size:
         raise DataError("no training row has any entry: there is nothing to fit.")
-    empty = [name for name, levels in found.items() if not levels]
+    levels = {name: texts.sorted() for name, texts in found.items()}
+    empty = [name for name, texts in levels.items() if not texts]
     if empty:
         raise DataError(f"{empty[0]!r} has no value in any training row: name it in --exclude.")
-    levels = {name: tuple(sorted(values)) for name, values in found.items()}
-    buckets = np.flatnonzero(touched)
     encoding = Encoding(
         roles.numbers,
         levels,
         roles.hashed,
         request.bits,
-        buckets,
+        np.flatnonzero(touched),
         sparse=roles.sparse,
         indices=indices,
         interactions=roles.interactions,
@@ -85,15 +85,15 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
 
 
 def _of_all(
-    found: dict[str, set[str]], touched: np.ndarray, indices: np.ndarray
-) -> tuple[dict[str, set[str]], np.ndarray, np.ndarray]:
+    found: dict[str, Texts], touched: np.ndarray, indices: np.ndarray
+) -> tuple[dict[str, Texts], np.ndarray, np.ndarray]:
     """What all processes of a fit found in their own rows."""
     if agreement.is_alone():
         return found, touched, indices
-    content = json.dumps({name: sorted(levels) for name, levels in found.items()})
+    content = json.dumps({name: texts.sorted() for name, texts in found.items()})
     for text in agreement.told_bytes_by_all(content.encode()):
         for name, levels in json.loads(text).items():
-            found[name].update(levels)
+            found[name].add(levels)
     for places in agreement.told_bytes_by_all(np.flatnonzero(touched).astype(np.int64).tobytes()):
         touched[np.frombuffer(places, np.int64)] = True
     for others in agreement.told_bytes_by_all(indices.astype(np.int64).tobytes()):
@@ -101,7 +101,7 @@ def _of_all(
     return found, touched, indices
 
 
-def held_of(found: dict[str, set[str]], indices: np.ndarray) -> int:
+def held_of(found: dict[str, Texts], indices: np.ndarray) -> int:
     """Levels and indices that are held."""
     return sum(map(len, found.values())) + indices.size // 4
 

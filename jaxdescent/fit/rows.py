@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import DataError, SparseColumn
-from jaxdescent.designs import Categorical, Concatenated, Sparse
+from jaxdescent.designs import Concatenated, Sparse
+from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.moments import Moments
 from jaxdescent.fit.sums import TEST, Prepared, not_finite
@@ -168,14 +169,12 @@ class Rows:
         one column and taken off another's, so that no prediction changes.
         """
         own = zip(self.encoding.levels.items(), self.codes, self.multipliers, strict=False)
-        parts = {
-            name: Categorical(codes, len(levels))
+        factors = {
+            name: (codes, len(levels))
             for (name, levels), codes, multiplier in own
             if multiplier is None
         }
-        if not parts:
-            return 0
-        return sum(len(levels) for levels in Concatenated(parts).reference_levels().values())
+        return sum(len(levels) for levels in references(factors, intercept=True).values())
 
     def column_squares(self) -> np.ndarray:
         """``sum_i s_i (x_ij - mean_j)^2`` over the training rows, (features,), in float64; zero
