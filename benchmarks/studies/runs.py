@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import jaxdescent as jd
 from jaxdescent.numerics import randomness
 
+SAVES = 3
 METHOD = jd.GradientDescent(1e-6)
 TURNS = 5
 
@@ -100,10 +101,13 @@ def saves(folder: pathlib.Path, gigabytes: float) -> None:
     place = folder / "run"
 
     class Saves(jd.hooks.Checkpoint):
-        """Saves once, after a few seconds, and notes what it takes."""
+        """Saves some times, a few seconds apart, and notes what each takes."""
 
-        copying = writing = hosting = 0.0
         began = 0.0
+
+        def begin(self, facts: jd.hooks.Facts) -> None:
+            super().begin(facts)
+            self.copying, self.writing, self.hosting = list[float](), list[float](), list[float]()
 
         def pause(self, pause: jd.hooks.Pause) -> None:
             before = self._copy
@@ -113,21 +117,22 @@ def saves(folder: pathlib.Path, gigabytes: float) -> None:
                 jax.block_until_ready(pause.loop)
                 began = time.perf_counter()
                 jax.block_until_ready(self._copy)
-                self.copying = time.perf_counter() - began
-                self.every = 1e9
+                self.copying.append(time.perf_counter() - began)
 
         def report(self, record: jd.hooks.Record) -> None:
             has_copy = self._copy is not None
             began = time.perf_counter()
             super().report(record)
             if has_copy:
-                self.hosting, self.began = time.perf_counter() - began, began
-            if self.began and not self.writing and not self._opened.is_writing:
-                self.writing = time.perf_counter() - self.began
+                self.hosting.append(time.perf_counter() - began)
+                self.began = began
+            if self.began and not self._opened.is_writing:
+                self.writing.append(time.perf_counter() - self.began)
+                self.began = 0.0
 
     seen = Paces()
     saved = Saves(place, every=5.0, keep=1)
-    stop = jd.hooks.StopWhen(lambda record: bool(saved.writing) and record.seconds > 10)
+    stop = jd.hooks.StopWhen(lambda record: len(saved.writing) >= SAVES)
     jd.run(
         jd.SumOfSquares(),
         params,
@@ -141,11 +146,16 @@ def saves(folder: pathlib.Path, gigabytes: float) -> None:
     )
     paces = [record.chunk_seconds / record.iterations for record in seen.records]
     quiet = statistics.median(paces[2 : max(3, len(paces) // 3)])
-    print(f"saves: {held:.2f} GB; copied in {saved.copying:.2f} s, the host's part took")
-    print(f"       {saved.hosting:.2f} s beside the steps, written in {saved.writing:.2f} s")
-    print(f"       ({held / saved.writing:.2f} GB/s); no step ran for the copy's time:")
-    print(f"       {saved.copying / saved.writing:.1%} of the writing")
-    print(f"       an iteration took {quiet:.4f} s before, {max(paces):.4f} s at most after it")
+    print(f"{held:.2f} GB")
+    for number in range(SAVES):
+        copied, written = saved.copying[number], saved.writing[number]
+        print(
+            f"save {number + 1}: copied in {copied:.2f} s, the host's part took "
+            f"{saved.hosting[number]:.2f} s beside the steps,\n        written in {written:.2f} s "
+            f"({held / written:.2f} GB/s); no step ran for the copy's time: "
+            f"{copied / written:.1%} of the writing"
+        )
+    print(f"an iteration took {quiet:.4f} s before, {max(paces):.4f} s at most after it")
 
 
 def resume(folder: pathlib.Path, gigabytes: float) -> None:

@@ -94,4 +94,6 @@ def _compiled(
         return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
 
     key = function, structure, donate, flags
-    return Program(jax.jit(program, donate_argnums=donated), key, streams_in(structure))
+    # What is donated is given for its memory, which may be all that a program wants of it.
+    jitted = jax.jit(program, donate_argnums=donated, keep_unused=bool(donated))
+    return Program(jitted, key, streams_in(structure))

@@ -58,7 +58,6 @@ class Chunks:
             _begin, (params, self.problem, self.limit), donate=donate, **self._start
         )
         self._advance: Any = None
-        self._copy: Any = None
         self.seconds_compiling = 0.0
 
     @property
@@ -111,11 +110,12 @@ class Chunks:
         """Steps until iteration ``until`` at least, in the loop's memory."""
         return self._advance(loop, self.problem, self.limit, np.int32(until))
 
-    def copied(self, loop: Loop) -> Loop:
-        """The loop in memory of its own."""
-        if self._copy is None:
-            self._copy = self._compiled(_copied, (loop,), donate=False, is_plain=True)
-        return self._copy(loop)
+    def copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
+        """The loop in memory of its own: that of ``spare``, an earlier copy, where there is one."""
+        if spare is None:
+            return self._compiled(_copied, (loop,), donate=False, is_plain=True)(loop)
+        inputs = spare, loop
+        return self._compiled(_copied_over, inputs, donate=True, is_plain=True)(*inputs)
 
     def end(self, loop: Loop, status: Status) -> Result:
         """The result, with ``status`` if no rule has ended the descent; in the loop's memory."""
@@ -193,3 +193,11 @@ def _copied(loop: Loop) -> Loop:
     take the memory of the start, or of the data.
     """
     return jax.tree.map(functools.partial(jnp.array, copy=True), loop)
+
+
+def _copied_over(spare: Loop, loop: Loop) -> Loop:
+    """The same in the memory of ``spare``: on a host, new memory takes five times as long to write
+    to, since the system clears each page of it first.
+    """
+    del spare
+    return _copied(loop)

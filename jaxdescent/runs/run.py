@@ -287,8 +287,8 @@ class _Driver:
         if status == Status.NON_FINITE.value and iteration == 0:
             _refuse_nan({"the data": self.chunks.problem.objective})
 
-    def _copied(self, loop: Loop) -> Loop:
-        return self.chunks.copied(loop)
+    def _copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
+        return self.chunks.copied(loop, spare)
 
     def _pause(self, pause: Pause) -> None:
         for hook in self.hooks:

@@ -29,9 +29,9 @@ class Checkpoint(Hook):
 
     Params, method state, what the stopping rules remember, counts, and a fingerprint of the problem
     are written by Orbax while the device goes on with a copy's original: the run waits for the copy
-    alone. Where memory has no room for a copy it waits until the checkpoint is written. One that
-    cannot be written (the disk is full) is warned about; the run goes on, and the last good one is
-    kept.
+    alone, whose memory is kept for the next one. Where memory has no room for a copy it waits until
+    the checkpoint is written. One that cannot be written (the disk is full) is warned about; the
+    run goes on, and the last good one is kept.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
@@ -57,6 +57,7 @@ class Checkpoint(Hook):
         self._folder: checkpoints.Folder | None = None
         self._facts: dict[str, Any] = {}
         self._copy: tuple[int, Loop] | None = None
+        self._spare: Loop | None = None  # the copy before, written or being written
         self._last: int | None = None  # the iteration of the newest checkpoint
         self._at = 0.0
 
@@ -81,7 +82,8 @@ class Checkpoint(Hook):
                 "another folder."
             )
         self._facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
-        self._copy, self._last = None, 0  # the start itself is not saved
+        self._copy = self._spare = None
+        self._last = 0  # the start itself is not saved
         self._at = time.perf_counter()
         found = self._folder.iterations()
         if found and not resume:
@@ -138,8 +140,9 @@ class Checkpoint(Hook):
         if not all(agreement.told_by_all(is_due and is_free)):
             return
         self._at = time.perf_counter()
-        if _has_room(pause.loop):
-            self._copy = pause.iteration, pause.copied()
+        if self._spare is not None or _has_room(pause.loop):
+            spare, self._spare = self._spare, None
+            self._copy = pause.iteration, pause.copied(spare)
             return
         self._write(pause.loop)
         folder.wait()
@@ -147,21 +150,22 @@ class Checkpoint(Hook):
     def report(self, record: Record) -> None:
         del record
         if self._copy is not None:
-            (_, loop), self._copy = self._copy, None
-            self._write(loop)
+            (_, self._spare), self._copy = self._copy, None
+            self._write(self._spare)
 
     def save_last(self, loop: Loop) -> None:
         """Save where the run ended, and wait until it is written."""
         folder = self._opened
         self._copy = None  # it is older
         folder.wait()
+        self._spare = None
         self._tell_of_errors()
         self._write(loop)
         folder.wait()
         self._tell_of_errors()
 
     def close(self) -> None:
-        self._copy = None
+        self._copy = self._spare = None
         if self._folder is not None:
             self._folder.close()
 

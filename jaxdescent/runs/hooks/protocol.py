@@ -20,13 +20,14 @@ class Pause(NamedTuple):
       loop: everything that goes on, as arrays that the device may still be computing. The next
         chunk takes their memory: what is to be kept must be copied before :meth:`Hook.pause`
         returns.
-      copied: makes such a copy on the devices, without waiting for the chunk.
+      copied: makes such a copy on the devices, without waiting for the chunk; in the memory of an
+        earlier one where that is passed to it, which is gone then.
     """
 
     chunk: int
     iteration: int
     loop: Loop
-    copied: Callable[[], Loop]
+    copied: Callable[..., Loop]
 
 
 class Hook(Displayed):
