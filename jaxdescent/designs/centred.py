@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +31,7 @@ class Center(NamedTuple):
       mean: (features,).
       is_far: whether some column's mean is so large compared with its spread that ``X w - mean.w``
         would cancel. It is False for an X whose entries cannot be read, where this cannot be
-        avoided.
+        avoided. Of designs side by side it is one for each.
     """
 
     mean: jax.Array
@@ -43,6 +46,10 @@ class Center(NamedTuple):
     @classmethod
     def known(cls, design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
         """The center from known means and each row's share in them, without a pass over X."""
+        parts = design.side_by_side
+        if len(parts) > 1:
+            own = map(cls.known, parts, columns_of(parts, mean), [share] * len(parts))
+            return cls._joined(list(own))
         if share is None or design.minus(mean) is None:
             return cls(mean, jnp.array(False))
         return cls(mean, _is_far(design, mean, share))
@@ -53,6 +60,10 @@ class Center(NamedTuple):
 
         If they are far from zero, the mean of the centred columns is added, which corrects them.
         """
+        parts = design.side_by_side
+        if len(parts) > 1:
+            own = map(cls.near, parts, columns_of(parts, mean), [share] * len(parts))
+            return cls._joined(list(own))
         center = cls.known(design, mean, share)
         if design.minus(mean) is None:
             return center
@@ -64,6 +75,17 @@ class Center(NamedTuple):
 
         mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
         return cls(mean, center.is_far)
+
+    @classmethod
+    def _joined(cls, parts: list[Center]) -> Center:
+        mean, is_far = zip(*parts, strict=True)
+        return cls(jnp.concatenate(mean), jnp.stack(is_far))
+
+
+def columns_of(parts: Sequence[Design], columns: jax.Array) -> list[jax.Array]:
+    """(features, ...) of designs side by side, cut into those of each."""
+    ends = itertools.accumulate(part.shape[1] for part in parts)
+    return jnp.split(columns, list(ends)[:-1])
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
@@ -81,18 +103,39 @@ class Centred(Wrapped):
 
     ``X w - mean.w`` costs next to nothing, but each of its rows has an error of
     ``eps |mean| |w|``. Where that is too much (``is_far``), the means are subtracted from X's
-    entries before these are multiplied. Under ``vmap`` over X both are computed.
+    entries before these are multiplied. Under ``vmap`` over X both are computed. Of designs side by
+    side each is centred by itself: most have no entries to read, or no mean far from zero.
     """
 
     center: Center
 
+    @property
+    def side_by_side(self) -> tuple[Design, ...]:
+        parts = self.design.side_by_side
+        if len(parts) == 1:
+            return (self,)
+        means = columns_of(parts, self.center.mean)
+        return tuple(
+            Centred(part, Center(mean, self.center.is_far[index]))
+            for index, (part, mean) in enumerate(zip(parts, means, strict=True))
+        )
+
     def product(self, weights: jax.Array) -> jax.Array:
+        parts = self.side_by_side
+        if len(parts) > 1:
+            own = zip(parts, columns_of(parts, weights), strict=True)
+            return functools.reduce(jnp.add, [part.product(columns) for part, columns in own])
+
         def apart(design: Design, weights: jax.Array) -> jax.Array:
             return design.product(weights) - self._offset(weights)
 
         return self._either(lambda design, weights: design.product(weights), apart, weights)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
+        parts = self.side_by_side
+        if len(parts) > 1:
+            return jnp.concatenate([part.transposed_product(residual) for part in parts])
+
         def apart(design: Design, residual: jax.Array) -> jax.Array:
             return design.transposed_product(residual) - self._share(residual)
 
@@ -101,6 +144,9 @@ class Centred(Wrapped):
         )
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        if len(self.side_by_side) > 1:
+            return super().there_and_back(weights, change, rows)
+
         def at_once(design: Design, weights: jax.Array, rows: Any) -> tuple[Any, Any]:
             return design.there_and_back(weights, change, rows)
 
@@ -179,7 +225,8 @@ def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
     spread, for any column.
 
     The spread is that of a sample of rows around the mean of all rows. A column that does not vary
-    is left out: what it contributes to the products is rounding either way.
+    leaves nothing but rounding in the products, which must be small beside the other columns: it is
+    held against the largest spread, and against none where nothing varies.
     """
     most = max(SAMPLED_ENTRIES // design.shape[1], 4)
     index = jnp.asarray(design.sample_index(min(SAMPLED_ROWS, most)))
@@ -191,4 +238,5 @@ def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
     spread = jnp.sqrt(jnp.sum(own[:, None] * jnp.square(rows - mean[None, :]), axis=0))
     eps = float(jnp.finfo(mean.dtype).eps)
     varies = spread > 16 * eps * jnp.abs(mean)
-    return jnp.any(varies & (16 * eps ** (1 / 3) * jnp.abs(mean) > spread))
+    spread = jnp.where(varies, spread, jnp.max(jnp.where(varies, spread, 0)))
+    return jnp.any(16 * eps ** (1 / 3) * jnp.abs(mean) > spread)
