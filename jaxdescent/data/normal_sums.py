@@ -96,7 +96,9 @@ def normal_solution(sums: NormalSums, l2: np.ndarray) -> NormalSolution:
     scale, shift, inside = np.ones(len(diagonal)), penalty, 0.0
     if penalty.size == 1:
         is_positive = diagonal[:, 0] > 0
-        scale = np.where(is_positive, 1 / np.sqrt(np.where(is_positive, diagonal[:, 0], 1)), 0)
+        # A column of zeros keeps its unknown to itself: scaled by zero it would leave of its null
+        # direction nothing but rounding, in whatever direction that points.
+        scale = 1 / np.sqrt(np.where(is_positive, diagonal[:, 0], 1))
         shift, inside = np.zeros((1, 1)), penalty[0, 0]
     matrix = sums.gram + inside * np.eye(len(scale))
     eigenvalues, vectors = np.linalg.eigh(scale[:, None] * matrix * scale[None, :])
