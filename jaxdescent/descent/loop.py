@@ -126,7 +126,7 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        is_refutable = loop.watch.next_look is not None
+        is_refutable = loop.watch.looks is not None
         if not self._may_go_on and not is_refutable:
             with jax.named_scope(ITERATIONS):
                 return lax.while_loop(goes_on, step, loop)

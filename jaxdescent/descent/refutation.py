@@ -32,8 +32,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.descent import function_look
+from jaxdescent.descent import dense_look, function_look
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.watch import Looks
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods import Method
@@ -52,6 +53,9 @@ refute is one."""
 
 ULPS = 4.0
 """How many roundings each term of a product is allowed."""
+
+CERTAIN = 1.0
+"""The same where the decrease is beyond doubt."""
 
 PAUSE = 4
 """A descent that has been refuted goes on for a quarter of its iterations before its next claim is
@@ -87,40 +91,49 @@ class Refutation(NamedTuple):
         has_rows = self.objective.linear_regression is not None
         return has_rows or self.objective.hessian_array is not None
 
+    @property
+    def _is_small(self) -> bool:
+        regression = self.objective.linear_regression
+        return regression is not None and dense_look.is_small(regression)
+
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
         the tolerance allows, or stagnated where the method finds none.
         """
-        watch = loop.watch
-        last_look = watch.next_look
-        assert last_look is not None  # there is one where a refutation is possible
+        watch, looks = loop.watch, loop.watch.looks
+        assert looks is not None  # there are some where a refutation is possible
         is_last = loop.iteration >= self.max_iterations
-        # What rests on a bound is no estimate, and what a method claims by rules of its own is not
-        # claimed by the tolerance. A factorisation may have taken a short column for rounding.
-        is_estimate = watch.evidence >= Evidence.FACTORISATION.value
+        # What rests on a bound is no estimate, but for the rounding of the gradient in it; and what
+        # a method claims by rules of its own is not claimed by the tolerance. A factorisation may
+        # have taken a short column for rounding.
+        least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
+        is_estimate = watch.evidence >= least.value
         allowed = jnp.asarray(self.tolerance.suboptimality, loop.value.dtype)
         allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < last_look) & ~is_last
+        is_early = (loop.iteration < looks.next) & ~is_last
 
         is_looked_at = is_claim & ~is_early
         if self._has_diagonal:
             falls = self._certain_decrease(loop, allowed, is_looked_at).astype(loop.value.dtype)
         else:
             falls, allowed = self._measured_decrease(loop, allowed, is_looked_at)
-        is_refuted = is_looked_at & (falls > REFUTED * allowed)
-        least = jnp.where(
-            is_looked_at, jnp.maximum(watch.suboptimality, falls), watch.suboptimality
-        )
-        evidence = jnp.where(least < jnp.inf, watch.evidence, jnp.int32(Evidence.NONE.value))
+        seen = jnp.where(is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
+        lowest = jnp.minimum(looks.lowest, seen)
+        falls = jnp.maximum(falls, loop.value - lowest)
+        is_refuted = is_claim & (falls > (CERTAIN if self._has_diagonal else REFUTED) * allowed)
         pause = jnp.maximum(loop.iteration // PAUSE, 1)
-        next_look = jnp.where(is_refuted, loop.iteration + pause, last_look)
+        looks = Looks(jnp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
         is_taken_back = is_refuted | (is_claim & is_early)
-        return loop._replace(
-            status=jnp.where(is_taken_back, self._instead(loop), loop.status),
-            watch=watch._replace(suboptimality=least, evidence=evidence, next_look=next_look),
-        )
+        status = jnp.where(is_taken_back, self._instead(loop), loop.status)
+        # What is known is said however the descent ends, and is no bound from above.
+        is_low = (status != RUNNING) & (falls > watch.suboptimality)
+        above = jnp.where(is_low, falls, watch.suboptimality)
+        evidence = jnp.where(is_low, jnp.int32(Evidence.NEWTON_DECREMENT.value), watch.evidence)
+        evidence = jnp.where(above < jnp.inf, evidence, jnp.int32(Evidence.NONE.value))
+        watch = watch._replace(suboptimality=above, evidence=evidence, looks=looks)
+        return loop._replace(status=status, watch=watch)
 
     def _instead(self, loop: Loop) -> jax.Array:
         """The status of a descent whose claim does not stand."""
@@ -216,7 +229,11 @@ def decrease_of_regression(
     if squared is not None:
         lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
     is_needed = _is_uneven(lengths, seen)
-    return seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+    falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+    if not dense_look.is_small(regression):
+        return falls
+    weights = params["weights"].reshape(design.shape[1], -1)
+    return jnp.maximum(falls, dense_look.largest_decrease(regression, weights))
 
 
 def _fall_of_regression(

@@ -11,6 +11,24 @@ from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.result import Evidence
 
 
+class Looks(NamedTuple):
+    """What earlier looks at claims have shown.
+
+    Attributes:
+      next: the iteration before which none is looked at again.
+      lowest: the lowest value that a step from some params is known to reach, so that the minimum
+        is no higher; infinite before any look.
+    """
+
+    next: jax.Array
+    lowest: jax.Array
+
+    @classmethod
+    def none(cls, value_dtype: Any) -> Looks:
+        """Before the first look."""
+        return cls(jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, value_dtype))
+
+
 class Watch(NamedTuple):
     """Scalars that the stopping rules keep between checks.
 
@@ -30,8 +48,8 @@ class Watch(NamedTuple):
       floor: ``eps F`` at the last check, the least scale of the value.
       was_near: whether the params of the last check had converged, up to a confirmation by the next
         step if the estimate needs one.
-      next_look: the iteration before which no claim is held against the structure again; None where
-        it cannot be (:mod:`jaxdescent.descent.refutation`).
+      looks: what was seen when claims were held against the structure, or the function; None where
+        they cannot be (:mod:`jaxdescent.descent.refutation`).
     """
 
     own_norm: jax.Array | None
@@ -49,7 +67,7 @@ class Watch(NamedTuple):
     evidence: jax.Array
     floor: jax.Array
     was_near: jax.Array
-    next_look: jax.Array | None
+    looks: Looks | None
 
     @classmethod
     def start(
@@ -80,7 +98,7 @@ class Watch(NamedTuple):
             jnp.int32(Evidence.NONE.value),
             jnp.zeros((), value_dtype),
             jnp.array(False),
-            jnp.zeros((), jnp.int32) if is_refutable else None,
+            Looks.none(value_dtype) if is_refutable else None,
         )
 
     @property
