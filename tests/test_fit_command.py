@@ -683,12 +683,14 @@ def started_bytes():
 
 @needs_proc
 class TestMemory:
-    """Limits are what a process holds before it reads, and ``room`` bytes."""
+    """Limits are what the command holds when it refuses, before it reads, and ``room`` bytes."""
 
-    ROOM = 370_000_000
+    ROOM = 330_000_000
 
     def fits(self, *arguments, room=ROOM):
-        limit = started_bytes() + room
+        refused, before = in_process("fit", *arguments, "--json", "--memory", "1MB")
+        assert refused.returncode == 2, refused.stderr
+        limit = before + room
         done, peak = in_process("fit", *arguments, "--json", "--memory", limit)
         assert done.returncode == 0, done.stderr
         assert peak <= limit, f"{peak:,} of {limit:,}"
