@@ -186,6 +186,35 @@ def test_a_column_of_ones_besides_the_intercept_is_no_reason_to_subtract(rng):
     assert error(result, np.append(closed_form(X[:, :-1], y)[0], 0)) < 1e-4
 
 
+@pytest.mark.parametrize("constant", [2013.0, 1e4, 1e7])
+@pytest.mark.parametrize("beside", ["alone", "levels", "entries"])
+def test_a_constant_column_hides_nothing(constant, beside, rng):
+    """Its mean is subtracted from its entries, which are exactly zero then."""
+    X, y = data(rng, 0.0)
+    X[:, 3] = constant
+    design, codes = jnp.asarray(X), rng.integers(0, 3, 400)
+    levels = np.eye(3)[codes]
+    if beside == "levels":
+        design = jd.Concatenated({"x": X, "level": jd.Categorical(codes, 3)})
+    if beside == "entries":
+        entries = jd.Sparse.from_indices(np.arange(400), codes, shape=(400, 3))
+        design = jd.Concatenated({"x": X, "level": entries})
+    A = X if beside == "alone" else np.column_stack([X, levels])
+    centred = A - A.mean(axis=0, dtype=np.float64)
+    _, (squares,), *_ = np.linalg.lstsq(
+        np.delete(centred, [3, *range(10, A.shape[1])], axis=1), y - y.mean(dtype=np.float64)
+    )
+    result = jd.minimize(jd.LinearRegression(design, jnp.asarray(y)), method=jd.LSMR())
+    assert jd.Status(int(result.status)) is jd.Status.CONVERGED
+    np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=2e-4)
+
+
+def test_nothing_but_constant_columns_is_far_from_zero():
+    X = jnp.full((50, 2), 3.0)
+    assert Center.of(Dense.from_array(X), None).is_far
+    assert not Center.of(Dense.from_array(0 * X), None).is_far
+
+
 @pytest.mark.parametrize("shift", [5.0, 3000.0])
 @pytest.mark.parametrize("is_alone", [True, False])
 @pytest.mark.parametrize("outputs", [(), (2,)], ids=str)

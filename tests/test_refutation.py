@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from benchmarks.problems.exact_regression import SHAPES, exact_regression
+from jaxdescent.descent import dense_look
 from jaxdescent.descent.refutation import decrease_of_quadratic, decrease_of_regression
 
 SHAPE = SHAPES[0]
@@ -126,6 +127,63 @@ def test_a_method_that_can_go_on_does(scale):
     assert is_least or status(result) != "CONVERGED"
     if scale <= 1e5:
         assert is_least
+
+
+def nearly_equal(gap, dtype=np.float32):
+    """Two features whose difference is ``gap`` times what the targets are."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 200))
+    y = y - y.mean()
+    return np.stack([x, x + gap * y], axis=1).astype(dtype), y.astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "gap"), [(np.float32, 1e-3), (np.float64, 1e-9)], ids=str)
+def test_directions_of_nearly_equal_columns_are_seen(dtype, gap, x64):
+    X, y = nearly_equal(gap, dtype)
+    A = np.column_stack([X, np.ones(len(X))]).astype(np.longdouble)
+    # The best that the columns' sum can do: what is left lies along their difference.
+    along = A[:, 0] + A[:, 1]
+    along = along - along.mean()
+    share = float(along @ y / (along @ along))
+    weights = np.full(2, share, dtype)
+    regression = jd.LinearRegression(jnp.asarray(X), jnp.asarray(y))
+    params = at_best(X, y, {"weights": jnp.asarray(weights)})
+    above = float(regression.value(params)) - least(X, y)
+    assert above > 50
+    assert 0.99 * above <= float(bound(regression, params)) <= 1.001 * above
+    assert dense_look.is_small(regression)
+
+
+@pytest.mark.parametrize("what", ["too many features", "too many rows", "not stored"])
+def test_only_small_regressions_are_taken_apart(what):
+    shape = {"too many features": (100, 65), "too many rows": (70_000, 4)}.get(what, (10, 2))
+    X = jnp.ones(shape)
+    if what == "not stored":
+        X = jd.Sparse.from_indices(np.arange(2), np.arange(2), shape=shape)
+    assert not dense_look.is_small(jd.LinearRegression(X, jnp.zeros(shape[0])))
+
+
+FALSE_ONCE = {
+    "Gram, mean 100, condition 1e6": (7, jd.Gram(), 0),
+    "LSMR, scales 1e8, condition 1e5": (24, jd.LSMR(), 0),
+    "Backtracking, the same": (24, jd.GradientDescent(), 0),
+    "default, weights 1e6 apart": (22, None, 0),
+    "a bound with a rounded gradient": (3006, jd.ConjugateGradient(jd.Nystrom(2)), 3),
+    "rate, condition 3e6": (15, jd.GradientDescent(jd.BarzilaiBorwein()), 0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "method", "shape"), FALSE_ONCE.values(), ids=FALSE_ONCE)
+def test_claims_that_were_false_are_so_no_more(seed, method, shape):
+    drawn = exact_regression(seed, SHAPES[shape], np.float32)
+    start = None if drawn.start is None else jax.tree.map(jnp.asarray, drawn.start)
+    result = jd.minimize(posed(drawn), start, method)
+    above, _ = drawn.heights(np.asarray(result.params["weights"]))
+    allowed = np.finfo(np.float32).eps ** (2 / 3) * float(result.value)
+    assert status(result) != "CONVERGED" or above <= 10 * allowed
+    # What was seen is said, however the descent ended.
+    assert float(result.suboptimality) >= 0.2 * above or above <= 10 * allowed
 
 
 @pytest.mark.slow

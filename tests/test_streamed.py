@@ -292,6 +292,25 @@ def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_
     assert plan.chosen.peak_bytes < 2**29
 
 
+@pytest.mark.parametrize("constants", [(0.0,), (1.0,), (2013.0, 0.0, 1e7)], ids=str)
+def test_columns_that_do_not_vary_turn_nothing(constants, rng):
+    """What the normal equations leave free is these columns' weights alone."""
+    X = rng.normal(size=(600, 8)).astype(np.float32)
+    y = (X @ np.arange(8.0) + rng.normal(size=600)).astype(np.float32)
+    places = np.arange(len(constants)) * 2
+    X[:, places] = constants
+    rest = np.delete(X, places, axis=1).astype(np.float64)
+    A = np.column_stack([rest, np.ones(600)])
+    expected, (squares,), *_ = np.linalg.lstsq(A, y)
+    regression = jd.LinearRegression(jd.Streamed({"X": X}), y)
+    result = jd.minimize(regression, method=jd.DerivativeMethod())
+    assert jd.Status(int(result.status)) is jd.Status.CONVERGED
+    np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=1e-5)
+    weights = np.asarray(result.params["weights"])
+    np.testing.assert_allclose(np.delete(weights, places), expected[:-1], atol=2e-5)
+    np.testing.assert_allclose(weights[places], 0, atol=1e-6)
+
+
 def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
     table = table_of(rng, far=1e4)
     table["a"] = table["a"].astype("f").astype(float)

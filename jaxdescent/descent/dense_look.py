@@ -20,12 +20,14 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import as_design
-from jaxdescent.kernels.platform import on_one_cpu
+from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.regression import LinearRegression
 
 MOST_ENTRIES, MOST_FEATURES = 1 << 18, 64
@@ -36,12 +38,14 @@ ULPS = 4.0
 
 
 def is_small(regression: LinearRegression) -> bool:
-    """Whether X is stored whole and so small that its singular vectors cost next to nothing."""
+    """Whether X is stored and so small that its singular vectors cost next to nothing, even where
+    its rows are gathered from several devices.
+    """
     design = as_design(regression.X)
     rows, features = design.shape
     outputs = max(int(np.prod(jnp.shape(regression.y)[1:])), 1)
     is_within = features <= MOST_FEATURES and (rows + features) * features * outputs <= MOST_ENTRIES
-    return design.is_stored and design.is_whole and is_within
+    return design.is_stored and is_within
 
 
 def largest_decrease(regression: LinearRegression, weights: jax.Array) -> jax.Array:
@@ -54,20 +58,20 @@ def largest_decrease(regression: LinearRegression, weights: jax.Array) -> jax.Ar
       weights: (features, outputs).
     """
 
-    def on_cpu() -> jax.Array:
+    def taken_apart() -> jax.Array:
         outputs = weights.shape[1]
         targets = jnp.asarray(regression.y, weights.dtype).reshape(-1, outputs)
         penalty = jnp.broadcast_to(jnp.asarray(regression.l2, weights.dtype), (outputs,))
         root = jnp.sqrt(jnp.maximum(penalty, 0))
         design = as_design(regression.X)
-        X, share = design.to_dense().astype(weights.dtype), jnp.ones(design.shape[:1], weights.dtype)
+        X = design.to_dense().astype(weights.dtype)
+        share = jnp.ones(design.shape[:1], weights.dtype)
         if regression.sample_weight is not None:
             share = jnp.maximum(regression.sample_weight, 0).astype(weights.dtype)
-        has_intercept = bool(regression.intercept)
-        falls = jax.vmap(_fall, in_axes=(None, None, 1, 1, 0, None))
-        return jnp.sum(falls(X, share, targets, weights, root, has_intercept))
+        fall = functools.partial(_fall, X, share, has_intercept=bool(regression.intercept))
+        return jnp.sum(jax.vmap(fall, in_axes=(1, 1, 0))(targets, weights, root))
 
-    return on_one_cpu(on_cpu, lambda: jnp.zeros((), weights.dtype), is_whole=True)
+    return on_cpu(taken_apart, lambda: jnp.zeros((), weights.dtype))
 
 
 def _fall(
@@ -76,6 +80,7 @@ def _fall(
     target: jax.Array,
     weights: jax.Array,
     penalty: jax.Array,
+    *,
     has_intercept: bool,
 ) -> jax.Array:
     """Of one output; ``penalty`` is the root of ``l2``, whose rows stand below those of X."""
