@@ -3,7 +3,8 @@ can tell apart, of which the best one is taken.
 
 One step in the units of the columns sees what a diagonal scaling shows
 (:mod:`jaxdescent.descent.refutation`). Where X is small and at hand, its singular vectors show the
-rest: with columns of unit length, ``A = U S V'``, the step ``s = V_k S_k^-1 U_k' r`` along the
+rest, unless its columns are so independent that the gradient shows enough: with columns of unit
+length, ``A = U S V'``, the step ``s = V_k S_k^-1 U_k' r`` along the
 largest k of them removes all of the residual r that they span. Any step s lowers the value by
 ``a^2 / 2`` with
 
@@ -20,18 +21,21 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import as_design
+from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.regression import LinearRegression
 
 MOST_ENTRIES, MOST_FEATURES = 1 << 18, 64
 """Of X, for each output: its singular values then take some milliseconds."""
+
+INDEPENDENT = 1e-3
+"""An eigenvalue of the matrix of the columns' products, each of unit length, below which they are
+taken apart: products of float32 show it to four digits."""
 
 ULPS = 4.0
 """How many roundings each term of a sum is allowed."""
@@ -39,93 +43,107 @@ ULPS = 4.0
 
 def is_small(regression: LinearRegression) -> bool:
     """Whether X is stored and so small that its singular vectors cost next to nothing, even where
-    its rows are gathered from several devices.
+    its rows are gathered from several devices. The outputs must share one penalty.
     """
     design = as_design(regression.X)
     rows, features = design.shape
-    outputs = max(int(np.prod(jnp.shape(regression.y)[1:])), 1)
-    is_within = features <= MOST_FEATURES and (rows + features) * features * outputs <= MOST_ENTRIES
-    return design.is_stored and is_within
+    outputs = int(np.prod(jnp.shape(regression.y)[1:]))
+    is_within = features <= MOST_FEATURES and (rows + features) * features <= MOST_ENTRIES
+    is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_FEATURES
+    return design.is_stored and is_within and is_one
 
 
-def largest_decrease(regression: LinearRegression, weights: jax.Array) -> jax.Array:
+def largest_decrease(
+    regression: LinearRegression, weights: jax.Array, lengths: jax.Array, allowed: jax.Array
+) -> jax.Array:
     """By how much some step lowers the value for certain, (), summed over the outputs.
 
-    It is zero on accelerators, where singular value decompositions take seconds to compile.
+    It is zero where the columns are so far from dependent that the gradient alone shows that the
+    value cannot fall by more than is allowed; and on accelerators, where singular value
+    decompositions take seconds to compile.
 
     Args:
       regression: a small one.
       weights: (features, outputs).
+      lengths: (features,), of the columns as they are, and of the penalty's rows below them.
+      allowed: by how much the value may be above the minimum.
     """
 
     def taken_apart() -> jax.Array:
-        outputs = weights.shape[1]
-        targets = jnp.asarray(regression.y, weights.dtype).reshape(-1, outputs)
-        penalty = jnp.broadcast_to(jnp.asarray(regression.l2, weights.dtype), (outputs,))
-        root = jnp.sqrt(jnp.maximum(penalty, 0))
-        design = as_design(regression.X)
-        X = design.to_dense().astype(weights.dtype)
-        share = jnp.ones(design.shape[:1], weights.dtype)
-        if regression.sample_weight is not None:
-            share = jnp.maximum(regression.sample_weight, 0).astype(weights.dtype)
-        fall = functools.partial(_fall, X, share, has_intercept=bool(regression.intercept))
-        return jnp.sum(jax.vmap(fall, in_axes=(1, 1, 0))(targets, weights, root))
+        # The columns and the residuals side by side; few kernels are quickly compiled.
+        A, residual, moved = _posed(regression, weights, lengths)
+        size = jnp.max(jnp.abs(residual))
+        size = jnp.where(size > 0, size, 1)  # so that no square overflows
+        allowed_here = allowed.astype(A.dtype) / size / size
+        is_confirmed = _most(A, residual / size) <= allowed_here  # not where it is NaN
+        inputs = A, residual / size, moved / size
+        fall = seldom(~is_confirmed, _fall, lambda A, *_: jnp.zeros((), A.dtype), *inputs)
+        return fall * size * size
 
     return on_cpu(taken_apart, lambda: jnp.zeros((), weights.dtype))
 
 
-def _fall(
-    X: jax.Array,
-    share: jax.Array,
-    target: jax.Array,
-    weights: jax.Array,
-    penalty: jax.Array,
-    *,
-    has_intercept: bool,
-) -> jax.Array:
-    """Of one output; ``penalty`` is the root of ``l2``, whose rows stand below those of X."""
-    rows, features = X.shape
-    limits = jnp.finfo(X.dtype)
-    root, total = jnp.sqrt(share), jnp.sum(share)
+def _posed(
+    regression: LinearRegression, weights: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``A``, weighted and centred, divided by ``lengths``; the residuals, (rows + features,
+    outputs); and the size of their terms, (outputs,).
+    """
+    features, dtype = lengths.size, weights.dtype
+    X = as_design(regression.X).to_dense().astype(dtype)
+    targets = jnp.asarray(regression.y, dtype).reshape(X.shape[0], -1)
+    share = jnp.ones(X.shape[:1], dtype)
+    if regression.sample_weight is not None:
+        share = jnp.maximum(regression.sample_weight, 0).astype(dtype)
+    root, total = jnp.sqrt(share)[:, None], jnp.sum(share)
+    scale = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
+    rows = jnp.concatenate([X * scale[None, :], jnp.matmul(X, weights) - targets], axis=1)
+    # Twice, as the first mean is rounded.
+    for _ in range(2 * regression.intercept):
+        rows = rows - (jnp.matmul(share, rows) / total)[None, :]
+    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0))
+    below = penalty * jnp.concatenate([jnp.diag(scale), weights], axis=1)
+    rows = jnp.concatenate([root * rows, below])
+    peak = jnp.max(jnp.abs(targets))
+    peak = jnp.where(peak > 0, peak, 1)
+    aimed = peak * jnp.sqrt(jnp.sum(jnp.square(root * (targets / peak)), axis=0))
+    moved = jnp.matmul(lengths, jnp.abs(weights)) + aimed
+    return rows[:, :features], rows[:, features:], moved
 
-    def centred(columns: jax.Array) -> jax.Array:
-        # Twice, as the first mean is rounded.
-        for _ in range(2 * has_intercept):
-            columns = columns - (jnp.matmul(share, columns) / total)[None, :]
-        return root[:, None] * columns
 
-    below = jnp.diag(jnp.full(features, penalty))
-    lengths = _lengths(jnp.concatenate([root[:, None] * X, below]))
-    A = jnp.concatenate([centred(X), below])
-    own = _lengths(A)
+def _most(A: jax.Array, residual: jax.Array) -> jax.Array:
+    """No less than what the value can fall by, where no column nearly depends on others; else inf.
+
+    ``|A'r|^2 / (2 t)`` with t below the least eigenvalue of A'A, which a Cholesky factor shows.
+    """
+    gram, gradient = jnp.matmul(A.T, A), jnp.matmul(A.T, residual)
+    factor = jnp.linalg.cholesky(gram - INDEPENDENT * jnp.eye(len(gram), dtype=A.dtype))
+    bound = jnp.sum(jnp.square(gradient)) / (2 * INDEPENDENT)
+    return jnp.where(jnp.isfinite(factor[-1, -1]), bound, jnp.inf)
+
+
+def _fall(A: jax.Array, residual: jax.Array, moved: jax.Array) -> jax.Array:
+    """The certain decrease, summed over the outputs."""
+    limits = jnp.finfo(A.dtype)
+    eps = ULPS * float(limits.eps)
+    own = jnp.sqrt(jnp.sum(jnp.square(A), axis=0))
     own = jnp.where(own > 0, own, 1)
     U, sizes, Vt = jnp.linalg.svd(A / own[None, :], full_matrices=False)
-    off = centred((jnp.matmul(X, weights) - target)[:, None])[:, 0]
-    residual = jnp.concatenate([off, penalty * weights])
-    moved = jnp.sum(lengths * jnp.abs(weights)) + _lengths((root * target)[:, None])[0]
-
     # One step for each number of singular values that are kept: down to a tenth of the largest,
     # a hundredth, and so on, as far as the dtype tells them from rounding.
     decades = np.arange(1, int(-np.log10(16 * float(limits.eps))) + 1)
-    least = jnp.asarray(np.append(10.0**-decades, 16 * float(limits.eps)), X.dtype) * sizes[0]
-    is_kept = sizes[None, :] > jnp.maximum(least, 0)[:, None]
-    sought = jnp.where(is_kept, jnp.matmul(residual, U) / jnp.where(sizes > 0, sizes, 1), 0)
-    steps = jnp.matmul(sought, Vt).T / own[:, None]  # (features, steps)
-    images = jnp.concatenate([centred(jnp.matmul(X, steps)), penalty * steps])
-
-    eps = ULPS * float(limits.eps)
-    size, along = _lengths(residual[:, None])[0], _lengths(images)
-    unit = residual / jnp.where(size > 0, size, 1)
-    inner = jnp.matmul(unit, images)  # of |r|
-    rounding = eps * jnp.matmul(lengths, jnp.abs(steps)) + eps * float(rows) ** 0.5 * along
-    is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(rounding)
-    shares = (inner - rounding) / jnp.where(is_known, along + rounding, 1)
-    falls = jnp.where(is_known & jnp.isfinite(shares), size * shares - eps * moved, 0)
-    return 0.5 * jnp.square(jnp.max(jnp.maximum(falls, 0)))
-
-
-def _lengths(columns: jax.Array) -> jax.Array:
-    """The norm of each column, also where its square would overflow or underflow."""
-    peak = jnp.max(jnp.abs(columns), axis=0, keepdims=True)
-    peak = jnp.where(peak > 0, peak, 1)
-    return peak[0] * jnp.sqrt(jnp.sum(jnp.square(columns / peak), axis=0))
+    least = np.append(10.0**-decades, 16 * float(limits.eps))
+    is_kept = sizes[None, :] > jnp.asarray(least, sizes.dtype)[:, None] * sizes[0]
+    inverse = jnp.where(is_kept, 1 / jnp.where(sizes > 0, sizes, 1), 0)
+    sought = inverse[:, :, None] * jnp.matmul(U.T, residual)[None]
+    steps = jnp.tensordot(Vt.T / own[:, None], sought, axes=([1], [1]))  # features, steps, outputs
+    images = jnp.tensordot(A, steps, axes=1)
+    length = jnp.sqrt(jnp.sum(jnp.square(images), axis=0))
+    inner = jnp.sum(images * residual[:, None, :], axis=0)
+    size = jnp.sqrt(jnp.sum(jnp.square(residual), axis=0))[None, :]
+    # The columns of A were divided by their lengths: each is one, means included.
+    rounding = eps * jnp.sum(jnp.abs(steps), axis=0)
+    lost = size * (rounding + eps * float(len(A)) ** 0.5 * length)
+    shares = (inner - lost) / (length + rounding) - eps * moved[None, :]
+    falls = jnp.where(jnp.isfinite(shares), jnp.maximum(shares, 0), 0)
+    return 0.5 * jnp.sum(jnp.square(jnp.max(falls, axis=0)))

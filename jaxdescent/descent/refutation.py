@@ -191,7 +191,8 @@ class Refutation(NamedTuple):
             return seldom(
                 is_looked_at, decrease_of_quadratic, _nothing, self.objective, params, seen
             )
-        return seldom(is_looked_at, decrease_of_regression, _nothing, regression, params, seen)
+        inputs = regression, params, seen, allowed
+        return seldom(is_looked_at, decrease_of_regression, _nothing, *inputs)
 
 
 class Seen(NamedTuple):
@@ -209,7 +210,10 @@ class Seen(NamedTuple):
 
 
 def decrease_of_regression(
-    regression: LinearRegression, params: Params, seen: Seen | None = None
+    regression: LinearRegression,
+    params: Params,
+    seen: Seen | None = None,
+    allowed: Any = 0.0,
 ) -> jax.Array:
     """The decrease of the value that one step of the weights is sure to bring.
 
@@ -222,6 +226,7 @@ def decrease_of_regression(
       params: where the claim was made.
       seen: where no unknown's own curvature is below this, the answer is zero after the first pass.
         None for a method that sees none.
+      allowed: a decrease of no interest.
     """
     design = as_design(regression.X)
     squared = design.column_lengths(regression.sample_weight, None)
@@ -230,10 +235,11 @@ def decrease_of_regression(
         lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
     is_needed = _is_uneven(lengths, seen)
     falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
-    if not dense_look.is_small(regression):
+    if lengths is None or not dense_look.is_small(regression):
         return falls
     weights = params["weights"].reshape(design.shape[1], -1)
-    return jnp.maximum(falls, dense_look.largest_decrease(regression, weights))
+    inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
+    return jnp.maximum(falls, dense_look.largest_decrease(*inputs))
 
 
 def _fall_of_regression(
@@ -302,7 +308,7 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
     return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
 
 
-def _nothing(objective: Objective, params: Params, rest: Any) -> jax.Array:
+def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
     del objective, rest
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
 
