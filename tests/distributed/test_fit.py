@@ -1,10 +1,6 @@
 """A fit by several processes, each of which reads its own rows, against that of one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +14,7 @@ from pyarrow import csv
 
 from jaxdescent.fit import fit_model, load_model
 from tests.distributed.fits import FILES, REFUSED, ROWS, SUMS, columns, told
-from tests.distributed.processes import ROOT, run
+from tests.distributed.processes import ROOT, command, ended, run
 
 CHILD = "tests.distributed.fits"
 FAILING = ("bad direct", "bad lsmr", "few", "text", "options")
@@ -38,9 +34,9 @@ def folder(tmp_path):
 
 
 def answers(folder, count, *names):
-    ended = run(CHILD, count, str(folder), *names, timeout=300)
-    assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
-    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
+    said = run(CHILD, count, str(folder), *names, timeout=300)
+    assert [code for _, _, code in said] == [0] * count, [errors for _, errors, _ in said]
+    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in said]
     return [dict(map(json.loads, each)) for each in lines]
 
 
@@ -151,37 +147,14 @@ def test_a_process_that_is_interrupted_waits_for_none_and_the_others_end(folder)
     assert code == 1
 
 
-def commands(folder, *arguments, count=2):
+def commands(*arguments, count=2):
     """What ``jaxdescent fit`` prints in each of several processes, its errors, and exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = [sys.executable, "-m", "jaxdescent", "fit", *map(str, arguments)]
-    common += ["--distributed", "--coordinator", address, "--processes", str(count)]
-    started = [
-        subprocess.Popen(
-            [*common, "--process", str(index)],
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(count)
-    ]
-    try:
-        ended = [process.communicate(timeout=200) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [(*texts, each.returncode) for texts, each in zip(ended, started, strict=True)]
+    return ended(command("fit", *[arguments] * count))
 
 
 def test_the_command_tells_and_writes_in_the_first_process(folder):
     options = ["--target", "y", "--features", "a,b", "--test", "0.2"]
-    first, other = commands(
-        folder, folder / "d.parquet", *options, "--json", "--out", folder / "model"
-    )
+    first, other = commands(folder / "d.parquet", *options, "--json", "--out", folder / "model")
     assert [first[2], other[2]] == [0, 0], (first, other)
     assert other[0] == ""
     content = json.loads(first[0])  # and nothing else, of gloo for example
@@ -195,12 +168,12 @@ def test_the_command_tells_and_writes_in_the_first_process(folder):
 @pytest.mark.slow
 def test_the_command_shows_processes_and_ends_all_of_them(folder):
     options = [folder / "d.parquet", "--target", "y", "--features", "a,b"]
-    first, other = commands(folder, *options)
+    first, other = commands(*options)
     assert f"{ROWS:,} rows of Parquet (1 file," in first[0]
     assert "shared by 2 processes: 2 features" in first[0]
     shown = " ".join(first[0].split())
     assert "processes 2, each of which read its share of the rows" in shown
-    first, other = commands(folder, *options, "--out", folder / "nowhere" / "model")
+    first, other = commands(*options, "--out", folder / "nowhere" / "model")
     assert [first[2], other[2]] == [2, 2]
     assert first[1].strip().splitlines()[-1].startswith("Error: ")
     assert "Error: process 0 failed with DataError: " in other[1]
