@@ -42,14 +42,14 @@ def free_port():
         return str(free.getsockname()[1])
 
 
-def command(name, *each, environment=None):
-    """The command of this name in a process for each list of arguments, which find each other."""
+def command(name, *each, module="jaxdescent", environment=None):
+    """The command of this name, of the package or of another module, in a process for each list of arguments, which find each other."""
     address = f"127.0.0.1:{free_port()}"
     common = ["--distributed", "--coordinator", address, "--processes", str(len(each))]
     return [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "jaxdescent", name, *map(str, arguments)),
+                *(sys.executable, "-m", module, name, *map(str, arguments)),
                 *(*common, "--process", str(index)),
             ],
             cwd=ROOT,
