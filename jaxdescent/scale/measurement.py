@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdescent.machine import Machine
-from jaxdescent.machine.memory import available_bytes
+from jaxdescent.machine.memory import bytes_of_each
 from jaxdescent.scale import program
 from jaxdescent.scale.attempts import attempted
 from jaxdescent.scale.experiment import Experiment, Point
@@ -32,13 +32,13 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
       MemoryError: if a device has no room for the arrays, or for what is computed with them.
       FailedElsewhere: if one of these was raised in another process.
     """
-    problem, first = PROBLEMS[point.problem], jax.local_devices()[0]
+    problem = PROBLEMS[point.problem]
     make = attempted(lambda: _prepared(point, experiment))
     arrays = attempted(lambda: jax.block_until_ready(make()), is_shared=True)
     # What is whole on each device is read by each of them.
     held = bytes_of_a_device(arrays) * point.devices
     built = attempted(lambda: _compiled(point, arrays))
-    machine = Machine.of(first)
+    machine = Machine.of(jax.local_devices()[0])
     units = jax.process_count() if machine.platform == "cpu" else point.devices
     roof = program.roof(point, arrays, machine, units)
 
@@ -118,7 +118,4 @@ def _compiled(point: Point, arrays: Any) -> program.Program:
 
 def _require(needed: int, purpose: str, point: Point) -> None:
     """Refuse what a device of this process has no room for."""
-    first = jax.local_devices()[0]
-    # Devices of a CPU share its memory.
-    sharing = min(point.devices, jax.local_device_count()) if first.platform == "cpu" else 1
-    program.require(needed, purpose, available_bytes(first) // sharing)
+    program.require(needed, purpose, bytes_of_each(point.devices))

@@ -43,7 +43,9 @@ def free_port():
 
 
 def command(name, *each, module="jaxdescent", environment=None):
-    """The command of this name, of the package or of another module, in a process for each list of arguments, which find each other."""
+    """The command of this name, of the package or of another module, in a process for each list of
+    arguments, which find each other.
+    """
     address = f"127.0.0.1:{free_port()}"
     common = ["--distributed", "--coordinator", address, "--processes", str(len(each))]
     return [

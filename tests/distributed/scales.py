@@ -4,6 +4,10 @@ import json
 import pathlib
 import sys
 
+import jax
+
+import jaxdescent as jd
+from jaxdescent.scale.problems import PROBLEMS, mesh_of
 from tests.distributed.processes import join
 
 
@@ -19,21 +23,21 @@ def _errors(lines):
 
 def little_room(index, folder):
     """Process 1 has no room for the first of two points."""
-    own = measurement.available_bytes
-    measurement.available_bytes = lambda device: 10_000 if index == 1 else own(device)
+    own = measurement.bytes_of_each
+    measurement.bytes_of_each = lambda devices: 10_000 if index == 1 else own(devices)
     return _errors(scale.run(_grid(rows=(6144, 96)), folder / "room.jsonl"))
 
 
 def no_room_to_compute(index, folder):
     """Process 1 has no room for temporaries."""
     del folder
-    own, asked = measurement.available_bytes, []
+    own, asked = measurement.bytes_of_each, []
 
-    def available(device):
-        asked.append(device)
-        return 8 if index == 1 and len(asked) == 2 else own(device)
+    def available(devices):
+        asked.append(devices)
+        return 8 if index == 1 and len(asked) == 2 else own(devices)
 
-    measurement.available_bytes = available
+    measurement.bytes_of_each = available
     return _errors(scale.run(_grid(methods=("lsmr", "cg"))))
 
 
@@ -103,18 +107,27 @@ def _no_room():
     raise MemoryError("no room to run")
 
 
+def minima(index, folder):
+    """The least values of what the host lays out, each process its own rows."""
+    del index, folder
+    return [minimum(kind, jax.devices()) for kind in ("sparse", "categorical")]
+
+
+def minimum(kind, devices):
+    """The least value of such a problem over these devices."""
+    mesh = mesh_of(devices, "samples")
+    objective, _ = PROBLEMS[kind].pose(PROBLEMS[kind].made(96, 4, "float32", mesh, seed=5))
+    return float(jd.minimize(objective, method=jd.ConjugateGradient()).value)
+
+
 if __name__ == "__main__":
     index, port, count, folder, *names = sys.argv[1:]
     join(index, port, count)
-    import jax
-
-    import jaxdescent as jd
     from jaxdescent import scale
     from jaxdescent.data import DataError
     from jaxdescent.machine import host
     from jaxdescent.scale import measurement, program, record
     from jaxdescent.scale.experiment import Experiment
-    from jaxdescent.scale.problems import PROBLEMS
 
     patched = [measurement, program, record, host, *(type(each) for each in PROBLEMS.values())]
     for name in names:
@@ -125,6 +138,6 @@ if __name__ == "__main__":
             found = f"{type(error).__name__}: {error}"
         print(json.dumps([name, found]), flush=True)
         for each, names_before in zip(patched, before, strict=True):
-            for key in ("available_bytes", "compiled", "append", "processor", "design"):
+            for key in ("bytes_of_each", "compiled", "append", "processor", "design"):
                 if key in names_before:
                     setattr(each, key, names_before[key])

@@ -4,11 +4,14 @@ import json
 import signal
 import time
 
+import jax
+import numpy as np
 import pytest
 
 pytest.importorskip("typer")
 
 from tests.distributed.processes import command, ended, run
+from tests.distributed.scales import minimum
 
 CHILD = "tests.distributed.scales"
 EVERYDAY = ("little_room", "a_bug", "a_full_disk", "another_experiment")
@@ -55,9 +58,12 @@ def test_what_fails_in_one_of_two_processes_fails_in_both(tmp_path):
 
 @pytest.mark.slow
 def test_what_fails_in_one_of_three_processes_fails_in_all(tmp_path):
-    more = ("built_on_the_host", "no_room_to_compute", "another_machine")
+    more = ("minima", "built_on_the_host", "no_room_to_compute", "another_machine")
     found = answers(3, tmp_path, *EVERYDAY, *more)
     check(found, tmp_path)
+    own = [minimum(kind, jax.devices()[:1]) for kind in ("sparse", "categorical")]
+    for each in found:
+        np.testing.assert_allclose(each["minima"], own, rtol=1e-4)
     for index, each in enumerate(found):
         own = "" if index == 1 else "process 1: "
         assert each["built_on_the_host"] == [f"{own}no room for the entries"] * 3 + [""]
