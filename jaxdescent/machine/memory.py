@@ -55,8 +55,9 @@ def bytes_of_all() -> float:
 
 
 def bytes_of_each(devices: int) -> int:
-    """How many more bytes each of so many of JAX's devices can have, of those in this process; those
-    of a CPU share the memory of their host.
+    """How many more bytes each of this process's devices can have, of so many in all that are used.
+
+    Those of a CPU share the memory of their host.
     """
     here = jax.local_devices()
     sharing = min(devices, len(here)) if here[0].platform == "cpu" else 1

@@ -45,8 +45,7 @@ def run(
     >>> line["figures"]["argument_bytes"], line["rehearsed"]
     (9220, False)
     """
-    with agreement.among_all("scale"):
-        check_alike({"the experiments": dataclasses.asdict(experiment)})
+    check_asked(experiment)
     stored, preempted = record.told_lines(output), Interruption()
     known, points = record.known_keys(stored), experiment.points()
     wanted = {point.key for point in points}
@@ -64,6 +63,16 @@ def run(
             if output and agreement.is_first():
                 record.append(output, line)
     return lines
+
+
+def check_asked(experiment: Experiment) -> None:
+    """Refuse to go on where the processes were asked for different experiments.
+
+    Raises:
+      DataError: in all of them.
+    """
+    with agreement.among_all("scale"):
+        check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
 def _figures(point: Point, experiment: Experiment) -> dict[str, Any]:

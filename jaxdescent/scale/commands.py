@@ -155,6 +155,7 @@ def scale(
                     wanted["devices"] = () if is_elsewhere else (attached.count(),)
                 chosen = Experiment.of(wanted, "the command line")
                 chosen.points()  # before a folder is made for what cannot be run
+                room.check_asked(chosen)
                 if is_first:
                     _check_files(plot, output)
                     if checkpoint is not None:

@@ -104,6 +104,27 @@ def test_what_is_asked_of_one_process_alone_is_refused_in_both(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_keep_an_experiment_in_the_folder_of_the_first(tmp_path):
+    folder = tmp_path / "kept"
+    options = ["--rows", "64", *SMALL, "--checkpoint", folder]
+    other = ["--rows", "128", *options[2:]]
+    for _, errors, code in ended(command("scale", options, other)):
+        assert code == 2
+        assert "the experiments are not the same in all processes" in errors
+    assert not folder.exists()
+    first, other = ended(command("scale", options, options))
+    assert [first[2], other[2]] == [0, 0], (first, other)
+    kept = (folder / "scale.jsonl").read_bytes()
+    first, other = ended(command("scale", options, options))
+    assert [first[2], other[2]] == [2, 2]
+    assert "process 0 failed with BadExperiment" in other[1]
+    first, other = ended(command("scale", [*options, "--resume"], [*options, "--resume"]))
+    assert [first[2], other[2]] == [0, 0], (first, other)
+    assert "already in" in first[1]
+    assert (folder / "scale.jsonl").read_bytes() == kept
+
+
+@pytest.mark.slow
 def test_files_concern_the_first_process(tmp_path):
     nowhere = tmp_path / "nowhere" / "scale.jsonl"
     good = ["--rows", "64", *SMALL, "--output", tmp_path / "scale.jsonl"]
