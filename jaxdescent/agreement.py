@@ -53,6 +53,10 @@ class OtherProcessFailed(RuntimeError):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """Raised where all processes of a group end as they have agreed: none waits for another."""
+
+
 @contextlib.contextmanager
 def among(call: str, *trees: Any) -> Iterator[None]:
     """Let the processes that hold these arrays decide alike; an error in one is raised in all.
@@ -89,15 +93,14 @@ def _agreeing(call: str, processes: tuple[int, ...]) -> Iterator[None]:
         _exchange(call, None)
         yield
         _exchange(f"end of {call}", None)
-    except OtherProcessFailed:
+    except (OtherProcessFailed, Stopped):
         raise
     except Exception as error:
         # KeyboardInterrupt and SystemExit are not exchanged: who is told to stop must not wait.
         _send("error", f"{type(error).__name__}: {error}")
         raise
     except KeyboardInterrupt:
-        # The others may wait for this process, and JAX's common end would wait for them.
-        atexit.register(_leave_at_once, INTERRUPTED)
+        leave_without_others()
         raise
     finally:
         _group.reset(token)
@@ -238,6 +241,14 @@ def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
     if errors:
         raise errors[0]
     return answers[0]
+
+
+def leave_without_others() -> None:
+    """End this process at its end, after Ctrl-C: the others of its run may wait for it, and JAX's
+    common end would wait for them.
+    """
+    if jax.process_count() > 1:
+        atexit.register(_leave_at_once, INTERRUPTED)
 
 
 def _leave_at_once(code: int = 1) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent import scale
 from jaxdescent.cli import app
+from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
@@ -128,6 +129,15 @@ def test_arrays_are_the_same_on_any_number_of_devices(layout):
     cut = eight["y" if layout == "outputs" else "X"]
     assert len({str(shard.index) for shard in cut.addressable_shards}) == 8
     assert abs(float(np.std(one["X"])) - 1) < 0.1
+
+
+def test_what_a_device_has_no_room_for_is_not_made(monkeypatch):
+    """Devices of a CPU share its memory: 3,200 bytes of data and 1,600 of targets, over four."""
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 4_000)
+    grid = Experiment(rows=(400,), features=(2,), devices=(1, 4), iterations=1, repeats=1)
+    one, four = (line["figures"]["error"] for line in run(grid))
+    assert one.startswith("a device needs 4.8 kB of data and params, and about 4 kB can be used")
+    assert four.startswith("a device needs 1.2 kB of data and params, and about 1 kB can be used")
 
 
 def test_a_mesh_of_two_axes_is_as_square_as_it_can_be():

@@ -99,7 +99,11 @@ class RowSharding(NamedTuple):
     def _put(self, array: np.ndarray) -> jax.Array:
         assert self.mesh is not None
         spec = PartitionSpec(self.axes, *[None] * (array.ndim - 1))
-        return jax.device_put(array, NamedSharding(self.mesh, spec))
+        sharding = NamedSharding(self.mesh, spec)
+        if sharding.is_fully_addressable:
+            return jax.device_put(array, sharding)
+        # `device_put` would send all of it to all processes, to compare what they have.
+        return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
 
 def local_parts(sharding: Any) -> tuple[list[int], jax.Array]:

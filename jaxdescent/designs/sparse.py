@@ -59,7 +59,8 @@ class Sparse(Design):
         or BCSR.
       sharding: a ``jax.sharding.NamedSharding`` of the rows over several devices, as many on each:
         that of the targets. Each device has a layout of its own rows; a product with the transpose
-        sends as many numbers as there are features.
+        sends as many numbers as there are features. Of several processes each gives all entries,
+        the same ones.
 
     Raises:
       TypeError: if ``matrix`` is neither, or its values are not real floating-point numbers.

@@ -18,7 +18,7 @@ from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.keeping import Keeping
+from jaxdescent.fit.keeping import PROCESSES, Keeping
 from jaxdescent.fit.levels import encoding_of
 from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request
@@ -67,7 +67,8 @@ def fit_model(
       watch: is told of the plan and of progress.
       start: a :class:`Model` of the same columns, or its folder: iterations begin at its weights.
       checkpoint: a folder in which a fit that iterates is kept while it goes on. SIGINT and SIGTERM
-        then end it with :class:`jaxdescent.fit.keeping.Interrupted`, a KeyboardInterrupt.
+        then end it with :class:`jaxdescent.fit.keeping.Interrupted`, a KeyboardInterrupt. Of a
+        distributed fit all processes see this folder; a signal to one of them ends all.
       resume: whether to go on with what is kept there.
       distributed: whether all processes that ``jax.distributed.initialize`` has joined make this
         call together, on the same data: each reads its own share of the rows, and all return the
@@ -128,7 +129,9 @@ def _fitted(request: Request, given: Given) -> Model:
         raise DataError("--test and --test-data exclude each other: name one of them.")
     if resume and checkpoint is None:
         raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
-    together.check_request(request, is_kept=checkpoint is not None)
+    together.check_request(request)
+    folder = None if checkpoint is None else str(checkpoint)
+    together.check_alike({"--checkpoint and --resume": [folder, resume]})
     keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
     bound = Memory.of(memory)
     source = open_source(data, target_file, request.where)
@@ -161,6 +164,7 @@ def _fitted(request: Request, given: Given) -> Model:
         if keeping is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
+            facts[PROCESSES] = 1 if agreement.is_alone() else jax.process_count()
             if test_source is not None:
                 facts["the held-out data's fingerprint"] = other_fingerprint
             keeping.compare(facts)

@@ -13,8 +13,10 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import DataError
 from jaxdescent.result import Result, Status
 from jaxdescent.runs import checkpoints, run
@@ -37,13 +39,18 @@ ROW_BYTES, FEATURE_BYTES = 16, 80
 GO_ON = "the same command with --resume goes on"
 
 
-class Interrupted(KeyboardInterrupt):
+PROCESSES = "the number of processes"
+"""A fact of a fit: what a descent carries has places for each process's rows."""
+
+
+class Interrupted(agreement.Stopped):
     """A signal ended a fit, which is kept: the message says where, and how to go on."""
 
 
 class Keeping:
     """What is kept of a fit in a folder: what was asked of which data, the search for a penalty so
-    far, and checkpoints of descents.
+    far, and checkpoints of descents. Of several processes the first one looks and writes, but for
+    the checkpoints, of which each writes its part.
 
     Args:
       folder: where; it is made when a descent begins.
@@ -64,17 +71,23 @@ class Keeping:
         self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
+        own = self._found(resume) if agreement.is_first() else {}
+        told = agreement.told_bytes_by_all(json.dumps(own).encode())
+        self._content = json.loads(told[0])
+
+    def _found(self, resume: bool) -> dict[str, Any]:
+        """What the folder says of a fit that is gone on with; nothing of a new one."""
         content = os.listdir(self._checked_folder()) if self.folder.exists() else []
-        path = self.folder / DESCRIPTION
         if DESCRIPTION in content:
             if not resume:
                 raise DataError(
                     f"{self.folder} keeps a fit: say --resume to go on with it, or name another "
                     "folder."
                 )
-            self._content = _read(path)
-        elif any(not name.startswith(".") for name in content):
+            return _read(self.folder / DESCRIPTION)
+        if any(not name.startswith(".") for name in content):
             raise DataError(f"{self.folder} holds other things than a fit: name another folder.")
+        return {}
 
     def _checked_folder(self) -> pathlib.Path:
         if not self.folder.is_dir():
@@ -102,7 +115,7 @@ class Keeping:
         self._facts = json.loads(json.dumps(dict(facts)))
         if not self._content:
             return
-        then = self._content["facts"]
+        then = {PROCESSES: 1} | self._content["facts"]
         differing = [
             f"{name} was {json.dumps(then.get(name))} and is {json.dumps(now)}"
             for name, now in self._facts.items()
@@ -118,8 +131,21 @@ class Keeping:
         """Write what the fit is, and keep other processes out until :meth:`close`.
 
         Raises:
-          DataError: where another process fits there, or nothing can be written.
+          DataError: where another fit goes on there, nothing can be written, or a process does not
+            see what the first one has written.
         """
+        if agreement.is_first():
+            self._begin(way, width)
+        own = json.dumps(self._content if agreement.is_first() else {})
+        self._content = json.loads(agreement.told_bytes_by_all(own.encode())[0])
+        path = self.folder / DESCRIPTION
+        if not agreement.is_first() and (not path.exists() or _read(path) != self._content):
+            raise DataError(
+                f"process {jax.process_index()} does not see the fit that the first one keeps in "
+                f"{self.folder}: name a folder that all processes share."
+            )
+
+    def _begin(self, way: str, width: int) -> None:
         try:
             self._lock = checkpoints.Folder(self.folder, 1)
             if not self._lock.is_ours:
@@ -176,6 +202,7 @@ class Keeping:
         except ValueError as error:
             raise DataError(f"{error}") from error
         except KeyboardInterrupt as error:  # at a second signal
+            agreement.leave_without_others()
             raise self.interrupted("what was found until a while ago") from error
         if int(result.status) == Status.INTERRUPTED:
             raise self.interrupted(f"iteration {int(result.iterations):,}")

@@ -22,7 +22,7 @@ from jaxdescent.designs import StreamedShares
 from jaxdescent.fit.request import Request
 
 
-def check_request(request: Request, *, is_kept: bool) -> None:
+def check_request(request: Request) -> None:
     """Refuse what a fit of several processes cannot do.
 
     Raises:
@@ -36,8 +36,6 @@ def check_request(request: Request, *, is_kept: bool) -> None:
             "--distributed cannot share the others evenly: write the rows to files of their own, "
             "or fit in one process."
         )
-    if is_kept:
-        raise DataError("--checkpoint keeps a fit of one process: leave it or --distributed out.")
 
 
 def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:

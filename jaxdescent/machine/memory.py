@@ -54,6 +54,16 @@ def bytes_of_all() -> float:
     return least * (hosts if device.platform == "cpu" else attached.count())
 
 
+def bytes_of_each(devices: int) -> int:
+    """How many more bytes each of this process's devices can have, of so many in all that are used.
+
+    Those of a CPU share the memory of their host.
+    """
+    here = jax.local_devices()
+    sharing = min(devices, len(here)) if here[0].platform == "cpu" else 1
+    return available_bytes(here[0]) // sharing
+
+
 def whole_bytes(device: Any) -> int:
     """The bytes that ``device`` has, in use or not."""
     if device.platform != "cpu":

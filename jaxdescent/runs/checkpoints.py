@@ -90,7 +90,16 @@ class Folder:
             self._descriptor = None
 
     def iterations(self) -> list[int]:
-        """The iterations of all checkpoints with a final name, the newest first."""
+        """The iterations of all checkpoints with a final name, the newest first.
+
+        Raises:
+          ValueError: if this process does not see the folder that the first one has made.
+        """
+        if not self.path.is_dir():
+            raise ValueError(
+                f"process {jax.process_index()} does not see {self.path}: name a folder that all "
+                "processes share."
+            )
         found = [NAME.match(entry.name) for entry in self.path.iterdir()]
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
@@ -165,7 +174,11 @@ class Folder:
         """
         named = _named(like)
         wanted = {name: leaf for name, leaf in named if leaf.size}
-        reader = self._orbax.Checkpointer(self._handler(wanted))
+        # By itself: a process that fails would leave the others in Orbax's common end.
+        here = self._orbax.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        reader = self._orbax.Checkpointer(self._handler(wanted), multiprocessing_options=here)
         try:
             found = reader.restore(
                 self.at(iteration),

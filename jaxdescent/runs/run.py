@@ -150,6 +150,7 @@ def run(
         with agreement.patience(patience):
             loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption)
         if saved is not None:
+            agreement.told_by_all("has ended")  # or has failed: the others must not save that
             with _timed(summary, "seconds_saving"):
                 saved.save_last(loop)
         result = jax.block_until_ready(chunks.end(loop, status))

@@ -3,25 +3,25 @@
 ``experiment`` lists the points; ``problems`` makes their arrays where they lie; ``program``
 compiles a point, and ``compiled`` reads what came out; ``measurement`` runs it on the devices that
 are here, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON line for
-each point, and ``keeping`` the folder of an experiment that is to be gone on with.
+each point, and ``keeping`` the folder of an experiment that is to be gone on with. ``attempts``
+lets several processes fail together.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
+from jaxdescent import agreement
+from jaxdescent.fit.together import check_alike
+from jaxdescent.runs.interruption import Interruption
 from jaxdescent.scale import record
+from jaxdescent.scale.attempts import EXPECTED, FailedElsewhere, attempted, in_words
 from jaxdescent.scale.experiment import Experiment, Point
 from jaxdescent.scale.measurement import measured
-from jaxdescent.scale.problems import NotDivisible, TooFewDevices
 from jaxdescent.scale.rehearsal import rehearsed
-
-EXPECTED = (NotDivisible, TooFewDevices, ImportError, MemoryError, jax.errors.JaxRuntimeError)
-"""What is wrong with one point, and no reason not to go on with the next."""
 
 
 def run(
@@ -32,31 +32,53 @@ def run(
     """Measure or rehearse every point, and append a line for each to ``output``.
 
     Points that the file has figures for are skipped; their lines are among those returned. A point
-    that cannot be run has its error in its line. Of several processes the first one writes.
+    that cannot be run has its error in its line. Of several processes the first one writes, and an
+    error in one of them is one in all.
+
+    Raises:
+      DataError: if the processes were asked for different experiments.
+      OtherProcessFailed: if another process could not go on.
+      Stopped: after a notice of preemption, in all processes, before the next point.
 
     >>> grid = Experiment(rows=(256,), features=(8,), iterations=2, repeats=1)
     >>> [line] = run(grid)
     >>> line["figures"]["argument_bytes"], line["rehearsed"]
     (9220, False)
     """
-    stored = record.told_lines(output)
+    check_asked(experiment)
+    stored, preempted = record.told_lines(output), Interruption()
     known, points = record.known_keys(stored), experiment.points()
     wanted = {point.key for point in points}
     lines = [line for line in stored if Point(**line["point"]).key in wanted & known]
     for index, point in enumerate(points, start=1):
+        if preempted.is_requested(index):
+            raise agreement.Stopped("the machine is to be given back")
         if point.key in known:
             tell(f"{index}/{len(points)} {point.describe()}: already in {output}")
             continue
         tell(f"{index}/{len(points)} {point.describe()}")
         line = record.line_of(point, experiment, _figures(point, experiment))
         lines.append(line)
-        if output and jax.process_index() == 0:
-            record.append(output, line)
+        with agreement.among_all("a line of scale"):
+            if output and agreement.is_first():
+                record.append(output, line)
     return lines
+
+
+def check_asked(experiment: Experiment) -> None:
+    """Refuse to go on where the processes were asked for different experiments.
+
+    Raises:
+      DataError: in all of them.
+    """
+    with agreement.among_all("scale"):
+        check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
 def _figures(point: Point, experiment: Experiment) -> dict[str, Any]:
     try:
-        return rehearsed(point) if point.target else measured(point, experiment)
-    except EXPECTED as error:
-        return {"error": " ".join(str(error).split())}
+        if point.target:
+            return attempted(lambda: rehearsed(point))
+        return measured(point, experiment)
+    except (*EXPECTED, FailedElsewhere) as error:
+        return {"error": in_words(error)}

@@ -93,76 +93,102 @@ def scale(
     if checkpoint is not None:
         kept = f"are kept in {checkpoint}; the same command with --resume goes on"
     with failing_in_one_line(f"points that were finished {kept}"):
-        if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
-            raise typer.BadParameter(
-                f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
-            )
-        if resume and checkpoint is None:
-            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
-        if checkpoint is not None and output is not None:
-            raise typer.BadParameter(
-                f"{checkpoint} has a file of its own, and --output names another: leave one out.",
-                param_hint="--checkpoint",
-            )
-        output = output or pathlib.Path("scale.jsonl")
-        if not output.parent.is_dir():
-            raise typer.BadParameter(
-                f"must be in a folder that exists, got {output}.", param_hint="--output"
-            )
         from jaxdescent import scale as room
         from jaxdescent.scale import keeping, rehearsal, report
         from jaxdescent.scale import plot as picture
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
-        given: dict[str, Any] = {
-            "problems": split_names(problem),
-            "rows": _counts(rows, "--rows"),
-            "features": _counts(features, "--features"),
-            "outputs": _counts(outputs, "--outputs"),
-            "methods": split_names(method),
-            "dtypes": split_names(dtype),
-            "layouts": split_names(layout),
-            "devices": _counts(devices, "--devices"),
-            "rehearse": split_names(rehearse),
-        }
-        given = {name: tuple(value) for name, value in given.items() if value}
-        numbers = {"iterations": iterations, "repeats": repeats, "seed": seed}
-        given |= {name: value for name, value in numbers.items() if value is not None}
-        if weak is not None:
-            given["scaling"] = "weak" if weak else "strong"
+        def asked() -> dict[str, Any]:
+            """What is asked for, before JAX has devices."""
+            if resume and checkpoint is None:
+                raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+            if checkpoint is not None and output is not None:
+                raise typer.BadParameter(
+                    f"{checkpoint} has a file of its own, and --output names another: leave one "
+                    "out.",
+                    param_hint="--checkpoint",
+                )
+            given: dict[str, Any] = {
+                "problems": split_names(problem),
+                "rows": _counts(rows, "--rows"),
+                "features": _counts(features, "--features"),
+                "outputs": _counts(outputs, "--outputs"),
+                "methods": split_names(method),
+                "dtypes": split_names(dtype),
+                "layouts": split_names(layout),
+                "devices": _counts(devices, "--devices"),
+                "rehearse": split_names(rehearse),
+            }
+            given = {name: tuple(value) for name, value in given.items() if value}
+            numbers = {"iterations": iterations, "repeats": repeats, "seed": seed}
+            given |= {name: value for name, value in numbers.items() if value is not None}
+            if weak is not None:
+                given["scaling"] = "weak" if weak else "strong"
+            try:
+                grid = Experiment.from_toml(experiment).given() if experiment else {}
+                Experiment.of(grid | given, "the command line")
+            except BadExperiment as error:
+                raise typer.BadParameter(str(error)) from error
+            return grid | given
+
+        wanted, wrong = {}, None
         try:
-            grid = Experiment.from_toml(experiment).given() if experiment else {}
-            Experiment.of(grid | given, "the command line")  # before JAX has devices
-            # What is rehearsed elsewhere is not measured here unless that is asked for.
-            is_elsewhere = "rehearse" in grid | given and "devices" not in grid | given
-            if is_elsewhere and virtual_devices is None:
-                # JAX's plugins for devices that are not attached, with which rehearsals compile,
-                # fail to start.
-                virtual_devices = 1
-            _prepare(virtual_devices)
-            join(distributed, coordinator, processes, process)
-            if "devices" not in grid | given:
-                given["devices"] = () if is_elsewhere else (attached.count(),)
-            chosen = Experiment.of(grid | given, "the command line")
-            is_first = jax.process_index() == 0
-            if checkpoint is not None:
+            wanted = asked()
+            if not distributed:
+                _check_files(plot, output)
+        except typer.BadParameter as error:
+            wrong = error
+            if not distributed:  # else the others wait for this process to join them
+                raise
+        # What is rehearsed elsewhere is not measured here unless that is asked for.
+        is_elsewhere = "rehearse" in wanted and "devices" not in wanted
+        # JAX's plugins for devices that are not attached, with which rehearsals compile, fail to
+        # start.
+        _prepare(virtual_devices or (1 if is_elsewhere else None))
+        join(distributed, coordinator, processes, process)
+        is_first, path = jax.process_index() == 0, output or pathlib.Path("scale.jsonl")
+        try:
+            with agreement.among_all("scale"):
+                if wrong is not None:
+                    raise wrong
+                if "devices" not in wanted:
+                    wanted["devices"] = () if is_elsewhere else (attached.count(),)
+                chosen = Experiment.of(wanted, "the command line")
                 chosen.points()  # before a folder is made for what cannot be run
-                with agreement.among_all("scale"):
-                    output = None  # of the others: the first one writes
-                    if is_first:
-                        output = keeping.opened(checkpoint, chosen, resume=resume)
+                room.check_asked(chosen)
+                if is_first:
+                    _check_files(plot, output)
+                    if checkpoint is not None:
+                        path = keeping.opened(checkpoint, chosen, resume=resume)
             console = Console(quiet=not is_first)
             tell = Console(stderr=True, quiet=not is_first)
-            lines = room.run(chosen, output, lambda text: tell.print(text, highlight=False))
+            lines = room.run(chosen, path, lambda text: tell.print(text, highlight=False))
         except BadExperiment as error:
             raise typer.BadParameter(str(error)) from error
+        except KeyboardInterrupt as error:
+            if not isinstance(error, agreement.Stopped):
+                agreement.leave_without_others()
+            raise
         report.show(lines, console)
         if any(line["rehearsed"] for line in lines):
             console.print(rehearsal.ASSUMPTIONS, style="dim", highlight=False)
-        if plot is not None and is_first:
-            picture.draw(lines, plot)
+        with agreement.among_all("the end of scale"):
+            if plot is not None and is_first:
+                picture.draw(lines, plot)
     if any("error" in line["figures"] for line in lines):
         raise typer.Exit(1)
+
+
+def _check_files(plot: pathlib.Path | None, output: pathlib.Path | None) -> None:
+    """Refuse files that cannot be written by the process that writes."""
+    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+        raise typer.BadParameter(
+            f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
+        )
+    if output is not None and not output.parent.is_dir():
+        raise typer.BadParameter(
+            f"must be in a folder that exists, got {output}.", param_hint="--output"
+        )
 
 
 def _prepare(cpus: int | None) -> None:

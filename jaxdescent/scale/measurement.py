@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxdescent.machine import Machine
+from jaxdescent.machine.memory import bytes_of_each
 from jaxdescent.scale import program
+from jaxdescent.scale.attempts import attempted
 from jaxdescent.scale.experiment import Experiment, Point
 from jaxdescent.scale.methods import AT_ONCE
 from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of_a_device, mesh_of
@@ -26,37 +29,33 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     Raises:
       TooFewDevices: if JAX has fewer devices than the point asks for.
       NotDivisible: if the devices cannot share an axis evenly.
+      MemoryError: if a device has no room for the arrays, or for what is computed with them.
+      FailedElsewhere: if one of these was raised in another process.
     """
-    devices = jax.devices()
-    if point.devices > len(devices):
-        raise TooFewDevices(
-            f"JAX has {len(devices)} devices, and {point.devices} are asked for: leave this number "
-            f"out, or show the host's CPU as more with --virtual-devices {point.devices}."
-        )
-    if jax.process_count() > 1 and point.devices != len(devices):
-        raise TooFewDevices(
-            f"of several processes all devices must take part, got {point.devices} of "
-            f"{len(devices)}: start as many processes as a point has devices."
-        )
-    problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
-    size = point.rows, point.features, point.dtype
-    arrays = problem.made(*size, mesh, seed=experiment.seed, outputs=point.outputs)
-    jax.block_until_ready(arrays)
+    problem = PROBLEMS[point.problem]
+    make = attempted(lambda: _prepared(point, experiment))
+    arrays = attempted(lambda: jax.block_until_ready(make()), is_shared=True)
     # What is whole on each device is read by each of them.
     held = bytes_of_a_device(arrays) * point.devices
-    built = program.compiled(point, arrays)
-    machine = Machine.of(devices[0])
+    built = attempted(lambda: _compiled(point, arrays))
+    machine = Machine.of(jax.local_devices()[0])
     units = jax.process_count() if machine.platform == "cpu" else point.devices
     roof = program.roof(point, arrays, machine, units)
 
     def run(limit: int) -> tuple[float, int]:
         nonlocal arrays
-        begun = time.perf_counter()
-        params, iterations, _ = jax.block_until_ready(built.compiled.run(arrays, np.int32(limit)))
-        seconds = time.perf_counter() - begun
+
+        def work() -> tuple[float, Any, int]:
+            begun = time.perf_counter()
+            found = jax.block_until_ready(built.compiled.run(arrays, np.int32(limit)))
+            seconds = time.perf_counter() - begun
+            return seconds, found[0], int(found[1].addressable_data(0))
+
+        # Processes begin together, as each has told the others that it has ended the run before.
+        seconds, params, count = attempted(work, is_shared=True)
         if problem.donated:
             arrays = params
-        return seconds, int(iterations.addressable_data(0))
+        return seconds, count
 
     times: list[float] = []
     short, long = built.steps_in_a_turn, (1 + experiment.iterations) * built.steps_in_a_turn
@@ -86,3 +85,37 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
         figures["bytes_a_second"] = least / median
         figures["of_bandwidth"] = least / median / machine.read_bandwidth["float32"] / units
     return figures
+
+
+def _prepared(point: Point, experiment: Experiment) -> Callable[[], Any]:
+    """What makes the point's arrays."""
+    devices = jax.devices()
+    if point.devices > len(devices):
+        raise TooFewDevices(
+            f"JAX has {len(devices)} devices, and {point.devices} are asked for: leave this number "
+            f"out, or show the host's CPU as more with --virtual-devices {point.devices}."
+        )
+    if jax.process_count() > 1 and point.devices != len(devices):
+        raise TooFewDevices(
+            f"of several processes all devices must take part, got {point.devices} of "
+            f"{len(devices)}: start as many processes as a point has devices."
+        )
+    problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
+    size = point.rows, point.features, point.dtype
+    if not problem.is_by_share:  # of those shapes are known once they are made
+        shapes = problem.shapes(*size, mesh, outputs=point.outputs)
+        _require(bytes_of_a_device(shapes), "of data and params", point)
+    return problem.prepared(*size, mesh, seed=experiment.seed, outputs=point.outputs)
+
+
+def _compiled(point: Point, arrays: Any) -> program.Program:
+    """The point's program, which a device has room to run."""
+    built = program.compiled(point, arrays)
+    more = built.compiled.peak - built.compiled.arguments
+    _require(more, "besides data and params for what it computes with them", point)
+    return built
+
+
+def _require(needed: int, purpose: str, point: Point) -> None:
+    """Refuse what a device of this process has no room for."""
+    program.require(needed, purpose, bytes_of_each(point.devices))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jaxdescent as jd
 from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.machine import Machine
+from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import METHODS
@@ -47,6 +48,16 @@ def compiled(point: Point, arrays: Any) -> Program:
     program = Compiled(descend, arrays, limit, donated=donated)
     seconds = time.perf_counter() - begun
     return Program(program, seconds, 1 if problem.has_rows else CHECK_EVERY)
+
+
+def require(needed: int, purpose: str, usable: int) -> None:
+    """Raise a MemoryError where a device needs more bytes than it can use."""
+    if needed > usable:
+        raise MemoryError(
+            f"a device needs {readable_bytes(needed)} {purpose}, and about "
+            f"{readable_bytes(usable)} can be used: take more devices, another layout or a smaller "
+            "dtype."
+        )
 
 
 def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:

@@ -49,6 +49,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def told_machine() -> dict[str, Any]:
+    """That of the first of all processes."""
+    with agreement.among_all("scale"):
+        return agreement.told_by_first(machine())
+
+
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
     """Add a line to the file, in one write, behind the last whole one."""
     with path.open("ab+") as file:
@@ -101,9 +107,10 @@ def told_lines(path: pathlib.Path | None) -> list[dict[str, Any]]:
 def known_keys(lines: list[dict[str, Any]]) -> set[str]:
     """The points that need not be made again: those that have figures, from this machine.
 
-    A rehearsal's figures do not depend on the machine.
+    A rehearsal's figures do not depend on the machine. Of several processes the first one's machine
+    counts, so that all measure the same points.
     """
-    here = machine()
+    here = told_machine()
     same = ("processor", "cores", "device", "devices", "processes")
     return {
         Point(**line["point"]).key

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from jaxdescent.machine import Machine
-from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.machine.topologies import topology
 from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Sent
@@ -50,10 +49,11 @@ def rehearsed(point: Point) -> dict[str, Any]:
     mesh = mesh_of(devices, point.layout)
     problem = PROBLEMS[point.problem]
     shapes = problem.shapes(point.rows, point.features, point.dtype, mesh, outputs=point.outputs)
-    _require(bytes_of_a_device(shapes), "of data and params", machine)
+    program.require(bytes_of_a_device(shapes), "of data and params", machine.memory_bytes)
     made = program.compiled(point, shapes)
     compiled = made.compiled
-    _require(compiled.peak, "for data, params and what it computes with them", machine)
+    purpose = "for data, params and what it computes with them"
+    program.require(compiled.peak, purpose, machine.memory_bytes)
     largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(shapes))
     gathered = max((s.size for s in compiled.sent if s.kind == "all-gather"), default=0)
     figures: dict[str, Any] = {
@@ -88,15 +88,6 @@ def rehearsed(point: Point) -> dict[str, Any]:
         "link_seconds": links / steps,
         "efficiency": here / (here + links),
     }
-
-
-def _require(needed: int, purpose: str, machine: Machine) -> None:
-    if needed > machine.memory_bytes:
-        raise MemoryError(
-            f"a device needs {readable_bytes(needed)} {purpose}, and about "
-            f"{readable_bytes(machine.memory_bytes)} can be used: take more devices, another "
-            "layout or a smaller dtype."
-        )
 
 
 def _link_seconds(sent: Sent, machine: Machine) -> float:

@@ -1,8 +1,12 @@
 """One of several processes that fit together: cases of options, each of them told in a line."""
 
 import json
+import os
 import pathlib
+import signal
 import sys
+import time
+import warnings
 
 import numpy as np
 
@@ -47,7 +51,6 @@ FILES = {
 FILES = {f"{name}, in files": {"dtype": "float64"} | each for name, each in FILES.items()}
 REFUSED = {
     "where": {"features": ["a"], "where": "a > 0"},
-    "checkpoint": {"features": ["a"], "checkpoint": "never-made"},
     "search": {"features": ["a", "b"], "method": "lsmr", "l2": "auto"},
     "levels": {"features": ["g"]},
 }
@@ -159,6 +162,63 @@ def gone(folder, name):
     return told(fit_model(Interrupted(source), distributed=True))
 
 
+KEPT = dict(FILES["hashed, in files"], dtype=None, l2=1e-3, test=0.3)
+
+
+def kept(folder, name):
+    """A fit that is kept in a folder of this name; process 1 is sent a signal on the way."""
+    _, place, *rest = name.split()
+    keeping.EVERY = 0.0 if "often" in rest else 60.0
+    sent = [part for part in rest if part.startswith("SIG")]
+
+    class Signalling(Watch):
+        is_looking = True
+        told = 0
+
+        def tell(self, state):
+            self.told += 1
+            after = 6 if "often" in rest else 2
+            if sent and self.told >= after:
+                if self.told == after and jax.process_index() == 1:
+                    os.kill(os.getpid(), getattr(signal, sent[0]))
+                time.sleep(0.3)  # a notice of JAX's service takes a moment
+
+    options = dict(KEPT, resume="resume" in rest, watch=Signalling())
+    options |= {"l2": 1.0} if "other" in rest else {}
+    if "mine" in rest:  # a folder that the others do not see
+        options["checkpoint"] = folder / place
+        real = os.path.abspath
+        os.path.abspath = lambda path: real(path) + f"-{jax.process_index()}"
+    if "alone" not in rest or jax.process_index() == 0:
+        options["checkpoint"] = folder / place
+    try:
+        model = fit_model(folder / "d.parquet", "y", distributed=True, **options)
+    except Interrupted as error:
+        return f"Interrupted: {error}"
+    finally:
+        if "mine" in rest:
+            os.path.abspath = real
+    return told(model) | {n: model.metrics[n] for n in ("iterations", "resumed_at", "goodput")}
+
+
+def unreadable(folder, name):
+    """Process 1 cannot read the newest checkpoint of the fit."""
+    real = Folder.read
+
+    def read(self, iteration, like):
+        if jax.process_index() == 1 and not hasattr(Folder, "tried"):
+            Folder.tried = True
+            raise Unreadable("it is truncated")
+        return real(self, iteration, like)
+
+    Folder.read = read
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = kept(folder, name)
+    Folder.read = real
+    return [found, [str(each.message) for each in caught if "cannot be read" in str(each.message)]]
+
+
 def pieces(folder, name):
     """Arrays and bytes that are sent in many pieces, and arrays that cannot be added up."""
     del folder, name
@@ -196,18 +256,23 @@ OWN = {
     "text": text,
     "options": options,
     "other": other_rows,
+    "kept": kept,
+    "unreadable": unreadable,
 }
 
 if __name__ == "__main__":
     index, port, count, folder, *names = sys.argv[1:]
-    join(index, port, count)
+    join(index, port, count, heartbeat_timeout_seconds=20)
     import jax
 
     import jaxdescent as jd
     from jaxdescent import agreement
     from jaxdescent.data import DataError, open_source
     from jaxdescent.data.protocol import Wrapped
-    from jaxdescent.fit import fit_model
+    from jaxdescent.fit import fit_model, keeping
+    from jaxdescent.fit.keeping import Interrupted
+    from jaxdescent.fit.watch import Watch
+    from jaxdescent.runs.checkpoints import Folder, Unreadable
 
     for name in names:
         try:

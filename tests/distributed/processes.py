@@ -15,9 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def run(module, count, *arguments, timeout=300, environment=None):
     """The outputs, errors and exit codes of ``count`` processes that run ``module``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         started = [
             _start(module, [str(index), port, str(count), *arguments], folder, environment)
@@ -35,6 +33,45 @@ def run(module, count, *arguments, timeout=300, environment=None):
             for index in range(count)
         ]
     return [(*texts, process.returncode) for texts, process in zip(read, started, strict=True)]
+
+
+def free_port():
+    """The number of a port that nothing listens at, as text."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def command(name, *each, module="jaxdescent", environment=None):
+    """The command of this name, of the package or of another module, in a process for each list of
+    arguments, which find each other.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    common = ["--distributed", "--coordinator", address, "--processes", str(len(each))]
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", module, name, *map(str, arguments)),
+                *(*common, "--process", str(index)),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": ""} | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, arguments in enumerate(each)
+    ]
+
+
+def ended(started, timeout=200):
+    """What each of these processes printed, its errors, and its exit code."""
+    try:
+        said = [process.communicate(timeout=timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(*texts, each.returncode) for texts, each in zip(said, started, strict=True)]
 
 
 def _start(module, arguments, folder, environment):

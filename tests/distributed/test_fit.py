@@ -1,10 +1,8 @@
 """A fit by several processes, each of which reads its own rows, against that of one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -16,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from jaxdescent.data import DataError
 from jaxdescent.fit import fit_model, load_model
-from tests.distributed.fits import FILES, REFUSED, ROWS, SUMS, columns, told
-from tests.distributed.processes import ROOT, run
+from tests.distributed.fits import FILES, KEPT, REFUSED, ROWS, SUMS, columns, told
+from tests.distributed.processes import command, ended, run
 
 CHILD = "tests.distributed.fits"
 FAILING = ("bad direct", "bad lsmr", "few", "text", "options")
@@ -38,9 +37,9 @@ def folder(tmp_path):
 
 
 def answers(folder, count, *names):
-    ended = run(CHILD, count, str(folder), *names, timeout=300)
-    assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
-    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
+    said = run(CHILD, count, str(folder), *names, timeout=300)
+    assert [code for _, _, code in said] == [0] * count, [errors for _, errors, _ in said]
+    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in said]
     return [dict(map(json.loads, each)) for each in lines]
 
 
@@ -112,7 +111,6 @@ def test_two_processes_add_up_what_one_does_and_fail_together(folder):
     for each in found:
         assert each["other direct"]["held_out"]["rows"] == 1
         assert each["where"].startswith("DataError: --where leaves out rows")
-        assert "--checkpoint keeps a fit of one process" in each["checkpoint"]
         assert "say --l2 with a number, or fit in one process: nothing was read" in each["search"]
         assert "'g' is not numeric" in each["levels"]
         assert "rows that stay in the files" in each["lsmr, in files"]["method"]
@@ -126,7 +124,6 @@ def test_two_processes_add_up_what_one_does_and_fail_together(folder):
             "first": [1.0, 1.0, 1.0],
             "empty": [0, 2],
         }
-    assert not (ROOT / "never-made").exists()
 
 
 @pytest.mark.slow
@@ -151,37 +148,14 @@ def test_a_process_that_is_interrupted_waits_for_none_and_the_others_end(folder)
     assert code == 1
 
 
-def commands(folder, *arguments, count=2):
+def commands(*arguments, count=2):
     """What ``jaxdescent fit`` prints in each of several processes, its errors, and exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = [sys.executable, "-m", "jaxdescent", "fit", *map(str, arguments)]
-    common += ["--distributed", "--coordinator", address, "--processes", str(count)]
-    started = [
-        subprocess.Popen(
-            [*common, "--process", str(index)],
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(count)
-    ]
-    try:
-        ended = [process.communicate(timeout=200) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [(*texts, each.returncode) for texts, each in zip(ended, started, strict=True)]
+    return ended(command("fit", *[arguments] * count))
 
 
 def test_the_command_tells_and_writes_in_the_first_process(folder):
     options = ["--target", "y", "--features", "a,b", "--test", "0.2"]
-    first, other = commands(
-        folder, folder / "d.parquet", *options, "--json", "--out", folder / "model"
-    )
+    first, other = commands(folder / "d.parquet", *options, "--json", "--out", folder / "model")
     assert [first[2], other[2]] == [0, 0], (first, other)
     assert other[0] == ""
     content = json.loads(first[0])  # and nothing else, of gloo for example
@@ -195,12 +169,105 @@ def test_the_command_tells_and_writes_in_the_first_process(folder):
 @pytest.mark.slow
 def test_the_command_shows_processes_and_ends_all_of_them(folder):
     options = [folder / "d.parquet", "--target", "y", "--features", "a,b"]
-    first, other = commands(folder, *options)
+    first, other = commands(*options)
     assert f"{ROWS:,} rows of Parquet (1 file," in first[0]
     assert "shared by 2 processes: 2 features" in first[0]
     shown = " ".join(first[0].split())
     assert "processes 2, each of which read its share of the rows" in shown
-    first, other = commands(folder, *options, "--out", folder / "nowhere" / "model")
+    first, other = commands(*options, "--out", folder / "nowhere" / "model")
     assert [first[2], other[2]] == [2, 2]
     assert first[1].strip().splitlines()[-1].startswith("Error: ")
     assert "Error: process 0 failed with DataError: " in other[1]
+
+
+FIGURES = ("weights", "intercept", "train", "held_out", "iterations")
+
+
+def same_bits(one, other):
+    assert [one[name] for name in FIGURES] == [other[name] for name in FIGURES]
+
+
+def test_a_signal_to_one_process_keeps_the_fit_of_both(folder):
+    pytest.importorskip("orbax.checkpoint")
+    found = answers(folder, 2, "kept k SIGINT", "kept k", "kept k resume", "kept x alone")
+    for each in found:
+        assert each["kept k SIGINT"].startswith("Interrupted: iteration ")
+        assert each["kept k SIGINT"].endswith(
+            f"is kept in {folder / 'k'}; the same command with --resume goes on."
+        )
+        assert f"{folder / 'k'} keeps a fit: say --resume" in each["kept k"]
+        assert each["kept x alone"].startswith("DataError: --checkpoint and --resume are not the")
+        same_bits(each["kept k resume"], found[0]["kept k resume"])
+        assert 0 < each["kept k resume"]["resumed_at"] < each["kept k resume"]["iterations"]
+    own = told(fit_model(folder / "d.parquet", "y", **dict(KEPT, method="direct")))
+    assert_same(found[0]["kept k resume"], own, 1e-3)
+    with pytest.raises(DataError, match=r"number of processes was 2 and is 1\. Give the options"):
+        fit_model(folder / "d.parquet", "y", **KEPT, checkpoint=folder / "k", resume=True)
+
+
+@pytest.mark.slow
+def test_fits_of_three_processes_that_are_kept_end_with_the_same_bits(folder):
+    pytest.importorskip("orbax.checkpoint")
+    names = ["kept whole", "kept k SIGINT", "kept k resume other", "kept k resume", "kept m mine"]
+    names += ["kept u SIGINT often", "unreadable u resume"]
+    found = answers(folder, 3, *names, "kept t SIGTERM")
+    again = answers(folder, 3, "kept t resume")
+    for index, (each, later) in enumerate(zip(found, again, strict=True)):
+        whole = found[0]["kept whole"]
+        assert whole["resumed_at"] == 0
+        for name in ("kept k SIGINT", "kept u SIGINT often", "kept t SIGTERM"):
+            assert each[name].startswith("Interrupted: iteration ")
+        assert "the option l2 was 0.001 and is 1.0" in each["kept k resume other"]
+        resumed, said = each["unreadable u resume"]
+        for model in (each["kept whole"], each["kept k resume"], later["kept t resume"], resumed):
+            same_bits(model, whole)
+        # What one of them cannot read none of them takes.
+        assert len(said) == 1
+        assert said[0].endswith("the one before is used (it is truncated)")
+        other = "process 1 does not see the fit that the first one keeps in"
+        assert other in each["kept m mine"] or (
+            index == 2 and "process 2 does not see" in each["kept m mine"]
+        )
+
+
+@pytest.mark.slow
+def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder):
+    pytest.importorskip("orbax.checkpoint")
+    (out, _, code), (_, _, killed) = run(CHILD, 2, str(folder), "kept k SIGKILL often", timeout=100)
+    assert killed == -9
+    assert code != 0
+    assert '{"weights"' not in out
+    for each in answers(folder, 2, "kept k resume", "kept whole"):
+        same_bits(each["kept k resume"], each["kept whole"])
+        assert each["kept k resume"]["resumed_at"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_keeps_what_a_signal_ends(tmp_path, number):
+    pytest.importorskip("orbax.checkpoint")
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(100_000, 12)) @ np.diag(2.0 ** np.arange(12)) + rng.normal(size=12)
+    X[:, 1:] += 30 * X[:, :-1]
+    table = {f"x{j}": X[:, j] for j in range(12)} | {"y": X.sum(axis=1)}
+    pq.write_table(pa.table(table), tmp_path / "big.parquet", row_group_size=5_000)
+    options = [tmp_path / "big.parquet", "--target", "y", "--method", "lbfgs", "--l2", "1e-3"]
+    options += ["--json", "--checkpoint", tmp_path / "kept"]
+    started = command("fit", options, options, module="tests.distributed.often")
+    try:
+        deadline = time.monotonic() + 100
+        while not list(tmp_path.glob("kept/descent/*-*1")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        started[1].send_signal(number)
+    finally:
+        both = ended(started, timeout=100)
+    for out, errors, code in both:
+        assert (out, code) == ("", 130), errors
+        assert f"is kept in {tmp_path / 'kept'}; the same command with --resume" in errors
+    first, other = commands(*options, "--resume")
+    assert [first[2], other[2]] == [0, 0], (first, other)
+    resumed = json.loads(first[0])
+    whole = json.loads(commands(*options[:-1], tmp_path / "whole")[0][0])
+    assert 0 < resumed["resumed_at"] < resumed["iterations"]
+    for name in ("largest_weights", "intercept", "train", "iterations"):
+        assert resumed[name] == whole[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import time
@@ -72,8 +73,8 @@ class Checkpoint(Hook):
         """Look at the folder for a run of this problem.
 
         Raises:
-          ValueError: if the folder has checkpoints and the run is not to resume, or if another run
-            writes there.
+          ValueError: if the folder has checkpoints and the run is not to resume, if another run
+            writes there, or if not all processes see the same.
         """
         self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
         if not all(agreement.told_by_all(bool(self._folder.is_ours))):
@@ -81,11 +82,12 @@ class Checkpoint(Hook):
                 f"another run writes its checkpoints to {self.folder}: wait for its end, or choose "
                 "another folder."
             )
-        self._facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
+        facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
+        self._facts = {name: _of_all(own) for name, own in facts.items()}
         self._copy = self._spare = None
         self._last = 0  # the start itself is not saved
         self._at = time.perf_counter()
-        found = self._folder.iterations()
+        found = self._iterations()
         if found and not resume:
             raise ValueError(
                 f"{self.folder} has a checkpoint of iteration {found[0]:,}: pass resume=True to go "
@@ -99,8 +101,9 @@ class Checkpoint(Hook):
           ValueError: if it is of another problem, with what differs; or if none can be read.
         """
         folder = self._opened
-        found = folder.iterations()
+        found = self._iterations()
         for iteration in found:
+            loop, unreadable = None, None
             try:
                 facts = folder.facts(iteration)
                 differing = differences(facts, self._facts)
@@ -111,10 +114,14 @@ class Checkpoint(Hook):
                     )
                 loop = folder.read(iteration, like)
             except checkpoints.Unreadable as error:
+                unreadable = str(error)
+            told = [each for each in agreement.told_by_all(unreadable) if each is not None]
+            if told:
+                del loop  # which this process may have read
                 aside = folder.set_aside(iteration)
                 warnings.warn(
                     f"the checkpoint of iteration {iteration:,} cannot be read and is now "
-                    f"{aside.name}; the one before is used ({error})",
+                    f"{aside.name}; the one before is used ({told[0]})",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -130,7 +137,7 @@ class Checkpoint(Hook):
 
     def has_some(self) -> bool:
         """Whether the folder has a checkpoint."""
-        return bool(self._opened.iterations())
+        return bool(self._iterations())
 
     def pause(self, pause: Pause) -> None:
         self._tell_of_errors()
@@ -140,10 +147,12 @@ class Checkpoint(Hook):
         if not all(agreement.told_by_all(is_due and is_free)):
             return
         self._at = time.perf_counter()
-        if self._spare is not None or _has_room(pause.loop):
+        # They write together, now or after the chunk.
+        if all(agreement.told_by_all(self._spare is not None or _has_room(pause.loop))):
             spare, self._spare = self._spare, None
             self._copy = pause.iteration, pause.copied(spare)
             return
+        self._spare = None
         self._write(pause.loop)
         folder.wait()
 
@@ -168,6 +177,16 @@ class Checkpoint(Hook):
         self._copy = self._spare = None
         if self._folder is not None:
             self._folder.close()
+
+    def _iterations(self) -> list[int]:
+        """The iterations of all checkpoints, the newest first, as all processes see them."""
+        told = agreement.told_by_all(self._opened.iterations())
+        if any(each != told[0] for each in told):
+            raise ValueError(
+                f"the processes see different checkpoints in {self.folder}: name a folder that all "
+                "of them share."
+            )
+        return told[0]
 
     @property
     def _opened(self) -> checkpoints.Folder:
@@ -194,6 +213,14 @@ class Checkpoint(Hook):
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _of_all(own: dict[str, str]) -> dict[str, str]:
+    """Facts of a run, those of other processes beside them where these have others."""
+    told = [json.loads(text) for text in agreement.told_bytes_by_all(json.dumps(own).encode())]
+    names = dict.fromkeys(name for each in told for name in each)
+    found = {name: dict.fromkeys(each[name] for each in told if name in each) for name in names}
+    return {name: " | ".join(texts) for name, texts in found.items()}
 
 
 def _has_room(loop: Loop) -> bool:

@@ -7,10 +7,12 @@ devices there are.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 import jaxdescent as jd
@@ -42,13 +44,14 @@ class OfArrays(Problem):
             for name, (shape, kind, axes) in arrays.items()
         }
 
-    def made(
+    def prepared(
         self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
-    ) -> Any:
+    ) -> Callable[[], Any]:
         shapes = self.shapes(rows, features, dtype, mesh, outputs=outputs)
         places = {name: shape.sharding for name, shape in shapes.items()}
         fill = jax.jit(lambda seed: self.fill(shapes, seed), out_shardings=places)
-        return fill(jnp.uint32(seed))
+        program = fill.lower(np.uint32(seed)).compile()
+        return lambda: program(np.uint32(seed))
 
 
 class Dense(OfArrays):

@@ -8,6 +8,7 @@ the others.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,9 +54,9 @@ class HostBuilt(Problem):
         )
         return {"X": X, "y": y}
 
-    def made(
+    def prepared(
         self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
-    ) -> Any:
+    ) -> Callable[[], Any]:
         del outputs  # one
         sharding = placed("X", (rows,), ("samples",), mesh)
         rng = np.random.default_rng(seed)
@@ -67,8 +68,11 @@ class HostBuilt(Problem):
         def targets(X: Any, w: Any, noise: Any) -> jax.Array:
             return X.product(w) + NOISE * noise
 
-        y = jax.jit(targets, out_shardings=sharding)(X, w, jax.device_put(noise, sharding))
-        return {"X": X, "y": y}
+        # Each process has all of the noise; `device_put` would compare what they have.
+        placed_noise = jax.make_array_from_callback(noise.shape, sharding, lambda at: noise[at])
+        given = X, w, placed_noise
+        program = jax.jit(targets, out_shardings=sharding).lower(*given).compile()
+        return lambda: {"X": X, "y": program(*given)}
 
     def operations(self, arrays: Any) -> float:
         return 4.0 * arrays["X"].entries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -61,10 +62,20 @@ class Problem(abc.ABC):
         """
 
     @abc.abstractmethod
+    def prepared(
+        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
+    ) -> Callable[[], Any]:
+        """A function that makes the arrays themselves, each part of them where it lies.
+
+        All that a process does without the others is done before; the function runs a program in
+        which they may wait for each other.
+        """
+
     def made(
         self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
     ) -> Any:
-        """The arrays themselves, each part of them where it lies."""
+        """The arrays themselves."""
+        return self.prepared(rows, features, dtype, mesh, seed=seed, outputs=outputs)()
 
     @abc.abstractmethod
     def operations(self, arrays: Any) -> float:
