@@ -8,6 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
+from jaxdescent.calls import programs
 
 ROWS, FEATURES = 400, 20
 
@@ -92,7 +93,7 @@ def test_a_quadratic_goes_from_conjugate_gradients_to_its_solve(rng):
     basis = np.linalg.qr(rng.normal(size=(60, 60)))[0]
     hessian = basis * np.geomspace(1, 1e-5, 60) @ basis.T
     linear = hessian @ rng.normal(size=60)
-    quadratic = jd.Quadratic(jnp.asarray(hessian, jnp.float32), jnp.asarray(linear, jnp.float32))
+    quadratic = jd.Quadratic(hessian.astype(np.float32), linear.astype(np.float32))
     result = jd.minimize(quadratic, method=jd.Hedge(jd.ConjugateGradient(), THENS["direct"], 10))
     assert result.converged
     assert result.method == "DerivativeMethod()"
@@ -101,11 +102,12 @@ def test_a_quadratic_goes_from_conjugate_gradients_to_its_solve(rng):
 
 
 def test_an_indefinite_quadratic_ends_as_its_solve_says():
-    hessian = jnp.diag(jnp.array([2.0, 1.0, -1.0]))
-    method = jd.Hedge(jd.ConjugateGradient(), jd.DerivativeMethod(), 50)
-    result = jd.minimize(jd.Quadratic(hessian, jnp.ones(3)), method=method)
+    hessian = np.diag(np.repeat(np.float32([2.0, 1.0, -1.0]), 20))
+    quadratic = jd.Quadratic(hessian, np.ones(60, np.float32))
+    result = jd.minimize(quadratic, method=jd.Hedge(jd.ConjugateGradient(), THENS["direct"], 10))
     assert int(result.status) == jd.Status.DIVERGED
     assert result.method == "DerivativeMethod()"
+    assert int(result.state.attempt.steps) < 10  # the negative curvature ended it
 
 
 def test_a_function_goes_from_one_method_to_another():
@@ -116,28 +118,30 @@ def test_a_function_goes_from_one_method_to_another():
 
 
 def test_the_setup_of_the_second_is_not_paid_where_the_first_does(rng):
-    X, y = data(rng, 1.5)
-    counted = jd.LinearRegression(Counted(jnp.asarray(X, jnp.float32)), jnp.asarray(y, jnp.float32))
-    alone, lsmr = passes(lambda: jd.minimize(counted, method=jd.LSMR()))
+    easy, hard = (
+        jd.LinearRegression(Counted(jnp.asarray(X, jnp.float32)), jnp.asarray(y, jnp.float32))
+        for X, y in (data(rng, 1.5), data(rng, 1e4))
+    )
+    alone, lsmr = passes(lambda: jd.minimize(easy, method=jd.LSMR()))
 
-    def run(then, budget):
-        return passes(lambda: jd.minimize(counted, method=jd.Hedge(jd.LSMR(), then, budget)))
+    def run(counted, then):
+        return passes(lambda: jd.minimize(counted, method=jd.Hedge(jd.LSMR(), then, 12)))
 
     for then in THENS.values():
-        hedged, result = run(then, 60)
+        hedged, result = run(easy, then)
         assert result.method == "LSMR()"
         assert int(result.iterations) == int(lsmr.iterations)
         assert hedged == alone
         np.testing.assert_array_equal(result.params["weights"], lsmr.params["weights"])
         assert all(not np.any(leaf) for leaf in jax.tree.leaves(result.state.second))
-    hedged, result = run(THENS["sketch"], 2)
+    hedged, result = run(hard, THENS["sketch"])
     assert result.method == "LSMR(Sketch())"
     assert hedged > alone
 
 
 def test_the_attempt_gets_no_more_than_its_budget(rng):
     X, y = data(rng, 30.0)
-    for budget in (1, 2, 7):
+    for budget in (1, 5):  # before and after the first prediction
         method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
         result = jd.minimize(as_regression(X, y), method=method)
         steps = int(result.state.attempt.steps)
@@ -148,7 +152,8 @@ def test_the_attempt_gets_no_more_than_its_budget(rng):
 def test_the_second_goes_on_from_what_the_first_reached(rng):
     X, y = data(rng, 30.0)
     regression = as_regression(X, y)
-    reached = jd.minimize(regression, method=jd.LSMR(), max_iterations=3, tolerance=0)
+    start = {"weights": jnp.zeros(FEATURES), "intercept": jnp.zeros(())}
+    reached = jd.minimize(regression, start, jd.LSMR(), max_iterations=3, tolerance=0)
     hedged = jd.minimize(
         regression, method=jd.Hedge(jd.LSMR(), jd.LSMR(), 3), max_iterations=3, tolerance=0
     )
@@ -162,19 +167,22 @@ def test_the_second_goes_on_from_what_the_first_reached(rng):
 
 def test_it_is_given_up_where_the_rate_shows_that_the_budget_will_not_do(rng):
     X, y = data(rng, 1e4, rows=3000, features=300)
-    result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["sketch"], 100))
+    result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], 19))
     assert result.converged
-    assert 50 <= int(result.state.attempt.steps) < 90
+    assert 10 <= int(result.state.attempt.steps) < 17
 
 
-@pytest.mark.parametrize("outliers", [0, 1, pytest.param(5, marks=pytest.mark.slow)])
-def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers):
+@pytest.mark.parametrize(
+    ("outliers", "widest", "budget"),
+    [(0, 2.2, 19), (1, 1.6, 19), pytest.param(5, 1.6, 29, marks=pytest.mark.slow)],
+)
+def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers, widest, budget):
     """A few large singular values slow the first iterations and none that follow."""
-    spread = np.r_[np.geomspace(12, 6, outliers), np.linspace(1, 1.6, 300 - outliers)]
+    spread = np.r_[np.geomspace(12, 6, outliers), np.linspace(1, widest, 300 - outliers)]
     X, y = data(rng, None, rows=3000, features=300, spread=spread / spread.max())
     alone = jd.minimize(as_regression(X, y), method=jd.LSMR())
     assert alone.converged
-    budget = int(alone.iterations) + 5
+    assert budget - 5 <= int(alone.iterations) <= budget
     result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], budget))
     assert result.method == "LSMR()"
     assert int(result.iterations) == int(alone.iterations)
@@ -277,7 +285,7 @@ def test_sharded_rows_give_the_same(rng, then):
 
 def test_derivatives_pass_through_it(rng):
     X, y = data(rng, 50.0)
-    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 4)
+    method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)
 
     def total(y):
         regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), y)
@@ -289,11 +297,12 @@ def test_derivatives_pass_through_it(rng):
 
 
 def test_16_bit_params_are_rounded_in_both_phases(rng):
-    X, y = data(rng, 2.0)
     start = {"weights": jnp.zeros(FEATURES, jnp.bfloat16), "intercept": jnp.zeros((), jnp.bfloat16)}
-    for budget in (2, 40):
-        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), budget)
+    for condition, ends in ((2.0, "LSMR()"), (300.0, "DerivativeMethod()")):
+        X, y = data(rng, condition)
+        method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 15)
         result = jd.minimize(as_regression(X, y), start, method)
+        assert result.method == ends
         assert result.params["weights"].dtype == jnp.bfloat16
         np.testing.assert_allclose(
             np.asarray(result.params["weights"], np.float64), closed_form(X, y)[0], atol=0.05
@@ -316,13 +325,14 @@ def test_the_result_names_what_ended_it(rng):
     assert result.method == "LSMR(Sketch())"
 
     @jax.jit
-    def traced(y):
-        result = jd.minimize(as_regression(X, y), method=nested)
+    def traced(start):
+        method = jd.Hedge(jd.LBFGS(), jd.Hedge(jd.LBFGS(3), jd.DerivativeMethod(), 1), 1)
+        result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x - 1)), start, method)
         with pytest.raises(ValueError, match="read inside jit"):
             _ = result.method
         return result.ended_by.code
 
-    assert int(traced(jnp.asarray(y, jnp.float32))) == 2
+    assert int(traced(jnp.full(3, 2.5))) == 2
 
 
 def test_new_numbers_compile_nothing(rng):
@@ -330,8 +340,10 @@ def test_new_numbers_compile_nothing(rng):
     method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)
     jd.minimize(as_regression(X, y), method=method)
     before = jax.tree.structure(method)
-    with jax.log_compiles(False), jax.checking_leaks():
+    programs_before = programs._compiled.cache_info().misses
+    with jax.checking_leaks():
         result = jd.minimize(as_regression(2 * X, y), method=method)
+    assert programs._compiled.cache_info().misses == programs_before
     assert result.converged
     assert jax.tree.structure(jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)) == before
 
