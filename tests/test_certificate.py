@@ -54,20 +54,29 @@ def process_of(function, params, steps):
     return process
 
 
+def polynomial(p, coefficients):
+    """A sum of monomials: its kinds of points are compiled once."""
+    x, y = p
+    monomials = [x**2, x * y, y**2, x**3, x * y**2, x**4, y**4]
+    return jnp.dot(coefficients, jnp.stack(monomials), precision=jax.lax.Precision.HIGHEST)
+
+
+# The coefficients of x^2, xy, y^2, x^3, xy^2, x^4 and y^4.
 KINDS = {
-    "minimum": (lambda p: 2 * p[0] ** 2 + p[0] * p[1] + p[1] ** 2, "minimum"),
-    "saddle": (lambda p: p[0] ** 2 + p[0] * p[1] - p[1] ** 2, "saddle"),
-    "maximum": (lambda p: -2 * p[0] ** 2 + p[0] * p[1] - p[1] ** 2, "maximum"),
-    "flat direction": (lambda p: (p[0] - p[1]) ** 2, "degenerate"),
-    "quartic": (lambda p: p[0] ** 4 + p[1] ** 4, "degenerate"),
-    "monkey saddle": (lambda p: p[0] ** 3 - 3 * p[0] * p[1] ** 2, "degenerate"),
-    "a constant": (lambda p: 0.0 * p[0] * p[1], "degenerate"),
+    "minimum": ([2, 1, 1, 0, 0, 0, 0], "minimum"),
+    "saddle": ([1, 1, -1, 0, 0, 0, 0], "saddle"),
+    "maximum": ([-2, 1, -1, 0, 0, 0, 0], "maximum"),
+    "flat direction": ([1, -2, 1, 0, 0, 0, 0], "degenerate"),
+    "quartic": ([0, 0, 0, 0, 0, 1, 1], "degenerate"),
+    "monkey saddle": ([0, 0, 0, 1, -3, 0, 0], "degenerate"),
+    "a constant": ([0, 0, 0, 0, 0, 0, 0], "degenerate"),
 }
 
 
-@pytest.mark.parametrize(("function", "kind"), KINDS.values(), ids=KINDS.keys())
-def test_points_at_the_origin_are_what_calculus_says(function, kind):
-    found = jd.certify(function, jnp.zeros(2))
+@pytest.mark.parametrize(("coefficients", "kind"), KINDS.values(), ids=KINDS.keys())
+def test_points_at_the_origin_are_what_calculus_says(coefficients, kind):
+    args = (np.asarray(coefficients, np.float32),)
+    found = jd.certify(polynomial, jnp.zeros(2), args=args)
     assert found.kind == kind
     assert found.gradient_norm == 0
     assert found.evidence == "all 2 eigenvalues of the Hessian"
@@ -103,7 +112,7 @@ def test_dense_eigenvalues_are_numpys(n, rng, x64):
     np.testing.assert_allclose(found.largest_eigenvalue, expected[-1], atol=1e-12 * n)
 
 
-@pytest.mark.parametrize("n", [600, 1000])
+@pytest.mark.parametrize("n", [600, pytest.param(1000, marks=pytest.mark.slow)])
 def test_lanczos_extremes_are_numpys(n, rng, x64):
     matrix = rng.normal(size=(n, n)) / n**0.5
     matrix += matrix.T
@@ -138,14 +147,14 @@ def test_lanczos_stops_where_its_space_is_exhausted():
     [((1, 3), "minimum"), ((-1, 1), "saddle"), ((-3, -1), "maximum"), ((0, 1), "degenerate")],
 )
 def test_an_exhausted_space_decides_by_what_it_found(values, kind):
-    weights = jnp.where(jnp.arange(600) < 200, *map(float, values))
+    weights = np.repeat(np.float32(values), (200, 400))
+    assert jd.certify(reflected, jnp.zeros(600), args=(weights,)).kind == kind
 
-    def function(x):
-        # Not diagonal in these unknowns.
-        y = x - (2 / 600) * jnp.sum(x)
-        return 0.5 * jnp.sum(weights * y**2)
 
-    assert jd.certify(function, jnp.zeros(600)).kind == kind
+def reflected(x, weights):
+    # Not diagonal in these unknowns.
+    y = x - (2 / 600) * jnp.sum(x)
+    return 0.5 * jnp.sum(weights * y**2)
 
 
 @pytest.mark.parametrize(("sign", "kind"), [(1, "minimum"), (-1, "maximum")])
@@ -221,7 +230,7 @@ def test_a_penalised_regression_is_a_minimum_by_structure(rng, intercept):
     # More features than rows: without the penalty most eigenvalues would be zero.
     X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
     regression = jd.LinearRegression(X, y, l2=0.5, intercept=intercept)
-    found = jd.certify(regression, jd.minimize(regression))
+    found = jd.certify(regression, ridge_of_wide(X, y, 0.5, intercept))
     assert found.kind == "minimum"
     assert found.evidence.startswith("by structure every eigenvalue is at least ")
     stated = float(found.evidence.rsplit(" ", 1)[1])
@@ -232,7 +241,17 @@ def test_a_penalised_regression_is_a_minimum_by_structure(rng, intercept):
 def test_an_unpenalised_wide_regression_is_not_called_a_minimum(rng):
     X, y = rng.normal(size=(50, 700)).astype(np.float32), rng.normal(size=50).astype(np.float32)
     regression = jd.LinearRegression(X, y)
-    assert jd.certify(regression, jd.minimize(regression)).kind == "degenerate"
+    assert jd.certify(regression, ridge_of_wide(X, y, 0.0, True)).kind == "degenerate"
+
+
+def ridge_of_wide(X, y, l2, intercept):
+    """The solution in the space of the rows, by NumPy in double precision."""
+    X, y = X.astype(np.float64), y.astype(np.float64)
+    mean, middle = (X.mean(axis=0), y.mean()) if intercept else (np.zeros(X.shape[1]), 0.0)
+    A = X - mean
+    weights = A.T @ (np.linalg.pinv(A @ A.T + l2 * np.eye(len(A)), rcond=1e-10) @ (y - middle))
+    params = {"weights": np.float32(weights)}
+    return params | ({"intercept": np.float32(middle - mean @ weights)} if intercept else {})
 
 
 def hessian_of_regression(X, l2, sample_weight, intercept):
@@ -413,12 +432,14 @@ def test_features_far_from_zero_hide_no_minimum(rng, l2):
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-10, 1e30])
 def test_the_units_of_the_objective_do_not_matter(factor):
-    def function(p):
-        return factor * (jnp.cosh(p[0] - 1) + p[0] * p[1] + p[1] ** 2 + 1)
+    result = jd.minimize(in_units, jnp.zeros(2), args=(np.float32(1),))
+    args = (np.float32(factor),)
+    assert jd.certify(in_units, result.params, args=args).kind == "minimum"
+    assert jd.certify(in_units, result.params + 0.1, args=args).kind == "not stationary"
 
-    result = jd.minimize(lambda p: function(p) / factor, jnp.zeros(2))
-    assert jd.certify(function, result.params).kind == "minimum"
-    assert jd.certify(function, result.params + 0.1).kind == "not stationary"
+
+def in_units(p, factor):
+    return factor * (jnp.cosh(p[0] - 1) + p[0] * p[1] + p[1] ** 2 + 1)
 
 
 def test_a_function_that_insists_on_its_dtype_is_taken_as_it_is():
@@ -467,7 +488,7 @@ def test_the_region_of_a_fourth_power_is_known():
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    size=st.sampled_from([2, 3, 11, 40]),  # each size compiles anew
+    size=st.sampled_from([2, 11, 40]),  # each size compiles anew
     is_negative=st.booleans(),
 )
 def test_a_millionth_of_either_sign_is_told(seed, size, is_negative):

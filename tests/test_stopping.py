@@ -337,20 +337,28 @@ def test_a_message_read_under_jit_is_refused():
     ("tolerance", "expected"), [(0.0, "MAX_ITERATIONS"), (1e-9, "STAGNATED"), (1e-2, "CONVERGED")]
 )
 def test_a_traced_tolerance_ends_where_one_that_can_be_seen_does(check_every, tolerance, expected):
-    def end(tolerance):
-        return jd.minimize(
-            lambda p: jnp.sum((p - 1 / 3) ** 2) + 1,
-            START,
-            jd.GradientDescent(0.1),
-            tolerance=tolerance,
-            check_every=check_every,
-            max_iterations=300,
-        )
-
-    seen, traced = end(tolerance), jax.jit(end)(tolerance)
+    seen, traced = end(tolerance, check_every), end_of_traced(tolerance, check_every)
     assert status(seen) == status(traced) == expected
     assert int(seen.iterations) == int(traced.iterations)
     np.testing.assert_allclose(seen.params, traced.params, rtol=1e-6)
+
+
+def bowl_on_a_floor(p):
+    return jnp.sum((p - 1 / 3) ** 2) + 1
+
+
+def end(tolerance, check_every):
+    return jd.minimize(
+        bowl_on_a_floor,
+        START,
+        jd.GradientDescent(0.1),
+        tolerance=tolerance,
+        check_every=check_every,
+        max_iterations=300,
+    )
+
+
+end_of_traced = jax.jit(end, static_argnums=1)
 
 
 def test_rules_that_cannot_hold_are_no_part_of_the_program():
