@@ -98,11 +98,10 @@ METHODS = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("l2", [0.0, 3.0])
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(
-    method, l2, dtype, rng, x64
-):
+def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(method, l2, dtype, rng):
     X, y = regression(rng, dtype, condition=5.0)
-    result = jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method)
+    with jax.enable_x64(dtype is np.float64):
+        result = jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method)
     assert status(result) == "CONVERGED"
     height, minimum = exact_suboptimality(X, y, l2, result.params)
     eps = float(np.finfo(dtype).eps)
@@ -130,7 +129,7 @@ def test_a_float32_regression_that_converged_is_within_1e_4_of_its_minimum(metho
 
 
 @given(
-    st.sampled_from([2, 5, 12]).flatmap(  # each size compiles anew
+    st.sampled_from([2, 12]).flatmap(  # each size compiles anew
         lambda size: st.lists(st.floats(1e-3, 1e3), min_size=size, max_size=size)
     ),
     st.floats(-50, 50),
@@ -196,7 +195,7 @@ def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
 
 
 def test_it_works_under_jit_and_vmap(rng):
-    X, y = regression(rng, np.float32, rows=60, features=4)
+    X, y = regression(rng, np.float32, condition=5.0)
     targets = jnp.stack([y, 2 * y, y - 1])
 
     def solve(y):
