@@ -18,7 +18,15 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.calls.reading import run_reading
-from jaxdescent.data import DataError, Kind, NormalSums, Source, normal_solution, row_stream
+from jaxdescent.data import (
+    DataError,
+    Kind,
+    NormalSums,
+    Source,
+    freeing,
+    normal_solution,
+    row_stream,
+)
 from jaxdescent.machine import Machine
 
 ROWS, COLUMNS, LEVELS = 450, 3, 4
@@ -125,6 +133,16 @@ def test_products_are_those_of_the_written_out_matrix(form, tmp_path, rng, x64):
     np.testing.assert_allclose(S.column("y"), table["y"])
     np.testing.assert_array_equal(S.column("c"), table["c"])
     assert S.names == ("a", "b", "c", "k=0", "k=1", "k=2", "k=3")
+
+
+def test_freed_memory_is_returned_once_enough_has_passed(rng, monkeypatch):
+    stream, returned = streamed(table_of(rng)).stream, []
+    row = stream.source.row_bytes(stream.decoding.columns) + stream.decoding.row_bytes
+    monkeypatch.setattr(freeing, "LEAST_BYTES", 3 * row * ROWS)
+    monkeypatch.setattr(freeing, "return_what_was_freed", lambda: returned.append(stream.passes))
+    for _ in range(7):
+        stream.product(np.ones((stream.features, 1), np.float32), None)
+    assert returned == [2, 5]  # at the end of the third pass and of the sixth
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

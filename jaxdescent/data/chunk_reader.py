@@ -13,7 +13,7 @@ import numpy as np
 from jaxdescent.data.chunk import Chunk
 from jaxdescent.data.decoding import Decoding
 from jaxdescent.data.errors import DataError, listed
-from jaxdescent.data.freeing import return_what_was_freed
+from jaxdescent.data.freeing import Passing
 from jaxdescent.data.protocol import Source
 from jaxdescent.data.read_ahead import read_ahead
 
@@ -40,6 +40,8 @@ class ChunkReader:
         self.rows, self.block = rows, block
         self.sections = self._sections()
         self.passes = 0
+        self._passing = Passing()
+        self._row_bytes = source.row_bytes(decoding.columns) + decoding.row_bytes
         self._stamps = source.stamps()
         self._lock = threading.RLock()
         self._reading: Iterator[Chunk] | None = None
@@ -105,8 +107,9 @@ class ChunkReader:
         self._check_rows(found, before + self.size_of(self._next))
         assert chunk is not None  # the check has found some rows
         self._next += 1
+        self._passing.bytes += chunk.rows * self._row_bytes
         if not self._next % RETURNING or self._next == self.blocks:
-            return_what_was_freed()
+            self._passing.return_some()
         return chunk
 
     def _end(self) -> None:

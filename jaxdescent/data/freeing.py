@@ -13,6 +13,23 @@ import os
 M_MMAP_THRESHOLD, RETURNED_BYTES = -3, 1 << 20
 """The option's name in malloc.h, and the size from which on memory is returned."""
 
+LEAST_BYTES = 1 << 24
+"""What passes before any of it is returned: the system takes milliseconds, more than a pass over
+less does."""
+
+
+class Passing:
+    """The bytes that have passed through a reader since what was freed of them was returned."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def return_some(self) -> None:
+        """Return what was freed, unless it can only be little."""
+        if self.bytes >= LEAST_BYTES:
+            self.bytes = 0
+            return_what_was_freed()
+
 
 def return_what_was_freed() -> None:
     """Return what was freed until now: that takes some milliseconds."""

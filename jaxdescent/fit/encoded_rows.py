@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdescent.data import Block, Kind, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
-from jaxdescent.data.freeing import return_what_is_freed
+from jaxdescent.data.freeing import Passing
 from jaxdescent.data.protocol import Wrapped
 from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job
@@ -55,6 +55,7 @@ class EncodedRows(Wrapped):
     ) -> None:
         super().__init__(job.source)
         self.rows_read = 0
+        self._passing = Passing()
         self._job, self._preparing, self._rows = job, preparing, rows
         self._at_once, self._shift, self._fills, self._dtype = at_once, shift, fills, dtype
 
@@ -115,10 +116,12 @@ class EncodedRows(Wrapped):
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block | Mapping[str, Any]]:
         del names  # a product needs all features
-        at_once = min(rows, self._at_once)
-        for index, block in enumerate(located(self.base, self._job.roles.columns, at_once)):
+        columns, at_once = self._job.roles.columns, min(rows, self._at_once)
+        row_bytes = self.base.row_bytes(columns)
+        for index, block in enumerate(located(self.base, columns, at_once)):
             if not index % RETURNING:
-                return_what_is_freed()
+                self._passing.return_some()
+            self._passing.bytes += block.rows * row_bytes
             self._job.memory.check()
             self.rows_read += block.rows
             encoding, whole = self.encoding, None
