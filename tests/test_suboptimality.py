@@ -195,7 +195,7 @@ def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
 
 
 def test_it_works_under_jit_and_vmap(rng):
-    X, y = regression(rng, np.float32, condition=5.0)
+    X, y = regression(rng, np.float32, rows=60, features=4)
     targets = jnp.stack([y, 2 * y, y - 1])
 
     def solve(y):
