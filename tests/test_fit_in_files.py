@@ -74,7 +74,7 @@ CASES = {
     "weights, a condition, interactions, held-out rows": (
         "d.parquet",
         {"weights": "w", "where": "size > -1", "test": 0.25, "categorical": ("city", "month"),
-         "interact": ("age:size", "city:month"), "method": "lsmr"},
+         "interact": ("age:size", "city:month"), "method": "lsmr", "dtype": "float64"},
     ),
     "means for missing values, other data": (
         "holes.csv",
@@ -89,7 +89,7 @@ CASES = {
     "several hashed columns and slopes in their buckets": (
         "holes.csv",
         {"missing": "drop", "hashed": ("city", "month"), "interact": ("city:size", "city:month"),
-         "bits": 6, "l2": 0.5, "test": 0.2, "method": "cg"},
+         "bits": 6, "l2": 0.5, "test": 0.2, "method": "cg", "dtype": "float64"},
     ),
     "slopes of levels, a hashed column beside them, a row's weight": (
         "d.parquet",
@@ -109,9 +109,11 @@ def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
     no_room()
     stayed = jd.fit_model(**arguments)
     assert "in memory" in kept.metrics["method"]
-    assert "stay in the files, in float32" in stayed.metrics["method"]
+    dtype = options.get("dtype", "float32")
+    assert f"stay in the files, in {dtype}" in stayed.metrics["method"]
     assert stayed.metrics["status"] == kept.metrics["status"] == "CONVERGED"
-    # Both stop as soon as what is left is small beside the value.
+    # Both stop as soon as what is left is small beside the value: in float32 one iteration more or
+    # less, which the last bits decide, moves some weights by a hundredth.
     np.testing.assert_allclose(stayed.weights, kept.weights, rtol=2e-3, atol=2e-4)
     for part in ("train", "held_out"):
         new, old = stayed.metrics[part], kept.metrics[part]
