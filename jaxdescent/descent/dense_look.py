@@ -42,15 +42,15 @@ ULPS = 4.0
 
 
 def is_small(regression: LinearRegression) -> bool:
-    """Whether X is stored and so small that its singular vectors cost next to nothing, even where
-    its rows are gathered from several devices. The outputs must share one penalty.
+    """Whether X is stored on one device, and so small that its singular vectors cost next to
+    nothing. The outputs must share one penalty.
     """
     design = as_design(regression.X)
     rows, features = design.shape
     outputs = int(np.prod(jnp.shape(regression.y)[1:]))
     is_within = features <= MOST_FEATURES and (rows + features) * features <= MOST_ENTRIES
     is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_FEATURES
-    return design.is_stored and is_within and is_one
+    return design.is_stored and design.is_whole and is_within and is_one
 
 
 def largest_decrease(
