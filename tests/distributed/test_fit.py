@@ -247,12 +247,13 @@ def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder):
 def test_the_command_keeps_what_a_signal_ends(tmp_path, number):
     pytest.importorskip("orbax.checkpoint")
     rng = np.random.default_rng(2)
-    X = rng.normal(size=(100_000, 12)) @ np.diag(2.0 ** np.arange(12)) + rng.normal(size=12)
-    X[:, 1:] += 30 * X[:, :-1]
-    table = {f"x{j}": X[:, j] for j in range(12)} | {"y": X.sum(axis=1)}
+    # So many iterations that the notice of SIGTERM, which takes seconds, comes before the end.
+    X = rng.normal(size=(20_000, 60)) @ np.diag(10.0 ** np.linspace(0, 4, 60))
+    X[:, 1:] += 3 * X[:, :-1]
+    table = {f"x{j}": X[:, j] for j in range(60)} | {"y": X.sum(axis=1) + rng.normal(size=20_000)}
     pq.write_table(pa.table(table), tmp_path / "big.parquet", row_group_size=5_000)
     options = [tmp_path / "big.parquet", "--target", "y", "--method", "lbfgs", "--l2", "1e-3"]
-    options += ["--json", "--checkpoint", tmp_path / "kept"]
+    options += ["--dtype", "float64", "--json", "--checkpoint", tmp_path / "kept"]
     started = command("fit", options, options, module="tests.distributed.often")
     try:
         deadline = time.monotonic() + 100
