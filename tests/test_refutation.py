@@ -199,6 +199,26 @@ def test_what_singular_vectors_show_is_never_above_how_far_the_minimum_is(dtype,
     assert falls > 60
 
 
+@pytest.mark.parametrize("what", ["penalty", "weight"])
+def test_what_curves_down_somewhere_refutes_nothing(what, monkeypatch):
+    """Traced penalties and weights may be negative: their terms are none of a sum of squares."""
+    monkeypatch.setattr(Dense, "is_whole", True)
+    X, y = uneven(1.0)
+    weight = np.ones(len(y), np.float32)
+    params = {"weights": jnp.zeros(2), "intercept": jnp.zeros(())}
+
+    @jax.jit
+    def seen(l2, weight):
+        return decrease_of_regression(
+            jd.LinearRegression(X, y, l2=l2, sample_weight=weight), params
+        )
+
+    assert seen(jnp.float32(0), weight) > 1
+    if what == "weight":
+        weight[3] = -0.1
+    assert seen(jnp.float32(-3 if what == "penalty" else 0), weight) == 0
+
+
 @pytest.mark.parametrize("what", ["many features", "many rows", "not stored", "many penalties"])
 def test_only_small_regressions_are_taken_apart(what, monkeypatch):
     monkeypatch.setattr(Dense, "is_whole", True)

@@ -235,11 +235,15 @@ def decrease_of_regression(
         lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
     is_needed = _is_uneven(lengths, seen)
     falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
-    if lengths is None or not dense_look.is_small(regression):
-        return falls
-    weights = params["weights"].reshape(design.shape[1], -1)
-    inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
-    return jnp.maximum(falls, dense_look.largest_decrease(*inputs))
+    if lengths is not None and dense_look.is_small(regression):
+        weights = params["weights"].reshape(design.shape[1], -1)
+        inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
+        falls = jnp.maximum(falls, dense_look.largest_decrease(*inputs))
+    # Traced penalties and weights may be negative, and then no term may be left out.
+    is_convex = jnp.all(jnp.asarray(regression.l2) >= 0)
+    if regression.sample_weight is not None:
+        is_convex &= jnp.all(regression.sample_weight >= 0)
+    return jnp.where(is_convex, falls, 0)
 
 
 def _fall_of_regression(
