@@ -758,7 +758,7 @@ class TestMemory:
         rows = 1_000_000
         table = {f"c{k}": rng.integers(0, 20_000, rows) for k in range(3)}
         pq.write_table(pa.table(table | {"y": rng.normal(size=rows)}), tmp_path / "d.parquet")
-        room = 970_000_000 if options[1] == "1" else 1_270_000_000
+        room = 932_000_000 if options[1] == "1" else 1_232_000_000
         self.fits(tmp_path, "--target", "y", "--categorical", "c0,c1", "--hash", "c2",
                   *options, room=room)  # fmt: skip
 
@@ -782,7 +782,7 @@ class TestMemory:
         y = X[0] + 30 * rng.normal(size=400_000)  # so that the search ends soon
         path = put(tmp_path, pa.table({f"x{j}": x for j, x in enumerate(X)} | {"y": y}))
         options = ("--method", "lsmr", "--l2", "auto", "--test", "0.2", "--standardize")
-        content = self.fits(path, "--target", "y", *options, room=840_000_000)
+        content = self.fits(path, "--target", "y", *options, room=802_000_000)
         assert "stay in the files" in content["method"]
         assert content["l2_chosen_by"] == "held-out rows"
         assert content["l2"] > 0
