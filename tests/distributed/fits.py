@@ -174,12 +174,16 @@ def kept(folder, name):
     class Signalling(Watch):
         is_looking = True
         told = 0
+        has_sent = False
 
         def tell(self, state):
             self.told += 1
-            after = 6 if "often" in rest else 2
-            if sent and self.told >= after:
-                if self.told == after and jax.process_index() == 1:
+            if sent and self.told >= (6 if "often" in rest else 2):
+                # What is killed must have kept something.
+                complete = f"{place}/descent/iteration-{10 * '[0-9]'}"
+                is_time = sent != ["SIGKILL"] or any(folder.glob(complete))
+                if not self.has_sent and is_time and jax.process_index() == 1:
+                    self.has_sent = True
                     os.kill(os.getpid(), getattr(signal, sent[0]))
                 time.sleep(0.3)  # a notice of JAX's service takes a moment
 
