@@ -310,11 +310,13 @@ def test_refined_solutions_do_not_lose_digits_to_the_condition(rng, x64, l2):
     assert np.abs(gradient).max() < 20 * rounding
 
 
+SLOW = pytest.mark.slow
 SOLVES = [
     ((2000, 100), {}),
     # Beyond the size of double length.
-    pytest.param((4000, 100), {"intercept": False}, marks=pytest.mark.slow),
-    pytest.param((300, 250), {"sample_weight": np.ones(300, np.float32)}, marks=pytest.mark.slow),
+    pytest.param((4000, 100), {"intercept": False}, marks=SLOW),
+    pytest.param((20_011, 100), {"intercept": False, "y": np.ones(20_011, np.float32)}, marks=SLOW),
+    pytest.param((300, 250), {"sample_weight": np.ones(300, np.float32)}, marks=SLOW),
     ((100, 400), {}),
     ((300, 320), {"intercept": False}),
     # Nearer to a square the compiler may reuse one matrix more.
@@ -325,8 +327,8 @@ SOLVES = [
 
 @pytest.mark.parametrize(("shape", "options"), SOLVES)
 def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options):
-    X, y = jnp.ones(shape), jnp.ones((shape[0], 3))
-    regression = jd.LinearRegression(X, y, **options).checked()
+    options = {"y": jnp.ones((shape[0], 3))} | options
+    regression = jd.LinearRegression(jnp.ones(shape), **options).checked()
     run = jax.jit(lambda regression: jd.minimize(regression, method=METHOD))
     reserved = run.lower(regression).compile().memory_analysis().temp_size_in_bytes
     assert abs(regression.stationary_solver_bytes(None) / reserved - 1) < 0.05

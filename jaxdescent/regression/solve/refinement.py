@@ -26,7 +26,7 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxdescent.designs import as_design
-from jaxdescent.kernels import double_length, loops
+from jaxdescent.kernels import double_length, loops, products
 from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart, on_one_cpu
@@ -128,7 +128,7 @@ def refined(factor: Factor, objective: Any, params: Params) -> Params:
         residual = y.high - jnp.matmul(X, old.weights.high, precision=HIGHEST) - old.intercept.high
 
         def explicit() -> jax.Array:
-            return jnp.matmul(Q.T, root * residual, precision=HIGHEST)
+            return products.transposed_product(Q, root * residual, is_whole=is_whole)
 
         def anew() -> jax.Array:
             return turned_product(X, root, mean[:, 0], factor.basis, root * residual)
