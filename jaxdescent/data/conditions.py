@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow_types import text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
 from jaxdescent.data.times import TimePoint, counts_of, holds_times, time_of, units_of
@@ -67,7 +68,7 @@ class Condition(NamedTuple):
             own, missing = _without_missing(column)
             op, limit = self._in_units(column.type)
             return OPERATORS[op](counts_of(own), limit), missing
-        texts, missing = _texts(column)
+        texts, missing = _texts(column, self.column)
         point = time_of(value)
         each = {text: _compare(text, value, point, compare) for text in set(texts)}
         return np.fromiter((each[text] for text in texts), bool, len(texts)), missing
@@ -178,8 +179,8 @@ def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return (numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers), missing
 
 
-def _texts(column: Any) -> tuple[list[str], np.ndarray | None]:
-    column, missing = _without_missing(column.cast(need_arrow().string()))
+def _texts(column: Any, name: str) -> tuple[list[str], np.ndarray | None]:
+    column, missing = _without_missing(text_of(column, repr(name)))
     return column.to_pylist(), missing
 
 

@@ -58,13 +58,18 @@ def _opened(data: Any, target_file: Any) -> Source:
         return ArrowStream(data)
     if isinstance(data, Mapping):
         return Arrays(data)
-    given = [data] if isinstance(data, (str, os.PathLike)) else data
-    if not isinstance(given, Sequence) or not given:
+    is_path = isinstance(data, (str, bytes, os.PathLike))
+    given = [data] if is_path else data
+    if (
+        not isinstance(given, Sequence)
+        or not given
+        or not all(isinstance(path, (str, bytes, os.PathLike)) for path in given)
+    ):
         raise DataError(
             "data must be a path, several of them, a table, a dictionary of arrays or a "
             f"jaxdescent.data.Source, got {type(data).__name__}."
         )
-    return _open_files([pathlib.Path(path) for path in given], target_file)
+    return _open_files([pathlib.Path(os.fsdecode(path)) for path in given], target_file)
 
 
 def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
