@@ -246,6 +246,48 @@ def test_an_instant_is_one_level_whatever_the_units_of_the_files(tmp_path):
     np.testing.assert_allclose(model.predict(tmp_path / "d.csv"), y, atol=1e-9)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_column_without_any_value_in_one_file_is_what_it_is_in_others(form, first, tmp_path):
+    y = np.arange(12.0) % 3
+    text = pa.array([f"level {i % 3}" for i in range(12)])
+    for number in range(2):
+        full = number == first
+        table = pa.table(
+            {
+                "t": text if full else pa.nulls(12),
+                "n": pa.array(y) if full else pa.nulls(12),
+                "y": y + (1 if full else 5),
+            }
+        )
+        path = tmp_path / f"{number}.{form}"
+        if form == "parquet":
+            pq.write_table(table, path)
+        else:
+            csv.write_csv(table, path)
+    source = open_source(tmp_path)
+    assert source.kinds["t"] is Kind.TEXT
+    assert source.kinds["n"].is_number
+    model = jd.fit_model(tmp_path, "y", categorical="t", exclude="n", missing="drop")
+    assert model.metrics["train"]["rows"] == 12
+    assert model.predict(pa.table({"t": ["level 2"]}))[0] == pytest.approx(3)
+    model = jd.fit_model(tmp_path, "y", exclude="t", missing="drop")
+    assert model.predict(pa.table({"n": [2.0]}))[0] == pytest.approx(3)
+
+
+def test_numbers_of_one_file_of_text_are_levels_where_others_hold_text(tmp_path):
+    (tmp_path / "1.csv").write_text("id,y\n007,1\n8,2\n")
+    (tmp_path / "2.csv").write_text("id,y\nx,3\n8,2\n")
+    (tmp_path / "3.csv").write_text("id,y\n")
+    model = jd.fit_model(tmp_path, "y", categorical="id")
+    assert model.encoding.levels["id"] == ("007", "8", "x")
+    np.testing.assert_allclose(model.predict(tmp_path), [1, 2, 3, 2], atol=1e-9)
+    (tmp_path / "test.csv").write_text("id,y\n8,2\n8,4\n")
+    given = [tmp_path / f"{number}.csv" for number in (1, 2)]
+    model = jd.fit_model(given, "y", categorical="auto", test_data=tmp_path / "test.csv")
+    assert model.metrics["held_out"]["rmse"] == pytest.approx(np.sqrt(2))
+
+
 @pytest.mark.parametrize(
     "options", [{"categorical": "b"}, {"hashed": "b"}, {"exclude": "b", "where": "b != a"}]
 )
@@ -444,9 +486,10 @@ def test_an_index_of_pandas_without_a_name_is_no_feature(tmp_path):
             {"pandas": json.dumps({"index_columns": [index], "columns": []})}
         )
         assert open_source(table).kinds.keys() == columns.keys()
+    described = {"pandas": json.dumps({"index_columns": ["__index_level_0__"]})}
+    table = plain.select(["__index_level_0__"]).replace_schema_metadata(described)
     with pytest.raises(DataError, match="no columns but pandas' index"):
-        described = {"pandas": json.dumps({"index_columns": ["__index_level_0__"]})}
-        open_source(plain.select(["__index_level_0__"]).replace_schema_metadata(described))
+        open_source(table)
 
 
 def test_a_selection_of_a_frame_is_fitted_by_its_columns_alone():

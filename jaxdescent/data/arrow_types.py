@@ -69,6 +69,12 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
     return seen
 
 
+def nulls_of(schema: Any) -> set[str]:
+    """The columns of which a writer knew no value, and so no type."""
+    is_null = need_arrow().types.is_null
+    return {field.name for field in schema if is_null(field.type)}
+
+
 def _nameless_index(schema: Any) -> set[str]:
     """The columns in which pandas keeps an index without a name, such as the numbers of the rows
     that a selection left: in a frame they are no columns, and they are no features.

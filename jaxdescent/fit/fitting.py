@@ -130,6 +130,7 @@ def _fitted(request: Request, given: Given) -> Model:
     keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
     bound = Memory.of(memory)
     source = open_source(data, target_file, request.where)
+    request = request.matched(source.kinds)
     if request.features:
         source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
@@ -138,7 +139,9 @@ def _fitted(request: Request, given: Given) -> Model:
     test_source = None
     if test_data is not None:
         test_source = open_source(test_data, where=request.where)
-        test_source = test_source.offering(roles.columns).as_text(labelled)
+        levelled = roles.labels_of([*roles.categorical, *roles.hashed])
+        levelled = [name for name in levelled if name in test_source.kinds]
+        test_source = test_source.offering(roles.columns).as_text(levelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,15 @@ class Request:
                 raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2!r}.")
         elif not (math.isfinite(self.l2) and self.l2 >= 0):
             raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
+
+    def matched(self, known: Collection[str]) -> Request:
+        """The same, where names without the spaces around them are columns: ``a, b`` lists two."""
+        own: dict[str, Any] = {}
+        for option in ("features", "exclude", "categorical", "hashed"):
+            names = getattr(self, option)
+            stripped = (n.strip() if n not in known and n.strip() in known else n for n in names)
+            own[option] = tuple(dict.fromkeys(stripped))
+        return dataclasses.replace(self, **own)
 
     def as_json(self) -> dict[str, Any]:
         """The options as a model keeps them."""
