@@ -4,6 +4,7 @@ import gc
 import gzip
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -155,7 +156,13 @@ def test_a_loader_of_ones_own_is_a_few_lines():
 
 @pytest.mark.parametrize(
     ("block", "message"),
-    [({"b": [1.0]}, "no column 'a'"), ({"a": np.ones(2), "y": np.ones(3)}, "of one length")],
+    [
+        ({"b": [1.0]}, "no column 'a'"),
+        ({"a": np.ones(2), "y": np.ones(3)}, "of one length"),
+        ({"a": np.ones((2, 1)), "y": np.ones(2)}, r"'a' must have one dimension, got \(2, 1\)"),
+        ({"a": np.ones(2), "y": ["1", "2"]}, "'y' must hold real numbers, .* got dtype <U1"),
+        ({"a": np.ones(2), "y": [{}, {}]}, "'y' must hold real numbers, .* got dtype object"),
+    ],
 )
 def test_a_loaders_wrong_blocks_are_refused(block, message):
     class Loader(Source):
@@ -166,6 +173,20 @@ def test_a_loaders_wrong_blocks_are_refused(block, message):
 
     with pytest.raises(DataError, match=message):
         list(located(Loader(), ["a", "y"], 10))
+
+
+@pytest.mark.parametrize("form", [list, pa.array, memoryview, jnp.asarray])
+def test_a_loaders_blocks_may_be_any_arrays(form):
+    class Loader(Source):
+        kinds = {"a": Kind.NUMBER, "t": Kind.TEXT, "y": Kind.WHOLE}  # noqa: RUF012
+
+        def blocks(self, names, rows):
+            a = np.arange(12)
+            texts = [f"level {i % 2}" for i in a]
+            yield {"a": form(a % 3.0), "t": texts, "y": form(a % 3 + 5 * (a % 2))}
+
+    model = jd.fit_model(Loader(), "y", categorical="t")
+    np.testing.assert_allclose(model.predict(Loader())[:3], [0, 6, 2], atol=1e-6)
 
 
 def test_nulls_are_missing_and_nan_is_where_that_is_asked_for():
