@@ -461,6 +461,21 @@ def test_what_is_no_data_is_refused(data, message):
         open_source(data)
 
 
+def test_a_file_that_is_named_twice_is_refused_however_it_is_written(tmp_path, monkeypatch):
+    (tmp_path / "d.csv").write_text("a,y\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    for paths in (["d.csv", "d.csv"], ["d.csv", tmp_path / "d.csv"], [".", "../" + tmp_path.name]):
+        with pytest.raises(DataError, match=r"is named twice.*: name each file once"):
+            open_source(paths)
+    (tmp_path / "newest.csv").symlink_to("d.csv")
+    with pytest.raises(DataError, match=r"newest\.csv is named twice, as .*d\.csv too"):
+        open_source(tmp_path)
+    (tmp_path / "npy").mkdir()
+    for name in ("X", "t"):
+        np.save(tmp_path / "npy" / f"{name}.npy", np.ones(3))
+    assert open_source("npy", target_file=tmp_path / "npy" / "t.npy").kinds.keys() == {"x0", "y"}
+
+
 class Frame:
     """What pandas' frames export: an Arrow stream, or an error about a column."""
 

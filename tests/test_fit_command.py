@@ -495,7 +495,9 @@ BAD_DATA = {
         lambda f: saved_text(f, "1 2:3 2:4\n"), [None], "line 1: the index 2 stands there twice",
     ),
     "svmlight that is empty": (lambda f: saved_text(f, ""), [None], "is empty"),
-    "svmlight of labels alone": (lambda f: saved_text(f, "1\n2\n"), [None], "without any feature"),
+    "svmlight of labels alone": (
+        lambda f: saved_text(f, "1\n2\n"), [None], "no training row has any feature",
+    ),
     "svmlight of too many indices for sums": (
         lambda f: saved_text(f, "1 1:1\n2 5000:1\n"), [None, "--method", "direct"], "for sums",
     ),
