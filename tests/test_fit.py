@@ -462,6 +462,13 @@ class TestModels:
             (lambda t: {k: v for k, v in t.items() if k != "encoding"}, "damaged"),
             (lambda t: t | {"features": 3}, "damaged"),
             (lambda t: t | {"encoding": 3}, "damaged"),
+            (lambda t: t | {"encoding": t["encoding"] | {"bits": "x"}}, "damaged"),
+            (lambda t: t | {"encoding": t["encoding"] | {"levels": {"city": [1, 2]}}}, "a level"),
+            (lambda t: t | {"intercept": "x"}, "damaged"),
+            (lambda t: t | {"intercept": float("inf")}, "the intercept is missing or wrong"),
+            (lambda t: t | {"options": 3}, "options is missing or wrong"),
+            (lambda t: t | {"metrics": [3]}, "metrics is missing or wrong"),
+            (lambda t: t | {"metrics": {"train": 5}}, "a score is missing or wrong"),
         ],
     )
     def test_damaged_ones_are_refused(self, model, tmp_path, change, message):

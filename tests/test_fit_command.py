@@ -542,6 +542,11 @@ class TestBadData:
             (["predict", "m", "none.csv", "--out", "p.parquet"], "no such file"),
             (["predict", "m", "d.parquet", "--out", "p.xlsx"], "must end in"),
             (["predict", "m", "d.parquet", "--out", "d.parquet"], "say --overwrite"),
+            (["predict", "m", "d.parquet", "--out", "d.parquet", "--overwrite"], "that are read"),
+            (
+                ["predict", "m", "m/../d.parquet", "--out", "./d.parquet", "--overwrite"],
+                "that are read",
+            ),
             (["predict", "m", "d.parquet", "--out", "none/p.csv"], "no such folder"),
             (["predict", "m", "e.parquet", "--out", "p.csv"], "lack 'b'"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "mean"], "no means"),

@@ -324,6 +324,8 @@ def predict(
         model = load_model(folder)
         with prediction_file(out, overwrite=overwrite) as write, Screen() as screen:
             source = open_source(list(data), where=where)
+            if out.resolve() in (path.resolve() for path in source.files):
+                raise DataError(f"{out} is one of the files that are read: name another.")
             screen.begin("predicting", source.rows)
             rows, unknown = 0, list[int]()
             parts = model.predictions(
