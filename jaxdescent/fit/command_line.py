@@ -57,7 +57,7 @@ def byte_count(text: str) -> int:
             raise ValueError
     except (decimal.InvalidOperation, KeyError, ValueError):
         raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
-    return int(min(number * unit, MOST_BYTES))
+    return min(int(min(number, MOST_BYTES) * unit), MOST_BYTES)
 
 
 def penalty(text: str) -> float | str:
