@@ -4,6 +4,7 @@ import gc
 import gzip
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -155,7 +156,13 @@ def test_a_loader_of_ones_own_is_a_few_lines():
 
 @pytest.mark.parametrize(
     ("block", "message"),
-    [({"b": [1.0]}, "no column 'a'"), ({"a": np.ones(2), "y": np.ones(3)}, "of one length")],
+    [
+        ({"b": [1.0]}, "no column 'a'"),
+        ({"a": np.ones(2), "y": np.ones(3)}, "of one length"),
+        ({"a": np.ones((2, 1)), "y": np.ones(2)}, r"'a' must have one dimension, got \(2, 1\)"),
+        ({"a": np.ones(2), "y": ["1", "2"]}, "'y' must hold real numbers, .* got dtype <U1"),
+        ({"a": np.ones(2), "y": [{}, {}]}, "'y' must hold real numbers, .* got dtype object"),
+    ],
 )
 def test_a_loaders_wrong_blocks_are_refused(block, message):
     class Loader(Source):
@@ -166,6 +173,20 @@ def test_a_loaders_wrong_blocks_are_refused(block, message):
 
     with pytest.raises(DataError, match=message):
         list(located(Loader(), ["a", "y"], 10))
+
+
+@pytest.mark.parametrize("form", [list, pa.array, memoryview, jnp.asarray])
+def test_a_loaders_blocks_may_be_any_arrays(form):
+    class Loader(Source):
+        kinds = {"a": Kind.NUMBER, "t": Kind.TEXT, "y": Kind.WHOLE}  # noqa: RUF012
+
+        def blocks(self, names, rows):
+            a = np.arange(12)
+            texts = [f"level {i % 2}" for i in a]
+            yield {"a": form(a % 3.0), "t": texts, "y": form(a % 3 + 5 * (a % 2))}
+
+    model = jd.fit_model(Loader(), "y", categorical="t")
+    np.testing.assert_allclose(model.predict(Loader())[:3], [0, 6, 2], atol=1e-6)
 
 
 def test_nulls_are_missing_and_nan_is_where_that_is_asked_for():
@@ -204,6 +225,99 @@ def test_labels_of_numbers_booleans_and_dates_are_their_text():
     assert labels_of(np.array([10, -1])).texts == ["10", "-1"]
     assert labels_of(np.array([True, False])).texts == labels_of(pa.array([True, False])).texts
     assert labels_of(pa.array([day])).texts == ["2024-02-29"]
+
+
+def test_labels_of_numbers_in_another_order_of_bytes_are_their_text():
+    assert labels_of(np.array([10, -1], ">i8")).texts == ["10", "-1"]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([pa.timestamp(unit) for unit in ("s", "ms", "us", "ns")], "2024-02-29 03:00:05"),
+        ([pa.timestamp(unit, "UTC") for unit in ("s", "ns")], "2024-02-29 03:00:05Z"),
+        ([pa.timestamp(unit, "+02:00") for unit in ("s", "ns")], "2024-02-29 05:00:05+0200"),
+        ([pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")], "03:00:05"),
+    ],
+)
+def test_labels_of_times_are_the_same_in_every_unit(times, expected):
+    import datetime
+
+    stamp = datetime.datetime(2024, 2, 29, 3, 0, 5)
+    moment = stamp.time() if pa.types.is_time(times[0]) else stamp
+    for each in times:
+        assert labels_of(pa.array([moment], each)).texts == [expected]
+        assert labels_of(pa.array([moment], each).dictionary_encode()).texts == [expected]
+    half = pa.array([1_500_000_000, 20, 3_000_000_100], pa.time64("ns"))
+    assert labels_of(half).texts == ["00:00:01.5", "00:00:00.00000002", "00:00:03.0000001"]
+
+
+def test_an_instant_is_one_level_whatever_the_units_of_the_files(tmp_path):
+    import datetime
+
+    days = [datetime.datetime(2024, 1, 1 + i % 3) for i in range(12)]
+    y = np.arange(12.0) % 3
+    for unit, rows in (("us", slice(0, 6)), ("ns", slice(6, 12))):
+        table = pa.table({"day": pa.array(days[rows], pa.timestamp(unit)), "y": y[rows]})
+        pq.write_table(table, tmp_path / f"{unit}.parquet")
+    model = jd.fit_model(tmp_path, "y", categorical="day")
+    assert model.encoding.levels["day"] == tuple(f"2024-01-0{d} 00:00:00" for d in (1, 2, 3))
+    np.testing.assert_allclose(model.predict(pa.table({"day": days})), y, atol=1e-9)
+    (tmp_path / "d.csv").write_text("day\n" + "".join(f"{day}\n" for day in days))
+    np.testing.assert_allclose(model.predict(tmp_path / "d.csv"), y, atol=1e-9)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_column_without_any_value_in_one_file_is_what_it_is_in_others(form, first, tmp_path):
+    y = np.arange(12.0) % 3
+    text = pa.array([f"level {i % 3}" for i in range(12)])
+    for number in range(2):
+        full = number == first
+        table = pa.table(
+            {
+                "t": text if full else pa.nulls(12),
+                "n": pa.array(y) if full else pa.nulls(12),
+                "y": y + (1 if full else 5),
+            }
+        )
+        path = tmp_path / f"{number}.{form}"
+        if form == "parquet":
+            pq.write_table(table, path)
+        else:
+            csv.write_csv(table, path)
+    source = open_source(tmp_path)
+    assert source.kinds["t"] is Kind.TEXT
+    assert source.kinds["n"].is_number
+    model = jd.fit_model(tmp_path, "y", categorical="t", exclude="n", missing="drop")
+    assert model.metrics["train"]["rows"] == 12
+    assert model.predict(pa.table({"t": ["level 2"]}))[0] == pytest.approx(3)
+    model = jd.fit_model(tmp_path, "y", exclude="t", missing="drop")
+    assert model.predict(pa.table({"n": [2.0]}))[0] == pytest.approx(3)
+
+
+def test_numbers_of_one_file_of_text_are_levels_where_others_hold_text(tmp_path):
+    (tmp_path / "1.csv").write_text("id,y\n007,1\n8,2\n")
+    (tmp_path / "2.csv").write_text("id,y\nx,3\n8,2\n")
+    (tmp_path / "3.csv").write_text("id,y\n")
+    model = jd.fit_model(tmp_path, "y", categorical="id")
+    assert model.encoding.levels["id"] == ("007", "8", "x")
+    np.testing.assert_allclose(model.predict(tmp_path), [1, 2, 3, 2], atol=1e-9)
+    (tmp_path / "test.csv").write_text("id,y\n8,2\n8,4\n")
+    given = [tmp_path / f"{number}.csv" for number in (1, 2)]
+    model = jd.fit_model(given, "y", categorical="auto", test_data=tmp_path / "test.csv")
+    assert model.metrics["held_out"]["rmse"] == pytest.approx(np.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    "options", [{"categorical": "b"}, {"hashed": "b"}, {"exclude": "b", "where": "b != a"}]
+)
+def test_bytes_that_are_no_text_are_refused(options):
+    offsets = pa.array(range(5), pa.int32()).buffers()[1]
+    wrong = pa.Array.from_buffers(pa.string(), 4, [None, offsets, pa.py_buffer(b"a\xffbc")])
+    table = pa.table({"a": np.arange(4.0), "b": wrong, "y": np.arange(4.0) ** 2})
+    with pytest.raises(DataError, match="'b' holds text that is not UTF-8: convert the data"):
+        jd.fit_model(table, "y", **options)
 
 
 def test_labels_are_found_among_levels():
@@ -329,6 +443,14 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
         ({"a": np.ones(2), "b": np.ones(3)}, "as many rows each"),
         ({"a": np.zeros(0)}, "no rows"),
         ({"a": np.array(["x"])}, "real numbers"),
+        ({"a": np.ones(2, "m8[s]")}, "real numbers"),
+        ({"X": np.ones((2, 1)), "x0": np.zeros(2)}, "gives a column 'x0', which is there already"),
+        ({"x0": np.zeros(2), "X": np.ones((2, 1))}, "gives a column 'x0', which is there already"),
+        ({"a": np.ma.array([1.0, 2.0], mask=[True, False])}, r"masked values: .*filled\(np.nan\)"),
+        ({0: np.ones(2)}, "must be text, got 0"),
+        ((np.ones((2, 2)), np.ones(2)), "data must be a path"),
+        ([1, 2], "data must be a path"),
+        (pl.Series([1.0, 2.0]), "the table cannot be read"),
         ({}, "as many rows each"),
         ([], "data must be a path"),
         (3.0, "data must be a path"),
@@ -337,6 +459,81 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path):
 def test_what_is_no_data_is_refused(data, message):
     with pytest.raises(DataError, match=message):
         open_source(data)
+
+
+def test_a_file_that_is_named_twice_is_refused_however_it_is_written(tmp_path, monkeypatch):
+    (tmp_path / "d.csv").write_text("a,y\n1,2\n")
+    monkeypatch.chdir(tmp_path)
+    for paths in (["d.csv", "d.csv"], ["d.csv", tmp_path / "d.csv"], [".", "../" + tmp_path.name]):
+        with pytest.raises(DataError, match=r"is named twice.*: name each file once"):
+            open_source(paths)
+    (tmp_path / "newest.csv").symlink_to("d.csv")
+    with pytest.raises(DataError, match=r"newest\.csv is named twice, as .*d\.csv too"):
+        open_source(tmp_path)
+    (tmp_path / "npy").mkdir()
+    for name in ("X", "t"):
+        np.save(tmp_path / "npy" / f"{name}.npy", np.ones(3))
+    assert open_source("npy", target_file=tmp_path / "npy" / "t.npy").kinds.keys() == {"x0", "y"}
+
+
+class Frame:
+    """What pandas' frames export: an Arrow stream, or an error about a column."""
+
+    def __init__(self, table, error=None):
+        self.table, self.error = table, error
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        if self.error is not None:
+            raise self.error
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Duplicate column names found: ['a', 'a']"),
+        TypeError("Sparse pandas data (column b) not supported."),
+        pa.ArrowNotImplementedError("Unsupported numpy type 15"),
+        pa.ArrowInvalid("Could not convert 'x' with type str:\n tried to convert to int64"),
+    ],
+)
+def test_a_table_that_cannot_be_exported_is_refused_in_one_line(error):
+    with pytest.raises(DataError, match="the table cannot be read: ") as caught:
+        jd.fit_model(Frame(None, error), "y")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_of_pandas_without_a_name_is_no_feature(tmp_path):
+    import json
+
+    columns = {"a": np.arange(8.0) % 3, "y": np.arange(8.0) % 3, "__index_level_0__": np.arange(8)}
+    described = {"index_columns": ["__index_level_0__"], "columns": []}
+    plain = pa.table(columns)
+    table = plain.replace_schema_metadata({"pandas": json.dumps(described)})
+    pq.write_table(table, tmp_path / "d.parquet")
+    for data in (table, tmp_path / "d.parquet"):
+        model = jd.fit_model(data, "y")
+        assert model.encoding.numbers == ("a",)
+        assert model.predict(pa.table({"a": [2.0]}))[0] == pytest.approx(2)
+    assert jd.fit_model(plain, "y").encoding.numbers == ("a", "__index_level_0__")
+    # A range is no column, and an index with a name is one as others.
+    for index in ({"kind": "range", "start": 0, "stop": 8, "step": 1}, "a"):
+        table = plain.replace_schema_metadata(
+            {"pandas": json.dumps({"index_columns": [index], "columns": []})}
+        )
+        assert open_source(table).kinds.keys() == columns.keys()
+    described = {"pandas": json.dumps({"index_columns": ["__index_level_0__"]})}
+    table = plain.select(["__index_level_0__"]).replace_schema_metadata(described)
+    with pytest.raises(DataError, match="no columns but pandas' index"):
+        open_source(table)
+
+
+def test_a_selection_of_a_frame_is_fitted_by_its_columns_alone():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": np.arange(20.0) % 7, "y": np.arange(20.0) % 7})
+    model = jd.fit_model(frame[frame.a > 1].sample(frac=1, random_state=0), "y")
+    assert model.encoding.numbers == ("a",)
+    np.testing.assert_allclose(model.predict(frame), frame.y, atol=1e-9)
 
 
 def tables_of(library):

@@ -387,3 +387,34 @@ def test_times_that_are_none_are_refused(tmp_path, condition, message):
     for data in (table, tmp_path / "d.parquet"):
         with pytest.raises(DataError, match=message):
             list(located(Filtered(open_source(data), condition), ["y"], 4))
+
+
+@pytest.mark.parametrize(
+    ("column", "condition", "expected"),
+    [
+        (pa.array([f"0.{i}" for i in range(6)]).cast(pa.decimal128(5, 1)), "z = 0.3", [3]),
+        (pa.array([f"0.{i}" for i in range(6)]).cast(pa.decimal128(5, 1)), "z <= 0.3", range(4)),
+        (pa.array([f"0.{i}" for i in range(6)]).cast(pa.decimal128(5, 1)), "z > 0.3", [4, 5]),
+        (pa.array(["0.1", None, "0.3"] * 2).cast(pa.decimal256(50, 9)), "z != 0.3", [0, 3]),
+        (pa.array(range(6)).cast(pa.int64()).dictionary_encode(), "z = 3", [3]),
+        (pa.array([10 * i for i in range(6)]).dictionary_encode(), "z > 9", range(1, 6)),
+        (pa.array([1.5, None, 10.0] * 2).dictionary_encode(), "z >= 2", [2, 5]),
+        (pa.array([2**60 + i for i in range(6)]), f"z <= {2.0**60}", [0]),
+        (pa.array([2**60 + i for i in range(6)]), f"z > {2**60 + 3}", [4, 5]),
+        (pa.array([2**63 + i for i in range(6)], pa.uint64()), "z > -1e3", range(6)),
+        (pa.array(range(6), pa.int8()), "z < 1e300", range(6)),
+        (pa.array(np.arange(6, dtype=np.float16)), "z < 1e300", range(6)),
+        (pa.array(range(6), pa.float32()), "z > 1e300", []),
+    ],
+)
+def test_numbers_are_compared_as_they_are_written(tmp_path, column, condition, expected):
+    table = pa.table({"z": column, "n": range(6)})
+    pq.write_table(table, tmp_path / "d.parquet", row_group_size=2)
+    # A Parquet file keeps a dictionary of numbers as numbers.
+    for data in (table, tmp_path / "d.parquet"):
+        blocks = open_source(data, where=condition).blocks(["n"], 10)
+        if not len(expected):
+            with pytest.raises(DataError, match="no row meets"):
+                list(blocks)
+            continue
+        assert np.concatenate([block.columns["n"] for block in blocks]).tolist() == list(expected)

@@ -401,6 +401,48 @@ class TestModels:
         options = {"exclude": "w", "categorical": "city", "hashed": "month"}
         assert jd.fit_model(people, "pay", l2=0.1, **options).encoding.size == 16
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"features": np.array(["age", "month"])},
+            {"features": {"age": 0, "month": 1}.keys()},
+            {"features": (name for name in ("age", "month"))},
+            {"exclude": ["w", "city"], "features": None},
+            {"features": ["age", "month"], "interact": [iter(("age", "month"))]},
+            {"features": ["age", "month"], "l2": np.float32(0), "test": np.float32(0)},
+            {"features": ["age", "month"], "seed": np.int64(3), "bits": np.int32(9)},
+            {"features": ["age", "month"], "standardize": np.bool_(False), "dtype": np.float64},
+        ],
+    )
+    def test_options_of_numpy_and_any_lists_are_kept_as_plain_ones(self, people, options, tmp_path):
+        model = jd.fit_model(people, "pay", **options)
+        assert model.encoding.numbers[:2] == ("age", "month")
+        model.save(tmp_path / "m")
+        assert jd.load_model(tmp_path / "m").options["l2"] == 0
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"target": 3}, "--target must be text, got 3"),
+            ({"target": ["pay"]}, r"--target must be text, got \['pay'\]"),
+            ({"weights": 1}, "--weights must be text"),
+            ({"features": [0]}, "--features must list names of columns, got 0 among them"),
+            ({"features": 3}, "--features must list names of columns, got 3"),
+            ({"hashed": [["city"]]}, "--hash must list names of columns, got"),
+            ({"interact": [("age", 2)]}, "--interact must list names of columns, got 2 among"),
+            ({"interact": [3]}, "--interact must list names of columns"),
+            ({"l2": None}, "--l2 must be a number, got None"),
+            ({"test": "a"}, "--test must be a number, got 'a'"),
+            ({"bits": 10.0}, "--bits must be a whole number, got 10.0"),
+            ({"dtype": "much"}, "--dtype must be float32 or float64, got 'much'"),
+            ({"dtype": 3}, "--dtype must be float32 or float64, got 3"),
+        ],
+    )
+    def test_options_of_other_types_are_refused(self, people, options, message):
+        options = {"target": "pay", "exclude": ("w", "city")} | options
+        with pytest.raises(DataError, match=message):
+            jd.fit_model(people, **options)
+
     def test_it_is_replaced_only_where_that_is_said(self, model, tmp_path):
         model.save(tmp_path / "m")
         with pytest.raises(DataError, match="overwrite"):
@@ -420,6 +462,13 @@ class TestModels:
             (lambda t: {k: v for k, v in t.items() if k != "encoding"}, "damaged"),
             (lambda t: t | {"features": 3}, "damaged"),
             (lambda t: t | {"encoding": 3}, "damaged"),
+            (lambda t: t | {"encoding": t["encoding"] | {"bits": "x"}}, "damaged"),
+            (lambda t: t | {"encoding": t["encoding"] | {"levels": {"city": [1, 2]}}}, "a level"),
+            (lambda t: t | {"intercept": "x"}, "damaged"),
+            (lambda t: t | {"intercept": float("inf")}, "the intercept is missing or wrong"),
+            (lambda t: t | {"options": 3}, "options is missing or wrong"),
+            (lambda t: t | {"metrics": [3]}, "metrics is missing or wrong"),
+            (lambda t: t | {"metrics": {"train": 5}}, "a score is missing or wrong"),
         ],
     )
     def test_damaged_ones_are_refused(self, model, tmp_path, change, message):

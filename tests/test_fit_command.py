@@ -87,8 +87,19 @@ class TestFit:
                 assert json.loads(result.stdout)["features"] == 6
             else:  # a name with a comma must be excluded or taken by auto
                 assert result.exit_code == 2
-        result = run("fit", path, "--target", "y", "--json", "--features", "a,b")
-        assert json.loads(result.stdout)["features"] == 2
+        for names in ("a,b", "a, b ,", " a,b"):
+            result = run("fit", path, "--target", "y", "--json", "--features", names)
+            assert json.loads(result.stdout)["features"] == 2
+
+    def test_names_with_spaces_around_them_can_be_listed(self, tmp_path):
+        text = "a, b,y\n" + "".join(f"{i % 3},{i % 5},{i % 3}\n" for i in range(15))
+        (tmp_path / "d.csv").write_text(text)
+        for options in (("--features", "a, b"), ("--categorical", " b"), ("--hash", " b")):
+            result = run("fit", tmp_path / "d.csv", "--target", "y", "--json", *options)
+            assert json.loads(result.stdout)["features"] == 1 + (5 if "a, b" not in options else 1)
+        result = run("fit", tmp_path / "d.csv", "--target", "y", "--json", "--exclude", "b, b")
+        assert result.exit_code == 2
+        assert "no column 'b'" in result.stderr
 
     def test_the_target_of_npy_files_has_one_of_its_own(self, tmp_path, rng):
         X = rng.normal(size=(30, 2))
@@ -286,6 +297,13 @@ def two_files(folder, **columns):
     return folder / "two"
 
 
+def csv_files(folder, *texts):
+    (folder / "two").mkdir()
+    for number, text in enumerate(texts, start=1):
+        (folder / "two" / f"{number}.csv").write_text(text)
+    return folder / "two"
+
+
 def emptied(folder, name):
     (folder / name).write_bytes(b"")
     return folder / name
@@ -359,7 +377,33 @@ BAD_DATA = {
         lambda f: text_in_csv(f, rows=200_000), [],
         "row 200,001, column 'a': 'oops' is not a number",
     ),
-    "ragged CSV": (lambda f: text_in_csv(f, bad="1,2,3"), [], "e.csv cannot be read"),
+    "ragged CSV": (
+        lambda f: text_in_csv(f, bad="1,2,3"), [],
+        "row 3,001 has 5 columns, and the header 3: is a quotation mark missing?",
+    ),
+    "semicolons and decimal commas": (
+        lambda f: saved_text(f, "a;y\n1,5;2\n", "e.csv"), [], "the first line names them",
+    ),
+    "a header without an end": (lambda f: saved_text(f, "a,b,y", "e.csv"), [], "has no rows"),
+    "headers alone": (
+        lambda f: csv_files(f, "a,y\n", "a,y\n"), [], "1.csv has a header and no rows",
+    ),
+    "a header that is not UTF-8": (
+        lambda f: text_in_csv(f, header="caf\udce9,b,y", bad="1"), [], "not UTF-8",
+    ),
+    "UTF-16": (
+        lambda f: emptied(f, "e.csv").write_text("a,y\n1,2\n", "utf-16") and f / "e.csv", [],
+        "not UTF-8",
+    ),
+    "text in the second file alone": (
+        lambda f: csv_files(f, "a,y\n1,2\n2,3\n", "a,y\n3,4\noops,5\n"), [],
+        "row 2 of 2.csv holds 'oops'",
+    ),
+    "no features named": (lambda f: f / "d.parquet", ["--features", ""], "names no column"),
+    "features of spaces": (lambda f: f / "d.parquet", ["--features", " "], "no column ' '"),
+    "a limit beyond all memory": (
+        lambda f: f / "d.parquet", ["--memory", "1e999999999GB"], "more than the",
+    ),
     "semicolons": (lambda f: text_in_csv(f, rows=0, header="a;b;y", bad="1;2"), [], "not ';'"),
     "a row without end": (
         lambda f: text_in_csv(f, bad='"' + "z" * 3_000_000), ["--exclude", "a"], "quotation mark",
@@ -451,7 +495,9 @@ BAD_DATA = {
         lambda f: saved_text(f, "1 2:3 2:4\n"), [None], "line 1: the index 2 stands there twice",
     ),
     "svmlight that is empty": (lambda f: saved_text(f, ""), [None], "is empty"),
-    "svmlight of labels alone": (lambda f: saved_text(f, "1\n2\n"), [None], "without any feature"),
+    "svmlight of labels alone": (
+        lambda f: saved_text(f, "1\n2\n"), [None], "no training row has any feature",
+    ),
     "svmlight of too many indices for sums": (
         lambda f: saved_text(f, "1 1:1\n2 5000:1\n"), [None, "--method", "direct"], "for sums",
     ),
@@ -496,6 +542,11 @@ class TestBadData:
             (["predict", "m", "none.csv", "--out", "p.parquet"], "no such file"),
             (["predict", "m", "d.parquet", "--out", "p.xlsx"], "must end in"),
             (["predict", "m", "d.parquet", "--out", "d.parquet"], "say --overwrite"),
+            (["predict", "m", "d.parquet", "--out", "d.parquet", "--overwrite"], "that are read"),
+            (
+                ["predict", "m", "m/../d.parquet", "--out", "./d.parquet", "--overwrite"],
+                "that are read",
+            ),
             (["predict", "m", "d.parquet", "--out", "none/p.csv"], "no such folder"),
             (["predict", "m", "e.parquet", "--out", "p.csv"], "lack 'b'"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "mean"], "no means"),

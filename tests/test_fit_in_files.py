@@ -13,7 +13,8 @@ import polars as pl
 import jaxdescent as jd
 from jaxdescent.data import DataError, row_stream
 from jaxdescent.data.parquet import ParquetFiles
-from jaxdescent.fit import in_files, in_memory
+from jaxdescent.fit import fitting, in_files, in_memory, ways
+from jaxdescent.fit.checks import Lengths
 from jaxdescent.fit.watch import Watch
 
 
@@ -291,3 +292,60 @@ def test_a_limit_that_even_vectors_exceed_says_what_is_needed(people, no_room):
     no_room()
     with pytest.raises(jd.ProblemTooLarge, match=r"a fit of 4 features needs .* of memory"):
         jd.fit_model(people, "pay", exclude=("city",), method="cg", memory=150_000_000)
+
+
+@pytest.mark.parametrize("stays", [False, True])
+class TestNumbersThatADtypeCannotMultiply:
+    """Squares of very small numbers are zero in float32, and those of large ones infinite."""
+
+    @pytest.mark.parametrize(
+        ("scale", "advice"),
+        [(1e-23, "are up to 3e-22 from .* multiply them by 3e"), (1e20, "or say --dtype float64")],
+    )
+    def test_they_are_refused_by_name(self, people, no_room, stays, scale, advice):
+        if stays:
+            no_room()
+        table = people.select(pl.col("age") * scale, "size", "city", "pay")
+        with pytest.raises(DataError, match=f"the numbers of 'age' .*{advice}"):
+            jd.fit_model(table, "pay", categorical="city", method="lsmr")
+        slopes = {"exclude": "age", "categorical": "city", "interact": "age:city"}
+        with pytest.raises(DataError, match=r"the numbers of 'age:city' are up to"):
+            jd.fit_model(table, "pay", method="lsmr", **slopes)
+
+    @pytest.mark.parametrize("scale", [1e-30, 1e28])
+    def test_weights_of_rows_are_refused_too(self, people, no_room, stays, scale):
+        if stays:
+            no_room()
+        table = people.select("age", "pay", pl.col("w") * scale)
+        with pytest.raises(DataError, match=r"add up to .* beyond float32: multiply them by"):
+            jd.fit_model(table, "pay", weights="w", method="lsmr")
+        assert jd.fit_model(table, "pay", weights="w").metrics["train"]["r2"] > 0.9
+
+
+def test_numbers_that_float32_cannot_multiply_are_fitted_in_float64(people):
+    table = people.select(pl.col("age") * 1e-23, "size", "pay")
+    expected = jd.fit_model(table, "pay")
+    assert expected.metrics["train"]["r2"] > 0.9
+    model = jd.fit_model(table, "pay", method="lsmr", dtype="float64")
+    np.testing.assert_allclose(model.weights, expected.weights, rtol=1e-4)
+
+
+def test_what_rounding_leaves_of_a_constant_is_no_small_number():
+    lengths = Lengths(["a"], "float32")
+    column = np.full((10, 1), 0.1)
+    assert lengths.add(column - 0.09999999999999999, [])
+    lengths.check(np.array([0.1]))
+    with pytest.raises(DataError, match="are up to 1e-17 from their mean"):
+        lengths.check(np.array([1e-17]))
+
+
+def test_a_fit_without_figures_is_refused(people, monkeypatch):
+    real = ways.fit
+
+    def fit(*given):
+        fitted, counts = real(*given)
+        return fitted._replace(weights=fitted.weights * np.nan), counts
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    with pytest.raises(DataError, match="the fit ended CONVERGED, with weights or errors that"):
+        jd.fit_model(people.select("age", "pay"), "pay")

@@ -184,7 +184,7 @@ def test_files_are_read_one_after_another(data, tmp_path):
         ("nan 1:2\n2 1:1\n3 1:5\n", "the target is NaN in row 1"),
         ("", "is empty"),
         ("\n# nothing\n\n", "has no rows"),
-        ("1\n2\n", "rows without any feature"),
+        ("1\n2\n", "no training row has any feature"),
     ],
 )
 def test_what_is_wrong_is_said_by_its_line(tmp_path, text, message):
@@ -263,3 +263,12 @@ def test_rows_of_a_sparse_column_are_cut_and_taken():
     assert (taken.starts.tolist(), taken.index.tolist()) == ([0, 2, 2], [1, 4])
     assert column.filter(np.array([False, False, True])).values.tolist() == [3.0]
     assert column.row.tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize("features", [3, 5000])
+def test_rows_without_any_feature_are_predicted(tmp_path, features):
+    (tmp_path / "d.svm").write_text(f"1 0:1\n2 1:1\n4 {features}:1\n3\n")
+    (tmp_path / "none.svm").write_text("0\n0\n")
+    model = jd.fit_model(tmp_path / "d.svm", l2=1.0, test_data=tmp_path / "none.svm")
+    np.testing.assert_allclose(model.predict(tmp_path / "none.svm"), model.intercept)
+    assert model.metrics["held_out"]["rmse"] == pytest.approx(abs(model.intercept))

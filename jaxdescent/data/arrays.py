@@ -20,7 +20,9 @@ TARGET = "y"
 def _kind(dtype: np.dtype[Any], name: object) -> Kind:
     if np.issubdtype(dtype, np.floating):
         return Kind.NUMBER
-    if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
+    # To NumPy a span of time is an integer.
+    is_span = np.issubdtype(dtype, np.timedelta64)
+    if (np.issubdtype(dtype, np.integer) and not is_span) or dtype == np.bool_:
         return Kind.WHOLE
     raise DataError(f"{name} must hold real numbers, got dtype {dtype}: convert it.")
 
@@ -47,16 +49,29 @@ class Arrays(_FromAnyRow):
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._columns: dict[str, Any] = {}
         for name, given in arrays.items():
+            if not isinstance(name, str):
+                raise DataError(f"the names of arrays must be text, got {name!r}: rename it.")
             if hasattr(given, "tocsr") or isinstance(given, SparseColumn):
                 self._columns[name] = sparse_column(given, name)
                 continue
+            if np.ma.is_masked(given):
+                raise DataError(
+                    f"{name} has masked values: pass {name}.filled(np.nan), and say what becomes "
+                    "of missing ones."
+                )
             array = np.asarray(given)
             if array.ndim == 2:
-                self._columns |= {f"{name.lower()}{j}": array[:, j] for j in range(array.shape[1])}
+                own = {f"{name.lower()}{j}": array[:, j] for j in range(array.shape[1])}
             elif array.ndim == 1:
-                self._columns[name] = array
+                own = {name: array}
             else:
                 raise DataError(f"{name} must have one or two dimensions, got {array.shape}.")
+            twice = [column for column in own if column in self._columns]
+            if twice:
+                raise DataError(
+                    f"{name} gives a column {twice[0]!r}, which is there already: rename one."
+                )
+            self._columns |= own
         self._kinds = {
             name: Kind.SPARSE if isinstance(each, SparseColumn) else _kind(each.dtype, name)
             for name, each in self._columns.items()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from jaxdescent.data.errors import DataError, listed, need_arrow
 from jaxdescent.data.protocol import Kind
+from jaxdescent.data.times import holds_times, plain
+
+NAMELESS = re.compile(r"__index_level_\d+__")
 
 
 def kind_of(arrow_type: Any) -> Kind:
@@ -25,6 +30,21 @@ def kind_of(arrow_type: Any) -> Kind:
     return Kind.TEXT if is_moment or types.is_time(arrow_type) else Kind.OTHER
 
 
+def text_of(column: Any, name: object) -> Any:
+    """An Arrow column as strings; times as :func:`jaxdescent.data.times.plain` writes them.
+
+    Raises:
+      DataError: for bytes that are not UTF-8, which some writers of Parquet pass for text.
+    """
+    pa = need_arrow()
+    texts = column.cast(pa.string())
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name} holds text that is not UTF-8: convert the data.") from error
+    return plain(texts) if holds_times(column.type) else texts
+
+
 def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
     """The kinds of all columns of a schema.
 
@@ -34,6 +54,7 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
     if not len(schema):
         raise DataError(f"{name} has no columns.")
     seen: dict[str, Kind] = {}
+    nameless = _nameless_index(schema)
     twice = [field.name for field in schema if schema.names.count(field.name) > 1]
     if twice:
         raise DataError(
@@ -41,8 +62,29 @@ def kinds_of(schema: Any, name: Any = "the data") -> dict[str, Kind]:
             "rename or remove all but one."
         )
     for field in schema:
-        seen[field.name] = kind_of(field.type)
+        if field.name not in nameless:
+            seen[field.name] = kind_of(field.type)
+    if not seen:
+        raise DataError(f"{name} has no columns but pandas' index.")
     return seen
+
+
+def nulls_of(schema: Any) -> set[str]:
+    """The columns of which a writer knew no value, and so no type."""
+    is_null = need_arrow().types.is_null
+    return {field.name for field in schema if is_null(field.type)}
+
+
+def _nameless_index(schema: Any) -> set[str]:
+    """The columns in which pandas keeps an index without a name, such as the numbers of the rows
+    that a selection left: in a frame they are no columns, and they are no features.
+    """
+    try:
+        described = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    except (KeyError, TypeError, ValueError):
+        return set()
+    names = (each for each in described if isinstance(each, str))
+    return {name for name in names if NAMELESS.fullmatch(name)}
 
 
 def common_kinds(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow_types import kind_of, text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
 from jaxdescent.data.times import TimePoint, counts_of, holds_times, time_of, units_of
@@ -50,24 +51,33 @@ class Condition(NamedTuple):
         if isinstance(self.value, str):
             met, missing = self._compared(column, self.value)
         else:
-            numbers, missing = _numbers(column)
-            with np.errstate(invalid="ignore", over="ignore"):
-                met = OPERATORS[self.op](numbers, self.value)
-            if np.issubdtype(numbers.dtype, np.floating):
-                met &= ~np.isnan(numbers)  # missing, which is other than nothing
+            met, missing = self._numbers_compared(column)
         return met if missing is None else met & ~missing
 
+    def _numbers_compared(self, column: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        numbers, missing = _numbers(column)
+        with np.errstate(invalid="ignore", over="ignore"):
+            met = OPERATORS[self.op](numbers, self.value)
+        if np.issubdtype(numbers.dtype, np.floating):
+            met &= ~np.isnan(numbers)  # missing, which is other than nothing
+        return met, missing
+
     def _compared(self, column: Any, value: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Times as times, texts as texts; but a text that says a time, with one, as times."""
+        """Times as times, texts as texts; but a text that says a time, with one, as times, and
+        numbers of a dictionary as numbers.
+        """
         pa, compare = need_arrow(), OPERATORS[self.op]
         column = pa.array(column) if isinstance(column, np.ndarray) else column
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+            number = number_of(value)
+            if number is not None and kind_of(column.type).is_number:
+                return Condition(self.column, self.op, number)._numbers_compared(column)
         if holds_times(column.type):
             own, missing = _without_missing(column)
             op, limit = self._in_units(column.type)
             return OPERATORS[op](counts_of(own), limit), missing
-        texts, missing = _texts(column)
+        texts, missing = _texts(column, self.column)
         point = time_of(value)
         each = {text: _compare(text, value, point, compare) for text in set(texts)}
         return np.fromiter((each[text] for text in texts), bool, len(texts)), missing
@@ -108,6 +118,8 @@ class Condition(NamedTuple):
             value = pa.scalar(count, pa.int32() if short else pa.int64()).cast(of_type)
         elif isinstance(value, str) and time_of(value) is not None:
             return None  # texts may be compared as times
+        elif types.is_decimal(of_type):
+            return None  # pyarrow's 3 times 0.1 is more than 0.3
         elif types.is_floating(of_type):
             value = pa.scalar(float(value)).cast(of_type)
         return OPERATORS[op](field, value)
@@ -155,6 +167,26 @@ class Joined(NamedTuple):
         return join(*(part.chosen(of) for part in self.parts))
 
 
+def number_of(text: str) -> float | None:
+    """The number that a text says, as an int where it is whole; None for others, and for NaN.
+
+    >>> number_of("1e3"), number_of("0.5"), number_of("x")
+    (1000, 0.5, None)
+    """
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if math.isnan(number):
+        return None
+    # Whole numbers beyond 2**53 are compared with it as they are, and not as rounded ones.
+    return int(number) if number.is_integer() and abs(number) < 2**64 else number
+
+
 def _compare(
     text: str, value: str, point: TimePoint | None, compare: Callable[[Any, Any], Any]
 ) -> bool:
@@ -169,6 +201,8 @@ def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
         pa = need_arrow()
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.string())  # which is read as the number that is written
         if pa.types.is_string(column.type):  # of CSV, read as text to be levels
             try:
                 column = column.cast(pa.float64())
@@ -178,8 +212,8 @@ def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return (numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers), missing
 
 
-def _texts(column: Any) -> tuple[list[str], np.ndarray | None]:
-    column, missing = _without_missing(column.cast(need_arrow().string()))
+def _texts(column: Any, name: str) -> tuple[list[str], np.ndarray | None]:
+    column, missing = _without_missing(text_of(column, repr(name)))
     return column.to_pylist(), missing
 
 

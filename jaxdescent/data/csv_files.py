@@ -19,6 +19,10 @@ CHUNK_BYTES = 1 << 20
 CHUNKS_HELD = 48
 """Times a chunk that parsing holds: the text, its places, the columns, and what is read ahead."""
 
+NOT_UTF_8 = "{} holds text that is not UTF-8: convert the file."
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
 
 class CsvFiles(Source):
     """Some CSV files with a header each, one after another; ``.gz`` and ``.zst`` ones too.
@@ -32,6 +36,7 @@ class CsvFiles(Source):
         self._paths = list(paths)
         self._kinds: dict[str, Kind] = {}
         self._booleans: list[set[str]] = []  # of each file
+        has_rows = False
         for index, path in enumerate(self._paths):
             with _parsing(path), self._opened(path, None, {}) as reader:
                 kinds = kinds_of(reader.schema, path)
@@ -40,17 +45,26 @@ class CsvFiles(Source):
                     raise DataError(
                         f"{path}: commas must stand between columns, not {others[0]!r}."
                     )
-                if index == 0 and not any(batch.num_rows for batch in reader):
-                    raise DataError(f"{path} has a header and no rows.")
+                has_rows = has_rows or any(batch.num_rows for batch in reader)
                 self._booleans.append({f.name for f in reader.schema if str(f.type) == "bool"})
             first = str(self._paths[0])
-            self._kinds = common_kinds(self._kinds, kinds, first, str(path)) if index else kinds
+            before = self._kinds if index else kinds
+            # What is text in one file is read as text in all: numbers of others are text too.
+            text = [n for n in kinds if Kind.TEXT in (kinds[n], before.get(n))]
+            kinds = kinds | dict.fromkeys(text, Kind.TEXT)
+            before = {n: Kind.TEXT if n in text else kind for n, kind in before.items()}
+            self._kinds = common_kinds(before, kinds, first, str(path))
+        if not has_rows:
+            raise DataError(f"{self._paths[0]} has a header and no rows.")
 
     def _opened(self, path: pathlib.Path, names: Sequence[str] | None, types: Any) -> Any:
         from pyarrow import csv
 
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty.")
+        with path.open("rb") as file:
+            if file.read(2) in UTF_16:
+                raise DataError(NOT_UTF_8.format(path))
         return csv.open_csv(
             path,
             # Only a reader without threads tells the row of what it cannot convert.
@@ -81,14 +95,15 @@ class CsvFiles(Source):
         return new
 
     def first_text(self, name: str) -> str:
-        block = next(iter(self.as_text([name]).blocks([name], 1)))
-        for row, value in enumerate(block.columns[name].to_pylist()):
-            if value is None or not isinstance(value, str):
-                continue
-            try:
-                float(value)
-            except ValueError:
-                return "" if row == 0 else f"row {row + 1:,} of {block.file} holds {value!r}"
+        for index, block in enumerate(self.as_text([name]).blocks([name], 1)):
+            for row, value in enumerate(block.columns[name].to_pylist()):
+                if value is None or not isinstance(value, str):
+                    continue
+                try:
+                    float(value)
+                except ValueError:
+                    place = f"row {block.start_in_file + row + 1:,} of {block.file}"
+                    return f"{place} holds {value!r}" if index or row else ""
         return ""
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
@@ -119,6 +134,8 @@ class CsvFiles(Source):
                     start += batch.num_rows
 
 
+WRONG_WIDTH = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
+
 WRONG_VALUE = re.compile(
     r"In CSV column #(?P<column>\d+): (?:Row #(?P<row>\d+): )?CSV conversion error to "
     r"(?P<type>\w+).*: invalid value '(?P<value>.*)'",
@@ -132,10 +149,24 @@ def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
     try:
         with reading(path):
             yield
+    except UnicodeError as error:  # in the header
+        raise DataError(NOT_UTF_8.format(path)) from error
     except DataError as error:
         message = one_line(error.__cause__ or error)
         if "invalid UTF8" in message:
-            raise DataError(f"{path} holds text that is not UTF-8: convert the file.") from error
+            raise DataError(NOT_UTF_8.format(path)) from error
+        if "Empty CSV file" in message:
+            raise DataError(f"{path} has no rows below its header.") from error
+        width = WRONG_WIDTH.search(message)
+        if width:
+            # It counts the header too.
+            place = f"{path}: row {int(width['row']) - 1:,} has {int(width['got']):,} columns"
+            advice = "is a quotation mark missing?"
+            if width["expected"] == "1":
+                advice = "commas stand between columns, and the first line names them."
+            raise DataError(
+                f"{place}, and the header {int(width['expected']):,}: {advice}"
+            ) from error
         if "straddling object" in message:
             raise DataError(
                 f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: "

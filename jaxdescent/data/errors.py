@@ -42,7 +42,7 @@ def reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
     except (DataError, UnicodeError):
         raise
-    except ValueError as error:  # pyarrow's ArrowInvalid is one
+    except (ValueError, NotImplementedError) as error:  # pyarrow's own errors are such
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
 
 

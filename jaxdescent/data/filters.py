@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.conditions import MISSING, THERE, Condition, Joined
+from jaxdescent.data.conditions import MISSING, THERE, Condition, Joined, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, Wrapped, located
 
@@ -132,15 +132,8 @@ def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
     lowered = text.lower()
     if token == "word" and lowered in ("true", "false"):
         return int(lowered == "true")
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if token != "word" or np.isnan(number):
+    number = number_of(text)
+    if token != "word" or number is None:
         raise DataError(f"--where: {column!r} is numeric, and cannot be compared with {text!r}.")
     return number
 

@@ -58,13 +58,18 @@ def _opened(data: Any, target_file: Any) -> Source:
         return ArrowStream(data)
     if isinstance(data, Mapping):
         return Arrays(data)
-    given = [data] if isinstance(data, (str, os.PathLike)) else data
-    if not isinstance(given, Sequence) or not given:
+    is_path = isinstance(data, (str, bytes, os.PathLike))
+    given = [data] if is_path else data
+    if (
+        not isinstance(given, Sequence)
+        or not given
+        or not all(isinstance(path, (str, bytes, os.PathLike)) for path in given)
+    ):
         raise DataError(
             "data must be a path, several of them, a table, a dictionary of arrays or a "
             f"jaxdescent.data.Source, got {type(data).__name__}."
         )
-    return _open_files([pathlib.Path(path) for path in given], target_file)
+    return _open_files([pathlib.Path(os.fsdecode(path)) for path in given], target_file)
 
 
 def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
@@ -74,9 +79,13 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
     forms = {FORMATS[_ending(path)] for path in files}
     if len(forms) > 1:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
-    twice = [str(path) for index, path in enumerate(files) if path in files[:index]]
-    if twice:
-        raise DataError(f"{twice[0]} is named twice: name each file once.")
+    seen: dict[pathlib.Path, pathlib.Path] = {}
+    for path in files:
+        # Links and other ways of writing it are the same file: its rows would count twice.
+        before = seen.setdefault(path.resolve(), path)
+        if before is not path:
+            also = "" if before == path else f", as {before} too"
+            raise DataError(f"{path} is named twice{also}: name each file once.")
     form = forms.pop()
     if form != ".npy" and target_file is not None:
         raise DataError(
@@ -95,7 +104,8 @@ def _open_npy(files: list[pathlib.Path], target_file: Any) -> Source:
     target = None if target_file is None else pathlib.Path(target_file)
     if target is not None and not target.is_file():
         raise DataError(f"{target}: there is no such file.")
-    features = [path for path in files if path.stem != "y" and path != target]
+    own = None if target is None else target.resolve()
+    features = [path for path in files if path.stem != "y" and path.resolve() != own]
     if len(features) != 1:
         raise DataError(
             f"of .npy one file of features is expected, got {len(features)}: pass X.npy alone, "

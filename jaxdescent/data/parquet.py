@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxdescent.data.arrow_types import common_kinds, kinds_of
+from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
 from jaxdescent.data.errors import DataError, need_arrow, reading
 from jaxdescent.data.protocol import Block, Kind, Source
 
@@ -37,16 +37,22 @@ class ParquetFiles(Source):
         self._widths: dict[str, float] = {}
         self._condition: Any = None
         self._as_read: frozenset[str] = frozenset()
+        nothing: set[str] = set()  # columns that were empty in all files so far
         for index, path in enumerate(self._paths):
             with reading(path), self._opened(path) as file:
                 kinds = kinds_of(file.schema_arrow, path)
+                empty = nulls_of(file.schema_arrow)
                 for group in range(file.metadata.num_row_groups):
                     self._group_starts.append(self._rows)
                     self._rows += file.metadata.row_group(group).num_rows
                 self._look_at(file.metadata)
-            first = str(self._paths[0])
-            merged = common_kinds(self._kinds, kinds, first, str(path)) if index else kinds
-            self._kinds = merged
+            # A column without any value has no type: it is what it is in other files.
+            before = self._kinds if index else kinds
+            kinds |= {name: before[name] for name in empty & before.keys()}
+            nothing = empty if index == 0 else nothing
+            before = before | {name: kinds[name] for name in nothing & kinds.keys()}
+            nothing = nothing & empty
+            self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
         if not self._rows:
             raise DataError(f"{self._paths[0]} has no rows.")
 

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxdescent.data.errors import DataError
 
 HEAD_BYTES = 1 << 16
@@ -280,7 +282,7 @@ def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> 
       DataError: where columns are missing, or of different lengths.
     """
     for given in source.blocks(names, rows):
-        block = given if isinstance(given, Block) else _of_mapping(given, names)
+        block = given if isinstance(given, Block) else _of_mapping(given, names, source.kinds)
         for first in range(0, block.rows, rows):
             size = min(rows, block.rows - first)
             columns, origin = block.columns, block.origin
@@ -294,12 +296,27 @@ def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> 
         start += block.rows
 
 
-def _of_mapping(given: Mapping[str, Any], names: Sequence[str]) -> Block:
+def _of_mapping(given: Mapping[str, Any], names: Sequence[str], kinds: Mapping[str, Kind]) -> Block:
     missing = [name for name in names if name not in given]
     if missing:
         raise DataError(f"a block has no column {missing[0]!r}: it has {list(given)}.")
-    columns = {name: given[name] for name in names}
+    columns = {name: _column(name, given[name], kinds[name]) for name in names}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the columns of a block must be of one length, got {lengths}.")
     return Block(columns, next(iter(lengths.values()), 0), 0)
+
+
+def _column(name: str, given: Any, kind: Kind) -> Any:
+    """A loader's column: an array of Arrow or sparse numbers as it is, others as NumPy's arrays."""
+    if kind is Kind.SPARSE or hasattr(given, "null_count"):
+        return given
+    array = np.asarray(given)
+    if array.ndim != 1:
+        raise DataError(f"a block's column {name!r} must have one dimension, got {array.shape}.")
+    if kind.is_number and array.dtype.kind not in "biuf":
+        raise DataError(
+            f"a block's column {name!r} must hold real numbers, as the source says of it, got "
+            f"dtype {array.dtype}."
+        )
+    return array

@@ -70,10 +70,6 @@ class SvmlightFiles(Source):
                     largest = max(largest, int(column.index.max()))
         if not rows:
             raise DataError(f"{self._paths[0]} has no rows.")
-        if not entries:
-            raise DataError(
-                f"{self._paths[0]} has rows without any feature: there is nothing to fit."
-            )
         self._looked = _Looked(rows, entries, smallest, largest)
         is_wide = largest - smallest >= MOST_COLUMNS
         names = [] if is_wide else [f"{FEATURES}{j}" for j in range(smallest, largest + 1)]

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxdescent.data.arrow_types import kinds_of
-from jaxdescent.data.errors import DataError, need_arrow
+from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
+
+NAME = "the table"
 
 
 class ArrowStream(Source):
@@ -23,14 +25,18 @@ class ArrowStream(Source):
         self._is_reader = isinstance(table, self._arrow.RecordBatchReader)
         self._is_read = False
         schema = table.schema if self._is_reader else self._reader().schema
-        self._kinds = kinds_of(schema, "the table")
+        self._kinds = kinds_of(schema, NAME)
         shape = getattr(table, "shape", None)
         self._rows = int(shape[0]) if isinstance(shape, tuple) and len(shape) == 2 else None
         if self._rows == 0:
             raise DataError("the table has no rows.")
 
     def _reader(self) -> Any:
-        return self._arrow.RecordBatchReader.from_stream(self._table)
+        with reading(NAME):
+            try:
+                return self._arrow.RecordBatchReader.from_stream(self._table)
+            except TypeError as error:  # of pandas, about columns that Arrow has no type for
+                raise DataError(f"{NAME} cannot be read: {one_line(error)}.") from error
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
@@ -56,7 +62,8 @@ class ArrowStream(Source):
             )
         self._is_read = True
         start = 0
-        for batch in self._table if self._is_reader else self._reader():
-            columns = {name: batch.column(name) for name in names}
-            yield Block(columns, batch.num_rows, 0, "", start)
-            start += batch.num_rows
+        with reading(NAME):
+            for batch in self._table if self._is_reader else self._reader():
+                columns = {name: batch.column(name) for name in names}
+                yield Block(columns, batch.num_rows, 0, "", start)
+                start += batch.num_rows

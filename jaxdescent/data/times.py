@@ -77,6 +77,24 @@ def holds_times(arrow_type: Any) -> bool:
     return types.is_date(arrow_type) or types.is_timestamp(arrow_type) or types.is_time(arrow_type)
 
 
+FRACTION = r"(:\d\d)(?:\.0+|(\.\d*[1-9])0*)(|Z|[+-]\d\d:?\d\d)$"
+
+
+def plain(texts: Any) -> Any:
+    """Times as Arrow writes them, without the zeros at the end of their fractions: an instant has
+    the same text in a column of seconds as in one of nanoseconds.
+
+    >>> import pyarrow as pa
+    >>> plain(pa.array(["12:00:05.500000", "2020-01-01 00:00:00.000Z"])).to_pylist()
+    ['12:00:05.5', '2020-01-01 00:00:00Z']
+    """
+    import pyarrow.compute as pc
+
+    call = pc.call_function
+    options = pc.ReplaceSubstringOptions(FRACTION, r"\1\2\3")
+    return call("replace_substring_regex", [texts], options)
+
+
 def counts_of(column: Any) -> np.ndarray:
     """An Arrow column without missing values as whole numbers of its own unit, int64."""
     pa = need_arrow()

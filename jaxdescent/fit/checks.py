@@ -2,10 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
+from jaxdescent import agreement
 from jaxdescent.data import DataError
+from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.request import Request
+
+LENGTHS = {"float32": (1e-15, 1e15), "float64": (1e-140, 1e140)}
+"""The largest value that a column's numbers may have, so that sums of squares are far from where
+the dtype underflows and overflows."""
+
+WEIGHTS = {"float32": (1e-25, 1e25), "float64": (1e-140, 1e140)}
+"""The same for sums of weights of rows."""
+
+
+class Lengths:
+    """The largest value of each column of numbers that a descent multiplies: squares of numbers as
+    small as 1e-23 are zero in float32, and a descent would take the column for one of zeros.
+    """
+
+    def __init__(self, names: Sequence[str], dtype: Any) -> None:
+        self._names, self._dtype = list(names), np.dtype(dtype).name
+        self._most = np.zeros(len(self._names))
+
+    def add(self, numbers: np.ndarray, others: Iterable[np.ndarray]) -> bool:
+        """Look at (rows, columns) and at further columns; whether all values are finite."""
+        if not len(numbers):
+            return True
+        sides = np.max(numbers, axis=0, initial=0), -np.min(numbers, axis=0, initial=0)
+        more = [np.max(np.abs(each), initial=0) for each in others]
+        most = np.concatenate([np.maximum(*sides), more]).astype(np.float64)
+        self._most = np.maximum(self._most, most)
+        return bool(np.isfinite(most).all())
+
+    def check(self, shift: np.ndarray | None) -> None:
+        """Refuse columns whose squares the dtype does not hold.
+
+        ``shift``, (numbers,), was taken off the first columns: what is left of a column that does
+        not vary is the rounding of such numbers, which may be as small as it is.
+
+        Raises:
+          DataError: with the column, its numbers, and what to do.
+        """
+        if not agreement.is_alone():
+            told = agreement.told_bytes_by_all(self._most.tobytes())
+            self._most = np.max([np.frombuffer(each) for each in told], axis=0)
+        least, most = LENGTHS[self._dtype]
+        rounding = np.zeros(len(self._names))
+        if shift is not None:
+            rounding[: shift.size] = 8 * np.finfo(np.float64).eps * np.abs(shift)
+        for name, own, noise in zip(self._names, self._most, rounding, strict=True):
+            if own > noise and not least <= own <= most:
+                advice = " or say --dtype float64" if self._dtype == "float32" else ""
+                raise DataError(
+                    f"the numbers of {name!r} are up to {own:.1g} from their mean, and "
+                    f"{self._dtype} cannot hold their squares: multiply them by {1 / own:.0e}"
+                    f"{advice}."
+                )
 
 
 def check_rows(
@@ -15,6 +72,7 @@ def check_rows(
     request: Request,
     *,
     is_tested: bool,
+    dtype: Any = np.float64,
 ) -> None:
     """Refuse parts that are empty, or whose rows weigh nothing.
 
@@ -24,6 +82,7 @@ def check_rows(
       dropped: rows that were left out.
       request: what was asked for.
       is_tested: whether rows were to be held out.
+      dtype: that weights are multiplied in.
     """
     train, test = counts
     without = f", {dropped:,} dropped for what is missing in them" if dropped else ""
@@ -36,6 +95,12 @@ def check_rows(
     for part, weight in (("training", weights[0]), ("held-out", weights[1])):
         if weight <= 0 and (part == "training" or is_tested):
             raise DataError(f"the weights of all {part} rows are zero: there is nothing to fit.")
+    least, most = WEIGHTS[np.dtype(dtype).name]
+    if not least <= weights[0] <= most:
+        raise DataError(
+            f"the weights of the training rows add up to {weights[0]:.2g}, which is beyond "
+            f"{np.dtype(dtype)}: multiply them by {train / weights[0]:.0e}, and --l2 too."
+        )
 
 
 def check_target(name: str, rows: int, variance: float, mean: float) -> None:
@@ -58,3 +123,14 @@ def row_notes(dropped: int, unseen: int) -> list[str]:
             "they count nothing."
         )
     return notes
+
+
+def check_figures(fitted: Fitted) -> None:
+    """Refuse a fit that ended without numbers: it could be neither kept nor used."""
+    figures = [fitted.intercept, *(part.rmse for part in fitted.parts)]
+    if not (np.isfinite(fitted.weights).all() and np.isfinite(figures).all()):
+        raise DataError(
+            f"the fit ended {fitted.details['status']}, with weights or errors that are NaN or "
+            "infinite: numbers that are very large or very small have to be divided, or say "
+            "--dtype float64."
+        )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow_types import text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import need_arrow
 
@@ -74,11 +75,16 @@ def numbers_of(column: Any, *, nan_is_missing: bool) -> Numbers:
     return Numbers(values, missing)
 
 
-def labels_of(column: Any) -> Labels:
-    """A column of texts, whole numbers, booleans or dates, as codes of its own."""
+def labels_of(column: Any, name: object = "a column") -> Labels:
+    """A column of texts, whole numbers, booleans or dates, as codes of its own.
+
+    Raises:
+      DataError: for bytes that are no text, with the column's name.
+    """
     pa = need_arrow()
     if isinstance(column, np.ndarray):
-        column = pa.array(column)
+        # Arrow has no bytes in another order.
+        column = pa.array(column.astype(column.dtype.newbyteorder("="), copy=False))
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_string_view(column.type):
@@ -91,7 +97,7 @@ def labels_of(column: Any) -> Labels:
             column = column.cast(pa.string())
     if not is_encoded:
         column = column.dictionary_encode()
-    texts = column.dictionary.cast(pa.string())
+    texts = text_of(column.dictionary, name)
     indices = column.indices
     if indices.null_count:
         indices = indices.cast(pa.int64()).fill_null(-1)

@@ -42,6 +42,9 @@ UNITS = {
     for power, unit in enumerate(["k", "m", "g", "t"], start=1)
 } | {"b": 1, "": 1}
 
+MOST_BYTES = 2**63 - 1
+"""More are no number of bytes of a machine."""
+
 
 def byte_count(text: str) -> int:
     """A number of bytes, written as 600MB, 4GB, 1.5GiB or 4000000000."""
@@ -54,7 +57,7 @@ def byte_count(text: str) -> int:
             raise ValueError
     except (decimal.InvalidOperation, KeyError, ValueError):
         raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
-    return int(number * unit)
+    return min(int(min(number, MOST_BYTES) * unit), MOST_BYTES)
 
 
 def penalty(text: str) -> float | str:
@@ -68,14 +71,25 @@ def penalty(text: str) -> float | str:
 def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = None) -> list[str]:
     """Names from options that were repeated or hold several with commas between them.
 
-    >>> split_names(["a,b", "c"])
+    >>> split_names(["a, b", "c"])
     ['a', 'b', 'c']
+    """
+    found = (name.strip() for name in split_at_commas(given, known))
+    return list(dict.fromkeys(name for name in found if name))
+
+
+def split_at_commas(
+    given: Sequence[str] | None, known: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The same with the spaces around them, which can belong to the name of a column.
+
+    >>> split_at_commas(["a, b", "c"])
+    ['a', ' b', 'c']
     """
     found: list[str] = []
     for text in given or ():
-        parts = [text] if known and text in known else text.split(",")
-        found.extend(part.strip() for part in parts if part.strip())
-    return list(dict.fromkeys(found))
+        found.extend([text] if known and text in known else text.split(","))
+    return list(dict.fromkeys(name for name in found if name))
 
 
 def join(

@@ -21,6 +21,7 @@ from jaxdescent.fit.command_line import (
     failing_in_one_line,
     join,
     penalty,
+    split_at_commas,
     split_names,
 )
 
@@ -224,6 +225,8 @@ def fit(
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
 
+        if features is not None and not split_at_commas(features):
+            raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:
             check_output(out, overwrite=overwrite)
         picture = None
@@ -244,10 +247,10 @@ def fit(
                 checkpoint=checkpoint,
                 resume=resume,
                 distributed=distributed,
-                features=tuple(split_names(features)),
-                exclude=tuple(split_names(exclude)),
-                categorical=tuple(split_names(categorical)),
-                hashed=tuple(split_names(hashed)),
+                features=tuple(split_at_commas(features)),
+                exclude=tuple(split_at_commas(exclude)),
+                categorical=tuple(split_at_commas(categorical)),
+                hashed=tuple(split_at_commas(hashed)),
                 bits=bits,
                 interact=tuple(split_names(interact)),
                 weights=weights,
@@ -321,6 +324,8 @@ def predict(
         model = load_model(folder)
         with prediction_file(out, overwrite=overwrite) as write, Screen() as screen:
             source = open_source(list(data), where=where)
+            if out.resolve() in (path.resolve() for path in source.files):
+                raise DataError(f"{out} is one of the files that are read: name another.")
             screen.begin("predicting", source.rows)
             rows, unknown = 0, list[int]()
             parts = model.predictions(

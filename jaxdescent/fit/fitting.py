@@ -16,19 +16,18 @@ from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
+from jaxdescent.fit.checks import check_figures
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.keeping import PROCESSES, Keeping
 from jaxdescent.fit.levels import encoding_of
 from jaxdescent.fit.model import Model, load_model
-from jaxdescent.fit.request import Request
+from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import Roles, assign
 from jaxdescent.fit.start import check_start
 from jaxdescent.fit.watch import Watch
 from jaxdescent.fit.ways import fit
 from jaxdescent.machine.resident import peak_resident_bytes
-
-LISTS = ("features", "exclude", "categorical", "hashed", "interact")
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
 """Forms of data in which the target is known by itself."""
@@ -97,12 +96,8 @@ def fit_model(
     unknown = [name for name in options if name not in known]
     if unknown:
         raise TypeError(f"fit_model has no option {unknown[0]!r}: it has {', '.join(known)}.")
-    # A name alone is a list of one.
-    options = {
-        name: (value,) if name in LISTS and isinstance(value, str) else value
-        for name, value in options.items()
-    }
-    request = Request(target=target, **options)
+    options = {name: settled(name, value) for name, value in options.items()}
+    request = Request(target=settled("target", target), **options)
     given = Given(data, target_file, test_data, memory, watch or Watch(), start, checkpoint, resume)
     with agreement.among_all("fit") if distributed else contextlib.nullcontext():
         return _fitted(request, given)
@@ -135,6 +130,7 @@ def _fitted(request: Request, given: Given) -> Model:
     keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
     bound = Memory.of(memory)
     source = open_source(data, target_file, request.where)
+    request = request.matched(source.kinds)
     if request.features:
         source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
@@ -143,7 +139,9 @@ def _fitted(request: Request, given: Given) -> Model:
     test_source = None
     if test_data is not None:
         test_source = open_source(test_data, where=request.where)
-        test_source = test_source.offering(roles.columns).as_text(labelled)
+        levelled = roles.labels_of([*roles.categorical, *roles.hashed])
+        levelled = [name for name in levelled if name in test_source.kinds]
+        test_source = test_source.offering(roles.columns).as_text(levelled)
         own = {name: source.kinds[name] for name in roles.columns}
         other = {n: kind for n, kind in test_source.kinds.items() if n in own}
         common_kinds(own, other, "the data", "--test-data")
@@ -171,6 +169,7 @@ def _fitted(request: Request, given: Given) -> Model:
             stack.callback(keeping.close)
         encoding, levels_read = encoding_of(job)
         fitted, counts = fit(job, encoding, model)
+        check_figures(fitted)
     for each, stamps in zip(job.sources, before, strict=True):
         changed = [
             path

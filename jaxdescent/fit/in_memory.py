@@ -140,7 +140,7 @@ def _fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None) ->
     weight = np.ones(rows.filled) if rows.weight is None else rows.weight
     counts = (int(train.sum()), int(rows.is_test.sum()))
     totals = (float(weight[train].sum()), float(weight[rows.is_test].sum()))
-    check_rows(counts, totals, rows.dropped, request, is_tested=job.is_tested)
+    check_rows(counts, totals, rows.dropped, request, is_tested=job.is_tested, dtype=dtype)
     mean = float(weight[train] @ rows.target[train] / totals[TRAIN])
     squares = float(weight[train] @ np.square(rows.target[train] - mean))
     check_target(roles.target, counts[TRAIN], squares / totals[TRAIN], mean)

@@ -55,7 +55,7 @@ class View:
     def label(self, column: str) -> Labels:
         """A column's labels."""
         if column not in self._labels:
-            self._labels[column] = labels_of(self._block.columns[column])
+            self._labels[column] = labels_of(self._block.columns[column], repr(column))
         return self._labels[column]
 
     def numbers_of(self, name: str) -> Numbers:

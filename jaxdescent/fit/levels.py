@@ -66,7 +66,7 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
         memory.check(margin=SLACK_BYTES + LEVEL_BYTES * held_of(found, indices))
     found, touched, indices = _of_all(found, touched, indices)
     if roles.sparse is not None and not indices.size:
-        raise DataError("no training row has any entry: there is nothing to fit.")
+        raise DataError("no training row has any feature: there is nothing to fit.")
     levels = {name: texts.sorted() for name, texts in found.items()}
     empty = [name for name, texts in levels.items() if not texts]
     if empty:

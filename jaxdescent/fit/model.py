@@ -326,7 +326,10 @@ def load_model(folder: Any) -> Model:
             versions=content["versions"],
             fingerprint=content["data"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        _check_parts(model)
+    except DataError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error} is missing or wrong.") from error
     if len(model.weights) != model.encoding.size or content["features"] != model.encoding.size:
         raise DataError(
@@ -334,6 +337,27 @@ def load_model(folder: Any) -> Model:
             f"{model.encoding.size:,} features."
         )
     return model
+
+
+def _check_parts(model: Model) -> None:
+    """Refuse what JSON can hold and a model cannot.
+
+    Raises:
+      TypeError: with the part's name.
+    """
+    levels = (level for each in model.encoding.levels.values() for level in each)
+    parts = {
+        "a level": all(isinstance(level, str) for level in levels),
+        "the intercept": np.isfinite(model.intercept),
+        "options": isinstance(model.options, dict),
+        "metrics": isinstance(model.metrics, dict),
+    }
+    if parts["metrics"]:
+        scores = (model.metrics.get(part) or {} for part in ("train", "held_out"))
+        parts["a score"] = all(isinstance(score, dict) for score in scores)
+    wrong = [name for name, is_right in parts.items() if not is_right]
+    if wrong:
+        raise TypeError(wrong[0])
 
 
 def _array(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:

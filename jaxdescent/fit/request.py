@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Collection, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxdescent.data import DataError
 from jaxdescent.fit.methods import AUTO, NAMES
@@ -14,6 +18,60 @@ from jaxdescent.fit.roles import MOST_BITS
 MISSING = ("error", "drop", "mean")
 
 DTYPES = (None, "float32", "float64")
+
+
+LISTS = ("features", "exclude", "categorical", "hashed", "interact")
+
+NAMES_ALONE = ("target", "weights", "where", "missing", "method")
+
+
+def settled(name: str, value: Any) -> Any:
+    """An option's value in the one type that a request and a model keep: names as tuples of text,
+    whatever lists them, and NumPy's numbers as Python's.
+
+    Raises:
+      DataError: for values of another type, with the option and what is expected.
+
+    >>> settled("features", "a"), settled("interact", [["a", "b"], "a:c"])
+    (('a',), (('a', 'b'), 'a:c'))
+    """
+    option = f"--{'hash' if name == 'hashed' else name.replace('_', '-')}"
+    if name in LISTS:
+        return _listed(option, value, pairs=name == "interact")
+    if name in NAMES_ALONE:
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{option} must be text, got {value!r}.")
+        return value
+    if name == "dtype":
+        with contextlib.suppress(TypeError):
+            return value if value is None else np.dtype(value).name
+        return value
+    kinds = {"bits": (operator.index, "a whole number"), "seed": (operator.index, "a whole number")}
+    convert, expected = kinds.get(name, (float, "a number"))
+    if name == "standardize":
+        convert, expected = bool, "True or False"
+    if name == "l2" and isinstance(value, str):
+        return value
+    try:
+        return convert(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{option} must be {expected}, got {value!r}.") from error
+
+
+def _listed(option: str, value: Any, *, pairs: bool) -> tuple[Any, ...]:
+    if value is None or isinstance(value, str):
+        return () if value is None else (value,)
+    try:
+        found = [
+            each if isinstance(each, str) or not pairs else tuple(each) for each in tuple(value)
+        ]
+    except TypeError as error:
+        raise DataError(f"{option} must list names of columns, got {value!r}.") from error
+    for each in found:
+        for column in each if isinstance(each, tuple) else (each,):
+            if not isinstance(column, str):
+                raise DataError(f"{option} must list names of columns, got {column!r} among them.")
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +118,15 @@ class Request:
                 raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2!r}.")
         elif not (math.isfinite(self.l2) and self.l2 >= 0):
             raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
+
+    def matched(self, known: Collection[str]) -> Request:
+        """The same, where names without the spaces around them are columns: ``a, b`` lists two."""
+        own: dict[str, Any] = {}
+        for option in ("features", "exclude", "categorical", "hashed"):
+            names = getattr(self, option)
+            stripped = (n.strip() if n not in known and n.strip() in known else n for n in names)
+            own[option] = tuple(dict.fromkeys(stripped))
+        return dataclasses.replace(self, **own)
 
     def as_json(self) -> dict[str, Any]:
         """The options as a model keeps them."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxdescent.data import DataError, SparseColumn
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
+from jaxdescent.fit.checks import Lengths
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.moments import Moments
 from jaxdescent.fit.sums import TEST, Prepared, not_finite
@@ -28,6 +29,9 @@ class Rows:
         self.multipliers = [
             np.empty(rows, dtype) if name in slopes else None for name in encoding.one_hot
         ]
+        self.lengths = Lengths(
+            [*encoding.numbers, *(n for n in encoding.one_hot if n in slopes)], dtype
+        )
         self.entries: list[SparseColumn] = []  # of the sparse column, block by block
         self.target = np.empty(rows, np.float64)
         self.weight = np.empty(rows, np.float64) if is_weighted else None
@@ -58,9 +62,9 @@ class Rows:
                 if kept is not None and multiplier is not None:
                     kept[place] = multiplier[rows]
         self.target[place] = prepared.target.values[rows]
-        finite = np.isfinite(self.numbers[place]).all() and np.isfinite(self.target[place]).all()
-        finite &= all(np.isfinite(m[place]).all() for m in self.multipliers if m is not None)
-        if not finite:
+        slopes = [m[place] for m in self.multipliers if m is not None]
+        finite = self.lengths.add(self.numbers[place], slopes)
+        if not (finite and np.isfinite(self.target[place]).all()):
             raise not_finite(prepared, self.encoding, rows)
         if encoded.sparse is not None:
             kept_rows = encoded.sparse
@@ -88,7 +92,8 @@ class Rows:
         self.unseen += encoded.unseen
 
     def close(self) -> None:
-        """Forget the places of dropped rows."""
+        """Forget the places of dropped rows, and refuse numbers that cannot be multiplied."""
+        self.lengths.check(self.shift)
         kept = slice(0, self.filled)
         self.numbers, self.target = self.numbers[kept], self.target[kept]
         self.is_test = self.is_test[kept]

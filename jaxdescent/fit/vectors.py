@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import DataError
-from jaxdescent.fit.checks import check_rows, check_target
+from jaxdescent.fit.checks import Lengths, check_rows, check_target
 from jaxdescent.fit.encoded_rows import numbers_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.moments import Moments
@@ -32,6 +32,10 @@ class Vectors:
         self.shift = self.fills = np.zeros(numbers)
         self._absent = np.zeros(numbers)  # the weights of rows without a number
         self._moments = Moments(preparing.encoding.size, dtype) if has_moments else None
+        encoding = preparing.encoding
+        slopes = {name for name, each in encoding.interactions.items() if each.numbers}
+        names = [*encoding.numbers, *(name for name in encoding.one_hot if name in slopes)]
+        self._lengths = Lengths(names, dtype)
         self._sums = np.zeros(numbers)
         self._counts, self._weights = [0, 0], [0.0, 0.0]
         self.filled = self.read = self.dropped = self.unseen = 0
@@ -44,7 +48,8 @@ class Vectors:
         rows = slice(None) if encoded.keep is None else encoded.keep
         numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
-        if not (np.isfinite(numbers).all() and np.isfinite(target).all()):
+        slopes = [each[rows] for each in encoded.multipliers if each is not None]
+        if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
             raise not_finite(prepared, self._preparing.encoding, rows)
         weight = np.ones(block.rows) if prepared.weight is None else prepared.weight
         for part, own in enumerate(prepared.parts):
@@ -98,7 +103,15 @@ class Vectors:
         self._absent, self._sums = agreement.added(np.stack([self._absent, self._sums]))
         if self._moments is not None:
             self._moments.put_together()
-        check_rows(counts, weights, self.dropped, job.request, is_tested=job.is_tested)
+        check_rows(
+            counts,
+            weights,
+            self.dropped,
+            job.request,
+            is_tested=job.is_tested,
+            dtype=self._dtype,
+        )
+        self._lengths.check(self.shift)
         self.target = self.target[kept]
         self._weight = None if self._weight is None else self._weight[kept]
         self._is_test = None if self._is_test is None else self._is_test[kept]
