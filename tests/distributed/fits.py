@@ -33,6 +33,8 @@ SUMS = {
     "means": {"features": ["a", "b", "gaps"], "missing": "mean", "test": 0.2},
     "dropped": {"features": ["a", "gaps"], "missing": "drop", "l2": 0.1},
     "crossed": {"features": ["a", "b", "g"], "categorical": ["g"], "interact": ["a:g"], "l2": 1.0},
+    # Every one in the second half.
+    "filtered": {"features": ["a", "b"], "where": "a > 0 and gaps < 41", "test": 0.3, "l2": 0.1},
 }
 FILES = {
     "lsmr": {
@@ -47,10 +49,20 @@ FILES = {
     "hashed": {"hashed": ["g"], "exclude": ["w", "gaps"], "bits": 5, "method": "lbfgs", "l2": 1.0},
     "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
     "dropped": {"features": ["a", "gaps"], "missing": "drop", "method": "lsmr"},
+    "filtered": {
+        "categorical": ["g"],
+        "exclude": ["w"],
+        "where": "g != late and b > 1e3",
+        "missing": "drop",
+        "test": 0.3,
+        "method": "lsmr",
+        "l2": 1.0,
+    },
 }
 FILES = {f"{name}, in files": {"dtype": "float64"} | each for name, each in FILES.items()}
 REFUSED = {
-    "where": {"features": ["a"], "where": "a > 0"},
+    "none left": {"features": ["a"], "where": "a > 1e9"},
+    "one left": {"features": ["a"], "where": "b > 1000.00258"},
     "search": {"features": ["a", "b"], "method": "lsmr", "l2": "auto"},
     "levels": {"features": ["g"]},
 }
@@ -107,7 +119,9 @@ def read(folder, name):
 
 def bad(folder, name):
     """A value of the last row is infinite: only the last process sees it."""
-    return told(fit_model(folder / "bad.parquet", "y", distributed=True, method=name.split()[1]))
+    _, method, *filtered = name.split()
+    options = {"method": method, "where": "b < 1000.001" if filtered else None}
+    return told(fit_model(folder / "bad.parquet", "y", distributed=True, **options))
 
 
 def few(folder, name):

@@ -20,7 +20,7 @@ from tests.distributed.fits import FILES, KEPT, REFUSED, ROWS, SUMS, columns, to
 from tests.distributed.processes import command, ended, run
 
 CHILD = "tests.distributed.fits"
-FAILING = ("bad direct", "bad lsmr", "few", "text", "options")
+FAILING = ("bad direct", "bad lsmr", "bad direct where", "few", "text", "options")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def check_files(folder, found):
 
 def check_failures(found):
     *others, last = found
-    for name in ("bad direct", "bad lsmr"):
+    for name in ("bad direct", "bad lsmr", "bad direct where"):
         assert last[name].startswith("DataError: 'a' is infinite in row 403 of bad.parquet")
         for other in others:
             expected = f"OtherProcessFailed: process {len(found) - 1} failed with {last[name]}"
@@ -110,7 +110,8 @@ def test_two_processes_add_up_what_one_does_and_fail_together(folder):
     check_failures(found)
     for each in found:
         assert each["other direct"]["held_out"]["rows"] == 1
-        assert each["where"].startswith("DataError: --where leaves out rows")
+        assert each["none left"].startswith("DataError: no row meets --where 'a > 1e9': nothing")
+        assert "2 processes cannot share 1 rows: start fewer of them" in each["one left"]
         assert "say --l2 with a number, or fit in one process: nothing was read" in each["search"]
         assert "'g' is not numeric" in each["levels"]
         assert "rows that stay in the files" in each["lsmr, in files"]["method"]
