@@ -45,8 +45,8 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     if not can_share or source.rows is None:
         raise DataError(
             f"--distributed lets {count} processes begin at rows of their own, and {source.form} "
-            "as it is here is read from its first row on: write .npy, or Parquet with at least as "
-            "many groups of rows as there are processes, or fit in one process."
+            "as it is here is read from its first row on: write .npy, CSV, or Parquet with at "
+            "least as many groups of rows as there are processes, or fit in one process."
         )
     first, stop = source.rows * index // count, source.rows * (index + 1) // count
     return Share(source, first, stop), first

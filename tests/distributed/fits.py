@@ -129,9 +129,22 @@ def few(folder, name):
     return told(fit_model({"a": np.ones(1), "y": np.ones(1)}, "y", distributed=True))
 
 
+TEXT = {
+    "direct": {"categorical": ["g"], "where": "b > 1e3", "test": 0.3, "l2": 0.5},
+    "lsmr": {"features": ["a", "b"], "test": 0.3, "method": "lsmr", "dtype": "float64", "l2": 0.5},
+}
+
+
 def text(folder, name):
+    _, which, *data = name.split()
+    data = folder / (data[0] if data else "texts")
+    return told(fit_model(data, "y", distributed=True, **TEXT[which]))
+
+
+def lines(folder, name):
+    """A form of data that is read from its first row on."""
     del name
-    return told(fit_model(folder / "d.csv", "y", distributed=True))
+    return told(fit_model(folder / "d.svm", distributed=True))
 
 
 def options(folder, name):
@@ -272,6 +285,7 @@ OWN = {
     "bad": bad,
     "few": few,
     "text": text,
+    "lines": lines,
     "options": options,
     "other": other_rows,
     "kept": kept,

@@ -1,5 +1,6 @@
 """A fit by several processes, each of which reads its own rows, against that of one."""
 
+import gzip
 import json
 import signal
 import time
@@ -16,11 +17,19 @@ from pyarrow import csv
 
 from jaxdescent.data import DataError
 from jaxdescent.fit import fit_model, load_model
-from tests.distributed.fits import FILES, KEPT, REFUSED, ROWS, SUMS, columns, told
+from tests.distributed.fits import FILES, KEPT, REFUSED, ROWS, SUMS, TEXT, columns, told
 from tests.distributed.processes import command, ended, run
 
 CHILD = "tests.distributed.fits"
-FAILING = ("bad direct", "bad lsmr", "bad direct where", "few", "text", "options")
+FAILING = (
+    "bad direct",
+    "bad lsmr",
+    "bad direct where",
+    "few",
+    "text direct ragged.csv",
+    "lines",
+    "options",
+)
 
 
 @pytest.fixture
@@ -28,7 +37,17 @@ def folder(tmp_path):
     table = columns()
     pq.write_table(pa.table(table), tmp_path / "d.parquet", row_group_size=50)
     numbers = {name: table[name] for name in ("a", "b", "y")}
-    csv.write_csv(pa.table(numbers), tmp_path / "d.csv")
+    (tmp_path / "texts").mkdir()
+    texts = pa.table({name: table[name] for name in ("a", "b", "g", "y")})
+    csv.write_csv(texts.slice(0, 150), tmp_path / "texts" / "d.csv")
+    csv.write_csv(texts.slice(150, 100), tmp_path / "texts" / "e.csv")
+    packed = gzip.compress((tmp_path / "texts" / "e.csv").read_bytes())
+    (tmp_path / "texts" / "e.csv").rename(tmp_path / "ragged.csv")
+    (tmp_path / "texts" / "e.csv.gz").write_bytes(packed)
+    csv.write_csv(texts.slice(250), tmp_path / "texts" / "f.csv")
+    (tmp_path / "d.svm").write_text("1 1:2\n2 1:3\n4 2:1\n")
+    with (tmp_path / "ragged.csv").open("a") as file:
+        file.write("1,2\n")
     numbers["a"] = np.append(numbers["a"][:-1], np.inf)
     pq.write_table(pa.table(numbers), tmp_path / "bad.parquet", row_group_size=50)
     np.save(tmp_path / "X.npy", np.stack([table["a"], table["b"]], axis=1))
@@ -76,6 +95,12 @@ def check_sums(folder, found):
         assert told_of_reading["processes"] == len(found)
 
 
+def check_text(folder, found, name):
+    own = told(fit_model(folder / "texts", "y", **dict(TEXT[name], method="direct", dtype=None)))
+    for each in found:
+        assert_same(each[f"text {name}"], own, 1e-8 if name == "direct" else 1e-5)
+
+
 def check_files(folder, found):
     for name, options in FILES.items():
         # By sums, which are exact.
@@ -99,14 +124,19 @@ def check_failures(found):
             assert other[name] == expected
     for each in found:
         assert "cannot share 1 rows: start fewer of them" in each["few"]
-        assert "CSV as it is here is read from its first row on: write .npy, or" in each["text"]
+        ragged = "ragged.csv cannot be read: CSV parse error: row 101: Expected 4 columns, got 2"
+        assert ragged in each["text direct ragged.csv"]
+        assert each["text direct ragged.csv"].startswith("DataError")
+        refused = "svmlight text as it is here is read from its first row on: write .npy, CSV, or"
+        assert refused in each["lines"]
         assert "the options are not the same in all processes: start" in each["options"]
 
 
 def test_two_processes_add_up_what_one_does_and_fail_together(folder):
-    names = [*SUMS, "read direct", "other direct", *FAILING, *REFUSED, "lsmr, in files", "pieces"]
-    found = answers(folder, 2, *names)
+    names = [*SUMS, "read direct", "other direct", "text direct", *FAILING, *REFUSED]
+    found = answers(folder, 2, *names, "lsmr, in files", "pieces")
     check_sums(folder, found)
+    check_text(folder, found, "direct")
     check_failures(found)
     for each in found:
         assert each["other direct"]["held_out"]["rows"] == 1
@@ -131,7 +161,9 @@ def test_two_processes_add_up_what_one_does_and_fail_together(folder):
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_fit_what_one_does_in_every_way(folder, count):
     names = [*SUMS, *FILES, "read direct", "read lsmr", "other lsmr", *FAILING]
-    found = answers(folder, count, *names)
+    found = answers(folder, count, *names, "text direct", "text lsmr")
+    for name in TEXT:
+        check_text(folder, found, name)
     check_sums(folder, found)
     check_files(folder, found)
     check_failures(found)
