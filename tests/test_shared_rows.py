@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from jaxdescent.data import DataError, csv_files, csv_places, filters, located, open_source
 from jaxdescent.data.shares import Share
+from jaxdescent.fit.together import are_full
 
 
 def counted(source, parts):
@@ -106,6 +107,14 @@ def test_rows_that_meet_a_condition_are_shared(seed, rows, kept, parts, size):
             return
         assert_shared(source, ["number"], parts, size)
         assert counted(source, parts)[0].rows == met.sum()
+
+
+@given(rows=st.integers(1, 200), count=st.integers(1, 40))
+def test_full_shares_have_their_rows_in_one_order_without_gaps(rows, count):
+    size = -(-rows // count)
+    sizes = [min(size, max(rows - size * index, 0)) for index in range(count)]
+    assert sum(sizes) == rows
+    assert are_full(rows, count) == (min(sizes) > 0)
 
 
 def test_a_share_begins_near_its_first_row(monkeypatch):

@@ -48,8 +48,20 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
             "as it is here is read from its first row on: write .npy, CSV, or Parquet with at "
             "least as many groups of rows as there are processes, or fit in one process."
         )
-    first, stop = source.rows * index // count, source.rows * (index + 1) // count
+    rows = source.rows
+    if are_full(rows, count):
+        size = -(-rows // count)
+        first, stop = size * index, min(size * (index + 1), rows)
+    else:
+        first, stop = rows * index // count, rows * (index + 1) // count
     return Share(source, first, stop), first
+
+
+def are_full(rows: int, count: int) -> bool:
+    """Whether so many processes have as many rows each, but for the last, which has some. What has
+    a number for each row then has the same order in any number of processes, with none between.
+    """
+    return (count - 1) * -(-rows // count) < rows
 
 
 def _check_rows(source: Source, *, is_tested: bool) -> None:

@@ -191,17 +191,35 @@ def gone(folder, name):
 
 KEPT = dict(FILES["hashed, in files"], dtype=None, l2=1e-3, test=0.3)
 
+KEPT_BY = {
+    "lbfgs": {"dtype": "float64"},
+    "lsmr": {"method": "lsmr", "weights": "w", "exclude": ["gaps"], "dtype": "float64"},
+    "cg": {
+        "method": "cg",
+        "standardize": True,
+        "exclude": ["w"],
+        "missing": "mean",
+        "dtype": "float64",
+    },
+    "drop": {"exclude": ["w"], "missing": "drop"},
+}
+
 
 def kept(folder, name):
     """A fit that is kept in a folder of this name; process 1 is sent a signal on the way."""
     _, place, *rest = name.split()
     keeping.EVERY = 0.0 if "often" in rest else 60.0
+    values = []
     sent = [part for part in rest if part.startswith("SIG")]
 
     class Signalling(Watch):
         is_looking = True
         told = 0
         has_sent = False
+
+        def iterated(self, value, above):
+            del above
+            values.append(value)
 
         def tell(self, state):
             self.told += 1
@@ -216,6 +234,8 @@ def kept(folder, name):
 
     options = dict(KEPT, resume="resume" in rest, watch=Signalling())
     options |= {"l2": 1.0} if "other" in rest else {}
+    for part in rest:
+        options |= KEPT_BY.get(part, {})
     if "mine" in rest:  # a folder that the others do not see
         options["checkpoint"] = folder / place
         real = os.path.abspath
@@ -229,7 +249,11 @@ def kept(folder, name):
     finally:
         if "mine" in rest:
             os.path.abspath = real
-    return told(model) | {n: model.metrics[n] for n in ("iterations", "resumed_at", "goodput")}
+    return (
+        told(model)
+        | {n: model.metrics[n] for n in ("iterations", "resumed_at", "goodput")}
+        | {"values": values}
+    )
 
 
 def unreadable(folder, name):

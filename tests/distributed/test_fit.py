@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import signal
 import time
 
@@ -17,7 +18,7 @@ from pyarrow import csv
 
 from jaxdescent.data import DataError
 from jaxdescent.fit import fit_model, load_model
-from tests.distributed.fits import FILES, KEPT, REFUSED, ROWS, SUMS, TEXT, columns, told
+from tests.distributed.fits import FILES, KEPT, KEPT_BY, REFUSED, ROWS, SUMS, TEXT, columns, told
 from tests.distributed.processes import command, ended, run
 
 CHILD = "tests.distributed.fits"
@@ -78,6 +79,12 @@ def assert_same(found, own, rtol):
         np.testing.assert_allclose(found[part]["rmse"], own[part]["rmse"], rtol=rtol)
 
 
+def share(index, count):
+    """As many rows each, but for the last."""
+    size = -(-ROWS // count)
+    return size * index, min(size * (index + 1), ROWS)
+
+
 def check_sums(folder, found):
     for name, options in SUMS.items():
         own = told(fit_model(folder / "d.parquet", "y", **options))
@@ -89,7 +96,7 @@ def check_sums(folder, found):
     for index, each in enumerate(found):
         told_of_reading = each["read direct"]
         assert_same(told_of_reading, own, 1e-8)
-        first, stop = (ROWS * k // len(found) for k in (index, index + 1))
+        first, stop = share(index, len(found))
         assert told_of_reading["read"] == [first, stop - 1, stop - first]
         assert told_of_reading["rows_read"] == ROWS
         assert told_of_reading["processes"] == len(found)
@@ -111,7 +118,7 @@ def check_files(folder, found):
             assert_same(each[name], own, 1e-5)
             assert each[name] == found[0][name]
     for index, each in enumerate(found):
-        first, stop = (ROWS * k // len(found) for k in (index, index + 1))
+        first, stop = share(index, len(found))
         assert each["read lsmr"]["read"] == [first, stop - 1, stop - first]
 
 
@@ -213,6 +220,7 @@ def test_the_command_shows_processes_and_ends_all_of_them(folder):
     assert "Error: process 0 failed with DataError: " in other[1]
 
 
+DIRECT = {"method": "direct", "dtype": None}
 FIGURES = ("weights", "intercept", "train", "held_out", "iterations")
 
 
@@ -261,6 +269,40 @@ def test_fits_of_three_processes_that_are_kept_end_with_the_same_bits(folder):
         assert other in each["kept m mine"] or (
             index == 2 and "process 2 does not see" in each["kept m mine"]
         )
+
+
+@pytest.mark.slow
+def test_other_numbers_of_processes_go_on_with_a_fit(folder):
+    pytest.importorskip("orbax.checkpoint")
+    ways = {f"kept {name} {name}": KEPT_BY[name] for name in ("lbfgs", "lsmr", "cg")}
+    begun = answers(folder, 3, *(f"{name} SIGINT" for name in ways), "kept drop drop SIGINT")
+    for name in (*ways, "kept drop drop"):
+        for each in begun:
+            assert each[f"{name} SIGINT"].startswith("Interrupted: iteration ")
+    whole = answers(folder, 3, *(name.replace("kept ", "kept whole-") for name in ways))[0]
+    for count in (4, 2):
+        if count == 2:
+            ways = {"kept cg cg": KEPT_BY["cg"]}
+        copies = {name: name.replace("kept ", f"kept {count}-") for name in ways}
+        for name in ("lbfgs", "lsmr", "cg", "drop"):
+            shutil.copytree(folder / name, folder / f"{count}-{name}")
+        resumed = [f"{copy} resume" for copy in copies.values()]
+        found = answers(folder, count, *resumed, f"kept {count}-drop drop resume")
+        for name, options in ways.items():
+            own = told(fit_model(folder / "d.parquet", "y", **dict(KEPT, **options) | DIRECT))
+            uninterrupted = whole[name.replace("kept ", "kept whole-")]
+            for each in found:
+                model = each[f"{copies[name]} resume"]
+                same_bits(model, found[0][f"{copies[name]} resume"])
+                assert 0 < model["resumed_at"] < model["iterations"]
+                # The method goes on with all that it knew.
+                at = model["resumed_at"]
+                expected = uninterrupted["values"][at : at + 4]
+                np.testing.assert_allclose(model["values"][:4], expected, rtol=1e-7)
+                assert_same(model, own, 1e-3)
+        for each in found:
+            said = each[f"kept {count}-drop drop resume"]
+            assert "keeps a fit of 3 processes, and shares from which rows were dropped" in said
 
 
 @pytest.mark.slow
