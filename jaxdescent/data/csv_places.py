@@ -132,7 +132,7 @@ def numbered(message: str, before: int) -> str:
     """A message of pyarrow's with the number of the row as people count it, of which so many are
     before the first that was parsed.
     """
-    return ROW.sub(lambda found: f"row {int(found[1]) + before:,}", message)
+    return ROW.sub(lambda found: f"row {int(found[1]) + before:,}", message, count=1)
 
 
 def _ranges(

@@ -152,6 +152,8 @@ def _fitted(request: Request, given: Given) -> Model:
         {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
     )
     before = [each.stamps() for each in (source, test_source) if each is not None]
+    if not agreement.is_alone() and source.rows is None:
+        watch.begin("counting rows", None)
     source, first_row = together.share_of(source)
     if test_source is not None:
         test_source, _ = together.share_of(test_source, is_tested=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pathlib
 import shutil
 import time
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +17,9 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import DataError
+from jaxdescent.data.errors import reading
 from jaxdescent.fit import together
+from jaxdescent.fit.kept_arrays import arrays_of, replacing, write_arrays
 from jaxdescent.result import Result, Status
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
@@ -163,15 +163,10 @@ class Keeping:
         """
         path, content = self.folder / UNITS, b""
         if agreement.is_first() and self._content and path.exists():
-            content = path.read_bytes()
+            with reading(path):
+                content = path.read_bytes()
         content = agreement.told_bytes_by_all(content)[0]
-        if not content:
-            return {}
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as found:
-                return {name: found[name] for name in found.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is damaged ({error}): begin anew.") from error
+        return arrays_of(path, content, "begin anew") if content else {}
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
         """Keep them: other numbers of processes would find other ones, to rounding.
@@ -182,9 +177,7 @@ class Keeping:
         if not agreement.is_first():
             return
         try:
-            with self._replacing(UNITS) as path, path.open("wb") as file:
-                arrays: Any = {name: np.asarray(array) for name, array in found.items()}
-                np.savez(file, **arrays)
+            write_arrays(self.folder / UNITS, found)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -221,7 +214,7 @@ class Keeping:
                 content = {"format": FORMAT, "schema": SCHEMA, "facts": self._facts}
                 self._content = content | {"way": way, "width": width}
                 text = json.dumps(self._content, indent=2, ensure_ascii=False)
-                with self._replacing(DESCRIPTION) as path:
+                with replacing(self.folder / DESCRIPTION) as path:
                     path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise self._unwritable(error) from error
@@ -319,9 +312,7 @@ class Keeping:
     def keep_search(self, found: Mapping[str, Any]) -> None:
         """Keep the search so far; a disk that is full is warned about, and the search goes on."""
         try:
-            with self._replacing(SEARCH) as path, path.open("wb") as file:
-                arrays: Any = {name: np.asarray(array) for name, array in found.items()}
-                np.savez(file, **arrays)
+            write_arrays(self.folder / SEARCH, found)
             for old in self.folder.glob("search-*"):  # descents that ended before
                 shutil.rmtree(old)
         except OSError as error:
@@ -337,21 +328,9 @@ class Keeping:
         path = self.folder / SEARCH
         if not path.exists():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as found:
-                return {name: found[name] for name in found.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is damaged ({error}): remove it to search anew.") from error
-
-    @contextlib.contextmanager
-    def _replacing(self, name: str) -> Iterator[pathlib.Path]:
-        """A name to write to, which is changed to ``name`` at the end."""
-        new = self.folder / f".{name}"
-        try:
-            yield new
-            new.replace(self.folder / name)
-        finally:
-            new.unlink(missing_ok=True)
+        with reading(path):
+            content = path.read_bytes()
+        return arrays_of(path, content, "remove it to search anew")
 
 
 class _Summing(Hook):

@@ -260,11 +260,11 @@ def unreadable(folder, name):
     """Process 1 cannot read the newest checkpoint of the fit."""
     real = Folder.read
 
-    def read(self, iteration, like):
+    def read(self, iteration, like, filled=None):
         if jax.process_index() == 1 and not hasattr(Folder, "tried"):
             Folder.tried = True
             raise Unreadable("it is truncated")
-        return real(self, iteration, like)
+        return real(self, iteration, like, filled)
 
     Folder.read = read
     with warnings.catch_warnings(record=True) as caught:

@@ -46,7 +46,7 @@ def folder(tmp_path):
     (tmp_path / "texts" / "e.csv").rename(tmp_path / "ragged.csv")
     (tmp_path / "texts" / "e.csv.gz").write_bytes(packed)
     csv.write_csv(texts.slice(250), tmp_path / "texts" / "f.csv")
-    (tmp_path / "d.svm").write_text("1 1:2\n2 1:3\n4 2:1\n")
+    (tmp_path / "d.svm").write_text("1 1:2\n2 1:3\n4 2:1\n" * 3)
     with (tmp_path / "ragged.csv").open("a") as file:
         file.write("1,2\n")
     numbers["a"] = np.append(numbers["a"][:-1], np.inf)
