@@ -397,6 +397,50 @@ def test_a_run_goes_on_with_another_number_of_devices(counts, tmp_path):
     assert int(got.iterations) == 100
 
 
+ROWS = 59
+
+
+def filled(count, rows=ROWS, change=0.0):
+    """A regression whose rows are cut over so many devices, with zeros behind them."""
+    length = -(-rows // count) * count
+    weight = np.zeros(length, np.float32)
+    weight[:rows] = np.linspace(0.5, 2, rows)
+    X_filled, y = np.zeros((length, 5), np.float32), np.zeros(length, np.float32)
+    X_filled[:rows], y[:rows] = X[:rows], Y[:rows] + change
+    placed = [jax.device_put(each, on(count)) for each in (X_filled, y, weight)]
+    objective = jd.LinearRegression(placed[0], placed[1], l2=0.1, sample_weight=placed[2])
+    return objective, (rows, length)
+
+
+def test_rows_that_are_filled_up_go_on_over_another_number_of_devices(tmp_path):
+    counts = 3, 2
+    first, second = (filled(count, ROWS - 1) for count in counts)
+    options = {"tolerance": 0, "max_iterations": 5}
+    method = jd.ConjugateGradient()  # which carries a number for each row
+    assert first[1] != second[1]
+
+    def kept(lengths):
+        return saved(tmp_path, filled=lengths)
+
+    stop = jd.hooks.StopWhen(lambda record: record.iteration >= 2)
+    begun = jd.run(
+        first[0], None, method, chunk=1, hooks=[stop], checkpoint=kept(first[1]), **options
+    )
+    assert 0 < int(begun.iterations) < 5
+    more = {"chunk": 2, "resume": True, **options}
+    with pytest.raises(ValueError, match=r"objective\.X.* was float32\["):
+        jd.run(second[0], None, method, checkpoint=saved(tmp_path), **more)
+    for rows, change in ((ROWS - 1, 0.5), (ROWS - 2, 0.0)):
+        other, lengths = filled(counts[1], rows, change)
+        with pytest.raises(ValueError, match=r"is of another run: .*objective\.y"):
+            jd.run(other, None, method, checkpoint=kept(lengths), **more)
+    got = jd.run(second[0], None, method, checkpoint=kept(second[1]), **more)
+    want = jd.minimize(first[0], None, method, **options)
+    assert int(got.iterations) == int(want.iterations) == 5
+    for name, leaf in want.params.items():
+        np.testing.assert_allclose(got.params[name], leaf, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_a_signal_ended_is_saved(number, tmp_path):
     class Sends(jd.hooks.Hook):

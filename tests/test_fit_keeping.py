@@ -234,6 +234,48 @@ def test_two_fits_at_once_do_not_share_a_folder(tmp_path):
     first.close()
 
 
+def test_which_numbers_of_processes_can_go_on(tmp_path):
+    kept = keeping.Keeping(tmp_path / "kept", resume=False)
+    kept.compare({keeping.PROCESSES: 3})
+    kept.begin(ways.FILES, 1)
+    assert kept.units() == {}
+    kept.keep_units({"shift": np.arange(3.0), "mean": 0.1})
+    kept.close()
+    later = keeping.Keeping(tmp_path / "kept", resume=True)
+    units = later.units()
+    assert units["shift"].tolist() == [0, 1, 2]
+    assert float(units["mean"]) == 0.1
+    with pytest.raises(DataError, match="the number of processes was 3 and is 1"):
+        later.compare({keeping.PROCESSES: 1})
+    for count in (3, 4):
+        later.compare({keeping.PROCESSES: count})
+        later.check_rows(403, 0)
+        if count == 4:
+            with pytest.raises(DataError, match=r"of 3 processes, and so few rows \(6\) cannot be"):
+                later.check_rows(6, 0)  # two for each of three processes, and none for the fourth
+            with pytest.raises(DataError, match="shares from which rows were dropped cannot be"):
+                later.check_rows(403, 1)
+        else:
+            later.check_rows(6, 1)
+    (later.folder / "units.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"units\.npz is damaged .*: begin anew"):
+        later.units()
+
+
+def test_units_that_cannot_be_kept_end_the_fit(tmp_path, monkeypatch):
+    kept = keeping.Keeping(tmp_path / "kept", resume=False)
+    kept.begin(ways.FILES, 1)
+
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        kept.keep_units({"mean": 1.0})
+    assert kept.units() == {}
+    kept.close()
+
+
 def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
     kept = keeping.Keeping(tmp_path / "kept", resume=False)
     kept.begin(ways.MEMORY, 1)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
+from jaxdescent.data.csv_places import (
+    CHUNK_BYTES,
+    Place,
+    Places,
+    numbered,
+    opened,
+    places_of,
+    too_long,
+    wrong_width,
+)
 from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
 from jaxdescent.data.protocol import Block, Kind, Source
-
-CHUNK_BYTES = 1 << 20
-"""Text that is parsed at a time."""
 
 CHUNKS_HELD = 48
 """Times a chunk that parsing holds: the text, its places, the columns, and what is read ahead."""
@@ -36,6 +44,9 @@ class CsvFiles(Source):
         self._paths = list(paths)
         self._kinds: dict[str, Kind] = {}
         self._booleans: list[set[str]] = []  # of each file
+        self._names: list[list[str]] = []
+        self._places: Places | None = None
+        self._first: Place | None = None
         has_rows = False
         for index, path in enumerate(self._paths):
             with _parsing(path), self._opened(path, None, {}) as reader:
@@ -46,6 +57,7 @@ class CsvFiles(Source):
                         f"{path}: commas must stand between columns, not {others[0]!r}."
                     )
                 has_rows = has_rows or any(batch.num_rows for batch in reader)
+                self._names.append(reader.schema.names)
                 self._booleans.append({f.name for f in reader.schema if str(f.type) == "bool"})
             first = str(self._paths[0])
             before = self._kinds if index else kinds
@@ -57,7 +69,15 @@ class CsvFiles(Source):
         if not has_rows:
             raise DataError(f"{self._paths[0]} has a header and no rows.")
 
-    def _opened(self, path: pathlib.Path, names: Sequence[str] | None, types: Any) -> Any:
+    def _opened(
+        self,
+        path: pathlib.Path,
+        names: Sequence[str] | None,
+        types: Any,
+        byte: int = 0,
+        header: Sequence[str] | None = None,
+    ) -> Any:
+        """A file from its beginning on, or from a byte behind its header."""
         from pyarrow import csv
 
         if path.stat().st_size == 0:
@@ -66,9 +86,11 @@ class CsvFiles(Source):
             if file.read(2) in UTF_16:
                 raise DataError(NOT_UTF_8.format(path))
         return csv.open_csv(
-            path,
+            opened(path, byte) if byte else path,
             # Only a reader without threads tells the row of what it cannot convert.
-            read_options=csv.ReadOptions(block_size=CHUNK_BYTES, use_threads=False),
+            read_options=csv.ReadOptions(
+                block_size=CHUNK_BYTES, use_threads=False, column_names=header if byte else None
+            ),
             convert_options=csv.ConvertOptions(
                 include_columns=None if names is None else list(names),
                 column_types=types,
@@ -80,6 +102,37 @@ class CsvFiles(Source):
     @property
     def kinds(self) -> Mapping[str, Kind]:
         return self._kinds
+
+    @property
+    def rows(self) -> int | None:
+        return None if self._places is None else self._places.rows
+
+    @property
+    def looks(self) -> int:
+        return int(self._places is not None)
+
+    def can_share(self, parts: int) -> bool:
+        return True
+
+    def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
+        """It looks for ends of lines in this part of the files' bytes; of packed files in all.
+
+        Raises:
+          DataError: for rows of more or fewer values than columns, and line breaks within values.
+        """
+        new = copy.copy(self)
+        new._places = places_of(self._paths, self._names, part, parts, tell)
+        return new
+
+    def start_before(self, row: int) -> int:
+        return 0 if self._places is None else self._places.before(row).row
+
+    def from_row(self, row: int) -> Source:
+        if self._places is None:
+            return super().from_row(row)
+        new = copy.copy(self)
+        new._first = self._places.before(row)
+        return new
 
     @property
     def form(self) -> str:
@@ -112,7 +165,13 @@ class CsvFiles(Source):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa
 
-        for path, booleans in zip(self._paths, self._booleans, strict=True):
+        each = zip(self._paths, self._names, self._booleans, strict=True)
+        for index, (path, header, booleans) in enumerate(each):
+            byte = start = 0
+            if self._first is not None and index <= self._first.file:
+                if index < self._first.file:
+                    continue
+                byte, start = self._first.byte, self._first.row_in_file
             types = {
                 name: pa.string()
                 if not self._kinds[name].is_number
@@ -121,10 +180,11 @@ class CsvFiles(Source):
                 else pa.float64()
                 for name in names
             }
-            start = 0
-            with _parsing(path, self._kinds), self._opened(path, names, types) as reader:
+            # The header counts as a row where it is read.
+            parsing = functools.partial(_parsing, path, header, start if byte else -1)
+            with parsing(), self._opened(path, names, types, byte, header) as reader:
                 while True:
-                    with _parsing(path, self._kinds):
+                    with parsing():
                         try:
                             batch = reader.read_next_batch()
                         except StopIteration:
@@ -134,8 +194,6 @@ class CsvFiles(Source):
                     start += batch.num_rows
 
 
-WRONG_WIDTH = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
-
 WRONG_VALUE = re.compile(
     r"In CSV column #(?P<column>\d+): (?:Row #(?P<row>\d+): )?CSV conversion error to "
     r"(?P<type>\w+).*: invalid value '(?P<value>.*)'",
@@ -144,8 +202,10 @@ WRONG_VALUE = re.compile(
 
 
 @contextlib.contextmanager
-def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
-    """Pyarrow's messages, with the row as people count it and without its own terms."""
+def _parsing(path: pathlib.Path, names: Iterable[str] = (), before: int = -1) -> Iterator[None]:
+    """Pyarrow's messages, with the row as people count it and without its own terms; so many rows
+    are before the first that it counts.
+    """
     try:
         with reading(path):
             yield
@@ -157,26 +217,15 @@ def _parsing(path: pathlib.Path, names: Iterable[str] = ()) -> Iterator[None]:
             raise DataError(NOT_UTF_8.format(path)) from error
         if "Empty CSV file" in message:
             raise DataError(f"{path} has no rows below its header.") from error
-        width = WRONG_WIDTH.search(message)
-        if width:
-            # It counts the header too.
-            place = f"{path}: row {int(width['row']) - 1:,} has {int(width['got']):,} columns"
-            advice = "is a quotation mark missing?"
-            if width["expected"] == "1":
-                advice = "commas stand between columns, and the first line names them."
-            raise DataError(
-                f"{place}, and the header {int(width['expected']):,}: {advice}"
-            ) from error
+        ragged = wrong_width(path, message, before)
+        if ragged is not None:
+            raise ragged from error
         if "straddling object" in message:
-            raise DataError(
-                f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: "
-                "is a quotation mark missing?"
-            ) from error
+            raise too_long(path) from error
         found = WRONG_VALUE.search(message)
         if not found:
-            raise
-        # It counts the header too.
-        row = f"row {int(found['row']) - 1:,}, " if found["row"] else ""
+            raise DataError(numbered(str(error), before)) from error
+        row = f"row {int(found['row']) + before:,}, " if found["row"] else ""
         column = dict(enumerate(names)).get(int(found["column"]))
         where = f"column {int(found['column']) + 1}" if column is None else f"column {column!r}"
         raise DataError(

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import bisect
+import copy
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data.conditions import MISSING, THERE, Condition, Joined, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, Wrapped, located
+from jaxdescent.data.read_ahead import read_ahead
+from jaxdescent.data.shares import Share
 
 TOKEN = re.compile(
     r"\s*(?:(?P<quoted>'[^']*'|\"[^\"]*\")|(?P<column>`[^`]+`)|(?P<operator><=|>=|==|!=|=|<|>)"
     r"|(?P<bracket>[()])|(?P<word>[^\s<>=!'\"`()]+))"
 )
+
+COUNTED_ROWS = 1 << 16
+"""Rows that are counted at a time: reading can begin at the first of them that meets a condition.
+"""
 
 MOST_DEEP = 100
 """Parentheses within each other."""
@@ -138,6 +147,20 @@ def _value(column: str, text: str, token: str, kind: Kind) -> float | str:
     return number
 
 
+class _Count(NamedTuple):
+    """How many rows meet a condition, and where.
+
+    Attributes:
+      rows: how many.
+      first: of some of them, in their order, the number among those that meet it.
+      place: a row of the source from which on reading begins with that one.
+    """
+
+    rows: int
+    first: list[int]
+    place: list[int]
+
+
 class Filtered(Wrapped):
     """The rows of a source that meet a condition; their numbers in the files stay known.
 
@@ -148,11 +171,63 @@ class Filtered(Wrapped):
     def __init__(self, base: Source, text: str) -> None:
         self._text = text
         self._condition = condition_of(text, base.kinds)
+        self._count: _Count | None = None
+        self._first = 0  # of the source's rows
         super().__init__(base.skipping(self._condition))
 
     @property
     def rows(self) -> int | None:
-        return None
+        return None if self._count is None else self._count.rows
+
+    @property
+    def looks(self) -> int:
+        return self.base.looks + (self._count is not None)
+
+    def can_share(self, parts: int) -> bool:
+        return self.base.skipping(None).can_share(parts)
+
+    def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
+        """It reads the columns of the condition, in this part of the source's rows.
+
+        Raises:
+          DataError: where no row of any part meets it.
+        """
+        # Where parts are passed over nobody knows the numbers of the rows behind them.
+        base = self.base.skipping(None).counted(part, parts, tell)
+        if base.rows is None:
+            return self
+        own = Share(base, base.rows * part // parts, base.rows * (part + 1) // parts)
+        met, first, place = 0, [], []
+        names = self._condition.columns
+        for block in read_ahead(lambda: located(own, names, COUNTED_ROWS, own.first)):
+            count = int(np.count_nonzero(self._condition.is_met(block.columns)))
+            if count:
+                first.append(met)
+                place.append(block.start)
+            met += count
+        rows, firsts, places = 0, [], []
+        for text in tell(json.dumps([met, first, place]).encode()):
+            met, first, place = json.loads(text)
+            firsts += [rows + each for each in first]
+            places += place
+            rows += met
+        if not rows:
+            raise self._nothing_left()
+        new = copy.copy(self)
+        new.base, new._count = base, _Count(rows, firsts, places)
+        return new
+
+    def start_before(self, row: int) -> int:
+        if self._count is None:
+            return 0
+        return self._count.first[bisect.bisect_right(self._count.first, row) - 1]
+
+    def from_row(self, row: int) -> Source:
+        if self._count is None:
+            return super().from_row(row)
+        new = copy.copy(self)
+        new._first = self._count.place[bisect.bisect_right(self._count.first, row) - 1]
+        return new
 
     @property
     def description(self) -> str:
@@ -171,8 +246,11 @@ class Filtered(Wrapped):
         return self.base.reading_bytes(self._read(names), rows)
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        is_empty = True
-        for block in located(self.base, self._read(names), rows):
+        base, is_empty = self.base, True
+        if self._first:
+            assert base.rows is not None  # which were counted
+            base = Share(base, self._first, base.rows)
+        for block in located(base, self._read(names), rows):
             met = self._condition.is_met(block.columns)
             if not met.any():
                 continue
@@ -180,12 +258,18 @@ class Filtered(Wrapped):
             columns = {name: block.columns[name] for name in names}
             where = np.flatnonzero(met)
             first = block.start_in_file if block.file else block.start
-            origin = first + where if block.origin is None else block.origin[where]
+            if isinstance(block.origin, range):  # rows that follow each other, of a share
+                origin = block.origin.start + where
+            else:
+                origin = first + where if block.origin is None else block.origin[where]
             if where.size < block.rows:
                 columns = {name: _kept(column, met) for name, column in columns.items()}
             yield Block(columns, where.size, 0, block.file, block.start_in_file, origin)
         if is_empty:
-            raise DataError(f"no row meets --where {self._text!r}: nothing is left.")
+            raise self._nothing_left()
+
+    def _nothing_left(self) -> DataError:
+        return DataError(f"no row meets --where {self._text!r}: nothing is left.")
 
 
 def _kept(column: Any, met: np.ndarray) -> Any:

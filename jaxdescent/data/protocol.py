@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,28 @@ class Source(abc.ABC):
         """The rows from this one on, which is one that :meth:`start_before` tells."""
         if row:
             raise ValueError(f"{type(self).__name__} is read from its first row on.")
+        return self
+
+    def can_share(self, parts: int) -> bool:
+        """Whether each of so many parts, of as many rows to one, can be read without all those
+        before it.
+        """
+        rows = self.rows
+        if rows is None:
+            return False
+        firsts = [rows * part // parts for part in range(1, parts)]
+        return all(self.start_before(first) for first in firsts if first)
+
+    def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
+        """The same rows, of which is known how many they are and where reading can begin, where a
+        look at them tells that: each of several processes looks at its own part.
+
+        Args:
+          part: the number of this process's part.
+          parts: how many there are.
+          tell: gives to all processes what each of them passes, in the order of the parts.
+        """
+        del part, parts, tell
         return self
 
     @property

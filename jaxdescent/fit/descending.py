@@ -33,8 +33,10 @@ def descend(
     tell: Callable[[int, float, float], None],
     *,
     name: str = DESCENT,
+    filled: tuple[int, int] | None = None,
 ) -> Result:
-    """The same, kept under this name while it goes on, where that is asked for.
+    """The same, kept under this name while it goes on, where that is asked for; ``filled`` is how
+    many rows there are, without and with those that fill the shares of several processes.
 
     ``tell`` is told of iterations, their value, and how far it is above the minimum: NaN where that
     is unknown.
@@ -43,7 +45,14 @@ def descend(
         chunk = 1 if job.watch.is_looking else None
         hooks: list[Hook] = [_Telling(tell)]
         return job.keeping.minimize(
-            objective, params, method, most=MOST_ITERATIONS, chunk=chunk, hooks=hooks, name=name
+            objective,
+            params,
+            method,
+            most=MOST_ITERATIONS,
+            chunk=chunk,
+            hooks=hooks,
+            name=name,
+            filled=filled,
         )
     # Processes run the same programs, whoever looks.
     if not job.watch.is_looking or not agreement.is_alone():
@@ -60,7 +69,13 @@ def descend(
 
 
 def told(
-    job: Job, objective: LinearRegression, params: Any, method: Method, spread: float
+    job: Job,
+    objective: LinearRegression,
+    params: Any,
+    method: Method,
+    spread: float,
+    *,
+    filled: tuple[int, int] | None = None,
 ) -> Result:
     """The descent whose result is taken, told in the units of a target that was divided by
     ``spread``.
@@ -74,7 +89,7 @@ def told(
         near = "" if np.isnan(left) else f", at most about {left * scale:.3g} above the minimum"
         job.watch.tell(f"loss {value * scale:.6g}{near}")
 
-    return descend(job, objective, params, method, tell)
+    return descend(job, objective, params, method, tell, filled=filled)
 
 
 class _Telling(Hook):

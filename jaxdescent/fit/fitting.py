@@ -124,7 +124,6 @@ def _fitted(request: Request, given: Given) -> Model:
         raise DataError("--test and --test-data exclude each other: name one of them.")
     if resume and checkpoint is None:
         raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
-    together.check_request(request)
     folder = None if checkpoint is None else str(checkpoint)
     together.check_alike({"--checkpoint and --resume": [folder, resume]})
     keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
@@ -150,6 +149,9 @@ def _fitted(request: Request, given: Given) -> Model:
     together.check_alike(
         {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
     )
+    before = [each.stamps() for each in (source, test_source) if each is not None]
+    if not agreement.is_alone() and source.rows is None:
+        watch.begin("counting rows", None)
     source, first_row = together.share_of(source)
     if test_source is not None:
         test_source, _ = together.share_of(test_source, is_tested=True)
@@ -157,7 +159,6 @@ def _fitted(request: Request, given: Given) -> Model:
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
         check_start(model, roles, request.bits)
-    before = [each.stamps() for each in job.sources]
     with contextlib.ExitStack() as stack:
         if keeping is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}

@@ -152,10 +152,19 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     dtype = np.dtype(request.dtype or "float32")
     preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
     has_moments = request.standardize or request.l2 == AUTO
-    vectors = Vectors(job, preparing, plan.rows, dtype, has_moments=has_moments)
+    is_alone = agreement.is_alone()
+    units = {} if is_alone or job.keeping is None else job.keeping.units()
+    shift = units.get("shift")
+    vectors = Vectors(job, preparing, plan.rows, dtype, has_moments=has_moments, shift=shift)
     for prepared, is_other in _blocks(job, preparing, plan):
         vectors.add(prepared, is_other=is_other)
     vectors.close()
+    mean, spread = vectors.mean, vectors.spread
+    squares = vectors.squares() if has_moments else np.ones(encoding.size)
+    scales = deviations(squares, vectors.weight_total) if request.standardize else None
+    if units:  # those of the fit that is gone on with, to the bit
+        vectors.fills, mean, spread = units["fills"], float(units["mean"]), float(units["spread"])
+        scales = units.get("scales")
     source = EncodedRows(
         job,
         preparing,
@@ -167,15 +176,22 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     )
     options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": dtype}
     weight = vectors.training_weight
-    if agreement.is_alone():
+    filled = None
+    if is_alone:
         design, of_rows = Streamed(source, encoding.numbers, **options), jnp.asarray
     else:
         design = together.streamed(source, encoding.numbers, **options)
         of_rows = functools.partial(together.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
-    mean, spread = vectors.mean, vectors.spread
-    squares = vectors.squares() if has_moments else np.ones(encoding.size)
-    scales = deviations(squares, vectors.weight_total) if request.standardize else None
+        rows = design.facts.rows
+        if not vectors.dropped and together.are_full(rows, design.parts):
+            filled = rows, design.shape[0]
+        if job.keeping is not None:
+            job.keeping.check_rows(rows, vectors.dropped)
+            if not units:
+                units = {"shift": vectors.shift, "fills": vectors.fills, "mean": mean}
+                units |= {"spread": spread} | ({} if scales is None else {"scales": scales})
+                job.keeping.keep_units(units)
     objective = LinearRegression(
         design if scales is None else Scaled(design, jnp.asarray((1 / scales).astype(dtype))),
         of_rows(((vectors.target - mean) / spread).astype(dtype)),
@@ -196,7 +212,7 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         job.watch.searched(found.path.penalties, found.path.scores, found.path.best)
         l2, given = float(found.path.penalties[found.path.best]), found.params
         objective = dataclasses.replace(objective, l2=jnp.asarray(l2, dtype))
-    result = told(job, objective, given, method_of(request.method, IN_FILES), spread)
+    result = told(job, objective, given, method_of(request.method, IN_FILES), spread, filled=filled)
     weights = np.asarray(result.params["weights"], np.float64) * per_unit
     intercept = float(result.params["intercept"]) * spread + mean
     intercept -= float(weights[:numbers] @ vectors.shift)

@@ -9,7 +9,6 @@ import pathlib
 import shutil
 import time
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,12 +17,15 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import DataError
+from jaxdescent.data.errors import reading
+from jaxdescent.fit import together
+from jaxdescent.fit.kept_arrays import arrays_of, replacing, write_arrays
 from jaxdescent.result import Result, Status
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
 from jaxdescent.runs.interruption import Interruption
 
-DESCRIPTION, SEARCH = "fit.json", "search.npz"
+DESCRIPTION, SEARCH, UNITS = "fit.json", "search.npz", "units.npz"
 
 DESCENT = "descent"
 """The folder of the descent at the penalty that is taken."""
@@ -40,7 +42,8 @@ GO_ON = "the same command with --resume goes on"
 
 
 PROCESSES = "the number of processes"
-"""A fact of a fit: what a descent carries has places for each process's rows."""
+"""A fact of a fit: what a descent carries has places for each process's rows, but one process
+reads its rows in another way than several."""
 
 
 class Interrupted(agreement.Stopped):
@@ -67,6 +70,7 @@ class Keeping:
         self.folder = pathlib.Path(os.path.abspath(folder))
         self.seconds = self.seconds_in_steps = 0.0
         self.resumed_at = 0
+        self._processes: tuple[int, int] = (1, 1)
         self._facts: dict[str, Any] = {}
         self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
@@ -107,7 +111,8 @@ class Keeping:
         return self._content.get("width")
 
     def compare(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on with a fit of which something differs.
+        """Refuse to go on with a fit of which something differs. Several processes may be others
+        than then, as long as :meth:`check_rows` finds nothing.
 
         Raises:
           DataError: naming what differs.
@@ -116,6 +121,10 @@ class Keeping:
         if not self._content:
             return
         then = {PROCESSES: 1} | self._content["facts"]
+        counts = then[PROCESSES], self._facts.get(PROCESSES, 1)
+        if min(counts) > 1:
+            self._processes = counts
+            then[PROCESSES] = counts[1]
         differing = [
             f"{name} was {json.dumps(then.get(name))} and is {json.dumps(now)}"
             for name, now in self._facts.items()
@@ -126,6 +135,54 @@ class Keeping:
                 f"{self.folder} keeps another fit: {'; '.join(differing)}. Give the options and "
                 "the data of then, or name another folder."
             )
+
+    def check_rows(self, rows: int, dropped: int) -> None:
+        """Refuse other processes than then where their shares do not have the rows in one order
+        without gaps.
+
+        Args:
+          rows: of all processes, with those that were dropped.
+          dropped: of them.
+
+        Raises:
+          DataError: saying how many processes can go on.
+        """
+        then, now = self._processes
+        if then == now:
+            return
+        if dropped or not all(together.are_full(rows, count) for count in self._processes):
+            why = "shares from which rows were dropped" if dropped else f"so few rows ({rows:,})"
+            raise DataError(
+                f"{self.folder} keeps a fit of {then} processes, and {why} cannot be cut anew: "
+                "start as many as then, or begin anew in another folder."
+            )
+
+    def units(self) -> dict[str, np.ndarray]:
+        """The numbers by which the first processes of this fit shifted and scaled its rows; empty
+        where none are kept yet.
+        """
+        path, content = self.folder / UNITS, b""
+        if agreement.is_first() and self._content and path.exists():
+            with reading(path):
+                content = path.read_bytes()
+        content = agreement.told_bytes_by_all(content)[0]
+        return arrays_of(path, content, "begin anew") if content else {}
+
+    def keep_units(self, found: Mapping[str, Any]) -> None:
+        """Keep them: other numbers of processes would find other ones, to rounding.
+
+        Raises:
+          DataError: where they cannot be written.
+        """
+        if not agreement.is_first():
+            return
+        try:
+            write_arrays(self.folder / UNITS, found)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> DataError:
+        return DataError(f"{self.folder} cannot be written: {error.strerror or error}.")
 
     def begin(self, way: str, width: int) -> None:
         """Write what the fit is, and keep other processes out until :meth:`close`.
@@ -157,12 +214,10 @@ class Keeping:
                 content = {"format": FORMAT, "schema": SCHEMA, "facts": self._facts}
                 self._content = content | {"way": way, "width": width}
                 text = json.dumps(self._content, indent=2, ensure_ascii=False)
-                with self._replacing(DESCRIPTION) as path:
+                with replacing(self.folder / DESCRIPTION) as path:
                     path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise DataError(
-                f"{self.folder} cannot be written: {error.strerror or error}."
-            ) from error
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Let other processes have the folder."""
@@ -179,15 +234,17 @@ class Keeping:
         chunk: int | None,
         hooks: list[Hook],
         name: str = DESCENT,
+        filled: tuple[int, int] | None = None,
     ) -> Result:
-        """The minimum as ``jd.minimize`` finds it, in a run that is kept.
+        """The minimum as ``jd.minimize`` finds it, in a run that is kept; ``filled`` as of
+        :class:`jaxdescent.hooks.Checkpoint`.
 
         Raises:
           Interrupted: after a signal, when all that was found is kept.
           DataError: where what is kept is of another problem, or cannot be read.
         """
         seen = _Summing(self)
-        saving = Checkpoint(self.folder / name, every=EVERY)
+        saving = Checkpoint(self.folder / name, every=EVERY, filled=filled)
         try:
             result = run(
                 objective,
@@ -255,9 +312,7 @@ class Keeping:
     def keep_search(self, found: Mapping[str, Any]) -> None:
         """Keep the search so far; a disk that is full is warned about, and the search goes on."""
         try:
-            with self._replacing(SEARCH) as path, path.open("wb") as file:
-                arrays: Any = {name: np.asarray(array) for name, array in found.items()}
-                np.savez(file, **arrays)
+            write_arrays(self.folder / SEARCH, found)
             for old in self.folder.glob("search-*"):  # descents that ended before
                 shutil.rmtree(old)
         except OSError as error:
@@ -273,21 +328,9 @@ class Keeping:
         path = self.folder / SEARCH
         if not path.exists():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as found:
-                return {name: found[name] for name in found.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is damaged ({error}): remove it to search anew.") from error
-
-    @contextlib.contextmanager
-    def _replacing(self, name: str) -> Iterator[pathlib.Path]:
-        """A name to write to, which is changed to ``name`` at the end."""
-        new = self.folder / f".{name}"
-        try:
-            yield new
-            new.replace(self.folder / name)
-        finally:
-            new.unlink(missing_ok=True)
+        with reading(path):
+            content = path.read_bytes()
+        return arrays_of(path, content, "remove it to search anew")
 
 
 class _Summing(Hook):

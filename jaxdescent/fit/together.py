@@ -19,28 +19,12 @@ from jaxdescent import agreement
 from jaxdescent.data import DataError, Source
 from jaxdescent.data.shares import Share
 from jaxdescent.designs import StreamedShares
-from jaxdescent.fit.request import Request
-
-
-def check_request(request: Request) -> None:
-    """Refuse what a fit of several processes cannot do.
-
-    Raises:
-      DataError: naming the option, and what to do instead.
-    """
-    if agreement.is_alone():
-        return
-    if request.where is not None:
-        raise DataError(
-            "--where leaves out rows of which nobody knows how many before they are read, so that "
-            "--distributed cannot share the others evenly: write the rows to files of their own, "
-            "or fit in one process."
-        )
 
 
 def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     """The rows of a source that this process reads, which follow each other, and how many are
-    before them. Without a group they are all.
+    before them. Without a group they are all. Where nobody knows how many rows count, each process
+    counts those of a part first.
 
     Args:
       source: the same in all processes.
@@ -52,18 +36,38 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
     """
     if agreement.is_alone():
         return source, 0
+    index, count = jax.process_index(), jax.process_count()
+    _check_rows(source, is_tested=is_tested)
+    can_share = is_tested or source.can_share(count)
+    if can_share:
+        source = source.counted(index, count, agreement.told_bytes_by_all)
+        _check_rows(source, is_tested=is_tested)
+    if not can_share or source.rows is None:
+        raise DataError(
+            f"--distributed lets {count} processes begin at rows of their own, and {source.form} "
+            "as it is here is read from its first row on: write .npy, CSV, or Parquet with at "
+            "least as many groups of rows as there are processes, or fit in one process."
+        )
+    rows = source.rows
+    if are_full(rows, count):
+        size = -(-rows // count)
+        first, stop = size * index, min(size * (index + 1), rows)
+    else:
+        first, stop = rows * index // count, rows * (index + 1) // count
+    return Share(source, first, stop), first
+
+
+def are_full(rows: int, count: int) -> bool:
+    """Whether so many processes have as many rows each, but for the last, which has some. What has
+    a number for each row then has the same order in any number of processes, with none between.
+    """
+    return (count - 1) * -(-rows // count) < rows
+
+
+def _check_rows(source: Source, *, is_tested: bool) -> None:
     count, rows = jax.process_count(), source.rows
     if rows is not None and rows < count and not is_tested:
         raise DataError(f"{count} processes cannot share {rows:,} rows: start fewer of them.")
-    firsts = [0 if rows is None else rows * index // count for index in range(count + 1)]
-    if rows is None or (not is_tested and any(not source.start_before(k) for k in firsts[1:-1])):
-        raise DataError(
-            f"--distributed lets {count} processes begin at rows of their own, and {source.form} "
-            "as it is here is read from its first row on: write .npy, or Parquet with at least as "
-            "many groups of rows as there are processes, or fit in one process."
-        )
-    first, stop = firsts[jax.process_index()], firsts[jax.process_index() + 1]
-    return Share(source, first, stop), first
 
 
 def check_alike(facts: dict[str, Any]) -> None:

@@ -22,7 +22,14 @@ class Vectors:
     """
 
     def __init__(
-        self, job: Job, preparing: Preparing, rows: int, dtype: Any, *, has_moments: bool
+        self,
+        job: Job,
+        preparing: Preparing,
+        rows: int,
+        dtype: Any,
+        *,
+        has_moments: bool,
+        shift: np.ndarray | None = None,
     ) -> None:
         self._job, self._preparing, self._dtype = job, preparing, dtype
         numbers = len(preparing.encoding.numbers)
@@ -30,6 +37,7 @@ class Vectors:
         self._weight = np.empty(rows) if job.roles.weights is not None else None
         self._is_test = np.zeros(rows, bool) if job.request.test else None
         self.shift = self.fills = np.zeros(numbers)
+        self._given_shift = shift
         self._absent = np.zeros(numbers)  # the weights of rows without a number
         self._moments = Moments(preparing.encoding.size, dtype) if has_moments else None
         encoding = preparing.encoding
@@ -44,7 +52,10 @@ class Vectors:
         """Keep what is needed of a block, and refuse values that cannot be used."""
         block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
         if not self.read:
-            self.shift = agreement.array_of_first(means_of(prepared))
+            # Every process must ask for it, or none.
+            given = self._given_shift
+            own = means_of(prepared)
+            self.shift = agreement.array_of_first(own) if given is None else given
         rows = slice(None) if encoded.keep is None else encoded.keep
         numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)

@@ -7,6 +7,7 @@ and renamed at the end, so that one with this name is complete.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -166,8 +167,11 @@ class Folder:
             raise Unreadable(f"it is not of format {FORMAT} of jaxdescent's runs, got {found}")
         return content
 
-    def read(self, iteration: int, like: Any) -> Any:
+    def read(self, iteration: int, like: Any, filled: int | None = None) -> Any:
         """The tree of a checkpoint, with the shapes, dtypes and shardings of ``like``.
+
+        Arrays that are ``filled`` long here may have been of another length: they are cut, or zeros
+        follow.
 
         Raises:
           Unreadable: if its files are missing, truncated, or hold something else.
@@ -178,16 +182,21 @@ class Folder:
         here = self._orbax.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes={jax.process_index()}
         )
+        # On another number of devices arrays need their shapes and shardings.
+        arguments = self._orbax.checkpoint_utils.construct_restore_args(wanted)
+        if filled is not None:
+            arguments = {
+                name: dataclasses.replace(each, strict=False)
+                if wanted[name].shape[:1] == (filled,)
+                else each
+                for name, each in arguments.items()
+            }
         reader = self._orbax.Checkpointer(self._handler(wanted), multiprocessing_options=here)
         try:
             found = reader.restore(
                 self.at(iteration),
                 args=self._orbax.args.Composite(
-                    loop=self._orbax.args.PyTreeRestore(
-                        wanted,
-                        # On another number of devices arrays need their shapes and shardings.
-                        restore_args=self._orbax.checkpoint_utils.construct_restore_args(wanted),
-                    )
+                    loop=self._orbax.args.PyTreeRestore(wanted, restore_args=arguments)
                 ),
             )["loop"]
         except MemoryError:

@@ -31,18 +31,21 @@ MOST_SHOWN = 6
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
-def fingerprint(setup: Setup) -> dict[str, str]:
+def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str, str]:
     """The problem as names and texts that are the same in another process.
 
     These are the shapes and dtypes of the params, the objective with its data (small arrays whole,
     of large ones 256 elements, of rows that are read a digest), the method, the tolerance and the
     rounding with their numbers, and the options. The start and ``max_iterations`` are none of it.
+    Nor are what fills rows up, and to how many, where ``filled`` says how many there are without it
+    and with it.
     """
     params, problem, _ = setup.inputs
     found = {f"params{path}": _signature(leaf) for path, leaf in _leaves(params)}
     found["objective"] = structure_name(problem.objective)
     for path, leaf in _leaves(problem.objective):
-        found[f"objective{path}"] = f"{_signature(leaf)} {_digest(_sampled(leaf))}"
+        rows = filled[0] if filled is not None and np.shape(leaf)[:1] == filled[1:] else None
+        found[f"objective{path}"] = f"{_signature(leaf, rows)} {_digest(_sampled(leaf, rows))}"
     structure = jax.tree.structure(problem.objective)
     for number, text in enumerate(dict.fromkeys(_of_structure(structure))):
         found[f"data {number}"] = text
@@ -124,21 +127,24 @@ def _constants(jaxpr: Any) -> Iterator[Any]:
                 yield from _constants(part)
 
 
-def _signature(leaf: Any) -> str:
-    return f"{jnp.result_type(leaf)}{list(np.shape(leaf))}"
+def _signature(leaf: Any, rows: int | None = None) -> str:
+    shape = list(np.shape(leaf))
+    return f"{jnp.result_type(leaf)}{shape if rows is None else [rows, *shape[1:]]}"
 
 
-def _sampled(leaf: Any) -> np.ndarray:
-    """The array, or of a large one elements at places that depend on its shape alone."""
+def _sampled(leaf: Any, rows: int | None = None) -> np.ndarray:
+    """The array, or of a large one elements at places that depend on its shape alone; of one that
+    is filled up always these, before what fills it.
+    """
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    if np.size(leaf) <= WHOLE and not _is_elsewhere(leaf):
+    if rows is None and np.size(leaf) <= WHOLE and not _is_elsewhere(leaf):
         return np.asarray(leaf)
     generator = np.random.default_rng(0)
+    shape = leaf.shape if rows is None else (rows, *leaf.shape[1:])
     # Places beyond 2^31 would need 64-bit indices.
     places = tuple(
-        generator.integers(0, min(length, 2**31 - 1), SAMPLES).astype(np.int32)
-        for length in leaf.shape
+        generator.integers(0, min(length, 2**31 - 1), SAMPLES).astype(np.int32) for length in shape
     )
     everywhere = None
     if _is_elsewhere(leaf) and isinstance(leaf.sharding, NamedSharding):

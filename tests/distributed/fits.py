@@ -33,6 +33,8 @@ SUMS = {
     "means": {"features": ["a", "b", "gaps"], "missing": "mean", "test": 0.2},
     "dropped": {"features": ["a", "gaps"], "missing": "drop", "l2": 0.1},
     "crossed": {"features": ["a", "b", "g"], "categorical": ["g"], "interact": ["a:g"], "l2": 1.0},
+    # Every one in the second half.
+    "filtered": {"features": ["a", "b"], "where": "a > 0 and gaps < 41", "test": 0.3, "l2": 0.1},
 }
 FILES = {
     "lsmr": {
@@ -47,10 +49,20 @@ FILES = {
     "hashed": {"hashed": ["g"], "exclude": ["w", "gaps"], "bits": 5, "method": "lbfgs", "l2": 1.0},
     "means": {"features": ["a", "gaps"], "missing": "mean", "method": "lsmr", "test": 0.2},
     "dropped": {"features": ["a", "gaps"], "missing": "drop", "method": "lsmr"},
+    "filtered": {
+        "categorical": ["g"],
+        "exclude": ["w"],
+        "where": "g != late and b > 1e3",
+        "missing": "drop",
+        "test": 0.3,
+        "method": "lsmr",
+        "l2": 1.0,
+    },
 }
 FILES = {f"{name}, in files": {"dtype": "float64"} | each for name, each in FILES.items()}
 REFUSED = {
-    "where": {"features": ["a"], "where": "a > 0"},
+    "none left": {"features": ["a"], "where": "a > 1e9"},
+    "one left": {"features": ["a"], "where": "b > 1000.00258"},
     "search": {"features": ["a", "b"], "method": "lsmr", "l2": "auto"},
     "levels": {"features": ["g"]},
 }
@@ -107,7 +119,9 @@ def read(folder, name):
 
 def bad(folder, name):
     """A value of the last row is infinite: only the last process sees it."""
-    return told(fit_model(folder / "bad.parquet", "y", distributed=True, method=name.split()[1]))
+    _, method, *filtered = name.split()
+    options = {"method": method, "where": "b < 1000.001" if filtered else None}
+    return told(fit_model(folder / "bad.parquet", "y", distributed=True, **options))
 
 
 def few(folder, name):
@@ -115,9 +129,22 @@ def few(folder, name):
     return told(fit_model({"a": np.ones(1), "y": np.ones(1)}, "y", distributed=True))
 
 
+TEXT = {
+    "direct": {"categorical": ["g"], "where": "b > 1e3", "test": 0.3, "l2": 0.5},
+    "lsmr": {"features": ["a", "b"], "test": 0.3, "method": "lsmr", "dtype": "float64", "l2": 0.5},
+}
+
+
 def text(folder, name):
+    _, which, *data = name.split()
+    data = folder / (data[0] if data else "texts")
+    return told(fit_model(data, "y", distributed=True, **TEXT[which]))
+
+
+def lines(folder, name):
+    """A form of data that is read from its first row on."""
     del name
-    return told(fit_model(folder / "d.csv", "y", distributed=True))
+    return told(fit_model(folder / "d.svm", distributed=True))
 
 
 def options(folder, name):
@@ -164,17 +191,35 @@ def gone(folder, name):
 
 KEPT = dict(FILES["hashed, in files"], dtype=None, l2=1e-3, test=0.3)
 
+KEPT_BY = {
+    "lbfgs": {"dtype": "float64"},
+    "lsmr": {"method": "lsmr", "weights": "w", "exclude": ["gaps"], "dtype": "float64"},
+    "cg": {
+        "method": "cg",
+        "standardize": True,
+        "exclude": ["w"],
+        "missing": "mean",
+        "dtype": "float64",
+    },
+    "drop": {"exclude": ["w"], "missing": "drop"},
+}
+
 
 def kept(folder, name):
     """A fit that is kept in a folder of this name; process 1 is sent a signal on the way."""
     _, place, *rest = name.split()
     keeping.EVERY = 0.0 if "often" in rest else 60.0
+    values = []
     sent = [part for part in rest if part.startswith("SIG")]
 
     class Signalling(Watch):
         is_looking = True
         told = 0
         has_sent = False
+
+        def iterated(self, value, above):
+            del above
+            values.append(value)
 
         def tell(self, state):
             self.told += 1
@@ -189,6 +234,8 @@ def kept(folder, name):
 
     options = dict(KEPT, resume="resume" in rest, watch=Signalling())
     options |= {"l2": 1.0} if "other" in rest else {}
+    for part in rest:
+        options |= KEPT_BY.get(part, {})
     if "mine" in rest:  # a folder that the others do not see
         options["checkpoint"] = folder / place
         real = os.path.abspath
@@ -202,18 +249,22 @@ def kept(folder, name):
     finally:
         if "mine" in rest:
             os.path.abspath = real
-    return told(model) | {n: model.metrics[n] for n in ("iterations", "resumed_at", "goodput")}
+    return (
+        told(model)
+        | {n: model.metrics[n] for n in ("iterations", "resumed_at", "goodput")}
+        | {"values": values}
+    )
 
 
 def unreadable(folder, name):
     """Process 1 cannot read the newest checkpoint of the fit."""
     real = Folder.read
 
-    def read(self, iteration, like):
+    def read(self, iteration, like, filled=None):
         if jax.process_index() == 1 and not hasattr(Folder, "tried"):
             Folder.tried = True
             raise Unreadable("it is truncated")
-        return real(self, iteration, like)
+        return real(self, iteration, like, filled)
 
     Folder.read = read
     with warnings.catch_warnings(record=True) as caught:
@@ -258,6 +309,7 @@ OWN = {
     "bad": bad,
     "few": few,
     "text": text,
+    "lines": lines,
     "options": options,
     "other": other_rows,
     "kept": kept,

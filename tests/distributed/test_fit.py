@@ -1,6 +1,8 @@
 """A fit by several processes, each of which reads its own rows, against that of one."""
 
+import gzip
 import json
+import shutil
 import signal
 import time
 
@@ -16,11 +18,19 @@ from pyarrow import csv
 
 from jaxdescent.data import DataError
 from jaxdescent.fit import fit_model, load_model
-from tests.distributed.fits import FILES, KEPT, REFUSED, ROWS, SUMS, columns, told
+from tests.distributed.fits import FILES, KEPT, KEPT_BY, REFUSED, ROWS, SUMS, TEXT, columns, told
 from tests.distributed.processes import command, ended, run
 
 CHILD = "tests.distributed.fits"
-FAILING = ("bad direct", "bad lsmr", "few", "text", "options")
+FAILING = (
+    "bad direct",
+    "bad lsmr",
+    "bad direct where",
+    "few",
+    "text direct ragged.csv",
+    "lines",
+    "options",
+)
 
 
 @pytest.fixture
@@ -28,7 +38,17 @@ def folder(tmp_path):
     table = columns()
     pq.write_table(pa.table(table), tmp_path / "d.parquet", row_group_size=50)
     numbers = {name: table[name] for name in ("a", "b", "y")}
-    csv.write_csv(pa.table(numbers), tmp_path / "d.csv")
+    (tmp_path / "texts").mkdir()
+    texts = pa.table({name: table[name] for name in ("a", "b", "g", "y")})
+    csv.write_csv(texts.slice(0, 150), tmp_path / "texts" / "d.csv")
+    csv.write_csv(texts.slice(150, 100), tmp_path / "texts" / "e.csv")
+    packed = gzip.compress((tmp_path / "texts" / "e.csv").read_bytes())
+    (tmp_path / "texts" / "e.csv").rename(tmp_path / "ragged.csv")
+    (tmp_path / "texts" / "e.csv.gz").write_bytes(packed)
+    csv.write_csv(texts.slice(250), tmp_path / "texts" / "f.csv")
+    (tmp_path / "d.svm").write_text("1 1:2\n2 1:3\n4 2:1\n" * 3)
+    with (tmp_path / "ragged.csv").open("a") as file:
+        file.write("1,2\n")
     numbers["a"] = np.append(numbers["a"][:-1], np.inf)
     pq.write_table(pa.table(numbers), tmp_path / "bad.parquet", row_group_size=50)
     np.save(tmp_path / "X.npy", np.stack([table["a"], table["b"]], axis=1))
@@ -59,6 +79,12 @@ def assert_same(found, own, rtol):
         np.testing.assert_allclose(found[part]["rmse"], own[part]["rmse"], rtol=rtol)
 
 
+def share(index, count):
+    """As many rows each, but for the last."""
+    size = -(-ROWS // count)
+    return size * index, min(size * (index + 1), ROWS)
+
+
 def check_sums(folder, found):
     for name, options in SUMS.items():
         own = told(fit_model(folder / "d.parquet", "y", **options))
@@ -70,10 +96,16 @@ def check_sums(folder, found):
     for index, each in enumerate(found):
         told_of_reading = each["read direct"]
         assert_same(told_of_reading, own, 1e-8)
-        first, stop = (ROWS * k // len(found) for k in (index, index + 1))
+        first, stop = share(index, len(found))
         assert told_of_reading["read"] == [first, stop - 1, stop - first]
         assert told_of_reading["rows_read"] == ROWS
         assert told_of_reading["processes"] == len(found)
+
+
+def check_text(folder, found, name):
+    own = told(fit_model(folder / "texts", "y", **dict(TEXT[name], method="direct", dtype=None)))
+    for each in found:
+        assert_same(each[f"text {name}"], own, 1e-8 if name == "direct" else 1e-5)
 
 
 def check_files(folder, found):
@@ -86,31 +118,37 @@ def check_files(folder, found):
             assert_same(each[name], own, 1e-5)
             assert each[name] == found[0][name]
     for index, each in enumerate(found):
-        first, stop = (ROWS * k // len(found) for k in (index, index + 1))
+        first, stop = share(index, len(found))
         assert each["read lsmr"]["read"] == [first, stop - 1, stop - first]
 
 
 def check_failures(found):
     *others, last = found
-    for name in ("bad direct", "bad lsmr"):
+    for name in ("bad direct", "bad lsmr", "bad direct where"):
         assert last[name].startswith("DataError: 'a' is infinite in row 403 of bad.parquet")
         for other in others:
             expected = f"OtherProcessFailed: process {len(found) - 1} failed with {last[name]}"
             assert other[name] == expected
     for each in found:
         assert "cannot share 1 rows: start fewer of them" in each["few"]
-        assert "CSV as it is here is read from its first row on: write .npy, or" in each["text"]
+        ragged = "ragged.csv: row 101 has 2 columns, and the header 4: is a quotation mark missing?"
+        assert ragged in each["text direct ragged.csv"]
+        assert each["text direct ragged.csv"].startswith("DataError")
+        refused = "svmlight text as it is here is read from its first row on: write .npy, CSV, or"
+        assert refused in each["lines"]
         assert "the options are not the same in all processes: start" in each["options"]
 
 
 def test_two_processes_add_up_what_one_does_and_fail_together(folder):
-    names = [*SUMS, "read direct", "other direct", *FAILING, *REFUSED, "lsmr, in files", "pieces"]
-    found = answers(folder, 2, *names)
+    names = [*SUMS, "read direct", "other direct", "text direct", *FAILING, *REFUSED]
+    found = answers(folder, 2, *names, "lsmr, in files", "pieces")
     check_sums(folder, found)
+    check_text(folder, found, "direct")
     check_failures(found)
     for each in found:
         assert each["other direct"]["held_out"]["rows"] == 1
-        assert each["where"].startswith("DataError: --where leaves out rows")
+        assert each["none left"].startswith("DataError: no row meets --where 'a > 1e9': nothing")
+        assert "2 processes cannot share 1 rows: start fewer of them" in each["one left"]
         assert "say --l2 with a number, or fit in one process: nothing was read" in each["search"]
         assert "'g' is not numeric" in each["levels"]
         assert "rows that stay in the files" in each["lsmr, in files"]["method"]
@@ -130,7 +168,9 @@ def test_two_processes_add_up_what_one_does_and_fail_together(folder):
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_fit_what_one_does_in_every_way(folder, count):
     names = [*SUMS, *FILES, "read direct", "read lsmr", "other lsmr", *FAILING]
-    found = answers(folder, count, *names)
+    found = answers(folder, count, *names, "text direct", "text lsmr")
+    for name in TEXT:
+        check_text(folder, found, name)
     check_sums(folder, found)
     check_files(folder, found)
     check_failures(found)
@@ -180,6 +220,7 @@ def test_the_command_shows_processes_and_ends_all_of_them(folder):
     assert "Error: process 0 failed with DataError: " in other[1]
 
 
+DIRECT = {"method": "direct", "dtype": None}
 FIGURES = ("weights", "intercept", "train", "held_out", "iterations")
 
 
@@ -228,6 +269,40 @@ def test_fits_of_three_processes_that_are_kept_end_with_the_same_bits(folder):
         assert other in each["kept m mine"] or (
             index == 2 and "process 2 does not see" in each["kept m mine"]
         )
+
+
+@pytest.mark.slow
+def test_other_numbers_of_processes_go_on_with_a_fit(folder):
+    pytest.importorskip("orbax.checkpoint")
+    ways = {f"kept {name} {name}": KEPT_BY[name] for name in ("lbfgs", "lsmr", "cg")}
+    begun = answers(folder, 3, *(f"{name} SIGINT" for name in ways), "kept drop drop SIGINT")
+    for name in (*ways, "kept drop drop"):
+        for each in begun:
+            assert each[f"{name} SIGINT"].startswith("Interrupted: iteration ")
+    whole = answers(folder, 3, *(name.replace("kept ", "kept whole-") for name in ways))[0]
+    for count in (4, 2):
+        if count == 2:
+            ways = {"kept cg cg": KEPT_BY["cg"]}
+        copies = {name: name.replace("kept ", f"kept {count}-") for name in ways}
+        for name in ("lbfgs", "lsmr", "cg", "drop"):
+            shutil.copytree(folder / name, folder / f"{count}-{name}")
+        resumed = [f"{copy} resume" for copy in copies.values()]
+        found = answers(folder, count, *resumed, f"kept {count}-drop drop resume")
+        for name, options in ways.items():
+            own = told(fit_model(folder / "d.parquet", "y", **dict(KEPT, **options) | DIRECT))
+            uninterrupted = whole[name.replace("kept ", "kept whole-")]
+            for each in found:
+                model = each[f"{copies[name]} resume"]
+                same_bits(model, found[0][f"{copies[name]} resume"])
+                assert 0 < model["resumed_at"] < model["iterations"]
+                # The method goes on with all that it knew.
+                at = model["resumed_at"]
+                expected = uninterrupted["values"][at : at + 4]
+                np.testing.assert_allclose(model["values"][:4], expected, rtol=1e-7)
+                assert_same(model, own, 1e-3)
+        for each in found:
+            said = each[f"kept {count}-drop drop resume"]
+            assert "keeps a fit of 3 processes, and shares from which rows were dropped" in said
 
 
 @pytest.mark.slow

@@ -39,6 +39,9 @@ class Checkpoint(Hook):
       every: the seconds between two checkpoints, at least 0. One that is due while another is being
         written waits for it.
       keep: how many are kept, at least 1.
+      filled: of rows that are cut over processes, how many there are, and how many with those of
+        weight zero that fill the last share behind them. Another number of processes can go on
+        then, whose arrays are of another length.
 
     >>> import jaxdescent as jd
     >>> jd.hooks.Checkpoint("build/run", every=600.0, keep=2)
@@ -46,7 +49,12 @@ class Checkpoint(Hook):
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, every: float = 60.0, keep: int = 3
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        every: float = 60.0,
+        keep: int = 3,
+        filled: tuple[int, int] | None = None,
     ) -> None:
         if not isinstance(folder, str | os.PathLike):
             raise TypeError(f"Checkpoint needs the path of a folder, got {folder!r}.")
@@ -55,6 +63,7 @@ class Checkpoint(Hook):
         self.folder = str(folder)
         self.every = every
         self.keep = keep
+        self.filled = filled
         self._folder: checkpoints.Folder | None = None
         self._facts: dict[str, Any] = {}
         self._copy: tuple[int, Loop] | None = None
@@ -82,7 +91,10 @@ class Checkpoint(Hook):
                 f"another run writes its checkpoints to {self.folder}: wait for its end, or choose "
                 "another folder."
             )
-        facts = {"fingerprint": fingerprint(setup), "computation": computation(setup, jaxpr)}
+        facts = {
+            "fingerprint": fingerprint(setup, self.filled),
+            "computation": computation(setup, jaxpr),
+        }
         self._facts = {name: _of_all(own) for name, own in facts.items()}
         self._copy = self._spare = None
         self._last = 0  # the start itself is not saved
@@ -112,7 +124,7 @@ class Checkpoint(Hook):
                         f"{folder.at(iteration)} is of another run: {'; '.join(differing)}. Call "
                         "run as it was called then, or choose another folder."
                     )
-                loop = folder.read(iteration, like)
+                loop = folder.read(iteration, like, self.filled and self.filled[1])
             except checkpoints.Unreadable as error:
                 unreadable = str(error)
             told = [each for each in agreement.told_by_all(unreadable) if each is not None]

@@ -1,0 +1,278 @@
+"""Where rows of CSV files begin: lines are counted part by part, and some bytes are noted at which
+reading can begin.
+
+A line is a row unless it is empty, or a value between quotation marks has a line break. Pyarrow is
+asked how many rows it takes a piece of lines for, with one more line behind it: another number
+means that a value goes on behind its line. If it does so in no piece, no piece begins within one.
+"""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import itertools
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jaxdescent.data.errors import DataError, need_arrow, one_line, reading
+
+CHUNK_BYTES = 1 << 20
+"""Text that is parsed at a time."""
+
+PACKED = (".gz", ".zst")
+"""Ends of the names of files that cannot be entered in the middle."""
+
+LINE_END = re.compile(rb"[\r\n]")
+
+WRONG_WIDTH = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
+
+ROW = re.compile(r"Row #(\d+)")
+
+BROKEN = (
+    "a {} between quotation marks has a line break, so that several processes cannot share the "
+    "rows: write Parquet, or fit in one process"
+)
+
+
+class Place(NamedTuple):
+    """Where reading can begin.
+
+    Attributes:
+      file: the number of the file.
+      byte: of it, as it is unpacked, at which a line begins.
+      row_in_file: how many of its rows are before that one.
+      row: how many rows of all files are.
+    """
+
+    file: int
+    byte: int
+    row_in_file: int
+    row: int
+
+
+class Places(NamedTuple):
+    """All of them in the order of the rows, and how many rows there are."""
+
+    rows: int
+    places: list[Place]
+
+    def before(self, row: int) -> Place:
+        """The last place up to a row."""
+        return self.places[bisect.bisect_right(self.places, row, key=lambda place: place.row) - 1]
+
+
+def places_of(
+    paths: Sequence[pathlib.Path],
+    names: Sequence[Sequence[str]],
+    part: int,
+    parts: int,
+    tell: Callable[[bytes], list[bytes]],
+) -> Places:
+    """The places in some files, of whose bytes each process looks at a part.
+
+    Args:
+      paths: the files.
+      names: the columns of each.
+      part: the number of this process's part.
+      parts: how many there are.
+      tell: gives to all processes what each of them passes, in the order of the parts.
+
+    Raises:
+      DataError: in all processes, for the first line that has not as many values as there are
+        columns, and for line breaks within values.
+    """
+    pieces: list[tuple[int, int, int]] = []
+    failure: tuple[int, str] | None = None
+    for file, start, stop in _ranges(paths, part, parts):
+        with reading(paths[file]):
+            for byte, text in _pieces(paths[file], names[file], start, stop):
+                try:
+                    own = _rows_of(text, names[file])
+                except ValueError as error:
+                    failure = file, one_line(error)
+                    break
+                if own:
+                    pieces.append((file, byte, own))
+        if failure is not None:
+            break
+    places: list[Place] = []
+    counts, total = [0] * len(paths), 0
+    for told in tell(json.dumps([pieces, failure]).encode()):
+        pieces, failure = json.loads(told)
+        for file, byte, rows in pieces:
+            places.append(Place(file, byte, counts[file], total))
+            counts[file], total = counts[file] + rows, total + rows
+        if failure is not None:
+            # Only now it is known how many rows are before it.
+            file, message = failure
+            ragged = wrong_width(paths[file], message, counts[file])
+            told_of = f"{paths[file]} cannot be read: {numbered(message, counts[file])}."
+            raise DataError(told_of) if ragged is None else ragged
+    return Places(total, places)
+
+
+def opened(path: pathlib.Path, byte: int) -> Any:
+    """A file from this byte on, unpacked."""
+    pa = need_arrow()
+    if not is_packed(path):
+        file = pa.OSFile(str(path))
+        file.seek(byte)
+        return file
+    file = pa.input_stream(str(path))
+    for first in range(0, byte, CHUNK_BYTES):
+        file.read(min(CHUNK_BYTES, byte - first))
+    return file
+
+
+def is_packed(path: pathlib.Path) -> bool:
+    """Whether it is read from its beginning on alone."""
+    return path.name.lower().endswith(PACKED)
+
+
+def numbered(message: str, before: int) -> str:
+    """A message of pyarrow's with the number of the row as people count it, of which so many are
+    before the first that was parsed.
+    """
+    return ROW.sub(lambda found: f"row {int(found[1]) + before:,}", message, count=1)
+
+
+def _ranges(
+    paths: Sequence[pathlib.Path], part: int, parts: int
+) -> Iterator[tuple[int, int, int | None]]:
+    """The files in a part, and from which byte on to before which; packed ones are in the part in
+    which they begin, and as a whole.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    firsts = [0, *itertools.accumulate(sizes)]
+    low, high = (firsts[-1] * at // parts for at in (part, part + 1))
+    for file, (path, first, size) in enumerate(zip(paths, firsts, sizes, strict=False)):
+        start, stop = max(low - first, 0), min(high - first, size)
+        if start >= stop:
+            continue
+        if not is_packed(path):
+            yield file, start, stop
+        elif not start:
+            yield file, 0, None
+
+
+def _pieces(
+    path: pathlib.Path, names: Sequence[str], start: int, stop: int | None
+) -> Iterator[tuple[int, bytes]]:
+    """The lines that begin from one byte on to before another one, without the header, about
+    :data:`CHUNK_BYTES` of them at a time, and where each piece begins.
+    """
+    with opened(path, 0) as file:
+        header = _header_end(path, file, names)
+    at = max(start, header)
+    # A line begins behind the end of another, which may be the byte before.
+    with opened(path, at - 1) as file:
+        at, rest, is_line = at - 1, b"", False
+        while stop is None or at < stop:
+            more = file.read(CHUNK_BYTES)
+            text = rest + more
+            if not is_line:
+                end = LINE_END.search(text)
+                cut = len(text) if end is None else end.end()
+                at, text, is_line = at + cut, text[cut:], end is not None
+                if not more:
+                    return
+            elif not more:
+                if text:
+                    yield at, text
+                return
+            if not is_line:
+                continue
+            wanted = None if stop is None else stop - at
+            if wanted is not None and wanted <= 0:
+                return
+            if wanted is not None and len(text) >= wanted:
+                end = LINE_END.search(text, wanted - 1)
+                if end is not None:
+                    yield at, text[: end.end()]
+                    return
+            cut = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+            if cut:
+                yield at, text[:cut]
+            at, rest = at + cut, text[cut:]
+            if len(rest) > 2 * CHUNK_BYTES:
+                raise too_long(path)
+
+
+def _header_end(path: pathlib.Path, file: Any, names: Sequence[str]) -> int:
+    """The byte behind the header's line."""
+    from pyarrow import csv
+
+    text = b""
+    while True:
+        more = file.read(CHUNK_BYTES)
+        text += more
+        # Empty lines before it count as little as elsewhere.
+        start = len(text) - len(text.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n"))
+        end = LINE_END.search(text, start)
+        if end is not None or not more:
+            break
+    found = len(text) if end is None else end.end()
+    try:
+        with csv.open_csv(need_arrow().BufferReader(text[:found])) as reader:
+            is_whole = reader.schema.names == list(names)
+    except ValueError:
+        is_whole = False
+    if not is_whole:  # the file was opened with these names
+        raise DataError(f"{path} cannot be read: {BROKEN.format('name')}.")
+    return found
+
+
+def _rows_of(text: bytes, names: Sequence[str]) -> int:
+    """How many rows a piece of lines has.
+
+    Raises:
+      ValueError: where a row has not as many values as there are columns, with its number; where a
+        value has a line break.
+    """
+    pa = need_arrow()
+    from pyarrow import csv
+
+    lines = sum(map(bool, text.splitlines()))
+    if not lines:
+        return 0
+    # A value that goes on behind the last line would swallow one more.
+    more = b"\n" + b"," * (len(names) - 1) + b"0\n"
+    reader = csv.open_csv(
+        pa.BufferReader(text + more),
+        read_options=csv.ReadOptions(
+            block_size=len(text) + len(more), use_threads=False, column_names=list(names)
+        ),
+        convert_options=csv.ConvertOptions(
+            include_columns=[names[0]], column_types={names[0]: pa.binary()}
+        ),
+    )
+    if sum(batch.num_rows for batch in reader) != lines + 1:
+        raise ValueError(BROKEN.format("value"))
+    return lines
+
+
+def too_long(path: pathlib.Path) -> DataError:
+    """The error for a row that no chunk has room for."""
+    return DataError(
+        f"{path} has a row of more than {CHUNK_BYTES:,} bytes, which is not read as CSV: is a "
+        "quotation mark missing?"
+    )
+
+
+def wrong_width(path: pathlib.Path, message: str, before: int) -> DataError | None:
+    """The error for a row of more or fewer values than there are columns, if a message of pyarrow's
+    tells of one; so many rows are before the first that was parsed.
+    """
+    found = WRONG_WIDTH.search(message)
+    if found is None:
+        return None
+    row, got, expected = int(found["row"]) + before, int(found["got"]), int(found["expected"])
+    advice = "is a quotation mark missing?"
+    if expected == 1:
+        advice = "commas stand between columns, and the first line names them."
+    return DataError(
+        f"{path}: row {row:,} has {got:,} columns, and the header {expected:,}: {advice}"
+    )
