@@ -64,6 +64,17 @@ def written_out(factors: dict[str, tuple[np.ndarray, int]], x: np.ndarray) -> An
     return matrix @ scipy.sparse.diags_array(1 / lengths), lengths
 
 
+COMMAND = """
+import pathlib, sys
+from jaxdescent import cli
+try:
+    cli.app(sys.argv[1:])
+finally:
+    print(pathlib.Path("/proc/self/status").read_text(), file=sys.stderr)
+"""
+"""The peak is that of the process itself: what wait4 reports begins with its parent's."""
+
+
 def by_command(
     factors: dict[str, tuple[np.ndarray, int]], x: np.ndarray, y: np.ndarray, repeats: int
 ) -> tuple[np.ndarray, str]:
@@ -76,18 +87,23 @@ def by_command(
     with tempfile.TemporaryDirectory() as folder:
         path, kept = pathlib.Path(folder) / "panel.parquet", pathlib.Path(folder) / "model"
         pq.write_table(pa.table(columns | {"y": y}), path)
-        command = [sys.executable, "-m", "jaxdescent", "fit", str(path), "--target", "y"]
+        command = [sys.executable, "-c", COMMAND, "fit", str(path), "--target", "y"]
         command += ["--categorical", ",".join(factors), "--out", str(kept), "--overwrite"]
         took = []
         for _ in range(repeats):
             begin = time.perf_counter()
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+            assert process.stderr is not None
+            said = process.stderr.read()
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
-                sys.exit(f"jaxdescent fit ended with {process.returncode}")
+                sys.exit(f"jaxdescent fit ended with {process.returncode}: {said}")
             seconds = time.perf_counter() - begin
-            took.append((seconds, used.ru_utime + used.ru_stime, used.ru_maxrss))
+            peak = int(said.split("VmHWM:")[1].split()[0])  # in KiB
+            took.append((seconds, used.ru_utime + used.ru_stime, peak))
         weights = np.load(kept / "weights.npy")[: x.shape[1]]
     seconds, processor, peak = min(took)
     return weights, f"{seconds:.1f} s, {processor:.1f} s of processors, {peak / 2**20:.2f} GiB"
