@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from jaxdescent.machine.host import let_threads_finish
+
 HEARTBEAT_SECONDS = 30
 """After so long without a sign of a process the others end, within a minute of its death."""
 
@@ -47,6 +49,8 @@ def join(
         )
         with _standard_output_as_error():
             multihost_utils.sync_global_devices("all have joined")
+        if jax.default_backend() == "cpu":
+            let_threads_finish()
     except (ValueError, RuntimeError) as error:
         raise NoCluster(
             f"the other processes were not found ({str(error).splitlines()[0]}): start this under "

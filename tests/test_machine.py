@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import stat
+import subprocess
 import sys
 
 import jax
@@ -202,6 +203,18 @@ class TestRuns:
         load = host.Load.now()
         assert load.cores >= 1
         assert load.busy > 0
+
+    @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
+    def test_all_threads_let_others_finish(self):
+        program = (
+            "import os, threading; from jaxdescent.machine.host import let_threads_finish;"
+            "end = threading.Event(); other = threading.Thread(target=end.wait); other.start();"
+            "let_threads_finish();"
+            "print({os.sched_getscheduler(int(t)) for t in os.listdir('/proc/self/task')});"
+            "end.set()"
+        )
+        said = subprocess.check_output([sys.executable, "-c", program], text=True)
+        assert said.strip() == str({os.SCHED_BATCH})
 
 
 class TestCacheFolder:

@@ -160,6 +160,20 @@ def test_no_row_leaves_its_device(panel):
     assert sum(sent.size for sent in large) <= 4 * features + 64
 
 
+def test_no_device_stores_more_places_of_entries_than_its_layout_has(rng):
+    matrix = scipy.sparse.random(8_000, 500, 0.1, random_state=rng, dtype=np.float32)
+    sharding = rows_over()
+    X = jd.Sparse(matrix, sharding=sharding)
+    targets = jax.device_put(rng.normal(size=8_000).astype(np.float32), sharding)
+
+    def solve(X, targets):
+        regression = jd.LinearRegression(X, targets, l2=1.0, intercept=False)
+        return jd.minimize(regression, method=jd.ConjugateGradient(), max_iterations=5).params
+
+    # XLA makes places of two numbers an entry of them, before the loop if it can.
+    assert Compiled(solve, X, targets).temporaries < X.pass_bytes / 4  # parts
+
+
 @pytest.mark.slow
 def test_a_certificate_and_a_fit_of_several_outputs_take_sharded_rows(rng):
     matrix = entries(rng, "even").astype(np.float32)
