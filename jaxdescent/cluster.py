@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from jaxdescent.machine import attached
 from jaxdescent.machine.host import let_threads_finish
 
 HEARTBEAT_SECONDS = 30
@@ -49,7 +50,7 @@ def join(
         )
         with _standard_output_as_error():
             multihost_utils.sync_global_devices("all have joined")
-        if jax.default_backend() == "cpu":
+        if attached.are_cpus():
             let_threads_finish()
     except (ValueError, RuntimeError) as error:
         raise NoCluster(
