@@ -189,6 +189,11 @@ def is_first() -> bool:
     return is_alone() or _group.get()[0] == jax.process_index()
 
 
+def members() -> tuple[int, ...]:
+    """The indices of the group's processes; of this one where it decides for itself."""
+    return _group.get() or (jax.process_index(),)
+
+
 def clock() -> float:
     """Seconds by the clock of the group's first process."""
     return told_by_first(time.perf_counter())

@@ -1,5 +1,6 @@
 """Checkpoints of a run: resumed is uninterrupted, whatever kills the process or the files."""
 
+import gc
 import json
 import os
 import pathlib
@@ -133,7 +134,9 @@ def test_without_room_for_a_copy_the_run_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(
         module.checkpoints.Folder,
         "wait",
-        lambda self, wait=module.checkpoints.Folder.wait: copied.append(1) or wait(self),
+        lambda self, *seconds, wait=module.checkpoints.Folder.wait: (
+            copied.append(1) or wait(self, *seconds)
+        ),
     )
     options = {"max_iterations": 40, "tolerance": 0}
     got = jd.run(valley, START, METHOD, checkpoint=saved(tmp_path), chunk=10, **options)
@@ -372,6 +375,7 @@ def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_p
     assert int(names(tmp_path)[-1].removeprefix("iteration-")) < 60
     again = resumed(tmp_path, start=start, method=jd.GradientDescent(1e-4), **options)
     assert_same(again, want)
+    gc.collect()  # of what Orbax leaves open after an error, which is told here
 
 
 def on(count, spec=("d",)):

@@ -27,6 +27,8 @@ except ImportError:  # Windows has none
 import jax
 import jax.numpy as jnp
 
+from jaxdescent import agreement
+
 FORMAT = 1
 """The number of this layout; another one is refused."""
 
@@ -40,8 +42,52 @@ TRIES = 10
 UNFINISHED = re.compile(r"^iteration-\d{10}\.orbax-checkpoint-tmp.*$")
 
 
+FREE, WRITING, WRITTEN, FAILED = "free", "writing", "written", "failed"
+"""What a process says of its part of a checkpoint."""
+
+BUSY = WRITING, WRITTEN
+
+
 class Unreadable(Exception):
     """A checkpoint that is not whole, or not of this package."""
+
+
+class OtherPartFailed(Exception):
+    """Another process could not write its part of a checkpoint, of which nothing is kept then."""
+
+
+class CommonEnd:
+    """Where Orbax's thread waits, when this process has written its part, for the parts of others.
+
+    Orbax's own wait is for processes that arrive: one that fails never does, and the others would
+    wait for twenty minutes. Here they are told by :meth:`tell`.
+    """
+
+    def __init__(self) -> None:
+        self._is_told = threading.Event()
+        self._failure = ""
+        self.is_reached = False
+
+    def __call__(self, *, key: str, timeout_ms: int) -> None:
+        """Orbax's thread: return when all have written, and raise if one of them has failed."""
+        self.is_reached = True
+        if not self._is_told.wait(timeout_ms / 1000):
+            raise TimeoutError(
+                f"no other process has answered in {timeout_ms / 1000:.0f} s ({key})"
+            )
+        if self._failure:
+            raise OtherPartFailed(self._failure)
+
+    def tell(self, failure: str = "") -> None:
+        """Let the thread go on, or end with what has failed; the first word counts."""
+        if not self.is_told:
+            self._failure = failure
+            self._is_told.set()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is known what has become of the others' parts."""
+        return self._is_told.is_set()
 
 
 def require_extra() -> Any:
@@ -72,20 +118,24 @@ class Folder:
         self.path = path.resolve()
         self.keep = keep
         self._writer: Any = None
+        self._end = CommonEnd()
         self._finisher: threading.Thread | None = None
         self._error: BaseException | None = None
         self._at: int | None = None
         self._descriptor: int | None = None
+        self._is_left = False  # something unfinished
+        self._is_first = jax.process_index() == 0
         self.is_ours = True  # and no other run's
         logging.getLogger("absl").addFilter(_is_not_orbax)
-        if jax.process_index() == 0:
+        if self._is_first:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
             if self.is_ours:
                 self._remove_unfinished()  # of a process that was killed while it wrote
 
     def close(self) -> None:
-        """Let another run have the folder."""
+        """Let another run have the folder, and what is not written by all processes be given up."""
+        self._end.tell("the run ended before all processes had written their parts")
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -122,9 +172,12 @@ class Folder:
         leaves = {name: leaf for name, leaf in _named(tree) if leaf.size}
         content = {"format": FORMAT, "iteration": iteration, **facts}
         self._at = iteration
+        self._end = CommonEnd()
         try:
             if self._writer is None:
-                self._writer = self._orbax.AsyncCheckpointer(self._handler(leaves))
+                options = self._orbax.options.AsyncOptions(barrier_sync_fn=self._at_the_end)
+                handler = self._handler(leaves)
+                self._writer = self._orbax.AsyncCheckpointer(handler, async_options=options)
             self._writer.save(
                 self.at(iteration),
                 args=self._orbax.args.Composite(
@@ -138,11 +191,40 @@ class Folder:
         self._finisher = threading.Thread(target=self._finish, daemon=True)
         self._finisher.start()
 
-    def wait(self) -> None:
-        """Return when nothing is being written."""
+    def state(self) -> tuple[str, str]:
+        """What has become of this process's part, and its error if it has failed."""
+        if self.is_writing:
+            is_waiting = self._end.is_reached and not self._end.is_told
+            return (WRITTEN if is_waiting else WRITING), ""
+        if self._error is not None and not isinstance(self._error, OtherPartFailed):
+            said = f"{type(self._error).__name__}: {str(self._error)[:300]}"
+            where = f"process {jax.process_index()} failed with "
+            return FAILED, said if agreement.is_alone() else where + said
+        return FREE, ""
+
+    def conclude(self, states: list[tuple[str, str]]) -> None:
+        """Finish what is being written if all processes have written their parts, and give it up if
+        one of them has failed.
+
+        Args:
+          states: of all processes, in their order.
+        """
+        failed = [said for state, said in states if state == FAILED]
+        if failed and self.is_writing:
+            self._end.tell(failed[0])
+        elif failed and self._error is None:
+            self._error = OtherPartFailed(failed[0])
+        elif all(state == WRITTEN for state, _ in states):
+            self._end.tell()
+        self._is_left |= bool(failed)
+        if self._is_first and self._is_left and not any(state in BUSY for state, _ in states):
+            self._remove_unfinished()  # not before: Orbax would wait for ever in who still writes
+            self._is_left = False
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when nothing is being written here, or after so many seconds."""
         if self._finisher is not None:
-            self._finisher.join()
-            self._finisher = None
+            self._finisher.join(seconds)
 
     def error(self) -> tuple[int, BaseException] | None:
         """The iteration and the error of a checkpoint that could not be written, told once."""
@@ -224,7 +306,7 @@ class Folder:
         """Rename a checkpoint that cannot be read, so that it does not count as one."""
         place = self.at(iteration)
         aside = place.with_name(f"unreadable-{place.name}")
-        if jax.process_index() == 0:
+        if self._is_first:
             shutil.rmtree(aside, ignore_errors=True)
             place.rename(aside)
         return aside
@@ -258,10 +340,13 @@ class Folder:
         except OSError:
             return  # some file systems of clusters have no locks
 
+    def _at_the_end(self, *, key: str, timeout_ms: int) -> None:
+        self._end(key=key, timeout_ms=timeout_ms)
+
     def _finish(self) -> None:
         try:
             self._writer.wait_until_finished()
-            if jax.process_index() == 0:
+            if self._is_first:
                 for old in self.iterations()[self.keep :]:
                     shutil.rmtree(self.at(old))
         except Exception as error:  # as in `write`; it is on another thread
@@ -269,8 +354,6 @@ class Folder:
 
     def _failed(self, error: Exception) -> None:
         self._error, self._writer = error, None
-        if jax.process_index() == 0:
-            self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
         """Free the space of what will never be complete."""

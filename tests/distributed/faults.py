@@ -1,9 +1,12 @@
 """One of several processes, in which one sees, does or becomes something else than the others."""
 
 import os
+import resource
 import signal
 import sys
 import threading
+import time
+import warnings
 
 from tests.distributed.processes import join
 
@@ -105,6 +108,57 @@ def hangs(index, place):
         hooks=[Endless()],
         patience=3,
     )
+
+
+def full_disk_of_first(index, place):
+    full_disk(0, index, place)
+
+
+def full_disk_of_second(index, place):
+    full_disk(1, index, place)
+
+
+def full_disk(of, index, place):
+    """One process alone can write no large file, from the third chunk of a run to the tenth."""
+    folder = os.environ["CHECKPOINTS"]
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fills(jd.hooks.Hook):
+        def report(self, record):
+            limit = 1 << 18 if 3 <= record.chunk < 10 else hard
+            if index == of:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            time.sleep(0.1)  # so that several checkpoints are tried meanwhile
+            return False
+
+    start = place(np.random.default_rng(0).normal(size=1 << 19).astype(np.float32))
+    saved = jd.hooks.Checkpoint(folder, every=0, keep=1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = jd.run(
+            jd.SumOfSquares(center=2.0),
+            start,
+            jd.GradientDescent(1e-4),
+            tolerance=0,
+            max_iterations=300,
+            chunk=10,
+            hooks=[Fills(), saved],
+        )
+    said = [str(each.message) for each in told if each.category is RuntimeWarning]
+    print(len(said) > 0, all("could not be written; the run goes on" in each for each in said))
+    print(all(" failed with " in each for each in said), int(result.iterations), os.listdir(folder))
+
+
+def a_run_alone(index, place):
+    """A process would keep a run of its own arrays, in which the others have no part."""
+    del place
+    if index == 1:
+        start = np.linspace(0, 1, 8, dtype=np.float32)
+        try:
+            jd.run(jd.SumOfSquares(center=2.0), start, checkpoint=os.environ["CHECKPOINTS"])
+        except ValueError as error:
+            print(error)
 
 
 def death(index, place):

@@ -56,8 +56,8 @@ def test_processes_find_what_one_does_by_every_method(count, relaxed_promotion):
     np.testing.assert_allclose(first["certificate"]["ends"], own["ends"], rtol=1e-6)
 
 
-def said(fault, codes=(0, 0)):
-    ended = run(FAULTS, len(codes), fault, timeout=120)
+def said(fault, codes=(0, 0), environment=None):
+    ended = run(FAULTS, len(codes), fault, timeout=120, environment=environment)
     assert tuple(code for _, _, code in ended) == codes, ended
     return [
         ([line for line in out.splitlines() if not line.startswith("[Gloo]")], errors)
@@ -104,6 +104,25 @@ def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
     assert first == []
     assert second[0] == "1"
     assert "got (239,)" in second[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", ["first", "second"])
+def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, tmp_path):
+    told = said(f"full_disk_of_{of}", environment={"CHECKPOINTS": str(tmp_path)})
+    for number, (lines, _) in enumerate(told):
+        has_failed = number == ("first", "second").index(of)
+        assert lines == ["True True", f"{not has_failed} 300 ['iteration-0000000300']"]
+
+
+@pytest.mark.slow
+def test_a_run_of_one_of_several_processes_is_not_kept(tmp_path):
+    (first, _), (second, _) = said("a_run_alone", environment={"CHECKPOINTS": str(tmp_path)})
+    assert first == []
+    assert second == [
+        "checkpoints need a run of all 2 processes, got one of [1]: lay its params over all "
+        "devices, or run it in a program without jax.distributed."
+    ]
 
 
 @pytest.mark.slow

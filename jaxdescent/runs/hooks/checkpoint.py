@@ -21,6 +21,9 @@ from jaxdescent.runs.fingerprint import computation, differences, fingerprint
 from jaxdescent.runs.hooks.protocol import Hook, Pause
 from jaxdescent.runs.record import Record
 
+POLL_SECONDS = 0.05
+"""So often processes that wait for a checkpoint ask each other whether it is written."""
+
 ROOM = 1.2
 """The available memory over a copy's bytes, for a copy to be made."""
 
@@ -83,8 +86,15 @@ class Checkpoint(Hook):
 
         Raises:
           ValueError: if the folder has checkpoints and the run is not to resume, if another run
-            writes there, or if not all processes see the same.
+            writes there, if not all processes see the same, or if some have no part in the run.
         """
+        processes = list(agreement.members())
+        if len(processes) < jax.process_count():
+            raise ValueError(
+                f"checkpoints need a run of all {jax.process_count()} processes, got one of "
+                f"{processes}: lay its params over all devices, or run it in a program without "
+                "jax.distributed."
+            )
         self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
         if not all(agreement.told_by_all(bool(self._folder.is_ours))):
             raise ValueError(
@@ -152,10 +162,8 @@ class Checkpoint(Hook):
         return bool(self._iterations())
 
     def pause(self, pause: Pause) -> None:
-        self._tell_of_errors()
-        folder = self._opened
+        is_free = self._look() and self._copy is None
         is_due = time.perf_counter() - self._at >= self.every and pause.iteration != self._last
-        is_free = self._copy is None and not folder.is_writing
         if not all(agreement.told_by_all(is_due and is_free)):
             return
         self._at = time.perf_counter()
@@ -166,7 +174,7 @@ class Checkpoint(Hook):
             return
         self._spare = None
         self._write(pause.loop)
-        folder.wait()
+        self._wait()
 
     def report(self, record: Record) -> None:
         del record
@@ -176,14 +184,11 @@ class Checkpoint(Hook):
 
     def save_last(self, loop: Loop) -> None:
         """Save where the run ended, and wait until it is written."""
-        folder = self._opened
         self._copy = None  # it is older
-        folder.wait()
+        self._wait()
         self._spare = None
-        self._tell_of_errors()
         self._write(loop)
-        folder.wait()
-        self._tell_of_errors()
+        self._wait()
 
     def close(self) -> None:
         self._copy = self._spare = None
@@ -210,6 +215,24 @@ class Checkpoint(Hook):
         if iteration != self._last:
             self._last = iteration
             self._opened.write(iteration, loop, self._facts)
+
+    def _look(self) -> bool:
+        """Whether no process writes any more. Where all have written their parts they are let
+        finish, and an error of one is told by all: no chunk is under way, in which they could not
+        tell each other.
+        """
+        folder = self._opened
+        own = folder.state()
+        states = agreement.told_by_all(own)
+        folder.conclude(states)
+        if own[0] not in checkpoints.BUSY:
+            self._tell_of_errors()  # no later ones, of which the others have not heard
+        return all(state not in checkpoints.BUSY for state, _ in states)
+
+    def _wait(self) -> None:
+        """Return when no process writes any more."""
+        while not self._look():
+            self._opened.wait(POLL_SECONDS)
 
     def _tell_of_errors(self) -> None:
         failed = self._opened.error()
