@@ -229,7 +229,11 @@ def test_only_small_regressions_are_taken_apart(what, monkeypatch):
         X = jd.Sparse.from_indices(np.arange(2), np.arange(2), shape=shape)
     if what == "many penalties":
         y, l2 = jnp.zeros((10, 2)), jnp.array([0.0, 1.0])
-    assert not dense_look.is_small(jd.LinearRegression(X, y, l2=l2))
+    regression = jd.LinearRegression(X, y, l2=l2)
+    assert not dense_look.is_small(regression)
+    # A rate is looked at in larger ones too, if not in others.
+    is_larger = what in ("many features", "many rows")
+    assert dense_look.is_small(regression, estimates=False) == is_larger
 
 
 FALSE_ONCE = {

@@ -29,28 +29,31 @@ from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.regression import LinearRegression
-
-MOST_ENTRIES, MOST_FEATURES = 1 << 18, 64
-"""Of X, for each output: its singular values then take some milliseconds."""
+from jaxdescent.regression.solve import reserved
 
 INDEPENDENT = 1e-3
 """An eigenvalue of the matrix of the columns' products, each of unit length, below which they are
 taken apart: products of float32 show it to four digits."""
 
+LARGER = 4
+"""So many times more entries and features are taken apart where a rate is claimed, which takes 5 to
+50 ms."""
+
 ULPS = 4.0
 """How many roundings each term of a sum is allowed."""
 
 
-def is_small(regression: LinearRegression) -> bool:
-    """Whether X is stored on one device, and so small that its singular vectors cost next to
-    nothing. The outputs must share one penalty.
+def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
+    """Whether the regression is small enough for it.
+
+    Args:
+      regression: any.
+      estimates: whether the method has an estimate of its own. Where it has none, a claim rests on
+        the rate of many steps, beside which singular vectors cost little in larger ones too.
     """
-    design = as_design(regression.X)
-    rows, features = design.shape
     outputs = int(np.prod(jnp.shape(regression.y)[1:]))
-    is_within = features <= MOST_FEATURES and (rows + features) * features <= MOST_ENTRIES
-    is_one = jnp.ndim(regression.l2) == 0 and outputs <= MOST_FEATURES
-    return design.is_stored and design.is_whole and is_within and is_one
+    times = 1 if estimates else LARGER
+    return reserved.is_small(as_design(regression.X), regression.l2, outputs, times)
 
 
 def largest_decrease(

@@ -94,7 +94,8 @@ class Refutation(NamedTuple):
     @property
     def _is_small(self) -> bool:
         regression = self.objective.linear_regression
-        return regression is not None and dense_look.is_small(regression)
+        estimates = self.method.estimates(self.objective)
+        return regression is not None and dense_look.is_small(regression, estimates)
 
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
@@ -235,7 +236,7 @@ def decrease_of_regression(
         lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
     is_needed = _is_uneven(lengths, seen)
     falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
-    if lengths is not None and dense_look.is_small(regression):
+    if lengths is not None and dense_look.is_small(regression, seen is not None):
         weights = params["weights"].reshape(design.shape[1], -1)
         inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
         falls = jnp.maximum(falls, dense_look.largest_decrease(*inputs))

@@ -8,6 +8,26 @@ import jax.numpy as jnp
 
 from jaxdescent.designs import Design
 
+MOST_ENTRIES, MOST_FEATURES, MOST_OUTPUTS = 1 << 18, 64, 64
+"""Of X, and of targets for each row: its singular values then take some milliseconds."""
+
+
+def is_small(design: Design, l2: Any, outputs: int, times: int = 1) -> bool:
+    """Whether X is stored on one device, and so small that its singular vectors, which show whether
+    a solution is one, cost next to nothing. The outputs must share one penalty.
+
+    Args:
+      design: X.
+      l2: the penalty.
+      outputs: how many.
+      times: how many times more entries and features count as small.
+    """
+    rows, features = design.shape
+    is_within = (rows + features) * features <= times * MOST_ENTRIES
+    is_within &= features <= times * MOST_FEATURES
+    is_one = jnp.ndim(l2) == 0 and outputs <= MOST_OUTPUTS
+    return design.is_stored and design.is_whole and is_within and is_one
+
 
 def normal_equations_bytes(design: Design) -> int:
     """The bytes of a well-conditioned solve: the Gram matrix, a scaled copy, its factor and the
@@ -46,4 +66,8 @@ def regression_solver_bytes(
         orthogonal = (2 if is_scaled else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger
+    if is_small(design, l2, outputs):
+        # The columns and the penalty's, divided by their lengths; their singular vectors, twice.
+        looked = 4 * (rows + features) * features + square + (1 + outputs) * (rows + features)
+        peak = max(peak, looked)
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
