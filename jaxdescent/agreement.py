@@ -243,12 +243,12 @@ def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
     return answers[0]
 
 
-def leave_without_others() -> None:
-    """End this process at its end, after Ctrl-C: the others of its run may wait for it, and JAX's
-    common end would wait for them.
+def leave_without_others(code: int = INTERRUPTED) -> None:
+    """End this process at its end, with Ctrl-C's exit code or another: the others of its run may
+    wait for it, and JAX's common end would wait for them.
     """
     if jax.process_count() > 1:
-        atexit.register(_leave_at_once, INTERRUPTED)
+        atexit.register(_leave_at_once, code)
 
 
 def _leave_at_once(code: int = 1) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.text import Text
 
@@ -21,7 +20,9 @@ from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.report import Table as Table
+from jaxdescent.breakdown.together import Together
 from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.runs.interruption import SIGNALS
 
 PARTS = {
     1: ("Two small functions", "tutorial"),
@@ -32,6 +33,9 @@ PARTS = {
 }
 """The title of each part, and the module whose ``run(settings, console)`` returns its report."""
 
+SHARED = {3}
+"""The parts that all processes of a run compute together."""
+
 INTERRUPTED = 130
 
 
@@ -40,38 +44,60 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
 
     Ctrl-C ends the running part and skips those after it; what was measured is shown and written.
 
+    Several processes make the same call. All of them run part 3; the others are run by the first
+    one, which shows and writes.
+
     Returns:
-      The exit code: 0, or 130 after Ctrl-C.
+      The exit code: 0, or 130 after Ctrl-C in one of the processes.
+
+    Raises:
+      OtherProcessFailed: if another process failed.
     """
     began = time.perf_counter()
     reports: list[PartReport] = []
     machine = record.describe_machine()
     show_machine(machine, console)
     is_interrupted = False
-    try:
-        for number in parts:
-            title, module = PARTS[number]
-            report.show_heading(number, title, console)
-            part = importlib.import_module(f"jaxdescent.breakdown.{module}")
-            reports.append(part.run(settings, console))
-            report.show_part(reports[-1], console)
-            if not reports[-1].is_complete:
-                is_interrupted = True
-                break
-    except KeyboardInterrupt:
-        is_interrupted = True
-    finally:
-        _write(
-            settings,
-            machine,
-            reports,
-            output=output,
-            seconds=time.perf_counter() - began,
-            console=console,
-        )
+    with Together() as others:
+        try:
+            for number in parts:
+                found = _of_part(number, settings, console, others)
+                if found is None:
+                    continue
+                reports.append(found)
+                report.show_part(found, console)
+                if not found.is_complete:
+                    is_interrupted = True
+                    break
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            if is_interrupted:
+                others.stops()
+            if others.is_first:
+                _write(
+                    settings,
+                    machine,
+                    reports,
+                    output=output,
+                    seconds=time.perf_counter() - began,
+                    console=console,
+                )
     if is_interrupted:
         console.print(Text("Interrupted: what was measured until then has been kept.", "yellow"))
     return INTERRUPTED if is_interrupted else 0
+
+
+def _of_part(
+    number: int, settings: Settings, console: Console, others: Together
+) -> PartReport | None:
+    """The report of a part; None where another process has it."""
+    title, module = PARTS[number]
+    report.show_heading(number, title, console)
+    part = importlib.import_module(f"jaxdescent.breakdown.{module}")
+    if number in SHARED:
+        return part.run(settings, console)
+    return others.by_first(lambda: part.run(settings, console))
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
@@ -96,9 +122,9 @@ def _write(
     seconds: float,
     console: Console,
 ) -> None:
-    if jax.process_index():
-        return  # the first process writes for all
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut files off
+    # A second Ctrl-C must not cut files off.
+    handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in handled}
     try:
         report.show_verdict(reports, console)
         output.mkdir(parents=True, exist_ok=True)
@@ -116,4 +142,5 @@ def _write(
             soft_wrap=True,
         )
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
