@@ -5,11 +5,12 @@ Each part computes a report; this module runs them in order and keeps what was m
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pathlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -58,6 +59,13 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     machine = record.describe_machine()
     show_machine(machine, console)
     is_interrupted = False
+
+    def keep() -> pathlib.Path:
+        output.mkdir(parents=True, exist_ok=True)
+        path = output / "breakdown.json"
+        record.write_record(path, settings, machine, reports, time.perf_counter() - began)
+        return path
+
     with Together() as others:
         try:
             for number in parts:
@@ -66,6 +74,8 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
                     continue
                 reports.append(found)
                 report.show_part(found, console)
+                if others.is_first:
+                    keep()  # this process may be killed, with another one or by itself
                 if not found.is_complete:
                     is_interrupted = True
                     break
@@ -75,14 +85,10 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
             if is_interrupted:
                 others.stops()
             if others.is_first:
-                _write(
-                    settings,
-                    machine,
-                    reports,
-                    output=output,
-                    seconds=time.perf_counter() - began,
-                    console=console,
-                )
+                with _undisturbed():
+                    report.show_verdict(reports, console)
+                    paths = [keep(), *_drawn(reports, machine, output)]
+                    _show_paths(paths, time.perf_counter() - began, console)
     if is_interrupted:
         console.print(Text("Interrupted: what was measured until then has been kept.", "yellow"))
     return INTERRUPTED if is_interrupted else 0
@@ -113,34 +119,34 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
     )
 
 
-def _write(
-    settings: Settings,
-    machine: dict[str, Any],
-    reports: list[PartReport],
-    *,
-    output: pathlib.Path,
-    seconds: float,
-    console: Console,
-) -> None:
-    # A second Ctrl-C must not cut files off.
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within it a second Ctrl-C does not cut files off."""
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
     before = {number: signal.signal(number, signal.SIG_IGN) for number in handled}
     try:
-        report.show_verdict(reports, console)
-        output.mkdir(parents=True, exist_ok=True)
-        record.write_record(output / "breakdown.json", settings, machine, reports, seconds)
-        written = [output / "breakdown.json"]
-        points = [point for part in reports for point in part.points]
-        if points:
-            from jaxdescent.breakdown import plot  # matplotlib takes half a second to import
-
-            plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
-            written.append(output / "breakdown.png")
-        console.print()
-        console.print(
-            Text(f"Written in {seconds:.0f} s: " + ", ".join(str(path) for path in written)),
-            soft_wrap=True,
-        )
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _drawn(
+    reports: list[PartReport], machine: dict[str, Any], output: pathlib.Path
+) -> list[pathlib.Path]:
+    """The picture, if there is a point to draw."""
+    points = [point for part in reports for point in part.points]
+    if not points:
+        return []
+    from jaxdescent.breakdown import plot  # matplotlib takes half a second to import
+
+    plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
+    return [output / "breakdown.png"]
+
+
+def _show_paths(paths: list[pathlib.Path], seconds: float, console: Console) -> None:
+    console.print()
+    console.print(
+        Text(f"Written in {seconds:.0f} s: " + ", ".join(str(path) for path in paths)),
+        soft_wrap=True,
+    )

@@ -40,7 +40,7 @@ def ask(request: dict[str, Any], tick: Callable[[float], None]) -> Answer:
 
         return Answer(list(measured_rows.answer(request)))
     child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps(request)],
+        [sys.executable, "-c", PROGRAM, json.dumps(request), str(os.getpid())],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -107,6 +107,8 @@ class Together:
     def stops(self) -> None:
         """This process has been interrupted, and will end without what is left to do."""
         self._own = End(INTERRUPTED if self._seen.kind == DONE else FOLLOWED)
+        if not self.is_first and self._own.kind == INTERRUPTED:
+            print("Interrupted: the first process has kept what was measured.", file=sys.stderr)
 
     def __exit__(
         self,
