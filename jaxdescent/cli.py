@@ -171,12 +171,6 @@ def breakdown(
         check()
     with failing_in_one_line():
         _prepare_process(device)
-        if distributed:
-            # SIGTERM ends what is of one process too, as Ctrl-C does. JAX would take it for a
-            # notice, which all of them have to ask for.
-            jax.config.update("jax_enable_preemption_service", False)
-        join(distributed, coordinator, processes, process)
-
         from jaxdescent import breakdown as story
 
         settings = story.Settings(
@@ -190,6 +184,11 @@ def breakdown(
             resume=resume,
         )
         parts = list(story.PARTS) if part is None else [part]
+        if distributed:
+            # SIGTERM ends what is of one process too, as Ctrl-C does. JAX would take it for a
+            # notice, which all of them have to ask for.
+            jax.config.update("jax_enable_preemption_service", False)
+        join(distributed, coordinator, processes, process)
         with agreement.among_all("breakdown"):
             check()
             _choose_device(device)

@@ -344,7 +344,7 @@ def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
     assert not first.is_complete
     done = first.numbers["independent"]["iterations"]
     assert 0 < done < 1000
-    with pytest.raises(ValueError, match="pass resume=True"):
+    with pytest.raises(ValueError, match="say --resume to go on"):
         independent_weights.run(settings, QUIET, small_tree)
     send.clear()
     settings = dataclasses.replace(settings, resume=True)

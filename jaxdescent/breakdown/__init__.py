@@ -56,8 +56,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     """
     began = time.perf_counter()
     reports: list[PartReport] = []
-    machine = record.describe_machine()
-    show_machine(machine, console)
+    machine: dict[str, Any] = {}
     is_interrupted = False
 
     def keep() -> pathlib.Path:
@@ -68,6 +67,8 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
 
     with Together() as others:
         try:
+            machine |= record.describe_machine()
+            show_machine(machine, console)
             for number in parts:
                 found = _of_part(number, settings, console, others)
                 if found is None:

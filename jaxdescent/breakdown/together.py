@@ -176,6 +176,7 @@ class Together:
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
         try:
             self._tell(End(LEFT))
+            time.sleep(4 * LOOK_SECONDS)  # the notes are kept by the first process
         finally:
             os._exit(CODES.get(self._seen.kind, FAILURE))
 

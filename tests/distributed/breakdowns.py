@@ -5,7 +5,9 @@ import signal
 import sys
 
 from jaxdescent import cli
-from jaxdescent.breakdown import child, coupled, independent_weights, tutorial
+from jaxdescent.breakdown import child, coupled, independent_weights, segments
+
+IS_SECOND = sys.argv[-1] == "1"
 
 ENDLESS = (
     "import time\n"
@@ -16,7 +18,7 @@ ENDLESS = (
 
 
 def endless():
-    """Part 2 measures until it is ended, and says by which process."""
+    """Part 2 measures until it is ended; the number of its process is printed."""
     start = child.subprocess.Popen
 
     def started(*arguments, **options):
@@ -40,23 +42,35 @@ def fails():
 
 def no_room():
     """There is no room for the params of the second process."""
-    if sys.argv[-1] == "1":
 
-        def draw(*arguments):
-            raise MemoryError("no room for the params")
+    def draw(*arguments):
+        raise MemoryError("no room for the params")
 
+    if IS_SECOND:
         independent_weights.draw = draw
 
 
-def hangs():
-    """The second process neither computes nor ends when it is asked to."""
-    if sys.argv[-1] == "1":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-    tutorial.run = None
+def tied_are_interrupted():
+    """Ctrl-C comes to the second process after a few iterations on the tied weights."""
+
+    class Interrupted(segments._Segments):
+        def begin(self, facts):
+            super().begin(facts)
+            self.is_due = facts.objective.startswith("TiedNeighbours")
+
+        def report(self, record):
+            super().report(record)
+            if self.is_due:
+                self.is_due = False
+                os.kill(os.getpid(), signal.SIGINT)
+
+    if IS_SECOND:
+        segments._Segments = Interrupted
 
 
 if __name__ == "__main__":
-    for name in filter(None, os.environ.get("TEST_BREAKDOWN", "").split(",")):
+    # A shell's background jobs are born deaf to Ctrl-C, and so are their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if name := os.environ.get("TEST_BREAKDOWN"):
         globals()[name]()
     cli.main()
