@@ -9,7 +9,6 @@ Ctrl-C, and interrupts what this one does.
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
 import signal
@@ -25,8 +24,13 @@ import jax
 from jaxdescent import agreement
 from jaxdescent.breakdown.report import PartReport
 from jaxdescent.cluster import Notes
+from jaxdescent.runs.interruption import SIGNALS
 
 LOOK_SECONDS = 0.5
+
+RESPITE = 1.5
+"""Seconds until a process is interrupted after another one: Ctrl-C in a terminal comes to all, and
+who is ending already is not to be disturbed."""
 
 AGAIN_SECONDS = 3.0
 """After so long a process is interrupted for the second time: a run takes the first for a wish."""
@@ -167,10 +171,13 @@ class Together:
             except agreement.OtherProcessFailed:
                 self._seen = End(FAILED, "or cannot be reached")
         said = self._seen.of(self._of)
-        if self._seen.kind != FAILED:  # what failed is raised in the main thread
+        if self._is_over.wait(RESPITE):
+            return
+        if self._own.kind == DONE and self._seen.kind != FAILED:  # which the main thread raises
             print(f"Interrupted: {said}, and this one ends with it.", file=sys.stderr, flush=True)
         for seconds in (AGAIN_SECONDS, GRACE - AGAIN_SECONDS):
-            _interrupt()
+            if self._own.kind == DONE:
+                _interrupt()
             if self._is_over.wait(seconds):
                 return
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
@@ -213,9 +220,10 @@ def _interrupt() -> None:
 
     A shell's background jobs are born deaf to SIGINT.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         if callable(signal.getsignal(number)):
-            _thread.interrupt_main(number)
+            # A real one, to the thread itself: it may wait for what no other thread can wake.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
             return
 
 

@@ -126,6 +126,20 @@ def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(tmp_path, 
 
 
 @pytest.mark.slow
+def test_ctrl_c_in_all_of_them_keeps_what_was_measured(tmp_path):
+    """As a terminal sends it, or a launcher."""
+    started = breakdown(*[[*FEW, "--output", tmp_path]] * 3, change="endless")
+    measuring(started)
+    for process in started:
+        process.send_signal(signal.SIGINT)
+    said = ended(started, timeout=60)
+    assert [code for _, _, code in said] == [130] * 3, said
+    parts = record(tmp_path)["parts"]
+    assert list(parts) == ["1", "2"]
+    assert "Traceback" not in "".join(errors for _, errors, _ in said)
+
+
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_not_waited_for(tmp_path):
     started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
     try:
