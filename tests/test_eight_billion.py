@@ -361,6 +361,21 @@ def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
         assert 0 <= numbers["goodput"] <= 1
 
 
+@pytest.mark.parametrize("block", range(matrix_free_regression.BLOCKS))
+def test_targets_of_the_regression_are_exact(block):
+    """So they have the same bits over any devices, however a compiler contracts the products."""
+    side, place = 64, np.arange(64)
+    weights = matrix_free_regression.optimum(side, block)
+    got = jax.jit(matrix_free_regression.forward)(weights)
+    w = np.asarray(weights, np.float64).reshape(side, side)
+    own = 1 + (place * 7 % 8)[:, None] / 32 + (place * 5 % 8) / 32
+    expected = own * w
+    expected[1:] += w[:-1] / 4
+    expected[:, 1:] -= w[:, :-1] / 8
+    np.testing.assert_array_equal(np.asarray(got, np.float64).reshape(side, side), expected)
+    assert np.abs(w).max() == 1 - block / 32
+
+
 class TestPlaced:
     @pytest.fixture
     def many(self, monkeypatch):
