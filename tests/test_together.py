@@ -51,6 +51,7 @@ def notes(monkeypatch):
     monkeypatch.setattr(together, "Notes", lambda prefix: kept)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(together, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(together, "PARTING", 0.02)
     monkeypatch.setattr(together, "RESPITE", 0.02)
     monkeypatch.setattr(together, "AGAIN_SECONDS", 30.0)
     monkeypatch.setattr(together, "GRACE", 60.0)

@@ -28,6 +28,9 @@ from jaxdescent.runs.interruption import SIGNALS
 
 LOOK_SECONDS = 0.5
 
+PARTING = 4 * LOOK_SECONDS
+"""Seconds for which the first process, which keeps the notes, stays after the last of them."""
+
 RESPITE = 1.5
 """Seconds until a process is interrupted after another one: Ctrl-C in a terminal comes to all, and
 who is ending already is not to be disturbed."""
@@ -156,6 +159,8 @@ class Together:
         self._see(ends)
         if len(ends) < self._count or any(end.kind == LEFT for end in ends.values()):
             self._leave()
+        if self.is_first and any(end.kind != DONE for end in ends.values()):
+            time.sleep(PARTING)  # a run that was broken off does not wait for JAX's common end
 
     def _leave(self) -> None:
         end = self._seen if self._own.kind == FOLLOWED else self._own
@@ -183,7 +188,7 @@ class Together:
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
         try:
             self._tell(End(LEFT))
-            time.sleep(4 * LOOK_SECONDS)  # the notes are kept by the first process
+            time.sleep(PARTING if self.is_first else 0.0)
         finally:
             os._exit(CODES.get(self._seen.kind, FAILURE))
 

@@ -50,6 +50,18 @@ def no_room():
         independent_weights.draw = draw
 
 
+def endless_steps():
+    """Part 3 takes steps until it is ended, and says when it begins."""
+
+    class Announced(segments._Segments):
+        def begin(self, facts):
+            super().begin(facts)
+            print(f"child {os.getpid()}", flush=True)
+
+    independent_weights.ITERATIONS = 10**9
+    segments._Segments = Announced
+
+
 def tied_are_interrupted():
     """Ctrl-C comes to the second process after a few iterations on the tied weights."""
 

@@ -140,6 +140,21 @@ def test_ctrl_c_in_all_of_them_keeps_what_was_measured(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_second_ctrl_c_breaks_off_what_all_compute(tmp_path, who):
+    arguments = [*FEW, "--part", "3", "--output", tmp_path]
+    started = breakdown(arguments, arguments, change="endless_steps")
+    measuring(started)
+    for _ in range(2):
+        started[who].send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    said = ended(started, timeout=60)
+    assert [code for _, _, code in said] == [130, 130], said
+    assert not any("Traceback" in errors for _, errors, _ in said)
+    assert (tmp_path / "breakdown.json").exists()
+
+
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_not_waited_for(tmp_path):
     started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
     try:
