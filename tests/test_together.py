@@ -13,7 +13,7 @@ pytest.importorskip("rich")
 from jaxdescent import agreement
 from jaxdescent.breakdown import together
 from jaxdescent.breakdown.report import PartReport
-from jaxdescent.breakdown.together import DONE, FAILED, FOLLOWED, INTERRUPTED, LEFT, Together
+from jaxdescent.breakdown.together import DONE, FAILED, FOLLOWED, INTERRUPTED, Together
 
 COMPLETE, CUT = PartReport(1, "whole"), PartReport(1, "cut", is_complete=False)
 
@@ -120,7 +120,7 @@ def test_an_error_of_another_is_raised_here(second, left, is_caught):
     with pytest.raises(agreement.OtherProcessFailed, match=expected):
         waits()
     assert second.ended(1)[0] == FOLLOWED
-    assert not left
+    assert left == [2]
 
 
 def test_an_interruption_of_another_is_one_here(second, left, capsys):
@@ -130,7 +130,7 @@ def test_an_interruption_of_another_is_one_here(second, left, capsys):
     said = "Interrupted: process 0 was interrupted, and this one ends with it.\n"
     assert capsys.readouterr().err == said
     assert second.ended(1)[0] == FOLLOWED
-    assert not left
+    assert left == [130]
 
 
 def test_who_is_ending_already_is_not_interrupted(second, left, monkeypatch, capsys):
@@ -143,7 +143,7 @@ def test_who_is_ending_already_is_not_interrupted(second, left, monkeypatch, cap
         others.stops()
         time.sleep(0.4)  # what is written
     assert capsys.readouterr().err == ""
-    assert not left
+    assert left == [130]
 
 
 def test_an_error_here_is_told_and_is_no_others(notes, left, capsys):
@@ -151,7 +151,7 @@ def test_an_error_here_is_told_and_is_no_others(notes, left, capsys):
         raise ZeroDivisionError("by\nzero")
     assert notes.ended(0) == [FAILED, "with ZeroDivisionError: by zero"]
     assert capsys.readouterr().err == "process 0 failed with ZeroDivisionError: by zero\n"
-    assert not left
+    assert left == [2]
 
 
 def test_ctrl_c_here_is_told(second, left, capsys):
@@ -160,7 +160,7 @@ def test_ctrl_c_here_is_told(second, left, capsys):
         others.stops()
     assert second.ended(1)[0] == INTERRUPTED
     assert "the first process has kept" in capsys.readouterr().err
-    assert not left
+    assert left == [130]
 
 
 @pytest.mark.parametrize(("stops", "code"), [(True, 130), (False, 2)])
@@ -173,8 +173,8 @@ def test_who_does_not_answer_is_left_behind(notes, left, monkeypatch, stops, cod
     assert left == [code]
 
 
-def test_who_has_left_is_not_waited_for_by_jax(notes, left):
-    notes.end(1, LEFT)
+def test_who_has_ended_early_is_not_waited_for_by_jax(notes, left):
+    notes.end(1, FOLLOWED)
     with Together():
         pass
     assert left == [0]
@@ -184,6 +184,7 @@ def test_ctrl_c_while_the_others_are_waited_for_leaves_them(notes, left):
     with after(0.2, together._interrupt), Together():
         pass
     assert left == [0]
+    assert notes.ended(0)[0] == FOLLOWED
 
 
 def test_a_first_process_that_cannot_be_reached_is_named(second, left, capsys):
@@ -219,7 +220,7 @@ def test_a_process_that_cannot_be_interrupted_is_ended(second, left, monkeypatch
                 has_ended.wait(10)
             except KeyboardInterrupt:
                 interruptions += 1
-        assert second.ended(1)[0] == LEFT
+        assert second.ended(1)[0] == FOLLOWED
     assert (codes, interruptions) == ([2], 2)
     said = "Error: process 0 failed with MemoryError: no room, while this one waited for it.\n"
     assert capsys.readouterr().err == said

@@ -9,6 +9,7 @@ Ctrl-C, and interrupts what this one does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from jaxdescent.runs.interruption import SIGNALS
 
 LOOK_SECONDS = 0.5
 
-PARTING = 4 * LOOK_SECONDS
+PARTING = 6 * LOOK_SECONDS
 """Seconds for which the first process, which keeps the notes, stays after the last of them."""
 
 RESPITE = 1.5
@@ -45,7 +46,7 @@ FAREWELL = GRACE + 5.0
 """Seconds for which a process that ends early waits for the others to end too."""
 
 DONE, INTERRUPTED, FAILED = "is done", "was interrupted", "failed"
-FOLLOWED, LEFT = "ended with another", "has left"
+FOLLOWED = "ended with another"
 CODES = {DONE: 0, INTERRUPTED: agreement.INTERRUPTED}
 FAILURE = 2
 
@@ -54,8 +55,7 @@ class End(NamedTuple):
     """How a process ended.
 
     Attributes:
-      kind: DONE; INTERRUPTED or FAILED of itself; FOLLOWED after another one, or LEFT if it did not
-        wait for the others either.
+      kind: DONE; INTERRUPTED or FAILED of itself; FOLLOWED after another one.
       said: with what it failed.
     """
 
@@ -70,7 +70,9 @@ class End(NamedTuple):
 class Together:
     """A context of the processes of a run, all of which make the same calls in it.
 
-    At its end each waits for the others. In a run of one process it does nothing.
+    At its end each waits for the others. If one of them has ended early, they do without JAX's
+    common end, which waits for minutes for a process that a program holds. In a run of one process
+    nothing is done.
 
     Raises:
       OtherProcessFailed: at the end, if another process failed, and this one did not.
@@ -136,17 +138,26 @@ class Together:
             self._own = End(FAILED, f"with {type(error).__name__}: {_in_a_line(error)}")
         try:
             self._tell(self._own)
-            self._wait()
-        except (KeyboardInterrupt, agreement.OtherProcessFailed):
-            self._leave()  # whoever still waits is not waited for, or cannot be reached
+            are_done = self._all_are_done()
+        except KeyboardInterrupt:  # nobody is waited for
+            are_done = False
+            with contextlib.suppress(agreement.OtherProcessFailed):
+                self._tell(End(FOLLOWED))
+        except agreement.OtherProcessFailed:  # nobody can be reached
+            are_done = False
+        if not are_done:
+            end = self._seen if self._own.kind == FOLLOWED else self._own
+            agreement.leave_without_others(CODES.get(end.kind, FAILURE))
         is_ours = error is not None and not isinstance(
             error, KeyboardInterrupt | jax.errors.JaxRuntimeError
         )
         if self._seen.kind == FAILED and not is_ours:
             raise agreement.OtherProcessFailed(self._seen.of(self._of)) from error
 
-    def _wait(self) -> None:
-        """Wait for the others' ends; for ever only while nobody has ended early."""
+    def _all_are_done(self) -> bool:
+        """Whether no process has ended early, once all have told; where one has not for too long
+        after one that has ended early, it is not.
+        """
         deadline = None
         while len(ends := self._ends()) < self._count:
             if deadline is None and any(end.kind != DONE for end in ends.values()):
@@ -157,14 +168,10 @@ class Together:
                 break
             time.sleep(LOOK_SECONDS)
         self._see(ends)
-        if len(ends) < self._count or any(end.kind == LEFT for end in ends.values()):
-            self._leave()
-        if self.is_first and any(end.kind != DONE for end in ends.values()):
-            time.sleep(PARTING)  # a run that was broken off does not wait for JAX's common end
-
-    def _leave(self) -> None:
-        end = self._seen if self._own.kind == FOLLOWED else self._own
-        agreement.leave_without_others(CODES.get(end.kind, FAILURE))
+        are_done = all(end.kind == DONE for end in ends.values())
+        if not are_done and self.is_first:
+            time.sleep(PARTING)
+        return are_done
 
     def _watch(self) -> None:
         """Interrupt the main thread when another process has ended early."""
@@ -187,7 +194,7 @@ class Together:
                 return
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
         try:
-            self._tell(End(LEFT))
+            self._tell(End(FOLLOWED))
             time.sleep(PARTING if self.is_first else 0.0)
         finally:
             os._exit(CODES.get(self._seen.kind, FAILURE))

@@ -172,7 +172,7 @@ def test_a_process_that_does_not_answer_is_not_waited_for(tmp_path):
 def test_what_fails_in_the_first_process_ends_the_others(tmp_path):
     arguments = [*FEW, "--output", tmp_path]
     first, *others = ended(breakdown(*[arguments] * 3, change="fails"), timeout=60)
-    assert first[2] == 1
+    assert first[2] == 2
     assert last_line(first[1]) == "ZeroDivisionError: division by zero"
     for _, errors, code in others:
         assert code == 2
