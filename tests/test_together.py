@@ -123,6 +123,14 @@ def test_an_error_of_another_is_raised_here(second, left, is_caught):
     assert left == [2]
 
 
+def test_an_error_of_another_at_the_end_is_raised_here(second, left):
+    """As the first process may have, when it writes."""
+    expected = pytest.raises(agreement.OtherProcessFailed, match="process 0 failed with OSError: f")
+    with expected, after(0.1, second.end, 0, FAILED, "with OSError: full"), Together():
+        pass
+    assert left == [2]
+
+
 def test_an_interruption_of_another_is_one_here(second, left, capsys):
     expected = pytest.raises(KeyboardInterrupt)
     with after(0.1, second.end, 0, INTERRUPTED), expected, Together() as others:

@@ -145,13 +145,14 @@ class Together:
                 self._tell(End(FOLLOWED))
         except agreement.OtherProcessFailed:  # nobody can be reached
             are_done = False
-        if not are_done:
-            end = self._seen if self._own.kind == FOLLOWED else self._own
-            agreement.leave_without_others(CODES.get(end.kind, FAILURE))
         is_ours = error is not None and not isinstance(
             error, KeyboardInterrupt | jax.errors.JaxRuntimeError
         )
-        if self._seen.kind == FAILED and not is_ours:
+        is_others = self._seen.kind == FAILED and not is_ours
+        if not are_done:
+            end = self._seen if is_others or self._own.kind == FOLLOWED else self._own
+            agreement.leave_without_others(CODES.get(end.kind, FAILURE))
+        if is_others:
             raise agreement.OtherProcessFailed(self._seen.of(self._of)) from error
 
     def _all_are_done(self) -> bool:

@@ -149,7 +149,8 @@ def test_a_second_ctrl_c_breaks_off_what_all_compute(tmp_path, who):
         started[who].send_signal(signal.SIGINT)
         time.sleep(0.01)
     said = ended(started, timeout=60)
-    assert [code for _, _, code in said] == [130, 130], said
+    assert said[who][2] == 130, said
+    assert said[1 - who][2] in (130, 1, 2), said  # it is told, or finds that the other has gone
     assert not any("Traceback" in errors for _, errors, _ in said)
     assert (tmp_path / "breakdown.json").exists()
 
