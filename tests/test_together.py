@@ -145,6 +145,7 @@ def test_who_is_ending_already_is_not_interrupted(second, left, monkeypatch, cap
     """Ctrl-C in a terminal comes to all processes at once."""
     monkeypatch.setattr(together, "RESPITE", 0.2)
     monkeypatch.setattr(together, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(together, "GRACE", 0.15)
     second.end(0, INTERRUPTED)
     with Together() as others:
         time.sleep(0.05)
@@ -167,7 +168,7 @@ def test_ctrl_c_here_is_told(second, left, capsys):
     with Together() as others:
         others.stops()
     assert second.ended(1)[0] == INTERRUPTED
-    assert "the first process has kept" in capsys.readouterr().err
+    assert "the first process keeps" in capsys.readouterr().err
     assert left == [130]
 
 

@@ -117,7 +117,7 @@ class Together:
         """This process has been interrupted, and will end without what is left to do."""
         self._own = End(INTERRUPTED if self._seen.kind == DONE else FOLLOWED)
         if not self.is_first and self._own.kind == INTERRUPTED:
-            print("Interrupted: the first process has kept what was measured.", file=sys.stderr)
+            print("Interrupted: the first process keeps what was measured.", file=sys.stderr)
 
     def __exit__(
         self,
@@ -193,6 +193,8 @@ class Together:
                 _interrupt()
             if self._is_over.wait(seconds):
                 return
+        if self._own.kind != DONE:
+            return  # it writes
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
         try:
             self._tell(End(FOLLOWED))

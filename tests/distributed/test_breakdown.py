@@ -115,7 +115,7 @@ def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(tmp_path, 
     assert "Interrupted: what was measured until then has been kept." in said[0][0]
     for index, (_, errors, _) in enumerate(said):
         own = f"process {who} was interrupted, and this one ends with it."
-        kept = "the first process has kept what was measured."
+        kept = "the first process keeps what was measured."
         if index != who or index:
             assert last_line(errors) == f"Interrupted: {kept if index == who else own}"
     parts = record(tmp_path)["parts"]
