@@ -44,6 +44,9 @@ CHUNK_BYTES = 1 << 22
 _group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
 
 
+_codes: list[int] = []
+"""The exit codes of the reasons to end without the others."""
+
 _patience: ContextVar[float] = ContextVar("seconds to wait for the others", default=math.inf)
 
 
@@ -237,7 +240,7 @@ def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
 
     threading.Thread(target=target, daemon=True).start()
     if not is_done.wait(None if math.isinf(seconds) else seconds):
-        atexit.register(_leave_at_once)
+        _leave_at_the_end()
         raise OtherProcessFailed(
             f"process {jax.process_index()} has waited {seconds:.0f} s for another one, which "
             "hangs, or does in a hook what takes longer: see the other processes, and allow more "
@@ -248,21 +251,27 @@ def wait_for(work: Callable[[], Any], seconds: float = math.inf) -> Any:
     return answers[0]
 
 
-def leave_without_others() -> None:
-    """End this process at its end, after Ctrl-C: the others of its run may wait for it, and JAX's
-    common end would wait for them.
+def leave_without_others(code: int = INTERRUPTED) -> None:
+    """End this process at its end, with Ctrl-C's exit code or another: the others of its run may
+    wait for it, and JAX's common end would wait for them.
     """
     if jax.process_count() > 1:
-        atexit.register(_leave_at_once, INTERRUPTED)
+        _leave_at_the_end(code)
 
 
-def _leave_at_once(code: int = 1) -> None:
-    """End this process without the others: a program that waits for them cannot be given up, and
-    JAX's own end would wait for them too.
+def _leave_at_the_end(code: int = 1) -> None:
+    """The same if a program that waits for the others cannot be given up. Of several reasons the
+    first gives the code: the others follow from it.
     """
+    if not _codes:
+        atexit.register(_leave_at_once)
+    _codes.append(code)
+
+
+def _leave_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(_codes[0])
 
 
 def _exchange(kind: str, value: Any) -> list[Any]:
@@ -314,7 +323,7 @@ def _run(program: Any, own: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(program(rows).addressable_data(0))
         except (ValueError, jax.errors.JaxRuntimeError) as error:
-            atexit.register(_leave_at_once)
+            _leave_at_the_end()
             raise OtherProcessFailed(
                 "another process has ended, or cannot be reached: see what it said "
                 f"({str(error).splitlines()[0]})."

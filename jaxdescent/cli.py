@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import enum
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Annotated
 
 import jax
 import typer
 from rich.console import Console
 
+from jaxdescent import agreement
 from jaxdescent.fit import commands
-from jaxdescent.fit.command_line import Coordinator, Distributed, Process, Processes, join
+from jaxdescent.fit.command_line import (
+    Coordinator,
+    Distributed,
+    Process,
+    Processes,
+    failing_in_one_line,
+    join,
+)
+from jaxdescent.fit.together import check_alike
 from jaxdescent.scale import commands as scaling
 
 app = typer.Typer(
@@ -139,45 +148,55 @@ def breakdown(
 
     1: two small functions. 2: coupled and separable unknowns of growing number. 3: eight billion
     parameters. 4: real data. 5: real text with 2^33 weights, of which few are touched. Ends with a
-    verdict, a plot and a JSON file; Ctrl-C keeps what was measured. With --part 3 --distributed its
-    params lie over the devices of all processes.
+    verdict, a plot and a JSON file; Ctrl-C keeps what was measured. With --distributed part 3 is
+    computed by the devices of all processes, and the first process runs the other parts.
     """
-    if part not in (None, 3):
-        given = {"--all": everything, "--params": params is not None, "--dtype": dtype is not None}
-        given |= {"--checkpoint": checkpoint is not None, "--resume": resume}
-        for name in (name for name, is_given in given.items() if is_given):
-            raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
-    if resume and checkpoint is None:
-        raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
-    if params is not None and params < SMALLEST:
-        raise typer.BadParameter(
-            f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
-            param_hint="--params",
-        )
-    if distributed and (part != 3 or everything):
-        raise typer.BadParameter(
-            "is for the independent unknowns of --part 3; the others run in one process.",
-            param_hint="--distributed",
-        )
-    _prepare_process(device, lambda: join(distributed, coordinator, processes, process))
 
-    from jaxdescent import breakdown as story
+    def check() -> None:
+        if part not in (None, 3):
+            given = {"--all": everything, "--params": params is not None}
+            given |= {"--dtype": dtype is not None}
+            given |= {"--checkpoint": checkpoint is not None, "--resume": resume}
+            for name in (name for name, is_given in given.items() if is_given):
+                raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
+        if resume and checkpoint is None:
+            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+        if params is not None and params < SMALLEST:
+            raise typer.BadParameter(
+                f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
+                param_hint="--params",
+            )
 
-    settings = story.Settings(
-        budget=budget or (QUICK_BUDGET if quick else DEFAULT_BUDGET),
-        quick=quick,
-        everything=everything or part is None,
-        max_params=params,
-        dtype=dtype.value if dtype else None,
-        seed=seed,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
-    parts = list(story.PARTS) if part is None else [part]
-    now = datetime.datetime.now()
-    folder = output or pathlib.Path(f"breakdown-{now:%Y%m%d-%H%M%S}")
-    console = Console(quiet=jax.process_index() > 0 if distributed else False)
-    raise typer.Exit(story.run(settings, parts, folder, console))
+    if not distributed:  # else the others wait for this process to join them
+        check()
+    with failing_in_one_line():
+        _prepare_process(device)
+        from jaxdescent import breakdown as story
+
+        settings = story.Settings(
+            budget=budget or (QUICK_BUDGET if quick else DEFAULT_BUDGET),
+            quick=quick,
+            everything=everything or part is None,
+            max_params=params,
+            dtype=dtype.value if dtype else None,
+            seed=seed,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+        parts = list(story.PARTS) if part is None else [part]
+        if distributed:
+            # SIGTERM ends what is of one process too, as Ctrl-C does. JAX would take it for a
+            # notice, which all of them have to ask for.
+            jax.config.update("jax_enable_preemption_service", False)
+        join(distributed, coordinator, processes, process)
+        with agreement.among_all("breakdown"):
+            check()
+            _choose_device(device)
+            check_alike({"the options": [dataclasses.asdict(settings), parts]})
+        now = datetime.datetime.now()
+        folder = output or pathlib.Path(f"breakdown-{now:%Y%m%d-%H%M%S}")
+        console = Console(quiet=jax.process_index() > 0 if distributed else False)
+        raise typer.Exit(story.run(settings, parts, folder, console))
 
 
 def _count(text: str) -> int:
@@ -341,10 +360,8 @@ def _mesh(name: str | None) -> str | None:
         ) from error
 
 
-def _prepare_process(device: Device | None, join: Callable[[], None] = lambda: None) -> None:
+def _prepare_process(device: Device | None) -> None:
     """Choose the device for this process and its children, before JAX initialises one.
-
-    Others are joined before JAX is asked what devices there are.
 
     Only here is any global setting changed; the library itself never does that.
     """
@@ -362,8 +379,6 @@ def _prepare_process(device: Device | None, join: Callable[[], None] = lambda: N
     if device is Device.cpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")
-    join()
-    _choose_device(device)
 
 
 def _choose_device(device: Device | None) -> None:

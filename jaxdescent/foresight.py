@@ -155,7 +155,7 @@ def _machine(device: Any, tree: Any) -> tuple[Machine, Any]:
             f"{device!r}."
         )
     device = placement.device_of(tree) if device is None else device
-    device = jax.devices()[0] if device is None else device
+    device = jax.local_devices()[0] if device is None else device
     machine = Machine.measured(device) if is_top_level() else Machine.of(device)
     return machine.agreed(), device
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -274,7 +275,10 @@ class TestWhole:
         assert not written["parts"]["2"]["is_complete"]
         assert len(written["parts"]["2"]["measured"]) == 2
 
-    def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path):
+    @pytest.mark.parametrize(
+        "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    )
+    def test_a_real_ctrl_c_keeps_what_was_measured(self, tmp_path, number):
         # Each size is announced when its measurement begins; Ctrl-C comes during the second.
         # A shell's background jobs are born deaf to it, and so are their children.
         program = (
@@ -301,7 +305,7 @@ class TestWhole:
                 announced += "measuring" in line
                 if announced == 2:
                     break
-            process.send_signal(2)
+            process.send_signal(number)
             shown, errors = process.communicate(timeout=600)
         assert process.returncode == 130
         assert errors == ""

@@ -21,12 +21,15 @@ from jaxdescent.breakdown import (
     llama,
     llama_tree,
     matrix_free_regression,
+    placed,
     report,
     segments,
     tied,
     tied_weights,
 )
 from jaxdescent.descent.fused_steps import FUSED_STEPS
+from jaxdescent.machine import memory
+from jaxdescent.scale.compiled import Compiled
 
 pytestmark = pytest.mark.optimized
 
@@ -344,7 +347,7 @@ def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
     assert not first.is_complete
     done = first.numbers["independent"]["iterations"]
     assert 0 < done < 1000
-    with pytest.raises(ValueError, match="pass resume=True"):
+    with pytest.raises(ValueError, match="say --resume to go on"):
         independent_weights.run(settings, QUIET, small_tree)
     send.clear()
     settings = dataclasses.replace(settings, resume=True)
@@ -356,3 +359,89 @@ def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
         assert numbers["iterations"] == 1000
         assert numbers["bit_equal_to_replay"] == numbers["sampled_elements"]
         assert 0 <= numbers["goodput"] <= 1
+
+
+@pytest.mark.parametrize("block", range(matrix_free_regression.BLOCKS))
+def test_targets_of_the_regression_are_exact(block):
+    """So they have the same bits over any devices, however a compiler contracts the products."""
+    side, place = 64, np.arange(64)
+    weights = matrix_free_regression.optimum(side, block)
+    got = jax.jit(matrix_free_regression.forward)(weights)
+    w = np.asarray(weights, np.float64).reshape(side, side)
+    own = 1 + (place * 7 % 8)[:, None] / 32 + (place * 5 % 8) / 32
+    expected = own * w
+    expected[1:] += w[:-1] / 4
+    expected[:, 1:] -= w[:, :-1] / 8
+    np.testing.assert_array_equal(np.asarray(got, np.float64).reshape(side, side), expected)
+    assert np.abs(w).max() == 1 - block / 32
+
+
+class TestPlaced:
+    @pytest.fixture
+    def many(self, monkeypatch):
+        """As if the devices were of several processes, while arrays are placed."""
+
+        def of(count, **room):
+            monkeypatch.setattr(jax, "process_count", lambda: 2)
+            monkeypatch.setattr(placed.attached, "count", lambda: count)
+            if room:
+                monkeypatch.setattr(memory, "bytes_of_all", lambda: room["room"])
+
+        return of
+
+    def test_one_process_places_nothing(self):
+        assert placed.over_all((8, 8)) is None
+        assert placed.devices() == 1
+        assert placed.in_words(5) == ""
+
+    def test_arrays_lie_along_the_longest_axis_that_can_be_shared_or_the_one_named(self, many):
+        many(8)
+        for shape, axis, expected in (
+            ((16, 32), None, (None, "params")),
+            ((16, 32), 0, ("params",)),
+            ((12, 20), None, ()),
+            ((24, 20), 0, ("params",)),
+            ((64,), 0, ("params",)),
+            ((), None, ()),
+        ):
+            assert tuple(placed.over_all(shape, axis).spec) == expected
+
+    def test_arrays_that_cannot_be_shared_have_the_room_of_a_device(self, many):
+        many(8, room=80.0)
+        assert placed.room([(16, 3), (8,)]) == 80
+        assert placed.room([(16, 3), (12,)]) == 10
+        assert placed.room([(16, 20)], 1) == 10
+
+    @pytest.mark.parametrize(("count", "side"), [(1, 64), (8, 64), (3, 63), (96, 64)])
+    def test_squares_have_rows_for_each_device(self, many, count, side):
+        many(count, room=1e12)
+        assert matrix_free_regression._side(16 * 64**2 + 5) == side
+
+    def test_coupled_problems_send_rows_and_numbers_alone(self, many):
+        """No device ever gathers what it has not: not even the coefficients, which it computes."""
+        many(8)
+        shapes = {"tall": (512, 128), "wide": (64, 128), "vector": (1024,)}
+        params = {
+            name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placed.over_all(shape, 0))
+            for name, shape in shapes.items()
+        }
+        square = (128 * 128,)
+        y = jax.ShapeDtypeStruct(square, jnp.float32, sharding=placed.over_all(square))
+
+        def descend(objective, params, every):
+            method = jd.GradientDescent(0.3)
+            tolerance = jd.Tolerance(gradient=1e-6)
+            return jd.minimize(objective, params, method, check_every=every, tolerance=tolerance)
+
+        def regression(w, y):
+            return descend(matrix_free_regression.BlockRegression(y), w, 12)
+
+        programs = (
+            Compiled(lambda x: descend(tied.TiedNeighbours(), x, 8), params),
+            Compiled(regression, [y, y], [y, y]),
+        )
+        row, sums = 4 * 128, 4 * 8
+        for program in programs:
+            assert "collective-permute" in {sent.kind for sent in program.sent}
+            for kind, size in program.sent:
+                assert size <= {"collective-permute": row, "all-reduce": 16}.get(kind, sums)

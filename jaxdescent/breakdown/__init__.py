@@ -5,14 +5,14 @@ Each part computes a report; this module runs them in order and keeps what was m
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pathlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.text import Text
 
@@ -21,7 +21,9 @@ from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.report import Table as Table
+from jaxdescent.breakdown.together import Together
 from jaxdescent.machine.memory import readable_bytes
+from jaxdescent.runs.interruption import SIGNALS
 
 PARTS = {
     1: ("Two small functions", "tutorial"),
@@ -32,6 +34,9 @@ PARTS = {
 }
 """The title of each part, and the module whose ``run(settings, console)`` returns its report."""
 
+SHARED = {3}
+"""The parts that all processes of a run compute together."""
+
 INTERRUPTED = 130
 
 
@@ -40,38 +45,66 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
 
     Ctrl-C ends the running part and skips those after it; what was measured is shown and written.
 
+    Several processes make the same call. All of them run part 3; the others are run by the first
+    one, which shows and writes.
+
     Returns:
-      The exit code: 0, or 130 after Ctrl-C.
+      The exit code: 0, or 130 after Ctrl-C in one of the processes.
+
+    Raises:
+      OtherProcessFailed: if another process failed.
     """
     began = time.perf_counter()
     reports: list[PartReport] = []
-    machine = record.describe_machine()
-    show_machine(machine, console)
+    machine: dict[str, Any] = {}
     is_interrupted = False
-    try:
-        for number in parts:
-            title, module = PARTS[number]
-            report.show_heading(number, title, console)
-            part = importlib.import_module(f"jaxdescent.breakdown.{module}")
-            reports.append(part.run(settings, console))
-            report.show_part(reports[-1], console)
-            if not reports[-1].is_complete:
-                is_interrupted = True
-                break
-    except KeyboardInterrupt:
-        is_interrupted = True
-    finally:
-        _write(
-            settings,
-            machine,
-            reports,
-            output=output,
-            seconds=time.perf_counter() - began,
-            console=console,
-        )
+
+    def keep() -> pathlib.Path:
+        output.mkdir(parents=True, exist_ok=True)
+        path = output / "breakdown.json"
+        record.write_record(path, settings, machine, reports, time.perf_counter() - began)
+        return path
+
+    with Together() as others:
+        try:
+            machine |= record.describe_machine()
+            show_machine(machine, console)
+            for number in parts:
+                found = _of_part(number, settings, console, others)
+                if found is None:
+                    continue
+                reports.append(found)
+                report.show_part(found, console)
+                if others.is_first:
+                    keep()  # this process may be killed, with another one or by itself
+                if not found.is_complete:
+                    is_interrupted = True
+                    break
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            if is_interrupted:
+                others.stops()
+            if others.is_first:
+                with _undisturbed():
+                    report.show_verdict(reports, console)
+                    paths = [keep(), *_drawn(reports, machine, output)]
+                    _show_paths(paths, time.perf_counter() - began, console)
     if is_interrupted:
         console.print(Text("Interrupted: what was measured until then has been kept.", "yellow"))
     return INTERRUPTED if is_interrupted else 0
+
+
+def _of_part(
+    number: int, settings: Settings, console: Console, others: Together
+) -> PartReport | None:
+    """The report of a part; None where another process has it."""
+    title, module = PARTS[number]
+    report.show_heading(number, title, console)
+    part = importlib.import_module(f"jaxdescent.breakdown.{module}")
+    if number in SHARED:
+        return part.run(settings, console)
+    return others.by_first(lambda: part.run(settings, console))
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
@@ -87,33 +120,34 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
     )
 
 
-def _write(
-    settings: Settings,
-    machine: dict[str, Any],
-    reports: list[PartReport],
-    *,
-    output: pathlib.Path,
-    seconds: float,
-    console: Console,
-) -> None:
-    if jax.process_index():
-        return  # the first process writes for all
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut files off
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within it a second Ctrl-C does not cut files off."""
+    handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in handled}
     try:
-        report.show_verdict(reports, console)
-        output.mkdir(parents=True, exist_ok=True)
-        record.write_record(output / "breakdown.json", settings, machine, reports, seconds)
-        written = [output / "breakdown.json"]
-        points = [point for part in reports for point in part.points]
-        if points:
-            from jaxdescent.breakdown import plot  # matplotlib takes half a second to import
-
-            plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
-            written.append(output / "breakdown.png")
-        console.print()
-        console.print(
-            Text(f"Written in {seconds:.0f} s: " + ", ".join(str(path) for path in written)),
-            soft_wrap=True,
-        )
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drawn(
+    reports: list[PartReport], machine: dict[str, Any], output: pathlib.Path
+) -> list[pathlib.Path]:
+    """The picture, if there is a point to draw."""
+    points = [point for part in reports for point in part.points]
+    if not points:
+        return []
+    from jaxdescent.breakdown import plot  # matplotlib takes half a second to import
+
+    plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
+    return [output / "breakdown.png"]
+
+
+def _show_paths(paths: list[pathlib.Path], seconds: float, console: Console) -> None:
+    console.print()
+    console.print(
+        Text(f"Written in {seconds:.0f} s: " + ", ".join(str(path) for path in paths)),
+        soft_wrap=True,
+    )

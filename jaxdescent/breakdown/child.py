@@ -35,12 +35,12 @@ class Answer(NamedTuple):
 
 def ask(request: dict[str, Any], tick: Callable[[float], None]) -> Answer:
     """Measure what ``request`` asks for, calling ``tick(seconds)`` while waiting."""
-    if jax.devices()[0].platform == "tpu":  # not verified: a TPU belongs to one process
+    if jax.local_devices()[0].platform == "tpu":  # not verified: a TPU belongs to one process
         from jaxdescent.breakdown import measured_rows
 
         return Answer(list(measured_rows.answer(request)))
     child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps(request)],
+        [sys.executable, "-c", PROGRAM, json.dumps(request), str(os.getpid())],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

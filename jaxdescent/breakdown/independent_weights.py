@@ -10,14 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import segments
+from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.descent.fused_steps import FUSED_STEPS
-from jaxdescent.machine import attached, memory
+from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import randomness
 
@@ -35,14 +34,15 @@ SAMPLES = 64
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
     """Descend on the largest part of the tree that fits, and compare samples with NumPy."""
-    room = memory.bytes_of_all() / HEADROOM
+    room = placed.room(tree_of(2**62).shapes.values()) / HEADROOM
     dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
     tree = tree_of(int(room // dtype.itemsize))
     whole = tree.size * dtype.itemsize
     begun = time.perf_counter()
     params = draw(tree.shapes, dtype, settings.seed)
     drawn = time.perf_counter()
-    nbytes = sum(shard.data.nbytes for leaf in params.values() for shard in leaf.addressable_shards)
+    where = placed.numbers(params.values())
+    nbytes = where["params_bytes_of_this_process"]
     positions = _positions(tree.shapes, settings.seed)
     starts = _sample(params, positions)
     outcome = segments.descend(
@@ -68,8 +68,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             "layers": tree.description,
             "dtype": dtype.name,
             "params_bytes": whole,
-            "params_bytes_of_this_process": nbytes,
-            "processes": jax.process_count(),
+            **where,
             "peak_resident_bytes": peak,
             "peak_over_params": peak / nbytes,
             "iterations": done,
@@ -94,7 +93,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         sentences=(
             f"(a) f(x) = sum x², {tree.size:,} unknowns in the shapes of Llama-3-8B "
             f"({tree.description}), stored in {dtype.name}: "
-            f"{memory.readable_bytes(whole)}{_over_processes(nbytes)}.",
+            f"{memory.readable_bytes(whole)}{placed.in_words(nbytes)}.",
             "Each unknown has its own derivative, 2x: here the derivative method does not break "
             "down either.",
         ),
@@ -111,18 +110,20 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     )
 
 
-def draw(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str, jax.Array]:
+def draw(
+    shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int, axis: int | None = None
+) -> dict[str, jax.Array]:
     """Random integers in [-1000, 1000), one array after another, each made in its own memory.
 
-    With several processes each array lies over all devices, along its longest axis, if they can
-    share it evenly; the numbers are the same.
+    With several processes each array lies over all devices, along ``axis`` or its longest one, if
+    they can share it evenly; the numbers are the same.
     """
 
     @functools.cache
     def fill_of(shape: tuple[int, ...]) -> Any:
         return jax.jit(
             lambda seed: randomness.integers(shape, seed, -1000, 1000, dtype),
-            out_shardings=_place(shape),
+            out_shardings=placed.over_all(shape, axis),
         )
 
     params = {}
@@ -130,23 +131,6 @@ def draw(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str,
         params[name] = fill_of(shape)(randomness.fold(seed, index))
         params[name].block_until_ready()
     return params
-
-
-def _place(shape: tuple[int, ...] | None) -> NamedSharding | None:
-    """Where an array of a distributed run lies, whole on each device for no shape."""
-    if jax.process_count() == 1:
-        return None
-    mesh = attached.mesh("params")
-    axis = max(range(len(shape)), key=lambda axis: shape[axis]) if shape else 0
-    if not shape or shape[axis] % mesh.size:
-        return NamedSharding(mesh, PartitionSpec())
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "params"))
-
-
-def _over_processes(nbytes: int) -> str:
-    if jax.process_count() == 1:
-        return ""
-    return f" over {jax.process_count()} processes, {memory.readable_bytes(nbytes)} in this one"
 
 
 def replay(starts: np.ndarray, iterations: int, dtype: Any) -> np.ndarray:
@@ -181,7 +165,7 @@ def _positions(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, tuple
 
 
 def _sample(params: Any, positions: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
-    take = jax.jit(lambda x, index: x[index], out_shardings=_place(None))
+    take = jax.jit(lambda x, index: x[index], out_shardings=placed.on_each())
     return np.concatenate([np.asarray(take(params[name], at)) for name, at in positions.items()])
 
 

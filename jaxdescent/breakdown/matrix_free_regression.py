@@ -12,7 +12,7 @@ from jax import lax
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import segments
+from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.measure import begin_peak
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
 from jaxdescent.machine import memory
@@ -72,17 +72,18 @@ def design(features: int) -> jd.MatrixFree:
 
 def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
     """Descend on as many weights as fit, up to 2^30, towards those that made the targets."""
-    available = memory.available_bytes(jax.devices()[0])
-    most = min(SIDE**2 * BLOCKS, int(available / 1.1 / BYTES_A_WEIGHT), limit or SIDE**2 * BLOCKS)
-    side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
+    side = _side(limit or SIDE**2 * BLOCKS)
     features = side * side * BLOCKS
+    place = placed.over_all((side * side,))
     with console.status(f"regression with {features:,} weights"):
-        make = jax.jit(lambda k: design(side * side).product(optimum(side, k)))
+        make = jax.jit(lambda k: design(side * side).product(optimum(side, k)), out_shardings=place)
         objective = BlockRegression([make(k).block_until_ready() for k in range(BLOCKS)])
+    where = placed.numbers(objective.targets)
     before = begin_peak()
+    zeros = jax.jit(lambda: jnp.zeros(side * side), out_shardings=place)
     outcome = segments.descend(
         objective,
-        [jnp.zeros_like(y) for y in objective.targets],
+        [zeros() for _ in objective.targets],
         jd.GradientDescent(2 / (LOWER + UPPER)),
         console,
         f"regression with {features:,} weights",
@@ -104,6 +105,7 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
             "rows": features,
             "dtype": "float32",
             "weights_bytes": 4 * features,
+            **where,
             "extra_peak_bytes": extra_bytes,
             "eigenvalue_bounds": [LOWER, UPPER],
             **outcome.numbers,
@@ -114,9 +116,10 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
         number=3,
         title="Eight billion parameters",
         sentences=(
-            f"(c) y = X w with {features:,} weights and as many rows. X is a function, never "
-            f"stored, and block-diagonal: {BLOCKS} blocks of {side * side:,} coupled weights, for "
-            f"each of which X'X would take {gram}.",
+            f"(c) y = X w with {features:,} weights"
+            f"{placed.in_words(where['params_bytes_of_this_process'])} and as many rows. X is a "
+            f"function, never stored, and block-diagonal: {BLOCKS} blocks of {side * side:,} "
+            f"coupled weights, for each of which X'X would take {gram}.",
         ),
         tables=(
             Table(
@@ -143,24 +146,44 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
     )
 
 
+def _side(limit: int) -> int:
+    """The side of a submatrix's weights, written as a square: a power of two, and less where an odd
+    number of devices shares its rows evenly. ``limit`` is the most weights in all.
+    """
+    most = min(SIDE**2 * BLOCKS, int(memory.bytes_of_all() / 1.1 / BYTES_A_WEIGHT), limit)
+    side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
+    return side - side % placed.devices() or side
+
+
 def forward(weights: jax.Array) -> jax.Array:
     """Mix each weight of a square with the one above it and the one to its left."""
     side = math.isqrt(weights.size)
     w = weights.reshape(side, side)
-    own = 1 + _wave(side, 7)[:, None] + _wave(side, 5)[None]
+    own = 1 + _wave(side, 7, 0) + _wave(side, 5, 1)
     mixed = own * w + UP * _shift(w, 0) + LEFT * _shift(w, 1)
     return mixed.reshape(-1)
 
 
 def optimum(side: int, block: Any) -> jax.Array:
-    """The weights from which the targets of a submatrix were made, between -1 and 1."""
+    """The weights from which the targets of a submatrix were made, between -1 and 1.
+
+    They have so few bits that the targets are exact, and the same bits on any devices: a run goes
+    on where its data are the same.
+    """
     tilt = 1 - jnp.asarray(block, jnp.float32) / (2 * BLOCKS)
-    return (tilt * (_wave(side, 3)[:, None] - _wave(side, 11)[None]) * (32 / 7)).reshape(-1)
+    weights = tilt * (_wave(side, 3, 0) - _wave(side, 11, 1)) * (32 / 7)
+    return lax.reduce_precision(weights, exponent_bits=8, mantissa_bits=11).reshape(-1)
 
 
-def _wave(length: int, stride: int) -> jax.Array:
-    """Multiples of 1/32 between 0 and 7/32, whose period of 8 no shift by one repeats."""
-    return ((jnp.arange(length) * stride) & 7).astype(jnp.float32) / 32
+def _wave(side: int, stride: int, axis: int) -> jax.Array:
+    """Multiples of 1/32 between 0 and 7/32 along an axis of a square, whose period of 8 no shift by
+    one repeats.
+
+    In both axes, though it varies along one: of a vector each device would compute a part, and the
+    parts would be gathered.
+    """
+    place = lax.broadcasted_iota(jnp.int32, (side, side), axis)
+    return ((place * stride) & 7).astype(jnp.float32) / 32
 
 
 def _shift(w: jax.Array, axis: int) -> jax.Array:

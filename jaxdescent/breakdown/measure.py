@@ -48,7 +48,7 @@ def measure(function: Callable[..., Any], *args: Any) -> Measurement:
 
 
 def _measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     begin = begin_peak()
     started = time.perf_counter()
     result = jax.block_until_ready(function(*args))
@@ -59,7 +59,7 @@ def _measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
 
 def begin_peak() -> int | None:
     """The memory in use, to which the high-water mark is reset; None if that is not possible."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         # An accelerator's mark cannot be reset: it is exact if each call needs more than the last.
         return (device.memory_stats() or {}).get("bytes_in_use")

@@ -14,22 +14,23 @@ from typing import Any
 import jax
 
 from jaxdescent.breakdown.report import PartReport, Settings
-from jaxdescent.machine import host, memory
+from jaxdescent.machine import attached, host, memory
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
 
 def describe_machine() -> dict[str, Any]:
     """The machine and software on which the numbers depend."""
-    devices = jax.devices()
+    device = jax.local_devices()[0]
     return {
         "processor": host.processor(),
         "cores": host.usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "available_bytes": memory.available_bytes(devices[0]),
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-        "platform": devices[0].platform,
+        "available_bytes": memory.available_bytes(device),
+        "device": device.device_kind,
+        "devices": attached.count(),
+        "processes": jax.process_count(),
+        "platform": device.platform,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown.report import Settings
+from jaxdescent.data import DataError
 
 
 class Segment(NamedTuple):
@@ -67,6 +68,7 @@ class Outcome(NamedTuple):
             "seconds_per_iteration": self.seconds_per_iteration,
             "seconds_compiling": self.seconds_compiling,
             "goodput": self.goodput,
+            "resumed_at": self.resumed_at,
             "gradient_norm": norm,
             "gradient_norm_at_start": self.first_norm,
             "relative_gradient_norm": norm / self.first_norm,
@@ -130,23 +132,29 @@ def descend(
     Ctrl-C ends the descent after the segment under way.
 
     Raises:
+      DataError: if the checkpoints cannot be gone on with, or are there without ``resume``.
       KeyboardInterrupt: at a second Ctrl-C.
     """
     seen = _Segments()
     bar = jd.hooks.Progress(console=console, label=label, is_quiet_at_end=True)
-    result = jd.run(
-        objective,
-        params,
-        method,
-        max_iterations=iterations,
-        tolerance=jd.Tolerance(gradient=tolerance),
-        chunk=segment,
-        check_every=check_every,
-        donate=True,
-        hooks=[seen, bar],
-        checkpoint=saving and saving.folder,
-        resume=saving is not None and saving.resume,
-    )
+    try:
+        result = jd.run(
+            objective,
+            params,
+            method,
+            max_iterations=iterations,
+            tolerance=jd.Tolerance(gradient=tolerance),
+            chunk=segment,
+            check_every=check_every,
+            donate=True,
+            hooks=[seen, bar],
+            checkpoint=saving and saving.folder,
+            resume=saving is not None and saving.resume,
+        )
+    except ValueError as error:
+        if saving is None or saving.folder is None:
+            raise
+        raise DataError(f"{error}".replace("pass resume=True", "say --resume")) from error
     return Outcome(
         result=result,
         segments=seen.segments,

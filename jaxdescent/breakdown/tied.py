@@ -118,20 +118,28 @@ def _pattern(shape: tuple[int, ...]) -> _Pattern:
     """Coefficients that vary along the rows and the columns; no tie leads out of the matrix."""
     rows, columns = shape
     own = _steps(rows, 7, 8)[:, None] / 64 + _steps(columns, 5, 8)[None] / 64 + 1
-    below = jnp.where(jnp.arange(rows) < rows - 1, 0.47 + _steps(rows, 3, 8) / 56, 0)
-    right = jnp.where(jnp.arange(columns) < columns - 1, 0.47 + _steps(columns, 5, 8) / 56, 0)
     return _Pattern(
         own,
-        below[:, None],
-        jnp.roll(below, 1)[:, None],
-        right[None],
-        jnp.roll(right, 1)[None],
+        _ties(rows, 3)[:, None],
+        _ties(rows, 3, first=-1)[:, None],
+        _ties(columns, 5)[None],
+        _ties(columns, 5, first=-1)[None],
     )
 
 
-def _steps(length: int, stride: int, modulus: int) -> jax.Array:
-    """``(stride * i) mod modulus`` as float32, for a modulus that is a power of two."""
-    return ((jnp.arange(length) * stride) & (modulus - 1)).astype(jnp.float32)
+def _ties(length: int, stride: int, first: int = 0) -> jax.Array:
+    """The ties of the places from ``first`` on to the next ones, zero where there is none.
+
+    Those to the places before are computed too: shifted, they would be sent between devices.
+    """
+    place = jnp.arange(first, first + length)
+    is_tied = (place >= 0) & (place < length - 1)
+    return jnp.where(is_tied, 0.47 + _steps(length, stride, 8, first) / 56, 0)
+
+
+def _steps(length: int, stride: int, modulus: int, first: int = 0) -> jax.Array:
+    """``(stride * i) mod modulus`` as float32, i from ``first`` on; modulus is a power of two."""
+    return ((jnp.arange(first, first + length) * stride) & (modulus - 1)).astype(jnp.float32)
 
 
 def _offset(x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown import segments
+from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.independent_weights import draw
 from jaxdescent.breakdown.measure import begin_peak
 from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
@@ -23,6 +23,10 @@ from jaxdescent.machine.resident import peak_resident_bytes
 TOLERANCE = 1e-6
 CHECK_EVERY = 8
 MAX_ITERATIONS = 200
+ALONG_ROWS = 0
+"""The axis along which several devices share a matrix. A row is tied to the one above and the one
+below, which a device sends to its neighbours; the rest of its ties, and the sums along a row, stay
+on a device."""
 HEADROOM = 1.3
 """The available memory over that of the params and one temporary of their largest array."""
 
@@ -30,11 +34,12 @@ HEADROOM = 1.3
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
     """Descend on the largest part of the tree that fits, to its known optimum."""
     dtype = jnp.dtype(jnp.float32)
-    available = memory.available_bytes(jax.devices()[0])
-    tree = _largest(tree_of, available / HEADROOM, dtype)
+    room = placed.room(tree_of(2**62).shapes.values(), ALONG_ROWS)
+    tree = _largest(tree_of, room / HEADROOM, dtype)
     nbytes = tree.size * dtype.itemsize
     largest = max(math.prod(shape) for shape in tree.shapes.values()) * dtype.itemsize
-    params = draw(tree.shapes, dtype, settings.seed + 1)
+    params = draw(tree.shapes, dtype, settings.seed + 1, ALONG_ROWS)
+    where = placed.numbers(params.values())
     before = begin_peak()
     outcome = segments.descend(
         TiedNeighbours(),
@@ -60,6 +65,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             "layers": tree.description,
             "dtype": dtype.name,
             "params_bytes": nbytes,
+            **where,
             "largest_array_bytes": largest,
             "extra_peak_bytes": extra_bytes,
             "eigenvalue_bounds": [LOWER, UPPER],
@@ -77,7 +83,8 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         title="Eight billion parameters",
         sentences=(
             f"(b) Every weight tied to its neighbours along both axes of its matrix, {tree.size:,} "
-            f"unknowns ({tree.description}) in {dtype.name}: {memory.readable_bytes(nbytes)}. "
+            f"unknowns ({tree.description}) in {dtype.name}: {memory.readable_bytes(nbytes)}"
+            f"{placed.in_words(where['params_bytes_of_this_process'])}. "
             f"The derivative method would need {memory.readable_bytes(4.0 * tree.size**2)}.",
         ),
         tables=(

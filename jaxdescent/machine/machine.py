@@ -328,10 +328,10 @@ def _name(dtype: Any) -> str:
 
 
 def _device(device: Any) -> Any:
-    """The device itself, JAX's first if None, or the first of a platform given by a string."""
+    """The device itself, this process's first if None, or the first of a platform by its name."""
     if isinstance(device, str):
         return jax.devices(device)[0]
-    return jax.devices()[0] if device is None else device
+    return jax.local_devices()[0] if device is None else device
 
 
 def _identity(device: Any) -> dict[str, Any]:

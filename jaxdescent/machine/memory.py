@@ -25,11 +25,11 @@ class ProblemTooLarge(MemoryError):
 
 
 def available_bytes(device: Any = None) -> int:
-    """How many more bytes can be allocated on ``device`` (by default JAX's first).
+    """How many more bytes can be allocated on ``device`` (by default this process's first).
 
     On an accelerator its own statistics count, on a CPU :func:`host_bytes`.
     """
-    device = jax.devices()[0] if device is None else device
+    device = jax.local_devices()[0] if device is None else device
     if device.platform != "cpu":
         statistics = device.memory_stats() or {}
         if "bytes_limit" in statistics:

@@ -138,14 +138,16 @@ def _sampled(leaf: Any, rows: int | None = None) -> np.ndarray:
     """
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    if rows is None and np.size(leaf) <= WHOLE and not _is_elsewhere(leaf):
+    is_whole = rows is None and np.size(leaf) <= WHOLE
+    if is_whole and not _is_elsewhere(leaf):
         return np.asarray(leaf)
-    generator = np.random.default_rng(0)
-    shape = leaf.shape if rows is None else (rows, *leaf.shape[1:])
-    # Places beyond 2^31 would need 64-bit indices.
-    places = tuple(
-        generator.integers(0, min(length, 2**31 - 1), SAMPLES).astype(np.int32) for length in shape
-    )
+    places: tuple[Any, ...] = ()
+    if not is_whole:
+        generator = np.random.default_rng(0)
+        shape = leaf.shape if rows is None else (rows, *leaf.shape[1:])
+        # Places beyond 2^31 would need 64-bit indices.
+        limits = [min(length, 2**31 - 1) for length in shape]
+        places = tuple(generator.integers(0, most, SAMPLES).astype(np.int32) for most in limits)
     everywhere = None
     if _is_elsewhere(leaf) and isinstance(leaf.sharding, NamedSharding):
         everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())

@@ -1,43 +1,287 @@
-"""The breakdown's eight billion parameters over several processes, here fewer of them."""
+"""The breakdown by several processes: part 3 by all of them, the others by the first one."""
 
 import json
 import os
-import socket
-import subprocess
-import sys
+import signal
+import time
 
-from tests.distributed.processes import ROOT
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("matplotlib")
+
+from rich.console import Console
+
+from jaxdescent.breakdown import llama_tree, matrix_free_regression, report, tied_weights
+from tests.distributed.processes import command, ended
+
+MODULE = "tests.distributed.breakdowns"
+CPU = ("--device", "cpu")
+FEW = (*CPU, "--params", "5000")
+
+
+def breakdown(*each, change=""):
+    return command("breakdown", *each, module=MODULE, environment={"TEST_BREAKDOWN": change})
+
+
+def record(folder):
+    return json.loads((folder / "breakdown.json").read_text())
+
+
+def last_line(text):
+    return text.strip().splitlines()[-1]
+
+
+def same_minima(parts, quiet, most):
+    """Whether the coupled problems came to the same ends as here, in one process."""
+    settings = report.Settings()
+    alone = tied_weights.run(settings, quiet, lambda room: llama_tree.tree(min(room, most)))
+    own, found = alone.numbers["tied"], parts["tied"]
+    for name in ("unknowns", "iterations", "params_bytes"):
+        assert found[name] == own[name]
+    for name in ("gradient_norm", "gradient_norm_at_start", "distance_root_mean_square"):
+        np.testing.assert_allclose(found[name], own[name], rtol=1e-3)
+    alone = matrix_free_regression.run(settings, quiet, most)
+    own, found = alone.numbers["matrix_free_regression"], parts["matrix_free_regression"]
+    for name in ("weights", "iterations"):
+        assert found[name] == own[name]
+    for name in ("gradient_norm", "gradient_norm_at_start", "largest_error"):
+        np.testing.assert_allclose(found[name], own[name], rtol=1e-2)
 
 
 def test_two_processes_share_the_parameters_of_part_three(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = [sys.executable, "-m", "jaxdescent", "breakdown", "--part", "3"]
-    common += ["--params", "100000", "--dtype", "bfloat16", "--device", "cpu"]
-    common += ["--distributed", "--coordinator", address, "--processes", "2", "--quick"]
-    started = [
-        subprocess.Popen(
-            [*common, "--process", str(index), "--output", str(tmp_path / str(index))],
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        ended = [process.communicate(timeout=200) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], ended
-    written = json.loads((tmp_path / "0" / "breakdown.json").read_text())
-    numbers = written["parts"]["3"]["independent"]
-    assert numbers["processes"] == 2
-    assert numbers["params_bytes_of_this_process"] == numbers["params_bytes"] / 2
+    common = [*CPU, "--part", "3", "--all", "--params", "100000", "--dtype", "bfloat16"]
+    own = [[*common, "--output", tmp_path / str(index)] for index in range(2)]
+    first, other = ended(breakdown(*own))
+    assert [first[2], other[2]] == [0, 0], (first, other)
+    parts = record(tmp_path / "0")["parts"]["3"]
+    numbers = parts["independent"]
     assert numbers["bit_equal_to_replay"] == numbers["sampled_elements"] > 0
+    sizes = {"independent": "params_bytes", "tied": "params_bytes"}
+    for name, size in (sizes | {"matrix_free_regression": "weights_bytes"}).items():
+        assert parts[name]["processes"] == 2
+        assert parts[name]["params_bytes_of_this_process"] == parts[name][size] / 2
+    same_minima(parts, Console(quiet=True), 100_000)
     assert not (tmp_path / "1").exists()
-    assert "over 2 processes" in " ".join(ended[0][0].split())
-    assert "over 2 processes" not in ended[1][0]
+    assert " ".join(first[0].split()).count("over 2 processes") == 3
+    assert other[0] == ""
+
+
+@pytest.mark.slow
+def test_three_processes_that_cannot_share_an_array_each_have_a_copy(tmp_path):
+    """Neither 4,096 nor a power of two is a multiple of three."""
+    arguments = [*CPU, "--part", "3", "--all", "--params", "10000", "--output", tmp_path]
+    for _, errors, code in ended(breakdown(*[arguments] * 3)):
+        assert code == 0, errors
+    parts = record(tmp_path)["parts"]["3"]
+    assert parts["independent"]["bit_equal_to_replay"] == parts["independent"]["sampled_elements"]
+    assert parts["tied"]["params_bytes_of_this_process"] == parts["tied"]["params_bytes"]
+    assert parts["tied"]["distance_largest"] < 1e-2
+    regression = parts["matrix_free_regression"]
+    assert regression["weights"] == 16 * 15**2  # 16 is the next power of two
+    assert regression["params_bytes_of_this_process"] == regression["weights_bytes"] / 3
+    assert regression["largest_error"] < 1e-3
+
+
+@pytest.mark.slow
+def test_the_first_process_runs_what_is_of_one_machine(tmp_path):
+    arguments = [*FEW, "--quick", "--budget", "1", "--output", tmp_path]
+    first, other = ended(breakdown(arguments, arguments), timeout=300)
+    assert [first[2], other[2]] == [0, 0], (first, other)
+    written = record(tmp_path)
+    assert list(written["parts"]) == ["1", "2", "3", "4", "5"]
+    assert all(part["is_complete"] for part in written["parts"].values())
+    assert len({row["unknowns"] for row in written["parts"]["2"]["measured"]}) >= 2
+    assert {study["certificate_kind"] for study in written["parts"]["4"]["studies"]} == {"minimum"}
+    assert written["parts"]["5"]["certificate_kind"] == "minimum"
+    assert written["machine"]["processes"] == 2
+    assert (tmp_path / "breakdown.png").exists()
+    assert other[0] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("who", [0, 1, 2])
+def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(tmp_path, number, who):
+    arguments = [*FEW, "--output", tmp_path]
+    started = breakdown(*[arguments] * 3, change="endless")
+    child = measuring(started)
+    began = time.monotonic()
+    started[who].send_signal(getattr(signal, number))
+    said = ended(started, timeout=100)
+    assert time.monotonic() - began < 60
+    assert [code for _, _, code in said] == [130] * 3, said
+    assert "Interrupted: what was measured until then has been kept." in said[0][0]
+    for index, (_, errors, _) in enumerate(said):
+        own = f"process {who} was interrupted, and this one ends with it."
+        kept = "the first process keeps what was measured."
+        if index != who or index:
+            assert last_line(errors) == f"Interrupted: {kept if index == who else own}"
+    parts = record(tmp_path)["parts"]
+    assert list(parts) == ["1", "2"]
+    assert parts["1"]["is_complete"]
+    assert not parts["2"]["is_complete"]
+    assert has_ended(child)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_all_of_them_keeps_what_was_measured(tmp_path):
+    """As a terminal sends it, or a launcher."""
+    started = breakdown(*[[*FEW, "--output", tmp_path]] * 3, change="endless")
+    measuring(started)
+    for process in started:
+        process.send_signal(signal.SIGINT)
+    said = ended(started, timeout=60)
+    assert [code for _, _, code in said] == [130] * 3, said
+    parts = record(tmp_path)["parts"]
+    assert list(parts) == ["1", "2"]
+    assert "Traceback" not in "".join(errors for _, errors, _ in said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_second_ctrl_c_breaks_off_what_all_compute(tmp_path, who):
+    arguments = [*FEW, "--part", "3", "--output", tmp_path]
+    started = breakdown(arguments, arguments, change="endless_steps")
+    measuring(started)
+    for _ in range(2):
+        started[who].send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    said = ended(started, timeout=60)
+    assert said[who][2] == 130, said
+    assert said[1 - who][2] in (130, 1, 2), said  # it is told, or finds that the other has gone
+    assert not any("Traceback" in errors for _, errors, _ in said)
+    assert (tmp_path / "breakdown.json").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_answer_is_not_waited_for(tmp_path):
+    started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
+    try:
+        measuring(started)
+        started[1].send_signal(signal.SIGSTOP)
+        started[0].send_signal(signal.SIGINT)
+        assert started[0].wait(60) == 130
+    finally:
+        started[1].kill()
+        ended(started)
+    assert list(record(tmp_path)["parts"]) == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_what_fails_in_the_first_process_ends_the_others(tmp_path):
+    arguments = [*FEW, "--output", tmp_path]
+    first, *others = ended(breakdown(*[arguments] * 3, change="fails"), timeout=60)
+    assert first[2] == 2
+    assert last_line(first[1]) == "ZeroDivisionError: division by zero"
+    for _, errors, code in others:
+        assert code == 2
+        failed = "Error: process 0 failed with ZeroDivisionError: division by zero"
+        assert last_line(errors) == failed
+    assert list(record(tmp_path)["parts"]) == ["1"]
+
+
+@pytest.mark.slow
+def test_what_fails_beside_a_program_that_all_share_ends_the_others(tmp_path):
+    arguments = [*CPU, "--part", "3", "--params", "5000", "--output", tmp_path]
+    first, other = ended(breakdown(arguments, arguments, change="no_room"), timeout=60)
+    assert [first[2], other[2]] == [2, 2]
+    assert "Error: process 1 failed with MemoryError: no room for the params" in first[1]
+    assert last_line(other[1]) == "Error: no room for the params"
+
+
+@pytest.mark.slow
+def test_a_first_process_that_is_killed_ends_the_others_and_its_child(tmp_path):
+    started = breakdown(*[[*FEW, "--output", tmp_path]] * 2, change="endless")
+    child = measuring(started)
+    started[0].kill()
+    _, (_, errors, code) = ended(started, timeout=60)
+    assert code not in (0, None)
+    assert "another task died" in errors or "cannot be reached" in errors
+    assert has_ended(child)
+    assert list(record(tmp_path)["parts"]) == ["1"]  # kept before part 2 began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("own", "said", "told"),
+    [
+        (["--seed", "7"], "the options are not the same in all processes", None),
+        (["--all"], "belongs to part 3, got --part 1.", "failed with BadParameter"),
+        (["--resume"], "belongs to part 3, got --part 1.", "failed with BadParameter"),
+    ],
+)
+def test_other_options_in_one_process_are_refused_in_all(tmp_path, own, said, told):
+    arguments = [*CPU, "--part", "1", "--output", tmp_path / "new"]
+    first, other = ended(breakdown(arguments, [*arguments, *own]), timeout=60)
+    assert [first[2], other[2]] == [2, 2]
+    assert said in " ".join(other[1].split())
+    assert (told or said) in " ".join(first[1].split())
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_the_folder_is_the_first_processs_alone(tmp_path):
+    (tmp_path / "file").write_text("")
+    good, bad = tmp_path / "new", tmp_path / "file" / "new"
+    arguments = [*CPU, "--part", "1", "--output"]
+    first, other = ended(breakdown([*arguments, good], [*arguments, bad]))
+    assert [first[2], other[2]] == [0, 0], (first, other)
+    assert list(record(good)["parts"]) == ["1"]
+    first, other = ended(breakdown([*arguments, bad], [*arguments, good]))
+    assert [first[2], other[2]] == [2, 2]
+    assert "Not a directory" in last_line(first[1])
+    assert "process 0 failed with NotADirectoryError" in last_line(other[1])
+
+
+@pytest.mark.slow
+def test_coupled_problems_that_were_interrupted_go_on_to_the_same_bits(tmp_path):
+    arguments = [*CPU, "--part", "3", "--all", "--params", "100000"]
+    whole, kept = tmp_path / "whole", tmp_path / "kept"
+    for _, errors, code in ended(breakdown(*[[*arguments, "--output", whole]] * 2)):
+        assert code == 0, errors
+    saving = [*arguments, "--output", kept, "--checkpoint", tmp_path / "checkpoints"]
+    first, other = ended(breakdown(saving, saving, change="tied_are_interrupted"))
+    assert [first[2], other[2]] == [130, 130], (first, other)
+    cut = record(kept)["parts"]["3"]
+    assert 0 < cut["tied"]["iterations"] < record(whole)["parts"]["3"]["tied"]["iterations"]
+    assert "matrix_free_regression" not in cut
+    for _, errors, code in ended(breakdown(saving, saving)):
+        assert code == 2
+        assert "say --resume to go on from it" in errors
+    for _, errors, code in ended(breakdown(*[[*saving, "--resume"]] * 2)):
+        assert code == 0, errors
+    found, expected = (record(folder)["parts"]["3"] for folder in (kept, whole))
+    (_, errors, code), *_ = ended(breakdown(*[[*saving, "--resume"]] * 4))
+    assert code == 0, errors  # another number of processes has nothing left to do
+    assert record(kept)["parts"]["3"]["matrix_free_regression"]["processes"] == 4
+    assert found["tied"]["resumed_at"] == cut["tied"]["iterations"]
+    for name in ("iterations", "gradient_norm", "distance_root_mean_square", "distance_largest"):
+        assert found["tied"][name] == expected["tied"][name]
+    for name in ("iterations", "gradient_norm", "largest_error"):
+        regression = "matrix_free_regression"
+        assert found[regression][name] == expected[regression][name]
+
+
+def measuring(started):
+    """The number of the process in which part 2 measures; the other processes have come to wait."""
+    try:
+        for line in started[0].stdout:
+            if line.startswith("child "):
+                return int(line.split()[1])
+        raise AssertionError(started[0].stderr.read())
+    except BaseException:
+        ended(started)
+        raise
+
+
+def has_ended(child):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.2)
+    return False

@@ -1,0 +1,75 @@
+"""Where the arrays of part 3 lie: in a distributed run over the devices of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxdescent.machine import attached, memory
+
+Shape = tuple[int, ...]
+
+AXIS = "params"
+
+
+def over_all(shape: Shape, axis: int | None = None) -> NamedSharding | None:
+    """Where an array lies: over all devices, along its longest axis or the one that is named, if
+    they can share it evenly, and whole on each device if not. None in a run of one process.
+    """
+    if jax.process_count() == 1:
+        return None
+    mesh = attached.mesh(AXIS)
+    along = _along(shape, axis, mesh.size)
+    spec = [] if along is None else [*[None] * along, AXIS]
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def on_each() -> NamedSharding | None:
+    """Where an array lies that each device has whole; None in a run of one process."""
+    return over_all(())
+
+
+def devices() -> int:
+    """How many devices arrays lie over."""
+    return 1 if jax.process_count() == 1 else attached.count()
+
+
+def room(shapes: Iterable[Shape], axis: int | None = None) -> float:
+    """The bytes that the devices have for arrays of these shapes: of arrays that they cannot share
+    each of them has a copy.
+    """
+    bytes_of_all, count = memory.bytes_of_all(), devices()
+    are_shared = all(_along(shape, axis, count) is not None for shape in shapes)
+    return bytes_of_all if are_shared else bytes_of_all / count
+
+
+def in_this_process(arrays: Iterable[jax.Array]) -> int:
+    """The bytes of the parts that this process has of arrays."""
+    return sum(shard.data.nbytes for leaf in arrays for shard in leaf.addressable_shards)
+
+
+def in_words(nbytes: int) -> str:
+    """How many processes share arrays, of which this one has so many bytes; nothing for one."""
+    if jax.process_count() == 1:
+        return ""
+    return f" over {jax.process_count()} processes, {memory.readable_bytes(nbytes)} in this one"
+
+
+def numbers(arrays: Iterable[jax.Array]) -> dict[str, Any]:
+    """What the record keeps of where arrays lie."""
+    return {
+        "params_bytes_of_this_process": in_this_process(arrays),
+        "processes": jax.process_count(),
+    }
+
+
+def _along(shape: Shape, axis: int | None, count: int) -> int | None:
+    """The axis along which so many devices share an array; None if they cannot."""
+    if not shape:
+        return None
+    if axis is None or len(shape) == 1:
+        axis = max(range(len(shape)), key=lambda axis: shape[axis])
+    return None if shape[axis] % count else axis

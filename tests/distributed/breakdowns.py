@@ -1,0 +1,88 @@
+"""The command of the breakdown, in which one process does something else than the others."""
+
+import os
+import signal
+import sys
+
+from jaxdescent import cli
+from jaxdescent.breakdown import child, coupled, independent_weights, segments
+
+IS_SECOND = sys.argv[-1] == "1"
+
+ENDLESS = (
+    "import time\n"
+    "from jaxdescent.breakdown import measured_rows\n"
+    "measured_rows.answer = lambda request: time.sleep(1000)\n"
+    "measured_rows.main()\n"
+)
+
+
+def endless():
+    """Part 2 measures until it is ended; the number of its process is printed."""
+    start = child.subprocess.Popen
+
+    def started(*arguments, **options):
+        process = start(*arguments, **options)
+        print(f"child {process.pid}", flush=True)
+        return process
+
+    child.PROGRAM = ENDLESS
+    child.subprocess.Popen = started
+
+
+def fails():
+    """Part 2 has a bug."""
+
+    def run(settings, console):
+        del settings, console
+        return 1 / 0
+
+    coupled.run = run
+
+
+def no_room():
+    """There is no room for the params of the second process."""
+
+    def draw(*arguments):
+        raise MemoryError("no room for the params")
+
+    if IS_SECOND:
+        independent_weights.draw = draw
+
+
+def endless_steps():
+    """Part 3 takes steps until it is ended, and says when it begins."""
+
+    class Announced(segments._Segments):
+        def begin(self, facts):
+            super().begin(facts)
+            print(f"child {os.getpid()}", flush=True)
+
+    independent_weights.ITERATIONS = 10**9
+    segments._Segments = Announced
+
+
+def tied_are_interrupted():
+    """Ctrl-C comes to the second process after a few iterations on the tied weights."""
+
+    class Interrupted(segments._Segments):
+        def begin(self, facts):
+            super().begin(facts)
+            self.is_due = facts.objective.startswith("TiedNeighbours")
+
+        def report(self, record):
+            super().report(record)
+            if self.is_due:
+                self.is_due = False
+                os.kill(os.getpid(), signal.SIGINT)
+
+    if IS_SECOND:
+        segments._Segments = Interrupted
+
+
+if __name__ == "__main__":
+    # A shell's background jobs are born deaf to Ctrl-C, and so are their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if name := os.environ.get("TEST_BREAKDOWN"):
+        globals()[name]()
+    cli.main()

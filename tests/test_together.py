@@ -1,0 +1,244 @@
+"""The end of one process of a breakdown is the end of all: here of one of two, with false notes."""
+
+import contextlib
+import json
+import threading
+import time
+
+import jax
+import pytest
+
+pytest.importorskip("rich")
+
+from jaxdescent import agreement
+from jaxdescent.breakdown import together
+from jaxdescent.breakdown.report import PartReport
+from jaxdescent.breakdown.together import DONE, FAILED, FOLLOWED, INTERRUPTED, Together
+
+COMPLETE, CUT = PartReport(1, "whole"), PartReport(1, "cut", is_complete=False)
+
+
+class Kept:
+    """The notes of both processes, and what the other one leaves."""
+
+    def __init__(self):
+        self.texts = {}
+        self.is_reached = True
+
+    def leave(self, name, text):
+        self._reach()
+        self.texts[name] = text
+
+    def found(self, folder):
+        self._reach()
+        names = [name for name in self.texts if name.startswith(f"{folder}/")]
+        return {name.removeprefix(f"{folder}/"): self.texts[name] for name in names}
+
+    def _reach(self):
+        if not self.is_reached:
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: connection\nrefused")
+
+    def end(self, process, kind, said=""):
+        self.leave(f"end/{process}", json.dumps([kind, said]))
+
+    def ended(self, process):
+        return json.loads(self.texts[f"end/{process}"])
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    kept = Kept()
+    monkeypatch.setattr(together, "Notes", lambda prefix: kept)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(together, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(together, "PARTING", 0.02)
+    monkeypatch.setattr(together, "RESPITE", 0.02)
+    monkeypatch.setattr(together, "AGAIN_SECONDS", 30.0)
+    monkeypatch.setattr(together, "GRACE", 60.0)
+    monkeypatch.setattr(together, "FAREWELL", 30.0)
+    return kept
+
+
+@pytest.fixture
+def second(notes, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    return notes
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """The exit codes with which this process has left the others behind."""
+    codes = []
+    monkeypatch.setattr(agreement, "leave_without_others", codes.append)
+    return codes
+
+
+@contextlib.contextmanager
+def after(seconds, work, *arguments):
+    timer = threading.Timer(seconds, work, arguments)
+    timer.start()
+    yield
+    timer.join()
+
+
+def test_the_first_process_tells_of_parts_that_are_complete(notes, left):
+    notes.end(1, DONE)
+    with Together() as others:
+        assert others.by_first(lambda: COMPLETE) is COMPLETE
+        assert list(notes.found("complete")) == ["1"]
+        assert others.by_first(lambda: CUT) is CUT
+        assert list(notes.found("complete")) == ["1"]
+    assert notes.ended(0) == [DONE, ""]
+    assert not left
+
+
+def test_the_others_wait_for_each_part_and_for_the_end(second, left):
+    calls = []
+    with after(0.4, second.end, 0, DONE), Together() as others:
+        for number in (1, 2):
+            with after(0.1, second.leave, f"complete/{number}", ""):
+                began = time.perf_counter()
+                assert others.by_first(lambda: calls.append(1) or COMPLETE) is None
+                assert time.perf_counter() - began > 0.05
+    assert "end/0" in second.texts  # which was waited for
+    assert not left
+    assert not calls
+
+
+@pytest.mark.parametrize("is_caught", [True, False])
+def test_an_error_of_another_is_raised_here(second, left, is_caught):
+    def waits():
+        with after(0.1, second.end, 0, FAILED, "with OSError: full"), Together() as others:
+            try:
+                others.by_first(lambda: COMPLETE)
+            except KeyboardInterrupt:
+                others.stops()
+                if not is_caught:
+                    raise
+
+    expected = r"^process 0 failed with OSError: full$"
+    with pytest.raises(agreement.OtherProcessFailed, match=expected):
+        waits()
+    assert second.ended(1)[0] == FOLLOWED
+    assert left == [2]
+
+
+def test_an_error_of_another_at_the_end_is_raised_here(second, left):
+    """As the first process may have, when it writes."""
+    expected = pytest.raises(agreement.OtherProcessFailed, match="process 0 failed with OSError: f")
+    with expected, after(0.1, second.end, 0, FAILED, "with OSError: full"), Together():
+        pass
+    assert left == [2]
+
+
+def test_an_interruption_of_another_is_one_here(second, left, capsys):
+    expected = pytest.raises(KeyboardInterrupt)
+    with after(0.1, second.end, 0, INTERRUPTED), expected, Together() as others:
+        others.by_first(lambda: COMPLETE)
+    said = "Interrupted: process 0 was interrupted, and this one ends with it.\n"
+    assert capsys.readouterr().err == said
+    assert second.ended(1)[0] == FOLLOWED
+    assert left == [130]
+
+
+def test_who_is_ending_already_is_not_interrupted(second, left, monkeypatch, capsys):
+    """Ctrl-C in a terminal comes to all processes at once."""
+    monkeypatch.setattr(together, "RESPITE", 0.2)
+    monkeypatch.setattr(together, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(together, "GRACE", 0.15)
+    second.end(0, INTERRUPTED)
+    with Together() as others:
+        time.sleep(0.05)
+        others.stops()
+        time.sleep(0.4)  # what is written
+    assert capsys.readouterr().err == ""
+    assert left == [130]
+
+
+def test_an_error_here_is_told_and_is_no_others(notes, left, capsys):
+    with pytest.raises(ZeroDivisionError), after(0.2, notes.end, 1, FOLLOWED), Together():
+        raise ZeroDivisionError("by\nzero")
+    assert notes.ended(0) == [FAILED, "with ZeroDivisionError: by zero"]
+    assert capsys.readouterr().err == "process 0 failed with ZeroDivisionError: by zero\n"
+    assert left == [2]
+
+
+def test_ctrl_c_here_is_told(second, left, capsys):
+    second.end(0, DONE)
+    with Together() as others:
+        others.stops()
+    assert second.ended(1)[0] == INTERRUPTED
+    assert "the first process keeps" in capsys.readouterr().err
+    assert left == [130]
+
+
+@pytest.mark.parametrize(("stops", "code"), [(True, 130), (False, 2)])
+def test_who_does_not_answer_is_left_behind(notes, left, monkeypatch, stops, code):
+    monkeypatch.setattr(together, "FAREWELL", 0.1)
+    with contextlib.suppress(ZeroDivisionError), Together() as others:
+        if not stops:
+            raise ZeroDivisionError
+        others.stops()
+    assert left == [code]
+
+
+def test_who_has_ended_early_is_not_waited_for_by_jax(notes, left):
+    notes.end(1, FOLLOWED)
+    with Together():
+        pass
+    assert left == [0]
+
+
+def test_ctrl_c_while_the_others_are_waited_for_leaves_them(notes, left):
+    with after(0.2, together._interrupt), Together():
+        pass
+    assert left == [0]
+    assert notes.ended(0)[0] == FOLLOWED
+
+
+def test_a_first_process_that_cannot_be_reached_is_named(second, left, capsys):
+    def gone():
+        second.is_reached = False
+
+    expected = pytest.raises(agreement.OtherProcessFailed, match=r"process 0 .*be reached")
+    with expected, after(0.1, gone), Together() as others:
+        others.by_first(lambda: COMPLETE)
+    assert left == [2]
+    assert "Interrupted" not in capsys.readouterr().err
+
+
+def test_a_program_that_broke_off_says_who_failed(second, left):
+    second.end(0, FAILED, "with MemoryError: no room")
+    expected = pytest.raises(agreement.OtherProcessFailed, match="process 0 failed with MemoryErr")
+    with expected, Together():
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(30)
+        raise jax.errors.JaxRuntimeError("connection closed by peer")
+
+
+def test_a_process_that_cannot_be_interrupted_is_ended(second, left, monkeypatch, capsys):
+    codes, has_ended = [], threading.Event()
+    monkeypatch.setattr(together, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(together, "GRACE", 0.2)
+    monkeypatch.setattr(together.os, "_exit", lambda code: codes.append(code) or has_ended.set())
+    second.end(0, FAILED, "with MemoryError: no room")
+    interruptions = 0
+    with contextlib.suppress(agreement.OtherProcessFailed), Together():
+        while not has_ended.is_set():
+            try:
+                has_ended.wait(10)
+            except KeyboardInterrupt:
+                interruptions += 1
+        assert second.ended(1)[0] == FOLLOWED
+    assert (codes, interruptions) == ([2], 2)
+    said = "Error: process 0 failed with MemoryError: no room, while this one waited for it.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_of_one_process_nothing_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(together, "Notes", None)
+    with contextlib.suppress(ZeroDivisionError), Together() as others:
+        assert others.by_first(lambda: CUT) is CUT
+        others.stops()
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == ""
