@@ -132,10 +132,12 @@ def test_the_default_method_iterates_where_the_solve_does_not_fit(small_machine,
 
 
 def test_the_bytes_of_a_solve_follow_from_shapes_alone(rng):
-    tall = jd.LinearRegression(np.ones((50, 10), np.float32), np.ones(50, np.float32)).checked()
-    wide = jd.LinearRegression(np.ones((10, 50), np.float32), np.ones(10, np.float32)).checked()
+    tall, wide = (
+        jd.LinearRegression(np.ones(shape, np.float32), np.ones(shape[0], np.float32)).checked()
+        for shape in ((5000, 100), (100, 5000))
+    )
     # Two copies of X, which QR would work on, beside matrices of the smaller dimension.
     for regression in (tall, wide):
-        assert 4 * 2 * 500 < regression.stationary_solver_bytes(None) < 4 * 4 * 500
+        assert 4 * 2 * 500_000 < regression.stationary_solver_bytes(None) < 4 * 4 * 500_000
     separable = jd.SumOfSquares().stationary_solver_bytes(jnp.ones(1000))
     assert separable == 2 * 4000
