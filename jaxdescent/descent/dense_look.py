@@ -35,10 +35,6 @@ INDEPENDENT = 1e-3
 """An eigenvalue of the matrix of the columns' products, each of unit length, below which they are
 taken apart: products of float32 show it to four digits."""
 
-LARGER = 4
-"""So many times more entries and features are taken apart where a rate is claimed, which takes 5 to
-50 ms."""
-
 ULPS = 4.0
 """How many roundings each term of a sum is allowed."""
 
@@ -52,8 +48,7 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
         the rate of many steps, beside which singular vectors cost little in larger ones too.
     """
     outputs = int(np.prod(jnp.shape(regression.y)[1:]))
-    times = 1 if estimates else LARGER
-    return reserved.is_small(as_design(regression.X), regression.l2, outputs, times)
+    return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
 
 
 def largest_decrease(

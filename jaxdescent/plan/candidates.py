@@ -309,7 +309,9 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     setup_seconds = question.seconds(price.program) + question.machine.dispatch_seconds
     seconds_per_iteration = question.iteration_seconds(price.iteration)
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
-    working_bytes = round(price.working_bytes) + structure.reading_bytes
+    method = entry.method()
+    looked = cost_model.looked_bytes(question, is_by_rate=isinstance(method, GradientDescent))
+    working_bytes = round(max(price.working_bytes, looked)) + structure.reading_bytes
     if structure.host_bytes:
         working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
@@ -321,7 +323,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     )
     return Candidate(
         name=entry.name,
-        method=entry.method(),
+        method=method,
         form=_form_of_solve(structure) if entry.form == "direct" and structure.rows else entry.form,
         peak_bytes=data_bytes + working_bytes,
         data_bytes=data_bytes,

@@ -11,8 +11,12 @@ from jaxdescent.designs import Design
 MOST_ENTRIES, MOST_FEATURES, MOST_OUTPUTS = 1 << 18, 64, 64
 """Of X, and of targets for each row: its singular values then take some milliseconds."""
 
+LARGER = 4
+"""So many times more entries and features are small beside the many steps of a method that has no
+estimate of its own: singular values then take 5 to 50 ms."""
 
-def is_small(design: Design, l2: Any, outputs: int, times: int = 1) -> bool:
+
+def is_small(design: Design, l2: Any, outputs: int, estimates: bool = True) -> bool:
     """Whether X is stored on one device, and so small that its singular vectors, which show whether
     a solution is one, cost next to nothing. The outputs must share one penalty.
 
@@ -20,13 +24,27 @@ def is_small(design: Design, l2: Any, outputs: int, times: int = 1) -> bool:
       design: X.
       l2: the penalty.
       outputs: how many.
-      times: how many times more entries and features count as small.
+      estimates: whether the method has an estimate of its own.
     """
     rows, features = design.shape
+    times = 1 if estimates else LARGER
     is_within = (rows + features) * features <= times * MOST_ENTRIES
     is_within &= features <= times * MOST_FEATURES
     is_one = jnp.ndim(l2) == 0 and outputs <= MOST_OUTPUTS
     return design.is_stored and design.is_whole and is_within and is_one
+
+
+def look_bytes(design: Design, l2: Any, outputs: int, estimates: bool = True) -> int:
+    """The bytes in which the singular vectors of a small X are found; zero where it is not small.
+
+    They are those of the columns and of the penalty's, divided by their lengths, twice; and of the
+    residuals.
+    """
+    if not is_small(design, l2, outputs, estimates):
+        return 0
+    (rows, features), columns = design.shape, 1 + outputs
+    elements = 4 * (rows + features) * features + features**2 + columns * (rows + features)
+    return jnp.dtype(design.dtype).itemsize * elements
 
 
 def normal_equations_bytes(design: Design) -> int:
@@ -66,8 +84,5 @@ def regression_solver_bytes(
         orthogonal = (2 if is_scaled else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger
-    if is_small(design, l2, outputs):
-        # The columns and the penalty's, divided by their lengths; their singular vectors, twice.
-        looked = 4 * (rows + features) * features + square + (1 + outputs) * (rows + features)
-        peak = max(peak, looked)
-    return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
+    needed = max(jnp.dtype(design.dtype).itemsize * peak, look_bytes(design, l2, outputs))
+    return needed + design.dense_bytes()
