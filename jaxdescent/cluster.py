@@ -14,8 +14,9 @@ from jax.experimental import multihost_utils
 from jaxdescent.machine import attached
 from jaxdescent.machine.host import let_threads_finish
 
-HEARTBEAT_SECONDS = 30
-"""After so long without a sign of a process the others end, within a minute of its death."""
+HEARTBEAT_SECONDS = 45
+"""After so long without a sign of a process the others end, within a minute of its death. Processes
+give a sign twice in this time, so that half of it may be over when one stops."""
 
 
 class NoCluster(ValueError):

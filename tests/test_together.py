@@ -14,8 +14,16 @@ from jaxdescent import agreement
 from jaxdescent.breakdown import together
 from jaxdescent.breakdown.report import PartReport
 from jaxdescent.breakdown.together import DONE, FAILED, FOLLOWED, INTERRUPTED, Together
+from jaxdescent.cluster import HEARTBEAT_SECONDS
 
 COMPLETE, CUT = PartReport(1, "whole"), PartReport(1, "cut", is_complete=False)
+
+
+def test_a_process_that_gives_no_sign_is_left_before_jax_ends_all_for_it():
+    """JAX may have heard of it last half of the time ago after which it ends all."""
+    waited = together.FAREWELL + together.PARTING + 2 * together.LOOK_SECONDS
+    assert waited < HEARTBEAT_SECONDS / 2 - 5
+    assert together.FAREWELL > together.RESPITE + together.GRACE  # who answers has ended by then
 
 
 class Kept:

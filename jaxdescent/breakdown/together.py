@@ -39,11 +39,13 @@ who is ending already is not to be disturbed."""
 AGAIN_SECONDS = 3.0
 """After so long a process is interrupted for the second time: a run takes the first for a wish."""
 
-GRACE = 20.0
+GRACE = 10.0
 """Seconds until a process ends in the middle of a program that waits for one that has ended."""
 
-FAREWELL = GRACE + 5.0
-"""Seconds for which a process that ends early waits for the others to end too."""
+FAREWELL = GRACE + RESPITE + 1.0
+"""Seconds for which a process that ends early waits for the others to end too. One that gives no
+sign is left behind before JAX ends all for it, which it does after half of
+:data:`jaxdescent.cluster.HEARTBEAT_SECONDS` at the earliest."""
 
 DONE, INTERRUPTED, FAILED = "is done", "was interrupted", "failed"
 FOLLOWED = "ended with another"
