@@ -14,6 +14,7 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.kernels.branches import if_any
 from jaxdescent.regression.solve import refinement
+from jaxdescent.regression.solve.by_gram import factor_by_gram
 
 METHOD = jd.DerivativeMethod()
 
@@ -142,6 +143,49 @@ def test_columns_of_wildly_different_units_do_not_matter(rng):
     )
 
 
+@pytest.mark.parametrize("ratio", [1e3, 1e5, 1e7, 1e12])
+@pytest.mark.parametrize("likeness", [0.0, 2e-6], ids=["the same", "nearly the same"])
+@pytest.mark.parametrize("factor", [refinement.orthogonal_factor, factor_by_gram])
+def test_long_dependent_columns_do_not_hide_short_ones(rng, ratio, likeness, factor):
+    """Both factorisations: one CPU takes the first, and rows on several devices the second."""
+    X = rng.normal(size=(400, 9))
+    X[:, 0] *= ratio
+    X[:, 1] = X[:, 0] * (1 + likeness * rng.normal(size=400))
+    X[:, 8] = X[:, 6] + X[:, 7]
+    X = (X - X.mean(axis=0)).astype(np.float32)
+    y = (X.astype(np.float64) @ np.append([1 / ratio] * 2, np.ones(7))).astype(np.float32)
+    length = np.linalg.norm(X, axis=0)
+    found = jax.jit(factor)(X, np.ones((400, 1), np.float32), np.zeros(9, np.float32), length, 0.0)
+    assert found.is_deficient
+    weights = np.asarray(found.apply((X.T @ y)[:, None]), np.float64)[:, 0]
+    missed = np.linalg.norm(X.astype(np.float64) @ weights - y) / np.linalg.norm(y)
+    assert missed < 1e-3  # one solve by the normal equations: condition^2 eps
+    np.testing.assert_allclose(weights[2:6], 1, atol=1e-2)
+    # The weights are the least ones in units of the lengths.
+    in_lengths = weights * length
+    np.testing.assert_allclose(in_lengths[0], in_lengths[1], rtol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(60, 8), (1500, 100), (20, 60)], ids=["small", "tall", "wide"])
+@pytest.mark.parametrize("ratio", [1e5, 1e7, 1e12])
+@pytest.mark.parametrize("method", [METHOD, jd.LSMR(jd.Sketch())], ids=["direct", "sketch"])
+def test_a_dummy_for_each_level_beside_a_long_column_is_solved(rng, shape, ratio, method):
+    rows, features = shape
+    X = rng.normal(size=shape)
+    X[:, 0] *= ratio
+    X[:, -4:] = np.eye(4)[rng.integers(4, size=rows)]  # their sum is the intercept's column
+    true = rng.normal(size=features) / np.append(ratio, np.ones(features - 1))
+    X = X.astype(np.float32)
+    y = (X.astype(np.float64) @ true).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y), method=method)
+    assert result.converged, result.message
+    weights = np.asarray(result.params["weights"], np.float64)
+    missed = X.astype(np.float64) @ weights + float(result.params["intercept"]) - y
+    assert np.linalg.norm(missed) < 1e-5 * np.linalg.norm(y - y.mean())
+    if rows > features:
+        np.testing.assert_allclose(weights[1:-4], true[1:-4], atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(40, 3), (6, 9)], ids=["tall", "wide"])
 @pytest.mark.parametrize("offset", [1e2, 1e3, 1e4])
 def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, shape, offset):
@@ -161,6 +205,17 @@ def test_each_output_has_its_own_l2(rng, x64):
     for output, l2 in enumerate([0.0, 5.0]):
         weights, _ = reference(X, y[:, output], l2=l2, sample_weight=s)
         np.testing.assert_allclose(result.params["weights"][:, output], weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_penalties_is_an_array_of_them(rng, kind):
+    X, y = rng.normal(size=(40, 3)).astype(np.float32), rng.normal(size=(40, 2)).astype(np.float32)
+    of_array, of_list = (solve(X, y, l2=l2) for l2 in (np.float32([0, 2]), kind([0, 2])))
+    np.testing.assert_array_equal(of_list.params["weights"], of_array.params["weights"])
+    listed = jd.plan(jd.LinearRegression(X, y, l2=kind([0.0, 2.0])))
+    assert listed.structure.has_own_l2 and listed.structure.has_penalty
+    with pytest.raises(ValueError, match=r"l2 must be a number or have shape \(2,\), got shape"):
+        solve(X, y, l2=kind([1.0, 2.0, 3.0]))
 
 
 def test_a_matrix_free_design_is_solved_too(rng):

@@ -44,8 +44,10 @@ class DerivativeMethod(Method):
     of ``1 / (8 sqrt(eps))`` on, with the columns scaled: 360 in float32, 8e6 in float64. The
     solution in these cases is the exact solution for the given numbers, rounded, if the condition
     number is below ``1 / (32 eps)`` (2.6e5 in float32, 1.4e14 in float64; less beyond 64 features);
-    beyond it the rank counts as deficient, and the solution is the one of minimum norm. With the
-    residual ``r = y - X w - b`` and the weights in double length,
+    beyond it the rank counts as deficient, and the solution is the one of minimum norm; in units of
+    the columns' lengths, where these differ by more than ``1 / sqrt(32 eps)`` (500 in float32) and
+    there is one penalty for all outputs, none for a wide X. With the residual ``r = y - X w - b``
+    and the weights in double length,
 
         ``w <- w + (X'SX + l2 I)^-1 (X'S r - l2 w)``
 

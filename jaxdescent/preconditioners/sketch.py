@@ -18,6 +18,7 @@ from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
+from jaxdescent.regression.solve.factor import is_uneven, null_level
 
 NONZEROS = 32
 """How many rows of the sketch each row of X enters: their signs are the bits of one 32-bit word."""
@@ -57,6 +58,10 @@ class Sketch(Preconditioner):
     of X. It costs one pass over X, ``2 oversampling features^3`` operations and the memory of the
     sketch once, stores ``features^2`` numbers, and reads them twice in an iteration. All outputs
     share one sketch; if each has its own ``l2``, one singular value decomposition serves them.
+
+    Directions in which features depend on each other are left out. They are found, and the weights
+    are least, in units of the columns' lengths where these differ by more than ``1 / sqrt(32 eps)``
+    (500 in float32) and the outputs have one ``l2``.
 
     Args:
       oversampling: rows of the sketch for each feature, at least 2.
@@ -124,15 +129,17 @@ class Sketch(Preconditioner):
             # N only needs to make A N nearly orthonormal: float32 suffices unless A's condition
             # number is too large for it.
             rough = self._triangle(*inputs, jnp.dtype(jnp.float32))
-            is_good = _least_pivot(rough) > 8 * jnp.finfo(jnp.float32).eps
+            is_good = _least_pivot(rough[:, : len(rough)]) > 8 * jnp.finfo(jnp.float32).eps
             triangle = if_any(
                 ~is_good,
                 lambda _, sketch, *inputs: sketch._triangle(*inputs, jnp.float64),
                 lambda rough, *_: rough.astype(jnp.float64),
                 *(rough, self, *inputs),
             )
-        is_missing = _least_pivot(triangle) <= least
-        matrix, start = seldom(is_missing, _by_values, _by_triangle, triangle)
+        in_units, units = _in_units(triangle, regression)
+        is_missing = _least_pivot(in_units) <= least
+        operands = triangle, in_units, units
+        matrix, start = seldom(is_missing, _by_values, _by_triangle, *operands)
         return _Square(matrix, is_missing), start
 
     def _triangle(
@@ -311,19 +318,40 @@ def _spectral(
     return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
 
 
-def _by_triangle(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _in_units(triangle: jax.Array, regression: CentredRegression) -> tuple[jax.Array, jax.Array]:
+    """R with its columns in units of their lengths, and these, if they are uneven; else R and ones.
+
+    Of a column that is constant but for rounding nothing is left then.
+    """
+    size = triangle.shape[0]
+    R, mean = triangle[:, :size], regression.feature_mean
+    length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
+    if mean is not None:
+        rows = jnp.asarray(regression.y.shape[0], mean.dtype)
+        total = rows if regression.root is None else jnp.sum(jnp.square(regression.root))
+        noise = null_level(mean.dtype, size) * jnp.sqrt(total) * jnp.abs(mean)
+        length = jnp.where(length <= noise.astype(R.dtype), 0, length)
+    is_in_lengths, is_there = is_uneven(length), length > 0
+    units = jnp.where(is_in_lengths & is_there, length, 1)
+    return jnp.where(is_in_lengths & ~is_there[None, :], 0, R / units[None, :]), units
+
+
+def _by_triangle(triangle: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
     """R and the sketch's own solution, from ``[R, Q' S residual]``."""
     size = triangle.shape[0]
     return triangle[:, :size], solve_triangular(triangle[:, :size], triangle[:, size:])
 
 
-def _by_values(triangle: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``V diag(gain)`` and the solution of least norm, for a rank-deficient R."""
-    size = triangle.shape[0]
-    left, singular, right = factors.svd(triangle[:, :size])
+def _by_values(
+    triangle: jax.Array, in_units: jax.Array, units: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """``V diag(gain)`` over the units, and the solution of least norm in them, for a rank-deficient
+    R.
+    """
+    left, singular, right = factors.svd(in_units)
     gain = _gain(jnp.square(singular), singular, jnp.array(True))
-    rotated = jnp.matmul(left.T, triangle[:, size:], precision=HIGHEST)
-    matrix = right.T * gain[None, :]
+    rotated = jnp.matmul(left.T, triangle[:, len(units) :], precision=HIGHEST)
+    matrix = right.T * gain[None, :] / units[:, None]
     return matrix, _product(matrix, (gain * singular)[:, None] * rotated)
 
 
@@ -353,9 +381,8 @@ def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.
 
 def _least_pivot(triangle: jax.Array) -> jax.Array:
     """The least absolute pivot of a triangular matrix, over the matrix's norm."""
-    square = triangle[:, : triangle.shape[0]]
-    size = jnp.linalg.norm(square)
-    return jnp.min(jnp.abs(jnp.diagonal(square))) / jnp.where(size > 0, size, 1)
+    size = jnp.linalg.norm(triangle)
+    return jnp.min(jnp.abs(jnp.diagonal(triangle))) / jnp.where(size > 0, size, 1)
 
 
 def _rows(regression: CentredRegression, index: jax.Array) -> jax.Array:

@@ -219,15 +219,18 @@ class LinearModel(Objective):
         outputs = y.shape[1:]
         if isinstance(self.l2, (str, complex)) or self.l2 is None:
             raise TypeError(f"l2 must be a number, got {self.l2!r}.")
-        if jnp.shape(self.l2) not in ((), outputs):
+        # A list would be as many leaves of the pytree.
+        is_list = isinstance(self.l2, (list, tuple))
+        l2 = jnp.asarray(self.l2, design.dtype) if is_list else self.l2
+        if jnp.shape(l2) not in ((), outputs):
             raise ValueError(
                 f"l2 must be a number{f' or have shape {outputs}' if outputs else ''}, got shape "
-                f"{jnp.shape(self.l2)}."
+                f"{jnp.shape(l2)}."
             )
-        _refuse_negative("l2", self.l2)
+        _refuse_negative("l2", l2)
         if self.linear_regression is None:
             check_loss(self, y, design.dtype)
-        return dataclasses.replace(self, X=design, y=y, sample_weight=sample_weight)
+        return dataclasses.replace(self, X=design, y=y, sample_weight=sample_weight, l2=l2)
 
     def hoisted(self, params: Params, *, always: bool = False) -> Any:
         return dataclasses.replace(self, X=self._design.hoisted(always=always))

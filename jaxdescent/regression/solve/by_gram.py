@@ -14,7 +14,13 @@ from jax import lax
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.products import sum_over_strides
-from jaxdescent.regression.solve.factor import Factor, null_level, spectral_factor, spectral_norm
+from jaxdescent.regression.solve.factor import (
+    Factor,
+    deficient_factor,
+    null_level,
+    spectral_factor,
+    spectral_norm,
+)
 
 
 def factor_by_gram(
@@ -38,10 +44,12 @@ def factor_by_gram(
         return spectral_factor(factors.triangle_by_gram(gram, jnp.sqrt(squared))[0], l2, mean)
     length = jnp.sqrt(squared + penalty)
     R, inverse = factors.triangle_by_gram(gram, length)
+    length = jnp.where(length > 0, length, 1)
+    triangle = R / length[None, :]
     is_deficient = (l2 < 0) | ~(spectral_norm(length[:, None] * inverse) < 1 / null)
     return lax.cond(
         is_deficient,
-        lambda: spectral_factor(R, jnp.minimum(l2, 0)[None], mean),
+        lambda: deficient_factor(R, jnp.minimum(l2, 0), triangle, length, mean),
         lambda: Factor(inverse, jnp.ones((mean.size, 1), R.dtype), mean, jnp.array(False)),
     )
 

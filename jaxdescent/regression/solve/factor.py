@@ -49,6 +49,37 @@ def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
     return Factor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
 
 
+def is_uneven(length: jax.Array) -> jax.Array:
+    """Whether columns of these lengths must be divided by them before any direction counts as null.
+
+    Directions are null by their images beside the largest, so that one long column would hide
+    short ones that do not depend on it. Lengths of zero do not count.
+    """
+    shortest = jnp.min(jnp.where(length > 0, length, jnp.inf))
+    return shortest < null_level(length.dtype, length.size) ** 0.5 * jnp.max(length)
+
+
+def deficient_factor(
+    R: jax.Array, l2: jax.Array, triangle: jax.Array, length: jax.Array, mean: jax.Array
+) -> Factor:
+    """:func:`spectral_factor` for one penalty, where the rank is deficient.
+
+    Of uneven columns the solution is the one of least norm in units of their lengths.
+
+    Args:
+      R: the triangle of the columns.
+      l2: what of the penalty R does not contain, ().
+      triangle: that of the columns with all of the penalty, each divided by its ``length``.
+      length: (features,).
+      mean: of each feature, (features,).
+    """
+    # A negative penalty has no triangle.
+    is_in_lengths = is_uneven(jnp.where(jnp.any(triangle != 0, axis=0), length, 0)) & (l2 >= 0)
+    taken = jnp.where(is_in_lengths, triangle, R)
+    factor = spectral_factor(taken, jnp.where(is_in_lengths, 0, l2)[None], mean)
+    return factor._replace(basis=factor.basis / jnp.where(is_in_lengths, length, 1)[:, None])
+
+
 def spectral_norm(matrix: jax.Array) -> jax.Array:
     """A lower estimate of the largest singular value, by three steps of the power method."""
 

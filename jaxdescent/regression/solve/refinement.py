@@ -31,7 +31,13 @@ from jaxdescent.kernels.double_length import Double, double
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart, on_one_cpu
 from jaxdescent.regression.solve.by_gram import turned_product
-from jaxdescent.regression.solve.factor import Factor, null_level, spectral_factor, spectral_norm
+from jaxdescent.regression.solve.factor import (
+    Factor,
+    deficient_factor,
+    null_level,
+    spectral_factor,
+    spectral_norm,
+)
 
 Params = Any
 
@@ -68,14 +74,16 @@ def orthogonal_factor(
     ridge = jnp.diag(jnp.sqrt(l2) / length)
     triangle = jnp.linalg.qr(jnp.concatenate([R / length[None, :], ridge]), mode="r")
     scale = jnp.sqrt(jnp.sum(jnp.square(triangle), axis=0))
-    inverse = solve_triangular(triangle / scale[None, :], jnp.eye(mean.size, dtype=X.dtype))
+    scale = jnp.where(scale > 0, scale, 1)  # a column of zeros is null
+    triangle, length = triangle / scale[None, :], length * scale
+    inverse = solve_triangular(triangle, jnp.eye(mean.size, dtype=X.dtype))
     # A singular triangle gives infinity or NaN, for which the comparison is false.
     is_deficient = ~(spectral_norm(inverse) < 1 / null)
     return lax.cond(
         is_deficient,
-        lambda: spectral_factor(R, l2[None], mean),
+        lambda: deficient_factor(R, l2, triangle, length, mean),
         lambda: Factor(
-            inverse / (length * scale)[:, None],
+            inverse / length[:, None],
             jnp.ones((mean.size, 1), X.dtype),
             mean,
             jnp.array(False),

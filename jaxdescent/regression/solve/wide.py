@@ -16,7 +16,7 @@ from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
 from jaxdescent.regression.solve.centred import centre, columns, with_intercept
 from jaxdescent.regression.solve.cholesky import cholesky_factor
-from jaxdescent.regression.solve.factor import Factor, null_level
+from jaxdescent.regression.solve.factor import Factor, is_uneven, null_level
 
 Params = Any
 
@@ -127,8 +127,9 @@ class OrthogonalSolver:
     """More features than rows: QR of X' and the SVD of its triangle, the minimum-norm solution.
 
     With ``X' = QR`` and ``R' = U diag(s) V'`` the solution is ``Q V diag(s / (s^2 + l2)) U'y``,
-    where singular values below a few eps of the largest count as zero. Nothing is kept between
-    solves; each works on a scaled copy of X.
+    where singular values below a few eps of the largest count as zero. Without a penalty uneven
+    columns of X are in units of their lengths. Nothing is kept between solves; each works on a
+    scaled copy of X.
     """
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
@@ -182,6 +183,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     X = root * centred
     targets = root * (columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
     l2 = jnp.asarray(objective.l2, X.dtype)
+    X, units = _in_units(X, root * data.X, l2)
 
     def by_columns() -> jax.Array:
         Q, R = jnp.linalg.qr(X.T)
@@ -191,8 +193,25 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
         return jnp.matmul(X.T, dual_solution(X, l2, targets), precision=HIGHEST)
 
     is_whole = as_design(objective.X).is_whole
-    weights = on_one_cpu(by_columns, by_gram, is_whole=is_whole)
+    weights = on_one_cpu(by_columns, by_gram, is_whole=is_whole) / units[:, None]
     return with_intercept(weights, data.feature_mean, data.target_mean, params)
+
+
+def _in_units(X: jax.Array, raw: jax.Array, l2: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """X with its columns in units of their lengths, and these, where they are uneven and there is
+    no penalty on the weights; else X and ones.
+
+    Args:
+      X: the centred columns.
+      raw: the same before they were centred.
+      l2: the penalty.
+    """
+    length, whole = (jnp.sqrt(jnp.sum(jnp.square(each), axis=0)) for each in (X, raw))
+    is_noise = length <= null_level(X.dtype, length.size) * whole
+    length = jnp.where(is_noise, 0, length)
+    is_in_lengths = is_uneven(length) & jnp.all(l2 == 0)
+    units = jnp.where(is_in_lengths & (length > 0), length, 1)
+    return jnp.where(is_in_lengths & is_noise[None, :], 0, X / units[None, :]), units
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
