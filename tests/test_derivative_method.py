@@ -213,7 +213,8 @@ def test_a_list_of_penalties_is_an_array_of_them(rng, kind):
     of_array, of_list = (solve(X, y, l2=l2) for l2 in (np.float32([0, 2]), kind([0, 2])))
     np.testing.assert_array_equal(of_list.params["weights"], of_array.params["weights"])
     listed = jd.plan(jd.LinearRegression(X, y, l2=kind([0.0, 2.0])))
-    assert listed.structure.has_own_l2 and listed.structure.has_penalty
+    assert listed.structure.has_own_l2
+    assert listed.structure.has_penalty
     with pytest.raises(ValueError, match=r"l2 must be a number or have shape \(2,\), got shape"):
         solve(X, y, l2=kind([1.0, 2.0, 3.0]))
 
