@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 
 DEVICES = 8
@@ -16,6 +17,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # most of the time of these tests is compilation, and few look at what LLVM may do. Those are
 # marked `optimized`. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles all as everybody else does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# A shell's background jobs are born deaf to Ctrl-C, which some tests send to themselves, and so are
+# the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Neither is the user's calibration read, nor is one left behind.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxdescent-cache-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name

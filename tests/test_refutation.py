@@ -11,13 +11,33 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from benchmarks.problems.exact_regression import SHAPES, exact_regression
+from benchmarks.problems.exact_regression import (
+    SHAPES,
+    LargerRegression,
+    exact_regression,
+    larger_regression,
+)
 from jaxdescent.descent import dense_look
 from jaxdescent.descent.refutation import decrease_of_quadratic, decrease_of_regression
 from jaxdescent.designs import Dense
 
 SHAPE = SHAPES[0]
 bound = jax.jit(decrease_of_regression)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_larger_regressions_are_held_against_what_rational_numbers_say(shape):
+    """Far from the minimum, where float64 can tell it."""
+    for seed in range(12):
+        drawn = larger_regression(seed, shape)
+        exact = exact_regression(seed, shape, np.float32)
+        assert isinstance(drawn, LargerRegression)
+        np.testing.assert_array_equal(drawn.X, exact.X)
+        weights = np.ones((shape[1], shape[2]), np.float32)
+        true, least = exact.heights(weights)
+        np.testing.assert_allclose(drawn.heights(weights)[0], true, rtol=1e-6)
+        assert drawn.heights(weights)[1] >= least * (1 - 1e-6)
+        np.testing.assert_allclose(drawn.constant, exact.constant, rtol=1e-6)
 
 
 def status(result):

@@ -93,6 +93,47 @@ class ExactRegression:
         return hessian, right, squares, _solution(hessian, right)
 
 
+class LargerRegression(ExactRegression):
+    """The same of float32 data that are too many for rational numbers, in float64.
+
+    What stands for the minimum is a least-squares solution with the columns at length one. A lower
+    value may exist, so that heights are bounds from below: a claim that they belie is false.
+    """
+
+    def heights(self, weights: np.ndarray) -> tuple[float, float]:
+        A, B, solution = self._in_double
+        left = B - A @ weights.reshape(A.shape[1], -1).astype(np.float64)
+        least = B - A @ solution
+        return float(0.5 * np.sum((left - least) * (left + least))), float(0.5 * np.sum(least**2))
+
+    @functools.cached_property
+    def constant(self) -> float:
+        return float(0.5 * np.sum(self._in_double[1] ** 2))
+
+    @functools.cached_property
+    def minimiser(self) -> np.ndarray:
+        return self._in_double[2].astype(np.longdouble)
+
+    @functools.cached_property
+    def _in_double(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The centred and weighted columns with the penalty below, the targets, a solution."""
+        X, s = self.X.astype(np.float64), self.sample_weight.astype(np.float64)
+        Y = self.Y.reshape(len(X), -1).astype(np.float64)
+        for _ in range(2 * self.intercept):  # the first mean is rounded
+            X, Y = X - s @ X / s.sum(), Y - s @ Y / s.sum()
+        root, ridge = np.sqrt(s)[:, None], np.sqrt(float(self.l2)) * np.eye(X.shape[1])
+        A = np.concatenate([root * X, ridge])
+        B = np.concatenate([root * Y, np.zeros((X.shape[1], Y.shape[1]))])
+        lengths = np.linalg.norm(A, axis=0)
+        lengths[lengths == 0] = 1
+        return A, B, np.linalg.lstsq(A / lengths, B, rcond=1e-13)[0] / lengths[:, None]
+
+
+def larger_regression(seed: int, shape: tuple[int, int, int]) -> LargerRegression:
+    """A random one, drawn as :func:`exact_regression` draws it."""
+    return LargerRegression(**vars(exact_regression(seed, shape, np.float32)))
+
+
 def exact_regression(seed: int, shape: tuple[int, int, int], dtype: Any) -> ExactRegression:
     """A random one: its spectrum, scales, means, copies of columns, weights, penalty and start."""
     rng = np.random.default_rng(seed)

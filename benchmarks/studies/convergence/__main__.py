@@ -7,7 +7,8 @@ claims     holds CONVERGED of every method against exact minima, on badly scaled
 price      counts evaluations and iterations from the standard starts, which restart does as well
 
     python -m benchmarks.studies.convergence [--part NAME] [--dtype DTYPE] [--method NAME]
-                                     [--only WORD] [--share I/K] [--json FILE] [--compare FILE]
+                                     [--only WORD] [--share I/K] [--shape 1500x100x1 ...]
+                                     [--json FILE] [--compare FILE]
     python -m benchmarks.studies.convergence [--part NAME] --read FILE ... [--compare FILE]
 
 With --compare the descents from the standard starts are held against those of a stored run, such as
@@ -55,6 +56,9 @@ def main() -> None:
         "--share", default="1/1", metavar="I/K", help="the i-th of every k problems"
     )
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of random regressions")
+    parser.add_argument(
+        "--shape", type=_shape, nargs="+", metavar="ROWSxFEATURESxOUTPUTS", help="of larger claims"
+    )
     parser.add_argument("--json", type=pathlib.Path, help="where records go while they are made")
     parser.add_argument("--compare", type=pathlib.Path, help="a stored run, for its descents")
     parser.add_argument("--read", type=pathlib.Path, nargs="+", help="runs to print, not to make")
@@ -78,11 +82,17 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield from estimates(dtypes, arguments.only, arguments.seeds)
         return
     if arguments.part == "claims":
-        yield from claims(dtypes, arguments.method, arguments.seeds, (first, step))
+        share = first, step
+        yield from claims(dtypes, arguments.method, arguments.seeds, share, arguments.shape)
         return
     descents = restart if arguments.part == "restart" else price
     names = list(methods()) if arguments.method is None else [arguments.method]
     yield from descents(dtypes, names, cases(arguments.only, (first, step)))
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    rows, features, outputs = (int(word) for word in text.split("x"))
+    return rows, features, outputs
 
 
 def _written(

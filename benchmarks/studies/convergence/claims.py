@@ -18,7 +18,12 @@ import numpy as np
 import optax
 
 import jaxdescent as jd
-from benchmarks.problems.exact_regression import SHAPES, ExactRegression, exact_regression
+from benchmarks.problems.exact_regression import (
+    SHAPES,
+    ExactRegression,
+    exact_regression,
+    larger_regression,
+)
 from benchmarks.studies.convergence import tables
 from benchmarks.studies.convergence.runs import DTYPES, of_kind
 
@@ -83,15 +88,21 @@ def solvers() -> dict[str, Any]:
 
 
 def claims(
-    dtypes: list[str], only: str | None, seeds: int, share: tuple[int, int] = (1, 1)
+    dtypes: list[str],
+    only: str | None,
+    seeds: int,
+    share: tuple[int, int] = (1, 1),
+    larger: list[tuple[int, int, int]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Give the record of each claim."""
+    """Give the record of each claim; in float32 of these larger shapes, if there are any."""
     methods = solvers()
     first, step = share
-    for dtype in dtypes:
-        for shape in SHAPES:
+    for dtype in dtypes if not larger else ["float32"]:
+        for number, shape in enumerate(larger or SHAPES):
             drawn = [
-                exact_regression(1000 * SHAPES.index(shape) + seed, shape, DTYPES[dtype])
+                larger_regression(1000 * number + seed, shape)
+                if larger
+                else exact_regression(1000 * number + seed, shape, DTYPES[dtype])
                 for seed in range(first - 1, seeds, step)
             ]
             for name, method in methods.items():
