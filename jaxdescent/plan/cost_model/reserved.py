@@ -71,8 +71,8 @@ def looked_bytes(question: Question, is_by_rate: bool) -> float:
     """The bytes in which a CPU looks at a claim by the singular vectors of a small X; with
     ``is_by_rate`` at one of a method that has no estimate of its own.
 
-    Beside a copy of all of a 16-bit X that method's products have, and without an intercept the
-    look's has, one of their own.
+    A 16-bit X that is small is widened whole: the products of a method without an estimate have a
+    copy of their own beside the look, and without an intercept so does the look.
     """
     structure = question.structure
     if question.machine.platform != "cpu":
