@@ -1,6 +1,7 @@
 """Checkpoints of a run: resumed is uninterrupted, whatever kills the process or the files."""
 
 import gc
+import itertools
 import json
 import os
 import pathlib
@@ -124,6 +125,60 @@ def test_a_folder_that_has_a_run_is_not_overwritten(tmp_path):
     stopped(tmp_path)
     with pytest.raises(ValueError, match=r"has a checkpoint of iteration 30: pass resume=True"):
         jd.run(valley, START, METHOD, checkpoint=tmp_path)
+
+
+def test_memory_for_the_first_copy_is_found_halfway_to_it(tmp_path, monkeypatch):
+    from jaxdescent.runs import chunks
+    from jaxdescent.runs.hooks import checkpoint as module
+
+    copies = []
+
+    def copied(self, loop, spare=None, copied=chunks.Chunks.copied):
+        before = None if spare is None else spare.params.unsafe_buffer_pointer()
+        copy = copied(self, loop, spare)
+        copies.append((before, copy.params.unsafe_buffer_pointer()))
+        return copy
+
+    monkeypatch.setattr(chunks.Chunks, "copied", copied)
+    seconds = itertools.count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(seconds)))
+    start, options = jnp.linspace(-1, 1, 5000), {"tolerance": 0, "max_iterations": 100}
+    checkpoint = saved(tmp_path, every=6.0)
+    hooks = [Waits(checkpoint)]
+    run = jd.run(valley, start, METHOD, chunk=5, checkpoint=checkpoint, hooks=hooks, **options)
+    assert len(copies) >= 2
+    assert all(before == after for before, after in copies)
+    assert_same(run, jd.minimize(valley, start, METHOD, **options))
+
+
+def test_spare_memory_is_of_the_shapes_and_shardings_of_what_goes_there():
+    from jaxdescent.runs import spare_memory
+
+    loop = {"a": jnp.arange(3.0), "keys": jax.random.split(jax.random.key(1), 8)}
+    spare = spare_memory.SpareMemory(loop).taken()
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), spare) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), loop
+    )
+    mesh = jax.make_mesh((8,), ("a",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+    shared = jax.device_put({"a": jnp.arange(8.0), "b": jnp.ones((16, 2), jnp.bfloat16)}, sharding)
+    for leaf in jax.tree.leaves(spare_memory.SpareMemory(shared).taken()):
+        assert leaf.sharding == sharding
+
+
+def test_memory_that_cannot_be_had_is_done_without(monkeypatch):
+    from jaxdescent.runs import spare_memory
+
+    mesh = jax.make_mesh((8,), ("a",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+    keys = jax.device_put(jax.random.split(jax.random.key(1), 8), sharding)
+    assert spare_memory.SpareMemory({"keys": keys}).taken() is None  # JAX gathers new ones
+
+    def full(*arguments, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(spare_memory.jnp, "zeros", full)
+    assert spare_memory.SpareMemory({"a": jnp.arange(3.0)}).taken() is None
 
 
 def test_without_room_for_a_copy_the_run_waits(tmp_path, monkeypatch):

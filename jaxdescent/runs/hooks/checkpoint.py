@@ -20,6 +20,7 @@ from jaxdescent.runs import checkpoints
 from jaxdescent.runs.fingerprint import computation, differences, fingerprint
 from jaxdescent.runs.hooks.protocol import Hook, Pause
 from jaxdescent.runs.record import Record
+from jaxdescent.runs.spare_memory import SpareMemory
 
 POLL_SECONDS = 0.05
 """So often processes that wait for a checkpoint ask each other whether it is written."""
@@ -33,9 +34,9 @@ class Checkpoint(Hook):
 
     Params, method state, what the stopping rules remember, counts, and a fingerprint of the problem
     are written by Orbax while the device goes on with a copy's original: the run waits for the copy
-    alone, whose memory is kept for the next one. Where memory has no room for a copy it waits until
-    the checkpoint is written. One that cannot be written (the disk is full) is warned about; the
-    run goes on, and the last good one is kept.
+    alone, whose memory is found halfway to the first one and kept for the next. Where memory has no
+    room for a copy it waits until the checkpoint is written. One that cannot be written (the disk
+    is full) is warned about; the run goes on, and the last good one is kept.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
@@ -71,6 +72,7 @@ class Checkpoint(Hook):
         self._facts: dict[str, Any] = {}
         self._copy: tuple[int, Loop] | None = None
         self._spare: Loop | None = None  # the copy before, written or being written
+        self._memory: SpareMemory | None = None  # for the first copy
         self._last: int | None = None  # the iteration of the newest checkpoint
         self._at = 0.0
 
@@ -106,7 +108,7 @@ class Checkpoint(Hook):
             "computation": computation(setup, jaxpr),
         }
         self._facts = {name: _of_all(own) for name, own in facts.items()}
-        self._copy = self._spare = None
+        self._copy = self._spare = self._memory = None
         self._last = 0  # the start itself is not saved
         self._at = time.perf_counter()
         found = self._iterations()
@@ -163,16 +165,25 @@ class Checkpoint(Hook):
 
     def pause(self, pause: Pause) -> None:
         is_free = self._look() and self._copy is None
-        is_due = time.perf_counter() - self._at >= self.every and pause.iteration != self._last
+        waited = time.perf_counter() - self._at
+        is_due = waited >= self.every and pause.iteration != self._last
         if not all(agreement.told_by_all(is_due and is_free)):
+            held = self._copy, self._spare, self._memory
+            is_halfway = waited >= self.every / 2
+            if is_halfway and held == (None, None, None) and _has_room(pause.loop):
+                self._memory = SpareMemory(pause.loop)
             return
         self._at = time.perf_counter()
+        if self._memory is not None:
+            self._spare, self._memory = self._memory.taken(), None
         # They write together, now or after the chunk.
-        if all(agreement.told_by_all(self._spare is not None or _has_room(pause.loop))):
-            spare, self._spare = self._spare, None
+        spare, self._spare = self._spare, None
+        told = agreement.told_by_all([spare is not None, _has_room(pause.loop)])
+        if all(is_kept or is_free for is_kept, is_free in told):
+            spare = spare if all(is_kept for is_kept, _ in told) else None
             self._copy = pause.iteration, pause.copied(spare)
             return
-        self._spare = None
+        del spare
         self._write(pause.loop)
         self._wait()
 
@@ -186,12 +197,12 @@ class Checkpoint(Hook):
         """Save where the run ended, and wait until it is written."""
         self._copy = None  # it is older
         self._wait()
-        self._spare = None
+        self._spare = self._memory = None
         self._write(loop)
         self._wait()
 
     def close(self) -> None:
-        self._copy = self._spare = None
+        self._copy = self._spare = self._memory = None
         if self._folder is not None:
             self._folder.close()
 

@@ -1,0 +1,48 @@
+"""Memory for a copy of a loop, which is found while the device works."""
+
+from __future__ import annotations
+
+import threading
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.descent.loop_state import Loop
+
+
+class SpareMemory:
+    """Zeros of a loop's shapes, dtypes and shardings, which a thread writes.
+
+    A system gives a process new memory page by page and clears each, which takes several times as
+    long as copying into memory that the process has already written to.
+
+    Args:
+      loop: whose copy is to go there; it is not kept.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        leaves, self._structure = jax.tree.flatten(loop)
+        self._like = [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves]
+        self._found: list[jax.Array] | None = None
+        self._thread = threading.Thread(target=self._find, name="spare memory", daemon=True)
+        self._thread.start()
+
+    def taken(self) -> Loop | None:
+        """The zeros, once they are written; None where there are none of this kind: the devices
+        have no memory left, or JAX lays random keys out differently.
+        """
+        self._thread.join()
+        found, self._found = self._found, None
+        return None if found is None else self._structure.unflatten(found)
+
+    def _find(self) -> None:
+        found = []
+        for shape, dtype, sharding in self._like:
+            try:
+                zeros = jax.block_until_ready(jnp.zeros(shape, dtype, device=sharding))
+            except jax.errors.JaxRuntimeError:
+                return
+            if not zeros.sharding.is_equivalent_to(sharding, zeros.ndim):
+                return
+            found.append(zeros)
+        self._found = found
