@@ -54,7 +54,7 @@ class TestOptions:
     def test_quick_lowers_the_budget_unless_one_is_given(self, asked):
         invoke("--quick")
         invoke("--quick", "--budget", "5")
-        assert [settings.budget for settings, _, _ in asked] == [cli.QUICK_BUDGET, 5]
+        assert [settings.budget for settings, _, _ in asked] == [cli.breakdown.QUICK_BUDGET, 5]
 
     def test_the_output_folder_is_used(self, asked, tmp_path):
         invoke("--output", str(tmp_path / "here"))

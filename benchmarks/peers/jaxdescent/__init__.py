@@ -27,6 +27,6 @@ def environment(what: str) -> dict[str, str]:
     """The command line sets flags of XLA's for its own process."""
     if what != "command's flags":
         return {}
-    from jaxdescent.cli import INTERLEAVE
+    from jaxdescent.cli.breakdown import INTERLEAVE
 
     return {"XLA_FLAGS": INTERLEAVE}

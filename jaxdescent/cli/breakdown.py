@@ -1,0 +1,178 @@
+"""The command ``jaxdescent breakdown``."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import os
+import pathlib
+from typing import Annotated
+
+import jax
+import typer
+from rich.console import Console
+
+from jaxdescent import agreement
+from jaxdescent.cli.device import Device, choose_device
+from jaxdescent.fit.command_line import (
+    Coordinator,
+    Distributed,
+    Process,
+    Processes,
+    failing_in_one_line,
+    join,
+)
+from jaxdescent.fit.together import check_alike
+
+SMALLEST = 4096
+INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
+
+DEFAULT_BUDGET, QUICK_BUDGET = 100.0, 10.0
+
+
+class StorageDtype(enum.StrEnum):
+    """The dtype in which part 3 stores its parameters."""
+
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"must be a positive number of seconds, got {value:g}.")
+    return value
+
+
+def breakdown(
+    *,
+    part: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Run this part alone.", show_default="all")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Run part 3 with its two coupled problems.")
+    ] = False,
+    params: Annotated[
+        int | None,
+        typer.Option(min=1, help="Part 3: the most parameters.", show_default="8,030,261,248"),
+    ] = None,
+    dtype: Annotated[
+        StorageDtype | None,
+        typer.Option(help="Part 3: how parameters are stored.", show_default="what fits"),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            callback=_positive,
+            metavar="SECONDS",
+            help="Part 2: how long to go on to larger sizes; other parts scale with it.",
+            show_default=f"{DEFAULT_BUDGET:.0f}",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run it all in less than a minute.")
+    ] = False,
+    device: Annotated[
+        Device | None,
+        typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
+    ] = None,
+    output: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            file_okay=False,
+            help="The folder for the JSON file and the plot.",
+            show_default="breakdown-DATE-TIME",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Part 3: the folder in which its descents are kept once a minute, and after "
+            "Ctrl-C.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Part 3: go on from what --checkpoint has.")
+    ] = False,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
+) -> None:
+    """Show where the derivative method breaks down on this machine, and what descent does there.
+
+    1: two small functions. 2: coupled and separable unknowns of growing number. 3: eight billion
+    parameters. 4: real data. 5: real text with 2^33 weights, of which few are touched. Ends with a
+    verdict, a plot and a JSON file; Ctrl-C keeps what was measured. With --distributed part 3 is
+    computed by the devices of all processes, and the first process runs the other parts.
+    """
+
+    def check() -> None:
+        if part not in (None, 3):
+            given = {"--all": everything, "--params": params is not None}
+            given |= {"--dtype": dtype is not None}
+            given |= {"--checkpoint": checkpoint is not None, "--resume": resume}
+            for name in (name for name, is_given in given.items() if is_given):
+                raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
+        if resume and checkpoint is None:
+            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+        if params is not None and params < SMALLEST:
+            raise typer.BadParameter(
+                f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
+                param_hint="--params",
+            )
+
+    if not distributed:  # else the others wait for this process to join them
+        check()
+    with failing_in_one_line():
+        _prepare_process(device)
+        from jaxdescent import breakdown as story
+
+        settings = story.Settings(
+            budget=budget or (QUICK_BUDGET if quick else DEFAULT_BUDGET),
+            quick=quick,
+            everything=everything or part is None,
+            max_params=params,
+            dtype=dtype.value if dtype else None,
+            seed=seed,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+        parts = list(story.PARTS) if part is None else [part]
+        if distributed:
+            # SIGTERM ends what is of one process too, as Ctrl-C does. JAX would take it for a
+            # notice, which all of them have to ask for.
+            jax.config.update("jax_enable_preemption_service", False)
+        join(distributed, coordinator, processes, process)
+        with agreement.among_all("breakdown"):
+            check()
+            choose_device(device)
+            check_alike({"the options": [dataclasses.asdict(settings), parts]})
+        now = datetime.datetime.now()
+        folder = output or pathlib.Path(f"breakdown-{now:%Y%m%d-%H%M%S}")
+        console = Console(quiet=jax.process_index() > 0 if distributed else False)
+        raise typer.Exit(story.run(settings, parts, folder, console))
+
+
+def _prepare_process(device: Device | None) -> None:
+    """Choose the device for this process and its children, before JAX initialises one.
+
+    Only here is any global setting changed; the library itself never does that.
+    """
+    # LLVM then interleaves four vectors of a loop instead of two, which runs more chains of
+    # multiply-adds at once: part 3 is 1.4 times as fast. XLA reads its flags at the first
+    # computation, and applies this one to the whole process or not at all.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{INTERLEAVE} {flags}".strip()
+    # OpenBLAS, which factorises matrices for JAX on CPUs, lets its threads spin for 2^26 cycles
+    # after each call, on cores that XLA could use. It reads this variable when the first
+    # factorisation loads it.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
+    # Part 2's child processes share the device's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if device is Device.cpu:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        jax.config.update("jax_platforms", "cpu")

@@ -1,0 +1,188 @@
+"""The command ``jaxdescent plan``."""
+
+from __future__ import annotations
+
+import decimal
+import enum
+import pathlib
+from typing import Annotated
+
+import jax
+import typer
+from rich.console import Console
+
+from jaxdescent.cli.device import Device, choose_device
+
+
+class PlanDtype(enum.StrEnum):
+    """The dtype in which X is stored."""
+
+    float32 = "float32"
+    f32 = "f32"
+    float64 = "float64"
+    f64 = "f64"
+    bfloat16 = "bfloat16"
+    bf16 = "bf16"
+
+
+LONG_NAMES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
+
+
+def _count(text: str) -> int:
+    """A whole number, written as 1000000000, 1_000_000_000 or 1e9."""
+    try:
+        number = decimal.Decimal(text.replace(",", "").replace("_", ""))
+    except decimal.InvalidOperation:
+        raise typer.BadParameter(f"must be a number such as 1000 or 1e9, got {text!r}.") from None
+    if not number.is_finite() or number < 1 or number != int(number):
+        raise typer.BadParameter(f"must be a whole number of at least 1, got {text!r}.")
+    return int(number)
+
+
+def plan(
+    *,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            parser=_count, metavar="INTEGER", help="Rows of X: 1000 or 1e9.", show_default=False
+        ),
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(parser=_count, metavar="INTEGER", help="Columns of X.", show_default=False),
+    ] = None,
+    outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
+    density: Annotated[
+        float, typer.Option(help="Share of X that is not zero: 1 here, see jd.plan.")
+    ] = 1.0,
+    dtype: Annotated[PlanDtype, typer.Option(help="The dtype of X.")] = PlanDtype.float32,
+    l2: Annotated[float, typer.Option(help="The ridge penalty.")] = 0.0,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, gpu or tpu of this host (the last two are not verified), or devices that "
+            "need not be here: h100, 8xh100, v5e:16x16, ...",
+            show_default="the best of this host",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Compile what fits, and show what the compiler reserves."),
+    ] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Show what was measured of this machine.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Measure this machine again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(dir_okay=False, help="Draw memory against features.", show_default=False),
+    ] = None,
+) -> None:
+    """Show what each method would need for a linear regression here, and which one to take.
+
+    Nothing of the problem's size is allocated: 8,000,000,000 rows take no longer than 8. The
+    machine is measured, in a few seconds, the first time; devices that are not here are priced by
+    their published figures.
+    """
+    if not 0 < density <= 1:
+        raise typer.BadParameter(
+            f"must be above 0 and at most 1, got {density:g}.", param_hint="--density"
+        )
+    if density < 1:
+        raise typer.BadParameter(
+            "what a sparse X costs depends on where its entries are: plan for a dense X, or in "
+            "Python for a jd.Sparse, jd.plan(jd.LinearRegression(jd.Sparse(matrix), y)).",
+            param_hint="--density",
+        )
+    if not 0 <= l2 < float("inf"):
+        raise typer.BadParameter(f"must be at least 0 and finite, got {l2:g}.", param_hint="--l2")
+    if rows is None or features is None:
+        missing = "--features" if rows is not None else "--rows"
+        alone = rows is None and features is None and plot is None and not exact
+        if not machine or not alone:
+            raise typer.BadParameter(
+                "is missing: give --rows and --features, or --machine alone.", param_hint=missing
+            )
+    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+        raise typer.BadParameter(
+            f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
+        )
+    is_elsewhere = device is not None and device not in list(Device)
+    if is_elsewhere and recalibrate:
+        raise typer.BadParameter(
+            f"measures a device of this host, got --device {device}: leave one of them out.",
+            param_hint="--recalibrate",
+        )
+    mesh = _mesh(device) if is_elsewhere else None
+    # A plan for devices that are not attached runs nothing on those that are.
+    choose_device(Device.cpu if mesh else Device(device) if device else None)
+
+    from jaxdescent import foresight
+    from jaxdescent.machine import Machine
+    from jaxdescent.plan import plan_of
+    from jaxdescent.plan import report as plan_report
+    from jaxdescent.plan.structure import Structure, regression_structure
+    from jaxdescent.regression import LinearRegression
+
+    console = Console()
+    measured = Machine.published(mesh) if mesh else Machine.measured(recalibrate=recalibrate)
+    if rows is None or features is None:
+        if as_json:
+            print(measured.to_json())
+        else:
+            plan_report.show_machine(measured, console)
+        return
+    rows_per_feature = rows / features
+    stored = LONG_NAMES.get(dtype.value, dtype.value)
+
+    def structure_at(size: int) -> Structure:
+        return regression_structure(
+            max(round(rows_per_feature * size), 1),
+            size,
+            outputs=outputs,
+            dtype=stored,
+            has_penalty=l2 > 0,
+        )
+
+    if exact:
+        with jax.enable_x64(stored == "float64"):
+            targets = (rows, outputs) if outputs > 1 else (rows,)
+            objective = LinearRegression(
+                jax.ShapeDtypeStruct((rows, features), stored),
+                jax.ShapeDtypeStruct(targets, stored),
+                l2=l2,
+            )
+            try:
+                planned = foresight.plan(objective, device=mesh, exact=True)
+            except (ImportError, ValueError) as error:
+                raise typer.BadParameter(str(error), param_hint="--exact") from error
+    else:
+        planned = plan_of(structure_at(features), measured)
+    if as_json:
+        print(planned.to_json())
+    else:
+        if machine:
+            plan_report.show_machine(measured, console)
+            console.print()
+        plan_report.show_plan(planned, console)
+    if plot is not None:
+        from jaxdescent.plan import plot as picture
+
+        picture.draw(structure_at, features, rows_per_feature, measured, plot)
+    if not as_json:
+        console.print()
+        console.print(plan_report.reach(structure_at, rows_per_feature, measured), highlight=False)
+
+
+def _mesh(name: str | None) -> str | None:
+    from jaxdescent.machine import mesh_named
+
+    try:
+        return mesh_named(name or "").name
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{error} On this host: {', '.join(Device)}.", param_hint="--device"
+        ) from error
