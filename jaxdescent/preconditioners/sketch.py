@@ -18,7 +18,7 @@ from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
-from jaxdescent.regression.solve.factor import is_uneven, null_level
+from jaxdescent.regression.solve.factor import in_units, null_level
 
 NONZEROS = 32
 """How many rows of the sketch each row of X enters: their signs are the bits of one 32-bit word."""
@@ -136,9 +136,10 @@ class Sketch(Preconditioner):
                 lambda rough, *_: rough.astype(jnp.float64),
                 *(rough, self, *inputs),
             )
-        in_units, units = _in_units(triangle, regression)
-        is_missing = _least_pivot(in_units) <= least
-        operands = triangle, in_units, units
+        R = triangle[:, : regression.size]
+        scaled, units = in_units(R, _certain_lengths(R, regression))
+        is_missing = _least_pivot(scaled) <= least
+        operands = triangle, scaled, units
         matrix, start = seldom(is_missing, _by_values, _by_triangle, *operands)
         return _Square(matrix, is_missing), start
 
@@ -318,22 +319,15 @@ def _spectral(
     return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
 
 
-def _in_units(triangle: jax.Array, regression: CentredRegression) -> tuple[jax.Array, jax.Array]:
-    """R with its columns in units of their lengths, and these, if they are uneven; else R and ones.
-
-    Of a column that is constant but for rounding nothing is left then.
-    """
-    size = triangle.shape[0]
-    R, mean = triangle[:, :size], regression.feature_mean
-    length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
-    if mean is not None:
-        rows = jnp.asarray(regression.y.shape[0], mean.dtype)
-        total = rows if regression.root is None else jnp.sum(jnp.square(regression.root))
-        noise = null_level(mean.dtype, size) * jnp.sqrt(total) * jnp.abs(mean)
-        length = jnp.where(length <= noise.astype(R.dtype), 0, length)
-    is_in_lengths, is_there = is_uneven(length), length > 0
-    units = jnp.where(is_in_lengths & is_there, length, 1)
-    return jnp.where(is_in_lengths & ~is_there[None, :], 0, R / units[None, :]), units
+def _certain_lengths(R: jax.Array, regression: CentredRegression) -> jax.Array:
+    """The lengths of R's columns, zero for those that are constant but for rounding."""
+    length, mean = jnp.sqrt(jnp.sum(jnp.square(R), axis=0)), regression.feature_mean
+    if mean is None:
+        return length
+    rows = jnp.asarray(regression.y.shape[0], mean.dtype)
+    total = rows if regression.root is None else jnp.sum(jnp.square(regression.root))
+    noise = null_level(mean.dtype, length.size) * jnp.sqrt(total) * jnp.abs(mean)
+    return jnp.where(length <= noise.astype(R.dtype), 0, length)
 
 
 def _by_triangle(triangle: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:

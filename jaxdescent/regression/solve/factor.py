@@ -59,6 +59,17 @@ def is_uneven(length: jax.Array) -> jax.Array:
     return shortest < null_level(length.dtype, length.size) ** 0.5 * jnp.max(length)
 
 
+def in_units(
+    matrix: jax.Array, length: jax.Array, may_be: jax.Array | bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """The matrix with its columns in units of these lengths, and the units, where the lengths are
+    uneven and it ``may_be``; else the matrix and ones. Columns of length zero are zeros then.
+    """
+    is_in_lengths, is_there = is_uneven(length) & may_be, length > 0
+    units = jnp.where(is_in_lengths & is_there, length, 1)
+    return jnp.where(is_in_lengths & ~is_there[None, :], 0, matrix / units[None, :]), units
+
+
 def deficient_factor(
     R: jax.Array, l2: jax.Array, triangle: jax.Array, length: jax.Array, mean: jax.Array
 ) -> Factor:

@@ -16,7 +16,7 @@ from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
 from jaxdescent.regression.solve.centred import centre, columns, with_intercept
 from jaxdescent.regression.solve.cholesky import cholesky_factor
-from jaxdescent.regression.solve.factor import Factor, is_uneven, null_level
+from jaxdescent.regression.solve.factor import Factor, in_units, null_level
 
 Params = Any
 
@@ -183,7 +183,7 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     X = root * centred
     targets = root * (columns(objective.y).astype(X.dtype) - data.target_mean[None, :])
     l2 = jnp.asarray(objective.l2, X.dtype)
-    X, units = _in_units(X, root * data.X, l2)
+    X, units = in_units(X, _certain_lengths(X, root * data.X), jnp.all(l2 == 0))
 
     def by_columns() -> jax.Array:
         Q, R = jnp.linalg.qr(X.T)
@@ -197,21 +197,15 @@ def _orthogonal(solver: Any, objective: Any, params: Params) -> Params:
     return with_intercept(weights, data.feature_mean, data.target_mean, params)
 
 
-def _in_units(X: jax.Array, raw: jax.Array, l2: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """X with its columns in units of their lengths, and these, where they are uneven and there is
-    no penalty on the weights; else X and ones.
+def _certain_lengths(X: jax.Array, raw: jax.Array) -> jax.Array:
+    """The lengths of the centred columns, zero for those that are constant but for rounding.
 
     Args:
       X: the centred columns.
       raw: the same before they were centred.
-      l2: the penalty.
     """
     length, whole = (jnp.sqrt(jnp.sum(jnp.square(each), axis=0)) for each in (X, raw))
-    is_noise = length <= null_level(X.dtype, length.size) * whole
-    length = jnp.where(is_noise, 0, length)
-    is_in_lengths = is_uneven(length) & jnp.all(l2 == 0)
-    units = jnp.where(is_in_lengths & (length > 0), length, 1)
-    return jnp.where(is_in_lengths & is_noise[None, :], 0, X / units[None, :]), units
+    return jnp.where(length <= null_level(X.dtype, length.size) * whole, 0, length)
 
 
 def _filtered(matrix: jax.Array, l2: jax.Array, rhs: jax.Array) -> jax.Array:
