@@ -144,6 +144,24 @@ def test_a_refuted_method_says_how_far_the_minimum_is_at_least():
     np.testing.assert_allclose(float(result.value), least(X, y), rtol=1e-3)
 
 
+@pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.Gram()], ids=repr)
+def test_a_method_that_stagnated_says_how_far_the_minimum_is_at_least(method):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(300, 20))
+        X[:, 1] = X[:, 2]
+        y = X[:, 1:] @ rng.normal(size=19) * 100 + rng.normal(size=300)
+        X[:, 0] *= 1e4
+        X, y = X.astype(np.float32), y.astype(np.float32)
+        result = jd.minimize(jd.LinearRegression(X, y), method=method)
+        A = np.column_stack([np.ones(300), X / 10.0 ** np.array([4] + [0] * 19)])
+        residuals = A @ np.linalg.lstsq(A, y.astype(np.float64), rcond=1e-10)[0] - y
+        above = result.value - residuals @ residuals / 2
+        assert result.status == jd.Status.STAGNATED
+        assert above > 1e6
+        assert above / 10 < result.suboptimality < 1.01 * above
+
+
 @pytest.mark.parametrize("scale", [1e3, 1e5, 1e7])
 def test_a_method_that_can_go_on_does(scale):
     """Where rounding leaves a way, the value that stands in the end is the least."""

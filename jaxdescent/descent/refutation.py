@@ -99,7 +99,8 @@ class Refutation(NamedTuple):
 
     def unless_refuted(self, loop: Loop) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
-        the tolerance allows, or stagnated where the method finds none.
+        the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
+        its estimate is raised to what a step would lower the value by.
         """
         watch, looks = loop.watch, loop.watch.looks
         assert looks is not None  # there are some where a refutation is possible
@@ -114,10 +115,13 @@ class Refutation(NamedTuple):
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
         is_early = (loop.iteration < looks.next) & ~is_last
+        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < jnp.inf)
+        is_stuck &= is_estimate & jnp.logical_not(self.off.suboptimality)
 
-        is_looked_at = is_claim & ~is_early
+        is_looked_at = (is_claim & ~is_early) | is_stuck
         if self._has_diagonal:
-            falls = self._certain_decrease(loop, allowed, is_looked_at).astype(loop.value.dtype)
+            known = jnp.maximum(allowed, jnp.where(is_stuck, watch.suboptimality, allowed))
+            falls = self._certain_decrease(loop, known, is_looked_at).astype(loop.value.dtype)
         else:
             falls, allowed = self._measured_decrease(loop, allowed, is_looked_at)
         seen = jnp.where(is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
@@ -173,7 +177,7 @@ class Refutation(NamedTuple):
             own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
             scale = jnp.maximum(watch.reference, jnp.maximum(own, seen.curvature * size))
             is_steep = ~t.is_small_gradient(loop.norm, REFUTED * scale)
-            is_steep &= jnp.logical_not(self.off.gradient)
+            is_steep &= jnp.logical_not(self.off.gradient) & (loop.status != Status.STAGNATED.value)
             falls = jnp.where(is_steep, jnp.inf, falls)
         return jnp.where(is_looked_at & (falls > 0), falls, 0), allowed
 
