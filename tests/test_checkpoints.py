@@ -1,7 +1,6 @@
 """Checkpoints of a run: resumed is uninterrupted, whatever kills the process or the files."""
 
 import gc
-import itertools
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +127,7 @@ def test_a_folder_that_has_a_run_is_not_overwritten(tmp_path):
         jd.run(valley, START, METHOD, checkpoint=tmp_path)
 
 
-def test_memory_for_the_first_copy_is_found_halfway_to_it(tmp_path, monkeypatch):
+def test_memory_for_the_first_copy_is_found_before_it_is_due(tmp_path, monkeypatch):
     from jaxdescent.runs import chunks
     from jaxdescent.runs.hooks import checkpoint as module
 
@@ -140,11 +140,17 @@ def test_memory_for_the_first_copy_is_found_halfway_to_it(tmp_path, monkeypatch)
         return copy
 
     monkeypatch.setattr(chunks.Chunks, "copied", copied)
-    seconds = itertools.count()
-    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(module, "LARGE", 0)
     start, options = jnp.linspace(-1, 1, 5000), {"tolerance": 0, "max_iterations": 100}
-    checkpoint = saved(tmp_path, every=6.0)
-    hooks = [Waits(checkpoint)]
+    checkpoint = saved(tmp_path)
+
+    class WaitsForBoth(Waits):
+        def pause(self, pause):
+            super().pause(pause)
+            while checkpoint._memory is not None and not checkpoint._memory.is_found:
+                time.sleep(0.01)
+
+    hooks = [WaitsForBoth(checkpoint)]
     run = jd.run(valley, start, METHOD, chunk=5, checkpoint=checkpoint, hooks=hooks, **options)
     assert len(copies) >= 2
     assert all(before == after for before, after in copies)

@@ -111,11 +111,12 @@ def saves(folder: pathlib.Path, gigabytes: float) -> None:
 
         def pause(self, pause: jd.hooks.Pause) -> None:
             before = self._copy
+            # The device waits from the end of the chunk under way until the copy is made.
+            jax.block_until_ready(pause.loop)
+            self.note_end()
+            began = time.perf_counter()
             super().pause(pause)
             if self._copy is not before:
-                # The copy runs on the device after the chunk under way, before the next one.
-                jax.block_until_ready(pause.loop)
-                began = time.perf_counter()
                 jax.block_until_ready(self._copy)
                 self.copying.append(time.perf_counter() - began)
 
@@ -126,6 +127,8 @@ def saves(folder: pathlib.Path, gigabytes: float) -> None:
             if has_copy:
                 self.hosting.append(time.perf_counter() - began)
                 self.began = began
+
+        def note_end(self) -> None:
             if self.began and not self._opened.is_writing:
                 self.writing.append(time.perf_counter() - self.began)
                 self.began = 0.0

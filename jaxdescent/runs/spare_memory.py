@@ -27,6 +27,11 @@ class SpareMemory:
         self._thread = threading.Thread(target=self._find, name="spare memory", daemon=True)
         self._thread.start()
 
+    @property
+    def is_found(self) -> bool:
+        """Whether the search is over."""
+        return not self._thread.is_alive()
+
     def taken(self) -> Loop | None:
         """The zeros, once they are written; None where there are none of this kind: the devices
         have no memory left, or JAX lays random keys out differently.

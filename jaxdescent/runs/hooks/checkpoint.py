@@ -28,20 +28,27 @@ POLL_SECONDS = 0.05
 ROOM = 1.2
 """The available memory over a copy's bytes, for a copy to be made."""
 
+LARGE = 2**26
+"""The bytes of a copy from which on its memory is found before it is due."""
+
+SLOWEST = 2e8
+"""The bytes a second that a system gives at least. A virtual machine whose host had to find them
+first gave 400 MB/s."""
+
 
 class Checkpoint(Hook):
     """Save everything that a run goes on with, at times and at its end.
 
     Params, method state, what the stopping rules remember, counts, and a fingerprint of the problem
     are written by Orbax while the device goes on with a copy's original: the run waits for the copy
-    alone, whose memory is found halfway to the first one and kept for the next. Where memory has no
-    room for a copy it waits until the checkpoint is written. One that cannot be written (the disk
-    is full) is warned about; the run goes on, and the last good one is kept.
+    alone, whose memory is found beforehand and kept for the next one. Where memory has no room for
+    a copy it waits until the checkpoint is written. One that cannot be written (the disk is full)
+    is warned about; the run goes on, and the last good one is kept.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
       every: the seconds between two checkpoints, at least 0. One that is due while another is being
-        written waits for it.
+        written, or memory is being found, waits for that.
       keep: how many are kept, at least 1.
       filled: of rows that are cut over processes, how many there are, and how many with those of
         weight zero that fill the last share behind them. Another number of processes can go on
@@ -164,18 +171,16 @@ class Checkpoint(Hook):
         return bool(self._iterations())
 
     def pause(self, pause: Pause) -> None:
-        is_free = self._look() and self._copy is None
+        if self._memory is not None and self._memory.is_found:
+            self._spare, self._memory = self._memory.taken(), None
+        is_free = self._look() and self._copy is None and self._memory is None
         waited = time.perf_counter() - self._at
         is_due = waited >= self.every and pause.iteration != self._last
         if not all(agreement.told_by_all(is_due and is_free)):
-            held = self._copy, self._spare, self._memory
-            is_halfway = waited >= self.every / 2
-            if is_halfway and held == (None, None, None) and _has_room(pause.loop):
+            if self._needs_memory(pause.loop, self.every - waited):
                 self._memory = SpareMemory(pause.loop)
             return
         self._at = time.perf_counter()
-        if self._memory is not None:
-            self._spare, self._memory = self._memory.taken(), None
         # They write together, now or after the chunk.
         spare, self._spare = self._spare, None
         told = agreement.told_by_all([spare is not None, _has_room(pause.loop)])
@@ -205,6 +210,13 @@ class Checkpoint(Hook):
         self._copy = self._spare = self._memory = None
         if self._folder is not None:
             self._folder.close()
+
+    def _needs_memory(self, loop: Loop, left: float) -> bool:
+        """Whether memory for a copy that is due in so many seconds must be found now."""
+        if (self._copy, self._spare, self._memory) != (None, None, None):
+            return False
+        held = sum(shard.nbytes for shard in _shards(loop))
+        return held >= LARGE and left <= held / SLOWEST and _has_room(loop)
 
     def _iterations(self) -> list[int]:
         """The iterations of all checkpoints, the newest first, as all processes see them."""
@@ -271,9 +283,13 @@ def _of_all(own: dict[str, str]) -> dict[str, str]:
 
 def _has_room(loop: Loop) -> bool:
     """Whether the devices of this process have room for a copy."""
-    shards = [shard.data for leaf in jax.tree.leaves(loop) for shard in leaf.addressable_shards]
+    shards = _shards(loop)
     (first, *_) = shards[0].devices()
     held = sum(
         shard.nbytes for shard in shards if first.platform == "cpu" or first in shard.devices()
     )
     return memory.available_bytes(first) >= ROOM * held
+
+
+def _shards(loop: Loop) -> list[jax.Array]:
+    return [shard.data for leaf in jax.tree.leaves(loop) for shard in leaf.addressable_shards]
