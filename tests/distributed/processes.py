@@ -11,6 +11,8 @@ import time
 import jax
 
 ROOT = pathlib.Path(__file__).parents[2]
+# What LLVM polishes changes nothing that processes send, and each of them compiles every program.
+PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def run(module, count, *arguments, timeout=300, environment=None):
@@ -55,7 +57,7 @@ def command(name, *each, module="jaxdescent", environment=None):
                 *(*common, "--process", str(index)),
             ],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""} | (environment or {}),
+            env={**os.environ, "XLA_FLAGS": ""} | PLAIN | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -83,7 +85,9 @@ def _start(module, arguments, folder, environment):
             stdout=out,
             stderr=err,
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)} | (environment or {}),
+            env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+            | PLAIN
+            | (environment or {}),
         )
 
 

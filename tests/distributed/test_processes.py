@@ -9,14 +9,12 @@ import jaxdescent as jd
 from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import run
 
-# What LLVM polishes changes nothing that processes send, and each of them compiles every program.
-PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 EVERYDAY = ("default", "weights", "traced", "function", "squares")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
 
 
 def outputs(count, *names):
-    ended = run(CHILD, count, *names, timeout=600, environment=PLAIN)
+    ended = run(CHILD, count, *names, timeout=600)
     assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
     told = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
     return [dict(map(json.loads, lines)) for lines in told]
