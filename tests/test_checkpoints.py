@@ -172,6 +172,13 @@ def test_spare_memory_is_of_the_shapes_and_shardings_of_what_goes_there():
         assert leaf.sharding == sharding
 
 
+def test_spare_memory_is_in_64_bits_where_the_run_is(x64):
+    from jaxdescent.runs import spare_memory
+
+    spare = spare_memory.SpareMemory({"a": jnp.arange(3.0), "b": jnp.arange(3)}).taken()
+    assert (spare["a"].dtype, spare["b"].dtype) == (jnp.float64, jnp.int64)
+
+
 def test_memory_that_cannot_be_had_is_done_without(monkeypatch):
     from jaxdescent.runs import spare_memory
 
@@ -179,6 +186,10 @@ def test_memory_that_cannot_be_had_is_done_without(monkeypatch):
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
     keys = jax.device_put(jax.random.split(jax.random.key(1), 8), sharding)
     assert spare_memory.SpareMemory({"keys": keys}).taken() is None  # JAX gathers new ones
+    kind = jax.devices()[0].addressable_memories()[-1].kind
+    other = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind=kind)
+    on_host = jax.device_put(jnp.arange(3.0), other)
+    assert spare_memory.SpareMemory({"a": on_host}).taken() is None  # JAX makes none there
 
     def full(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")

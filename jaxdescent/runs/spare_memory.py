@@ -33,8 +33,9 @@ class SpareMemory:
         return not self._thread.is_alive()
 
     def taken(self) -> Loop | None:
-        """The zeros, once they are written; None where there are none of this kind: the devices
-        have no memory left, or JAX lays random keys out differently.
+        """The zeros, once they are written; None where they have been taken, where the devices have
+        no memory left, and where JAX lays them out differently: random keys, and what is in the
+        host's memory beside a device's.
         """
         self._thread.join()
         found, self._found = self._found, None
@@ -44,8 +45,9 @@ class SpareMemory:
         found = []
         for shape, dtype, sharding in self._like:
             try:
-                zeros = jax.block_until_ready(jnp.zeros(shape, dtype, device=sharding))
-            except jax.errors.JaxRuntimeError:
+                with jax.enable_x64(True):  # it is a setting of each thread
+                    zeros = jax.block_until_ready(jnp.zeros(shape, dtype, device=sharding))
+            except (jax.errors.JaxRuntimeError, ValueError):
                 return
             if not zeros.sharding.is_equivalent_to(sharding, zeros.ndim):
                 return

@@ -79,7 +79,7 @@ class Checkpoint(Hook):
         self._facts: dict[str, Any] = {}
         self._copy: tuple[int, Loop] | None = None
         self._spare: Loop | None = None  # the copy before, written or being written
-        self._memory: SpareMemory | None = None  # for the first copy
+        self._memory: SpareMemory | None = None  # for the first copy, sought once
         self._last: int | None = None  # the iteration of the newest checkpoint
         self._at = 0.0
 
@@ -171,9 +171,8 @@ class Checkpoint(Hook):
         return bool(self._iterations())
 
     def pause(self, pause: Pause) -> None:
-        if self._memory is not None and self._memory.is_found:
-            self._spare, self._memory = self._memory.taken(), None
-        is_free = self._look() and self._copy is None and self._memory is None
+        is_searching = self._memory is not None and not self._memory.is_found
+        is_free = self._look() and self._copy is None and not is_searching
         waited = time.perf_counter() - self._at
         is_due = waited >= self.every and pause.iteration != self._last
         if not all(agreement.told_by_all(is_due and is_free)):
@@ -183,6 +182,8 @@ class Checkpoint(Hook):
         self._at = time.perf_counter()
         # They write together, now or after the chunk.
         spare, self._spare = self._spare, None
+        if spare is None and self._memory is not None:
+            spare = self._memory.taken()
         told = agreement.told_by_all([spare is not None, _has_room(pause.loop)])
         if all(is_kept or is_free for is_kept, is_free in told):
             spare = spare if all(is_kept for is_kept, _ in told) else None
