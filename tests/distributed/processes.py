@@ -57,7 +57,7 @@ def command(name, *each, module="jaxdescent", environment=None):
                 *(*common, "--process", str(index)),
             ],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""} | PLAIN | (environment or {}),
+            env={**os.environ, "XLA_FLAGS": ""} | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
