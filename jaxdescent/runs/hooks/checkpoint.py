@@ -32,8 +32,8 @@ LARGE = 2**26
 """The bytes of a copy from which on its memory is found before it is due."""
 
 SLOWEST = 2e8
-"""The bytes a second that a system gives at least. A virtual machine whose host had to find them
-first gave 400 MB/s."""
+"""The bytes a second that a system is expected to give at least: a virtual machine gives them far
+more slowly than a memory is written to, where its host must find them first."""
 
 
 class Checkpoint(Hook):
