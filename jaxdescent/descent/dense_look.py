@@ -21,13 +21,14 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
-from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import reserved
 
@@ -57,7 +58,7 @@ def largest_decrease(
     """By how much some step lowers the value for certain, (), summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
-    value cannot fall by more than is allowed; and on accelerators, where singular value
+    value cannot fall by more than is allowed. It is for CPUs: on accelerators singular value
     decompositions take seconds to compile.
 
     Args:
@@ -66,66 +67,78 @@ def largest_decrease(
       lengths: (features,), of the columns as they are, and of the penalty's rows below them.
       allowed: by how much the value may be above the minimum.
     """
+    # All kernels of a program are compiled one by one, and this is in the program of every descent
+    # on a small regression: products with the columns and the residuals side by side need few.
+    posed, unit = _posed(regression, weights, lengths)
+    features = lengths.size
+    products = jnp.matmul(posed.rows.T, posed.rows)
+    allowed_here = allowed.astype(unit.dtype) / unit / unit
+    is_confirmed = _most(products, features) <= allowed_here  # not where it is NaN
+    fall = seldom(~is_confirmed, _fall, lambda *_: jnp.zeros((), unit.dtype), posed, products)
+    return fall * unit * unit
 
-    def taken_apart() -> jax.Array:
-        # The columns and the residuals side by side; few kernels are quickly compiled.
-        A, residual, moved = _posed(regression, weights, lengths)
-        size = jnp.max(jnp.abs(residual))
-        size = jnp.where(size > 0, size, 1)  # so that no square overflows
-        allowed_here = allowed.astype(A.dtype) / size / size
-        is_confirmed = _most(A, residual / size) <= allowed_here  # not where it is NaN
-        inputs = A, residual / size, moved / size
-        fall = seldom(~is_confirmed, _fall, lambda A, *_: jnp.zeros((), A.dtype), *inputs)
-        return fall * size * size
 
-    return on_cpu(taken_apart, lambda: jnp.zeros((), weights.dtype))
+class Posed(NamedTuple):
+    """The problem without its intercept, in units in which all is at most one.
+
+    Attributes:
+      rows: (rows + features, features + outputs): A, weighted, centred and divided by the lengths,
+        and the residuals beside it.
+      moved: (outputs,), the size of the residuals' terms.
+    """
+
+    rows: jax.Array
+    moved: jax.Array
 
 
 def _posed(
     regression: LinearRegression, weights: jax.Array, lengths: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``A``, weighted and centred, divided by ``lengths``; the residuals, (rows + features,
-    outputs); and the size of their terms, (outputs,).
-    """
-    features, dtype = lengths.size, weights.dtype
+) -> tuple[Posed, jax.Array]:
+    """The problem, and the unit of its residuals, so that no square overflows."""
+    dtype = weights.dtype
     X = as_design(regression.X).to_dense().astype(dtype)
     targets = jnp.asarray(regression.y, dtype).reshape(X.shape[0], -1)
     share = jnp.ones(X.shape[:1], dtype)
     if regression.sample_weight is not None:
         share = jnp.maximum(regression.sample_weight, 0).astype(dtype)
-    root, total = jnp.sqrt(share)[:, None], jnp.sum(share)
-    scale = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
-    rows = jnp.concatenate([X * scale[None, :], jnp.matmul(X, weights) - targets], axis=1)
-    # Twice, as the first mean is rounded.
-    for _ in range(2 * regression.intercept):
-        rows = rows - (jnp.matmul(share, rows) / total)[None, :]
-    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0))
-    below = penalty * jnp.concatenate([jnp.diag(scale), weights], axis=1)
-    rows = jnp.concatenate([root * rows, below])
+    root = jnp.sqrt(share)[:, None]
     peak = jnp.max(jnp.abs(targets))
     peak = jnp.where(peak > 0, peak, 1)
-    aimed = peak * jnp.sqrt(jnp.sum(jnp.square(root * (targets / peak)), axis=0))
+    aimed = peak * jnp.sqrt(jnp.matmul(share, jnp.square(targets / peak)))
     moved = jnp.matmul(lengths, jnp.abs(weights)) + aimed
-    return rows[:, :features], rows[:, features:], moved
+    unit = jnp.max(moved)
+    unit = jnp.where(unit > 0, unit, 1)
+    scale = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
+    residual = (jnp.matmul(X, weights) - targets) / unit
+    rows = jnp.concatenate([X * scale[None, :], residual], axis=1)
+    # Twice, as the first mean is rounded.
+    for _ in range(2 * regression.intercept):
+        rows = rows - (jnp.matmul(share, rows) / jnp.sum(share))[None, :]
+    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0))
+    below = penalty * jnp.concatenate([jnp.diag(scale), weights / unit], axis=1)
+    return Posed(jnp.concatenate([root * rows, below]), moved / unit), unit
 
 
-def _most(A: jax.Array, residual: jax.Array) -> jax.Array:
+def _most(products: jax.Array, features: int) -> jax.Array:
     """No less than what the value can fall by, where no column nearly depends on others; else inf.
 
     ``|A'r|^2 / (2 t)`` with t below the least eigenvalue of A'A, which a Cholesky factor shows.
     """
-    gram, gradient = jnp.matmul(A.T, A), jnp.matmul(A.T, residual)
-    factor = jnp.linalg.cholesky(gram - INDEPENDENT * jnp.eye(len(gram), dtype=A.dtype))
+    gram, gradient = products[:features, :features], products[:features, features:]
+    shifted = gram - INDEPENDENT * jnp.eye(features, dtype=gram.dtype)
+    factor = jnp.linalg.cholesky(shifted, symmetrize_input=False)
     bound = jnp.sum(jnp.square(gradient)) / (2 * INDEPENDENT)
     return jnp.where(jnp.isfinite(factor[-1, -1]), bound, jnp.inf)
 
 
-def _fall(A: jax.Array, residual: jax.Array, moved: jax.Array) -> jax.Array:
+def _fall(posed: Posed, products: jax.Array) -> jax.Array:
     """The certain decrease, summed over the outputs."""
-    limits = jnp.finfo(A.dtype)
+    limits = jnp.finfo(products.dtype)
     eps = ULPS * float(limits.eps)
-    own = jnp.sqrt(jnp.sum(jnp.square(A), axis=0))
-    own = jnp.where(own > 0, own, 1)
+    features = posed.rows.shape[1] - posed.moved.size
+    A, residual = posed.rows[:, :features], posed.rows[:, features:]
+    squared = jnp.diagonal(products)
+    own = jnp.sqrt(jnp.where(squared > 0, squared, 1))[:features]
     U, sizes, Vt = jnp.linalg.svd(A / own[None, :], full_matrices=False)
     # One step for each number of singular values that are kept: down to a tenth of the largest,
     # a hundredth, and so on, as far as the dtype tells them from rounding.
@@ -136,12 +149,13 @@ def _fall(A: jax.Array, residual: jax.Array, moved: jax.Array) -> jax.Array:
     sought = inverse[:, :, None] * jnp.matmul(U.T, residual)[None]
     steps = jnp.tensordot(Vt.T / own[:, None], sought, axes=([1], [1]))  # features, steps, outputs
     images = jnp.tensordot(A, steps, axes=1)
-    length = jnp.sqrt(jnp.sum(jnp.square(images), axis=0))
-    inner = jnp.sum(images * residual[:, None, :], axis=0)
-    size = jnp.sqrt(jnp.sum(jnp.square(residual), axis=0))[None, :]
+    both = jnp.concatenate([images * residual[:, None, :], jnp.square(images)], axis=1)
+    inner, square = jnp.split(jnp.sum(both, axis=0), 2)
+    length = jnp.sqrt(square)
+    size = jnp.sqrt(squared[features:])[None, :]
     # The columns of A were divided by their lengths: each is one, means included.
     rounding = eps * jnp.sum(jnp.abs(steps), axis=0)
     lost = size * (rounding + eps * float(len(A)) ** 0.5 * length)
-    shares = (inner - lost) / (length + rounding) - eps * moved[None, :]
+    shares = (inner - lost) / (length + rounding) - eps * posed.moved[None, :]
     falls = jnp.where(jnp.isfinite(shares), jnp.maximum(shares, 0), 0)
     return 0.5 * jnp.sum(jnp.square(jnp.max(falls, axis=0)))

@@ -37,6 +37,7 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.watch import Looks
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.branches import seldom
+from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
@@ -238,12 +239,17 @@ def decrease_of_regression(
     lengths = None
     if squared is not None:
         lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
-    is_needed = _is_uneven(lengths, seen)
-    falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+
+    def by_one_step() -> jax.Array:
+        is_needed = _is_uneven(lengths, seen)
+        return seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+
     if lengths is not None and dense_look.is_small(regression, seen is not None):
         weights = params["weights"].reshape(design.shape[1], -1)
         inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
-        falls = jnp.maximum(falls, dense_look.largest_decrease(*inputs))
+        falls = on_cpu(lambda: dense_look.largest_decrease(*inputs), by_one_step)
+    else:
+        falls = by_one_step()
     # Traced penalties and weights may be negative, and then no term may be left out.
     is_convex = jnp.all(jnp.asarray(regression.l2) >= 0)
     if regression.sample_weight is not None:
