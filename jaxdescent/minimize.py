@@ -33,6 +33,9 @@ from jaxdescent.tolerance import Tolerance
 
 Params = Any
 
+SMALL = 1 << 16
+"""The most bytes of all arrays for which calls of libraries and several cores are no gain."""
+
 
 def minimize(
     objective: Any,
@@ -220,6 +223,7 @@ def set_up(
         "starts_at_own": starts_at_own,
         # If they are known, the program has a kernel or two less.
         "off": off if off.is_known else None,
+        "is_small": is_top_level and _is_small((params, problem)),
     }
     # jnp.asarray is avoided, which for a number takes as long as all the checks together.
     is_number = not isinstance(max_iterations, jax.Array)
@@ -231,6 +235,16 @@ def as_given(result: Result, objective: Objective) -> Result:
     """The result with its params in the form in which callers have them."""
     params = objective.unpacked(result.params)
     return result if params is result.params else result._replace(params=params)
+
+
+def _is_small(inputs: Any) -> bool:
+    """Whether these arrays lie on one device, and one core is as fast with them as several."""
+    size = 0
+    for leaf in jax.tree.leaves(inputs):
+        size += getattr(leaf, "nbytes", 0)
+        if size > SMALL or (isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1):
+            return False
+    return True
 
 
 def _check_options(

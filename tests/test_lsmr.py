@@ -21,9 +21,15 @@ def data(rng, rows=80, features=6, outputs=()):
     return X, rng.normal(size=(rows, *outputs)) + 3
 
 
-@pytest.mark.parametrize("preconditioner", PRECONDITIONERS, ids=repr)
 @pytest.mark.parametrize(
-    ("l2", "intercept", "outputs"), [(0.0, True, ()), (0.7, True, (3,)), (0.7, False, ())]
+    ("preconditioner", "l2", "intercept", "outputs"),
+    [
+        *((preconditioner, 0.7, True, (3,)) for preconditioner in PRECONDITIONERS),
+        (None, 0.0, True, ()),
+        (jd.Jacobi(), 0.7, False, ()),
+        (jd.Sketch(), 0.0, True, ()),
+    ],
+    ids=repr,
 )
 def test_the_solution_is_the_exact_one(preconditioner, l2, intercept, outputs, rng, x64):
     X, y = data(rng, outputs=outputs)

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import as_design
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import reserved
@@ -69,7 +70,7 @@ def largest_decrease(
     """
     # All kernels of a program are compiled one by one, and this is in the program of every descent
     # on a small regression: products with the columns and the residuals side by side need few.
-    posed, unit = _posed(regression, weights, lengths)
+    posed, unit = loops.one_turn(lambda: _posed(regression, weights, lengths))
     features = lengths.size
     products = jnp.matmul(posed.rows.T, posed.rows)
     allowed_here = allowed.astype(unit.dtype) / unit / unit

@@ -9,6 +9,7 @@ the check reads the params in a branch of its own.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.descent.watch import Watch
+from jaxdescent.kernels import loops
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
@@ -48,15 +50,18 @@ def descend(
     history: int,
     starts_at_own: bool,
     off: Off | None = None,
+    is_small: bool = False,
 ) -> Result:
     """Solve a problem from ``params``; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
     which is a scale of the tolerance, need not be computed separately. ``off`` says which rules are
-    off, if that is known while tracing.
+    off, if that is known while tracing. ``is_small`` says that all arrays are small and lie on one
+    device: what is done before the first step is then compiled as one kernel.
     """
     descent = Descent(*problem, max_iterations, check_every, off)
-    loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
+    begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
+    loop = loops.one_turn(begin) if is_small else begin()
     return descent.finish(descent.advance(loop))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 from jaxdescent.kernels.platform import on_cpu
 
@@ -39,6 +40,31 @@ def while_loop(
         lambda loop: (_following(loop[0]), body(loop[1])),
         (_counter(), carry),
     )[1]
+
+
+def one_turn(function: Callable[[], Any]) -> Any:
+    """``function()``, in programs for CPUs as a loop of one turn.
+
+    XLA for CPUs compiles every kernel by itself, which takes some ten milliseconds each, and such a
+    loop as one. It is for many operations on little data, of which none is a library's: one thread
+    runs them. The function may close over arrays. Where it has effects, or returns random keys, it
+    is called as it is.
+    """
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)()
+    leaves, treedef = jax.tree.flatten(shapes)
+    once = jaxpr_as_fun(traced)
+    has_keys = any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in leaves)
+    if has_keys or traced.effects:
+        return treedef.unflatten(once())
+
+    def looped() -> list[jax.Array]:
+        start = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+        # Without the barrier XLA would know that there is one turn.
+        is_due = lax.optimization_barrier(jnp.array(True))
+        turn = (is_due, start)
+        return lax.while_loop(lambda turn: turn[0], lambda _: (jnp.array(False), once()), turn)[1]
+
+    return treedef.unflatten(on_cpu(looped, once))
 
 
 def fori_loop(
