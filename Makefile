@@ -28,7 +28,7 @@ test: $(INSTALLED) ## tests and doctests, in about ten minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)

@@ -21,7 +21,7 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,29 +134,55 @@ def _most(products: jax.Array, features: int) -> jax.Array:
 
 def _fall(posed: Posed, products: jax.Array) -> jax.Array:
     """The certain decrease, summed over the outputs."""
-    limits = jnp.finfo(products.dtype)
-    eps = ULPS * float(limits.eps)
     features = posed.rows.shape[1] - posed.moved.size
     A, residual = posed.rows[:, :features], posed.rows[:, features:]
     squared = jnp.diagonal(products)
-    own = jnp.sqrt(jnp.where(squared > 0, squared, 1))[:features]
-    U, sizes, Vt = jnp.linalg.svd(A / own[None, :], full_matrices=False)
-    # One step for each number of singular values that are kept: down to a tenth of the largest,
-    # a hundredth, and so on, as far as the dtype tells them from rounding.
-    decades = np.arange(1, int(-np.log10(16 * float(limits.eps))) + 1)
-    least = np.append(10.0**-decades, 16 * float(limits.eps))
-    is_kept = sizes[None, :] > jnp.asarray(least, sizes.dtype)[:, None] * sizes[0]
+
+    def of_unit_columns() -> tuple[jax.Array, jax.Array]:
+        own = jnp.sqrt(jnp.where(squared > 0, squared, 1))[:features]
+        return A / own[None, :], own
+
+    scaled, own = loops.one_turn(of_unit_columns)
+    parts = jnp.linalg.svd(scaled, full_matrices=False)
+    steps = loops.one_turn(lambda: _steps(parts, residual) / own[:, None, None])
+    images = jnp.tensordot(A, steps, axes=1)
+    sizes = jnp.sqrt(squared[features:])
+    return loops.one_turn(lambda: _certain(steps, images, residual, sizes, posed.moved))
+
+
+def _steps(parts: Any, residual: jax.Array) -> jax.Array:
+    """One step for each number of singular values that are kept: down to a tenth of the largest, a
+    hundredth, and so on, as far as the dtype tells them from rounding; (features, steps, outputs).
+    """
+    U, sizes, Vt = parts
+    least = 16 * float(jnp.finfo(U.dtype).eps)
+    decades = 10.0 ** -np.arange(1, int(-np.log10(least)) + 1)
+    shares = jnp.asarray(np.append(decades, least), U.dtype)
+    is_kept = sizes[None, :] > shares[:, None] * sizes[0]
     inverse = jnp.where(is_kept, 1 / jnp.where(sizes > 0, sizes, 1), 0)
     sought = inverse[:, :, None] * jnp.matmul(U.T, residual)[None]
-    steps = jnp.tensordot(Vt.T / own[:, None], sought, axes=([1], [1]))  # features, steps, outputs
-    images = jnp.tensordot(A, steps, axes=1)
+    return jnp.tensordot(Vt.T, sought, axes=([1], [1]))
+
+
+def _certain(
+    steps: jax.Array, images: jax.Array, residual: jax.Array, sizes: jax.Array, moved: jax.Array
+) -> jax.Array:
+    """What the best of the steps lowers the value by for certain, summed over the outputs.
+
+    Args:
+      steps: (features, steps, outputs), in units of the columns.
+      images: (rows, steps, outputs), their products with A.
+      residual: (rows, outputs).
+      sizes: (outputs,), the norms of the residuals.
+      moved: (outputs,), the size of their terms.
+    """
+    eps = ULPS * float(jnp.finfo(images.dtype).eps)
     both = jnp.concatenate([images * residual[:, None, :], jnp.square(images)], axis=1)
     inner, square = jnp.split(jnp.sum(both, axis=0), 2)
     length = jnp.sqrt(square)
-    size = jnp.sqrt(squared[features:])[None, :]
     # The columns of A were divided by their lengths: each is one, means included.
     rounding = eps * jnp.sum(jnp.abs(steps), axis=0)
-    lost = size * (rounding + eps * float(len(A)) ** 0.5 * length)
-    shares = (inner - lost) / (length + rounding) - eps * posed.moved[None, :]
+    lost = sizes[None, :] * (rounding + eps * float(len(images)) ** 0.5 * length)
+    shares = (inner - lost) / (length + rounding) - eps * moved[None, :]
     falls = jnp.where(jnp.isfinite(shares), jnp.maximum(shares, 0), 0)
     return 0.5 * jnp.sum(jnp.square(jnp.max(falls, axis=0)))

@@ -34,8 +34,9 @@ import jax.numpy as jnp
 
 from jaxdescent.descent import dense_look, function_look
 from jaxdescent.descent.loop_state import Loop
-from jaxdescent.descent.watch import Looks
+from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.methods import Method
@@ -61,6 +62,24 @@ CERTAIN = 1.0
 PAUSE = 4
 """A descent that has been refuted goes on for a quarter of its iterations before its next claim is
 looked at, so that all looks together cost a few passes for each doubling of the iterations."""
+
+
+class _Asked(NamedTuple):
+    """What is asked where a descent ends; each is ().
+
+    Attributes:
+      is_claim: whether it claims to have converged by what it estimates.
+      is_early: whether it is too early to look at a claim again.
+      is_looked_at: whether it is held against the structure or the function.
+      allowed: by how much the value may be above the minimum.
+      known: a decrease below this says nothing new.
+    """
+
+    is_claim: jax.Array
+    is_early: jax.Array
+    is_looked_at: jax.Array
+    allowed: jax.Array
+    known: jax.Array
 
 
 class Refutation(NamedTuple):
@@ -103,6 +122,20 @@ class Refutation(NamedTuple):
         the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
         its estimate is raised to what a step would lower the value by.
         """
+        # Where a library takes columns apart, XLA for CPUs compiles all around it by itself.
+        compact = loops.one_turn if self._is_small else lambda function: function()
+        asked = compact(lambda: self._asked(loop))
+        if self._has_diagonal:
+            known = asked.known
+            falls = self._certain_decrease(loop, known, asked.is_looked_at).astype(known.dtype)
+        else:
+            falls, allowed = self._measured_decrease(loop, asked.allowed, asked.is_looked_at)
+            asked = asked._replace(allowed=allowed)
+        status, watch = compact(lambda: self._answered(loop, asked, falls))
+        return loop._replace(status=status, watch=watch)
+
+    def _asked(self, loop: Loop) -> _Asked:
+        """Whether there is a claim, whether it is looked at, and what it allows."""
         watch, looks = loop.watch, loop.watch.looks
         assert looks is not None  # there are some where a refutation is possible
         is_last = loop.iteration >= self.max_iterations
@@ -118,28 +151,29 @@ class Refutation(NamedTuple):
         is_early = (loop.iteration < looks.next) & ~is_last
         is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < jnp.inf)
         is_stuck &= is_estimate & jnp.logical_not(self.off.suboptimality)
-
+        known = jnp.maximum(allowed, jnp.where(is_stuck, watch.suboptimality, allowed))
         is_looked_at = (is_claim & ~is_early) | is_stuck
-        if self._has_diagonal:
-            known = jnp.maximum(allowed, jnp.where(is_stuck, watch.suboptimality, allowed))
-            falls = self._certain_decrease(loop, known, is_looked_at).astype(loop.value.dtype)
-        else:
-            falls, allowed = self._measured_decrease(loop, allowed, is_looked_at)
-        seen = jnp.where(is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
+        return _Asked(is_claim, is_early, is_looked_at, allowed, known)
+
+    def _answered(self, loop: Loop, asked: _Asked, falls: jax.Array) -> tuple[jax.Array, Watch]:
+        """The status and what the rules remember, where the value may fall by so much."""
+        watch, looks, allowed = loop.watch, loop.watch.looks, asked.allowed
+        assert looks is not None
+        seen = jnp.where(asked.is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
         lowest = jnp.minimum(looks.lowest, seen)
         falls = jnp.maximum(falls, loop.value - lowest)
-        is_refuted = is_claim & (falls > (CERTAIN if self._has_diagonal else REFUTED) * allowed)
+        least = (CERTAIN if self._has_diagonal else REFUTED) * allowed
+        is_refuted = asked.is_claim & (falls > least)
         pause = jnp.maximum(loop.iteration // PAUSE, 1)
         looks = Looks(jnp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
-        is_taken_back = is_refuted | (is_claim & is_early)
+        is_taken_back = is_refuted | (asked.is_claim & asked.is_early)
         status = jnp.where(is_taken_back, self._instead(loop), loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
         above = jnp.where(is_low, falls, watch.suboptimality)
         evidence = jnp.where(is_low, jnp.int32(Evidence.NEWTON_DECREMENT.value), watch.evidence)
         evidence = jnp.where(above < jnp.inf, evidence, jnp.int32(Evidence.NONE.value))
-        watch = watch._replace(suboptimality=above, evidence=evidence, looks=looks)
-        return loop._replace(status=status, watch=watch)
+        return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
 
     def _instead(self, loop: Loop) -> jax.Array:
         """The status of a descent whose claim does not stand."""
@@ -234,18 +268,19 @@ def decrease_of_regression(
         None for a method that sees none.
       allowed: a decrease of no interest.
     """
-    design = as_design(regression.X)
-    squared = design.column_lengths(regression.sample_weight, None)
-    lengths = None
-    if squared is not None:
-        lengths = jnp.hypot(squared[:, None], _root_of_penalty(regression, design.dtype))
+    is_small = dense_look.is_small(regression, seen is not None)
+
+    def columns() -> jax.Array | None:
+        return _lengths_of(regression)
+
+    lengths = loops.one_turn(columns) if is_small else columns()
 
     def by_one_step() -> jax.Array:
         is_needed = _is_uneven(lengths, seen)
         return seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
 
-    if lengths is not None and dense_look.is_small(regression, seen is not None):
-        weights = params["weights"].reshape(design.shape[1], -1)
+    if lengths is not None and is_small:
+        weights = params["weights"].reshape(len(lengths), -1)
         inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
         falls = on_cpu(lambda: dense_look.largest_decrease(*inputs), by_one_step)
     else:
@@ -255,6 +290,17 @@ def decrease_of_regression(
     if regression.sample_weight is not None:
         is_convex &= jnp.all(regression.sample_weight >= 0)
     return jnp.where(is_convex, falls, 0)
+
+
+def _lengths_of(regression: LinearRegression) -> jax.Array | None:
+    """The lengths of the columns with the penalty's rows below them, (features, 1) or (features,
+    outputs); None where X does not know them.
+    """
+    design = as_design(regression.X)
+    lengths = design.column_lengths(regression.sample_weight, None)
+    if lengths is None:
+        return None
+    return jnp.hypot(lengths[:, None], _root_of_penalty(regression, design.dtype))
 
 
 def _fall_of_regression(

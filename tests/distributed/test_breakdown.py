@@ -101,8 +101,9 @@ def test_the_first_process_runs_what_is_of_one_machine(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("who", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("who", "number"), [(0, "SIGINT"), (2, "SIGINT"), (0, "SIGTERM"), (1, "SIGTERM")]
+)
 def test_a_signal_to_one_process_ends_all_and_keeps_what_was_measured(tmp_path, number, who):
     arguments = [*FEW, "--output", tmp_path]
     started = breakdown(*[arguments] * 3, change="endless")
