@@ -18,6 +18,7 @@ from jax.core import Tracer
 
 from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
+from jaxdescent.calls.reading import streams_in
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.host_params import as_on_host, default_on_host
 from jaxdescent.descent.implicit import attach_derivatives
@@ -244,7 +245,7 @@ def _is_small(inputs: Any) -> bool:
         size += getattr(leaf, "nbytes", 0)
         if size > SMALL or (isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1):
             return False
-    return True
+    return not streams_in(jax.tree.structure(inputs))
 
 
 def _check_options(

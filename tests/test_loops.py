@@ -1,10 +1,13 @@
 """Loops: what lax's give, and on a CPU never one kernel where a turn is large."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.kernels import loops
@@ -50,6 +53,67 @@ def test_while_loop_is_that_of_lax_in_a_batch(turn_bytes):
     halves, counts = jax.vmap(run)(x)
     np.testing.assert_array_equal(counts, [0, 3, 7])
     np.testing.assert_array_equal(halves, x / 2.0**counts)
+
+
+def test_one_turn_is_what_it_repeats(rng):
+    X = jnp.asarray(rng.normal(size=(7, 3)), jnp.float32)
+
+    def function(x):
+        return {"sum": jnp.sum(X @ x), "is": x > 0, "none": None}, jnp.int32(3)
+
+    def once(x):
+        return loops.one_turn(lambda: function(x))
+
+    points = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    for way in (lambda f: f(points[0]), lambda f: jax.jit(f)(points[0]),
+                lambda f: jax.vmap(f)(points)):  # fmt: skip
+        got, expected = way(once), way(function)
+        assert jax.tree.structure(got) == jax.tree.structure(expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, expected)
+
+
+def test_one_turn_is_one_kernel_on_a_cpu():
+    def many(x):
+        for _ in range(5):
+            x = jnp.sin(x) / jnp.sum(x) + jnp.max(x)
+        return x
+
+    x = jnp.ones(5)
+    text = jax.jit(lambda x: loops.one_turn(lambda: many(x))).lower(x).compile().as_text()
+    assert text.count(ONE_KERNEL) == 1
+    entry = text[text.index("ENTRY") :]
+    assert entry.count(" fusion(") <= 2
+    plain = jax.jit(many).lower(x).compile().as_text()
+    assert plain[plain.index("ENTRY") :].count(" fusion(") > 5
+
+
+def test_what_has_effects_or_returns_keys_is_called_as_it_is():
+    said = []
+
+    def tell():
+        jax.debug.callback(lambda: said.append(1))
+        return jnp.ones(2)
+
+    np.testing.assert_array_equal(jax.jit(lambda: loops.one_turn(tell))(), 1)
+    jax.effects_barrier()
+    assert said == [1]
+    key = loops.one_turn(lambda: jax.random.key(3))
+    assert key == jax.random.key(3)
+
+
+def test_only_small_problems_on_one_device_begin_in_one_kernel(rng):
+    def kernels(rows, place=lambda array: array):
+        X = rng.normal(size=(rows, 4)).astype(np.float32)
+        regression = jd.LinearRegression(place(X), place(X[:, 0]))
+        with mock.patch.object(loops, "one_turn", side_effect=loops.one_turn) as turns:
+            jd.minimize(regression, method=jd.GradientDescent(1e-3), tolerance=0, max_iterations=3)
+        return turns.call_count
+
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("rows"))
+    assert kernels(64) == 1
+    assert kernels(1 << 13) == 0
+    assert kernels(64, lambda array: jax.device_put(array, rows)) == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -95,8 +95,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("l2", [0.0, 3.0])
+@pytest.mark.parametrize(("l2", "dtype"), [(0.0, np.float32), (0.0, np.float64), (3.0, np.float32)])
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(method, l2, dtype, rng):
     X, y = regression(rng, dtype, condition=5.0)

@@ -3,6 +3,7 @@
 Compiled and inspected, not run. It needs XLA's plugins: ``make test-accelerators``.
 """
 
+import functools
 import importlib.util
 import math
 
@@ -55,6 +56,12 @@ SQUARES = {"Gram()": 4, "DerivativeMethod()": 9}
 """Matrices of features x features that a device may keep besides a copy of its part of X."""
 
 
+def together(methods):
+    """Methods whose tests are one process's, which compiles what they share once."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in methods]
+
+
+@functools.cache
 def regression(name, method, axis=0, dtype=jnp.float32):
     devices = mesh(name).size
     shape = (devices * ROWS, FEATURES) if axis == 0 else (ROWS, devices * FEATURES)
@@ -77,8 +84,9 @@ def sums(name, dtype, check_every, size=1 << 26):
     return Compiled(descend, params, donated=(0,)), size * jnp.dtype(dtype).itemsize
 
 
-@pytest.mark.parametrize("check_every", [1, 16])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "check_every"), [(jnp.float32, 1), (jnp.bfloat16, 1), (jnp.bfloat16, 16)]
+)
 @pytest.mark.parametrize("name", ["h100", "8xh100", "v5e:2x4", "v6e:2x4"])
 def test_a_constant_step_is_in_place(name, dtype, check_every):
     program, leaf = sums(name, dtype, check_every)
@@ -106,7 +114,7 @@ def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(nam
     assert sum(sent.size for sent in program.sent) < 16 * len(params) * 4
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", together(METHODS))
 @pytest.mark.parametrize("name", ["h100", "8xh100", "v5e:2x4"])
 def test_rows_stay_on_their_devices(name, method):
     program = regression(name, method)
@@ -120,7 +128,7 @@ def test_rows_stay_on_their_devices(name, method):
 
 
 @pytest.mark.parametrize(
-    "method", ["GradientDescent(1e-6)", "ConjugateGradient()", "LSMR()", "LBFGS()"]
+    "method", together(["GradientDescent(1e-6)", "ConjugateGradient()", "LSMR()", "LBFGS()"])
 )
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4", "v5e:16x16"])
 def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
@@ -133,7 +141,7 @@ def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
     assert len(sent) <= 4
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", together(KERNELS))
 def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_must(method):
     program = regression("h100", method)
     part = 4 * ROWS * FEATURES
@@ -144,14 +152,14 @@ def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_mu
     assert program.copies < 0.1 * part  # no copy of X in another layout
 
 
-@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("method", together(KERNELS))
 def test_chips_read_the_design_as_often(method):
     usual, _ = regression("v5e:2x4", method).reads_in_an_iteration(4 * ROWS * FEATURES)
     assert usual == READINGS[method]
 
 
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
-@pytest.mark.parametrize("method", ["ConjugateGradient()", "LSMR()"])
+@pytest.mark.parametrize("method", together(["ConjugateGradient()", "LSMR()"]))
 def test_features_stay_on_their_devices(name, method):
     program = regression(name, method, axis=1)
     assert program.temporaries < 0.2 * 4 * ROWS * FEATURES
@@ -196,7 +204,7 @@ def test_entries_and_levels_stay_on_their_devices(name):
     assert program.temporaries < (6 if name.startswith("v") else 0.2) * X.pass_bytes / 8
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", together(METHODS))
 def test_products_that_decide_convergence_are_in_full_precision(method):
     text = regression("h100", method).lowered
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
