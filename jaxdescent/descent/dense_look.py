@@ -134,18 +134,20 @@ def _most(products: jax.Array, features: int) -> jax.Array:
 
 def _fall(posed: Posed, products: jax.Array) -> jax.Array:
     """The certain decrease, summed over the outputs."""
-    features = posed.rows.shape[1] - posed.moved.size
-    A, residual = posed.rows[:, :features], posed.rows[:, features:]
-    squared = jnp.diagonal(products)
+    outputs = posed.moved.size
+    features = posed.rows.shape[1] - outputs
+    residual, squared = posed.rows[:, features:], jnp.diagonal(products)
 
     def of_unit_columns() -> tuple[jax.Array, jax.Array]:
         own = jnp.sqrt(jnp.where(squared > 0, squared, 1))[:features]
-        return A / own[None, :], own
+        return posed.rows[:, :features] / own[None, :], own
 
     scaled, own = loops.one_turn(of_unit_columns)
     parts = jnp.linalg.svd(scaled, full_matrices=False)
     steps = loops.one_turn(lambda: _steps(parts, residual) / own[:, None, None])
-    images = jnp.tensordot(A, steps, axes=1)
+    # A is not stored beside the rows: a step along the residuals is zero.
+    along_all = jnp.pad(steps, ((0, outputs), (0, 0), (0, 0)))
+    images = jnp.tensordot(posed.rows, along_all, axes=1)
     sizes = jnp.sqrt(squared[features:])
     return loops.one_turn(lambda: _certain(steps, images, residual, sizes, posed.moved))
 
