@@ -14,15 +14,18 @@ pytest.importorskip("matplotlib")
 from rich.console import Console
 
 from jaxdescent.breakdown import llama_tree, matrix_free_regression, report, tied_weights
-from tests.distributed.processes import command, ended
+from tests.distributed.processes import PLAIN, command, ended
 
+# One after another: several times as many processes as cores wait for each other.
+pytestmark = pytest.mark.xdist_group("processes")
 MODULE = "tests.distributed.breakdowns"
 CPU = ("--device", "cpu")
 FEW = (*CPU, "--params", "5000")
 
 
-def breakdown(*each, change=""):
-    return command("breakdown", *each, module=MODULE, environment={"TEST_BREAKDOWN": change})
+def breakdown(*each, change="", environment=None):
+    told = {"TEST_BREAKDOWN": change} | (environment or {})
+    return command("breakdown", *each, module=MODULE, environment=told)
 
 
 def record(folder):
@@ -87,7 +90,7 @@ def test_three_processes_that_cannot_share_an_array_each_have_a_copy(tmp_path):
 @pytest.mark.slow
 def test_the_first_process_runs_what_is_of_one_machine(tmp_path):
     arguments = [*FEW, "--quick", "--budget", "1", "--output", tmp_path]
-    first, other = ended(breakdown(arguments, arguments), timeout=300)
+    first, other = ended(breakdown(arguments, arguments, environment=PLAIN), timeout=300)
     assert [first[2], other[2]] == [0, 0], (first, other)
     written = record(tmp_path)
     assert list(written["parts"]) == ["1", "2", "3", "4", "5"]

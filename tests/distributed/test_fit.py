@@ -21,6 +21,8 @@ from jaxdescent.fit import fit_model, load_model
 from tests.distributed.fits import FILES, KEPT, KEPT_BY, REFUSED, ROWS, SUMS, TEXT, columns, told
 from tests.distributed.processes import command, ended, run
 
+# One after another: several times as many processes as cores wait for each other.
+pytestmark = pytest.mark.xdist_group("processes")
 CHILD = "tests.distributed.fits"
 FAILING = (
     "bad direct",
@@ -318,8 +320,7 @@ def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_keeps_what_a_signal_ends(tmp_path, number):
+def test_the_command_keeps_what_a_signal_ends(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     rng = np.random.default_rng(2)
     # So many iterations that the notice of SIGTERM, which takes seconds, comes before the end.
@@ -328,22 +329,25 @@ def test_the_command_keeps_what_a_signal_ends(tmp_path, number):
     table = {f"x{j}": X[:, j] for j in range(60)} | {"y": X.sum(axis=1) + rng.normal(size=20_000)}
     pq.write_table(pa.table(table), tmp_path / "big.parquet", row_group_size=5_000)
     options = [tmp_path / "big.parquet", "--target", "y", "--method", "lbfgs", "--l2", "1e-3"]
-    options += ["--dtype", "float64", "--json", "--checkpoint", tmp_path / "kept"]
-    started = command("fit", options, options, module="tests.distributed.often")
-    try:
-        deadline = time.monotonic() + 100
-        while not list(tmp_path.glob("kept/descent/*-*1")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        started[1].send_signal(number)
-    finally:
-        both = ended(started, timeout=100)
-    for out, errors, code in both:
-        assert (out, code) == ("", 130), errors
-        assert f"is kept in {tmp_path / 'kept'}; the same command with --resume" in errors
-    first, other = commands(*options, "--resume")
-    assert [first[2], other[2]] == [0, 0], (first, other)
-    resumed = json.loads(first[0])
-    whole = json.loads(commands(*options[:-1], tmp_path / "whole")[0][0])
-    assert 0 < resumed["resumed_at"] < resumed["iterations"]
-    for name in ("largest_weights", "intercept", "train", "iterations"):
-        assert resumed[name] == whole[name]
+    options += ["--dtype", "float64", "--json", "--checkpoint"]
+    whole = json.loads(commands(*options, tmp_path / "whole")[0][0])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        kept = tmp_path / number.name
+        own = [*options, kept]
+        started = command("fit", own, own, module="tests.distributed.often")
+        try:
+            deadline = time.monotonic() + 100
+            while not list(kept.glob("descent/*-*1")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            started[1].send_signal(number)
+        finally:
+            both = ended(started, timeout=100)
+        for out, errors, code in both:
+            assert (out, code) == ("", 130), errors
+            assert f"is kept in {kept}; the same command with --resume" in errors
+        first, other = commands(*own, "--resume")
+        assert [first[2], other[2]] == [0, 0], (first, other)
+        resumed = json.loads(first[0])
+        assert 0 < resumed["resumed_at"] < resumed["iterations"]
+        for name in ("largest_weights", "intercept", "train", "iterations"):
+            assert resumed[name] == whole[name]
