@@ -56,11 +56,6 @@ SQUARES = {"Gram()": 4, "DerivativeMethod()": 9}
 """Matrices of features x features that a device may keep besides a copy of its part of X."""
 
 
-def together(methods):
-    """Methods whose tests are one process's, which compiles what they share once."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in methods]
-
-
 @functools.cache
 def regression(name, method, axis=0, dtype=jnp.float32):
     devices = mesh(name).size
@@ -114,7 +109,7 @@ def test_a_constant_step_on_the_tree_of_llama_3_8b_needs_no_more_than_a_leaf(nam
     assert sum(sent.size for sent in program.sent) < 16 * len(params) * 4
 
 
-@pytest.mark.parametrize("method", together(METHODS))
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["h100", "8xh100", "v5e:2x4"])
 def test_rows_stay_on_their_devices(name, method):
     program = regression(name, method)
@@ -128,7 +123,7 @@ def test_rows_stay_on_their_devices(name, method):
 
 
 @pytest.mark.parametrize(
-    "method", together(["GradientDescent(1e-6)", "ConjugateGradient()", "LSMR()", "LBFGS()"])
+    "method", ["GradientDescent(1e-6)", "ConjugateGradient()", "LSMR()", "LBFGS()"]
 )
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4", "v5e:16x16"])
 def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
@@ -141,7 +136,7 @@ def test_an_iteration_sends_one_vector_and_a_few_numbers(name, method):
     assert len(sent) <= 4
 
 
-@pytest.mark.parametrize("method", together(KERNELS))
+@pytest.mark.parametrize("method", KERNELS)
 def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_must(method):
     program = regression("h100", method)
     part = 4 * ROWS * FEATURES
@@ -152,14 +147,14 @@ def test_an_iteration_starts_few_kernels_and_reads_the_design_no_more_than_it_mu
     assert program.copies < 0.1 * part  # no copy of X in another layout
 
 
-@pytest.mark.parametrize("method", together(KERNELS))
+@pytest.mark.parametrize("method", KERNELS)
 def test_chips_read_the_design_as_often(method):
     usual, _ = regression("v5e:2x4", method).reads_in_an_iteration(4 * ROWS * FEATURES)
     assert usual == READINGS[method]
 
 
 @pytest.mark.parametrize("name", ["8xh100", "v5e:2x4"])
-@pytest.mark.parametrize("method", together(["ConjugateGradient()", "LSMR()"]))
+@pytest.mark.parametrize("method", ["ConjugateGradient()", "LSMR()"])
 def test_features_stay_on_their_devices(name, method):
     program = regression(name, method, axis=1)
     assert program.temporaries < 0.2 * 4 * ROWS * FEATURES
@@ -204,7 +199,7 @@ def test_entries_and_levels_stay_on_their_devices(name):
     assert program.temporaries < (6 if name.startswith("v") else 0.2) * X.pass_bytes / 8
 
 
-@pytest.mark.parametrize("method", together(METHODS))
+@pytest.mark.parametrize("method", METHODS)
 def test_products_that_decide_convergence_are_in_full_precision(method):
     text = regression("h100", method).lowered
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]

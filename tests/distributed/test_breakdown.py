@@ -16,15 +16,14 @@ from rich.console import Console
 from jaxdescent.breakdown import llama_tree, matrix_free_regression, report, tied_weights
 from tests.distributed.processes import PLAIN, command, ended
 
-# One after another: several times as many processes as cores wait for each other.
-pytestmark = pytest.mark.xdist_group("processes")
 MODULE = "tests.distributed.breakdowns"
 CPU = ("--device", "cpu")
+AS_USUAL = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}  # a replay has the bits of what LLVM polishes
 FEW = (*CPU, "--params", "5000")
 
 
-def breakdown(*each, change="", environment=None):
-    told = {"TEST_BREAKDOWN": change} | (environment or {})
+def breakdown(*each, change="", environment=AS_USUAL):
+    told = {"TEST_BREAKDOWN": change} | environment
     return command("breakdown", *each, module=MODULE, environment=told)
 
 

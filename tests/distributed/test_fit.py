@@ -21,8 +21,6 @@ from jaxdescent.fit import fit_model, load_model
 from tests.distributed.fits import FILES, KEPT, KEPT_BY, REFUSED, ROWS, SUMS, TEXT, columns, told
 from tests.distributed.processes import command, ended, run
 
-# One after another: several times as many processes as cores wait for each other.
-pytestmark = pytest.mark.xdist_group("processes")
 CHILD = "tests.distributed.fits"
 FAILING = (
     "bad direct",

@@ -9,8 +9,6 @@ import jaxdescent as jd
 from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import run
 
-# One after another: several times as many processes as cores wait for each other.
-pytestmark = pytest.mark.xdist_group("processes")
 EVERYDAY = ("default", "weights", "traced", "function", "squares")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
 

@@ -13,8 +13,6 @@ pytest.importorskip("typer")
 from tests.distributed.processes import command, ended, run
 from tests.distributed.scales import minimum
 
-# One after another: several times as many processes as cores wait for each other.
-pytestmark = pytest.mark.xdist_group("processes")
 CHILD = "tests.distributed.scales"
 EVERYDAY = ("little_room", "a_bug", "a_full_disk", "another_experiment")
 SMALL = ("--features", "4", "--iterations", "2", "--repeats", "1")

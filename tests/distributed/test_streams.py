@@ -9,8 +9,6 @@ import jaxdescent as jd
 from tests.distributed.cases import ROWS, data
 from tests.distributed.processes import run
 
-# One after another: several times as many processes as cores wait for each other.
-pytestmark = pytest.mark.xdist_group("processes")
 CHILD = "tests.distributed.streams"
 EVERYDAY = ("shared", "failing", "differing")
 
