@@ -72,7 +72,7 @@ def looked_bytes(question: Question, is_by_rate: bool) -> float:
     ``is_by_rate`` at one of a method that has no estimate of its own.
 
     A 16-bit X that is small is widened whole: the products of a method without an estimate have a
-    copy of their own beside the look, and without an intercept so does the look.
+    copy of their own beside the look.
     """
     structure = question.structure
     if question.machine.platform != "cpu":
@@ -81,7 +81,7 @@ def looked_bytes(question: Question, is_by_rate: bool) -> float:
         return float(structure.look_bytes)
     if not structure.rate_look_bytes or not question.is_widened:
         return float(structure.rate_look_bytes)
-    return structure.rate_look_bytes + widened_bytes(question, 2 - structure.has_intercept)
+    return structure.rate_look_bytes + widened_bytes(question, 1)
 
 
 def copied_bytes(question: Question) -> float:
