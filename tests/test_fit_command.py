@@ -753,8 +753,7 @@ class TestMemory:
         assert content["held_out"]["r2"] > 1 - 1e-9
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("test", [0, 0.3])
-    @pytest.mark.parametrize("columns", [3, 60, 400])
+    @pytest.mark.parametrize(("columns", "test"), [(3, 0.3), (60, 0), (400, 0.3)])
     def test_parquet(self, tmp_path, rng, columns, test):
         path = large_parquet(tmp_path, 40_000_000 // columns // 4, columns, rng)
         room = self.ROOM + 2**22 * columns
@@ -802,9 +801,7 @@ class TestMemory:
         self.fits(tmp_path / "X.npy", "--test", "0.2", room=770_000_000)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "options", [("--l2", "1"), ("--l2", "auto"), ("--l2", "auto", "--test", "0.2")]
-    )
+    @pytest.mark.parametrize("options", [("--l2", "1"), ("--l2", "auto", "--test", "0.2")])
     def test_rows_in_memory(self, tmp_path, rng, options):
         rows = 1_000_000
         table = {f"c{k}": rng.integers(0, 20_000, rows) for k in range(3)}
