@@ -25,6 +25,7 @@ from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
+from jaxdescent.kernels.host_memory import is_on_host
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan import ALLOWED_ITERATIONS
@@ -239,11 +240,16 @@ def as_given(result: Result, objective: Objective) -> Result:
 
 
 def _is_small(inputs: Any) -> bool:
-    """Whether these arrays lie on one device, and one core is as fast with them as several."""
+    """Whether these arrays lie in the memory of one device, and one core is as fast with them as
+    several.
+    """
     size = 0
     for leaf in jax.tree.leaves(inputs):
         size += getattr(leaf, "nbytes", 0)
-        if size > SMALL or (isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1):
+        if size > SMALL:
+            return False
+        is_array = isinstance(leaf, jax.Array)
+        if is_array and (len(leaf.sharding.device_set) > 1 or is_on_host(leaf)):
             return False
     return not streams_in(jax.tree.structure(inputs))
 
