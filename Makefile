@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## the whole story, with real runs on this machine, and a fit
 	$(BIN)/jaxdescent breakdown $(ARGS)
 	$(BIN)/python examples/fit_files.py
 
-test: $(INSTALLED) ## tests and doctests, in about ten minutes on two cores
+test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
