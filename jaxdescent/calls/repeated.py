@@ -103,7 +103,7 @@ def run(call: Call) -> Again | None:
     for place, leaf in zip(known.places, call.data, strict=True):
         inputs[place] = leaf
     made = programs.kept(known.program).of_leaves(*inputs)
-    structure, flags = known.program[1], known.program[3]
+    _, structure, _, flags, _ = known.program
     return Again(made, *jax.tree.unflatten(structure, inputs)[1:], dict(flags))
 
 

@@ -10,6 +10,7 @@ the check reads the params in a branch of its own.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,9 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.descent.watch import Watch
+from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
@@ -51,22 +54,17 @@ def descend(
     history: int,
     starts_at_own: bool,
     off: Off | None = None,
-    is_small: bool = False,
 ) -> Result:
     """Solve a problem from ``params`` in one program; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
     which is a scale of the tolerance, need not be computed separately. ``off`` says which rules are
-    off, if that is known while tracing. ``is_small`` says that all arrays are small and lie on one
-    device: what is done before the first step is then compiled as one kernel.
+    off, if that is known while tracing.
     """
 
     def in_steps(params: Params, problem: Problem, max_iterations: jax.Array) -> Result:
         descent = Descent(*problem, max_iterations, check_every, off)
-        begin = functools.partial(
-            descent.begin, params, history=history, starts_at_own=starts_at_own
-        )
-        loop = loops.one_turn(begin) if is_small else begin()
+        loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
         return descent.finish(descent.advance(loop))
 
     inputs = params, problem, max_iterations
@@ -85,7 +83,6 @@ def descend_to_claim(
     history: int,
     starts_at_own: bool,
     off: Off | None = None,
-    is_small: bool = False,
 ) -> Result | Loop:
     """:func:`descend` up to the first claim, without what may refute the claim.
 
@@ -94,8 +91,13 @@ def descend_to_claim(
     """
     descent = Descent(*problem, max_iterations, check_every, off, looks=False)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    loop = descent.advance(loops.one_turn(begin) if is_small else begin())
+    loop = descent.advance(begun(begin, params, problem))
     return loop if descent.is_refutable(params) else descent.finish(loop)
+
+
+def begun(begin: Callable[[], Loop], params: Params, problem: Problem) -> Loop:
+    """``begin()``, of a small problem in one kernel."""
+    return loops.one_turn(begin) if loops.are_few((params, problem)) else begin()
 
 
 class Descent(NamedTuple):
@@ -418,7 +420,9 @@ class Descent(NamedTuple):
             size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
-        watch, status = judge(
+        check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
+        judged = functools.partial(
+            judge,
             loop.watch,
             Progress(loop.value, loop.norm),
             progress._replace(value=value, gradient_norm=norm),
@@ -430,12 +434,14 @@ class Descent(NamedTuple):
             tolerance=self.tolerance,
             off=self._off,
             norms=self._norms(loop.params, norm),
-            is_stopped=self.tolerance.asks_to_stop(
-                Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
-            ),
+            is_stopped=self.tolerance.asks_to_stop(check),
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
+        # Beside products that need a library XLA for CPUs would compile each comparison by itself.
+        value_of = anew(self.objective.value)
+        is_split = is_on_one_cpu() and loops.calls_libraries(value_of, precision.widen(loop.params))
+        watch, status = loops.one_turn(judged) if is_split else judged()
         seen = History(value, norm, watch.suboptimality)
         history = jax.tree.map(
             lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),

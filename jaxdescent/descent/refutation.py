@@ -36,7 +36,6 @@ from jaxdescent.descent import dense_look, function_look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
-from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.methods import Method
@@ -131,16 +130,14 @@ class Refutation(NamedTuple):
         the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
         its estimate is raised to what a step would lower the value by.
         """
-        # Where the host takes columns apart, XLA for CPUs compiles all around it by itself.
-        compact = loops.one_turn if self.is_small else lambda function: function()
-        asked = compact(lambda: self.asked(loop, jnp))
+        asked = self.asked(loop, jnp)
         if self.has_diagonal:
             falls = self._certain_decrease(loop, asked).astype(asked.known.dtype)
         else:
             seen = self._seen(loop, asked.is_looked_at)
             falls, allowed = self.measured_decrease(loop, asked, seen, jnp)
             asked = asked._replace(allowed=allowed)
-        status, watch = compact(lambda: self.answered(loop, asked, falls, jnp))
+        status, watch = self.answered(loop, asked, falls, jnp)
         return loop._replace(status=status, watch=watch)
 
     def asked(self, loop: Loop, xp: Any) -> Asked:
