@@ -127,7 +127,7 @@ def minimize(
         call = repeated.call_of(objective, (params, args), settings)
         again = call and repeated.run(call)
         if again is not None:
-            return again.made if isinstance(again.made, Result) else settled(*again)
+            return settled(*again)
     setup = set_up(
         as_objective(objective, args),
         params,
@@ -140,12 +140,12 @@ def minimize(
         rounding=rounding,
         is_top_level=is_top_level,
     )
-    inputs, flags = setup.inputs, setup.flags
-    params, problem, limit = inputs
+    (params, problem, limit), flags = setup.inputs, setup.flags
     problem = problem if is_top_level else problem.hoisted(params)
-    inputs = (params, problem, limit)
-    # Where a derivative is taken of a call, the numbers of the descent are there all the same.
-    stopped = inputs if is_top_level else jax.tree.map(lax.stop_gradient, inputs)
+    inputs = stopped = (params, problem, limit)
+    if not is_top_level:
+        # Where a derivative is taken of a call, the numbers of the descent are there all the same.
+        stopped = jax.tree.map(lax.stop_gradient, inputs)
     is_there = is_top_level or tracing.is_there(stopped)
     if functions.is_fleeting(problem) and not is_top_level:
         # Its program could not be used again, and it may hold traced values.
@@ -157,7 +157,7 @@ def minimize(
     elif is_there:
         donated = (0,) if donate else ()
         program = programs.compiled(descend_to_claim, stopped, donate=donated, **flags)
-        result = settled(program(*stopped), stopped[1], limit, flags)
+        result = settled(program, program(*stopped), stopped[1], limit, flags)
     else:
         program = programs.compiled(descend, stopped, **flags)
         result = program(*stopped)

@@ -65,6 +65,18 @@ class Program:
     calls: collections.deque[Any] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=CALLS)
     )
+    next: dict[Any, Program] = dataclasses.field(default_factory=dict)
+
+    def following(self, function: Callable[..., Any], inputs: Any, **flags: Any) -> Program:
+        """The program of ``function`` that goes on from what this one made; see :func:`compiled`.
+
+        It is found without a look at its arrays, whose places follow from this program's.
+        """
+        key = function, jax.tree.structure(inputs)
+        program = self.next.get(key)
+        if program is None:
+            program = self.next[key] = compiled(function, inputs, **flags)
+        return program
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the program; it is compiled first if the leaves' shapes are new."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 
 from jaxdescent import placement
@@ -45,7 +46,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
         return False
     if precision.is_rounded(params) or objective.cuts is not None:
         return False
-    if isinstance(regression.sample_weight, jax.core.Tracer):  # it may be negative
+    if isinstance(regression.sample_weight, Tracer):  # it may be negative
         return False
     outputs = int(np.prod(np.shape(regression.y)[1:]))
     return by_lapack.is_possible(as_design(regression.X), outputs)
@@ -54,7 +55,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
 def is_at_hand(inputs: Any) -> bool:
     """Whether all arrays exist now, in the memory of a CPU."""
     for leaf in jax.tree.leaves(inputs):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             return False
         if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
             return False
@@ -80,7 +81,8 @@ def in_program(
     leaves, structure = jax.tree.flatten(inputs)
 
     def by_host(*leaves: jax.Array) -> Result:
-        return _by_host(*structure.unflatten(leaves), flags)
+        params, problem, limit = structure.unflatten(leaves)
+        return _by_host(params, problem, limit, flags)
 
     def by_loop(*leaves: jax.Array) -> Result:
         return descend(*structure.unflatten(leaves))._replace(state=())
@@ -226,8 +228,8 @@ def _judged(
         scale = max(reference, float(value) / (size or np.inf), solution.curvature * size)
         if left > 0:
             scale = max(scale, norm * height / left)
-        is_near = bool(off.gradient) or norm <= gradient * dtype.type(scale)
-        is_near &= bool(off.suboptimality) or left <= suboptimality * height
+        is_near = bool(off.gradient or norm <= gradient * dtype.type(scale))
+        is_near &= bool(off.suboptimality or left <= suboptimality * height)
         rest = {"value": value, "gradient_norm": norm, "suboptimality": left, "scale": scale}
         return is_near, rest, evidence
 

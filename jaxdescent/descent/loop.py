@@ -41,6 +41,9 @@ CHECK_EVERY = 16
 """The default number of steps between two checks if steps can be fused."""
 
 
+CLAIMS = (Status.CONVERGED.value, Status.STAGNATED.value)
+"""The statuses that a look may change, or whose suboptimality it may raise."""
+
 ITERATIONS = "descent_iterations"
 """The scope of the loop over iterations, by which it is found in a compiled program."""
 
@@ -92,7 +95,7 @@ def descend_to_claim(
     descent = Descent(*problem, max_iterations, check_every, off, looks=False)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
     loop = descent.advance(begun(begin, params, problem))
-    return loop if descent.is_refutable(params) else descent.finish(loop)
+    return loop if descent.is_doubtful(loop) else descent.finish(loop)
 
 
 def begun(begin: Callable[[], Loop], params: Params, problem: Problem) -> Loop:
@@ -131,7 +134,7 @@ class Descent(NamedTuple):
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
             judges_rate=not self._has_estimates,
-            is_refutable=self.is_refutable(params),
+            is_refutable=self._refutation.is_possible(params, is_tried=self.looks),
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -168,28 +171,54 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        is_refutable = self.looks and loop.watch.looks is not None
-        if not self.may_go_on and not is_refutable:
+        def to_a_claim(loop: Loop) -> Loop:
             with jax.named_scope(ITERATIONS):
                 return lax.while_loop(goes_on, step, loop)
 
-        def to_a_claim(loop: Loop) -> Loop:
-            with jax.named_scope(ITERATIONS):
-                loop = lax.while_loop(goes_on, step, loop)
-            had_converged = loop.status == Status.CONVERGED.value
-            if self.may_go_on:
-                loop = self._measured_if_over(loop)
-            if is_refutable:
-                loop = self.refutation.unless_refuted(loop)
-            return self.by_another_way(loop, had_converged) if self.may_go_on else loop
+        if not self.looks or not self.is_doubtful(loop):
+            return to_a_claim(loop)
+        return lax.while_loop(goes_on, lambda loop: self.confirmed(to_a_claim(loop)), loop)
 
-        return lax.while_loop(goes_on, to_a_claim, loop)
+    def confirmed(self, loop: Loop, falls: jax.Array | None = None) -> Loop:
+        """The loop at its end; running again if its claim does not stand and the descent can go on
+        from there. ``falls`` is what :meth:`decrease_at_hand` returned.
+        """
+        had_converged = loop.status == Status.CONVERGED.value
+        if self._may_go_on:
+            loop = self._measured_if_over(loop)
+        if loop.watch.looks is not None and self._refutation.is_possible(loop.params):
+            loop = self._refutation.unless_refuted(loop, falls)
+        return self._by_another_way(loop, had_converged) if self._may_go_on else loop
+
+    def decrease_at_hand(self, loop: Loop) -> Any:
+        """By how much the value is sure to fall at a claim, if the host sees it from a loop whose
+        numbers are there; else None.
+        """
+        can_see = loop.watch.looks is not None and int(loop.status) in CLAIMS
+        return self._refutation.decrease_at_hand(loop) if can_see else None
+
+    def is_claimed(self, loop: Loop) -> bool:
+        """Whether the end of this loop, whose numbers are there, is one to be confirmed."""
+        return self._may_go_on or int(loop.status) in CLAIMS
+
+    def is_measured(self, loop: Loop) -> bool:
+        """Whether :meth:`result` has nothing to compute for this loop."""
+        return not loop.history and self.method.is_estimate(loop.state) is False
+
+    def is_doubtful(self, loop: Loop) -> bool:
+        """Whether a claim at the end of this loop may not be confirmed."""
+        return self._may_go_on or loop.watch.looks is not None
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop ended; an estimated progress is measured first."""
-        is_estimate = self.method.is_estimate(loop.state)
-        if is_estimate is not False and not self.may_go_on:
-            loop = lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
+        return self.result(self.measured_at_end(loop))
+
+    def measured_at_end(self, loop: Loop) -> Loop:
+        """The loop with its estimated progress measured, if it has ended."""
+        return loop if self._may_go_on else self._measured_if_over(loop)
+
+    def result(self, loop: Loop) -> Result:
+        """The entries of a loop that has ended, and has been measured, as a result."""
         return Result(
             params=loop.params,
             value=loop.value,
@@ -303,34 +332,25 @@ class Descent(NamedTuple):
         return self.check_every == 1 and self.method.estimates(self.objective)
 
     @property
-    def may_go_on(self) -> bool:
+    def _may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
     @property
-    def refutation(self) -> Refutation:
-        """What is needed to look at a claim."""
+    def _refutation(self) -> Refutation:
         return Refutation(
             self.objective, self.method, self.tolerance, self._off, self.max_iterations
         )
 
-    def is_refutable(self, params: Params) -> bool:
-        """Whether a claim of this descent can be refuted."""
-        return self.refutation.is_possible(params, is_tried=self.looks)
-
-    def is_finished(self, loop: Loop) -> bool:
-        """Whether :meth:`finish` only takes the loop's entries."""
-        if self.may_go_on or loop.history:
-            return False
-        return self.method.is_estimate(loop.state) is False
-
     def _measured_if_over(self, loop: Loop) -> Loop:
         """The loop at its end, where an estimated progress is measured."""
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is False:
+            return loop
         is_over = loop.status != RUNNING
-        is_estimate = is_over & self.method.is_estimate(loop.state)
-        return lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
+        return lax.cond(is_over & is_estimate, self.measured, lambda loop: loop, loop)
 
-    def by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
+    def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
         """The loop running again, if its convergence has not been confirmed and the method can
         continue in another way.
         """

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import Jaxpr, jaxpr_as_fun
 
 from jaxdescent.kernels.platform import is_small_on_one_cpu, on_cpu
 
@@ -80,13 +80,11 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
     """The operations of a program, and of those inside them."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(inner):
-                yield from _equations(getattr(inner, "jaxpr", inner))
-
-
-def _is_program(value: Any) -> bool:
-    return isinstance(value, (ClosedJaxpr, Jaxpr))
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, tuple) else (parameter,):
+                program = getattr(inner, "jaxpr", inner)  # that of one with its constants
+                if isinstance(program, Jaxpr):
+                    yield from _equations(program)
 
 
 def one_turn(function: Callable[[], Any]) -> Any:

@@ -235,7 +235,7 @@ def _factor(regression: StoredRegression) -> Inverse:
     inverse = _inverse_of_triangle(A / units, l2[0] / np.square(units), is_long=is_long)
     size = np.inf if inverse is None else np.linalg.norm(inverse, 2)
     if inverse is not None and size < 1 / null:
-        is_ill = size > least_singular_value(regression.digits) ** -1
+        is_ill = bool(size > 1 / least_singular_value(regression.digits))
         return Inverse(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
     if _are_uneven(own, null) and l2[0] >= 0:
         penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
@@ -294,23 +294,22 @@ def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Dou
     shape = regression.X.shape[1], regression.y.shape[1]
     is_small = regression.X.size * shape[0] <= SMALL
     is_long = regression.digits == np.float64 and (factor.is_ill or is_small)
-    weights, last = Double(np.zeros(shape), np.zeros(shape)), np.inf
+    weights, energy = Double(np.zeros(shape), np.zeros(shape)), np.inf
     offset = Double(regression.target_mean, np.zeros(shape[1]))
     for _ in range(MOST_STEPS):
         slope, sums = _slope(regression, weights, offset, is_long=is_long)
         rotated = factor.basis.T @ (slope - np.outer(regression.mean, sums))
         step = factor.basis @ (factor.gain * rotated)
         shift = sums / regression.total if regression.intercept else np.zeros(shape[1])
-        energy = 0.5 * float(np.sum(factor.gain * np.square(rotated)))
+        last, energy = energy, 0.5 * float(np.sum(factor.gain * np.square(rotated)))
         energy += 0.5 * regression.total * float(np.sum(np.square(shift)))
         if not energy < last / 4:
-            break
-        last = energy
+            return weights, offset, min(last, energy)
         shift = shift - regression.mean @ step
         weights, offset = _moved(weights, step), _moved(offset, shift)
         if _is_negligible(step, weights) and _is_negligible(shift, offset):
             break
-    return weights, offset, 0.0 if np.isinf(last) else min(last, energy)
+    return weights, offset, energy
 
 
 def _slope(
