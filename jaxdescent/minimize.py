@@ -149,7 +149,8 @@ def minimize(
     is_there = is_top_level or tracing.is_there(stopped)
     if functions.is_fleeting(problem) and not is_top_level:
         # Its program could not be used again, and it may hold traced values.
-        result = attach_derivatives(problem.objective, descend(*stopped, **flags))
+        start, hoisted, most = stopped
+        result = attach_derivatives(problem.objective, descend(start, hoisted, most, **flags))
         return as_given(result, problem.objective)
     if is_there and at_once.is_possible(params, problem, flags) and at_once.is_at_hand(stopped):
         program = programs.on_host(at_once.solved, stopped, **flags)
