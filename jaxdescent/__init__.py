@@ -6,8 +6,7 @@
 (True, 'minimum')
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers do not believe; the module typing takes time to import
 if TYPE_CHECKING:
     from jaxdescent.agreement import OtherProcessFailed as OtherProcessFailed
     from jaxdescent.batches import minimize_batch as minimize_batch
@@ -66,9 +65,8 @@ if TYPE_CHECKING:
     from jaxdescent.saddles import leave_saddle as leave_saddle
     from jaxdescent.tolerance import Tolerance as Tolerance
 else:
-    import importlib
     import sys
-    import types
+    from importlib import import_module
 
     # The names above, by their modules. A module is imported when one of its names is first asked
     # for: most programs need few of them, and the command line reads its options before any.
@@ -102,10 +100,10 @@ else:
     def __getattr__(name):
         try:
             if name in _HOMES:
-                home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+                home = import_module(f"{__name__}.{_HOMES[name]}")
                 return globals().setdefault(name, getattr(home, name))
             if not name.startswith("_"):
-                return importlib.import_module(f"{__name__}.{name}")
+                return import_module(f"{__name__}.{name}")
         except ModuleNotFoundError as error:
             if error.name != f"{__name__}.{name}":
                 raise
@@ -114,11 +112,11 @@ else:
     def __dir__():
         return sorted({*globals(), *_HOMES})
 
-    class _Package(types.ModuleType):
+    class _Package(type(sys)):
         def __setattr__(self, name, value):
             # Python sets a module that was imported as an attribute of its package. Here that would
             # hide the functions minimize, plan and critical_points.
-            if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            if not (name in _HOMES and isinstance(value, type(sys))):
                 super().__setattr__(name, value)
 
     sys.modules[__name__].__class__ = _Package

@@ -10,9 +10,7 @@ from typing import Annotated
 
 import typer
 
-from jaxdescent import agreement
-from jaxdescent.data import DataError
-from jaxdescent.fit.command_line import (
+from jaxdescent.cli.command_line import (
     Coordinator,
     Distributed,
     Process,
@@ -210,7 +208,14 @@ def fit(
     With --distributed each process reads its share of the rows, and the first one tells and writes.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(failing_in_one_line())
+        stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
+        from jaxdescent import agreement
+        from jaxdescent.data import DataError, open_source
+        from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.model import check_output
+        from jaxdescent.fit.report import Screen, summary
+
         if distributed and plot is not None:
             raise DataError("--plot draws for one process: leave it or --distributed out.")
         join(distributed, coordinator, processes, process)
@@ -218,13 +223,6 @@ def fit(
             # To the end: a model that cannot be kept fails in all processes.
             stack.enter_context(agreement.among_all("fit"))
         is_first = agreement.is_first()
-
-        from jaxdescent.data import open_source
-        from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.fitting import fit_model
-        from jaxdescent.fit.model import check_output
-        from jaxdescent.fit.report import Screen, summary
-
         if features is not None and not split_at_commas(features):
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:
@@ -314,8 +312,8 @@ def predict(
     ] = False,
 ) -> None:
     """Predict the rows of some files by a model that fit has kept, in their order."""
-    with failing_in_one_line():
-        from jaxdescent.data import open_source
+    with failing_in_one_line("jaxdescent.fit.report"):
+        from jaxdescent.data import DataError, open_source
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.model import load_model
         from jaxdescent.fit.prediction_file import prediction_file
@@ -356,7 +354,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a model that fit has kept."""
-    with failing_in_one_line():
+    with failing_in_one_line("jaxdescent.fit.report"):
         from jaxdescent.fit.model import DESCRIPTION, load_model
         from jaxdescent.fit.report import Screen, contents
 
