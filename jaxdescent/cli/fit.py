@@ -62,6 +62,15 @@ MemoryLimit = Annotated[
     ),
 ]
 
+Cached = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        envvar="JAXDESCENT_CACHE",
+        help="Keep compiled programs in the user's cache folder, for the next time.",
+    ),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -196,6 +205,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    cached: Cached = True,
     distributed: Distributed = False,
     coordinator: Coordinator = None,
     processes: Processes = None,
@@ -209,7 +219,7 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
-        from jaxdescent import agreement
+        from jaxdescent import agreement, compilation_cache
         from jaxdescent.data import DataError, open_source
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
@@ -222,6 +232,10 @@ def fit(
         if distributed:
             # To the end: a model that cannot be kept fails in all processes.
             stack.enter_context(agreement.among_all("fit"))
+        elif cached:
+            # Of several processes some would compile and others not, where compilers of
+            # accelerators work together.
+            compilation_cache.cache()
         is_first = agreement.is_first()
         if features is not None and not split_at_commas(features):
             raise DataError("--features names no column: leave it out to take all others.")
