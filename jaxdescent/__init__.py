@@ -6,7 +6,7 @@
 (True, 'minimum')
 """
 
-TYPE_CHECKING = False  # as type checkers do not believe; the module typing takes time to import
+TYPE_CHECKING = False  # type checkers take it for true; to import it from typing takes time
 if TYPE_CHECKING:
     from jaxdescent.agreement import OtherProcessFailed as OtherProcessFailed
     from jaxdescent.batches import minimize_batch as minimize_batch
