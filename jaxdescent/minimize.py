@@ -30,7 +30,6 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan import ALLOWED_ITERATIONS
 from jaxdescent.result import Result
-from jaxdescent.saddles import past_saddles
 from jaxdescent.tolerance import Tolerance
 
 Params = Any
@@ -117,6 +116,9 @@ def minimize(
     """
     is_top_level = tracing.is_top_level()
     if leave_saddles:
+        # Few calls need certificates, which take a tenth of the time to import.
+        from jaxdescent.saddles import past_saddles
+
         rest: dict[str, Any] = {"tolerance": tolerance, "check_every": check_every}
         rest |= {"donate": donate, "history": history, "rounding": rounding}
         descent = functools.partial(minimize, objective, method=method, args=args, **rest)
