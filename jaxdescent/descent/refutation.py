@@ -142,6 +142,7 @@ class Refutation(NamedTuple):
 
         ``falls`` is by how much the value is sure to fall, if that is known.
         """
+
         def answer() -> tuple[jax.Array, Watch]:
             asked, known = self._asked(loop), falls
             if known is not None:

@@ -132,6 +132,8 @@ def total(x: jax.Array) -> jax.Array:
 
 def inner(a: Any, b: Any) -> jax.Array:
     """The inner product of two trees: sum over all leaves and elements of ``a * b``."""
+    if _are_one(a):
+        return total(_as_one(a) * _as_one(b))
     parts = jax.tree.leaves(jax.tree.map(lambda x, y: total(x * y), widen(a), widen(b)))
     return add(parts)
 
@@ -165,20 +167,23 @@ def norm(tree: Any) -> jax.Array:
     >>> print(norm({"x": jnp.array([3e-30, 4e-30])}))
     5e-30
     """
-    size = sum(leaf.size for leaf in jax.tree.leaves(tree))
-    if is_on_one_cpu() and size <= MANY:
+    if _are_one(tree):
         return _norm_by_three(_as_one(tree))
-    if size <= FEW:
+    if sum(leaf.size for leaf in jax.tree.leaves(tree)) <= FEW:
         return _norm_by_three(tree)
     # For a branch, an accelerator's compiler would store the tree; three sums take one pass there.
     return on_cpu(lambda tree: root(squared_norm(tree), lambda: tree), _norm_by_three, tree)
 
 
-def _as_one(tree: Any) -> Any:
+def _are_one(tree: Any) -> bool:
+    """Whether several leaves are better copied into one array."""
+    leaves = jax.tree.leaves(tree)
+    return is_on_one_cpu() and len(leaves) > 1 and sum(leaf.size for leaf in leaves) <= MANY
+
+
+def _as_one(tree: Any) -> jax.Array:
     """The elements of several leaves in one array."""
     leaves = jax.tree.leaves(widen(tree))
-    if len(leaves) == 1:
-        return tree
     dtype = jnp.result_type(*leaves)
     return jnp.concatenate([leaf.astype(dtype).ravel() for leaf in leaves])
 

@@ -32,6 +32,10 @@ AGREEMENT = 1e-2
 functions."""
 
 
+DRAWN_AT_ONCE = 1 << 16
+"""The most random numbers that are drawn as one vector: each draw takes a while to compile."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curvature:
     """An objective, a point, and the dtype of the Hessian's products.
@@ -165,6 +169,12 @@ def _in_dtype(rows: np.ndarray, params: Params) -> np.ndarray:
 def random_direction(params: Params, seed: int) -> Params:
     """Standard normal numbers with the structure of the params."""
     leaves, treedef = jax.tree.flatten(params)
+    size = sum(leaf.size for leaf in leaves)
+    if size <= DRAWN_AT_ONCE:
+        draw = randomness.normal((size,), randomness.fold(seed), jnp.result_type(*leaves))
+        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+        parts = zip(jnp.split(draw, ends), leaves, strict=True)
+        return treedef.unflatten([part.reshape(x.shape).astype(x.dtype) for part, x in parts])
     return treedef.unflatten(
         [
             randomness.normal(leaf.shape, randomness.fold(seed, index), leaf.dtype)

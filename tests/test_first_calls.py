@@ -1,0 +1,235 @@
+"""What a first call compiles, by counts of kernels: XLA for CPUs takes some milliseconds for each.
+
+The numbers are those of jaxlib 0.12, and a tenth more: `python -m benchmarks.studies.compilation`
+prints them beside seconds and peers.
+"""
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from benchmarks.studies.compilation import CASES, kernels_of
+from jaxdescent.calls import programs
+from jaxdescent.descent import at_once
+
+MOST = {
+    "regression 300 x 7, default": 0,
+    "regression 5,000 x 40, l2, default": 0,
+    "regression 300 x 7, LSMR": 240,
+    "regression 300 x 7, ConjugateGradient": 165,
+    "Rosenbrock, default": 137,
+    "Rosenbrock, optax.adam": 65,
+    "300 residuals, LevenbergMarquardt": 160,
+    "network, default": 252,
+    "network, optax.adam": 112,
+    "certify a network": 560,
+    "gradient through a ridge": 10,
+    "certify Rosenbrock": 30,
+    "physics-informed, LevenbergMarquardt": 380,
+    "physics-informed, LBFGS": 340,
+}
+
+is_counted = pytest.mark.skipif(
+    tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 12),
+    reason="another version of XLA makes other kernels",
+)
+
+
+def test_every_row_of_the_study_has_its_count():
+    assert set(MOST) == set(CASES)
+
+
+@is_counted
+@pytest.mark.parametrize("name", ["regression 300 x 7, default", "Rosenbrock, optax.adam"])
+def test_a_first_call_compiles_no_more_kernels(name, relaxed_promotion):
+    assert kernels_of(CASES[name][0]()) <= MOST[name]
+
+
+@is_counted
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(MOST)))
+def test_no_first_call_compiles_more_kernels(name, relaxed_promotion):
+    assert kernels_of(CASES[name][0]()) <= MOST[name]
+
+
+def compiled_by(call, monkeypatch):
+    """The names of the functions whose programs a call compiles."""
+    names, plain = [], programs._compiled
+
+    def recorded(function, *rest):
+        names.append(function.__name__)
+        return plain(function, *rest)
+
+    monkeypatch.setattr(programs, "_compiled", recorded)
+    programs._compiled.__wrapped__ = plain.__wrapped__
+    call()
+    monkeypatch.undo()
+    return names
+
+
+def bowl(x):
+    return jnp.sum(jnp.cosh(x))
+
+
+def test_what_may_refute_a_claim_is_compiled_when_one_is_made(monkeypatch):
+    start = jnp.array([1.0, -2.0])
+
+    def descend(most):
+        return jd.minimize(bowl, start, jd.LBFGS(), max_iterations=most)
+
+    assert compiled_by(lambda: descend(1), monkeypatch) == ["descend_to_claim"]
+    names = compiled_by(lambda: descend(100), monkeypatch)
+    assert names == ["descend_to_claim", "_confirmed"]
+
+
+def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
+    x, z = rng.normal(size=(2, 100))
+    X = jnp.asarray(np.stack([1e7 * x, z], axis=1), jnp.float32)  # LSMR overlooks the short column
+    y = jnp.asarray(x + 3 * z + 0.2 * rng.normal(size=100), jnp.float32)
+    results = []
+
+    def call():
+        results.append(jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR()))
+
+    names = compiled_by(call, monkeypatch)
+    assert names == ["descend_to_claim", "_confirmed", "_advanced"]
+    A = np.column_stack([np.asarray(X, np.float64) / 1e7, np.ones(100)])
+    least = 0.5 * np.linalg.lstsq(A, np.asarray(y, np.float64))[1][0]
+    (result,) = results
+    assert result.status == jd.Status.STAGNATED
+    assert float(result.value) - least < 2 * float(result.suboptimality)
+
+
+def test_a_derivative_of_an_eager_call_is_solved_as_the_call_is(rng, monkeypatch):
+    X, y = rng.normal(size=(30, 3)).astype(np.float32), rng.normal(size=30).astype(np.float32)
+
+    def norm(l2):
+        fitted = jd.minimize(jd.LinearRegression(X, y, l2=l2, intercept=False)).params
+        return jnp.sum(fitted["weights"] ** 2)
+
+    names = compiled_by(lambda: jax.grad(norm)(2.0), monkeypatch)
+    assert names == ["solved", "attach_derivatives"]
+    exact = [np.linalg.solve(X.T @ X + l2 * np.eye(3), X.T @ y) for l2 in (2.0 - 1e-3, 2.0 + 1e-3)]
+    slope = (np.sum(exact[1] ** 2) - np.sum(exact[0] ** 2)) / 2e-3
+    np.testing.assert_allclose(jax.grad(norm)(2.0), slope, rtol=2e-2)
+    np.testing.assert_allclose(jax.jit(jax.grad(norm))(2.0), slope, rtol=2e-2)
+
+
+def test_a_call_inside_a_trace_that_takes_no_traced_number_is_traced_too(rng):
+    X, y = rng.normal(size=(30, 3)).astype(np.float32), rng.normal(size=30).astype(np.float32)
+    value = float(jd.minimize(jd.LinearRegression(X, y)).value)
+
+    def shifted(a):
+        return jd.minimize(jd.LinearRegression(X, y)).value + a
+
+    np.testing.assert_allclose(jax.jit(shifted)(1.0), value + 1, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(shifted)(jnp.arange(3.0)), value + np.arange(3), rtol=1e-6)
+
+    def least(a):
+        return jd.minimize(bowl, jnp.ones(2), jd.LBFGS()).value + a
+
+    np.testing.assert_allclose(jax.jit(least)(1.0), 3.0, rtol=1e-5)
+
+
+DRAWN = [(40, 6), (6, 40), (30, 30), (200, 1), (2, 3), (1, 1), (1, 5)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_host_solves_what_numpy_does(rng, dtype, x64):
+    """Drawn at random: weights, penalties, outputs, intercepts, lengths and means of columns."""
+    for rows, features in DRAWN:
+        for outputs, l2, is_weighted, intercept in (
+            (0, 0.0, False, True),
+            (0, 0.3, True, True),
+            (2, 0.1, False, False),
+            (3, 0.0, True, True),
+        ):
+            X = rng.normal(size=(rows, features)) * 10 ** rng.uniform(-1, 1, features)
+            X = (X + rng.normal(size=features)).astype(dtype)
+            y = rng.normal(size=(rows, outputs) if outputs else rows).astype(dtype)
+            weight = rng.uniform(0.5, 2, rows).astype(dtype) if is_weighted else None
+            regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight, intercept=intercept)
+            result = jd.minimize(regression, method=jd.DerivativeMethod())
+            share = np.ones(rows) if weight is None else weight.astype(np.float64)
+            wide, targets = X.astype(np.float64), y.astype(np.float64).reshape(rows, -1)
+            means = (share @ wide / share.sum(), share @ targets / share.sum())
+            means = means if intercept else (np.zeros(features), np.zeros(targets.shape[1]))
+            root = np.sqrt(share)[:, None]
+            A = np.vstack([root * (wide - means[0]), np.sqrt(l2) * np.eye(features)])
+            b = np.vstack([root * (targets - means[1]), np.zeros((features, targets.shape[1]))])
+            rcond = 32 * np.finfo(dtype).eps
+            weights = np.linalg.lstsq(A, b, rcond=rcond)[0]
+            found = np.asarray(result.params["weights"], np.float64).reshape(weights.shape)
+            size = np.abs(weights).max() + 1e-3
+            where = (rows, features, outputs, l2, is_weighted, intercept)
+            np.testing.assert_allclose(
+                found, weights, atol=300 * np.finfo(dtype).eps * size, err_msg=str(where)
+            )
+            value = 0.5 * np.sum(np.square(A @ weights - b))
+            np.testing.assert_allclose(
+                float(result.value), value, rtol=1e-3, atol=1e-9, err_msg=str(where)
+            )
+
+
+def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
+    from jaxdescent.designs import Dense
+
+    monkeypatch.setattr(Dense, "is_whole", True)
+    X, y = rng.normal(size=(50, 4)).astype(np.float32), rng.normal(size=50).astype(np.float32)
+    inside = jax.jit(lambda X, y: jd.minimize(jd.LinearRegression(X, y)))
+    traced, eager = inside(X, y), jd.minimize(jd.LinearRegression(X, y))
+    for one, other in zip(jax.tree.leaves(traced), jax.tree.leaves(eager), strict=True):
+        np.testing.assert_array_equal(one, other)
+    batch = jax.vmap(inside, in_axes=(None, 0))(X, np.stack([y, 2 * y]))
+    np.testing.assert_allclose(batch.value, [eager.value, 4 * eager.value], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"history": 3},
+        {"tolerance": 0},
+        {"tolerance": jd.Tolerance(value=1e-3)},
+        {"tolerance": jd.Tolerance(predicate=bowl)},
+        {"check_every": 2},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_only_a_loop_has_is_left_to_it(options):
+    from jaxdescent.minimize import set_up
+    from jaxdescent.objectives import as_objective
+
+    common = {"max_iterations": 9, "donate": False, "rounding": None, "is_top_level": True}
+    plain = {"tolerance": None, "check_every": None, "history": 0}
+    regression = as_objective(jd.LinearRegression(jnp.ones((9, 2)), jnp.arange(9.0)))
+    for given, expected in ((plain, True), (plain | options, False)):
+        setup = set_up(regression, None, None, **common, **given)
+        assert at_once.is_possible(*setup.inputs[:2], setup.flags) == expected
+
+
+def test_the_rules_of_a_solve_at_once_are_those_of_the_loop(rng):
+    """With a history the loop solves: status, iterations, evaluations and scales agree."""
+    X = rng.normal(size=(60, 5)).astype(np.float32)
+    y = (X @ np.arange(5.0) + rng.normal(size=60)).astype(np.float32)
+    for most in (1, 50):
+        for start in (None, {"weights": jnp.ones(5), "intercept": jnp.array(3.0)}):
+            regression = jd.LinearRegression(X, y)
+            once = jd.minimize(regression, start, jd.DerivativeMethod(), max_iterations=most)
+            loop = jd.minimize(
+                regression, start, jd.DerivativeMethod(), max_iterations=most, history=1
+            )
+            for name in ("status", "iterations", "evaluations", "evidence"):
+                assert int(getattr(once, name)) == int(getattr(loop, name)), (most, name)
+            np.testing.assert_allclose(once.value, loop.value, rtol=1e-5)
+            np.testing.assert_allclose(once.params["weights"], loop.params["weights"], atol=1e-5)
+    again = jd.minimize(jd.LinearRegression(X, y), once.params)
+    assert int(again.iterations) == 0
+    assert again.converged
+    y[3] = np.nan
+    for history in (0, 1):
+        broken = jd.minimize(jd.LinearRegression(X, y), history=history)
+        assert jd.Status(int(broken.status)) == jd.Status.NON_FINITE
+        assert int(broken.iterations) == 0
