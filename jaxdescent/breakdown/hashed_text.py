@@ -25,7 +25,6 @@ from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
 
-MOST_LINES, QUICK_LINES = 120_000, 10_000
 HELD_OUT_SHARE = 0.2
 L2 = 30.0
 TOLERANCE = 1e-6
@@ -54,9 +53,8 @@ class Split(NamedTuple):
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
-    most = QUICK_LINES if settings.quick else MOST_LINES
     with console.status("reading source code"):
-        lines = _read(settings.seed, most)
+        lines = _read(settings.seed, settings.extent.most_lines)
     if lines is None:
         return PartReport(
             number=5,

@@ -18,14 +18,16 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from jaxdescent.breakdown.extent import USUAL, Extent
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What the user asked for.
 
     Attributes:
-      budget: seconds for part 2; the other parts scale their work with it.
-      quick: whether the whole breakdown must end within a minute on two cores.
+      budget: seconds for part 2.
+      extent: the sizes of the parts.
       everything: whether part 3 also runs its coupled problems.
       max_params: the most parameters that part 3 may use; None for all of them.
       dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
@@ -34,8 +36,8 @@ class Settings:
       resume: whether part 3 goes on from what is kept there.
     """
 
-    budget: float = 100.0
-    quick: bool = False
+    budget: float = USUAL.budget
+    extent: Extent = USUAL
     everything: bool = True
     max_params: int | None = None
     dtype: str | None = None
@@ -78,6 +80,7 @@ class PartReport:
       verdict: sentences for the verdict at the end.
       numbers: everything measured and computed, in types that JSON can represent.
       points: points for the plot.
+      seconds: how long the part took.
       sections: reports shown in place of this one's own sentences, tables and remarks.
       is_complete: False if Ctrl-C ended the part.
     """
@@ -91,6 +94,7 @@ class PartReport:
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
     points: tuple[Point, ...] = ()
     is_complete: bool = True
+    seconds: float | None = None
     sections: tuple[PartReport, ...] = ()
 
 
