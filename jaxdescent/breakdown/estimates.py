@@ -1,8 +1,8 @@
 """About how long each part will take, from the machine's rates, before anything runs.
 
-The seconds of Python and of compilers, which no rate tells, are constants of an ordinary core. Those
-of arithmetic follow from the cost model. Arithmetic that it does not know is given as the work of a
-known kind that takes as long. The constants are from the run of docs/breakdown.json.
+The seconds of Python and of compilers, which no rate tells, are constants of an ordinary core.
+Those of arithmetic follow from the cost model. Arithmetic that it does not know is given as the
+work of a known kind that takes as long. The constants are from the run of docs/breakdown.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ SMALL_PART = 2.0
 """Seconds of part 1, which are those of its compilation."""
 
 CHILD, SEPARABLE_CHILD, SEPARABLE_SIZE = 5.0, 2.0, 0.8
-"""Seconds of a child process of part 2 besides arithmetic, and for each size of the separable case."""
+"""Seconds of a child process of part 2 besides arithmetic: for a size of the coupled case, for the
+separable case, and for each size of that one."""
 
 DESCENT_ITERATIONS = 145
 """The iterations of descent in part 2, whose condition number is the same for each n."""
