@@ -24,7 +24,7 @@ from jaxdescent.breakdown.costs import (
     working_bytes,
 )
 from jaxdescent.breakdown.measured_rows import TOLERANCE
-from jaxdescent.breakdown.report import PartReport, Settings, progress_bar
+from jaxdescent.breakdown.report import PartReport, Settings, progress_bar, show_line
 from jaxdescent.machine import memory
 
 LEAST_SIZES = 3
@@ -142,6 +142,7 @@ class _Search:
 
     def _measure(self, size: int, methods: list[str], overhead: float) -> child.Answer:
         predicted = overhead + sum(self._predicted_seconds(name, size) for name in methods)
+        show_line(self.progress.console, f"n = {size:,}")
         task = self.progress.add_task(f"n = {size:,}", total=max(predicted, 5.0))
         request = {
             "problem": "coupled",
@@ -198,6 +199,7 @@ def _measure_separable(settings: Settings, progress: Progress) -> child.Answer:
         "sizes": list(settings.extent.separable_sizes),
         "seed": settings.seed,
     }
+    show_line(progress.console, "separable unknowns")
     task = progress.add_task("separable unknowns", total=settings.budget * SEPARABLE_SHARE)
     answer = child.ask(request, lambda seconds: progress.advance(task, seconds))
     rows = [{"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows]

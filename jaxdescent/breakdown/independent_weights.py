@@ -14,7 +14,7 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
@@ -38,7 +38,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     dtype, tree = chosen(settings, tree_of, room)
     whole = tree.size * dtype.itemsize
     begun = time.perf_counter()
-    with console.status(f"drawing {tree.size:,} numbers"):
+    with busy(console, f"drawing {tree.size:,} numbers"):
         params = draw(tree.shapes, dtype, settings.seed)
     drawn = time.perf_counter()
     where = placed.numbers(params.values())

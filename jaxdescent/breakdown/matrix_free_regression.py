@@ -14,7 +14,7 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.measure import begin_peak
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import precision
@@ -75,7 +75,7 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
     side = chosen(limit, memory.bytes_of_all())
     features = side * side * BLOCKS
     place = placed.over_all((side * side,))
-    with console.status(f"regression with {features:,} weights"):
+    with busy(console, f"regression with {features:,} weights"):
         make = jax.jit(lambda k: design(side * side).product(optimum(side, k)), out_shardings=place)
         objective = BlockRegression([make(k).block_until_ready() for k in range(BLOCKS)])
     where = placed.numbers(objective.targets)

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import PartReport, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Settings, Table, busy, readable_seconds
 
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 20_000
@@ -41,7 +41,7 @@ def run(settings: Settings, console: Console) -> PartReport:
     outcomes = []
     for make in STUDIES[: settings.extent.studies]:
         study = make()
-        with console.status(f"{study.name.lower()}, by both methods"):
+        with busy(console, f"{study.name.lower()}, by both methods"):
             outcomes.append(_solve(study, settings.seed))
     return PartReport(
         number=4,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
+from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -132,6 +133,18 @@ def show_verdict(reports: list[PartReport], console: Console) -> None:
     console.print(
         Panel(Text("\n\n".join(sentences)), title="Verdict", title_align="left", padding=(1, 2))
     )
+
+
+def busy(console: Console, doing: str) -> Status:
+    """A context that shows what is being done, as long as it lasts; outside a terminal a line."""
+    show_line(console, doing)
+    return console.status(doing)
+
+
+def show_line(console: Console, doing: str) -> None:
+    """Print what begins now, outside a terminal, where nothing moves."""
+    if not console.is_terminal:
+        console.print(Text(f"... {doing}", "dim"))
 
 
 def progress_bar(console: Console) -> Progress:

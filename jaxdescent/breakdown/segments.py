@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import Settings
+from jaxdescent.breakdown.report import Settings, busy, show_line
 from jaxdescent.data import DataError
 
 
@@ -138,8 +138,13 @@ def descend(
       DataError: if the checkpoints cannot be gone on with, or are there without ``resume``.
       KeyboardInterrupt: at a second Ctrl-C.
     """
-    waiting = console.status(f"{label}: compiling")
-    seen = _Segments(waiting.stop)  # a terminal shows one of them at a time
+    waiting = busy(console, f"{label}: compiling")
+
+    def begin() -> None:
+        waiting.stop()  # a terminal shows it or the bar
+        show_line(console, f"{label}: at most {iterations:,} iterations")
+
+    seen = _Segments(begin)
     bar = jd.hooks.Progress(console=console, label=label, is_quiet_at_end=True)
     try:
         with waiting:

@@ -15,7 +15,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.independent_weights import draw
 from jaxdescent.breakdown.measure import begin_peak
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
@@ -38,7 +38,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     tree = chosen(tree_of, room, dtype)
     nbytes = tree.size * dtype.itemsize
     largest = max(math.prod(shape) for shape in tree.shapes.values()) * dtype.itemsize
-    with console.status(f"drawing {tree.size:,} numbers"):
+    with busy(console, f"drawing {tree.size:,} numbers"):
         params = draw(tree.shapes, dtype, settings.seed + 1, ALONG_ROWS)
     where = placed.numbers(params.values())
     before = begin_peak()
@@ -56,7 +56,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     )
     extra_bytes = None if before is None else peak_resident_bytes() - before
     started = time.perf_counter()
-    with console.status("comparing with the optimum"):
+    with busy(console, "comparing with the optimum"):
         rms, most = distance(outcome.result.params)
     checked = time.perf_counter() - started
     norm = float(outcome.result.gradient_norm)
