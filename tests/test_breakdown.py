@@ -405,7 +405,13 @@ class TestWhole:
         code = breakdown.run(TINY, [1, 2], tmp_path / "new" / "folder", console)
         shown = capsys.readouterr().out
         assert code == 0
-        assert all(len(line) <= 80 for line in shown.splitlines() if "Written" not in line)
+        lines = shown.splitlines()
+        commands = lines[lines.index("Three things to try next:") + 2 :: 3]
+        assert len(commands) == 3
+        # Names of files and commands are left whole.
+        assert all(
+            len(line) <= 80 for line in lines if "Written" not in line and line not in commands
+        )
         assert "…" not in shown
         assert "Verdict" in shown
         assert "never breaks down" in shown

@@ -36,11 +36,11 @@ def next_steps(table: pathlib.Path | None) -> tuple[Step, ...]:
     program = _program()
     plan = Step(
         (*program, "plan", "--rows", "1e6", "--features", "1000"),
-        "what each method would need for a regression of these sizes here, before it runs",
+        "what each method would need for a regression of these sizes here",
     )
     fit = Step(
         (*program, "fit", str(table), "--target", "progression", "--test", "0.2"),
-        "a model of a file, checked on rows held out; a file of yours goes the same way",
+        "a model of a file, checked on held-out rows; your file goes the same way",
     )
     part = Step(
         (*program, "breakdown", "--part", "4", "--quick"),
@@ -53,7 +53,7 @@ def _in_python() -> Step:
     if EXAMPLE.exists():
         return Step(
             (_typed(sys.executable), str(EXAMPLE)),
-            "every minimum of a function of yours, from many starts in one program",
+            "minima of a function with many, from a thousand starts in one program",
         )
     return Step((_typed(sys.executable), "-c", SNIPPET), "the minimum of a function of yours")
 
