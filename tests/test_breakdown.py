@@ -127,7 +127,7 @@ class TestExtents:
 
     def test_three_sizes_show_how_both_methods_grow(self, coupled_report):
         sizes = sorted({row["unknowns"] for row in coupled_report.numbers["measured"]})
-        assert sizes[:3] == [16, 64, 256]
+        assert sizes[:3] == [16, 48, 144]
 
 
 class TestEstimates:

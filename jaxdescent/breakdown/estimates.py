@@ -30,7 +30,7 @@ from jaxdescent.plan import cost_model
 SMALL_PART = 2.0
 """Seconds of part 1, which are those of its compilation."""
 
-CHILD, SEPARABLE_CHILD, SEPARABLE_SIZE = 5.0, 2.0, 0.8
+CHILD, SEPARABLE_CHILD, SEPARABLE_SIZE = 4.5, 2.0, 0.8
 """Seconds of a child process of part 2 besides arithmetic: for a size of the coupled case, for the
 separable case, and for each size of that one."""
 

@@ -37,8 +37,8 @@ class Extent:
 QUICK = Extent(
     "quick",
     budget=12.0,
-    first_size=256,
-    growth=4,
+    first_size=512,
+    growth=3,
     separable_sizes=(10**3, 10**5, 10**7),
     most_params=40_000_000,
     most_tied=40_000_000,

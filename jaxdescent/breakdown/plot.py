@@ -135,7 +135,7 @@ def _draw_series(
 def _finish(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(2e2, 3e10)
+    axes.set_xlim(3e2, 3e10)
     axes.axvline(EIGHT_BILLION, color=FAINT, linewidth=0.9)
     axes.annotate(
         "8 billion",
