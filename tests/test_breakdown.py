@@ -298,7 +298,7 @@ class TestCoupled:
         assert costs.predicted_seconds({**row, "method": "descent"}, 1000) == pytest.approx(200)
 
     def test_a_size_that_does_not_fit_is_not_measured(self, recorded, monkeypatch):
-        monkeypatch.setattr(coupled.memory, "available_bytes", lambda device=None: 30_000)
+        monkeypatch.setattr(coupled.memory, "available_bytes", lambda device=None: 15_000)
         found = coupled.run(TINY, QUIET)
         assert {row["unknowns"] for row in found.numbers["measured"]} == {16}
         assert found.numbers["stopped_because"] == {"descent": "memory", "derivative": "memory"}
