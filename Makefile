@@ -20,9 +20,10 @@ help: ## list the targets
 
 install: $(INSTALLED) ## make .venv and install the project with everything
 
-demo: $(INSTALLED) ## the whole story, with real runs on this machine, and a fit of a table
-	$(BIN)/jaxdescent breakdown $(ARGS)
+demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, ARGS=--quick less than one
 	$(BIN)/python examples/fit_files.py
+	@echo
+	$(BIN)/jaxdescent breakdown $(ARGS)
 
 test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
@@ -64,10 +65,12 @@ clean: ## remove what the targets made
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/it"; exit 1; }
+	@echo "making a Python environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,test,dev]'
+	@echo "installing jaxdescent and what it needs into $(VENV): about a minute, by the network"
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[cli,test,dev]'
 	@touch $@
 
 # The peers have an environment of their own: what the tests run in stays as it is.

@@ -1,7 +1,10 @@
 """The parts of the breakdown, on tiny budgets, against independent references."""
 
+import csv
+import dataclasses
 import json
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,8 +23,12 @@ from jaxdescent.breakdown import (
     child,
     costs,
     coupled,
+    estimates,
+    extent,
     hashed_text,
+    llama,
     measured_rows,
+    next_steps,
     plot,
     real_data,
     record,
@@ -29,10 +36,16 @@ from jaxdescent.breakdown import (
     source_text,
     tutorial,
 )
+from jaxdescent.machine import Machine
 
 QUIET = Console(quiet=True)
 REAL_ASK = child.ask
-TINY = breakdown.Settings(budget=2.0, quick=True)
+TINY = breakdown.Settings(
+    budget=2.0,
+    extent=dataclasses.replace(extent.QUICK, first_size=16, studies=2, most_lines=1200),
+)
+MACHINE = Machine.default("cpu", cores=2, memory_bytes=24 * 10**9)
+ALL = list(breakdown.PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,6 @@ def in_this_process():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "ask", ask)
-        patch.setattr(coupled, "FIRST_SIZE", 16)
         yield ask
 
 
@@ -80,6 +92,151 @@ def tutorial_report():
 @pytest.fixture(scope="module")
 def real_report():
     return real_data.run(TINY, QUIET)
+
+
+class TestExtents:
+    def test_each_is_larger_than_the_one_before(self):
+        assert list(extent.EXTENTS) == ["quick", "usual", "thorough"]
+        for smaller, larger in (
+            (extent.QUICK, extent.USUAL),
+            (extent.USUAL, extent.THOROUGH),
+        ):
+            assert smaller.budget < larger.budget
+            assert smaller.most_lines < larger.most_lines
+            assert smaller.studies <= larger.studies
+            assert max(smaller.separable_sizes) <= max(larger.separable_sizes)
+            for limit in ("most_params", "most_tied", "most_weights"):
+                own, other = getattr(smaller, limit), getattr(larger, limit)
+                assert other is None or own <= other
+
+    def test_as_usual_eight_billion_stay_and_coupled_problems_are_small(self):
+        limits = llama.Limits.of(breakdown.Settings())
+        assert limits.tree(2**62).size == 8_030_261_248
+        assert 10**8 < limits.tied_tree(2**62).size < 10**9
+        thorough = llama.Limits.of(breakdown.Settings(extent=extent.THOROUGH))
+        assert thorough == (None, None, None)
+        assert thorough.tied_tree(4 * 10**9).size > 3.8e9
+        quick = llama.Limits.of(breakdown.Settings(extent=extent.QUICK))
+        assert max(quick) < 10**8
+
+    def test_what_the_user_limits_is_limited_in_all_problems(self):
+        settings = breakdown.Settings(max_params=10**6, extent=extent.THOROUGH)
+        assert llama.Limits.of(settings) == (10**6, 10**6, 10**6)
+        settings = breakdown.Settings(max_params=10**9)
+        assert llama.Limits.of(settings).weights == extent.USUAL.most_weights
+
+    def test_three_sizes_show_how_both_methods_grow(self, coupled_report):
+        sizes = sorted({row["unknowns"] for row in coupled_report.numbers["measured"]})
+        assert sizes[:3] == [16, 48, 144]
+
+
+class TestEstimates:
+    @pytest.mark.parametrize("settings", list(extent.EXTENTS.values()), ids=lambda e: e.name)
+    def test_every_part_takes_some_seconds(self, settings):
+        asked = breakdown.Settings(extent=settings, budget=settings.budget)
+        found = estimates.seconds_of_parts(ALL, asked, MACHINE)
+        assert list(found) == ALL
+        assert all(0 < seconds < 1000 for seconds in found.values())
+        assert list(estimates.seconds_of_parts([4, 2], asked, MACHINE)) == [4, 2]
+
+    def test_they_grow_with_the_extent(self):
+        quick, usual, thorough = (
+            sum(
+                estimates.seconds_of_parts(
+                    ALL, breakdown.Settings(extent=one, budget=one.budget), MACHINE
+                ).values()
+            )
+            for one in extent.EXTENTS.values()
+        )
+        assert quick < 60 < usual < 300 < thorough
+
+    def test_part_three_scales_with_its_parameters_and_the_machine(self):
+        def seconds(params, cores=2):
+            machine = Machine.default("cpu", cores=cores, memory_bytes=24 * 10**9)
+            settings = breakdown.Settings(max_params=params, everything=False, dtype="bfloat16")
+            return estimates.seconds_of_parts([3], settings, machine)[3]
+
+        few, some, many = seconds(10**9), seconds(4 * 10**9), seconds(8 * 10**9)
+        assert few < some < many
+        sizes = [llama.tree(most).size for most in (10**9, 4 * 10**9, 8 * 10**9)]
+        slope = (many - some) / (sizes[2] - sizes[1])
+        assert slope == pytest.approx((some - few) / (sizes[1] - sizes[0]), rel=0.1)
+        assert seconds(8 * 10**9, cores=4) < 0.8 * many
+
+    def test_part_two_keeps_its_budget(self):
+        for budget in (45.0, 100.0, 1000.0):
+            found = estimates.seconds_of_parts([2], breakdown.Settings(budget=budget), MACHINE)[2]
+            assert found < budget + 15
+
+    def test_text_takes_as_long_as_it_has_lines(self):
+        twice = dataclasses.replace(extent.USUAL, most_lines=2 * extent.USUAL.most_lines)
+        one, two = (
+            estimates.seconds_of_parts([5], breakdown.Settings(extent=each), MACHINE)[5]
+            for each in (extent.USUAL, twice)
+        )
+        assert one < two < 2 * one
+
+    def test_they_are_told_before_the_first_part_begins(self, monkeypatch, tmp_path, capsys):
+        def run(settings, console):
+            console.print("PART ONE RUNS")
+            return breakdown.PartReport(1, "Two small functions")
+
+        monkeypatch.setattr(tutorial, "run", run)
+        monkeypatch.setattr(estimates, "seconds_of_parts", lambda *_: {1: 123.0})
+        assert breakdown.run(TINY, [1], tmp_path, Console(width=80)) == 0
+        before, after = capsys.readouterr().out.split("PART ONE RUNS")
+        assert before.count("about 2 minutes") == 3  # in all, of the part, and at its head
+        assert "Three things to try next" in after
+        assert (
+            json.loads((tmp_path / "breakdown.json").read_text())["parts"]["1"]["seconds_of_part"]
+            >= 0
+        )
+
+
+class TestNextSteps:
+    def test_the_table_of_part_four_has_its_rows(self, tmp_path):
+        real_data.write_table(tmp_path / "table.csv")
+        with (tmp_path / "table.csv").open(newline="") as file:
+            names, *rows = csv.reader(file)
+        study = real_data.diabetes()
+        assert names[-1] == "progression"
+        found = np.array(rows, float)
+        np.testing.assert_array_equal(found[:, :-1], study.X)
+        np.testing.assert_array_equal(found[:, -1], study.y)
+
+    @pytest.mark.parametrize("is_in_checkout", [True, False])
+    def test_they_are_three_commands_that_work(self, tmp_path, monkeypatch, is_in_checkout):
+        typer_testing = pytest.importorskip("typer.testing")
+        from jaxdescent import cli
+
+        root = pathlib.Path(__file__).parents[1]
+        monkeypatch.chdir(root if is_in_checkout else tmp_path)
+        monkeypatch.setattr(Machine, "measured", classmethod(lambda cls, device=None, **_: MACHINE))
+        table = tmp_path / breakdown.TABLE
+        real_data.write_table(table)
+        plan, fit, python = next_steps.next_steps(table)
+        for step, name in ((plan, "plan"), (fit, "fit")):
+            words = shlex.split(step.command)
+            own = words[words.index(name) :]
+            result = typer_testing.CliRunner().invoke(cli.app, own)
+            assert result.exit_code == 0, result.output
+            assert words[0].endswith(("jaxdescent", "python")) or words[1:3] == ["-m", "jaxdescent"]
+        words = shlex.split(python.command)
+        if is_in_checkout:
+            assert (root / words[1]).exists()  # tests/test_examples.py runs it
+        else:
+            assert words[1] == "-c"
+            compile(words[2], "snippet", "exec")
+            exec(words[2], {})
+
+    def test_without_part_four_there_is_no_table_to_fit(self):
+        steps = next_steps.next_steps(None)
+        assert len(steps) == 3
+        assert "fit" not in steps[1].words
+        text = next_steps.shown(steps)
+        assert all(
+            step.command in text.splitlines()[3 * place + 2] for place, step in enumerate(steps)
+        )
 
 
 class TestTutorial:
@@ -141,7 +298,7 @@ class TestCoupled:
         assert costs.predicted_seconds({**row, "method": "descent"}, 1000) == pytest.approx(200)
 
     def test_a_size_that_does_not_fit_is_not_measured(self, recorded, monkeypatch):
-        monkeypatch.setattr(coupled.memory, "available_bytes", lambda device=None: 30_000)
+        monkeypatch.setattr(coupled.memory, "available_bytes", lambda device=None: 15_000)
         found = coupled.run(TINY, QUIET)
         assert {row["unknowns"] for row in found.numbers["measured"]} == {16}
         assert found.numbers["stopped_because"] == {"descent": "memory", "derivative": "memory"}
@@ -248,7 +405,13 @@ class TestWhole:
         code = breakdown.run(TINY, [1, 2], tmp_path / "new" / "folder", console)
         shown = capsys.readouterr().out
         assert code == 0
-        assert all(len(line) <= 80 for line in shown.splitlines() if "Written" not in line)
+        lines = shown.splitlines()
+        commands = lines[lines.index("Three things to try next:") + 2 :: 3]
+        assert len(commands) == 3
+        # Names of files and commands are left whole.
+        assert all(
+            len(line) <= 80 for line in lines if "Written" not in line and line not in commands
+        )
         assert "…" not in shown
         assert "Verdict" in shown
         assert "never breaks down" in shown
@@ -284,13 +447,13 @@ class TestWhole:
         program = (
             "import signal\n"
             "from jaxdescent import cli\n"
-            "from jaxdescent.breakdown import child, coupled\n"
+            "from jaxdescent.breakdown import child\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "ask = child.ask\n"
             "def announced(request, tick):\n"
             "    print('measuring', flush=True)\n"
             "    return ask(request, tick)\n"
-            "child.ask, coupled.FIRST_SIZE = announced, 32\n"
+            "child.ask = announced\n"
             "cli.main()\n"
         )
         arguments = ["breakdown", "--part", "2", "--output", str(tmp_path / "kept")]
@@ -311,7 +474,7 @@ class TestWhole:
         assert errors == ""
         assert "Interrupted" in shown
         written = json.loads((tmp_path / "kept" / "breakdown.json").read_text())
-        assert {row["unknowns"] for row in written["parts"]["2"]["measured"]} == {32}
+        assert {row["unknowns"] for row in written["parts"]["2"]["measured"]} == {512}
         assert (tmp_path / "kept" / "breakdown.png").exists()
 
 
@@ -370,11 +533,10 @@ class TestHashedText:
         first, second = (set(again.ngram[again.file[again.row] == n].tolist()) for n in (0, 1))
         assert first == second
 
-    def test_it_is_scipys_regression_and_certified(self, monkeypatch):
+    def test_it_is_scipys_regression_and_certified(self):
         import scipy.sparse
         from scipy.sparse.linalg import lsmr
 
-        monkeypatch.setattr(hashed_text, "QUICK_LINES", 1200)
         found = hashed_text.run(TINY, QUIET)
         row = found.numbers
         assert row["weights"] == 2**33 == row["touched_weights"] + row["untouched_weights"]

@@ -17,7 +17,6 @@ from typer import Exit
 from typer.testing import CliRunner
 
 from jaxdescent import breakdown, foresight
-from jaxdescent.cli.breakdown import QUICK_BUDGET
 from jaxdescent.cli.command_line import failing_in_one_line
 from jaxdescent.cli.commands import app
 from jaxdescent.machine import Machine
@@ -46,7 +45,7 @@ class TestOptions:
         assert invoke().exit_code == 0
         settings, parts, output = asked[0]
         assert parts == [1, 2, 3, 4, 5]
-        assert settings == breakdown.Settings(budget=100.0, everything=True)
+        assert settings == breakdown.Settings(budget=45.0, extent=breakdown.USUAL, everything=True)
         assert output.name.startswith("breakdown-")
 
     def test_part_three_alone_runs_without_its_coupled_problems(self, asked):
@@ -61,7 +60,14 @@ class TestOptions:
     def test_quick_lowers_the_budget_unless_one_is_given(self, asked):
         invoke("--quick")
         invoke("--quick", "--budget", "5")
-        assert [settings.budget for settings, _, _ in asked] == [QUICK_BUDGET, 5]
+        assert [settings.budget for settings, _, _ in asked] == [breakdown.QUICK.budget, 5]
+        assert all(settings.extent == breakdown.QUICK for settings, _, _ in asked)
+
+    def test_thorough_takes_the_largest_sizes(self, asked):
+        invoke("--thorough")
+        invoke("--part", "3", "--all", "--thorough")
+        assert [settings.extent for settings, _, _ in asked] == [breakdown.THOROUGH] * 2
+        assert asked[0][0].budget == breakdown.THOROUGH.budget == 100
 
     def test_the_output_folder_is_used(self, asked, tmp_path):
         invoke("--output", str(tmp_path / "here"))
@@ -86,6 +92,7 @@ class TestWrongOptions:
             (["--part", "4", "--all"], "belongs to part 3"),
             (["--part", "2", "--checkpoint", "run"], "belongs to part 3"),
             (["--part", "3", "--resume"], "needs --checkpoint FOLDER"),
+            (["--quick", "--thorough"], "contradicts --quick"),
             (["--fast"], "--fast"),
         ],
     )

@@ -415,7 +415,7 @@ class TestPlaced:
     @pytest.mark.parametrize(("count", "side"), [(1, 64), (8, 64), (3, 63), (96, 64)])
     def test_squares_have_rows_for_each_device(self, many, count, side):
         many(count, room=1e12)
-        assert matrix_free_regression._side(16 * 64**2 + 5) == side
+        assert matrix_free_regression.chosen(16 * 64**2 + 5, 1e12) == side
 
     def test_coupled_problems_send_rows_and_numbers_alone(self, many):
         """No device ever gathers what it has not: not even the coefficients, which it computes."""

@@ -1,27 +1,34 @@
 """The command ``breakdown``: the derivative method, where it breaks down, and descent beyond.
 
-Each part computes a report; this module runs them in order and keeps what was measured.
+Each part computes a report; this module says how long the parts will take, runs them in order and
+keeps what was measured.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import pathlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from jaxdescent.breakdown import record, report
+from jaxdescent.breakdown import next_steps, record, report
+from jaxdescent.breakdown.extent import QUICK as QUICK
+from jaxdescent.breakdown.extent import THOROUGH as THOROUGH
+from jaxdescent.breakdown.extent import USUAL as USUAL
+from jaxdescent.breakdown.extent import Extent as Extent
 from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.report import Table as Table
 from jaxdescent.breakdown.together import Together
+from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.runs.interruption import SIGNALS
 
@@ -37,13 +44,22 @@ PARTS = {
 SHARED = {3}
 """The parts that all processes of a run compute together."""
 
+REAL_DATA = 4
+
+TABLE = "diabetes.csv"
+"""Part 4's data, which the user may fit next."""
+
+AROUND = 3.0
+"""Seconds for imports, the plot and the files."""
+
 INTERRUPTED = 130
 
 
 def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console: Console) -> int:
     """Run these parts, show them, and write what they measured to the folder ``output``.
 
-    Ctrl-C ends the running part and skips those after it; what was measured is shown and written.
+    It begins with about how long each will take, and ends with three things to try next. Ctrl-C
+    ends the running part and skips those after it; what was measured is shown and written.
 
     Several processes make the same call. All of them run part 3; the others are run by the first
     one, which shows and writes.
@@ -57,6 +73,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     began = time.perf_counter()
     reports: list[PartReport] = []
     machine: dict[str, Any] = {}
+    table: pathlib.Path | None = None
     is_interrupted = False
 
     def keep() -> pathlib.Path:
@@ -69,8 +86,9 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
         try:
             machine |= record.describe_machine()
             show_machine(machine, console)
+            expected = _expected(parts, settings, console)
             for number in parts:
-                found = _of_part(number, settings, console, others)
+                found = _of_part(number, settings, expected[number], console, others)
                 if found is None:
                     continue
                 reports.append(found)
@@ -89,22 +107,67 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
                 with _undisturbed():
                     report.show_verdict(reports, console)
                     paths = [keep(), *_drawn(reports, machine, output)]
+                    if not is_interrupted:
+                        table = _table(reports, output)
+                        paths += [table] if table else []
                     _show_paths(paths, time.perf_counter() - began, console)
     if is_interrupted:
         console.print(Text("Interrupted: what was measured until then has been kept.", "yellow"))
+    else:
+        console.print()
+        console.print(Text(next_steps.shown(next_steps.next_steps(table))), soft_wrap=True)
     return INTERRUPTED if is_interrupted else 0
 
 
+def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Mapping[int, float]:
+    """Print and return about how many seconds each part will take."""
+    from jaxdescent.breakdown import estimates
+
+    machine = Machine.of()
+    expected = estimates.seconds_of_parts(parts, settings, machine)
+    show_expected(expected, settings.extent, machine.is_measured, console)
+    return expected
+
+
+def show_expected(
+    expected: Mapping[int, float], extent: Extent, is_measured: bool, console: Console
+) -> None:
+    """Print how long each part and all of them will take, and what takes less or more."""
+    from jaxdescent.breakdown.estimates import in_words
+
+    rates = "its measured rates" if is_measured else "rates of ordinary machines"
+    if extent == QUICK:
+        others = "--thorough takes larger sizes."
+    elif extent == THOROUGH:
+        others = "Without --thorough it is less than half of that."
+    else:
+        others = "--quick takes smaller sizes, --thorough larger ones."
+    whole = in_words(sum(expected.values()) + AROUND)
+    console.print()
+    console.print(
+        Text(f"This takes {whole} here, by {rates}, longer if the machine is busy. {others}")
+    )
+    width = max(len(title) for title, _ in PARTS.values())
+    for number, seconds in expected.items():
+        console.print(Text(f"  {number}  {PARTS[number][0]:<{width}}  {in_words(seconds)}"))
+
+
 def _of_part(
-    number: int, settings: Settings, console: Console, others: Together
+    number: int, settings: Settings, expected: float, console: Console, others: Together
 ) -> PartReport | None:
     """The report of a part; None where another process has it."""
+    from jaxdescent.breakdown.estimates import in_words
+
     title, module = PARTS[number]
-    report.show_heading(number, title, console)
+    report.show_heading(number, f"{title}, {in_words(expected)}", console)
     part = importlib.import_module(f"jaxdescent.breakdown.{module}")
-    if number in SHARED:
-        return part.run(settings, console)
-    return others.by_first(lambda: part.run(settings, console))
+
+    def run_timed() -> PartReport:
+        began = time.perf_counter()
+        found = part.run(settings, console)
+        return dataclasses.replace(found, seconds=time.perf_counter() - began)
+
+    return run_timed() if number in SHARED else others.by_first(run_timed)
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
@@ -143,6 +206,16 @@ def _drawn(
 
     plot.draw(points, machine["memory_bytes"], output / "breakdown.png")
     return [output / "breakdown.png"]
+
+
+def _table(reports: list[PartReport], output: pathlib.Path) -> pathlib.Path | None:
+    """The data of part 4 as a file, if that part was run."""
+    if all(part.number != REAL_DATA for part in reports):
+        return None
+    from jaxdescent.breakdown import real_data
+
+    real_data.write_table(output / TABLE)
+    return output / TABLE
 
 
 def _show_paths(paths: list[pathlib.Path], seconds: float, console: Console) -> None:

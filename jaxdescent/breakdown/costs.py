@@ -19,12 +19,12 @@ NAMES = {"derivative": "derivative method", "descent": "descent"}
 
 def data_bytes(size: int) -> int:
     """The bytes of X and y."""
-    return _structure(size).data_bytes
+    return structure_of(size).data_bytes
 
 
 def working_bytes(name: str, size: int) -> int:
     """The bytes that a method needs besides X and y."""
-    structure = _structure(size)
+    structure = structure_of(size)
     if name == "descent":
         return cost_model.descent_vectors_bytes(structure)
     return cost_model.touched_bytes(structure)
@@ -37,13 +37,14 @@ def predicted_seconds(last: dict[str, Any], size: int) -> float:
 
 
 def _work(name: str, size: int) -> float:
-    structure = _structure(size)
+    structure = structure_of(size)
     if name == "descent":
         return cost_model.pass_bytes(structure, structure.data_dtype)
     return cost_model.factorisation(structure, Machine.of()).flops
 
 
-def _structure(size: int) -> Structure:
+def structure_of(size: int) -> Structure:
+    """The structure of part 2's regression of this size."""
     return regression_structure(ROWS_PER_FEATURE * size, size)
 
 

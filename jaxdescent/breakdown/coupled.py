@@ -24,13 +24,11 @@ from jaxdescent.breakdown.costs import (
     working_bytes,
 )
 from jaxdescent.breakdown.measured_rows import TOLERANCE
-from jaxdescent.breakdown.report import PartReport, Settings, progress_bar
+from jaxdescent.breakdown.report import PartReport, Settings, progress_bar, show_line
 from jaxdescent.machine import memory
 
-FIRST_SIZE = 512
-
-LEAST_SIZES = 2
-"""The number of sizes that are measured whatever the budget: a single one shows no growth."""
+LEAST_SIZES = 3
+"""The number of sizes that are measured whatever the budget: fewer do not show how both grow."""
 
 SEPARABLE_SHARE = 0.2
 """The share of the budget that is kept for the separable case."""
@@ -87,7 +85,7 @@ def run(settings: Settings, console: Console) -> PartReport:
 
 
 class _Search:
-    """Doubles n as long as the next size fits in memory and in the time that is left."""
+    """Multiplies n as long as the next size fits in memory and in the time that is left."""
 
     def __init__(self, settings: Settings, available: int, progress: Progress) -> None:
         self.settings = settings
@@ -101,8 +99,8 @@ class _Search:
 
     def run(self) -> None:
         ends = time.perf_counter() + self.settings.budget * (1 - SEPARABLE_SHARE)
-        growth = 4 if self.settings.quick else 2
-        size, overhead, methods = FIRST_SIZE, 0.0, ["descent", "derivative"]
+        extent = self.settings.extent
+        size, overhead, methods = extent.first_size, 0.0, ["descent", "derivative"]
         while methods:
             methods = self._possible(methods, size, overhead, ends - time.perf_counter())
             if not methods:
@@ -121,7 +119,7 @@ class _Search:
             self.measured_sizes += 1
             wall = time.perf_counter() - started
             overhead = wall - sum(row["seconds"] for row in answer.rows)
-            size *= growth
+            size *= extent.growth
 
     def _possible(self, methods: list[str], size: int, overhead: float, left: float) -> list[str]:
         """The methods for which this size fits; descent comes first, because it is cheaper."""
@@ -144,6 +142,7 @@ class _Search:
 
     def _measure(self, size: int, methods: list[str], overhead: float) -> child.Answer:
         predicted = overhead + sum(self._predicted_seconds(name, size) for name in methods)
+        show_line(self.progress.console, f"n = {size:,}")
         task = self.progress.add_task(f"n = {size:,}", total=max(predicted, 5.0))
         request = {
             "problem": "coupled",
@@ -195,12 +194,12 @@ def _refusal(available: int) -> str | None:
 
 
 def _measure_separable(settings: Settings, progress: Progress) -> child.Answer:
-    exponents = range(3, 8, 2) if settings.quick else range(3, 9)
     request = {
         "problem": "separable",
-        "sizes": [10**exponent for exponent in exponents],
+        "sizes": list(settings.extent.separable_sizes),
         "seed": settings.seed,
     }
+    show_line(progress.console, "separable unknowns")
     task = progress.add_task("separable unknowns", total=settings.budget * SEPARABLE_SHARE)
     answer = child.ask(request, lambda seconds: progress.advance(task, seconds))
     rows = [{"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows]

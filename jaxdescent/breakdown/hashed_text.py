@@ -20,12 +20,11 @@ import jaxdescent as jd
 from jaxdescent.breakdown import source_text
 from jaxdescent.breakdown.measure import begin_peak
 from jaxdescent.breakdown.real_data import r_squared
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
 
-MOST_LINES, QUICK_LINES = 120_000, 10_000
 HELD_OUT_SHARE = 0.2
 L2 = 30.0
 TOLERANCE = 1e-6
@@ -54,9 +53,8 @@ class Split(NamedTuple):
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Read the text, fit, certify, and predict the lines of files that were held out."""
-    most = QUICK_LINES if settings.quick else MOST_LINES
-    with console.status("reading source code"):
-        lines = _read(settings.seed, most)
+    with busy(console, "reading source code"):
+        lines = _read(settings.seed, settings.extent.most_lines)
     if lines is None:
         return PartReport(
             number=5,
@@ -67,21 +65,21 @@ def run(settings: Settings, console: Console) -> PartReport:
     files = max(1, round(HELD_OUT_SHARE * lines.files))  # they were drawn at random
     is_held_out = lines.file < files
     kept, held_out = Split.of(lines, ~is_held_out), Split.of(lines, is_held_out)
-    with console.status("making the design"):
+    with busy(console, "making the design"):
         began = time.perf_counter()
         X = jd.Hashed(kept.row, kept.column, shape=(kept.y.size, FEATURES))
         making = time.perf_counter() - began
         X_held_out = X.of_rows(held_out.row, held_out.column, rows_in_all=held_out.y.size)
     regression = jd.LinearRegression(X, jnp.asarray(kept.y), l2=L2)
     before = begin_peak()
-    with console.status(f"regression with {X.shape[1]:,} touched weights"):
+    with busy(console, f"regression with {X.shape[1]:,} touched weights"):
         began = time.perf_counter()
         result = jax.block_until_ready(
             jd.minimize(regression, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS)
         )
         seconds = time.perf_counter() - began
     extra_bytes = None if before is None else peak_resident_bytes() - before
-    with console.status("certifying"):
+    with busy(console, "certifying"):
         certificate = jd.certify(regression, result)
     predicted = np.asarray(regression.predict(result.params, X_held_out))
     numbers = {

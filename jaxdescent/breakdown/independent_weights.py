@@ -14,7 +14,7 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
@@ -34,12 +34,12 @@ SAMPLES = 64
 
 def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> PartReport:
     """Descend on the largest part of the tree that fits, and compare samples with NumPy."""
-    room = placed.room(tree_of(2**62).shapes.values()) / HEADROOM
-    dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
-    tree = tree_of(int(room // dtype.itemsize))
+    room = placed.room(tree_of(2**62).shapes.values())
+    dtype, tree = chosen(settings, tree_of, room)
     whole = tree.size * dtype.itemsize
     begun = time.perf_counter()
-    params = draw(tree.shapes, dtype, settings.seed)
+    with busy(console, f"drawing {tree.size:,} numbers"):
+        params = draw(tree.shapes, dtype, settings.seed)
     drawn = time.perf_counter()
     where = placed.numbers(params.values())
     nbytes = where["params_bytes_of_this_process"]
@@ -108,6 +108,15 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         points=(Point("descent, separable", tree.size, whole, outcome.seconds, True),),
         is_complete=outcome.is_complete,
     )
+
+
+def chosen(
+    settings: Settings, tree_of: Callable[[int], Any], room: float
+) -> tuple[np.dtype[Any], Any]:
+    """The dtype, and the largest tree that fits into ``room`` bytes with it."""
+    room = room / HEADROOM
+    dtype = jnp.dtype(settings.dtype or _widest_that_fits(tree_of, room))
+    return dtype, tree_of(int(room // dtype.itemsize))
 
 
 def draw(

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from jaxdescent.breakdown import independent_weights, matrix_free_regression, tied_weights
-from jaxdescent.breakdown.llama_tree import tree
+from jaxdescent.breakdown.llama_tree import Tree, tree
 from jaxdescent.breakdown.report import PartReport, Settings
 
-QUICK_PARAMS = 40_000_000
+
+class Limits(NamedTuple):
+    """The most unknowns of each of the three problems; None for as many as fit."""
+
+    params: int | None
+    tied: int | None
+    weights: int | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those of the extent, and of the user."""
+        extent, most = settings.extent, settings.max_params
+        return cls(
+            _least(extent.most_params, most),
+            _least(extent.most_tied, most),
+            _least(extent.most_weights, most),
+        )
+
+    def tree(self, most: int) -> Tree:
+        """The shapes of at most so many independent weights."""
+        return tree(_least(self.params, most))
+
+    def tied_tree(self, most: int) -> Tree:
+        """The shapes of at most so many tied weights."""
+        return tree(_least(self.tied, most))
 
 
 def run(settings: Settings, console: Console) -> PartReport:
     """Run the separable case on all parameters, and if asked for, two coupled problems."""
-    limit = settings.max_params
-    if settings.quick:
-        limit = min(limit or QUICK_PARAMS, QUICK_PARAMS)
-    reports = [independent_weights.run(settings, console, lambda most: tree(_least(limit, most)))]
+    limits = Limits.of(settings)
+    reports = [independent_weights.run(settings, console, limits.tree)]
     is_interrupted = False
     try:
         if settings.everything and reports[-1].is_complete:
-            reports.append(
-                tied_weights.run(settings, console, lambda most: tree(_least(limit, most)))
-            )
+            reports.append(tied_weights.run(settings, console, limits.tied_tree))
         if settings.everything and reports[-1].is_complete:
-            reports.append(matrix_free_regression.run(settings, console, limit))
+            reports.append(matrix_free_regression.run(settings, console, limits.weights))
     except KeyboardInterrupt:
         is_interrupted = True  # the reports before it are kept
     return _joined(reports, is_complete=not is_interrupted)

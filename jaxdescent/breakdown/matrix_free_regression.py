@@ -14,7 +14,7 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.measure import begin_peak
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import precision
@@ -72,10 +72,10 @@ def design(features: int) -> jd.MatrixFree:
 
 def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
     """Descend on as many weights as fit, up to 2^30, towards those that made the targets."""
-    side = _side(limit or SIDE**2 * BLOCKS)
+    side = chosen(limit, memory.bytes_of_all())
     features = side * side * BLOCKS
     place = placed.over_all((side * side,))
-    with console.status(f"regression with {features:,} weights"):
+    with busy(console, f"regression with {features:,} weights"):
         make = jax.jit(lambda k: design(side * side).product(optimum(side, k)), out_shardings=place)
         objective = BlockRegression([make(k).block_until_ready() for k in range(BLOCKS)])
     where = placed.numbers(objective.targets)
@@ -146,11 +146,13 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
     )
 
 
-def _side(limit: int) -> int:
+def chosen(limit: int | None, room: float) -> int:
     """The side of a submatrix's weights, written as a square: a power of two, and less where an odd
-    number of devices shares its rows evenly. ``limit`` is the most weights in all.
+    number of devices shares its rows evenly. ``limit`` is the most weights in all, and ``room`` the
+    bytes for them.
     """
-    most = min(SIDE**2 * BLOCKS, int(memory.bytes_of_all() / 1.1 / BYTES_A_WEIGHT), limit)
+    whole = SIDE**2 * BLOCKS
+    most = min(whole, int(room / 1.1 / BYTES_A_WEIGHT), limit or whole)
     side = 1 << ((math.isqrt(most // BLOCKS)).bit_length() - 1)
     return side - side % placed.devices() or side
 

@@ -6,6 +6,7 @@ ends the process for lack of memory. Each row is printed as one line of JSON as 
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +72,9 @@ def coupled(unknowns: int, methods: list[str], seed: int) -> Iterator[dict[str, 
     X, weights, y = jax.block_until_ready(_regression(unknowns, jax.random.key(seed)))
     objective = jd.LinearRegression(X, y)
     generation_seconds = time.perf_counter() - started
-    for name in methods:
-        row = _run(objective, None, METHODS[name])
+    programs = _compiled([(objective, None, METHODS[name]) for name in methods])
+    for name, program in zip(methods, programs, strict=True):
+        row = _run(program, objective, None, METHODS[name])
         found = row.pop("params")
         error = jnp.linalg.norm(found["weights"] - weights) / jnp.linalg.norm(weights)
         yield {
@@ -91,7 +93,9 @@ def separable(sizes: list[int], seed: int) -> Iterator[dict[str, Any]]:
     objective = jd.SumOfSquares(scale=2.0, center=3.0)
     for unknowns in sizes:
         start = jax.block_until_ready(_start(unknowns, jax.random.key(seed)))
-        row = _run(objective, start, jd.DerivativeMethod())
+        method = jd.DerivativeMethod()
+        (program,) = _compiled([(objective, start, method)])
+        row = _run(program, objective, start, method)
         found = row.pop("params")
         yield {
             "method": "derivative",
@@ -102,22 +106,39 @@ def separable(sizes: list[int], seed: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _run(objective: Any, start: Any, method: Any) -> dict[str, Any]:
+class _Compiled(NamedTuple):
+    program: Any
+    seconds: float
+
+
+def _compiled(calls: list[tuple[Any, Any, Any]]) -> list[_Compiled]:
+    """The programs of calls with an objective, a start and a method.
+
+    XLA compiles one on one core: all are compiled at once, before any is measured.
+    """
+
     def descend(objective: Any, start: Any, method: Any) -> jd.Result:
         return jd.minimize(objective, start, method, tolerance=TOLERANCE, max_iterations=1000)
 
-    began = time.perf_counter()
-    program = jax.jit(descend).lower(objective, start, method).compile()
-    compile_seconds = time.perf_counter() - began
+    def compile_one(lowered: Any) -> _Compiled:
+        began = time.perf_counter()
+        return _Compiled(lowered.compile(), time.perf_counter() - began)
+
+    lowered = [jax.jit(descend).lower(*call) for call in calls]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(compile_one, lowered))
+
+
+def _run(compiled: _Compiled, objective: Any, start: Any, method: Any) -> dict[str, Any]:
     # After compilation, which allocates and frees so often that it would take twice as long.
     return_what_is_freed()
     baseline = resident_bytes()
-    result, seconds, peak_bytes = measure(program, objective, start, method)
+    result, seconds, peak_bytes = measure(compiled.program, objective, start, method)
     return {
         "params": result.params,
         "status": result.message.split(":")[0],
         "iterations": int(result.iterations),
-        "compile_seconds": compile_seconds,
+        "compile_seconds": compiled.seconds,
         "seconds": seconds,
         "peak_bytes": peak_bytes,
         "baseline_bytes": baseline,

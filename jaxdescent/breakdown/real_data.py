@@ -7,6 +7,8 @@ machine learning repository, CC BY 4.0.
 
 from __future__ import annotations
 
+import csv
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import PartReport, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Settings, Table, busy, readable_seconds
 
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 20_000
@@ -35,9 +37,12 @@ class Study(NamedTuple):
 
 
 def run(settings: Settings, console: Console) -> PartReport:
-    """Solve both studies by both methods."""
-    del console
-    outcomes = [_solve(study, settings.seed) for study in (diabetes(), digits())]
+    """Solve the studies by both methods."""
+    outcomes = []
+    for make in STUDIES[: settings.extent.studies]:
+        study = make()
+        with busy(console, f"{study.name.lower()}, by both methods"):
+            outcomes.append(_solve(study, settings.seed))
     return PartReport(
         number=4,
         title="Real data",
@@ -69,6 +74,17 @@ def run(settings: Settings, console: Console) -> PartReport:
     )
 
 
+def write_table(path: pathlib.Path) -> None:
+    """Write the diabetes study as CSV: its ten measurements and the target ``progression``."""
+    from sklearn.datasets import load_diabetes
+
+    data: Any = load_diabetes(scaled=False)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*data.feature_names, "progression"])
+        writer.writerows(np.column_stack([data.data, data.target]).tolist())
+
+
 def diabetes() -> Study:
     """442 patients: the disease's progression after a year, from ten measurements."""
     from sklearn.datasets import load_diabetes
@@ -96,6 +112,9 @@ def digits() -> Study:
         pixels[:, 32:],
         l2=1.0,
     )
+
+
+STUDIES = (diabetes, digits)
 
 
 def _solve(study: Study, seed: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def write_record(
         "seconds": seconds,
         "settings": {
             "budget_seconds": settings.budget,
-            "quick": settings.quick,
+            "extent": settings.extent.name,
             "everything": settings.everything,
             "max_params": settings.max_params,
             "dtype": settings.dtype,
@@ -62,6 +62,7 @@ def write_record(
             str(report.number): {
                 "title": report.title,
                 "is_complete": report.is_complete,
+                "seconds_of_part": report.seconds,
                 **report.numbers,
             }
             for report in reports

@@ -15,8 +15,11 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
+from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from jaxdescent.breakdown.extent import USUAL, Extent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Settings:
     """What the user asked for.
 
     Attributes:
-      budget: seconds for part 2; the other parts scale their work with it.
-      quick: whether the whole breakdown must end within a minute on two cores.
+      budget: seconds for part 2.
+      extent: the sizes of the parts.
       everything: whether part 3 also runs its coupled problems.
       max_params: the most parameters that part 3 may use; None for all of them.
       dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
@@ -34,8 +37,8 @@ class Settings:
       resume: whether part 3 goes on from what is kept there.
     """
 
-    budget: float = 100.0
-    quick: bool = False
+    budget: float = USUAL.budget
+    extent: Extent = USUAL
     everything: bool = True
     max_params: int | None = None
     dtype: str | None = None
@@ -78,6 +81,7 @@ class PartReport:
       verdict: sentences for the verdict at the end.
       numbers: everything measured and computed, in types that JSON can represent.
       points: points for the plot.
+      seconds: how long the part took.
       sections: reports shown in place of this one's own sentences, tables and remarks.
       is_complete: False if Ctrl-C ended the part.
     """
@@ -91,6 +95,7 @@ class PartReport:
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
     points: tuple[Point, ...] = ()
     is_complete: bool = True
+    seconds: float | None = None
     sections: tuple[PartReport, ...] = ()
 
 
@@ -128,6 +133,18 @@ def show_verdict(reports: list[PartReport], console: Console) -> None:
     console.print(
         Panel(Text("\n\n".join(sentences)), title="Verdict", title_align="left", padding=(1, 2))
     )
+
+
+def busy(console: Console, doing: str) -> Status:
+    """A context that shows what is being done, as long as it lasts; outside a terminal a line."""
+    show_line(console, doing)
+    return console.status(doing)
+
+
+def show_line(console: Console, doing: str) -> None:
+    """Print what begins now, outside a terminal, where nothing moves."""
+    if not console.is_terminal:
+        console.print(Text(f"... {doing}", "dim"))
 
 
 def progress_bar(console: Console) -> Progress:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 import jaxdescent as jd
-from jaxdescent.breakdown.report import Settings
+from jaxdescent.breakdown.report import Settings, busy, show_line
 from jaxdescent.data import DataError
 
 
@@ -93,15 +94,17 @@ class Saving(NamedTuple):
 
 
 class _Segments(jd.hooks.Hook):
-    """Collects what the outcome is made of."""
+    """Collects what the outcome is made of, and calls ``first`` before the first step."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Callable[[], None]) -> None:
+        self.first = first
         self.segments: list[Segment] = []
         self.first_norm = float("nan")
         self.summary = jd.hooks.Summary()
         self.resumed_at = 0
 
     def begin(self, facts: jd.hooks.Facts) -> None:
+        self.first()
         self.resumed_at = facts.iteration
 
     def report(self, record: jd.hooks.Record) -> None:
@@ -135,22 +138,29 @@ def descend(
       DataError: if the checkpoints cannot be gone on with, or are there without ``resume``.
       KeyboardInterrupt: at a second Ctrl-C.
     """
-    seen = _Segments()
+    waiting = busy(console, f"{label}: compiling")
+
+    def begin() -> None:
+        waiting.stop()  # a terminal shows it or the bar
+        show_line(console, f"{label}: at most {iterations:,} iterations")
+
+    seen = _Segments(begin)
     bar = jd.hooks.Progress(console=console, label=label, is_quiet_at_end=True)
     try:
-        result = jd.run(
-            objective,
-            params,
-            method,
-            max_iterations=iterations,
-            tolerance=jd.Tolerance(gradient=tolerance),
-            chunk=segment,
-            check_every=check_every,
-            donate=True,
-            hooks=[seen, bar],
-            checkpoint=saving and saving.folder,
-            resume=saving is not None and saving.resume,
-        )
+        with waiting:
+            result = jd.run(
+                objective,
+                params,
+                method,
+                max_iterations=iterations,
+                tolerance=jd.Tolerance(gradient=tolerance),
+                chunk=segment,
+                check_every=check_every,
+                donate=True,
+                hooks=[seen, bar],
+                checkpoint=saving and saving.folder,
+                resume=saving is not None and saving.resume,
+            )
     except ValueError as error:
         if saving is None or saving.folder is None:
             raise

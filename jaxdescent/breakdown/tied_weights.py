@@ -15,7 +15,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.independent_weights import draw
 from jaxdescent.breakdown.measure import begin_peak
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, readable_seconds
+from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
 from jaxdescent.machine import memory
 from jaxdescent.machine.resident import peak_resident_bytes
@@ -35,10 +35,11 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     """Descend on the largest part of the tree that fits, to its known optimum."""
     dtype = jnp.dtype(jnp.float32)
     room = placed.room(tree_of(2**62).shapes.values(), ALONG_ROWS)
-    tree = _largest(tree_of, room / HEADROOM, dtype)
+    tree = chosen(tree_of, room, dtype)
     nbytes = tree.size * dtype.itemsize
     largest = max(math.prod(shape) for shape in tree.shapes.values()) * dtype.itemsize
-    params = draw(tree.shapes, dtype, settings.seed + 1, ALONG_ROWS)
+    with busy(console, f"drawing {tree.size:,} numbers"):
+        params = draw(tree.shapes, dtype, settings.seed + 1, ALONG_ROWS)
     where = placed.numbers(params.values())
     before = begin_peak()
     outcome = segments.descend(
@@ -55,7 +56,8 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
     )
     extra_bytes = None if before is None else peak_resident_bytes() - before
     started = time.perf_counter()
-    rms, most = distance(outcome.result.params)
+    with busy(console, "comparing with the optimum"):
+        rms, most = distance(outcome.result.params)
     checked = time.perf_counter() - started
     norm = float(outcome.result.gradient_norm)
     iterations = outcome.iterations
@@ -129,9 +131,9 @@ def distance(params: dict[str, jax.Array]) -> tuple[float, float]:
     return math.sqrt(mean), max(most for _, _, most in parts)
 
 
-def _largest(tree_of: Callable[[int], Any], room: float, dtype: Any) -> Any:
-    """The largest tree that fits together with one temporary of its largest array."""
-    most = int(room // dtype.itemsize)
+def chosen(tree_of: Callable[[int], Any], room: float, dtype: Any) -> Any:
+    """The largest tree that fits into ``room`` bytes with one temporary of its largest array."""
+    most = int(room / HEADROOM // dtype.itemsize)
     tree = tree_of(most)
     largest = max(math.prod(shape) for shape in tree.shapes.values())
     return tree_of(most - largest)

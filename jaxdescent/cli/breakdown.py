@@ -24,8 +24,6 @@ from jaxdescent.cli.device import Device, choose_device
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
 
-DEFAULT_BUDGET, QUICK_BUDGET = 100.0, 10.0
-
 
 class StorageDtype(enum.StrEnum):
     """The dtype in which part 3 stores its parameters."""
@@ -61,12 +59,18 @@ def breakdown(
         typer.Option(
             callback=_positive,
             metavar="SECONDS",
-            help="Part 2: how long to go on to larger sizes; other parts scale with it.",
-            show_default=f"{DEFAULT_BUDGET:.0f}",
+            help="Part 2: how long to go on to larger sizes.",
+            show_default="45; 12 with --quick, 100 with --thorough",
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Run it all in less than a minute.")
+        bool, typer.Option("--quick", help="Take small sizes: less than a minute on two cores.")
+    ] = False,
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough", help="Take the largest sizes: about 10 minutes; without it 3 to 5."
+        ),
     ] = False,
     device: Annotated[
         Device | None,
@@ -101,8 +105,9 @@ def breakdown(
     """Show where the derivative method breaks down on this machine, and what descent does there.
 
     1: two small functions. 2: coupled and separable unknowns of growing number. 3: eight billion
-    parameters. 4: real data. 5: real text with 2^33 weights, of which few are touched. Ends with a
-    verdict, a plot and a JSON file; Ctrl-C keeps what was measured. With --distributed part 3 is
+    parameters. 4: real data. 5: real text with 2^33 weights, of which few are touched. Begins with
+    about how long each part takes here, and ends with a verdict, a plot, a JSON file and three
+    things to try next; Ctrl-C keeps what was measured. With --distributed part 3 is
     computed by the devices of all processes, and the first process runs the other parts.
     """
 
@@ -113,6 +118,8 @@ def breakdown(
             given |= {"--checkpoint": checkpoint is not None, "--resume": resume}
             for name in (name for name, is_given in given.items() if is_given):
                 raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
+        if quick and thorough:
+            raise typer.BadParameter("contradicts --quick.", param_hint="--thorough")
         if resume and checkpoint is None:
             raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
         if params is not None and params < SMALLEST:
@@ -132,9 +139,10 @@ def breakdown(
         from jaxdescent import breakdown as story
         from jaxdescent.fit.together import check_alike
 
+        extent = story.QUICK if quick else story.THOROUGH if thorough else story.USUAL
         settings = story.Settings(
-            budget=budget or (QUICK_BUDGET if quick else DEFAULT_BUDGET),
-            quick=quick,
+            budget=budget or extent.budget,
+            extent=extent,
             everything=everything or part is None,
             max_params=params,
             dtype=dtype.value if dtype else None,

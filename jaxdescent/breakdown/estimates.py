@@ -1,0 +1,159 @@
+"""About how long each part will take, from the machine's rates, before anything runs.
+
+The seconds of Python and of compilers, which no rate tells, are constants of an ordinary core.
+Those of arithmetic follow from the cost model. Arithmetic that it does not know is given as the
+work of a known kind that takes as long. The constants are from the run of docs/breakdown.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.breakdown import (
+    independent_weights,
+    llama,
+    matrix_free_regression,
+    measured_rows,
+    tied_weights,
+)
+from jaxdescent.breakdown.costs import data_bytes, structure_of, working_bytes
+from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
+from jaxdescent.breakdown.llama_tree import Tree
+from jaxdescent.breakdown.measure import SHORT_SECONDS
+from jaxdescent.breakdown.report import Settings
+from jaxdescent.machine import Machine
+from jaxdescent.plan import cost_model
+
+SMALL_PART = 2.0
+"""Seconds of part 1, which are those of its compilation."""
+
+CHILD, SEPARABLE_CHILD, SEPARABLE_SIZE = 4.5, 2.0, 0.8
+"""Seconds of a child process of part 2 besides arithmetic: for a size of the coupled case, for the
+separable case, and for each size of that one."""
+
+DESCENT_ITERATIONS = 145
+"""The iterations of descent in part 2, whose condition number is the same for each n."""
+
+DRAWING = 200.0
+"""The operations of a matrix product that take as long as drawing a number."""
+
+STEP = 1.3
+"""The same for a step on one independent weight."""
+
+TIED_BYTES, TIED_ITERATIONS = 25.0, 32
+"""The bytes that are updated while one iteration is done on a tied weight, and the iterations."""
+
+REGRESSION_BYTES, REGRESSION_ITERATIONS = 95.0, 24
+"""The same for a weight of the matrix-free regression."""
+
+COMPILING, COMPILING_AN_ARRAY = 1.0, 0.11
+"""Seconds to compile a problem of part 3, and for each array of its params."""
+
+STUDY = 4.5
+"""Seconds of a data set in part 4."""
+
+TEXT, LINE = 5.0, 3.5e-4
+"""Seconds of part 5, and for each line."""
+
+
+def seconds_of_parts(
+    parts: Sequence[int], settings: Settings, machine: Machine
+) -> dict[int, float]:
+    """The seconds of each of these parts, by its number.
+
+    >>> machine = Machine.default("cpu", cores=2, memory_bytes=24 * 10**9)
+    >>> 60 < sum(seconds_of_parts([1, 2, 3, 4, 5], Settings(), machine).values()) < 300
+    True
+    """
+    extent = settings.extent
+    known = {
+        1: lambda: SMALL_PART,
+        2: lambda: _coupled(settings, machine) + _separable(settings, machine),
+        3: lambda: _large(settings, machine),
+        4: lambda: STUDY * extent.studies,
+        5: lambda: TEXT + LINE * extent.most_lines,
+    }
+    return {number: known[number]() for number in parts}
+
+
+def in_words(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> [in_words(s) for s in (0.3, 7.4, 43, 104, 250, 5000)]
+    ['about 1 s', 'about 7 s', 'about 45 s', 'about 1.5 minutes', 'about 4 minutes', \
+'about 83 minutes']
+    """
+    if seconds < 10:
+        return f"about {max(round(seconds), 1)} s"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s"
+    minutes = round(2 * seconds / 60) / 2 if seconds < 300 else round(seconds / 60)
+    return f"about {minutes:g} minutes"
+
+
+def _coupled(settings: Settings, machine: Machine) -> float:
+    """The sizes that are measured, until the next one exceeds the memory or the budget."""
+    extent = settings.extent
+    ends = settings.budget * (1 - SEPARABLE_SHARE)
+    spent, size, count = 0.0, extent.first_size, 0
+    while True:
+        needed = data_bytes(size) + working_bytes("derivative", size)
+        seconds = CHILD + sum(
+            2 * each if each < SHORT_SECONDS else each
+            for each in (_derivative_seconds(size, machine), _descent_seconds(size, machine))
+        )
+        if needed > machine.memory_bytes or (count >= LEAST_SIZES and spent + seconds > ends):
+            return spent
+        spent, size, count = spent + seconds, size * extent.growth, count + 1
+
+
+def _derivative_seconds(size: int, machine: Machine) -> float:
+    question = _question(size, machine)
+    price = cost_model.derivative_regression(question)
+    return question.seconds(price.program + price.iteration * price.iterations)
+
+
+def _descent_seconds(size: int, machine: Machine) -> float:
+    question = _question(size, machine)
+    iteration = cost_model.backtracking(question).iteration
+    return DESCENT_ITERATIONS * question.iteration_seconds(iteration)
+
+
+def _question(size: int, machine: Machine) -> cost_model.Question:
+    return cost_model.Question(structure_of(size), machine, measured_rows.TOLERANCE)
+
+
+def _separable(settings: Settings, machine: Machine) -> float:
+    sizes = settings.extent.separable_sizes
+    return SEPARABLE_CHILD + SEPARABLE_SIZE * len(sizes) + _drawing(sum(sizes), machine)
+
+
+def _large(settings: Settings, machine: Machine) -> float:
+    processes = jax.process_count()
+    room = machine.memory_bytes * processes
+    limits = llama.Limits.of(settings)
+    _, chosen = independent_weights.chosen(settings, limits.tree, room)
+    seconds = _compiling(chosen)
+    steps = independent_weights.ITERATIONS * STEP * chosen.size / machine.product("float32")
+    seconds += (_drawing(chosen.size, machine) + steps) / processes
+    if not settings.everything:
+        return seconds
+    tied = tied_weights.chosen(limits.tied_tree, room, jnp.dtype(jnp.float32))
+    updated = TIED_ITERATIONS * TIED_BYTES * tied.size
+    seconds += _compiling(tied)
+    seconds += (2 * _drawing(tied.size, machine) + updated / machine.update_bandwidth) / processes
+    side = matrix_free_regression.chosen(limits.weights, room)
+    weights = side * side * matrix_free_regression.BLOCKS
+    updated = REGRESSION_ITERATIONS * REGRESSION_BYTES * weights
+    return seconds + 2 * COMPILING + updated / machine.update_bandwidth / processes
+
+
+def _compiling(chosen: Tree) -> float:
+    return COMPILING + COMPILING_AN_ARRAY * len(chosen.shapes)
+
+
+def _drawing(numbers: int, machine: Machine) -> float:
+    return numbers * DRAWING / machine.product("float32")
