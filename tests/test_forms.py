@@ -79,39 +79,45 @@ OPTIONS = [
 ]
 
 
+# In one program each: one operation after another compiles each of them.
+made = jax.jit(GramForm.from_regression, static_argnames="block")
+
+
+@jax.jit
+def answers(function, params, direction):
+    value, gradient = function.value_and_gradient(params)
+    return {
+        "value": value,
+        "gradient": gradient,
+        "gradient alone": function.gradient(params),
+        "derivative": jax.grad(function.value)(params),
+        "product": function.hessian_product(params, direction),
+        "curvature": function.curvature(params, direction),
+    }
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("block", [None, 60, 7, 1])
 def test_the_gram_form_is_the_same_function(options, block, rng, x64):
     objective = regression(rng, **options)
-    form = GramForm.from_regression(objective, block=block)
+    form = made(objective, block=block)
     params, direction = random_params(rng, form.start()), random_params(rng, form.start())
     assert jax.tree.structure(form.start()) == jax.tree.structure(objective.start())
-    got, expected = form.value_and_gradient(params), objective.value_and_gradient(params)
-    assert_trees_close(got, expected, rtol=1e-11, atol=1e-11)
-    assert_trees_close(form.gradient(params), jax.grad(form.value)(params), rtol=1e-11)
-    assert_trees_close(
-        form.hessian_product(params, direction),
-        objective.hessian_product(params, direction),
-        rtol=1e-11,
-        atol=1e-11,
-    )
-    curvature = objective.curvature(params, direction)
-    np.testing.assert_allclose(form.curvature(params, direction), curvature, rtol=1e-11)
+    got = answers(form, params, direction)
+    assert_trees_close(got, answers(objective, params, direction), rtol=1e-11, atol=1e-11)
+    assert_trees_close(got["gradient alone"], got["derivative"], rtol=1e-11)
     assert form.regression_params(objective, params) is params
 
 
 @given(
     seed=st.integers(0, 2**16),
-    rows=st.integers(1, 40),
-    features=st.integers(1, 6),
-    block=st.integers(1, 50),
+    # Each compiles anew.
+    size=st.sampled_from([(1, 1, 1), (1, 6, 50), (7, 3, 3), (40, 6, 9), (40, 6, 50)]),
     intercept=st.booleans(),
     is_weighted=st.booleans(),
 )
-def test_value_and_gradient_equal_the_regressions(
-    seed, rows, features, block, intercept, is_weighted
-):
-    rng = np.random.default_rng(seed)
+def test_value_and_gradient_equal_the_regressions(seed, size, intercept, is_weighted):
+    rng, (rows, features, block) = np.random.default_rng(seed), size
     with jax.enable_x64(True):
         objective = regression(rng, rows, features, l2=rng.random(), intercept=intercept)
         if is_weighted:
@@ -119,14 +125,11 @@ def test_value_and_gradient_equal_the_regressions(
             objective = jd.LinearRegression(
                 objective.X, objective.y, l2=objective.l2, sample_weight=weight, intercept=intercept
             ).checked()
-        form = GramForm.from_regression(objective, block=block)
+        form = made(objective, block=block)
         params = random_params(rng, form.start())
-        assert_trees_close(
-            form.value_and_gradient(params),
-            objective.value_and_gradient(params),
-            rtol=1e-9,
-            atol=1e-9,
-        )
+        got, expected = (answers(each, params, params) for each in (form, objective))
+        for name in ("value", "gradient"):
+            assert_trees_close(got[name], expected[name], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -173,7 +176,9 @@ def test_a_symmetric_product_is_the_product(rng, x64, size, axis, monkeypatch):
     X = rng.normal(size=(7, size))
     scaled = rng.uniform(size=7)[:, None] * X
     a, b = (jnp.asarray(M if axis == 0 else M.T) for M in (scaled, X))
-    product = symmetric.whole(symmetric.symmetric_product(a, b, axis, is_halved=True))
+    product = jax.jit(
+        lambda a, b: symmetric.whole(symmetric.symmetric_product(a, b, axis, is_halved=True))
+    )(a, b)
     np.testing.assert_allclose(product, scaled.T @ X, rtol=1e-12, atol=1e-12)
 
 
