@@ -15,7 +15,7 @@ from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.result import Status
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 METHODS = {
     "default": lambda: None,
@@ -209,6 +209,7 @@ def test_a_constant_column_hides_nothing(constant, beside, rng):
     np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=2e-4)
 
 
+@pytest.mark.core
 def test_nothing_but_constant_columns_is_far_from_zero():
     X = jnp.full((50, 2), 3.0)
     assert Center.of(Dense.from_array(X), None).is_far
@@ -288,6 +289,7 @@ def test_passes_over_x_are_two_an_iteration_and_those_for_the_means(shift, rng):
     np.testing.assert_allclose(count, expected)
 
 
+@pytest.mark.core
 def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng):
     X, y = data(rng, 3000.0)
     sample_weight = rng.random(400).astype(np.float32)

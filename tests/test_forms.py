@@ -25,7 +25,7 @@ from jaxdescent.regression.forms import (
     ridge_path,
 )
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
 def regression(rng, rows=60, features=5, outputs=(), *, far=2.0, **options):
@@ -147,6 +147,7 @@ def test_the_stationary_solver_finds_the_closed_form(options, kind, rng, x64):
     assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-6)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
     for options in ({"l2": 0.3}, {"l2": 0.3, "intercept": False}):
@@ -160,6 +161,7 @@ def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
         assert eigenvalues[-1] <= bounds.upper
 
 
+@pytest.mark.core
 def test_far_from_zero_no_digits_are_lost_in_float32(rng):
     objective = regression(rng, 5000, 3, far=1e3)
     X, y = (np.asarray(a, float) for a in (objective.X.array, objective.y))
@@ -232,6 +234,7 @@ def test_the_sum_of_many_blocks_loses_nothing_in_float32(rng):
     np.testing.assert_allclose(gram, exact, rtol=2e-7)
 
 
+@pytest.mark.core
 def test_the_value_is_never_below_zero(rng):
     X = rng.normal(size=(500, 4)).astype(np.float32)
     weights = jnp.array([100.0, 200.0, -300.0, 50.0])
@@ -277,12 +280,14 @@ def test_every_method_works_on_the_forms(kind, name, rng, x64, relaxed_promotion
     np.testing.assert_allclose(weights, closed_form(objective), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.core
 def test_methods_that_need_rows_say_so(rng):
     form = GramForm.from_regression(regression(rng))
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression, got GramForm"):
         jd.minimize(form, method=jd.LSMR())
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_wrong_params_are_refused(kind, rng):
     form = kind.from_regression(regression(rng))
@@ -502,11 +507,13 @@ def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
         assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-8)
 
 
+@pytest.mark.core
 def test_a_ridge_path_needs_a_list_of_penalties(rng):
     with pytest.raises(ValueError, match=r"penalties must have shape \(penalties,\), got \(\)"):
         ridge_path(GramForm.from_regression(regression(rng)), 1.0)
 
 
+@pytest.mark.core
 def test_a_penalty_keeps_the_directions_of_small_eigenvalues(rng):
     # In float32 the smallest eigenvalue of G is rounding; with the penalty its direction counts.
     basis = np.linalg.qr(rng.normal(size=(60, 5)))[0]
