@@ -12,8 +12,12 @@ BENCH := .venv-bench
 ACCELERATORS := .venv-accelerators
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest test-accelerators lowest check format \
-	bench bench-full bench-check clean
+.PHONY: help install demo test test-slow test-as-users test-lowest test-accelerators lowest \
+	check format bench bench-full bench-check clean
+
+# What users run most: the methods, the fit, sparse products, and the solve.
+CORE := $(addprefix tests/test_,$(addsuffix .py,conjugate_gradient derivative_method fit lbfgs lsmr \
+	minimize nist objectives sparse suboptimality))
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -28,7 +32,10 @@ test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two c
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
-	$(BIN)/python -m pytest -q -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
+
+test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
+	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)

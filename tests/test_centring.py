@@ -289,7 +289,6 @@ def test_passes_over_x_are_two_an_iteration_and_those_for_the_means(shift, rng):
     np.testing.assert_allclose(count, expected)
 
 
-@pytest.mark.core
 def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng):
     X, y = data(rng, 3000.0)
     sample_weight = rng.random(400).astype(np.float32)
@@ -312,6 +311,7 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
     assert not np.any(placed["weights"])
 
 
+@pytest.mark.core
 def test_a_repeated_call_with_other_targets_starts_at_their_mean(rng):
     X, y = data(rng, 0.0)
     X, y = jnp.asarray(X), jnp.asarray(y)
