@@ -19,10 +19,12 @@ from jax.core import Tracer
 from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.calls.reading import streams_in
+from jaxdescent.descent import at_once
+from jaxdescent.descent.claims import settled
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.host_params import as_on_host, default_on_host
 from jaxdescent.descent.implicit import attach_derivatives
-from jaxdescent.descent.loop import CHECK_EVERY, descend
+from jaxdescent.descent.loop import CHECK_EVERY, descend, descend_to_claim
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.kernels.host_memory import is_on_host
@@ -128,9 +130,9 @@ def minimize(
     if is_top_level and not donate:
         settings = (method, max_iterations, tolerance, check_every, history, rounding)
         call = repeated.call_of(objective, (params, args), settings)
-        result = call and repeated.run(call)
-        if result is not None:
-            return result
+        again = call and repeated.run(call)
+        if again is not None:
+            return again.made if isinstance(again.made, Result) else settled(*again)
     setup = set_up(
         as_objective(objective, args),
         params,
@@ -146,9 +148,9 @@ def minimize(
     inputs, flags = setup.inputs, setup.flags
     params, problem, limit = inputs
     if is_top_level:
-        donated = (0,) if donate else ()
-        program = programs.compiled(descend, inputs, donate=donated, **flags)
-        result = program(*inputs)
+        result, program = eager(inputs, flags, donate=donate)
+        if program is None:
+            return as_given(result, problem.objective)
         if call is not None and not setup.is_fleeting and is_small(problem.objective, params):
             repeated.remember(call, program, inputs)
         return as_given(result, problem.objective)
@@ -159,10 +161,27 @@ def minimize(
         # Its program could not be used again, and it may hold traced values.
         result = attach_derivatives(hoisted.objective, descend(*stopped, **flags))
         return as_given(result, problem.objective)
-    result = programs.compiled(descend, inputs, **flags)(*stopped)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(stopped)):
+        result = programs.compiled(descend, inputs, **flags)(*stopped)
+    else:  # a derivative is taken of a call whose numbers are there
+        result, _ = eager(stopped, flags)
     solved = (hoisted.objective, result)
     result = programs.compiled(attach_derivatives, solved)(*solved)
     return as_given(result, problem.objective)
+
+
+def eager(
+    inputs: tuple[Params, Problem, Any], flags: dict[str, Any], *, donate: bool = False
+) -> tuple[Result, programs.Program | None]:
+    """The result of a checked call whose numbers are there, and the program that made it, if one
+    did.
+    """
+    params, problem, limit = inputs
+    if at_once.is_possible(params, problem, flags) and at_once.is_at_hand(inputs):
+        return at_once.solved(params, problem, limit, flags), None
+    donated = (0,) if donate else ()
+    program = programs.compiled(descend_to_claim, inputs, donate=donated, **flags)
+    return settled(program(*inputs), problem, limit, flags), program
 
 
 class Setup(NamedTuple):

@@ -82,8 +82,17 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
     return Call(tuple(key), leaves, numbers)
 
 
-def run(call: Call) -> Any:
-    """The result of the program of a known call; None if the call is new."""
+class Again(NamedTuple):
+    """What the program of a known call made, and what it was called with besides params."""
+
+    made: Any
+    problem: Any
+    limit: Any
+    flags: dict[str, Any]
+
+
+def run(call: Call) -> Again | None:
+    """What the program of a known call makes; None if the call is new."""
     try:
         known = _known.get(call.key)
     except Exception:  # an object among the data may raise anything when hashed or compared
@@ -93,7 +102,9 @@ def run(call: Call) -> Any:
     inputs = known.inputs.copy()
     for place, leaf in zip(known.places, call.data, strict=True):
         inputs[place] = leaf
-    return programs.kept(known.program).of_leaves(*inputs)
+    made = programs.kept(known.program).of_leaves(*inputs)
+    structure, flags = known.program[1], known.program[3]
+    return Again(made, *jax.tree.unflatten(structure, inputs)[1:], dict(flags))
 
 
 def remember(call: Call, program: programs.Program, inputs: Any) -> None:

@@ -16,20 +16,24 @@ certain with
 
     ``a = (r.A s - |r| e) / (|A s| + e) - d``.
 
-Nearly equal columns have large terms that cancel in A s: their directions then show nothing.
+Nearly equal columns have large terms that cancel in A s: their directions then show nothing. The
+``eps`` is that of the params, in which no step can be taken with fewer digits lost.
+
+NumPy computes all of it, in float64: LAPACK is there already, and XLA would compile some twenty
+kernels.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs import as_design
-from jaxdescent.kernels import loops
-from jaxdescent.kernels.branches import seldom
+from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import reserved
 
@@ -53,138 +57,146 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
 
 
+def in_program(regression: LinearRegression, weights: jax.Array, allowed: Any) -> jax.Array:
+    """:func:`largest_decrease` in a program for a CPU, which calls the host for it, ()."""
+    design = as_design(regression.X)
+    dtype = design.dtype
+    given = {
+        "X": design.to_dense(),
+        "y": jnp.asarray(regression.y),
+        "l2": jnp.asarray(regression.l2, dtype),
+        "weights": weights.astype(dtype),
+        "allowed": jnp.asarray(allowed, dtype),
+    }
+    if regression.sample_weight is not None:
+        given["sample_weight"] = regression.sample_weight
+    of = functools.partial(_of_arrays, intercept=regression.intercept)
+    like = jax.ShapeDtypeStruct((), dtype)
+    return host_call(of, like, given, vmap_method="sequential")
+
+
+def _of_arrays(given: dict[str, np.ndarray], *, intercept: bool) -> np.ndarray:
+    dtype = given["weights"].dtype
+    return np.asarray(largest_decrease(**given, intercept=intercept), dtype)
+
+
 def largest_decrease(
-    regression: LinearRegression, weights: jax.Array, lengths: jax.Array, allowed: jax.Array
-) -> jax.Array:
-    """By how much some step lowers the value for certain, (), summed over the outputs.
+    X: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    *,
+    l2: Any,
+    sample_weight: np.ndarray | None = None,
+    intercept: bool,
+    allowed: Any,
+) -> float:
+    """By how much some step lowers the value for certain, summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
-    value cannot fall by more than is allowed. It is for CPUs: on accelerators singular value
-    decompositions take seconds to compile.
+    value cannot fall by more than is allowed.
 
     Args:
-      regression: a small one.
-      weights: (features, outputs).
-      lengths: (features,), of the columns as they are, and of the penalty's rows below them.
+      X: (rows, features).
+      y: (rows,) or (rows, outputs).
+      weights: (features,) or (features, outputs), in the dtype whose digits a step has.
+      l2: the penalty.
+      sample_weight: (rows,), or None.
+      intercept: whether there is one, which is at its best.
       allowed: by how much the value may be above the minimum.
     """
-    # All kernels of a program are compiled one by one, and this is in the program of every descent
-    # on a small regression: products with the columns and the residuals side by side need few.
-    posed, unit = loops.one_turn(lambda: _posed(regression, weights, lengths))
-    features = lengths.size
-    products = jnp.matmul(posed.rows.T, posed.rows)
-    allowed_here = allowed.astype(unit.dtype) / unit / unit
-    is_confirmed = _most(products, features) <= allowed_here  # not where it is NaN
-    fall = seldom(~is_confirmed, _fall, lambda *_: jnp.zeros((), unit.dtype), posed, products)
-    return fall * unit * unit
-
-
-class Posed(NamedTuple):
-    """The problem without its intercept, in units in which all is at most one.
-
-    Attributes:
-      rows: (rows + features, features + outputs): A, weighted, centred and divided by the lengths,
-        and the residuals beside it.
-      moved: (outputs,), the size of the residuals' terms.
-    """
-
-    rows: jax.Array
-    moved: jax.Array
+    dtype = np.asarray(weights).dtype
+    eps = ULPS * float(np.finfo(dtype).eps)
+    features = X.shape[1]
+    with np.errstate(all="ignore"):
+        scaled, residual, moved, unit = _posed(
+            *(np.asarray(array, np.float64) for array in (X, y, weights)),
+            penalty=float(np.sqrt(max(float(l2), 0.0))),
+            share=None if sample_weight is None else np.asarray(sample_weight, np.float64),
+            intercept=intercept,
+        )
+        if not (np.isfinite(scaled).all() and np.isfinite(residual).all()):
+            return 0.0
+        gram, slope = scaled.T @ scaled, scaled.T @ residual
+        least = np.linalg.eigvalsh(gram)[0] if features else 1.0
+        most = float(np.sum(np.square(slope))) / (2 * INDEPENDENT)
+        if least >= INDEPENDENT and most <= float(allowed) / unit / unit:
+            return 0.0
+        own = np.sqrt(np.where(np.diagonal(gram) > 0, np.diagonal(gram), 1))
+        U, sizes, Vt = np.linalg.svd(scaled / own, full_matrices=False)
+        kept = sizes > _shares(dtype)[:, None] * sizes[0]
+        inverse = np.where(kept, 1 / np.where(sizes > 0, sizes, 1), 0)
+        sought = inverse[:, :, None] * (U.T @ residual)[None]
+        steps = np.einsum("fk,sko->fso", Vt.T, sought) / own[:, None, None]
+        images = np.tensordot(scaled, steps, axes=1)
+        return _certain(steps, images, residual, moved, eps) * unit * unit
 
 
 def _posed(
-    regression: LinearRegression, weights: jax.Array, lengths: jax.Array
-) -> tuple[Posed, jax.Array]:
-    """The problem, and the unit of its residuals, so that no square overflows."""
-    dtype = weights.dtype
-    X = as_design(regression.X).to_dense().astype(dtype)
-    targets = jnp.asarray(regression.y, dtype).reshape(X.shape[0], -1)
-    share = jnp.ones(X.shape[:1], dtype)
-    if regression.sample_weight is not None:
-        share = jnp.maximum(regression.sample_weight, 0).astype(dtype)
-    root = jnp.sqrt(share)[:, None]
-    peak = jnp.max(jnp.abs(targets))
-    peak = jnp.where(peak > 0, peak, 1)
-    aimed = peak * jnp.sqrt(jnp.matmul(share, jnp.square(targets / peak)))
-    moved = jnp.matmul(lengths, jnp.abs(weights)) + aimed
-    unit = jnp.max(moved)
-    unit = jnp.where(unit > 0, unit, 1)
-    scale = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
-    residual = (jnp.matmul(X, weights) - targets) / unit
-    rows = jnp.concatenate([X * scale[None, :], residual], axis=1)
+    X: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    *,
+    penalty: float,
+    share: np.ndarray | None,
+    intercept: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """The problem without its intercept, in units in which all is at most one.
+
+    Returns:
+      A, (rows + features, features): weighted, centred and divided by the lengths that the columns
+      have with the penalty's rows below them; the residuals, (rows + features, outputs); the size
+      of their terms, (outputs,); and the unit of the residuals, so that no square overflows.
+    """
+    y, weights = y.reshape(len(y), -1), weights.reshape(X.shape[1], -1)
+    share = np.ones(len(X)) if share is None else np.maximum(share, 0)
+    root = np.sqrt(share)[:, None]
+    lengths = np.hypot(_norms(root * X), penalty)
+    aimed = _norms(root * y)
+    moved = lengths @ np.abs(weights) + aimed
+    unit = float(np.max(moved)) or 1.0
+    scale = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
+    rows = np.concatenate([X * scale, (X @ weights - y) / unit], axis=1)
     # Twice, as the first mean is rounded.
-    for _ in range(2 * regression.intercept):
-        rows = rows - (jnp.matmul(share, rows) / jnp.sum(share))[None, :]
-    penalty = jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0))
-    below = penalty * jnp.concatenate([jnp.diag(scale), weights / unit], axis=1)
-    return Posed(jnp.concatenate([root * rows, below]), moved / unit), unit
+    for _ in range(2 * intercept):
+        rows = rows - share @ rows / np.sum(share)
+    below = penalty * np.concatenate([np.diag(scale), weights / unit], axis=1)
+    rows = np.concatenate([root * rows, below])
+    return rows[:, : X.shape[1]], rows[:, X.shape[1] :], moved / unit, unit
 
 
-def _most(products: jax.Array, features: int) -> jax.Array:
-    """No less than what the value can fall by, where no column nearly depends on others; else inf.
+def _norms(columns: np.ndarray) -> np.ndarray:
+    """The norm of each column, also where its square would overflow or underflow."""
+    peaks = np.max(np.abs(columns), axis=0, initial=0)
+    peaks = np.where(peaks > 0, peaks, 1)
+    return peaks * np.sqrt(np.sum(np.square(columns / peaks), axis=0))
 
-    ``|A'r|^2 / (2 t)`` with t below the least eigenvalue of A'A, which a Cholesky factor shows.
+
+def _shares(dtype: Any) -> np.ndarray:
+    """The shares of the largest singular value down to which others are kept: a tenth, a hundredth,
+    and so on, as far as the dtype tells them from rounding; one step is taken for each.
     """
-    gram, gradient = products[:features, :features], products[:features, features:]
-    shifted = gram - INDEPENDENT * jnp.eye(features, dtype=gram.dtype)
-    factor = jnp.linalg.cholesky(shifted, symmetrize_input=False)
-    bound = jnp.sum(jnp.square(gradient)) / (2 * INDEPENDENT)
-    return jnp.where(jnp.isfinite(factor[-1, -1]), bound, jnp.inf)
-
-
-def _fall(posed: Posed, products: jax.Array) -> jax.Array:
-    """The certain decrease, summed over the outputs."""
-    outputs = posed.moved.size
-    features = posed.rows.shape[1] - outputs
-    residual, squared = posed.rows[:, features:], jnp.diagonal(products)
-
-    def of_unit_columns() -> tuple[jax.Array, jax.Array]:
-        own = jnp.sqrt(jnp.where(squared > 0, squared, 1))[:features]
-        return posed.rows[:, :features] / own[None, :], own
-
-    scaled, own = loops.one_turn(of_unit_columns)
-    parts = jnp.linalg.svd(scaled, full_matrices=False)
-    steps = loops.one_turn(lambda: _steps(parts, residual) / own[:, None, None])
-    # A is not stored beside the rows: a step along the residuals is zero.
-    along_all = jnp.pad(steps, ((0, outputs), (0, 0), (0, 0)))
-    images = jnp.tensordot(posed.rows, along_all, axes=1)
-    sizes = jnp.sqrt(squared[features:])
-    return loops.one_turn(lambda: _certain(steps, images, residual, sizes, posed.moved))
-
-
-def _steps(parts: Any, residual: jax.Array) -> jax.Array:
-    """One step for each number of singular values that are kept: down to a tenth of the largest, a
-    hundredth, and so on, as far as the dtype tells them from rounding; (features, steps, outputs).
-    """
-    U, sizes, Vt = parts
-    least = 16 * float(jnp.finfo(U.dtype).eps)
-    decades = 10.0 ** -np.arange(1, int(-np.log10(least)) + 1)
-    shares = jnp.asarray(np.append(decades, least), U.dtype)
-    is_kept = sizes[None, :] > shares[:, None] * sizes[0]
-    inverse = jnp.where(is_kept, 1 / jnp.where(sizes > 0, sizes, 1), 0)
-    sought = inverse[:, :, None] * jnp.matmul(U.T, residual)[None]
-    return jnp.tensordot(Vt.T, sought, axes=([1], [1]))
+    least = 16 * float(np.finfo(dtype).eps)
+    return np.append(10.0 ** -np.arange(1, int(-np.log10(least)) + 1), least)
 
 
 def _certain(
-    steps: jax.Array, images: jax.Array, residual: jax.Array, sizes: jax.Array, moved: jax.Array
-) -> jax.Array:
+    steps: np.ndarray, images: np.ndarray, residual: np.ndarray, moved: np.ndarray, eps: float
+) -> float:
     """What the best of the steps lowers the value by for certain, summed over the outputs.
 
     Args:
       steps: (features, steps, outputs), in units of the columns.
       images: (rows, steps, outputs), their products with A.
       residual: (rows, outputs).
-      sizes: (outputs,), the norms of the residuals.
-      moved: (outputs,), the size of their terms.
+      moved: (outputs,), the size of its terms.
+      eps: the rounding of a term of a sum.
     """
-    eps = ULPS * float(jnp.finfo(images.dtype).eps)
-    both = jnp.concatenate([images * residual[:, None, :], jnp.square(images)], axis=1)
-    inner, square = jnp.split(jnp.sum(both, axis=0), 2)
-    length = jnp.sqrt(square)
+    inner = np.sum(images * residual[:, None, :], axis=0)
+    length = np.sqrt(np.sum(np.square(images), axis=0))
     # The columns of A were divided by their lengths: each is one, means included.
-    rounding = eps * jnp.sum(jnp.abs(steps), axis=0)
-    lost = sizes[None, :] * (rounding + eps * float(len(images)) ** 0.5 * length)
-    shares = (inner - lost) / (length + rounding) - eps * moved[None, :]
-    falls = jnp.where(jnp.isfinite(shares), jnp.maximum(shares, 0), 0)
-    return 0.5 * jnp.sum(jnp.square(jnp.max(falls, axis=0)))
+    rounding = eps * np.sum(np.abs(steps), axis=0)
+    sizes = np.sqrt(np.sum(np.square(residual), axis=0))
+    lost = sizes * (rounding + eps * len(images) ** 0.5 * length)
+    shares = (inner - lost) / (length + rounding) - eps * moved
+    falls = np.where(np.isfinite(shares), np.maximum(shares, 0), 0)
+    return 0.5 * float(np.sum(np.square(np.max(falls, axis=0, initial=0))))

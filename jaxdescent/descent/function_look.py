@@ -64,12 +64,17 @@ class _Look(NamedTuple):
     curvature: jax.Array
 
 
+def is_small(params: Params) -> bool:
+    """Whether the vectors of a look are no matter."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params)) <= MOST_UNKNOWNS
+
+
 def is_possible(objective: Objective, params: Params) -> bool:
     """Whether the function is small enough, and can be differentiated twice.
 
     A function with a derivative rule of its own may know its gradient alone.
     """
-    if sum(leaf.size for leaf in jax.tree.leaves(params)) > MOST_UNKNOWNS:
+    if not is_small(params):
         return False
 
     def at(params: Params) -> tuple[jax.Array, Params, Params]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.calls.problem import Problem
+from jaxdescent.descent import at_once
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, run_in_chunks
 from jaxdescent.descent.loop_state import Loop
@@ -52,17 +53,49 @@ def descend(
     off: Off | None = None,
     is_small: bool = False,
 ) -> Result:
-    """Solve a problem from ``params``; see :func:`jaxdescent.minimize`.
+    """Solve a problem from ``params`` in one program; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
     which is a scale of the tolerance, need not be computed separately. ``off`` says which rules are
     off, if that is known while tracing. ``is_small`` says that all arrays are small and lie on one
     device: what is done before the first step is then compiled as one kernel.
     """
-    descent = Descent(*problem, max_iterations, check_every, off)
+
+    def in_steps(params: Params, problem: Problem, max_iterations: jax.Array) -> Result:
+        descent = Descent(*problem, max_iterations, check_every, off)
+        begin = functools.partial(
+            descent.begin, params, history=history, starts_at_own=starts_at_own
+        )
+        loop = loops.one_turn(begin) if is_small else begin()
+        return descent.finish(descent.advance(loop))
+
+    inputs = params, problem, max_iterations
+    flags = {"history": history, "check_every": check_every, "starts_at_own": starts_at_own}
+    if at_once.is_possible(params, problem, flags | {"off": off}):
+        return at_once.in_program(in_steps, inputs, flags | {"off": off})
+    return in_steps(*inputs)
+
+
+def descend_to_claim(
+    params: Params,
+    problem: Problem,
+    max_iterations: jax.Array,
+    *,
+    check_every: int,
+    history: int,
+    starts_at_own: bool,
+    off: Off | None = None,
+    is_small: bool = False,
+) -> Result | Loop:
+    """:func:`descend` up to the first claim, without what may refute the claim.
+
+    The loop where it ended is what :mod:`jaxdescent.descent.claims` makes a result of. It is the
+    result itself, if no claim of this descent can be refuted.
+    """
+    descent = Descent(*problem, max_iterations, check_every, off, looks=False)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    loop = loops.one_turn(begin) if is_small else begin()
-    return descent.finish(descent.advance(loop))
+    loop = descent.advance(loops.one_turn(begin) if is_small else begin())
+    return loop if descent.is_refutable(params) else descent.finish(loop)
 
 
 class Descent(NamedTuple):
@@ -75,6 +108,8 @@ class Descent(NamedTuple):
     max_iterations: jax.Array
     check_every: int
     off: Off | None = None
+    looks: bool = True
+    """Whether claims are held against the structure, or the function, inside the program."""
 
     def measure(self, params: Params) -> Progress:
         return measure(self.objective, params, self.max_iterations >= 0)
@@ -94,7 +129,7 @@ class Descent(NamedTuple):
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
             judges_rate=not self._has_estimates,
-            is_refutable=self._refutation.is_possible(params),
+            is_refutable=self.is_refutable(params),
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -131,8 +166,8 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        is_refutable = loop.watch.looks is not None
-        if not self._may_go_on and not is_refutable:
+        is_refutable = self.looks and loop.watch.looks is not None
+        if not self.may_go_on and not is_refutable:
             with jax.named_scope(ITERATIONS):
                 return lax.while_loop(goes_on, step, loop)
 
@@ -140,18 +175,18 @@ class Descent(NamedTuple):
             with jax.named_scope(ITERATIONS):
                 loop = lax.while_loop(goes_on, step, loop)
             had_converged = loop.status == Status.CONVERGED.value
-            if self._may_go_on:
+            if self.may_go_on:
                 loop = self._measured_if_over(loop)
             if is_refutable:
-                loop = self._refutation.unless_refuted(loop)
-            return self._by_another_way(loop, had_converged) if self._may_go_on else loop
+                loop = self.refutation.unless_refuted(loop)
+            return self.by_another_way(loop, had_converged) if self.may_go_on else loop
 
         return lax.while_loop(goes_on, to_a_claim, loop)
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop ended; an estimated progress is measured first."""
         is_estimate = self.method.is_estimate(loop.state)
-        if is_estimate is not False and not self._may_go_on:
+        if is_estimate is not False and not self.may_go_on:
             loop = lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
         return Result(
             params=loop.params,
@@ -266,15 +301,26 @@ class Descent(NamedTuple):
         return self.check_every == 1 and self.method.estimates(self.objective)
 
     @property
-    def _may_go_on(self) -> bool:
+    def may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
     @property
-    def _refutation(self) -> Refutation:
+    def refutation(self) -> Refutation:
+        """What is needed to look at a claim."""
         return Refutation(
             self.objective, self.method, self.tolerance, self._off, self.max_iterations
         )
+
+    def is_refutable(self, params: Params) -> bool:
+        """Whether a claim of this descent can be refuted."""
+        return self.refutation.is_possible(params, is_tried=self.looks)
+
+    def is_finished(self, loop: Loop) -> bool:
+        """Whether :meth:`finish` only takes the loop's entries."""
+        if self.may_go_on or loop.history:
+            return False
+        return self.method.is_estimate(loop.state) is False
 
     def _measured_if_over(self, loop: Loop) -> Loop:
         """The loop at its end, where an estimated progress is measured."""
@@ -282,7 +328,7 @@ class Descent(NamedTuple):
         is_estimate = is_over & self.method.is_estimate(loop.state)
         return lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
 
-    def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
+    def by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
         """The loop running again, if its convergence has not been confirmed and the method can
         continue in another way.
         """

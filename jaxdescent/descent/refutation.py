@@ -64,7 +64,7 @@ PAUSE = 4
 looked at, so that all looks together cost a few passes for each doubling of the iterations."""
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """What is asked where a descent ends; each is ().
 
     Attributes:
@@ -83,7 +83,12 @@ class _Asked(NamedTuple):
 
 
 class Refutation(NamedTuple):
-    """What is needed to look at a claim, the constants of a descent."""
+    """What is needed to look at a claim, the constants of a descent.
+
+    ``asked`` and ``answered`` compute with scalars: traced ones by ``jax.numpy`` inside a program,
+    and those of the host by NumPy, where nothing is compiled for them. The argument ``xp`` is the
+    one or the other.
+    """
 
     objective: Objective
     method: Method
@@ -91,28 +96,32 @@ class Refutation(NamedTuple):
     off: Off
     max_iterations: jax.Array
 
-    def is_possible(self, params: Params) -> bool:
+    def is_possible(self, params: Params, *, is_tried: bool = True) -> bool:
         """Whether the structure can show more than the method knows.
 
-        Of params stored in 16 bits their own rounding is all that it would show.
+        Of params stored in 16 bits their own rounding is all that it would show. ``is_tried`` says
+        whether a function is traced, which shows whether it can be differentiated twice.
         """
         if self.off.suboptimality is True or self.tolerance.has_changes:
             return False
         if precision.is_rounded(params) or self.objective.cuts is not None:
             return False
-        return self._has_diagonal or (
-            not self.objective.is_quadratic
-            and not self.objective.is_separable
-            and function_look.is_possible(self.objective, params)
-        )
+        if self.has_diagonal:
+            return True
+        if self.objective.is_quadratic or self.objective.is_separable:
+            return False
+        is_small = function_look.is_small(params)
+        return is_small and (not is_tried or function_look.is_possible(self.objective, params))
 
     @property
-    def _has_diagonal(self) -> bool:
+    def has_diagonal(self) -> bool:
+        """Whether the objective's structure is what shows something, and not its function."""
         has_rows = self.objective.linear_regression is not None
         return has_rows or self.objective.hessian_array is not None
 
     @property
-    def _is_small(self) -> bool:
+    def is_small(self) -> bool:
+        """Whether the objective is a regression that is taken apart by its singular vectors."""
         regression = self.objective.linear_regression
         estimates = self.method.estimates(self.objective)
         return regression is not None and dense_look.is_small(regression, estimates)
@@ -122,19 +131,19 @@ class Refutation(NamedTuple):
         the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
         its estimate is raised to what a step would lower the value by.
         """
-        # Where a library takes columns apart, XLA for CPUs compiles all around it by itself.
-        compact = loops.one_turn if self._is_small else lambda function: function()
-        asked = compact(lambda: self._asked(loop))
-        if self._has_diagonal:
-            known = asked.known
-            falls = self._certain_decrease(loop, known, asked.is_looked_at).astype(known.dtype)
+        # Where the host takes columns apart, XLA for CPUs compiles all around it by itself.
+        compact = loops.one_turn if self.is_small else lambda function: function()
+        asked = compact(lambda: self.asked(loop, jnp))
+        if self.has_diagonal:
+            falls = self._certain_decrease(loop, asked).astype(asked.known.dtype)
         else:
-            falls, allowed = self._measured_decrease(loop, asked.allowed, asked.is_looked_at)
+            seen = self._seen(loop, asked.is_looked_at)
+            falls, allowed = self.measured_decrease(loop, asked, seen, jnp)
             asked = asked._replace(allowed=allowed)
-        status, watch = compact(lambda: self._answered(loop, asked, falls))
+        status, watch = compact(lambda: self.answered(loop, asked, falls, jnp))
         return loop._replace(status=status, watch=watch)
 
-    def _asked(self, loop: Loop) -> _Asked:
+    def asked(self, loop: Loop, xp: Any) -> Asked:
         """Whether there is a claim, whether it is looked at, and what it allows."""
         watch, looks = loop.watch, loop.watch.looks
         assert looks is not None  # there are some where a refutation is possible
@@ -142,52 +151,51 @@ class Refutation(NamedTuple):
         # What rests on a bound is no estimate, but for the rounding of the gradient in it; and what
         # a method claims by rules of its own is not claimed by the tolerance. A factorisation may
         # have taken a short column for rounding.
-        least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
+        least = Evidence.BOUND if self.is_small else Evidence.FACTORISATION
         is_estimate = watch.evidence >= least.value
-        allowed = jnp.asarray(self.tolerance.suboptimality, loop.value.dtype)
-        allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
+        allowed = xp.asarray(self.tolerance.suboptimality, loop.value.dtype)
+        allowed = allowed * xp.maximum(xp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim &= is_estimate & jnp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < looks.next) & ~is_last
-        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < jnp.inf)
-        is_stuck &= is_estimate & jnp.logical_not(self.off.suboptimality)
-        known = jnp.maximum(allowed, jnp.where(is_stuck, watch.suboptimality, allowed))
-        is_looked_at = (is_claim & ~is_early) | is_stuck
-        return _Asked(is_claim, is_early, is_looked_at, allowed, known)
+        is_claim = is_claim & is_estimate & xp.logical_not(self.off.suboptimality)
+        is_early = (loop.iteration < looks.next) & xp.logical_not(is_last)
+        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < xp.inf)
+        is_stuck = is_stuck & is_estimate & xp.logical_not(self.off.suboptimality)
+        known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
+        is_looked_at = (is_claim & xp.logical_not(is_early)) | is_stuck
+        return Asked(is_claim, is_early, is_looked_at, allowed, known)
 
-    def _answered(self, loop: Loop, asked: _Asked, falls: jax.Array) -> tuple[jax.Array, Watch]:
+    def answered(
+        self, loop: Loop, asked: Asked, falls: jax.Array, xp: Any
+    ) -> tuple[jax.Array, Watch]:
         """The status and what the rules remember, where the value may fall by so much."""
         watch, looks, allowed = loop.watch, loop.watch.looks, asked.allowed
         assert looks is not None
-        seen = jnp.where(asked.is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
-        lowest = jnp.minimum(looks.lowest, seen)
-        falls = jnp.maximum(falls, loop.value - lowest)
-        least = (CERTAIN if self._has_diagonal else REFUTED) * allowed
+        seen = xp.where(asked.is_looked_at & xp.isfinite(falls), loop.value - falls, xp.inf)
+        lowest = xp.minimum(looks.lowest, seen)
+        falls = xp.maximum(falls, loop.value - lowest)
+        least = (CERTAIN if self.has_diagonal else REFUTED) * allowed
         is_refuted = asked.is_claim & (falls > least)
-        pause = jnp.maximum(loop.iteration // PAUSE, 1)
-        looks = Looks(jnp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
+        pause = xp.maximum(loop.iteration // PAUSE, 1)
+        looks = Looks(xp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
         is_taken_back = is_refuted | (asked.is_claim & asked.is_early)
-        status = jnp.where(is_taken_back, self._instead(loop), loop.status)
+        status = xp.where(is_taken_back, self._instead(loop, xp), loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
-        above = jnp.where(is_low, falls, watch.suboptimality)
-        evidence = jnp.where(is_low, jnp.int32(Evidence.NEWTON_DECREMENT.value), watch.evidence)
-        evidence = jnp.where(above < jnp.inf, evidence, jnp.int32(Evidence.NONE.value))
+        above = xp.where(is_low, falls, watch.suboptimality)
+        decrement, none = Evidence.NEWTON_DECREMENT.value, Evidence.NONE.value
+        evidence = xp.where(is_low, xp.int32(decrement), watch.evidence)
+        evidence = xp.where(above < xp.inf, evidence, xp.int32(none))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
 
-    def _instead(self, loop: Loop) -> jax.Array:
+    def _instead(self, loop: Loop, xp: Any) -> jax.Array:
         """The status of a descent whose claim does not stand."""
         is_last = loop.iteration >= self.max_iterations
         is_stuck = loop.watch.checks_without_progress >= self.method.patience
-        again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
-        return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
+        again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
+        return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
-    def _measured_decrease(
-        self, loop: Loop, allowed: jax.Array, is_looked_at: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """By how much a step was seen to lower the value, and what is allowed by a curvature that
-        is none of a kink's. The decrease is infinite where the gradient is not small by that.
-        """
+    def _seen(self, loop: Loop, is_looked_at: jax.Array) -> function_look.Seen:
+        """What the function shows, if it is looked at."""
         # Of numbers alone: JAX would keep the structure of what it is given, and with it the
         # objective's function, beyond the program.
         # A function of a batch's member may still close over the member's arrays.
@@ -200,39 +208,49 @@ class Refutation(NamedTuple):
         def no_look(*numbers: jax.Array) -> function_look.Seen:
             return function_look.nothing_seen(*structure.unflatten(numbers))
 
-        seen = seldom(is_looked_at, look, no_look, *numbers)
+        return seldom(is_looked_at, look, no_look, *numbers)
+
+    def measured_decrease(
+        self, loop: Loop, asked: Asked, seen: function_look.Seen, xp: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """By how much a step was seen to lower the value, and what is allowed by a curvature that
+        is none of a kink's. The decrease is infinite where the gradient is not small by that.
+        """
         watch, t = loop.watch, self.tolerance
-        size, height = watch.size.scale, jnp.abs(loop.value)
+        size, height = watch.size.scale_by(xp), xp.abs(loop.value)
         worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
-        least = jnp.asarray(t.suboptimality, height.dtype)
-        floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
-        allowed = jnp.minimum(allowed, least * jnp.maximum(height, floor))
+        least = xp.asarray(t.suboptimality, height.dtype)
+        floor = xp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
+        allowed = xp.minimum(asked.allowed, least * xp.maximum(height, floor))
         falls = loop.value - seen.lowest
         if self.off.gradient is not True and not t.is_by_leaf:
-            own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
-            scale = jnp.maximum(watch.reference, jnp.maximum(own, seen.curvature * size))
-            is_steep = ~t.is_small_gradient(loop.norm, REFUTED * scale)
-            is_steep &= jnp.logical_not(self.off.gradient) & (loop.status != Status.STAGNATED.value)
-            falls = jnp.where(is_steep, jnp.inf, falls)
-        return jnp.where(is_looked_at & (falls > 0), falls, 0), allowed
+            own = height.astype(size.dtype) / xp.where(size > 0, size, 1)
+            own = xp.maximum(own, seen.curvature * size)
+            scale = REFUTED * xp.maximum(watch.reference_by(xp), own)
+            is_small = loop.norm <= xp.asarray(t.gradient, scale.dtype) * scale
+            is_steep = xp.logical_not(is_small | self.off.gradient)
+            is_steep = is_steep & (loop.status != Status.STAGNATED.value)
+            falls = xp.where(is_steep, xp.inf, falls)
+        return xp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed
 
-    def _certain_decrease(
-        self, loop: Loop, allowed: jax.Array, is_looked_at: jax.Array
-    ) -> jax.Array:
+    def _certain_decrease(self, loop: Loop, asked: Asked) -> jax.Array:
         """By how much the value is sure to fall, zero where nobody asks. Under ``vmap`` a plain
         branch would copy X for every member.
         """
+        inputs = self.looked_at(loop, asked, jnp)
+        function = decrease_of_quadratic if len(inputs) == 3 else decrease_of_regression
+        return seldom(asked.is_looked_at, function, _nothing, *inputs)
+
+    def looked_at(self, loop: Loop, asked: Asked, xp: Any) -> tuple[Any, ...]:
+        """The arguments of :func:`decrease_of_regression`, or :func:`decrease_of_quadratic`."""
         params, seen = precision.widen(loop.params), None
         if self.method.estimates(self.objective):
-            reached = loop.norm / jnp.sqrt(2 * allowed).astype(loop.norm.dtype)
+            reached = loop.norm / xp.sqrt(2 * asked.known).astype(loop.norm.dtype)
             seen = Seen(caution(loop.norm.dtype), reached)
         regression = self.objective.linear_regression
         if regression is None:
-            return seldom(
-                is_looked_at, decrease_of_quadratic, _nothing, self.objective, params, seen
-            )
-        inputs = regression, params, seen, allowed
-        return seldom(is_looked_at, decrease_of_regression, _nothing, *inputs)
+            return self.objective, params, seen
+        return regression, params, seen, asked.known
 
 
 class Seen(NamedTuple):
@@ -268,21 +286,16 @@ def decrease_of_regression(
         None for a method that sees none.
       allowed: a decrease of no interest.
     """
-    is_small = dense_look.is_small(regression, seen is not None)
-
-    def columns() -> jax.Array | None:
-        return _lengths_of(regression)
-
-    lengths = loops.one_turn(columns) if is_small else columns()
 
     def by_one_step() -> jax.Array:
+        lengths = _lengths_of(regression)
         is_needed = _is_uneven(lengths, seen)
         return seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
 
-    if lengths is not None and is_small:
-        weights = params["weights"].reshape(len(lengths), -1)
-        inputs = regression, weights, lengths[:, 0], jnp.asarray(allowed, weights.dtype)
-        falls = on_cpu(lambda: dense_look.largest_decrease(*inputs), by_one_step)
+    if dense_look.is_small(regression, seen is not None):
+        falls = on_cpu(
+            lambda: dense_look.in_program(regression, params["weights"], allowed), by_one_step
+        )
     else:
         falls = by_one_step()
     # Traced penalties and weights may be negative, and then no term may be left out.

@@ -18,7 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxdescent.data import RowStream
-from jaxdescent.designs.host_calls import host_call
+from jaxdescent.kernels.host_calls import host_call
 
 ALL = -1
 """In place of a block's number: all rows."""

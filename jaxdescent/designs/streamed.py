@@ -21,12 +21,12 @@ from jaxdescent.data import (
     normal_solution,
     open_source,
 )
-from jaxdescent.designs.host_calls import host_call
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.stream_products import ALL, multiplied
 from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.inputs.numbers import check_count
+from jaxdescent.kernels.host_calls import host_call
 
 RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 """About how many bytes of numbers are read and decoded in a second, by form, where the files are in

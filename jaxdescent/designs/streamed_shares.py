@@ -15,11 +15,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import agreement
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
-from jaxdescent.designs.host_calls import host_call
 from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.designs.streamed import Streamed
+from jaxdescent.kernels.host_calls import host_call
 
 ALL = PartitionSpec()
 """The same on every device."""

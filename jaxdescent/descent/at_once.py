@@ -1,0 +1,261 @@
+"""A descent on a small stored regression that the host solves at once, without a loop.
+
+The derivative method takes one step, to the minimum. Where X is at hand on a CPU, NumPy makes this
+step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager call
+compiles nothing for it; a program calls the host once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from jaxdescent import placement
+from jaxdescent.calls.problem import Problem
+from jaxdescent.descent import dense_look
+from jaxdescent.designs import as_design
+from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.kernels.platform import on_one_cpu
+from jaxdescent.methods import DerivativeMethod
+from jaxdescent.numerics import precision
+from jaxdescent.regression.solve import by_lapack
+from jaxdescent.result import EndedBy, Evidence, Result, Status
+from jaxdescent.tolerance import Off
+
+Params = Any
+
+
+def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:
+    """Whether the host can solve the problem, wherever the program runs that calls it.
+
+    The number of iterations is one then, so that rules for changes, and for every iteration, say
+    nothing; a program has them.
+    """
+    objective, method, tolerance, _ = problem
+    regression = objective.linear_regression
+    if type(method) is not DerivativeMethod or regression is not objective:
+        return False
+    if flags["history"] or flags["check_every"] > 1 or flags["off"] is None or flags["off"].both:
+        return False
+    if tolerance.has_changes or tolerance.is_by_leaf or tolerance.predicate is not None:
+        return False
+    if precision.is_rounded(params) or objective.cuts is not None:
+        return False
+    if not isinstance(regression.l2, (int, float, np.ndarray, np.generic, jax.Array)):
+        return False
+    outputs = int(np.prod(np.shape(regression.y)[1:]))
+    return by_lapack.is_possible(as_design(regression.X), outputs)
+
+
+def is_at_hand(inputs: Any) -> bool:
+    """Whether all arrays exist now, in the memory of a CPU."""
+    for leaf in jax.tree.leaves(inputs):
+        if isinstance(leaf, jax.core.Tracer):
+            return False
+        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+            return False
+    device = placement.device_of(inputs)
+    return (device or jax.local_devices()[0]).platform == "cpu"
+
+
+def solved(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> Result:
+    """The result of a problem whose arrays are at hand."""
+    given, how = _given(params, problem, limit, flags)
+    numbers = _computed(jax.tree.map(np.asarray, given), **how)
+    committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
+    where = committed[0].sharding if committed else None
+    return _result(jax.device_put(numbers, where))
+
+
+def in_program(
+    descend: Callable[..., Result], inputs: tuple[Any, ...], flags: dict[str, Any]
+) -> Result:
+    """The result where arrays may be traced: by the host in a program for one CPU, elsewhere, and
+    for the members of a batch, by ``descend`` of the same inputs.
+    """
+    leaves, structure = jax.tree.flatten(inputs)
+
+    def by_host(*leaves: jax.Array) -> Result:
+        return _by_host(*structure.unflatten(leaves), flags)
+
+    def by_loop(*leaves: jax.Array) -> Result:
+        return descend(*structure.unflatten(leaves))._replace(state=())
+
+    @custom_vmap
+    def solve(leaves: list[jax.Array]) -> Result:
+        is_whole = as_design(inputs[1].objective.linear_regression.X).is_whole
+        return on_one_cpu(by_host, by_loop, *leaves, is_whole=is_whole)
+
+    @solve.def_vmap
+    def solve_each(axis_size: int, in_batched: Any, leaves: list[jax.Array]) -> Any:
+        axes = [0 if is_batched else None for is_batched in in_batched[0]]
+        results = jax.vmap(by_loop, in_axes=axes, axis_size=axis_size)(*leaves)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return solve(leaves)
+
+
+def _by_host(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> Result:
+    given, how = _given(params, problem, limit, flags)
+    dtype = as_design(problem.objective.linear_regression.X).dtype
+
+    def scalar(kind: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((), kind)
+
+    like = {name: scalar(dtype) for name in ("value", "gradient_norm", "suboptimality", "scale")}
+    like |= {name: scalar(np.int32) for name in ("iterations", "evaluations", "status", "evidence")}
+    like |= {
+        "params": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    }
+    of = functools.partial(_computed, **how)
+    return _result(host_call(of, like, given, vmap_method="sequential"))
+
+
+def _given(
+    params: Params, problem: Problem, limit: Any, flags: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays that the host needs, and what it must know besides."""
+    regression = problem.objective.linear_regression
+    design = as_design(regression.X)
+    given = {
+        "X": design.to_dense(),
+        "y": regression.y,
+        "l2": regression.l2,
+        "sample_weight": regression.sample_weight,
+        "params": params,
+        "tolerances": (problem.tolerance.gradient, problem.tolerance.suboptimality),
+        "limit": limit,
+    }
+    how = {
+        "intercept": regression.intercept,
+        "dtype": np.dtype(design.dtype),
+        "is_looked_at": dense_look.is_small(regression),
+    }
+    return given, how | {name: flags[name] for name in ("off", "starts_at_own")}
+
+
+def _result(numbers: dict[str, Any]) -> Result:
+    return Result(**numbers, state=(), history=(), ended_by=EndedBy(("DerivativeMethod()",)))
+
+
+def _computed(
+    given: dict[str, Any],
+    *,
+    intercept: bool,
+    dtype: np.dtype[Any],
+    off: Off,
+    starts_at_own: bool,
+    is_looked_at: bool,
+) -> dict[str, Any]:
+    """The entries of the result, by NumPy."""
+    given = jax.tree.map(np.asarray, given)
+    regression = by_lapack.Regression.of(
+        given["X"], given["y"], given["l2"], given["sample_weight"], intercept=intercept
+    )
+    start, outputs = given["params"], regression.y.shape[1]
+    with np.errstate(all="ignore"):
+        offset = regression.target_mean.astype(dtype)
+        if intercept and not starts_at_own:
+            offset = start["intercept"].reshape(-1)
+        point = _Point(start["weights"].reshape(-1, outputs), offset)
+        how = {"starts_at_own": starts_at_own, "is_looked_at": is_looked_at}
+        point, numbers = _judged(regression, point, given, dtype, off, **how)
+    params = {"weights": point.weights.reshape(start["weights"].shape).astype(dtype)}
+    if intercept:
+        params["intercept"] = point.offset.reshape(start["intercept"].shape).astype(dtype)
+    scalars = {
+        name: np.asarray(number, np.int32 if isinstance(number, int) else dtype)
+        for name, number in numbers.items()
+    }
+    return scalars | {"params": params}
+
+
+class _Point(NamedTuple):
+    weights: np.ndarray  # (features, outputs), in the dtype of the params
+    offset: np.ndarray  # (outputs,)
+
+    @property
+    def size(self) -> float:
+        return float(np.linalg.norm(self.weights.astype(np.float64)))
+
+
+def _judged(
+    regression: by_lapack.Regression,
+    start: _Point,
+    given: dict[str, Any],
+    dtype: np.dtype[Any],
+    off: Off,
+    *,
+    starts_at_own: bool,
+    is_looked_at: bool,
+) -> tuple[_Point, dict[str, Any]]:
+    """Where the descent ends, and the numbers of its result."""
+    gradient, suboptimality = (np.asarray(t).astype(dtype) for t in given["tolerances"])
+    limit, limits = int(given["limit"]), np.finfo(dtype)
+
+    def measured(point: _Point) -> tuple[Any, Any]:
+        value, norm = regression.at(*(part.astype(np.float64) for part in point))
+        return dtype.type(value), dtype.type(norm)
+
+    def numbers(status: Status, evidence: Evidence, iterations: int, **rest: Any) -> dict[str, Any]:
+        rest |= {"status": status.value, "evidence": evidence.value}
+        return rest | {"iterations": iterations, "evaluations": 1 + iterations}
+
+    value, norm = measured(start)
+    first = {"value": value, "gradient_norm": norm, "suboptimality": np.inf, "scale": norm}
+    if not (np.isfinite(value) and np.isfinite(norm)):
+        return start, numbers(Status.NON_FINITE, Evidence.NONE, 0, **first)
+    solution = by_lapack.solve(regression)
+    constant, slope = regression.at_constant()
+    reference = norm if starts_at_own or not 0 < slope < np.inf else slope
+    floor = float(limits.eps) * constant
+
+    def judged(point: _Point, size: float) -> tuple[bool, dict[str, Any], Evidence]:
+        value, norm = measured(point)
+        left = float(solution.height(*(part.astype(np.float64) for part in point)))
+        evidence = Evidence.FACTORISATION
+        if norm == 0:
+            left = 0.0
+        elif value < left and np.min(regression.l2) >= 0:  # no value is negative
+            left, evidence = float(value), Evidence.BOUND
+        height = max(float(value), floor)
+        scale = max(reference, float(value) / (size or np.inf), solution.curvature * size)
+        if left > 0:
+            scale = max(scale, norm * height / left)
+        is_near = bool(off.gradient) or norm <= gradient * dtype.type(scale)
+        is_near &= bool(off.suboptimality) or left <= suboptimality * height
+        rest = {"value": value, "gradient_norm": norm, "suboptimality": left, "scale": scale}
+        return is_near, rest, evidence
+
+    is_near, rest, evidence = judged(start, start.size)
+    if is_near or not limit:
+        status = Status.CONVERGED if is_near else Status.MAX_ITERATIONS
+        return start, numbers(status, evidence, 0, **rest)
+    if solution.curves_down:
+        return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
+    weights = solution.weights.astype(dtype)
+    end = _Point(weights, solution.best_intercept(weights.astype(np.float64)).astype(dtype))
+    is_near, rest, evidence = judged(end, max(start.size, end.size))
+    falls, allowed = 0.0, float(suboptimality) * max(float(rest["value"]), floor)
+    if is_near and is_looked_at and not (off.suboptimality or solution.is_whole):
+        falls = dense_look.largest_decrease(
+            given["X"],
+            given["y"],
+            weights.reshape(given["params"]["weights"].shape),
+            l2=given["l2"],
+            sample_weight=given["sample_weight"],
+            intercept=regression.intercept,
+            allowed=allowed,
+        )
+    if is_near and not falls > allowed:
+        return end, numbers(Status.CONVERGED, evidence, 1, **rest)
+    if falls > rest["suboptimality"]:
+        rest, evidence = rest | {"suboptimality": falls}, Evidence.NEWTON_DECREMENT
+    is_far = end.size > float(limits.max) * float(limits.eps)
+    lost = Status.DIVERGED if is_far else Status.STAGNATED
+    return end, numbers(lost if limit > 1 else Status.MAX_ITERATIONS, evidence, 1, **rest)

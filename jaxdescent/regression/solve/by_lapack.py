@@ -1,0 +1,383 @@
+"""The direct solve of a small stored regression by NumPy and LAPACK, on the host and in float64.
+
+XLA for CPUs would compile some hundred kernels for what LAPACK has. Float32 data lose nothing by
+the normal equations in float64, as products of two float32 numbers are exact there. Of float64 data
+the triangle comes from QR, and what is left of the targets is computed in double length, until a
+step changes no digit any more (:mod:`jaxdescent.regression.solve.refinement` has the formula).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent.designs import Design
+from jaxdescent.regression.solve.cholesky import least_singular_value
+from jaxdescent.regression.solve.factor import null_level
+
+MOST_ENTRIES, MOST_UNKNOWNS, MOST_OUTPUTS = 1 << 20, 256, 64
+"""Of X, of its smaller side, and of targets for each row: up to there LAPACK on one core is no
+slower than XLA's own factorisations."""
+
+SMALL = 1 << 14
+"""Up to this ``rows * features^2`` float64 data are refined in double length, ill-conditioned or
+not."""
+
+MOST_STEPS = 30
+"""The most steps of refinement."""
+
+Array = np.ndarray
+
+
+def is_possible(design: Design, outputs: int) -> bool:
+    """Whether X lies on one device as an array, and is small enough."""
+    rows, features = design.shape
+    is_small = rows * features <= MOST_ENTRIES and min(rows, features) <= MOST_UNKNOWNS
+    return is_small and outputs <= MOST_OUTPUTS and design.is_stored and design.is_whole
+
+
+class Double(NamedTuple):
+    """The unevaluated sum of two arrays of float64, with about 106 bits."""
+
+    high: Array
+    low: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+    """The numbers of a regression in float64, with its columns and targets about their means.
+
+    Attributes:
+      X: (rows, features), as given.
+      y: (rows, outputs).
+      l2: (outputs,) or (1,).
+      share: (rows, 1), the weights of the rows.
+      intercept: whether there is one.
+      digits: the dtype of the data, in whose digits dependent columns are told from independent
+        ones.
+    """
+
+    X: Array
+    y: Array
+    l2: Array
+    share: Array
+    intercept: bool
+    digits: np.dtype[Any]
+
+    @classmethod
+    def of(cls, X: Any, y: Any, l2: Any, sample_weight: Any, *, intercept: bool) -> Regression:
+        """From arrays of any float dtype."""
+        wide = np.asarray(X, np.float64)
+        share = np.ones(len(wide)) if sample_weight is None else np.asarray(sample_weight)
+        return cls(
+            wide,
+            np.asarray(y, np.float64).reshape(len(wide), -1),
+            np.atleast_1d(np.asarray(l2, np.float64)),
+            np.asarray(share, np.float64)[:, None],
+            intercept,
+            np.promote_types(np.asarray(X).dtype, np.float32),
+        )
+
+    @functools.cached_property
+    def total(self) -> float:
+        """The sum of the weights."""
+        return float(np.sum(self.share))
+
+    @functools.cached_property
+    def mean(self) -> Array:
+        """``x_bar``, (features,); zeros without an intercept."""
+        return self._mean_of(self.X)
+
+    @functools.cached_property
+    def target_mean(self) -> Array:
+        """``y_bar``, (outputs,); zeros without an intercept."""
+        return self._mean_of(self.y)
+
+    @functools.cached_property
+    def centred(self) -> Array:
+        """``A = D (X - 1 x_bar')``, with ``D = diag(sqrt(s))``."""
+        return np.sqrt(self.share) * (self.X - self.mean)
+
+    @functools.cached_property
+    def squares(self) -> Array:
+        """The squared lengths of the columns of A, (features,)."""
+        return np.einsum("ij,ij->j", self.centred, self.centred)
+
+    def _mean_of(self, columns: Array) -> Array:
+        if not self.intercept:
+            return np.zeros(columns.shape[1])
+        share = self.share[:, 0] / self.total
+        mean = share @ columns
+        return mean + share @ (columns - mean)  # the first is rounded
+
+    def at_constant(self) -> tuple[float, float]:
+        """The value at the best constant model, and the norm of the gradient by the weights."""
+        left = self.share * (self.y - self.target_mean)
+        value = 0.5 * float(np.sum(left * (self.y - self.target_mean)))
+        left = left - self.share * np.sum(left, axis=0) / self.total * self.intercept
+        return value, float(np.linalg.norm(self.X.T @ left))
+
+    def at(self, weights: Array, offset: Array) -> tuple[float, float]:
+        """The value and the gradient's norm."""
+        residual = self.X @ weights + offset - self.y
+        weighted = self.share * residual
+        slope = self.X.T @ weighted + self.l2 * weights
+        squares = np.sum(np.square(slope))
+        if self.intercept:
+            squares = squares + np.sum(np.square(np.sum(weighted, axis=0)))
+        penalty = np.sum(self.l2 * np.square(weights))
+        return 0.5 * float(np.sum(weighted * residual) + penalty), float(np.sqrt(squares))
+
+
+class Factor(NamedTuple):
+    """``(A'A + l2 I)^-1 = basis diag(gain) basis'``, or its pseudo-inverse."""
+
+    basis: Array  # (features, rank)
+    gain: Array  # (rank, outputs or 1)
+    curves_down: bool
+    is_ill: bool  # whether float64 must be refined in double length
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """The minimiser, and how far other params are above the minimum.
+
+    Attributes:
+      regression: what was minimised: X and y in units of their own, powers of two in which no
+        square overflows.
+      units: those of X and of y.
+      exact: the minimiser in these units, (features, outputs).
+      uncertainty: by how much the value at the minimiser may be above the minimum, in units.
+      curves_down: whether there is no minimum.
+      is_whole: whether no direction was taken for rounding, so that the minimum is that of the
+        numbers as they are.
+    """
+
+    regression: Regression
+    units: tuple[float, float]
+    exact: Double
+    uncertainty: float
+    curves_down: bool
+    is_whole: bool
+
+    @property
+    def weights(self) -> Array:
+        """The minimiser in float64, (features, outputs)."""
+        return self.exact.high / self._ratio
+
+    @property
+    def curvature(self) -> float:
+        """The largest second derivative in an unknown."""
+        diagonal = self.regression.squares[:, None] + self.regression.l2
+        return float(np.max(np.abs(diagonal))) * self.units[0] ** 2
+
+    def best_intercept(self, weights: Array) -> Array:
+        """The best intercept for these weights, (outputs,)."""
+        own = self.regression
+        return self.units[1] * (own.target_mean - own.mean @ (weights * self._ratio))
+
+    def height(self, weights: Array, offset: Array) -> float:
+        """The value at these params minus the minimum."""
+        own, unit = self.regression, self.units[1]
+        moved = (weights * self._ratio - self.exact.high) - self.exact.low
+        squares = np.sum(np.square(own.centred @ moved)) + np.sum(own.l2 * np.square(moved))
+        if own.intercept:
+            shift = (offset - self.best_intercept(weights)) / unit
+            squares = squares + own.total * np.sum(np.square(shift))
+        return (0.5 * float(squares) + self.uncertainty) * unit**2
+
+    @property
+    def _ratio(self) -> float:
+        return self.units[0] / self.units[1]
+
+
+def solve(regression: Regression) -> Solution:
+    """The minimiser; where there are several, that of least norm, in units of the columns' lengths
+    if these differ much.
+    """
+    unit, other = _unit(regression.X), _unit(regression.y)
+    if (unit, other) != (1.0, 1.0):
+        X, y, l2 = regression.X / unit, regression.y / other, regression.l2 / unit**2
+        regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
+    factor = _factor(regression)
+    exact, uncertainty = _refined(regression, factor)
+    verdicts = factor.curves_down, factor.basis.shape[1] >= min(regression.X.shape)
+    return Solution(regression, (unit, other), exact, uncertainty, *verdicts)
+
+
+def _unit(array: Array) -> float:
+    """One, or a power of two near the largest number if its square is far from the range's middle.
+
+    The squares of all float32 numbers are in the range of float64.
+    """
+    peak = float(np.max(np.abs(array)))
+    is_ordinary = 2.0**-200 < peak < 2.0**200 or not 0 < peak < np.inf
+    return 1.0 if is_ordinary else 2.0 ** float(np.floor(np.log2(peak)))
+
+
+def _factor(regression: Regression) -> Factor:
+    A = regression.centred
+    rows, features = A.shape
+    l2, is_long = regression.l2, regression.digits == np.float64
+    null = null_level(regression.digits, min(rows, features))
+    if rows < features or l2.size > 1:
+        return _spectral(A, np.ones(features), l2, null, is_long=is_long)
+    squares, moved = regression.squares, regression.total * np.square(regression.mean)
+    is_noise = squares <= null**2 * (squares + moved)
+    if is_noise.any():
+        A = np.where(is_noise, 0, A)
+    own = np.sqrt(np.maximum(np.where(is_noise, 0, squares) + l2[0], 0))
+    units = np.where(own > 0, own, 1)
+    inverse = _inverse_of_triangle(A / units, l2[0] / np.square(units), is_long=is_long)
+    size = np.inf if inverse is None else np.linalg.norm(inverse, 2)
+    if inverse is not None and size < 1 / null:
+        is_ill = size > least_singular_value(regression.digits) ** -1
+        return Factor(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
+    there = own[own > 0]
+    is_uneven = there.size > 0 and np.min(there) < null**0.5 * np.max(there)
+    if is_uneven and l2[0] >= 0:
+        penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
+        return _spectral(np.vstack([A / units, penalty]), units, np.zeros(1), null, is_long=is_long)
+    return _spectral(A, np.ones(features), l2, null, is_long=is_long)
+
+
+def _inverse_of_triangle(A: Array, penalty: Array, *, is_long: bool) -> Array | None:
+    """``R^-1`` with ``R'R = A'A + diag(penalty)``; None where there is none."""
+    try:
+        if is_long:
+            if np.any(penalty < 0):
+                return None
+            rows = np.vstack([A, np.diag(np.sqrt(penalty))]) if penalty.any() else A
+            inverse = np.linalg.inv(np.linalg.qr(rows, mode="r"))
+        else:
+            inverse = np.linalg.inv(np.linalg.cholesky(A.T @ A + np.diag(penalty))).T
+    except np.linalg.LinAlgError:
+        return None
+    return inverse if np.isfinite(inverse).all() else None
+
+
+def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) -> Factor:
+    """The factor by the singular values of A, without those that are null beside the largest."""
+    rows, features = A.shape
+    if is_long:
+        sizes, Vt = np.linalg.svd(A, full_matrices=False)[1:]
+        V = Vt.T
+    elif rows < features:
+        squares, U = np.linalg.eigh(A @ A.T)
+        sizes = np.sqrt(np.maximum(squares, 0))
+        V = A.T @ U / np.where(sizes > 0, sizes, 1)
+    else:
+        squares, V = np.linalg.eigh(A.T @ A)
+        sizes = np.sqrt(np.maximum(squares, 0))
+    is_kept = sizes > null * np.max(sizes, initial=0)
+    curvature = np.square(sizes[is_kept])[:, None] + l2
+    is_full = bool(is_kept.all()) and rows >= features
+    curves_down = bool(np.any(curvature < 0)) or (not is_full and bool(np.min(l2) < 0))
+    gain = 1 / np.where(curvature > 0, curvature, np.inf)
+    return Factor(V[:, is_kept] / units[:, None], gain, curves_down, True)
+
+
+def _refined(regression: Regression, factor: Factor) -> tuple[Double, float]:
+    """The weights after steps ``w <- w + basis gain basis' (X'S (y - X w - b) - l2 w)``, and by how
+    much the last step lowered the value.
+    """
+    shape = regression.X.shape[1], regression.y.shape[1]
+    is_small = regression.X.size * shape[0] <= SMALL
+    is_long = regression.digits == np.float64 and (factor.is_ill or is_small)
+    weights, last = Double(np.zeros(shape), np.zeros(shape)), np.inf
+    offset = Double(regression.target_mean, np.zeros(shape[1]))
+    for _ in range(MOST_STEPS):
+        slope, sums = _slope(regression, weights, offset, is_long=is_long)
+        rotated = factor.basis.T @ (slope - np.outer(regression.mean, sums))
+        step = factor.basis @ (factor.gain * rotated)
+        shift = sums / regression.total if regression.intercept else np.zeros(shape[1])
+        energy = 0.5 * float(np.sum(factor.gain * np.square(rotated)))
+        energy += 0.5 * regression.total * float(np.sum(np.square(shift)))
+        if not energy < last / 4:
+            break
+        last = energy
+        shift = shift - regression.mean @ step
+        weights, offset = _moved(weights, step), _moved(offset, shift)
+        if _is_negligible(step, weights) and _is_negligible(shift, offset):
+            break
+    return weights, 0.0 if np.isinf(last) else min(last, energy)
+
+
+def _slope(
+    regression: Regression, weights: Double, offset: Double, *, is_long: bool
+) -> tuple[Array, Array]:
+    """``X'S r - l2 w`` and the sums of ``S r``, for ``r = y - X w - b``."""
+    X, share = regression.X, regression.share
+    if not is_long:
+        residual = share * (regression.y - X @ weights.high - offset.high)
+        slope = X.T @ residual - regression.l2 * weights.high
+        return slope, np.sum(residual, axis=0)
+    slopes, sums = [], []
+    for column in range(regression.y.shape[1]):
+        own = Double(weights.high[:, column], weights.low[:, column])
+        at = Double(offset.high[column], offset.low[column])
+        fitted = _total(_times(Double(X, 0 * X), own), axis=1)
+        residual = _minus(_minus(Double(regression.y[:, column], 0.0), fitted), at)
+        residual = _times(residual, Double(share[:, 0], 0.0))
+        l2 = regression.l2[column if regression.l2.size > 1 else 0]
+        columns = Double(residual.high[:, None], residual.low[:, None])
+        pulled = _total(_times(Double(X, 0 * X), columns), axis=0)
+        slopes.append(_minus(pulled, _times(own, Double(l2, 0.0))).high)
+        sums.append(_total(residual, axis=0).high)
+    return np.stack(slopes, axis=1), np.asarray(sums)
+
+
+def _moved(x: Double, step: Array) -> Double:
+    high = _two_sum(x.high, step)
+    return _two_sum(high.high, high.low + x.low)
+
+
+def _is_negligible(step: Array, x: Double) -> bool:
+    return bool(np.all(np.abs(step) <= np.finfo(np.float64).eps / 16 * np.abs(x.high)))
+
+
+def _two_sum(a: Array, b: Array) -> Double:
+    """``a + b`` exactly (Knuth)."""
+    high = a + b
+    part = high - a
+    return Double(high, (a - (high - part)) + (b - part))
+
+
+def _minus(a: Double, b: Double) -> Double:
+    high = _two_sum(a.high, -b.high)
+    return _two_sum(high.high, high.low + (a.low - b.low))
+
+
+def _times(a: Double, b: Double) -> Double:
+    """``a b`` up to twice the bits of float64 (Dekker)."""
+    high = a.high * b.high
+    a_long, a_short = _halves(a.high)
+    b_long, b_short = _halves(b.high)
+    low = ((a_long * b_long - high) + a_long * b_short + a_short * b_long) + a_short * b_short
+    return Double(high, low + (a.high * b.low + a.low * b.high))
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    """``x`` as a number of 26 bits and the rest; no product of two of these is rounded by more than
+    a bit of the rest's.
+    """
+    x = np.asarray(x, np.float64)
+    long = (x.view(np.int64) & np.int64(-(1 << 27))).view(np.float64)
+    return long, x - long
+
+
+def _total(x: Double, axis: int) -> Double:
+    """The sum along an axis, pairwise."""
+    high, low = np.moveaxis(x.high, axis, 0), np.moveaxis(x.low, axis, 0)
+    while len(high) > 1:
+        half = len(high) // 2
+        pair = _two_sum(high[:half], high[half : 2 * half])
+        rest = low[:half] + low[half : 2 * half] + pair.low
+        if len(high) % 2:
+            pair = Double(np.concatenate([pair.high, high[-1:]]), rest)
+            rest = np.concatenate([rest, low[-1:]])
+        high, low = pair.high, rest
+    return _two_sum(high[0], low[0])
