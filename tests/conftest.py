@@ -103,9 +103,9 @@ def forget_programs():
 
 @pytest.fixture
 def several_devices():
-    """For tests that lay arrays over devices."""
+    """For tests that lay arrays over devices, or ask for the forms that programs have then."""
     if AS_USERS:
-        pytest.skip("lays arrays over eight devices, and users have one")
+        pytest.skip("is about eight devices, and nearly every user has one")
 
 
 @pytest.fixture

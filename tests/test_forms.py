@@ -419,7 +419,7 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
 @pytest.mark.parametrize("is_weighted", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_bytes_from_shapes_are_those_that_xla_reserves(
-    kind, block, is_centred, is_weighted, dtype, monkeypatch
+    kind, block, is_centred, is_weighted, dtype, monkeypatch, several_devices
 ):
     for module in (gram, gram_sums, dual):
         monkeypatch.setattr(module, "block_length", lambda *_: block)

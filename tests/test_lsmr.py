@@ -195,7 +195,7 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
 
 
 @pytest.mark.parametrize("preconditioner", [None, jd.Sketch()], ids=repr)
-def test_a_sharded_design_gives_the_same(preconditioner, rng):
+def test_a_sharded_design_gives_the_same(preconditioner, rng, several_devices):
     X, y = (array.astype(np.float32) for array in data(rng))
     mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
     placed = [

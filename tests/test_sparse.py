@@ -318,7 +318,7 @@ def test_new_values_at_the_same_places_trace_nothing(rng, x64):
     assert len(traces) == 1
 
 
-def test_a_matrix_on_several_devices_is_multiplied(rng, x64):
+def test_a_matrix_on_several_devices_is_multiplied(rng, x64, several_devices):
     matrix = random_matrix(rng, 4000, 64, 0.1)
     mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
