@@ -38,7 +38,7 @@ BOTH = pytest.mark.parametrize("rewritten", [jd.Gram, jd.Dual])
 
 @BOTH
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_minimiser_is_the_least_squares(rewritten, options, rng, x64):
+def test_the_minimiser_is_the_closed_form(rewritten, options, rng, x64):
     objective = regression(rng, *SHAPES[rewritten], **options)
     result = jd.minimize(objective, method=rewritten(), tolerance=1e-10)
     assert bool(result.converged)
@@ -54,7 +54,7 @@ def test_the_minimiser_is_the_least_squares(rewritten, options, rng, x64):
 
 
 @BOTH
-def test_in_float32_the_minimiser_is_near_the_least_squares(rewritten, rng):
+def test_in_float32_the_minimiser_is_near_the_closed_form(rewritten, rng):
     objective = regression(rng, *SHAPES[rewritten], dtype=np.float32, l2=0.1)
     result = jd.minimize(objective, method=rewritten())
     assert bool(result.converged)
