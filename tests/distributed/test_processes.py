@@ -13,8 +13,8 @@ EVERYDAY = ("default", "weights", "traced", "function", "squares")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
 
 
-def outputs(count, *names, environment=None):
-    ended = run(CHILD, count, *names, timeout=600, environment=environment)
+def outputs(count, *names):
+    ended = run(CHILD, count, *names, timeout=600, environment=SHARED)
     assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
     told = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
     return [dict(map(json.loads, lines)) for lines in told]
@@ -41,7 +41,7 @@ def test_two_processes_find_what_one_does():
 def test_two_and_four_processes_find_what_one_does_by_every_method(relaxed_promotion):
     own, certificate = {name: solved(name) for name in CASES}, certified()
     for count in (2, 4):
-        first, *others = outputs(count, environment=SHARED)
+        first, *others = outputs(count)
         assert set(first) == {*CASES, "certificate"}
         assert all(other == first for other in others)
         found = first.pop("certificate")
