@@ -20,6 +20,9 @@ if not AS_USERS:
     # most of the time of these tests is compilation, and few look at what LLVM may do. Those are
     # marked `optimized`. JAX_DISABLE_MOST_OPTIMIZATIONS=0 polishes all.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # OpenBLAS' threads wait in a loop for a core that has another test: SciPy's L-BFGS took twenty
+    # times as long with them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A shell's background jobs are born deaf to Ctrl-C, which some tests send to themselves, and so are
 # the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
