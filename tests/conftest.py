@@ -66,6 +66,18 @@ MOST_MAPPINGS = 20_000
 IS_POLISHED = not jax.config.read("jax_disable_most_optimizations")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test that is marked ``first`` all but the first are slow."""
+    met = set()
+    for item in items:
+        if item.get_closest_marker("first") is None:
+            continue
+        if (test := item.nodeid.split("[")[0]) in met:
+            item.add_marker(pytest.mark.slow)
+        met.add(test)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def optimization(request):
     """LLVM's optimisation for the modules that are marked so: programs know nothing of it."""

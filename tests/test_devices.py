@@ -316,6 +316,7 @@ def test_a_compiled_function_is_priced_by_its_compiler(only):
 # What a compiler says
 
 
+@pytest.mark.slow
 def test_compiled_bytes_are_those_of_the_program_itself(only):
     only("DerivativeMethod()", "ConjugateGradient()")
     objective = regression(5_000, 40)
@@ -399,6 +400,7 @@ def test_rows_that_cannot_be_divided_are_told_to_be_padded(monkeypatch):
         jd.plan(regression(1001, 10), device="8xh100", exact=True)
 
 
+@pytest.mark.slow
 def test_programs_for_a_mesh_gather_no_data(monkeypatch, only):
     only("DerivativeMethod()", "GradientDescent(BarzilaiBorwein())")
     # The virtual devices of this host in place of a topology.

@@ -175,6 +175,7 @@ def test_real_runs_fit_in_the_lines():
 # Arrays that cannot be read
 
 
+@pytest.mark.slow
 def test_traced_arrays_are_shown_by_their_shapes():
     seen = []
 

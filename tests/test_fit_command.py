@@ -129,6 +129,7 @@ class TestFit:
         assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
         assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
 
+    @pytest.mark.first
     @pytest.mark.parametrize(
         ("options", "title"),
         [

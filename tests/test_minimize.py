@@ -141,6 +141,7 @@ def test_vmap_equals_a_python_loop(over):
         assert_results_close(member, single, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_over_regressions_equals_a_python_loop(rng):
     X = rng.normal(size=(3, 8, 2)).astype(np.float32)
     y = rng.normal(size=(3, 8)).astype(np.float32)
