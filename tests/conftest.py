@@ -68,10 +68,12 @@ IS_POLISHED = not jax.config.read("jax_disable_most_optimizations")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Of the cases of a test that is marked ``first`` all but the first are slow."""
+    """Of the cases of a test that is marked ``first`` all but the first are slow, or but the first
+    one that is not slow anyway.
+    """
     met = set()
     for item in items:
-        if item.get_closest_marker("first") is None:
+        if item.get_closest_marker("first") is None or item.get_closest_marker("slow"):
             continue
         if (test := item.nodeid.split("[")[0]) in met:
             item.add_marker(pytest.mark.slow)

@@ -40,6 +40,7 @@ def as_regression(X, y, dtype=jnp.float32, **options):
 THENS = {"direct": jd.DerivativeMethod(), "sketch": jd.LSMR(jd.Sketch())}
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("then", THENS)
 @pytest.mark.parametrize("first", [jd.LSMR(), jd.ConjugateGradient()], ids=str)
 @pytest.mark.parametrize(
