@@ -36,6 +36,7 @@ CASES = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_default_follows_the_objective_and_the_memory_and_converges(case, monkeypatch):
     objective, available, expected = CASES[case]
