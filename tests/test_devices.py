@@ -336,6 +336,7 @@ def test_compiled_bytes_are_those_of_the_program_itself(only):
     assert json.loads(planned.to_json())["candidates"][0]["compiled_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_arrays_are_compiled_for_where_they_lie(rng):
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     X = jnp.asarray(rng.normal(size=(4096, 8)), jnp.float32)

@@ -160,6 +160,7 @@ def test_an_empty_batch_is_shown():
     assert repr(result_with(empty, **changes)).startswith("Result of 0 descents: none")
 
 
+@pytest.mark.slow
 def test_real_runs_fit_in_the_lines():
     objective = jd.LinearRegression(jnp.eye(4, 3), jnp.arange(4.0))
     for method in (jd.DerivativeMethod(), jd.GradientDescent(1e-3)):

@@ -85,6 +85,7 @@ def test_less_than_the_smallest_array_is_refused(most):
         llama.tree(most)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_independent_weights_equal_a_replay_and_the_closed_form(dtype):
     outcome = independent_weights.run(report.Settings(dtype=dtype), QUIET, small_tree)

@@ -222,6 +222,7 @@ def test_figures_are_those_of_the_predictions_and_passes_are_counted(folder, peo
     np.testing.assert_allclose(again.predict(people), predicted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_matrices_far_from_zero(rng, tmp_path, no_room):
     X = rng.normal(size=(600, 12)) + np.linspace(-1e5, 1e5, 12)
     y = X @ rng.normal(size=12) + rng.normal(size=600)

@@ -185,6 +185,7 @@ def test_one_pass_has_nothing_to_resume_and_says_so(table, tmp_path):
     same(jd.fit_model(table, **options, resume=True), model)
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(table, tmp_path, in_files):
     table.write_parquet(tmp_path / "d.parquet")
     with pytest.raises(Interrupted):

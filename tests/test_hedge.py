@@ -153,6 +153,7 @@ def test_the_attempt_gets_no_more_than_its_budget(rng):
         assert steps < int(result.iterations) <= steps + 3
 
 
+@pytest.mark.slow
 def test_the_second_goes_on_from_what_the_first_reached(rng):
     X, y = data(rng, 30.0)
     regression = as_regression(X, y)

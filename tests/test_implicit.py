@@ -61,6 +61,7 @@ def assert_trees_close(got, expected, **tolerances):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_gradients_by_all_data_equal_the_closed_forms(data, method):
     assert_trees_close(

@@ -148,7 +148,6 @@ def test_deficient_ranks_and_zero_columns_reach_the_least_residual(preconditione
         np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.core
 def test_an_optimal_start_needs_no_iteration(rng):
     objective = jd.LinearRegression(rng.normal(size=(9, 3)).astype(np.float32), jnp.zeros(9))
     for preconditioner in (None, jd.Sketch()):

@@ -374,6 +374,7 @@ def kept(folder, *options):
     return CliRunner().invoke(app, ["scale", *given], env={"COLUMNS": "300"})
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_interrupted_goes_on_to_the_same_record(tmp_path, monkeypatch):
     """Ctrl-C in the second point: the first is kept, and the second one begins again."""
     measured, stops = scale.measured, [True]

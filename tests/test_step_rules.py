@@ -117,6 +117,7 @@ def test_a_rule_finds_the_minimum_alone_in_a_chain_and_in_minimize(rule):
         assert_at(params, CENTER, atol=2e-3)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA.keys())
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES.keys())
 def test_momentum_finds_the_minimum_with_every_rate(rate, momentum):
@@ -218,6 +219,7 @@ NEW_VALUES = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("values", NEW_VALUES.values(), ids=NEW_VALUES.keys())
 def test_new_hyper_parameters_trace_nothing(values):
     traces = []

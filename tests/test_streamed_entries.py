@@ -192,6 +192,7 @@ def text_file(rng, tmp_path):
     return tmp_path / "d.parquet"
 
 
+@pytest.mark.slow
 def test_mini_batches_of_text_come_to_the_minimum_and_the_same_seed_is_the_same_order(text_file):
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
     assert len(S.sections) > 3

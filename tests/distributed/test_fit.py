@@ -229,6 +229,7 @@ def same_bits(one, other):
     assert [one[name] for name in FIGURES] == [other[name] for name in FIGURES]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_keeps_the_fit_of_both(folder):
     pytest.importorskip("orbax.checkpoint")
     found = answers(folder, 2, "kept k SIGINT", "kept k", "kept k resume", "kept x alone")

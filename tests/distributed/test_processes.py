@@ -9,7 +9,7 @@ import jaxdescent as jd
 from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import SHARED, run
 
-EVERYDAY = ("default", "weights", "traced", "function", "squares")
+EVERYDAY = ("default", "traced", "function")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
 
 
