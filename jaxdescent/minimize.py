@@ -18,7 +18,6 @@ from jax.core import Tracer
 
 from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
-from jaxdescent.calls.reading import streams_in
 from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import settled
 from jaxdescent.descent.fused_steps import fuses
@@ -27,7 +26,6 @@ from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend, descend_to_claim
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
-from jaxdescent.kernels.host_memory import is_on_host
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan import ALLOWED_ITERATIONS
@@ -36,9 +34,6 @@ from jaxdescent.saddles import past_saddles
 from jaxdescent.tolerance import Tolerance
 
 Params = Any
-
-SMALL = 1 << 16
-"""The most bytes of all arrays for which calls of libraries and several cores are no gain."""
 
 
 def minimize(
@@ -132,7 +127,7 @@ def minimize(
         call = repeated.call_of(objective, (params, args), settings)
         again = call and repeated.run(call)
         if again is not None:
-            return again.made if isinstance(again.made, Result) else settled(*again)
+            return settled(*again)
     setup = set_up(
         as_objective(objective, args),
         params,
@@ -145,43 +140,33 @@ def minimize(
         rounding=rounding,
         is_top_level=is_top_level,
     )
-    inputs, flags = setup.inputs, setup.flags
-    params, problem, limit = inputs
-    if is_top_level:
-        result, program = eager(inputs, flags, donate=donate)
-        if program is None:
-            return as_given(result, problem.objective)
-        if call is not None and not setup.is_fleeting and is_small(problem.objective, params):
-            repeated.remember(call, program, inputs)
-        return as_given(result, problem.objective)
-    hoisted = problem.hoisted(params)
-    inputs = (params, hoisted, limit)
-    stopped = jax.tree.map(lax.stop_gradient, inputs)
-    if functions.is_fleeting(hoisted):
+    (params, problem, limit), flags = setup.inputs, setup.flags
+    problem = problem if is_top_level else problem.hoisted(params)
+    inputs = stopped = (params, problem, limit)
+    if not is_top_level:
+        # Where a derivative is taken of a call, the numbers of the descent are there all the same.
+        stopped = jax.tree.map(lax.stop_gradient, inputs)
+    is_there = is_top_level or tracing.is_there(stopped)
+    if functions.is_fleeting(problem) and not is_top_level:
         # Its program could not be used again, and it may hold traced values.
-        result = attach_derivatives(hoisted.objective, descend(*stopped, **flags))
+        result = attach_derivatives(problem.objective, descend(*stopped, **flags))
         return as_given(result, problem.objective)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(stopped)):
-        result = programs.compiled(descend, inputs, **flags)(*stopped)
-    else:  # a derivative is taken of a call whose numbers are there
-        result, _ = eager(stopped, flags)
-    solved = (hoisted.objective, result)
-    result = programs.compiled(attach_derivatives, solved)(*solved)
+    if is_there and at_once.is_possible(params, problem, flags) and at_once.is_at_hand(stopped):
+        program = programs.on_host(at_once.solved, stopped, **flags)
+        result = program(*stopped)
+    elif is_there:
+        donated = (0,) if donate else ()
+        program = programs.compiled(descend_to_claim, stopped, donate=donated, **flags)
+        result = settled(program, program(*stopped), stopped[1], limit, flags)
+    else:
+        program = programs.compiled(descend, stopped, **flags)
+        result = program(*stopped)
+    if not is_top_level:
+        solved = (problem.objective, result)
+        result = programs.compiled(attach_derivatives, solved)(*solved)
+    elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
+        repeated.remember(call, program, inputs)
     return as_given(result, problem.objective)
-
-
-def eager(
-    inputs: tuple[Params, Problem, Any], flags: dict[str, Any], *, donate: bool = False
-) -> tuple[Result, programs.Program | None]:
-    """The result of a checked call whose numbers are there, and the program that made it, if one
-    did.
-    """
-    params, problem, limit = inputs
-    if at_once.is_possible(params, problem, flags) and at_once.is_at_hand(inputs):
-        return at_once.solved(params, problem, limit, flags), None
-    donated = (0,) if donate else ()
-    program = programs.compiled(descend_to_claim, inputs, donate=donated, **flags)
-    return settled(program(*inputs), problem, limit, flags), program
 
 
 class Setup(NamedTuple):
@@ -244,7 +229,6 @@ def set_up(
         "starts_at_own": starts_at_own,
         # If they are known, the program has a kernel or two less.
         "off": off if off.is_known else None,
-        "is_small": is_top_level and _is_small((params, problem)),
     }
     # jnp.asarray is avoided, which for a number takes as long as all the checks together.
     is_number = not isinstance(max_iterations, jax.Array)
@@ -256,21 +240,6 @@ def as_given(result: Result, objective: Objective) -> Result:
     """The result with its params in the form in which callers have them."""
     params = objective.unpacked(result.params)
     return result if params is result.params else result._replace(params=params)
-
-
-def _is_small(inputs: Any) -> bool:
-    """Whether these arrays lie in the memory of one device, and one core is as fast with them as
-    several.
-    """
-    size = 0
-    for leaf in jax.tree.leaves(inputs):
-        size += getattr(leaf, "nbytes", 0)
-        if size > SMALL:
-            return False
-        is_array = isinstance(leaf, jax.Array)
-        if is_array and (len(leaf.sharding.device_set) > 1 or is_on_host(leaf)):
-            return False
-    return not streams_in(jax.tree.structure(inputs))
 
 
 def _check_options(

@@ -42,8 +42,8 @@ SECOND_CALLS = {
 def test_a_second_call_traces_nothing(change):
     function = counted_function()
     call = {"params": START, "method": jd.GradientDescent(0.1), "args": (WEIGHTS,)}
-    call |= {"max_iterations": 50, "tolerance": 1e-4}
-    jd.minimize(function, **call)
+    call |= {"max_iterations": 100, "tolerance": 1e-4}
+    assert jd.minimize(function, **call).converged  # or the next call may be the first to claim it
     traces = function.traces
     assert traces > 0
     jd.minimize(function, **(call | change))
@@ -303,7 +303,7 @@ def test_donated_params_are_consumed():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_constant_steps_on_a_sum_of_squares_need_no_parameter_sized_temporary(dtype, monkeypatch):
-    params = {f"layer {index}": jnp.ones((256, 256), dtype) for index in range(8)}
+    params = {f"layer {index}": jnp.ones((512, 512), dtype) for index in range(8)}
     analyses = []
     compiled = programs.compiled
 
@@ -324,7 +324,7 @@ def test_constant_steps_on_a_sum_of_squares_need_no_parameter_sized_temporary(dt
     (analysis,) = analyses
     assert analysis.alias_size_in_bytes >= size
     # XLA may keep one of the eight leaves in float32 while it checks, and no more.
-    assert analysis.temp_size_in_bytes < 4 * 256 * 256 + size / 100
+    assert analysis.temp_size_in_bytes < 4 * 512 * 512 + size / 100
 
 
 def test_a_callable_that_cannot_be_hashed_is_minimised():

@@ -203,17 +203,28 @@ def test_directions_of_nearly_equal_columns_are_seen(dtype, gap, x64):
 
 
 def taken_apart(regression, weights, allowed=0.0):
-    X = regression.X.astype(weights.dtype)
-    share = 1 if regression.sample_weight is None else regression.sample_weight[:, None]
-    # As everywhere, by the columns' own lengths, also where squares would overflow.
-    peak = np.maximum(np.abs(X).max(axis=0), np.finfo(X.dtype).tiny)
-    squares = np.sum(np.asarray(share) * np.square(np.asarray(X) / peak), axis=0)
-    lengths = np.hypot(peak * np.sqrt(squares), np.sqrt(np.asarray(regression.l2)))
-    inputs = regression, jnp.asarray(weights), jnp.asarray(lengths, X.dtype)
-    return float(largest(*inputs, jnp.asarray(allowed, X.dtype)))
+    weight = regression.sample_weight
+    return dense_look.largest_decrease(
+        np.asarray(regression.X),
+        np.asarray(regression.y),
+        weights,
+        l2=regression.l2,
+        sample_weight=None if weight is None else np.asarray(weight),
+        intercept=regression.intercept,
+        allowed=allowed,
+    )
 
 
-largest = jax.jit(dense_look.largest_decrease)
+def test_a_program_calls_the_host_for_what_singular_vectors_show():
+    X, y = nearly_equal(1e-3)
+    regression = jd.LinearRegression(jnp.asarray(X), jnp.asarray(y))
+    weights = jnp.array([0.3, 0.2])
+    expected = taken_apart(regression, np.asarray(weights))
+    assert expected > 1
+    in_program = jax.jit(lambda w: dense_look.in_program(regression, w, 0.0))
+    np.testing.assert_allclose(in_program(weights), expected, rtol=1e-6)
+    both = jax.vmap(in_program)(jnp.stack([weights, weights]))
+    np.testing.assert_allclose(both, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

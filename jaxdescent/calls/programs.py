@@ -22,9 +22,13 @@ from jaxdescent import agreement
 from jaxdescent.calls.reading import run_reading, streams_in
 from jaxdescent.data import RowStream
 from jaxdescent.inputs.functions import is_fleeting
+from jaxdescent.kernels.platform import Known, compiled_for, known_of
 
 PROGRAMS = 128
 """The number of compiled programs that are kept; the least recently used one is dropped."""
+
+HOST = "host"
+"""In place of what is known of a program's arrays: nothing is compiled."""
 
 CALLS = 8
 """The number of recent calls that a program keeps for :mod:`jaxdescent.calls.repeated`."""
@@ -37,9 +41,18 @@ def compiled(
 
     The program is kept, unless the inputs hold a callable that may compute something else later.
     """
-    structure = jax.tree.structure(tuple(inputs))
-    key = function, structure, donate, tuple(flags.items())
+    structure, known = jax.tree.structure(tuple(inputs)), known_of(inputs)
+    if known is not None and streams_in(structure):
+        known = known._replace(is_small=False)
+    key = function, structure, donate, tuple(flags.items()), known
     return _compiled.__wrapped__(*key) if is_fleeting(inputs) else _compiled(*key)
+
+
+def on_host(function: Callable[..., Any], inputs: Any, **flags: Any) -> Program:
+    """``function`` with its ``flags``, which the host computes; kept as programs are, so that
+    repeated calls find it.
+    """
+    return _compiled(function, jax.tree.structure(tuple(inputs)), (), tuple(flags.items()), HOST)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +65,18 @@ class Program:
     calls: collections.deque[Any] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=CALLS)
     )
+    next: dict[Any, Program] = dataclasses.field(default_factory=dict)
+
+    def following(self, function: Callable[..., Any], inputs: Any, **flags: Any) -> Program:
+        """The program of ``function`` that goes on from what this one made; see :func:`compiled`.
+
+        It is found without a look at its arrays, whose places follow from this program's.
+        """
+        key = function, jax.tree.structure(inputs)
+        program = self.next.get(key)
+        if program is None:
+            program = self.next[key] = compiled(function, inputs, **flags)
+        return program
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the program; it is compiled first if the leaves' shapes are new."""
@@ -82,7 +107,11 @@ def kept(key: tuple[Any, ...]) -> Program:
 
 @functools.lru_cache(maxsize=PROGRAMS)
 def _compiled(
-    function: Callable[..., Any], structure: Any, donate: tuple[int, ...], flags: tuple[Any, ...]
+    function: Callable[..., Any],
+    structure: Any,
+    donate: tuple[int, ...],
+    flags: tuple[Any, ...],
+    known: Known | str | None,
 ) -> Program:
     # Only leaves are passed to jit: JAX's own caches would keep the structure of the arguments, and
     # with it every function ever minimised. So dropping an entry frees its compiled program.
@@ -90,10 +119,18 @@ def _compiled(
     first = [sum(counts[:index]) for index in range(len(counts))]
     donated = [first[index] + leaf for index in donate for leaf in range(counts[index])]
 
-    def program(*leaves: Any) -> Any:
-        return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
+    key = function, structure, donate, flags, known
+    if known == HOST:
+        of = functools.partial(function, **dict(flags))
+        return Program(lambda *leaves: of(*jax.tree.unflatten(structure, leaves)), key)
 
-    key = function, structure, donate, flags
+    def program(*leaves: Any) -> Any:
+        with compiled_for(known):
+            return function(*jax.tree.unflatten(structure, leaves), **dict(flags))
+
     # What is donated is given for its memory, which may be all that a program wants of it.
-    jitted = jax.jit(program, donate_argnums=donated, keep_unused=bool(donated))
+    options = known.compiler_options if isinstance(known, Known) else None
+    jitted = jax.jit(
+        program, donate_argnums=donated, keep_unused=bool(donated), compiler_options=options
+    )
     return Program(jitted, key, streams_in(structure))

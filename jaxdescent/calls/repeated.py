@@ -83,8 +83,9 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
 
 
 class Again(NamedTuple):
-    """What the program of a known call made, and what it was called with besides params."""
+    """The program of a known call, what it made, and what it was called with besides params."""
 
+    program: programs.Program
     made: Any
     problem: Any
     limit: Any
@@ -102,9 +103,10 @@ def run(call: Call) -> Again | None:
     inputs = known.inputs.copy()
     for place, leaf in zip(known.places, call.data, strict=True):
         inputs[place] = leaf
-    made = programs.kept(known.program).of_leaves(*inputs)
-    structure, flags = known.program[1], known.program[3]
-    return Again(made, *jax.tree.unflatten(structure, inputs)[1:], dict(flags))
+    program = programs.kept(known.program)
+    _, structure, _, flags, _ = known.program
+    problem, limit = jax.tree.unflatten(structure, inputs)[1:]
+    return Again(program, program.of_leaves(*inputs), problem, limit, dict(flags))
 
 
 def remember(call: Call, program: programs.Program, inputs: Any) -> None:

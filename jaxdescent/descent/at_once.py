@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 
 from jaxdescent import placement
@@ -21,10 +22,9 @@ from jaxdescent.descent import dense_look
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
-from jaxdescent.methods import DerivativeMethod
 from jaxdescent.numerics import precision
 from jaxdescent.regression.solve import by_lapack
-from jaxdescent.result import EndedBy, Evidence, Result, Status
+from jaxdescent.result import Evidence, Result, Status
 from jaxdescent.tolerance import Off
 
 Params = Any
@@ -38,7 +38,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
     """
     objective, method, tolerance, _ = problem
     regression = objective.linear_regression
-    if type(method) is not DerivativeMethod or regression is not objective:
+    if not method.solves_at_once(objective) or regression is not objective:
         return False
     if flags["history"] or flags["check_every"] > 1 or flags["off"] is None or flags["off"].both:
         return False
@@ -46,7 +46,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
         return False
     if precision.is_rounded(params) or objective.cuts is not None:
         return False
-    if not isinstance(regression.l2, (int, float, np.ndarray, np.generic, jax.Array)):
+    if isinstance(regression.sample_weight, Tracer):  # it may be negative
         return False
     outputs = int(np.prod(np.shape(regression.y)[1:]))
     return by_lapack.is_possible(as_design(regression.X), outputs)
@@ -55,7 +55,7 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
 def is_at_hand(inputs: Any) -> bool:
     """Whether all arrays exist now, in the memory of a CPU."""
     for leaf in jax.tree.leaves(inputs):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             return False
         if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
             return False
@@ -63,13 +63,13 @@ def is_at_hand(inputs: Any) -> bool:
     return (device or jax.local_devices()[0]).platform == "cpu"
 
 
-def solved(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]) -> Result:
+def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result:
     """The result of a problem whose arrays are at hand."""
     given, how = _given(params, problem, limit, flags)
     numbers = _computed(jax.tree.map(np.asarray, given), **how)
     committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
     where = committed[0].sharding if committed else None
-    return _result(jax.device_put(numbers, where))
+    return _result(jax.device_put(numbers, where), problem)
 
 
 def in_program(
@@ -81,7 +81,8 @@ def in_program(
     leaves, structure = jax.tree.flatten(inputs)
 
     def by_host(*leaves: jax.Array) -> Result:
-        return _by_host(*structure.unflatten(leaves), flags)
+        params, problem, limit = structure.unflatten(leaves)
+        return _by_host(params, problem, limit, flags)
 
     def by_loop(*leaves: jax.Array) -> Result:
         return descend(*structure.unflatten(leaves))._replace(state=())
@@ -113,7 +114,7 @@ def _by_host(params: Params, problem: Problem, limit: Any, flags: dict[str, Any]
         "params": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     }
     of = functools.partial(_computed, **how)
-    return _result(host_call(of, like, given, vmap_method="sequential"))
+    return _result(host_call(of, like, given, vmap_method="sequential"), problem)
 
 
 def _given(
@@ -139,8 +140,8 @@ def _given(
     return given, how | {name: flags[name] for name in ("off", "starts_at_own")}
 
 
-def _result(numbers: dict[str, Any]) -> Result:
-    return Result(**numbers, state=(), history=(), ended_by=EndedBy(("DerivativeMethod()",)))
+def _result(numbers: dict[str, Any], problem: Problem) -> Result:
+    return Result(**numbers, state=(), history=(), ended_by=problem.method.ended_by(()))
 
 
 def _computed(
@@ -154,7 +155,7 @@ def _computed(
 ) -> dict[str, Any]:
     """The entries of the result, by NumPy."""
     given = jax.tree.map(np.asarray, given)
-    regression = by_lapack.Regression.of(
+    regression = by_lapack.StoredRegression.of(
         given["X"], given["y"], given["l2"], given["sample_weight"], intercept=intercept
     )
     start, outputs = given["params"], regression.y.shape[1]
@@ -185,7 +186,7 @@ class _Point(NamedTuple):
 
 
 def _judged(
-    regression: by_lapack.Regression,
+    regression: by_lapack.StoredRegression,
     start: _Point,
     given: dict[str, Any],
     dtype: np.dtype[Any],
@@ -227,8 +228,8 @@ def _judged(
         scale = max(reference, float(value) / (size or np.inf), solution.curvature * size)
         if left > 0:
             scale = max(scale, norm * height / left)
-        is_near = bool(off.gradient) or norm <= gradient * dtype.type(scale)
-        is_near &= bool(off.suboptimality) or left <= suboptimality * height
+        is_near = bool(off.gradient or norm <= gradient * dtype.type(scale))
+        is_near &= bool(off.suboptimality or left <= suboptimality * height)
         rest = {"value": value, "gradient_norm": norm, "suboptimality": left, "scale": scale}
         return is_near, rest, evidence
 
@@ -239,7 +240,7 @@ def _judged(
     if solution.curves_down:
         return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
     weights = solution.weights.astype(dtype)
-    end = _Point(weights, solution.best_intercept(weights.astype(np.float64)).astype(dtype))
+    end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, max(start.size, end.size))
     falls, allowed = 0.0, float(suboptimality) * max(float(rest["value"]), floor)
     if is_near and is_looked_at and not (off.suboptimality or solution.is_whole):

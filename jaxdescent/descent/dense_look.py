@@ -75,6 +75,20 @@ def in_program(regression: LinearRegression, weights: jax.Array, allowed: Any) -
     return host_call(of, like, given, vmap_method="sequential")
 
 
+def at_hand(regression: LinearRegression, weights: jax.Array, allowed: float) -> float:
+    """:func:`largest_decrease` where all arrays are there."""
+    weight = regression.sample_weight
+    return largest_decrease(
+        np.asarray(as_design(regression.X).to_dense()),
+        np.asarray(regression.y),
+        np.asarray(weights),
+        l2=np.asarray(regression.l2),
+        sample_weight=None if weight is None else np.asarray(weight),
+        intercept=regression.intercept,
+        allowed=allowed,
+    )
+
+
 def _of_arrays(given: dict[str, np.ndarray], *, intercept: bool) -> np.ndarray:
     dtype = given["weights"].dtype
     return np.asarray(largest_decrease(**given, intercept=intercept), dtype)

@@ -10,6 +10,7 @@ the check reads the params in a branch of its own.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,9 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import judge, measured
 from jaxdescent.descent.watch import Watch
+from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
@@ -37,6 +40,9 @@ Params = Any
 CHECK_EVERY = 16
 """The default number of steps between two checks if steps can be fused."""
 
+
+CLAIMS = (Status.CONVERGED.value, Status.STAGNATED.value)
+"""The statuses that a look may change, or whose suboptimality it may raise."""
 
 ITERATIONS = "descent_iterations"
 """The scope of the loop over iterations, by which it is found in a compiled program."""
@@ -51,22 +57,17 @@ def descend(
     history: int,
     starts_at_own: bool,
     off: Off | None = None,
-    is_small: bool = False,
 ) -> Result:
     """Solve a problem from ``params`` in one program; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
     which is a scale of the tolerance, need not be computed separately. ``off`` says which rules are
-    off, if that is known while tracing. ``is_small`` says that all arrays are small and lie on one
-    device: what is done before the first step is then compiled as one kernel.
+    off, if that is known while tracing.
     """
 
     def in_steps(params: Params, problem: Problem, max_iterations: jax.Array) -> Result:
         descent = Descent(*problem, max_iterations, check_every, off)
-        begin = functools.partial(
-            descent.begin, params, history=history, starts_at_own=starts_at_own
-        )
-        loop = loops.one_turn(begin) if is_small else begin()
+        loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
         return descent.finish(descent.advance(loop))
 
     inputs = params, problem, max_iterations
@@ -85,7 +86,6 @@ def descend_to_claim(
     history: int,
     starts_at_own: bool,
     off: Off | None = None,
-    is_small: bool = False,
 ) -> Result | Loop:
     """:func:`descend` up to the first claim, without what may refute the claim.
 
@@ -94,8 +94,13 @@ def descend_to_claim(
     """
     descent = Descent(*problem, max_iterations, check_every, off, looks=False)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    loop = descent.advance(loops.one_turn(begin) if is_small else begin())
-    return loop if descent.is_refutable(params) else descent.finish(loop)
+    loop = descent.advance(begun(begin, params, problem))
+    return loop if descent.is_doubtful(loop) else descent.finish(loop)
+
+
+def begun(begin: Callable[[], Loop], params: Params, problem: Problem) -> Loop:
+    """``begin()``, of a small problem in one kernel."""
+    return loops.one_turn(begin) if loops.are_few((params, problem)) else begin()
 
 
 class Descent(NamedTuple):
@@ -129,7 +134,7 @@ class Descent(NamedTuple):
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
             judges_rate=not self._has_estimates,
-            is_refutable=self.is_refutable(params),
+            is_refutable=self._refutation.is_possible(params, is_tried=self.looks),
         )
         zero = jnp.zeros((), jnp.int32)
         loop = Loop(
@@ -166,28 +171,54 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        is_refutable = self.looks and loop.watch.looks is not None
-        if not self.may_go_on and not is_refutable:
+        def to_a_claim(loop: Loop) -> Loop:
             with jax.named_scope(ITERATIONS):
                 return lax.while_loop(goes_on, step, loop)
 
-        def to_a_claim(loop: Loop) -> Loop:
-            with jax.named_scope(ITERATIONS):
-                loop = lax.while_loop(goes_on, step, loop)
-            had_converged = loop.status == Status.CONVERGED.value
-            if self.may_go_on:
-                loop = self._measured_if_over(loop)
-            if is_refutable:
-                loop = self.refutation.unless_refuted(loop)
-            return self.by_another_way(loop, had_converged) if self.may_go_on else loop
+        if not self.looks or not self.is_doubtful(loop):
+            return to_a_claim(loop)
+        return lax.while_loop(goes_on, lambda loop: self.confirmed(to_a_claim(loop)), loop)
 
-        return lax.while_loop(goes_on, to_a_claim, loop)
+    def confirmed(self, loop: Loop, falls: jax.Array | None = None) -> Loop:
+        """The loop at its end; running again if its claim does not stand and the descent can go on
+        from there. ``falls`` is what :meth:`decrease_at_hand` returned.
+        """
+        had_converged = loop.status == Status.CONVERGED.value
+        if self._may_go_on:
+            loop = self._measured_if_over(loop)
+        if loop.watch.looks is not None and self._refutation.is_possible(loop.params):
+            loop = self._refutation.unless_refuted(loop, falls)
+        return self._by_another_way(loop, had_converged) if self._may_go_on else loop
+
+    def decrease_at_hand(self, loop: Loop) -> Any:
+        """By how much the value is sure to fall at a claim, if the host sees it from a loop whose
+        numbers are there; else None.
+        """
+        can_see = loop.watch.looks is not None and int(loop.status) in CLAIMS
+        return self._refutation.decrease_at_hand(loop) if can_see else None
+
+    def is_claimed(self, loop: Loop) -> bool:
+        """Whether the end of this loop, whose numbers are there, is one to be confirmed."""
+        return self._may_go_on or int(loop.status) in CLAIMS
+
+    def is_measured(self, loop: Loop) -> bool:
+        """Whether :meth:`result` has nothing to compute for this loop."""
+        return not loop.history and self.method.is_estimate(loop.state) is False
+
+    def is_doubtful(self, loop: Loop) -> bool:
+        """Whether a claim at the end of this loop may not be confirmed."""
+        return self._may_go_on or loop.watch.looks is not None
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop ended; an estimated progress is measured first."""
-        is_estimate = self.method.is_estimate(loop.state)
-        if is_estimate is not False and not self.may_go_on:
-            loop = lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
+        return self.result(self.measured_at_end(loop))
+
+    def measured_at_end(self, loop: Loop) -> Loop:
+        """The loop with its estimated progress measured, if it has ended."""
+        return loop if self._may_go_on else self._measured_if_over(loop)
+
+    def result(self, loop: Loop) -> Result:
+        """The entries of a loop that has ended, and has been measured, as a result."""
         return Result(
             params=loop.params,
             value=loop.value,
@@ -301,34 +332,25 @@ class Descent(NamedTuple):
         return self.check_every == 1 and self.method.estimates(self.objective)
 
     @property
-    def may_go_on(self) -> bool:
+    def _may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
     @property
-    def refutation(self) -> Refutation:
-        """What is needed to look at a claim."""
+    def _refutation(self) -> Refutation:
         return Refutation(
             self.objective, self.method, self.tolerance, self._off, self.max_iterations
         )
 
-    def is_refutable(self, params: Params) -> bool:
-        """Whether a claim of this descent can be refuted."""
-        return self.refutation.is_possible(params, is_tried=self.looks)
-
-    def is_finished(self, loop: Loop) -> bool:
-        """Whether :meth:`finish` only takes the loop's entries."""
-        if self.may_go_on or loop.history:
-            return False
-        return self.method.is_estimate(loop.state) is False
-
     def _measured_if_over(self, loop: Loop) -> Loop:
         """The loop at its end, where an estimated progress is measured."""
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is False:
+            return loop
         is_over = loop.status != RUNNING
-        is_estimate = is_over & self.method.is_estimate(loop.state)
-        return lax.cond(is_estimate, self.measured, lambda loop: loop, loop)
+        return lax.cond(is_over & is_estimate, self.measured, lambda loop: loop, loop)
 
-    def by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
+    def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
         """The loop running again, if its convergence has not been confirmed and the method can
         continue in another way.
         """
@@ -418,7 +440,9 @@ class Descent(NamedTuple):
             size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
-        watch, status = judge(
+        check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
+        judged = functools.partial(
+            judge,
             loop.watch,
             Progress(loop.value, loop.norm),
             progress._replace(value=value, gradient_norm=norm),
@@ -430,12 +454,14 @@ class Descent(NamedTuple):
             tolerance=self.tolerance,
             off=self._off,
             norms=self._norms(loop.params, norm),
-            is_stopped=self.tolerance.asks_to_stop(
-                Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
-            ),
+            is_stopped=self.tolerance.asks_to_stop(check),
             eps=precision.epsilon(loop.params),
             patience=self.method.patience,
         )
+        # Beside products that need a library XLA for CPUs would compile each comparison by itself.
+        value_of = anew(self.objective.value)
+        is_split = is_on_one_cpu() and loops.calls_libraries(value_of, precision.widen(loop.params))
+        watch, status = loops.one_turn(judged) if is_split else judged()
         seen = History(value, norm, watch.suboptimality)
         history = jax.tree.map(
             lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),

@@ -31,12 +31,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.descent import dense_look, function_look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
-from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.methods import Method
@@ -64,7 +64,7 @@ PAUSE = 4
 looked at, so that all looks together cost a few passes for each doubling of the iterations."""
 
 
-class Asked(NamedTuple):
+class _Asked(NamedTuple):
     """What is asked where a descent ends; each is ().
 
     Attributes:
@@ -83,12 +83,7 @@ class Asked(NamedTuple):
 
 
 class Refutation(NamedTuple):
-    """What is needed to look at a claim, the constants of a descent.
-
-    ``asked`` and ``answered`` compute with scalars: traced ones by ``jax.numpy`` inside a program,
-    and those of the host by NumPy, where nothing is compiled for them. The argument ``xp`` is the
-    one or the other.
-    """
+    """What is needed to look at a claim, the constants of a descent."""
 
     objective: Objective
     method: Method
@@ -99,14 +94,14 @@ class Refutation(NamedTuple):
     def is_possible(self, params: Params, *, is_tried: bool = True) -> bool:
         """Whether the structure can show more than the method knows.
 
-        Of params stored in 16 bits their own rounding is all that it would show. ``is_tried`` says
-        whether a function is traced, which shows whether it can be differentiated twice.
+        Of params stored in 16 bits their own rounding is all that it would show. Without
+        ``is_tried`` a function is taken to be one that can be differentiated twice.
         """
         if self.off.suboptimality is True or self.tolerance.has_changes:
             return False
         if precision.is_rounded(params) or self.objective.cuts is not None:
             return False
-        if self.has_diagonal:
+        if self._has_diagonal:
             return True
         if self.objective.is_quadratic or self.objective.is_separable:
             return False
@@ -114,36 +109,51 @@ class Refutation(NamedTuple):
         return is_small and (not is_tried or function_look.is_possible(self.objective, params))
 
     @property
-    def has_diagonal(self) -> bool:
+    def _has_diagonal(self) -> bool:
         """Whether the objective's structure is what shows something, and not its function."""
         has_rows = self.objective.linear_regression is not None
         return has_rows or self.objective.hessian_array is not None
 
     @property
-    def is_small(self) -> bool:
+    def _is_small(self) -> bool:
         """Whether the objective is a regression that is taken apart by its singular vectors."""
         regression = self.objective.linear_regression
         estimates = self.method.estimates(self.objective)
         return regression is not None and dense_look.is_small(regression, estimates)
 
-    def unless_refuted(self, loop: Loop) -> Loop:
+    def decrease_at_hand(self, loop: Loop) -> np.ndarray | None:
+        """By how much the value is sure to fall, computed by the host; None where a program must
+        compute it. All arrays are there, on a CPU.
+        """
+        if not self._is_small:
+            return None
+        regression = self.objective.linear_regression
+        height = max(abs(float(loop.value)), float(loop.watch.floor))
+        falls = dense_look.at_hand(
+            regression, loop.params["weights"], float(self.tolerance.suboptimality) * height
+        )
+        return np.asarray(falls, loop.value.dtype)
+
+    def unless_refuted(self, loop: Loop, falls: jax.Array | None = None) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
         the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
         its estimate is raised to what a step would lower the value by.
+
+        ``falls`` is by how much the value is sure to fall, if that is known.
         """
-        # Where the host takes columns apart, XLA for CPUs compiles all around it by itself.
-        compact = loops.one_turn if self.is_small else lambda function: function()
-        asked = compact(lambda: self.asked(loop, jnp))
-        if self.has_diagonal:
+        asked = self._asked(loop)
+        if falls is not None:
+            falls = jnp.where(asked.is_looked_at, falls, 0)
+        elif self._has_diagonal:
             falls = self._certain_decrease(loop, asked).astype(asked.known.dtype)
         else:
             seen = self._seen(loop, asked.is_looked_at)
-            falls, allowed = self.measured_decrease(loop, asked, seen, jnp)
+            falls, allowed = self._measured_decrease(loop, asked, seen)
             asked = asked._replace(allowed=allowed)
-        status, watch = compact(lambda: self.answered(loop, asked, falls, jnp))
+        status, watch = self._answered(loop, asked, falls)
         return loop._replace(status=status, watch=watch)
 
-    def asked(self, loop: Loop, xp: Any) -> Asked:
+    def _asked(self, loop: Loop) -> _Asked:
         """Whether there is a claim, whether it is looked at, and what it allows."""
         watch, looks = loop.watch, loop.watch.looks
         assert looks is not None  # there are some where a refutation is possible
@@ -151,48 +161,46 @@ class Refutation(NamedTuple):
         # What rests on a bound is no estimate, but for the rounding of the gradient in it; and what
         # a method claims by rules of its own is not claimed by the tolerance. A factorisation may
         # have taken a short column for rounding.
-        least = Evidence.BOUND if self.is_small else Evidence.FACTORISATION
+        least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
         is_estimate = watch.evidence >= least.value
-        allowed = xp.asarray(self.tolerance.suboptimality, loop.value.dtype)
-        allowed = allowed * xp.maximum(xp.abs(loop.value), watch.floor)
+        allowed = jnp.asarray(self.tolerance.suboptimality, loop.value.dtype)
+        allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim = is_claim & is_estimate & xp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < looks.next) & xp.logical_not(is_last)
-        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < xp.inf)
-        is_stuck = is_stuck & is_estimate & xp.logical_not(self.off.suboptimality)
-        known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
-        is_looked_at = (is_claim & xp.logical_not(is_early)) | is_stuck
-        return Asked(is_claim, is_early, is_looked_at, allowed, known)
+        is_claim = is_claim & is_estimate & jnp.logical_not(self.off.suboptimality)
+        is_early = (loop.iteration < looks.next) & jnp.logical_not(is_last)
+        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < jnp.inf)
+        is_stuck = is_stuck & is_estimate & jnp.logical_not(self.off.suboptimality)
+        known = jnp.maximum(allowed, jnp.where(is_stuck, watch.suboptimality, allowed))
+        is_looked_at = (is_claim & jnp.logical_not(is_early)) | is_stuck
+        return _Asked(is_claim, is_early, is_looked_at, allowed, known)
 
-    def answered(
-        self, loop: Loop, asked: Asked, falls: jax.Array, xp: Any
-    ) -> tuple[jax.Array, Watch]:
+    def _answered(self, loop: Loop, asked: _Asked, falls: jax.Array) -> tuple[jax.Array, Watch]:
         """The status and what the rules remember, where the value may fall by so much."""
         watch, looks, allowed = loop.watch, loop.watch.looks, asked.allowed
         assert looks is not None
-        seen = xp.where(asked.is_looked_at & xp.isfinite(falls), loop.value - falls, xp.inf)
-        lowest = xp.minimum(looks.lowest, seen)
-        falls = xp.maximum(falls, loop.value - lowest)
-        least = (CERTAIN if self.has_diagonal else REFUTED) * allowed
+        seen = jnp.where(asked.is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
+        lowest = jnp.minimum(looks.lowest, seen)
+        falls = jnp.maximum(falls, loop.value - lowest)
+        least = (CERTAIN if self._has_diagonal else REFUTED) * allowed
         is_refuted = asked.is_claim & (falls > least)
-        pause = xp.maximum(loop.iteration // PAUSE, 1)
-        looks = Looks(xp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
+        pause = jnp.maximum(loop.iteration // PAUSE, 1)
+        looks = Looks(jnp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
         is_taken_back = is_refuted | (asked.is_claim & asked.is_early)
-        status = xp.where(is_taken_back, self._instead(loop, xp), loop.status)
+        status = jnp.where(is_taken_back, self._instead(loop), loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
-        above = xp.where(is_low, falls, watch.suboptimality)
+        above = jnp.where(is_low, falls, watch.suboptimality)
         decrement, none = Evidence.NEWTON_DECREMENT.value, Evidence.NONE.value
-        evidence = xp.where(is_low, xp.int32(decrement), watch.evidence)
-        evidence = xp.where(above < xp.inf, evidence, xp.int32(none))
+        evidence = jnp.where(is_low, jnp.int32(decrement), watch.evidence)
+        evidence = jnp.where(above < jnp.inf, evidence, jnp.int32(none))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
 
-    def _instead(self, loop: Loop, xp: Any) -> jax.Array:
+    def _instead(self, loop: Loop) -> jax.Array:
         """The status of a descent whose claim does not stand."""
         is_last = loop.iteration >= self.max_iterations
         is_stuck = loop.watch.checks_without_progress >= self.method.patience
-        again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
-        return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
+        again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
+        return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
 
     def _seen(self, loop: Loop, is_looked_at: jax.Array) -> function_look.Seen:
         """What the function shows, if it is looked at."""
@@ -210,47 +218,43 @@ class Refutation(NamedTuple):
 
         return seldom(is_looked_at, look, no_look, *numbers)
 
-    def measured_decrease(
-        self, loop: Loop, asked: Asked, seen: function_look.Seen, xp: Any
+    def _measured_decrease(
+        self, loop: Loop, asked: _Asked, seen: function_look.Seen
     ) -> tuple[jax.Array, jax.Array]:
         """By how much a step was seen to lower the value, and what is allowed by a curvature that
         is none of a kink's. The decrease is infinite where the gradient is not small by that.
         """
         watch, t = loop.watch, self.tolerance
-        size, height = watch.size.scale_by(xp), xp.abs(loop.value)
+        size, height = watch.size.scale, jnp.abs(loop.value)
         worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
-        least = xp.asarray(t.suboptimality, height.dtype)
-        floor = xp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
-        allowed = xp.minimum(asked.allowed, least * xp.maximum(height, floor))
+        least = jnp.asarray(t.suboptimality, height.dtype)
+        floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
+        allowed = jnp.minimum(asked.allowed, least * jnp.maximum(height, floor))
         falls = loop.value - seen.lowest
         if self.off.gradient is not True and not t.is_by_leaf:
-            own = height.astype(size.dtype) / xp.where(size > 0, size, 1)
-            own = xp.maximum(own, seen.curvature * size)
-            scale = REFUTED * xp.maximum(watch.reference_by(xp), own)
-            is_small = loop.norm <= xp.asarray(t.gradient, scale.dtype) * scale
-            is_steep = xp.logical_not(is_small | self.off.gradient)
+            own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
+            own = jnp.maximum(own, seen.curvature * size)
+            scale = REFUTED * jnp.maximum(watch.reference, own)
+            is_small = loop.norm <= jnp.asarray(t.gradient, scale.dtype) * scale
+            is_steep = jnp.logical_not(is_small | self.off.gradient)
             is_steep = is_steep & (loop.status != Status.STAGNATED.value)
-            falls = xp.where(is_steep, xp.inf, falls)
-        return xp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed
+            falls = jnp.where(is_steep, jnp.inf, falls)
+        return jnp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed
 
-    def _certain_decrease(self, loop: Loop, asked: Asked) -> jax.Array:
+    def _certain_decrease(self, loop: Loop, asked: _Asked) -> jax.Array:
         """By how much the value is sure to fall, zero where nobody asks. Under ``vmap`` a plain
         branch would copy X for every member.
         """
-        inputs = self.looked_at(loop, asked, jnp)
-        function = decrease_of_quadratic if len(inputs) == 3 else decrease_of_regression
-        return seldom(asked.is_looked_at, function, _nothing, *inputs)
-
-    def looked_at(self, loop: Loop, asked: Asked, xp: Any) -> tuple[Any, ...]:
-        """The arguments of :func:`decrease_of_regression`, or :func:`decrease_of_quadratic`."""
         params, seen = precision.widen(loop.params), None
         if self.method.estimates(self.objective):
-            reached = loop.norm / xp.sqrt(2 * asked.known).astype(loop.norm.dtype)
+            reached = loop.norm / jnp.sqrt(2 * asked.known).astype(loop.norm.dtype)
             seen = Seen(caution(loop.norm.dtype), reached)
         regression = self.objective.linear_regression
         if regression is None:
-            return self.objective, params, seen
-        return regression, params, seen, asked.known
+            inputs = self.objective, params, seen
+            return seldom(asked.is_looked_at, decrease_of_quadratic, _nothing, *inputs)
+        inputs = regression, params, seen, asked.known
+        return seldom(asked.is_looked_at, decrease_of_regression, _nothing, *inputs)
 
 
 class Seen(NamedTuple):

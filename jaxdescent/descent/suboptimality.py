@@ -221,8 +221,4 @@ class Size(NamedTuple):
     @property
     def scale(self) -> jax.Array:
         """The size with which changes of the params are compared."""
-        return self.scale_by(jnp)
-
-    def scale_by(self, xp: Any) -> jax.Array:
-        """The scale, computed by ``jax.numpy`` or NumPy."""
-        return xp.maximum(self.now, self.before)
+        return jnp.maximum(self.now, self.before)

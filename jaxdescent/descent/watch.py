@@ -106,11 +106,7 @@ class Watch(NamedTuple):
         """G: the gradient's norm at the objective's own start if it is usable, else at the first
         check.
         """
-        return self.reference_by(jnp)
-
-    def reference_by(self, xp: Any) -> jax.Array:
-        """G, computed by ``jax.numpy`` or NumPy."""
         if self.own_norm is None:
             return self.first_norm
-        is_usable = (self.own_norm > 0) & xp.isfinite(self.own_norm)
-        return xp.where(is_usable, self.own_norm, self.first_norm)
+        is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)
+        return jnp.where(is_usable, self.own_norm, self.first_norm)

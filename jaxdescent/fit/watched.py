@@ -72,9 +72,6 @@ class Watched(Method):
     def estimates(self, objective: Objective) -> bool:
         return self.inner.estimates(objective)
 
-    def solves_at_once(self, objective: Objective) -> bool:
-        return self.inner.solves_at_once(objective)
-
     def needed_bytes(self, objective: Objective, params: Any) -> int | None:
         return self.inner.needed_bytes(objective, params)
 

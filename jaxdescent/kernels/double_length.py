@@ -11,7 +11,7 @@ Ogita, Rump and Oishi (2005), "Accurate sum and dot product".
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from jax import lax
 class Double(NamedTuple):
     """``high + low``, with ``|low|`` at most half an ulp of ``high``."""
 
-    high: jax.Array
-    low: jax.Array
+    high: Any
+    low: Any
 
 
 def double(x: jax.Array) -> Double:

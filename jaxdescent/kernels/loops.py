@@ -8,15 +8,26 @@ their work among all cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import Jaxpr, jaxpr_as_fun
 
-from jaxdescent.kernels.platform import on_cpu
+from jaxdescent.kernels.platform import is_small_on_one_cpu, on_cpu
+
+FEW_BYTES = 1 << 16
+"""The most bytes that are few."""
+
+LIBRARIES = frozenset(
+    """
+    cholesky conv_general_dilated eigh fft geqrf householder_product lu qr sort svd
+    triangular_solve
+    """.split()  # noqa: SIM905
+)
+"""Primitives for which XLA for CPUs calls a library, but for products."""
 
 LARGE_BYTES = 1 << 20
 """An iteration that touches at least this many bytes is run on all cores."""
@@ -42,11 +53,45 @@ def while_loop(
     )[1]
 
 
+def are_few(arrays: Any) -> bool:
+    """Whether these inputs of a program for one CPU are so small that one core reads them about as
+    fast as several.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in map(jax.typeof, jax.tree.leaves(arrays)))
+    return is_small_on_one_cpu() and size <= FEW_BYTES
+
+
+def calls_libraries(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether XLA for CPUs compiles the function to more than one kernel, even in a loop: whether
+    it multiplies matrices, or has operations other than by elements, of which some need a library.
+    """
+    traced = jax.make_jaxpr(function)(*arguments)
+    return any(_is_by_library(equation) for equation in _equations(traced.jaxpr))
+
+
+def _is_by_library(equation: Any) -> bool:
+    if equation.primitive.name == "dot_general":
+        (out,) = equation.outvars
+        return sum(length > 1 for length in out.aval.shape) > 1
+    return equation.primitive.name in LIBRARIES
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """The operations of a program, and of those inside them."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, tuple) else (parameter,):
+                program = getattr(inner, "jaxpr", inner)  # that of one with its constants
+                if isinstance(program, Jaxpr):
+                    yield from _equations(program)
+
+
 def one_turn(function: Callable[[], Any]) -> Any:
     """``function()``, in programs for CPUs as a loop of one turn.
 
-    XLA for CPUs compiles every kernel by itself, which takes some ten milliseconds each, and such a
-    loop as one. It is for many operations on little data, of which none is a library's: one thread
+    XLA for CPUs compiles every kernel by itself, which takes some milliseconds each, and such a
+    loop as one. It is for many operations on little data, of which none needs a library: one thread
     runs them. The function may close over arrays. Where it has effects, or returns random keys, it
     is called as it is.
     """

@@ -18,7 +18,7 @@ from jax import lax
 from jaxdescent.display import Displayed
 from jaxdescent.kernels import sums
 from jaxdescent.kernels.dtypes import compute_dtype
-from jaxdescent.kernels.platform import kept_apart, on_cpu
+from jaxdescent.kernels.platform import is_on_one_cpu, kept_apart, on_cpu
 from jaxdescent.numerics import randomness
 
 
@@ -153,6 +153,11 @@ FEW = 256
 """The most elements for which three sums, one of which is right, cost a CPU less than a branch."""
 
 
+MANY = 1 << 14
+"""The most elements in the memory of one CPU that are copied into one array for these sums: each
+leaf would be a kernel or two to compile."""
+
+
 def norm(tree: Any) -> jax.Array:
     """The Euclidean norm of a tree, correct also where its square underflows or overflows.
 
@@ -160,10 +165,22 @@ def norm(tree: Any) -> jax.Array:
     >>> print(norm({"x": jnp.array([3e-30, 4e-30])}))
     5e-30
     """
-    if sum(leaf.size for leaf in jax.tree.leaves(tree)) <= FEW:
+    size = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    if is_on_one_cpu() and size <= MANY:
+        return _norm_by_three(_as_one(tree))
+    if size <= FEW:
         return _norm_by_three(tree)
     # For a branch, an accelerator's compiler would store the tree; three sums take one pass there.
     return on_cpu(lambda tree: root(squared_norm(tree), lambda: tree), _norm_by_three, tree)
+
+
+def _as_one(tree: Any) -> Any:
+    """The elements of several leaves in one array."""
+    leaves = jax.tree.leaves(widen(tree))
+    if len(leaves) == 1:
+        return tree
+    dtype = jnp.result_type(*leaves)
+    return jnp.concatenate([leaf.astype(dtype).ravel() for leaf in leaves])
 
 
 def _norm_by_three(tree: Any) -> jax.Array:

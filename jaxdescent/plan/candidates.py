@@ -42,7 +42,6 @@ class Entry(NamedTuple):
       is_attempt: whether a hedge tries it first, because its iterations are the cheapest.
       is_certain: whether its time is bounded by a few factorisations, whatever the spectrum.
       is_memoryless: whether its directions depend on the present gradient only.
-      is_by_rate: whether it claims to have converged by the rate of its steps.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Entry(NamedTuple):
     is_attempt: bool = False
     is_certain: bool = False
     is_memoryless: bool = False
-    is_by_rate: bool = False
 
 
 def _gradient_descent(rule: Any) -> Callable[[], Method]:
@@ -127,13 +125,11 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
             "GradientDescent(BarzilaiBorwein())",
             _gradient_descent(BarzilaiBorwein),
             cost_model.barzilai_borwein,
-            is_by_rate=True,
         ),
         Entry(
             "GradientDescent(Backtracking())",
             _gradient_descent(Backtracking),
             cost_model.backtracking,
-            is_by_rate=True,
         ),
     ),
     Kind.QUADRATIC: (
@@ -314,8 +310,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     seconds_per_iteration = question.iteration_seconds(price.iteration)
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
     method = entry.method()
-    looked = cost_model.looked_bytes(question, entry.is_by_rate)
-    working_bytes = round(max(price.working_bytes, looked)) + structure.reading_bytes
+    working_bytes = round(price.working_bytes) + structure.reading_bytes
     if structure.host_bytes:
         working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)

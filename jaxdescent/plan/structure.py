@@ -17,7 +17,7 @@ from jaxdescent.kernels import dtypes, host_memory
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
-from jaxdescent.regression.solve import look_bytes, regression_solver_bytes
+from jaxdescent.regression.solve import regression_solver_bytes
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any
@@ -47,8 +47,6 @@ class Structure(Displayed):
       compute_dtype: the dtype in which arithmetic runs.
       data_bytes: the bytes of the objective's arrays: X and y, the Hessian, centers.
       solver_bytes: the peak of the derivative method's solve, besides data and params.
-      look_bytes: what a look at a claim of convergence by singular vectors needs.
-      rate_look_bytes: the same where the method has no estimate of its own.
       rows, features, outputs: the sizes of a regression; ``rows`` is the number of residuals for a
         sum of squares.
       data_dtype: the dtype in which X or the Hessian is stored.
@@ -97,8 +95,6 @@ class Structure(Displayed):
     devices: int = 1
     host_bytes: int = 0
     chunk_bytes: int = 0
-    look_bytes: int = 0
-    rate_look_bytes: int = 0
 
     def _arguments(self) -> list[str]:
         return [self.describe()]
@@ -180,8 +176,6 @@ class Structure(Displayed):
             params_bytes=-(-self.params_bytes // (shards if is_cut else 1)),
             solver_bytes=-(-self.solver_bytes // solver_shards),
             largest_leaf_bytes=-(-self.largest_leaf_bytes // (shards if is_cut else 1)),
-            look_bytes=0,
-            rate_look_bytes=0,
         )
 
     def placement(self) -> str:
@@ -268,8 +262,6 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             evaluation_bytes=float(design.pass_bytes),
             reading_seconds=design.reading_seconds,
             reading_bytes=design.reading_bytes,
-            look_bytes=look_bytes(design, regression.l2, outputs),
-            rate_look_bytes=look_bytes(design, regression.l2, outputs, estimates=False),
         )
     hessian = objective.hessian_array
     if hessian is not None:
@@ -306,8 +298,6 @@ def regression_structure(
         is_dense=True,
         has_intercept=True,
         has_penalty=has_penalty,
-        look_bytes=look_bytes(design, 0.0, outputs),
-        rate_look_bytes=look_bytes(design, 0.0, outputs, estimates=False),
     )
 
 

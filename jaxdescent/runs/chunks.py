@@ -19,9 +19,8 @@ import numpy as np
 from jaxdescent.calls import programs
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent.endings import ended
-from jaxdescent.descent.loop import Descent
+from jaxdescent.descent.loop import Descent, begun
 from jaxdescent.descent.loop_state import Loop
-from jaxdescent.kernels import loops
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import RUNNING, Result, Status
 from jaxdescent.tolerance import Off
@@ -54,7 +53,7 @@ class Chunks:
     def __init__(self, setup: Setup, *, donate: bool) -> None:
         params, self.problem, self.limit = setup.inputs
         self._flags = {key: setup.flags[key] for key in ("check_every", "off")}
-        self._start = {key: setup.flags[key] for key in ("history", "starts_at_own", "is_small")}
+        self._start = {key: setup.flags[key] for key in ("history", "starts_at_own")}
         self._begin = self._compiled(
             _begin, (params, self.problem, self.limit), donate=donate, **self._start
         )
@@ -148,11 +147,10 @@ def _begin(
     off: Off | None,
     history: int,
     starts_at_own: bool,
-    is_small: bool,
 ) -> Loop:
     descent = Descent(*problem, limit, check_every, off)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    return _copied(loops.one_turn(begin) if is_small else begin())
+    return _copied(begun(begin, params, problem))
 
 
 def _advance(

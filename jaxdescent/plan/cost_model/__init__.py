@@ -34,7 +34,6 @@ from jaxdescent.plan.cost_model.krylov import (
 )
 from jaxdescent.plan.cost_model.krylov import scaled_lsmr as scaled_lsmr
 from jaxdescent.plan.cost_model.krylov import sketched_lsmr as sketched_lsmr
-from jaxdescent.plan.cost_model.reserved import looked_bytes as looked_bytes
 from jaxdescent.plan.cost_model.work import Price as Price
 from jaxdescent.plan.cost_model.work import Question as Question
 from jaxdescent.plan.cost_model.work import Work as Work

@@ -67,23 +67,6 @@ def shifted_bytes(question: Question) -> float:
     return float(rows * structure.features * structure.itemsize)
 
 
-def looked_bytes(question: Question, is_by_rate: bool) -> float:
-    """The bytes in which a CPU looks at a claim by the singular vectors of a small X; with
-    ``is_by_rate`` at one of a method that has no estimate of its own.
-
-    A 16-bit X that is small is widened whole: the products of a method without an estimate have a
-    copy of their own beside the look.
-    """
-    structure = question.structure
-    if question.machine.platform != "cpu":
-        return 0.0
-    if not is_by_rate:
-        return float(structure.look_bytes)
-    if not structure.rate_look_bytes or not question.is_widened:
-        return float(structure.rate_look_bytes)
-    return structure.rate_look_bytes + widened_bytes(question, 1)
-
-
 def copied_bytes(question: Question) -> float:
     """The bytes of a float32 copy of 16-bit data, which a direct solve makes of all data."""
     structure = question.structure

@@ -17,7 +17,6 @@ from jaxdescent.regression.solve.cholesky import FAIR, least_singular_value
 from jaxdescent.regression.solve.normal_equations import SMALL, GramSolver
 from jaxdescent.regression.solve.refinement import DOUBLE_ENTRIES
 from jaxdescent.regression.solve.reserved import (
-    look_bytes,
     normal_equations_bytes,
     regression_solver_bytes,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "FAIR",
     "SMALL",
     "least_singular_value",
-    "look_bytes",
     "normal_equations_bytes",
     "regression_solver",
     "regression_solver_bytes",

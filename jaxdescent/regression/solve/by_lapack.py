@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.designs import Design
+from jaxdescent.kernels.double_length import Double
 from jaxdescent.regression.solve.cholesky import least_singular_value
 from jaxdescent.regression.solve.factor import null_level
 
@@ -39,15 +40,8 @@ def is_possible(design: Design, outputs: int) -> bool:
     return is_small and outputs <= MOST_OUTPUTS and design.is_stored and design.is_whole
 
 
-class Double(NamedTuple):
-    """The unevaluated sum of two arrays of float64, with about 106 bits."""
-
-    high: Array
-    low: Array
-
-
 @dataclasses.dataclass(frozen=True)
-class Regression:
+class StoredRegression:
     """The numbers of a regression in float64, with its columns and targets about their means.
 
     Attributes:
@@ -68,7 +62,9 @@ class Regression:
     digits: np.dtype[Any]
 
     @classmethod
-    def of(cls, X: Any, y: Any, l2: Any, sample_weight: Any, *, intercept: bool) -> Regression:
+    def of(
+        cls, X: Any, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
+    ) -> StoredRegression:
         """From arrays of any float dtype."""
         wide = np.asarray(X, np.float64)
         share = np.ones(len(wide)) if sample_weight is None else np.asarray(sample_weight)
@@ -132,7 +128,7 @@ class Regression:
         return 0.5 * float(np.sum(weighted * residual) + penalty), float(np.sqrt(squares))
 
 
-class Factor(NamedTuple):
+class Inverse(NamedTuple):
     """``(A'A + l2 I)^-1 = basis diag(gain) basis'``, or its pseudo-inverse."""
 
     basis: Array  # (features, rank)
@@ -142,23 +138,25 @@ class Factor(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Solution:
+class Minimiser:
     """The minimiser, and how far other params are above the minimum.
 
     Attributes:
       regression: what was minimised: X and y in units of their own, powers of two in which no
         square overflows.
       units: those of X and of y.
-      exact: the minimiser in these units, (features, outputs).
+      exact: the weights of the minimiser in these units, (features, outputs).
+      offset: its intercept, (outputs,), zeros without one.
       uncertainty: by how much the value at the minimiser may be above the minimum, in units.
       curves_down: whether there is no minimum.
       is_whole: whether no direction was taken for rounding, so that the minimum is that of the
         numbers as they are.
     """
 
-    regression: Regression
+    regression: StoredRegression
     units: tuple[float, float]
     exact: Double
+    offset: Double
     uncertainty: float
     curves_down: bool
     is_whole: bool
@@ -169,15 +167,15 @@ class Solution:
         return self.exact.high / self._ratio
 
     @property
+    def intercept(self) -> Array:
+        """The intercept of the minimiser in float64, (outputs,)."""
+        return self.offset.high * self.units[1]
+
+    @property
     def curvature(self) -> float:
         """The largest second derivative in an unknown."""
         diagonal = self.regression.squares[:, None] + self.regression.l2
         return float(np.max(np.abs(diagonal))) * self.units[0] ** 2
-
-    def best_intercept(self, weights: Array) -> Array:
-        """The best intercept for these weights, (outputs,)."""
-        own = self.regression
-        return self.units[1] * (own.target_mean - own.mean @ (weights * self._ratio))
 
     def height(self, weights: Array, offset: Array) -> float:
         """The value at these params minus the minimum."""
@@ -185,7 +183,7 @@ class Solution:
         moved = (weights * self._ratio - self.exact.high) - self.exact.low
         squares = np.sum(np.square(own.centred @ moved)) + np.sum(own.l2 * np.square(moved))
         if own.intercept:
-            shift = (offset - self.best_intercept(weights)) / unit
+            shift = (offset / unit - self.offset.high) - self.offset.low + own.mean @ moved
             squares = squares + own.total * np.sum(np.square(shift))
         return (0.5 * float(squares) + self.uncertainty) * unit**2
 
@@ -194,7 +192,7 @@ class Solution:
         return self.units[0] / self.units[1]
 
 
-def solve(regression: Regression) -> Solution:
+def solve(regression: StoredRegression) -> Minimiser:
     """The minimiser; where there are several, that of least norm, in units of the columns' lengths
     if these differ much.
     """
@@ -203,9 +201,9 @@ def solve(regression: Regression) -> Solution:
         X, y, l2 = regression.X / unit, regression.y / other, regression.l2 / unit**2
         regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
     factor = _factor(regression)
-    exact, uncertainty = _refined(regression, factor)
+    exact, offset, uncertainty = _refined(regression, factor)
     verdicts = factor.curves_down, factor.basis.shape[1] >= min(regression.X.shape)
-    return Solution(regression, (unit, other), exact, uncertainty, *verdicts)
+    return Minimiser(regression, (unit, other), exact, offset, uncertainty, *verdicts)
 
 
 def _unit(array: Array) -> float:
@@ -218,13 +216,16 @@ def _unit(array: Array) -> float:
     return 1.0 if is_ordinary else 2.0 ** float(np.floor(np.log2(peak)))
 
 
-def _factor(regression: Regression) -> Factor:
+def _factor(regression: StoredRegression) -> Inverse:
     A = regression.centred
     rows, features = A.shape
     l2, is_long = regression.l2, regression.digits == np.float64
     null = null_level(regression.digits, min(rows, features))
     if rows < features or l2.size > 1:
-        return _spectral(A, np.ones(features), l2, null, is_long=is_long)
+        lengths = np.sqrt(regression.squares)
+        is_plain = l2.any() or not _are_uneven(lengths, null_level(regression.digits, features))
+        units = np.ones(features) if is_plain else np.where(lengths > 0, lengths, 1)
+        return _spectral(A / units, units, l2, null, is_long=is_long)
     squares, moved = regression.squares, regression.total * np.square(regression.mean)
     is_noise = squares <= null**2 * (squares + moved)
     if is_noise.any():
@@ -234,14 +235,20 @@ def _factor(regression: Regression) -> Factor:
     inverse = _inverse_of_triangle(A / units, l2[0] / np.square(units), is_long=is_long)
     size = np.inf if inverse is None else np.linalg.norm(inverse, 2)
     if inverse is not None and size < 1 / null:
-        is_ill = size > least_singular_value(regression.digits) ** -1
-        return Factor(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
-    there = own[own > 0]
-    is_uneven = there.size > 0 and np.min(there) < null**0.5 * np.max(there)
-    if is_uneven and l2[0] >= 0:
+        is_ill = bool(size > 1 / least_singular_value(regression.digits))
+        return Inverse(inverse / units[:, None], np.ones((features, 1)), False, is_ill)
+    if _are_uneven(own, null) and l2[0] >= 0:
         penalty = np.diag(np.sqrt(l2[0]) / units) if l2[0] else np.zeros((0, features))
         return _spectral(np.vstack([A / units, penalty]), units, np.zeros(1), null, is_long=is_long)
     return _spectral(A, np.ones(features), l2, null, is_long=is_long)
+
+
+def _are_uneven(lengths: Array, null: float) -> bool:
+    """Whether the columns must be divided by these lengths before a direction counts as null
+    (:func:`jaxdescent.regression.solve.factor.is_uneven`).
+    """
+    there = lengths[lengths > 0]
+    return there.size > 0 and bool(np.min(there) < null**0.5 * np.max(there))
 
 
 def _inverse_of_triangle(A: Array, penalty: Array, *, is_long: bool) -> Array | None:
@@ -259,7 +266,7 @@ def _inverse_of_triangle(A: Array, penalty: Array, *, is_long: bool) -> Array | 
     return inverse if np.isfinite(inverse).all() else None
 
 
-def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) -> Factor:
+def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) -> Inverse:
     """The factor by the singular values of A, without those that are null beside the largest."""
     rows, features = A.shape
     if is_long:
@@ -277,37 +284,36 @@ def _spectral(A: Array, units: Array, l2: Array, null: float, *, is_long: bool) 
     is_full = bool(is_kept.all()) and rows >= features
     curves_down = bool(np.any(curvature < 0)) or (not is_full and bool(np.min(l2) < 0))
     gain = 1 / np.where(curvature > 0, curvature, np.inf)
-    return Factor(V[:, is_kept] / units[:, None], gain, curves_down, True)
+    return Inverse(V[:, is_kept] / units[:, None], gain, curves_down, True)
 
 
-def _refined(regression: Regression, factor: Factor) -> tuple[Double, float]:
-    """The weights after steps ``w <- w + basis gain basis' (X'S (y - X w - b) - l2 w)``, and by how
-    much the last step lowered the value.
+def _refined(regression: StoredRegression, factor: Inverse) -> tuple[Double, Double, float]:
+    """Weights and intercept after steps ``w <- w + basis gain basis' (X'S r - l2 w)`` with the
+    residual ``r = y - X w - b``, and by how much the last step lowered the value.
     """
     shape = regression.X.shape[1], regression.y.shape[1]
     is_small = regression.X.size * shape[0] <= SMALL
     is_long = regression.digits == np.float64 and (factor.is_ill or is_small)
-    weights, last = Double(np.zeros(shape), np.zeros(shape)), np.inf
+    weights, energy = Double(np.zeros(shape), np.zeros(shape)), np.inf
     offset = Double(regression.target_mean, np.zeros(shape[1]))
     for _ in range(MOST_STEPS):
         slope, sums = _slope(regression, weights, offset, is_long=is_long)
         rotated = factor.basis.T @ (slope - np.outer(regression.mean, sums))
         step = factor.basis @ (factor.gain * rotated)
         shift = sums / regression.total if regression.intercept else np.zeros(shape[1])
-        energy = 0.5 * float(np.sum(factor.gain * np.square(rotated)))
+        last, energy = energy, 0.5 * float(np.sum(factor.gain * np.square(rotated)))
         energy += 0.5 * regression.total * float(np.sum(np.square(shift)))
         if not energy < last / 4:
-            break
-        last = energy
+            return weights, offset, min(last, energy)
         shift = shift - regression.mean @ step
         weights, offset = _moved(weights, step), _moved(offset, shift)
         if _is_negligible(step, weights) and _is_negligible(shift, offset):
             break
-    return weights, 0.0 if np.isinf(last) else min(last, energy)
+    return weights, offset, energy
 
 
 def _slope(
-    regression: Regression, weights: Double, offset: Double, *, is_long: bool
+    regression: StoredRegression, weights: Double, offset: Double, *, is_long: bool
 ) -> tuple[Array, Array]:
     """``X'S r - l2 w`` and the sums of ``S r``, for ``r = y - X w - b``."""
     X, share = regression.X, regression.share

@@ -34,19 +34,6 @@ def is_small(design: Design, l2: Any, outputs: int, estimates: bool = True) -> b
     return design.is_stored and design.is_whole and is_within and is_one
 
 
-def look_bytes(design: Design, l2: Any, outputs: int, estimates: bool = True) -> int:
-    """The bytes in which the singular vectors of a small X are found; zero where it is not small.
-
-    They are those of the columns and of the penalty's, divided by their lengths, twice; and of the
-    residuals.
-    """
-    if not is_small(design, l2, outputs, estimates):
-        return 0
-    (rows, features), columns = design.shape, 1 + outputs
-    elements = 4 * (rows + features) * features + features**2 + columns * (rows + features)
-    return jnp.dtype(design.dtype).itemsize * elements
-
-
 def normal_equations_bytes(design: Design) -> int:
     """The bytes of a well-conditioned solve: the Gram matrix, a scaled copy, its factor and the
     factor's inverse.
@@ -84,5 +71,4 @@ def regression_solver_bytes(
         orthogonal = (2 if is_scaled else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger
-    needed = max(jnp.dtype(design.dtype).itemsize * peak, look_bytes(design, l2, outputs))
-    return needed + design.dense_bytes()
+    return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
