@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaxdescent import cli, load_model
+from jaxdescent import load_model
+from jaxdescent.cli.commands import app
 
 CARRIERS, AIRPORTS = ["AA", "B6", "DL", "UA", "WN"], ["EWR", "JFK", "LGA"]
 NOISE = 10.0
@@ -39,7 +40,7 @@ def command(*arguments: object) -> None:
     words = [str(word) for word in arguments]
     shown = " ".join(f'"{word}"' if " " in word else word for word in words)
     print(f"\n$ jaxdescent {shown}", flush=True)
-    code = cli.app(words, standalone_mode=False)
+    code = app(words, standalone_mode=False)
     if code:
         sys.exit(code)
 

@@ -30,7 +30,6 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan import ALLOWED_ITERATIONS
 from jaxdescent.result import Result
-from jaxdescent.saddles import past_saddles
 from jaxdescent.tolerance import Tolerance
 
 Params = Any
@@ -117,6 +116,9 @@ def minimize(
     """
     is_top_level = tracing.is_top_level()
     if leave_saddles:
+        # Few calls need certificates, which take a tenth of the time to import.
+        from jaxdescent.saddles import past_saddles
+
         rest: dict[str, Any] = {"tolerance": tolerance, "check_every": check_every}
         rest |= {"donate": donate, "history": history, "rounding": rounding}
         descent = functools.partial(minimize, objective, method=method, args=args, **rest)
@@ -149,7 +151,8 @@ def minimize(
     is_there = is_top_level or tracing.is_there(stopped)
     if functions.is_fleeting(problem) and not is_top_level:
         # Its program could not be used again, and it may hold traced values.
-        result = attach_derivatives(problem.objective, descend(*stopped, **flags))
+        start, hoisted, most = stopped
+        result = attach_derivatives(problem.objective, descend(start, hoisted, most, **flags))
         return as_given(result, problem.objective)
     if is_there and at_once.is_possible(params, problem, flags) and at_once.is_at_hand(stopped):
         program = programs.on_host(at_once.solved, stopped, **flags)

@@ -30,6 +30,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Neither is the user's calibration read, nor is one left behind.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxdescent-cache-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
+# Commands that run in the tests' process would set JAX's cache of programs for all tests after.
+os.environ["JAXDESCENT_CACHE"] = "off"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -1,18 +1,25 @@
 """The command's options: what they do, and how wrong ones are refused."""
 
+import gc
+import importlib.metadata
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 pytest.importorskip("typer")
 
+from typer import Exit
 from typer.testing import CliRunner
 
-from jaxdescent import breakdown, cli, foresight
+from jaxdescent import breakdown, foresight
+from jaxdescent.cli.breakdown import QUICK_BUDGET
+from jaxdescent.cli.command_line import failing_in_one_line
+from jaxdescent.cli.commands import app
 from jaxdescent.machine import Machine
 
 
@@ -31,7 +38,7 @@ def asked(monkeypatch):
 
 
 def invoke(*arguments: str):
-    return CliRunner().invoke(cli.app, ["breakdown", *arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["breakdown", *arguments], env={"COLUMNS": "200"})
 
 
 class TestOptions:
@@ -54,7 +61,7 @@ class TestOptions:
     def test_quick_lowers_the_budget_unless_one_is_given(self, asked):
         invoke("--quick")
         invoke("--quick", "--budget", "5")
-        assert [settings.budget for settings, _, _ in asked] == [cli.breakdown.QUICK_BUDGET, 5]
+        assert [settings.budget for settings, _, _ in asked] == [QUICK_BUDGET, 5]
 
     def test_the_output_folder_is_used(self, asked, tmp_path):
         invoke("--output", str(tmp_path / "here"))
@@ -109,7 +116,7 @@ def machine(monkeypatch):
 
 
 def invoke_plan(*arguments: str):
-    return CliRunner().invoke(cli.app, ["plan", *arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["plan", *arguments], env={"COLUMNS": "200"})
 
 
 class TestPlan:
@@ -260,6 +267,88 @@ class TestPlan:
         for option in ("rows", "features", "outputs", "density", "dtype", "l2", "device",
                        "exact", "machine", "recalibrate", "json", "plot"):  # fmt: skip
             assert f"--{option}" in result.output
+
+
+def in_a_process(program: str, *arguments: str):
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+WITHOUT_JAX = """
+import sys
+from jaxdescent.cli import main
+try:
+    main()
+finally:
+    heavy = {"jax", "numpy", "pyarrow", "matplotlib", "sklearn"} & set(sys.modules)
+    assert not heavy, heavy
+    assert "jaxdescent.fit" not in sys.modules and "jaxdescent.machine" not in sys.modules
+"""
+
+
+class TestBeforeJAXIsImported:
+    @pytest.mark.parametrize(
+        ("arguments", "code", "shown"),
+        [
+            (["--help"], 0, "breakdown"),
+            (["--version"], 0, f"jaxdescent {importlib.metadata.version('jaxdescent')}\n"),
+            (["fit", "--help"], 0, "--target"),
+            (["fti"], 2, "No such command 'fti'"),
+            (["scale", "--colour"], 2, "No such option: --colour"),
+            (["plan", "--rows", "many"], 2, "a number such as 1000 or 1e9"),
+        ],
+    )
+    def test_help_and_what_is_mistyped_are_shown(self, arguments, code, shown):
+        done = in_a_process(WITHOUT_JAX, *arguments)
+        assert done.returncode == code, done.stderr
+        assert shown in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_without_typer_one_line_says_what_to_install(self):
+        program = "import sys; sys.modules['typer'] = None; from jaxdescent.cli import main; main()"
+        done = in_a_process(program, "fit")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert "pip install 'jaxdescent[cli]'" in line
+
+    @pytest.mark.parametrize("module", ["typer.main", "jax._src.core", "jaxdescent.fit.fitting"])
+    def test_ctrl_c_is_a_line_whatever_is_imported(self, module, tmp_path):
+        program = f"""
+import os, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+# A shell's background jobs are born deaf to it, and so are their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, CtrlC())
+from jaxdescent.cli import main
+main()
+"""
+        done = in_a_process(program, "fit", str(tmp_path), "--target", "y")
+        assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
+    def interrupt(phase, info):
+        gc.callbacks.remove(interrupt)
+        raise KeyboardInterrupt
+
+    def work():
+        with failing_in_one_line("jaxdescent"):
+            gc.callbacks.append(interrupt)
+            gc.collect()
+            for _ in range(600):
+                time.sleep(0.1)
+
+    with pytest.raises(Exit) as ended:
+        work()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted: nothing was written.\n"
 
 
 class TestCommand:

@@ -10,7 +10,7 @@ import sys
 import pytest
 import typer.main
 
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 from jaxdescent.machine import mesh_named
 from jaxdescent.scale.experiment import Experiment
 
@@ -25,7 +25,7 @@ def commands(text):
 
 
 def assert_parses(words):
-    command = typer.main.get_command(cli.app).commands[words[0]]
+    command = typer.main.get_command(app).commands[words[0]]
     context = command.make_context(words[0], words[1:], resilient_parsing=False)
     given = {name: value for name, value in context.params.items() if value is not None}
     sizes = {"problems": "problem", "rows": "rows", "features": "features", "methods": "method"}

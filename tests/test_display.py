@@ -534,7 +534,7 @@ def test_an_object_is_shown_as_the_call_that_makes_it(thing, expected):
     ids=repr,
 )
 def test_what_is_made_of_numbers_can_be_pasted_back(thing):
-    again = eval(repr(thing), vars(jd))
+    again = eval(repr(thing), {name: getattr(jd, name) for name in jd.__all__})
     assert jax.tree.structure(again) == jax.tree.structure(thing)
     assert jax.tree.leaves(again) == jax.tree.leaves(thing)
 
@@ -544,7 +544,7 @@ def test_status_and_evidence_are_printed_by_name():
     assert f"{jd.Status.STAGNATED:d}" == "3"
 
 
-PUBLIC = [thing for name, thing in vars(jd).items() if inspect.isclass(thing)]
+PUBLIC = [thing for name in jd.__all__ if inspect.isclass(thing := getattr(jd, name))]
 
 
 def empty(cls):

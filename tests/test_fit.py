@@ -17,14 +17,14 @@ from sklearn.metrics import r2_score
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.fit import fitting, sums, ways
 from jaxdescent.fit.split import is_held_out
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
 
 
 @pytest.fixture(name="X")

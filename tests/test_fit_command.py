@@ -21,14 +21,14 @@ from sklearn.linear_model import LinearRegression
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import cli
+from jaxdescent.cli.command_line import byte_count
+from jaxdescent.cli.commands import app
 from jaxdescent.data import read_ahead
 from jaxdescent.fit import by_sums
-from jaxdescent.fit.command_line import byte_count
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
 
 
 def small(rows=40, **columns):
@@ -679,9 +679,9 @@ def test_sizes_are_written_in_many_ways(text, count):
 
 CHILD = """
 import pathlib, re, sys
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 try:
-    cli.app(sys.argv[1:])
+    app(sys.argv[1:])
 except SystemExit as error:
     code = error.code
 status = pathlib.Path("/proc/self/status").read_text()

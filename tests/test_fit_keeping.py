@@ -19,7 +19,7 @@ import polars as pl
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.fit import in_memory, keeping, ways
 from jaxdescent.fit.keeping import Interrupted
@@ -151,7 +151,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         return real(self, record)
 
     monkeypatch.setattr(keeping._Summing, "report", report, raising=False)
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 130, result.output
     assert "Interrupted: iteration" in result.stderr
     assert f"is kept in {tmp_path / 'kept'}; the same command with --resume" in result.stderr
@@ -163,11 +163,11 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
 
     monkeypatch.setattr(keeping._Summing, "report", twice, raising=False)
     again = [str(a) for a in [*arguments, "--resume"]]
-    result = CliRunner().invoke(cli.app, again)
+    result = CliRunner().invoke(app, again)
     assert result.exit_code == 130, result.output
     assert "Interrupted: what was found until a while ago is kept in" in result.stderr
     monkeypatch.undo()
-    result = CliRunner().invoke(cli.app, again)
+    result = CliRunner().invoke(app, again)
     assert result.exit_code == 0, result.output
     assert re.search(r"goodput +\d+% of the descents' time in iterations, resumed", result.stdout)
     assert (tmp_path / "m" / "model.json").exists()

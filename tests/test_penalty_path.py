@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.fit import descending, penalty_path
 from jaxdescent.fit.moments import Moments
@@ -120,7 +120,7 @@ class TestSearch:
             "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop,day",
             "--method", "cg", "--l2", "auto", "--out", tmp_path / "m",
         ]  # fmt: skip
-        result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
         assert result.exit_code == 130
         assert result.stderr == "Interrupted: nothing was written.\n"
         assert [p.name for p in tmp_path.iterdir()] == ["d.parquet"]

@@ -1,7 +1,10 @@
 """What depends on a platform stands in kernels/ and machine/, and is asked nowhere else."""
 
+import ast
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -172,3 +175,48 @@ def test_benchmarks_and_examples_import_nothing_of_the_tests():
     for folder in ("benchmarks", "examples", "jaxdescent"):
         for path in (root / folder).rglob("*.py"):
             assert not imports.search(path.read_text()), path
+
+
+def test_type_checkers_and_programs_see_the_same_names():
+    tree = ast.parse(pathlib.Path(jaxdescent.__file__).read_text())
+    (choice,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        name.asname: node.module
+        for node in choice.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert seen == {name: f"jaxdescent.{room}" for name, room in jaxdescent._HOMES.items()}
+    assert set(seen) == set(jaxdescent.__all__) <= set(dir(jaxdescent))
+
+
+LOADED = """
+import sys
+
+def rooms():
+    return {name.split(".")[1] for name in sys.modules if name.startswith("jaxdescent.")}
+
+import jaxdescent as jd
+assert not rooms() and "jax" not in sys.modules and "numpy" not in sys.modules
+
+jd.minimize, jd.LinearRegression
+seldom = {"batches", "certificate", "cli", "critical_points", "fit", "foresight", "runs", "saddles",
+          "second_order"}
+assert not rooms() & seldom, rooms() & seldom
+assert "jaxdescent.machine.calibration" not in sys.modules
+
+import jaxdescent.plan.structure
+assert callable(jd.plan) and callable(jd.minimize)
+assert jd.designs.Dense is sys.modules["jaxdescent.designs"].Dense
+assert not hasattr(jd, "minimise") and not hasattr(jd, "__main__")
+from jaxdescent import *
+assert Nesterov is jd.Nesterov and callable(plan) and callable(critical_points)
+assert "jaxdescent.fit.fitting" in sys.modules
+"""
+
+
+def test_a_room_is_loaded_when_one_of_its_names_is_used():
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import jaxdescent as jd
 from jaxdescent import scale
-from jaxdescent.cli import app
+from jaxdescent.cli.commands import app
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by

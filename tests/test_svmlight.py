@@ -17,7 +17,7 @@ from sklearn.linear_model import Ridge
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, Kind, SparseColumn, located, open_source, svmlight
 
 ROWS, WIDE = 400, 4000
@@ -102,7 +102,7 @@ class TestManyIndices:
         predicted = model.predict(tmp_path / "e.svm", unseen="zero")
         np.testing.assert_allclose(predicted, expected)
         arguments = ("predict", tmp_path / "m", tmp_path / "e.svm", "--out", tmp_path / "p.csv")
-        result = CliRunner().invoke(cli.app, [*map(str, arguments), "--unseen", "zero"])
+        result = CliRunner().invoke(app, [*map(str, arguments), "--unseen", "zero"])
         assert "3 predictions of y" in result.stdout
         assert "indices of no training row, and count nothing: 1." in result.stdout
         model.save(tmp_path / "m", overwrite=True)

@@ -66,9 +66,9 @@ def written_out(factors: dict[str, tuple[np.ndarray, int]], x: np.ndarray) -> An
 
 COMMAND = """
 import pathlib, sys
-from jaxdescent import cli
+from jaxdescent.cli.commands import app
 try:
-    cli.app(sys.argv[1:])
+    app(sys.argv[1:])
 finally:
     print(pathlib.Path("/proc/self/status").read_text(), file=sys.stderr)
 """

@@ -1,28 +1,39 @@
-"""The command line: ``jaxdescent fit``, ``predict``, ``inspect``, ``plan``, ``breakdown``, ..."""
+"""The command line: ``jaxdescent fit``, ``predict``, ``inspect``, ``plan``, ``breakdown``, ...
+
+The modules of this package import typer and the standard library alone, so that help and what is
+wrong with the options are shown at once; a command imports what it works with when it is called.
+"""
 
 from __future__ import annotations
 
-import typer
+import os
+import signal
+import sys
+from typing import Any, NoReturn
 
-from jaxdescent.cli import breakdown, plan
-from jaxdescent.fit import commands
-from jaxdescent.scale import commands as scaling
-
-app = typer.Typer(
-    help="Minimise by the derivative method where it can be used, by gradient descent where not.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-app.command()(commands.fit)
-app.command()(commands.predict)
-app.command()(commands.inspect)
-app.command()(scaling.scale)
-app.command()(breakdown.breakdown)
-app.command()(plan.plan)
+INTERRUPTED = 130
 
 
 def main() -> None:
     """The entry point of the script ``jaxdescent``."""
+    # Not of a shell's background jobs, which ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+    try:
+        from jaxdescent.cli.commands import app
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        print("Error: the command line needs typer: pip install 'jaxdescent[cli]'", file=sys.stderr)
+        sys.exit(1)
     app()
+
+
+def leave(number: int, frame: Any) -> NoReturn:
+    """End the process at Ctrl-C, while there is nothing to keep or to clean up.
+
+    A KeyboardInterrupt could get lost among the imports, in a callback of the garbage collector.
+    """
+    del number, frame
+    os.write(2, b"Interrupted.\n")
+    os._exit(INTERRUPTED)

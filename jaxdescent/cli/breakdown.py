@@ -9,13 +9,9 @@ import os
 import pathlib
 from typing import Annotated
 
-import jax
 import typer
-from rich.console import Console
 
-from jaxdescent import agreement
-from jaxdescent.cli.device import Device, choose_device
-from jaxdescent.fit.command_line import (
+from jaxdescent.cli.command_line import (
     Coordinator,
     Distributed,
     Process,
@@ -23,7 +19,7 @@ from jaxdescent.fit.command_line import (
     failing_in_one_line,
     join,
 )
-from jaxdescent.fit.together import check_alike
+from jaxdescent.cli.device import Device, choose_device
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
@@ -127,9 +123,14 @@ def breakdown(
 
     if not distributed:  # else the others wait for this process to join them
         check()
-    with failing_in_one_line():
+    with failing_in_one_line("jaxdescent.breakdown"):
         _prepare_process(device)
+        import jax
+        from rich.console import Console
+
+        from jaxdescent import agreement
         from jaxdescent import breakdown as story
+        from jaxdescent.fit.together import check_alike
 
         settings = story.Settings(
             budget=budget or (QUICK_BUDGET if quick else DEFAULT_BUDGET),
@@ -174,5 +175,4 @@ def _prepare_process(device: Device | None) -> None:
     # Part 2's child processes share the device's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if device is Device.cpu:
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        jax.config.update("jax_platforms", "cpu")
+        choose_device(device)

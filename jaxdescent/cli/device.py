@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 
-import jax
 import typer
 
 
@@ -23,15 +22,21 @@ def choose_device(device: Device | None) -> None:
     Raises:
       typer.BadParameter: if JAX does not find it.
     """
+    if device is None:
+        return
+    import jax
+
     if device is Device.cpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")
-    elif device is not None:
+    else:
         _require(device)
 
 
 def _require(device: Device) -> None:
     """Raise unless JAX has chosen this device, as it does if it finds one."""
+    import jax
+
     try:
         found = jax.devices()[0].platform
     except RuntimeError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import decimal
 import enum
 import pathlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import jax
 import typer
-from rich.console import Console
 
 from jaxdescent.cli.device import Device, choose_device
+
+if TYPE_CHECKING:
+    from jaxdescent.plan.structure import Structure
 
 
 class PlanDtype(enum.StrEnum):
@@ -120,11 +121,14 @@ def plan(
     # A plan for devices that are not attached runs nothing on those that are.
     choose_device(Device.cpu if mesh else Device(device) if device else None)
 
+    import jax
+    from rich.console import Console
+
     from jaxdescent import foresight
     from jaxdescent.machine import Machine
     from jaxdescent.plan import plan_of
     from jaxdescent.plan import report as plan_report
-    from jaxdescent.plan.structure import Structure, regression_structure
+    from jaxdescent.plan.structure import regression_structure
     from jaxdescent.regression import LinearRegression
 
     console = Console()

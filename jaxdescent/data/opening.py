@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxdescent.data.arrays import Arrays, NpyFiles
-from jaxdescent.data.csv_files import CsvFiles
 from jaxdescent.data.errors import DataError, is_readable_folder, listed
 from jaxdescent.data.filters import Filtered
-from jaxdescent.data.parquet import ParquetFiles
 from jaxdescent.data.protocol import Source
-from jaxdescent.data.svmlight import SvmlightFiles
 from jaxdescent.data.tables import ArrowStream
 
 FORMATS = {
@@ -91,11 +88,18 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         raise DataError(
             f"--target-file goes with .npy alone, got {form}: name the target's column instead."
         )
+    # A reader is imported for files of its format: every program that descends loads this module.
     if form == "Parquet":
+        from jaxdescent.data.parquet import ParquetFiles
+
         return ParquetFiles(files)
     if form == "CSV":
+        from jaxdescent.data.csv_files import CsvFiles
+
         return CsvFiles(files)
     if form == "svmlight":
+        from jaxdescent.data.svmlight import SvmlightFiles
+
         return SvmlightFiles(files)
     return _open_npy(files, target_file)
 

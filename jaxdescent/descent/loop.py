@@ -376,20 +376,26 @@ class Descent(NamedTuple):
         return params, state
 
     def measured(self, loop: Loop) -> Loop:
-        truth = self.method.measured(
-            self.objective, loop.params, loop.state, self.max_iterations >= 0
-        )
-        value = jnp.asarray(truth.value, loop.value.dtype)
-        norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
-        judged = self.tolerance, self._off, self._norms(loop.params, norm)
-        watch, status = measured(
-            loop.watch,
-            loop.status,
-            Progress(loop.value, loop.norm),
-            Progress(value, norm),
-            judged=judged,
-        )
-        return loop._replace(value=value, norm=norm, watch=watch, status=status)
+        """The loop with its value and gradient norm measured, and its claim held against these."""
+
+        def changes() -> dict[str, Any]:
+            truth = self.method.measured(
+                self.objective, loop.params, loop.state, self.max_iterations >= 0
+            )
+            value = jnp.asarray(truth.value, loop.value.dtype)
+            norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
+            judged = self.tolerance, self._off, self._norms(loop.params, norm)
+            watch, status = measured(
+                loop.watch,
+                loop.status,
+                Progress(loop.value, loop.norm),
+                Progress(value, norm),
+                judged=judged,
+            )
+            return {"value": value, "norm": norm, "watch": watch, "status": status}
+
+        is_one = loops.are_few((loop.params, self.objective))
+        return loop._replace(**(loops.one_turn(changes) if is_one else changes()))
 
     def _measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
         """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""

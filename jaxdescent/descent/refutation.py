@@ -37,6 +37,7 @@ from jaxdescent.descent import dense_look, function_look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
 from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.methods import Method
@@ -141,16 +142,20 @@ class Refutation(NamedTuple):
 
         ``falls`` is by how much the value is sure to fall, if that is known.
         """
-        asked = self._asked(loop)
-        if falls is not None:
-            falls = jnp.where(asked.is_looked_at, falls, 0)
-        elif self._has_diagonal:
-            falls = self._certain_decrease(loop, asked).astype(asked.known.dtype)
-        else:
-            seen = self._seen(loop, asked.is_looked_at)
-            falls, allowed = self._measured_decrease(loop, asked, seen)
-            asked = asked._replace(allowed=allowed)
-        status, watch = self._answered(loop, asked, falls)
+        def answer() -> tuple[jax.Array, Watch]:
+            asked, known = self._asked(loop), falls
+            if known is not None:
+                known = jnp.where(asked.is_looked_at, known, 0)
+            elif self._has_diagonal:
+                known = self._certain_decrease(loop, asked).astype(asked.known.dtype)
+            else:
+                seen = self._seen(loop, asked.is_looked_at)
+                known, allowed = self._measured_decrease(loop, asked, seen)
+                asked = asked._replace(allowed=allowed)
+            return self._answered(loop, asked, known)
+
+        is_one = loops.are_few((loop.params, self.objective))
+        status, watch = loops.one_turn(answer) if is_one else answer()
         return loop._replace(status=status, watch=watch)
 
     def _asked(self, loop: Loop) -> _Asked:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent import agreement
-from jaxdescent.machine import calibration, host, memory, store
+from jaxdescent.machine import host, memory, store
 from jaxdescent.machine.defaults import default_rates
 from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.machine.memory import readable_bytes
@@ -191,6 +191,8 @@ class Machine:
         if stored is not None and not recalibrate and not is_doubtful:
             return cls.of(device)
         _MEASURED_HERE.add(path)
+        from jaxdescent.machine import calibration
+
         rates = calibration.measure(device)
         if stored is not None and not recalibrate:
             rates = _better(rates, stored)

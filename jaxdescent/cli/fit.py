@@ -10,9 +10,7 @@ from typing import Annotated
 
 import typer
 
-from jaxdescent import agreement
-from jaxdescent.data import DataError
-from jaxdescent.fit.command_line import (
+from jaxdescent.cli.command_line import (
     Coordinator,
     Distributed,
     Process,
@@ -61,6 +59,15 @@ MemoryLimit = Annotated[
         metavar="SIZE",
         help="What the whole process may hold: 600MB, 4GB.",
         show_default="80 % of what is available",
+    ),
+]
+
+Cached = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        envvar="JAXDESCENT_CACHE",
+        help="Keep compiled programs in the user's cache folder, for the next time.",
     ),
 ]
 
@@ -198,6 +205,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    cached: Cached = True,
     distributed: Distributed = False,
     coordinator: Coordinator = None,
     processes: Processes = None,
@@ -210,21 +218,25 @@ def fit(
     With --distributed each process reads its share of the rows, and the first one tells and writes.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(failing_in_one_line())
+        stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
+        from jaxdescent import agreement, compilation_cache
+        from jaxdescent.data import DataError, open_source
+        from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.fitting import fit_model
+        from jaxdescent.fit.model import check_output
+        from jaxdescent.fit.report import Screen, summary
+
         if distributed and plot is not None:
             raise DataError("--plot draws for one process: leave it or --distributed out.")
         join(distributed, coordinator, processes, process)
         if distributed:
             # To the end: a model that cannot be kept fails in all processes.
             stack.enter_context(agreement.among_all("fit"))
+        elif cached:
+            # Of several processes some would compile and others not, where compilers of
+            # accelerators work together.
+            compilation_cache.cache()
         is_first = agreement.is_first()
-
-        from jaxdescent.data import open_source
-        from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.fitting import fit_model
-        from jaxdescent.fit.model import check_output
-        from jaxdescent.fit.report import Screen, summary
-
         if features is not None and not split_at_commas(features):
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:
@@ -314,8 +326,8 @@ def predict(
     ] = False,
 ) -> None:
     """Predict the rows of some files by a model that fit has kept, in their order."""
-    with failing_in_one_line():
-        from jaxdescent.data import open_source
+    with failing_in_one_line("jaxdescent.fit.report"):
+        from jaxdescent.data import DataError, open_source
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.model import load_model
         from jaxdescent.fit.prediction_file import prediction_file
@@ -356,7 +368,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a model that fit has kept."""
-    with failing_in_one_line():
+    with failing_in_one_line("jaxdescent.fit.report"):
         from jaxdescent.fit.model import DESCRIPTION, load_model
         from jaxdescent.fit.report import Screen, contents
 

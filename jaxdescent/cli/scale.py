@@ -5,12 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import Annotated, Any
 
-import jax
 import typer
-from rich.console import Console
 
-from jaxdescent import agreement
-from jaxdescent.fit.command_line import (
+from jaxdescent.cli.command_line import (
     Coordinator,
     Distributed,
     Process,
@@ -19,7 +16,6 @@ from jaxdescent.fit.command_line import (
     join,
     split_names,
 )
-from jaxdescent.machine import attached
 
 List = list[str] | None
 
@@ -92,8 +88,13 @@ def scale(
     kept = "are in the file"
     if checkpoint is not None:
         kept = f"are kept in {checkpoint}; the same command with --resume goes on"
-    with failing_in_one_line(f"points that were finished {kept}"):
+    with failing_in_one_line("jaxdescent.scale", f"points that were finished {kept}"):
+        import jax
+        from rich.console import Console
+
+        from jaxdescent import agreement
         from jaxdescent import scale as room
+        from jaxdescent.machine import attached
         from jaxdescent.scale import keeping, rehearsal, report
         from jaxdescent.scale import plot as picture
         from jaxdescent.scale.experiment import BadExperiment, Experiment
@@ -194,6 +195,8 @@ def _check_files(plot: pathlib.Path | None, output: pathlib.Path | None) -> None
 def _prepare(cpus: int | None) -> None:
     """Show this host's CPU as so many devices, before JAX initialises any."""
     if cpus is not None:
+        import jax
+
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpus)
 

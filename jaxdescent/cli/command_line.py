@@ -4,9 +4,12 @@ line.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import decimal
+import importlib
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxdescent import cluster
-from jaxdescent.agreement import OtherProcessFailed
-
-INTERRUPTED = 130
+from jaxdescent.cli import INTERRUPTED, leave
 
 Distributed = Annotated[
     bool,
@@ -99,6 +99,8 @@ def join(
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:
+        from jaxdescent import cluster
+
         try:
             cluster.join(coordinator, processes, process)
         except cluster.NoCluster as error:
@@ -137,14 +139,42 @@ def _warning_in_one_line() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
+def _ctrl_c_as_an_error() -> Iterator[None]:
+    """Within it Ctrl-C raises KeyboardInterrupt, where it would :func:`leave` before."""
+    takes_over = signal.getsignal(signal.SIGINT) is leave
+    if takes_over:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    hook = sys.unraisablehook
+
+    def raise_again(lost: Any) -> None:
+        # In a callback of the garbage collector, such as JAX has, Python prints an error and goes
+        # on. The timer's thread interrupts the main one when that is out of the callback.
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            hook(lost)
+
+    sys.unraisablehook = raise_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if takes_over:
+            signal.signal(signal.SIGINT, leave)
+
+
+@contextlib.contextmanager
+def failing_in_one_line(works_with: str, written: str = "nothing was written") -> Iterator[None]:
     """Errors that a user can act on as a line and exit code 2; Ctrl-C and SIGTERM as 130; warnings
     as a line.
-    """
-    from jaxdescent.data import DataError
 
+    Args:
+      works_with: a module that is imported first, while Ctrl-C still ends the process at once.
+      written: what there is after Ctrl-C.
+    """
     try:
-        with _ended_by_sigterm(), _warning_in_one_line():
+        importlib.import_module(works_with)
+        with _ctrl_c_as_an_error(), _ended_by_sigterm(), _warning_in_one_line():
             yield
     except KeyboardInterrupt as error:
         from jaxdescent.fit.keeping import Interrupted
@@ -152,11 +182,22 @@ def failing_in_one_line(written: str = "nothing was written") -> Iterator[None]:
         kept = str(error) if isinstance(error, Interrupted) else f"{written}."
         typer.echo(f"Interrupted: {kept}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except (DataError, ImportError, MemoryError, OtherProcessFailed) as error:
-        message = " ".join(str(error).split()) or "there is not enough memory"
-        typer.echo(f"Error: {message}", err=True)
+    except Exception as error:
+        line = _line_of(error)
+        if line is None:
+            raise
+        typer.echo(f"Error: {line}", err=True)
         raise typer.Exit(2) from error
-    except OSError as error:
+
+
+def _line_of(error: Exception) -> str | None:
+    """What a user can act on, in one line; None for a fault of our own."""
+    from jaxdescent.agreement import OtherProcessFailed
+    from jaxdescent.data import DataError
+
+    if isinstance(error, DataError | ImportError | MemoryError | OtherProcessFailed):
+        return " ".join(str(error).split()) or "there is not enough memory"
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"Error: {where}{error.strerror or error}.", err=True)
-        raise typer.Exit(2) from error
+        return f"{where}{error.strerror or error}."
+    return None

@@ -1,0 +1,44 @@
+"""The commands, and the options that go before them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Annotated
+
+import typer
+
+from jaxdescent.cli import breakdown, fit, plan, scale
+
+app = typer.Typer(
+    help="Minimise by the derivative method where it can be used, by gradient descent where not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command()(fit.fit)
+app.command()(fit.predict)
+app.command()(fit.inspect)
+app.command()(scale.scale)
+app.command()(breakdown.breakdown)
+app.command()(plan.plan)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"jaxdescent {importlib.metadata.version('jaxdescent')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_a_command(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """The options that go before a command."""
+    del version
