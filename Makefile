@@ -12,8 +12,12 @@ BENCH := .venv-bench
 ACCELERATORS := .venv-accelerators
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest test-accelerators lowest check format \
-	bench bench-full bench-check clean
+.PHONY: help install demo test test-all test-slow test-as-users test-lowest test-lowest-core \
+	test-accelerators lowest check format bench bench-full bench-check clean
+
+# What users run most: the methods, the forms of a regression, its solve, and the fit.
+CORE := $(addprefix tests/test_,$(addsuffix .py,conjugate_gradient derivative_method fit forms lbfgs \
+	lsmr minimize nist objectives sparse suboptimality))
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -28,11 +32,20 @@ demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, AR
 test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
+test-all: $(INSTALLED) ## these and the slow ones, which share their programs
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" $(ARGS)
+
 test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
-	$(BIN)/python -m pytest -q -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
+
+test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
+	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" $(CORE) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)
+
+test-lowest-core: $(LOWEST)/.installed ## the core with the lowest versions
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
 
 lowest: test-lowest
 

@@ -1,22 +1,28 @@
-"""A strict JAX, on eight virtual CPU devices."""
+"""A strict JAX, on eight virtual CPU devices, or as users have it."""
 
 import gc
 import os
 import signal
 import tempfile
 
-DEVICES = 8
-# Before the first import of JAX: it reads the flags once. A program is compiled in one piece, as
-# the other cores have tests of their own.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES} "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
+# What nearly every user has: one CPU, no flags, and LLVM's optimisation (`make test-as-users`).
+AS_USERS = os.environ.get("JAXDESCENT_TEST_AS_USERS") == "1"
+DEVICES = 1 if AS_USERS else 8
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# XLA makes the same program out of the same passes, then LLVM does not polish its machine code:
-# most of the time of these tests is compilation, and few look at what LLVM may do. Those are
-# marked `optimized`. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles all as everybody else does.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if not AS_USERS:
+    # Before the first import of JAX: it reads the flags once. A program is compiled in one piece,
+    # as the other cores have tests of their own.
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES} "
+        "--xla_cpu_parallel_codegen_split_count=1"
+    )
+    # XLA makes the same program out of the same passes, then LLVM does not polish its machine code:
+    # most of the time of these tests is compilation, and few look at what LLVM may do. Those are
+    # marked `optimized`. JAX_DISABLE_MOST_OPTIMIZATIONS=0 polishes all.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # OpenBLAS' threads wait in a loop for a core that has another test: SciPy's L-BFGS took twenty
+    # times as long with them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A shell's background jobs are born deaf to Ctrl-C, which some tests send to themselves, and so are
 # the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -62,6 +68,20 @@ MOST_MAPPINGS = 20_000
 IS_POLISHED = not jax.config.read("jax_disable_most_optimizations")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test that is marked ``first`` all but the first are slow, or but the first
+    one that is not slow anyway.
+    """
+    met = set()
+    for item in items:
+        if item.get_closest_marker("first") is None or item.get_closest_marker("slow"):
+            continue
+        if (test := item.nodeid.split("[")[0]) in met:
+            item.add_marker(pytest.mark.slow)
+        met.add(test)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def optimization(request):
     """LLVM's optimisation for the modules that are marked so: programs know nothing of it."""
@@ -98,6 +118,13 @@ def mappings() -> int:
 def forget_programs():
     programs._compiled.cache_clear()
     jax.clear_caches()
+
+
+@pytest.fixture
+def several_devices():
+    """For tests that lay arrays over devices, or ask for the forms that programs have then."""
+    if AS_USERS:
+        pytest.skip("is about eight devices, and nearly every user has one")
 
 
 @pytest.fixture

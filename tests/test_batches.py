@@ -8,7 +8,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent import batches
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 RNG = np.random.default_rng(0)
 STARTS = jnp.array(RNG.uniform(1, 2, (40, 2)), jnp.float32)
@@ -55,6 +55,7 @@ def shrinking():
         return jd.minimize_batch(from_start, (STARTS, STEEPNESS), METHOD, tolerance=1e-4)
 
 
+@pytest.mark.core
 def test_members_one_by_one_give_what_vmap_gives(one_by_one, expected):
     assert_same(one_by_one, expected, rtol=1e-4, atol=1e-6)
 
@@ -87,6 +88,7 @@ def test_a_batch_runs_where_its_members_are(monkeypatch):
         assert result.params.devices() == {device}
 
 
+@pytest.mark.core
 def test_parts_lie_in_the_members_own_memory(monkeypatch):
     monkeypatch.setattr(batches, "LEAST_PART", 32)
     monkeypatch.setattr(batches, "usable_cores", lambda: 2)
@@ -165,17 +167,20 @@ def test_the_limit_of_iterations_is_each_members():
     np.testing.assert_array_equal(result.status, jd.Status.MAX_ITERATIONS)
 
 
+@pytest.mark.core
 def test_a_batch_cannot_be_traced():
     with pytest.raises(TypeError, match=r"cannot be traced.*jax\.vmap\(minimize\)"):
         jax.jit(lambda starts: jd.minimize_batch(from_start, (starts,)).params)(STARTS)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("members", [(), (jnp.zeros((2, 2)), jnp.zeros(3)), (1.0,)])
 def test_members_of_different_lengths_are_refused(members):
     with pytest.raises(ValueError, match="one leading axis over the members"):
         jd.minimize_batch(from_start, members)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("limit", [0, 1.5])
 def test_limits_that_are_none_are_refused(limit):
     with pytest.raises((TypeError, ValueError), match="max_iterations"):

@@ -48,6 +48,7 @@ def dense_of(rows, columns, values):
 
 
 class TestRows:
+    @pytest.mark.first
     @pytest.mark.parametrize("kind", LENGTHS)
     @pytest.mark.parametrize("has_values", [True, False])
     def test_their_products(self, kind, has_values):
@@ -135,6 +136,7 @@ def flat(params):
 METHOD = jd.MiniBatches(rows=50)
 
 
+@pytest.mark.slow
 def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows():
     X, whole, Y, data = problem()
     Y, data = Y[:, 0], data | {"l2": 30.0}
@@ -150,6 +152,7 @@ def test_a_descent_is_that_on_a_dense_copy_of_the_same_rows():
     np.testing.assert_allclose(flat(jitted.params), flat(own.params), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_float64_comes_to_the_minimum_in_its_digits():
     with jax.enable_x64(True):
         X, whole, Y, data = problem(np.float64)
@@ -177,6 +180,7 @@ def test_any_transformation_and_hashed_columns():
     np.testing.assert_allclose(own.params["weights"], other.params["weights"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_over_several_devices_are_those_of_one():
     mesh = jax.make_mesh((4,), ("samples",), devices=jax.devices()[:4])
     over = NamedSharding(mesh, PartitionSpec("samples"))
@@ -191,6 +195,7 @@ def test_rows_over_several_devices_are_those_of_one():
     np.testing.assert_allclose(made[1].params["weights"], made[0].params["weights"], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_nothing_of_rows_times_features_is_held():
     rng = np.random.default_rng(0)
     rows, features = 20_000, 1 << 20

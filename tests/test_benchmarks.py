@@ -179,6 +179,7 @@ AROUND = {"hand-written JAX: jitted CG": 1, "SciPy: lsmr": 1, "jaxdescent: LSMR(
 """Passes beside two an iteration: one to begin, and one by which a claim is looked at."""
 
 
+@pytest.mark.first
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # SciPy's own
 @pytest.mark.parametrize("label", AROUND)
 def test_passes_are_those_that_the_algorithm_makes(label, tmp_path):

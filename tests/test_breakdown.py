@@ -266,6 +266,7 @@ class TestTutorial:
 
 
 class TestCoupled:
+    @pytest.mark.slow
     def test_measured_rows_find_the_optimum_and_computed_rows_are_kept_apart(self, coupled_report):
         found = coupled_report
         measured, computed = found.numbers["measured"], found.numbers["computed"]
@@ -345,6 +346,7 @@ class TestChild:
 
 
 class TestRealData:
+    @pytest.mark.slow
     def test_both_methods_agree_with_scikit_learn(self, real_report):
         from sklearn.linear_model import Ridge
 
@@ -533,6 +535,7 @@ class TestHashedText:
         first, second = (set(again.ngram[again.file[again.row] == n].tolist()) for n in (0, 1))
         assert first == second
 
+    @pytest.mark.slow
     def test_it_is_scipys_regression_and_certified(self):
         import scipy.sparse
         from scipy.sparse.linalg import lsmr

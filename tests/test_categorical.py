@@ -82,6 +82,7 @@ METHODS = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_every_method_finds_the_ridge_solution_by_name(method, panel):
     design, X, y = panel
@@ -97,6 +98,7 @@ def test_every_method_finds_the_ridge_solution_by_name(method, panel):
     np.testing.assert_allclose(predicted, expected, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_without_a_penalty_the_fit_is_that_of_least_norm(panel, x64):
     _, X, y = panel
     codes = (
@@ -119,6 +121,7 @@ def test_without_a_penalty_the_fit_is_that_of_least_norm(panel, x64):
         np.testing.assert_allclose(joined(result.params["weights"]), weights, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_start_and_a_point_may_be_given_by_name(panel):
     design, _, y = panel
     regression = jd.LinearRegression(design, jnp.asarray(y, jnp.float32), l2=1.0)
@@ -138,6 +141,7 @@ def test_a_start_and_a_point_may_be_given_by_name(panel):
     assert jax.tree.structure(product) == jax.tree.structure(first.params)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_under_jit_and_vmap_and_differentiates(panel):
     design, X, y = panel
     targets = jnp.asarray(y, jnp.float32)
@@ -161,6 +165,7 @@ def test_it_is_the_same_under_jit_and_vmap_and_differentiates(panel):
     np.testing.assert_allclose(of_l2, expected, rtol=2e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_outputs_stand_behind_the_levels(panel):
     design, _, y = panel
     both = jnp.asarray(np.stack([y, -2 * y], axis=1), jnp.float32)
@@ -344,6 +349,7 @@ def test_weights_have_the_form_of_each_design():
     assert jd.minimize(regression, params).iterations <= 1
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [jd.GradientDescent(), jd.LBFGS(), jd.LSMR(jd.Jacobi())])
 def test_a_predicate_sees_weights_by_name(method, rng):
     X = jd.Concatenated(

@@ -15,7 +15,7 @@ from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.result import Status
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 METHODS = {
     "default": lambda: None,
@@ -209,6 +209,7 @@ def test_a_constant_column_hides_nothing(constant, beside, rng):
     np.testing.assert_allclose(float(result.value), 0.5 * squares, rtol=2e-4)
 
 
+@pytest.mark.core
 def test_nothing_but_constant_columns_is_far_from_zero():
     X = jnp.full((50, 2), 3.0)
     assert Center.of(Dense.from_array(X), None).is_far
@@ -310,6 +311,7 @@ def test_the_own_start_is_the_best_constant_model_and_its_gradient_the_scale(rng
     assert not np.any(placed["weights"])
 
 
+@pytest.mark.core
 def test_a_repeated_call_with_other_targets_starts_at_their_mean(rng):
     X, y = data(rng, 0.0)
     X, y = jnp.asarray(X), jnp.asarray(y)

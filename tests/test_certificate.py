@@ -157,6 +157,7 @@ def reflected(x, weights):
     return 0.5 * jnp.sum(weights * y**2)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(("sign", "kind"), [(1, "minimum"), (-1, "maximum")])
 def test_a_million_coupled_unknowns_are_certified(sign, kind):
     n = 1_000_000
@@ -196,6 +197,7 @@ def test_a_hundred_thousand_unknowns_need_no_dense_matrix():
     assert compiled.memory_analysis().temp_size_in_bytes < 12 * 8 * n
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("axis_type", "n"), [(AxisType.Auto, 64), (AxisType.Auto, 4096), (AxisType.Explicit, 4096)]
 )
@@ -225,6 +227,7 @@ def test_a_separable_objective_is_decided_by_its_diagonal():
     assert (mixed.kind, mixed.smallest_eigenvalue) == ("saddle", -2.0)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_penalised_regression_is_a_minimum_by_structure(rng, intercept):
     # More features than rows: without the penalty most eigenvalues would be zero.
@@ -351,6 +354,7 @@ def test_an_eigenvalue_within_the_margin_may_be_zero(ends, kind):
     assert hessian_matrix.kind_of(*ends, 1.0) == kind
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     "point",
     [
@@ -381,6 +385,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [None, jd.DerivativeMethod()], ids=["default", "Newton"])
 @pytest.mark.parametrize(("function", "start"), FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_a_result_and_its_params_are_of_one_kind(function, start, method):

@@ -90,6 +90,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_resumed_is_uninterrupted(name, tmp_path):
     objective, start, method, options = PROBLEMS[name]
@@ -304,6 +305,7 @@ def inside(numbers):
     return lambda x: 2 * program(x)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("make", "one", "other", "match"),
     [
@@ -376,6 +378,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
 @pytest.mark.parametrize("name", DAMAGES)
 def test_of_a_damaged_checkpoint_the_previous_one_is_used_and_this_is_said(name, tmp_path):
@@ -457,6 +460,7 @@ def on(count, spec=("d",)):
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("counts", [(8, 2), (2, 8), (8, 1), (1, 4)], ids=str)
 def test_a_run_goes_on_with_another_number_of_devices(counts, tmp_path):
     objective = jd.SumOfSquares(center=2.0)
@@ -488,6 +492,7 @@ def filled(count, rows=ROWS, change=0.0):
     return objective, (rows, length)
 
 
+@pytest.mark.slow
 def test_rows_that_are_filled_up_go_on_over_another_number_of_devices(tmp_path):
     counts = 3, 2
     first, second = (filled(count, ROWS - 1) for count in counts)
@@ -677,6 +682,7 @@ SERVER = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "seed"),
     [(4, 0), *(pytest.param(35, seed, marks=pytest.mark.slow) for seed in (1, 2, 3))],

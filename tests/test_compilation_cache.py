@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as of_jax
-from jaxdescent.designs.host_calls import host_call
 
 import jaxdescent as jd
 from jaxdescent import compilation_cache
 from jaxdescent.calls import programs
+from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.machine import host
 
 SETTINGS = (

@@ -11,8 +11,9 @@ import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.objectives import as_objective
 from jaxdescent.result import Status
+from tests.references import least_squares
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 PRECONDITIONERS = [None, jd.Jacobi(), jd.Nystrom(4), jd.Sketch()]
 
@@ -29,11 +30,12 @@ def regression(rng, outputs=(), **options):
 def test_a_regression_has_the_exact_solution(preconditioner, outputs, rng, x64):
     options = {"l2": 0.3, "sample_weight": rng.random(80)}
     objective = regression(rng, outputs, **options)
-    exact = jd.minimize(objective, method=jd.DerivativeMethod())
+    exact = least_squares(objective)
     result = jd.minimize(objective, method=jd.ConjugateGradient(preconditioner), tolerance=1e-11)
     assert bool(result.converged)
-    for name in exact.params:
-        np.testing.assert_allclose(result.params[name], exact.params[name], rtol=1e-6, atol=1e-8)
+    assert result.params.keys() == exact.keys()
+    for name in exact:
+        np.testing.assert_allclose(result.params[name], exact[name], rtol=1e-6, atol=1e-8)
 
 
 @given(seed=st.integers(0, 2**16), size=st.sampled_from([1, 2, 5]))
@@ -89,12 +91,14 @@ def test_negative_curvature_ends_diverged(preconditioner):
     assert int(result.status) == Status.DIVERGED
 
 
+@pytest.mark.core
 def test_a_slope_without_curvature_ends_diverged():
     slope = jd.Quadratic(jnp.zeros((2, 2)), linear=jnp.array([1.0, 2.0]))
     result = jd.minimize(slope, method=jd.ConjugateGradient())
     assert int(result.status) == Status.DIVERGED
 
 
+@pytest.mark.core
 def test_a_singular_hessian_with_a_minimum_converges(rng):
     root = rng.normal(size=(6, 3))
     hessian = root @ root.T
@@ -109,6 +113,7 @@ def test_a_singular_hessian_with_a_minimum_converges(rng):
     )
 
 
+@pytest.mark.core
 def test_a_fat_regression_from_zeros_has_the_least_norm(rng, x64):
     X, y = rng.normal(size=(10, 30)), rng.normal(size=10)
     objective = jd.LinearRegression(X, y, intercept=False)
@@ -151,12 +156,14 @@ def test_an_objective_that_is_not_quadratic_gets_nonlinear_directions():
     np.testing.assert_allclose(result.params, [0.5, -1.0], atol=1e-3)
 
 
+@pytest.mark.core
 def test_a_preconditioner_for_an_objective_that_is_not_quadratic_is_refused():
     method = jd.ConjugateGradient(preconditioner=jd.Jacobi())
     with pytest.raises(TypeError, match=r"quadratic objectives alone.*jd\.LBFGS\(\)"):
         jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(2), method)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("wrong", [jd.Jacobi, 3.0, "jacobi"], ids=str)
 def test_what_is_no_preconditioner_is_refused(wrong):
     for method in (jd.ConjugateGradient(wrong), jd.LSMR(wrong)):
@@ -164,6 +171,7 @@ def test_what_is_no_preconditioner_is_refused(wrong):
             jd.minimize(jd.SumOfSquares(), jnp.ones(2), method)
 
 
+@pytest.mark.core
 def test_it_keeps_two_vectors_besides_params_and_image():
     objective = as_objective(jd.Quadratic(jnp.eye(7), jnp.ones(7)))
     state = jax.eval_shape(jd.ConjugateGradient().init, objective, jnp.zeros(7))

@@ -166,6 +166,7 @@ def test_long_dependent_columns_do_not_hide_short_ones(rng, ratio, likeness, fac
     np.testing.assert_allclose(in_lengths[0], in_lengths[1], rtol=1e-2)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("shape", [(60, 8), (1500, 100), (20, 60)], ids=["small", "tall", "wide"])
 @pytest.mark.parametrize("ratio", [1e5, 1e7, 1e12])
 @pytest.mark.parametrize("method", [METHOD, jd.LSMR(jd.Sketch())], ids=["direct", "sketch"])
@@ -330,6 +331,7 @@ def ill_conditioned(rng, rows, features, condition):
     return U * np.geomspace(1, 1 / condition, features) @ V.T
 
 
+@pytest.mark.slow
 def test_members_of_a_batch_that_are_ill_or_deficient_are_solved_too(rng, x64):
     X = rng.normal(size=(2, 3, 60, 20))
     X[0, 1] = ill_conditioned(rng, 60, 20, 1e10)
@@ -383,6 +385,7 @@ SOLVES = [
 ]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(("shape", "options"), SOLVES)
 def test_the_bytes_asked_for_are_those_that_the_program_reserves(shape, options):
     options = {"y": jnp.ones((shape[0], 3))} | options

@@ -63,6 +63,7 @@ def memory_of(*request):
     return json.loads(output)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_constant_steps_on_separable_leaves_run_in_place(dtype):
     for memory in memory_of("separable", dtype, 16, 1000):
@@ -70,6 +71,7 @@ def test_constant_steps_on_separable_leaves_run_in_place(dtype):
         assert memory["temp"] < 0.05 * memory["params"]
 
 
+@pytest.mark.slow
 def test_constant_steps_on_tied_leaves_need_one_leaf_of_temporaries():
     for memory in memory_of("tied", "float32", 8, 16):
         assert memory["alias"] == memory["params"]
@@ -94,6 +96,7 @@ def replay(start, max_iterations, check_every, rate):
     return stored, write_backs
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("check_every", [1, 7, 16, 64])
 def test_bfloat16_is_written_back_once_a_pass_and_iterations_are_exact(check_every, rng):
     start = rng.integers(-1000, 1000, 4096).astype(ml_dtypes.bfloat16)

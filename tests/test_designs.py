@@ -51,6 +51,7 @@ def test_a_product_in_parts_of_the_rows_equals_numpys(rng, rows, outputs):
     np.testing.assert_allclose(product, exact, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("outputs", [2, 9])
 @pytest.mark.parametrize("features", [1024, 3001])
 def test_a_product_block_by_block_equals_numpys(rng, features, outputs):

@@ -160,6 +160,7 @@ def test_an_empty_batch_is_shown():
     assert repr(result_with(empty, **changes)).startswith("Result of 0 descents: none")
 
 
+@pytest.mark.slow
 def test_real_runs_fit_in_the_lines():
     objective = jd.LinearRegression(jnp.eye(4, 3), jnp.arange(4.0))
     for method in (jd.DerivativeMethod(), jd.GradientDescent(1e-3)):
@@ -175,6 +176,7 @@ def test_real_runs_fit_in_the_lines():
 # Arrays that cannot be read
 
 
+@pytest.mark.slow
 def test_traced_arrays_are_shown_by_their_shapes():
     seen = []
 

@@ -59,7 +59,13 @@ def run(name, scope):
     return compared
 
 
-@pytest.fixture(scope="module", params=WITH_CODE)
+@pytest.fixture(
+    scope="module",
+    params=[
+        *WITH_CODE[:2],
+        *(pytest.param(name, marks=pytest.mark.slow) for name in WITH_CODE[2:]),
+    ],
+)
 def documents(request):
     """What a document's code leaves behind, and how many examples were compared."""
     scope = names_in_scope()

@@ -85,6 +85,7 @@ def test_less_than_the_smallest_array_is_refused(most):
         llama.tree(most)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_independent_weights_equal_a_replay_and_the_closed_form(dtype):
     outcome = independent_weights.run(report.Settings(dtype=dtype), QUIET, small_tree)
@@ -176,6 +177,7 @@ def tied_gradient(x):
 TIED_SHAPES = [(9, 14), (1, 40), (70, 1), (30,), (1,)]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("shape", TIED_SHAPES, ids=str)
 def test_the_tied_gradient_is_that_of_the_textbooks_formula(shape, rng):
     x = jnp.asarray(rng.normal(size=shape) * 50, jnp.float32)
@@ -307,6 +309,7 @@ def test_a_block_regression_is_the_sum_of_its_blocks(rng):
         np.testing.assert_allclose(got, matrix.T @ residual, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_matrix_free_regression_finds_the_weights_behind_its_targets():
     outcome = matrix_free_regression.run(report.Settings(), QUIET, 16 * 32**2)
     numbers = outcome.numbers["matrix_free_regression"]

@@ -74,6 +74,7 @@ def test_fewer_iterations_find_the_same_minimum(make, rng, x64):
     assert float(eliminated.value) == pytest.approx(least, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_outputs_with_penalties_of_their_own_and_rows_without_levels(rng, x64):
     x, firm, worker, y = panel(rng, rows=400, workers=20, firms=5)
     worker[::9], firm[::7] = -1, -1

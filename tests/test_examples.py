@@ -30,6 +30,7 @@ def test_both_methods_find_the_same_weights():
     assert load("linear_regression").main(rows=500, features=10) < 1e-4
 
 
+@pytest.mark.slow
 def test_fixed_effects_find_the_coefficients():
     assert load("fixed_effects").main(rows=4000, workers=200, firms=20) < 0.1
 
@@ -43,10 +44,12 @@ def test_a_fit_of_a_table_finds_all_but_the_noise(capsys):
     assert "1,000 predictions of delay" in shown
 
 
+@pytest.mark.slow
 def test_the_best_of_many_starts_is_the_global_minimum():
     assert load("many_starts").main(starts=200) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_tuning_l2_lowers_the_held_out_loss():
     before, after = load("tune_l2").main(features=10)
     assert after < before

@@ -129,6 +129,7 @@ class TestFit:
         assert sample.is_test.mean() == pytest.approx(0.3, abs=0.05)
         assert np.std(sample.observed - sample.predicted) == pytest.approx(0.1, rel=0.1)
 
+    @pytest.mark.first
     @pytest.mark.parametrize(
         ("options", "title"),
         [
@@ -747,6 +748,7 @@ class TestMemory:
         assert peak <= limit, f"{peak:,} of {limit:,}"
         return json.loads(done.stdout)
 
+    @pytest.mark.slow
     def test_a_row_group_larger_than_the_limit_is_read_page_by_page(self, tmp_path, rng):
         path = large_parquet(tmp_path, 1_200_000, 6, rng, row_group_size=10**9)
         content = self.fits(path, "--target", "y", "--test", "0.2")

@@ -100,6 +100,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
     name, options = CASES[case]
@@ -127,6 +128,7 @@ def test_it_is_what_rows_in_memory_give(folder, people, no_room, case):
     assert stayed.metrics["value"] == pytest.approx(kept.metrics["value"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "factor"),
     [
@@ -181,6 +183,7 @@ def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_
     assert not any("did not converge" in note for note in model.metrics["notes"])
 
 
+@pytest.mark.slow
 def test_standardised_weights_are_penalised(folder, no_room):
     shared = {"categorical": ("city",), "missing": "drop", "weights": "w", "l2": 30.0, "test": 0.2}
     options = {"data": folder / "holes.csv", "target": "pay", "standardize": True, **shared}
@@ -194,6 +197,7 @@ def test_standardised_weights_are_penalised(folder, no_room):
     assert start.metrics["iterations"] <= 2 < model.metrics["iterations"]
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_predictions_and_passes_are_counted(folder, people, no_room):
     no_room()
     watch = Looking()
@@ -218,6 +222,7 @@ def test_figures_are_those_of_the_predictions_and_passes_are_counted(folder, peo
     np.testing.assert_allclose(again.predict(people), predicted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_matrices_far_from_zero(rng, tmp_path, no_room):
     X = rng.normal(size=(600, 12)) + np.linspace(-1e5, 1e5, 12)
     y = X @ rng.normal(size=12) + rng.normal(size=600)
@@ -241,6 +246,7 @@ def test_rows_that_are_given_only_once_are_refused_with_what_to_do(folder, no_ro
         jd.fit_model(folder / "d.parquet", "pay", features=("age", "size"), method="cg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2", [0.1, "auto"])
 def test_sparse_numbers_are_those_of_rows_in_memory(tmp_path, no_room, rng, l2):
     lines = []

@@ -75,6 +75,7 @@ def same(one, other):
         assert one.metrics[figure] == other.metrics[figure]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("way", ["rows in memory", "rows in the files"])
 def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, request, way):
     if way == ways.FILES:
@@ -105,6 +106,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, request
     np.testing.assert_allclose(plain.weights, whole.weights, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "after", "what"),
     [
@@ -183,6 +185,7 @@ def test_one_pass_has_nothing_to_resume_and_says_so(table, tmp_path):
     same(jd.fit_model(table, **options, resume=True), model)
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(table, tmp_path, in_files):
     table.write_parquet(tmp_path / "d.parquet")
     with pytest.raises(Interrupted):

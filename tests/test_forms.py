@@ -25,7 +25,7 @@ from jaxdescent.regression.forms import (
     ridge_path,
 )
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
 def regression(rng, rows=60, features=5, outputs=(), *, far=2.0, **options):
@@ -79,39 +79,45 @@ OPTIONS = [
 ]
 
 
+# In one program each: one operation after another compiles each of them.
+made = jax.jit(GramForm.from_regression, static_argnames="block")
+
+
+@jax.jit
+def answers(function, params, direction):
+    value, gradient = function.value_and_gradient(params)
+    return {
+        "value": value,
+        "gradient": gradient,
+        "gradient alone": function.gradient(params),
+        "derivative": jax.grad(function.value)(params),
+        "product": function.hessian_product(params, direction),
+        "curvature": function.curvature(params, direction),
+    }
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("block", [None, 60, 7, 1])
 def test_the_gram_form_is_the_same_function(options, block, rng, x64):
     objective = regression(rng, **options)
-    form = GramForm.from_regression(objective, block=block)
+    form = made(objective, block=block)
     params, direction = random_params(rng, form.start()), random_params(rng, form.start())
     assert jax.tree.structure(form.start()) == jax.tree.structure(objective.start())
-    got, expected = form.value_and_gradient(params), objective.value_and_gradient(params)
-    assert_trees_close(got, expected, rtol=1e-11, atol=1e-11)
-    assert_trees_close(form.gradient(params), jax.grad(form.value)(params), rtol=1e-11)
-    assert_trees_close(
-        form.hessian_product(params, direction),
-        objective.hessian_product(params, direction),
-        rtol=1e-11,
-        atol=1e-11,
-    )
-    curvature = objective.curvature(params, direction)
-    np.testing.assert_allclose(form.curvature(params, direction), curvature, rtol=1e-11)
+    got = answers(form, params, direction)
+    assert_trees_close(got, answers(objective, params, direction), rtol=1e-11, atol=1e-11)
+    assert_trees_close(got["gradient alone"], got["derivative"], rtol=1e-11)
     assert form.regression_params(objective, params) is params
 
 
 @given(
     seed=st.integers(0, 2**16),
-    rows=st.integers(1, 40),
-    features=st.integers(1, 6),
-    block=st.integers(1, 50),
+    # Each compiles anew.
+    size=st.sampled_from([(1, 1, 1), (1, 6, 50), (7, 3, 3), (40, 6, 9), (40, 6, 50)]),
     intercept=st.booleans(),
     is_weighted=st.booleans(),
 )
-def test_value_and_gradient_equal_the_regressions(
-    seed, rows, features, block, intercept, is_weighted
-):
-    rng = np.random.default_rng(seed)
+def test_value_and_gradient_equal_the_regressions(seed, size, intercept, is_weighted):
+    rng, (rows, features, block) = np.random.default_rng(seed), size
     with jax.enable_x64(True):
         objective = regression(rng, rows, features, l2=rng.random(), intercept=intercept)
         if is_weighted:
@@ -119,14 +125,11 @@ def test_value_and_gradient_equal_the_regressions(
             objective = jd.LinearRegression(
                 objective.X, objective.y, l2=objective.l2, sample_weight=weight, intercept=intercept
             ).checked()
-        form = GramForm.from_regression(objective, block=block)
+        form = made(objective, block=block)
         params = random_params(rng, form.start())
-        assert_trees_close(
-            form.value_and_gradient(params),
-            objective.value_and_gradient(params),
-            rtol=1e-9,
-            atol=1e-9,
-        )
+        got, expected = (answers(each, params, params) for each in (form, objective))
+        for name in ("value", "gradient"):
+            assert_trees_close(got[name], expected[name], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -157,6 +160,7 @@ def test_curvature_bounds_enclose_every_eigenvalue(kind, rng, x64):
         assert eigenvalues[-1] <= bounds.upper
 
 
+@pytest.mark.core
 def test_far_from_zero_no_digits_are_lost_in_float32(rng):
     objective = regression(rng, 5000, 3, far=1e3)
     X, y = (np.asarray(a, float) for a in (objective.X.array, objective.y))
@@ -173,7 +177,9 @@ def test_a_symmetric_product_is_the_product(rng, x64, size, axis, monkeypatch):
     X = rng.normal(size=(7, size))
     scaled = rng.uniform(size=7)[:, None] * X
     a, b = (jnp.asarray(M if axis == 0 else M.T) for M in (scaled, X))
-    product = symmetric.whole(symmetric.symmetric_product(a, b, axis, is_halved=True))
+    product = jax.jit(
+        lambda a, b: symmetric.whole(symmetric.symmetric_product(a, b, axis, is_halved=True))
+    )(a, b)
     np.testing.assert_allclose(product, scaled.T @ X, rtol=1e-12, atol=1e-12)
 
 
@@ -227,6 +233,7 @@ def test_the_sum_of_many_blocks_loses_nothing_in_float32(rng):
     np.testing.assert_allclose(gram, exact, rtol=2e-7)
 
 
+@pytest.mark.core
 def test_the_value_is_never_below_zero(rng):
     X = rng.normal(size=(500, 4)).astype(np.float32)
     weights = jnp.array([100.0, 200.0, -300.0, 50.0])
@@ -272,12 +279,14 @@ def test_every_method_works_on_the_forms(kind, name, rng, x64, relaxed_promotion
     np.testing.assert_allclose(weights, closed_form(objective), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.core
 def test_methods_that_need_rows_say_so(rng):
     form = GramForm.from_regression(regression(rng))
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression, got GramForm"):
         jd.minimize(form, method=jd.LSMR())
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", [GramForm, DualForm])
 def test_wrong_params_are_refused(kind, rng):
     form = kind.from_regression(regression(rng))
@@ -409,7 +418,7 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
 @pytest.mark.parametrize("is_weighted", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_bytes_from_shapes_are_those_that_xla_reserves(
-    kind, block, is_centred, is_weighted, dtype, monkeypatch
+    kind, block, is_centred, is_weighted, dtype, monkeypatch, several_devices
 ):
     for module in (gram, gram_sums, dual):
         monkeypatch.setattr(module, "block_length", lambda *_: block)
@@ -497,11 +506,13 @@ def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
         assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-8)
 
 
+@pytest.mark.core
 def test_a_ridge_path_needs_a_list_of_penalties(rng):
     with pytest.raises(ValueError, match=r"penalties must have shape \(penalties,\), got \(\)"):
         ridge_path(GramForm.from_regression(regression(rng)), 1.0)
 
 
+@pytest.mark.core
 def test_a_penalty_keeps_the_directions_of_small_eigenvalues(rng):
     # In float32 the smallest eigenvalue of G is rounding; with the penalty its direction counts.
     basis = np.linalg.qr(rng.normal(size=(60, 5)))[0]

@@ -87,6 +87,7 @@ def test_a_kink_has_no_curvature():
     assert function_look.seen_at(objective, jnp.array([1e-6, 2.0])).curvature == 0
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("units", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_true_stands(name, units):

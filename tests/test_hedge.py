@@ -40,6 +40,7 @@ def as_regression(X, y, dtype=jnp.float32, **options):
 THENS = {"direct": jd.DerivativeMethod(), "sketch": jd.LSMR(jd.Sketch())}
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("then", THENS)
 @pytest.mark.parametrize("first", [jd.LSMR(), jd.ConjugateGradient()], ids=str)
 @pytest.mark.parametrize(
@@ -65,6 +66,7 @@ def test_the_answer_is_the_closed_form_whoever_ends_it(rng, first, then, budget,
         assert result.method == result.ended_by.names[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_several_outputs_and_a_penalty(rng, outputs):
     X, y = data(rng, 1e3, outputs=outputs)
@@ -78,6 +80,7 @@ def test_several_outputs_and_a_penalty(rng, outputs):
         np.testing.assert_allclose(X @ result.params["weights"], X @ weights, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_in_float64_the_answer_has_its_digits(rng, x64):
     X, y = data(rng, 1e4)
     weights, _, _ = closed_form(X, y)
@@ -116,6 +119,7 @@ def test_a_function_goes_from_one_method_to_another():
     np.testing.assert_allclose(result.params, 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_setup_of_the_second_is_not_paid_where_the_first_does(rng):
     easy, hard = (
         jd.LinearRegression(Counted(jnp.asarray(X, jnp.float32)), jnp.asarray(y, jnp.float32))
@@ -138,6 +142,7 @@ def test_the_setup_of_the_second_is_not_paid_where_the_first_does(rng):
     assert hedged > alone
 
 
+@pytest.mark.slow
 def test_the_attempt_gets_no_more_than_its_budget(rng):
     X, y = data(rng, 30.0)
     for budget in (1, 5):  # before and after the first prediction
@@ -148,6 +153,7 @@ def test_the_attempt_gets_no_more_than_its_budget(rng):
         assert steps < int(result.iterations) <= steps + 3
 
 
+@pytest.mark.slow
 def test_the_second_goes_on_from_what_the_first_reached(rng):
     X, y = data(rng, 30.0)
     regression = as_regression(X, y)
@@ -164,6 +170,7 @@ def test_the_second_goes_on_from_what_the_first_reached(rng):
     np.testing.assert_allclose(both.params["weights"], further.params["weights"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_given_up_where_the_rate_shows_that_the_budget_will_not_do(rng):
     X, y = data(rng, 1e4, rows=3000, features=300)
     result = jd.minimize(as_regression(X, y), method=jd.Hedge(jd.LSMR(), THENS["direct"], 19))
@@ -171,6 +178,7 @@ def test_it_is_given_up_where_the_rate_shows_that_the_budget_will_not_do(rng):
     assert 10 <= int(result.state.attempt.steps) < 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outliers", "widest", "budget"),
     [(0, 2.2, 19), (1, 1.6, 19), pytest.param(5, 1.6, 29, marks=pytest.mark.slow)],
@@ -187,6 +195,7 @@ def test_it_is_not_given_up_where_the_budget_will_do(rng, outliers, widest, budg
     assert int(result.iterations) == int(alone.iterations)
 
 
+@pytest.mark.slow
 def test_where_the_first_gives_up_the_second_goes_on(rng):
     """Of a condition that float32 cannot iterate away conjugate gradients stagnate."""
     X, y = data(rng, 3e4)
@@ -200,6 +209,7 @@ def test_where_the_first_gives_up_the_second_goes_on(rng):
     np.testing.assert_allclose(result.value, closed_form(X, y)[2], rtol=5e-5)
 
 
+@pytest.mark.slow
 def test_a_minimum_that_a_measurement_does_not_confirm_is_not_the_end(rng, monkeypatch):
     X, y = data(rng, 2.0)
     regression = as_regression(X, y)
@@ -279,6 +289,7 @@ def test_sharded_rows_give_the_same(rng, then, budget):
     assert result.params["weights"].sharding.is_fully_replicated
 
 
+@pytest.mark.slow
 def test_derivatives_pass_through_it(rng):
     X, y = data(rng, 50.0)
     method = jd.Hedge(jd.LSMR(), jd.DerivativeMethod(), 5)
@@ -292,6 +303,7 @@ def test_derivatives_pass_through_it(rng):
     np.testing.assert_allclose(slope, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_16_bit_params_are_rounded_in_both_phases(rng):
     start = {"weights": jnp.zeros(FEATURES, jnp.bfloat16), "intercept": jnp.zeros((), jnp.bfloat16)}
     for condition, ends in ((2.0, "LSMR()"), (300.0, "DerivativeMethod()")):
@@ -305,6 +317,7 @@ def test_16_bit_params_are_rounded_in_both_phases(rng):
         )
 
 
+@pytest.mark.slow
 def test_the_result_names_what_ended_it(rng):
     X, y = data(rng, 1e3)
     regression = as_regression(X, y)

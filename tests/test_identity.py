@@ -301,6 +301,7 @@ ROOMS = [
 ]
 
 
+@pytest.mark.first
 @pytest.mark.usefixtures("relaxed_promotion")
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_room_answers_for_an_object_as_it_was(room):

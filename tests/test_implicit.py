@@ -61,6 +61,7 @@ def assert_trees_close(got, expected, **tolerances):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_gradients_by_all_data_equal_the_closed_forms(data, method):
     assert_trees_close(
@@ -79,6 +80,7 @@ def test_forward_derivatives_equal_the_closed_forms(data):
     assert_trees_close(got, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_l2_alone_equals_a_finite_difference(data):
     def of_l2(l2):
         return solution(data | {"l2": l2}).params
@@ -98,6 +100,7 @@ def test_second_derivatives_of_params_equal_the_closed_forms(data):
     np.testing.assert_allclose(by_l2(loss), by_l2(exact_loss), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_second_derivatives_equal_the_closed_forms(data):
     def mixed(function):
         def of(l2, y):
@@ -121,6 +124,7 @@ def test_first_and_second_derivatives_of_the_value_equal_the_closed_forms(data):
     )
 
 
+@pytest.mark.slow
 def test_derivatives_are_batched_by_vmap(data):
     penalties = jnp.array([0.1, 1.0, 10.0])
 
@@ -294,6 +298,7 @@ def test_an_unknown_in_small_units_has_its_own_derivative():
     np.testing.assert_allclose(jax.jacfwd(solution)(jnp.float32(1.0)), [1, 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_of_columns_in_other_units_move_as_by_the_pseudoinverse(rng):
     X = (rng.normal(size=(20, 3)) * [1, 1e-4, 1e-8]).astype(np.float32)
 

@@ -13,10 +13,11 @@ from benchmarks.problems.classical import extended_rosenbrock, problems, rosenbr
 from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
 from jaxdescent.objectives import as_objective
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 PROBLEMS = {problem.name: problem for problem in problems()}
 TOLERANCE = 1e-6
+LIMIT = 1000  # beyond which the Rosenbrock function of 10,000 unknowns is given up, by both
 
 
 def scipy_evaluations(value_and_gradient, problem, method):
@@ -35,7 +36,7 @@ def scipy_evaluations(value_and_gradient, problem, method):
             raise Reached
         return float(value), np.asarray(gradient)
 
-    options = {"gtol": 0, "maxiter": 5000}
+    options = {"gtol": 0, "maxiter": LIMIT}
     if method == "L-BFGS-B":
         options |= {"ftol": 0, "maxcor": 10}
     try:
@@ -54,7 +55,7 @@ def test_it_solves_all_classical_functions_with_as_few_gradients_as_scipy(x64):
             jnp.asarray(problem.start),
             jd.LBFGS(),
             tolerance=jd.Tolerance(gradient=TOLERANCE),
-            max_iterations=5000,
+            max_iterations=LIMIT,
         )
         by_scipy = scipy_evaluations(value_and_gradient, problem, "L-BFGS-B")
         if result.status != jd.Status.CONVERGED:
@@ -148,6 +149,7 @@ def updated(H, s, y):
     return V.T @ H @ V + rho * np.outer(s, s)
 
 
+@pytest.mark.core
 def test_of_few_unknowns_the_direction_is_that_of_all_moves(x64):
     objective = as_objective(lambda p: rosenbrock(jnp.concatenate([p["a"].ravel(), p["b"][None]])))
     params = {"a": jnp.linspace(-1, 1, 4).reshape(2, 2), "b": jnp.array(0.5)}
@@ -234,6 +236,7 @@ def test_on_any_quadratic_it_finds_the_minimum(numbers, exponent):
         np.testing.assert_allclose(result.params, center, atol=1e-8 * (1 + 10.0**exponent))
 
 
+@pytest.mark.core
 def test_exact_steps_end_on_a_quadratic_after_as_many_as_there_are_unknowns(x64):
     weights, stop = jnp.geomspace(1, 1e4, 8), jd.Tolerance(gradient=1e-7)
     result = jd.minimize(jd.SumOfSquares(scale=weights), jnp.ones(8), jd.LBFGS(), tolerance=stop)
@@ -254,6 +257,7 @@ def test_nan_at_the_start_is_non_finite_and_beyond_the_domain_is_not():
     np.testing.assert_allclose(result.params, 1, rtol=5e-2)
 
 
+@pytest.mark.core
 def test_a_stationary_start_converges_at_once():
     result = jd.minimize(lambda x: jnp.sum(x * x), jnp.zeros(3), jd.LBFGS())
     assert result.status == jd.Status.CONVERGED
@@ -310,6 +314,7 @@ def test_a_few_iterations_on_a_hundred_thousand_unknowns():
     assert result.value < 99_999
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("memory", "error", "message"),
     [

@@ -12,7 +12,7 @@ import jaxdescent as jd
 from jaxdescent.methods import levenberg_marquardt
 from jaxdescent.objectives import as_objective
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 TEMPERATURES = np.arange(16) * 5 + 50.0
 RESISTANCES = np.array(
@@ -100,6 +100,7 @@ def check_against_minpack(residual, solve):
     assert result.iterations <= 2 * expected.nfev + 5
 
 
+@pytest.mark.core
 def test_a_linear_problem_is_solved_by_least_squares(x64, solve, rng):
     X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
     result = solve(lambda w, X, y: X @ w - y, jnp.zeros(4), args=(jnp.asarray(X), jnp.asarray(y)))
@@ -198,12 +199,14 @@ def test_matrix_free_it_needs_ten_vectors():
     assert analysis.temp_size_in_bytes <= 10 * 4 * n
 
 
+@pytest.mark.core
 def test_an_objective_without_residuals_is_refused():
     with pytest.raises(TypeError, match=r"needs an objective with residuals, got Function.*LBFGS"):
         jd.minimize(lambda x: x * x, 1.0, jd.LevenbergMarquardt())
     assert as_objective(lambda x: x).residuals(1.0) is None
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("damping", "error", "message"),
     [

@@ -11,7 +11,7 @@ import jaxdescent as jd
 from jaxdescent.methods.line_search import DECREASE, MAX_TRIALS, Idle, Point, first_length, search
 from jaxdescent.objectives import as_objective
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
 def along(function, x, first_step, *, direction=None, flatness=0.9):
@@ -54,6 +54,7 @@ def test_an_accepted_step_satisfies_wolfes_conditions(a, b, first_step, flatness
             assert jnp.sum(found.point.gradient * direction) >= flatness * slope
 
 
+@pytest.mark.core
 def test_the_point_found_has_its_own_value_and_gradient():
     found, *_, direction = along(rosenbrock, [-1.2, 1.0], 1.0)
     x = jnp.array([-1.2, 1.0])
@@ -88,6 +89,7 @@ def test_near_the_minimum_slopes_decide_where_values_are_noise():
     assert abs(found.point.params[0]) < 1e-3
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("direction", [[1.0, 0.0], [0.0, 0.0], [jnp.nan, 0.0]])
 def test_a_direction_that_does_not_descend_fails_without_an_evaluation(direction):
     found, value, *_ = along(lambda x: jnp.sum(x * x), [1.0, 1.0], 1.0, direction=direction)
@@ -117,6 +119,7 @@ def test_far_too_short_a_first_step_grows_tenfold():
     assert found.evaluations <= 8
 
 
+@pytest.mark.core
 def test_a_quadratic_takes_the_exact_step_at_once():
     bowl = jd.SumOfSquares(scale=3.0)
     x = jnp.array([1.0, -2.0])
@@ -127,6 +130,7 @@ def test_a_quadratic_takes_the_exact_step_at_once():
     np.testing.assert_allclose(found.point.params, 0, atol=1e-6)
 
 
+@pytest.mark.core
 def test_the_objective_is_traced_once():
     traces = []
 

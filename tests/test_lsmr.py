@@ -10,8 +10,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.result import Status
+from tests import references
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 PRECONDITIONERS = [None, jd.Jacobi(), jd.Nystrom(4), jd.Sketch()]
 
@@ -34,14 +35,16 @@ def data(rng, rows=80, features=6, outputs=()):
 def test_the_solution_is_the_exact_one(preconditioner, l2, intercept, outputs, rng, x64):
     X, y = data(rng, outputs=outputs)
     objective = jd.LinearRegression(X, y, l2=l2, intercept=intercept, sample_weight=rng.random(80))
-    exact = jd.minimize(objective, method=jd.DerivativeMethod())
+    exact = references.least_squares(objective)
     result = jd.minimize(objective, method=jd.LSMR(preconditioner), tolerance=1e-11)
     assert bool(result.converged)
-    for name in exact.params:
-        np.testing.assert_allclose(result.params[name], exact.params[name], rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(result.value, exact.value, rtol=1e-9)
+    assert result.params.keys() == exact.keys()
+    for name in exact:
+        np.testing.assert_allclose(result.params[name], exact[name], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(result.value, references.value(objective, exact), rtol=1e-9)
 
 
+@pytest.mark.core
 def test_iterates_are_those_of_scipy(rng, x64):
     X, y = data(rng)
     objective = jd.LinearRegression(X, y, l2=0.5, intercept=False)
@@ -79,18 +82,16 @@ def test_every_output_has_its_own_penalty_as_if_solved_alone(rng, x64):
         method = jd.LSMR(preconditioner)
         joint = jd.minimize(jd.LinearRegression(X, y, l2=penalties), method=method, tolerance=1e-11)
         for k, l2 in enumerate(penalties):
-            alone = jd.minimize(
-                jd.LinearRegression(X, y[:, k], l2=l2), method=jd.DerivativeMethod()
-            )
+            alone = references.least_squares(jd.LinearRegression(X, y[:, k], l2=l2))
             np.testing.assert_allclose(
-                joint.params["weights"][:, k], alone.params["weights"], rtol=1e-6, atol=1e-8
+                joint.params["weights"][:, k], alone["weights"], rtol=1e-6, atol=1e-8
             )
 
 
 def test_a_warm_start_is_corrected_and_a_wrong_intercept_alone_is_not_an_optimum(rng, x64):
     X, y = data(rng)
     objective = jd.LinearRegression(X, y, l2=0.1)
-    exact = jd.minimize(objective, method=jd.DerivativeMethod()).params
+    exact = jax.tree.map(jnp.asarray, references.least_squares(objective))
     for preconditioner in (None, jd.Sketch()):
         for start in (exact, exact | {"intercept": exact["intercept"] + 1e7}):
             result = jd.minimize(objective, start, jd.LSMR(preconditioner), tolerance=1e-12)
@@ -126,7 +127,7 @@ def test_a_fat_regression_from_zeros_has_the_least_norm_whatever_the_intercept(r
     X, y = data(rng, rows=10, features=30)
     for intercept in (True, False):
         objective = jd.LinearRegression(X, y, intercept=intercept)
-        exact = jd.minimize(objective, method=jd.DerivativeMethod()).params
+        exact = references.least_squares(objective)
         result = jd.minimize(objective, method=jd.LSMR(), tolerance=1e-12)
         np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-7)
 
@@ -193,7 +194,7 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(rng, x64):
 
 
 @pytest.mark.parametrize("preconditioner", [None, jd.Sketch()], ids=repr)
-def test_a_sharded_design_gives_the_same(preconditioner, rng):
+def test_a_sharded_design_gives_the_same(preconditioner, rng, several_devices):
     X, y = (array.astype(np.float32) for array in data(rng))
     mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))
     placed = [
@@ -209,14 +210,19 @@ def test_a_sharded_design_gives_the_same(preconditioner, rng):
 def test_derivatives_follow_the_implicit_function(rng, x64):
     X, y = data(rng)
 
-    def size(l2, method):
+    def size(l2):
         objective = jd.LinearRegression(X, y, l2=l2)
-        return jnp.sum(jnp.square(jd.minimize(objective, method=method).params["weights"]))
+        params = jd.minimize(objective, method=jd.LSMR(jd.Jacobi())).params
+        return jnp.sum(jnp.square(params["weights"]))
 
-    slope = jax.grad(size)(0.5, jd.LSMR(jd.Jacobi()))
-    np.testing.assert_allclose(slope, jax.grad(size)(0.5, jd.DerivativeMethod()), rtol=1e-6)
+    # Of w = (A'A + l2)^-1 A't the derivative by l2 is -(A'A + l2)^-1 w.
+    A = X - X.mean(axis=0)
+    weights = references.least_squares(jd.LinearRegression(X, y, l2=0.5))["weights"]
+    exact = -2 * weights @ np.linalg.solve(A.T @ A + 0.5 * np.eye(6), weights)
+    np.testing.assert_allclose(jax.grad(size)(0.5), exact, rtol=1e-6)
 
 
+@pytest.mark.core
 def test_other_objectives_and_bad_tolerances_are_refused(rng):
     with pytest.raises(TypeError, match=r"LSMR needs a jd\.LinearRegression"):
         jd.minimize(jd.SumOfSquares(), jnp.ones(2), jd.LSMR())
@@ -232,6 +238,7 @@ def test_other_objectives_and_bad_tolerances_are_refused(rng):
         jd.minimize(objective, method=jd.LSMR(atol="small"))
 
 
+@pytest.mark.core
 def test_it_keeps_as_many_vectors_as_it_says():
     objective = jd.LinearRegression(jnp.ones((50, 7)), jnp.ones(50), intercept=False)
     params = {"weights": jnp.zeros(7)}

@@ -163,6 +163,7 @@ class TestCalibration:
         assert Machine.measured().is_measured
         assert [entry.name for entry in folder.iterdir()] == [path.name]
 
+    @pytest.mark.slow
     def test_a_real_measurement_is_plausible(self, folder, monkeypatch):
         monkeypatch.setattr(calibration, "READ_BYTES", 1 << 22)
         monkeypatch.setattr(calibration, "PRODUCT_SIZE", 128)

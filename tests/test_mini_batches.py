@@ -67,6 +67,7 @@ def test_an_epoch_uses_every_row_once_and_in_the_scale_of_all(problem):
             np.testing.assert_allclose(moved, -gradient[name], rtol=0.03)
 
 
+@pytest.mark.slow
 def test_one_epoch_has_the_error_of_the_fit_and_further_ones_have_none(problem):
     X, y, least = problem
     regression = jd.LinearRegression(X, y)
@@ -111,6 +112,7 @@ def test_an_iteration_that_goes_up_is_given_up():
     assert float(result.value) < 1.02 * float(exact.value)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_order_and_a_batch_of_seeds_is_each_of_them(problem):
     X, y, _ = problem
     regression = jd.LinearRegression(X, y)
@@ -141,6 +143,7 @@ def test_two_outputs_row_weights_and_a_penalty(problem):
         np.testing.assert_allclose(got.params["weights"][:, k], exact, atol=0.02)
 
 
+@pytest.mark.slow
 def test_rows_of_files_are_read_once_for_an_epoch_and_once_for_the_look(monkeypatch):
     monkeypatch.setattr(row_stream, "BLOCK_BYTES", 128 * 16)
     table = table_of(np.random.default_rng(0))
@@ -161,6 +164,7 @@ def test_rows_of_files_are_read_once_for_an_epoch_and_once_for_the_look(monkeypa
     assert 0 <= float(result.value - exact.value) < 0.02 * float(exact.value)
 
 
+@pytest.mark.slow
 def test_badly_scaled_rare_columns_do_not_overshoot():
     rng = np.random.default_rng(2)
     codes = np.where(rng.random(ROWS) < 0.001, rng.integers(1, 4, ROWS), 0)

@@ -107,6 +107,7 @@ def assert_results_close(got, expected, **tolerances):
         )
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_jit_equals_eager(method):
     def call(params, w):
@@ -115,6 +116,7 @@ def test_jit_equals_eager(method):
     assert_results_close(jax.jit(call)(TREE, WEIGHTS), call(TREE, WEIGHTS), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("over", ["starts", "data", "learning rates"])
 def test_vmap_equals_a_python_loop(over):
     starts = jax.tree.map(lambda x: jnp.stack([x, 2 * x, x + 1]), TREE)
@@ -141,6 +143,7 @@ def test_vmap_equals_a_python_loop(over):
         assert_results_close(member, single, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_over_regressions_equals_a_python_loop(rng):
     X = rng.normal(size=(3, 8, 2)).astype(np.float32)
     y = rng.normal(size=(3, 8)).astype(np.float32)

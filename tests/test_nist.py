@@ -143,6 +143,7 @@ def test_filip_in_float32_is_the_fit_of_minimum_norm_in_units_of_its_columns_len
     np.testing.assert_allclose(found[1:] * length, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_find_the_same_digits(x64):
     X, y, intercept = problem("longley", np.float64)
 

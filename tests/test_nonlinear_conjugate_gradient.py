@@ -10,7 +10,7 @@ from benchmarks.problems.classical import problems, rosenbrock
 from jaxdescent.methods.nonlinear_conjugate_gradient import NonlinearConjugateGradient
 from jaxdescent.objectives import as_objective
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 PROBLEMS = {problem.name: problem for problem in problems()}
 
@@ -28,6 +28,7 @@ def test_it_converges_without_tuning(x64, name):
     assert result.evaluations <= 3 * result.iterations + 10
 
 
+@pytest.mark.core
 def test_on_a_quadratic_it_is_linear_conjugate_gradients(x64, rng):
     root = rng.normal(size=(6, 6))
     hessian, linear = root @ root.T + np.eye(6), rng.normal(size=6)
@@ -69,6 +70,7 @@ def test_at_the_floor_of_float32_it_stagnates():
     assert result.gradient_norm <= 1e-4 * result.scale
 
 
+@pytest.mark.core
 def test_a_quadratic_without_a_minimum_diverges():
     saddle = jd.Quadratic(jnp.diag(jnp.array([1.0, -1.0])))
     result = jd.minimize(saddle, jnp.array([0.1, 1.0]), NonlinearConjugateGradient())
@@ -87,6 +89,7 @@ def test_vmap_is_a_loop(x64):
         np.testing.assert_allclose(solve(start).params, batch.params[index], rtol=1e-6)
 
 
+@pytest.mark.core
 def test_it_keeps_two_vectors_and_needs_five_or_six_more():
     n = 100_000
     compiled = (

@@ -8,8 +8,9 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.result import Status
+from tests.references import least_squares
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
 def regression(rng, rows, features, outputs=(), *, dtype=np.float64, **options):
@@ -18,33 +19,6 @@ def regression(rng, rows, features, outputs=(), *, dtype=np.float64, **options):
     if options.pop("is_weighted", False):
         options["sample_weight"] = (rng.random(rows) + 0.1).astype(dtype)
     return jd.LinearRegression(jnp.asarray(X), jnp.asarray(y), **options)
-
-
-def closed_form(objective):
-    """The params in float64 NumPy; of least norm where there are many."""
-    X, y = np.asarray(objective.X, float), np.asarray(objective.y, float)
-    weight = np.ones(len(X))
-    if objective.sample_weight is not None:
-        weight = np.asarray(objective.sample_weight, float)
-    columns = y.reshape(len(y), -1)
-    means = np.zeros(X.shape[1]), np.zeros(columns.shape[1])
-    if objective.intercept:
-        means = np.average(X, axis=0, weights=weight), np.average(columns, 0, weights=weight)
-    A, t = X - means[0], columns - means[1]
-    gram = A.T @ (weight[:, None] * A)
-    l2 = np.broadcast_to(np.asarray(objective.l2, float), y.shape[1:]).reshape(-1)
-    weights = np.stack(
-        [
-            np.linalg.pinv(gram + penalty * np.eye(len(gram)), rcond=1e-12)
-            @ (A.T @ (weight * column))
-            for penalty, column in zip(l2, t.T, strict=True)
-        ],
-        axis=1,
-    )
-    params = {"weights": weights.reshape(X.shape[1], *y.shape[1:])}
-    if objective.intercept:
-        params["intercept"] = (means[1] - means[0] @ weights).reshape(y.shape[1:])
-    return params
 
 
 def assert_trees_close(got, expected, **tolerances):
@@ -68,7 +42,7 @@ def test_the_minimiser_is_the_closed_form(rewritten, options, rng, x64):
     objective = regression(rng, *SHAPES[rewritten], **options)
     result = jd.minimize(objective, method=rewritten(), tolerance=1e-10)
     assert bool(result.converged)
-    expected = closed_form(objective)
+    expected = least_squares(objective)
     assert_trees_close(result.params, expected, rtol=1e-6, atol=1e-7)
     # Value and norm are measured on the regression itself.
     value, gradient = objective.value_and_gradient(result.params)
@@ -84,7 +58,7 @@ def test_in_float32_the_minimiser_is_near_the_closed_form(rewritten, rng):
     objective = regression(rng, *SHAPES[rewritten], dtype=np.float32, l2=0.1)
     result = jd.minimize(objective, method=rewritten())
     assert bool(result.converged)
-    assert_trees_close(result.params, closed_form(objective), rtol=1e-3, atol=1e-4)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-3, atol=1e-4)
 
 
 INNER = {
@@ -108,9 +82,10 @@ def test_any_method_runs_inside(rewritten, name, rng, x64, relaxed_promotion):
         objective, method=rewritten(INNER[name]()), tolerance=1e-8, max_iterations=20_000
     )
     assert bool(result.converged)
-    assert_trees_close(result.params, closed_form(objective), rtol=1e-5, atol=1e-6)
+    assert_trees_close(result.params, least_squares(objective), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.core
 def test_gram_steps_are_the_inner_methods_steps_on_the_regression(rng, x64):
     objective = regression(rng, 50, 6, l2=0.2, intercept=False)
     for inner in (jd.ConjugateGradient(), jd.GradientDescent(1e-3), jd.LBFGS()):
@@ -143,7 +118,7 @@ def test_dual_steps_are_gradient_steps_on_the_weights(iterations, l2, rng, x64):
 def test_a_start_is_judged_before_the_first_step(rng, x64):
     for rewritten, shape in SHAPES.items():
         objective = regression(rng, *shape, l2=0.1)
-        best = jax.tree.map(jnp.asarray, closed_form(objective))
+        best = jax.tree.map(jnp.asarray, least_squares(objective))
         result = jd.minimize(objective, best, rewritten(), tolerance=1e-6)
         assert bool(result.converged)
         assert int(result.iterations) == 0
@@ -180,6 +155,7 @@ def test_jit_and_vmap_give_what_single_eager_calls_give(rewritten, rng, x64):
     np.testing.assert_allclose(jax.jit(solve)(ys[0], penalties[0]), single[0], atol=1e-12)
 
 
+@pytest.mark.core
 @BOTH
 def test_a_path_of_penalties_builds_the_matrix_once(rewritten, rng):
     objective = regression(rng, *SHAPES[rewritten], dtype=np.float32).checked()
@@ -217,7 +193,7 @@ def test_many_outputs_with_a_penalty_each_are_a_path(rng, x64):
         jd.LinearRegression(data.X, ys, l2=penalties), method=jd.Gram(), tolerance=1e-10
     )
     for index, l2 in enumerate(penalties):
-        exact = closed_form(jd.LinearRegression(data.X, data.y, l2=l2))
+        exact = least_squares(jd.LinearRegression(data.X, data.y, l2=l2))
         np.testing.assert_allclose(path.params["weights"][:, index], exact["weights"], rtol=1e-5)
 
 
@@ -238,7 +214,7 @@ def test_a_matrix_free_x_does(rng, x64):
         )
         free = jd.LinearRegression(design, objective.y, l2=0.3)
         result = jd.minimize(free, method=rewritten(), tolerance=1e-10)
-        assert_trees_close(result.params, closed_form(objective), rtol=1e-6, atol=1e-7)
+        assert_trees_close(result.params, least_squares(objective), rtol=1e-6, atol=1e-7)
 
 
 @BOTH
@@ -248,7 +224,7 @@ def test_bfloat16_data_and_params_are_computed_with_in_float32(rewritten, rng):
     stored = jd.LinearRegression(X, wide.y, l2=0.5)
     result = jd.minimize(stored, method=rewritten())
     assert result.params["weights"].dtype == jnp.float32
-    exact = closed_form(jd.LinearRegression(X.astype(jnp.float32), wide.y, l2=0.5))
+    exact = least_squares(jd.LinearRegression(X.astype(jnp.float32), wide.y, l2=0.5))
     assert_trees_close(result.params, exact, rtol=1e-2, atol=1e-3)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), result.params)
     rounded = jd.minimize(stored, params, method=rewritten(), max_iterations=20)
@@ -261,6 +237,7 @@ def test_bfloat16_data_and_params_are_computed_with_in_float32(rewritten, rng):
     )
 
 
+@pytest.mark.core
 @BOTH
 def test_other_objectives_are_refused(rewritten):
     bowl = jd.Quadratic(jnp.eye(2), jnp.ones(2))
@@ -269,6 +246,7 @@ def test_other_objectives_are_refused(rewritten):
         jd.minimize(bowl, method=rewritten())
 
 
+@pytest.mark.core
 @BOTH
 def test_a_method_that_is_none_is_refused(rewritten, rng):
     objective = regression(rng, 9, 3, dtype=np.float32)
@@ -280,6 +258,7 @@ def test_a_method_that_is_none_is_refused(rewritten, rng):
         jd.minimize(objective, method=rewritten(jd.LSMR()))
 
 
+@pytest.mark.core
 def test_the_count_of_inner_iterations_is_checked(rng):
     objective = regression(rng, 9, 30, dtype=np.float32)
     with pytest.raises(ValueError, match=r"Dual\.iterations must be at least 1, got 0"):

@@ -37,6 +37,7 @@ def table():
 
 
 class TestSearch:
+    @pytest.mark.first
     @pytest.mark.parametrize("standardize", [False, True])
     def test_held_out_rows_choose_what_they_choose_by_sums(self, table, standardize):
         models = [
@@ -55,6 +56,7 @@ class TestSearch:
         assert any("optimistic" in note for note in on_rows["notes"])
         assert on_rows["iterations"] > 30
 
+    @pytest.mark.slow
     def test_without_them_the_trace_is_estimated(self, table):
         direct, found = (
             jd.fit_model(table, "y", exclude="w", l2="auto", method=method, **OPTIONS)
@@ -275,6 +277,7 @@ def written_out(model, table):
 
 
 class TestMethods:
+    @pytest.mark.first
     @pytest.mark.parametrize("method", ["cg", "lsmr", "lbfgs"])
     def test_each_finds_the_minimum(self, table, method):
         options = {"exclude": "w", "l2": 2.0, **OPTIONS}

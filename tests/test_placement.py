@@ -38,6 +38,7 @@ def data(rng):
     return rng.normal(size=(16, 4)).astype(np.float32), rng.normal(size=16).astype(np.float32)
 
 
+@pytest.mark.first
 @AXIS_TYPES
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())

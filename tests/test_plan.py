@@ -80,6 +80,7 @@ METHODS = {
 QUICK = ("a sum of squares", "a function")
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     "case",
     [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
@@ -542,6 +543,7 @@ def test_a_moment_is_never_weighed():
     assert plan.chosen.name == "DerivativeMethod()"
 
 
+@pytest.mark.slow
 def test_minimize_takes_the_choice_from_shapes_under_jit_vmap_and_grad(monkeypatch, rng):
     X = jnp.asarray(rng.normal(size=(60, 4)), jnp.float32)
     y = X @ jnp.arange(4.0)

@@ -8,7 +8,7 @@ import pytest
 import jaxdescent as jd
 from jaxdescent.preconditioners import CentredRegression
 
-pytestmark = pytest.mark.slow  # each test compiles a few solvers
+pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
 def ill_conditioned(rng, rows, features, spread):
@@ -107,6 +107,7 @@ def test_one_seed_gives_one_sketch_and_another_another(rng):
     assert np.any(one != other)
 
 
+@pytest.mark.core
 def test_jacobi_gives_every_column_the_norm_one_but_zero_ones(rng, x64):
     X = rng.normal(size=(60, 4)) * np.array([1e-3, 1.0, 1e4, 0.0]) + 5
     weight = rng.random(60)
@@ -118,6 +119,7 @@ def test_jacobi_gives_every_column_the_norm_one_but_zero_ones(rng, x64):
     assert np.linalg.norm(A[:, 3]) < 1e-10
 
 
+@pytest.mark.core
 def test_nystrom_flattens_what_stands_above_the_penalty(rng, x64):
     X, _ = ill_conditioned(rng, 200, 40, 1e6)
     plain = conditioned(jnp.asarray(X), jd.Nystrom(1), l2=1e-6, intercept=False)
@@ -136,11 +138,13 @@ def test_nystrom_of_a_higher_rank_than_the_hessian_has_stays_finite(rng):
         np.testing.assert_allclose(result.value, 0.5 * residual @ residual, rtol=1e-4)
 
 
+@pytest.mark.core
 def test_hyper_parameters_are_leaves_and_sizes_are_structure():
     assert jax.tree.leaves(jd.Sketch(seed=7)) == [7]
     assert jax.tree.structure(jd.Nystrom(3)) != jax.tree.structure(jd.Nystrom(4))
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("preconditioner", "error", "message"),
     [
@@ -155,6 +159,7 @@ def test_senseless_sizes_are_refused(preconditioner, error, message):
         jd.minimize(objective, method=jd.LSMR(preconditioner))
 
 
+@pytest.mark.core
 def test_what_a_design_or_hessian_cannot_answer_is_refused():
     free = jd.LinearRegression(jd.MatrixFree(lambda w: w, rows=3, features=3), jnp.ones(3))
     for preconditioner, message in (

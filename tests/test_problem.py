@@ -36,6 +36,7 @@ CASES = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_default_follows_the_objective_and_the_memory_and_converges(case, monkeypatch):
     objective, available, expected = CASES[case]
@@ -75,6 +76,7 @@ def test_for_a_small_problem_nobody_asks_how_much_memory_there_is(monkeypatch):
     assert jd.minimize(REGRESSION).converged
 
 
+@pytest.mark.slow
 def test_a_long_solve_is_hedged_whatever_the_data_are(rng, monkeypatch):
     """The choice is the one that jd.plan marks, and the same where the data are traced."""
     monkeypatch.setattr(choice, "MOMENT", 0.0)

@@ -121,6 +121,7 @@ def points():
     return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
 def test_every_method_takes_a_design_from_outside(method, points):
     x, y = points
@@ -149,6 +150,7 @@ def test_the_plan_and_the_certificate_take_it(points):
     assert "Powers" in text
 
 
+@pytest.mark.slow
 def test_derivatives_go_through_it(points, x64):
     x, y = (jnp.asarray(part, jnp.float64) for part in points)
 
@@ -180,6 +182,7 @@ def classes():
     return *(jnp.asarray(part, jnp.float32) for part in (X, y, s)), best
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", SMOOTH, ids=name_of)
 def test_every_method_takes_a_loss_from_outside(method, classes):
     X, y, s, best = classes
@@ -220,6 +223,7 @@ def test_a_loss_is_planned_certified_and_predicts(classes):
         jd.minimize(model, {"weights": jnp.zeros(3), "intercept": jnp.zeros(())})
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("objective", "start"),
     [

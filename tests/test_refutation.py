@@ -79,6 +79,7 @@ def at(drawn, weights):
     return params
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_bound_is_never_above_how_far_the_minimum_is(dtype, x64):
     """At the exact minimum, near it, and anywhere, however the columns are scaled."""
@@ -132,6 +133,7 @@ def test_a_column_in_tiny_units_is_not_overlooked(method):
     assert status(result) != "CONVERGED" or float(result.value) <= 1.001 * least(X, y)
 
 
+@pytest.mark.slow
 def test_a_refuted_method_says_how_far_the_minimum_is_at_least():
     X, y = uneven(1e15)
     result = jd.minimize(jd.LinearRegression(jnp.asarray(X), jnp.asarray(y)), method=jd.LSMR())

@@ -78,6 +78,7 @@ MORE_METHODS = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", METHODS)
 def test_any_chunks_give_the_result_of_minimize(name):
     equal_in_any_chunks(*METHODS[name])

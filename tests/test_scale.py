@@ -56,6 +56,7 @@ def test_weak_scaling_grows_with_the_devices_what_lies_over_them():
     )
 
 
+@pytest.mark.slow
 def test_outputs_lie_over_the_devices_and_send_nothing_of_their_size():
     """X is whole on each device, targets and weights are cut; one shares nothing."""
     grid = Experiment(
@@ -152,6 +153,7 @@ def test_an_axis_that_devices_cannot_share_is_named():
             PROBLEMS[name].shapes(100, 8, "float32", mesh)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", ["sparse", "hashed", "categorical"])
 def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(name, tmp_path):
     mesh = mesh_of(jax.devices()[:2], "samples")
@@ -293,6 +295,7 @@ def test_collectives_of_a_sharded_program_are_found():
     assert program.arguments == 64 * 8 * 4 // 8
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [jd.LBFGS(), jd.GradientDescent(jd.Backtracking()), jd.LSMR()])
 def test_the_loop_over_iterations_is_found_among_others(method):
     """A line search is a loop inside of it, the look at a claim of convergence one around it."""
@@ -371,6 +374,7 @@ def kept(folder, *options):
     return CliRunner().invoke(app, ["scale", *given], env={"COLUMNS": "300"})
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_interrupted_goes_on_to_the_same_record(tmp_path, monkeypatch):
     """Ctrl-C in the second point: the first is kept, and the second one begins again."""
     measured, stops = scale.measured, [True]

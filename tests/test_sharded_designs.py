@@ -35,6 +35,7 @@ def entries(rng, kind):
     return matrix.tocsr()
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(
     ("kind", "has_values"), [("even", False), ("long rows", True), ("empty part", True)]
 )
@@ -123,6 +124,7 @@ def panel(rng):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "axis_type"),
     [

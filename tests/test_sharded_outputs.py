@@ -39,6 +39,7 @@ def solved(data, method, axes, shape=(4, 2)):
     return jd.minimize(jd.LinearRegression(X, y, l2=0.5), method=method), y
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("layout", AXES)
 @pytest.mark.parametrize("method", [None, jd.ConjugateGradient(), jd.LSMR()], ids=repr)
 def test_outputs_over_devices_are_solved_as_on_one(data, method, layout):

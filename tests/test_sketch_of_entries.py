@@ -76,6 +76,7 @@ def test_few_rows_are_factorised_as_they_are(rng, x64):
     np.testing.assert_allclose(singular_values(X, None, 1e-3), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_lsmr_comes_to_the_least_squares_of_nearly_dependent_columns(rng, x64):
     X = designs(rng)
     y = rng.normal(size=ROWS) + np.asarray(X.to_dense()) @ rng.normal(size=X.shape[1])

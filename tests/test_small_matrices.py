@@ -55,6 +55,7 @@ def test_a_member_that_is_not_positive_definite_is_no_number_and_spoils_no_other
     np.testing.assert_array_equal(np.isnan(inverse).any(axis=(1, 2)), [False, True, False])
 
 
+@pytest.mark.slow
 def test_regressions_of_a_batch_are_as_accurate_as_those_of_a_loop(rng):
     X = rng.normal(size=(LANES + 6, 100, 20)).astype(np.float32)
     X[5] *= np.geomspace(1, 1e-3, 20, dtype=np.float32)  # columns of very different lengths

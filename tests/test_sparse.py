@@ -91,6 +91,7 @@ def zipf(rng):
     return scipy.sparse.coo_matrix(entries, (1000, 3000)).tocsr()
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("make", [full_column, full_row, zipf])
 def test_no_distribution_of_entries_blows_the_layout_up(make, rng, x64, monkeypatch):
     monkeypatch.setattr(sparse_layout, "LEAST_ENTRIES", 1 << 11)
@@ -210,6 +211,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_every_method_finds_the_minimum_of_the_dense_regression(method, rng, x64):
     sparse, dense = regressions(rng)
@@ -220,6 +222,7 @@ def test_every_method_finds_the_minimum_of_the_dense_regression(method, rng, x64
         np.testing.assert_allclose(result.params[name], value, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", [jd.ConjugateGradient(), jd.Dual()], ids=str)
 def test_a_wide_matrix_of_several_outputs_is_minimised(method, rng, x64):
     matrix = random_matrix(rng, 12, 60)
@@ -244,6 +247,7 @@ def test_values_and_gradients_are_the_dense_ones_eagerly_in_jit_and_in_vmap(rng,
     jax.tree.map(close, sparse.curvature_bounds(params), dense.curvature_bounds(params))
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_minimum_are_the_dense_ones(rng, x64):
     matrix = random_matrix(rng, 20, 4, 0.4).tocoo()
     y, weight = jnp.asarray(rng.normal(size=20)), jnp.asarray(rng.uniform(0.5, 2, 20))
@@ -288,6 +292,7 @@ def test_norms_of_centred_columns_need_the_entries_alone(rng, x64):
     assert (norms < 1e-13).all()
 
 
+@pytest.mark.slow
 def test_certificates_know_a_sparse_minimum(rng):
     matrix = random_matrix(rng, dtype=np.float32)
     regression = jd.LinearRegression(matrix, rng.normal(size=ROWS).astype(np.float32), l2=0.5)
@@ -318,7 +323,7 @@ def test_new_values_at_the_same_places_trace_nothing(rng, x64):
     assert len(traces) == 1
 
 
-def test_a_matrix_on_several_devices_is_multiplied(rng, x64):
+def test_a_matrix_on_several_devices_is_multiplied(rng, x64, several_devices):
     matrix = random_matrix(rng, 4000, 64, 0.1)
     mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -105,6 +105,7 @@ def test_a_rule_is_a_true_optax_transformation_and_a_pytree(rule):
         assert jax.tree.structure(state) == jax.tree.structure(rule.init(START))
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_a_rule_finds_the_minimum_alone_in_a_chain_and_in_minimize(rule):
     alone = loop(rule, bowl, START, 100)
@@ -116,6 +117,7 @@ def test_a_rule_finds_the_minimum_alone_in_a_chain_and_in_minimize(rule):
         assert_at(params, CENTER, atol=2e-3)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("momentum", MOMENTA.values(), ids=MOMENTA.keys())
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES.keys())
 def test_momentum_finds_the_minimum_with_every_rate(rate, momentum):
@@ -193,6 +195,7 @@ METHODS = {name: GradientDescent(rule) for name, rule in RULES.items()} | {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_jit_equals_eager_and_vmap_equals_a_python_loop(method):
     def run(start):
@@ -216,6 +219,7 @@ NEW_VALUES = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("values", NEW_VALUES.values(), ids=NEW_VALUES.keys())
 def test_new_hyper_parameters_trace_nothing(values):
     traces = []
@@ -351,6 +355,7 @@ def test_the_carried_image_stays_that_of_the_params(rng):
     np.testing.assert_allclose(result.value, residual @ residual / 2, rtol=1e-5)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_a_state_can_follow_the_params_rounding(rule, rng):
     X, y = rng.normal(size=(30, 5)).astype(np.float32), np.ones(30, np.float32)

@@ -257,6 +257,7 @@ METHODS = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
     method, once, each = METHODS[name]
@@ -310,6 +311,7 @@ def test_the_default_adds_up_where_features_are_few_and_iterates_where_they_are_
     assert plan.chosen.peak_bytes < 2**29
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("constants", [(0.0,), (1.0,), (2013.0, 0.0, 1e7)], ids=str)
 def test_columns_that_do_not_vary_turn_nothing(constants, rng):
     """What the normal equations leave free is these columns' weights alone."""
@@ -329,6 +331,7 @@ def test_columns_that_do_not_vary_turn_nothing(constants, rng):
     np.testing.assert_allclose(weights[places], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
     table = table_of(rng, far=1e4)
     table["a"] = table["a"].astype("f").astype(float)

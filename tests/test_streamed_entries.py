@@ -112,6 +112,7 @@ def test_products_are_those_of_the_written_out_matrix(both, rng):
         np.testing.assert_allclose(squares, (s[:, None] * matrix**2).sum(axis=0), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_every_way_to_the_minimum(both):
     S, X, table = both
     regression = jd.LinearRegression(S, jnp.asarray(table["y"]), l2=2.0)
@@ -191,6 +192,7 @@ def text_file(rng, tmp_path):
     return tmp_path / "d.parquet"
 
 
+@pytest.mark.slow
 def test_mini_batches_of_text_come_to_the_minimum_and_the_same_seed_is_the_same_order(text_file):
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
     assert len(S.sections) > 3

@@ -45,6 +45,7 @@ FAR = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", FAR.values(), ids=FAR.keys())
 def test_a_far_start_does_not_make_a_point_converged(case, dtype, x64):
@@ -95,6 +96,7 @@ METHODS = {
 }
 
 
+@pytest.mark.first
 @pytest.mark.parametrize(("l2", "dtype"), [(0.0, np.float32), (0.0, np.float64), (3.0, np.float32)])
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(method, l2, dtype, rng):
@@ -193,6 +195,7 @@ def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
     assert float(result.suboptimality) >= true / 10
 
 
+@pytest.mark.slow
 def test_it_works_under_jit_and_vmap(rng):
     X, y = regression(rng, np.float32, rows=60, features=4)
     targets = jnp.stack([y, 2 * y, y - 1])
@@ -237,6 +240,7 @@ def test_an_update_of_zero_is_no_small_change(method, tolerance, relaxed_promoti
     np.testing.assert_allclose(result.params, 1, atol=0.02)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("size", [1, 30])
 @pytest.mark.parametrize("method", [jd.LBFGS(), jd.ConjugateGradient()], ids=str)
 @pytest.mark.parametrize("function", [lambda x: 3 * x, lambda x: -(x**2)], ids=["slope", "dome"])
@@ -270,6 +274,7 @@ def test_a_flat_valley_below_steep_walls_is_no_minimum(method, x64, relaxed_prom
         assert status(result) in ("MAX_ITERATIONS", "STAGNATED")
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("method", FIRST_ORDER.values(), ids=FIRST_ORDER.keys())
 def test_no_method_converges_above_the_lowest_value_that_it_saw(
@@ -343,6 +348,7 @@ def test_the_scale_of_the_params_forgets_the_start():
     assert float(size.scale) == pytest.approx(1e6 * 0.1**2)
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("mean", [0.0, 30.0, 100.0, 1000.0])
 @pytest.mark.parametrize(
     "method",

@@ -77,6 +77,7 @@ class TestManyIndices:
         np.testing.assert_allclose(model.predict(path), expected.predict(dense / scale), atol=2e-4)
         assert model.encoding.feature_name(0) == f"x{touched[0] + 1}"
 
+    @pytest.mark.slow
     def test_held_out_rows_choose_a_penalty(self, data, tmp_path):
         model = jd.fit_model(written(tmp_path, *data), test=0.25, l2="auto")
         assert model.metrics["l2_chosen_by"] == "held-out rows"

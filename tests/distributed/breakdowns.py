@@ -6,6 +6,7 @@ import sys
 
 from jaxdescent import cli
 from jaxdescent.breakdown import child, coupled, independent_weights, segments
+from tests.distributed.processes import share_programs
 
 IS_SECOND = sys.argv[-1] == "1"
 
@@ -83,6 +84,7 @@ def tied_are_interrupted():
 if __name__ == "__main__":
     # A shell's background jobs are born deaf to Ctrl-C, and so are their children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    share_programs()
     if name := os.environ.get("TEST_BREAKDOWN"):
         globals()[name]()
     cli.main()

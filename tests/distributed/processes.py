@@ -11,8 +11,14 @@ import time
 import jax
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What LLVM polishes changes nothing that processes send, and each of them compiles every program.
+# What LLVM polishes changes nothing that processes send.
 PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# Process 0 compiles what all run, and the others wait for that. Where they end together each of
+# them compiles for itself, as those of users do.
+SHARED = {
+    "JAX_SHARE_BINARY_BETWEEN_HOSTS": "1",
+    "JAX_SHARE_BINARY_BETWEEN_HOSTS_TIMEOUT_MS": "60000",
+}
 
 
 def run(module, count, *arguments, timeout=300, environment=None):
@@ -93,7 +99,20 @@ def _start(module, arguments, folder, environment):
 
 def join(index, port, count, **options):
     """Initialise JAX in one of the processes that :func:`run` started."""
+    share_programs()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         f"127.0.0.1:{port}", num_processes=int(count), process_id=int(index), **options
     )
+
+
+def share_programs():
+    """Let programs of all processes be compiled by the first one, where :data:`SHARED` says so.
+
+    JAX names a program by the devices of its own process too, so that on CPUs the others would wait
+    for another name than the first one gives.
+    """
+    if os.environ.get("JAX_SHARE_BINARY_BETWEEN_HOSTS") == "1":
+        from jax._src import cache_key
+
+        cache_key._hash_accelerator_config = cache_key._hash_devices

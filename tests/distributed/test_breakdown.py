@@ -14,11 +14,12 @@ pytest.importorskip("matplotlib")
 from rich.console import Console
 
 from jaxdescent.breakdown import llama_tree, matrix_free_regression, report, tied_weights
-from tests.distributed.processes import PLAIN, command, ended
+from tests.distributed.processes import PLAIN, SHARED, command, ended
 
 MODULE = "tests.distributed.breakdowns"
 CPU = ("--device", "cpu")
 AS_USUAL = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}  # a replay has the bits of what LLVM polishes
+TOGETHER = AS_USUAL | SHARED  # where all come to the end
 FEW = (*CPU, "--params", "5000")
 
 
@@ -52,10 +53,11 @@ def same_minima(parts, quiet, most):
         np.testing.assert_allclose(found[name], own[name], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_parameters_of_part_three(tmp_path):
     common = [*CPU, "--part", "3", "--all", "--params", "100000", "--dtype", "bfloat16"]
     own = [[*common, "--output", tmp_path / str(index)] for index in range(2)]
-    first, other = ended(breakdown(*own))
+    first, other = ended(breakdown(*own, environment=TOGETHER))
     assert [first[2], other[2]] == [0, 0], (first, other)
     parts = record(tmp_path / "0")["parts"]["3"]
     numbers = parts["independent"]
@@ -74,7 +76,7 @@ def test_two_processes_share_the_parameters_of_part_three(tmp_path):
 def test_three_processes_that_cannot_share_an_array_each_have_a_copy(tmp_path):
     """Neither 4,096 nor a power of two is a multiple of three."""
     arguments = [*CPU, "--part", "3", "--all", "--params", "10000", "--output", tmp_path]
-    for _, errors, code in ended(breakdown(*[arguments] * 3)):
+    for _, errors, code in ended(breakdown(*[arguments] * 3, environment=TOGETHER)):
         assert code == 0, errors
     parts = record(tmp_path)["parts"]["3"]
     assert parts["independent"]["bit_equal_to_replay"] == parts["independent"]["sampled_elements"]
@@ -241,11 +243,20 @@ def test_the_folder_is_the_first_processs_alone(tmp_path):
 @pytest.mark.slow
 def test_coupled_problems_that_were_interrupted_go_on_to_the_same_bits(tmp_path):
     arguments = [*CPU, "--part", "3", "--all", "--params", "100000"]
+    programs = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = TOGETHER | programs  # each run has those of the first one
     whole, kept = tmp_path / "whole", tmp_path / "kept"
-    for _, errors, code in ended(breakdown(*[[*arguments, "--output", whole]] * 2)):
+    for _, errors, code in ended(
+        breakdown(*[[*arguments, "--output", whole]] * 2, environment=environment)
+    ):
         assert code == 0, errors
     saving = [*arguments, "--output", kept, "--checkpoint", tmp_path / "checkpoints"]
-    first, other = ended(breakdown(saving, saving, change="tied_are_interrupted"))
+    first, other = ended(
+        breakdown(saving, saving, change="tied_are_interrupted", environment=environment)
+    )
     assert [first[2], other[2]] == [130, 130], (first, other)
     cut = record(kept)["parts"]["3"]
     assert 0 < cut["tied"]["iterations"] < record(whole)["parts"]["3"]["tied"]["iterations"]
@@ -253,10 +264,11 @@ def test_coupled_problems_that_were_interrupted_go_on_to_the_same_bits(tmp_path)
     for _, errors, code in ended(breakdown(saving, saving)):
         assert code == 2
         assert "say --resume to go on from it" in errors
-    for _, errors, code in ended(breakdown(*[[*saving, "--resume"]] * 2)):
+    resuming = [*saving, "--resume"]
+    for _, errors, code in ended(breakdown(resuming, resuming, environment=environment)):
         assert code == 0, errors
     found, expected = (record(folder)["parts"]["3"] for folder in (kept, whole))
-    (_, errors, code), *_ = ended(breakdown(*[[*saving, "--resume"]] * 4))
+    (_, errors, code), *_ = ended(breakdown(*[resuming] * 4, environment=environment))
     assert code == 0, errors  # another number of processes has nothing left to do
     assert record(kept)["parts"]["3"]["matrix_free_regression"]["processes"] == 4
     assert found["tied"]["resumed_at"] == cut["tied"]["iterations"]

@@ -19,7 +19,7 @@ from pyarrow import csv
 from jaxdescent.data import DataError
 from jaxdescent.fit import fit_model, load_model
 from tests.distributed.fits import FILES, KEPT, KEPT_BY, REFUSED, ROWS, SUMS, TEXT, columns, told
-from tests.distributed.processes import command, ended, run
+from tests.distributed.processes import SHARED, command, ended, run
 
 CHILD = "tests.distributed.fits"
 FAILING = (
@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 
 def answers(folder, count, *names):
-    said = run(CHILD, count, str(folder), *names, timeout=300)
+    said = run(CHILD, count, str(folder), *names, timeout=300, environment=SHARED)
     assert [code for _, _, code in said] == [0] * count, [errors for _, errors, _ in said]
     lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in said]
     return [dict(map(json.loads, each)) for each in lines]
@@ -229,6 +229,7 @@ def same_bits(one, other):
     assert [one[name] for name in FIGURES] == [other[name] for name in FIGURES]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_keeps_the_fit_of_both(folder):
     pytest.importorskip("orbax.checkpoint")
     found = answers(folder, 2, "kept k SIGINT", "kept k", "kept k resume", "kept x alone")

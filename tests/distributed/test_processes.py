@@ -7,14 +7,14 @@ import pytest
 
 import jaxdescent as jd
 from tests.distributed.cases import CASES, certified, solved
-from tests.distributed.processes import run
+from tests.distributed.processes import SHARED, run
 
-EVERYDAY = ("default", "weights", "traced", "function", "squares")
+EVERYDAY = ("default", "traced", "function")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
 
 
 def outputs(count, *names):
-    ended = run(CHILD, count, *names, timeout=600)
+    ended = run(CHILD, count, *names, timeout=600, environment=SHARED)
     assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
     told = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
     return [dict(map(json.loads, lines)) for lines in told]

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("typer")
 
-from tests.distributed.processes import command, ended, run
+from tests.distributed.processes import SHARED, command, ended, run
 from tests.distributed.scales import minimum
 
 CHILD = "tests.distributed.scales"
@@ -19,7 +19,7 @@ SMALL = ("--features", "4", "--iterations", "2", "--repeats", "1")
 
 
 def answers(count, folder, *names):
-    said = run(CHILD, count, str(folder), *names, timeout=200)
+    said = run(CHILD, count, str(folder), *names, timeout=200, environment=SHARED)
     assert [code for _, _, code in said] == [0] * count, [errors for _, errors, _ in said]
     lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in said]
     return [dict(map(json.loads, each)) for each in lines]

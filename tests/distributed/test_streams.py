@@ -7,7 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from tests.distributed.cases import ROWS, data
-from tests.distributed.processes import run
+from tests.distributed.processes import SHARED, run
 
 CHILD = "tests.distributed.streams"
 EVERYDAY = ("shared", "failing", "differing")
@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 
 def answers(folder, count, *names):
-    ended = run(CHILD, count, str(folder), *names, timeout=300)
+    ended = run(CHILD, count, str(folder), *names, timeout=300, environment=SHARED)
     assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
     lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
     return [dict(map(json.loads, each)) for each in lines]
