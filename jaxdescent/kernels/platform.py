@@ -42,6 +42,8 @@ class Known(NamedTuple):
         of LLVM's optimisation, and run as fast.
         """
         is_light = self.platform == "cpu" and self.is_whole and self.is_small
+        if jax.config.read("jax_disable_most_optimizations"):
+            return None  # which is less still
         return {"xla_backend_optimization_level": 1} if is_light else None
 
 
