@@ -657,9 +657,11 @@ def test_heavy_ball_is_optaxs_momentum():
 
 def test_restarted_nesterov_with_backtracking_descends_the_rosenbrock_valley():
     method = GradientDescent(jd.Backtracking(), jd.Nesterov())
-    result = jd.minimize(rosenbrock, jnp.array([-1.2, 1.0]), method)
+    # A minimum of zero would be one of rounding, which differs from program to program.
+    result = jd.minimize(lambda x: 1 + rosenbrock(x), jnp.array([-1.2, 1.0]), method)
     assert status(result) == "CONVERGED"
     assert int(result.iterations) < 500
+    assert float(rosenbrock(result.params)) < 1e-4
 
 
 def test_momentum_knows_the_curvature_of_a_quadratic_without_trials(rng):
