@@ -30,7 +30,7 @@ demo: $(INSTALLED) ## the whole story, with real runs on this machine, and a fit
 	$(BIN)/jaxdescent breakdown $(ARGS)
 	$(BIN)/python examples/fit_files.py
 
-test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
+test: $(INSTALLED) ## the tests of every day, and doctests, in some minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
