@@ -36,7 +36,7 @@ test: $(INSTALLED) ## the tests of every day, and doctests, in some minutes on t
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" $(ARGS)
 
-test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
+test-slow: $(INSTALLED) ## the other tests, some of which need minutes or gigabytes
 	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
 
 test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
