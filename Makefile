@@ -16,8 +16,10 @@ ACCELERATORS := .venv-accelerators
 	test-accelerators lowest check format bench bench-full bench-check clean
 
 # What users run most: the methods, the forms of a regression, its solve, and the fit.
-CORE := $(addprefix tests/test_,$(addsuffix .py,conjugate_gradient derivative_method fit forms lbfgs \
-	lsmr minimize nist objectives sparse suboptimality))
+LEAST := $(addprefix tests/test_,$(addsuffix .py,conjugate_gradient fit forms lbfgs lsmr nist \
+	objectives))
+CORE := $(LEAST) $(addprefix tests/test_,$(addsuffix .py,derivative_method minimize sparse \
+	suboptimality))
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 14
@@ -29,13 +31,13 @@ demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, AR
 	@echo
 	$(BIN)/jaxdescent breakdown $(ARGS)
 
-test: $(INSTALLED) ## tests and doctests, in about a quarter of an hour on two cores
+test: $(INSTALLED) ## the tests of every day, and doctests, in some minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-all: $(INSTALLED) ## these and the slow ones, which share their programs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" $(ARGS)
 
-test-slow: $(INSTALLED) ## the tests that need minutes or gigabytes
+test-slow: $(INSTALLED) ## the other tests, some of which need minutes or gigabytes
 	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
 
 test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
@@ -44,8 +46,8 @@ test-as-users: $(INSTALLED) ## the core on one device, without flags, as users r
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)
 
-test-lowest-core: $(LOWEST)/.installed ## the core with the lowest versions
-	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
+test-lowest-core: $(LOWEST)/.installed ## a part of the core with the lowest versions
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile $(LEAST) $(ARGS)
 
 lowest: test-lowest
 

@@ -110,9 +110,20 @@ def share_programs():
     """Let programs of all processes be compiled by the first one, where :data:`SHARED` says so.
 
     JAX names a program by the devices of its own process too, so that on CPUs the others would wait
-    for another name than the first one gives.
+    for another name than the first one gives. And it would give a program that calls the host the
+    functions of an earlier one: those are compiled by each process.
     """
-    if os.environ.get("JAX_SHARE_BINARY_BETWEEN_HOSTS") == "1":
-        from jax._src import cache_key
+    if os.environ.get("JAX_SHARE_BINARY_BETWEEN_HOSTS") != "1":
+        return
+    from jax._src import cache_key, compiler
 
-        cache_key._hash_accelerator_config = cache_key._hash_devices
+    cache_key._hash_accelerator_config = cache_key._hash_devices
+    share = compiler._compile_and_share_module
+
+    def compiled(backend, computation, devices, options, host_callbacks, *rest):
+        given = backend, computation, devices, options, host_callbacks
+        own = compiler.backend_compile_and_load
+        return own(*given) if host_callbacks else share(*given, *rest)
+
+    compiled.modules_cache = share.modules_cache
+    compiler._compile_and_share_module = compiled
