@@ -207,7 +207,7 @@ class TestNextSteps:
     @pytest.mark.parametrize("is_in_checkout", [True, False])
     def test_they_are_three_commands_that_work(self, tmp_path, monkeypatch, is_in_checkout):
         typer_testing = pytest.importorskip("typer.testing")
-        from jaxdescent import cli
+        from jaxdescent.cli import commands
 
         root = pathlib.Path(__file__).parents[1]
         monkeypatch.chdir(root if is_in_checkout else tmp_path)
@@ -218,7 +218,7 @@ class TestNextSteps:
         for step, name in ((plan, "plan"), (fit, "fit")):
             words = shlex.split(step.command)
             own = words[words.index(name) :]
-            result = typer_testing.CliRunner().invoke(cli.app, own)
+            result = typer_testing.CliRunner().invoke(commands.app, own)
             assert result.exit_code == 0, result.output
             assert words[0].endswith(("jaxdescent", "python")) or words[1:3] == ["-m", "jaxdescent"]
         words = shlex.split(python.command)

@@ -171,13 +171,16 @@ class Descent(NamedTuple):
             is_at_end = loop.iteration >= self.max_iterations  # the last check must still report it
             return is_running & ((loop.iteration < until) | is_at_end)
 
-        def to_a_claim(loop: Loop) -> Loop:
+        if not self.looks or not self.is_doubtful(loop):
             with jax.named_scope(ITERATIONS):
                 return lax.while_loop(goes_on, step, loop)
 
-        if not self.looks or not self.is_doubtful(loop):
-            return to_a_claim(loop)
-        return lax.while_loop(goes_on, lambda loop: self.confirmed(to_a_claim(loop)), loop)
+        def to_a_claim(loop: Loop) -> Loop:
+            with jax.named_scope(ITERATIONS):
+                loop = lax.while_loop(goes_on, step, loop)
+            return self.confirmed(loop)
+
+        return lax.while_loop(goes_on, to_a_claim, loop)
 
     def confirmed(self, loop: Loop, falls: jax.Array | None = None) -> Loop:
         """The loop at its end; running again if its claim does not stand and the descent can go on
