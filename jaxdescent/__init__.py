@@ -120,3 +120,9 @@ else:
                 super().__setattr__(name, value)
 
     sys.modules[__name__].__class__ = _Package
+
+    if "jax" in sys.modules:
+        # JAX compiles a function again if its settings have changed since, and these two modules
+        # change some: now, and not with the first call.
+        import_module(f"{__name__}.inputs.tracing")
+        import_module(f"{__name__}.kernels.platform")
