@@ -174,6 +174,23 @@ def test_the_host_solves_what_numpy_does(rng, dtype, x64):
             )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(6, 9), (30, 5)], ids=["wide", "tall"])
+def test_a_penalty_is_not_lost_beside_columns_of_uneven_lengths(rng, shape, dtype, x64):
+    for _ in range(20):
+        X = (rng.normal(size=shape) * 10 ** rng.uniform(-4, 8, shape[1])).astype(dtype)
+        y = rng.normal(size=shape[0]).astype(dtype)
+        result = jd.minimize(jd.LinearRegression(X, y, l2=1.0, intercept=False))
+        wide, targets = X.astype(np.float64), y.astype(np.float64)
+        units = np.hypot(np.linalg.norm(wide, axis=0), 1)
+        A = np.vstack([wide, np.eye(shape[1])]) / units
+        b = np.append(targets, np.zeros(shape[1]))
+        least = 0.5 * np.sum(np.square(A @ np.linalg.lstsq(A, b)[0] - b))
+        above = float(result.value) / least - 1
+        assert above < 1e-4 or not result.converged
+        assert above * least < 1.1 * float(result.suboptimality) + 1e-5 * least
+
+
 def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
     from jaxdescent.designs import Dense
 

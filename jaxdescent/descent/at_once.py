@@ -166,13 +166,13 @@ def _computed(
         point = _Point(start["weights"].reshape(-1, outputs), offset)
         how = {"starts_at_own": starts_at_own, "is_looked_at": is_looked_at}
         point, numbers = _judged(regression, point, given, dtype, off, **how)
-    params = {"weights": point.weights.reshape(start["weights"].shape).astype(dtype)}
-    if intercept:
-        params["intercept"] = point.offset.reshape(start["intercept"].shape).astype(dtype)
-    scalars = {
-        name: np.asarray(number, np.int32 if isinstance(number, int) else dtype)
-        for name, number in numbers.items()
-    }
+        params = {"weights": point.weights.reshape(start["weights"].shape).astype(dtype)}
+        if intercept:
+            params["intercept"] = point.offset.reshape(start["intercept"].shape).astype(dtype)
+        scalars = {
+            name: np.asarray(number).astype(np.int32 if isinstance(number, int) else dtype)
+            for name, number in numbers.items()
+        }
     return scalars | {"params": params}
 
 

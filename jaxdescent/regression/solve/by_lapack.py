@@ -221,9 +221,12 @@ def _factor(regression: StoredRegression) -> Inverse:
     rows, features = A.shape
     l2, is_long = regression.l2, regression.digits == np.float64
     null = null_level(regression.digits, min(rows, features))
-    if rows < features or l2.size > 1:
-        lengths = np.sqrt(regression.squares)
-        is_plain = l2.any() or not _are_uneven(lengths, null_level(regression.digits, features))
+    lengths = np.sqrt(regression.squares)
+    are_uneven = _are_uneven(lengths, null_level(regression.digits, features))
+    # A penalty beside columns of uneven lengths must not be lost among the largest.
+    is_lost = are_uneven and l2.size == 1 and l2[0] > 0 and features <= MOST_UNKNOWNS
+    if (rows < features and not is_lost) or l2.size > 1:
+        is_plain = l2.any() or not are_uneven
         units = np.ones(features) if is_plain else np.where(lengths > 0, lengths, 1)
         return _spectral(A / units, units, l2, null, is_long=is_long)
     squares, moved = regression.squares, regression.total * np.square(regression.mean)
