@@ -41,7 +41,7 @@ test-slow: $(INSTALLED) ## the other tests, some of which need minutes or gigaby
 	$(BIN)/python -m pytest -q -m "slow and not core" $(ARGS)
 
 test-as-users: $(INSTALLED) ## the core on one device, without flags, as users run it
-	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "" $(CORE) $(ARGS)
+	JAXDESCENT_TEST_AS_USERS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the tests with the lowest versions that are promised
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(LOWEST)/bin/python -m pytest -q $(ARGS)

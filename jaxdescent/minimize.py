@@ -93,9 +93,8 @@ def minimize(
       rounding: how each pass rounds 16-bit params: ``jd.Nearest()`` (default) or
         ``jd.StochasticRounding(seed)``.
       leave_saddles: whether to examine the Hessian where the descent ends, step along a direction
-      of
-        negative curvature if there is one (:func:`jaxdescent.leave_saddle`), and go on, at most ten
-        times and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the
+        of negative curvature if there is one (:func:`jaxdescent.leave_saddle`), and go on, at most
+        ten times and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the
         result is the last descent's. This reads values, and does not work under ``jit``, ``vmap``
         or ``grad``.
 
