@@ -175,7 +175,7 @@ class Result(NamedTuple):
         transformation's own line search are not counted.
       status: a :class:`Status` code, int32.
       evidence: an :class:`Evidence` code, int32, for what ``suboptimality`` is based on.
-      state: the method's last state.
+      state: the method's last state; ``()`` for a small regression that was solved at once.
       history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
       ended_by: an :class:`EndedBy`, which encodes the method that took the last step; ``method``
         has its name.

@@ -38,8 +38,8 @@ class Known(NamedTuple):
 
     @property
     def compiler_options(self) -> dict[str, Any] | None:
-        """What XLA is told. Programs of small arrays compile in four fifths of the time with less
-        of LLVM's optimisation, and run as fast.
+        """What XLA is told: less of LLVM's optimisation for programs of small arrays, of which the
+        compilation takes longer than they run.
         """
         is_light = self.platform == "cpu" and self.is_whole and self.is_small
         if jax.config.read("jax_disable_most_optimizations"):
