@@ -204,6 +204,28 @@ def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
     np.testing.assert_allclose(batch.value, [eager.value, 4 * eager.value], rtol=1e-5)
 
 
+@pytest.mark.parametrize("penalty", [-1e4, -30.0])
+def test_a_traced_penalty_under_which_nothing_is_least_diverges(penalty, rng, monkeypatch):
+    from jaxdescent.designs import Dense
+
+    monkeypatch.setattr(Dense, "is_whole", True)
+    X = jnp.asarray(rng.normal(size=(30, 3)), jnp.float32)
+    assert np.linalg.eigvalsh(np.asarray(X.T @ X))[0] < 30
+    solve = jax.jit(lambda l2: jd.minimize(jd.LinearRegression(X, X[:, 0], l2=l2)))
+    assert jd.Status(int(solve(penalty).status)) == jd.Status.DIVERGED
+    assert solve(0.0).converged
+
+
+def test_an_estimate_does_not_vanish_with_a_gradient_that_underflows():
+    X = np.full((5, 2), 1e-30, np.float32)
+    y = np.array([1.0, 2.0, 3.0, 4.0, 5.5], np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y, intercept=False))
+    residual = X.astype(np.float64) @ np.asarray(result.params["weights"], np.float64) - y
+    above = 0.5 * (residual @ residual - np.sum(np.square(y - y.mean(dtype=np.float64))))
+    assert result.converged
+    assert above <= 1.01 * float(result.suboptimality) + 1e-12
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -212,6 +212,8 @@ def _judged(
     if not (np.isfinite(value) and np.isfinite(norm)):
         return start, numbers(Status.NON_FINITE, Evidence.NONE, 0, **first)
     solution = by_lapack.solve(regression)
+    if solution.curves_down:
+        return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
     constant, slope = regression.at_constant()
     reference = norm if starts_at_own or not 0 < slope < np.inf else slope
     floor = float(limits.eps) * constant
@@ -220,9 +222,7 @@ def _judged(
         value, norm = measured(point)
         left = float(solution.height(*(part.astype(np.float64) for part in point)))
         evidence = Evidence.FACTORISATION
-        if norm == 0:
-            left = 0.0
-        elif value < left and np.min(regression.l2) >= 0:  # no value is negative
+        if value < left and np.min(regression.l2) >= 0:  # no value is negative
             left, evidence = float(value), Evidence.BOUND
         height = max(float(value), floor)
         scale = max(reference, float(value) / (size or np.inf), solution.curvature * size)
@@ -237,8 +237,6 @@ def _judged(
     if is_near or not limit:
         status = Status.CONVERGED if is_near else Status.MAX_ITERATIONS
         return start, numbers(status, evidence, 0, **rest)
-    if solution.curves_down:
-        return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
     weights = solution.weights.astype(dtype)
     end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, max(start.size, end.size))
