@@ -15,7 +15,6 @@ import jax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
-from jaxdescent.descent import at_once
 from jaxdescent.descent.loop import Descent
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.result import RUNNING, Result
@@ -41,10 +40,8 @@ def settled(
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         return program.following(function, inputs, **own)(*inputs)
 
-    is_at_hand = at_once.is_at_hand((loop.params, problem))
     while descent.is_claimed(loop):
-        falls = descent.decrease_at_hand(loop) if is_at_hand else None
-        loop = run(_confirmed, loop, problem, limit, falls)
+        loop = run(_confirmed, loop, problem, limit, descent.decrease_at_hand(loop))
         if int(loop.status) != RUNNING:
             return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
         loop = run(_advanced, loop, problem, limit)

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.descent import dense_look, function_look
+from jaxdescent.descent import at_once, dense_look, function_look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
@@ -124,9 +124,9 @@ class Refutation(NamedTuple):
 
     def decrease_at_hand(self, loop: Loop) -> np.ndarray | None:
         """By how much the value is sure to fall, computed by the host; None where a program must
-        compute it. All arrays are there, on a CPU.
+        compute it.
         """
-        if not self._is_small:
+        if not self._is_small or not at_once.is_at_hand((loop.params, self.objective)):
             return None
         regression = self.objective.linear_regression
         height = max(abs(float(loop.value)), float(loop.watch.floor))
