@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from benchmarks.studies.compilation import CASES, kernels_of
@@ -202,6 +204,22 @@ def test_programs_call_the_host_where_their_arrays_are_whole(rng, monkeypatch):
         np.testing.assert_array_equal(one, other)
     batch = jax.vmap(inside, in_axes=(None, 0))(X, np.stack([y, 2 * y]))
     np.testing.assert_allclose(batch.value, [eager.value, 4 * eager.value], rtol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [P("rows", "columns"), P(None, "columns"), P()])
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_arrays_on_a_mesh_of_one_device_are_solved_there(rng, spec, axis_type):
+    """Scalars of the result have no axis to which a specification of X could belong."""
+    X, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
+    devices = jax.devices()[:1]
+    mesh = jax.make_mesh((1, 1), ("rows", "columns"), axis_types=(axis_type,) * 2, devices=devices)
+    placed = [jax.device_put(jnp.float32(array), NamedSharding(mesh, spec)) for array in (X, y)]
+    result = jd.minimize(jd.LinearRegression(*placed, intercept=False))
+    np.testing.assert_allclose(
+        result.params["weights"], np.linalg.lstsq(X, y, rcond=None)[0], rtol=1e-5, atol=1e-6
+    )
+    for leaf in jax.tree.leaves(result):
+        assert leaf.sharding.device_set == set(devices)
 
 
 @pytest.mark.parametrize("penalty", [-1e4, -30.0])

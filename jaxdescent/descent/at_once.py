@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 from jax.custom_batching import custom_vmap
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import placement
 from jaxdescent.calls.problem import Problem
@@ -69,6 +70,8 @@ def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result
     numbers = _computed(jax.tree.map(np.asarray, given), **how)
     committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
     where = committed[0].sharding if committed else None
+    if isinstance(where, NamedSharding):  # its specification is of another array's dimensions
+        where = NamedSharding(where.mesh, PartitionSpec())
     return _result(jax.device_put(numbers, where), problem)
 
 
