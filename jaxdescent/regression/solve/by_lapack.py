@@ -177,6 +177,11 @@ class Minimiser:
         diagonal = self.regression.squares[:, None] + self.regression.l2
         return float(np.max(np.abs(diagonal))) * self.units[0] ** 2
 
+    @property
+    def rounding(self) -> float:
+        """By how much the value at the minimiser may be above the minimum."""
+        return self.uncertainty * self.units[1] ** 2
+
     def height(self, weights: Array, offset: Array) -> float:
         """The value at these params minus the minimum."""
         own, unit = self.regression, self.units[1]
