@@ -238,7 +238,7 @@ class Refutation(NamedTuple):
         status = xp.where(is_taken_back, self._instead(loop, xp), loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
-        is_ended = asked.is_looked_at | (loop.status == Status.STAGNATED.value)
+        is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
         is_proven = look.is_proven & is_ended & xp.logical_not(self.off.suboptimality)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
