@@ -206,6 +206,8 @@ def _with_estimate(
     must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
     estimate = known_by_structure(objective, value, norm, estimate)
     left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
+    if watch.own_value is not None:  # a constant that is met exactly is not rounded
+        rounding = jnp.where(watch.own_value > 0, rounding, 0)
     if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
         own = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
         rounding = rounding + own.astype(left.dtype)

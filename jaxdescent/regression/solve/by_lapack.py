@@ -207,7 +207,10 @@ def solve(regression: StoredRegression) -> Minimiser:
         regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
     factor = _factor(regression)
     exact, offset, uncertainty = _refined(regression, factor)
-    verdicts = factor.curves_down, factor.basis.shape[1] >= min(regression.X.shape)
+    rows, features = regression.X.shape
+    # Centring takes a dimension off the rows.
+    is_whole = factor.basis.shape[1] >= min(rows - regression.intercept, features)
+    verdicts = factor.curves_down, is_whole
     return Minimiser(regression, (unit, other), exact, offset, uncertainty, *verdicts)
 
 
