@@ -13,8 +13,6 @@ import pytest
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
-pytest.importorskip("orbax.checkpoint")
-
 import polars as pl
 from typer.testing import CliRunner
 

@@ -62,11 +62,9 @@ class Keeping:
     Raises:
       DataError: where the folder holds a fit and is not to be gone on with, or holds other things,
         or cannot be made.
-      ImportError: where the extra ``checkpoint`` is not installed.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
-        checkpoints.require_extra()
         self.folder = pathlib.Path(os.path.abspath(folder))
         self.seconds = self.seconds_in_steps = 0.0
         self.resumed_at = 0

@@ -28,6 +28,12 @@ WHOLE = 4096
 MOST_SHOWN = 6
 """The most differences that an error lists."""
 
+LEAST = {
+    "fingerprint": {"objective", "method", "tolerance", "check_every"},
+    "computation": {"digest", "jax", "devices", "placement"},
+}
+"""The texts that all facts have."""
+
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
@@ -72,6 +78,16 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
         "devices": f"{attached.count()} {jax.devices()[0].device_kind}",
         "placement": "; ".join(placements),
     }
+
+
+def are_whole(facts: dict[str, Any]) -> bool:
+    """Whether facts that were read have the texts of a fingerprint and a computation."""
+    return all(
+        isinstance(facts.get(name), dict)
+        and least <= facts[name].keys()
+        and all(isinstance(text, str) for text in facts[name].values())
+        for name, least in LEAST.items()
+    )
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

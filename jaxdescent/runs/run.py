@@ -77,8 +77,7 @@ def run(
       hooks: what happens between chunks: ``jd.hooks.Progress()``, ``History(path)``,
         ``StopWhen(function)``, ``Profile(folder)``, or a :class:`jaxdescent.hooks.Hook` of your
         own.
-      checkpoint: a folder for checkpoints, or ``jd.hooks.Checkpoint(folder, ...)``. It needs the
-        extra ``checkpoint``.
+      checkpoint: a folder for checkpoints, or ``jd.hooks.Checkpoint(folder, ...)``.
       resume: whether to go on from the newest checkpoint in that folder; where it has none the run
         begins at ``start``. Without it a folder that has checkpoints is refused.
       check_every: the steps between checks, as for ``minimize``.
@@ -98,7 +97,6 @@ def run(
         is of another problem, with what differs; if another run writes to its folder.
       OtherProcessFailed: if another process of the run fails, or hangs for longer than
         ``patience``.
-      ImportError: if checkpoints are asked for and Orbax is not installed.
       KeyboardInterrupt: at the second signal.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
@@ -178,8 +176,6 @@ def _with_checkpoint(
         raise ValueError(f"a run has one Checkpoint, got {len(found)}: leave all but one out.")
     if resume and not found:
         raise ValueError("resume=True needs the folder of the checkpoints: pass checkpoint=folder.")
-    for one in found:
-        one.require()
     return hooks, found[0] if found else None
 
 
