@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent.calls import programs, repeated
+from jaxdescent import agreement
+from jaxdescent.calls import alike, programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import settled
@@ -199,7 +200,30 @@ def set_up(
     rounding: precision.Rounding | None,
     is_top_level: bool,
 ) -> Setup:
-    """The checked arguments of :func:`minimize`, which raises what this does."""
+    """The checked arguments of :func:`minimize`, which raises what this does.
+
+    Processes that share the arrays give the same arguments, or all of them raise.
+    """
+    options = {"method": method, "max_iterations": max_iterations, "tolerance": tolerance}
+    options |= {"check_every": check_every, "history": history, "rounding": rounding}
+    given = functools.partial(alike.texts, objective=objective, params=params, **options)
+    with agreement.among("minimize", objective, params, alike=given):
+        return _set_up(objective, params, donate=donate, is_top_level=is_top_level, **options)
+
+
+def _set_up(
+    objective: Objective,
+    params: Params,
+    method: Any,
+    *,
+    max_iterations: int | jax.Array,
+    tolerance: Any,
+    check_every: int | None,
+    donate: bool,
+    history: int,
+    rounding: precision.Rounding | None,
+    is_top_level: bool,
+) -> Setup:
     starts_at_own = params is None
     if method is None:
         method = default_on_host(params)

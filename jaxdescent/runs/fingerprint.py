@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from jax.extend.core import Literal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
+from jaxdescent.calls.alike import without_addresses
 from jaxdescent.display import structure_name
 from jaxdescent.machine import attached
 from jaxdescent.minimize import Setup
@@ -33,8 +33,6 @@ LEAST = {
     "computation": {"digest", "jax", "devices", "placement"},
 }
 """The texts that all facts have."""
-
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str, str]:
@@ -58,7 +56,7 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
     for name in ("method", "tolerance", "rounding"):
         part = getattr(problem, name)
         numbers = [_sampled(leaf) for leaf in jax.tree.leaves(part)]
-        found[name] = f"{_ADDRESS.sub('0x', repr(part))} {_digest(*numbers)}"
+        found[name] = f"{without_addresses(repr(part))} {_digest(*numbers)}"
     for name in ("check_every", "history", "starts_at_own"):
         found[name] = str(setup.flags[name])
     return found
@@ -70,7 +68,7 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
     """
     arrays = [leaf for leaf in jax.tree.leaves(setup.inputs) if isinstance(leaf, jax.Array)]
     placements = sorted({str(array.sharding) for array in arrays})
-    text = _ADDRESS.sub("0x", str(jaxpr))
+    text = without_addresses(str(jaxpr))
     constants = [_sampled(constant) for constant in _constants(jaxpr)]
     return {
         "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import agreement
-from jaxdescent.calls import programs
+from jaxdescent.calls import alike, programs
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
@@ -133,7 +133,8 @@ def run(
     summary = Summary()
     with contextlib.ExitStack() as stack:
         # An error in one process, of a hook or a full disk, ends the run of all.
-        stack.enter_context(agreement.among("run", setup.inputs))
+        kept = functools.partial(alike.texts, checkpoint=saved is not None, resume=resume)
+        stack.enter_context(agreement.among("run", setup.inputs, alike=kept))
         for hook in every_hook:
             stack.callback(hook.close)
         loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)
@@ -262,6 +263,7 @@ class _Driver:
                 asked = max(wish for wish, _ in answers)
                 if not asked:
                     self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
+                    agreement.told_by_all("has paused")  # or failed: no chunk may wait for it
                     until = min(until + answers[0][1], most)
                     dispatched = time.perf_counter()
                     loop, numbers = self.chunks.advance(loop, until)
