@@ -1,13 +1,18 @@
 """Two and four real processes over loopback give what one does, and fail together."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 import jaxdescent as jd
+from jaxdescent import cluster
 from tests.distributed.cases import CASES, certified, solved
-from tests.distributed.processes import SHARED, run
+from tests.distributed.processes import SHARED, free_port, run
 
 EVERYDAY = ("default", "traced", "function")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
@@ -205,6 +210,46 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     assert code != 0
     assert killed == -9
     assert "Connection closed by peer" in errors or "heartbeat timeout" in errors
+
+
+STOPS = """
+import os, signal, sys
+from jaxdescent import cluster
+
+index, address = int(sys.argv[1]), sys.argv[2]
+cluster.join(address, 2, index)
+print("joined", flush=True)
+if index == 1:
+    os.kill(os.getpid(), signal.SIGSTOP)
+signal.pause()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
+    """It is stopped: its connections stay open, and no program waits for it."""
+    address = f"127.0.0.1:{free_port()}"
+    first, second = [
+        subprocess.Popen(
+            [sys.executable, "-c", STOPS, str(index), address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        )
+        for index in range(2)
+    ]
+    try:
+        assert first.stdout.readline() == second.stdout.readline() == "joined\n"
+        began = time.monotonic()
+        _, errors = first.communicate(timeout=cluster.HEARTBEAT_SECONDS + 45)
+        assert first.returncode != 0
+        assert "heartbeat" in errors.lower(), errors
+        assert time.monotonic() - began > cluster.HEARTBEAT_SECONDS / 2 - 5
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.slow
