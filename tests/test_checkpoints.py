@@ -400,12 +400,14 @@ def test_if_none_can_be_read_nothing_is_begun(tmp_path):
 
 def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     stopped(tmp_path, max_iterations=100)
-    (tmp_path / "iteration-0000000040.orbax-checkpoint-tmp").mkdir()
-    (tmp_path / "notes").mkdir()
+    for end in ("orbax-checkpoint-tmp", "unfinished-7", "removed"):
+        (tmp_path / f"iteration-0000000040.{end}").mkdir()
+    others = ["iteration-0000000020.mine", "notes"]
+    for name in others:
+        (tmp_path / name).mkdir()
     got = resumed(tmp_path, max_iterations=100)
     assert_same(got, jd.minimize(valley, START, METHOD, max_iterations=100))
-    assert "notes" in names(tmp_path)
-    assert not [name for name in names(tmp_path) if "tmp" in name]
+    assert [name for name in names(tmp_path) if not checkpoints.NAME.match(name)] == others
 
 
 def test_when_the_disk_is_full_the_run_goes_on_and_keeps_the_last_good_one(tmp_path):

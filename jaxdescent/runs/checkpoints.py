@@ -38,7 +38,7 @@ PART_BYTES = 1 << 26
 """So much is written at a time, before a run that has ended is noticed."""
 
 NAME = re.compile(r"^iteration-(\d{10})$")
-UNFINISHED = re.compile(r"^iteration-\d{10}\..+$")
+UNFINISHED = re.compile(r"^iteration-\d{10}\.(unfinished-\d+|removed|orbax-checkpoint-tmp.*)$")
 
 NO_ROOM = errno.ENOSPC, errno.EDQUOT
 """The errors of a disk that is full."""
