@@ -55,8 +55,8 @@ _patience: ContextVar[float] = ContextVar("seconds to wait for the others", defa
 
 
 class OtherProcessFailed(RuntimeError):
-    """Raised where another process of the same run raised an error, with its message, or where it
-    does not answer.
+    """Raised where another process of the same run raised an error, with its message, was called
+    with something else, or does not answer.
     """
 
 

@@ -95,8 +95,8 @@ def run(
       TypeError, ValueError, ProblemTooLarge: as ``minimize``; also inside ``jit``, ``vmap`` or
         ``grad``; if the start, or data that make the value NaN there, hold NaN; if the checkpoint
         is of another problem, with what differs; if another run writes to its folder.
-      OtherProcessFailed: if another process of the run fails, or hangs for longer than
-        ``patience``.
+      OtherProcessFailed: if another process of the run fails, was called with something else, or
+        hangs for longer than ``patience``.
       KeyboardInterrupt: at the second signal.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
@@ -127,6 +127,7 @@ def run(
         history=history,
         rounding=rounding,
         is_top_level=True,
+        call="run",
     )
     _refuse_nan({"start": setup.inputs[0]})
     chunks = Chunks(setup, donate=donate)
@@ -134,7 +135,7 @@ def run(
     with contextlib.ExitStack() as stack:
         # An error in one process, of a hook or a full disk, ends the run of all.
         kept = functools.partial(alike.texts, checkpoint=saved is not None, resume=resume)
-        stack.enter_context(agreement.among("run", setup.inputs, alike=kept))
+        stack.enter_context(agreement.among("steps of run", setup.inputs, alike=kept))
         for hook in every_hook:
             stack.callback(hook.close)
         loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)

@@ -164,6 +164,7 @@ def other_calls(index, place):
             regression(), start | {"weights": start["weights"] + one(0.0, 1.0)}
         ),
         "rounding": lambda: jd.run(regression(), rounding=one(None, jd.StochasticRounding(3))),
+        "another call": lambda: one(jd.minimize, jd.run)(regression(), method=jd.LSMR()),
         "hooks": lambda: jd.run(regression(), hooks=one([], [jd.hooks.Progress()])),
     }
     everything = set(calls) - {"hooks"}

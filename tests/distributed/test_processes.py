@@ -128,6 +128,7 @@ def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, place, way
     ended_in_a_hook(count, place, way, which)
 
 
+BY_RUN = dict.fromkeys(("gradient", "penalty", "history", "rounding"), "run")
 DIFFERING = {
     "method": "method is LSMR() in process {0} and LBFGS() in process {1}",
     "default": "method is None in process {0} and LBFGS() in process {1}",
@@ -161,10 +162,15 @@ def test_calls_that_differ_are_refused_with_what_differs(count):
     before = ", ".join(map(str, range(count - 1)))
     for name, text in DIFFERING.items():
         assert found.pop(name) == (
-            "the processes must make the same call of minimize, and "
+            f"the processes must make the same call of {BY_RUN.get(name, 'minimize')}, and "
             f"{text.format(before, count - 1)}: give all of them the same."
         )
     function, adam = found.pop("function"), found.pop("adam")
+    order = found.pop("another call")
+    assert order == (
+        "the processes must make the same calls in the same order, got "
+        f"{dict.fromkeys(range(count - 1), 'minimize') | {count - 1: 'run'}}."
+    )
     assert "objective.function is other_calls.bowl.<lambda> of digest" in function
     assert "method.update is chain.update_fn of digest" in adam
     assert found == {}
