@@ -200,16 +200,21 @@ class Checkpoint(Hook):
 
     def save_last(self, loop: Loop) -> None:
         """Save where the run ended, and wait until it is written."""
-        self._copy = None  # it is older
         self._wait()
-        self._spare = self._memory = None
+        self._forget()
         self._write(loop)
         self._wait()
 
     def close(self) -> None:
-        self._copy = self._spare = self._memory = None
+        self._forget()
         if self._folder is not None:
             self._folder.close()
+
+    def _forget(self) -> None:
+        """Let all memory for copies go."""
+        if self._memory is not None:
+            self._memory.leave()
+        self._copy = self._spare = self._memory = None
 
     def _needs_memory(self, loop: Loop, left: float) -> bool:
         """Whether memory for a copy that is due in so many seconds must be found now."""
