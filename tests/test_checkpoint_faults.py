@@ -261,6 +261,15 @@ def test_facts_in_another_shape_are_unreadable(name, ended, tmp_path):
     assert_same(got, plain())
 
 
+def test_a_process_may_have_had_nothing_to_write(ended, tmp_path):
+    """It has copies of what another one writes."""
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+    (folder / "iteration-0000000200" / "loop" / "1").touch()
+    (folder / "iteration-0000000200" / "loop" / "1.json").write_text("[]")
+    assert_same(run(folder, resume=True), plain())
+
+
 def test_facts_that_are_nested_too_deep_are_unreadable(ended, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(ended, folder)
