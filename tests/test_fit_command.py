@@ -1,6 +1,7 @@
 """The commands fit, predict and inspect: what they print, refuse, promise and leave behind."""
 
 import functools
+import gzip
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.command_line import byte_count
 from jaxdescent.cli.commands import app
-from jaxdescent.data import read_ahead
-from jaxdescent.fit import by_sums
+from jaxdescent.data import DataError, open_source, read_ahead
+from jaxdescent.fit import by_sums, fit_model
 
 
 def run(*arguments):
@@ -885,6 +887,116 @@ def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
     assert process.returncode == 130, errors
     assert errors == "Interrupted: nothing was written.\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["X.npy", "y.npy"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "a full disk", "SIGINT, and no row meets"])
+def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
+    X = rng.normal(size=(99, 4))
+    fit_model({"X": X, "y": X[:, 0]}).save(tmp_path / "m")
+    sparse_npy(tmp_path / "X.npy", 1_000_000_000, 4, rng)
+    (tmp_path / "room").mkdir()
+    is_full, is_filtered = "full" in end, "meets" in end
+
+    program = "from jaxdescent.cli import main; main()"
+    if is_full:  # the system refuses a file of more bytes
+        limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
+        program = f"import resource; {limit}; {program}"
+    where = ["--where", "x0 > 99"] if is_filtered else []
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "predict", tmp_path / "m", tmp_path / "X.npy", *where,
+         "--out", tmp_path / "room" / "p.csv"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    if not is_full:
+        while not any(path.stat().st_size > is_filtered - 1 for path in
+                      (tmp_path / "room").glob(".p.csv*/p.csv")):  # fmt: skip
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, end[:7].rstrip(",")))
+    _, errors = process.communicate(timeout=30)
+    said = "p.csv cannot be written: " if is_full else "Interrupted: nothing was written."
+    assert process.returncode == (2 if is_full else 130), errors
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert not list((tmp_path / "room").iterdir())
+
+
+def cut_at_a_line(path):
+    text = path.read_bytes()
+    os.truncate(path, text.index(b"\n", len(text) // 2) + 1)
+
+
+def overwritten(path):
+    """In place, by as many bytes; the time of change is put back."""
+    before = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    os.utime(path, ns=(before, before))
+
+
+def replaced(path):
+    other = path.with_suffix(".new")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.replace(path)
+
+
+def longer(path):
+    with path.open("ab") as file:
+        file.write(b"1,1\n")
+
+
+@pytest.mark.parametrize("at", ["at once", "after a block"])
+@pytest.mark.parametrize("change", [cut_at_a_line, overwritten, replaced, longer, os.unlink])
+def test_predictions_of_a_file_that_changes_are_refused(tmp_path, change, at):
+    model = fit_model({"a": np.arange(9.0), "y": 2 * np.arange(9.0)}, "y")
+    path = tmp_path / "d.csv"
+    path.write_text("a,b\n" + "1.25,111111111111111111111111\n" * 250_000)
+    source = open_source(path)
+    parts = model.predictions(source)
+    if at != "at once":
+        next(parts)
+    change(path)
+    if at == "at once" and change is os.unlink:
+        wanted = "d.csv (was changed while it was read|: there is no such file)"
+    else:
+        wanted = "d.csv was changed while it was read: predict again.$"
+    with pytest.raises(DataError, match=wanted):
+        list(parts)
+
+
+@pytest.mark.parametrize("form", ["parquet", "npy", "svm", "csv.gz"])
+def test_predictions_of_every_format_notice_a_change(tmp_path, form):
+    X = np.arange(60.0).reshape(20, 3) ** 2
+    path = tmp_path / f"X.{form}"
+    if form == "parquet":
+        pq.write_table(pa.table({f"x{j}": X[:, j] for j in range(3)}), path)
+    elif form == "npy":
+        np.save(path, X)
+    elif form == "svm":
+        path.write_text("".join(f"{a} 0:{a} 1:{b} 2:{c}\n" for a, b, c in X + 1))
+    else:
+        with gzip.open(path, "wt") as file:
+            file.write("x0,x1,x2\n" + "".join(f"{a},{b},{c}\n" for a, b, c in X))
+    model = fit_model(path, "x0" if form != "svm" else None)
+    source = open_source(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="was changed while it was read: predict again"):
+        list(model.predictions(source))
+
+
+def test_a_program_ends_though_a_reading_was_begun_and_left():
+    program = (
+        "import itertools\n"
+        "from jaxdescent.data import read_ahead\n"
+        "kept = read_ahead(itertools.count)\n"
+        "print(next(kept))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_reading_ahead_ends_where_the_fit_does():

@@ -10,7 +10,7 @@ from typing import Any
 from jaxdescent.data.arrays import Arrays, NpyFiles
 from jaxdescent.data.errors import DataError, is_readable_folder, listed
 from jaxdescent.data.filters import Filtered
-from jaxdescent.data.protocol import Source
+from jaxdescent.data.protocol import Source, stamps_of
 from jaxdescent.data.tables import ArrowStream
 
 FORMATS = {
@@ -88,6 +88,13 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         raise DataError(
             f"--target-file goes with .npy alone, got {form}: name the target's column instead."
         )
+    before = stamps_of(files)
+    source = _reader(form, files, target_file)
+    source.opened = before if source.files == files else source.stamps()
+    return source
+
+
+def _reader(form: str, files: list[pathlib.Path], target_file: Any) -> Source:
     # A reader is imported for files of its format: every program that descends loads this module.
     if form == "Parquet":
         from jaxdescent.data.parquet import ParquetFiles

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import listed, reading
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of
 from jaxdescent.fit.encoding import Encoding, Policy
@@ -126,24 +127,25 @@ class Model(Displayed):
         plan = reading_of(source, names, width, free)
         if plan.bytes > free:
             raise memory.refuse("predicting", resident_bytes() + plan.bytes)
-        for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
-            encoded = encoding.encode(block, policy)
-            predicted = encoding.product(encoded, self.weights) + self.intercept
-            predicted = np.broadcast_to(predicted, (block.rows,))
-            if not np.isfinite(predicted).all():
-                row = int(np.argmin(np.isfinite(predicted)))
-                wrong = [
-                    name
-                    for name, number in zip(encoding.numbers, encoded.numbers, strict=True)
-                    if not np.isfinite(np.float64(number.values[row]))
-                ]
-                raise DataError(
-                    f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
-                    f"{block.place(row)}: correct the data."
-                )
-            note(encoded.unseen)
-            yield predicted
-            memory.check()
+        with unchanged([source], "predict again"):
+            for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
+                encoded = encoding.encode(block, policy)
+                predicted = encoding.product(encoded, self.weights) + self.intercept
+                predicted = np.broadcast_to(predicted, (block.rows,))
+                if not np.isfinite(predicted).all():
+                    row = int(np.argmin(np.isfinite(predicted)))
+                    wrong = [
+                        name
+                        for name, number in zip(encoding.numbers, encoded.numbers, strict=True)
+                        if not np.isfinite(np.float64(number.values[row]))
+                    ]
+                    raise DataError(
+                        f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
+                        f"{block.place(row)}: correct the data."
+                    )
+                note(encoded.unseen)
+                yield predicted
+                memory.check()
 
     @property
     def _default_missing(self) -> str:
