@@ -720,6 +720,18 @@ def large_parquet(folder, rows, columns, rng, **options):
     return folder / "d.parquet"
 
 
+def long_texts(path, rows, length, rng):
+    """Different texts of about this length, and a target."""
+    schema = pa.schema([("t", pa.string()), ("y", pa.float64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        each = max(min(100_000_000 // length, rows), 1)
+        for first in range(0, rows, each):
+            size = min(each, rows - first)
+            texts = [f"{first + i:08d}" * (length // 8) for i in range(size)]
+            table = {"t": texts, "y": rng.normal(size=size)}
+            writer.write_table(pa.table(table, schema=schema))
+
+
 needs_proc = pytest.mark.skipif(
     not pathlib.Path("/proc/self/status").exists(), reason="the peak is read from /proc"
 )
@@ -851,6 +863,64 @@ class TestMemory:
             assert done.returncode == 2, done.stdout
             assert done.stderr.count("\n") == 2, done.stderr  # the error, and the peak
             assert peak <= limit, f"{peak:,} of {limit:,}"
+
+    def refused(self, *arguments, room):
+        """The line of a refusal, before which the process keeps to its limit."""
+        limit = started_bytes() + room
+        done, peak = in_process(*arguments, "--memory", limit)
+        assert done.returncode == 2, done.stdout
+        assert peak <= limit, f"{peak:,} of {limit:,}"
+        line, _ = done.stderr.splitlines()  # the error, and the peak
+        return line
+
+    def test_levels_of_long_texts(self, tmp_path, rng):
+        """80 MB of text, in pages that pyarrow makes as large as 1,024 texts."""
+        long_texts(tmp_path / "d.parquet", 8_000, 10_000, rng)
+        fitting = ("fit", tmp_path, "--target", "y", "--categorical", "t")
+        line = self.refused(*fitting, room=60_000_000)
+        assert re.match(
+            "Error: finding the levels, with texts as long as in 't', needs [0-9]+ MB of memory, "
+            "Python and its libraries included, and the limit is .*: nothing was read.$", line
+        ), line  # fmt: skip
+        line = self.refused(*fitting, room=330_000_000)
+        found = re.match(
+            r"Error: finding the levels of 't', which has [\d,]+ so far, needs ([\d.]+) (M|G)B",
+            line,
+        )
+        assert found, line
+        needed = float(found[1]) * (10**6 if found[2] == "M" else 10**9)
+        done, peak = in_process(*fitting, "--memory", int(needed))
+        assert peak <= needed
+        assert "finding the levels" not in done.stderr, done.stderr  # this much does
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("rows", "length", "rooms"),
+        [
+            (60_000, 10_000, (100, 200, 500, 1000)),
+            (300, 3_000_000, (150, 1500, 3300)),
+            (3_000, 100_000, (100, 400)),
+            (5, 80_000_000, (100, 2000)),
+            (400_000, 300, (60, 200, 400)),
+        ],
+    )
+    def test_long_texts(self, tmp_path, rng, rows, length, rooms):
+        long_texts(tmp_path / "d.parquet", rows, length, rng)
+        table = pa.table({"t": ["a", "b"] * 9, "y": np.arange(18.0)})
+        model = fit_model(table, "y", hashed=("t",), bits=8)
+        model.save(tmp_path / "m")
+        for room in rooms:
+            limit = started_bytes() + room * 10**6
+            for arguments in (
+                ("fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "t"),
+                ("fit", tmp_path / "d.parquet", "--target", "y", "--hash", "t", "--bits", "8"),
+                ("predict", tmp_path / "m", tmp_path / "d.parquet", "--overwrite",
+                 "--out", tmp_path / "p.parquet"),
+            ):  # fmt: skip
+                done, peak = in_process(*arguments, "--memory", limit)
+                assert peak <= limit, f"{arguments}: {peak:,} of {limit:,}"
+                assert done.returncode in (0, 2), done.stderr
+                assert done.returncode == 0 or " needs " in done.stderr, done.stderr
 
     @pytest.mark.slow
     def test_predictions(self, tmp_path, rng):

@@ -129,7 +129,9 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _warning_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, *rest: Any, **others: Any) -> None:
         del rest, others
-        typer.echo(f"Warning: {' '.join(str(message).split())}.", err=True)
+        from jaxdescent.data.errors import printable
+
+        typer.echo(f"Warning: {printable(' '.join(str(message).split()))}.", err=True)
 
     before, warnings.showwarning = warnings.showwarning, show
     try:
@@ -194,10 +196,11 @@ def _line_of(error: Exception) -> str | None:
     """What a user can act on, in one line; None for a fault of our own."""
     from jaxdescent.agreement import OtherProcessFailed
     from jaxdescent.data import DataError
+    from jaxdescent.data.errors import printable
 
     if isinstance(error, DataError | ImportError | MemoryError | OtherProcessFailed):
-        return " ".join(str(error).split()) or "there is not enough memory"
+        return printable(" ".join(str(error).split())) or "there is not enough memory"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}."
+        return printable(f"{where}{error.strerror or error}.")
     return None

@@ -219,6 +219,11 @@ class Source(abc.ABC):
         """What a row of these columns takes in a block, at most."""
         return sum(64 if self.kinds[name] is Kind.TEXT else 8 for name in names)
 
+    def text_bytes(self, name: str) -> int:
+        """What the different texts of a column take together, at most; 0 if nothing is known."""
+        del name
+        return self.file_bytes
+
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         """What reading holds at its peak beyond the blocks themselves."""
         del names, rows
@@ -315,6 +320,9 @@ class Wrapped(Source):
     @property
     def looks(self) -> int:
         return self.base.looks
+
+    def text_bytes(self, name: str) -> int:
+        return self.base.text_bytes(name)
 
     def fingerprint(self) -> str:
         return self.base.fingerprint()

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.errors import listed, reading
+from jaxdescent.data.errors import listed, printable, reading
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of
+from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.interactions import Interaction
 from jaxdescent.machine.resident import resident_bytes
@@ -66,7 +66,7 @@ class Model(Displayed):
             for part in ("train", "held_out")
             if (score := self.metrics.get(part)) and score["r2"] is not None
         ]
-        return [f"{self.target} by {self.encoding.size:,} features", *scores]
+        return [f"{printable(self.target)} by {self.encoding.size:,} features", *scores]
 
     def predict(
         self,
@@ -122,11 +122,11 @@ class Model(Displayed):
         # Without columns nothing would tell how many rows there are.
         names = encoding.columns or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
-        free = memory.limit - resident_bytes()
+        base = resident_bytes() + SLACK_BYTES + bytes_of_levels(encoding.levels.values())
         width = 8 * (len(names) + 4)
-        plan = reading_of(source, names, width, free)
-        if plan.bytes > free:
-            raise memory.refuse("predicting", resident_bytes() + plan.bytes)
+        plan = reading_of(source, names, width, memory.limit - base)
+        if base + plan.bytes > memory.limit:
+            raise memory.refuse(f"predicting{plan.longest}", base + plan.bytes)
         with unchanged([source], "predict again"):
             for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
                 encoded = encoding.encode(block, policy)

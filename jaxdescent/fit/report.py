@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jaxdescent.data.errors import listed
+from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, readable_seconds
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.watch import Watch
@@ -123,11 +123,11 @@ class Screen(Watch):
 
     def say(self, line: str) -> None:
         """A line of the standard output."""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(printable(line)), soft_wrap=True)
 
     def show(self, report: Report) -> None:
         """A report, its title in bold."""
-        title, *lines = report.as_text().splitlines()
+        title, *lines = printable(report.as_text()).split("\n")
         self._console.print(Text(title, style="bold"), soft_wrap=True)
         for line in lines:
             self.say(line)
