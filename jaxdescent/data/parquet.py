@@ -21,8 +21,8 @@ SMALL_BYTES = 1 << 20
 """The format's default for a page and for a dictionary. Smaller parts are not looked into."""
 
 TEXT_COPIES = 8
-"""Times the text of a block that pyarrow holds beside it, while it puts the block together and while
-the different texts are told apart."""
+"""Times the text of a block that pyarrow holds beside it, while it puts the block together and
+while the different texts are told apart."""
 
 MOST_LOOKED = 100
 """Conditions that are held against the statistics of groups of rows: many more take longer than to
