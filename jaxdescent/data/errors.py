@@ -6,11 +6,18 @@ import contextlib
 import difflib
 import os
 import re
+import tokenize
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-CONTROLS = re.compile(r"[\x00-\t\v-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+CONTROLS = re.compile(
+    r"[\x00-\t\v-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 """All but the end of a line, with those that turn the direction of writing."""
+
+
+DAMAGED = (ValueError, EOFError, SyntaxError, tokenize.TokenError)
+"""What readers raise for a damaged file, NumPy for its header."""
 
 
 class DataError(ValueError):
@@ -46,7 +53,7 @@ def reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
     except (DataError, UnicodeError):
         raise
-    except (ValueError, NotImplementedError) as error:  # pyarrow's own errors are such
+    except (*DAMAGED, NotImplementedError) as error:  # pyarrow's own errors are such
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
 
 

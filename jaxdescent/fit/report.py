@@ -134,7 +134,7 @@ class Screen(Watch):
 
 
 def _score(part: dict[str, Any]) -> str:
-    r2 = "undefined" if part["r2"] is None else f"{part['r2']:.6g}"
+    r2 = "undefined" if part.get("r2") is None else f"{part['r2']:.6g}"
     return f"R² {r2}, RMSE {part['rmse']:.6g}, {part['rows']:,} rows"
 
 
@@ -143,12 +143,12 @@ def _figures(model: Model) -> Rows:
     if not known:
         return []
     rows = [("training rows", _score(known["train"]))]
-    if known["held_out"]:
+    if known.get("held_out"):
         rows.append(("held-out rows", _score(known["held_out"])))
     status = Status[known["status"]]
-    chosen = f", by {known['l2_chosen_by']}" if known["l2_chosen_by"] else ""
+    chosen = f", by {known['l2_chosen_by']}" if known.get("l2_chosen_by") else ""
     iterations = known["iterations"]
-    left = "unknown" if known["suboptimality"] is None else f"{known['suboptimality']:.3g}"
+    left = "unknown" if known.get("suboptimality") is None else f"{known['suboptimality']:.3g}"
     rows += [
         ("l2", f"{known['l2']:.6g}{chosen}"),
         ("method", f"{known['method']}, {iterations} iteration{'s' * (iterations != 1)}"),
@@ -163,12 +163,12 @@ def _figures(model: Model) -> Rows:
         ),
         ("memory", f"{readable_bytes(known['peak_bytes'])} at the peak"),
     ]
-    if "processes" in known:
+    if known.get("processes"):
         shares = f"{known['processes']}, each of which read its share of the rows"
         rows.append(("processes", shares))
-    if "goodput" in known:
+    if known.get("goodput") is not None:
         text = f"{known['goodput']:.0%} of the descents' time in iterations"
-        resumed = known["resumed_at"]
+        resumed = known.get("resumed_at")
         rows.append(("goodput", text + (f", resumed at iteration {resumed:,}" if resumed else "")))
     return rows
 
