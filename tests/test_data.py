@@ -679,6 +679,23 @@ def test_folders_say_which_of_their_links_cannot_be_read(tmp_path):
     assert sum(block.rows for block in located(open_source(folder), ["a"], 10)) == 2
 
 
+def test_folders_named_key_value_are_no_columns(tmp_path, rng):
+    """Spark and pyarrow write them for columns that they leave out of the files."""
+    x = rng.normal(size=90)
+    for number, year in enumerate((2019, 2020, 2021)):
+        (tmp_path / f"year={year}" / "month=1").mkdir(parents=True)
+        own = slice(30 * number, 30 * number + 30)
+        table = pa.table({"x": x[own], "y": 3 * x[own] + year})
+        pq.write_table(table, tmp_path / f"year={year}" / "month=1" / "part-0.parquet")
+    source = open_source(tmp_path)
+    assert list(source.kinds) == ["x", "y"]
+    read = np.concatenate([block.columns["x"] for block in located(source, ["x"], 7)])
+    np.testing.assert_array_equal(read, x)
+    with pytest.raises(DataError, match="no column 'year'"):
+        jd.fit_model(tmp_path, "y", categorical=("year",))
+    assert jd.fit_model(tmp_path, "y").encoding.numbers == ("x",)
+
+
 def test_csv_of_zstandard_is_read(tmp_path):
     rows = 200_000
     text = "a,t\n" + "".join(f"{i},w{i % 7}\n" for i in range(rows))

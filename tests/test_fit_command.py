@@ -997,6 +997,54 @@ def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
     assert not list((tmp_path / "room").iterdir())
 
 
+def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
+    """Its blocks come from a generator that the error keeps alive."""
+    sparse_npy(tmp_path / "X.npy", 3_000_000, 4, rng)
+    np.save(tmp_path / "y.npy", rng.normal(size=3_000_000))
+    program = (
+        "from jaxdescent.cli import main\n"
+        "from jaxdescent.fit import rows\n"
+        "def add(*arguments):\n"
+        "    raise KeyboardInterrupt\n"
+        "rows.Rows.add = add\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "fit", tmp_path / "X.npy", "--method", "cg"],
+        capture_output=True, text=True, timeout=60, check=False,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "Interrupted: nothing was written.\n"
+
+
+def test_names_bring_no_commands_to_a_terminal(tmp_path):
+    """Escapes, as bytes of seven and of eight bits, and turns of the direction."""
+    bad = ["\x1b[31mred", "\x9b2Jclear", "\u202eturned", "bell\x07"]
+    table = pa.table({name: np.arange(9.0) ** k for k, name in enumerate(bad, 1)})
+    path = put(tmp_path, table.append_column("y\x1b]0;title\x07", [np.arange(9.0) ** 5]))
+    levels = pa.table({"c": ["\x1b[2Ja", "b"] * 6, "y": np.arange(12.0)})
+    runs = [
+        ("fit", path, "--target", "y\x1b]0;title\x07", "--out", tmp_path / "m"),
+        ("inspect", tmp_path / "m"),
+        ("inspect", tmp_path / "m", "--json"),
+        ("fit", path, "--target", "\x1b[31mnone"),
+        ("predict", tmp_path / "m", put(tmp_path, levels, "l.parquet"),
+         "--out", tmp_path / "\x1b[31m.csv"),
+        ("fit", tmp_path / "l.parquet", "--target", "y", "--categorical", "c"),
+        ("fit", tmp_path / "\x1b[31m.parquet", "--target", "y"),
+    ]  # fmt: skip
+    for arguments in runs:
+        result = run(*arguments)
+        told = result.stdout + result.stderr
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", told), told
+    assert "c=\\u001b[2Ja" in run(*runs[-2]).stdout
+    model = jd.load_model(tmp_path / "m")
+    assert "\x1b" not in repr(model)
+    content = json.loads(run(*runs[2]).stdout)
+    assert content["encoding"]["numbers"] == bad  # to a program they are what they are
+
+
 def cut_at_a_line(path):
     text = path.read_bytes()
     os.truncate(path, text.index(b"\n", len(text) // 2) + 1)

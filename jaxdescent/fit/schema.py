@@ -106,10 +106,10 @@ def check(content: dict[str, Any], name: Any) -> None:
         if content["metrics"]:
             _check(content["metrics"], METRICS, "metrics")
         encoding = content["encoding"]
-        for name, each in (encoding.get("interactions") or {}).items():
-            kind = "numbers" if name in encoding["numbers"] else "levels"
+        for key, each in (encoding.get("interactions") or {}).items():
+            kind = "numbers" if key in encoding["numbers"] else "levels"
             if not each[kind]:
-                raise ValueError(f"encoding.interactions.{name}.{kind} must name a column")
+                raise ValueError(f"encoding.interactions.{key}.{kind} must name a column")
     except ValueError as error:
         raise DataError(f"{name} is damaged: {error}.") from error
 
