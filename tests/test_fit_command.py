@@ -1018,6 +1018,35 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
     assert done.stderr == "Interrupted: nothing was written.\n"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number):
+    """As it does not while XLA compiles, or runs a program."""
+    put(tmp_path, small())
+    program = (
+        "import hashlib, sys\n"
+        "from jaxdescent.cli import main\n"
+        "from jaxdescent.fit import by_sums\n"
+        "def moments(*arguments):\n"
+        "    print('here', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**10)\n"
+        "by_sums.moments = moments\n"
+        "main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "fit", tmp_path / "d.parquet", "--target", "y"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    assert process.stdout is not None
+    while process.stdout.readline() != "here\n":
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == "Interrupted: nothing was written.\n"
+
+
 def test_names_bring_no_commands_to_a_terminal(tmp_path):
     """Escapes, as bytes of seven and of eight bits, and turns of the direction."""
     bad = ["\x1b[31mred", "\x9b2Jclear", "\u202eturned", "bell\x07"]

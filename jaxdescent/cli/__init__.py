@@ -33,7 +33,17 @@ def main() -> None:
             raise
         print("Error: the command line needs typer: pip install 'jaxdescent[cli]'", file=sys.stderr)
         sys.exit(1)
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        from jaxdescent.cli.command_line import is_one_of_several
+
+        if end.code == INTERRUPTED and not is_one_of_several():
+            # Programs may still run, for which the interpreter would wait.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 def leave(number: int, frame: Any) -> NoReturn:
