@@ -1029,7 +1029,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number
         "from jaxdescent.fit import by_sums\n"
         "def moments(*arguments):\n"
         "    print('here', flush=True)\n"
-        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**10)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
         "by_sums.moments = moments\n"
         "main()\n"
     )
@@ -1041,6 +1041,7 @@ def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number
     assert process.stdout is not None
     while process.stdout.readline() != "here\n":
         assert process.poll() is None
+    time.sleep(0.3)  # so that it is in the call
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
