@@ -6,18 +6,47 @@ import bisect
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
 from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
-PAGE_BYTES = 3 << 20
-"""What a column's open pages take: one as stored, one as decoded and a dictionary, of up to a
-megabyte each by the format's default."""
+PAGES_HELD = 3
+"""Times a page's bytes: as stored, as unpacked and as decoded."""
+
+SMALL_BYTES = 1 << 20
+"""The format's default for a page and for a dictionary. Smaller parts are not looked into."""
+
+TEXT_COPIES = 8
+"""Times the text of a block that pyarrow holds beside it, while it puts the block together and
+while the different texts are told apart."""
+
+MOST_LOOKED = 100
+"""Conditions that are held against the statistics of groups of rows: many more take longer than to
+read the groups."""
 
 BUFFER_BYTES = 1 << 16
+
+
+class Extent(NamedTuple):
+    """What a column takes where it takes most.
+
+    Attributes:
+      page: the bytes of a page, unpacked.
+      dictionary: those of the values that pages point to.
+      value: the bytes of a value, in the mean of a page.
+      points: whether all pages point to small dictionaries.
+      bytes: of all pages.
+    """
+
+    page: int = 0
+    dictionary: int = 0
+    value: float = 0.0
+    points: bool = True
+    bytes: int = 0
 
 
 class ParquetFiles(Source):
@@ -34,7 +63,7 @@ class ParquetFiles(Source):
         self._kinds: dict[str, Kind] = {}
         self._rows = self._first = 0
         self._group_starts: list[int] = []
-        self._widths: dict[str, float] = {}
+        self._extents: dict[str, Extent] = {}
         self._condition: Any = None
         self._as_read: frozenset[str] = frozenset()
         nothing: set[str] = set()  # columns that were empty in all files so far
@@ -45,7 +74,6 @@ class ParquetFiles(Source):
                 for group in range(file.metadata.num_row_groups):
                     self._group_starts.append(self._rows)
                     self._rows += file.metadata.row_group(group).num_rows
-                self._look_at(file.metadata)
             # A column without any value has no type: it is what it is in other files.
             before = self._kinds if index else kinds
             kinds |= {name: before[name] for name in empty & before.keys()}
@@ -67,15 +95,30 @@ class ParquetFiles(Source):
             read_dictionary=list(text),
         )
 
-    def _look_at(self, metadata: Any) -> None:
-        """The most that a column chunk's page can take, by its name."""
-        for group in range(metadata.num_row_groups):
-            row_group = metadata.row_group(group)
-            for index in range(row_group.num_columns):
-                column = row_group.column(index)
-                name = column.path_in_schema.split(".")[0]
-                size = min(2 * column.total_uncompressed_size, PAGE_BYTES)
-                self._widths[name] = max(self._widths.get(name, 0), size)
+    def _extent(self, name: str) -> Extent:
+        """How much a column takes: of text by all of its pages, of numbers, whose pages are alike,
+        by the first one in each group of rows.
+        """
+        if name in self._extents:
+            return self._extents[name]
+        found, is_text = Extent(), self._kinds[name] is Kind.TEXT
+        for path in self._paths:
+            with reading(path), self._opened(path) as parquet, path.open("rb") as file:
+                of_file = parquet.metadata
+                for group in map(of_file.row_group, range(of_file.num_row_groups)):
+                    columns = map(group.column, range(group.num_columns))
+                    for column in columns:
+                        if column.path_in_schema.split(".")[0] != name or not column.num_values:
+                            continue
+                        size = column.total_uncompressed_size
+                        found = found._replace(bytes=found.bytes + size)
+                        if size <= SMALL_BYTES:
+                            found = _larger(found, [Page(size, column.num_values, False, True)])
+                        else:
+                            pages = pages_of(file, column)
+                            found = _larger(found, pages if is_text else itertools.islice(pages, 2))
+        self._extents[name] = found
+        return found
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
@@ -93,12 +136,31 @@ class ParquetFiles(Source):
     def files(self) -> Sequence[pathlib.Path]:
         return self._paths
 
+    def row_bytes(self, names: Sequence[str]) -> int:
+        own = super().row_bytes(names)
+        return own + sum(int(self._extent(name).value) for name in names if self._is_long(name))
+
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return int(sum(self._widths.get(name, PAGE_BYTES) for name in names))
+        total = 0
+        for name in names:
+            extent = self._extent(name)
+            total += PAGES_HELD * (extent.page + extent.dictionary)
+            if self._is_long(name):
+                total += int(TEXT_COPIES * rows * extent.value)
+        return total
+
+    def text_bytes(self, name: str) -> int:
+        return self._extent(name).bytes
+
+    def _is_long(self, name: str) -> bool:
+        """Whether a column is text of which a block holds more than places in a dictionary."""
+        return self._kinds[name] is Kind.TEXT and not self._extent(name).points
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        # Text comes as dictionaries, as it is stored: an entry of few levels takes four bytes.
+        # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
+        # Of other text pyarrow would keep all different values of a group of rows.
         text = [n for n in names if self._kinds[n] is Kind.TEXT and n not in self._as_read]
+        text = [name for name in text if not self._is_long(name)]
         behind = 0
         for path in self._paths:
             with reading(path), self._opened(path, text) as file:
@@ -156,7 +218,7 @@ class ParquetFiles(Source):
             yield starts[group], list(range(group, stop))
 
     def _possible(self, path: pathlib.Path, groups: int) -> list[int]:
-        if self._condition is None:
+        if self._condition is None or self._condition.leaves > MOST_LOOKED:
             return list(range(groups))
         import pyarrow as pa
         from pyarrow import dataset, fs
@@ -176,6 +238,23 @@ class ParquetFiles(Source):
                 return every  # compared in another form, such as a huge integer
 
         return sorted(self._condition.chosen(possible))
+
+
+def _larger(extent: Extent, pages: Iterable[Page]) -> Extent:
+    """The most of an extent and of some pages."""
+    for page in pages:
+        value = max(extent.value, page.bytes / max(page.values, 1))
+        if page.is_dictionary:
+            small = page.bytes <= 2 * SMALL_BYTES
+            dictionary = max(extent.dictionary, page.bytes)
+            extent = extent._replace(
+                dictionary=dictionary, value=value, points=extent.points and small
+            )
+        else:
+            extent = extent._replace(
+                page=max(extent.page, page.bytes), value=value, points=extent.points and page.points
+            )
+    return extent
 
 
 def _may_hold(group: Any, condition: Any, of_type: Any) -> bool:

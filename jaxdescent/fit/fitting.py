@@ -14,6 +14,7 @@ from jaxdescent import agreement
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checks import check_figures
@@ -149,7 +150,6 @@ def _fitted(request: Request, given: Given) -> Model:
     together.check_alike(
         {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
     )
-    before = [each.stamps() for each in (source, test_source) if each is not None]
     if not agreement.is_alone() and source.rows is None:
         watch.begin("counting rows", None)
     source, first_row = together.share_of(source)
@@ -160,6 +160,7 @@ def _fitted(request: Request, given: Given) -> Model:
     if model is not None:
         check_start(model, roles, request.bits)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(unchanged(job.sources, "fit again"))
         if keeping is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
@@ -171,14 +172,6 @@ def _fitted(request: Request, given: Given) -> Model:
         encoding, levels_read = encoding_of(job)
         fitted, counts = fit(job, encoding, model)
         check_figures(fitted)
-    for each, stamps in zip(job.sources, before, strict=True):
-        changed = [
-            path
-            for path, now, then in zip(each.files, each.stamps(), stamps, strict=True)
-            if now != then
-        ]
-        if changed:
-            raise DataError(f"{changed[0]} was changed while it was read: fit again.")
     seconds = time.perf_counter() - began
     metrics = _metrics(fitted, job, (levels_read > 0) + counts + source.looks, seconds)
     return Model(

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jaxdescent.data.errors import listed
+from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, readable_seconds
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.watch import Watch
@@ -123,18 +123,18 @@ class Screen(Watch):
 
     def say(self, line: str) -> None:
         """A line of the standard output."""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(printable(line)), soft_wrap=True)
 
     def show(self, report: Report) -> None:
         """A report, its title in bold."""
-        title, *lines = report.as_text().splitlines()
+        title, *lines = printable(report.as_text()).split("\n")
         self._console.print(Text(title, style="bold"), soft_wrap=True)
         for line in lines:
             self.say(line)
 
 
 def _score(part: dict[str, Any]) -> str:
-    r2 = "undefined" if part["r2"] is None else f"{part['r2']:.6g}"
+    r2 = "undefined" if part.get("r2") is None else f"{part['r2']:.6g}"
     return f"R² {r2}, RMSE {part['rmse']:.6g}, {part['rows']:,} rows"
 
 
@@ -143,12 +143,12 @@ def _figures(model: Model) -> Rows:
     if not known:
         return []
     rows = [("training rows", _score(known["train"]))]
-    if known["held_out"]:
+    if known.get("held_out"):
         rows.append(("held-out rows", _score(known["held_out"])))
     status = Status[known["status"]]
-    chosen = f", by {known['l2_chosen_by']}" if known["l2_chosen_by"] else ""
+    chosen = f", by {known['l2_chosen_by']}" if known.get("l2_chosen_by") else ""
     iterations = known["iterations"]
-    left = "unknown" if known["suboptimality"] is None else f"{known['suboptimality']:.3g}"
+    left = "unknown" if known.get("suboptimality") is None else f"{known['suboptimality']:.3g}"
     rows += [
         ("l2", f"{known['l2']:.6g}{chosen}"),
         ("method", f"{known['method']}, {iterations} iteration{'s' * (iterations != 1)}"),
@@ -163,12 +163,12 @@ def _figures(model: Model) -> Rows:
         ),
         ("memory", f"{readable_bytes(known['peak_bytes'])} at the peak"),
     ]
-    if "processes" in known:
+    if known.get("processes"):
         shares = f"{known['processes']}, each of which read its share of the rows"
         rows.append(("processes", shares))
-    if "goodput" in known:
+    if known.get("goodput") is not None:
         text = f"{known['goodput']:.0%} of the descents' time in iterations"
-        resumed = known["resumed_at"]
+        resumed = known.get("resumed_at")
         rows.append(("goodput", text + (f", resumed at iteration {resumed:,}" if resumed else "")))
     return rows
 

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from jaxdescent import display, placement
 from jaxdescent.designs import Design, as_design, is_converted_once
+from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params, RowBlocks
@@ -323,6 +324,7 @@ def scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:
 
 
 def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
+    refuse_masked(name, value)
     value = value if isinstance(value, jax.Array) else np.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
