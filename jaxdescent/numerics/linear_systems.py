@@ -175,8 +175,8 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, ja
 
     The Lanczos process reduces H to a tridiagonal matrix, which Givens rotations make triangular
     as it grows. It stops by the same rules as :func:`conjugate_gradient`, or where the residual r
-    is outside the range of H, ``|H r| <= sqrt(eps) |H| |r|``, beyond which rounding grows. Then ``x - (r.x / |r|^2) r`` is the
-    solution of least norm.
+    is outside the range of H, ``|H r| <= sqrt(eps) |H| |r|``, beyond which rounding grows. Then
+    ``x - (r.x / |r|^2) r`` is the solution of least norm.
 
     Returns:
       x, and whether ``rhs`` is within the range.
