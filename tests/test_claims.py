@@ -1,0 +1,204 @@
+"""What a result claims is true, and what is true is claimed, on problems drawn at random."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+
+
+def status(result):
+    return jd.Status(int(result.status)).name
+
+
+def beale(p):
+    x, y = p[0], p[1]
+    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
+
+
+def himmelblau(p):
+    return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
+
+
+def value_in_double(function, params):
+    with jax.enable_x64(True):
+        return float(function(jnp.asarray(np.asarray(params), jnp.float64)))
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("start", [(-1.36, -4.68), (6.531929, -6.525354), (-2.6, 3.4)])
+@pytest.mark.parametrize("method", [None, jd.GradientDescent()], ids=str)
+def test_the_floor_of_a_stiff_curved_valley_is_no_minimum(start, method):
+    """Across Beale's valley, which falls to 0.452 at infinity, the curvature is 1e6 and more."""
+    result = jd.minimize(beale, jnp.asarray(start, jnp.float32), method)
+    if status(result) == "CONVERGED":
+        assert value_in_double(beale, result.params) < 1e-8
+    assert float(result.suboptimality) > 0 or float(result.value) < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_certificate_contradicts_a_result(dtype, x64, rng):
+    converged = 0
+    for start in rng.uniform(-7, 7, size=(25, 2)).astype(dtype):
+        result = jd.minimize(beale, start)
+        if status(result) == "CONVERGED":
+            converged += 1
+            assert jd.certify(beale, result).kind != "not stationary", start
+            assert float(result.suboptimality) < np.inf
+    assert converged >= 5
+
+
+def test_a_traced_descent_claims_what_an_eager_one_does(rng, monkeypatch):
+    from jaxdescent.kernels import platform
+
+    monkeypatch.setattr(platform, "has_one_cpu", lambda: True)  # as nearly every user has it
+    starts = rng.uniform(-6, 6, size=(6, 2)).astype(np.float32)
+    traced = jax.jit(lambda start: jd.minimize(beale, start, jd.LBFGS(), max_iterations=200))
+    batch = jax.vmap(traced)(starts)
+    for index, start in enumerate(starts):
+        eager, inside = jd.minimize(beale, start, jd.LBFGS(), max_iterations=200), traced(start)
+        assert status(eager) == status(inside)
+        member = jax.tree.map(lambda leaf, index=index: leaf[index], batch)
+        if status(member) == "CONVERGED":
+            assert jd.certify(beale, member.params).kind != "not stationary"
+
+
+@pytest.mark.parametrize("method", [None, jd.GradientDescent()], ids=str)
+def test_what_is_solved_is_said_to_be(method, rng):
+    solved = 0
+    for start in rng.uniform(-6, 6, size=(25, 2)).astype(np.float32):
+        result = jd.minimize(himmelblau, start, method)
+        if value_in_double(himmelblau, result.params) < 1e-9:
+            solved += 1
+            assert status(result) == "CONVERGED", start
+            assert float(result.suboptimality) < 1e-9
+    assert solved >= 20
+
+
+def saturated(top, rate, rng):
+    x = np.arange(1.0, 11.0)
+    return x, top * (1 - np.exp(-rate * x)) + 0.02 * top * rng.normal(size=10)
+
+
+BOXBOD = np.array([1.0, 2, 3, 5, 7, 10]), np.array([109.0, 149, 149, 191, 213, 224])
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("method", [None, jd.LevenbergMarquardt()], ids=str)
+@pytest.mark.parametrize("case", ["BoxBOD", 0, 1])
+def test_a_plateau_to_infinity_is_no_minimum(case, method, rng, x64):
+    x, y = BOXBOD if case == "BoxBOD" else saturated(10 ** rng.uniform(0, 3), 0.4 + 0.3 * case, rng)
+
+    def off(p):
+        return p[0] * (1 - jnp.exp(-p[1] * x)) - y
+
+    grid = np.linspace(0.01, 5, 2000)
+    shapes = 1 - np.exp(-grid[:, None] * x)
+    tops = shapes @ y / np.sum(shapes**2, axis=1)
+    least = 0.5 * np.min(np.sum((tops[:, None] * shapes - y) ** 2, axis=1))
+    for start in ([1.0, 1.0], [y.mean(), 40.0], [y.mean(), 300.0]):
+        result = jd.minimize(jd.LeastSquares(off), jnp.asarray(start), method)
+        above = float(result.value) - least
+        if above > 0.01 * least:
+            assert status(result) != "CONVERGED"
+            if status(result) == "STAGNATED":
+                assert float(result.suboptimality) > 0.1 * above
+
+
+def test_what_has_no_minimum_has_not_converged():
+    slope = jd.Quadratic(jnp.diag(jnp.array([1.0, 0.0])), jnp.array([1.0, 1.0]))
+    for method in (None, jd.GradientDescent(jd.BarzilaiBorwein()), jd.LBFGS()):
+        assert status(jd.minimize(slope, jnp.array([3.0, 2.0]), method)) != "CONVERGED"
+    for method in (jd.ConjugateGradient(), jd.LBFGS(), jd.GradientDescent(jd.BarzilaiBorwein())):
+        result = jd.minimize(
+            lambda p: -jnp.sum(jnp.log(p)), jnp.array([1.0, 3.0]), method, max_iterations=150
+        )
+        assert status(result) != "CONVERGED"
+    for start in (30.0, 10.0, 3.0):
+        result = jd.minimize(lambda p: jnp.log(p) ** 2, jnp.float32(start), jd.DerivativeMethod())
+        assert status(result) != "CONVERGED" or float(result.value) < 1e-6
+
+
+FAR = [None, jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS(), jd.LSMR(jd.Sketch())]
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("method", FAR, ids=str)
+def test_an_intercept_is_no_more_exact_than_its_dtype(method, rng):
+    for far in (10 ** rng.uniform(4, 6.5), 1e5):
+        noise = far * 10 ** rng.uniform(-6.5, -5.8)
+        X = rng.normal(size=(300, 7)).astype(np.float32)
+        y = (X @ rng.normal(size=7) * noise + far + noise * rng.normal(size=300)).astype(np.float32)
+        result = jd.minimize(jd.LinearRegression(X, y), method=method)
+        A = np.column_stack([X, np.ones(300)]).astype(np.float64)
+        least = 0.5 * np.linalg.lstsq(A, y.astype(np.float64))[1][0]
+        at = np.append(result.params["weights"], result.params["intercept"]).astype(np.float64)
+        above = 0.5 * np.sum((A @ at - y) ** 2) - least
+        if above > 1e-3 * least:
+            assert status(result) == "STAGNATED"
+            assert float(result.suboptimality) > 0.1 * above
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("method", [jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()], ids=str)
+def test_targets_whose_squares_are_no_numbers_are_no_solution(method, rng):
+    X = rng.normal(size=(50, 4)).astype(np.float32)
+    y = (1e-20 * rng.normal(size=50)).astype(np.float32)
+    assert status(jd.minimize(jd.LinearRegression(X, y), method=method)) != "CONVERGED"
+    constant = jd.LinearRegression(X, np.full(50, 1e-20, np.float32))
+    assert float(jd.minimize(constant, method=method).value) == 0
+
+
+@pytest.mark.first
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_ridge_that_is_solved_has_converged(seed):
+    rng = np.random.default_rng(seed)
+    rows, features = int(rng.integers(257, 300)), int(rng.integers(400, 1000))
+    l2 = 10 ** rng.uniform(-3, 0)
+    X = (rng.normal(size=(rows, features)) + seed).astype(np.float32)
+    y = rng.normal(size=rows).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y, l2=l2))
+    A = X - X.mean(axis=0, dtype=np.float64)
+    t = y - y.mean(dtype=np.float64)
+    dual = np.linalg.solve(A @ A.T + l2 * np.eye(rows), t)
+    least = 0.5 * l2 * t @ dual
+    weights = np.asarray(result.params["weights"], np.float64)
+    left = X @ weights + float(result.params["intercept"]) - y
+    above = 0.5 * (left @ left + l2 * weights @ weights) - least
+    assert above < 1e-6 * least
+    assert status(result) == "CONVERGED"
+    assert float(result.suboptimality) > 0.5 * above
+
+
+def test_a_value_is_that_of_the_params(rng):
+    X = rng.normal(size=(30, 60)).astype(np.float32)
+    for constant in (3.0, 3.1, 1e5):
+        regression = jd.LinearRegression(X, np.full(30, constant, np.float32), l2=1.0)
+        result = jd.minimize(regression, method=jd.Dual())
+        np.testing.assert_allclose(result.value, regression.value(result.params), rtol=1e-5)
+
+
+def test_of_a_value_that_is_no_number_nothing_is_known():
+    for start in (-1.0, 5.0):
+        result = jd.minimize(
+            jd.LeastSquares(lambda p: jnp.sqrt(p - 2) - 3),
+            jnp.array([start], jnp.float32),
+            jd.LevenbergMarquardt(),
+        )
+        assert (status(result) == "NON_FINITE") == (start < 2)
+        assert (float(result.suboptimality) == np.inf) == (start < 2)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5])
+def test_a_point_at_which_curvature_jumps_is_not_called_a_minimum(power):
+    def function(p):
+        return jnp.sum(p * jnp.abs(p) ** power)
+
+    assert jd.certify(function, jnp.zeros(2)).kind not in ("minimum", "maximum")
+
+
+def test_a_minimum_far_from_zero_keeps_its_region():
+    certificate = jd.certify(lambda p: jnp.sum(jnp.cosh(p - 4096)), jnp.full(2, 4096.0))
+    assert certificate.kind == "minimum"
+    assert 0.1 < certificate.region < 10
