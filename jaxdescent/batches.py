@@ -178,7 +178,7 @@ def _by_blocks(common: Any, most: jax.Array, members: Any) -> Result:
 def _solve(common: Any, most: jax.Array, member: Any) -> Result:
     descent, params, starts_at_own = _begun(common, most, member)
     loop = descent.begin(params, history=0, starts_at_own=starts_at_own)
-    return descent.finish(descent.advance(loop))
+    return descent.ended(descent.advance(loop))
 
 
 def _shrinking(common: Any, members: Any, size: int, max_iterations: int) -> Result:
@@ -241,7 +241,7 @@ def _advance(common: Any, limits: _Limits, members: Any, loops: Loop) -> Loop:
 
 def _finish(common: Any, limits: _Limits, members: Any, loops: Loop) -> Result:
     def finish(member: Any, loop: Loop) -> Result:
-        return _begun(common, limits.most, member)[0].finish(loop)
+        return _begun(common, limits.most, member)[0].ended(loop)
 
     return jax.vmap(finish)(members, loops)
 

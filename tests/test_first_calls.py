@@ -97,7 +97,7 @@ def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
         results.append(jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR()))
 
     names = compiled_by(call, monkeypatch)
-    assert names == ["descend_to_claim", "_advanced", "_finished"]
+    assert names == ["descend_to_claim", "_measured", "_advanced"]
     A = np.column_stack([np.asarray(X, np.float64) / 1e7, np.ones(100)])
     least = 0.5 * np.linalg.lstsq(A, np.asarray(y, np.float64))[1][0]
     (result,) = results

@@ -40,26 +40,32 @@ def settled(
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
         return program.following(function, inputs, **own)(*inputs)
 
+    is_measured = descent.is_measured(loop)
     while descent.is_claimed(loop):
-        seen = descent.seen_by_host(loop)
-        if seen is None or descent.may_go_on:
-            loop = run(_confirmed, loop, problem, limit, seen)
-            is_measured = not loop.history
+        seen = None
+        if not descent.may_go_on:
+            if not is_measured:
+                loop = run(_measured, loop, problem, limit)
+            seen = descent.seen_by_host(loop)
+        if seen is None:
+            loop = run(_confirmed, loop, problem, limit)
         else:
             loop = descent.answered_by_host(loop, seen)
-            is_measured = descent.is_measured(loop)
         if int(loop.status) != RUNNING:
-            break
+            return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
         loop = run(_advanced, loop, problem, limit)
-    else:
-        is_measured = descent.is_measured(loop)
-    return descent.result(loop) if is_measured else run(_finished, loop, problem, limit)
+    if is_measured and not loop.history:
+        return descent.result(loop)
+    return run(_ended, loop, problem, limit)
 
 
-def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, seen: Any, **flags: Any) -> Loop:
+def _measured(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
+    return Descent(*problem, limit, **flags).measured_at_end(loop)
+
+
+def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
     """The loop after a look at its claim, measured if that is the end."""
-    descent = Descent(*problem, limit, **flags)
-    return descent.measured_at_end(descent.confirmed(loop, seen))
+    return Descent(*problem, limit, **flags).confirmed(loop)
 
 
 def _advanced(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:
@@ -67,4 +73,10 @@ def _advanced(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> L
 
 
 def _finished(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Result:
-    return Descent(*problem, limit, **flags).finish(loop)
+    """The result of a loop that has been confirmed."""
+    return Descent(*problem, limit, **flags).result(loop)
+
+
+def _ended(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Result:
+    """The result of a loop that claims nothing."""
+    return Descent(*problem, limit, **flags, looks=False).finish(loop)

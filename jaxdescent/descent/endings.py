@@ -31,5 +31,5 @@ def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:
             return loop._replace(evaluations=loop.evaluations + 1)
 
         loop = lax.cond(is_running & is_behind, caught_up, lambda loop: loop, loop)
-    result = descent.finish(loop)
+    result = descent.ended(loop)
     return result._replace(status=jnp.where(is_running, status, result.status))

@@ -69,7 +69,7 @@ def descend(
     def in_steps(params: Params, problem: Problem, max_iterations: jax.Array) -> Result:
         descent = Descent(*problem, max_iterations, check_every, off)
         loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
-        return descent.finish(descent.advance(loop))
+        return descent.ended(descent.advance(loop))
 
     inputs = params, problem, max_iterations
     flags = {"history": history, "check_every": check_every, "starts_at_own": starts_at_own}
@@ -188,8 +188,7 @@ class Descent(NamedTuple):
         from there. ``seen`` is what :meth:`seen_by_host` returned.
         """
         had_converged = loop.status == Status.CONVERGED.value
-        if self.may_go_on:
-            loop = self._measured_if_over(loop)
+        loop = self.measured_at_end(loop)
         if loop.watch.looks is not None and self._refutation.is_possible(loop.params):
             loop = self._refutation.unless_refuted(loop, seen)
         return self._by_another_way(loop, had_converged) if self.may_go_on else loop
@@ -208,8 +207,8 @@ class Descent(NamedTuple):
         return self.may_go_on or int(loop.status) in CLAIMS
 
     def is_measured(self, loop: Loop) -> bool:
-        """Whether :meth:`result` has nothing to compute for this loop."""
-        return not loop.history and self.method.is_estimate(loop.state) is False
+        """Whether the progress of this loop is never an estimate."""
+        return self.method.is_estimate(loop.state) is False
 
     def is_doubtful(self, loop: Loop) -> bool:
         """Whether a claim at the end of this loop may not be confirmed."""
@@ -219,9 +218,18 @@ class Descent(NamedTuple):
         """The result where the loop ended; an estimated progress is measured first."""
         return self.result(self.measured_at_end(loop))
 
+    def ended(self, loop: Loop) -> Result:
+        """The result of a loop that :meth:`advance` has ended, which measures what it confirms."""
+        is_measured = self.looks and self.is_doubtful(loop)
+        return self.result(loop) if is_measured else self.finish(loop)
+
     def measured_at_end(self, loop: Loop) -> Loop:
         """The loop with its estimated progress measured, if it has ended."""
-        return loop if self.may_go_on else self._measured_if_over(loop)
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is False:
+            return loop
+        is_over = loop.status != RUNNING
+        return lax.cond(is_over & is_estimate, self.measured, lambda loop: loop, loop)
 
     def result(self, loop: Loop) -> Result:
         """The entries of a loop that has ended, and has been measured, as a result."""
@@ -347,14 +355,6 @@ class Descent(NamedTuple):
         return Refutation(
             self.objective, self.method, self.tolerance, self._off, self.max_iterations
         )
-
-    def _measured_if_over(self, loop: Loop) -> Loop:
-        """The loop at its end, where an estimated progress is measured."""
-        is_estimate = self.method.is_estimate(loop.state)
-        if is_estimate is False:
-            return loop
-        is_over = loop.status != RUNNING
-        return lax.cond(is_over & is_estimate, self.measured, lambda loop: loop, loop)
 
     def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
         """The loop running again, if its convergence has not been confirmed and the method can
