@@ -128,6 +128,14 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    date: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A:PARTS",
+            help="Of a column of dates: month, weekday, hour as levels, trend as days.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
@@ -265,6 +273,7 @@ def fit(
                 hashed=tuple(split_at_commas(hashed)),
                 bits=bits,
                 interact=tuple(split_names(interact)),
+                date=tuple(date or ()),
                 weights=weights,
                 where=where,
                 l2=penalty(l2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,16 +15,26 @@ from jaxdescent import agreement
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
+from jaxdescent.data.errors import listed
 from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checks import check_figures
+from jaxdescent.fit.dates import (
+    TREND,
+    Dated,
+    Dates,
+    asked_for,
+    looked_at,
+    named,
+    notes_of_many_levels,
+)
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.keeping import PROCESSES, Keeping
 from jaxdescent.fit.levels import encoding_of
 from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request, settled
-from jaxdescent.fit.roles import Roles, assign
+from jaxdescent.fit.roles import AUTO, Roles, assign
 from jaxdescent.fit.start import check_start
 from jaxdescent.fit.watch import Watch
 from jaxdescent.fit.ways import fit
@@ -73,12 +84,13 @@ def fit_model(
         call together, on the same data: each reads its own share of the rows, and all return the
         same model.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
-        columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
-        of the hash; ``where`` states which rows count, such as "month <= 6"; ``l2`` (0), a number
-        or "auto"; ``method`` ("auto"), "direct", "cg", "lsmr" or "lbfgs"; ``dtype``, "float32" or
-        "float64", of iterations; ``test`` (0), the share of rows held out by a hash of their number
-        and ``seed`` (0); ``standardize`` (False), so that the penalty is on weights per standard
-        deviation; ``missing`` ("error"), "drop" or "mean".
+        columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``date`` parts
+        of dates, such as "when:month,weekday,hour,trend"; ``bits`` (20) of the hash; ``where``
+        states which rows count, such as "month <= 6"; ``l2`` (0), a number or "auto"; ``method``
+        ("auto"), "direct", "cg", "lsmr" or "lbfgs"; ``dtype``, "float32" or "float64", of
+        iterations; ``test`` (0), the share of rows held out by a hash of their number and ``seed``
+        (0); ``standardize`` (False), so that the penalty is on weights per standard deviation;
+        ``missing`` ("error"), "drop" or "mean".
 
     Raises:
       DataError: where the data cannot be used, in one sentence.
@@ -134,10 +146,15 @@ def _fitted(request: Request, given: Given) -> Model:
         source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
     source = source.as_text(labelled)
-    roles = _roles(source, request)
+    dates = asked_for(request.date)
+    if dates:
+        source = Dated(source, dates)
+    roles = _roles(source, request, dates)
     test_source = None
     if test_data is not None:
         test_source = open_source(test_data, where=request.where)
+        if dates:
+            test_source = Dated(test_source, dates, "--test-data")
         levelled = roles.labels_of([*roles.categorical, *roles.hashed])
         levelled = [name for name in levelled if name in test_source.kinds]
         test_source = test_source.offering(roles.columns).as_text(levelled)
@@ -155,6 +172,9 @@ def _fitted(request: Request, given: Given) -> Model:
     source, first_row = together.share_of(source)
     if test_source is not None:
         test_source, _ = together.share_of(test_source, is_tested=True)
+    if dates:
+        watch.begin("looking at dates", source.rows)
+        dates.update(looked_at(source, dates))  # the sources hold the same dictionary
     job = Job(source, test_source, roles, request, bound, watch, keeping, first_row)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
@@ -180,7 +200,9 @@ def _fitted(request: Request, given: Given) -> Model:
         if changed:
             raise DataError(f"{changed[0]} was changed while it was read: fit again.")
     seconds = time.perf_counter() - began
-    metrics = _metrics(fitted, job, (levels_read > 0) + counts + source.looks, seconds)
+    fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))
+    other_passes = (levels_read > 0) + (len(dates) > 0) + counts + source.looks
+    metrics = _metrics(fitted, job, other_passes, seconds)
     return Model(
         target=roles.target,
         encoding=fitted.encoding,
@@ -190,24 +212,32 @@ def _fitted(request: Request, given: Given) -> Model:
         metrics=metrics,
         versions=_versions(),
         fingerprint=fingerprint,
+        dates=dates,
     )
 
 
-def _roles(source: Source, request: Request) -> Roles:
+def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Roles:
     target = request.target
     if target is None:
         if TARGET not in source.kinds or source.form not in OWN_TARGET:
-            raise DataError("--target is missing: name the column to predict.")
+            columns = listed(map(repr, source.kinds), most=40)
+            raise DataError(f"--target is missing: name the column to predict, one of {columns}.")
         target = TARGET
     exclude = list(request.exclude)
     if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
+    made = [(named(name, part), part) for name, each in dates.items() for part in each.parts]
+    features, categorical = [*request.features], [*request.categorical]
+    if features:
+        features += [name for name, _ in made]
+    if categorical != [AUTO]:
+        categorical += [name for name, part in made if part != TREND]
     return assign(
         source.kinds,
         target=target,
-        features=request.features,
+        features=features,
         exclude=exclude,
-        categorical=request.categorical,
+        categorical=categorical,
         hashed=request.hashed,
         interact=request.interact,
         weights=request.weights,

@@ -16,6 +16,7 @@ from jaxdescent.data import DataError, Kind, Source, located, open_source, read_
 from jaxdescent.data.errors import listed, reading
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of
+from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.interactions import Interaction
 from jaxdescent.machine.resident import resident_bytes
@@ -48,6 +49,7 @@ class Model(Displayed):
       metrics: what is known of the fit: R², RMSE, status, and the rest of the summary.
       versions: of the libraries that fitted it.
       fingerprint: of the data that it was fitted on.
+      dates: what columns are made of dates, by the names of these.
     """
 
     target: str
@@ -58,6 +60,7 @@ class Model(Displayed):
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
+    dates: Mapping[str, Dates] = dataclasses.field(default_factory=dict)
 
     def _arguments(self) -> list[str]:
         scores = [
@@ -115,6 +118,7 @@ class Model(Displayed):
             raise DataError(
                 "the model knows no means for missing values: fit it with --missing mean."
             )
+        source = dated = self.dated(source)
         source = source.offering(encoding.columns)
         source = source.as_text([name for name in encoding.labelled if name in source.kinds])
         self._check_columns(source.kinds)
@@ -144,6 +148,12 @@ class Model(Displayed):
             note(encoded.unseen)
             yield predicted
             memory.check()
+        if isinstance(dated, Dated):
+            dated.warn_of_rows_outside()
+
+    def dated(self, source: Source) -> Source:
+        """A source with the columns that the model is made of, where it has dates."""
+        return Dated(source, dict(self.dates)) if self.dates else source
 
     @property
     def _default_missing(self) -> str:
@@ -231,6 +241,7 @@ class Model(Displayed):
             "metrics": dict(self.metrics),
             "versions": dict(self.versions),
             "data": self.fingerprint,
+            "dates": {name: each._asdict() for name, each in self.dates.items()},
         }
         np.save(folder / WEIGHTS, np.ascontiguousarray(self.weights, np.float64))
         if encoding.hashed:
@@ -325,6 +336,10 @@ def load_model(folder: Any) -> Model:
             metrics=content["metrics"],
             versions=content["versions"],
             fingerprint=content["data"],
+            dates={
+                name: Dates(tuple(each["parts"]), each["zone"], each["first"], each["last"])
+                for name, each in content.get("dates", {}).items()
+            },
         )
         _check_parts(model)
     except DataError:

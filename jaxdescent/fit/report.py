@@ -193,6 +193,8 @@ def contents(model: Model, most: int) -> Report:
     encoding = model.encoding
     rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
     rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]
+    for name, each in model.dates.items():
+        rows.append((f"  {name}", f"{', '.join(each.parts)}; dates of {each.span}"))
     if encoding.interactions:
         rows.append(("interactions", listed(encoding.interactions)))
     if encoding.hashed:
