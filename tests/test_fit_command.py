@@ -25,6 +25,7 @@ from jaxdescent.cli.command_line import byte_count
 from jaxdescent.cli.commands import app
 from jaxdescent.data import read_ahead
 from jaxdescent.fit import by_sums
+from jaxdescent.fit.model import Predicted
 
 
 def run(*arguments):
@@ -553,8 +554,8 @@ class TestBadData:
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "mean"], "no means"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "drop"], "error or mean"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--memory", "9MB"], "needs"),
-            (["inspect", "none"], "no such folder"),
-            (["inspect", "."], "it is no model"),
+            (["inspect", "none"], "no such file or folder"),
+            (["inspect", "m/weights.npy", "d.parquet"], "must be of one format"),
         ],
     )
     def test_wrong_models_and_outputs_are_refused(self, folder, monkeypatch, arguments, message):
@@ -621,7 +622,7 @@ class TestBadData:
         self, folder, monkeypatch, error, code, said
     ):
         def some(self, *arguments, **options):
-            yield np.ones(3)
+            yield Predicted(np.ones(3), {})
             raise error
 
         monkeypatch.setattr(jd.fit.Model, "predictions", some)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
-from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.errors import reading
+from jaxdescent.data.grouped_files import GroupedFiles
 from jaxdescent.data.protocol import Block, Kind, Source
 
 PAGE_BYTES = 3 << 20
@@ -20,7 +19,7 @@ megabyte each by the format's default."""
 BUFFER_BYTES = 1 << 16
 
 
-class ParquetFiles(Source):
+class ParquetFiles(GroupedFiles):
     """Some Parquet files, one after another; only the columns asked for are read.
 
     pyarrow's dataset scanner decodes whole row groups, several at a time (260 MB for files whose
@@ -29,32 +28,16 @@ class ParquetFiles(Source):
     """
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        need_arrow()
-        self._paths = list(paths)
-        self._kinds: dict[str, Kind] = {}
-        self._rows = self._first = 0
-        self._group_starts: list[int] = []
-        self._widths: dict[str, float] = {}
+        super().__init__(paths)
         self._condition: Any = None
         self._as_read: frozenset[str] = frozenset()
-        nothing: set[str] = set()  # columns that were empty in all files so far
-        for index, path in enumerate(self._paths):
-            with reading(path), self._opened(path) as file:
-                kinds = kinds_of(file.schema_arrow, path)
-                empty = nulls_of(file.schema_arrow)
-                for group in range(file.metadata.num_row_groups):
-                    self._group_starts.append(self._rows)
-                    self._rows += file.metadata.row_group(group).num_rows
-                self._look_at(file.metadata)
-            # A column without any value has no type: it is what it is in other files.
-            before = self._kinds if index else kinds
-            kinds |= {name: before[name] for name in empty & before.keys()}
-            nothing = empty if index == 0 else nothing
-            before = before | {name: kinds[name] for name in nothing & kinds.keys()}
-            nothing = nothing & empty
-            self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
-        if not self._rows:
-            raise DataError(f"{self._paths[0]} has no rows.")
+
+    def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
+        with self._opened(path) as file:
+            metadata = file.metadata
+            self._look_at(metadata)
+            groups = range(metadata.num_row_groups)
+            return file.schema_arrow, [metadata.row_group(group).num_rows for group in groups]
 
     def _opened(self, path: pathlib.Path, text: Sequence[str] = ()) -> Any:
         import pyarrow.parquet as pq
@@ -78,20 +61,8 @@ class ParquetFiles(Source):
                 self._widths[name] = max(self._widths.get(name, 0), size)
 
     @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
     def form(self) -> str:
         return "Parquet"
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self._paths
 
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return int(sum(self._widths.get(name, PAGE_BYTES) for name in names))
@@ -125,13 +96,7 @@ class ParquetFiles(Source):
     def start_before(self, row: int) -> int:
         if self._condition is not None:
             return 0  # some groups are passed over
-        starts = self._group_starts
-        return starts[bisect.bisect_right(starts, row) - 1]
-
-    def from_row(self, row: int) -> Source:
-        new = copy.copy(self)
-        new._first = row
-        return new
+        return super().start_before(row)
 
     def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)

@@ -7,13 +7,13 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.errors import listed, reading
+from jaxdescent.data.errors import check_columns, listed, reading
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of
 from jaxdescent.fit.dates import Dated, Dates
@@ -34,6 +34,13 @@ DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
     "buckets.npy",
     "indices.npy",
 )
+
+
+class Predicted(NamedTuple):
+    """The predictions of a block, (rows,), and the columns that come along."""
+
+    values: np.ndarray
+    kept: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +99,7 @@ class Model(Displayed):
           DataError: where columns do not match, with their names, or a value cannot be used.
         """
         source = open_source(data, where=where)
-        parts = list(self.predictions(source, missing=missing, unseen=unseen))
+        parts = [each.values for each in self.predictions(source, missing=missing, unseen=unseen)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def predictions(
@@ -103,9 +110,10 @@ class Model(Displayed):
         unseen: str = "error",
         memory: Memory | None = None,
         note: Callable[[int], None] = lambda unseen: None,
-    ) -> Iterator[np.ndarray]:
+        keep: Sequence[str] = (),
+    ) -> Iterator[Predicted]:
         """The same, block by block; ``note`` is told how many values of each block are levels or
-        indices that no training row had.
+        indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding
         policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
@@ -118,12 +126,15 @@ class Model(Displayed):
             raise DataError(
                 "the model knows no means for missing values: fit it with --missing mean."
             )
+        check_columns(keep, source.kinds)
+        # What the model does not read as a number is carried as it stands in the file.
+        source = source.as_text([name for name in keep if name not in encoding.numeric])
         source = dated = self.dated(source)
         source = source.offering(encoding.columns)
         source = source.as_text([name for name in encoding.labelled if name in source.kinds])
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.
-        names = encoding.columns or list(source.kinds)[:1]
+        names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
         free = memory.limit - resident_bytes()
         width = 8 * (len(names) + 4)
@@ -146,7 +157,7 @@ class Model(Displayed):
                     f"{block.place(row)}: correct the data."
                 )
             note(encoded.unseen)
-            yield predicted
+            yield Predicted(predicted, {name: block.columns[name] for name in keep})
             memory.check()
         if isinstance(dated, Dated):
             dated.warn_of_rows_outside()
