@@ -312,13 +312,18 @@ class TestBeforeJAXIsImported:
         assert shown in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_without_typer_one_line_says_what_to_install(self):
-        program = "import sys; sys.modules['typer'] = None; from jaxdescent.cli import main; main()"
-        done = in_a_process(program, "fit")
-        assert done.returncode == 1
+    @pytest.mark.parametrize(
+        ("module", "arguments"),
+        [("typer", ["fit"]), ("rich", ["plan", "--rows", "9", "--features", "2"])],
+    )
+    def test_without_the_extra_one_line_says_what_to_install(self, module, arguments):
+        program = f"import sys; sys.modules[{module!r}] = None; "
+        program += "from jaxdescent.cli import main; main()"
+        done = in_a_process(program, *arguments)
+        assert done.returncode == 2
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jaxdescent[cli]'" in line
+        assert f"needs {module}, which is not installed: pip install 'jaxdescent[cli]'" in line
 
     @pytest.mark.parametrize("module", ["typer.main", "jax._src.core", "jaxdescent.fit.fitting"])
     def test_ctrl_c_is_a_line_whatever_is_imported(self, module, tmp_path):

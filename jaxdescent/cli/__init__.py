@@ -21,12 +21,24 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
     try:
         from jaxdescent.cli.commands import app
+
+        app()
     except ModuleNotFoundError as error:
-        if error.name != "typer":
+        if not is_of_the_extra(error):
             raise
-        print("Error: the command line needs typer: pip install 'jaxdescent[cli]'", file=sys.stderr)
-        sys.exit(1)
-    app()
+        missing = str(error.name).partition(".")[0]
+        print(
+            f"Error: the command line needs {missing}, which is not installed: pip install "
+            "'jaxdescent[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def is_of_the_extra(error: Exception) -> bool:
+    """Whether a module is missing that the extra ``cli`` installs."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    return (name or "").partition(".")[0] in ("matplotlib", "rich", "sklearn", "typer")
 
 
 def leave(number: int, frame: Any) -> NoReturn:
