@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -294,6 +295,10 @@ finally:
 """
 
 
+def helped(command):
+    return CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"}).stdout
+
+
 class TestBeforeJAXIsImported:
     @pytest.mark.parametrize(
         ("arguments", "code", "shown"),
@@ -311,6 +316,24 @@ class TestBeforeJAXIsImported:
         assert done.returncode == code, done.stderr
         assert shown in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("command", ["fit", "predict", "inspect", "scale", "breakdown", "plan"])
+    def test_help_has_two_examples_and_flags_without_a_type(self, command):
+        shown = helped(command)
+        examples = re.findall(rf"^ jaxdescent ({command} .*\S)\s*$", shown, re.MULTILINE)
+        assert len(examples) == 2
+        assert "<bool>" not in shown
+        for example in examples:  # the options are the command's own
+            own = re.findall(r"--[\w-]+", example)
+            assert all(re.search(rf"{each}\b", shown.split("For example")[0]) for each in own)
+
+    def test_options_of_a_fit_are_in_groups(self):
+        shown = helped("fit")
+        titles = re.findall(r"^╭─ ([A-Z][a-z -]*\w) ─", shown, re.MULTILINE)
+        assert titles[2:] == [
+            "Columns and rows", "The fit", "Interruptions", "Held-out rows",
+            "What is kept and shown", "Several processes",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("module", "arguments"),
