@@ -145,6 +145,7 @@ class TestWhatIsMissingOrOutside:
             ("when:minute", "of month, weekday, hour and trend, once for a column"),
             ("wen:hour", r"no column 'wen': did you mean 'when'\?"),
             ("a:hour", "'a' holds number and no dates"),
+            (["when:hour", "when:month"], "once for a column, got 'when:month'"),
         ],
     )
     def test_what_is_no_date_is_refused(self, table, date, said):
@@ -155,6 +156,27 @@ class TestWhatIsMissingOrOutside:
         table = {"when": ["2024-01-01", "02/01/2024"], "y": [1.0, 2.0]}
         with pytest.raises(DataError, match=r"'when' is '02/01/2024' in row 2, and --date takes"):
             fitted(pa.table(table))
+
+
+@pytest.mark.parametrize("option", ["categorical", "hashed", "weights", "target"])
+def test_a_column_of_dates_has_no_other_role(table, option):
+    options = {"target": "y", option: "when"}
+    with pytest.raises(DataError, match="'when' is named in --date and in --"):
+        jd.fit_model(table, date="when:hour", **options)
+
+
+def test_naming_its_column_as_a_feature_takes_its_parts(table):
+    model = fitted(table, "when:hour", features=["when"])
+    assert model.encoding.columns == ["when.hour"]
+    assert fitted(table, "when:hour", exclude=["when"]).encoding.columns == ["a", "when.hour"]
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.String])
+def test_texts_of_all_kinds_are_read(table, kind):
+    texts = pl.DataFrame(table).with_columns(
+        when=pl.col("when").dt.strftime("%Y-%m-%dT%H:%M:%S.000000000").cast(kind)
+    )
+    np.testing.assert_allclose(fitted(texts).predict(texts), expected(table), atol=1e-9)
 
 
 def test_levels_for_nearly_every_row_are_noted(table):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
-from jaxdescent.data.errors import check_columns, listed, need_arrow
+from jaxdescent.data.errors import check_columns, listed, need_arrow, one_line
 from jaxdescent.data.protocol import Wrapped
 
 TREND = "trend"
@@ -213,7 +212,7 @@ class Dated(Wrapped):
                     pc.call_function("greater", [counts, upper]),
                 )
                 self._outside[name] += sum(each.true_count for each in is_out)
-                days = pc.call_function("subtract", [counts, lower]).cast("float64")
+                days = pc.call_function("subtract", [counts, lower]).cast("float64", safe=False)
                 yield part, pc.call_function("divide", [days, pa.scalar(float(DAY))])
             else:
                 function, texts = PARTS[part]
@@ -241,7 +240,7 @@ def _of_arrow(column: Any) -> Any:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = _of_arrow(column.dictionary).take(column.indices)
     return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
@@ -302,13 +301,15 @@ def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
     import pyarrow.compute as pc
 
     column = _of_arrow(block.columns[name])
-    local = functools.partial(pc.call_function, "local_timestamp")
     if zone is None:
         return instants
     if zone != AS_WRITTEN:
-        return local([instants.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))])
+        column = instants.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))
     if pa.types.is_timestamp(column.type):
-        return local([column])
+        try:
+            return pc.call_function("local_timestamp", [column])
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
     options = pc.ReplaceSubstringOptions(OFFSET, "")
     texts = pc.call_function("replace_substring_regex", [_cut(column)], options)
     return _parsed(block, name, texts, pa.timestamp("us"))
@@ -331,11 +332,12 @@ def _parsed(block: Block, name: str, texts: Any, target: Any) -> Any:
             try:
                 texts[row : row + 1].cast(target)
             except pa.ArrowInvalid as error:
-                zone = "" if target.tz is None else "+02:00"
+                such = "2013-06-30 or 2013-06-30 12:30, without a time zone as the first one here"
+                if target.tz is not None:
+                    such = "2013-06-30 12:30+02:00, with a time zone as the first one here"
                 raise DataError(
                     f"{name!r} is {texts[row].as_py()!r} in {block.place(row)}, and --date takes "
-                    f"dates such as 2013-06-30{zone and ' 12:30' + zone} or 2013-06-30 12:30:05"
-                    f"{zone}: correct the data, or leave it out."
+                    f"dates such as {such}: correct the data, or leave it out."
                 ) from error
         raise
 

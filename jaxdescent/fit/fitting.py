@@ -227,8 +227,19 @@ def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Role
     if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
     made = [(named(name, part), part) for name, each in dates.items() for part in each.parts]
-    features, categorical = [*request.features], [*request.categorical]
-    if features:
+    for option, names in (
+        ("--target", [target]),
+        ("--categorical", request.categorical),
+        ("--hash", request.hashed),
+        ("--weights", [request.weights]),
+    ):
+        twice = [name for name in names if name in dates]
+        if twice:
+            raise DataError(f"{twice[0]!r} is named in --date and in {option}: name it in one.")
+    features = [name for name in request.features if name not in dates]
+    exclude = [name for name in exclude if name not in dates]
+    categorical = [*request.categorical]
+    if request.features:
         features += [name for name, _ in made]
     if categorical != [AUTO]:
         categorical += [name for name, part in made if part != TREND]

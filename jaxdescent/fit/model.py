@@ -348,7 +348,12 @@ def load_model(folder: Any) -> Model:
             versions=content["versions"],
             fingerprint=content["data"],
             dates={
-                name: Dates(tuple(each["parts"]), each["zone"], each["first"], each["last"])
+                name: Dates(
+                    tuple(map(str, each["parts"])),
+                    None if each["zone"] is None else str(each["zone"]),
+                    int(each["first"]),
+                    int(each["last"]),
+                )
                 for name, each in content.get("dates", {}).items()
             },
         )
