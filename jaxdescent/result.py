@@ -268,8 +268,7 @@ class Result(NamedTuple):
             return f"{Status(int(codes)).name}{by}: {self._advice()}"
         counts = collections.Counter(int(code) for code in codes.ravel())
         return "\n".join(
-            f"{count} of {codes.size} {Status(code).name}: "
-            f"{Status(code).advice_after(self.ended_by.names)}"
+            f"{count} of {codes.size} {Status(code).name}: {self._advice_for(code)}"
             for code, count in sorted(counts.items())
         )
 
@@ -279,28 +278,32 @@ class Result(NamedTuple):
         has_not_moved = status == Status.CONVERGED and int(self.iterations) == 0
         if has_not_moved and float(self.gradient_norm) == 0:
             return _ZERO_AT_START
-        if status == Status.STAGNATED and self._is_kinked():
-            return _AT_A_KINK
-        return status.advice_after(self.ended_by.names)
+        return self._advice_for(status)
 
-    def _is_kinked(self) -> bool:
-        """Whether the descent stagnated where the gradient is not small by what the value is, but
+    def _advice_for(self, code: int) -> str:
+        """What to do after those of the descents that ended with this code."""
+        if code == Status.STAGNATED and self._is_kinked()[np.asarray(self.status) == code].all():
+            return _AT_A_KINK
+        return _advice(code, self.ended_by.names)
+
+    def _is_kinked(self) -> np.ndarray:
+        """Whether each descent stagnated where the gradient is not small by what the value is, but
         where steps over which it is constant would change the value by no more than rounding.
 
         With g the gradient's norm and L the curvature that was seen, ``scale / |x|``, these are
         ``g |x| > |f| / 20`` and ``g^2 / (2 L) < 30 eps |f|``. In a smooth bowl both hold only if
         ``L |x|^2`` is 1e4 times the value.
         """
+        members = np.shape(self.status)
         leaves = jax.tree.leaves(self.params)
-        if sum(leaf.size for leaf in leaves) > MOST_RANKED:
-            return False
         arrays = [display.entries(leaf) for leaf in leaves]
-        if any(array is None for array in arrays):
-            return False
-        x = float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
-        f, g = abs(float(self.value)), float(self.gradient_norm)
-        L, eps = float(self.scale), float(jnp.finfo(self.value.dtype).eps)
-        return g > 0.1 * L or (g * x > f / 20 and g * g * x < 60 * L * eps * f)
+        if sum(leaf.size for leaf in leaves) > MOST_RANKED or any(a is None for a in arrays):
+            return np.zeros(members, bool)
+        rows = [np.reshape(array, (*members, -1)).astype(np.float64) for array in arrays]
+        x = np.sqrt(sum(np.square(row).sum(axis=-1) for row in rows))
+        f, g, L = (np.asarray(n, np.float64) for n in (self.value, self.gradient_norm, self.scale))
+        f, eps = np.abs(f), float(jnp.finfo(jnp.result_type(self.value)).eps)
+        return np.asarray((g > 0.1 * L) | ((g * x > f / 20) & (g * g * x < 60 * L * eps * f)))
 
     def __repr__(self) -> str:
         return display.guarded(lambda: _report(self).as_text(), "Result")
@@ -360,7 +363,9 @@ def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, display.Rows
     ]
     title = f"Result of {codes.size:,} descents: {', '.join(parts) or 'none'}"
     worries = [code for code, _ in counts.most_common() if code != Status.CONVERGED]
-    remark = _advice(worries[0] if worries else Status.CONVERGED, result.ended_by.names)
+    remark = display.guarded(
+        lambda: result._advice_for(worries[0] if worries else Status.CONVERGED), ""
+    )
     return title, remark, [("" if rank else "worst", text) for rank, text in _worst(result, codes)]
 
 

@@ -152,6 +152,15 @@ class TestKinks:
             assert "the value has a kink there, as |x| has at 0" in result.message
             assert "Rounding hides" not in repr(result)
 
+    def test_so_are_the_members_of_a_batch(self):
+        def distance(x):
+            return jnp.sum(jnp.abs(x - jnp.array([1.0, 2.0]))) + 0.1 * jnp.sum(x**2)
+
+        starts = jnp.array([[5.0, 4.0], [-3.0, 1.0]])
+        results = jax.vmap(lambda start: jd.minimize(distance, start))(starts)
+        assert results.message.startswith("2 of 2 STAGNATED: The gradient is not small")
+        assert "the value has a kink there" in repr(results)
+
     @pytest.mark.parametrize(("value", "norm", "scale"), [(1e5, 0.05, 10.0), (2e-13, 6e-6, 70.0)])
     def test_rounding_in_a_smooth_bowl_is_called_so(self, value, norm, scale):
         # A value far from zero, whose last digits end the descent, and one that has come to zero.

@@ -63,7 +63,7 @@ def show(lines: list[Line], console: Console) -> None:
     """One row for each point, and the errors of those that could not be run. Where the rows do not
     fit the width, what a point is and what it sends have lines of their own.
     """
-    rows = [WORDS + NUMBERS + ("sends",)]
+    rows: list[tuple[str, ...]] = [(*WORDS, *NUMBERS, "sends")]
     for line in lines:
         point, figures = Point(**line["point"]), line["figures"]
         if "error" in figures:
