@@ -291,7 +291,7 @@ class Result(NamedTuple):
         where steps over which it is constant would change the value by no more than rounding.
 
         With g the gradient's norm and L the curvature that was seen, ``scale / |x|``, these are
-        ``g |x| > |f| / 20`` and ``g^2 / (2 L) < 30 eps |f|``. In a smooth bowl both hold only if
+        ``g |x| > |f| / 5`` and ``g^2 / (2 L) < 30 eps |f|``. In a smooth bowl both hold only if
         ``L |x|^2`` is 1e4 times the value.
         """
         members = np.shape(self.status)
@@ -303,7 +303,7 @@ class Result(NamedTuple):
         x = np.sqrt(sum(np.square(row).sum(axis=-1) for row in rows))
         f, g, L = (np.asarray(n, np.float64) for n in (self.value, self.gradient_norm, self.scale))
         f, eps = np.abs(f), float(jnp.finfo(jnp.result_type(self.value)).eps)
-        return np.asarray((g > 0.1 * L) | ((g * x > f / 20) & (g * g * x < 60 * L * eps * f)))
+        return np.asarray((g > 0.1 * L) | ((g * x > f / 5) & (g * g * x < 60 * L * eps * f)))
 
     def __repr__(self) -> str:
         return display.guarded(lambda: _report(self).as_text(), "Result")

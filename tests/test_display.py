@@ -161,9 +161,13 @@ class TestKinks:
         assert results.message.startswith("2 of 2 STAGNATED: The gradient is not small")
         assert "the value has a kink there" in repr(results)
 
-    @pytest.mark.parametrize(("value", "norm", "scale"), [(1e5, 0.05, 10.0), (2e-13, 6e-6, 70.0)])
+    @pytest.mark.parametrize(
+        ("value", "norm", "scale"),
+        [(1e5, 0.05, 10.0), (2e-13, 6e-6, 70.0), (6.4e-5, 2.3e-6, 1300.0)],
+    )
     def test_rounding_in_a_smooth_bowl_is_called_so(self, value, norm, scale):
-        # A value far from zero, whose last digits end the descent, and one that has come to zero.
+        # A value far from zero, whose last digits end the descent, one that has come to zero, and
+        # that of a wide ridge.
         numbers = {"value": value, "gradient_norm": norm, "scale": scale}
         numbers = {name: jnp.float32(number) for name, number in numbers.items()}
         result = result_with(jnp.array([3.0, 2.0]), status=jnp.int32(STAGNATED), **numbers)
