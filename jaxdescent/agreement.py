@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -41,6 +42,9 @@ INTERRUPTED = 130
 CHUNK_BYTES = 1 << 22
 """Of what is larger, so much is sent at a time."""
 
+MOST_SHOWN = 3
+"""The most differences between calls that an error lists."""
+
 _group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
 
 
@@ -51,8 +55,8 @@ _patience: ContextVar[float] = ContextVar("seconds to wait for the others", defa
 
 
 class OtherProcessFailed(RuntimeError):
-    """Raised where another process of the same run raised an error, with its message, or where it
-    does not answer.
+    """Raised where another process of the same run raised an error, with its message, was called
+    with something else, or does not answer.
     """
 
 
@@ -61,12 +65,19 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def among(call: str, *trees: Any) -> Iterator[None]:
+def among(
+    call: str, *trees: Any, alike: Callable[[], dict[str, str]] | None = None
+) -> Iterator[None]:
     """Let the processes that hold these arrays decide alike; an error in one is raised in all.
 
+    Args:
+      call: what they do.
+      trees: which hold the arrays.
+      alike: names and texts of what all of them must give to the call.
+
     Raises:
-      OtherProcessFailed: if another process of the group raised an error inside, or is in a group
-        for another ``call``.
+      OtherProcessFailed: if another process of the group raised an error inside or called
+        ``sys.exit``, or is in a group for another ``call``, or gave it something else.
     """
     if jax.process_count() == 1 or _group.get():
         yield
@@ -75,7 +86,7 @@ def among(call: str, *trees: Any) -> Iterator[None]:
     if len(processes) < 2 or not tracing.is_top_level():
         yield
         return
-    with _agreeing(call, processes):
+    with _agreeing(call, processes, alike):
         yield
 
 
@@ -90,23 +101,52 @@ def among_all(call: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _agreeing(call: str, processes: tuple[int, ...]) -> Iterator[None]:
+def _agreeing(
+    call: str, processes: tuple[int, ...], alike: Callable[[], dict[str, str]] | None = None
+) -> Iterator[None]:
     token = _group.set(processes)
     try:
-        _exchange(call, None)
+        own = {} if alike is None else alike()
+        text = json.dumps(own)
+        digests = _exchange(call, hashlib.sha256(text.encode()).hexdigest())
+        if any(digest != digests[0] for digest in digests):
+            _refuse(call, [json.loads(each) for each in told_bytes_by_all(text.encode())])
         yield
         _exchange(f"end of {call}", None)
     except (OtherProcessFailed, Stopped):
         raise
-    except Exception as error:
-        # KeyboardInterrupt and SystemExit are not exchanged: who is told to stop must not wait.
-        _send("error", f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:
+        # KeyboardInterrupt is not exchanged: who is told to stop must not wait.
+        with contextlib.suppress(OtherProcessFailed):  # this one's own error is to be seen
+            _send("error", f"{type(error).__name__}: {error}")
         raise
     except KeyboardInterrupt:
         leave_without_others()
         raise
     finally:
         _group.reset(token)
+
+
+def _refuse(call: str, told: list[dict[str, str]]) -> None:
+    """Raise, with what the processes of the group gave to a call otherwise."""
+    differing: dict[str, str] = {}
+    for name in dict.fromkeys(name for each in told for name in each):
+        texts = [each.get(name, "absent") for each in told]
+        if len(set(texts)) == 1 or name.startswith(tuple(differing)):
+            continue
+        differing[name] = " and ".join(
+            f"{text[:200]} in process {', '.join(_with(text, texts))}"
+            for text in dict.fromkeys(texts)
+        )
+    found = "; ".join(f"{name} is {text}" for name, text in list(differing.items())[:MOST_SHOWN])
+    raise OtherProcessFailed(
+        f"the processes must make the same call of {call}, and {found}: give all of them the same."
+    )
+
+
+def _with(text: str, texts: list[str]) -> list[str]:
+    """The processes of the group that gave this text."""
+    return [str(at) for at, each in zip(_group.get(), texts, strict=True) if each == text]
 
 
 def processes_of(tree: Any) -> tuple[int, ...]:

@@ -164,6 +164,9 @@ def _certified(
         return Certificate(kind, norm, *ends, evidence)
     left = _suboptimality(spectrum, verdict, norm)
     region = stationarity.region(spectrum, verdict.step, verdict.size)
+    if region == 0:
+        evidence = f"{evidence}, which jump there: no neighbourhood is like the quadratic model"
+        return Certificate("undetermined", norm, *ends, evidence)
     return Certificate(kind, norm, *ends, evidence, left, region)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent.calls import programs, repeated
+from jaxdescent import agreement
+from jaxdescent.calls import alike, programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.descent import at_once
 from jaxdescent.descent.claims import settled
@@ -111,6 +112,8 @@ def minimize(
       ValueError: if shapes, signs or structures are wrong, or arrays are on different devices.
       ProblemTooLarge: if the derivative method was asked for and does not fit, or if no method was
         asked for and none fits.
+      OtherProcessFailed: if another process that shares the arrays raised one of these, or was
+        called with something else.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda p: (p["x"] - 3) ** 2 + p["y"] ** 2, {"x": 0.0, "y": 1.0})
@@ -206,8 +209,32 @@ def set_up(
     history: int,
     rounding: precision.Rounding | None,
     is_top_level: bool,
+    call: str = "minimize",
 ) -> Setup:
-    """The checked arguments of :func:`minimize`, which raises what this does."""
+    """The checked arguments of :func:`minimize`, which raises what this does.
+
+    Processes that share the arrays make the same ``call``, or all of them raise.
+    """
+    options = {"method": method, "max_iterations": max_iterations, "tolerance": tolerance}
+    options |= {"check_every": check_every, "history": history, "rounding": rounding}
+    given = functools.partial(alike.texts, objective=objective, params=params, **options)
+    with agreement.among(call, objective, params, alike=given):
+        return _set_up(objective, params, donate=donate, is_top_level=is_top_level, **options)
+
+
+def _set_up(
+    objective: Objective,
+    params: Params,
+    method: Any,
+    *,
+    max_iterations: int | jax.Array,
+    tolerance: Any,
+    check_every: int | None,
+    donate: bool,
+    history: int,
+    rounding: precision.Rounding | None,
+    is_top_level: bool,
+) -> Setup:
     check_tree("params", params)
     starts_at_own = params is None
     if method is None:

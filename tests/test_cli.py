@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -366,6 +367,26 @@ main()
 """
         done = in_a_process(program, "fit", str(tmp_path), "--target", "y")
         assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_counts_before_anything_is_imported(number, tmp_path):
+    program = f"""
+import os, signal, sys
+
+class Signal:
+    def find_spec(self, name, path, target=None):
+        os.kill(os.getpid(), {int(number)})
+
+from jaxdescent.cli import main
+heavy = {{"typing", "typer", "jaxdescent.cli.commands", "numpy"}} & set(sys.modules)
+assert heavy <= {{"typing"}}, heavy
+sys.meta_path.insert(0, Signal())
+main()
+"""
+    done = in_a_process(program, "fit", str(tmp_path), "--target", "y")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):

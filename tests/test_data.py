@@ -2,6 +2,8 @@
 
 import gc
 import gzip
+import io
+import os
 import threading
 
 import jax.numpy as jnp
@@ -14,12 +16,14 @@ pytest.importorskip("pyarrow")
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
 import jaxdescent as jd
 from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import check_columns
+from jaxdescent.data.parquet_pages import pages_of
 from jaxdescent.fit.columns import Labels, bucket_of, labels_of, numbers_of
 from jaxdescent.fit.split import is_held_out
 
@@ -569,3 +573,136 @@ def test_tables_of_other_libraries_are_fitted_as_they_are(library):
             assert model.metrics["train"]["rows"] == kept.sum()
             predicted = model.predict(table)
             np.testing.assert_allclose(predicted, plain["y"], atol=2e-3)
+
+
+class TestParquetPages:
+    """What headers of pages say, against the sums that a file's metadata hold."""
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_pages_are_all_of_a_column(self, seed):
+        rng = np.random.default_rng(seed)
+        rows, width = int(rng.integers(1, 3000)), int(rng.choice([0, 3, 50, 2000]))
+        kinds = int(rng.choice([5, 10**6]))
+        texts = [
+            f"{rng.integers(kinds):06d}" * (width // 6) if rng.random() > 0.1 else None
+            for _ in range(rows)
+        ]
+        table = pa.table(
+            {
+                "t": pa.array(texts, pa.string()),
+                "n": rng.normal(size=rows),
+                "b": rng.random(rows) > 0.5,
+            }
+        )
+        file = io.BytesIO()
+        pq.write_table(
+            table,
+            file,
+            compression=str(rng.choice(["snappy", "zstd", "none", "gzip"])),
+            data_page_version=str(rng.choice(["1.0", "2.0"])),
+            use_dictionary=bool(rng.integers(2)),
+            row_group_size=-(-rows // int(rng.integers(1, 4))),
+            data_page_size=int(rng.choice([100, 10_000, 1 << 20])),
+            write_page_checksum=bool(rng.integers(2)),
+            write_page_index=bool(rng.integers(2)),
+        )
+        metadata = pq.ParquetFile(file).metadata
+        for group in range(metadata.num_row_groups):
+            for column in map(metadata.row_group(group).column, range(3)):
+                pages = list(pages_of(file, column))
+                own = [page for page in pages if not page.is_dictionary]
+                assert sum(page.values for page in own) == column.num_values
+                total, headers = sum(page.bytes for page in pages), 8000 * len(pages)
+                assert total <= column.total_uncompressed_size <= total + headers
+                assert column.has_dictionary_page == (len(own) < len(pages))
+
+    def test_text_is_read_as_a_dictionary_where_it_is_stored_as_one(self, tmp_path):
+        table = pa.table({"few": ["a", "b"] * 200_000, "many": [f"id-{i}" for i in range(400_000)]})
+        pq.write_table(table, tmp_path / "d.parquet")
+        source = open_source(tmp_path / "d.parquet")
+        block = next(source.blocks(["few", "many"], 1000))
+        assert pa.types.is_dictionary(block.columns["few"].type)
+        assert pa.types.is_string(block.columns["many"].type)
+        assert source.row_bytes(["few"]) == 64
+        # A page of texts has their bytes, here nine or fewer, and four for the length of each.
+        assert source.row_bytes(["many"]) == 64 + 9 + 4
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+@pytest.mark.parametrize("columns", [["a"], ["t"], ["a", "t"]])
+@pytest.mark.parametrize("rows", [3, 2000, 100_000])
+def test_a_quotation_mark_that_is_not_closed_up_to_the_end_is_refused(
+    tmp_path, rows, columns, ending
+):
+    path = tmp_path / f"d.{ending}"
+    opened = gzip.open if ending.endswith("gz") else open
+    for place in (0, 1, rows // 2, rows - 1):
+        lines = [f"{i},word {i}\n" for i in range(rows)]
+        lines[place] = lines[place].replace(",", ',"')
+        with opened(path, "wt") as file:
+            file.write("a,t\n" + "".join(lines))
+        with pytest.raises(DataError, match=r"quotation mark (that is not closed|missing)"):
+            sum(block.rows for block in located(open_source(path), columns, 1000))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\r\n"])
+@pytest.mark.parametrize(
+    "last", ['"two\nlines"', '"two\nlines "" "', '"two\nlines with """', '"x"', '"\n"', '5" pipe']
+)
+def test_values_of_several_lines_are_closed(tmp_path, last, end):
+    rows = 150_000
+    text = "a,t\n" + "".join(f'{i},"one\nand {i % 3}"\n' for i in range(rows))
+    (tmp_path / "d.csv").write_bytes((text + f"7,{last}{end}").encode())
+    source = open_source(tmp_path / "d.csv")
+    assert sum(block.rows for block in located(source, ["a"], 5000)) == rows + 1
+
+
+def test_folders_say_which_of_their_links_cannot_be_read(tmp_path):
+    folder, other = tmp_path / "d", tmp_path / "other"
+    folder.mkdir(), other.mkdir()
+    (folder / "a.csv").write_text("a\n1\n")
+    (other / "b.csv").write_text("a\n2\n")
+    assert sum(block.rows for block in located(open_source(folder), ["a"], 10)) == 1
+    for make, said in (
+        (lambda path: path.symlink_to(other), "x.csv is a link to a folder, which is not followed"),
+        (lambda path: path.symlink_to(tmp_path / "none"), "x.csv is a link to nothing: remove it"),
+        (os.mkfifo, "x.csv is no file: remove it"),
+        (lambda path: os.link(folder / "a.csv", path), "x.csv is named twice, as .*a.csv too"),
+    ):
+        make(folder / "x.csv")
+        with pytest.raises(DataError, match=said):
+            open_source(folder)
+        (folder / "x.csv").rename(folder / "_x.csv")  # as is hidden, it is none of the data
+        open_source(folder)
+        (folder / "_x.csv").unlink()
+    (folder / "x.csv").symlink_to(other / "b.csv")
+    assert sum(block.rows for block in located(open_source(folder), ["a"], 10)) == 2
+
+
+def test_folders_named_key_value_are_no_columns(tmp_path, rng):
+    """Spark and pyarrow write them for columns that they leave out of the files."""
+    x = rng.normal(size=90)
+    for number, year in enumerate((2019, 2020, 2021)):
+        (tmp_path / f"year={year}" / "month=1").mkdir(parents=True)
+        own = slice(30 * number, 30 * number + 30)
+        table = pa.table({"x": x[own], "y": 3 * x[own] + year})
+        pq.write_table(table, tmp_path / f"year={year}" / "month=1" / "part-0.parquet")
+    source = open_source(tmp_path)
+    assert list(source.kinds) == ["x", "y"]
+    read = np.concatenate([block.columns["x"] for block in located(source, ["x"], 7)])
+    np.testing.assert_array_equal(read, x)
+    with pytest.raises(DataError, match="no column 'year'"):
+        jd.fit_model(tmp_path, "y", categorical=("year",))
+    assert jd.fit_model(tmp_path, "y").encoding.numbers == ("x",)
+
+
+def test_csv_of_zstandard_is_read(tmp_path):
+    rows = 200_000
+    text = "a,t\n" + "".join(f"{i},w{i % 7}\n" for i in range(rows))
+    with pa.CompressedOutputStream(str(tmp_path / "d.csv.zst"), "zstd") as file:
+        file.write(text.encode())
+    source = open_source(tmp_path / "d.csv.zst")
+    assert source.kinds == {"a": Kind.WHOLE, "t": Kind.TEXT}
+    blocks = list(located(source, ["a", "t"], 1 << 16))
+    assert sum(int(pc.sum(block.columns["a"]).as_py()) for block in blocks) == sum(range(rows))
+    assert blocks[-1].columns["t"][-1].as_py() == f"w{(rows - 1) % 7}"

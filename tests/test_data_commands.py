@@ -60,7 +60,7 @@ class TestInspect:
         assert title.endswith(", 5 columns")
         assert head.split() == ["column", "kind", "missing", "first", "rows"]
         assert lines[0].split()[:4] == ["id", "whole", "number", "0"]
-        assert "  100  Bonn  missing  a\N{REPLACEMENT CHARACTER}[31mred" in lines[1]
+        assert "  100  Bonn  missing  a\\u001b[31mred" in lines[1]
         assert "dates as text" in lines[2]
         assert max(map(len, result.stdout.splitlines())) <= 80
 

@@ -1,6 +1,7 @@
 """Columns made of dates, against Python's own calendar and NumPy's least squares."""
 
 import datetime
+import json
 import zoneinfo
 
 import numpy as np
@@ -89,6 +90,24 @@ class TestParts:
         again = jd.load_model(model.save(tmp_path / "m"))
         assert again.dates == model.dates
         np.testing.assert_array_equal(again.predict(table), model.predict(table))
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"zone": "Europe/Nowhere"}, 'zone must be a time zone, got "Europe/Nowhere"'),
+            ({"zone": 3}, "zone must be text, got 3"),
+            ({"parts": ["hour", "year"]}, r'parts\[1\] must be one of 4 values, got "year"'),
+            ({"last": 2**63}, f"last must be a whole number from {1 - 2**63} to {2**63 - 1}, got"),
+            ({"last": -5}, r"last must be at least \d+, got -5"),
+        ],
+    )
+    def test_what_no_fit_writes_is_refused(self, table, tmp_path, change, said):
+        path = fitted(table).save(tmp_path / "m") / "model.json"
+        content = json.loads(path.read_text())
+        content["dates"]["when"] |= change
+        path.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=rf"model\.json is damaged: dates\.when\.{said}"):
+            jd.load_model(tmp_path / "m")
 
 
 class TestZones:

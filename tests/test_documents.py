@@ -73,6 +73,25 @@ def documents(request):
         return scope, run(request.param, scope)
 
 
+def test_the_call_of_the_page_on_runs_begins_one_and_goes_on_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = names_in_scope()
+    scope |= {"objective": jd.LinearRegression(scope["X"], scope["y"]), "start": None}
+    scope |= {"method": jd.LSMR()}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        run("docs/runs.md", scope)
+        first, lines = scope.pop("result"), (tmp_path / "run.jsonl").read_text()
+        run("docs/runs.md", scope)
+        want = jd.minimize(scope["objective"], method=jd.LSMR(), max_iterations=100_000)
+    for result in (first, scope["result"]):
+        assert bool(result.converged)
+        assert int(result.iterations) == int(want.iterations)
+        np.testing.assert_array_equal(result.params["weights"], want.params["weights"])
+    last = f"iteration-{int(want.iterations):010d}"
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == [last]
+    assert (tmp_path / "run.jsonl").read_text().startswith(lines)  # it had nothing left to do
+
+
 of_the_tutorial = pytest.mark.parametrize("documents", ["docs/tutorial.md"], indirect=True)
 
 

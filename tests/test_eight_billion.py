@@ -334,7 +334,6 @@ def test_part_three_joins_its_three_problems(monkeypatch):
 
 
 def test_part_three_goes_on_from_what_it_kept(tmp_path, monkeypatch):
-    pytest.importorskip("orbax.checkpoint")
     monkeypatch.setitem(jd.hooks.Checkpoint.__init__.__kwdefaults__, "every", 0.0)
     send = [independent_weights.SEGMENT]
     original = segments._Segments.report

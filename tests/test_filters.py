@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
 import jaxdescent as jd
-from jaxdescent.data import DataError, Filtered, Source, located, open_source
+from jaxdescent.data import DataError, Filtered, Kind, Source, located, open_source
+from jaxdescent.data.conditions import OPERATORS
+from jaxdescent.data.filters import condition_of
 
 ROWS = 1000
 
@@ -418,3 +420,37 @@ def test_numbers_are_compared_as_they_are_written(tmp_path, column, condition, e
                 list(blocks)
             continue
         assert np.concatenate([block.columns["n"] for block in blocks]).tolist() == list(expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8, np.bool_])
+def test_whole_numbers_of_any_length_are_compared_exactly(dtype, rng):
+    """Against Python, whose comparisons of whole and floating-point numbers are exact."""
+    values = [10**400, -(10**400), 2**53 + 1, -(2**53) - 1, 2**24 + 1, 2**63, 2**64 + 1, 0, 3]
+    edges = np.array([0, 3, 255, 2**24, 2**24 + 2, 2**53, 2**53 + 2, 2**63, 1e300, np.inf])
+    if np.issubdtype(dtype, np.floating):
+        with np.errstate(over="ignore"):
+            column = np.concatenate([edges, -edges, [np.nan]]).astype(dtype)
+    else:
+        column = np.concatenate([edges[:7], -edges[:7]]).astype(np.int64).astype(dtype)
+    for value in values:
+        for op, compare in OPERATORS.items():
+            met = condition_of(f"a {op} {value}", {"a": Kind.NUMBER}).is_met({"a": column})
+            expected = [not np.isnan(x) and bool(compare(x, value)) for x in column.tolist()]
+            assert met.tolist() == expected, (op, value)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "text", "times"])
+def test_thousands_of_joined_conditions(tmp_path, kind, rng):
+    numbers = rng.integers(0, 10_000, 20_000)
+    days = np.datetime64("2000-01-01") + numbers
+    column = {"numbers": numbers, "text": [f"w{i}" for i in numbers], "times": days}[kind]
+    pq.write_table(pa.table({"a": column}), tmp_path / "d.parquet", row_group_size=10_000)
+    wanted = rng.choice(10_000, 3000, replace=False)
+    text = {"numbers": wanted, "text": [f"w{i}" for i in wanted],
+            "times": np.datetime64("2000-01-01") + wanted}[kind]  # fmt: skip
+    for join, op, expected in (
+        ("or", "=", np.isin(numbers, wanted)), ("and", "!=", ~np.isin(numbers, wanted))
+    ):  # fmt: skip
+        where = f" {join} ".join(f"a {op} {value}" for value in text)
+        source = open_source(tmp_path / "d.parquet", where=where)
+        assert sum(block.rows for block in located(source, ["a"], 1 << 14)) == expected.sum()

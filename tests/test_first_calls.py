@@ -84,7 +84,7 @@ def test_what_may_refute_a_claim_is_compiled_when_one_is_made(monkeypatch):
 
     assert compiled_by(lambda: descend(1), monkeypatch) == ["descend_to_claim"]
     names = compiled_by(lambda: descend(100), monkeypatch)
-    assert names == ["descend_to_claim", "_confirmed"]
+    assert names == ["descend_to_claim", "_expansion"]
 
 
 def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_refuted_claim_goes_on_in_a_program_of_its_own(rng, monkeypatch):
         results.append(jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR()))
 
     names = compiled_by(call, monkeypatch)
-    assert names == ["descend_to_claim", "_confirmed", "_advanced"]
+    assert names == ["descend_to_claim", "_advanced", "_finished"]
     A = np.column_stack([np.asarray(X, np.float64) / 1e7, np.ones(100)])
     least = 0.5 * np.linalg.lstsq(A, np.asarray(y, np.float64))[1][0]
     (result,) = results

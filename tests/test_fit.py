@@ -1,6 +1,10 @@
 """Fits of files and tables: scikit-learn's numbers, honest figures, models that come back whole."""
 
+import datetime
 import json
+import os
+import pathlib
+import warnings
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
 from jaxdescent.fit import fitting, sums, ways
+from jaxdescent.fit.report import contents
 from jaxdescent.fit.split import is_held_out
 
 
@@ -463,12 +468,24 @@ class TestModels:
             (lambda t: t | {"features": 3}, "damaged"),
             (lambda t: t | {"encoding": 3}, "damaged"),
             (lambda t: t | {"encoding": t["encoding"] | {"bits": "x"}}, "damaged"),
-            (lambda t: t | {"encoding": t["encoding"] | {"levels": {"city": [1, 2]}}}, "a level"),
+            (
+                lambda t: t | {"encoding": t["encoding"] | {"levels": {"city": [1, 2]}}},
+                r"levels\.city\[0\] must be text, got 1",
+            ),
             (lambda t: t | {"intercept": "x"}, "damaged"),
-            (lambda t: t | {"intercept": float("inf")}, "the intercept is missing or wrong"),
-            (lambda t: t | {"options": 3}, "options is missing or wrong"),
-            (lambda t: t | {"metrics": [3]}, "metrics is missing or wrong"),
-            (lambda t: t | {"metrics": {"train": 5}}, "a score is missing or wrong"),
+            (lambda t: t | {"intercept": float("inf")}, "no model has the number Infinity"),
+            (lambda t: t | {"options": 3}, "options must be an object, got 3"),
+            (lambda t: t | {"metrics": [3]}, "metrics must be an object"),
+            (lambda t: t | {"metrics": {"train": 5}}, r"metrics\.train must be an object, got 5"),
+            (lambda t: t | {"intercept": 10**400}, r"no model has the number 10{29}\.\.\.\.$"),
+            (lambda t: t | {"intercept": True}, "intercept must be a number, got true"),
+            (lambda t: t | {"target": "\ud800"}, "damaged: 'utf-8' codec can't encode"),
+            (lambda t: {k: v for k, v in t.items() if k != "features"}, "features is missing"),
+            (
+                lambda t: t | {"encoding": t["encoding"] | {"numbers": [["age"]]}},
+                r"encoding\.numbers\[0\] must be text, got \[\"age\"\]",
+            ),
+            (lambda t: t | {"encoding": t["encoding"] | {"bits": 10**18}}, "from 0 to 28, got"),
         ],
     )
     def test_damaged_ones_are_refused(self, model, tmp_path, change, message):
@@ -488,9 +505,83 @@ class TestModels:
         (folder / "weights.npy").write_bytes(whole[:-8])
         with pytest.raises(DataError, match=r"weights\.npy"):
             jd.load_model(folder)
+        for size in (0, 1, 60, 127):
+            (folder / "weights.npy").write_bytes(whole[:size])
+            with pytest.raises(DataError, match=r"weights\.npy cannot be read"):
+                jd.load_model(folder)
+        (folder / "weights.npy").write_bytes(whole[:40] + b"\x00'" + whole[42:])
+        with pytest.raises(DataError, match=r"weights\.npy cannot be read"):
+            jd.load_model(folder)
+        np.save(folder / "weights.npy", np.full(len(model.weights), np.nan))
+        with pytest.raises(DataError, match="weights must be finite"):
+            jd.load_model(folder)
         (folder / "weights.npy").unlink()
         with pytest.raises(DataError, match="no such file"):
             jd.load_model(folder)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_description_that_was_edited_is_a_model_or_an_error_of_one_line(self, tmp_path, seed):
+        """Any part of it left out, or changed to something else."""
+        rng = np.random.default_rng(seed)
+        table = pl.DataFrame(
+            {"a": rng.normal(size=60), "b": rng.normal(size=60), "y": rng.normal(size=60)}
+            | {name: rng.choice(list("klmn"), 60) for name in "cdh"}
+            | {"when": [datetime.date(2024, 5, 1 + i % 30) for i in range(60)]}
+        )
+        folder = jd.fit_model(
+            table, "y", categorical=("c", "d"), hashed="h", interact=("a:b", "c:d", "a:c"),
+            l2=1.0, missing="mean", test=0.2, bits=10, date="when:weekday,trend",
+        ).save(tmp_path / "m")  # fmt: skip
+        path = folder / "model.json"
+        whole = json.loads(path.read_text())
+
+        def places(part, place=()):
+            pairs = part.items() if isinstance(part, dict) else enumerate(part)
+            for key, each in pairs:
+                yield (*place, key)
+                if isinstance(each, (dict, list)):
+                    yield from places(each, (*place, key))
+
+        others = [None, True, 0, -1, 10**400, np.inf, np.nan, "x", "\ud800", [], [["a"]], [1], {}]
+        others += [{"a": 1}, {"x": ["y"]}, 10**18]
+        every, refused = list(places(whole)), []
+        for _ in range(150):
+            content = json.loads(json.dumps(whole))
+            *above, last = every[rng.integers(len(every))]
+            part = content
+            for key in above:
+                part = part[key]
+            if rng.random() < 0.3:
+                del part[last]
+            else:
+                part[last] = others[rng.integers(len(others))]
+            path.write_text(json.dumps(content))
+            try:
+                model = jd.load_model(folder)
+                assert contents(model, 10).as_text()
+                assert repr(model)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".* outside of ")
+                    model.predict(table)
+            except DataError as error:
+                refused.append(str(error))
+        assert len(refused) > 50
+        assert all(len(line.splitlines()) == 1 for line in refused)
+
+    def test_all_of_a_model_is_on_the_disk_before_it_has_its_name(
+        self, model, tmp_path, monkeypatch
+    ):
+        synced, renamed = [], []
+        sync, rename = os.fsync, pathlib.Path.rename
+        monkeypatch.setattr(
+            os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), sync(file))
+        )
+        monkeypatch.setattr(
+            pathlib.Path, "rename", lambda a, b: (renamed.append(len(synced)), rename(a, b))[1]
+        )
+        folder = model.save(tmp_path / "m")
+        assert sorted(synced) == sorted(path.stat().st_ino for path in folder.iterdir())
+        assert renamed == [len(synced)]
 
     @pytest.mark.parametrize(
         ("change", "message"),

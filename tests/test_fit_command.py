@@ -1,6 +1,7 @@
 """The commands fit, predict and inspect: what they print, refuse, promise and leave behind."""
 
 import functools
+import gzip
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.command_line import byte_count
 from jaxdescent.cli.commands import app
-from jaxdescent.data import read_ahead
-from jaxdescent.fit import by_sums
+from jaxdescent.data import DataError, open_source, read_ahead
+from jaxdescent.fit import by_sums, fit_model
 from jaxdescent.fit.model import Predicted
 
 
@@ -719,6 +721,18 @@ def large_parquet(folder, rows, columns, rng, **options):
     return folder / "d.parquet"
 
 
+def long_texts(path, rows, length, rng):
+    """Different texts of about this length, and a target."""
+    schema = pa.schema([("t", pa.string()), ("y", pa.float64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        each = max(min(100_000_000 // length, rows), 1)
+        for first in range(0, rows, each):
+            size = min(each, rows - first)
+            texts = [f"{first + i:08d}" * (length // 8) for i in range(size)]
+            table = {"t": texts, "y": rng.normal(size=size)}
+            writer.write_table(pa.table(table, schema=schema))
+
+
 needs_proc = pytest.mark.skipif(
     not pathlib.Path("/proc/self/status").exists(), reason="the peak is read from /proc"
 )
@@ -851,6 +865,68 @@ class TestMemory:
             assert done.stderr.count("\n") == 2, done.stderr  # the error, and the peak
             assert peak <= limit, f"{peak:,} of {limit:,}"
 
+    def refused(self, *arguments, room):
+        """The line of a refusal, before which the process keeps to its limit."""
+        limit = started_bytes() + room
+        done, peak = in_process(*arguments, "--memory", limit)
+        assert done.returncode == 2, done.stdout
+        assert peak <= limit, f"{peak:,} of {limit:,}"
+        line, _ = done.stderr.splitlines()  # the error, and the peak
+        return line
+
+    def test_long_texts_are_refused_before_they_are_read(self, tmp_path, rng):
+        """In pages that pyarrow makes as large as 1,024 texts."""
+        long_texts(tmp_path / "d.parquet", 1_200, 10_000, rng)
+        fitting = ("fit", tmp_path, "--target", "y", "--categorical", "t")
+        line = self.refused(*fitting, room=60_000_000)
+        assert re.match(
+            "Error: finding the levels, with texts as long as in 't', needs [0-9]+ MB of memory, "
+            "Python and its libraries included, and the limit is .*: nothing was read.$", line
+        ), line  # fmt: skip
+
+    @pytest.mark.slow
+    def test_levels_of_long_texts(self, tmp_path, rng):
+        long_texts(tmp_path / "d.parquet", 8_000, 10_000, rng)
+        fitting = ("fit", tmp_path, "--target", "y", "--categorical", "t")
+        line = self.refused(*fitting, room=330_000_000)
+        found = re.match(
+            r"Error: finding the levels of 't', which has [\d,]+ so far, needs ([\d.]+) (M|G)B",
+            line,
+        )
+        assert found, line
+        needed = float(found[1]) * (10**6 if found[2] == "M" else 10**9)
+        done, peak = in_process(*fitting, "--memory", int(needed))
+        assert peak <= needed
+        assert "finding the levels" not in done.stderr, done.stderr  # this much does
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("rows", "length", "rooms"),
+        [
+            (60_000, 10_000, (250, 500)),
+            (300, 3_000_000, (150, 3300)),
+            (5, 80_000_000, (2000,)),
+            (400_000, 300, (60, 200)),
+        ],
+    )
+    def test_long_texts(self, tmp_path, rng, rows, length, rooms):
+        long_texts(tmp_path / "d.parquet", rows, length, rng)
+        table = pa.table({"t": ["a", "b"] * 9, "y": np.arange(18.0)})
+        model = fit_model(table, "y", hashed=("t",), bits=8)
+        model.save(tmp_path / "m")
+        for room in rooms:
+            limit = started_bytes() + room * 10**6
+            for arguments in (
+                ("fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "t"),
+                ("fit", tmp_path / "d.parquet", "--target", "y", "--hash", "t", "--bits", "8"),
+                ("predict", tmp_path / "m", tmp_path / "d.parquet", "--overwrite",
+                 "--out", tmp_path / "p.parquet"),
+            ):  # fmt: skip
+                done, peak = in_process(*arguments, "--memory", limit)
+                assert peak <= limit, f"{arguments}: {peak:,} of {limit:,}"
+                assert done.returncode in (0, 2), done.stderr
+                assert done.returncode == 0 or " needs " in done.stderr, done.stderr
+
     @pytest.mark.slow
     def test_predictions(self, tmp_path, rng):
         path = large_parquet(tmp_path, 1_500_000, 20, rng)
@@ -886,6 +962,195 @@ def test_a_real_ctrl_c_in_the_middle_of_a_pass(tmp_path, rng):
     assert process.returncode == 130, errors
     assert errors == "Interrupted: nothing was written.\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["X.npy", "y.npy"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "a full disk", "SIGINT, and no row meets"])
+def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
+    X = rng.normal(size=(99, 4))
+    fit_model({"X": X, "y": X[:, 0]}).save(tmp_path / "m")
+    sparse_npy(tmp_path / "X.npy", 1_000_000_000, 4, rng)
+    (tmp_path / "room").mkdir()
+    is_full, is_filtered = "full" in end, "meets" in end
+
+    program = "from jaxdescent.cli import main; main()"
+    if is_full:  # the system refuses a file of more bytes
+        limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
+        program = f"import resource; {limit}; {program}"
+    where = ["--where", "x0 > 99"] if is_filtered else []
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "predict", tmp_path / "m", tmp_path / "X.npy", *where,
+         "--out", tmp_path / "room" / "p.csv"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    if not is_full:
+        # The file is there with the first rows, and its folder before any is read.
+        while not any((tmp_path / "room").glob(".p.csv*" + "/p.csv" * (not is_filtered))):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.5 * is_filtered)
+        process.send_signal(getattr(signal, end[:7].rstrip(",")))
+    _, errors = process.communicate(timeout=30)
+    said = "p.csv cannot be written: " if is_full else "Interrupted: nothing was written."
+    assert process.returncode == (2 if is_full else 130), errors
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert not list((tmp_path / "room").iterdir())
+
+
+def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
+    """Its blocks come from a generator that the error keeps alive."""
+    sparse_npy(tmp_path / "X.npy", 3_000_000, 4, rng)
+    np.save(tmp_path / "y.npy", rng.normal(size=3_000_000))
+    program = (
+        "from jaxdescent.cli import main\n"
+        "from jaxdescent.fit import rows\n"
+        "def add(*arguments):\n"
+        "    raise KeyboardInterrupt\n"
+        "rows.Rows.add = add\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "fit", tmp_path / "X.npy", "--method", "cg"],
+        capture_output=True, text=True, timeout=60, check=False,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "Interrupted: nothing was written.\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_fit_whose_main_thread_never_comes_back(tmp_path, number):
+    """As it does not while XLA compiles, or runs a program."""
+    put(tmp_path, small())
+    program = (
+        "import hashlib, sys\n"
+        "from jaxdescent.cli import main\n"
+        "from jaxdescent.fit import by_sums\n"
+        "def moments(*arguments):\n"
+        "    print('here', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+        "by_sums.moments = moments\n"
+        "main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "fit", tmp_path / "d.parquet", "--target", "y"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=pathlib.Path(jd.__file__).parents[1],
+    )  # fmt: skip
+    assert process.stdout is not None
+    while process.stdout.readline() != "here\n":
+        assert process.poll() is None
+    time.sleep(0.3)  # so that it is in the call
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == "Interrupted: nothing was written.\n"
+
+
+def test_names_bring_no_commands_to_a_terminal(tmp_path):
+    """Escapes, as bytes of seven and of eight bits, and turns of the direction."""
+    bad = ["\x1b[31mred", "\x9b2Jclear", "\u202eturned", "bell\x07"]
+    table = pa.table({name: np.arange(9.0) ** k for k, name in enumerate(bad, 1)})
+    path = put(tmp_path, table.append_column("y\x1b]0;title\x07", [np.arange(9.0) ** 5]))
+    levels = pa.table({"c": ["\x1b[2Ja", "b"] * 6, "y": np.arange(12.0)})
+    runs = [
+        ("fit", path, "--target", "y\x1b]0;title\x07", "--out", tmp_path / "m"),
+        ("inspect", tmp_path / "m"),
+        ("inspect", tmp_path / "m", "--json"),
+        ("fit", path, "--target", "\x1b[31mnone"),
+        ("predict", tmp_path / "m", put(tmp_path, levels, "l.parquet"),
+         "--out", tmp_path / "\x1b[31m.csv"),
+        ("fit", tmp_path / "l.parquet", "--target", "y", "--categorical", "c"),
+        ("fit", tmp_path / "\x1b[31m.parquet", "--target", "y"),
+    ]  # fmt: skip
+    for arguments in runs:
+        result = run(*arguments)
+        told = result.stdout + result.stderr
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", told), told
+    assert "c=\\u001b[2Ja" in run(*runs[-2]).stdout
+    model = jd.load_model(tmp_path / "m")
+    assert "\x1b" not in repr(model)
+    content = json.loads(run(*runs[2]).stdout)
+    assert content["encoding"]["numbers"] == bad  # to a program they are what they are
+
+
+def cut_at_a_line(path):
+    text = path.read_bytes()
+    os.truncate(path, text.index(b"\n", len(text) // 2) + 1)
+
+
+def overwritten(path):
+    """In place, by as many bytes; the time of change is put back."""
+    before = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    os.utime(path, ns=(before, before))
+
+
+def replaced(path):
+    other = path.with_suffix(".new")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.replace(path)
+
+
+def longer(path):
+    with path.open("ab") as file:
+        file.write(b"1,1\n")
+
+
+@pytest.mark.parametrize("at", ["at once", "after a block"])
+@pytest.mark.parametrize("change", [cut_at_a_line, overwritten, replaced, longer, os.unlink])
+def test_predictions_of_a_file_that_changes_are_refused(tmp_path, change, at):
+    model = fit_model({"a": np.arange(9.0), "y": 2 * np.arange(9.0)}, "y")
+    path = tmp_path / "d.csv"
+    path.write_text("a,b\n" + "1.25,111111111111111111111111\n" * 250_000)
+    source = open_source(path)
+    parts = model.predictions(source)
+    if at != "at once":
+        next(parts)
+    change(path)
+    if at == "at once" and change is os.unlink:
+        wanted = "d.csv (was changed while it was read|: there is no such file)"
+    else:
+        wanted = "d.csv was changed while it was read: predict again.$"
+    with pytest.raises(DataError, match=wanted):
+        list(parts)
+
+
+@pytest.mark.parametrize("form", ["parquet", "npy", "svm", "csv.gz"])
+def test_predictions_of_every_format_notice_a_change(tmp_path, form):
+    X = np.arange(60.0).reshape(20, 3) ** 2
+    path = tmp_path / f"X.{form}"
+    if form == "parquet":
+        pq.write_table(pa.table({f"x{j}": X[:, j] for j in range(3)}), path)
+    elif form == "npy":
+        np.save(path, X)
+    elif form == "svm":
+        path.write_text("".join(f"{a} 0:{a} 1:{b} 2:{c}\n" for a, b, c in X + 1))
+    else:
+        with gzip.open(path, "wt") as file:
+            file.write("x0,x1,x2\n" + "".join(f"{a},{b},{c}\n" for a, b, c in X))
+    model = fit_model(path, "x0" if form != "svm" else None)
+    source = open_source(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="was changed while it was read: predict again"):
+        list(model.predictions(source))
+
+
+def test_a_program_ends_though_a_reading_was_begun_and_left():
+    program = (
+        "import itertools\n"
+        "from jaxdescent.data import read_ahead\n"
+        "kept = read_ahead(itertools.count)\n"
+        "print(next(kept))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_reading_ahead_ends_where_the_fit_does():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,6 @@ import pytest
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
-pytest.importorskip("orbax.checkpoint")
-
 import polars as pl
 from typer.testing import CliRunner
 
@@ -277,6 +276,21 @@ def test_units_that_cannot_be_kept_end_the_fit(tmp_path, monkeypatch):
         kept.keep_units({"mean": 1.0})
     assert kept.units() == {}
     kept.close()
+
+
+def test_a_descent_whose_folder_cannot_be_made_goes_on(tmp_path):
+    """What became of the folder is no reason to lose what was found before."""
+    folder = tmp_path / "kept"
+    kept = keeping.Keeping(folder, resume=False)
+    kept.begin("memory", 1)
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    objective = jd.Quadratic(np.diag([1.0, 2.0]).astype(np.float32), np.ones(2, np.float32))
+    with pytest.warns(RuntimeWarning, match="descent cannot be kept in .*, and goes on without: "):
+        result = kept.minimize(objective, np.zeros(2, np.float32), None, most=99, chunk=1, hooks=[])
+    kept.close()
+    np.testing.assert_allclose(result.params, [1.0, 0.5], rtol=1e-6)
+    assert folder.read_text() == "a file"
 
 
 def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):

@@ -327,3 +327,95 @@ def test_an_indefinite_system_is_solved_in_any_units():
 def test_a_system_whose_products_overflow_has_no_solution_in_numbers():
     rhs = jnp.ones(2, jnp.float32)
     assert np.all(np.isnan(linear_systems.solve(lambda x: x * jnp.float32(np.inf), rhs)))
+
+
+def of_least_norm(X, intercept):
+    """The weights of least norm as a matrix times y, in float64."""
+    rows = len(X)
+    centring = np.eye(rows) - intercept / rows
+    return np.linalg.pinv(centring @ np.asarray(X, np.float64), rcond=1e-6) @ centring
+
+
+def dependent_columns(kind, rng):
+    if kind == "wide":
+        rows = int(rng.integers(4, 9))
+        return rng.normal(size=(rows, rows + int(rng.integers(1, 30))))
+    if kind == "copied":
+        X = rng.normal(size=(20, 4)) * [1, 3, 0.5, 2]
+        return np.column_stack([X, X[:, :2]])
+    groups = np.repeat(np.arange(4), rng.integers(1, 9, size=4))
+    return np.eye(4)[groups]  # beside an intercept one is the rest of the others
+
+
+@pytest.mark.parametrize("kind", ["wide", "copied", "dummies"])
+@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.LBFGS()], ids=str)
+def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind, method, rng):
+    X = dependent_columns(kind, rng).astype(np.float32)
+    y = rng.normal(size=len(X)).astype(np.float32)
+    for intercept in (True, False) if method is None else (True,):
+        exact = of_least_norm(X, intercept)
+
+        def fitted(y, intercept=intercept):
+            return jd.minimize(jd.LinearRegression(X, y, intercept=intercept), method=method).params
+
+        def predicted(y, fitted=fitted):
+            params = fitted(y)
+            return X @ params["weights"] + params.get("intercept", 0.0)
+
+        hat = X @ exact + intercept / len(X)
+        hat = hat - intercept * np.mean(X @ exact, axis=0)
+        for way in (jax.jacrev, jax.jacfwd):
+            moved = way(lambda y: fitted(y)["weights"])(y)
+            np.testing.assert_allclose(moved, exact, atol=2e-5 * np.max(np.abs(exact)))
+            np.testing.assert_allclose(way(predicted)(y), hat, atol=2e-5)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_weights_of_least_norm_turn_with_a_wide_matrix(intercept, rng):
+    X, by = rng.normal(size=(2, 6, 15))
+    y = rng.normal(size=6)
+
+    def weights(X):
+        regression = jd.LinearRegression(X, jnp.asarray(y, X.dtype), intercept=intercept)
+        return jd.minimize(regression).params["weights"]
+
+    ends = [of_least_norm(X + step * by, intercept) @ y for step in (1e-6, -1e-6)]
+    slope = (ends[0] - ends[1]) / 2e-6
+    near, towards = jnp.asarray(X, jnp.float32), jnp.asarray(by, jnp.float32)
+    forward = jax.jvp(weights, (near,), (towards,))[1]
+    backward = np.tensordot(jax.jacrev(weights)(near), by, 2)
+    for moved in (forward, backward):
+        np.testing.assert_allclose(moved, slope, atol=1e-3 * np.max(np.abs(slope)))
+
+
+def test_where_a_solution_jumps_it_has_no_derivative(rng):
+    X = rng.normal(size=(20, 3)).astype(np.float32)
+    X = np.column_stack([X, X[:, 0]])  # moved by whatever, the columns are independent
+    y = rng.normal(size=20).astype(np.float32)
+
+    def first(X):
+        return jd.minimize(jd.LinearRegression(X, y)).params["weights"][0]
+
+    assert np.all(np.isnan(jax.grad(first)(X)))
+    assert np.all(np.isfinite(jax.grad(first)(X[:, :3])))
+
+
+def test_along_a_flat_direction_a_function_s_minimiser_stays():
+    def minimiser(a):
+        def function(p, a):
+            return (p[0] + p[1] - a) ** 2 + (p[2] - 2 * a) ** 2
+
+        return jd.minimize(function, jnp.zeros(3, jnp.float32), args=(a,)).params
+
+    for way in (jax.jacrev, jax.jacfwd):
+        np.testing.assert_allclose(way(minimiser)(jnp.float32(1)), [0.5, 0.5, 2], rtol=1e-5)
+
+
+def test_minres_removes_what_is_outside_the_range(rng):
+    root = rng.normal(size=(300, 40))
+    matrix = root @ np.diag([*np.ones(20), *-np.ones(20)]) @ root.T
+    rhs = rng.normal(size=300)
+    exact = np.linalg.pinv(matrix, rcond=1e-10) @ rhs
+    own = jnp.asarray(matrix, jnp.float32)
+    found = linear_systems.solve(lambda x: own @ x, jnp.asarray(rhs, jnp.float32))
+    np.testing.assert_allclose(found, exact, atol=5e-3 * np.max(np.abs(exact)))

@@ -18,11 +18,11 @@ from benchmarks.problems.exact_regression import (
     larger_regression,
 )
 from jaxdescent.descent import dense_look
-from jaxdescent.descent.refutation import decrease_of_quadratic, decrease_of_regression
+from jaxdescent.descent.refutation import look_at_quadratic, look_at_regression
 from jaxdescent.designs import Dense
 
 SHAPE = SHAPES[0]
-bound = jax.jit(decrease_of_regression)
+bound = jax.jit(lambda *at: look_at_regression(*at).falls)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -221,10 +221,21 @@ def test_a_program_calls_the_host_for_what_singular_vectors_show():
     weights = jnp.array([0.3, 0.2])
     expected = taken_apart(regression, np.asarray(weights))
     assert expected > 1
-    in_program = jax.jit(lambda w: dense_look.in_program(regression, w, 0.0))
-    np.testing.assert_allclose(in_program(weights), expected, rtol=1e-6)
+
+    @jax.jit
+    def in_program(weights):
+        params = {"weights": weights, "intercept": jnp.mean(y - X @ weights)}
+        return dense_look.in_program(regression, params, 0.5 * expected)
+
+    centred = np.asarray(X - X.mean(axis=0), np.float64)
+    residual = np.asarray(y, np.float64) - np.mean(y, dtype=np.float64)
+    off = residual - centred @ np.asarray(weights, np.float64)
+    above = 0.5 * (off @ off - np.linalg.lstsq(centred, residual)[1][0])
+    np.testing.assert_allclose(in_program(weights).falls, above, rtol=1e-5)
     both = jax.vmap(in_program)(jnp.stack([weights, weights]))
-    np.testing.assert_allclose(both, expected, rtol=1e-6)
+    np.testing.assert_allclose(both.falls, above, rtol=1e-5)
+    assert both.is_false.all()
+    assert not both.is_proven.any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -260,9 +271,8 @@ def test_what_curves_down_somewhere_refutes_nothing(what, monkeypatch):
 
     @jax.jit
     def seen(l2, weight):
-        return decrease_of_regression(
-            jd.LinearRegression(X, y, l2=l2, sample_weight=weight), params
-        )
+        regression = jd.LinearRegression(X, y, l2=l2, sample_weight=weight)
+        return look_at_regression(regression, params).falls
 
     assert seen(jnp.float32(0), weight) > 1
     if what == "weight":
@@ -369,7 +379,7 @@ def test_members_of_a_batch_are_looked_at():
 
 
 def test_the_bound_of_a_quadratic_is_never_above_how_far_the_minimum_is():
-    bound = jax.jit(decrease_of_quadratic)
+    bound = jax.jit(lambda *at: look_at_quadratic(*at).falls)
     falls = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)

@@ -1,10 +1,13 @@
 """Long descents in chunks: equal to minimize, watched by hooks, ended by signals."""
 
+import dataclasses
 import io
 import json
 import os
 import signal
+import sys
 import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,7 @@ X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
 Y = jnp.asarray(X @ RNG.normal(size=5) + RNG.normal(size=60), jnp.float32)
 REGRESSION = jd.LinearRegression(X, Y)
 START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
+METHOD = jd.GradientDescent(1e-3)
 TREE = {"a": jnp.arange(7.0), "b": jnp.ones((3, 2))}
 
 
@@ -390,6 +394,58 @@ def test_progress_in_lines(capsys):
     first, *_, last = lines_of(capsys)
     assert "B/s" in first
     assert last.startswith("mine: CONVERGED")
+
+
+def test_outside_a_terminal_there_is_a_line_every_ten_seconds(monkeypatch, capsys):
+    from jaxdescent.runs.hooks import progress
+
+    seen = Recorder()
+    jd.run(valley, START, METHOD, max_iterations=20, chunk=20, tolerance=0, hooks=[seen])
+    (record,), times = seen.records, (0.0, 4.0, 9.9, 10.1, 15.0, 20.0, 20.2, 39.0, 40.0)
+    clock = iter(times)
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    hook = jd.hooks.Progress()
+    hook.begin(seen.facts)
+    for number, _ in enumerate(times):
+        is_last = number == len(times) - 1
+        status = record.status if is_last else None
+        hook.report(dataclasses.replace(record, iteration=number, status=status))
+    lines = lines_of(capsys)
+    assert [line.split(": ")[1].split(" of ")[0] for line in lines] == ["0", "3", "6", "7", "8"]
+
+
+class Takes(jd.hooks.Hook):
+    """Takes seconds of a clock that nothing else moves."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def begin(self, facts):
+        self.clock[0] += 1000.0
+
+    def pause(self, pause):
+        self.clock[0] += 10.0
+
+    def report(self, record):
+        self.clock[0] += 1.0
+
+    def end(self, result, summary):
+        self.summary = summary
+
+
+def test_the_hooks_own_time_is_that_of_pauses_and_reports(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(
+        sys.modules["jaxdescent.runs.run"],
+        "time",
+        types.SimpleNamespace(perf_counter=lambda: clock[0]),
+    )
+    hook = Takes(clock)
+    jd.run(valley, START, METHOD, max_iterations=40, chunk=10, tolerance=0, hooks=[hook])
+    summary = hook.summary
+    assert summary.seconds_in_hooks == 4 * 10.0 + 4 * 1.0
+    assert summary.seconds == 1000.0 + 4 * 10.0 + 4 * 1.0
+    assert summary.seconds_saving == 0.0
 
 
 def test_progress_as_a_bar():

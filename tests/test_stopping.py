@@ -382,7 +382,7 @@ def test_a_message_read_under_jit_is_refused():
 
 @pytest.mark.parametrize("check_every", [1, 16])
 @pytest.mark.parametrize(
-    ("tolerance", "expected"), [(0.0, "MAX_ITERATIONS"), (1e-9, "STAGNATED"), (1e-2, "CONVERGED")]
+    ("tolerance", "expected"), [(0.0, "MAX_ITERATIONS"), (1e-16, "STAGNATED"), (1e-2, "CONVERGED")]
 )
 def test_a_traced_tolerance_ends_where_one_that_can_be_seen_does(check_every, tolerance, expected):
     seen, traced = end(tolerance, check_every), end_of_traced(tolerance, check_every)

@@ -601,3 +601,60 @@ def test_data_ten_times_the_memory(tmp_path, rng):
     assert told["peak"] <= limit, f"{told['peak']:,}"
     assert told["passes"] >= 3
     assert 0.3 < told["first"] < 1  # one iteration on the way to the minimum
+
+
+class TestWholeNumbers:
+    """None is rounded without a word: ids and times would become alike."""
+
+    @staticmethod
+    def source(folder, form, column):
+        table = {"t": column, "b": np.arange(len(column))}
+        if form == "arrays":
+            return table
+        if form == "a matrix":
+            return {"X": np.stack(list(table.values()), axis=1)}
+        if form == "npy":
+            np.save(folder / "X.npy", np.stack(list(table.values()), axis=1))
+            return folder / "X.npy"
+        if form == "parquet":
+            pq.write_table(pa.table(table), folder / "d.parquet")
+            return folder / "d.parquet"
+        rows = "".join(f"{t},{b}\n" for t, b in zip(*table.values(), strict=True))
+        (folder / "d.csv").write_text("t,b\n" + rows)
+        return folder / "d.csv"
+
+    @pytest.mark.parametrize("form", ["arrays", "a matrix", "npy", "parquet", "csv"])
+    @pytest.mark.parametrize("double", [False, True])
+    def test_they_are_held_exactly_or_refused_by_name(self, tmp_path, form, double):
+        most = 2**53 if double else 2**24
+        name = "x0" if form in ("a matrix", "npy") else "t"
+        names = [name, "x1" if name == "x0" else "b"]
+        if double and form == "csv":
+            most = 2**51  # beyond 2**53 they are rounded as they are parsed
+        held = np.array([most, -most, 3, 2 * most, -2 * most + 8, 0] * 40)
+        with jax.enable_x64(double):
+            dtype = jnp.float64 if double else jnp.float32
+            source = self.source(tmp_path, form, held)
+            design = jd.Streamed(source, names, dtype=dtype)
+            assert np.array_equal(design.stream.rows_at(np.arange(240))[:, 0].astype(int), held)
+            assert np.array_equal(np.asarray(design.column(name)).astype(int), held)
+            if double and form == "csv":
+                most *= 8
+            for wrong in (most + 1, -most - 1, 2 * most + 2 + 1):
+                held[200] = wrong
+                design = jd.Streamed(self.source(tmp_path, form, held), names, dtype=dtype)
+                shown = "[0-9-]+" if double and form == "csv" else wrong
+                said = f"'{name}' is {shown} in row .*, and {dtype.__name__} would round it"
+                with pytest.raises(DataError, match=said):
+                    design.stream.rows_at(np.arange(240))
+                with pytest.raises(DataError, match=said):
+                    design.column(name)
+
+    def test_a_fit_centres_them_before_it_rounds(self, tmp_path, rng):
+        t = 1_700_000_000 + rng.integers(0, 3600, 500)
+        y = 0.25 * (t - t[0]) + 0.01 * rng.normal(size=500)
+        pq.write_table(pa.table({"t": t, "y": y}), tmp_path / "d.parquet")
+        expected = np.polyfit(t - t.mean(), y, 1)[0]
+        for method in ("direct", "lsmr", "cg"):
+            model = jd.fit_model(tmp_path / "d.parquet", "y", method=method)
+            assert model.weights[0] == pytest.approx(expected, rel=1e-5)

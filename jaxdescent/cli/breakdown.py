@@ -130,7 +130,7 @@ def breakdown(
 
     if not distributed:  # else the others wait for this process to join them
         check()
-    with failing_in_one_line("jaxdescent.breakdown"):
+    with failing_in_one_line("jaxdescent.breakdown", in_time=False):
         _prepare_process(device)
         import jax
         from rich.console import Console

@@ -8,6 +8,7 @@ import _thread
 import contextlib
 import decimal
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -41,6 +42,9 @@ UNITS = {
     for base, end in ((1000, "b"), (1024, "ib"))
     for power, unit in enumerate(["k", "m", "g", "t"], start=1)
 } | {"b": 1, "": 1}
+
+LONGEST = 1.5
+"""Seconds from a signal to the end of the process, where Python has not come to take it."""
 
 MOST_BYTES = 2**63 - 1
 """More are no number of bytes of a machine."""
@@ -107,43 +111,22 @@ def join(
             raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
+def _interrupt(number: int, frame: Any) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Within it SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays."""
+def _ended_by_signals(line: str, *, in_time: bool) -> Iterator[None]:
+    """Within it SIGTERM ends a command as Ctrl-C does, so that nothing half-written stays; in a
+    process of its own :data:`LONGEST` later at the latest, with this line.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: Any) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _warning_in_one_line() -> Iterator[None]:
-    def show(message: Warning | str, *rest: Any, **others: Any) -> None:
-        del rest, others
-        typer.echo(f"Warning: {' '.join(str(message).split())}.", err=True)
-
-    before, warnings.showwarning = warnings.showwarning, show
-    try:
-        yield
-    finally:
-        warnings.showwarning = before
-
-
-@contextlib.contextmanager
-def _ctrl_c_as_an_error() -> Iterator[None]:
-    """Within it Ctrl-C raises KeyboardInterrupt, where it would :func:`leave` before."""
-    takes_over = signal.getsignal(signal.SIGINT) is leave
-    if takes_over:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Ctrl-C would :func:`leave` before; others may have handlers of their own.
+    taken = [signal.SIGTERM, *[signal.SIGINT] * (signal.getsignal(signal.SIGINT) is leave)]
+    before = {number: signal.signal(number, _interrupt) for number in taken}
     hook = sys.unraisablehook
 
     def raise_again(lost: Any) -> None:
@@ -156,31 +139,86 @@ def _ctrl_c_as_an_error() -> Iterator[None]:
 
     sys.unraisablehook = raise_again
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            if in_time and signal.SIGINT in before:
+                stack.enter_context(_ended_in_time(line))
+            yield
     finally:
         sys.unraisablehook = hook
-        if takes_over:
-            signal.signal(signal.SIGINT, leave)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def failing_in_one_line(works_with: str, written: str = "nothing was written") -> Iterator[None]:
+def _ended_in_time(line: str) -> Iterator[None]:
+    """Python takes no signal while its main thread compiles or waits for a program: another thread
+    learns of it from the system, and ends the process if nobody does.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            # A fit that is kept has a handler of its own, and keeps what it has.
+            is_ours = signal.getsignal(number[0]) is _interrupt
+            if is_ours and not is_over.wait(LONGEST) and not is_one_of_several():
+                os.write(2, f"{line}\n".encode())
+                os._exit(INTERRUPTED)
+        os.close(reader)
+
+    threading.Thread(target=watch, name="jaxdescent-signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
+def is_one_of_several() -> bool:
+    """Whether other processes wait for a word of this one before it ends."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+@contextlib.contextmanager
+def _warning_in_one_line() -> Iterator[None]:
+    def show(message: Warning | str, *rest: Any, **others: Any) -> None:
+        del rest, others
+        from jaxdescent.data.errors import printable
+
+        typer.echo(f"Warning: {printable(' '.join(str(message).split()))}.", err=True)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+@contextlib.contextmanager
+def failing_in_one_line(
+    works_with: str, written: str = "nothing was written", *, in_time: bool = True
+) -> Iterator[None]:
     """Errors that a user can act on as a line and exit code 2; Ctrl-C and SIGTERM as 130; warnings
     as a line.
 
     Args:
       works_with: a module that is imported first, while Ctrl-C still ends the process at once.
       written: what there is after Ctrl-C.
+      in_time: whether to end without what there is where that takes longer than :data:`LONGEST`.
     """
+    line = f"Interrupted: {written}."
     try:
         importlib.import_module(works_with)
-        with _ctrl_c_as_an_error(), _ended_by_sigterm(), _warning_in_one_line():
+        with _ended_by_signals(line, in_time=in_time), _warning_in_one_line():
             yield
     except KeyboardInterrupt as error:
         from jaxdescent.fit.keeping import Interrupted
 
-        kept = str(error) if isinstance(error, Interrupted) else f"{written}."
-        typer.echo(f"Interrupted: {kept}", err=True)
+        typer.echo(f"Interrupted: {error}" if isinstance(error, Interrupted) else line, err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         line = _line_of(error)
@@ -194,12 +232,13 @@ def _line_of(error: Exception) -> str | None:
     """What a user can act on, in one line; None for a fault of our own."""
     from jaxdescent.agreement import OtherProcessFailed
     from jaxdescent.data import DataError
+    from jaxdescent.data.errors import printable
 
     if is_of_the_extra(error):
         return None  # the entry point says what to install
     if isinstance(error, DataError | ImportError | MemoryError | OtherProcessFailed):
-        return " ".join(str(error).split()) or "there is not enough memory"
+        return printable(" ".join(str(error).split())) or "there is not enough memory"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}."
+        return printable(f"{where}{error.strerror or error}.")
     return None

@@ -229,6 +229,7 @@ def fit(
         stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
         from jaxdescent import agreement, compilation_cache
         from jaxdescent.data import DataError, open_source
+        from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
@@ -296,7 +297,7 @@ def fit(
             content = {"target": model.target, "intercept": model.intercept, **model.metrics}
             content["largest_weights"] = dict(model.named_weights(10))
             content["model"] = None if out is None else str(out)
-            typer.echo(json.dumps(content, ensure_ascii=False))
+            typer.echo(printable(json.dumps(content, ensure_ascii=False)))
         else:
             screen.show(summary(model))
             kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."
@@ -398,6 +399,7 @@ def inspect(
     """
     with failing_in_one_line("jaxdescent.fit.report"):
         from jaxdescent.data import open_source
+        from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.look import look_at
         from jaxdescent.fit.model import DESCRIPTION, load_model
@@ -411,13 +413,14 @@ def inspect(
             if as_json:
                 columns = {name: seen._asdict() for name, seen in look.columns.items()}
                 content = {"rows": look.rows, "columns": columns}
-                typer.echo(json.dumps(content, ensure_ascii=False, default=str))
+                typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str)))
             else:
                 screen.show_look(look, source)
             return
         model = load_model(folder)
         if as_json:
-            typer.echo((folder / DESCRIPTION).read_text(encoding="utf-8").rstrip())
+            text = (folder / DESCRIPTION).read_text(encoding="utf-8").rstrip()
+            typer.echo(printable(text))
         else:
             with Screen() as screen:
                 screen.show(contents(model, most))

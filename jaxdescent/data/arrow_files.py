@@ -8,15 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.errors import DataError, reading
-from jaxdescent.data.grouped_files import GroupedFiles
+from jaxdescent.data.grouped_files import Extent, GroupedFiles
 from jaxdescent.data.protocol import Block
-
-BATCHES_HELD = 3
-"""Times a batch that reading holds: as it is stored, as it is decoded, and the one before it."""
 
 
 class ArrowFiles(GroupedFiles):
-    """Some files of Arrow's IPC format. A batch is read as a whole."""
+    """Some files of Arrow's IPC format. A batch is read as a whole, as a page of other files is."""
 
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         import pyarrow as pa
@@ -32,16 +29,21 @@ class ArrowFiles(GroupedFiles):
                     column = reader.get_batch(group).column(0)
                     if index == 0:
                         sizes.append(len(column))
-                    width = self._widths.get(field.name, 0)
-                    self._widths[field.name] = max(width, column.nbytes)
+                    before = self._extents.get(field.name, Extent())
+                    self._extents[field.name] = Extent(
+                        page=max(before.page, column.nbytes),
+                        value=max(before.value, column.nbytes / max(len(column), 1)),
+                        points=before.points and pa.types.is_dictionary(field.type),
+                        bytes=before.bytes + column.nbytes,
+                    )
         return schema, sizes
 
     @property
     def form(self) -> str:
         return "Arrow"
 
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return BATCHES_HELD * int(sum(self._widths[name] for name in names))
+    def _extent(self, name: str) -> Extent:
+        return self._extents.get(name, Extent())
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa

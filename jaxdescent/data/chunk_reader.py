@@ -42,7 +42,7 @@ class ChunkReader:
         self.passes = 0
         self._passing = Passing()
         self._row_bytes = source.row_bytes(decoding.columns) + decoding.row_bytes
-        self._stamps = source.stamps()
+        self._stamps = source.opened or source.stamps()
         self._lock = threading.RLock()
         self._reading: Iterator[Chunk] | None = None
         self._next = 0
@@ -65,8 +65,9 @@ class ChunkReader:
             if self._failure is not None:
                 raise self._failure
             is_last = index + 1 == self.blocks
-            is_held = self._held is not None and self._held[0] == index
-            if self._held is not None and is_held and (not is_last or self._is_unchanged()):
+            if self._held is not None and self._held[0] == index:
+                if is_last:
+                    self._check_unchanged()
                 return self._held[1]
             section = self.sections[bisect.bisect_right(self.sections, index) - 1]
             if self._reading is None or index < self._next or section > self._next:
@@ -177,13 +178,9 @@ class ChunkReader:
                 sections.append(chunk)
         return tuple(sections)
 
-    def _is_unchanged(self) -> bool:
-        return self.source.stamps() == self._stamps
-
     def _check_unchanged(self) -> None:
-        if not self._is_unchanged():
-            now = zip(self.source.files, self._stamps, self.source.stamps(), strict=True)
-            changed = [str(path) for path, then, later in now if then != later]
+        changed = self.source.changed_since(self._stamps)
+        if changed:
             raise DataError(
                 f"{listed(changed)} changed since the design was made: make it again from files "
                 "that nobody writes to."

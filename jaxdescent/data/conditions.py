@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 from jaxdescent.data.arrow_types import kind_of, text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
-from jaxdescent.data.times import TimePoint, counts_of, holds_times, time_of, units_of
+from jaxdescent.data.times import counts_of, holds_times, time_of, units_of
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
@@ -24,6 +25,17 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+
+NAMES = {
+    "<=": "less_equal",
+    ">=": "greater_equal",
+    "==": "equal",
+    "!=": "not_equal",
+    "=": "equal",
+    "<": "less",
+    ">": "greater",
+}
+"""The operators as pyarrow calls them."""
 
 MISSING, THERE = "is missing", "is not missing"
 
@@ -38,60 +50,69 @@ class Condition(NamedTuple):
     value: float | str = ""
 
     @property
+    def leaves(self) -> int:
+        """How many conditions it is."""
+        return 1
+
+    @property
     def columns(self) -> list[str]:
         """Those that it is about."""
         return [self.column]
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Which rows of a block's columns meet it."""
-        column = columns[self.column]
+        columns = columns if isinstance(columns, Columns) else Columns(columns)
         if self.op in (MISSING, THERE):
-            missing = _missing(column)
+            missing = _missing(columns[self.column])
             return missing if self.op == MISSING else ~missing
         if isinstance(self.value, str):
-            met, missing = self._compared(column, self.value)
+            met, there = self._compared(columns, self.value)
         else:
-            met, missing = self._numbers_compared(column)
-        return met if missing is None else met & ~missing
+            met, there = self._numbers_compared(columns)
+        return met if there is None else met & there
 
-    def _numbers_compared(self, column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        numbers, missing = _numbers(column)
-        with np.errstate(invalid="ignore", over="ignore"):
-            met = OPERATORS[self.op](numbers, self.value)
+    def _numbers_compared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray | None]:
+        numbers, there = columns.numbers(self.column)
+        op, value = self.op, self.value
         if np.issubdtype(numbers.dtype, np.floating):
-            met &= ~np.isnan(numbers)  # missing, which is other than nothing
-        return met, missing
+            op, value = self._in_floats(numbers.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return OPERATORS[op](numbers, value), there
 
-    def _compared(self, column: Any, value: str) -> tuple[np.ndarray, np.ndarray | None]:
+    def _compared(self, columns: Columns, value: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Times as times, texts as texts; but a text that says a time, with one, as times, and
         numbers of a dictionary as numbers.
         """
-        pa, compare = need_arrow(), OPERATORS[self.op]
-        column = pa.array(column) if isinstance(column, np.ndarray) else column
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-            number = number_of(value)
-            if number is not None and kind_of(column.type).is_number:
-                return Condition(self.column, self.op, number)._numbers_compared(column)
-        if holds_times(column.type):
-            own, missing = _without_missing(column)
-            op, limit = self._in_units(column.type)
-            return OPERATORS[op](counts_of(own), limit), missing
-        texts, missing = _texts(column, self.column)
-        point = time_of(value)
-        each = {text: _compare(text, value, point, compare) for text in set(texts)}
-        return np.fromiter((each[text] for text in texts), bool, len(texts)), missing
+        pa = need_arrow()
+        of_type = columns.type_of(self.column)
+        number = number_of(value)
+        if number is not None and kind_of(of_type).is_number and columns.is_encoded(self.column):
+            return Condition(self.column, self.op, number)._numbers_compared(columns)
+        if holds_times(of_type):
+            op, limit = self._in_units(of_type)
+            counts, there = columns.counts(self.column)
+            return OPERATORS[op](counts, limit), there
+        texts, codes, there = columns.texts(self.column)
+        if time_of(value) is None:  # by code points, as lists are compared
+            compare = getattr(importlib.import_module("pyarrow.compute"), NAMES[self.op])
+            met = compare(texts, pa.scalar(value)).to_numpy(zero_copy_only=False)
+        else:
+            each = (_compare(text, value, OPERATORS[self.op]) for text in texts.to_pylist())
+            met = np.fromiter(each, bool, len(texts))
+        return (met[codes] if met.size else np.zeros(len(codes), bool)), there
+
+    def _in_floats(self, dtype: np.dtype[Any]) -> tuple[str, Any]:
+        """The operator and the value for floating-point numbers, which are exact for whole ones."""
+        if not isinstance(self.value, int):
+            return self.op, self.value
+        low, high = neighbours(self.value, dtype)
+        return rounded(self.op, low, high, low == high, -np.inf)
 
     def _in_units(self, of_type: Any) -> tuple[str, int]:
         """The operator and the value for whole numbers of a type's unit."""
-        value, op = units_of(str(self.value), of_type, self.column), self.op
-        if value.denominator == 1:
-            return op, int(value)
-        if op in ("<", "<="):
-            return "<=", math.floor(value)
-        if op in (">", ">="):
-            return ">=", math.ceil(value)
-        return ("<" if op in ("=", "==") else ">="), -(2**63)  # none, or all
+        value = units_of(str(self.value), of_type, self.column)
+        low, high = math.floor(value), math.ceil(value)
+        return rounded(self.op, low, high, value.denominator == 1, -(2**63))
 
     def chosen(self, of: Callable[[Condition], set[int]]) -> set[int]:
         """The parts that can hold rows that meet it, which ``of`` knows."""
@@ -121,6 +142,7 @@ class Condition(NamedTuple):
         elif types.is_decimal(of_type):
             return None  # pyarrow's 3 times 0.1 is more than 0.3
         elif types.is_floating(of_type):
+            op, value = self._in_floats(np.dtype(of_type.to_pandas_dtype()))
             value = pa.scalar(float(value)).cast(of_type)
         return OPERATORS[op](field, value)
 
@@ -145,11 +167,75 @@ class Condition(NamedTuple):
         return next(reaches)[0] and next(reaches)[1]
 
 
+class Columns(dict[str, Any]):
+    """A block's columns as conditions compare them: each is looked at once for all of them."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        super().__init__(columns)
+        self._looked: dict[Any, Any] = {}
+
+    def _once(self, look: Callable[[str], Any], name: str) -> Any:
+        if (look, name) not in self._looked:
+            self._looked[look, name] = look(name)
+        return self._looked[look, name]
+
+    def is_encoded(self, name: str) -> bool:
+        """Whether it comes as a dictionary of Arrow's."""
+        column = self[name]
+        return not isinstance(column, np.ndarray) and need_arrow().types.is_dictionary(column.type)
+
+    def _decoded(self, name: str) -> Any:
+        column = self[name]
+        if isinstance(column, np.ndarray):
+            return need_arrow().array(column)
+        return column.cast(column.type.value_type) if self.is_encoded(name) else column
+
+    def type_of(self, name: str) -> Any:
+        """Its type, out of its dictionary."""
+        return self._once(self._decoded, name).type
+
+    def numbers(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Its numbers, and which of them are there; None for all."""
+        return self._once(self._numbers, name)
+
+    def _numbers(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        numbers, missing = _numbers(self[name])
+        if np.issubdtype(numbers.dtype, np.floating) and np.isnan(numbers).any():
+            missing = np.isnan(numbers) | (False if missing is None else missing)
+        return numbers, None if missing is None else ~missing
+
+    def counts(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Its times in units, and which of them are there."""
+        return self._once(self._counts, name)
+
+    def _counts(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        own, missing = _without_missing(self._once(self._decoded, name))
+        return counts_of(own), None if missing is None else ~missing
+
+    def texts(self, name: str) -> tuple[Any, np.ndarray, np.ndarray | None]:
+        """Its different texts as an array of Arrow, the place of each row's, and which it has."""
+        return self._once(self._texts, name)
+
+    def _texts(self, name: str) -> tuple[Any, np.ndarray, np.ndarray | None]:
+        texts, missing = _without_missing(text_of(self._once(self._decoded, name), repr(name)))
+        pa = need_arrow()
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.combine_chunks()
+        encoded = texts.dictionary_encode()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        return encoded.dictionary, codes, None if missing is None else ~missing
+
+
 class Joined(NamedTuple):
     """Conditions of which all have to be met, or any."""
 
     parts: tuple[Condition | Joined, ...]
     is_all: bool
+
+    @property
+    def leaves(self) -> int:
+        """How many conditions they are."""
+        return sum(part.leaves for part in self.parts)
 
     @property
     def columns(self) -> list[str]:
@@ -158,6 +244,7 @@ class Joined(NamedTuple):
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Which rows of a block's columns meet them."""
+        columns = columns if isinstance(columns, Columns) else Columns(columns)
         join = np.logical_and if self.is_all else np.logical_or
         return functools.reduce(join, (part.is_met(columns) for part in self.parts))
 
@@ -187,10 +274,39 @@ def number_of(text: str) -> float | None:
     return int(number) if number.is_integer() and abs(number) < 2**64 else number
 
 
-def _compare(
-    text: str, value: str, point: TimePoint | None, compare: Callable[[Any, Any], Any]
-) -> bool:
-    own = None if point is None else time_of(text)
+def neighbours(value: int, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The next floating-point numbers from a whole one down and up; both are it where it is one.
+
+    >>> neighbours(2**53 + 1, np.dtype(np.float64)) == (2**53, 2**53 + 2)
+    True
+    """
+    try:
+        near = float(value)
+    except OverflowError:
+        near = math.inf if value > 0 else -math.inf
+    with np.errstate(over="ignore"):
+        found = dtype.type(near)
+        own = float(found)
+        low = found if own <= value else np.nextafter(found, dtype.type(-np.inf))
+        high = found if own >= value else np.nextafter(found, dtype.type(np.inf))
+    return low, high
+
+
+def rounded(op: str, low: Any, high: Any, is_exact: bool, least: Any) -> tuple[str, Any]:
+    """The operator and value for a grid of numbers on which ``low`` and ``high`` are next to the
+    value, and ``least`` is the least.
+    """
+    if op in ("<", "<=") and not is_exact:
+        return "<=", low
+    if op in (">", ">=") and not is_exact:
+        return ">=", high
+    if is_exact:
+        return op, low
+    return ("<" if op in ("=", "==") else ">="), least  # none, or all
+
+
+def _compare(text: str, value: str, compare: Callable[[Any, Any], Any]) -> bool:
+    own, point = time_of(text), time_of(value)
     if own is None or point is None or own.is_time != point.is_time:
         return compare(text, value)  # by code points, as lists are compared
     return compare(own.utc, point.utc)
@@ -210,11 +326,6 @@ def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
                 raise DataError(f"--where: {one_line(error)}.") from error
     numbers, missing = values_of(column)
     return (numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers), missing
-
-
-def _texts(column: Any, name: str) -> tuple[list[str], np.ndarray | None]:
-    column, missing = _without_missing(text_of(column, repr(name)))
-    return column.to_pylist(), missing
 
 
 def _without_missing(column: Any) -> tuple[Any, np.ndarray | None]:

@@ -15,6 +15,7 @@ from jaxdescent.data.csv_places import (
     CHUNK_BYTES,
     Place,
     Places,
+    is_packed,
     numbered,
     opened,
     places_of,
@@ -26,6 +27,9 @@ from jaxdescent.data.protocol import Block, Kind, Source
 
 CHUNKS_HELD = 48
 """Times a chunk that parsing holds: the text, its places, the columns, and what is read ahead."""
+
+END_BYTES = 1 << 12
+"""Of a file's end, in which its last quotation mark is looked for."""
 
 NOT_UTF_8 = "{} holds text that is not UTF-8: convert the file."
 
@@ -91,6 +95,8 @@ class CsvFiles(Source):
             read_options=csv.ReadOptions(
                 block_size=CHUNK_BYTES, use_threads=False, column_names=header if byte else None
             ),
+            # Otherwise rows behind a quotation mark that is not closed may get lost.
+            parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 include_columns=None if names is None else list(names),
                 column_types=types,
@@ -180,18 +186,43 @@ class CsvFiles(Source):
                 else pa.float64()
                 for name in names
             }
+            types.setdefault(header[-1], pa.string())
+            last = None
             # The header counts as a row where it is read.
             parsing = functools.partial(_parsing, path, header, start if byte else -1)
-            with parsing(), self._opened(path, names, types, byte, header) as reader:
+            with parsing(), self._opened(path, list(types), types, byte, header) as reader:
                 while True:
                     with parsing():
                         try:
                             batch = reader.read_next_batch()
                         except StopIteration:
                             break
+                    last = batch.column(header[-1])[-1:].to_pylist() or last
                     columns = {name: batch.column(name) for name in names}
                     yield Block(columns, batch.num_rows, 0, path.name, start)
                     start += batch.num_rows
+                _check_closed(path, last, start)
+
+
+def _check_closed(path: pathlib.Path, last: Any, row: int) -> None:
+    """Refuse a last value that goes on over the end of its line up to the file's end: pyarrow takes
+    the quotation mark before it for closed there.
+    """
+    value = last[0] if last else None
+    if not isinstance(value, str) or not re.search("[\r\n]", value):
+        return
+    end = b""
+    with opened(path, 0) as file:
+        if not is_packed(path):
+            file.seek(max(path.stat().st_size - END_BYTES, 0))
+        while more := file.read(CHUNK_BYTES):
+            end = (end + more)[-END_BYTES:]
+    marks = value.rstrip("\r\n").endswith('"') * 2 + 1  # one within a value is doubled
+    if not end.rstrip(b"\r\n").endswith(b'"' * marks):
+        raise DataError(
+            f"{path}: row {row:,} has a quotation mark that is not closed up to the file's end: "
+            "close it, or double it where it is part of the value."
+        )
 
 
 WRONG_VALUE = re.compile(

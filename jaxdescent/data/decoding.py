@@ -25,6 +25,7 @@ class Decoding:
       dtype: of the numbers.
       sparse: how other columns become features of which most are zero.
       row_entries: how many entries these have in a row, about.
+      whole: those of the numbers that are whole numbers, none of which the dtype may round.
     """
 
     numbers: tuple[str, ...]
@@ -32,6 +33,7 @@ class Decoding:
     dtype: np.dtype[Any]
     sparse: SparseDecoding = dataclasses.field(default_factory=SparseDecoding)
     row_entries: int = 0
+    whole: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> list[str]:
@@ -90,7 +92,7 @@ class Decoding:
         if numbers is None:  # Column after column, as they are read: nothing is transposed.
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
             for j, name in enumerate(self.numbers):
-                _fill(numbers[:, j], name, parts)
+                _fill(numbers[:, j], name, parts, is_whole=name in self.whole)
         codes = [np.empty(rows, np.int64) for _ in self.levels]
         ends = [part.here for part in parts[1:]] + [rows]
         pieces = [
@@ -133,6 +135,8 @@ class Decoding:
         if whole is None:
             return None
         own = whole[parts[0].there : parts[0].there + rows]
+        if self.whole and _may_be_rounded(own, self.dtype):
+            return None  # column after column it is said which one is
         with np.errstate(over="ignore"):  # what is infinite then is refused
             return own.astype(self.dtype, order="K", copy=False)
 
@@ -170,12 +174,45 @@ def values_of(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return column.to_numpy(zero_copy_only=False), missing
 
 
-def _fill(into: np.ndarray, name: str, parts: list[Part]) -> None:
+def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, there: int) -> None:
+    """Put whole numbers, which begin at a block's row ``there``, into an array of another dtype.
+
+    Raises:
+      DataError: for the first one that the dtype would round: ids and times would become alike.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        into[:] = values
+        if not _may_be_rounded(values, into.dtype):
+            return
+        wrong = (into.astype(values.dtype) != values) & np.isfinite(into)
+        if np.issubdtype(values.dtype, np.floating):  # of CSV, which may be rounded already
+            wrong |= (np.abs(values) >= 2.0**53) & np.isfinite(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{name!r} is {int(values[row])} in {block.place(there + row)}, and {into.dtype} would "
+            "round it: subtract a whole number near all of its values, stream it as levels or "
+            "hashed, or stream float64 with JAX's 64-bit mode."
+        )
+
+
+def _may_be_rounded(values: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Whether some of these are beyond all whole numbers that a floating-point dtype holds."""
+    if not np.issubdtype(dtype, np.floating) or not values.size:
+        return False
+    most = 2 ** (np.finfo(dtype).nmant + 1) - 1
+    return bool(np.max(values) > most or np.min(values) < -most)
+
+
+def _fill(into: np.ndarray, name: str, parts: list[Part], *, is_whole: bool = False) -> None:
     ends = [part.here for part in parts[1:]] + [into.shape[0]]
     for part, end in zip(parts, ends, strict=True):
-        values = numbers_of(part.block, name)
+        values = numbers_of(part.block, name)[part.there : part.there + end - part.here]
+        if is_whole:
+            fill_exactly(into[part.here : end], values, name, part.block, part.there)
+            continue
         with np.errstate(over="ignore"):
-            into[part.here : end] = values[part.there : part.there + end - part.here]
+            into[part.here : end] = values
 
 
 def matrix_of(columns: list[Any]) -> np.ndarray | None:

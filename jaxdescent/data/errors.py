@@ -5,8 +5,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
+import tokenize
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+CONTROLS = re.compile(
+    r"[\x00-\t\v-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""All but the end of a line, with those that turn the direction of writing."""
+
+
+DAMAGED = (ValueError, EOFError, SyntaxError, tokenize.TokenError)
+"""What readers raise for a damaged file, NumPy for its header."""
 
 
 class DataError(ValueError):
@@ -42,7 +53,7 @@ def reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
     except (DataError, UnicodeError):
         raise
-    except (ValueError, NotImplementedError) as error:  # pyarrow's own errors are such
+    except (*DAMAGED, NotImplementedError) as error:  # pyarrow's own errors are such
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
 
 
@@ -50,6 +61,15 @@ def one_line(error: object, longest: int = 300) -> str:
     """A message in one line, without its full stop."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def printable(text: str) -> str:
+    r"""A text without characters that a terminal obeys: data can bring them along in names.
+
+    >>> print(printable("a" + chr(27) + "[31m"))
+    a\u001b[31m
+    """
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

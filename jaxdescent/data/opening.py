@@ -10,7 +10,7 @@ from typing import Any
 from jaxdescent.data.arrays import Arrays, NpyFiles
 from jaxdescent.data.errors import DataError, is_readable_folder, listed
 from jaxdescent.data.filters import Filtered
-from jaxdescent.data.protocol import Source
+from jaxdescent.data.protocol import Source, stamps_of
 from jaxdescent.data.tables import ArrowStream
 
 FORMATS = {
@@ -78,10 +78,11 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
     forms = {FORMATS[_ending(path)] for path in files}
     if len(forms) > 1:
         raise DataError(f"the files must be of one format, got {listed(sorted(forms))}.")
-    seen: dict[pathlib.Path, pathlib.Path] = {}
+    seen: dict[tuple[int, int], pathlib.Path] = {}
     for path in files:
         # Links and other ways of writing it are the same file: its rows would count twice.
-        before = seen.setdefault(path.resolve(), path)
+        status = path.stat()
+        before = seen.setdefault((status.st_dev, status.st_ino), path)
         if before is not path:
             also = "" if before == path else f", as {before} too"
             raise DataError(f"{path} is named twice{also}: name each file once.")
@@ -90,6 +91,13 @@ def _open_files(paths: list[pathlib.Path], target_file: Any) -> Source:
         raise DataError(
             f"--target-file goes with .npy alone, got {form}: name the target's column instead."
         )
+    before = stamps_of(files)
+    source = _reader(form, files, target_file)
+    source.opened = before if source.files == files else source.stamps()
+    return source
+
+
+def _reader(form: str, files: list[pathlib.Path], target_file: Any) -> Source:
     # A reader is imported for files of its format: every program that descends loads this module.
     if form == "Parquet":
         from jaxdescent.data.parquet import ParquetFiles
@@ -146,14 +154,21 @@ def _files_below(path: pathlib.Path) -> list[pathlib.Path]:
         return [path]
     if not is_readable_folder(path):
         raise DataError(f"{path}: no permission to read it.")
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and _ending(file) in FORMATS
-        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
-        and not file.with_name("model.json").exists()  # a model that is kept beside its data
-    ]
+    found: list[pathlib.Path] = []
+    for file in sorted(path.rglob("*")):
+        if any(part.startswith((".", "_")) for part in file.relative_to(path).parts):
+            continue
+        if file.is_symlink() and file.is_dir():
+            raise DataError(
+                f"{file} is a link to a folder, which is not followed: name the folder."
+            )
+        if _ending(file) not in FORMATS or file.is_dir():
+            continue
+        if not file.is_file():
+            what = "is no file" if file.exists() else "is a link to nothing"
+            raise DataError(f"{file} {what}: remove it, or name the others.")
+        if not file.with_name("model.json").exists():  # a model that is kept beside its data
+            found.append(file)
     if not found:
         raise DataError(f"{path}: the folder holds no file that can be read: {listed(FORMATS)}.")
     unreadable = [file for file in found if not os.access(file, os.R_OK)]

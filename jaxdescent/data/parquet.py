@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.errors import reading
-from jaxdescent.data.grouped_files import GroupedFiles
+from jaxdescent.data.grouped_files import Extent, GroupedFiles
+from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
-PAGE_BYTES = 3 << 20
-"""What a column's open pages take: one as stored, one as decoded and a dictionary, of up to a
-megabyte each by the format's default."""
+SMALL_BYTES = 1 << 20
+"""The format's default for a page and for a dictionary. Smaller parts are not looked into."""
+
+MOST_LOOKED = 100
+"""Conditions that are held against the statistics of groups of rows: many more take longer than to
+read the groups."""
 
 BUFFER_BYTES = 1 << 16
 
@@ -35,7 +39,6 @@ class ParquetFiles(GroupedFiles):
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         with self._opened(path) as file:
             metadata = file.metadata
-            self._look_at(metadata)
             groups = range(metadata.num_row_groups)
             return file.schema_arrow, [metadata.row_group(group).num_rows for group in groups]
 
@@ -50,26 +53,40 @@ class ParquetFiles(GroupedFiles):
             read_dictionary=list(text),
         )
 
-    def _look_at(self, metadata: Any) -> None:
-        """The most that a column chunk's page can take, by its name."""
-        for group in range(metadata.num_row_groups):
-            row_group = metadata.row_group(group)
-            for index in range(row_group.num_columns):
-                column = row_group.column(index)
-                name = column.path_in_schema.split(".")[0]
-                size = min(2 * column.total_uncompressed_size, PAGE_BYTES)
-                self._widths[name] = max(self._widths.get(name, 0), size)
+    def _extent(self, name: str) -> Extent:
+        """Of text by all of its pages, of numbers, whose pages are alike, by the first one in each
+        group of rows.
+        """
+        if name in self._extents:
+            return self._extents[name]
+        found, is_text = Extent(), self._kinds[name] is Kind.TEXT
+        for path in self._paths:
+            with reading(path), self._opened(path) as parquet, path.open("rb") as file:
+                of_file = parquet.metadata
+                for group in map(of_file.row_group, range(of_file.num_row_groups)):
+                    columns = map(group.column, range(group.num_columns))
+                    for column in columns:
+                        if column.path_in_schema.split(".")[0] != name or not column.num_values:
+                            continue
+                        size = column.total_uncompressed_size
+                        found = found._replace(bytes=found.bytes + size)
+                        if size <= SMALL_BYTES:
+                            found = _larger(found, [Page(size, column.num_values, False, True)])
+                        else:
+                            pages = pages_of(file, column)
+                            found = _larger(found, pages if is_text else itertools.islice(pages, 2))
+        self._extents[name] = found
+        return found
 
     @property
     def form(self) -> str:
         return "Parquet"
 
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return int(sum(self._widths.get(name, PAGE_BYTES) for name in names))
-
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
-        # Text comes as dictionaries, as it is stored: an entry of few levels takes four bytes.
+        # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
+        # Of other text pyarrow would keep all different values of a group of rows.
         text = [n for n in names if self._kinds[n] is Kind.TEXT and n not in self._as_read]
+        text = [name for name in text if not self._is_long(name)]
         behind = 0
         for path in self._paths:
             with reading(path), self._opened(path, text) as file:
@@ -121,7 +138,7 @@ class ParquetFiles(GroupedFiles):
             yield starts[group], list(range(group, stop))
 
     def _possible(self, path: pathlib.Path, groups: int) -> list[int]:
-        if self._condition is None:
+        if self._condition is None or self._condition.leaves > MOST_LOOKED:
             return list(range(groups))
         import pyarrow as pa
         from pyarrow import dataset, fs
@@ -141,6 +158,23 @@ class ParquetFiles(GroupedFiles):
                 return every  # compared in another form, such as a huge integer
 
         return sorted(self._condition.chosen(possible))
+
+
+def _larger(extent: Extent, pages: Iterable[Page]) -> Extent:
+    """The most of an extent and of some pages."""
+    for page in pages:
+        value = max(extent.value, page.bytes / max(page.values, 1))
+        if page.is_dictionary:
+            small = page.bytes <= 2 * SMALL_BYTES
+            dictionary = max(extent.dictionary, page.bytes)
+            extent = extent._replace(
+                dictionary=dictionary, value=value, points=extent.points and small
+            )
+        else:
+            extent = extent._replace(
+                page=max(extent.page, page.bytes), value=value, points=extent.points and page.points
+            )
+    return extent
 
 
 def _may_hold(group: Any, condition: Any, of_type: Any) -> bool:

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import dataclasses
 import enum
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdescent.data.errors import DataError
+from jaxdescent.data.read_ahead import stop_if_unwanted
 
 HEAD_BYTES = 1 << 16
 """So much of a file's beginning and of its end goes into its fingerprint."""
+
+
+Stamps = list[tuple[int, ...]]
+
+
+def stamps_of(paths: Iterable[pathlib.Path]) -> Stamps:
+    """Size, times of change and number of each file; a file that is gone has a size of -1."""
+    found: Stamps = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            found.append((-1,))
+        else:
+            times = status.st_mtime_ns, status.st_ctime_ns
+            found.append((status.st_size, *times, status.st_ino))
+    return found
 
 
 class Kind(enum.StrEnum):
@@ -200,6 +219,11 @@ class Source(abc.ABC):
         """What a row of these columns takes in a block, at most."""
         return sum(64 if self.kinds[name] is Kind.TEXT else 8 for name in names)
 
+    def text_bytes(self, name: str) -> int:
+        """What the different texts of a column take together, at most; 0 if nothing is known."""
+        del name
+        return self.file_bytes
+
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         """What reading holds at its peak beyond the blocks themselves."""
         del names, rows
@@ -219,22 +243,22 @@ class Source(abc.ABC):
                 digest.update(file.read(HEAD_BYTES))
         return f"sha256:{digest.hexdigest()}"
 
-    def stamps(self) -> list[tuple[int, int]]:
-        """Size and time of change of each file: another answer later means that it was changed."""
-        found: list[tuple[int, int]] = []
-        for path in self.files:
-            try:
-                status = path.stat()
-            except OSError:
-                found.append((-1, -1))
-            else:
-                found.append((status.st_size, status.st_mtime_ns))
-        return found
+    def stamps(self) -> Stamps:
+        """What the system says of each file: another answer later means that it was changed."""
+        return stamps_of(self.files)
+
+    opened: Stamps | None = None
+    """The stamps of the files before the first look into them, where that is known."""
+
+    def changed_since(self, stamps: Stamps) -> list[str]:
+        """The files that had other stamps then."""
+        now = zip(self.files, self.stamps(), stamps, strict=True)
+        return [str(path) for path, later, then in now if later != then]
 
     @property
     def file_bytes(self) -> int:
         """The size of all files."""
-        return sum(max(size, 0) for size, _ in self.stamps())
+        return sum(max(stamp[0], 0) for stamp in self.stamps())
 
 
 class Wrapped(Source):
@@ -280,6 +304,10 @@ class Wrapped(Source):
     def first_text(self, name: str) -> str:
         return self.base.first_text(name)
 
+    @property
+    def opened(self) -> Stamps | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.base.opened
+
     def offering(self, names: Sequence[str]) -> Source:
         new = copy.copy(self)
         new.base = self.base.offering(names)
@@ -293,8 +321,33 @@ class Wrapped(Source):
     def looks(self) -> int:
         return self.base.looks
 
+    def text_bytes(self, name: str) -> int:
+        return self.base.text_bytes(name)
+
     def fingerprint(self) -> str:
         return self.base.fingerprint()
+
+
+@contextlib.contextmanager
+def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
+    """Within it the files stay what they were when they were opened.
+
+    Raises:
+      DataError: for one that did not, also in place of an error that may come from that.
+    """
+    before = [(each, each.opened or each.stamps()) for each in sources]
+
+    def check() -> None:
+        changed = [path for source, stamps in before for path in source.changed_since(stamps)]
+        if changed:
+            raise DataError(f"{changed[0]} was changed while it was read: {advice}.")
+
+    try:
+        yield
+    except DataError:
+        check()
+        raise
+    check()
 
 
 def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> Iterator[Block]:
@@ -304,6 +357,7 @@ def located(source: Source, names: Sequence[str], rows: int, start: int = 0) -> 
       DataError: where columns are missing, or of different lengths.
     """
     for given in source.blocks(names, rows):
+        stop_if_unwanted()
         block = given if isinstance(given, Block) else _of_mapping(given, names, source.kinds)
         for first in range(0, block.rows, rows):
             size = min(rows, block.rows - first)

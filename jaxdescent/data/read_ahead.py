@@ -15,17 +15,36 @@ BLOCKS_HELD = 3
 PATIENCE = 0.1
 """Seconds after which a thread that waits looks whether anybody still wants its block."""
 
+_own = threading.local()
+"""Of a thread that reads ahead: whether anybody wants its next item."""
+
+
+class _Unwanted(BaseException):
+    """Ends a thread that reads what nobody wants."""
+
+
+def stop_if_unwanted() -> None:
+    """End a thread that reads ahead where nobody wants its next item, which may be far: of many
+    rows none may meet a condition. Other threads go on.
+    """
+    if hasattr(_own, "is_wanted") and not _own.is_wanted():
+        raise _Unwanted
+
 
 def read_ahead(start: Callable[[], Iterator[T]]) -> Iterator[T]:
     """The items of ``start()`` in their order, made by a thread of their own, one ahead.
 
-    What the thread raises is raised here. Whoever stops early ends the thread with it.
+    What the thread raises is raised here. Whoever stops early ends the thread with it. So does the
+    end of the program: an error may hold this generator until the interpreter itself closes it.
     """
     waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=1)
     is_over = threading.Event()
 
+    def is_wanted() -> bool:
+        return not is_over.is_set() and threading.main_thread().is_alive()
+
     def put(kind: str, item: T | BaseException | None) -> bool:
-        while not is_over.is_set():
+        while is_wanted():
             try:
                 waiting.put((kind, item), timeout=PATIENCE)
             except queue.Full:
@@ -34,6 +53,7 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Iterator[T]:
         return False
 
     def work() -> None:
+        _own.is_wanted = is_wanted
         items = start()
         try:
             for item in items:
@@ -48,7 +68,7 @@ def read_ahead(start: Callable[[], Iterator[T]]) -> Iterator[T]:
             if close is not None:
                 close()
 
-    thread = threading.Thread(target=work, name="jaxdescent-read-ahead", daemon=True)
+    thread = threading.Thread(target=work, name="jaxdescent-read-ahead")
     thread.start()
     try:
         while True:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdescent.data.chunk import Chunk, check_finite
 from jaxdescent.data.chunk_reader import ChunkReader
-from jaxdescent.data.decoding import Decoding, numbers_of
+from jaxdescent.data.decoding import Decoding, fill_exactly, numbers_of
 from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
@@ -64,7 +64,8 @@ class RowStream(ChunkReader):
     ) -> None:
         sparse = SparseDecoding() if sparse is None else sparse
         self.source = source.as_read(sparse.words) if sparse.words else source
-        self.decoding = Decoding(tuple(numbers), dict(levels), np.dtype(dtype), sparse)
+        whole = frozenset(n for n in numbers if source.kinds.get(n) is Kind.WHOLE)
+        self.decoding = Decoding(tuple(numbers), dict(levels), np.dtype(dtype), sparse, whole=whole)
         self._check_columns()
         self.rows = self._counted() if source.rows is None else source.rows
         if not self.rows:
@@ -225,7 +226,11 @@ class RowStream(ChunkReader):
             values = numbers_of(block, name)
             check_finite(values, name, block, 0)
             self._check_rows(max(filled + block.rows, self.rows), self.rows)
-            made[filled : filled + block.rows] = values
+            own = made[filled : filled + block.rows]
+            if self.source.kinds[name] is Kind.WHOLE:
+                fill_exactly(own, values, name, block, 0)
+            else:
+                own[:] = values
             filled += block.rows
         self._check_rows(filled, self.rows)
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import fractions
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ class TimePoint(NamedTuple):
         return self.nanoseconds - (self.zone or 0) * SECOND
 
 
+@functools.lru_cache(1 << 16)
 def time_of(text: str) -> TimePoint | None:
     """A date such as 2013-06-30 (its midnight), a timestamp such as 2013-06-30 12:00:00.5+02:00, or
     a time such as 12:00; None for other texts.

@@ -41,19 +41,25 @@ def settled(
         return program.following(function, inputs, **own)(*inputs)
 
     while descent.is_claimed(loop):
-        loop = run(_confirmed, loop, problem, limit, descent.decrease_at_hand(loop))
+        seen = descent.seen_by_host(loop)
+        if seen is None or descent.may_go_on:
+            loop = run(_confirmed, loop, problem, limit, seen)
+            is_measured = not loop.history
+        else:
+            loop = descent.answered_by_host(loop, seen)
+            is_measured = descent.is_measured(loop)
         if int(loop.status) != RUNNING:
-            return run(_finished, loop, problem, limit) if loop.history else descent.result(loop)
+            break
         loop = run(_advanced, loop, problem, limit)
-    if descent.is_measured(loop):
-        return descent.result(loop)
-    return run(_finished, loop, problem, limit)
+    else:
+        is_measured = descent.is_measured(loop)
+    return descent.result(loop) if is_measured else run(_finished, loop, problem, limit)
 
 
-def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, falls: Any, **flags: Any) -> Loop:
+def _confirmed(loop: Loop, problem: Problem, limit: jax.Array, seen: Any, **flags: Any) -> Loop:
     """The loop after a look at its claim, measured if that is the end."""
     descent = Descent(*problem, limit, **flags)
-    return descent.measured_at_end(descent.confirmed(loop, falls))
+    return descent.measured_at_end(descent.confirmed(loop, seen))
 
 
 def _advanced(loop: Loop, problem: Problem, limit: jax.Array, **flags: Any) -> Loop:

@@ -1,12 +1,13 @@
-"""What the columns of a small regression show of a claim: steps in all directions that the dtype
-can tell apart, of which the best one is taken.
+"""What LAPACK shows of a claim on a small stored regression, in float64 on the host.
 
-One step in the units of the columns sees what a diagonal scaling shows
-(:mod:`jaxdescent.descent.refutation`). Where X is small and at hand, its singular vectors show the
-rest, unless its columns are so independent that the gradient shows enough: with columns of unit
-length, ``A = U S V'``, the step ``s = V_k S_k^-1 U_k' r`` along the
-largest k of them removes all of the residual r that they span. Any step s lowers the value by
-``a^2 / 2`` with
+Where no direction of X is lost in rounding, the minimum is known
+(:mod:`jaxdescent.regression.solve.by_lapack`), and with it how far the value is above it: a claim
+is true or false.
+
+Elsewhere the minimum of the numbers as they are may be out of reach of the dtype. Then the columns
+are taken apart: with columns of unit length, ``A = U S V'``, the step ``s = V_k S_k^-1 U_k' r``
+along the largest k of them removes all of the residual r that they span. Any step s lowers the
+value by ``a^2 / 2`` with
 
     ``a = r.A s / |A s|``,
 
@@ -18,15 +19,12 @@ certain with
 
 Nearly equal columns have large terms that cancel in A s: their directions then show nothing. The
 ``eps`` is that of the params, in which no step can be taken with fewer digits lost.
-
-NumPy computes all of it, in float64: LAPACK is there already, and XLA would compile some twenty
-kernels.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +33,7 @@ import numpy as np
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression
-from jaxdescent.regression.solve import reserved
+from jaxdescent.regression.solve import by_lapack, reserved
 
 INDEPENDENT = 1e-3
 """An eigenvalue of the matrix of the columns' products, each of unit length, below which they are
@@ -57,41 +55,76 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
 
 
-def in_program(regression: LinearRegression, weights: jax.Array, allowed: Any) -> jax.Array:
-    """:func:`largest_decrease` in a program for a CPU, which calls the host for it, ()."""
+class Look(NamedTuple):
+    """What was seen where a descent ended; each is ().
+
+    Attributes:
+      falls: by how much the value is sure to fall.
+      is_false: whether the descent has not converged.
+      is_proven: whether it has, at a minimum.
+    """
+
+    falls: Any
+    is_false: Any
+    is_proven: Any
+
+    @classmethod
+    def refuting(cls, falls: Any, allowed: Any) -> Look:
+        """A look that sees no minimum, but may see that more than is allowed is left."""
+        return cls(falls, falls > allowed, jnp.zeros((), bool))
+
+
+def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:
+    """:func:`at_hand` in a program for a CPU, which calls the host for it."""
     design = as_design(regression.X)
-    dtype = design.dtype
-    given = {
-        "X": design.to_dense(),
-        "y": jnp.asarray(regression.y),
-        "l2": jnp.asarray(regression.l2, dtype),
-        "weights": weights.astype(dtype),
-        "allowed": jnp.asarray(allowed, dtype),
-    }
-    if regression.sample_weight is not None:
-        given["sample_weight"] = regression.sample_weight
-    of = functools.partial(_of_arrays, intercept=regression.intercept)
-    like = jax.ShapeDtypeStruct((), dtype)
-    return host_call(of, like, given, vmap_method="sequential")
+    given = _arrays(regression, params)
+    given["X"], given["allowed"] = design.to_dense(), jnp.asarray(allowed, design.dtype)
+    of = functools.partial(_seen, intercept=regression.intercept)
+    scalar = jax.ShapeDtypeStruct((), design.dtype)
+    flag = jax.ShapeDtypeStruct((), bool)
+    return host_call(of, Look(scalar, flag, flag), given, vmap_method="sequential")
 
 
-def at_hand(regression: LinearRegression, weights: jax.Array, allowed: float) -> float:
-    """:func:`largest_decrease` where all arrays are there."""
-    weight = regression.sample_weight
-    return largest_decrease(
-        np.asarray(as_design(regression.X).to_dense()),
-        np.asarray(regression.y),
-        np.asarray(weights),
-        l2=np.asarray(regression.l2),
-        sample_weight=None if weight is None else np.asarray(weight),
-        intercept=regression.intercept,
-        allowed=allowed,
+def at_hand(regression: LinearRegression, params: Any, allowed: float) -> Look:
+    """What is seen where all arrays are there; ``allowed`` may the value be above the minimum."""
+    given = jax.tree.map(np.asarray, _arrays(regression, params))
+    given["X"] = np.asarray(as_design(regression.X).to_dense())
+    return _seen(given | {"allowed": allowed}, intercept=regression.intercept)
+
+
+def _arrays(regression: LinearRegression, params: Any) -> dict[str, Any]:
+    given = {"y": regression.y, "l2": regression.l2, "sample_weight": regression.sample_weight}
+    return {name: array for name, array in (given | params).items() if array is not None}
+
+
+def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
+    weights, l2, share = given["weights"], given["l2"], given.get("sample_weight")
+    regression = by_lapack.StoredRegression.of(
+        given["X"], given["y"], l2, share, intercept=intercept
     )
-
-
-def _of_arrays(given: dict[str, np.ndarray], *, intercept: bool) -> np.ndarray:
-    dtype = given["weights"].dtype
-    return np.asarray(largest_decrease(**given, intercept=intercept), dtype)
+    own = np.asarray(weights, np.float64).reshape(regression.X.shape[1], -1)
+    offset = np.asarray(given.get("intercept", 0.0), np.float64).reshape(-1)
+    allowed, is_proven = float(given["allowed"]), False
+    with np.errstate(all="ignore"):
+        is_convex = np.min(regression.l2) >= 0 and np.min(regression.share) >= 0
+        if not (is_convex and np.isfinite(own).all() and np.isfinite(offset).all()):
+            falls = least = 0.0
+        elif (solution := by_lapack.solve(regression)).is_whole:
+            falls = solution.height(own, offset)
+            least = falls - 2 * solution.rounding
+            is_proven = falls <= allowed
+        else:
+            falls = least = largest_decrease(
+                given["X"],
+                given["y"],
+                weights,
+                l2=l2,
+                sample_weight=share,
+                intercept=intercept,
+                allowed=allowed,
+            )
+        falls = np.asarray(falls, np.asarray(weights).dtype)
+    return Look(falls, np.asarray(least > allowed), np.asarray(is_proven))
 
 
 def largest_decrease(

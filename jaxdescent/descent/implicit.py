@@ -2,10 +2,16 @@
 theorem.
 
 At a minimiser ``g(x, data) = 0``. Differentiating gives ``H dx = -dg``, where ``dg`` is the change
-of the gradient at fixed x. The system is solved by conjugate gradients with Hessian-vector
-products: no iteration of the descent is differentiated, and no Hessian is formed. The unknowns are
-scaled by their own curvatures where these are known: in small units an unknown's share of the
-residual is small beside the others', wherever it stands.
+of the gradient at fixed x. The system is solved with Hessian-vector products: no iteration of the
+descent is differentiated. The unknowns are scaled by their own curvatures where these are known: in
+small units an unknown's share of the residual is small beside the others', wherever it stands.
+
+Where H is singular there are many minimisers, and ``dx = -H^+ dg``: along a flat direction the one
+that was returned stays. A regression's weights are those of least norm, also beside an intercept,
+which follows from them. With fewer rows than features they have a part ``(I - H^+ H) dH H^+ x`` in
+the null space besides, which turns with X. Where the rank is lower than the shape of X allows, the
+weights jump as X moves, and their derivatives by X are NaN (up to 256 features; beyond, they are
+those at a constant rank).
 """
 
 from __future__ import annotations
@@ -20,16 +26,21 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent.designs import as_design
+from jaxdescent.designs import Centred, as_design
 from jaxdescent.numerics import precision
-from jaxdescent.numerics.linear_systems import solve
+from jaxdescent.numerics.linear_systems import System, eigenvalues, null_share, solve
 from jaxdescent.objectives import Objective
+from jaxdescent.regression.solve.factor import is_uneven
 from jaxdescent.result import Result
 
 Params = Any
 
 FEW = 32
 """The most unknowns of a function whose own curvatures are computed, with a product each."""
+
+MOST_FEATURES, MOST_NUMBERS = 256, 1 << 26
+"""The most features whose rank is computed as X moves, and the most numbers that products for all
+unknowns read."""
 
 
 def attach_derivatives(objective: Objective, result: Result) -> Result:
@@ -59,13 +70,60 @@ def _root(objective: Objective, params: Params) -> Params:
 def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
     objective, params = primals
     root = _root(objective, params)  # not the params, so that second derivatives see the root
+    regression = objective.linear_regression
+    if regression is not None and regression.intercept:
+        # Of several solutions the weights have least norm, and the intercept follows from them.
+        def with_intercept(objective: Any) -> Params:
+            weights_alone, means = objective.eliminated()
+            weights = _root(weights_alone, {"weights": params["weights"]})
+            return means.with_intercept(weights["weights"])
+
+        return root, _change(with_intercept, objective, tangents[0])
 
     def product(direction: Params) -> Params:
         return jax.jvp(objective.gradient, (root,), (direction,))[1]
 
-    change = _change(lambda objective: objective.gradient(root), objective, tangents[0])
-    units = lax.stop_gradient(_units(objective, root, product))
-    return root, jax.tree.map(jnp.negative, _solve_symmetric(product, change, units))
+    known = _system(objective, root, product)
+    system = known._replace(units=lax.stop_gradient(known.units))
+
+    def solved(rhs: Params) -> Params:
+        return _solve_symmetric(product, rhs, system)
+
+    of_data = objective, tangents[0]
+    change = _change(lambda objective: objective.gradient(root), *of_data)
+    moved = jax.tree.map(jnp.negative, solved(change))
+    if regression is None or not _moves(tangents[0].X):
+        return root, moved
+    design, is_free = as_design(regression.X), jnp.max(jnp.asarray(regression.l2)) <= 0
+    rank = min(design.shape[0] - isinstance(design, Centred), design.shape[1])
+    if rank < design.shape[1]:
+        # The null space of H turns as X moves: of x = H^+ b the part (I - H^+ H) dH H^+ x.
+        dual = solved(root)
+        turned = _change(lambda objective: objective.hessian_product(root, dual), *of_data)
+        within = solved(product(turned))
+        moved = jax.tree.map(
+            lambda own, turned, within: (
+                own + jnp.where(is_free, turned - within, 0).astype(own.dtype)
+            ),
+            moved,
+            turned,
+            within,
+        )
+    if design.shape[1] <= MOST_FEATURES and system.is_small:
+        # Of a lower rank than the shape allows, the solution jumps as X moves.
+        values = lax.stop_gradient(eigenvalues(product, root)[0])
+        is_seen = jnp.abs(values) > null_share(root) * jnp.max(jnp.abs(values))
+        is_defined = ~is_free | (jnp.sum(is_seen) >= rank * (values.size // design.shape[1]))
+        # A product, so that cotangents are no numbers either.
+        moved = jax.tree.map(
+            lambda leaf: leaf * jnp.where(is_defined, 1, jnp.nan).astype(leaf.dtype), moved
+        )
+    return root, moved
+
+
+def _moves(tangents: Any) -> bool:
+    leaves = jax.tree.leaves(tangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
+    return not all(isinstance(leaf, SymbolicZero) for leaf in leaves)
 
 
 @jax.custom_jvp
@@ -102,62 +160,58 @@ def _change(function: Callable[[Objective], Any], objective: Objective, tangents
     return jax.jvp(of_moving, at, [directions[index] for index in moving])[1]
 
 
-def _solve_symmetric(
-    product: Callable[[Params], Params], rhs: Params, units: Params | None
-) -> Params:
-    """The solution of ``H x = rhs``, where x is found in these units."""
-    if units is None:
-        return lax.custom_linear_solve(
-            lambda direction: _tied(product(direction)), _tied(rhs), solve, symmetric=True
-        )
-
-    def in_units(tree: Params) -> Params:
-        return jax.tree.map(jnp.multiply, units, tree)
-
-    def scaled(direction: Params) -> Params:
-        return in_units(product(in_units(direction)))
-
-    return in_units(_solve_symmetric(scaled, in_units(rhs), None))
+def _solve_symmetric(product: Callable[[Params], Params], rhs: Params, system: System) -> Params:
+    """``H^+ rhs``."""
+    return lax.custom_linear_solve(
+        lambda direction: _tied(product(direction)),
+        _tied(rhs),
+        functools.partial(solve, system=system),
+        symmetric=True,
+    )
 
 
-def _units(
-    objective: Objective, params: Params, product: Callable[[Params], Params]
-) -> Params | None:
-    """The root of one over each unknown's own curvature; None where it would take a product each.
+def _system(objective: Objective, params: Params, product: Callable[[Params], Params]) -> System:
+    """What is known of the Hessian.
 
-    Of a regression they come from the lengths of its columns, of few unknowns from one product with
-    each.
+    The units are the root of one over each unknown's own curvature: of a regression from the
+    lengths of its columns, of few unknowns from one product with each.
     """
     regression = objective.linear_regression
     if regression is not None:
-        return _units_of_regression(regression, params)
-    if sum(leaf.size for leaf in jax.tree.leaves(params)) > FEW:
-        return None
+        return _system_of_regression(regression, params)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    data = sum(jnp.size(leaf) for leaf in jax.tree.leaves(objective))
+    is_small = size * data <= MOST_NUMBERS
+    if size > FEW:
+        return System(is_small=is_small)
     flat, unravel = ravel_pytree(params)
 
     def own(unit: jax.Array) -> jax.Array:
         return jnp.sum(unit * ravel_pytree(product(unravel(unit)))[0])
 
     curvatures = jax.vmap(own)(jnp.eye(flat.size, dtype=flat.dtype))
-    return unravel(_inverse(jnp.sqrt(jnp.abs(curvatures))))
+    units = unravel(_inverse(jnp.sqrt(jnp.abs(curvatures))))
+    return System(units, are_uneven=_are_uneven(curvatures), is_small=is_small)
 
 
-def _units_of_regression(regression: Any, params: Params) -> Params | None:
+def _are_uneven(curvatures: jax.Array) -> jax.Array:
+    """Whether zero is told from rounding only where the unknowns are in units of their own."""
+    return is_uneven(jnp.sqrt(jnp.abs(curvatures)))
+
+
+def _system_of_regression(regression: Any, params: Params) -> System:
     design, weight = as_design(regression.X), regression.sample_weight
+    dtype, l2 = params["weights"].dtype, jnp.asarray(regression.l2)
+    is_small = design.shape[0] * design.shape[1] ** 2 <= MOST_NUMBERS
     squared = design.column_lengths(weight, None)
+    is_definite = jnp.min(l2) > 0
     if squared is None:
-        return None
-    dtype = params["weights"].dtype
-    penalty = jnp.maximum(jnp.asarray(regression.l2, dtype), 0)
+        return System(is_definite=is_definite, is_small=is_small)
+    penalty = jnp.maximum(l2.astype(dtype), 0)
     lengths = jnp.hypot(squared.astype(dtype)[:, None], jnp.sqrt(penalty).reshape(1, -1))
     lengths = jnp.broadcast_to(lengths, (design.shape[1], params["weights"].size // len(lengths)))
     units = {"weights": _inverse(lengths).reshape(params["weights"].shape)}
-    if "intercept" in params:
-        total = jnp.asarray(design.shape[0], dtype) if weight is None else jnp.sum(weight)
-        units["intercept"] = jnp.broadcast_to(
-            _inverse(jnp.sqrt(total.astype(dtype))), params["intercept"].shape
-        )
-    return units
+    return System(units, is_uneven(squared), is_definite, is_small)
 
 
 def _inverse(lengths: jax.Array) -> jax.Array:

@@ -19,11 +19,12 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
+from jaxdescent.descent.dense_look import Look
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, run_in_chunks
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.refutation import Refutation
-from jaxdescent.descent.stopping import judge, measured
+from jaxdescent.descent.stopping import ROUNDED, judge, measured
 from jaxdescent.descent.watch import Watch
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import loops
@@ -182,27 +183,29 @@ class Descent(NamedTuple):
 
         return lax.while_loop(goes_on, to_a_claim, loop)
 
-    def confirmed(self, loop: Loop, falls: jax.Array | None = None) -> Loop:
+    def confirmed(self, loop: Loop, seen: Look | None = None) -> Loop:
         """The loop at its end; running again if its claim does not stand and the descent can go on
-        from there. ``falls`` is what :meth:`decrease_at_hand` returned.
+        from there. ``seen`` is what :meth:`seen_by_host` returned.
         """
         had_converged = loop.status == Status.CONVERGED.value
-        if self._may_go_on:
+        if self.may_go_on:
             loop = self._measured_if_over(loop)
         if loop.watch.looks is not None and self._refutation.is_possible(loop.params):
-            loop = self._refutation.unless_refuted(loop, falls)
-        return self._by_another_way(loop, had_converged) if self._may_go_on else loop
+            loop = self._refutation.unless_refuted(loop, seen)
+        return self._by_another_way(loop, had_converged) if self.may_go_on else loop
 
-    def decrease_at_hand(self, loop: Loop) -> Any:
-        """By how much the value is sure to fall at a claim, if the host sees it from a loop whose
-        numbers are there; else None.
-        """
+    def seen_by_host(self, loop: Loop) -> Look | None:
+        """What the host sees at the claim of a loop whose numbers are there, if it can look."""
         can_see = loop.watch.looks is not None and int(loop.status) in CLAIMS
-        return self._refutation.decrease_at_hand(loop) if can_see else None
+        return self._refutation.seen_by_host(loop) if can_see else None
+
+    def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
+        """:meth:`confirmed` without a program, for a method that may not go on in another way."""
+        return self._refutation.answered_by_host(loop, seen)
 
     def is_claimed(self, loop: Loop) -> bool:
         """Whether the end of this loop, whose numbers are there, is one to be confirmed."""
-        return self._may_go_on or int(loop.status) in CLAIMS
+        return self.may_go_on or int(loop.status) in CLAIMS
 
     def is_measured(self, loop: Loop) -> bool:
         """Whether :meth:`result` has nothing to compute for this loop."""
@@ -210,7 +213,7 @@ class Descent(NamedTuple):
 
     def is_doubtful(self, loop: Loop) -> bool:
         """Whether a claim at the end of this loop may not be confirmed."""
-        return self._may_go_on or loop.watch.looks is not None
+        return self.may_go_on or loop.watch.looks is not None
 
     def finish(self, loop: Loop) -> Result:
         """The result where the loop ended; an estimated progress is measured first."""
@@ -218,7 +221,7 @@ class Descent(NamedTuple):
 
     def measured_at_end(self, loop: Loop) -> Loop:
         """The loop with its estimated progress measured, if it has ended."""
-        return loop if self._may_go_on else self._measured_if_over(loop)
+        return loop if self.may_go_on else self._measured_if_over(loop)
 
     def result(self, loop: Loop) -> Result:
         """The entries of a loop that has ended, and has been measured, as a result."""
@@ -335,7 +338,7 @@ class Descent(NamedTuple):
         return self.check_every == 1 and self.method.estimates(self.objective)
 
     @property
-    def _may_go_on(self) -> bool:
+    def may_go_on(self) -> bool:
         """Whether the method may continue if a measurement does not confirm its convergence."""
         return type(self.method).disproved is not Method.disproved
 
@@ -358,7 +361,7 @@ class Descent(NamedTuple):
         continue in another way.
         """
         further = self.method.disproved(loop.state)
-        assert further is not None  # _may_go_on is False otherwise
+        assert further is not None  # may_go_on is False otherwise
         state, has_another = further
         goes_on = had_converged & (loop.status != Status.CONVERGED.value) & has_another
         state = jax.tree.map(
@@ -457,6 +460,7 @@ class Descent(NamedTuple):
             progress._replace(value=value, gradient_norm=norm),
             objective=self.objective,
             size=size.astype(norm.dtype),
+            rounding=self._rounding_beside(loop.params, value.dtype),
             checks=loop.checks,
             is_start=loop.iteration == 0,
             is_last=loop.iteration >= self.max_iterations,
@@ -486,6 +490,11 @@ class Descent(NamedTuple):
             history=history,
             checks=loop.checks + 1,
         )
+
+    def _rounding_beside(self, params: Params, dtype: Any) -> Any:
+        share = ROUNDED * precision.epsilon(params)
+        rounding = self.objective.rounding_beside_size(precision.widen(params), share)
+        return rounding if isinstance(rounding, float) else rounding.astype(dtype)
 
     def _norms(self, params: Params, norm: jax.Array) -> Any:
         """What the gradient's tolerance is compared with: its norm, or the norm of each leaf."""

@@ -34,18 +34,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.descent import at_once, dense_look, function_look
+from jaxdescent.descent.dense_look import Look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
-from jaxdescent.kernels.platform import on_cpu
+from jaxdescent.kernels.platform import on_cpu, on_one_cpu
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.second_order import few_unknowns
 from jaxdescent.tolerance import Off, Tolerance
 
 Params = Any
@@ -122,44 +124,80 @@ class Refutation(NamedTuple):
         estimates = self.method.estimates(self.objective)
         return regression is not None and dense_look.is_small(regression, estimates)
 
-    def decrease_at_hand(self, loop: Loop) -> np.ndarray | None:
-        """By how much the value is sure to fall, computed by the host; None where a program must
-        compute it.
-        """
-        if not self._is_small or not at_once.is_at_hand((loop.params, self.objective)):
+    def seen_by_host(self, loop: Loop) -> Look | None:
+        """What the host sees where a descent ended; None where a program must look."""
+        if not self.is_possible(loop.params, is_tried=False):
             return None
-        regression = self.objective.linear_regression
-        height = max(abs(float(loop.value)), float(loop.watch.floor))
-        falls = dense_look.at_hand(
-            regression, loop.params["weights"], float(self.tolerance.suboptimality) * height
+        if not at_once.is_at_hand((loop.params, self.objective)):
+            return None
+        tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
+        if self._is_small:
+            regression = self.objective.linear_regression
+            allowed = tolerance * max(abs(value), float(loop.watch.floor))
+            return dense_look.at_hand(regression, loop.params, allowed)
+        is_regression = self.objective.linear_regression is not None
+        if is_regression or not few_unknowns.is_possible(self.objective, loop.params):
+            return None
+        found = few_unknowns.found_at(
+            self.objective,
+            loop.params,
+            value=value,
+            size=float(loop.watch.size.scale),
+            tolerance=tolerance,
         )
-        return np.asarray(falls, loop.value.dtype)
+        if found is None or not found.is_known:
+            return None
+        look = _look_of(found, np)
+        return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
-    def unless_refuted(self, loop: Loop, falls: jax.Array | None = None) -> Loop:
+    def unless_refuted(self, loop: Loop, seen: Look | None = None) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
         the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
-        its estimate is raised to what a step would lower the value by.
+        its estimate is raised to what a step would lower the value by, or it has converged after
+        all where the host can prove it.
 
-        ``falls`` is by how much the value is sure to fall, if that is known.
+        ``seen`` is what the host has seen, if it has looked.
         """
 
         def answer() -> tuple[jax.Array, Watch]:
-            asked, known = self._asked(loop), falls
-            if known is not None:
-                known = jnp.where(asked.is_looked_at, known, 0)
-            elif self._has_diagonal:
-                known = self._certain_decrease(loop, asked).astype(asked.known.dtype)
-            else:
-                seen = self._seen(loop, asked.is_looked_at)
-                known, allowed = self._measured_decrease(loop, asked, seen)
-                asked = asked._replace(allowed=allowed)
-            return self._answered(loop, asked, known)
+            asked, look = self._asked(loop), seen
+            if look is None and self._has_diagonal:
+                look = self._look_at_structure(loop, asked)
+            elif look is None:
+                look = self._look_at_function(loop, asked)
+            return self._answered(loop, asked, look)
 
         is_one = loops.are_few((loop.params, self.objective))
         status, watch = loops.one_turn(answer) if is_one else answer()
         return loop._replace(status=status, watch=watch)
 
-    def _asked(self, loop: Loop) -> _Asked:
+    def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
+        """:meth:`unless_refuted` without a program, for a loop whose numbers are there."""
+
+        def own(loop: Loop) -> tuple[Any, ...]:
+            watch = loop.watch
+            return loop.status, watch.suboptimality, watch.evidence, watch.looks
+
+        watch = loop.watch
+        read = (loop.iteration, loop.value, watch.floor, watch.checks_without_progress)
+        before, (iteration, value, floor, checks) = jax.device_get((own(loop), read))
+        status, left, evidence, looks = before
+        watch = watch._replace(suboptimality=left, evidence=evidence, looks=looks, floor=floor)
+        watch = watch._replace(checks_without_progress=checks)
+        there = loop._replace(status=status, iteration=iteration, value=value, watch=watch)
+        asked = self._asked(there, np)
+        status, watch = self._answered(there, asked, seen, np)
+
+        def as_before(new: Any, number: Any, old: Any) -> Any:
+            new = np.asarray(new, number.dtype)
+            return old if new == number else jax.device_put(new, old.sharding)
+
+        after = own(there._replace(status=status, watch=watch))
+        status, left, evidence, looks = jax.tree.map(as_before, after, before, own(loop))
+        watch = loop.watch._replace(suboptimality=left, evidence=evidence, looks=looks)
+        return loop._replace(status=status, watch=watch)
+
+    def _asked(self, loop: Loop, xp: Any = jnp) -> _Asked:
         """Whether there is a claim, whether it is looked at, and what it allows."""
         watch, looks = loop.watch, loop.watch.looks
         assert looks is not None  # there are some where a refutation is possible
@@ -169,46 +207,56 @@ class Refutation(NamedTuple):
         # have taken a short column for rounding.
         least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
         is_estimate = watch.evidence >= least.value
-        allowed = jnp.asarray(self.tolerance.suboptimality, loop.value.dtype)
-        allowed = allowed * jnp.maximum(jnp.abs(loop.value), watch.floor)
+        allowed = xp.asarray(self.tolerance.suboptimality, loop.value.dtype)
+        allowed = allowed * xp.maximum(xp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim = is_claim & is_estimate & jnp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < looks.next) & jnp.logical_not(is_last)
-        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < jnp.inf)
-        is_stuck = is_stuck & is_estimate & jnp.logical_not(self.off.suboptimality)
-        known = jnp.maximum(allowed, jnp.where(is_stuck, watch.suboptimality, allowed))
-        is_looked_at = (is_claim & jnp.logical_not(is_early)) | is_stuck
+        is_claim = is_claim & is_estimate & xp.logical_not(self.off.suboptimality)
+        is_early = (loop.iteration < looks.next) & xp.logical_not(is_last)
+        is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < xp.inf)
+        is_stuck = is_stuck & is_estimate & xp.logical_not(self.off.suboptimality)
+        known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
+        is_looked_at = (is_claim & xp.logical_not(is_early)) | is_stuck
         return _Asked(is_claim, is_early, is_looked_at, allowed, known)
 
-    def _answered(self, loop: Loop, asked: _Asked, falls: jax.Array) -> tuple[jax.Array, Watch]:
-        """The status and what the rules remember, where the value may fall by so much."""
-        watch, looks, allowed = loop.watch, loop.watch.looks, asked.allowed
+    def _answered(
+        self, loop: Loop, asked: _Asked, look: Look, xp: Any = jnp
+    ) -> tuple[jax.Array, Watch]:
+        """The status and what the rules remember after a look."""
+        watch, looks = loop.watch, loop.watch.looks
         assert looks is not None
-        seen = jnp.where(asked.is_looked_at & jnp.isfinite(falls), loop.value - falls, jnp.inf)
-        lowest = jnp.minimum(looks.lowest, seen)
-        falls = jnp.maximum(falls, loop.value - lowest)
-        least = (CERTAIN if self._has_diagonal else REFUTED) * allowed
-        is_refuted = asked.is_claim & (falls > least)
-        pause = jnp.maximum(loop.iteration // PAUSE, 1)
-        looks = Looks(jnp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
+        falls = xp.where(asked.is_looked_at, look.falls, 0)
+        seen = xp.where(asked.is_looked_at & xp.isfinite(falls), loop.value - falls, xp.inf)
+        lowest = xp.minimum(looks.lowest, seen)
+        falls = xp.maximum(falls, loop.value - lowest)
+        least = (CERTAIN if self._has_diagonal else REFUTED) * asked.allowed
+        was_lower = (loop.value - looks.lowest > least) & xp.logical_not(look.is_proven)
+        is_false = (asked.is_looked_at & look.is_false) | was_lower
+        is_refuted = asked.is_claim & is_false
+        pause = xp.maximum(loop.iteration // PAUSE, 1)
+        looks = Looks(xp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
         is_taken_back = is_refuted | (asked.is_claim & asked.is_early)
-        status = jnp.where(is_taken_back, self._instead(loop), loop.status)
+        status = xp.where(is_taken_back, self._instead(loop, xp), loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
-        above = jnp.where(is_low, falls, watch.suboptimality)
-        decrement, none = Evidence.NEWTON_DECREMENT.value, Evidence.NONE.value
-        evidence = jnp.where(is_low, jnp.int32(decrement), watch.evidence)
-        evidence = jnp.where(above < jnp.inf, evidence, jnp.int32(none))
+        is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
+        is_proven = look.is_proven & is_ended & xp.logical_not(self.off.suboptimality)
+        status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
+        above = xp.where(is_low, falls, watch.suboptimality)
+        above = xp.where(is_proven, look.falls, above)
+        has_rows = self.objective.linear_regression is not None
+        known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
+        evidence = xp.where(is_low | is_proven, np.int32(known.value), watch.evidence)
+        evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
 
-    def _instead(self, loop: Loop) -> jax.Array:
+    def _instead(self, loop: Loop, xp: Any) -> jax.Array:
         """The status of a descent whose claim does not stand."""
         is_last = loop.iteration >= self.max_iterations
         is_stuck = loop.watch.checks_without_progress >= self.method.patience
-        again = jnp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
-        return jnp.where(is_stuck, Status.STAGNATED.value, again).astype(jnp.int32)
+        again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
+        return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
-    def _seen(self, loop: Loop, is_looked_at: jax.Array) -> function_look.Seen:
+    def _look_at_function(self, loop: Loop, asked: _Asked) -> Look:
         """What the function shows, if it is looked at."""
         # Of numbers alone: JAX would keep the structure of what it is given, and with it the
         # objective's function, beyond the program.
@@ -216,13 +264,37 @@ class Refutation(NamedTuple):
         objective = self.objective.hoisted(loop.params)
         numbers, structure = jax.tree.flatten((objective, loop.params))
 
-        def look(*numbers: jax.Array) -> function_look.Seen:
-            return function_look.seen_at(*structure.unflatten(numbers))
+        def in_own_dtype() -> Look:
+            def look(*numbers: jax.Array) -> function_look.Seen:
+                return function_look.seen_at(*structure.unflatten(numbers))
 
-        def no_look(*numbers: jax.Array) -> function_look.Seen:
-            return function_look.nothing_seen(*structure.unflatten(numbers))
+            def no_look(*numbers: jax.Array) -> function_look.Seen:
+                return function_look.nothing_seen(*structure.unflatten(numbers))
 
-        return seldom(is_looked_at, look, no_look, *numbers)
+            seen = seldom(asked.is_looked_at, look, no_look, *numbers)
+            falls, allowed = self._measured_decrease(loop, asked, seen)
+            return Look.refuting(falls, REFUTED * allowed)
+
+        def in_double() -> Look:
+            def look(value: Any, size: Any, tolerance: Any, *numbers: jax.Array) -> Look:
+                at = structure.unflatten(numbers)
+                how = {"value": value, "size": size, "tolerance": tolerance}
+                found = few_unknowns.found_in_program(*at, **how)
+                return _look_of(found, jnp)
+
+            def no_look(value: Any, *rest: Any) -> Look:
+                del rest
+                return Look.refuting(jnp.zeros_like(value), jnp.zeros_like(value))
+
+            watch, tolerance = loop.watch, jnp.asarray(self.tolerance.suboptimality)
+            is_asked = asked.is_claim & ~asked.is_early | (loop.status == Status.STAGNATED.value)
+            given = loop.value, watch.size.scale, tolerance, *numbers
+            return seldom(is_asked, look, no_look, *given)
+
+        is_small = few_unknowns.is_possible(objective, loop.params)
+        if not is_small or not few_unknowns.is_traceable(objective, loop.params):
+            return in_own_dtype()
+        return on_one_cpu(in_double, in_own_dtype)
 
     def _measured_decrease(
         self, loop: Loop, asked: _Asked, seen: function_look.Seen
@@ -247,20 +319,20 @@ class Refutation(NamedTuple):
             falls = jnp.where(is_steep, jnp.inf, falls)
         return jnp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed
 
-    def _certain_decrease(self, loop: Loop, asked: _Asked) -> jax.Array:
-        """By how much the value is sure to fall, zero where nobody asks. Under ``vmap`` a plain
-        branch would copy X for every member.
+    def _look_at_structure(self, loop: Loop, asked: _Asked) -> Look:
+        """What the structure shows, nothing where nobody asks. Under ``vmap`` a plain branch would
+        copy X for every member.
         """
         params, seen = precision.widen(loop.params), None
         if self.method.estimates(self.objective):
             reached = loop.norm / jnp.sqrt(2 * asked.known).astype(loop.norm.dtype)
             seen = Seen(caution(loop.norm.dtype), reached)
-        regression = self.objective.linear_regression
+        regression, allowed = self.objective.linear_regression, asked.allowed
+        look, of = look_at_regression, regression
         if regression is None:
-            inputs = self.objective, params, seen
-            return seldom(asked.is_looked_at, decrease_of_quadratic, _nothing, *inputs)
-        inputs = regression, params, seen, asked.known
-        return seldom(asked.is_looked_at, decrease_of_regression, _nothing, *inputs)
+            look, of = look_at_quadratic, self.objective
+        inputs = of, params, seen, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
+        return seldom(asked.is_looked_at, look, _no_look, *inputs)
 
 
 class Seen(NamedTuple):
@@ -277,15 +349,16 @@ class Seen(NamedTuple):
     reached: jax.Array
 
 
-def decrease_of_regression(
+def look_at_regression(
     regression: LinearRegression,
     params: Params,
     seen: Seen | None = None,
     allowed: Any = 0.0,
-) -> jax.Array:
-    """The decrease of the value that one step of the weights is sure to bring.
+) -> Look:
+    """What LAPACK shows where X is small on a CPU; else what one step of the weights is sure to
+    bring.
 
-    It takes a pass over X for the lengths of its columns, two for the gradient at the best
+    The step takes a pass over X for the lengths of its columns, two for the gradient at the best
     intercept, and one for the curvature. Where X does not know its columns, the step is one along
     the gradient.
 
@@ -294,25 +367,24 @@ def decrease_of_regression(
       params: where the claim was made.
       seen: where no unknown's own curvature is below this, the answer is zero after the first pass.
         None for a method that sees none.
-      allowed: a decrease of no interest.
+      allowed: by how much the value may be above the minimum.
     """
 
-    def by_one_step() -> jax.Array:
+    def by_one_step() -> Look:
         lengths = _lengths_of(regression)
         is_needed = _is_uneven(lengths, seen)
-        return seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+        falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+        return Look.refuting(falls, CERTAIN * allowed)
 
     if dense_look.is_small(regression, seen is not None):
-        falls = on_cpu(
-            lambda: dense_look.in_program(regression, params["weights"], allowed), by_one_step
-        )
+        look = on_cpu(lambda: dense_look.in_program(regression, params, allowed), by_one_step)
     else:
-        falls = by_one_step()
+        look = by_one_step()
     # Traced penalties and weights may be negative, and then no term may be left out.
     is_convex = jnp.all(jnp.asarray(regression.l2) >= 0)
     if regression.sample_weight is not None:
         is_convex &= jnp.all(regression.sample_weight >= 0)
-    return jnp.where(is_convex, falls, 0)
+    return jax.tree.map(lambda leaf: jnp.where(is_convex, leaf, jnp.zeros_like(leaf)), look)
 
 
 def _lengths_of(regression: LinearRegression) -> jax.Array | None:
@@ -368,16 +440,17 @@ def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
     return jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0)).reshape(1, -1)
 
 
-def decrease_of_quadratic(
-    objective: Objective, params: Params, seen: Seen | None = None
-) -> jax.Array:
-    """The same for a quadratic form whose Hessian is stored: two products with it."""
+def look_at_quadratic(
+    objective: Objective, params: Params, seen: Seen | None = None, allowed: Any = 0.0
+) -> Look:
+    """What one step shows of a quadratic form whose Hessian is stored: two products with it."""
     matrix = objective.hessian_array
     assert matrix is not None  # or nothing can be refuted
     diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
     lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
     is_needed = _is_uneven(lengths, seen)
-    return seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
+    falls = seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
+    return Look.refuting(falls, CERTAIN * allowed)
 
 
 def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
@@ -395,6 +468,16 @@ def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array)
 def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
     del objective, rest
     return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _look_of(found: few_unknowns.Found, xp: Any) -> Look:
+    is_false = found.is_known & xp.logical_not(found.is_stationary)
+    return Look(found.falls, is_false, found.is_stationary & found.is_minimum)
+
+
+def _no_look(of: Any, params: Params, *rest: Any) -> Look:
+    nothing = _nothing(of, params, *rest)
+    return Look.refuting(nothing, nothing)
 
 
 def _is_uneven(lengths: jax.Array | None, seen: Seen | None) -> jax.Array:

@@ -68,6 +68,7 @@ def judge(
     *,
     objective: Objective,
     size: jax.Array,
+    rounding: Any,
     checks: jax.Array,
     is_start: Any,
     is_last: Any,
@@ -86,6 +87,7 @@ def judge(
       progress: the values of this check.
       objective: what is minimised.
       size: the params' norm.
+      rounding: what the rounding of params that the norm leaves out changes the value by.
       checks: the number of earlier checks.
       is_start: whether these are the params of the start.
       is_last: whether no more iterations are allowed.
@@ -107,6 +109,7 @@ def judge(
         last,
         progress,
         objective=objective,
+        rounding=rounding,
         checks=checks,
         tolerance=tolerance,
         off=off,
@@ -178,6 +181,7 @@ def _with_estimate(
     progress: Progress,
     *,
     objective: Objective,
+    rounding: Any,
     checks: jax.Array,
     tolerance: Tolerance,
     off: Off,
@@ -203,19 +207,21 @@ def _with_estimate(
     must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
     estimate = known_by_structure(objective, value, norm, estimate)
     left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
-    left = jnp.where(jnp.isnan(left), jnp.inf, left)
-    rounding: Any = 0.0
+    if watch.own_value is not None:  # a constant that is met exactly is not rounded
+        rounding = jnp.where(watch.own_value > 0, rounding, 0)
     if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
-        rounding = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
-        rounding = rounding.astype(left.dtype)
+        own = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
+        rounding = rounding + own.astype(left.dtype)
     seen, left = left, left + rounding
+    is_known = jnp.isfinite(value) & jnp.isfinite(norm) & ~jnp.isnan(left)
+    left = jnp.where(is_known, left, jnp.inf)
 
     size, curvature = watch.size.scale, estimate.curvature.astype(norm.dtype)
     height = jnp.abs(value)
     worth = 0.5 * (curvature * size) * size  # F
     if watch.own_value is not None:
         worth = watch.own_value.astype(norm.dtype)
-    floor = eps * worth.astype(value.dtype)
+    floor = jnp.where(worth < jnp.inf, eps * worth, 0).astype(value.dtype)
     own = jnp.where(size > 0, height.astype(norm.dtype) / jnp.where(size > 0, size, 1), 0)
     steepest = jnp.maximum(curvature, jnp.asarray(estimate.steepness, norm.dtype))
     scale = jnp.maximum(watch.reference, jnp.maximum(own, steepest * size))
@@ -225,6 +231,10 @@ def _with_estimate(
         is_known = (left > 0) & (left < jnp.inf) & is_factorised
         heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
         scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
+    if watch.own_value is not None:
+        # Where squares of targets underflow, no value says anything.
+        is_lost = (worth < jnp.finfo(worth.dtype).tiny / eps) & (watch.reference > 0)
+        left = jnp.where(is_lost, jnp.inf, left)
     expected = watch.suboptimality
     watch = watch._replace(
         scale=scale,

@@ -17,7 +17,7 @@ from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
 from jaxdescent.designs.unevenness import are_uneven
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.numbers import check_count, refuse_masked
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.row_pieces import RowPieces
@@ -77,6 +77,7 @@ class Categorical(Design):
                 "Categorical's codes must be known when it is made, got traced ones: make it "
                 "outside jit, vmap and grad, and pass it in."
             )
+        refuse_masked("codes", codes)
         given = np.asarray(codes)
         if not np.issubdtype(given.dtype, np.integer):
             raise TypeError(

@@ -13,6 +13,7 @@ from jax import lax
 from jaxdescent import placement
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.shifted import Shifted
+from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -40,6 +41,7 @@ class Dense(Design):
           TypeError: if it is not an array of real floating-point numbers.
           ValueError: if it is not two-dimensional, or empty.
         """
+        refuse_masked("X", X)
         if not isinstance(X, jax.Array):
             try:
                 X = np.asarray(X)

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.sparse import TRACED, Sparse, checked_index
+from jaxdescent.inputs.numbers import refuse_masked
 
 MOST_FEATURES = 2**64
 """Columns are numbered in uint64."""
@@ -92,6 +93,7 @@ class Hashed(Sparse):
         """
         if isinstance(rows, Tracer):
             raise TypeError(TRACED)
+        refuse_masked("row indices", rows)
         rows = np.asarray(rows)
         place, is_touched = self._columns.find(columns)
         if rows.shape != place.shape:
@@ -102,6 +104,7 @@ class Hashed(Sparse):
         # Those of entries that are left out are looked at too.
         rows = checked_index("row", rows, operator.index(rows_in_all))
         if values is not None:
+            refuse_masked("values", values)
             values = np.asarray(values)
             if values.shape != place.shape:
                 raise ValueError(
@@ -219,6 +222,7 @@ def _checked_columns(columns: Any, features: int) -> np.ndarray:
     """As uint64."""
     if isinstance(columns, Tracer):
         raise TypeError(TRACED)
+    refuse_masked("column indices", columns)
     columns = np.asarray(columns)
     if columns.ndim != 1:
         raise ValueError(f"column indices must have shape (entries,), got {columns.shape}.")

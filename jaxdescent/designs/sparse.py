@@ -18,6 +18,7 @@ from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
 from jaxdescent.designs.unevenness import are_uneven
+from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
@@ -319,6 +320,7 @@ def checked_index(name: str, index: Any, side: int) -> np.ndarray:
     """Indices from 0 to ``side - 1`` as int64."""
     if isinstance(index, Tracer):
         raise TypeError(TRACED)
+    refuse_masked(f"{name} indices", index)
     index = np.asarray(index)
     if index.ndim != 1:
         raise ValueError(f"{name} indices must have shape (entries,), got {index.shape}.")
@@ -340,6 +342,7 @@ def _checked_values(values: Any, entries: int) -> Any:
     if values is None:
         return None
     if not isinstance(values, Tracer):
+        refuse_masked("values", values)
         values = np.asarray(values)
     if values.shape != (entries,):
         raise ValueError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jaxdescent import agreement
@@ -15,14 +16,21 @@ SLACK_BYTES = 64 << 20
 """For what is not counted: the allocators' own pages, threads' buffers of the BLAS, code that is
 loaded late."""
 
-LEVEL_BYTES = 160
+LEVEL_BYTES = 200
 """What the place of a level takes while rows are looked up, beside its text."""
+
+FINDING_COPIES, WRITING_COPIES = 5, 3
+"""Copies of the levels' texts: those that were known and those that are new, joined by a table that
+doubles; and later Arrow's beside Python's, and the text of a model's file."""
 
 SHARE = 0.8
 """Of what is available, where no limit is given."""
 
 BLOCK_BYTES = 16 << 20
-MOST_ROWS, LEAST_ROWS = 1 << 16, 1 << 10
+MOST_ROWS, LEAST_ROWS, LEAST_BYTES = 1 << 16, 1 << 10, 1 << 20
+
+LONG_BYTES = 256
+"""Of a row in one column: longer texts are named where memory does not suffice."""
 
 BLOCK_COPIES = 2
 """A block as it is read, and as it is prepared."""
@@ -63,14 +71,10 @@ class Memory(NamedTuple):
             f"and {source} is {readable_bytes(self.limit)}: {read}."
         )
 
-    def check(self, margin: int = 0) -> None:
-        """Stop where the process holds more than it may after all, or soon would.
-
-        Sizes that nobody can know beforehand, such as how many levels a column has or how large a
-        file's pages are, are watched while they grow.
-        """
+    def check(self) -> None:
+        """Stop where the process holds more than it may after all."""
         held = resident_bytes()
-        if self.is_given and held + margin > self.limit:
+        if self.is_given and held > self.limit:
             raise ProblemTooLarge(
                 f"the process came to hold {readable_bytes(held)} of the limit of "
                 f"{readable_bytes(self.limit)}, with more to come, and stopped: raise it, or read "
@@ -79,10 +83,19 @@ class Memory(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How a source is read: rows of a block, and bytes that reading holds."""
+    """How a source is read: rows of a block, bytes that reading holds, and the column of text that
+    takes most of them, as a refusal names it.
+    """
 
     rows: int
     bytes: int
+    longest: str = ""
+
+
+def bytes_of_levels(levels: Iterable[Iterable[str]]) -> int:
+    """What the texts of levels take beside those that are there."""
+    each = itertools.chain.from_iterable(levels)
+    return WRITING_COPIES * sum(len(text) * (1 if text.isascii() else 4) for text in each)
 
 
 def reading_of(source: Source, names: Sequence[str], width: int, free: float) -> Reading:
@@ -102,9 +115,12 @@ def reading_of(source: Source, names: Sequence[str], width: int, free: float) ->
     def held(rows: int) -> int:
         return BLOCKS_HELD * rows * row + source.reading_bytes(names, rows)
 
-    while rows > LEAST_ROWS and held(rows) > free:
+    while rows > 1 and rows * row > LEAST_BYTES and held(rows) > free:
         rows //= 2
-    return Reading(rows, held(rows))
+    texts = {name: source.row_bytes([name]) for name in names}
+    longest = max(texts, key=lambda name: texts[name], default="")
+    is_long = bool(names) and texts[longest] > LONG_BYTES
+    return Reading(rows, held(rows), f", with texts as long as in {longest!r}," * is_long)
 
 
 def reading_of_all(
@@ -112,4 +128,5 @@ def reading_of_all(
 ) -> Reading:
     """What suits all sources, which are read one after another."""
     plans = [reading_of(source, names, width, free) for source in sources]
-    return Reading(min(plan.rows for plan in plans), max(plan.bytes for plan in plans))
+    most = max(plans, key=lambda plan: plan.bytes)
+    return most._replace(rows=min(plan.rows for plan in plans))

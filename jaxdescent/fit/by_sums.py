@@ -9,7 +9,13 @@ import numpy as np
 
 from jaxdescent.data import located, read_ahead
 from jaxdescent.fit import solution as solving
-from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, Reading, reading_of_all
+from jaxdescent.fit.budget import (
+    LEVEL_BYTES,
+    SLACK_BYTES,
+    Reading,
+    bytes_of_levels,
+    reading_of_all,
+)
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, Part, part_of
@@ -59,6 +65,7 @@ def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
     passing = job.parts * matrix + 8 * dense**2 + 8 * dense * buffer_rows(dense)
     solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
     base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
+    base += bytes_of_levels(encoding.levels.values())
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
     free = job.memory.limit - base - passing
     reading = reading_of_all(job.sources, job.roles.columns, width, free)

@@ -131,6 +131,11 @@ class Texts:
         """How many are held; some of them may be equal."""
         return len(self._known) + sum(map(len, self._new))
 
+    @property
+    def bytes(self) -> int:
+        """What those that are held take."""
+        return self._known.nbytes + sum(each.nbytes for each in self._new)
+
     def _join(self) -> None:
         pa = need_arrow()
         both = pa.chunked_array([self._known, *self._new])

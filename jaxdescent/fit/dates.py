@@ -167,6 +167,9 @@ class Dated(Wrapped):
     def reading_bytes(self, names: Sequence[str], rows: int) -> int:
         return self.base.reading_bytes(self._read(names), rows)
 
+    def text_bytes(self, name: str) -> int:
+        return self.base.text_bytes(name) if name in self.base.kinds else 0
+
     def start_before(self, row: int) -> int:
         return self.base.start_before(row)
 
@@ -230,6 +233,18 @@ class Dated(Wrapped):
                     "of the fit: its trend is continued there",
                     stacklevel=2,
                 )
+
+
+def is_zone(name: str) -> bool:
+    """Whether the clock of a zone of this name is known."""
+    pa = need_arrow()
+    import pyarrow.compute as pc
+
+    try:
+        pc.call_function("local_timestamp", [pa.scalar(0, pa.timestamp("us", name))])
+    except pa.ArrowInvalid:
+        return name == AS_WRITTEN
+    return True
 
 
 def _of_arrow(column: Any) -> Any:

@@ -16,6 +16,7 @@ from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.data.errors import listed
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checks import check_figures
@@ -166,20 +167,20 @@ def _fitted(request: Request, given: Given) -> Model:
     together.check_alike(
         {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
     )
-    before = [each.stamps() for each in (source, test_source) if each is not None]
     if not agreement.is_alone() and source.rows is None:
         watch.begin("counting rows", None)
     source, first_row = together.share_of(source)
     if test_source is not None:
         test_source, _ = together.share_of(test_source, is_tested=True)
-    if dates:
-        watch.begin("looking at dates", source.rows)
-        dates.update(looked_at(source, dates))  # the sources hold the same dictionary
     job = Job(source, test_source, roles, request, bound, watch, keeping, first_row)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
         check_start(model, roles, request.bits)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(unchanged(job.sources, "fit again"))
+        if dates:
+            watch.begin("looking at dates", source.rows)
+            dates.update(looked_at(source, dates))  # the sources hold the same dictionary
         if keeping is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
@@ -191,14 +192,6 @@ def _fitted(request: Request, given: Given) -> Model:
         encoding, levels_read = encoding_of(job)
         fitted, counts = fit(job, encoding, model)
         check_figures(fitted)
-    for each, stamps in zip(job.sources, before, strict=True):
-        changed = [
-            path
-            for path, now, then in zip(each.files, each.stamps(), stamps, strict=True)
-            if now != then
-        ]
-        if changed:
-            raise DataError(f"{changed[0]} was changed while it was read: fit again.")
     seconds = time.perf_counter() - began
     fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))
     other_passes = (levels_read > 0) + (len(dates) > 0) + counts + source.looks

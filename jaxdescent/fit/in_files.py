@@ -22,7 +22,7 @@ from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
 from jaxdescent.fit import keeping, together
-from jaxdescent.fit.budget import MOST_ROWS
+from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
 from jaxdescent.fit.checks import row_notes
 from jaxdescent.fit.descending import descend, details_of, told
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
@@ -111,6 +111,7 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
         of_column = keeping.ROW_BYTES * rows + keeping.FEATURE_BYTES * encoding.size
     vectors = wider * (of_row * rows + of_feature * encoding.size)
     needed = resident_bytes() + STARTING_BYTES + held + vectors
+    needed += bytes_of_levels(encoding.levels.values())
     if job.request.l2 != AUTO:
         return FilesPlan(rows, at_once, needed)
     targets = 1 if job.is_tested else 1 + probes_for(max(rows, 1))

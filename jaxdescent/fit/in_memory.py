@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit import keeping
-from jaxdescent.fit.budget import Reading, reading_of_all
+from jaxdescent.fit.budget import Reading, bytes_of_levels, reading_of_all
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.descending import details_of, minimum, told
 from jaxdescent.fit.encoding import Encoding, Policy
@@ -91,6 +91,7 @@ def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
     entries = sum(source.entries for source in job.sources) * (encoding.sparse is not None)
     kept = rows * each + each_feature * encoding.size + BUCKET_BYTES * entries
     kept = resident_bytes() + STARTING_BYTES + wider * kept
+    kept += bytes_of_levels(encoding.levels.values())
     width = 8 * (len(encoding.labelled) * 3 + 3) + len(encoding.numbers)
     reading = reading_of_all(job.sources, job.roles.columns, width, job.memory.limit - kept)
     return MemoryPlan(rows, reading, kept + reading.bytes), counted

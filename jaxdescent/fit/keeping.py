@@ -62,11 +62,9 @@ class Keeping:
     Raises:
       DataError: where the folder holds a fit and is not to be gone on with, or holds other things,
         or cannot be made.
-      ImportError: where the extra ``checkpoint`` is not installed.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
-        checkpoints.require_extra()
         self.folder = pathlib.Path(os.path.abspath(folder))
         self.seconds = self.seconds_in_steps = 0.0
         self.resumed_at = 0
@@ -243,8 +241,8 @@ class Keeping:
           Interrupted: after a signal, when all that was found is kept.
           DataError: where what is kept is of another problem, or cannot be read.
         """
-        seen = _Summing(self)
-        saving = Checkpoint(self.folder / name, every=EVERY, filled=filled)
+        seen, place = _Summing(self), self.folder / name
+        saving = Checkpoint(place, every=EVERY, filled=filled) if self._is_made(place) else None
         try:
             result = run(
                 objective,
@@ -254,7 +252,7 @@ class Keeping:
                 chunk=chunk,
                 hooks=[*hooks, seen],
                 checkpoint=saving,
-                resume=True,
+                resume=saving is not None,
             )
         except ValueError as error:
             raise DataError(f"{error}") from error
@@ -264,6 +262,27 @@ class Keeping:
         if int(result.status) == Status.INTERRUPTED:
             raise self.interrupted(f"iteration {int(result.iterations):,}")
         return result
+
+    def _is_made(self, place: pathlib.Path) -> bool:
+        """Whether all processes have the folder of a descent; what has become of the fit's own is
+        no reason to lose what was found so far.
+        """
+        failed = None
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            failed = f"{error.strerror or error}"
+        told = [each for each in agreement.told_by_all(failed) if each is not None]
+        if told:
+            self._warn("descent", told[0])
+        return not told
+
+    def _warn(self, what: str, why: str) -> None:
+        warnings.warn(
+            f"the {what} cannot be kept in {self.folder}, and goes on without: {why}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def interrupted(self, what: str) -> Interrupted:
         """The exception that says what is kept."""
@@ -316,12 +335,7 @@ class Keeping:
             for old in self.folder.glob("search-*"):  # descents that ended before
                 shutil.rmtree(old)
         except OSError as error:
-            warnings.warn(
-                f"the search cannot be kept in {self.folder}, and goes on without: "
-                f"{error.strerror or error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            self._warn("search", f"{error.strerror or error}")
 
     def kept_search(self) -> dict[str, np.ndarray] | None:
         """What was kept of the search; None if nothing was."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
-from jaxdescent.fit.budget import LEVEL_BYTES, SLACK_BYTES, reading_of
+from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import Texts, bucket_of
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.interactions import View
@@ -16,6 +18,9 @@ from jaxdescent.fit.job import Job
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.split import is_held_out
 from jaxdescent.machine.resident import resident_bytes
+
+MOST_TEXT = 2**31 - 2**26
+"""Bytes of the texts that one array of Arrow can hold, less what a block may add."""
 
 
 def encoding_of(job: Job) -> tuple[Encoding, int]:
@@ -39,10 +44,11 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
             "this reader gives its rows only once: pass a table."
         )
     touched = np.zeros(1 << request.bits if roles.hashed else 0, bool)
-    base, free = resident_bytes(), memory.limit - resident_bytes() - SLACK_BYTES
-    plan = reading_of(source, columns, 32 * len(names), free)
-    if agreement.least(free - plan.bytes) < 0:
-        raise memory.refuse("finding the levels", base + plan.bytes + SLACK_BYTES)
+    base = resident_bytes() + SLACK_BYTES
+    plan = reading_of(source, columns, 32 * len(names), memory.limit - base)
+    freely = reading_of(source, columns, 32 * len(names), math.inf)
+    if not memory.fits(base + plan.bytes):
+        raise memory.refuse(f"finding the levels{plan.longest}", base + plan.bytes)
     found = {name: Texts() for name in roles.categorical}
     rows = 0
     job.watch.begin("finding levels", source.rows)
@@ -62,8 +68,9 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
             indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
-        # A set that grows doubles, and so do the lists that are made of it.
-        memory.check(margin=SLACK_BYTES + LEVEL_BYTES * held_of(found, indices))
+        levels = {name: (len(texts), texts.bytes) for name, texts in found.items()}
+        levels |= {roles.sparse: (indices.size // 4, 0)} if roles.sparse is not None else {}
+        _check(job, levels, base + plan.bytes, base + freely.bytes)
     found, touched, indices = _of_all(found, touched, indices)
     if roles.sparse is not None and not indices.size:
         raise DataError("no training row has any feature: there is nothing to fit.")
@@ -101,9 +108,36 @@ def _of_all(
     return found, touched, indices
 
 
-def held_of(found: dict[str, Texts], indices: np.ndarray) -> int:
-    """Levels and indices that are held."""
-    return sum(map(len, found.values())) + indices.size // 4
+def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely: int) -> None:
+    """Stop where the levels so far, and what is made of them, leave too little for reading.
+
+    Args:
+      job: the fit.
+      levels: of each column, how many there are, and the bytes of their texts.
+      reading: bytes that the process holds beside them.
+      freely: bytes that it would with a larger limit, where it reads more at a time.
+
+    Raises:
+      ProblemTooLarge: with the column that takes most, and with what all levels would need if its
+        other texts were as different.
+    """
+    needed = {name: LEVEL_BYTES * n + FINDING_COPIES * size for name, (n, size) in levels.items()}
+    total = max(reading + sum(needed.values()), resident_bytes())
+    if not needed:
+        return job.memory.check()
+    worst = max(needed, key=lambda name: needed[name])
+    if levels[worst][1] > MOST_TEXT:
+        raise DataError(f"{worst!r} has levels of more than 2 GB of text: --hash takes it.")
+    if job.memory.is_given and total > job.memory.limit:
+        in_all = job.source.text_bytes(worst) if worst in job.source.kinds else 0
+        growth = max(in_all / max(levels[worst][1], 1), 1.0) if in_all else 2.0
+        needed[worst] = int(growth * needed[worst])
+        raise job.memory.refuse(
+            f"finding the levels of {worst!r}, which has {levels[worst][0]:,} so far,",
+            1.02 * (freely + sum(needed.values())),  # which is shown with three digits
+            "name it in --hash or --exclude",
+        )
+    return None
 
 
 def _training(block: Block, request: Request) -> np.ndarray | None:

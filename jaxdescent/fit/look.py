@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import Block, Kind, Source, located, read_ahead
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.data.times import holds_times, time_of
-from jaxdescent.fit.budget import Memory, reading_of
+from jaxdescent.fit.budget import SLACK_BYTES, Memory, reading_of
 from jaxdescent.fit.columns import numbers_of
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.resident import resident_bytes
@@ -45,24 +46,25 @@ def look_at(source: Source, memory: Memory, watch: Watch) -> Look:
       ProblemTooLarge: where reading does not fit.
     """
     names = list(source.kinds)
-    free = memory.limit - resident_bytes()
-    plan = reading_of(source, names, 8, free)
-    if plan.bytes > free:
-        raise memory.refuse("reading all columns", resident_bytes() + plan.bytes)
+    base = resident_bytes() + SLACK_BYTES
+    plan = reading_of(source, names, 8, memory.limit - base)
+    if base + plan.bytes > memory.limit:
+        raise memory.refuse(f"reading all columns{plan.longest}", base + plan.bytes)
     watch.begin("looking", source.rows)
     rows, found = 0, dict[str, Seen]()
-    for block in read_ahead(lambda: located(source, names, plan.rows)):
-        for name in names:
-            kind, column = source.kinds[name], block.columns[name]
-            counted = _missing(column, kind)
-            if name not in found:
-                first = _first(block, name, kind)
-                found[name] = Seen(_in_words(kind, column, first), counted, first)
-            elif counted is not None:
-                found[name] = found[name]._replace(missing=(found[name].missing or 0) + counted)
-        rows += block.rows
-        watch.advance(rows)
-        memory.check()
+    with unchanged([source], "look again"):
+        for block in read_ahead(lambda: located(source, names, plan.rows)):
+            for name in names:
+                kind, column = source.kinds[name], block.columns[name]
+                counted = _missing(column, kind)
+                if name not in found:
+                    first = _first(block, name, kind)
+                    found[name] = Seen(_in_words(kind, column, first), counted, first)
+                elif counted is not None:
+                    found[name] = found[name]._replace(missing=(found[name].missing or 0) + counted)
+            rows += block.rows
+            watch.advance(rows)
+            memory.check()
     return Look(rows, found)
 
 

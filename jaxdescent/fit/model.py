@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.errors import check_columns, listed, reading
+from jaxdescent.data.errors import check_columns, listed, printable, reading
+from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.budget import MOST_ROWS, Memory, reading_of
+from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
 from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.interactions import Interaction
+from jaxdescent.fit.schema import check, content_of
 from jaxdescent.machine.resident import resident_bytes
 
 SCHEMA = 2
@@ -73,9 +75,9 @@ class Model(Displayed):
         scores = [
             f"{part.replace('_', '-')} R² {score['r2']:.4g}"
             for part in ("train", "held_out")
-            if (score := self.metrics.get(part)) and score["r2"] is not None
+            if (score := self.metrics.get(part)) and score.get("r2") is not None
         ]
-        return [f"{self.target} by {self.encoding.size:,} features", *scores]
+        return [f"{printable(self.target)} by {self.encoding.size:,} features", *scores]
 
     def predict(
         self,
@@ -136,29 +138,30 @@ class Model(Displayed):
         # Without columns nothing would tell how many rows there are.
         names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
-        free = memory.limit - resident_bytes()
+        base = resident_bytes() + SLACK_BYTES + bytes_of_levels(encoding.levels.values())
         width = 8 * (len(names) + 4)
-        plan = reading_of(source, names, width, free)
-        if plan.bytes > free:
-            raise memory.refuse("predicting", resident_bytes() + plan.bytes)
-        for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
-            encoded = encoding.encode(block, policy)
-            predicted = encoding.product(encoded, self.weights) + self.intercept
-            predicted = np.broadcast_to(predicted, (block.rows,))
-            if not np.isfinite(predicted).all():
-                row = int(np.argmin(np.isfinite(predicted)))
-                wrong = [
-                    name
-                    for name, number in zip(encoding.numbers, encoded.numbers, strict=True)
-                    if not np.isfinite(np.float64(number.values[row]))
-                ]
-                raise DataError(
-                    f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
-                    f"{block.place(row)}: correct the data."
-                )
-            note(encoded.unseen)
-            yield Predicted(predicted, {name: block.columns[name] for name in keep})
-            memory.check()
+        plan = reading_of(source, names, width, memory.limit - base)
+        if base + plan.bytes > memory.limit:
+            raise memory.refuse(f"predicting{plan.longest}", base + plan.bytes)
+        with unchanged([source], "predict again"):
+            for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
+                encoded = encoding.encode(block, policy)
+                predicted = encoding.product(encoded, self.weights) + self.intercept
+                predicted = np.broadcast_to(predicted, (block.rows,))
+                if not np.isfinite(predicted).all():
+                    row = int(np.argmin(np.isfinite(predicted)))
+                    wrong = [
+                        name
+                        for name, number in zip(encoding.numbers, encoded.numbers, strict=True)
+                        if not np.isfinite(np.float64(number.values[row]))
+                    ]
+                    raise DataError(
+                        f"{listed(map(repr, wrong)) or 'the prediction'} is NaN or infinite in "
+                        f"{block.place(row)}: correct the data."
+                    )
+                note(encoded.unseen)
+                yield Predicted(predicted, {name: block.columns[name] for name in keep})
+                memory.check()
         if isinstance(dated, Dated):
             dated.warn_of_rows_outside()
 
@@ -254,16 +257,20 @@ class Model(Displayed):
             "data": self.fingerprint,
             "dates": {name: each._asdict() for name, each in self.dates.items()},
         }
-        np.save(folder / WEIGHTS, np.ascontiguousarray(self.weights, np.float64))
-        if encoding.hashed:
-            np.save(folder / BUCKETS, encoding.buckets)
-        if encoding.sparse is not None:
-            np.save(folder / INDICES, encoding.indices)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        with (folder / DESCRIPTION).open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        arrays = {WEIGHTS: np.ascontiguousarray(self.weights, np.float64)}
+        if encoding.hashed:
+            arrays[BUCKETS] = encoding.buckets
+        if encoding.sparse is not None:
+            arrays[INDICES] = encoding.indices
+        for name in (*arrays, DESCRIPTION):
+            with (folder / name).open("wb") as file:
+                if name in arrays:
+                    np.save(file, arrays[name])
+                else:
+                    file.write(f"{text}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
@@ -307,61 +314,54 @@ def load_model(folder: Any) -> Model:
         raise DataError(f"{folder} holds no {DESCRIPTION}: it is no model.")
     with reading(path):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeError, json.JSONDecodeError) as error:
+            content = content_of(path.read_text(encoding="utf-8"), path)
+        except UnicodeError as error:
             raise DataError(f"{path} is damaged: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if content.get("format") != FORMAT:
         raise DataError(f"{path} does not describe a jaxdescent model.")
     if content.get("schema") not in READABLE:
         raise DataError(
             f"{path} has schema {content.get('schema')!r}, and this version reads "
             f"{listed(map(str, READABLE))}: load it with the version that wrote it, or fit again."
         )
-    try:
-        encoding = content["encoding"]
-        buckets = np.zeros(0, np.int64)
-        if encoding["hashed"]:
-            buckets = _array(folder / BUCKETS, np.dtype(np.int64))
-        indices = np.zeros(0, np.int64)
-        if encoding.get("sparse") is not None:
-            indices = _array(folder / INDICES, np.dtype(np.int64))
-        model = Model(
-            target=content["target"],
-            encoding=Encoding(
-                numbers=tuple(encoding["numbers"]),
-                levels={name: tuple(levels) for name, levels in encoding["levels"].items()},
-                hashed=tuple(encoding["hashed"]),
-                bits=int(encoding["bits"]),
-                buckets=buckets,
-                fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
-                sparse=encoding.get("sparse"),
-                indices=indices,
-                interactions={
-                    name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
-                    for name, each in encoding.get("interactions", {}).items()
-                },
-            ),
-            weights=_array(folder / WEIGHTS, np.dtype(np.float64)),
-            intercept=float(content["intercept"]),
-            options=content["options"],
-            metrics=content["metrics"],
-            versions=content["versions"],
-            fingerprint=content["data"],
-            dates={
-                name: Dates(
-                    tuple(map(str, each["parts"])),
-                    None if each["zone"] is None else str(each["zone"]),
-                    int(each["first"]),
-                    int(each["last"]),
-                )
-                for name, each in content.get("dates", {}).items()
+    check(content, path)
+    encoding = content["encoding"]
+    buckets = indices = np.zeros(0, np.int64)
+    if encoding["hashed"]:
+        buckets = _places(folder / BUCKETS, 1 << encoding["bits"])
+    if encoding.get("sparse") is not None:
+        indices = _places(folder / INDICES, np.iinfo(np.int64).max)
+    interactions = encoding.get("interactions") or {}
+    weights = _array(folder / WEIGHTS, np.dtype(np.float64))
+    if not np.isfinite(weights).all():
+        raise DataError(f"{folder / WEIGHTS} is damaged: weights must be finite.")
+    model = Model(
+        target=content["target"],
+        encoding=Encoding(
+            numbers=tuple(encoding["numbers"]),
+            levels={name: tuple(levels) for name, levels in encoding["levels"].items()},
+            hashed=tuple(encoding["hashed"]),
+            bits=encoding["bits"],
+            buckets=buckets,
+            fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
+            sparse=encoding.get("sparse"),
+            indices=indices,
+            interactions={
+                name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
+                for name, each in interactions.items()
             },
-        )
-        _check_parts(model)
-    except DataError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error} is missing or wrong.") from error
+        ),
+        weights=weights,
+        intercept=float(content["intercept"]),
+        options=content["options"],
+        metrics=content["metrics"],
+        versions=content["versions"],
+        fingerprint=content["data"],
+        dates={
+            name: Dates(tuple(each["parts"]), each.get("zone"), each["first"], each["last"])
+            for name, each in (content.get("dates") or {}).items()
+        },
+    )
     if len(model.weights) != model.encoding.size or content["features"] != model.encoding.size:
         raise DataError(
             f"{folder} is damaged: it has {len(model.weights):,} weights for "
@@ -370,30 +370,17 @@ def load_model(folder: Any) -> Model:
     return model
 
 
-def _check_parts(model: Model) -> None:
-    """Refuse what JSON can hold and a model cannot.
-
-    Raises:
-      TypeError: with the part's name.
-    """
-    levels = (level for each in model.encoding.levels.values() for level in each)
-    parts = {
-        "a level": all(isinstance(level, str) for level in levels),
-        "the intercept": np.isfinite(model.intercept),
-        "options": isinstance(model.options, dict),
-        "metrics": isinstance(model.metrics, dict),
-    }
-    if parts["metrics"]:
-        scores = (model.metrics.get(part) or {} for part in ("train", "held_out"))
-        parts["a score"] = all(isinstance(score, dict) for score in scores)
-    wrong = [name for name, is_right in parts.items() if not is_right]
-    if wrong:
-        raise TypeError(wrong[0])
+def _places(path: pathlib.Path, count: int) -> np.ndarray:
+    """Different places from 0 to before ``count``, in their order."""
+    places = _array(path, np.dtype(np.int64))
+    if places.size and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) <= 0)):
+        raise DataError(f"{path} is damaged: places must rise from 0 to {count - 1:,}.")
+    return places
 
 
 def _array(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
     with reading(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.ndim != 1 or array.dtype != dtype:
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
         raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
     return array

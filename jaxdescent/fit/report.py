@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from jaxdescent.data import Source
-from jaxdescent.data.errors import listed
+from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, broken, readable_seconds
 from jaxdescent.fit.look import Look
 from jaxdescent.fit.model import Model
@@ -128,12 +128,12 @@ class Screen(Watch):
 
     def say(self, line: str) -> None:
         """A line of the standard output."""
-        for part in broken(line, self._console.width):
+        for part in broken(printable(line), self._console.width):
             self._print(part)
 
     def show(self, report: Report) -> None:
         """A report, its title in bold."""
-        title, *lines = report.as_text(self._console.width).splitlines()
+        title, *lines = printable(report.as_text(self._console.width)).split("\n")
         self._print(title, "bold")
         for line in lines:
             self._print(line)
@@ -153,7 +153,7 @@ class Screen(Watch):
         for name, seen in look.columns.items():
             missing = "" if seen.missing is None else f"{seen.missing:,}"
             first = "  ".join(_cell(value) for value in seen.first)
-            rows.append((_cut(_printable(name), LONGEST_NAME), seen.kind, missing, first))
+            rows.append((_cut(_in_line(name), LONGEST_NAME), seen.kind, missing, first))
         wide = [max(len(row[index]) for row in rows) for index in range(3)]
         for name, kind, missing, first in rows:
             line = f"  {name:{wide[0]}}  {kind:{wide[1]}}  {missing:>{wide[2]}}  {first}"
@@ -170,17 +170,17 @@ def _cell(value: Any) -> str:
         return "missing"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.6g}"
-    text = _printable(str(value))
+    text = _in_line(str(value))
     return text if text and text == text.strip() else repr(text)
 
 
-def _printable(text: str) -> str:
-    """A text of the data without what would steer the terminal."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+def _in_line(text: str) -> str:
+    """A text of the data as a part of a line."""
+    return printable(text).replace("\n", r"\n")
 
 
 def _score(part: dict[str, Any]) -> str:
-    r2 = "undefined" if part["r2"] is None else f"{part['r2']:.6g}"
+    r2 = "undefined" if part.get("r2") is None else f"{part['r2']:.6g}"
     return f"R² {r2}, RMSE {part['rmse']:.6g}, {part['rows']:,} rows"
 
 
@@ -189,12 +189,12 @@ def _figures(model: Model) -> Rows:
     if not known:
         return []
     rows = [("training rows", _score(known["train"]))]
-    if known["held_out"]:
+    if known.get("held_out"):
         rows.append(("held-out rows", _score(known["held_out"])))
     status = Status[known["status"]]
-    chosen = f", by {known['l2_chosen_by']}" if known["l2_chosen_by"] else ""
+    chosen = f", by {known['l2_chosen_by']}" if known.get("l2_chosen_by") else ""
     iterations = known["iterations"]
-    left = "unknown" if known["suboptimality"] is None else f"{known['suboptimality']:.3g}"
+    left = "unknown" if known.get("suboptimality") is None else f"{known['suboptimality']:.3g}"
     rows += [
         ("l2", f"{known['l2']:.6g}{chosen}"),
         ("method", f"{known['method']}, {iterations} iteration{'s' * (iterations != 1)}"),
@@ -209,12 +209,12 @@ def _figures(model: Model) -> Rows:
         ),
         ("memory", f"{readable_bytes(known['peak_bytes'])} at the peak"),
     ]
-    if "processes" in known:
+    if known.get("processes"):
         shares = f"{known['processes']}, each of which read its share of the rows"
         rows.append(("processes", shares))
-    if "goodput" in known:
+    if known.get("goodput") is not None:
         text = f"{known['goodput']:.0%} of the descents' time in iterations"
-        resumed = known["resumed_at"]
+        resumed = known.get("resumed_at")
         rows.append(("goodput", text + (f", resumed at iteration {resumed:,}" if resumed else "")))
     return rows
 

@@ -13,6 +13,20 @@ MOST = 2**31 - 1
 """The largest count that int32 can hold."""
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise for an array of ``numpy.ma``: what is computed from it would not know its mask.
+
+    >>> refuse_masked("y", np.ma.array([1.0, 2.0], mask=[True, False]))
+    Traceback (most recent call last):
+    TypeError: y is a masked array, whose mask would be ignored: leave out or fill what it masks.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be ignored: leave out or fill what it "
+            "masks."
+        )
+
+
 def check_number(
     name: str,
     value: Any,

@@ -158,7 +158,8 @@ class Gram(_Rewritten):
             design = as_design(regression.X)
             share = shares(design, regression.sample_weight)
             means = own._replace(features=Center.near(design, own.features.mean, share))
-        return measure_at_best_intercept(objective, params, means, always)
+        progress = measure_at_best_intercept(objective, params, means, always)
+        return progress if state.first is None else state.first.of(progress)
 
 
 @jax.tree_util.register_dataclass
@@ -260,7 +261,12 @@ class Dual(_Rewritten):
         return True
 
     def measured(self, objective: Objective, params: Params, state: State, always: Any) -> Progress:
-        return measure_at_best_intercept(objective, params, state.form.means, always)
+        progress = measure_at_best_intercept(objective, params, state.form.means, always)
+        # The intercept of a start need not be the best one.
+        return progress._replace(
+            value=jnp.where(state.is_first, state.value, progress.value),
+            gradient_norm=jnp.where(state.is_first, state.norm, progress.gradient_norm),
+        )
 
     def check(self) -> None:
         super().check()

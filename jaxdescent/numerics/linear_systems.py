@@ -5,86 +5,187 @@ The unknowns are a pytree, which is never copied into one vector.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from jaxdescent.numerics import precision
 
 Params = Any
 
+FEW, COLUMNS = 256, 16
+"""The most unknowns for which all eigenvalues of a singular matrix are computed, and how many of
+its columns at a time."""
 
-def solve(product: Callable[[Params], Params], rhs: Params) -> Params:
-    """Solve ``H x = rhs`` by conjugate gradients, or by MINRES if H turns out to be indefinite.
+NULL = 4.0
+"""An eigenvalue of so many eps of the largest, times the root of their number, may be rounding."""
 
-    At a minimum H is positive semidefinite. At a saddle or a maximum, where Newton's method may
-    have stopped, only MINRES is defined. At a minimum conjugate gradients are preferred, because
-    MINRES's rounding error grows with the square of the condition number.
+OUTSIDE = 1e-3
+"""From this share of the right-hand side on a residual is outside the range of H."""
 
-    Both work on a right-hand side of norm one, in any units of H: the square of 1e-20 is no float32
-    number, and a residual that seems to be zero ends both with x = 0.
+
+class System(NamedTuple):
+    """What is known of a matrix besides its products.
+
+    Attributes:
+      units: positive numbers in the structure of the unknowns, in which these are of like size;
+        None if there are none.
+      are_uneven: whether a solution is one of least norm in these units too.
+      is_definite: whether H is known to be positive definite.
+      is_small: whether a product for each of up to ``FEW`` unknowns costs little.
+    """
+
+    units: Params | None = None
+    are_uneven: Any = False
+    is_definite: Any = False
+    is_small: bool = True
+
+
+UNKNOWN = System()
+
+
+def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNKNOWN) -> Params:
+    """The solution ``H^+ rhs`` of least norm; of a right-hand side outside the range of H that of
+    the part within.
+
+    Of few unknowns all eigenvalues of H are computed, unless H is known to be definite. Else
+    conjugate gradients are tried first; where they meet a direction without curvature or with
+    negative curvature, as at a saddle or a maximum, MINRES takes their place.
+
+    The right-hand side is scaled to norm one, for any units of H: the square of 1e-20 is no float32
+    number, and a residual that seems to be zero would end with x = 0.
     """
     length = precision.norm(rhs)
     unit = _scaled(_inverse(length), rhs)
-    solution, is_indefinite = conjugate_gradient(product, unit)
-    solution = lax.cond(is_indefinite, lambda: minres(product, unit), lambda: solution)
+    units, is_definite = system.units, system.is_definite
+    is_few = sum(leaf.size for leaf in jax.tree.leaves(rhs)) <= FEW and system.is_small
+
+    def within(units: Params | None, of: Callable[..., Any]) -> Any:
+        """The solution in these units of the unknowns, and what else ``of`` returns."""
+        if units is None:
+            return of(product, unit)
+        times = functools.partial(jax.tree.map, jnp.multiply, units)
+        solution, flag = of(lambda x: times(product(times(x))), times(unit))
+        return times(solution), flag
+
+    def in_own_units(of: Callable[..., Any]) -> Any:
+        own = units
+        if units is not None:
+            own = jax.tree.map(lambda d: jnp.where(system.are_uneven, d, 1).astype(d.dtype), units)
+        return within(own, of)
+
+    def singular() -> Params:
+        if not is_few:
+            return in_own_units(minres)[0]
+        solution, is_regular = within(units, _by_eigenvalues)
+        if units is None:
+            return solution
+        return lax.cond(is_regular, lambda: solution, lambda: in_own_units(_by_eigenvalues)[0])
+
+    if is_few and is_definite is False:
+        return _scaled(length, singular())
+    is_tried = is_definite if is_few else True
+
+    def tried(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
+        return conjugate_gradient(product, _scaled(jnp.asarray(is_tried, jnp.float32), rhs))
+
+    solution, is_regular = within(units, tried)
+    solution = lax.cond(is_regular & is_tried, lambda: solution, singular)
     return _scaled(length, solution)
 
 
 def conjugate_gradient(
     product: Callable[[Params], Params], rhs: Params
 ) -> tuple[Params, jax.Array]:
-    """Solve ``H x = rhs`` for a symmetric positive semidefinite H given by its products.
+    """Solve ``H x = rhs`` for a symmetric positive definite H given by its products.
 
     Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most 10,000), or
-    when rounding makes the curvature non-positive. If H is singular and ``rhs`` lies in its range,
-    the solution is the one of minimum norm.
+    at a direction whose curvature is no more than the rounding of products with the largest one.
 
     Returns:
-      x, and whether negative curvature was met; x is no solution then.
+      x, and whether there was no such direction; x is no solution where there was one.
     """
     limit, target = _limits(rhs)
     squared = precision.squared_norm(rhs)
+    null = null_share(rhs)
 
     def is_running(carry: Any) -> jax.Array:
         _, _, _, squared, count, is_curved, _ = carry
         return (squared > target) & (count < limit) & is_curved
 
     def iterate(carry: Any) -> Any:
-        x, residual, direction, squared, count, _, _ = carry
+        x, residual, direction, squared, count, _, largest = carry
         image = product(direction)
         curvature = precision.inner(direction, image)
-        is_curved = curvature > 0
-        length = precision.norm(direction) * precision.norm(image)
-        is_indefinite = curvature < -16 * jnp.finfo(curvature.dtype).eps * length
+        own = precision.squared_norm(direction)
+        largest = jnp.maximum(largest, curvature / own)
+        is_curved = curvature > null * largest * own
         step = jnp.where(is_curved, squared / jnp.where(is_curved, curvature, 1), 0)
         x = _add_scaled(x, step, direction)
         residual = _add_scaled(residual, -step, image)
         new_squared = precision.squared_norm(residual)
         direction = _add_scaled(residual, new_squared / squared, direction)
-        return x, residual, direction, new_squared, count + 1, is_curved, is_indefinite
+        return x, residual, direction, new_squared, count + 1, is_curved, largest
 
     zeros = jax.tree.map(jnp.zeros_like, rhs)
-    carry = (zeros, rhs, rhs, squared, jnp.zeros((), jnp.int32), squared > 0, jnp.array(False))
-    carry = lax.while_loop(is_running, iterate, carry)
+    none = jnp.zeros_like(squared)
+    carry = (zeros, rhs, rhs, squared, jnp.zeros((), jnp.int32), squared > 0, none)
+    x, _, _, squared, _, is_curved, largest = lax.while_loop(is_running, iterate, carry)
     # A product that overflows would leave x as it is, which is no solution.
-    is_finite = jnp.isfinite(carry[3])
-    return jax.tree.map(lambda x: jnp.where(is_finite, x, jnp.nan), carry[0]), carry[-1]
+    is_finite = jnp.isfinite(squared) & (largest < jnp.inf)
+    x = jax.tree.map(lambda x: jnp.where(is_finite, x, jnp.nan), x)
+    return x, is_curved | (precision.squared_norm(rhs) == 0) | ~is_finite
 
 
-def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
+def null_share(rhs: Params) -> float:
+    """The share of the largest curvature that is the rounding of products of this dtype."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(rhs))
+    return NULL * float(jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps) * size**0.5
+
+
+def eigenvalues(product: Callable[[Params], Params], like: Params) -> tuple[jax.Array, jax.Array]:
+    """All eigenvalues of H, and its eigenvectors as columns, for vectors in a structure."""
+    column, unravel = ravel_pytree(like)
+
+    def image(unit: jax.Array) -> jax.Array:
+        return ravel_pytree(product(unravel(unit)))[0]
+
+    matrix = lax.map(image, jnp.eye(column.size, dtype=column.dtype), batch_size=COLUMNS)
+    return jnp.linalg.eigh(matrix)
+
+
+def _by_eigenvalues(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
+    """``H^+ rhs`` by all eigenvalues of H, and whether none of them may be zero."""
+    column, unravel = ravel_pytree(rhs)
+    values, vectors = eigenvalues(product, rhs)
+    is_null = jnp.abs(values) <= null_share(rhs) * jnp.max(jnp.abs(values))
+    inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, values))
+    turned = jnp.matmul(vectors.T, column, precision=lax.Precision.HIGHEST)
+    solution = jnp.matmul(vectors, inverse * turned, precision=lax.Precision.HIGHEST)
+    return unravel(solution), ~jnp.any(is_null)
+
+
+def minres(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
     """Solve ``H x = rhs`` for a symmetric H given by its products, with the least residual norm.
 
     The Lanczos process reduces H to a tridiagonal matrix, which Givens rotations make triangular
-    as it grows. It stops by the same rules as :func:`conjugate_gradient`.
+    as it grows. It stops by the same rules as :func:`conjugate_gradient`, or where the residual r
+    is outside the range of H, ``|H r| <= sqrt(eps) |H| |r|``, beyond which rounding grows. Then
+    ``x - (r.x / |r|^2) r`` is the solution of least norm.
 
-    Reference: Paige and Saunders (1975), "Solution of sparse indefinite systems of linear
-    equations".
+    Returns:
+      x, and whether ``rhs`` is within the range.
+
+    References: Paige and Saunders (1975), "Solution of sparse indefinite systems of linear
+    equations"; Liu, Milzarek and Roosta (2023), "Obtaining pseudo-inverse solutions with MINRES".
     """
     limit, target = _limits(rhs)
+    null = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(rhs))).eps)
     zeros = jax.tree.map(jnp.zeros_like, rhs)
     start = precision.norm(rhs)
     first = _scaled(_inverse(start), rhs)
@@ -95,7 +196,7 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
         return (jnp.square(eta) > target) & (count < limit) & goes_on
 
     def iterate(carry: Any) -> Any:
-        x, (v_old, v), (w_old, w), beta, (c_old, c), (s_old, s), eta, count, _ = carry
+        x, (v_old, v), (w_old, w), beta, (c_old, c), (s_old, s), largest, eta, count, _ = carry
         image = product(v)
         alpha = precision.inner(v, image)
         image = _add_scaled(_add_scaled(image, -alpha, v), -beta, v_old)
@@ -106,7 +207,11 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
         w_new = _add_scaled(v, -s_old * beta, w_old)
         w_new = _scaled(_inverse(rho), _add_scaled(w_new, -(s * alpha + c_old * c * beta), w))
         x = _add_scaled(x, c_new * eta, w_new)
-        floor = jnp.finfo(beta.dtype).eps * (jnp.abs(alpha) + beta)
+        largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
+        # |H r| / |r| of the residual that this step began with.
+        is_outside = jnp.hypot(delta, c * beta_new) <= null**0.5 * largest
+        x = jax.tree.map(lambda new, old: jnp.where(is_outside, old, new), x, carry[0])
+        floor = jnp.finfo(beta.dtype).eps * largest
         return (
             x,
             (v, _scaled(_inverse(beta_new), image)),
@@ -114,14 +219,20 @@ def minres(product: Callable[[Params], Params], rhs: Params) -> Params:
             beta_new,
             (c, c_new),
             (s, s_new),
+            largest,
             -s_new * eta,
             count + 1,
-            beta_new > floor,
+            (beta_new > floor) & ~is_outside,
         )
 
-    carry = (zeros, (zeros, first), (zeros, zeros), zero, (one, one), (zero, zero), start)
+    carry = (zeros, (zeros, first), (zeros, zeros), zero, (one, one), (zero, zero), zero, start)
     carry = (*carry, jnp.zeros((), jnp.int32), start > 0)
-    return lax.while_loop(is_running, iterate, carry)[0]
+    x = lax.while_loop(is_running, iterate, carry)[0]
+    residual = _add_scaled(rhs, -one, product(x))
+    left = precision.norm(residual)
+    unit = _scaled(_inverse(left), residual)
+    part = jnp.where(left > OUTSIDE * start, precision.inner(unit, x), 0)
+    return _add_scaled(x, -part, unit), left <= OUTSIDE * start
 
 
 def _limits(rhs: Params) -> tuple[int, jax.Array]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdescent import placement
 from jaxdescent.inputs.functions import is_fleeting
+from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
@@ -41,7 +42,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             raise TypeError(
                 f"{name} must be a floating-point array or number, got {type(leaf).__name__}."
             )
-        _refuse_deleted(name, leaf)
+        _refuse_unusable(name, leaf)
         dtype = _firm_dtype(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             way_out = (
@@ -92,10 +93,11 @@ def check_leaves(objective: Objective) -> None:
                 f"{name} must be an array or a number, got {type(leaf).__name__} {leaf!r}: bind "
                 "what is not data into the function, with functools.partial or a closure."
             )
-        _refuse_deleted(name, leaf)
+        _refuse_unusable(name, leaf)
 
 
-def _refuse_deleted(name: str, leaf: Any) -> None:
+def _refuse_unusable(name: str, leaf: Any) -> None:
+    refuse_masked(name, leaf)
     if placement.is_concrete(leaf) and leaf.is_deleted():
         raise ValueError(
             f"{name} was deleted, by a call with donate=True for example: make the array anew, or "

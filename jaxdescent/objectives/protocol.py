@@ -248,6 +248,13 @@ class Objective(Displayed, abc.ABC):
         """
         return precision.norm(params)
 
+    def rounding_beside_size(self, params: Params, share: float) -> Any:
+        """What the value rises by where the unknowns that :meth:`size` leaves out are wrong by this
+        share of themselves.
+        """
+        del params, share
+        return 0.0
+
     def eliminated(self, means: Means | None = None) -> Elimination | None:
         """The same problem in fewer unknowns, with the others at their optimum; None if there is no
         such form.

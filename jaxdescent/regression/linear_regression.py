@@ -155,6 +155,13 @@ class LinearRegression(LinearModel):
             targets = targets - self._means_of_targets()[0][None]
         return 0.5 * precision.total(scaled_rows(targets, self.sample_weight) * targets)
 
+    def rounding_beside_size(self, params: Params, share: float) -> Any:
+        if not self.intercept:
+            return 0.0
+        weight = self.sample_weight
+        total = self._design.shape[0] if weight is None else jnp.sum(weight)
+        return 0.5 * total * jnp.sum(jnp.square(share * params["intercept"]))
+
     def eliminated(self, means: Means | None = None) -> Elimination | None:
         if not self.intercept:
             return None

@@ -1,23 +1,24 @@
-"""Checkpoints of a run in a folder, by Orbax: the only module that knows Orbax.
+"""Checkpoints of a run in a folder.
 
-A checkpoint is a folder ``iteration-0000000123`` with the arrays of the loop, each shard written by
-the process that has it, and a JSON file of what they belong to. It is written under another name
-and renamed at the end, so that one with this name is complete.
+A checkpoint is a folder ``iteration-0000000123``. In ``loop`` each process writes the bytes of the
+shards that it has, one after another, and a list of what they are; ``facts/metadata`` says what
+they belong to. It is written under another name and renamed at the end, so that one with this name
+is complete.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
+import contextlib
+import errno
 import json
-import logging
+import math
 import os
 import pathlib
 import re
 import shutil
 import threading
-import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 try:
     import fcntl
@@ -26,132 +27,81 @@ except ImportError:  # Windows has none
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent import agreement
 
-FORMAT = 1
-"""The number of this layout; another one is refused."""
+FORMAT = 2
+"""The number of this layout; another one is refused. Format 1 has its number in the same place."""
 
-LEAST_GB = 1
-"""The gigabytes of arrays that are read or written at a time, if none is larger."""
+PART_BYTES = 1 << 26
+"""So much is written at a time, before a run that has ended is noticed."""
 
 NAME = re.compile(r"^iteration-(\d{10})$")
-TRIES = 10
-"""How often what is unfinished is removed, while something still writes to it."""
+UNFINISHED = re.compile(r"^iteration-\d{10}\.(unfinished-\d+|removed|orbax-checkpoint-tmp.*)$")
 
-UNFINISHED = re.compile(r"^iteration-\d{10}\.orbax-checkpoint-tmp.*$")
-
+NO_ROOM = errno.ENOSPC, errno.EDQUOT
+"""The errors of a disk that is full."""
 
 FREE, WRITING, WRITTEN, FAILED = "free", "writing", "written", "failed"
 """What a process says of its part of a checkpoint."""
-
-BUSY = WRITING, WRITTEN
 
 
 class Unreadable(Exception):
     """A checkpoint that is not whole, or not of this package."""
 
 
-class OtherPartFailed(Exception):
-    """Another process could not write its part of a checkpoint, of which nothing is kept then."""
-
-
-class CommonEnd:
-    """Where Orbax's thread waits, when this process has written its part, for the parts of others.
-
-    Orbax's own wait is for processes that arrive: one that fails never does, and the others would
-    wait for twenty minutes. Here they are told by :meth:`tell`.
+class NotKept(Exception):
+    """A checkpoint of which nothing is kept, since another process could not write its part, or the
+    run has ended before.
     """
-
-    def __init__(self) -> None:
-        self._is_told = threading.Event()
-        self._failure = ""
-        self.is_reached = False
-
-    def __call__(self, *, key: str, timeout_ms: int) -> None:
-        """Orbax's thread: return when all have written, and raise if one of them has failed."""
-        self.is_reached = True
-        if not self._is_told.wait(timeout_ms / 1000):
-            raise TimeoutError(
-                f"no other process has answered in {timeout_ms / 1000:.0f} s ({key})"
-            )
-        if self._failure:
-            raise OtherPartFailed(self._failure)
-
-    def tell(self, failure: str = "") -> None:
-        """Let the thread go on, or end with what has failed; the first word counts."""
-        if not self.is_told:
-            self._failure = failure
-            self._is_told.set()
-
-    @property
-    def is_told(self) -> bool:
-        """Whether it is known what has become of the others' parts."""
-        return self._is_told.is_set()
-
-
-def require_extra() -> Any:
-    """Orbax's module.
-
-    Raises:
-      ImportError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("orbax.checkpoint")
-    except ImportError as error:
-        raise ImportError(
-            "checkpoints need Orbax, which is not installed: pip install 'jaxdescent[checkpoint]', "
-            f"or run without checkpoint= ({error})."
-        ) from error
 
 
 class Folder:
     """The checkpoints in a folder, of which the newest ``keep`` are kept.
 
+    Nothing but these is ever removed: neither what other runs write there after the folder was
+    replaced, nor copies that someone makes.
+
     Args:
       path: the folder, made where it does not exist.
-      keep: how many complete checkpoints stay.
+      keep: how many complete checkpoints stay, where the disk has room for them.
     """
 
     def __init__(self, path: pathlib.Path, keep: int) -> None:
-        self._orbax = require_extra()
         self.path = path.resolve()
         self.keep = keep
-        self._writer: Any = None
-        self._end = CommonEnd()
-        self._finisher: threading.Thread | None = None
-        self._error: BaseException | None = None
-        self._at: int | None = None
-        self._descriptor: int | None = None
-        self._is_left = False  # something unfinished
-        self._is_first = jax.process_index() == 0
         self.is_ours = True  # and no other run's
-        logging.getLogger("absl").addFilter(_is_not_orbax)
-        if self._is_first:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock()
-            if self.is_ours:
-                self._remove_unfinished()  # of a process that was killed while it wrote
+        self._writer: threading.Thread | None = None
+        self._at = self._attempt = 0
+        self._is_written = self._is_over = False
+        self._error: Exception | None = None
+        self._descriptor: int | None = None
+        self._process = jax.process_index()
+        if self._process == 0:
+            self._take()
+        if self._process == 0 and self.is_ours:
+            for name in filter(UNFINISHED.match, os.listdir(self.path)):
+                # Of a process that was killed while it wrote.
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        self._kept = self.iterations()[::-1]
 
     def close(self) -> None:
-        """Let another run have the folder, and what is not written by all processes be given up."""
-        self._end.tell("the run ended before all processes had written their parts")
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Give up what is not written yet, and let another run have the folder."""
+        self._is_over = True
+        self.wait()
+        if self._process == 0 and self.is_ours:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+        self._leave()
 
     def iterations(self) -> list[int]:
-        """The iterations of all checkpoints with a final name, the newest first.
-
-        Raises:
-          ValueError: if this process does not see the folder that the first one has made.
+        """The iterations of all checkpoints with a final name, the newest first; none of a folder
+        that is gone.
         """
-        if not self.path.is_dir():
-            raise ValueError(
-                f"process {jax.process_index()} does not see {self.path}: name a folder that all "
-                "processes share."
-            )
-        found = [NAME.match(entry.name) for entry in self.path.iterdir()]
+        try:
+            found = [NAME.match(name) for name in os.listdir(self.path)]
+        except OSError:
+            return []
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def at(self, iteration: int) -> pathlib.Path:
@@ -161,7 +111,7 @@ class Folder:
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is being written."""
-        return self._finisher is not None and self._finisher.is_alive()
+        return self._writer is not None and self._writer.is_alive()
 
     def write(self, iteration: int, tree: Any, facts: dict[str, Any]) -> None:
         """Begin to write a checkpoint; the arrays must stay as they are until it is done.
@@ -169,66 +119,48 @@ class Folder:
         An error, of the disk for example, is kept for :meth:`error`.
         """
         self.wait()
-        leaves = {name: leaf for name, leaf in _named(tree) if leaf.size}
-        content = {"format": FORMAT, "iteration": iteration, **facts}
         self._at = iteration
-        self._end = CommonEnd()
-        try:
-            if self._writer is None:
-                options = self._orbax.options.AsyncOptions(barrier_sync_fn=self._at_the_end)
-                handler = self._handler(leaves)
-                self._writer = self._orbax.AsyncCheckpointer(handler, async_options=options)
-            self._writer.save(
-                self.at(iteration),
-                args=self._orbax.args.Composite(
-                    loop=self._orbax.args.PyTreeSave(leaves),
-                    facts=self._orbax.args.JsonSave(content),
-                ),
-            )
-        except Exception as error:  # whatever the file system raises; the run goes on
-            self._failed(error)
-            return
-        self._finisher = threading.Thread(target=self._finish, daemon=True)
-        self._finisher.start()
+        self._attempt += 1  # one process may still remove what it wrote before
+        content = {"format": FORMAT, "iteration": iteration, **facts}
+        leaves = [_without_keys(leaf) for leaf in jax.tree.leaves(tree)]
+        self._begin(self._write, leaves, content, agreement.is_alone())
 
     def state(self) -> tuple[str, str]:
         """What has become of this process's part, and its error if it has failed."""
         if self.is_writing:
-            is_waiting = self._end.is_reached and not self._end.is_told
-            return (WRITTEN if is_waiting else WRITING), ""
-        if self._error is not None and not isinstance(self._error, OtherPartFailed):
-            said = f"{type(self._error).__name__}: {str(self._error)[:300]}"
-            where = f"process {jax.process_index()} failed with "
-            return FAILED, said if agreement.is_alone() else where + said
-        return FREE, ""
+            return WRITING, ""
+        if self._error is None:
+            return WRITTEN if self._is_written else FREE, ""
+        said = f"{type(self._error).__name__}: {str(self._error)[:300]}"
+        return FAILED, f"process {self._process} failed with {said}"
 
-    def conclude(self, states: list[tuple[str, str]]) -> None:
-        """Finish what is being written if all processes have written their parts, and give it up if
-        one of them has failed.
+    def conclude(self, states: list[tuple[str, str]]) -> bool:
+        """Whether no process writes any more; what all have written is finished, or given up if one
+        of them has failed.
 
         Args:
           states: of all processes, in their order.
         """
         failed = [said for state, said in states if state == FAILED]
-        if failed and self.is_writing:
-            self._end.tell(failed[0])
-        elif failed and self._error is None:
-            self._error = OtherPartFailed(failed[0])
-        elif all(state == WRITTEN for state, _ in states):
-            self._end.tell()
-        self._is_left |= bool(failed)
-        if self._is_first and self._is_left and not any(state in BUSY for state, _ in states):
-            self._remove_unfinished()  # not before: Orbax would wait for ever in who still writes
-            self._is_left = False
+        if any(state == WRITING for state, _ in states):
+            return False
+        is_written, self._is_written = self._is_written, False
+        if failed:
+            self._error = self._error or NotKept(failed[0])
+            if self._process == 0:
+                shutil.rmtree(self._unfinished, ignore_errors=True)
+        elif is_written:
+            self._begin(self._finish)
+        return bool(failed) or not is_written
 
     def wait(self, seconds: float | None = None) -> None:
         """Return when nothing is being written here, or after so many seconds."""
-        if self._finisher is not None:
-            self._finisher.join(seconds)
+        if self._writer is not None:
+            self._writer.join(seconds)
 
-    def error(self) -> tuple[int, BaseException] | None:
+    def error(self) -> tuple[int, Exception] | None:
         """The iteration and the error of a checkpoint that could not be written, told once."""
-        if self._error is None or self.is_writing or self._at is None:
+        if self._error is None or self.is_writing:
             return None
         error, self._error = self._error, None
         return self._at, error
@@ -237,16 +169,20 @@ class Folder:
         """What a checkpoint says of itself.
 
         Raises:
-          Unreadable: if it is not whole, or not of this package.
+          Unreadable: if it is not whole, not of this package, or a copy under another name.
         """
         try:
-            # Orbax's reader wants the arrays' part to be whole too; this is a plain JSON file.
             content = json.loads((self.at(iteration) / "facts" / "metadata").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Unreadable(f"its description cannot be read: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise Unreadable(f"it is not of format {FORMAT} of jaxdescent's runs, got {found}")
+            raise Unreadable(
+                f"it is not of format {FORMAT} of jaxdescent's runs, got {str(found)[:60]}"
+            )
+        if content.get("iteration") != iteration:
+            found = str(content.get("iteration"))[:60]
+            raise Unreadable(f"it is of iteration {found}, under another name")
         return content
 
     def read(self, iteration: int, like: Any, filled: int | None = None) -> Any:
@@ -258,81 +194,128 @@ class Folder:
         Raises:
           Unreadable: if its files are missing, truncated, or hold something else.
         """
-        named = _named(like)
-        wanted = {name: leaf for name, leaf in named if leaf.size}
-        # By itself: a process that fails would leave the others in Orbax's common end.
-        here = self._orbax.options.MultiprocessingOptions(
-            primary_host=jax.process_index(), active_processes={jax.process_index()}
-        )
-        # On another number of devices arrays need their shapes and shardings.
-        arguments = self._orbax.checkpoint_utils.construct_restore_args(wanted)
-        if filled is not None:
-            arguments = {
-                name: dataclasses.replace(each, strict=False)
-                if wanted[name].shape[:1] == (filled,)
-                else each
-                for name, each in arguments.items()
-            }
-        reader = self._orbax.Checkpointer(self._handler(wanted), multiprocessing_options=here)
+        leaves, structure = jax.tree.flatten(like)
         try:
-            found = reader.restore(
-                self.at(iteration),
-                args=self._orbax.args.Composite(
-                    loop=self._orbax.args.PyTreeRestore(wanted, restore_args=arguments)
-                ),
-            )["loop"]
-        except MemoryError:
+            pieces = list(_pieces(self.at(iteration) / "loop"))
+            return structure.unflatten(
+                _restored(
+                    f"array {number}",
+                    [each for at, each in pieces if at == number],
+                    leaf,
+                    is_free=leaf.shape[:1] == (filled,),
+                )
+                for number, leaf in enumerate(leaves)
+            )
+        except (MemoryError, Unreadable):
             raise
         except Exception as error:  # of many classes, by what is wrong with which file
-            first = str(error).strip().splitlines()
-            said = first[0][:300] if first else ""
-            raise Unreadable(f"{type(error).__name__}: {said}") from error
-        finally:
-            reader.close()
-        for name, leaf in wanted.items():
-            got = found[name]
-            if (got.shape, got.dtype) != (leaf.shape, leaf.dtype):
-                raise Unreadable(
-                    f"array {name} is {got.dtype}{list(got.shape)}, expected "
-                    f"{leaf.dtype}{list(leaf.shape)}"
-                )
-        leaves = [
-            found[name] if leaf.size else jax.device_put(jnp.zeros(leaf.shape, leaf.dtype))
-            for name, leaf in named
-        ]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+            raise Unreadable(f"{type(error).__name__}: {str(error)[:300]}") from error
 
     def set_aside(self, iteration: int) -> pathlib.Path:
         """Rename a checkpoint that cannot be read, so that it does not count as one."""
         place = self.at(iteration)
         aside = place.with_name(f"unreadable-{place.name}")
-        if self._is_first:
+        if iteration in self._kept:
+            self._kept.remove(iteration)
+        if self._process == 0:
             shutil.rmtree(aside, ignore_errors=True)
             place.rename(aside)
         return aside
 
-    def _handler(self, leaves: dict[str, Any]) -> Any:
-        """Orbax's reader and writer, with about two arrays under way at a time: by itself it
-        takes on 96 GB.
-        """
-        largest = max(leaf.size * leaf.dtype.itemsize for leaf in leaves.values())
-        most = max(LEAST_GB, -(-2 * largest // 10**9))
-        return self._orbax.CompositeCheckpointHandler(
-            loop=self._orbax.PyTreeCheckpointHandler(
-                save_concurrent_gb=most,
-                restore_concurrent_gb=most,
-                use_compression=False,  # floating-point numbers hardly shrink, and it takes longer
-            ),
-            facts=self._orbax.JsonCheckpointHandler(),
-        )
+    @property
+    def _unfinished(self) -> pathlib.Path:
+        return self.path / f"{self.at(self._at).name}.unfinished-{self._attempt}"
 
-    def _lock(self) -> None:
-        """Keep other runs out: they would write into the same unfinished folders, and checkpoints
-        would be mixtures. The system unlocks the folder when the process ends, however it does.
+    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do this on a thread, which keeps its error."""
+
+        def target() -> None:
+            try:
+                work(*arguments)
+            except Exception as error:  # whatever the file system raises; the run goes on
+                self._error = error
+
+        self._writer = threading.Thread(target=target, name="checkpoint", daemon=True)
+        self._writer.start()
+
+    def _write(self, leaves: list[jax.Array], content: dict[str, Any], is_alone: bool) -> None:
+        while True:
+            try:
+                self._take()
+                if not self.is_ours:
+                    raise BlockingIOError(f"another run has begun to write to {self.path}")
+                self._write_part(leaves)
+                if self._process == 0:
+                    _write_json(self._unfinished / "facts" / "metadata", content)
+                break
+            except OSError as error:
+                if error.errno not in NO_ROOM or len(self._kept) < 2:
+                    raise
+                self._remove_oldest()
+        self._is_written = not is_alone
+        if is_alone:
+            self._finish()
+
+    def _write_part(self, leaves: list[jax.Array]) -> None:
+        """Write this process's shards, each of which one process alone writes."""
+        place = self._unfinished / "loop" / str(self._process)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        written = []
+        with place.open("wb") as file:
+            for number, leaf in enumerate(leaves):
+                for shard in leaf.addressable_shards:
+                    if shard.replica_id != 0:
+                        continue
+                    starts = [
+                        at.indices(size)[0]
+                        for at, size in zip(shard.index, leaf.shape, strict=True)
+                    ]
+                    written.append([number, str(leaf.dtype), leaf.shape, starts, shard.data.shape])
+                    content = np.ascontiguousarray(shard.data).reshape(-1).view(np.uint8)
+                    for first in range(0, content.size, PART_BYTES):
+                        if self._is_over:
+                            raise NotKept("the run has ended before it was written")
+                        file.write(content[first : first + PART_BYTES])
+            file.flush()
+            os.fsync(file.fileno())
+        _write_json(place.with_suffix(".json"), written)
+
+    def _finish(self) -> None:
+        """Give a checkpoint its name, and remove those that are too many."""
+        if self._process == 0:
+            if self.at(self._at).exists():
+                self.set_aside(self._at)  # a copy
+            self._unfinished.rename(self.at(self._at))
+        self._kept.append(self._at)
+        while len(self._kept) > self.keep:
+            self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        place = self.at(self._kept.pop(0))
+        removed = place.with_name(f"{place.name}.removed")
+        with contextlib.suppress(OSError):  # someone else has removed it
+            place.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+    def _take(self) -> None:
+        """Make the folder, and keep other runs out: checkpoints would be mixtures. The system
+        unlocks the folder when the process ends, however it does.
+
+        Of one that has taken the place of an earlier one nothing is this run's.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
         if fcntl is None:
             return
+        if self._descriptor is not None:
+            is_same = os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+            if is_same and self.is_ours:
+                return
+            self._leave()
+            self._kept = []
         self._descriptor = os.open(self.path, os.O_RDONLY)
+        self.is_ours = True
+        if self._process != 0:
+            return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -340,38 +323,88 @@ class Folder:
         except OSError:
             return  # some file systems of clusters have no locks
 
-    def _at_the_end(self, *, key: str, timeout_ms: int) -> None:
-        self._end(key=key, timeout_ms=timeout_ms)
-
-    def _finish(self) -> None:
-        try:
-            self._writer.wait_until_finished()
-            if self._is_first:
-                for old in self.iterations()[self.keep :]:
-                    shutil.rmtree(self.at(old))
-        except Exception as error:  # as in `write`; it is on another thread
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        self._error, self._writer = error, None
-
-    def _remove_unfinished(self) -> None:
-        """Free the space of what will never be complete."""
-        for _ in range(TRIES):
-            left = [entry for entry in self.path.iterdir() if UNFINISHED.match(entry.name)]
-            if not left:
-                return
-            for entry in left:
-                shutil.rmtree(entry, ignore_errors=True)
-            if any(entry.exists() for entry in left):
-                time.sleep(0.1)  # after an error other writers of Orbax's go on for a moment
+    def _leave(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
-def _is_not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs each file, and pages for each error, which is told in one sentence here."""
-    return "orbax" not in record.pathname
+def _write_json(path: pathlib.Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves, numbered in their order: names of params may hold what a file name may not."""
-    return [(f"{number:05d}", leaf) for number, leaf in enumerate(jax.tree.leaves(tree))]
+class _Piece(NamedTuple):
+    """A shard as it was written: elements from ``starts`` on, of an array of this shape."""
+
+    shape: tuple[int, ...]
+    starts: tuple[int, ...]
+    content: np.ndarray
+
+
+def _pieces(folder: pathlib.Path) -> Iterator[tuple[int, _Piece]]:
+    """What all processes have written, with the numbers of the arrays; it is read when it is
+    looked at.
+    """
+    for path in sorted(folder.glob("*.json")):
+        place, at = path.with_suffix(""), 0
+        is_empty = place.stat().st_size == 0  # of a process that has copies alone, and no map
+        content = np.zeros(0, np.uint8) if is_empty else np.memmap(place, np.uint8, "r")
+        for number, name, shape, starts, own in json.loads(path.read_text()):
+            dtype = jnp.dtype(name)
+            size = math.prod(own) * dtype.itemsize
+            piece = content[at : at + size].view(dtype).reshape(own)
+            at += size
+            yield number, _Piece(tuple(shape), tuple(starts), piece)
+
+
+def _restored(name: str, pieces: list[_Piece], like: Any, *, is_free: bool) -> jax.Array:
+    """An array of the shape, dtype and sharding of ``like``, whose length may be another one than
+    that of what was written if it ``is_free``.
+    """
+    expected = jax.eval_shape(_without_keys, like)
+    shape, dtype = (pieces[0].shape, pieces[0].content.dtype) if pieces else ((), "absent")
+    is_fitting = shape[1:] == expected.shape[1:] if is_free else shape == expected.shape
+    if dtype != expected.dtype or not is_fitting or len(shape) != len(expected.shape):
+        raise Unreadable(
+            f"{name} is {dtype}{list(shape)}, expected {expected.dtype}{list(expected.shape)}"
+        )
+
+    def part(index: Any) -> np.ndarray:
+        limits = [at.indices(size) for at, size in zip(index, expected.shape, strict=True)]
+        found = np.zeros([stop - start for start, stop, _ in limits], expected.dtype)
+        missing = math.prod(
+            max(min(stop, size) - start, 0)
+            for (start, stop, _), size in zip(limits, shape, strict=True)
+        )
+        for piece in pieces:
+            to, of = [], []
+            for (start, stop, _), first, size in zip(
+                limits, piece.starts, piece.content.shape, strict=True
+            ):
+                begin, end = max(start, first), max(min(stop, first + size), start, first)
+                to.append(slice(begin - start, end - start))
+                of.append(slice(begin - first, end - first))
+            found[tuple(to)] = piece.content[tuple(of)]
+            missing -= found[tuple(to)].size
+        if missing:
+            raise Unreadable(f"{name} is not whole: {missing:,} of its elements are missing")
+        return found
+
+    array = jax.make_array_from_callback(expected.shape, like.sharding, part)
+    if not _is_key(like):
+        return array
+    keys = jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
+    return jax.device_put(keys, like.sharding)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(leaf: Any) -> Any:
+    """An array, or that of the numbers of random keys."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from jax.extend.core import Literal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
+from jaxdescent.calls.alike import without_addresses
 from jaxdescent.display import structure_name
 from jaxdescent.machine import attached
 from jaxdescent.minimize import Setup
@@ -28,7 +28,11 @@ WHOLE = 4096
 MOST_SHOWN = 6
 """The most differences that an error lists."""
 
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
+LEAST = {
+    "fingerprint": {"objective", "method", "tolerance", "check_every"},
+    "computation": {"digest", "jax", "devices", "placement"},
+}
+"""The texts that all facts have."""
 
 
 def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str, str]:
@@ -52,7 +56,7 @@ def fingerprint(setup: Setup, filled: tuple[int, int] | None = None) -> dict[str
     for name in ("method", "tolerance", "rounding"):
         part = getattr(problem, name)
         numbers = [_sampled(leaf) for leaf in jax.tree.leaves(part)]
-        found[name] = f"{_ADDRESS.sub('0x', repr(part))} {_digest(*numbers)}"
+        found[name] = f"{without_addresses(repr(part))} {_digest(*numbers)}"
     for name in ("check_every", "history", "starts_at_own"):
         found[name] = str(setup.flags[name])
     return found
@@ -64,7 +68,7 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
     """
     arrays = [leaf for leaf in jax.tree.leaves(setup.inputs) if isinstance(leaf, jax.Array)]
     placements = sorted({str(array.sharding) for array in arrays})
-    text = _ADDRESS.sub("0x", str(jaxpr))
+    text = without_addresses(str(jaxpr))
     constants = [_sampled(constant) for constant in _constants(jaxpr)]
     return {
         "digest": _digest(np.frombuffer(text.encode(), np.uint8), *constants),
@@ -72,6 +76,16 @@ def computation(setup: Setup, jaxpr: Any) -> dict[str, str]:
         "devices": f"{attached.count()} {jax.devices()[0].device_kind}",
         "placement": "; ".join(placements),
     }
+
+
+def are_whole(facts: dict[str, Any]) -> bool:
+    """Whether facts that were read have the texts of a fingerprint and a computation."""
+    return all(
+        isinstance(facts.get(name), dict)
+        and least <= facts[name].keys()
+        and all(isinstance(text, str) for text in facts[name].values())
+        for name, least in LEAST.items()
+    )
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

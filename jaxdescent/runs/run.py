@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import agreement
-from jaxdescent.calls import programs
+from jaxdescent.calls import alike, programs
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
@@ -78,8 +78,7 @@ def run(
       hooks: what happens between chunks: ``jd.hooks.Progress()``, ``History(path)``,
         ``StopWhen(function)``, ``Profile(folder)``, or a :class:`jaxdescent.hooks.Hook` of your
         own.
-      checkpoint: a folder for checkpoints, or ``jd.hooks.Checkpoint(folder, ...)``. It needs the
-        extra ``checkpoint``.
+      checkpoint: a folder for checkpoints, or ``jd.hooks.Checkpoint(folder, ...)``.
       resume: whether to go on from the newest checkpoint in that folder; where it has none the run
         begins at ``start``. Without it a folder that has checkpoints is refused.
       check_every: the steps between checks, as for ``minimize``.
@@ -98,9 +97,8 @@ def run(
       TypeError, ValueError, ProblemTooLarge: as ``minimize``; also inside ``jit``, ``vmap`` or
         ``grad``; if the start, or data that make the value NaN there, hold NaN; if the checkpoint
         is of another problem, with what differs; if another run writes to its folder.
-      OtherProcessFailed: if another process of the run fails, or hangs for longer than
-        ``patience``.
-      ImportError: if checkpoints are asked for and Orbax is not installed.
+      OtherProcessFailed: if another process of the run fails, was called with something else, or
+        hangs for longer than ``patience``.
       KeyboardInterrupt: at the second signal.
 
     >>> import jax.numpy as jnp, jaxdescent as jd
@@ -135,13 +133,15 @@ def run(
         history=history,
         rounding=rounding,
         is_top_level=True,
+        call="run",
     )
     _refuse_nan({"start": setup.inputs[0]})
     chunks = Chunks(setup, donate=donate)
     summary = Summary()
     with contextlib.ExitStack() as stack:
         # An error in one process, of a hook or a full disk, ends the run of all.
-        stack.enter_context(agreement.among("run", setup.inputs))
+        kept = functools.partial(alike.texts, checkpoint=saved is not None, resume=resume)
+        stack.enter_context(agreement.among("steps of run", setup.inputs, alike=kept))
         for hook in every_hook:
             stack.callback(hook.close)
         loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)
@@ -184,8 +184,6 @@ def _with_checkpoint(
         raise ValueError(f"a run has one Checkpoint, got {len(found)}: leave all but one out.")
     if resume and not found:
         raise ValueError("resume=True needs the folder of the checkpoints: pass checkpoint=folder.")
-    for one in found:
-        one.require()
     return hooks, found[0] if found else None
 
 
@@ -272,6 +270,7 @@ class _Driver:
                 asked = max(wish for wish, _ in answers)
                 if not asked:
                     self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
+                    agreement.told_by_all("has paused")  # or failed: no chunk may wait for it
                     until = min(until + answers[0][1], most)
                     dispatched = time.perf_counter()
                     loop, numbers = self.chunks.advance(loop, until)

@@ -24,6 +24,7 @@ class SpareMemory:
         leaves, self._structure = jax.tree.flatten(loop)
         self._like = [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves]
         self._found: list[jax.Array] | None = None
+        self._is_wanted = True
         self._thread = threading.Thread(target=self._find, name="spare memory", daemon=True)
         self._thread.start()
 
@@ -41,9 +42,16 @@ class SpareMemory:
         found, self._found = self._found, None
         return None if found is None else self._structure.unflatten(found)
 
+    def leave(self) -> None:
+        """End the search; when this returns nothing of it is left."""
+        self._is_wanted = False
+        self.taken()
+
     def _find(self) -> None:
         found = []
         for shape, dtype, sharding in self._like:
+            if not self._is_wanted:
+                return
             try:
                 with jax.enable_x64(True):  # it is a setting of each thread
                     zeros = jax.block_until_ready(jnp.zeros(shape, dtype, device=sharding))

@@ -60,17 +60,24 @@ class Curvature:
         if own.is_double or not _fits((own.objective, wide)):
             return own
         try:
-            with _double():
-                in_double = _as_double(wide)
-                double = cls(_hoisted(_as_double(objective), in_double), in_double, True, eps)
-            exact, rough = double.run(_sample), own.run(_sample)
+            with double():
+                in_double = as_double(wide)
+                wider = cls(_hoisted(as_double(objective), in_double), in_double, True, eps)
+            exact, rough = wider.run(_sample), own.run(_sample)
         except Exception:  # a function may raise anything in a dtype that it was not written for
             return own
         exact, rough = np.asarray(exact, np.float64), np.asarray(rough, np.float64)
         if not np.all(np.isfinite(rough)):
             return own
         limit = AGREEMENT * np.max(np.abs(exact)) + 1e-37  # below this float32 has only zero
-        return double if np.max(np.abs(exact - rough)) <= limit else own
+        return wider if np.max(np.abs(exact - rough)) <= limit else own
+
+    @classmethod
+    def cast_in_program(cls, objective: Objective, params: Params) -> Curvature:
+        """For functions that begin with :func:`as_double`; what the objective's functions close
+        over keeps its own dtype.
+        """
+        return cls(objective, params, True, precision.epsilon(params))
 
     @property
     def tiny(self) -> float:
@@ -85,13 +92,13 @@ class Curvature:
     def run(self, function: Callable[..., Any], *extra: Any, **flags: Any) -> Any:
         """``function(objective, params, *extra)``, compiled and run in the products' dtype."""
         inputs = (self.objective, self.params, *extra)
-        with _double() if self.is_double else contextlib.nullcontext():
+        with double() if self.is_double else contextlib.nullcontext():
             return programs.compiled(function, inputs, **flags)(*inputs)
 
     def shifted(self, step: Params) -> Curvature:
         """The Hessian at ``params + step``."""
         inputs = (self.params, step)
-        with _double() if self.is_double else contextlib.nullcontext():
+        with double() if self.is_double else contextlib.nullcontext():
             params = programs.compiled(_sum, inputs)(*inputs)
         return dataclasses.replace(self, params=params)
 
@@ -101,7 +108,7 @@ class Curvature:
 
     def with_other_data(self, seed: int) -> Curvature:
         """The Hessian for data with other rounding errors of the same size; zeros stay zeros."""
-        with _double() if self.is_double else contextlib.nullcontext():
+        with double() if self.is_double else contextlib.nullcontext():
             inputs = (self.objective, seed, self.eps)
             objective = programs.compiled(_other_data, inputs)(*inputs)
         return dataclasses.replace(self, objective=objective)
@@ -129,7 +136,8 @@ class Curvature:
 
 
 @contextlib.contextmanager
-def _double() -> Iterator[None]:
+def double() -> Iterator[None]:
+    """JAX with 64 bits."""
     # JAX's default promotion is needed, because what a function closes over keeps its own dtype.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
@@ -150,7 +158,9 @@ def _fits(tree: Any) -> bool:
     return 3 * held < agreement.least(memory.available_bytes(device))
 
 
-def _as_double(tree: Any) -> Any:
+def as_double(tree: Any) -> Any:
+    """The tree with its floating point leaves in float64, which JAX must have enabled."""
+
     def leaf_as_double(leaf: Any) -> Any:
         is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
         if is_array and jnp.issubdtype(leaf.dtype, jnp.floating):

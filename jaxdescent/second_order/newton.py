@@ -35,6 +35,27 @@ class Newton:
     ends: tuple[float, float]
     matrix: np.ndarray
 
+    @classmethod
+    def of(cls, matrix: np.ndarray, rounding: float = 0.0) -> Newton:
+        """Of a symmetric matrix, whose products are as wrong as ``rounding`` says."""
+        scaled = hessian_matrix.equilibrated(matrix)
+        values, vectors = np.linalg.eigh(scaled.matrix)
+        largest = float(np.max(np.abs(values)))
+        cutoff = hessian_matrix.SAFETY * rounding
+        cutoff += 4 * np.finfo(np.float64).eps * len(values) * largest
+        ends = float(values[0]), float(values[-1])
+        return cls(scaled.scale, values, vectors, cutoff, (cutoff, cutoff), ends, scaled.matrix)
+
+    def with_doubt(self, share: float) -> Newton:
+        """The same, where rounding of data moves eigenvalues by this share of the largest."""
+        margin = max(self.cutoff, share * float(np.max(np.abs(self.values))))
+        return dataclasses.replace(self, margins=(margin, margin))
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute eigenvalue of H itself."""
+        return float(np.linalg.norm(self.matrix / self.scale / self.scale[:, None], 2))
+
     def kind(self, less: float = 0.0) -> str:
         """The kind by the second-derivative test, if S may change by ``less`` in addition."""
         below, above = self.margins
@@ -71,21 +92,18 @@ def newton_of(curvature: Curvature, matrix: np.ndarray, *, is_known: bool) -> Ne
 
     ``is_known`` says that the structure decides the kind, so that the data's rounding is left out.
     """
-    scaled = hessian_matrix.equilibrated(matrix)
-    values, vectors = np.linalg.eigh(scaled.matrix)
-    largest = float(np.max(np.abs(values)))
-    measured = hessian_matrix.rounding(curvature, matrix, scaled.scale)
-    cutoff = hessian_matrix.SAFETY * measured + 4 * np.finfo(np.float64).eps * len(values) * largest
+    scale = hessian_matrix.equilibrated(matrix).scale
+    newton = Newton.of(matrix, hessian_matrix.rounding(curvature, matrix, scale))
     reduced = hessian_matrix.without_intercept(curvature.objective, curvature.params, matrix)
-    judged, ends = scaled, (float(values[0]), float(values[-1]))
+    ends = newton.ends
     if reduced is not matrix:
         judged = hessian_matrix.equilibrated(reduced)
-        ends = _ends(judged.matrix)
-    below = above = cutoff
+        scale, ends = judged.scale, _ends(judged.matrix)
+    doubts = 0.0, 0.0
     if not is_known:
-        doubts = hessian_matrix.doubt_of_data(curvature, judged.scale, ends)
-        below, above = max(cutoff, doubts[0]), max(cutoff, doubts[1])
-    return Newton(scaled.scale, values, vectors, cutoff, (below, above), ends, scaled.matrix)
+        doubts = hessian_matrix.doubt_of_data(curvature, scale, ends)
+    below, above = (max(newton.cutoff, doubt) for doubt in doubts)
+    return dataclasses.replace(newton, margins=(below, above), ends=ends)
 
 
 def _ends(matrix: np.ndarray) -> tuple[float, float]:

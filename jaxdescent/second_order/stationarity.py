@@ -8,7 +8,9 @@ Hessian, s Newton's step and ``X = max(|x|, |x + s|)``. The point is stationary 
 
 At a minimum the left side is the decrease of the value that is left, half the squared Newton
 decrement. The value ``|f|`` counts only if the step is at most a tenth of X, because a constant in
-the objective says nothing about the minimum. The factor four allows for a descent that stopped by
+the objective says nothing about the minimum. F is at most ``|f|`` unless the decrease is at least
+half of that, so that the value at the minimum may be zero: across a curved valley F is far more
+than any value in it. The factor four allows for a descent that stopped by
 an estimate of the same quantity. The gradient along eigenvectors of zero eigenvalues must be within
 t of the scale of the others. If Newton's step is not known, the rule is ``|g| <= t L X``; if the
 entries of H are not, ``F = 1/2 L X^2``. What the dtype cannot distinguish from zero counts as zero.
@@ -30,12 +32,14 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.curvature import Curvature, random_direction
+from jaxdescent.second_order.newton import Newton
 from jaxdescent.second_order.spectrum import Spectrum
 
 Params = Any
 
 SLACK = 4.0
 SHORT_STEP = 0.1
+ZERO = 0.5
 
 SOLVE_STEPS = 200
 """The most conjugate gradient steps for Newton's step if not all eigenvalues were computed."""
@@ -44,60 +48,110 @@ TOLERATED = 0.1
 """The largest deviation of the function from its quadratic model within the region, as a share of
 the model's quadratic term."""
 
-HALVINGS, RANDOM_DIRECTIONS = 20, 3
+HALVINGS, RANDOM_DIRECTIONS = 20, 3  # of the radius in float32; twice as many in float64
 MANY_UNKNOWNS = 100_000
 """From this many unknowns on the region is explored along fewer directions and radii."""
 
 
 class Verdict(NamedTuple):
-    """Whether a point is stationary, why not, the decrease that is left, Newton's step, and X."""
+    """Whether a point is stationary, why not, the decrease that is left, Newton's step, X, and
+    whether the gradient along directions without curvature is zero.
+    """
 
     is_stationary: bool
     reason: str
     decrement: float
     step: np.ndarray | None
     size: float
+    is_flat: bool = True
 
 
 def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
     """The rule of this module, for params and gradient as vectors."""
-    norm = float(np.linalg.norm(gradient))
-    length = float(np.linalg.norm(params))
-    size = length if length > 0 else 1.0
-    if norm == 0:
-        return Verdict(True, "", 0.0, np.zeros_like(gradient), size)
-    step, decrement, flat = None, math.nan, 0.0
+    tiny = spectrum.curvature.tiny
     if spectrum.newton is not None:
-        step = spectrum.newton.step(gradient)
-        decrement = spectrum.newton.decrement(gradient)
-        flat = spectrum.newton.flat_share(gradient, params)
+        how = {"tolerance": tolerance, "tiny": tiny}
+        return by_newton(spectrum.newton, params, value, gradient, **how)
+    norm, length = float(np.linalg.norm(gradient)), float(np.linalg.norm(params))
+    step, decrement = None, math.nan
+    if norm == 0:
+        step, decrement = np.zeros_like(gradient), 0.0
     elif spectrum.kind in ("minimum", "undetermined"):
         step, decrement = _newton_by_products(spectrum.curvature)
     if step is None:
+        size = length if length > 0 else 1.0
         bound = tolerance * spectrum.size * size
         reason = f"|gradient| = {norm:.3g} exceeds {tolerance:.2g} |H| |params| = {bound:.3g}"
         return Verdict(norm <= bound, reason, math.nan, None, size)
-    reached = float(np.linalg.norm(params + step))
-    is_at_zero = reached <= 1e-3 * length < 1e-3
-    size = 1.0 if is_at_zero else max(length, reached)
-    is_short = float(np.linalg.norm(step)) <= SHORT_STEP * size
-    height = abs(value) if is_short else 0.0
-    if spectrum.newton is None or is_at_zero:
-        worth = 0.5 * spectrum.size * (size if is_short else length) ** 2
-    else:
-        worth = spectrum.newton.worth(params)
-    bound = SLACK * tolerance * max(height, tolerance * worth)
-    bound = max(bound, spectrum.curvature.tiny)
-    reason = (
-        f"|gradient| = {norm:.3g}: the value may change by {decrement:.3g}, "
-        f"more than {bound:.3g}, on the way to the nearest stationary point"
-    )
-    if flat > tolerance:
-        reason = f"|gradient| = {norm:.3g} along a direction without curvature"
-    is_stationary = decrement <= bound and flat <= tolerance
-    return Verdict(bool(is_stationary), reason, decrement, step, size)
+    point = _Point(params, value, gradient, step, decrement)
+    worth = 0.5 * spectrum.size * (point.size if point.is_short else length) ** 2
+    return point.judged(worth, 0.0, tolerance, tiny)
+
+
+def by_newton(
+    newton: Newton,
+    params: np.ndarray,
+    value: float,
+    gradient: np.ndarray,
+    *,
+    tolerance: float,
+    tiny: float,
+) -> Verdict:
+    """The rule of this module, where all eigenvalues of the Hessian are known; less than ``tiny``
+    is zero.
+    """
+    step, decrement = newton.step(gradient), newton.decrement(gradient)
+    point = _Point(params, value, gradient, step, decrement)
+    length = point.size if point.is_short else float(np.linalg.norm(params))
+    worth = newton.worth(params)
+    if point.is_at_zero:
+        worth = 0.5 * newton.largest * length**2
+    return point.judged(worth, newton.flat_share(gradient, params), tolerance, tiny)
+
+
+class _Point(NamedTuple):
+    params: np.ndarray
+    value: float
+    gradient: np.ndarray
+    step: np.ndarray
+    decrement: float
+
+    @property
+    def is_at_zero(self) -> bool:
+        """Whether the params are zero at the stationary point."""
+        length = float(np.linalg.norm(self.params))
+        return float(np.linalg.norm(self.params + self.step)) <= 1e-3 * length < 1e-3
+
+    @property
+    def size(self) -> float:
+        """X."""
+        if self.is_at_zero:
+            return 1.0
+        lengths = np.linalg.norm(self.params), np.linalg.norm(self.params + self.step)
+        return float(max(lengths)) or 1.0
+
+    @property
+    def is_short(self) -> bool:
+        return float(np.linalg.norm(self.step)) <= SHORT_STEP * self.size
+
+    def judged(self, worth: float, flat: float, tolerance: float, tiny: float) -> Verdict:
+        """The verdict with this F, and this share of a gradient along flat directions."""
+        height = abs(self.value) if self.is_short else 0.0
+        if self.decrement < ZERO * abs(self.value):
+            worth = min(worth, abs(self.value))
+        bound = max(SLACK * tolerance * max(height, tolerance * worth), tiny)
+        norm = float(np.linalg.norm(self.gradient))
+        reason = (
+            f"|gradient| = {norm:.3g}: the value may change by {self.decrement:.3g}, "
+            f"more than {bound:.3g}, on the way to the nearest stationary point"
+        )
+        is_flat = flat <= tolerance
+        if not is_flat:
+            reason = f"|gradient| = {norm:.3g} along a direction without curvature"
+        is_stationary = bool(is_flat and self.decrement <= bound)
+        return Verdict(is_stationary, reason, self.decrement, self.step, self.size, is_flat)
 
 
 def is_beyond_doubt(spectrum: Spectrum, step: np.ndarray) -> bool | None:
@@ -166,7 +220,7 @@ def region(spectrum: Spectrum, step: np.ndarray | None, size: float) -> float:
 
     The function is compared with its quadratic model along the direction of least curvature,
     Newton's step and a few random directions, at distances r that are the params' norm (1 if it is
-    zero) halved up to 20 times. The deviation is ``integral_0^r (r - s) (c(s) - c(0)) ds``, where
+    zero) halved up to 40 times. The deviation is ``integral_0^r (r - s) (c(s) - c(0)) ds``, where
     ``c(s)`` is the curvature along the ray at s, so that no nearly equal values are subtracted. The
     region ends at the last distance up to which the deviation is at most a tenth of
     ``c(0) r^2 / 2`` on both sides of every ray. It is infinite for a quadratic, and zero if the
@@ -181,7 +235,8 @@ def region(spectrum: Spectrum, step: np.ndarray | None, size: float) -> float:
         rays.append(spectrum.lowest)
     if step is not None and np.any(step):
         rays.append(curvature.as_params(step / np.linalg.norm(step)))
-    radii = size * 0.5 ** np.arange(10 if is_large else HALVINGS, -1, -1)
+    halvings = 10 if is_large else HALVINGS * (1 + curvature.is_double)
+    radii = size * 0.5 ** np.arange(halvings, -1, -1)
     return min(_reach(curvature, ray, radii * sign) for ray in rays for sign in (1, -1))
 
 

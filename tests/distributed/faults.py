@@ -88,6 +88,96 @@ def hook_fails(index, place):
     print(int(jd.minimize(objective).status))
 
 
+def ends_in_a_hook(index, place):
+    """One process ends in a hook, by an error or by ``sys.exit``, at a place that is named."""
+    place_of_end, way, which = os.environ["ENDS"].split()
+    X, y, _ = data()
+
+    class Ends(jd.hooks.Hook):
+        def _ends(self):
+            if index == int(which):
+                if way == "exit":
+                    sys.exit(3)
+                raise OSError(f"the disk of process {index} is gone")
+
+        def begin(self, facts):
+            if place_of_end == "begin":
+                self._ends()
+
+        def pause(self, pause):
+            if place_of_end == "pause" and pause.chunk == 2:
+                self._ends()
+
+        def report(self, record):
+            if place_of_end == "report" and record.chunk == 2:
+                self._ends()
+
+        def end(self, result, summary):
+            if place_of_end == "end":
+                self._ends()
+
+    try:
+        jd.run(
+            jd.LinearRegression(place(X), place(y)),
+            method=jd.GradientDescent(1e-9),
+            tolerance=0,
+            max_iterations=60,
+            chunk=10,
+            hooks=[Ends()],
+        )
+    finally:
+        print(type(sys.exception()).__name__, sys.exception(), flush=True)
+
+
+def other_calls(index, place):
+    """One argument of a call differs in the last process; all are told so, and go on."""
+    X, y, _ = data()
+    X, y = place(X), place(y)
+    is_other = index == len(jax.devices()) - 1
+    start = {"weights": jnp.zeros(6), "intercept": jnp.zeros(())}
+
+    def bowl(factor):
+        return lambda params, X: factor * jnp.sum((X @ params["weights"] - 1) ** 2)
+
+    def one(first, second):
+        return second if is_other else first
+
+    def regression(**options):
+        return jd.LinearRegression(X, y, **options)
+
+    calls = {
+        "method": lambda: jd.minimize(regression(), method=one(jd.LSMR(), jd.LBFGS())),
+        "default": lambda: jd.minimize(regression(), method=one(None, jd.LBFGS())),
+        "rate": lambda: jd.minimize(regression(), method=jd.GradientDescent(one(1e-4, 2e-4))),
+        "adam": lambda: jd.run(regression(), method=optax.adam(one(1e-2, 2e-2))),
+        "memory": lambda: jd.minimize(regression(), method=jd.LBFGS(memory=one(10, 5))),
+        "tolerance": lambda: jd.minimize(regression(), tolerance=one(1e-3, 1e-6)),
+        "gradient": lambda: jd.run(regression(), tolerance=one(None, jd.Tolerance(gradient=1e-2))),
+        "penalty": lambda: jd.run(regression(l2=one(0.5, 1.0))),
+        "intercept": lambda: jd.minimize(regression(intercept=one(True, False))),
+        "limit": lambda: jd.minimize(regression(), method=jd.LSMR(), max_iterations=one(9, 5)),
+        "bad limit": lambda: jd.minimize(regression(), max_iterations=one(9, 0)),
+        "check_every": lambda: jd.minimize(regression(), method=jd.LSMR(), check_every=one(1, 4)),
+        "history": lambda: jd.run(regression(), method=jd.LSMR(), history=one(0, 4)),
+        "function": lambda: jd.minimize(bowl(one(1.0, 2.0)), start, args=(X,)),
+        "weights": lambda: jd.minimize(
+            regression(), start | {"weights": start["weights"] + one(0.0, 1.0)}
+        ),
+        "rounding": lambda: jd.run(regression(), rounding=one(None, jd.StochasticRounding(3))),
+        "another call": lambda: one(jd.minimize, jd.run)(regression(), method=jd.LSMR()),
+        "hooks": lambda: jd.run(regression(), hooks=one([], [jd.hooks.Progress()])),
+    }
+    everything = set(calls) - {"hooks"}
+    for name in os.environ["CALLS"].split(",") if "CALLS" in os.environ else sorted(everything):
+        try:
+            calls[name]()
+        except (ValueError, jd.OtherProcessFailed) as error:
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+        else:
+            print(f"{name}: no error", flush=True)
+    print(int(jd.minimize(regression()).status))
+
+
 def hangs(index, place):
     """A hook of process 1 never returns."""
     X, y, _ = data()
@@ -178,8 +268,10 @@ if __name__ == "__main__":
     join(index, port, count, heartbeat_timeout_seconds=10)
     import dataclasses
 
+    import jax
     import jax.numpy as jnp
     import numpy as np
+    import optax
 
     import jaxdescent as jd
     from jaxdescent.machine import Machine, memory

@@ -231,7 +231,6 @@ def same_bits(one, other):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_keeps_the_fit_of_both(folder):
-    pytest.importorskip("orbax.checkpoint")
     found = answers(folder, 2, "kept k SIGINT", "kept k", "kept k resume", "kept x alone")
     for each in found:
         assert each["kept k SIGINT"].startswith("Interrupted: iteration ")
@@ -250,7 +249,6 @@ def test_a_signal_to_one_process_keeps_the_fit_of_both(folder):
 
 @pytest.mark.slow
 def test_fits_of_three_processes_that_are_kept_end_with_the_same_bits(folder):
-    pytest.importorskip("orbax.checkpoint")
     names = ["kept whole", "kept k SIGINT", "kept k resume other", "kept k resume", "kept m mine"]
     names += ["kept u SIGINT often", "unreadable u resume"]
     found = answers(folder, 3, *names, "kept t SIGTERM")
@@ -275,7 +273,6 @@ def test_fits_of_three_processes_that_are_kept_end_with_the_same_bits(folder):
 
 @pytest.mark.slow
 def test_other_numbers_of_processes_go_on_with_a_fit(folder):
-    pytest.importorskip("orbax.checkpoint")
     ways = {f"kept {name} {name}": KEPT_BY[name] for name in ("lbfgs", "lsmr", "cg")}
     begun = answers(folder, 3, *(f"{name} SIGINT" for name in ways), "kept drop drop SIGINT")
     for name in (*ways, "kept drop drop"):
@@ -309,7 +306,6 @@ def test_other_numbers_of_processes_go_on_with_a_fit(folder):
 
 @pytest.mark.slow
 def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder):
-    pytest.importorskip("orbax.checkpoint")
     (out, _, code), (_, _, killed) = run(CHILD, 2, str(folder), "kept k SIGKILL often", timeout=100)
     assert killed == -9
     assert code != 0
@@ -321,7 +317,6 @@ def test_a_fit_goes_on_after_one_of_its_processes_was_killed(folder):
 
 @pytest.mark.slow
 def test_the_command_keeps_what_a_signal_ends(tmp_path):
-    pytest.importorskip("orbax.checkpoint")
     rng = np.random.default_rng(2)
     # So many iterations that the notice of SIGTERM, which takes seconds, comes before the end.
     X = rng.normal(size=(20_000, 60)) @ np.diag(10.0 ** np.linspace(0, 4, 60))

@@ -1,13 +1,18 @@
 """Two and four real processes over loopback give what one does, and fail together."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 import jaxdescent as jd
+from jaxdescent import cluster
 from tests.distributed.cases import CASES, certified, solved
-from tests.distributed.processes import SHARED, run
+from tests.distributed.processes import SHARED, free_port, run
 
 EVERYDAY = ("default", "traced", "function")
 CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
@@ -93,6 +98,90 @@ def test_a_hook_that_fails_in_one_process_ends_the_run_of_all():
     assert second == ["OSError the disk of process 1 is gone", "1"]
 
 
+def ended_in_a_hook(count, place, way, which):
+    """What processes print when a run ends in a hook of one of them, well within its patience."""
+    told = run(
+        FAULTS, count, "ends_in_a_hook", timeout=50, environment={"ENDS": f"{place} {way} {which}"}
+    )
+    own = f"OSError: the disk of process {which} is gone" if way == "error" else "SystemExit: 3"
+    for index, (out, errors, code) in enumerate(told):
+        (line,) = [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+        if index == which:
+            assert line == own.replace(":", "", 1)
+            assert code == (1 if way == "error" else 3), errors
+            assert way == "exit" or own in errors
+        else:
+            assert line == f"OtherProcessFailed process {which} failed with {own}"
+            assert code == 1, errors
+
+
+def test_an_error_before_a_chunk_ends_the_run_of_all_at_once():
+    """They waited a minute in the chunk, of which they were told nothing."""
+    ended_in_a_hook(2, "pause", "error", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["begin", "pause", "report", "end"])
+@pytest.mark.parametrize("way", ["error", "exit"])
+@pytest.mark.parametrize(("count", "which"), [(2, 0), (3, 2)])
+def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, place, way):
+    ended_in_a_hook(count, place, way, which)
+
+
+BY_RUN = dict.fromkeys(("gradient", "penalty", "history", "rounding"), "run")
+DIFFERING = {
+    "method": "method is LSMR() in process {0} and LBFGS() in process {1}",
+    "default": "method is None in process {0} and LBFGS() in process {1}",
+    "rate": "method is GradientDescent(0.0001) in process {0} and GradientDescent(0.0002) in "
+    "process {1}",
+    "memory": "method is LBFGS() in process {0} and LBFGS(memory=5) in process {1}",
+    "tolerance": "tolerance is 0.001 in process {0} and 1e-06 in process {1}",
+    "gradient": "tolerance is None in process {0} and Tolerance(gradient=0.01) in process {1}",
+    "penalty": "objective is LinearRegression(240 rows x 6 features, l2=0.5, intercept) in process "
+    "{0} and LinearRegression(240 rows x 6 features, l2=1.0, intercept) in process {1}",
+    "intercept": "objective is LinearRegression(240 rows x 6 features, intercept) in process {0} "
+    "and LinearRegression(240 rows x 6 features, no intercept) in process {1}",
+    "limit": "max_iterations is 9 in process {0} and 5 in process {1}",
+    "bad limit": "max_iterations is 9 in process {0} and 0 in process {1}",
+    "check_every": "check_every is 1 in process {0} and 4 in process {1}",
+    "history": "history is 0 in process {0} and 4 in process {1}",
+    "rounding": "rounding is None in process {0} and StochasticRounding(seed=3) in process {1}",
+    "weights": "params['weights'] is float32[6] [0.0, 0.0, 0.0, 0.0, 0.0, 0.0] in process {0} and "
+    "float32[6] [1.0, 1.0, 1.0, 1.0, 1.0, 1.0] in process {1}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_calls_that_differ_are_refused_with_what_differs(count):
+    """Their programs would not fit together: they aborted, after seconds, without a word."""
+    first, *others = (lines for lines, _ in said("other_calls", (0,) * count))
+    assert all(lines == first for lines in others)
+    assert first.pop() == "1"  # they are in step
+    found = dict(line.split(": OtherProcessFailed: ") for line in first)
+    before = ", ".join(map(str, range(count - 1)))
+    for name, text in DIFFERING.items():
+        assert found.pop(name) == (
+            f"the processes must make the same call of {BY_RUN.get(name, 'minimize')}, and "
+            f"{text.format(before, count - 1)}: give all of them the same."
+        )
+    function, adam = found.pop("function"), found.pop("adam")
+    order = found.pop("another call")
+    assert order == (
+        "the processes must make the same calls in the same order, got "
+        f"{dict.fromkeys(range(count - 1), 'minimize') | {count - 1: 'run'}}."
+    )
+    assert "objective.function is other_calls.bowl.<lambda> of digest" in function
+    assert "method.update is chain.update_fn of digest" in adam
+    assert found == {}
+
+
+@pytest.mark.slow
+def test_hooks_may_differ():
+    for lines, _ in said("other_calls", environment={"CALLS": "hooks"}):
+        assert lines == ["hooks: no error", "1"]
+
+
 @pytest.mark.slow
 def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
     (first, _), (second, _) = said("alone")
@@ -127,6 +216,46 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     assert code != 0
     assert killed == -9
     assert "Connection closed by peer" in errors or "heartbeat timeout" in errors
+
+
+STOPS = """
+import os, signal, sys
+from jaxdescent import cluster
+
+index, address = int(sys.argv[1]), sys.argv[2]
+cluster.join(address, 2, index)
+print("joined", flush=True)
+if index == 1:
+    os.kill(os.getpid(), signal.SIGSTOP)
+signal.pause()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
+    """It is stopped: its connections stay open, and no program waits for it."""
+    address = f"127.0.0.1:{free_port()}"
+    first, second = [
+        subprocess.Popen(
+            [sys.executable, "-c", STOPS, str(index), address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        )
+        for index in range(2)
+    ]
+    try:
+        assert first.stdout.readline() == second.stdout.readline() == "joined\n"
+        began = time.monotonic()
+        _, errors = first.communicate(timeout=cluster.HEARTBEAT_SECONDS + 45)
+        assert first.returncode != 0
+        assert "heartbeat" in errors.lower(), errors
+        assert time.monotonic() - began > cluster.HEARTBEAT_SECONDS / 2 - 5
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.slow

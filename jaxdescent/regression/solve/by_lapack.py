@@ -177,6 +177,11 @@ class Minimiser:
         diagonal = self.regression.squares[:, None] + self.regression.l2
         return float(np.max(np.abs(diagonal))) * self.units[0] ** 2
 
+    @property
+    def rounding(self) -> float:
+        """By how much the value at the minimiser may be above the minimum."""
+        return self.uncertainty * self.units[1] ** 2
+
     def height(self, weights: Array, offset: Array) -> float:
         """The value at these params minus the minimum."""
         own, unit = self.regression, self.units[1]
@@ -202,7 +207,10 @@ def solve(regression: StoredRegression) -> Minimiser:
         regression = dataclasses.replace(regression, X=X, y=y, l2=l2)
     factor = _factor(regression)
     exact, offset, uncertainty = _refined(regression, factor)
-    verdicts = factor.curves_down, factor.basis.shape[1] >= min(regression.X.shape)
+    rows, features = regression.X.shape
+    # Centring takes a dimension off the rows.
+    is_whole = factor.basis.shape[1] >= min(rows - regression.intercept, features)
+    verdicts = factor.curves_down, is_whole
     return Minimiser(regression, (unit, other), exact, offset, uncertainty, *verdicts)
 
 

@@ -67,7 +67,11 @@ class DualSolver:
     ) -> tuple[jax.Array, jax.Array]:
         del params, is_solution
         mean, total = self.factor.feature_mean, self.weight_total
-        return _height_by_penalty(objective, gradient, mean, total)
+        left, zero = _height_by_penalty(objective, gradient, mean, total)
+        is_bounded = ~self.is_ill & (left > 0) & jnp.isfinite(left)
+        return seldom(
+            is_bounded, _height_by_rows, _as_it_was, left, self, objective, gradient
+        ), zero
 
     def targets(self, objective: Any) -> tuple[jax.Array, jax.Array]:
         """``y - y_bar`` and ``y_bar``, which is zero without an intercept."""
@@ -148,6 +152,35 @@ class OrthogonalSolver:
         weight = objective.sample_weight
         total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
         return _height_by_penalty(objective, gradient, mean, total)
+
+
+def _height_by_rows(
+    left: jax.Array, solver: DualSolver, objective: Any, gradient: Params
+) -> jax.Array:
+    """The smallest of the bounds ``|c|^2 / 2 + |g - A'c|^2 / (2 l2)`` on the excess of the value,
+    each of which holds for any c, ``A g`` solved with the factor; less than ``left``, that of zero.
+
+    Rounding of a residual leaves a gradient A'e, along which the curvature is far more than l2.
+    """
+    mean, total = solver.factor.feature_mean, solver.weight_total
+    slope = columns(gradient["weights"])
+    of_intercept = jnp.zeros_like(slope[0])
+    if objective.intercept:
+        of_intercept = gradient["intercept"].reshape(-1)
+    slope = slope - jnp.outer(mean, of_intercept)
+    offset = jnp.matmul(mean, slope, precision=HIGHEST)
+    image = as_design(objective.X).product(slope) - offset[None, :]
+    dual = solver.factor.apply(jnp.sqrt(solver.weight) * image)
+    rest = slope - solver.weights(objective, dual)
+    l2 = jnp.asarray(objective.l2, slope.dtype)
+    squares = jnp.sum(jnp.square(dual)) + jnp.sum(jnp.square(rest)) / l2
+    bound = 0.5 * (squares + jnp.sum(jnp.square(of_intercept)) / total)
+    return jnp.where(bound < left, bound, left)  # a solve that failed is no number
+
+
+def _as_it_was(left: jax.Array, *rest: Any) -> jax.Array:
+    del rest
+    return left
 
 
 def _height_by_penalty(

@@ -17,7 +17,7 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.machine import memory
 from jaxdescent.minimize import Setup
 from jaxdescent.runs import checkpoints
-from jaxdescent.runs.fingerprint import computation, differences, fingerprint
+from jaxdescent.runs.fingerprint import are_whole, computation, differences, fingerprint
 from jaxdescent.runs.hooks.protocol import Hook, Pause
 from jaxdescent.runs.record import Record
 from jaxdescent.runs.spare_memory import SpareMemory
@@ -40,16 +40,17 @@ class Checkpoint(Hook):
     """Save everything that a run goes on with, at times and at its end.
 
     Params, method state, what the stopping rules remember, counts, and a fingerprint of the problem
-    are written by Orbax while the device goes on with a copy's original: the run waits for the copy
-    alone, whose memory is found beforehand and kept for the next one. Where memory has no room for
-    a copy it waits until the checkpoint is written. One that cannot be written (the disk is full)
-    is warned about; the run goes on, and the last good one is kept.
+    are written while the device goes on with a copy's original: the run waits for the copy alone,
+    whose memory is found beforehand and kept for the next one. Where memory has no room for a copy
+    it waits until the checkpoint is written. One that cannot be written (the disk is full, the
+    folder has become read-only) is warned about; the run goes on, and the last good one is kept.
 
     Args:
       folder: where checkpoints are kept, each in a folder ``iteration-...`` of its own.
       every: the seconds between two checkpoints, at least 0. One that is due while another is being
         written, or memory is being found, waits for that.
-      keep: how many are kept, at least 1.
+      keep: how many are kept, at least 1; where the disk has no room for so many, the oldest are
+        removed first, all but the newest.
       filled: of rows that are cut over processes, how many there are, and how many with those of
         weight zero that fill the last share behind them. Another number of processes can go on
         then, whose arrays are of another length.
@@ -85,10 +86,6 @@ class Checkpoint(Hook):
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.folder!r}, every={self.every}, keep={self.keep})"
-
-    def require(self) -> None:
-        """Raise an ImportError where Orbax is missing, before anything is computed."""
-        checkpoints.require_extra()
 
     def open(self, setup: Setup, jaxpr: Any, *, resume: bool) -> None:
         """Look at the folder for a run of this problem.
@@ -137,6 +134,8 @@ class Checkpoint(Hook):
             loop, unreadable = None, None
             try:
                 facts = folder.facts(iteration)
+                if not are_whole(facts):
+                    raise checkpoints.Unreadable("its description has not the shape of a run's")
                 differing = differences(facts, self._facts)
                 if differing:
                     raise ValueError(
@@ -201,16 +200,21 @@ class Checkpoint(Hook):
 
     def save_last(self, loop: Loop) -> None:
         """Save where the run ended, and wait until it is written."""
-        self._copy = None  # it is older
         self._wait()
-        self._spare = self._memory = None
+        self._forget()
         self._write(loop)
         self._wait()
 
     def close(self) -> None:
-        self._copy = self._spare = self._memory = None
+        self._forget()
         if self._folder is not None:
             self._folder.close()
+
+    def _forget(self) -> None:
+        """Let all memory for copies go."""
+        if self._memory is not None:
+            self._memory.leave()
+        self._copy = self._spare = self._memory = None
 
     def _needs_memory(self, loop: Loop, left: float) -> bool:
         """Whether memory for a copy that is due in so many seconds must be found now."""
@@ -221,6 +225,11 @@ class Checkpoint(Hook):
 
     def _iterations(self) -> list[int]:
         """The iterations of all checkpoints, the newest first, as all processes see them."""
+        if not self._opened.path.is_dir():
+            raise ValueError(
+                f"process {jax.process_index()} does not see {self._opened.path}: name a folder "
+                "that all processes share."
+            )
         told = agreement.told_by_all(self._opened.iterations())
         if any(each != told[0] for each in told):
             raise ValueError(
@@ -241,17 +250,13 @@ class Checkpoint(Hook):
             self._opened.write(iteration, loop, self._facts)
 
     def _look(self) -> bool:
-        """Whether no process writes any more. Where all have written their parts they are let
-        finish, and an error of one is told by all: no chunk is under way, in which they could not
-        tell each other.
+        """Whether no process writes any more. What all have written is finished, and an error of
+        one is told by all: no chunk is under way, in which they could not tell each other.
         """
-        folder = self._opened
-        own = folder.state()
-        states = agreement.told_by_all(own)
-        folder.conclude(states)
-        if own[0] not in checkpoints.BUSY:
-            self._tell_of_errors()  # no later ones, of which the others have not heard
-        return all(state not in checkpoints.BUSY for state, _ in states)
+        is_free = self._opened.conclude(agreement.told_by_all(self._opened.state()))
+        if is_free:
+            self._tell_of_errors()
+        return is_free
 
     def _wait(self) -> None:
         """Return when no process writes any more."""

@@ -1,0 +1,206 @@
+"""Whether a point of few unknowns is stationary, by the rule of certificates, from one program.
+
+The value, the gradient and all columns of the Hessian are computed in float64 where the function
+can be, and judged by :mod:`jaxdescent.second_order.stationarity` on the host. The margins for the
+rounding of data, for which a certificate draws other data, are left out.
+
+The expansion says nothing of directions in which it is flat. A model that is saturated in an
+unknown, ``b (1 - exp(-c x))`` at a large c, has hardly a gradient or a curvature along c, wherever
+its minimum is. So along directions in which a step of the params' size would by the expansion
+change the value by no more than the tolerance allows, the value is measured, with this part of the
+params larger and smaller by powers of two.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from jaxdescent.kernels.host_calls import host_call
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective
+from jaxdescent.second_order import stationarity
+from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
+from jaxdescent.second_order.newton import Newton
+
+Params = Any
+
+MOST_UNKNOWNS = 128
+MOST_NUMBERS = 1 << 22
+"""The most unknowns, and the most unknowns times numbers of the data."""
+
+POWERS = np.arange(-20, 4)
+FLAT_PARTS = 8
+"""The factors on a part of the params, as powers of two, and the most parts that are tried."""
+
+FLAT = 1e-3
+"""The largest tolerance that says what is flat; by a larger one everything would be."""
+
+
+class Found(NamedTuple):
+    """What a point is; each is ().
+
+    Attributes:
+      is_known: whether the function is the same in float64; nothing else is known if it is not.
+      is_stationary: whether the gradient is zero by the point's own scales.
+      is_minimum: whether all eigenvalues of the Hessian are positive besides.
+      falls: how far the value may fall: half the squared Newton decrement, or what a measurement
+        along a flat direction shows if that is more; infinite if a gradient along a flat direction
+        is left.
+    """
+
+    is_known: Any
+    is_stationary: Any
+    is_minimum: Any
+    falls: Any
+
+
+class _Judged(NamedTuple):
+    """What the expansion shows, and where the value is to be measured besides.
+
+    Attributes:
+      found: what a point is by its expansion.
+      is_flat: whether there is a direction in which the expansion is flat.
+      rows: points along such directions, the point itself where there are none.
+      height: the value at the point.
+      allowed: how much lower than that the value may be.
+    """
+
+    found: Found
+    is_flat: Any
+    rows: Any
+    height: Any
+    allowed: Any
+
+
+def is_possible(objective: Objective, params: Params) -> bool:
+    """Whether the Hessian's columns are few and the data small."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    data = sum(np.size(leaf) for leaf in jax.tree.leaves(objective))
+    return size <= MOST_UNKNOWNS and size * max(data, size) <= MOST_NUMBERS
+
+
+def is_traceable(objective: Objective, params: Params) -> bool:
+    """Whether the function can be computed in float64.
+
+    It may raise anything in a dtype that it was not written for.
+    """
+    try:
+        with double():
+            jax.eval_shape(_expansion, objective, params)
+    except Exception:
+        return False
+    return True
+
+
+def found_at(
+    objective: Objective, params: Params, *, value: float, size: float, tolerance: float
+) -> Found | None:
+    """What a point is whose numbers are there; None if the function cannot be computed in float64.
+
+    Args:
+      objective: a function, or a quadratic form.
+      params: the point.
+      value: that in the params' own dtype.
+      size: the params' norm, at the point or on the way to it.
+      tolerance: the relative tolerance of the value.
+    """
+    curvature = Curvature.cast_in_program(objective, precision.widen(params))
+    try:
+        numbers = jax.device_get(curvature.run(_expansion))
+    except Exception:  # as in is_traceable
+        return None
+    judged = _judged(numbers, value, size, tolerance, curvature.eps)
+    if not judged.is_flat:
+        return judged.found
+    return _with_measured(judged, np.asarray(curvature.run(_values, judged.rows)), np)
+
+
+def found_in_program(
+    objective: Objective, params: Params, *, value: Any, size: Any, tolerance: Any
+) -> Found:
+    """:func:`found_at` in a program for one CPU, which calls the host for LAPACK."""
+    wide, dtype = precision.widen(params), jnp.result_type(value)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    with double():
+        numbers = _expansion(objective, wide)
+        flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), np.float64)
+        rows = jax.ShapeDtypeStruct((FLAT_PARTS * len(POWERS), count), np.float64)
+        like = _Judged(Found(flag, flag, flag, number), flag, rows, number, number)
+        of = functools.partial(_judged, eps=precision.epsilon(wide))
+        given = (value, size, jnp.asarray(tolerance, jnp.float64))
+        judged = host_call(of, like, numbers, *given, vmap_method="sequential")
+        there = lax.cond(
+            judged.is_flat,
+            lambda rows: _values(objective, wide, rows),
+            lambda rows: jnp.full(len(rows), jnp.inf),
+            judged.rows,
+        )
+        found = _with_measured(judged, there, jnp)
+        return found._replace(falls=found.falls.astype(dtype))
+
+
+def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> _Judged:
+    height, flat, gradient, matrix = numbers
+    value, size, tolerance = float(value), float(size), float(tolerance)
+    rows = np.tile(flat, (FLAT_PARTS * len(POWERS), 1))
+    yes, no, zero = np.asarray(True), np.asarray(False), np.asarray(0.0)
+    nothing = _Judged(Found(no, no, no, zero), no, rows, np.asarray(height), zero)
+    are_finite = np.all(np.isfinite(matrix)) and np.all(np.isfinite(gradient))
+    if height.dtype != np.float64 or not are_finite:
+        return nothing
+    matrix = 0.5 * (matrix + matrix.T)
+    newton = Newton.of(matrix).with_doubt(len(flat) * eps)
+    rounding = eps * newton.worth(flat)
+    if not abs(height - value) <= AGREEMENT * abs(height) + len(flat) * rounding:
+        return nothing
+    tiny = float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
+    verdict = stationarity.by_newton(
+        newton, flat, float(height), gradient, tolerance=tolerance, tiny=tiny
+    )
+    falls = np.asarray(verdict.decrement if verdict.is_flat else np.inf)
+    is_stationary, is_minimum = np.asarray(verdict.is_stationary), newton.kind() == "minimum"
+    found = Found(yes, is_stationary, np.asarray(is_minimum), falls)
+    scale = stationarity.SLACK * max(abs(float(height)), rounding)
+    values, vectors = np.linalg.eigh(matrix)
+    is_irrelevant = 0.5 * np.abs(values) * size**2 <= min(tolerance, FLAT) * scale
+    parts = [direction * (direction @ flat) for direction in vectors[:, is_irrelevant].T]
+    parts = [part for part in parts if np.any(part)][:FLAT_PARTS]
+    for index, part in enumerate(parts):
+        own = slice(index * len(POWERS), (index + 1) * len(POWERS))
+        rows[own] += (2.0 ** POWERS[:, None] - 1) * part
+    is_flat = np.asarray(bool(parts) and verdict.is_stationary)
+    return _Judged(found, is_flat, rows, np.asarray(height), np.asarray(tolerance * scale))
+
+
+def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
+    """What a point is, where the value elsewhere has been measured."""
+    found = judged.found
+    lower = judged.height - xp.min(xp.where(xp.isfinite(there), there, judged.height))
+    is_lower = judged.is_flat & (lower > judged.allowed)
+    falls = xp.where(is_lower, xp.maximum(found.falls, lower), found.falls)
+    return found._replace(is_stationary=found.is_stationary & ~is_lower, falls=falls)
+
+
+def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
+    objective, params = as_double((objective, params))
+    flat, unravel = ravel_pytree(params)
+    value, gradient = objective.value_and_gradient(params)
+
+    def column(unit: jax.Array) -> jax.Array:
+        return ravel_pytree(objective.hessian_product(params, unravel(unit)))[0]
+
+    columns = jax.vmap(column)(jnp.eye(flat.size, dtype=flat.dtype))
+    return value, flat, ravel_pytree(gradient)[0], columns
+
+
+def _values(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
+    objective, params = as_double((objective, params))
+    _, unravel = ravel_pytree(params)
+    return jax.vmap(lambda row: objective.value(unravel(row)))(rows)

@@ -1,0 +1,384 @@
+"""What happens to a run whose checkpoints cannot be written, or are not what they were."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import random
+import shutil
+import threading
+import time
+import types
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdescent as jd
+from jaxdescent.runs import checkpoints
+
+START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
+LARGE = jnp.linspace(-1, 1, 20_000)  # 80 kB, beside which nothing else counts
+METHOD = jd.GradientDescent(1e-3)
+NOT_WRITTEN = r"could not be written; the run goes on"
+
+
+def valley(x):
+    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def assert_same(got, want):
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class At(jd.hooks.Hook):
+    """Calls a function when a chunk has ended, and nothing is being written."""
+
+    def __init__(self, chunk, function, checkpoint):
+        self.chunk, self.function, self.checkpoint = chunk, function, checkpoint
+
+    def pause(self, pause):
+        self.checkpoint._folder.wait()  # so that every second chunk is followed by a checkpoint
+        if pause.chunk == self.chunk:
+            self.function()
+
+
+def run(folder, function=lambda: None, *, start=START, keep=3, iterations=200, **options):
+    """Twenty chunks of ten steps, with a checkpoint as often as can be."""
+    checkpoint = jd.hooks.Checkpoint(folder, every=0.0, keep=keep)
+    return jd.run(
+        valley,
+        start,
+        METHOD,
+        max_iterations=iterations,
+        tolerance=0,
+        chunk=10,
+        checkpoint=checkpoint,
+        hooks=[At(8, function, checkpoint)],
+        **options,
+    )
+
+
+def plain(iterations=200, start=START):
+    return jd.minimize(valley, start, METHOD, max_iterations=iterations, tolerance=0)
+
+
+def count_large():
+    return sum(array.size == LARGE.size for array in jax.live_arrays())
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def to_a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+def to_another(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "iteration-0000000020").mkdir()  # of which this run knows nothing
+
+
+NO_FOLDERS = {
+    "deleted": shutil.rmtree,
+    "renamed": lambda folder: folder.rename(folder.with_name("elsewhere")),
+    "replaced": to_another,
+    "a file": to_a_file,
+}
+
+
+@pytest.mark.parametrize("name", NO_FOLDERS)
+def test_a_run_outlives_its_folder(name, tmp_path):
+    folder = tmp_path / "run"
+    before = threading.active_count()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        got = run(folder, lambda: NO_FOLDERS[name](folder))
+    assert_same(got, plain())
+    assert threading.active_count() == before
+    if name == "a file":
+        assert len(told) >= 4
+        assert all(
+            f"{NOT_WRITTEN}, and there is none yet (FileExistsError" in str(each.message)
+            for each in told
+        )
+        assert folder.read_text() == "a file"
+        return
+    assert not told
+    kept = ["iteration-0000000200"] if name != "replaced" else names(folder)[-1:]
+    assert names(folder)[-1:] == kept == ["iteration-0000000200"]
+    assert len(names(folder)) == (4 if name == "replaced" else 3)
+    assert ("iteration-0000000020" in names(folder)) == (name == "replaced")
+
+
+def test_a_folder_that_cannot_be_written_to_holds_nothing_up(tmp_path, monkeypatch):
+    """A thread, and all that it holds, was left behind for each try."""
+
+    def read_only(place, *arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system", str(place))
+
+    before, want = threading.active_count(), plain(start=LARGE)
+    arrays = count_large()
+    with pytest.warns(RuntimeWarning, match=rf"{NOT_WRITTEN}, and .* of iteration \d+ \(OSError"):
+        got = run(
+            tmp_path, lambda: monkeypatch.setattr(pathlib.Path, "mkdir", read_only), start=LARGE
+        )
+    assert threading.active_count() == before
+    assert_same(got, want)
+    del got
+    assert count_large() == arrays
+    monkeypatch.undo()
+    assert_same(run(tmp_path, start=LARGE, resume=True), want)
+
+
+def full(folder, room, monkeypatch):
+    """A disk on which the files of a folder have so many bytes of room."""
+    sync = os.fsync
+
+    def fsync(descriptor):
+        sync(descriptor)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if sum(path.stat().st_size for path in files) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", fsync)
+
+
+@pytest.mark.parametrize(
+    ("keep", "room", "left"), [(3, 2.5, 2), (2, 2.5, 2), (5, 3.5, 3), (3, 9, 3)]
+)
+def test_on_a_full_disk_the_oldest_are_given_up_for_what_is_newer(
+    keep, room, left, tmp_path, monkeypatch
+):
+    full(tmp_path, room * LARGE.nbytes, monkeypatch)
+    got = run(tmp_path, start=LARGE, keep=keep)
+    assert_same(got, plain(start=LARGE))
+    assert len(names(tmp_path)) == left
+    assert names(tmp_path)[-1] == "iteration-0000000200"
+    assert_same(run(tmp_path, start=LARGE, resume=True), got)
+
+
+def test_where_one_has_no_room_beside_the_last_good_one_that_is_kept(tmp_path, monkeypatch):
+    full(tmp_path, 1.5 * LARGE.nbytes, monkeypatch)
+    with pytest.warns(RuntimeWarning, match=rf"{NOT_WRITTEN}, and the last good one is of iter"):
+        got = run(tmp_path, start=LARGE)
+    assert_same(got, plain(start=LARGE))
+    (kept,) = names(tmp_path)
+    assert kept.startswith("iteration-")
+    assert kept < "iteration-0000000200"
+    monkeypatch.undo()
+    assert_same(run(tmp_path, start=LARGE, resume=True), got)
+
+
+def test_a_run_that_was_shut_out_of_its_new_folder_leaves_that_alone(tmp_path):
+    folder, others = tmp_path / "run", []
+
+    def another():
+        shutil.rmtree(folder)
+        others.append(checkpoints.Folder(folder, 3))
+        (folder / "iteration-0000000010").mkdir()
+
+    with pytest.warns(RuntimeWarning, match="BlockingIOError: another run has begun to write to"):
+        got = run(folder, another)
+    assert_same(got, plain())
+    assert names(folder) == ["iteration-0000000010"]
+    others[0].close()
+
+
+def test_a_copy_under_a_later_name_is_no_newer_checkpoint(tmp_path):
+    """It was the newest for ever, and pushed out what was written after it."""
+
+    def copy():
+        shutil.copytree(tmp_path / names(tmp_path)[0], tmp_path / "iteration-0000099999")
+
+    run(tmp_path, copy)
+    assert len(names(tmp_path)) == 4
+    with pytest.warns(RuntimeWarning, match=r"of iteration 99,999 cannot be read.*\(it is of iter"):
+        got = run(tmp_path, resume=True, iterations=300)
+    assert_same(got.params, plain(300).params)
+    assert names(tmp_path)[0] == "iteration-0000000280"
+    assert names(tmp_path)[-1] == "unreadable-iteration-0000099999"
+
+
+def test_a_copy_does_not_keep_the_run_from_its_name(tmp_path):
+    def copy():
+        shutil.copytree(tmp_path / names(tmp_path)[0], tmp_path / "iteration-0000000200")
+
+    got = run(tmp_path, copy)
+    assert names(tmp_path)[-1] == "unreadable-iteration-0000000200"
+    assert_same(run(tmp_path, resume=True), got)
+
+
+def changed(**parts):
+    """A function that changes parts of a description."""
+    return lambda content: {**content, **parts}
+
+
+SHAPES = {
+    "a list": lambda content: [content],
+    "a number": lambda content: 3,
+    "nothing": lambda content: {},
+    "no facts": lambda content: {name: content[name] for name in ("format", "iteration")},
+    "a list for a fingerprint": changed(fingerprint=[]),
+    "null for a fingerprint": changed(fingerprint=None),
+    "no fingerprint": changed(fingerprint={}),
+    "numbers for texts": lambda content: changed(
+        fingerprint=dict.fromkeys(content["fingerprint"], 1)
+    )(content),
+    "a text for a computation": changed(computation="jax"),
+    "no digest": lambda content: changed(
+        computation={k: v for k, v in content["computation"].items() if k != "digest"}
+    )(content),
+    "another format": changed(format=[2]),
+    "an iteration in words": changed(iteration="200"),
+    "no iteration": changed(iteration=None),
+    "a very long number": changed(iteration=10**400),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_facts_in_another_shape_are_unreadable(name, ended, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+    place = folder / "iteration-0000000200" / "facts" / "metadata"
+    place.write_text(json.dumps(SHAPES[name](json.loads(place.read_text()))))
+    with pytest.warns(RuntimeWarning, match=r"of iteration 200 cannot be read and is now unread"):
+        got = run(folder, resume=True)
+    assert_same(got, plain())
+
+
+def test_a_process_may_have_had_nothing_to_write(ended, tmp_path):
+    """It has copies of what another one writes."""
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+    (folder / "iteration-0000000200" / "loop" / "1").touch()
+    (folder / "iteration-0000000200" / "loop" / "1.json").write_text("[]")
+    assert_same(run(folder, resume=True), plain())
+
+
+def test_facts_that_are_nested_too_deep_are_unreadable(ended, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+    (folder / "iteration-0000000200" / "facts" / "metadata").write_text("[" * 100_000)
+    with pytest.warns(RuntimeWarning, match=r"of iteration 200 cannot be read and is now unread"):
+        assert_same(run(folder, resume=True), plain())
+
+
+def disturb(folder, generator):
+    """Do something to the folder that a user, another program or a disk might do."""
+    inside = list(folder.rglob("*")) if folder.is_dir() else []
+    chosen = generator.choice(inside) if inside else folder
+    aside = folder.with_name(f"aside{generator.random()}")
+    actions = [
+        lambda: shutil.rmtree(folder),
+        lambda: folder.rename(aside),
+        lambda: (folder.rename(aside), folder.write_text("a file")),
+        folder.unlink,
+        lambda: shutil.rmtree(chosen) if chosen.is_dir() else chosen.unlink(),
+        lambda: chosen.rename(aside),
+        lambda: shutil.copytree(chosen, folder / f"iteration-{generator.randrange(10**4):010d}"),
+        lambda: chosen.write_bytes(b"") if chosen.is_file() else chosen.mkdir(),
+    ]
+    try:
+        generator.choice(actions)()
+    except OSError:
+        return  # the run was faster
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]
+)
+def test_whatever_is_done_to_the_folder_the_run_ends_with_its_result(seed, tmp_path):
+    generator, is_over, folder = random.Random(seed), threading.Event(), tmp_path / "run"
+
+    def attack():
+        while not is_over.wait(generator.uniform(0, 0.01)):
+            disturb(folder, generator)
+
+    before = threading.active_count()
+    attacker = threading.Thread(target=attack)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            got = run(folder, attacker.start, iterations=1000)
+        finally:
+            is_over.set()
+            attacker.join()
+    assert_same(got, plain(1000))
+    assert threading.active_count() == before
+    for each in told:
+        assert "could not be written; the run goes on, and " in str(each.message)
+    if not folder.is_dir():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            again = run(folder, resume=True, iterations=1000)
+        except ValueError as error:
+            if "can be read: to begin anew choose another folder" not in str(error):
+                raise
+            return
+    assert_same(again, plain(1000))
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_the_search_for_memory_ends_with_the_run(is_broken, tmp_path, monkeypatch):
+    from jaxdescent.runs import spare_memory
+    from jaxdescent.runs.hooks import checkpoint as module
+
+    begun, zeros = threading.Event(), spare_memory.jnp.zeros
+
+    def slow(*arguments, **options):
+        begun.set()
+        time.sleep(0.3)
+        return zeros(*arguments, **options)
+
+    class Breaks(jd.hooks.Hook):
+        def report(self, record):
+            assert begun.wait(10)
+            if is_broken:
+                raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "LARGE", 0)
+    fake = types.SimpleNamespace(zeros=slow)
+    monkeypatch.setattr(spare_memory, "jnp", fake)
+    checkpoint = jd.hooks.Checkpoint(tmp_path, every=1e-3)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError) if is_broken else contextlib.nullcontext():
+        jd.run(
+            valley, START, METHOD, max_iterations=20, chunk=10, tolerance=0,
+            checkpoint=checkpoint, hooks=[Breaks()],
+        )  # fmt: skip
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_run_leaves_no_writer_behind(tmp_path, monkeypatch):
+    """What is being written when the run fails is given up, and not waited for."""
+    begun, sync = threading.Event(), os.fsync
+    monkeypatch.setattr(checkpoints, "PART_BYTES", 1000)
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda descriptor: begun.set() or sync(descriptor))
+
+    class Fails(jd.hooks.Hook):
+        def report(self, record):
+            if record.chunk == 3:
+                raise ZeroDivisionError("the hook's own")
+
+    checkpoint = jd.hooks.Checkpoint(tmp_path, every=0.0)
+    with pytest.raises(ZeroDivisionError, match="the hook's own"):
+        jd.run(valley, LARGE, METHOD, tolerance=0, chunk=10, checkpoint=checkpoint, hooks=[Fails()])
+    assert not [each for each in threading.enumerate() if each.name == "checkpoint"]
+    assert all(checkpoints.NAME.match(name) for name in names(tmp_path))

@@ -1,0 +1,66 @@
+"""Memory that was freed is given back to the system, which the GNU C library by itself keeps."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    os.name != "posix" or not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="other C libraries have no such functions",
+)
+
+FREEING = """
+    import numpy as np
+
+    from jaxdescent.data import freeing
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    def kept(size, count):
+        '''The bytes that are resident because of arrays that were freed, but for a last one.'''
+        before = resident()
+        arrays = [np.ones(size, np.uint8) for _ in range(count)]
+        assert resident() - before > 0.9 * size * count
+        last = arrays[-1]
+        del arrays
+        return last, before
+"""
+SMALL = """
+    last, before = kept(100_000, 640)  # below the size that has a mapping of its own
+    assert resident() - before > 0.9 * 64e6  # the last one keeps the heap from shrinking
+    passing = freeing.Passing()
+    passing.bytes = freeing.LEAST_BYTES - 1
+    passing.return_some()
+    assert resident() - before > 0.9 * 64e6
+    passing.bytes += 1
+    passing.return_some()
+    assert resident() - before < 0.1 * 64e6
+    assert passing.bytes == 0
+"""
+LARGE = """
+    # Of the sizes that are freed the library learns to keep larger and larger ones, to 32 MB.
+    for size in range(20):
+        np.ones(size << 20, np.uint8)
+    last, before = kept(3 << 20, 32)
+    assert resident() - before > 0.9 * (96 << 20)
+    freeing.return_what_is_freed()
+    assert resident() - before < 0.1 * (96 << 20)
+    del last
+    last, before = kept(3 << 20, 32)
+    assert resident() - before < 0.1 * (96 << 20)
+"""
+
+
+@pytest.mark.parametrize("code", [SMALL, LARGE], ids=["what was freed", "what is freed"])
+def test_what_passed_through_a_process_does_not_stay_with_it(code):
+    program = textwrap.dedent(FREEING) + textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
