@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
@@ -288,3 +290,21 @@ def test_lengths_and_dtypes_of_a_function_are_looked_at_when_it_is_made():
         jd.MatrixFree(lambda w: w[:0], rows=0, features=3)
     with pytest.raises(TypeError, match="weights_dtype must be float32 or float64, got float16"):
         jd.MatrixFree(lambda w: w, rows=3, features=3, weights_dtype=np.float16)
+
+
+@pytest.mark.parametrize("features", [7, 256])
+@pytest.mark.parametrize("rows", [100_000, 100_096, 99_992, 12_344, 8 * 4099])
+def test_no_row_leaves_its_device_however_many_there_are(rows, features, several_devices):
+    """Runs of rows that lie on two devices would make XLA gather all of X."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    placed = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, P("rows")))
+        for shape in ((rows, features), (rows,))
+    ]
+
+    def back(X, residual):
+        return as_design(X).transposed_product(residual)
+
+    compiled = jax.jit(back).lower(*placed).compile()
+    assert "all-gather" not in compiled.as_text()
+    assert compiled.memory_analysis().temp_size_in_bytes < rows * features * 4 / 8

@@ -80,15 +80,19 @@ def is_small_on_one_cpu() -> bool:
     return is_on_one_cpu() and compiled_for.value.is_small
 
 
-def has_one_cpu() -> bool:
-    """Whether JAX has one CPU device, so that no array on a CPU can be sharded.
-
-    False if JAX has no CPU device, because it uses accelerators only: no program is for a CPU then.
+def cpu_count() -> int:
+    """The number of CPU devices, over so many of which an array may be sharded; zero if JAX uses
+    accelerators only, so that no program is for a CPU.
     """
     try:
-        return jax.device_count("cpu") == 1
+        return jax.device_count("cpu")
     except RuntimeError:
-        return False
+        return 0
+
+
+def has_one_cpu() -> bool:
+    """Whether JAX has one CPU device, so that no array on a CPU can be sharded."""
+    return cpu_count() == 1
 
 
 def on_cpu(own: Callable[..., Any], plain: Callable[..., Any], *operands: Any) -> Any:

@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST, compute_dtype
-from jaxdescent.kernels.platform import kept_apart, on_cpu, on_one_cpu
+from jaxdescent.kernels.platform import cpu_count, kept_apart, on_cpu, on_one_cpu
 
 WIDENED_BYTES = 8 << 20
 """How many bytes of X are widened or copied at a time on a CPU: what the last-level cache holds."""
@@ -80,7 +80,8 @@ def transposed_product(X: jax.Array, residual: jax.Array, *, is_whole: bool) -> 
 
         return on_one_cpu(in_blocks, plain, is_whole=is_whole)
     if residual.size == X.shape[0]:
-        return on_cpu(lambda: _transposed_on_cpu(X, residual), plain)
+        shards = 1 if is_whole else max(cpu_count(), 1)
+        return on_cpu(lambda: _of_one_column(X, residual, shards), plain)
     return on_one_cpu(lambda: _transposed_on_cpu(X, residual), plain, is_whole=is_whole)
 
 
@@ -248,10 +249,15 @@ def part_length(rows: int) -> int | None:
     return next((rows // groups for groups in range(2, 65) if rows % groups == 0), None)
 
 
-def run_length(rows: int, features: int) -> int | None:
-    """The length of equal runs of rows that a CPU sums separately; None if there are none."""
-    if rows < FEW_ROWS:
+def run_length(rows: int, features: int, shards: int = 1) -> int | None:
+    """The length of equal runs of rows that a CPU sums separately; None if there are none.
+
+    Of rows over several devices each has the same number of runs: XLA would gather all rows to cut
+    a run that lies on two devices.
+    """
+    if rows < FEW_ROWS or rows % shards:
         return None
+    rows //= shards
     shortest = max(128, -(-LARGE_RUN // features))
     lengths = itertools.chain(range(shortest, min(8 * shortest, rows // 2)), range(128, 1025))
     return next((run for run in lengths if rows % run == 0), None)
@@ -269,7 +275,7 @@ def _is_widened_in_blocks(X: jax.Array, dtype: Any) -> bool:
 def _transposed_on_cpu(X: jax.Array, residual: jax.Array) -> jax.Array:
     rows, features = X.shape
     if residual.size == rows:
-        return _by_runs(X, residual.reshape(-1)).reshape(-1, *residual.shape[1:])
+        return _of_one_column(X, residual, 1)
     length = part_length(rows)
     if length is not None:
         return _by_groups(X, residual, length)
@@ -286,7 +292,11 @@ def _summed_over_blocks(
     return over_blocks(lambda block, rows: (None, of_block(block, rows)), X, residual, zero)[1]
 
 
-def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
+def _of_one_column(X: jax.Array, residual: jax.Array, shards: int) -> jax.Array:
+    return _by_runs(X, residual.reshape(-1), shards).reshape(-1, *residual.shape[1:])
+
+
+def _by_runs(X: jax.Array, residual: jax.Array, shards: int) -> jax.Array:
     """``X' residual`` for a residual of one column.
 
     XLA for CPUs adds row after row to the same sums: the error grows with the number of rows (to
@@ -295,7 +305,7 @@ def _by_runs(X: jax.Array, residual: jax.Array) -> jax.Array:
     """
     rows, features = X.shape
     is_narrow = X.dtype != residual.dtype  # XLA would copy it to cut it into runs.
-    run = None if is_narrow else run_length(rows, features)
+    run = None if is_narrow else run_length(rows, features, shards)
     if run is not None:
         return jnp.sum(_in_groups(X, residual, run, residual.dtype), axis=0)
     if rows < MANY_ROWS:

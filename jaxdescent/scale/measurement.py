@@ -73,6 +73,7 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
         "argument_bytes": built.compiled.arguments,
         "temporary_bytes": built.compiled.temporaries,
         "peak_bytes": built.compiled.peak,
+        **program.sent(point, built, arrays),
     }
     median = statistics.median(times)
     spread = {"fastest_seconds": min(times), "slowest_seconds": max(times)}

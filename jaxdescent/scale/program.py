@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,8 @@ from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Point
-from jaxdescent.scale.methods import METHODS
-from jaxdescent.scale.problems import PROBLEMS
+from jaxdescent.scale.methods import AT_ONCE, METHODS
+from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device
 
 
 class Program(NamedTuple):
@@ -72,4 +73,21 @@ def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, A
         "roof_bandwidth": machine.read_bandwidth[dtype],
         "roof_operations": machine.product_rate[dtype],
         "units": units,
+    }
+
+
+def sent(point: Point, made: Program, arrays: Any) -> dict[str, Any]:
+    """What the devices of a point send each other: whether all of the data, and the collectives of
+    an iteration (of a method that solves at once, all) by kind and bytes, with how many there are.
+    """
+    compiled = made.compiled
+    largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(arrays))
+    gathered = max((one.size for one in compiled.sent if one.kind == "all-gather"), default=0)
+    own = compiled.sent if point.method in AT_ONCE else compiled.sent_in_an_iteration
+    return {
+        "gathers_data": gathered >= largest,
+        "collectives": [
+            {"kind": one.kind, "bytes": one.size, "count": count}
+            for one, count in sorted(Counter(own).items(), reverse=True)
+        ],
     }

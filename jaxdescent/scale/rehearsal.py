@@ -7,7 +7,6 @@ assumed.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import jax
@@ -54,22 +53,20 @@ def rehearsed(point: Point) -> dict[str, Any]:
     compiled = made.compiled
     purpose = "for data, params and what it computes with them"
     program.require(compiled.peak, purpose, machine.memory_bytes)
-    largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(shapes))
-    gathered = max((s.size for s in compiled.sent if s.kind == "all-gather"), default=0)
     figures: dict[str, Any] = {
         "compile_seconds": made.seconds,
         "argument_bytes": compiled.arguments,
         "temporary_bytes": compiled.temporaries,
         "peak_bytes": compiled.peak,
         "usable_bytes": machine.memory_bytes,
-        "gathers_data": machine.devices > 1 and gathered >= largest,
     }
     if problem.is_by_share:
         figures["layout"] = "of the rows of one device, which stand for those of the others"
+    figures |= program.sent(point, made, shapes)
     if point.method in AT_ONCE:
-        return figures | {"collectives": _counted(compiled.sent)}
+        return figures
     steps = made.steps_in_a_turn
-    sent = priced = compiled.sent_in_an_iteration
+    priced = compiled.sent_in_an_iteration
     if steps == 1:
         priced = compiled.usually_sent
         kernels, moved = compiled.kernels_in_an_iteration, compiled.bytes_in_an_iteration
@@ -81,7 +78,6 @@ def rehearsed(point: Point) -> dict[str, Any]:
     links = sum(_link_seconds(one, machine) for one in priced)
     return figures | {
         **program.roof(point, shapes, machine, machine.devices),
-        "collectives": _counted(sent),
         "kernels": kernels / steps,
         "iteration_bytes": moved / steps,
         "iteration_seconds": (here + links) / steps,
@@ -95,12 +91,3 @@ def _link_seconds(sent: Sent, machine: Machine) -> float:
         return 0.0
     share = SHARES[sent.kind] * (machine.devices - 1) / machine.devices
     return share * sent.size / machine.link_bandwidth + machine.all_reduce_seconds
-
-
-def _counted(sent: list[Sent]) -> list[dict[str, Any]]:
-    """Collectives by kind and bytes, with how many there are of each."""
-    counts = Counter(sent)
-    return [
-        {"kind": one.kind, "bytes": one.size, "count": count}
-        for one, count in sorted(counts.items(), reverse=True)
-    ]
