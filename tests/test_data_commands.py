@@ -106,6 +106,16 @@ class TestArrowFiles:
         with pytest.raises(DataError, match=r"s\.arrow cannot be read: it is no file of Arrow's"):
             open_source(tmp_path / "s.arrow")
 
+    def test_long_texts_count_as_they_are(self, tmp_path):
+        texts = [f"{i:08d}" * 125 for i in range(200)]
+        table = pa.table({"long": texts, "few": pa.array(["a", "b"] * 100).dictionary_encode()})
+        pa.feather.write_feather(table, str(tmp_path / "d.arrow"), chunksize=50)
+        source = open_source(tmp_path / "d.arrow")
+        assert source.row_bytes(["few"]) == 64  # a text that is stored as places of a dictionary
+        assert source.row_bytes(["long"]) == 64 + 1000 + 4  # and the offset of each text
+        assert 200_000 < source.text_bytes("long") < 202_000
+        assert source.reading_bytes(["long"], 50) > (3 + 8) * 50_000
+
 
 class TestKeep:
     @pytest.fixture

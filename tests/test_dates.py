@@ -15,7 +15,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 import jaxdescent as jd
-from jaxdescent.data import DataError
+from jaxdescent.data import DataError, open_source
+from jaxdescent.fit.dates import Dated, asked_for
 
 ROWS = 900
 START = datetime.datetime(2024, 3, 28, 5)
@@ -84,6 +85,12 @@ class TestParts:
         for data in (tmp_path / "t.parquet", tmp_path / "t.csv", table):
             model = fitted(data, method=method, dtype="float64")
             np.testing.assert_allclose(model.predict(table), expected(table), atol=1e-4)
+
+    def test_nothing_is_known_of_the_texts_that_parts_become(self, table, tmp_path):
+        pq.write_table(table, tmp_path / "d.parquet")
+        dated = Dated(open_source(tmp_path / "d.parquet"), asked_for(["when:hour"]))
+        assert dated.text_bytes("when.hour") == 0
+        assert dated.text_bytes("a") > 0
 
     def test_the_folder_keeps_them(self, table, tmp_path):
         model = fitted(table)
