@@ -26,7 +26,7 @@ help: ## list the targets
 
 install: $(INSTALLED) ## make .venv and install the project with everything
 
-demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, ARGS=--quick less than one
+demo: $(INSTALLED) ## a fit of a table, then the whole story: 3 to 5 minutes, ARGS=--quick 40 to 90 s
 	$(BIN)/python examples/fit_files.py
 	@echo
 	$(BIN)/jaxdescent breakdown $(ARGS)

@@ -26,8 +26,9 @@ from jaxdescent.calls.problem import Problem, posed
 from jaxdescent.descent.loop import Descent
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.inputs import tracing
-from jaxdescent.inputs.functions import anew, as_pytree, is_fleeting
+from jaxdescent.inputs.functions import anew, as_pytree, hinting, is_fleeting
 from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels import host_memory, loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
@@ -93,6 +94,7 @@ def minimize_batch(
             "grad call jax.vmap(minimize)."
         )
     check_count("max_iterations", max_iterations)
+    check_tree("members", members)
     members = jax.tree.map(jnp.asarray, tuple(members))
     size = _batch_size(members)
     one = jax.tree.map(lambda leaf: leaf[0], members)
@@ -254,7 +256,8 @@ def _begun(common: Any, most: jax.Array, member: Any) -> tuple[Descent, Any, boo
 
 def _posed(make: Any, member: Any, method: Any, tolerance: Any) -> tuple[Problem, Any, bool]:
     """The member's problem, its params, and whether they are the objective's own start."""
-    made = make(*member)
+    with hinting("problem"):
+        made = make(*member)
     objective, start = made if isinstance(made, tuple) else (made, None)
     host_memory.refuse(start, "a batch")
     return *posed(as_objective(objective), start, method, tolerance, None), start is None

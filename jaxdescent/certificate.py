@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxdescent import agreement, display, placement
 from jaxdescent.calls import programs
 from jaxdescent.inputs import tracing
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels import host_memory
 from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective, checks
@@ -173,6 +174,7 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
     """The checked objective and point, for a certificate."""
     objective = placement.with_automatic_axes(as_objective(objective, args).checked())
     checks.check_leaves(objective)
+    check_tree("params", params)
     host_memory.refuse(params, "jd.certify")
     params = placement.with_automatic_axes(checks.checked_params(params, objective))
     objective.check_params(params)

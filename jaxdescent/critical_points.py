@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent.calls import programs
 from jaxdescent.display import Displayed, argument, number
+from jaxdescent.inputs.trees import check_floats, check_tree
 from jaxdescent.methods.derivative import MAX_HALVINGS
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
@@ -95,6 +96,7 @@ def critical_points(
     """
     objective = as_objective(fun, args).checked()
     checks.check_leaves(objective)
+    check_tree("starts", starts)
     starts = jax.tree.map(jnp.asarray, starts)
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(starts)}
     if len(sizes) != 1 or 0 in sizes:
@@ -104,11 +106,7 @@ def critical_points(
             "stack them, for example with x[None] for a single start."
         )
     for leaf in jax.tree.leaves(starts):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"starts must be real floating-point, got dtype {leaf.dtype}: convert them, for "
-                "example with .astype('float32')."
-            )
+        check_floats("starts", leaf.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], starts)
     checks.check_value(objective, first)
     columns = np.stack(

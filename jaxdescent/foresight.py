@@ -23,6 +23,7 @@ from jaxdescent.calls.problem import posed
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs.tracing import is_top_level
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.machine import Machine, topologies
 from jaxdescent.machine.memory import ProblemTooLarge
 from jaxdescent.methods import GradientDescent, Method
@@ -104,6 +105,7 @@ def plan(
     ('LSMR()', 7.99)
     """
     objective = as_objective(objective, args)
+    check_tree("params", params)
     with agreement.among("plan", objective, params):
         machine, local = _machine(device, (params, objective))
     structure = structure_from_shapes(objective, params)

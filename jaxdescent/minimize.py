@@ -8,7 +8,7 @@ everything below is pure and not jitted.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxdescent.descent.implicit import attach_derivatives
 from jaxdescent.descent.loop import CHECK_EVERY, descend, descend_to_claim
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.plan import ALLOWED_ITERATIONS
@@ -37,7 +38,7 @@ Params = Any
 
 
 def minimize(
-    objective: Any,
+    objective: Any = None,
     params: Params = None,
     method: Any = None,
     *,
@@ -49,6 +50,7 @@ def minimize(
     history: int = 0,
     rounding: precision.Rounding | None = None,
     leave_saddles: bool = False,
+    **unknown: Never,
 ) -> Result:
     """Find params where the objective is smallest, and say why the search stopped.
 
@@ -98,6 +100,8 @@ def minimize(
         ten times and ``max_iterations`` in all. Iterations and evaluations add up; the rest of the
         result is the last descent's. This reads values, and does not work under ``jit``, ``vmap``
         or ``grad``.
+      **unknown: none: keywords of other libraries, such as ``x0``, are refused with what stands
+        for them here.
 
     Returns:
       A :class:`jaxdescent.Result`; its ``value`` and ``gradient_norm`` belong exactly to its
@@ -116,6 +120,10 @@ def minimize(
     >>> print(result.message.split(":")[0], round(float(result.params["x"]), 3))
     CONVERGED 3.0
     """
+    if unknown:
+        from jaxdescent.inputs import keywords
+
+        keywords.refuse(minimize, unknown)
     is_top_level = tracing.is_top_level()
     if leave_saddles:
         # Few calls need certificates, which take a tenth of the time to import.
@@ -227,6 +235,7 @@ def _set_up(
     rounding: precision.Rounding | None,
     is_top_level: bool,
 ) -> Setup:
+    check_tree("params", params)
     starts_at_own = params is None
     if method is None:
         method = default_on_host(params)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +19,12 @@ from jaxdescent import display
 class Status(enum.IntEnum):
     """Why a descent stopped; ``Status(code).advice`` says what to do next.
 
-    A compiled program returns the status as an int32 array, one code for each
-    member of a batch; zero marks a descent that is still running.
+    A compiled program returns the status as an int32 array, which prints as a number: one code for
+    each member of a batch; zero marks a descent that is still running.
 
+    >>> import jax.numpy as jnp
+    >>> print(Status(jnp.int32(2)))
+    MAX_ITERATIONS
     >>> Status.CONVERGED.advice
     'The tolerance is met: nothing to do; certify() says what kind of point it is.'
     """
@@ -36,7 +40,24 @@ class Status(enum.IntEnum):
     @property
     def advice(self) -> str:
         """One sentence: what happened, and what to do about it."""
-        return _ADVICE[self]
+        return self.advice_after(())
+
+    def advice_after(self, ran: Sequence[str]) -> str:
+        """The same, where methods of these names ran: no method that has been tried is advised.
+
+        >>> Status.MAX_ITERATIONS.advice_after(["LBFGS()"]).split(", ")[-1]
+        'else jd.DerivativeMethod() for few unknowns.'
+        """
+        exact = _untried(("DerivativeMethod()", "LSMR(jd.Sketch())"), ran)
+        general = _untried(("LBFGS()", "DerivativeMethod() for few unknowns"), ran)
+        rule = _untried(("Backtracking()",), ran)
+        ways = [f"for a regression {exact}" * bool(exact), f"else {general}" * bool(general)]
+        ways = ", ".join(filter(None, ways))
+        return _ADVICE[self].format(
+            fewer=f", or take a method that needs fewer: {ways}" * bool(ways),
+            exact=f"; an ill-conditioned regression takes {exact}" * bool(exact),
+            rate=f"lower the learning rate, or take {rule}; " * bool(rule),
+        )
 
     def __repr__(self) -> str:
         return f"<Status.{self.name}: {self.advice}>"
@@ -95,23 +116,27 @@ _ZERO_AT_START = (
     "too, and certify() says which it is."
 )
 
+_AT_A_KINK = (
+    "The gradient is not small, and turns within steps too short for this dtype: the value has a "
+    "kink there, as |x| has at 0, or a valley that is too narrow. At a kink no gradient shows a "
+    "minimum: accept the point, or smooth the value, such as |x| by sqrt(x**2 + c**2); in a valley "
+    "a wider dtype of the params helps."
+)
+
 _ADVICE = {
     Status.CONVERGED: (
         "The tolerance is met: nothing to do; certify() says what kind of point it is."
     ),
     Status.MAX_ITERATIONS: (
-        "The limit of iterations came first: raise max_iterations, loosen the tolerance, or take a "
-        "method that needs fewer: for a regression jd.DerivativeMethod() or jd.LSMR(jd.Sketch()), "
-        "else jd.LBFGS()."
+        "The limit of iterations came first: raise max_iterations, loosen the tolerance{fewer}."
     ),
     Status.STAGNATED: (
         "Rounding hides any further progress in this dtype: accept the point if its suboptimality "
-        "will do, store the params in a wider dtype, or round stochastically; an ill-conditioned "
-        "regression takes jd.DerivativeMethod() or jd.LSMR(jd.Sketch())."
+        "will do, store the params in a wider dtype, or round stochastically{exact}."
     ),
     Status.DIVERGED: (
-        "The iterates grow without bound: lower the learning rate, or take Backtracking(); if the "
-        "objective is unbounded below, it has no minimum."
+        "The iterates grow without bound: {rate}if the objective is unbounded below, it has no "
+        "minimum."
     ),
     Status.NON_FINITE: (
         "The objective or its gradient became NaN or infinite: look at the data and the start for "
@@ -139,6 +164,9 @@ class EndedBy:
 
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     code: Any = None
+
+
+_UNKNOWN = EndedBy(("unknown",))
 
 
 class History(NamedTuple):
@@ -173,7 +201,7 @@ class Result(NamedTuple):
       iterations: how many steps were taken, int32.
       evaluations: how many gradients (or values alone) were computed, int32; those of an optax
         transformation's own line search are not counted.
-      status: a :class:`Status` code, int32.
+      status: a :class:`Status` code, int32; ``print(Status(result.status))`` shows its name.
       evidence: an :class:`Evidence` code, int32, for what ``suboptimality`` is based on.
       state: the method's last state; ``()`` for a small regression that was solved at once.
       history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
@@ -192,7 +220,7 @@ class Result(NamedTuple):
     evidence: jax.Array
     state: Any
     history: Any
-    ended_by: EndedBy = EndedBy(("unknown",))
+    ended_by: EndedBy = _UNKNOWN
 
     @property
     def converged(self) -> jax.Array:
@@ -240,7 +268,7 @@ class Result(NamedTuple):
             return f"{Status(int(codes)).name}{by}: {self._advice()}"
         counts = collections.Counter(int(code) for code in codes.ravel())
         return "\n".join(
-            f"{count} of {codes.size} {Status(code).name}: {Status(code).advice}"
+            f"{count} of {codes.size} {Status(code).name}: {self._advice_for(code)}"
             for code, count in sorted(counts.items())
         )
 
@@ -250,7 +278,32 @@ class Result(NamedTuple):
         has_not_moved = status == Status.CONVERGED and int(self.iterations) == 0
         if has_not_moved and float(self.gradient_norm) == 0:
             return _ZERO_AT_START
-        return status.advice
+        return self._advice_for(status)
+
+    def _advice_for(self, code: int) -> str:
+        """What to do after those of the descents that ended with this code."""
+        if code == Status.STAGNATED and self._is_kinked()[np.asarray(self.status) == code].all():
+            return _AT_A_KINK
+        return _advice(code, self.ended_by.names)
+
+    def _is_kinked(self) -> np.ndarray:
+        """Whether each descent stagnated where the gradient is not small by what the value is, but
+        where steps over which it is constant would change the value by no more than rounding.
+
+        With g the gradient's norm and L the curvature that was seen, ``scale / |x|``, these are
+        ``g |x| > |f| / 5`` and ``g^2 / (2 L) < 30 eps |f|``. In a smooth bowl both hold only if
+        ``L |x|^2`` is 1e4 times the value.
+        """
+        members = np.shape(self.status)
+        leaves = jax.tree.leaves(self.params)
+        arrays = [display.entries(leaf) for leaf in leaves]
+        if sum(leaf.size for leaf in leaves) > MOST_RANKED or any(a is None for a in arrays):
+            return np.zeros(members, bool)
+        rows = [np.reshape(array, (*members, -1)).astype(np.float64) for array in arrays]
+        x = np.sqrt(sum(np.square(row).sum(axis=-1) for row in rows))
+        f, g, L = (np.asarray(n, np.float64) for n in (self.value, self.gradient_norm, self.scale))
+        f, eps = np.abs(f), float(jnp.finfo(jnp.result_type(self.value)).eps)
+        return np.asarray((g > 0.1 * L) | ((g * x > f / 5) & (g * g * x < 60 * L * eps * f)))
 
     def __repr__(self) -> str:
         return display.guarded(lambda: _report(self).as_text(), "Result")
@@ -278,7 +331,7 @@ def _report(result: Result) -> display.Report:
             f"Result: {_name(codes)} after {_counted(result.iterations, 'iteration')}, "
             f"{_counted(result.evaluations, 'evaluation')}"
         )
-        remark, rows = display.guarded(result._advice, _advice(codes)), []
+        remark, rows = display.guarded(result._advice, _advice(codes, ())), []
     else:
         title, remark, rows = f"Result: status {display.signature(result.status)}", "", []
         if isinstance(result.status, Tracer):
@@ -290,8 +343,9 @@ def _report(result: Result) -> display.Report:
     if size != 1:
         iterations, evaluations = map(display.number, (result.iterations, result.evaluations))
         rows.append(("iterations", f"{iterations}; evaluations {evaluations}"))
-    if result.ended_by.code is not None:
-        rows.append(("ended by", display.guarded(lambda: _enders(result.ended_by), "...")))
+    if result.ended_by != _UNKNOWN:
+        label = "method" if result.ended_by.code is None else "ended by"
+        rows.append((label, display.guarded(lambda: _enders(result.ended_by), "...")))
     history = []
     if isinstance(result.history, History):
         history = [("history", display.guarded(lambda: _checks(result.history), "..."))]
@@ -309,7 +363,9 @@ def _of_batch(result: Result, codes: np.ndarray) -> tuple[str, str, display.Rows
     ]
     title = f"Result of {codes.size:,} descents: {', '.join(parts) or 'none'}"
     worries = [code for code, _ in counts.most_common() if code != Status.CONVERGED]
-    remark = _advice(worries[0] if worries else Status.CONVERGED)
+    remark = display.guarded(
+        lambda: result._advice_for(worries[0] if worries else Status.CONVERGED), ""
+    )
     return title, remark, [("" if rank else "worst", text) for rank, text in _worst(result, codes)]
 
 
@@ -393,9 +449,17 @@ def _name(code: Any) -> str:
     return status.name if status else f"status {int(code)}" if code else "RUNNING"
 
 
-def _advice(code: Any) -> str:
+def _advice(code: Any, ran: Sequence[str]) -> str:
     status = _status(code)
-    return status.advice if status else ""
+    return status.advice_after(ran) if status else ""
+
+
+def _untried(methods: Sequence[str], ran: Sequence[str]) -> str:
+    """Those of the methods that are no part of the names of what ran."""
+    names = [name.replace("jd.", "") for name in ran]
+    parts = {method: method.replace("jd.", "").split("()")[0] for method in methods}
+    left = [method for method in methods if not any(parts[method] in name for name in names)]
+    return " or ".join(f"jd.{method}" for method in left)
 
 
 def _status(code: Any) -> Status | None:

@@ -12,8 +12,9 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.display import Displayed
-from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hinting, hoist
 from jaxdescent.inputs.numbers import check_number
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
 
 Params = Any
@@ -52,30 +53,35 @@ class Off(NamedTuple):
 class Tolerance(Displayed):
     """When to stop; the first rule that holds ends the descent.
 
-    ==================  =========================================================  =========
-    rule                holds where                                                status
-    ==================  =========================================================  =========
-    ``gradient``        ``|g| <= gradient * gradient scale``                       CONVERGED,
-    ``suboptimality``   ``f - f* <= suboptimality * value scale`` (an estimate)    both hold
-    ``value``           ``|f - f at the last check| <= value * |f|``               CONVERGED
-    ``step``            ``|x - x before the last step| <= step * |x|``             CONVERGED
-    ``predicate``       ``predicate(check)`` is true                               STOPPED
-    ==================  =========================================================  =========
+    =====================  ======================================================  =========
+    rule                   holds where                                             status
+    =====================  ======================================================  =========
+    ``gradient``           ``|g| <= gradient * gradient scale``                    CONVERGED,
+    ``suboptimality``      ``f - f* <= suboptimality * value scale`` (estimated)   both hold
+    ``value``              ``|f - f at the last check| <= value * |f|``            CONVERGED
+    ``step``               ``|x - x before the last step| <= step * |x|``          CONVERGED
+    ``absolute_gradient``  ``|g| <= absolute_gradient``                            CONVERGED
+    ``predicate``          ``predicate(check)`` is true                            STOPPED
+    =====================  ======================================================  =========
 
-    :mod:`jaxdescent.descent.stopping` derives the scales. No rule depends on the units of the
-    objective or the params. A change of exactly zero counts only after nothing has changed for the
-    method's patience, because a transformation may hold its updates back.
+    :mod:`jaxdescent.descent.stopping` derives the scales. No rule but ``absolute_gradient`` depends
+    on the units of the objective or the params. A change of exactly zero counts only after nothing
+    has changed for the method's patience, because a transformation may hold its updates back.
 
     Args:
       gradient: the tolerance for the gradient; 0 turns the rule off. A pytree with the params'
         structure has a number for each leaf's gradient (``inf`` allows any); the leaves' norms
         take one more gradient in each check if the method carries its own. None turns the rule off
-        if ``suboptimality`` is given, and else stands for ``eps**(2/3)`` by dtype.
+        if ``suboptimality`` or ``absolute_gradient`` is given, and else stands for ``eps**(2/3)``
+        by dtype.
       suboptimality: the tolerance for the suboptimality; 0 turns the rule off. None turns it off if
-        ``gradient`` is given, and else stands for ``eps**(2/3)``.
+        ``gradient`` or ``absolute_gradient`` is given, and else stands for ``eps**(2/3)``.
       value: the tolerance for a change of the value; None turns the rule off.
       step: the tolerance for a step; None turns the rule off. A pytree has a number for each leaf.
         The rule needs ``check_every=1``, which is then the default.
+      absolute_gradient: the largest Euclidean norm of the gradient, in its own units, at which the
+        descent ends: what SciPy calls ``gtol``, which takes the largest element unless told
+        otherwise, and JAXopt ``tol``. None turns the rule off.
       predicate: a function from a :class:`Check` (params, value, gradient_norm, iteration) to a
         scalar bool. It is compared by identity, so that a new one compiles.
 
@@ -89,6 +95,7 @@ class Tolerance(Displayed):
 
     gradient: Any = None
     suboptimality: Any = dataclasses.field(default=None, kw_only=True)
+    absolute_gradient: Any = dataclasses.field(default=None, kw_only=True)
     value: Any = None
     step: Any = None
     predicate: Callable[[Check], Any] | None = None
@@ -100,7 +107,7 @@ class Tolerance(Displayed):
     def resolved(self, params: Params) -> Tolerance:
         """The same with numbers for the tolerances of gradient and suboptimality."""
         gradient, suboptimality = self.gradient, self.suboptimality
-        if gradient is None and suboptimality is None:
+        if gradient is None and suboptimality is None and self.absolute_gradient is None:
             gradient = suboptimality = default_tolerance(params)
         return dataclasses.replace(
             self,
@@ -124,8 +131,9 @@ class Tolerance(Displayed):
 
     @property
     def has_changes(self) -> bool:
-        """Whether a small change of value or params can end the descent."""
-        return self.value is not None or self.step is not None
+        """Whether a small change of value or params, or an absolute bound, can end the descent."""
+        own = self.value, self.step, self.absolute_gradient
+        return any(number is not None for number in own)
 
     @property
     def off(self) -> Off:
@@ -136,6 +144,12 @@ class Tolerance(Displayed):
         """Whether the gradient's norm, or every leaf's if it is judged by leaf, is small."""
         bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
         return _all(jax.tree.map(jnp.less_equal, norms, bounds))
+
+    def is_below_bound(self, norm: jax.Array) -> jax.Array | bool:
+        """Whether the gradient's norm is at most the absolute bound, if there is one."""
+        if self.absolute_gradient is None:
+            return False
+        return norm <= jnp.asarray(self.absolute_gradient, norm.dtype)
 
     def is_small_change(self, value: jax.Array, last: jax.Array) -> jax.Array | bool:
         """Whether the value hardly changed since the last check; ``last`` is NaN at the first."""
@@ -164,7 +178,8 @@ class Tolerance(Displayed):
         """Whether the predicate holds."""
         if self.predicate is None:
             return False
-        answer = self.predicate(check)
+        with hinting("Tolerance.predicate"):
+            answer = self.predicate(check)
         if jnp.shape(answer) != () or jnp.result_type(answer) != jnp.bool_:
             raise TypeError(
                 "Tolerance.predicate must return a scalar bool, got "
@@ -175,10 +190,11 @@ class Tolerance(Displayed):
 
     def check(self, params: Params) -> None:
         """Raise if a number is not valid or a pytree does not match the params."""
-        for name in ("gradient", "suboptimality", "value", "step"):
+        for name in ("gradient", "suboptimality", "value", "step", "absolute_gradient"):
             number = getattr(self, name)
             if number is None:
                 continue
+            check_tree(f"Tolerance.{name}", number)
             if name in ("gradient", "step") and not _is_single(number):
                 expected, got = jax.tree.structure(params), jax.tree.structure(number)
                 if got != expected:
@@ -186,6 +202,8 @@ class Tolerance(Displayed):
                         f"Tolerance.{name} must be a number or have the structure of params, "
                         f"{expected}, got {got}."
                     )
+            elif not _is_single(number):
+                raise TypeError(f"Tolerance.{name} must be a number, got {number!r}.")
             for path, leaf in jax.tree.leaves_with_path(number):
                 at = f"Tolerance.{name}{jax.tree_util.keystr(path)}"
                 _check(at, leaf, may_be_infinite=bool(path))

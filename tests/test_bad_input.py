@@ -1,5 +1,7 @@
 """Bad input: an error that says what was got, what was expected and what to do."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -366,6 +368,98 @@ CASES = {
         TypeError,
         r"SumOfSquares\.scale.*'large'",
     ),
+    # what JAX does not have, and other libraries' names
+    "a bool for a number": (
+        lambda: descend(params={"a": True}),
+        TypeError,
+        r"params\['a'\] must be real floating-point, got dtype bool: write 1\.0\.$",
+    ),
+    "big-endian X": (
+        lambda: regress(X.astype(">f4")),
+        TypeError,
+        r"X must be real floating-point of a dtype that JAX has, got dtype >f4: convert it.*\.$",
+    ),
+    "big-endian y": (lambda: regress(y=Y.astype(">f8")), TypeError, r"^y must be.*dtype >f8"),
+    "long double X": (
+        lambda: regress(X.astype(np.longdouble)),
+        TypeError,
+        r"^X must be.*of a dtype that JAX has, got dtype float128",
+    ),
+    "big-endian weights of rows": (
+        lambda: regress(sample_weight=Y.astype(">f4")),
+        TypeError,
+        r"^sample_weight must be.*>f4",
+    ),
+    "big-endian Hessian": (
+        lambda: descend(jd.Quadratic(np.eye(2, dtype=">f4"))),
+        TypeError,
+        r"^Quadratic\.hessian must be.*>f4",
+    ),
+    "long double params": (
+        lambda: descend(params=[np.ones(2, np.longdouble)]),
+        TypeError,
+        r"^params\[0\] must be of a dtype that JAX has, got float128: convert it.*\.$",
+    ),
+    "objects as params": (
+        lambda: descend(params=np.array([1.0, None])),
+        TypeError,
+        r"^params must be of a dtype that JAX has, got object: convert it",
+    ),
+    "big-endian args": (
+        lambda: descend(lambda p, d: jnp.sum(p * d), args=({"d": X.astype(">f4")},)),
+        TypeError,
+        r"^args\[0\]\['d'\] must be of a dtype that JAX has, got >f4",
+    ),
+    "keys of two types": (
+        lambda: descend(params=[{"a": 1.0, 1: 2.0}]),
+        TypeError,
+        r"^params has a dictionary with the keys 'a', 1, which have no common order: give.*\.$",
+    ),
+    "keys of two types in args": (
+        lambda: descend(lambda p, d: jnp.sum(p), args=({None: 1.0, 1: 2.0},)),
+        TypeError,
+        r"^args has a dictionary with the keys None, 1, which",
+    ),
+    "keys of two types in a plan": (
+        lambda: jd.plan(bowl, {"a": 1.0, 1: 2.0}),
+        TypeError,
+        r"^params has a dictionary with",
+    ),
+    "keys of two types in a certificate": (
+        lambda: jd.certify(bowl, {"a": 1.0, 1: 2.0}),
+        TypeError,
+        r"^params has a dictionary with",
+    ),
+    "objects in a run": (
+        lambda: jd.run(bowl, np.ones(2, object)),
+        TypeError,
+        r"^params must be of a dtype that JAX has, got object",
+    ),
+    "two numbers for an absolute bound": (
+        lambda: descend(tolerance=jd.Tolerance(absolute_gradient=[1.0, 2.0])),
+        TypeError,
+        r"^Tolerance\.absolute_gradient must be a number, got \[1\.0, 2\.0\]\.$",
+    ),
+    "SciPy's fun": (lambda: jd.minimize(fun=bowl), TypeError, "write objective, the first"),
+    "SciPy's x0": (lambda: jd.minimize(bowl, x0=START), TypeError, "write params, the second"),
+    "SciPy's tol": (lambda: descend(tol=1e-3), TypeError, "has no keyword 'tol': write tolerance="),
+    "SciPy's jac": (lambda: descend(jac=bowl), TypeError, "'jac': leave it out, JAX diff"),
+    "SciPy's callback": (
+        lambda: descend(callback=print),
+        TypeError,
+        r"write jd\.run\(\.\.\., hooks",
+    ),
+    "JAXopt's maxiter": (lambda: descend(maxiter=3), TypeError, "'maxiter': write max_iterations="),
+    "SciPy's gtol in a run": (
+        lambda: jd.run(bowl, START, gtol=1e-3),
+        TypeError,
+        r"^run has no keyword 'gtol': write tolerance=jd\.Tolerance\(absolute_gradient",
+    ),
+    "a misspelt keyword": (
+        lambda: descend(max_iteration=3),
+        TypeError,
+        r"has no keyword 'max_iteration': did you mean max_iterations=\?$",
+    ),
     "residual not a function": (
         lambda: descend(jd.LeastSquares(3.0)),
         TypeError,
@@ -378,6 +472,35 @@ CASES = {
 def test_bad_input_is_refused_with_a_clear_error(call, error, message):
     with pytest.raises(error, match=rf"(?s){message}"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("function", "cause", "hint"),
+    [
+        (lambda x: jnp.sum(np.sin(x)), "TracerArrayConversionError", "write jax.numpy (jnp)"),
+        (lambda x: x[0] if x[0] > 0 else -x[0], "TracerBoolConversionError", "write jnp.where or"),
+        (
+            lambda x: max(x[0], x[1]),
+            "TracerBoolConversionError",
+            "an if, while, and, or, min or max",
+        ),
+        (lambda x: math.exp(x[0]), "ConcretizationTypeError", "in place of math.exp"),
+        (lambda x: jnp.sum(x[x > 0]), "NonConcreteBooleanIndexError", "jnp.where(condition, x, 0)"),
+        (lambda x: [1.0, 2.0][x[0].astype(int)], "TracerIntegerConversionError", "write jnp.take"),
+    ],
+)
+def test_functions_that_cannot_be_traced_are_told_what_to_write(function, cause, hint):
+    for call in (
+        lambda: descend(function),
+        lambda: jd.certify(function, START),
+        lambda: descend(jd.LeastSquares(function)),
+        lambda: jax.jit(lambda q: descend(lambda x: function(x) * q).value)(1.0),
+    ):
+        with pytest.raises(TypeError, match="cannot be traced by JAX: ") as raised:
+            call()
+        assert hint in str(raised.value)
+        assert "\n" not in str(raised.value)
+        assert type(raised.value.__cause__).__name__ == cause
 
 
 def test_too_large_a_problem_is_refused_before_allocation():

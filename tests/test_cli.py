@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -295,6 +296,10 @@ finally:
 """
 
 
+def helped(command):
+    return CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"}).stdout
+
+
 class TestBeforeJAXIsImported:
     @pytest.mark.parametrize(
         ("arguments", "code", "shown"),
@@ -313,13 +318,36 @@ class TestBeforeJAXIsImported:
         assert shown in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
 
-    def test_without_typer_one_line_says_what_to_install(self):
-        program = "import sys; sys.modules['typer'] = None; from jaxdescent.cli import main; main()"
-        done = in_a_process(program, "fit")
-        assert done.returncode == 1
+    @pytest.mark.parametrize("command", ["fit", "predict", "inspect", "scale", "breakdown", "plan"])
+    def test_help_has_two_examples_and_flags_without_a_type(self, command):
+        shown = helped(command)
+        examples = re.findall(rf"^ jaxdescent ({command} .*\S)\s*$", shown, re.MULTILINE)
+        assert len(examples) == 2
+        assert "<bool>" not in shown
+        for example in examples:  # the options are the command's own
+            own = re.findall(r"--[\w-]+", example)
+            assert all(re.search(rf"{each}\b", shown.split("For example")[0]) for each in own)
+
+    def test_options_of_a_fit_are_in_groups(self):
+        shown = helped("fit")
+        titles = re.findall(r"^╭─ ([A-Z][a-z -]*\w) ─", shown, re.MULTILINE)
+        assert titles[2:] == [
+            "Columns and rows", "The fit", "Interruptions", "Held-out rows",
+            "What is kept and shown", "Several processes",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("module", "arguments"),
+        [("typer", ["fit"]), ("rich", ["plan", "--rows", "9", "--features", "2"])],
+    )
+    def test_without_the_extra_one_line_says_what_to_install(self, module, arguments):
+        program = f"import sys; sys.modules[{module!r}] = None; "
+        program += "from jaxdescent.cli import main; main()"
+        done = in_a_process(program, *arguments)
+        assert done.returncode == 2
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
-        assert "pip install 'jaxdescent[cli]'" in line
+        assert f"needs {module}, which is not installed: pip install 'jaxdescent[cli]'" in line
 
     @pytest.mark.parametrize("module", ["typer.main", "jax._src.core", "jaxdescent.fit.fitting"])
     def test_ctrl_c_is_a_line_whatever_is_imported(self, module, tmp_path):

@@ -25,6 +25,7 @@ from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.result import MOST_LINES
 
 CONVERGED, MAX_ITERATIONS = jd.Status.CONVERGED.value, jd.Status.MAX_ITERATIONS.value
+STAGNATED, DIVERGED = jd.Status.STAGNATED.value, jd.Status.DIVERGED.value
 STATE = {"kept": jnp.full((3, 4), 123.456)}
 
 
@@ -101,6 +102,76 @@ def test_of_many_leaves_the_first_are_shown():
     [1]          bfloat16[2,5]  all 0
 """)
     assert shown[-1] == "    ... and 286 more"
+
+
+def test_the_method_that_ran_is_named_and_not_advised():
+    def valley(x):
+        return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+    result = jd.minimize(valley, jnp.zeros(10), jd.LBFGS(), max_iterations=2)
+    shown = repr(result)
+    assert "\n  method         LBFGS()\n" in shown
+    needs_fewer = (
+        "take a method that needs fewer: for a regression jd.DerivativeMethod() or "
+        "jd.LSMR(jd.Sketch()), else "
+    )
+    assert needs_fewer + "jd.DerivativeMethod() for few unknowns." in result.message
+    assert needs_fewer + "jd.LBFGS() or jd.Der" in jd.Status.MAX_ITERATIONS.advice
+    assert "jd.LBFGS()" not in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "ran", "said", "unsaid"),
+    [
+        (STAGNATED, ["DerivativeMethod()"], "takes jd.LSMR(jd.Sketch()).", "Derivative"),
+        (STAGNATED, ["LSMR(Sketch())", "DerivativeMethod()"], "stochastically.", "regression"),
+        (DIVERGED, ["GradientDescent(0.1)"], "lower the learning rate", "never"),
+        (DIVERGED, ["GradientDescent(Backtracking())"], "if the objective is", "Backtracking"),
+        (MAX_ITERATIONS, ["Gram(LBFGS())"], "else jd.DerivativeMethod() for", "LBFGS"),
+    ],
+)
+def test_no_method_that_ran_is_advised(status, ran, said, unsaid):
+    advice = jd.Status(status).advice_after(ran)
+    assert said in advice
+    assert unsaid not in advice
+
+
+class TestKinks:
+    def test_a_lasso_at_its_kink_is_told_of_it(self):
+        rng = np.random.default_rng(0)
+        A = rng.normal(size=(50, 8)).astype(np.float32)
+        b = A @ np.array([1, 0, 0, 2, 0, 0, 0, -1], np.float32)
+        b += 0.1 * rng.normal(size=50).astype(np.float32)
+
+        def lasso(w, penalty):
+            return jnp.sum((A @ w - b) ** 2) / 2 + penalty * jnp.sum(jnp.abs(w))
+
+        for penalty in (1.0, 5.0):
+            result = jd.minimize(lasso, jnp.ones(8), args=(penalty,))
+            assert result.status == STAGNATED
+            assert "the value has a kink there, as |x| has at 0" in result.message
+            assert "Rounding hides" not in repr(result)
+
+    def test_so_are_the_members_of_a_batch(self):
+        def distance(x):
+            return jnp.sum(jnp.abs(x - jnp.array([1.0, 2.0]))) + 0.1 * jnp.sum(x**2)
+
+        starts = jnp.array([[5.0, 4.0], [-3.0, 1.0]])
+        results = jax.vmap(lambda start: jd.minimize(distance, start))(starts)
+        assert results.message.startswith("2 of 2 STAGNATED: The gradient is not small")
+        assert "the value has a kink there" in repr(results)
+
+    @pytest.mark.parametrize(
+        ("value", "norm", "scale"),
+        [(1e5, 0.05, 10.0), (2e-13, 6e-6, 70.0), (6.4e-5, 2.3e-6, 1300.0)],
+    )
+    def test_rounding_in_a_smooth_bowl_is_called_so(self, value, norm, scale):
+        # A value far from zero, whose last digits end the descent, one that has come to zero, and
+        # that of a wide ridge.
+        numbers = {"value": value, "gradient_norm": norm, "scale": scale}
+        numbers = {name: jnp.float32(number) for name, number in numbers.items()}
+        result = result_with(jnp.array([3.0, 2.0]), status=jnp.int32(STAGNATED), **numbers)
+        assert result.message.startswith("STAGNATED: Rounding hides")
 
 
 def test_the_state_is_kept_and_not_printed():
@@ -542,6 +613,7 @@ def test_what_is_made_of_numbers_can_be_pasted_back(thing):
 def test_status_and_evidence_are_printed_by_name():
     assert f"{jd.Status.CONVERGED} {jd.Evidence.NONE}" == "CONVERGED NONE"
     assert f"{jd.Status.STAGNATED:d}" == "3"
+    assert f"{jd.Status(jnp.int32(2))}" == "MAX_ITERATIONS"
 
 
 PUBLIC = [thing for name in jd.__all__ if inspect.isclass(thing := getattr(jd, name))]

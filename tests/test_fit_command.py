@@ -27,6 +27,7 @@ from jaxdescent.cli.command_line import byte_count
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError, open_source, read_ahead
 from jaxdescent.fit import by_sums, fit_model
+from jaxdescent.fit.model import Predicted
 
 
 def run(*arguments):
@@ -555,8 +556,8 @@ class TestBadData:
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "mean"], "no means"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--missing", "drop"], "error or mean"),
             (["predict", "m", "d.parquet", "--out", "p.csv", "--memory", "9MB"], "needs"),
-            (["inspect", "none"], "no such folder"),
-            (["inspect", "."], "it is no model"),
+            (["inspect", "none"], "no such file or folder"),
+            (["inspect", "m/weights.npy", "d.parquet"], "must be of one format"),
         ],
     )
     def test_wrong_models_and_outputs_are_refused(self, folder, monkeypatch, arguments, message):
@@ -623,7 +624,7 @@ class TestBadData:
         self, folder, monkeypatch, error, code, said
     ):
         def some(self, *arguments, **options):
-            yield np.ones(3)
+            yield Predicted(np.ones(3), {})
             raise error
 
         monkeypatch.setattr(jd.fit.Model, "predictions", some)
@@ -984,10 +985,11 @@ def test_predict_ends_whatever_stops_it(tmp_path, rng, end):
         cwd=pathlib.Path(jd.__file__).parents[1],
     )  # fmt: skip
     if not is_full:
-        while not any(path.stat().st_size > is_filtered - 1 for path in
-                      (tmp_path / "room").glob(".p.csv*/p.csv")):  # fmt: skip
+        # The file is there with the first rows, and its folder before any is read.
+        while not any((tmp_path / "room").glob(".p.csv*" + "/p.csv" * (not is_filtered))):
             assert process.poll() is None
             time.sleep(0.01)
+        time.sleep(0.5 * is_filtered)
         process.send_signal(getattr(signal, end[:7].rstrip(",")))
     _, errors = process.communicate(timeout=30)
     said = "p.csv cannot be written: " if is_full else "Interrupted: nothing was written."

@@ -473,6 +473,14 @@ def test_a_budget_is_what_the_sure_way_costs(rows, features):
     assert hedge.peak_bytes == hedge.data_bytes + lsmr.working_bytes + then.working_bytes
     assert plan.candidates[-1] is hedge
     assert "However ill-conditioned" in plan.assumptions[-1]
+    # What the hedge is for shows beside the others: as quick as the attempt where that suffices,
+    # and twice the sure way at most where it does not, when the attempt alone takes longer still.
+    shown = {row[1]: row[plan.columns().index("at best")] for row in plan.rows()}
+    assert all(shown.values())
+    assert hedge.best_seconds < 1.1 * lsmr.best_seconds < then.best_seconds
+    assert hedge.worst_seconds == pytest.approx(spent + then.worst_seconds)
+    assert hedge.worst_seconds < lsmr.worst_seconds
+    assert plan_of(regression_structure(200, 5), MACHINE).chosen.best_seconds is None
     assert f"* {hedge.name}" in " ".join(str(plan).split())
 
 

@@ -212,6 +212,32 @@ def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path):
     assert "Not run: dense 100 x 4 float32, gram, samples over 8 devices" in console.export_text()
 
 
+def test_the_table_fits_80_columns():
+    sent = [{"count": 12, "kind": "all-reduce", "bytes": 10**6}] * 5
+    lines = [line(devices, 1.0 / devices) for devices in (1, 8)]
+    for each in lines:
+        each["figures"] |= {"collectives": sent, "gathers_data": True, "of_bandwidth": 0.5}
+    console = Console(record=True, width=80)
+    report.show(lines, console)
+    shown = console.export_text().splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[0].split() == [
+        "compile",
+        "a",
+        "device",
+        "iteration",
+        "of",
+        "bandwidth",
+        "efficiency",
+    ]
+    assert shown[1] == "dense 1,000 x 8 float32, cg, 1 device, samples"
+    assert shown[2].split()[-3:] == ["s", "50%", "100%"]
+    assert shown[3].startswith("    sends gathers the data: 12 x all-reduce 1 MB, 12 x")
+    wide = Console(record=True, width=300)
+    report.show(lines, wide)
+    assert len(wide.export_text().splitlines()) == 3
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "other.jsonl"
     path.write_text('{"a": 1}\n')

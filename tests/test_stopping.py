@@ -36,6 +36,54 @@ def test_a_gradient_within_the_tolerance_is_converged(objective, check_every):
     assert int(result.iterations) == -(-31 // check_every) * check_every
 
 
+@pytest.mark.parametrize("check_every", [1, 16])
+@pytest.mark.parametrize("objective", [jd.SumOfSquares(), bowl], ids=["separable", "function"])
+@pytest.mark.parametrize("units", [1.0, 1e4])
+def test_an_absolute_bound_of_the_gradient_does_not_follow_the_units(objective, check_every, units):
+    result = jd.minimize(
+        objective,
+        START * units,
+        jd.GradientDescent(0.1),
+        tolerance=jd.Tolerance(absolute_gradient=1e-3),
+        check_every=check_every,
+    )
+    assert status(result) == "CONVERGED"
+    # |g| = 10 units 0.8^k <= 1e-3 first holds at k = 42, and 83 with the larger units.
+    steps = 42 if units == 1 else 83
+    assert int(result.iterations) == -(-steps // check_every) * check_every
+    assert 1e-3 * 0.8**check_every < float(result.gradient_norm) <= 1e-3
+
+
+@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.ConjugateGradient(), jd.LBFGS()], ids=repr)
+def test_an_absolute_bound_holds_of_the_gradient_that_is_measured(method):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 10)).astype(np.float32)
+    y = X @ rng.normal(size=10).astype(np.float32) + rng.normal(size=200).astype(np.float32)
+    bound = 0.05
+    result = jd.minimize(
+        jd.LinearRegression(X, y),
+        method=method,
+        tolerance=jd.Tolerance(absolute_gradient=bound),
+    )
+    assert status(result) == "CONVERGED"
+    weights, intercept = (
+        np.asarray(result.params[k], np.float64) for k in ("weights", "intercept")
+    )
+    residual = X.astype(np.float64) @ weights + intercept - y
+    gradient = np.append(residual @ X.astype(np.float64), residual.sum())
+    assert np.linalg.norm(gradient) <= bound * (1 + 1e-3)
+
+
+def test_an_absolute_bound_below_rounding_stagnates():
+    X = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
+    result = jd.minimize(
+        jd.LinearRegression(X, X[:, 0] + X[:, 1] ** 2),
+        method=jd.LSMR(),
+        tolerance=jd.Tolerance(absolute_gradient=1e-12),
+    )
+    assert status(result) == "STAGNATED"
+
+
 def test_starting_at_the_minimum_takes_no_step():
     result = jd.minimize(bowl, jnp.zeros(2), jd.GradientDescent(0.1))
     assert status(result) == "CONVERGED"

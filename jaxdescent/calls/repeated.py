@@ -59,8 +59,11 @@ def call_of(objective: Any, data: Any, settings: Any) -> Call | None:
             return None
         identity = type(objective), parts.kind
         data, settings = (data, parts.data), (settings, parts.numbers)
-    leaves, structure = jax.tree_util.tree_flatten(data)
-    numbers, form = jax.tree_util.tree_flatten(settings)
+    try:
+        leaves, structure = jax.tree_util.tree_flatten(data)
+        numbers, form = jax.tree_util.tree_flatten(settings)
+    except ValueError:  # keys without an order, which the checks of a new call refuse
+        return None
     key = [identity, structure, form, jax.sharding.get_abstract_mesh()]
     # What is not a JAX array lacks one of these attributes; the leaf's type is part of the key.
     try:

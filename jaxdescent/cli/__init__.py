@@ -28,13 +28,18 @@ def main() -> None:
         signal.signal(signal.SIGTERM, leave)
     try:
         from jaxdescent.cli.commands import app
-    except ModuleNotFoundError as error:
-        if error.name != "typer":
-            raise
-        print("Error: the command line needs typer: pip install 'jaxdescent[cli]'", file=sys.stderr)
-        sys.exit(1)
-    try:
+
         app()
+    except ModuleNotFoundError as error:
+        if not is_of_the_extra(error):
+            raise
+        missing = str(error.name).partition(".")[0]
+        print(
+            f"Error: the command line needs {missing}, which is not installed: pip install "
+            "'jaxdescent[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except SystemExit as end:
         from jaxdescent.cli.command_line import is_one_of_several
 
@@ -44,6 +49,12 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         raise
+
+
+def is_of_the_extra(error: Exception) -> bool:
+    """Whether a module is missing that the extra ``cli`` installs."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    return (name or "").partition(".")[0] in ("matplotlib", "rich", "sklearn", "typer")
 
 
 def leave(number: int, frame: Any) -> NoReturn:

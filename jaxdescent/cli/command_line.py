@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxdescent.cli import INTERRUPTED, leave
+from jaxdescent.cli import INTERRUPTED, is_of_the_extra, leave
 
 Distributed = Annotated[
     bool,
@@ -234,6 +234,8 @@ def _line_of(error: Exception) -> str | None:
     from jaxdescent.data import DataError
     from jaxdescent.data.errors import printable
 
+    if is_of_the_extra(error):
+        return None  # the entry point says what to install
     if isinstance(error, DataError | ImportError | MemoryError | OtherProcessFailed):
         return printable(" ".join(str(error).split())) or "there is not enough memory"
     if isinstance(error, OSError):

@@ -8,20 +8,25 @@ from typing import Annotated
 import typer
 
 from jaxdescent.cli import breakdown, fit, plan, scale
+from jaxdescent.cli.help import Command, Commands
 
 app = typer.Typer(
+    cls=Commands,
     help="Minimise by the derivative method where it can be used, by gradient descent where not.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-app.command()(fit.fit)
-app.command()(fit.predict)
-app.command()(fit.inspect)
-app.command()(scale.scale)
-app.command()(breakdown.breakdown)
-app.command()(plan.plan)
+for command in (
+    fit.fit,
+    fit.predict,
+    fit.inspect,
+    scale.scale,
+    breakdown.breakdown,
+    plan.plan,
+):
+    app.command(cls=Command)(command)
 
 
 def _show_version(is_asked: bool) -> None:

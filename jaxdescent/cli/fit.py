@@ -128,6 +128,14 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    date: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A:PARTS",
+            help="Of a column of dates: month, weekday, hour as levels, trend as days.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
@@ -266,6 +274,7 @@ def fit(
                 hashed=tuple(split_at_commas(hashed)),
                 bits=bits,
                 interact=tuple(split_names(interact)),
+                date=tuple(date or ()),
                 weights=weights,
                 where=where,
                 l2=penalty(l2),
@@ -308,6 +317,10 @@ def predict(
         pathlib.Path,
         typer.Option(metavar="FILE", help="A .parquet or .csv file.", show_default=False),
     ],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Columns that are written beside.", show_default=False),
+    ] = None,
     where: Where = None,
     unseen: Annotated[
         Unseen,
@@ -331,7 +344,7 @@ def predict(
         from jaxdescent.data import DataError, open_source
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.model import load_model
-        from jaxdescent.fit.prediction_file import prediction_file
+        from jaxdescent.fit.prediction_file import COLUMN, prediction_file
         from jaxdescent.fit.report import Screen
 
         model = load_model(folder)
@@ -341,16 +354,20 @@ def predict(
                 raise DataError(f"{out} is one of the files that are read: name another.")
             screen.begin("predicting", source.rows)
             rows, unknown = 0, list[int]()
+            kept = split_names(keep, source.kinds)
+            if COLUMN in kept:
+                raise DataError(f"--keep {COLUMN}: the predictions have this name: rename it.")
             parts = model.predictions(
                 source,
+                keep=kept,
                 missing=missing,
                 unseen=unseen.value,
                 memory=Memory.of(memory),
                 note=unknown.append,
             )
             for part in parts:
-                write(part)
-                rows += len(part)
+                write(*part)
+                rows += len(part.values)
                 screen.advance(rows)
         screen.say(f"{rows:,} predictions of {model.target} in {out}.")
         if any(unknown):
@@ -361,19 +378,45 @@ def predict(
 
 
 def inspect(
-    folder: ModelFolder,
+    what: Annotated[
+        list[pathlib.Path],
+        typer.Argument(
+            metavar="MODEL|DATA...",
+            help="The folder of a model, or files or folders of data.",
+            show_default=False,
+            readable=False,
+        ),
+    ],
     *,
     most: Annotated[
-        int, typer.Option("--weights", min=0, help="How many of the largest weights to show.")
+        int,
+        typer.Option("--weights", min=0, help="How many of a model's largest weights to show."),
     ] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in a model that fit has kept."""
+    """Show what is in a model that fit has kept; or of data the columns, how many of their values
+    are missing, and the first rows.
+    """
     with failing_in_one_line("jaxdescent.fit.report"):
+        from jaxdescent.data import open_source
         from jaxdescent.data.errors import printable
+        from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.look import look_at
         from jaxdescent.fit.model import DESCRIPTION, load_model
         from jaxdescent.fit.report import Screen, contents
 
+        folder, *others = what
+        if others or not (folder / DESCRIPTION).exists():
+            source = open_source(list(what))
+            with Screen(is_quiet=as_json) as screen:
+                look = look_at(source, Memory.of(None), screen)
+            if as_json:
+                columns = {name: seen._asdict() for name, seen in look.columns.items()}
+                content = {"rows": look.rows, "columns": columns}
+                typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str)))
+            else:
+                screen.show_look(look, source)
+            return
         model = load_model(folder)
         if as_json:
             text = (folder / DESCRIPTION).read_text(encoding="utf-8").rstrip()

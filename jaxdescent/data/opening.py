@@ -16,6 +16,8 @@ from jaxdescent.data.tables import ArrowStream
 FORMATS = {
     ".parquet": "Parquet",
     ".pq": "Parquet",
+    ".arrow": "Arrow",
+    ".feather": "Arrow",
     ".csv": "CSV",
     ".csv.gz": "CSV",
     ".csv.zst": "CSV",
@@ -101,6 +103,10 @@ def _reader(form: str, files: list[pathlib.Path], target_file: Any) -> Source:
         from jaxdescent.data.parquet import ParquetFiles
 
         return ParquetFiles(files)
+    if form == "Arrow":
+        from jaxdescent.data.arrow_files import ArrowFiles
+
+        return ArrowFiles(files)
     if form == "CSV":
         from jaxdescent.data.csv_files import CsvFiles
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
-from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.errors import reading
+from jaxdescent.data.grouped_files import Extent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
-PAGES_HELD = 3
-"""Times a page's bytes: as stored, as unpacked and as decoded."""
-
 SMALL_BYTES = 1 << 20
 """The format's default for a page and for a dictionary. Smaller parts are not looked into."""
-
-TEXT_COPIES = 8
-"""Times the text of a block that pyarrow holds beside it, while it puts the block together and
-while the different texts are told apart."""
 
 MOST_LOOKED = 100
 """Conditions that are held against the statistics of groups of rows: many more take longer than to
@@ -31,25 +23,7 @@ read the groups."""
 BUFFER_BYTES = 1 << 16
 
 
-class Extent(NamedTuple):
-    """What a column takes where it takes most.
-
-    Attributes:
-      page: the bytes of a page, unpacked.
-      dictionary: those of the values that pages point to.
-      value: the bytes of a value, in the mean of a page.
-      points: whether all pages point to small dictionaries.
-      bytes: of all pages.
-    """
-
-    page: int = 0
-    dictionary: int = 0
-    value: float = 0.0
-    points: bool = True
-    bytes: int = 0
-
-
-class ParquetFiles(Source):
+class ParquetFiles(GroupedFiles):
     """Some Parquet files, one after another; only the columns asked for are read.
 
     pyarrow's dataset scanner decodes whole row groups, several at a time (260 MB for files whose
@@ -58,31 +32,15 @@ class ParquetFiles(Source):
     """
 
     def __init__(self, paths: Sequence[pathlib.Path]) -> None:
-        need_arrow()
-        self._paths = list(paths)
-        self._kinds: dict[str, Kind] = {}
-        self._rows = self._first = 0
-        self._group_starts: list[int] = []
-        self._extents: dict[str, Extent] = {}
+        super().__init__(paths)
         self._condition: Any = None
         self._as_read: frozenset[str] = frozenset()
-        nothing: set[str] = set()  # columns that were empty in all files so far
-        for index, path in enumerate(self._paths):
-            with reading(path), self._opened(path) as file:
-                kinds = kinds_of(file.schema_arrow, path)
-                empty = nulls_of(file.schema_arrow)
-                for group in range(file.metadata.num_row_groups):
-                    self._group_starts.append(self._rows)
-                    self._rows += file.metadata.row_group(group).num_rows
-            # A column without any value has no type: it is what it is in other files.
-            before = self._kinds if index else kinds
-            kinds |= {name: before[name] for name in empty & before.keys()}
-            nothing = empty if index == 0 else nothing
-            before = before | {name: kinds[name] for name in nothing & kinds.keys()}
-            nothing = nothing & empty
-            self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
-        if not self._rows:
-            raise DataError(f"{self._paths[0]} has no rows.")
+
+    def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
+        with self._opened(path) as file:
+            metadata = file.metadata
+            groups = range(metadata.num_row_groups)
+            return file.schema_arrow, [metadata.row_group(group).num_rows for group in groups]
 
     def _opened(self, path: pathlib.Path, text: Sequence[str] = ()) -> Any:
         import pyarrow.parquet as pq
@@ -96,8 +54,8 @@ class ParquetFiles(Source):
         )
 
     def _extent(self, name: str) -> Extent:
-        """How much a column takes: of text by all of its pages, of numbers, whose pages are alike,
-        by the first one in each group of rows.
+        """Of text by all of its pages, of numbers, whose pages are alike, by the first one in each
+        group of rows.
         """
         if name in self._extents:
             return self._extents[name]
@@ -121,40 +79,8 @@ class ParquetFiles(Source):
         return found
 
     @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self._kinds
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
     def form(self) -> str:
         return "Parquet"
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self._paths
-
-    def row_bytes(self, names: Sequence[str]) -> int:
-        own = super().row_bytes(names)
-        return own + sum(int(self._extent(name).value) for name in names if self._is_long(name))
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        total = 0
-        for name in names:
-            extent = self._extent(name)
-            total += PAGES_HELD * (extent.page + extent.dictionary)
-            if self._is_long(name):
-                total += int(TEXT_COPIES * rows * extent.value)
-        return total
-
-    def text_bytes(self, name: str) -> int:
-        return self._extent(name).bytes
-
-    def _is_long(self, name: str) -> bool:
-        """Whether a column is text of which a block holds more than places in a dictionary."""
-        return self._kinds[name] is Kind.TEXT and not self._extent(name).points
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         # Text comes as dictionaries where it is stored so: an entry of few levels takes four bytes.
@@ -187,13 +113,7 @@ class ParquetFiles(Source):
     def start_before(self, row: int) -> int:
         if self._condition is not None:
             return 0  # some groups are passed over
-        starts = self._group_starts
-        return starts[bisect.bisect_right(starts, row) - 1]
-
-    def from_row(self, row: int) -> Source:
-        new = copy.copy(self)
-        new._first = row
-        return new
+        return super().start_before(row)
 
     def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)

@@ -26,7 +26,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent.designs import Centred, as_design
+from jaxdescent.designs import as_design
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.linear_systems import System, eigenvalues, null_share, solve
 from jaxdescent.objectives import Objective
@@ -95,7 +95,7 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
     if regression is None or not _moves(tangents[0].X):
         return root, moved
     design, is_free = as_design(regression.X), jnp.max(jnp.asarray(regression.l2)) <= 0
-    rank = min(design.shape[0] - isinstance(design, Centred), design.shape[1])
+    rank = design.largest_rank
     if rank < design.shape[1]:
         # The null space of H turns as X moves: of x = H^+ b the part (I - H^+ H) dH H^+ x.
         dual = solved(root)

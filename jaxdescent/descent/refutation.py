@@ -27,7 +27,7 @@ Both are taken off a.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,10 @@ from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import RUNNING, Evidence, Status
-from jaxdescent.second_order import few_unknowns
 from jaxdescent.tolerance import Off, Tolerance
+
+if TYPE_CHECKING:
+    from jaxdescent.second_order import few_unknowns
 
 Params = Any
 
@@ -135,8 +137,11 @@ class Refutation(NamedTuple):
             regression = self.objective.linear_regression
             allowed = tolerance * max(abs(value), float(loop.watch.floor))
             return dense_look.at_hand(regression, loop.params, allowed)
-        is_regression = self.objective.linear_regression is not None
-        if is_regression or not few_unknowns.is_possible(self.objective, loop.params):
+        if self.objective.linear_regression is not None:
+            return None
+        from jaxdescent.second_order import few_unknowns  # regressions go without it
+
+        if not few_unknowns.is_possible(self.objective, loop.params):
             return None
         found = few_unknowns.found_at(
             self.objective,
@@ -258,6 +263,8 @@ class Refutation(NamedTuple):
 
     def _look_at_function(self, loop: Loop, asked: _Asked) -> Look:
         """What the function shows, if it is looked at."""
+        from jaxdescent.second_order import few_unknowns
+
         # Of numbers alone: JAX would keep the structure of what it is given, and with it the
         # objective's function, beyond the program.
         # A function of a batch's member may still close over the member's arrays.

@@ -8,7 +8,7 @@ CONVERGED      the suboptimality s, estimated or bounded, and the gradient are s
                the point: ``s <= t max(|f|, eps F)`` and ``|g| <= t max(G, |f| / |x|, L |x|)``, by
                default with ``t = eps**(2/3)``: 2.4e-5 in float32, 3.7e-11 in float64, 0.039 in
                bfloat16; or the value or the step changes less than the
-               :class:`jaxdescent.Tolerance` asks for
+               :class:`jaxdescent.Tolerance` asks for, or ``|g|`` is below its absolute bound
 STOPPED        the predicate of that tolerance holds
 DIVERGED       ``|g|`` exceeds ``max(G, |g| at the start) / eps`` of the arithmetic's dtype and
                the value has risen; or they overflow, or end as NaN after ``|g|`` had grown; or
@@ -162,6 +162,7 @@ def judge(
         (is_converged, Status.CONVERGED),
         (is_small_change, Status.CONVERGED),
         (is_small_step, Status.CONVERGED),
+        (tolerance.is_below_bound(norm), Status.CONVERGED),
         (is_nan | is_infinite, Status.NON_FINITE),
         (is_diverged, Status.DIVERGED),
     ):
@@ -302,6 +303,11 @@ def measured(
     rise = jnp.where(rise > noise, rise, 0)
     watch = watch._replace(suboptimality=watch.suboptimality + rise)
     has_failed = watch.was_near & ~_is_near(watch, truth.value, *judged)
+    bound: Tolerance = judged[0]
+    was_below = bound.is_below_bound(estimated.gradient_norm)
+    if was_below is not False:
+        is_above = ~bound.is_below_bound(truth.gradient_norm)
+        has_failed = (has_failed | ~watch.was_near) & was_below & is_above
     has_failed &= status == Status.CONVERGED.value
     return watch, lax.select(has_failed, _code(Status.STAGNATED), status)
 

@@ -110,6 +110,10 @@ class Centred(Wrapped):
     center: Center
 
     @property
+    def largest_rank(self) -> int:
+        return min(self.shape[0] - 1, self.shape[1])
+
+    @property
     def side_by_side(self) -> tuple[Design, ...]:
         parts = self.design.side_by_side
         if len(parts) == 1:

@@ -14,6 +14,7 @@ from jaxdescent import placement
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.shifted import Shifted
 from jaxdescent.inputs.numbers import refuse_masked
+from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.platform import has_one_cpu
@@ -49,11 +50,7 @@ class Dense(Design):
                     f"X must be an array of shape (rows, features), got {type(X).__name__} "
                     f"that NumPy cannot make an array of: {error}."
                 ) from error
-        if not jnp.issubdtype(X.dtype, jnp.floating):
-            raise TypeError(
-                f"X must be real floating-point, got dtype {X.dtype}: convert it, for example "
-                "with X.astype('float32')."
-            )
+        check_floats("X", X.dtype)
         if X.ndim != 2:
             raise ValueError(
                 f"X must have shape (rows, features), got {X.shape}: for a single feature pass "

@@ -49,6 +49,11 @@ class Design(Displayed, abc.ABC):
         raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")
 
     @property
+    def largest_rank(self) -> int:
+        """The rank of X unless its entries happen to be dependent."""
+        return min(self.shape)
+
+    @property
     def level_of_row(self) -> jax.Array | None:
         """(rows,), where X is the one-hot columns of a categorical variable; -1 for none."""
         return None

@@ -19,6 +19,7 @@ from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
 from jaxdescent.designs.unevenness import are_uneven
 from jaxdescent.inputs.numbers import refuse_masked
+from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.row_pieces import pieces_of_rows
@@ -347,11 +348,8 @@ def _checked_values(values: Any, entries: int) -> Any:
         raise ValueError(
             f"values must have shape ({entries},), one for each index, got {values.shape}."
         )
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(
-            f"X must be real floating-point, got dtype {values.dtype}: convert it, for example "
-            "with X.astype('float32'); where all entries are one, values=None takes less memory."
-        )
+    ones = "; where all entries are one, values=None takes less memory"
+    check_floats("X", values.dtype, ones)
     return values
 
 

@@ -16,4 +16,5 @@ from jaxdescent.display.numbers import shape_of as shape_of
 from jaxdescent.display.numbers import signature as signature
 from jaxdescent.display.report import Report as Report
 from jaxdescent.display.report import Rows as Rows
+from jaxdescent.display.report import broken as broken
 from jaxdescent.display.report import tree_rows as tree_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from typing import Any, NamedTuple
 
 import jax
@@ -27,11 +28,21 @@ class Report(NamedTuple):
     remark: str
     rows: Rows
 
-    def as_text(self) -> str:
-        """Lines for a terminal, with the texts aligned."""
+    def as_text(self, columns: int | None = None) -> str:
+        """Lines for a terminal, with the texts aligned; broken where they would pass so many
+        columns, if a number is given.
+        """
         width = max((len(label) for label, text in self.rows if text), default=0)
-        body = [f"  {label.ljust(width)}  {text}".rstrip() for label, text in self.rows]
-        return "\n".join([self.title, *filter(None, [self.remark]), *body])
+        if columns is not None:
+            width = min(width, columns // 2)
+        lines = [*filter(None, [self.title, self.remark])]
+        lines = [part for line in lines for part in broken(line, columns)]
+        for label, text in self.rows:
+            cut = label if len(label) <= width or not text else f"{label[: width - 1]}…"
+            start = f"  {cut.ljust(width)}  "
+            first, *rest = broken(text, columns, len(start))
+            lines += [f"{start}{first}".rstrip(), *(f"{'':{len(start)}}{line}" for line in rest)]
+        return "\n".join(lines)
 
     def as_html(self) -> str:
         """A table for a notebook."""
@@ -43,6 +54,18 @@ class Report(NamedTuple):
         remark = f"<p>{html.escape(self.remark)}</p>" if self.remark else ""
         title = f"<p><b>{html.escape(self.title)}</b></p>"
         return f"{title}{remark}<table><tbody>{body}</tbody></table>"
+
+
+def broken(text: str, columns: int | None, indent: int = 0) -> list[str]:
+    """The lines of a text that stands behind so many spaces; words stay whole.
+
+    >>> broken("one two three", 12, 4)
+    ['one two', 'three']
+    """
+    if columns is None or indent + len(text) <= columns:
+        return [text]
+    width = max(columns - indent, 1)
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def leaf_text(leaf: Any) -> str:

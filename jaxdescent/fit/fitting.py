@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,17 +15,27 @@ from jaxdescent import agreement
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
+from jaxdescent.data.errors import listed
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checks import check_figures
+from jaxdescent.fit.dates import (
+    TREND,
+    Dated,
+    Dates,
+    asked_for,
+    looked_at,
+    named,
+    notes_of_many_levels,
+)
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.keeping import PROCESSES, Keeping
 from jaxdescent.fit.levels import encoding_of
 from jaxdescent.fit.model import Model, load_model
 from jaxdescent.fit.request import Request, settled
-from jaxdescent.fit.roles import Roles, assign
+from jaxdescent.fit.roles import AUTO, Roles, assign
 from jaxdescent.fit.start import check_start
 from jaxdescent.fit.watch import Watch
 from jaxdescent.fit.ways import fit
@@ -74,12 +85,13 @@ def fit_model(
         call together, on the same data: each reads its own share of the rows, and all return the
         same model.
       **options: ``features`` or ``exclude``, ``categorical``, ``hashed`` and ``weights`` name
-        columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``bits`` (20)
-        of the hash; ``where`` states which rows count, such as "month <= 6"; ``l2`` (0), a number
-        or "auto"; ``method`` ("auto"), "direct", "cg", "lsmr" or "lbfgs"; ``dtype``, "float32" or
-        "float64", of iterations; ``test`` (0), the share of rows held out by a hash of their number
-        and ``seed`` (0); ``standardize`` (False), so that the penalty is on weights per standard
-        deviation; ``missing`` ("error"), "drop" or "mean".
+        columns; ``interact`` names interactions such as "a:b", or tuples of columns; ``date`` parts
+        of dates, such as "when:month,weekday,hour,trend"; ``bits`` (20) of the hash; ``where``
+        states which rows count, such as "month <= 6"; ``l2`` (0), a number or "auto"; ``method``
+        ("auto"), "direct", "cg", "lsmr" or "lbfgs"; ``dtype``, "float32" or "float64", of
+        iterations; ``test`` (0), the share of rows held out by a hash of their number and ``seed``
+        (0); ``standardize`` (False), so that the penalty is on weights per standard deviation;
+        ``missing`` ("error"), "drop" or "mean".
 
     Raises:
       DataError: where the data cannot be used, in one sentence.
@@ -135,10 +147,15 @@ def _fitted(request: Request, given: Given) -> Model:
         source = source.offering(request.features)
     labelled = [name for name in (*request.categorical, *request.hashed) if name in source.kinds]
     source = source.as_text(labelled)
-    roles = _roles(source, request)
+    dates = asked_for(request.date)
+    if dates:
+        source = Dated(source, dates)
+    roles = _roles(source, request, dates)
     test_source = None
     if test_data is not None:
         test_source = open_source(test_data, where=request.where)
+        if dates:
+            test_source = Dated(test_source, dates, "--test-data")
         levelled = roles.labels_of([*roles.categorical, *roles.hashed])
         levelled = [name for name in levelled if name in test_source.kinds]
         test_source = test_source.offering(roles.columns).as_text(levelled)
@@ -161,6 +178,9 @@ def _fitted(request: Request, given: Given) -> Model:
         check_start(model, roles, request.bits)
     with contextlib.ExitStack() as stack:
         stack.enter_context(unchanged(job.sources, "fit again"))
+        if dates:
+            watch.begin("looking at dates", source.rows)
+            dates.update(looked_at(source, dates))  # the sources hold the same dictionary
         if keeping is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
@@ -173,7 +193,9 @@ def _fitted(request: Request, given: Given) -> Model:
         fitted, counts = fit(job, encoding, model)
         check_figures(fitted)
     seconds = time.perf_counter() - began
-    metrics = _metrics(fitted, job, (levels_read > 0) + counts + source.looks, seconds)
+    fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))
+    other_passes = (levels_read > 0) + (len(dates) > 0) + counts + source.looks
+    metrics = _metrics(fitted, job, other_passes, seconds)
     return Model(
         target=roles.target,
         encoding=fitted.encoding,
@@ -183,24 +205,43 @@ def _fitted(request: Request, given: Given) -> Model:
         metrics=metrics,
         versions=_versions(),
         fingerprint=fingerprint,
+        dates=dates,
     )
 
 
-def _roles(source: Source, request: Request) -> Roles:
+def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Roles:
     target = request.target
     if target is None:
         if TARGET not in source.kinds or source.form not in OWN_TARGET:
-            raise DataError("--target is missing: name the column to predict.")
+            columns = listed(map(repr, source.kinds), most=40)
+            raise DataError(f"--target is missing: name the column to predict, one of {columns}.")
         target = TARGET
     exclude = list(request.exclude)
     if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
+    made = [(named(name, part), part) for name, each in dates.items() for part in each.parts]
+    for option, names in (
+        ("--target", [target]),
+        ("--categorical", request.categorical),
+        ("--hash", request.hashed),
+        ("--weights", [request.weights]),
+    ):
+        twice = [name for name in names if name in dates]
+        if twice:
+            raise DataError(f"{twice[0]!r} is named in --date and in {option}: name it in one.")
+    features = [name for name in request.features if name not in dates]
+    exclude = [name for name in exclude if name not in dates]
+    categorical = [*request.categorical]
+    if request.features:
+        features += [name for name, _ in made]
+    if categorical != [AUTO]:
+        categorical += [name for name, part in made if part != TREND]
     return assign(
         source.kinds,
         target=target,
-        features=request.features,
+        features=features,
         exclude=exclude,
-        categorical=request.categorical,
+        categorical=categorical,
         hashed=request.hashed,
         interact=request.interact,
         weights=request.weights,

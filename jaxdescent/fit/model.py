@@ -7,16 +7,17 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.errors import listed, printable, reading
+from jaxdescent.data.errors import check_columns, listed, printable, reading
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
+from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.interactions import Interaction
 from jaxdescent.fit.schema import check, content_of
@@ -37,6 +38,13 @@ DESCRIPTION, WEIGHTS, BUCKETS, INDICES = (
 )
 
 
+class Predicted(NamedTuple):
+    """The predictions of a block, (rows,), and the columns that come along."""
+
+    values: np.ndarray
+    kept: dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model(Displayed):
     """A linear model of named columns.
@@ -50,6 +58,7 @@ class Model(Displayed):
       metrics: what is known of the fit: R², RMSE, status, and the rest of the summary.
       versions: of the libraries that fitted it.
       fingerprint: of the data that it was fitted on.
+      dates: what columns are made of dates, by the names of these.
     """
 
     target: str
@@ -60,6 +69,7 @@ class Model(Displayed):
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
+    dates: Mapping[str, Dates] = dataclasses.field(default_factory=dict)
 
     def _arguments(self) -> list[str]:
         scores = [
@@ -91,7 +101,7 @@ class Model(Displayed):
           DataError: where columns do not match, with their names, or a value cannot be used.
         """
         source = open_source(data, where=where)
-        parts = list(self.predictions(source, missing=missing, unseen=unseen))
+        parts = [each.values for each in self.predictions(source, missing=missing, unseen=unseen)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def predictions(
@@ -102,9 +112,10 @@ class Model(Displayed):
         unseen: str = "error",
         memory: Memory | None = None,
         note: Callable[[int], None] = lambda unseen: None,
-    ) -> Iterator[np.ndarray]:
+        keep: Sequence[str] = (),
+    ) -> Iterator[Predicted]:
         """The same, block by block; ``note`` is told how many values of each block are levels or
-        indices that no training row had.
+        indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding
         policy = Policy(missing or self._default_missing, unseen, is_fitting=False)
@@ -117,11 +128,15 @@ class Model(Displayed):
             raise DataError(
                 "the model knows no means for missing values: fit it with --missing mean."
             )
+        check_columns(keep, source.kinds)
+        # What the model does not read as a number is carried as it stands in the file.
+        source = source.as_text([name for name in keep if name not in encoding.numeric])
+        source = dated = self.dated(source)
         source = source.offering(encoding.columns)
         source = source.as_text([name for name in encoding.labelled if name in source.kinds])
         self._check_columns(source.kinds)
         # Without columns nothing would tell how many rows there are.
-        names = encoding.columns or list(source.kinds)[:1]
+        names = list(dict.fromkeys([*encoding.columns, *keep])) or list(source.kinds)[:1]
         memory = memory or Memory.of(None)
         base = resident_bytes() + SLACK_BYTES + bytes_of_levels(encoding.levels.values())
         width = 8 * (len(names) + 4)
@@ -145,8 +160,14 @@ class Model(Displayed):
                         f"{block.place(row)}: correct the data."
                     )
                 note(encoded.unseen)
-                yield predicted
+                yield Predicted(predicted, {name: block.columns[name] for name in keep})
                 memory.check()
+        if isinstance(dated, Dated):
+            dated.warn_of_rows_outside()
+
+    def dated(self, source: Source) -> Source:
+        """A source with the columns that the model is made of, where it has dates."""
+        return Dated(source, dict(self.dates)) if self.dates else source
 
     @property
     def _default_missing(self) -> str:
@@ -234,6 +255,7 @@ class Model(Displayed):
             "metrics": dict(self.metrics),
             "versions": dict(self.versions),
             "data": self.fingerprint,
+            "dates": {name: each._asdict() for name, each in self.dates.items()},
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         arrays = {WEIGHTS: np.ascontiguousarray(self.weights, np.float64)}
@@ -335,6 +357,10 @@ def load_model(folder: Any) -> Model:
         metrics=content["metrics"],
         versions=content["versions"],
         fingerprint=content["data"],
+        dates={
+            name: Dates(tuple(each["parts"]), each.get("zone"), each["first"], each["last"])
+            for name, each in (content.get("dates") or {}).items()
+        },
     )
     if len(model.weights) != model.encoding.size or content["features"] != model.encoding.size:
         raise DataError(

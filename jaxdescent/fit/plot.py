@@ -56,7 +56,7 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
         encoding.sparse,
         encoding.interactions,
     )
-    source = source.offering(encoding.columns).as_text(model.encoding.labelled)
+    source = model.dated(source).offering(encoding.columns).as_text(model.encoding.labelled)
     policy = Policy(options["missing"], unseen="zero")
     preparing = Preparing(roles, model.encoding, policy)
     rows = model.metrics["rows_read"]

@@ -6,19 +6,21 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import need_arrow
+from jaxdescent.data.errors import need_arrow, one_line
 
 COLUMN = "prediction"
 
 
 @contextlib.contextmanager
 def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[..., None]]:
-    """A function that appends predictions; the file gets its name when all are written.
+    """A function that appends predictions and columns that come along, by name; the file gets its
+    name when all are written.
 
     Raises:
       DataError: where the name says no format, or the file is there or cannot be written.
@@ -38,13 +40,25 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
     pa = need_arrow()
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as room:
         path = pathlib.Path(room) / out.name
-        schema = pa.schema([(COLUMN, pa.float64())])
         try:
-            with _writer(path, schema, ending) as writer:
+            with contextlib.ExitStack() as stack:
+                writer: Any = None  # which needs the types of the first block
+                schema: Any = None
 
-                def write(predictions: np.ndarray) -> None:
-                    column = pa.array(np.ascontiguousarray(predictions, np.float64))
-                    writer.write(pa.record_batch([column], schema=schema))
+                def write(predictions: np.ndarray, kept: Mapping[str, Any] | None = None) -> None:
+                    nonlocal writer, schema
+                    columns = {name: _plain(column) for name, column in (kept or {}).items()}
+                    columns[COLUMN] = pa.array(np.ascontiguousarray(predictions, np.float64))
+                    batch = pa.record_batch(list(columns.values()), names=list(columns))
+                    try:
+                        if writer is None:
+                            schema = batch.schema
+                            writer = stack.enter_context(_writer(path, schema, ending))
+                        writer.write_batch(batch.cast(schema))
+                    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                        raise DataError(
+                            f"{ending} takes no such columns of --keep: {one_line(error)}."
+                        ) from error
 
                 yield write
             path.replace(out)
@@ -52,6 +66,20 @@ def prediction_file(out: pathlib.Path, *, overwrite: bool) -> Iterator[Callable[
             if isinstance(error, (FileNotFoundError, PermissionError)):
                 raise
             raise DataError(f"{out} cannot be written: {error.strerror or error}.") from error
+
+
+def _plain(column: Any) -> Any:
+    """A column of a block as Arrow's array without a dictionary, which each block would have anew;
+    one without any value as text.
+    """
+    pa = need_arrow()
+    column = pa.array(column) if isinstance(column, np.ndarray) else column
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind) or pa.types.is_string_view(kind):
+        kind = pa.string()
+    return column.cast(kind)
 
 
 def _writer(path: pathlib.Path, schema: object, ending: str):

@@ -21,8 +21,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jaxdescent.data import Source
 from jaxdescent.data.errors import listed, printable
-from jaxdescent.display import Report, Rows, readable_seconds
+from jaxdescent.display import Report, Rows, broken, readable_seconds
+from jaxdescent.fit.look import Look
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
@@ -30,6 +32,9 @@ from jaxdescent.result import Status
 
 LARGEST = 10
 """Weights in a summary."""
+
+LONGEST_NAME = 24
+"""Of a column, in a line of several."""
 
 
 @dataclasses.dataclass
@@ -123,14 +128,55 @@ class Screen(Watch):
 
     def say(self, line: str) -> None:
         """A line of the standard output."""
-        self._console.print(Text(printable(line)), soft_wrap=True)
+        for part in broken(printable(line), self._console.width):
+            self._print(part)
 
     def show(self, report: Report) -> None:
         """A report, its title in bold."""
-        title, *lines = printable(report.as_text()).split("\n")
-        self._console.print(Text(title, style="bold"), soft_wrap=True)
+        title, *lines = printable(report.as_text(self._console.width)).split("\n")
+        self._print(title, "bold")
         for line in lines:
-            self.say(line)
+            self._print(line)
+
+    def _print(self, line: str, style: str = "") -> None:
+        self._console.print(Text(line, style=style), soft_wrap=True)
+
+    def show_look(self, look: Look, source: Source) -> None:
+        """What data hold, a line for each column; what does not fit the line is cut off."""
+        files, columns = len(source.files), len(look.columns)
+        size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
+        plural = "s" * (columns != 1)
+        self._print(
+            f"{look.rows:,} rows of {source.form}{size}, {columns:,} column{plural}", "bold"
+        )
+        rows = [("column", "kind", "missing", "first rows")]
+        for name, seen in look.columns.items():
+            missing = "" if seen.missing is None else f"{seen.missing:,}"
+            first = "  ".join(_cell(value) for value in seen.first)
+            rows.append((_cut(_in_line(name), LONGEST_NAME), seen.kind, missing, first))
+        wide = [max(len(row[index]) for row in rows) for index in range(3)]
+        for name, kind, missing, first in rows:
+            line = f"  {name:{wide[0]}}  {kind:{wide[1]}}  {missing:>{wide[2]}}  {first}"
+            self._print(_cut(line.rstrip(), self._console.width))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _cell(value: Any) -> str:
+    """A value in a row of a table, quoted where it is a text with spaces at an end or none."""
+    if value is None:
+        return "missing"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.6g}"
+    text = _in_line(str(value))
+    return text if text and text == text.strip() else repr(text)
+
+
+def _in_line(text: str) -> str:
+    """A text of the data as a part of a line."""
+    return printable(text).replace("\n", r"\n")
 
 
 def _score(part: dict[str, Any]) -> str:
@@ -193,6 +239,8 @@ def contents(model: Model, most: int) -> Report:
     encoding = model.encoding
     rows: Rows = [("numeric columns", f"{len(encoding.numbers):,}")]
     rows += [(f"  levels of {name}", f"{len(ls):,}") for name, ls in encoding.levels.items()]
+    for name, each in model.dates.items():
+        rows.append((f"  {name}", f"{', '.join(each.parts)}; dates of {each.span}"))
     if encoding.interactions:
         rows.append(("interactions", listed(encoding.interactions)))
     if encoding.hashed:
@@ -205,6 +253,6 @@ def contents(model: Model, most: int) -> Report:
     rows += _figures(model)
     rows += [("note", note) for note in model.metrics.get("notes", [])]
     versions = ", ".join(f"{name} {version}" for name, version in model.versions.items())
-    rows += [("fitted with", versions), ("data", model.fingerprint)]
+    rows += [("fitted with", versions), ("data", _cut(model.fingerprint, LONGEST_NAME))]
     title = f"A model of {model.target} by {encoding.size:,} features"
     return Report(title, "", [*rows, *_weights(model, most)])

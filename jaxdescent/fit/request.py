@@ -20,7 +20,7 @@ MISSING = ("error", "drop", "mean")
 DTYPES = (None, "float32", "float64")
 
 
-LISTS = ("features", "exclude", "categorical", "hashed", "interact")
+LISTS = ("features", "exclude", "categorical", "hashed", "interact", "date")
 
 NAMES_ALONE = ("target", "weights", "where", "missing", "method")
 
@@ -84,6 +84,7 @@ class Request:
     categorical: Sequence[str] = ()
     hashed: Sequence[str] = ()
     interact: Sequence[str | Sequence[str]] = ()
+    date: Sequence[str] = ()
     bits: int = 20
     weights: str | None = None
     where: str | None = None

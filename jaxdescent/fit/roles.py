@@ -123,8 +123,9 @@ def assign(
         verb = "is" if len(nameless) == 1 else "are"
         raise DataError(
             f"{listed(map(repr, nameless))} {verb} not numeric{where}: "
-            "name each in --categorical (a weight for each level), --hash (levels in buckets) or "
-            "--exclude; --categorical auto takes all text."
+            "name each in --categorical (a weight for each level), --hash (levels in buckets), "
+            "--date (COLUMN:month,weekday,hour,trend of dates) or --exclude; --categorical auto "
+            "takes all text."
         )
     for name in labelled:
         if kinds[name] is Kind.NUMBER:

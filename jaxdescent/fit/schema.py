@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxdescent.data import DataError
+from jaxdescent.fit.dates import PARTS, TREND, is_zone
 from jaxdescent.fit.roles import MOST_BITS
 from jaxdescent.result import Status
 
@@ -51,10 +52,14 @@ ENCODING = {
     "means_for_missing": {...: Number},
     "levels": {...: NAMES},
     "hashed": NAMES,
-    "bits": set(range(MOST_BITS + 1)),
+    "bits": range(MOST_BITS + 1),
     "sparse?": str,
     "interactions?": {...: {"numbers": NAMES, "levels": NAMES}},
 }
+TIMES = range(1 - 2**63, 2**63)
+"""Numbers of 64 bits, but for the one by which Arrow and NumPy mean none."""
+
+DATES = {"parts": [{*PARTS, TREND}], "zone?": str, "first": TIMES, "last": TIMES}
 MODEL = {
     "target": str,
     "features": int,
@@ -64,9 +69,10 @@ MODEL = {
     "metrics": {...: object},
     "versions": {...: str},
     "data": str,
+    "dates?": {...: DATES},
 }
-"""Keys with what they hold: a type, a list of one, one of a set, or keys again, where ``...``
-stands for any names."""
+"""Keys with what they hold: a type, a list of one, one of a set or of a range of whole numbers, or
+keys again, where ``...`` stands for any names."""
 
 
 def content_of(text: str, name: Any) -> dict[str, Any]:
@@ -110,6 +116,11 @@ def check(content: dict[str, Any], name: Any) -> None:
             kind = "numbers" if key in encoding["numbers"] else "levels"
             if not each[kind]:
                 raise ValueError(f"encoding.interactions.{key}.{kind} must name a column")
+        for key, each in (content.get("dates") or {}).items():
+            zone = each.get("zone")
+            _expect(zone is None or is_zone(zone), f"dates.{key}.zone", "a time zone", zone)
+            is_later = each["last"] >= each["first"]
+            _expect(is_later, f"dates.{key}.last", f"at least {each['first']}", each["last"])
     except ValueError as error:
         raise DataError(f"{name} is damaged: {error}.") from error
 
@@ -136,6 +147,10 @@ def _check(value: Any, schema: Any, where: str) -> None:
     elif isinstance(schema, set):
         is_one = isinstance(value, (str, int)) and value in schema
         _expect(is_one, where, f"one of {len(schema)} values", value)
+    elif isinstance(schema, range):
+        is_one = type(value) is int and value in schema
+        what = f"a whole number from {schema.start} to {schema.stop - 1}"
+        _expect(is_one, where, what, value)
     elif schema is Number:
         _expect(type(value) in (int, float), where, "a number", value)
     elif schema is int:

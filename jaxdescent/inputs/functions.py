@@ -7,11 +7,12 @@ what it computed before, so each call traces it anew and compares the jaxprs by 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
 import types
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import jax
@@ -69,7 +70,8 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
       always: whether to hoist the constants of a plain function too. XLA folds constants while it
         compiles; leaves are no part of the program.
     """
-    closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
+    with hinting("the function"):
+        closed, shapes = jax.make_jaxpr(anew(function), return_shape=True)(*example)
     has_tracers = any(isinstance(constant, Tracer) for constant in closed.consts)
     if not always and not has_tracers and not is_fleeting(function):
         return function
@@ -81,6 +83,50 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
         for constant in closed.consts
     ]
     return Partial(traced, tuple(constants))
+
+
+_HINTS = (
+    (
+        jax.errors.TracerArrayConversionError,
+        "a function of NumPy or SciPy was given a traced value: write jax.numpy (jnp) in place of "
+        "numpy, and jax.scipy in place of scipy",
+    ),
+    (
+        jax.errors.TracerBoolConversionError,
+        "an if, while, and, or, min or max depends on a traced value: write jnp.where or "
+        "jax.lax.cond (jax.lax.while_loop for a loop, jnp.logical_and, jnp.minimum)",
+    ),
+    (
+        jax.errors.NonConcreteBooleanIndexError,
+        "an array is indexed by a traced condition, so that its shape depends on values: write "
+        "jnp.where(condition, x, 0)",
+    ),
+    (
+        jax.errors.TracerIntegerConversionError,
+        "a traced value is used as a Python integer, such as an index of a list or the length of a "
+        "range: write jnp.take, or jax.lax.fori_loop",
+    ),
+    (
+        jax.errors.ConcretizationTypeError,
+        "a traced value is used as a Python number, by float(), int(), .item() or a function of "
+        "math: leave the conversion out, and write jnp.exp in place of math.exp",
+    ),
+)
+
+
+@contextlib.contextmanager
+def hinting(what: str) -> Iterator[None]:
+    """Within it, what JAX says of values that are traced in a caller's function is told with what
+    to write instead.
+
+    Raises:
+      TypeError: from JAX's own error.
+    """
+    try:
+        yield
+    except tuple(kind for kind, _ in _HINTS) as error:
+        hint = next(text for kind, text in _HINTS if isinstance(error, kind))
+        raise TypeError(f"{what} cannot be traced by JAX: {hint}.") from error
 
 
 def anew(function: Any) -> Any:

@@ -48,7 +48,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
             way_out = (
                 "minimise over its real and imaginary parts"
                 if jnp.issubdtype(dtype, jnp.complexfloating)
-                else f"write {leaf}.0"
+                else f"write {int(leaf)}.0"
                 if isinstance(leaf, int)
                 else "convert it, for example with .astype('float32')"
             )

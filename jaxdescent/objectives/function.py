@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hinting, hoist
+from jaxdescent.inputs.trees import check_tree
 from jaxdescent.objectives.protocol import Objective, Params
 
 
@@ -24,7 +25,8 @@ class Function(Objective):
         object.__setattr__(self, "function", as_pytree(self.function))
 
     def value(self, params: Params) -> jax.Array:
-        return self.function(params, *self.args)
+        with hinting("the objective"):
+            return self.function(params, *self.args)
 
     def bound(self, args: tuple[Any, ...]) -> Function:
         return Function(self.function, args)
@@ -46,6 +48,7 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
             f"args must be a tuple of extra arguments, got {type(args).__name__}: write "
             "args=(data,) for a single one."
         )
+    check_tree("args", args)
     if isinstance(objective, Objective):
         return objective.bound(_held(args)) if args else objective
     if isinstance(objective, type) or not callable(objective):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.inputs.functions import as_pytree, hinting, hoist
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
 
@@ -39,7 +39,8 @@ class LeastSquares(Objective):
         return 0.5 * precision.squared_norm(self.residuals(params))
 
     def residuals(self, params: Params) -> Any:
-        return self.residual(params, *self.args)
+        with hinting("LeastSquares.residual"):
+            return self.residual(params, *self.args)
 
     def lower_bound(self) -> jax.Array:
         return jnp.zeros(())

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdescent.inputs.functions import as_pytree, hoist
+from jaxdescent.inputs.trees import check_floats, check_tree
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
@@ -95,17 +96,14 @@ class Quadratic(Objective):
         if not callable(hessian):
             if not hasattr(hessian, "dtype"):
                 hessian = np.asarray(hessian)
-            if not jnp.issubdtype(hessian.dtype, jnp.floating):
-                raise TypeError(
-                    f"Quadratic.hessian must be real floating-point, got dtype {hessian.dtype}: "
-                    "convert it, for example with hessian.astype('float32')."
-                )
+            check_floats("Quadratic.hessian", hessian.dtype)
             if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1] or not hessian.size:
                 raise ValueError(
                     "Quadratic.hessian must be a square matrix with at least one row, or a linear "
                     f"map, got shape {hessian.shape}."
                 )
             hessian = jnp.asarray(hessian)
+        check_tree("Quadratic.linear", self.linear)
         linear = jax.tree.map(jnp.asarray, self.linear) if self._has_linear() else None
         return Quadratic(hessian, linear, self.constant)
 

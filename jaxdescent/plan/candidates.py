@@ -218,8 +218,8 @@ class Candidate(Displayed):
       link_seconds_per_iteration: the part of an iteration's seconds that this takes.
       compiled_bytes: what the compiled program reserves in place of ``working_bytes``, as reported
         by the compiler; None if it was not asked.
-      worst_seconds: for a hedge, the seconds in all for the most ill-conditioned problem; otherwise
-        None.
+      best_seconds, worst_seconds: the seconds in all for a problem that is conditioned as well as
+        hardly any is, and for the most ill-conditioned one; None where the choice is no hedge.
     """
 
     name: str
@@ -246,6 +246,7 @@ class Candidate(Displayed):
     link_bytes_per_iteration: float = 0.0
     link_seconds_per_iteration: float = 0.0
     compiled_bytes: int | None = None
+    best_seconds: float | None = None
     worst_seconds: float | None = None
 
     def _arguments(self) -> list[str]:

@@ -24,7 +24,7 @@ from jaxdescent.plan.candidates import (
 from jaxdescent.plan.choice import choose, refusal
 from jaxdescent.plan.condition import assumed_condition
 from jaxdescent.plan.cost_model import Question
-from jaxdescent.plan.hedging import ALLOWED_ITERATIONS, stakes
+from jaxdescent.plan.hedging import ALLOWED_ITERATIONS, stakes, with_extremes
 from jaxdescent.plan.structure import Structure
 from jaxdescent.tolerance import Tolerance
 
@@ -83,6 +83,8 @@ class Plan:
             left_out |= {"links", "links in all"}
         if all(candidate.compiled_bytes is None for candidate in self.candidates):
             left_out |= {"compiled"}
+        if self.chosen is None or self.chosen.worst_seconds is None:
+            left_out |= {"at best", "at worst"}
         return tuple(name for name in COLUMNS if name not in left_out)
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -94,6 +96,7 @@ class Plan:
 
     def _cells(self, candidate: Candidate) -> dict[str, str]:
         compiled = candidate.compiled_bytes
+        extremes = candidate.best_seconds, candidate.worst_seconds
         cells = (
             "*" if candidate is self.chosen else "",
             candidate.name,
@@ -106,6 +109,7 @@ class Plan:
             readable_bytes(candidate.link_bytes_per_iteration),
             f"{candidate.iterations:,}",
             readable_seconds(candidate.seconds),
+            *map(_at_extreme, extremes),
             readable_bytes(candidate.link_bytes),
             f"{candidate.accuracy:.0e}",
             "yes" if candidate.feasible else f"no: {_short(candidate.reason)}",
@@ -213,6 +217,8 @@ COLUMNS = (
     "links",
     "iterations",
     "seconds",
+    "at best",
+    "at worst",
     "links in all",
     "accuracy",
     "fits",
@@ -221,6 +227,9 @@ COLUMNS = (
 
 TEXT_COLUMNS = ("", "method", "form", "fits")
 """The columns that contain words, which are aligned to the left."""
+
+YEAR = 3.2e7
+"""In seconds; more than that is the same to anybody."""
 
 MOST_OTHERS = 3
 """The number of candidates that the summary names besides the chosen one."""
@@ -256,6 +265,8 @@ def plan_of(
     chosen = choose(question, candidates, most_iterations)
     if chosen is not None and chosen not in candidates:
         candidates = (*candidates, chosen)
+    if chosen is not None and chosen.worst_seconds is not None:
+        candidates = with_extremes(candidates, chosen, question)
     assumptions = (condition.assumption, *stakes(chosen))
     return Plan(structure, machine, candidates, chosen, assumptions)
 
@@ -292,6 +303,12 @@ def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     ]
     positive = [number for number in numbers if number > 0]
     return min(positive) if positive else structure.default_tolerance
+
+
+def _at_extreme(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return readable_seconds(seconds) if seconds < YEAR else "> 1 year"
 
 
 def _costs(candidate: Candidate) -> str:

@@ -22,6 +22,7 @@ LEFT_OUT_FIRST = (
     "with data",
     "iteration",
     "iterations",
+    "memory",
 )
 """The columns that narrow terminals leave out, in this order."""
 

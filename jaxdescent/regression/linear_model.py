@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxdescent import display, placement
 from jaxdescent.designs import Design, as_design, is_converted_once
 from jaxdescent.inputs.numbers import refuse_masked
+from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params, RowBlocks
@@ -326,11 +327,7 @@ def scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:
 def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
     refuse_masked(name, value)
     value = value if isinstance(value, jax.Array) else np.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must be real floating-point, got dtype {value.dtype}: convert it, for example "
-            f"with {name}.astype('float32')."
-        )
+    check_floats(name, value.dtype)
     if value.ndim not in ndims or value.shape[0] != rows or 0 in value.shape:
         shapes = {1: f"({rows},)", 2: f"({rows}, outputs)"}
         raise ValueError(

@@ -9,7 +9,7 @@ import math
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Never
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ Params = Any
 
 
 def run(
-    objective: Any,
+    objective: Any = None,
     start: Params = None,
     method: Any = None,
     *,
@@ -54,6 +54,7 @@ def run(
     history: int = 0,
     rounding: precision.Rounding | None = None,
     patience: float = 60.0,
+    **unknown: Never,
 ) -> Result:
     """Minimise like :func:`jaxdescent.minimize`, for hours: watched, saved, and interruptible.
 
@@ -86,6 +87,7 @@ def run(
       rounding: how each pass rounds 16-bit params.
       patience: the seconds that a process of several waits for another one between chunks, and in
         a chunk beyond ten times the longest so far, before it ends with an error.
+      **unknown: none, as for ``minimize``.
 
     Returns:
       The :class:`jaxdescent.Result`, as of ``minimize``; its iterations and evaluations include
@@ -104,6 +106,10 @@ def run(
     >>> result.message.split(":")[0]
     'CONVERGED'
     """
+    if unknown:
+        from jaxdescent.inputs import keywords
+
+        keywords.refuse(run, unknown)
     if not tracing.is_top_level():
         raise TypeError(
             "run drives a descent from the host and cannot be traced: inside jit, vmap or grad "

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from jaxdescent.display.numbers import readable_seconds
+from jaxdescent.display import broken, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.experiment import Point
 
 Line = dict[str, Any]
+
+WORDS = ("problem", "method", "over")
+
+NUMBERS = ("compile", "a device", "iteration", "of bandwidth", "efficiency")
 
 
 def seconds_of(line: Line) -> float | None:
@@ -56,19 +60,16 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
 
 
 def show(lines: list[Line], console: Console) -> None:
-    """One row for each point, and the errors of those that could not be run."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("problem", "method", "over"):
-        table.add_column(name)
-    for name in ("compile", "a device", "iteration", "of bandwidth", "efficiency"):
-        table.add_column(name, justify="right")
-    table.add_column("sends")
+    """One row for each point, and the errors of those that could not be run. Where the rows do not
+    fit the width, what a point is and what it sends have lines of their own.
+    """
+    rows: list[tuple[str, ...]] = [(*WORDS, *NUMBERS, "sends")]
     for line in lines:
         point, figures = Point(**line["point"]), line["figures"]
         if "error" in figures:
             continue
         seconds, share = seconds_of(line), efficiency(line, lines)
-        table.add_row(
+        row = (
             point.what,
             point.method,
             f"{point.where}, {point.layout}",
@@ -79,7 +80,22 @@ def show(lines: list[Line], console: Console) -> None:
             "" if share is None else f"{share:.0%}",
             _sent(figures),
         )
-    console.print(table)
+        rows.append(row)
+    wide = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    last = len(WORDS) + len(NUMBERS)
+    is_narrow = sum(wide) + 2 * (len(wide) - 1) > console.width
+    for place, row in enumerate(rows):
+        words = [cell.ljust(width) for cell, width in zip(row, wide, strict=True)][: len(WORDS)]
+        numbers = [row[index].rjust(wide[index]) for index in range(len(WORDS), last)]
+        own = [*words, *numbers, row[last]]
+        if is_narrow:
+            own = ["  ", *numbers]
+            for part in broken(", ".join(row[: len(WORDS)]), console.width) * bool(place):
+                _print(part, console)
+        _print("  ".join(own).rstrip(), console, "" if place else "bold")
+        if is_narrow and place and row[last]:
+            for part in broken(f"sends {row[last]}", console.width, 4):
+                _print(f"    {part}", console)
     failed: dict[str, list[str]] = {}
     for line in lines:
         if "error" in line["figures"]:
@@ -87,6 +103,10 @@ def show(lines: list[Line], console: Console) -> None:
             failed.setdefault(line["figures"]["error"], []).append(point.describe())
     for error, points in failed.items():
         console.print(f"Not run: {'; '.join(points)}: {error}", style="red", highlight=False)
+
+
+def _print(text: str, console: Console, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)
 
 
 def _sent(figures: Line) -> str:

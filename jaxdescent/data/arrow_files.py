@@ -1,0 +1,79 @@
+"""Arrow's own files, ``.arrow`` and ``.feather``, read batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jaxdescent.data.errors import DataError, reading
+from jaxdescent.data.grouped_files import Extent, GroupedFiles
+from jaxdescent.data.protocol import Block
+
+
+class ArrowFiles(GroupedFiles):
+    """Some files of Arrow's IPC format. A batch is read as a whole, as a page of other files is."""
+
+    def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
+        import pyarrow as pa
+
+        # Pages of a map that is closed again hold no memory, and batches that are not compressed
+        # are not read at all.
+        with pa.memory_map(str(path)) as file:
+            schema = _opened(file, path).schema
+            sizes = list[int]()
+            for index, field in enumerate(schema):
+                reader = _opened(file, path, [index])
+                for group in range(reader.num_record_batches):
+                    column = reader.get_batch(group).column(0)
+                    if index == 0:
+                        sizes.append(len(column))
+                    before = self._extents.get(field.name, Extent())
+                    self._extents[field.name] = Extent(
+                        page=max(before.page, column.nbytes),
+                        value=max(before.value, column.nbytes / max(len(column), 1)),
+                        points=before.points and pa.types.is_dictionary(field.type),
+                        bytes=before.bytes + column.nbytes,
+                    )
+        return schema, sizes
+
+    @property
+    def form(self) -> str:
+        return "Arrow"
+
+    def _extent(self, name: str) -> Extent:
+        return self._extents.get(name, Extent())
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        import pyarrow as pa
+
+        group = before = 0
+        for path in self._paths:
+            with reading(path), contextlib.closing(pa.OSFile(str(path))) as file:
+                schema = _opened(file, path).schema
+                wanted = [schema.get_field_index(name) for name in names]
+                reader = _opened(file, path, wanted)
+                start = self._group_starts[group]
+                for index in range(reader.num_record_batches):
+                    before = self._group_starts[group]
+                    group += 1
+                    if before < self._first:
+                        continue
+                    with reading(path):
+                        batch = reader.get_batch(index)
+                    columns = {name: batch.column(name) for name in names}
+                    yield Block(columns, batch.num_rows, 0, path.name, before - start)
+
+
+def _opened(file: Any, path: pathlib.Path, fields: Sequence[int] = ()) -> Any:
+    import pyarrow as pa
+
+    try:
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(fields))
+        return pa.ipc.open_file(file, options=options)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{path} cannot be read: it is no file of Arrow's IPC format, which is not its format "
+            "for streams and not the first version of Feather: write it anew."
+        ) from error

@@ -1,0 +1,118 @@
+"""Files with Arrow's schemas, whose rows come in groups at which reading can begin."""
+
+from __future__ import annotations
+
+import abc
+import bisect
+import copy
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxdescent.data.arrow_types import common_kinds, kinds_of, nulls_of
+from jaxdescent.data.errors import DataError, need_arrow, reading
+from jaxdescent.data.protocol import Kind, Source
+
+PAGES_HELD = 3
+"""Times a page's bytes: as stored, as unpacked and as decoded."""
+
+TEXT_COPIES = 8
+"""Times the text of a block that pyarrow holds beside it, while it puts the block together and
+while the different texts are told apart."""
+
+
+class Extent(NamedTuple):
+    """What a column takes where it takes most.
+
+    Attributes:
+      page: the bytes of a page, unpacked: of what is read at once.
+      dictionary: those of the values that pages point to.
+      value: the bytes of a value, in the mean of a page.
+      points: whether all pages point to small dictionaries.
+      bytes: of all pages.
+    """
+
+    page: int = 0
+    dictionary: int = 0
+    value: float = 0.0
+    points: bool = True
+    bytes: int = 0
+
+
+class GroupedFiles(Source):
+    """Some files, one after another; only the columns asked for are read."""
+
+    def __init__(self, paths: Sequence[pathlib.Path]) -> None:
+        need_arrow()
+        self._paths = list(paths)
+        self._kinds: dict[str, Kind] = {}
+        self._rows = self._first = 0
+        self._group_starts: list[int] = []
+        self._extents: dict[str, Extent] = {}
+        nothing: set[str] = set()  # columns that were empty in all files so far
+        for index, path in enumerate(self._paths):
+            with reading(path):
+                schema, sizes = self._looked_at(path)
+            kinds = kinds_of(schema, path)
+            empty = nulls_of(schema)
+            for size in sizes:
+                self._group_starts.append(self._rows)
+                self._rows += size
+            # A column without any value has no type: it is what it is in other files.
+            before = self._kinds if index else kinds
+            kinds |= {name: before[name] for name in empty & before.keys()}
+            nothing = empty if index == 0 else nothing
+            before = before | {name: kinds[name] for name in nothing & kinds.keys()}
+            nothing = nothing & empty
+            self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
+        if not self._rows:
+            raise DataError(f"{self._paths[0]} has no rows.")
+
+    @abc.abstractmethod
+    def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
+        """The schema of a file, and how many rows each of its groups has."""
+
+    @abc.abstractmethod
+    def _extent(self, name: str) -> Extent:
+        """How much a column takes."""
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        own = super().row_bytes(names)
+        return own + sum(int(self._extent(name).value) for name in names if self._is_long(name))
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        total = 0
+        for name in names:
+            extent = self._extent(name)
+            total += PAGES_HELD * (extent.page + extent.dictionary)
+            if self._is_long(name):
+                total += int(TEXT_COPIES * rows * extent.value)
+        return total
+
+    def text_bytes(self, name: str) -> int:
+        return self._extent(name).bytes
+
+    def _is_long(self, name: str) -> bool:
+        """Whether a column is text of which a block holds more than places in a dictionary."""
+        return self._kinds[name] is Kind.TEXT and not self._extent(name).points
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return self._kinds
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        return self._paths
+
+    def start_before(self, row: int) -> int:
+        starts = self._group_starts
+        return starts[bisect.bisect_right(starts, row) - 1]
+
+    def from_row(self, row: int) -> Source:
+        new = copy.copy(self)
+        new._first = row
+        return new

@@ -1,0 +1,370 @@
+"""Columns that are made of dates: the month, the weekday and the hour as levels, and the days since
+the first of them as a number.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent import agreement
+from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
+from jaxdescent.data.errors import check_columns, listed, need_arrow, one_line
+from jaxdescent.data.protocol import Wrapped
+
+TREND = "trend"
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+PARTS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "month": ("month", ["", *(f"{month:02}" for month in range(1, 13))]),
+    "weekday": ("day_of_week", WEEKDAYS),
+    "hour": ("hour", [f"{hour:02}" for hour in range(24)]),
+}
+"""Of each part that has levels: Arrow's function of its number, and how the numbers are written."""
+
+DAY = 86_400 * 10**6
+"""In microseconds, as all times here."""
+
+AS_WRITTEN = "as written"
+"""The zone of texts that name how far their clock is ahead of UTC: that clock is read."""
+
+READ_ROWS = 1 << 16
+
+OFFSET = r"\s*(Z|[+-]\d\d(:?\d\d)?)$"
+
+EXPECTED = "--date must be such as date:weekday,hour,trend, of month, weekday, hour and trend"
+
+
+class Dates(NamedTuple):
+    """What is made of a column of dates.
+
+    Attributes:
+      parts: of :data:`PARTS`, and :data:`TREND`.
+      zone: the time zone whose clock is read; None where the column has none.
+      first: the first of the dates of a fit, in microseconds since 1970 (UTC).
+      last: the last one.
+    """
+
+    parts: tuple[str, ...]
+    zone: str | None = None
+    first: int = 0
+    last: int = 0
+
+    @property
+    def span(self) -> str:
+        """From when to when the dates of a fit are."""
+        first, last = (str(np.datetime64(each, "us"))[:16] for each in (self.first, self.last))
+        return f"{first} to {last}"
+
+
+def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
+    """The columns of dates, and which parts of each are taken.
+
+    Raises:
+      DataError: for what names no column or no such part.
+
+    >>> asked_for(["when:hour,trend"])["when"].parts
+    ('hour', 'trend')
+    """
+    found: dict[str, Dates] = {}
+    for each in wanted:
+        column, colon, names = each.rpartition(":")
+        parts = [part.strip() for part in names.split(",")]
+        if not colon or not column or not {*parts} <= {*PARTS, TREND} or column in found:
+            raise DataError(f"{EXPECTED}, once for a column, got {each!r}.")
+        found[column] = Dates(tuple(dict.fromkeys(parts)))
+    return found
+
+
+def named(column: str, part: str) -> str:
+    """The name of the column that a part becomes."""
+    return f"{column}.{part}"
+
+
+def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
+    """The same with their zones, and with the first and the last date that the rows of all
+    processes have.
+
+    Raises:
+      DataError: where a column has no date, or its rows can be read only once.
+    """
+    if not source.can_restart:
+        raise DataError(
+            "--date reads the rows once for the first date and once to fit, and this reader gives "
+            "its rows only once: pass a table."
+        )
+    own: dict[str, list[Any]] = {}
+    for block in read_ahead(lambda: located(source, list(dates), READ_ROWS)):
+        for name in dates:
+            column = _of_arrow(block.columns[name])
+            if column.null_count == len(column):
+                continue
+            zone = own[name][0] if name in own else _zone_of(column)
+            instants = _instants(block, name, zone).drop_null().cast("int64").to_numpy()
+            ends = [int(instants.min()), int(instants.max())]
+            _, first, last = own.get(name, [zone, *ends])
+            own[name] = [zone, min(first, ends[0]), max(last, ends[1])]
+    found: dict[str, Dates] = {}
+    everyone = agreement.told_by_all(own)
+    for name, each in dates.items():
+        spans = [one[name] for one in everyone if name in one]
+        if not spans:
+            raise DataError(f"{name!r} has no value in any row: leave it out of --date.")
+        zones, firsts, lasts = zip(*spans, strict=True)
+        found[name] = Dates(each.parts, zones[0], min(firsts), max(lasts))
+    return found
+
+
+class Dated(Wrapped):
+    """A source with columns that are made of its dates in place of these.
+
+    Args:
+      base: the source.
+      dates: by the names of the columns; a fit replaces them by what :func:`looked_at` finds.
+      who: what lacks a column that is not there.
+    """
+
+    def __init__(self, base: Source, dates: dict[str, Dates], who: str = "the data") -> None:
+        super().__init__(base)
+        check_columns(dates, base.kinds, who=who)
+        for name in dates:
+            if base.kinds[name] is not Kind.TEXT:
+                raise DataError(
+                    f"{name!r} holds {base.kinds[name]} and no dates: leave it out of --date, or "
+                    "convert it to dates."
+                )
+        self.dates = dates
+        self._outside = dict.fromkeys(dates, 0)
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        own = {
+            named(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
+            for name, each in self.dates.items()
+            for part in each.parts
+        }
+        twice = [name for name in own if name in self.base.kinds]
+        if twice:
+            raise DataError(f"there is a column called {twice[0]!r}: rename it to take --date.")
+        return {n: kind for n, kind in self.base.kinds.items() if n not in self.dates} | own
+
+    def _read(self, names: Sequence[str]) -> list[str]:
+        """The columns of the source that these are made of."""
+        of_part = {
+            named(name, part): name for name, each in self.dates.items() for part in each.parts
+        }
+        return list(dict.fromkeys(of_part.get(name, name) for name in names))
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        return self.base.row_bytes(self._read(names)) + 24 * len(names)
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        return self.base.reading_bytes(self._read(names), rows)
+
+    def text_bytes(self, name: str) -> int:
+        return self.base.text_bytes(name) if name in self.base.kinds else 0
+
+    def start_before(self, row: int) -> int:
+        return self.base.start_before(row)
+
+    def from_row(self, row: int) -> Source:
+        return self._of(self.base.from_row(row))
+
+    def can_share(self, parts: int) -> bool:
+        return self.base.can_share(parts)
+
+    def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
+        return self._of(self.base.counted(part, parts, tell))
+
+    def _of(self, base: Source) -> Dated:
+        new = copy.copy(self)
+        new.base = base
+        return new
+
+    def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
+        for block in located(self.base, self._read(names), rows):
+            columns = dict(block.columns)
+            for name, each in self.dates.items():
+                wanted = [part for part in each.parts if named(name, part) in names]
+                for part, column in self._parts(block, name, each, wanted):
+                    columns[named(name, part)] = column
+            yield dataclasses.replace(block, columns={name: columns[name] for name in names})
+
+    def _parts(
+        self, block: Block, name: str, dates: Dates, wanted: Sequence[str]
+    ) -> Iterator[tuple[str, Any]]:
+        if not wanted:
+            return
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        instants = _instants(block, name, dates.zone)
+        clock = _clock(block, name, dates.zone, instants)
+        for part in wanted:
+            if part == TREND:
+                counts = instants.cast("int64")
+                lower, upper = (pa.scalar(end, pa.int64()) for end in (dates.first, dates.last))
+                is_out = (
+                    pc.call_function("less", [counts, lower]),
+                    pc.call_function("greater", [counts, upper]),
+                )
+                self._outside[name] += sum(each.true_count for each in is_out)
+                days = pc.call_function("subtract", [counts, lower]).cast("float64", safe=False)
+                yield part, pc.call_function("divide", [days, pa.scalar(float(DAY))])
+            else:
+                function, texts = PARTS[part]
+                numbers = pc.call_function(function, [clock]).cast("int8")
+                yield part, pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string()))
+
+    def warn_of_rows_outside(self) -> None:
+        """Say how many of the rows that were read are outside of the dates of the fit, where the
+        trend that was fitted is continued.
+        """
+        for name, count in self._outside.items():
+            if count:
+                warnings.warn(
+                    f"{count:,} rows have {name!r} outside of {self.dates[name].span}, the dates "
+                    "of the fit: its trend is continued there",
+                    stacklevel=2,
+                )
+
+
+def is_zone(name: str) -> bool:
+    """Whether the clock of a zone of this name is known."""
+    pa = need_arrow()
+    import pyarrow.compute as pc
+
+    try:
+        pc.call_function("local_timestamp", [pa.scalar(0, pa.timestamp("us", name))])
+    except pa.ArrowInvalid:
+        return name == AS_WRITTEN
+    return True
+
+
+def _of_arrow(column: Any) -> Any:
+    """A column as an array of Arrow without a dictionary."""
+    pa = need_arrow()
+    if isinstance(column, np.ndarray):
+        column = pa.array(column)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = _of_arrow(column.dictionary).take(column.indices)
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
+
+
+def _zone_of(column: Any) -> str | None:
+    """The time zone of a column of Arrow, of which some value is there."""
+    types = need_arrow().types
+    if types.is_timestamp(column.type):
+        return column.type.tz
+    if types.is_date(column.type) or types.is_time(column.type):
+        return None
+    return AS_WRITTEN if _zoned(column.drop_null()[:1])[0].as_py() else None
+
+
+def _zoned(texts: Any) -> Any:
+    import pyarrow.compute as pc
+
+    # The hyphens of a date alone look like one of an offset.
+    options = pc.MatchSubstringOptions(rf":\d\d(\.\d+)?{OFFSET}")
+    return pc.call_function("match_substring_regex", [texts], options)
+
+
+def _instants(block: Block, name: str, zone: str | None) -> Any:
+    """The times of a column in UTC, or as they are where it has no zone: an array of Arrow of
+    microseconds without a zone.
+
+    Raises:
+      DataError: for what is no date, and for a zone where the fit knows none, or the reverse.
+    """
+    pa = need_arrow()
+    column = _of_arrow(block.columns[name])
+    if column.null_count == len(column):
+        return pa.nulls(len(column), pa.timestamp("us"))
+    kind = column.type
+    if pa.types.is_time(kind) or not (
+        pa.types.is_date(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+    ):
+        raise DataError(f"{name!r} holds {kind}, and --date takes dates: leave it out.")
+    if (_zone_of(column) is None) != (zone is None):
+        has, had = ("a", "none") if zone is None else ("no", "one")
+        raise DataError(
+            f"{name!r} has {has} time zone in {block.place(0)}, and {had} in the data of the fit: "
+            "write all dates alike."
+        )
+    if pa.types.is_date(kind):
+        return column.cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
+    target = pa.timestamp("us") if zone is None else pa.timestamp("us", "UTC")
+    if pa.types.is_timestamp(kind):
+        return column.cast(target, safe=False).cast(pa.timestamp("us"))
+    return _parsed(block, name, _cut(column), target).cast(pa.timestamp("us"))
+
+
+def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
+    """What a clock in the zone shows at these times."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _of_arrow(block.columns[name])
+    if zone is None:
+        return instants
+    if zone != AS_WRITTEN:
+        column = instants.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))
+    if pa.types.is_timestamp(column.type):
+        try:
+            return pc.call_function("local_timestamp", [column])
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{name!r}: {one_line(error)}: convert it to a known zone.") from error
+    options = pc.ReplaceSubstringOptions(OFFSET, "")
+    texts = pc.call_function("replace_substring_regex", [_cut(column)], options)
+    return _parsed(block, name, texts, pa.timestamp("us"))
+
+
+def _cut(texts: Any) -> Any:
+    """Texts without digits beyond microseconds, which Arrow does not read."""
+    import pyarrow.compute as pc
+
+    options = pc.ReplaceSubstringOptions(r"(\.\d{6})\d+", r"\1")
+    return pc.call_function("replace_substring_regex", [texts], options)
+
+
+def _parsed(block: Block, name: str, texts: Any, target: Any) -> Any:
+    pa = need_arrow()
+    try:
+        return texts.cast(target)
+    except pa.ArrowInvalid:
+        for row in range(len(texts)):
+            try:
+                texts[row : row + 1].cast(target)
+            except pa.ArrowInvalid as error:
+                such = "2013-06-30 or 2013-06-30 12:30, without a time zone as the first one here"
+                if target.tz is not None:
+                    such = "2013-06-30 12:30+02:00, with a time zone as the first one here"
+                raise DataError(
+                    f"{name!r} is {texts[row].as_py()!r} in {block.place(row)}, and --date takes "
+                    f"dates such as {such}: correct the data, or leave it out."
+                ) from error
+        raise
+
+
+def notes_of_many_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
+    """What is to be said of columns that have nearly as many levels as there are training rows."""
+    many = [name for name, own in levels.items() if 2 * len(own) > rows]
+    if not many:
+        return []
+    counts = listed(f"{name!r} has {len(levels[name]):,} levels" for name in many)
+    return [
+        f"{counts} in {rows:,} training rows: nearly every row has a weight of its own, which says "
+        "nothing of other rows. Leave such columns out; of dates take --date COLUMN:month,weekday,"
+        "hour,trend."
+    ]

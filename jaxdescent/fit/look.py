@@ -1,0 +1,96 @@
+"""A look at data before anything is fitted: columns, kinds, missing values, and the first rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdescent.data import Block, Kind, Source, located, read_ahead
+from jaxdescent.data.protocol import unchanged
+from jaxdescent.data.times import holds_times, time_of
+from jaxdescent.fit.budget import SLACK_BYTES, Memory, reading_of
+from jaxdescent.fit.columns import numbers_of
+from jaxdescent.fit.watch import Watch
+from jaxdescent.machine.resident import resident_bytes
+
+FIRST_ROWS = 3
+
+
+class Seen(NamedTuple):
+    """What is seen of a column.
+
+    Attributes:
+      kind: what it can be used as, in words.
+      missing: how many values are; None for sparse numbers, which are zero where none is written.
+      first: those of the first rows; None where one is missing.
+    """
+
+    kind: str
+    missing: int | None
+    first: list[Any]
+
+
+class Look(NamedTuple):
+    """How many rows there are, and what is seen of each column."""
+
+    rows: int
+    columns: dict[str, Seen]
+
+
+def look_at(source: Source, memory: Memory, watch: Watch) -> Look:
+    """One pass over all columns.
+
+    Raises:
+      ProblemTooLarge: where reading does not fit.
+    """
+    names = list(source.kinds)
+    base = resident_bytes() + SLACK_BYTES
+    plan = reading_of(source, names, 8, memory.limit - base)
+    if base + plan.bytes > memory.limit:
+        raise memory.refuse(f"reading all columns{plan.longest}", base + plan.bytes)
+    watch.begin("looking", source.rows)
+    rows, found = 0, dict[str, Seen]()
+    with unchanged([source], "look again"):
+        for block in read_ahead(lambda: located(source, names, plan.rows)):
+            for name in names:
+                kind, column = source.kinds[name], block.columns[name]
+                counted = _missing(column, kind)
+                if name not in found:
+                    first = _first(block, name, kind)
+                    found[name] = Seen(_in_words(kind, column, first), counted, first)
+                elif counted is not None:
+                    found[name] = found[name]._replace(missing=(found[name].missing or 0) + counted)
+            rows += block.rows
+            watch.advance(rows)
+            memory.check()
+    return Look(rows, found)
+
+
+def _in_words(kind: Kind, column: Any, first: list[Any]) -> str:
+    """The kind, and whether its text says dates."""
+    if kind is not Kind.TEXT:
+        return str(kind)
+    if holds_times(column.type):
+        return "date or time"
+    texts = [text for text in first if text is not None]
+    are_dates = bool(texts) and all(time_of(text) for text in texts if isinstance(text, str))
+    return "dates as text" if are_dates else str(kind)
+
+
+def _missing(column: Any, kind: Kind) -> int | None:
+    if kind is Kind.SPARSE:
+        return None
+    if not kind.is_number:
+        return int(column.null_count)
+    missing = numbers_of(column, nan_is_missing=True).missing
+    return 0 if missing is None else int(np.count_nonzero(missing))
+
+
+def _first(block: Block, name: str, kind: Kind) -> list[Any]:
+    if kind is Kind.SPARSE:
+        return []
+    column = block.columns[name][:FIRST_ROWS]
+    values = column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()
+    return [None if isinstance(v, float) and math.isnan(v) else v for v in values]

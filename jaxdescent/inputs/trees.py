@@ -1,0 +1,79 @@
+"""Checks of what callers pass as arrays, whose faults JAX would tell in terms of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_tree(name: str, tree: Any) -> None:
+    """Raise where JAX cannot take a pytree: keys that have no order, arrays of a foreign dtype.
+
+    Raises:
+      TypeError: naming the place, what is there and what to do.
+
+    >>> check_tree("params", {"a": np.ones(2, ">f4")})
+    Traceback (most recent call last):
+    TypeError: params['a'] must be of a dtype that JAX has, got >f4: convert it, for example
+    with .astype('float32').
+    """
+    try:
+        leaves = jax.tree.leaves(tree)
+    except ValueError as error:
+        keys = _mixed_keys(tree)
+        if not keys:
+            raise
+        raise TypeError(
+            f"{name} has a dictionary with the keys {', '.join(map(repr, keys))}, which have no "
+            "common order: give it keys of one type, such as text."
+        ) from error
+    if any(map(_is_foreign, leaves)):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if _is_foreign(leaf):
+                at = f"{name}{jax.tree_util.keystr(path)}"
+                raise TypeError(
+                    f"{at} must be of a dtype that JAX has, got {leaf.dtype}: convert it, for "
+                    "example with .astype('float32')."
+                )
+
+
+def check_floats(name: str, dtype: Any, hint: str = "") -> None:
+    """Raise unless a dtype is one of JAX's real floating-point ones.
+
+    Raises:
+      TypeError: saying how the array of this name is converted.
+    """
+    is_foreign = isinstance(dtype, np.dtype) and not _is_known(dtype)
+    if is_foreign or not jnp.issubdtype(dtype, jnp.floating):
+        of_jax = " of a dtype that JAX has" if is_foreign and dtype.kind == "f" else ""
+        raise TypeError(
+            f"{name} must be real floating-point{of_jax}, got dtype {dtype}: convert it, for "
+            f"example with {name}.astype('float32'){hint}."
+        )
+
+
+def _is_foreign(leaf: Any) -> bool:
+    return isinstance(leaf, (np.ndarray, np.generic)) and not _is_known(leaf.dtype)
+
+
+def _is_known(dtype: np.dtype[Any]) -> bool:
+    """Whether JAX has this dtype, in the byte order of the machine."""
+    if dtype.kind in "OSUMm" or dtype.type is np.void:
+        return False
+    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
+
+
+def _mixed_keys(tree: Any) -> list[Any]:
+    """The keys of the first dictionary that cannot be sorted."""
+    if isinstance(tree, dict):
+        try:
+            sorted(tree)
+        except TypeError:
+            return list(tree)[:8]
+        tree = list(tree.values())
+    if isinstance(tree, (list, tuple)):
+        return next(filter(None, map(_mixed_keys, tree)), [])
+    return []

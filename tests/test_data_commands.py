@@ -1,0 +1,180 @@
+"""Before and after a fit: what inspect shows of data, and columns that predict carries along."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import jaxdescent as jd
+from jaxdescent.cli.commands import app
+from jaxdescent.data import DataError, open_source
+from jaxdescent.data.shares import Share
+
+
+def run(*arguments, width=80):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": str(width)})
+
+
+@pytest.fixture
+def table(rng):
+    a, rows = rng.normal(size=300), 300
+    return pl.DataFrame(
+        {
+            "id": np.arange(rows) + 10**15,
+            "city": pl.Series(["Bonn", None, "a\x1b[31mred"] * 100),
+            "when": pl.Series(["2024-01-01 05:00", "2024-02-03", "2024-03-04"] * 100),
+            "a": pl.Series(a),
+            "price": 2 * a + 1,
+        }
+    )
+
+
+WRITERS = {
+    "d.parquet": lambda table, path: table.write_parquet(path),
+    "d.csv": lambda table, path: table.write_csv(path),
+    "d.arrow": lambda table, path: table.write_ipc(path),
+    "packed.arrow": lambda table, path: table.write_ipc(path, compression="zstd"),
+    "d.feather": lambda table, path: pa.feather.write_feather(
+        table.to_arrow(), str(path), chunksize=70
+    ),
+}
+
+
+@pytest.fixture(params=WRITERS)
+def path(request, table, tmp_path):
+    WRITERS[request.param](table, tmp_path / request.param)
+    return tmp_path / request.param
+
+
+class TestInspect:
+    def test_data_are_shown_within_80_columns(self, path):
+        result = run("inspect", path)
+        assert result.exit_code == 0, result.output
+        title, head, *lines = result.stdout.splitlines()
+        assert title.startswith("300 rows of ")
+        assert title.endswith(", 5 columns")
+        assert head.split() == ["column", "kind", "missing", "first", "rows"]
+        assert lines[0].split()[:4] == ["id", "whole", "number", "0"]
+        assert "  100  Bonn  missing  a\\u001b[31mred" in lines[1]
+        assert "dates as text" in lines[2]
+        assert max(map(len, result.stdout.splitlines())) <= 80
+
+    def test_numbers_are_told_as_json(self, path, table):
+        told = json.loads(run("inspect", path, "--json").stdout)
+        assert told["rows"] == 300
+        assert told["columns"]["city"]["missing"] == 100
+        assert told["columns"]["a"]["first"] == pytest.approx(table["a"][:3].to_list())
+
+    def test_several_files_and_folders_are_added_up(self, table, tmp_path):
+        table.write_parquet(tmp_path / "a.parquet")
+        table.write_parquet(tmp_path / "b.parquet")
+        for what in ([tmp_path], [tmp_path / "a.parquet", tmp_path / "b.parquet"]):
+            assert run("inspect", *what).stdout.startswith("600 rows of Parquet (2 files, ")
+
+    def test_sparse_numbers_and_npy(self, tmp_path, rng):
+        np.save(tmp_path / "X.npy", np.where(np.eye(4) > 0, np.nan, 1.0))
+        assert json.loads(run("inspect", tmp_path / "X.npy", "--json").stdout)["columns"]["x0"] == {
+            "kind": "number", "missing": 1, "first": [None, 1.0, 1.0]
+        }  # fmt: skip
+        (tmp_path / "a.svm").write_text("1 1:2 5000:3\n2 2:1\n")
+        assert "sparse numbers" in run("inspect", tmp_path / "a.svm").stdout
+
+
+class TestArrowFiles:
+    def test_batches_are_those_of_the_table(self, path, table):
+        source = open_source(path)
+        found = [block.columns["price"].to_numpy() for block in source.blocks(["price"], 64)]
+        np.testing.assert_allclose(np.concatenate(found), table["price"], rtol=1e-14)
+
+    def test_reading_begins_at_batches(self, table, tmp_path):
+        for name in ("a.feather", "b.feather"):
+            WRITERS["d.feather"](table, tmp_path / name)
+        source = open_source(tmp_path)
+        assert source.start_before(299) == 280
+        assert source.start_before(371) == 370
+        share = Share(source, 290, 450)
+        rows = np.concatenate([block.columns["a"] for block in share.blocks(["a"], 50)])
+        np.testing.assert_array_equal(rows, np.concatenate([table["a"], table["a"]])[290:450])
+
+    def test_a_stream_is_refused(self, table, tmp_path):
+        table.write_ipc_stream(tmp_path / "s.arrow")
+        with pytest.raises(DataError, match=r"s\.arrow cannot be read: it is no file of Arrow's"):
+            open_source(tmp_path / "s.arrow")
+
+    def test_long_texts_count_as_they_are(self, tmp_path):
+        texts = [f"{i:08d}" * 125 for i in range(200)]
+        table = pa.table({"long": texts, "few": pa.array(["a", "b"] * 100).dictionary_encode()})
+        pa.feather.write_feather(table, str(tmp_path / "d.arrow"), chunksize=50)
+        source = open_source(tmp_path / "d.arrow")
+        assert source.row_bytes(["few"]) == 64  # a text that is stored as places of a dictionary
+        assert source.row_bytes(["long"]) == 64 + 1000 + 4  # and the offset of each text
+        assert 200_000 < source.text_bytes("long") < 202_000
+        assert source.reading_bytes(["long"], 50) > (3 + 8) * 50_000
+
+
+class TestKeep:
+    @pytest.fixture
+    def model(self, table, tmp_path):
+        model = jd.fit_model(table, "price", features="a")
+        return model.save(tmp_path / "m")
+
+    @pytest.mark.parametrize("out", ["p.csv", "p.parquet"])
+    def test_columns_stand_beside_their_predictions(self, path, table, model, out, tmp_path):
+        out = tmp_path / out
+        result = run("predict", model, path, "--keep", "id,city", "--keep", "price", "--out", out)
+        assert result.exit_code == 0, result.output
+        read = pl.read_csv(out) if out.suffix == ".csv" else pl.read_parquet(out)
+        assert read.columns == ["id", "city", "price", "prediction"]
+        assert read["id"].cast(pl.Int64).to_list() == table["id"].to_list()
+        assert read["city"].to_list() == table["city"].to_list()
+        np.testing.assert_allclose(read["prediction"], table["price"], atol=1e-9)
+
+    def test_rows_that_are_left_out_are_left_out_of_both(self, table, model, tmp_path):
+        table.write_parquet(tmp_path / "d.parquet", row_group_size=50)
+        out = tmp_path / "p.parquet"
+        where = ("--where", "a > 0.5")
+        run("predict", model, tmp_path / "d.parquet", "--keep", "id", *where, "--out", out)
+        met = table.filter(pl.col("a") > 0.5)
+        assert pq.read_table(out)["id"].to_pylist() == met["id"].to_list()
+
+    @pytest.mark.parametrize(
+        ("keep", "out", "said"),
+        [
+            ("ids", "p.csv", "no column 'ids': did you mean 'id'?"),
+            ("prediction", "p.csv", "the predictions have this name"),
+            ("lists", "p.csv", ".csv takes no such columns of --keep"),
+        ],
+    )
+    def test_what_cannot_be_kept_is_refused(self, table, model, tmp_path, keep, out, said):
+        lists = pl.Series([[1, 2]] * 300)
+        data, out = tmp_path / "d.parquet", tmp_path / out
+        table.with_columns(lists=lists, prediction=1.0).write_parquet(data)
+        result = run("predict", model, data, "--keep", keep, "--out", out)
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert not out.exists()
+
+
+def test_a_missing_target_lists_the_columns(path):
+    result = run("fit", path)
+    assert result.exit_code == 2
+    assert (
+        "--target is missing: name the column to predict, one of 'id', 'city', 'when', 'a', 'price'"
+    ) in result.stderr
+
+
+def test_lines_of_a_fit_fit_80_columns(table, tmp_path):
+    data = tmp_path / "d.parquet"
+    table.with_columns(b=pl.col("a") * 2).write_parquet(data)
+    for arguments in (
+        ["fit", data, "--target", "price", "--features", "a,b", "--out", tmp_path / "m"],
+        ["inspect", tmp_path / "m"],
+    ):
+        result = run(*arguments)
+        assert "The features are linearly dependent: rank 1 of 2." in result.stdout
+        assert max(len(line) for line in result.stdout.splitlines() if "Kept" not in line) <= 80
