@@ -10,7 +10,9 @@ jaxdescent, held out  the same with --test 0.2 and --l2 auto
 pyarrow and NumPy     batches of pyarrow's dataset, widened, and one product each
 polars                231 sums of products of two columns in its streaming engine
 
-    python benchmarks/studies/fit.py [--full] [--repeats R] [--folder DATA]
+    python -m benchmarks.studies.fit [--full] [--repeats R] [--folder DATA] [--json FILE]
+
+FILE gets a line of provenance and one for each contender; results/fit.jsonl is that of --full.
 """
 
 from __future__ import annotations
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="20,000,000 rows, 1.9 GB of files")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=pathlib.Path, help="where the files are kept")
+    parser.add_argument("--json", type=pathlib.Path, help="where the figures are written")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -135,10 +138,16 @@ def main() -> None:
         folder = arguments.folder or pathlib.Path(own)
         folder.mkdir(parents=True, exist_ok=True)
         write(folder, rows)
-        compare(folder, rows, arguments.repeats)
+        lines = compare(folder, rows, arguments.repeats)
+    if arguments.json:
+        from benchmarks.harness import machine
+
+        provenance = machine.provenance() | {"command": " ".join(sys.argv[1:])}
+        lines.insert(0, provenance)
+        arguments.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def compare(folder: pathlib.Path, rows: int, repeats: int) -> None:
+def compare(folder: pathlib.Path, rows: int, repeats: int) -> list[dict]:
     runs: dict[str, list[dict]] = {JAXDESCENT: [], HELD_OUT: [], BY_HAND: [], POLARS: []}
     for _ in range(repeats):
         for name, results in runs.items():
@@ -154,6 +163,7 @@ def compare(folder: pathlib.Path, rows: int, repeats: int) -> None:
     print(f"{rows:,} rows x {COLUMNS} float32 columns of Parquet, {size / 1e6:,.0f} MB")
     print(f"  {'':22} {'process':>9} {'work':>9} {'peak':>9}   agreement")
     reference = runs[BY_HAND][0]["coefficients"]
+    lines = []
     for name, results in runs.items():
         if not results:
             continue
@@ -164,6 +174,10 @@ def compare(folder: pathlib.Path, rows: int, repeats: int) -> None:
         pairs = zip(results[0]["coefficients"], reference, strict=True)
         apart = max(abs(own - other) for own, other in pairs)
         print(f"  {name:22} {whole:7.2f} s {work:7.2f} s {peak / 1e6:6.0f} MB   {apart:.1e}")
+        figures = {"process_seconds": whole, "work_seconds": work, "peak_bytes": peak}
+        figures |= {"repeats": len(results), "rows": rows, "bytes": size, "apart": apart}
+        lines.append({"kind": "record", "contender": name} | figures)
+    return lines
 
 
 if __name__ == "__main__":

@@ -67,8 +67,9 @@ def regression_solver_bytes(
         orthogonal = 2 * entries if is_scaled else entries + square
         peak = max(centred, orthogonal, 3 * square) + 2 * larger
     else:
-        # The operand of QR, and where that is not X itself, its centred and weighted copy.
-        orthogonal = (2 if is_scaled else 1) * entries + 2 * square
+        # The operand of QR, and where that is not X itself, its centred, weighted or widened copy.
+        is_copied = is_scaled or design.stored_dtype != design.dtype
+        orthogonal = (2 if is_copied else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger
     return jnp.dtype(design.dtype).itemsize * peak + design.dense_bytes()
