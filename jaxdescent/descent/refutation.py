@@ -479,7 +479,7 @@ def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
 
 def _look_of(found: few_unknowns.Found, xp: Any) -> Look:
     is_false = found.is_known & xp.logical_not(found.is_stationary)
-    return Look(found.falls, is_false, found.is_stationary & found.is_minimum)
+    return Look(found.falls, is_false, found.is_stationary & found.is_convex)
 
 
 def _no_look(of: Any, params: Params, *rest: Any) -> Look:

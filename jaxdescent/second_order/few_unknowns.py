@@ -26,7 +26,7 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import stationarity
-from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
+from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double, least_change
 from jaxdescent.second_order.newton import Newton
 
 Params = Any
@@ -49,7 +49,7 @@ class Found(NamedTuple):
     Attributes:
       is_known: whether the function is the same in float64; nothing else is known if it is not.
       is_stationary: whether the gradient is zero by the point's own scales.
-      is_minimum: whether all eigenvalues of the Hessian are positive besides.
+      is_convex: whether no eigenvalue of the Hessian is negative.
       falls: how far the value may fall: half the squared Newton decrement, or what a measurement
         along a flat direction shows if that is more; infinite if a gradient along a flat direction
         is left.
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
     is_known: Any
     is_stationary: Any
-    is_minimum: Any
+    is_convex: Any
     falls: Any
 
 
@@ -160,13 +160,13 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> 
     rounding = eps * newton.worth(flat)
     if not abs(height - value) <= AGREEMENT * abs(height) + len(flat) * rounding:
         return nothing
-    tiny = float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny)
+    tiny = least_change(float(height), eps)
     verdict = stationarity.by_newton(
         newton, flat, float(height), gradient, tolerance=tolerance, tiny=tiny
     )
     falls = np.asarray(verdict.decrement if verdict.is_flat else np.inf)
-    is_stationary, is_minimum = np.asarray(verdict.is_stationary), newton.kind() == "minimum"
-    found = Found(yes, is_stationary, np.asarray(is_minimum), falls)
+    is_stationary, is_convex = verdict.is_stationary, newton.kind() in ("minimum", "degenerate")
+    found = Found(yes, np.asarray(is_stationary), np.asarray(is_convex), falls)
     scale = stationarity.SLACK * max(abs(float(height)), rounding)
     values, vectors = np.linalg.eigh(matrix)
     is_irrelevant = 0.5 * np.abs(values) * size**2 <= min(tolerance, FLAT) * scale

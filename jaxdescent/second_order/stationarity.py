@@ -13,7 +13,8 @@ half of that, so that the value at the minimum may be zero: across a curved vall
 than any value in it. The factor four allows for a descent that stopped by
 an estimate of the same quantity. The gradient along eigenvectors of zero eigenvalues must be within
 t of the scale of the others. If Newton's step is not known, the rule is ``|g| <= t L X``; if the
-entries of H are not, ``F = 1/2 L X^2``. What the dtype cannot distinguish from zero counts as zero.
+entries of H are not, ``F = 1/2 L X^2``. What the dtype cannot
+distinguish from zero counts as zero, a change of the value by ``eps^2 |f|`` too.
 If the params are zero at the stationary point, they have no size: then X is one, and
 ``F = 1/2 L X^2``.
 """
@@ -70,7 +71,7 @@ def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
     """The rule of this module, for params and gradient as vectors."""
-    tiny = spectrum.curvature.tiny
+    tiny = spectrum.curvature.least_change(value)
     if spectrum.newton is not None:
         how = {"tolerance": tolerance, "tiny": tiny}
         return by_newton(spectrum.newton, params, value, gradient, **how)

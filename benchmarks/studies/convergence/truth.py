@@ -8,8 +8,12 @@ Of a descent from a random start:
 - *false* is CONVERGED at a point whose value is above the minimum (nearby) by more than ten times
   what the tolerance allows, or that ``jd.certify`` calls not stationary, or with an infinite
   suboptimality;
-- *timid* is STAGNATED at a point whose value is within 1e-6 of the minimum, relative to it, or of a
-  function whose minimum is zero within 1e-12 of what its terms are worth.
+- *timid* is STAGNATED at a point whose value is within 1e-6 of the minimum, relative to it; of a
+  function by half the squared Newton decrement too, in float64 at a Hessian without a zero or
+  negative eigenvalue, which a valley to infinity has.
+
+What the tolerance allows is ``t max(|f|, eps F)``, as in docs/stopping.md: F is the value of the
+best constant model, or half of ``sum_ij |x_i H_ij x_j|``.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ SHAPES = (60, 7), (12, 40), (300, 30)
 REGRESSIONS, FUNCTIONS = 500, 300
 """Of each dtype."""
 
-FACTOR, SOLVED, NOTHING = 10.0, 1e-6, 1e-12
+FACTOR, SOLVED, SURE = 10.0, 1e-6, 1e-10
 
 
 def methods() -> dict[str, Any]:
@@ -149,7 +153,7 @@ def _of_function(seed: int, dtype: Any, chosen: dict[str, Any]) -> dict[str, Any
     if int(result.status) == jd.Status.CONVERGED.value:
         certified = jd.certify(function, result).kind
     with jax.enable_x64(True):
-        own = _in_double(function)
+        own, curved = _in_double(function)
 
         def at(p: Any) -> tuple[float, Any]:
             value, slope = own(jnp.asarray(p, jnp.float64))
@@ -162,13 +166,25 @@ def _of_function(seed: int, dtype: Any, chosen: dict[str, Any]) -> dict[str, Any
             for way in ("BFGS", "L-BFGS-B"):
                 found = scipy.optimize.minimize(at, end, jac=True, method=way)
                 least = min(least, float(found.fun) if np.isfinite(found.fun) else least)
-    record = _record(result, (case, name, dtype), value - least, least, 1.0)
-    return record | {"certified": certified}
+        slope, matrix = at(end)[1], np.asarray(curved(end))
+    worth = 0.5 * float(np.abs(end) @ np.abs(matrix) @ np.abs(end))
+    record = _record(result, (case, name, dtype), value - least, least, worth)
+    return record | {"certified": certified, "decrement": _decrement(slope, matrix)}
+
+
+def _decrement(slope: np.ndarray, matrix: np.ndarray) -> float:
+    """Half the squared Newton decrement at a proper minimum, infinity elsewhere."""
+    if not np.all(np.isfinite(matrix)):
+        return np.inf
+    values, vectors = np.linalg.eigh(matrix)
+    if not values[0] > SURE * values[-1]:
+        return np.inf
+    return 0.5 * float(np.sum((vectors.T @ slope) ** 2 / values))
 
 
 @functools.cache
 def _in_double(function: Any) -> Any:
-    return jax.jit(jax.value_and_grad(function))
+    return jax.jit(jax.value_and_grad(function)), jax.jit(jax.hessian(function))
 
 
 def _record(
@@ -185,7 +201,6 @@ def _record(
         "above": above,
         "least": least,
         "allowed": eps ** (2 / 3) * max(abs(least), eps * worth),
-        "worth": worth,
         "said": float(result.suboptimality),
     }
 
@@ -198,8 +213,8 @@ def is_false(record: dict[str, Any]) -> bool:
 
 
 def is_timid(record: dict[str, Any]) -> bool:
-    is_there = record["above"] <= max(SOLVED * abs(record["least"]), NOTHING * record["worth"])
-    return record["status"] == "STAGNATED" and is_there
+    left = max(record["above"], record.get("decrement", 0.0))
+    return record["status"] == "STAGNATED" and left <= SOLVED * abs(record["least"])
 
 
 def print_truth(found: list[dict[str, Any]]) -> None:
