@@ -9,6 +9,8 @@ import pytest
 
 import jaxdescent as jd
 from benchmarks.harness import records
+from benchmarks.report import table
+from benchmarks.studies import plan as study
 from jaxdescent.machine import Machine
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -252,3 +254,61 @@ def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeyp
         if kept.startswith("suboptimality"):  # rounding, of the processor's own
             kept = kept.split(" of ")[1]
         assert kept in " ".join(ended.output.split()), line
+
+
+def test_the_table_of_benchmarks_is_that_of_the_stored_runs():
+    stored = [records.read(records.stored_file(is_whole=is_whole)) for is_whole in (False, True)]
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    pictures = re.compile(r"^!\[.*\n\n?", re.MULTILINE)
+    assert pictures.sub("", table.render(records.merged(*stored))) == pictures.sub("", page)
+
+
+def test_how_well_plans_predict_is_what_the_stored_problems_say(capsys):
+    stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
+    study.summarise([study.Row(**row) for entry in stored.values() for row in entry["rows"]])
+    printed = table_below(capsys.readouterr().out.replace("100 %", "all"), "| | asked")
+    taken = [row for row in printed if row[0].endswith("for the iterations taken")]
+    wanted = [row[1:] for row in printed if row not in taken and "beyond a megabyte" not in row[0]]
+    both = ["", *(", ".join(pair) for pair in zip(taken[0][2:], taken[1][2:], strict=True))]
+    wanted.insert(6, both)
+    text = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert [row[1:] for row in table_below(text, "The table is for all but one")] == wanted
+
+
+NUMBER = re.compile(r"\d[\d,.]*\d|\d")
+STUDY = re.compile(r"`(python -m benchmarks\.studies\.[^`]*)`")
+
+
+def printed_figures(document):
+    """The numbers of each passage that names a study, up to the next one or the next heading."""
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    passages = {}
+    command = None
+    for line in lines:
+        if line.startswith("#"):
+            command = None
+        elif found := STUDY.search(line):
+            command = found[1]
+        if command is not None:
+            passages.setdefault(command, []).extend(NUMBER.findall(line))
+    return passages
+
+
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_studies_printed_is_kept_with_its_commit(document):
+    """``printed.jsonl`` has the numbers of each passage as they were printed, and the commit that
+    brought them into the document: one who measures anew writes a line, and its commit."""
+    kept = {
+        line["command"]: line
+        for line in records.read(RESULTS / "printed.jsonl")
+        if line["document"] == document
+    }
+    found = printed_figures(document)
+    assert kept.keys() == found.keys()
+    for command, figures in found.items():
+        assert re.fullmatch("[0-9a-f]{40}", kept[command]["commit"])
+        line = {"document": document, "command": command, "commit": "...", "figures": figures}
+        assert kept[command]["figures"] == figures, f"the line to write: {json.dumps(line)}"
