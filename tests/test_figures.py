@@ -81,6 +81,14 @@ def test_the_speed_of_eight_billion_is_that_of_the_stored_run():
         value = seconds["sum of x^2", names[label.replace("`", "")]]
         assert agrees(time, value), label
         assert agrees(ratio, step / value), label
+    [limits] = [
+        line
+        for line in records.read(RESULTS / "bench.jsonl")
+        if line["kind"] == "limits" and line["suite"] == "eight_billion"
+    ]
+    moved, update = re.search(r"reads and writes (\d+ GB)/s, .* reached (\d+) in", README).groups()
+    assert agrees(moved, 2 * 2 * 159_391_744 / step)
+    assert agrees(f"{update} GB", limits["update_bytes_per_second"])
 
 
 PEERS = {
@@ -142,6 +150,8 @@ def test_the_breakdown_of_the_derivative_method_is_that_of_the_stored_run(breakd
         for kind in ("measured", "computed", "separable")
         for line in part[kind]
     }
+    minutes = re.search(r"the whole run took (\d+ minutes)", README)[1]
+    assert agrees(minutes, json.loads((ROOT / "docs" / "breakdown.json").read_text())["seconds"])
     rows = table_below(README, "`jaxdescent breakdown` measures both on your machine")
     for n, kind, *figures in rows:
         unknowns = int(n.removesuffix(", separable").replace(",", ""))
@@ -197,6 +207,22 @@ def test_the_regression_on_real_rows_is_that_of_the_stored_run(breakdown):
         r"iterations, (\d+ s)": "seconds",
     }.items():
         assert agrees(re.search(pattern, text)[1], run[key]), key
+    text = (ROOT / "docs" / "designs.md").read_text(encoding="utf-8")
+    text = text[text.index("`jaxdescent breakdown --part 5 --thorough` is") :].splitlines()[0]
+    ngrams, shared = run["distinct_ngrams"], run["distinct_ngrams"] - run["touched_weights"]
+    for pattern, value in {
+        r"of ([\d,]+) lines": run["rows"],
+        r"with (\d+) n-grams": run["entries_a_row"],
+        r"([\d,]+) weights are touched": run["touched_weights"],
+        r"took (\d+ s) and": run["seconds"],
+        r"and (\d+) iterations": run["iterations"],
+        r"R² is ([\d.]+\d)": run["r2_held_out"],
+        r"indentation has ([\d.]+\d)": run["r2_held_out_of_no_change"],
+        r"Of ([\d,]+) different": ngrams,
+        r"n-grams (\d+) share": shared,
+        r"columns ([\d,]+) would": ngrams - run["touched_at_20_bits"],
+    }.items():
+        assert agrees(re.search(pattern, text)[1], value), pattern
 
 
 def test_fits_of_twenty_million_rows_are_those_of_the_stored_run():
