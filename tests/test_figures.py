@@ -302,7 +302,7 @@ def test_how_well_plans_predict_is_what_the_stored_problems_say(capsys):
 
 
 NUMBER = re.compile(r"\d[\d,.]*\d|\d")
-STUDY = re.compile(r"`(python -m benchmarks\.studies\.[^`]*)`")
+STUDY = re.compile(r"`((?:python -m benchmarks\.studies\.|jaxdescent scale examples/)[^`]*)`")
 
 
 def printed_figures(document):
