@@ -57,6 +57,7 @@ def measured(name, suite):
     lines = [line for line in records.read(RESULTS / name) if line["suite"] == suite]
     [head] = [line for line in lines if line["kind"] == "provenance"]
     assert re.fullmatch("[0-9a-f]{40}", head["commit"])
+    assert f"Both tables were measured at commit {head['commit'][:7]}," in README
     assert not head["is_modified"]
     return {
         (line["case"], line["contender"]): line["seconds"]
@@ -140,6 +141,7 @@ def test_the_speed_of_regressions_is_that_of_the_stored_run():
 def breakdown():
     run = json.loads((ROOT / "docs" / "breakdown.json").read_text(encoding="utf-8"))
     assert re.fullmatch("[0-9a-f]{40}", run["commit"])
+    assert f"the eight billion at commit {run['commit'][:7]}." in README
     return run["parts"]
 
 
