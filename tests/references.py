@@ -2,10 +2,18 @@
 
 import numpy as np
 
+from jaxdescent.designs import Design
+
+
+def matrix(objective):
+    """X written out, as it was given or as a design that ``checked`` made of it."""
+    X = objective.X
+    return np.asarray(X.to_dense() if isinstance(X, Design) else X, float)
+
 
 def least_squares(objective):
     """The params of a linear regression's minimum; of least norm where there are many."""
-    X, y = np.asarray(objective.X, float), np.asarray(objective.y, float)
+    X, y = matrix(objective), np.asarray(objective.y, float)
     weight = np.ones(len(X))
     if objective.sample_weight is not None:
         weight = np.asarray(objective.sample_weight, float)
@@ -30,9 +38,21 @@ def least_squares(objective):
     return params
 
 
+def height(objective, params):
+    """How far the value is above the minimum: half the curvature times the distance's square, and
+    no difference of two values, whose rounding would hide it."""
+    best = least_squares(objective)
+    X = matrix(objective)
+    off = {name: np.asarray(params[name], float) - best[name] for name in best}
+    image = (X @ off["weights"] + off.get("intercept", 0.0)).reshape(len(X), -1)
+    weight = 1.0 if objective.sample_weight is None else np.asarray(objective.sample_weight, float)
+    penalty = np.asarray(objective.l2, float) * np.sum(np.square(off["weights"]), axis=0)
+    return 0.5 * (np.sum(weight * np.sum(np.square(image), axis=1)) + np.sum(penalty))
+
+
 def value(objective, params):
     """Half the weighted sum of squares of the residuals, and of the penalised weights."""
-    X, y = np.asarray(objective.X, float), np.asarray(objective.y, float)
+    X, y = matrix(objective), np.asarray(objective.y, float)
     weights = np.asarray(params["weights"], float)
     residual = X @ weights + np.asarray(params.get("intercept", 0.0), float) - y
     weight = 1.0 if objective.sample_weight is None else np.asarray(objective.sample_weight, float)

@@ -392,8 +392,10 @@ def test_a_result_and_its_params_are_of_one_kind(function, start, method):
     result = jd.minimize(function, start, method)
     found = jd.certify(function, result)
     assert found == jd.certify(function, result.params)
-    if result.converged:
-        assert found.kind == "minimum"
+    # Newton's way through the valley from so far away is longer than its iterations.
+    is_lost = start.size == 2 and start[0] == -100 and method is not None
+    assert result.converged != is_lost
+    assert found.kind == ("not stationary" if is_lost else "minimum")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import pytest
 
 import jaxdescent as jd
 from benchmarks.harness import records
+from benchmarks.report import table
+from benchmarks.studies import plan as study
 from jaxdescent.machine import Machine
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -55,6 +57,7 @@ def measured(name, suite):
     lines = [line for line in records.read(RESULTS / name) if line["suite"] == suite]
     [head] = [line for line in lines if line["kind"] == "provenance"]
     assert re.fullmatch("[0-9a-f]{40}", head["commit"])
+    assert f"Both tables were measured at commit {head['commit'][:7]}," in README
     assert not head["is_modified"]
     return {
         (line["case"], line["contender"]): line["seconds"]
@@ -79,6 +82,14 @@ def test_the_speed_of_eight_billion_is_that_of_the_stored_run():
         value = seconds["sum of x^2", names[label.replace("`", "")]]
         assert agrees(time, value), label
         assert agrees(ratio, step / value), label
+    [limits] = [
+        line
+        for line in records.read(RESULTS / "bench.jsonl")
+        if line["kind"] == "limits" and line["suite"] == "eight_billion"
+    ]
+    moved, update = re.search(r"reads and writes (\d+ GB)/s, .* reached (\d+) in", README).groups()
+    assert agrees(moved, 2 * 2 * 159_391_744 / step)
+    assert agrees(f"{update} GB", limits["update_bytes_per_second"])
 
 
 PEERS = {
@@ -130,6 +141,7 @@ def test_the_speed_of_regressions_is_that_of_the_stored_run():
 def breakdown():
     run = json.loads((ROOT / "docs" / "breakdown.json").read_text(encoding="utf-8"))
     assert re.fullmatch("[0-9a-f]{40}", run["commit"])
+    assert f"the eight billion at commit {run['commit'][:7]}." in README
     return run["parts"]
 
 
@@ -140,6 +152,8 @@ def test_the_breakdown_of_the_derivative_method_is_that_of_the_stored_run(breakd
         for kind in ("measured", "computed", "separable")
         for line in part[kind]
     }
+    minutes = re.search(r"the whole run took (\d+ minutes)", README)[1]
+    assert agrees(minutes, json.loads((ROOT / "docs" / "breakdown.json").read_text())["seconds"])
     rows = table_below(README, "`jaxdescent breakdown` measures both on your machine")
     for n, kind, *figures in rows:
         unknowns = int(n.removesuffix(", separable").replace(",", ""))
@@ -195,6 +209,22 @@ def test_the_regression_on_real_rows_is_that_of_the_stored_run(breakdown):
         r"iterations, (\d+ s)": "seconds",
     }.items():
         assert agrees(re.search(pattern, text)[1], run[key]), key
+    text = (ROOT / "docs" / "designs.md").read_text(encoding="utf-8")
+    text = text[text.index("`jaxdescent breakdown --part 5 --thorough` is") :].splitlines()[0]
+    ngrams, shared = run["distinct_ngrams"], run["distinct_ngrams"] - run["touched_weights"]
+    for pattern, value in {
+        r"of ([\d,]+) lines": run["rows"],
+        r"with (\d+) n-grams": run["entries_a_row"],
+        r"([\d,]+) weights are touched": run["touched_weights"],
+        r"took (\d+ s) and": run["seconds"],
+        r"and (\d+) iterations": run["iterations"],
+        r"R² is ([\d.]+\d)": run["r2_held_out"],
+        r"indentation has ([\d.]+\d)": run["r2_held_out_of_no_change"],
+        r"Of ([\d,]+) different": ngrams,
+        r"n-grams (\d+) share": shared,
+        r"columns ([\d,]+) would": ngrams - run["touched_at_20_bits"],
+    }.items():
+        assert agrees(re.search(pattern, text)[1], value), pattern
 
 
 def test_fits_of_twenty_million_rows_are_those_of_the_stored_run():
@@ -252,3 +282,61 @@ def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeyp
         if kept.startswith("suboptimality"):  # rounding, of the processor's own
             kept = kept.split(" of ")[1]
         assert kept in " ".join(ended.output.split()), line
+
+
+def test_the_table_of_benchmarks_is_that_of_the_stored_runs():
+    stored = [records.read(records.stored_file(is_whole=is_whole)) for is_whole in (False, True)]
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    pictures = re.compile(r"^!\[.*\n\n?", re.MULTILINE)
+    assert pictures.sub("", table.render(records.merged(*stored))) == pictures.sub("", page)
+
+
+def test_how_well_plans_predict_is_what_the_stored_problems_say(capsys):
+    stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
+    study.summarise([study.Row(**row) for entry in stored.values() for row in entry["rows"]])
+    printed = table_below(capsys.readouterr().out.replace("100 %", "all"), "| | asked")
+    taken = [row for row in printed if row[0].endswith("for the iterations taken")]
+    wanted = [row[1:] for row in printed if row not in taken and "beyond a megabyte" not in row[0]]
+    both = ["", *(", ".join(pair) for pair in zip(taken[0][2:], taken[1][2:], strict=True))]
+    wanted.insert(6, both)
+    text = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert [row[1:] for row in table_below(text, "The table is for all but one")] == wanted
+
+
+NUMBER = re.compile(r"\d[\d,.]*\d|\d")
+STUDY = re.compile(r"`((?:python -m benchmarks\.studies\.|jaxdescent scale examples/)[^`]*)`")
+
+
+def printed_figures(document):
+    """The numbers of each passage that names a study, up to the next one or the next heading."""
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    passages = {}
+    command = None
+    for line in lines:
+        if line.startswith("#"):
+            command = None
+        elif found := STUDY.search(line):
+            command = found[1]
+        if command is not None:
+            passages.setdefault(command, []).extend(NUMBER.findall(line))
+    return passages
+
+
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_studies_printed_is_kept_with_its_commit(document):
+    """``printed.jsonl`` has the numbers of each passage as they were printed, and the commit that
+    brought them into the document: one who measures anew writes a line, and its commit."""
+    kept = {
+        line["command"]: line
+        for line in records.read(RESULTS / "printed.jsonl")
+        if line["document"] == document
+    }
+    found = printed_figures(document)
+    assert kept.keys() == found.keys()
+    for command, figures in found.items():
+        assert re.fullmatch("[0-9a-f]{40}", kept[command]["commit"])
+        line = {"document": document, "command": command, "commit": "...", "figures": figures}
+        assert kept[command]["figures"] == figures, f"the line to write: {json.dumps(line)}"

@@ -49,24 +49,39 @@ def height(function, params, A, b):
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_converges_at_a_kink_far_from_the_minimum(name):
     rng = np.random.default_rng(1)
+    far = 0
     for condition in (2.0, 50.0, 1000.0):
         A, b = drawn(rng, condition)
-        result = jd.minimize(absolute, start_of(A, b, rng), METHODS[name], args=(A, b))
+        start = start_of(A, b, rng)
+        result = jd.minimize(absolute, start, METHODS[name], args=(A, b))
         above = height(absolute, result.params, A, b)
         assert not result.converged or above <= FACTOR * TOLERANCE * (1 + above)
+        far += above > 0.1
+        # Without a kink a claim is due, and true: of all at a condition number of 2.
+        smooth = jd.minimize(bowl, start, METHODS[name], args=(A, b))
+        if condition == 2 or name == "LBFGS":
+            assert smooth.converged
+            assert height(bowl, smooth.params, A, b) <= 1e-8
+    assert far >= (0 if name == "LBFGS" else 2)  # LBFGS descends along the kinks, to 2e-5
 
 
 def test_a_swing_across_a_flat_valley_is_no_rate():
     rng = np.random.default_rng(0)
     A, b = drawn(rng, 1000.0)
-    method = jd.GradientDescent(momentum=jd.Nesterov())
+    swinging = jd.GradientDescent(momentum=jd.Nesterov())
     for _ in range(4):
         start = start_of(A, b, rng)
-        result = jd.minimize(bowl, start, method, args=(A, b))
-        above = height(bowl, result.params, A, b)
         # Rounding of the params is one of the residual.
         least = np.square(np.finfo(np.float32).eps * np.linalg.norm(start))
-        assert not result.converged or above <= FACTOR * (TOLERANCE * above + least)
+        for method in (swinging, jd.LBFGS()):
+            result = jd.minimize(bowl, start, method, args=(A, b))
+            above = height(bowl, result.params, A, b)
+            if method is swinging:  # still on its way, where a claim would be false
+                assert above > 1e3 * TOLERANCE * least
+                assert not result.converged
+            else:
+                assert result.converged
+                assert above <= FACTOR * least
 
 
 @pytest.mark.usefixtures("x64")
@@ -134,5 +149,9 @@ def test_members_of_a_batch_are_looked_at_alone():
         return jd.minimize(absolute, start, method, args=(A, b), max_iterations=100)
 
     batch = jax.vmap(descend)(starts)
-    assert not np.any(batch.converged)
-    assert not any(descend(start).converged for start in starts)
+    # Every member ends at a kink of its own, far above the minimum, because of what was seen there.
+    for k, start in enumerate(starts):
+        alone = descend(start)
+        for status, params in ((batch.status[k], batch.params[k]), (alone.status, alone.params)):
+            assert int(status) == jd.Status.STAGNATED
+            assert height(absolute, params, A, b) > 1

@@ -15,7 +15,7 @@ from jaxdescent.tolerance import as_tolerance
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 REGRESSION = jd.LinearRegression(X, X @ np.ones(4, np.float32), intercept=False)
 RESIDUAL = jd.LeastSquares(lambda p: jnp.exp(p) - 2)
-BOWL = jd.Quadratic(jnp.eye(4))
+BOWL = jd.Quadratic(jnp.eye(4), jnp.ones(4))
 
 
 def cosh(p):
@@ -24,22 +24,22 @@ def cosh(p):
 
 PLENTY, LITTLE = 1 << 30, 1 << 6
 CASES = {
-    "a regression": (REGRESSION, PLENTY, jd.DerivativeMethod),
-    "a large regression": (REGRESSION, LITTLE, jd.LSMR),
-    "a quadratic": (BOWL, PLENTY, jd.DerivativeMethod),
-    "a large quadratic": (BOWL, LITTLE, jd.ConjugateGradient),
-    "a sum of squares": (jd.SumOfSquares(), PLENTY, jd.DerivativeMethod),
-    "a large sum of squares": (jd.SumOfSquares(), 8, jd.GradientDescent),
-    "residuals": (RESIDUAL, PLENTY, jd.LevenbergMarquardt),
-    "a function": (cosh, PLENTY, jd.LBFGS),
-    "a large function": (cosh, LITTLE, jd.ConjugateGradient),
+    "a regression": (REGRESSION, PLENTY, jd.DerivativeMethod, 1),
+    "a large regression": (REGRESSION, LITTLE, jd.LSMR, 1),
+    "a quadratic": (BOWL, PLENTY, jd.DerivativeMethod, 1),
+    "a large quadratic": (BOWL, LITTLE, jd.ConjugateGradient, 1),
+    "a sum of squares": (jd.SumOfSquares(), PLENTY, jd.DerivativeMethod, 0),
+    "a large sum of squares": (jd.SumOfSquares(), 8, jd.GradientDescent, 0),
+    "residuals": (RESIDUAL, PLENTY, jd.LevenbergMarquardt, np.log(2)),
+    "a function": (cosh, PLENTY, jd.LBFGS, 1),
+    "a large function": (cosh, LITTLE, jd.ConjugateGradient, 1),
 }
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_default_follows_the_objective_and_the_memory_and_converges(case, monkeypatch):
-    objective, available, expected = CASES[case]
+    objective, available, expected, minimiser = CASES[case]
     monkeypatch.setattr(memory, "available_bytes", lambda device: available)
     monkeypatch.setattr(memory, "SMALL_BYTES", 0)
     objective = as_objective(objective).checked()
@@ -48,8 +48,9 @@ def test_the_default_follows_the_objective_and_the_memory_and_converges(case, mo
     assert isinstance(default_method(objective, params), expected)
     result = jd.minimize(objective, params)
     assert int(result.status) == jd.Status.CONVERGED
-    gradients = jax.tree.leaves(objective.gradient(result.params))
-    assert all(np.max(np.abs(g)) < 1e-2 for g in gradients)
+    (params,) = jax.tree.leaves(result.params)
+    # All are well-conditioned: a few units in the last place, whichever the method.
+    np.testing.assert_allclose(params, np.broadcast_to(minimiser, 4), rtol=0, atol=1e-6)
 
 
 def test_sixteen_bits_go_to_steps_that_survive_their_rounding(monkeypatch):

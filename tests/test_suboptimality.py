@@ -116,15 +116,29 @@ def test_the_suboptimality_of_a_regression_is_that_of_the_exact_solution(method,
     assert height / 10 - rounding <= estimate <= 2 * above * height + 100 * rounding
 
 
+# The largest condition number at which float32 leaves each method digits to converge by.
+CONVERGES_UP_TO = {
+    "derivative": 1e5,
+    "conjugate gradients": 1e3,
+    "with Jacobi": 1e3,
+    "LSMR": 1e3,
+    "LSMR with a sketch": 1e4,
+    "LBFGS": 1e4,
+    "gradient descent": 1,  # its iterations grow with the square, and 3,000 are allowed
+    "Gram": 1e2,
+}
+
+
 @pytest.mark.parametrize("condition", [1e2, pytest.param(1e3, marks=pytest.mark.slow), 1e4, 1e5])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_a_float32_regression_that_converged_is_within_1e_4_of_its_minimum(method, condition, rng):
+@pytest.mark.parametrize("name", METHODS)
+def test_a_float32_regression_that_converged_is_within_its_tolerance(name, condition, rng):
     X, y = regression(rng, np.float32, condition=condition)
-    result = jd.minimize(jd.LinearRegression(X, y), method=method, max_iterations=3000)
+    result = jd.minimize(jd.LinearRegression(X, y), method=METHODS[name], max_iterations=3000)
     height, minimum = exact_suboptimality(X, y, 0.0, result.params)
     if status(result) == "CONVERGED":
-        assert height <= 1e-4 * minimum
+        assert height <= float(np.finfo(np.float32).eps) ** (2 / 3) * minimum
     else:
+        assert condition > CONVERGES_UP_TO[name]
         assert status(result) in ("MAX_ITERATIONS", "STAGNATED")
         assert "jd.DerivativeMethod()" in result.message
 
@@ -197,7 +211,7 @@ def test_first_order_methods_estimate_from_the_rate(method, relaxed_promotion):
 
 @pytest.mark.slow
 def test_it_works_under_jit_and_vmap(rng):
-    X, y = regression(rng, np.float32, rows=60, features=4)
+    X, y = regression(rng, np.float32, rows=60, features=4, condition=2.0)
     targets = jnp.stack([y, 2 * y, y - 1])
 
     def solve(y):
@@ -205,9 +219,20 @@ def test_it_works_under_jit_and_vmap(rng):
 
     together = jax.vmap(solve)(targets)
     for index, target in enumerate(targets):
-        for alone in (solve(target), jax.jit(solve)(target)):
-            np.testing.assert_array_equal(together.evidence[index], alone.evidence)
-            np.testing.assert_allclose(together.suboptimality[index], alone.suboptimality, rtol=3)
+        member = {name: leaf[index] for name, leaf in together.params.items()}
+        alone, compiled = solve(target), jax.jit(solve)(target)
+        for params, found in (
+            (member, (together.evidence[index], together.suboptimality[index])),
+            (alone.params, (alone.evidence, alone.suboptimality)),
+            (compiled.params, (compiled.evidence, compiled.suboptimality)),
+        ):
+            exact, _ = exact_suboptimality(X, np.asarray(target), 0.0, params)
+            if found[0] == jd.Evidence.FACTORISATION:
+                np.testing.assert_allclose(found[1], exact, rtol=1e-3)
+            else:  # where no host looks at the claim, by a Ritz value: curvatures differ fourfold
+                assert params is compiled.params
+                assert found[0] == jd.Evidence.RITZ_VALUES
+                assert exact / 4 <= found[1] <= 4 * exact
 
 
 def test_the_history_has_value_norm_and_suboptimality():
@@ -221,8 +246,10 @@ def test_what_converged_is_converged_by_the_numbers_it_returns(rng):
     X, y = regression(rng, np.float32, condition=30.0, shift=2.0)
     for method in (jd.Gram(), jd.LSMR(), jd.LSMR(jd.Jacobi()), jd.ConjugateGradient()):
         result = jd.minimize(jd.LinearRegression(X, y), method=method)
-        if status(result) == "CONVERGED":
-            assert float(result.gradient_norm) <= 2.4221e-5 * float(result.scale)
+        assert status(result) == "CONVERGED"
+        assert float(result.gradient_norm) <= 2.4221e-5 * float(result.scale)
+        height, minimum = exact_suboptimality(X, y, 0.0, result.params)
+        assert height <= 2.4221e-5 * minimum
 
 
 @pytest.mark.parametrize("tolerance", [jd.Tolerance(step=1e-3), jd.Tolerance(value=1e-3)], ids=str)
@@ -261,28 +288,36 @@ FIRST_ORDER = {
 }
 
 
-@pytest.mark.parametrize("method", FIRST_ORDER.values(), ids=FIRST_ORDER.keys())
-def test_a_flat_valley_below_steep_walls_is_no_minimum(method, x64, relaxed_promotion):
+@pytest.mark.parametrize("name", FIRST_ORDER)
+def test_a_flat_valley_below_steep_walls_is_no_minimum(name, x64, relaxed_promotion):
     # The gradient falls from 1e8 to 1 within a few steps, and from there on the way is long.
     def valley(x):
         return 5e7 * x[0] ** 2 + jnp.sqrt(1 + x[1] ** 2)
 
-    result = jd.minimize(valley, jnp.array([1.0, 1e4]), method)
+    result = jd.minimize(valley, jnp.array([1.0, 1e4]), FIRST_ORDER[name])
     if status(result) == "CONVERGED":
-        np.testing.assert_allclose(result.value, 1, rtol=1e-3)
+        np.testing.assert_allclose(result.value, 1, rtol=float(np.finfo(float).eps) ** (2 / 3))
     else:
         assert status(result) in ("MAX_ITERATIONS", "STAGNATED")
+        assert name not in ("Barzilai-Borwein", "conjugate gradients")
+        assert float(result.value) > 9000
+
+
+STAGNATES = [("Nesterov", np.float32)]
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("method", FIRST_ORDER.values(), ids=FIRST_ORDER.keys())
+@pytest.mark.parametrize("name", FIRST_ORDER)
 def test_no_method_converges_above_the_lowest_value_that_it_saw(
-    method, dtype, x64, relaxed_promotion
+    name, dtype, x64, relaxed_promotion
 ):
     # Momentum shoots past the minimum to where the rate is too small for the slope.
-    result = jd.minimize(lambda x: (x - 3) ** 4, jnp.asarray(1000.0, dtype), method)
-    if status(result) == "CONVERGED":
+    start = jnp.asarray(1000.0, dtype)
+    result = jd.minimize(lambda x: (x - 3) ** 4, start, FIRST_ORDER[name])
+    # Steps of a tenth at most do not come from 1,000 to 3 in the iterations that are allowed.
+    assert status(result) == "CONVERGED" or name == "adam" or (name, dtype) in STAGNATES
+    if name != "adam":
         assert result.value <= 1e-9
 
 
@@ -349,21 +384,24 @@ def test_the_scale_of_the_params_forgets_the_start():
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("mean", [0.0, 30.0, 100.0, 1000.0])
-@pytest.mark.parametrize(
-    "method",
-    [jd.GradientDescent(), jd.GradientDescent(jd.BarzilaiBorwein()), optax.adam(0.1)],
-    ids=["backtracking", "Barzilai-Borwein", "adam"],
-)
-def test_features_far_from_zero_make_no_method_say_converged(method, mean, relaxed_promotion):
+@pytest.mark.parametrize("mean", [0.0, 3.0, 30.0, 100.0, 1000.0])
+@pytest.mark.parametrize("name", ["backtracking", "Barzilai-Borwein", "adam"])
+def test_features_far_from_zero_make_no_method_say_converged(name, mean, relaxed_promotion):
+    converged = 0
     for seed in range(4):
         rng = np.random.default_rng(seed)
         X = rng.normal(size=(200, 3)) + mean
         y = X @ rng.normal(size=3) + 0.1 * rng.normal(size=200)
-        regression = jd.LinearRegression(jnp.asarray(X, jnp.float32), jnp.asarray(y, jnp.float32))
-        result = jd.minimize(regression, method=method, max_iterations=3000)
+        X, y = X.astype(np.float32), y.astype(np.float32)
+        result = jd.minimize(
+            jd.LinearRegression(X, y), method=FIRST_ORDER[name], max_iterations=3000
+        )
+        height, minimum = exact_suboptimality(X, y, 0.0, result.params)
         if bool(result.converged):
-            best = jd.minimize(regression, method=jd.LSMR())
-            assert float(result.value) <= 1.001 * float(best.value)
-    if mean == 0:
-        assert bool(result.converged)
+            assert height <= 2.4221e-5 * minimum
+            converged += 1
+        elif mean >= 30:  # which is no timid word: they have not arrived
+            assert height > minimum
+    # The condition number of the Hessian is about (1 + 3 mean^2)^2.
+    if mean == 0 or (mean == 3 and name == "Barzilai-Borwein"):
+        assert converged == 4

@@ -147,7 +147,7 @@ def main() -> None:
         arguments.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def compare(folder: pathlib.Path, rows: int, repeats: int) -> list[dict]:
+def compare(folder: pathlib.Path, rows: int, repeats: int) -> list[dict[str, object]]:
     runs: dict[str, list[dict]] = {JAXDESCENT: [], HELD_OUT: [], BY_HAND: [], POLARS: []}
     for _ in range(repeats):
         for name, results in runs.items():
