@@ -184,12 +184,16 @@ class Refutation(NamedTuple):
             return loop.status, watch.suboptimality, watch.evidence, watch.looks
 
         watch = loop.watch
-        read = (loop.iteration, loop.value, watch.floor, watch.checks_without_progress)
-        before, (iteration, value, floor, checks) = jax.device_get((own(loop), read))
+        scales = watch.floor, watch.scale, watch.checks_without_progress
+        read = loop.iteration, loop.value, loop.norm, scales
+        before, (iteration, value, norm, scales) = jax.device_get((own(loop), read))
         status, left, evidence, looks = before
+        floor, scale, checks = scales
         watch = watch._replace(suboptimality=left, evidence=evidence, looks=looks, floor=floor)
-        watch = watch._replace(checks_without_progress=checks)
-        there = loop._replace(status=status, iteration=iteration, value=value, watch=watch)
+        watch = watch._replace(scale=scale, checks_without_progress=checks)
+        there = loop._replace(
+            status=status, iteration=iteration, value=value, norm=norm, watch=watch
+        )
         asked = self._asked(there, np)
         status, watch = self._answered(there, asked, seen, np)
 
@@ -245,6 +249,7 @@ class Refutation(NamedTuple):
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
         is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
         is_proven = look.is_proven & is_ended & xp.logical_not(self.off.suboptimality)
+        is_proven = is_proven & self._is_level(loop, xp)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_proven, look.falls, above)
@@ -253,6 +258,16 @@ class Refutation(NamedTuple):
         evidence = xp.where(is_low | is_proven, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
+
+    def _is_level(self, loop: Loop, xp: Any) -> Any:
+        """Whether the gradient is small by its own tolerance, which a proof leaves as it is."""
+        if self.off.gradient is True:
+            return True
+        if self.tolerance.is_by_leaf:
+            return False
+        scale = loop.watch.scale
+        is_small = loop.norm <= xp.asarray(self.tolerance.gradient, scale.dtype) * scale
+        return is_small | self.off.gradient
 
     def _instead(self, loop: Loop, xp: Any) -> jax.Array:
         """The status of a descent whose claim does not stand."""

@@ -109,7 +109,6 @@ def judge(
         last,
         progress,
         objective=objective,
-        rounding=rounding,
         checks=checks,
         tolerance=tolerance,
         off=off,
@@ -143,6 +142,12 @@ def judge(
     else:
         is_at_end &= is_stagnated
     is_converged |= is_at_end
+    is_rounded = False
+    if watch.own_value is not None and off.suboptimality is not True:
+        watch = _with_rounding(watch, rounding, eps)
+        t = jnp.asarray(tolerance.suboptimality, value.dtype)
+        is_met = watch.suboptimality <= t * jnp.maximum(jnp.abs(value), watch.floor)
+        is_rounded = is_converged & ~(is_met | off.suboptimality)
     is_far = (size > _huge(size)) | (value < -_huge(value))
 
     # If nothing at all changed, an update may have been held back.
@@ -160,6 +165,7 @@ def judge(
         (is_stagnated, Status.STAGNATED),
         (is_stopped, Status.STOPPED),
         (is_converged, Status.CONVERGED),
+        (is_rounded, Status.STAGNATED),
         (is_small_change, Status.CONVERGED),
         (is_small_step, Status.CONVERGED),
         (tolerance.is_below_bound(norm), Status.CONVERGED),
@@ -175,13 +181,28 @@ def judge(
     return watch._replace(has_grown=norm > first_norm), status
 
 
+def _with_rounding(watch: Watch, rounding: Any, eps: float) -> Watch:
+    """The watch of a regression, its suboptimality with what no further step can take away: the
+    rounding of the intercept; or infinite where squares of the targets underflow, so that no value
+    says anything.
+    """
+    own = watch.own_value
+    assert own is not None
+    tiny = jnp.finfo(own.dtype).tiny
+    is_lost = (own < tiny / eps) & (watch.reference > 0)
+    # A constant that is met exactly is not rounded.
+    more = jnp.where(is_lost, jnp.inf, jnp.where(own > 0, rounding, 0))
+    return watch._replace(
+        suboptimality=watch.suboptimality + more.astype(watch.suboptimality.dtype)
+    )
+
+
 def _with_estimate(
     watch: Watch,
     last: Progress,
     progress: Progress,
     *,
     objective: Objective,
-    rounding: Any,
     checks: jax.Array,
     tolerance: Tolerance,
     off: Off,
@@ -207,11 +228,10 @@ def _with_estimate(
     must_repeat = estimate.rests_on(Evidence.NEWTON_DECREMENT)
     estimate = known_by_structure(objective, value, norm, estimate)
     left = jnp.where(norm == 0, 0, estimate.suboptimality).astype(value.dtype)
-    if watch.own_value is not None:  # a constant that is met exactly is not rounded
-        rounding = jnp.where(watch.own_value > 0, rounding, 0)
+    rounding: Any = 0.0
     if not (isinstance(estimate.rounding, float) and estimate.rounding == 0.0):
-        own = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
-        rounding = rounding + own.astype(left.dtype)
+        rounding = 0.5 * estimate.rounding * jnp.square(ROUNDED * eps * watch.size.now)
+        rounding = rounding.astype(left.dtype)
     seen, left = left, left + rounding
     is_known = jnp.isfinite(value) & jnp.isfinite(norm) & ~jnp.isnan(left)
     left = jnp.where(is_known, left, jnp.inf)
@@ -231,10 +251,6 @@ def _with_estimate(
         is_known = (left > 0) & (left < jnp.inf) & is_factorised
         heights = jnp.maximum(height, floor) / jnp.where(is_known, left, 1)
         scale = jnp.maximum(scale, jnp.where(is_known, norm * heights.astype(norm.dtype), 0))
-    if watch.own_value is not None:
-        # Where squares of targets underflow, no value says anything.
-        is_lost = (worth < jnp.finfo(worth.dtype).tiny / eps) & (watch.reference > 0)
-        left = jnp.where(is_lost, jnp.inf, left)
     expected = watch.suboptimality
     watch = watch._replace(
         scale=scale,
