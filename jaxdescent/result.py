@@ -116,6 +116,9 @@ _ZERO_AT_START = (
     "too, and certify() says which it is."
 )
 
+OF_FUNCTIONS = Evidence.NONE, Evidence.NEWTON_DECREMENT, Evidence.RATE
+"""What is known of functions that may have kinks."""
+
 _AT_A_KINK = (
     "The gradient is not small, and turns within steps too short for this dtype: the value has a "
     "kink there, as |x| has at 0, or a valley that is too narrow. At a kink no gradient shows a "
@@ -295,6 +298,8 @@ class Result(NamedTuple):
         ``L |x|^2`` is 1e4 times the value.
         """
         members = np.shape(self.status)
+        if not set(np.ravel(self.evidence).tolist()) <= {e.value for e in OF_FUNCTIONS}:
+            return np.zeros(members, bool)
         leaves = jax.tree.leaves(self.params)
         arrays = [display.entries(leaf) for leaf in leaves]
         if sum(leaf.size for leaf in leaves) > MOST_RANKED or any(a is None for a in arrays):

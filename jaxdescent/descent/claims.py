@@ -43,7 +43,7 @@ def settled(
     is_measured = descent.is_measured(loop)
     while descent.is_claimed(loop):
         seen = None
-        if not descent.may_go_on:
+        if descent.is_seen_by_host(loop):
             if not is_measured:
                 loop = run(_measured, loop, problem, limit)
             seen = descent.seen_by_host(loop)

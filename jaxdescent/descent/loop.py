@@ -183,20 +183,26 @@ class Descent(NamedTuple):
 
         return lax.while_loop(goes_on, to_a_claim, loop)
 
-    def confirmed(self, loop: Loop, seen: Look | None = None) -> Loop:
+    def confirmed(self, loop: Loop) -> Loop:
         """The loop at its end; running again if its claim does not stand and the descent can go on
-        from there. ``seen`` is what :meth:`seen_by_host` returned.
+        from there.
         """
         had_converged = loop.status == Status.CONVERGED.value
         loop = self.measured_at_end(loop)
         if loop.watch.looks is not None and self._refutation.is_possible(loop.params):
-            loop = self._refutation.unless_refuted(loop, seen)
+            loop = self._refutation.unless_refuted(loop)
         return self._by_another_way(loop, had_converged) if self.may_go_on else loop
 
+    def is_seen_by_host(self, loop: Loop) -> bool:
+        """Whether the host can look at a claim of this loop, whose numbers are there."""
+        has_claim = loop.watch.looks is not None and int(loop.status) in CLAIMS
+        return has_claim and not self.may_go_on and self._refutation.is_seen_by_host(loop)
+
     def seen_by_host(self, loop: Loop) -> Look | None:
-        """What the host sees at the claim of a loop whose numbers are there, if it can look."""
-        can_see = loop.watch.looks is not None and int(loop.status) in CLAIMS
-        return self._refutation.seen_by_host(loop) if can_see else None
+        """What the host sees at a claim that it can look at, unless the function is another one in
+        float64.
+        """
+        return self._refutation.seen_by_host(loop)
 
     def answered_by_host(self, loop: Loop, seen: Look) -> Loop:
         """:meth:`confirmed` without a program, for a method that may not go on in another way."""

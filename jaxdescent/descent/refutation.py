@@ -126,23 +126,27 @@ class Refutation(NamedTuple):
         estimates = self.method.estimates(self.objective)
         return regression is not None and dense_look.is_small(regression, estimates)
 
-    def seen_by_host(self, loop: Loop) -> Look | None:
-        """What the host sees where a descent ended; None where a program must look."""
+    def is_seen_by_host(self, loop: Loop) -> bool:
+        """Whether the host can look at a claim whose numbers are there."""
         if not self.is_possible(loop.params, is_tried=False):
-            return None
+            return False
         if not at_once.is_at_hand((loop.params, self.objective)):
-            return None
+            return False
+        if self.objective.linear_regression is not None:
+            return self._is_small
+        from jaxdescent.second_order import few_unknowns  # regressions go without it
+
+        return few_unknowns.is_possible(self.objective, loop.params)
+
+    def seen_by_host(self, loop: Loop) -> Look | None:
+        """What the host sees; None where a program must look."""
         tolerance, value = float(self.tolerance.suboptimality), float(loop.value)
         if self._is_small:
             regression = self.objective.linear_regression
             allowed = tolerance * max(abs(value), float(loop.watch.floor))
             return dense_look.at_hand(regression, loop.params, allowed)
-        if self.objective.linear_regression is not None:
-            return None
         from jaxdescent.second_order import few_unknowns  # regressions go without it
 
-        if not few_unknowns.is_possible(self.objective, loop.params):
-            return None
         found = few_unknowns.found_at(
             self.objective,
             loop.params,
@@ -155,22 +159,18 @@ class Refutation(NamedTuple):
         look = _look_of(found, np)
         return look._replace(falls=np.asarray(look.falls, loop.value.dtype))
 
-    def unless_refuted(self, loop: Loop, seen: Look | None = None) -> Loop:
+    def unless_refuted(self, loop: Loop) -> Loop:
         """The loop at its end; running again where one step would lower the value by far more than
         the tolerance allows, or stagnated where the method finds none. Where a descent stagnated,
         its estimate is raised to what a step would lower the value by, or it has converged after
         all where the host can prove it.
-
-        ``seen`` is what the host has seen, if it has looked.
         """
 
         def answer() -> tuple[jax.Array, Watch]:
-            asked, look = self._asked(loop), seen
-            if look is None and self._has_diagonal:
-                look = self._look_at_structure(loop, asked)
-            elif look is None:
-                look = self._look_at_function(loop, asked)
-            return self._answered(loop, asked, look)
+            asked = self._asked(loop)
+            has_structure = self._has_diagonal
+            look = self._look_at_structure if has_structure else self._look_at_function
+            return self._answered(loop, asked, look(loop, asked))
 
         is_one = loops.are_few((loop.params, self.objective))
         status, watch = loops.one_turn(answer) if is_one else answer()

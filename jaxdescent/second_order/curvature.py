@@ -79,10 +79,6 @@ class Curvature:
         """
         return cls(objective, params, True, precision.epsilon(params))
 
-    def least_change(self, value: float) -> float:
-        """The least change of the value that the dtype of the params can know of."""
-        return least_change(value, self.eps)
-
     @property
     def size(self) -> int:
         """The number of unknowns."""
@@ -132,12 +128,6 @@ class Curvature:
                 for part, leaf in zip(parts, leaves, strict=True)
             ]
         )
-
-
-def least_change(value: float, eps: float) -> float:
-    """``eps^2 |f|``, or the least normal number of the dtype with this eps."""
-    tiny = float(jnp.finfo(jnp.float64 if eps < 1e-12 else jnp.float32).tiny)
-    return max(tiny, eps**2 * abs(value))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import stationarity
-from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double, least_change
+from jaxdescent.second_order.curvature import AGREEMENT, Curvature, as_double, double
 from jaxdescent.second_order.newton import Newton
 
 Params = Any
@@ -160,9 +160,8 @@ def _judged(numbers: Any, value: Any, size: Any, tolerance: Any, eps: float) -> 
     rounding = eps * newton.worth(flat)
     if not abs(height - value) <= AGREEMENT * abs(height) + len(flat) * rounding:
         return nothing
-    tiny = least_change(float(height), eps)
     verdict = stationarity.by_newton(
-        newton, flat, float(height), gradient, tolerance=tolerance, tiny=tiny
+        newton, flat, float(height), gradient, tolerance=tolerance, eps=eps
     )
     falls = np.asarray(verdict.decrement if verdict.is_flat else np.inf)
     is_stationary, is_convex = verdict.is_stationary, newton.kind() in ("minimum", "degenerate")

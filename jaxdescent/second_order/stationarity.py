@@ -14,7 +14,7 @@ than any value in it. The factor four allows for a descent that stopped by
 an estimate of the same quantity. The gradient along eigenvectors of zero eigenvalues must be within
 t of the scale of the others. If Newton's step is not known, the rule is ``|g| <= t L X``; if the
 entries of H are not, ``F = 1/2 L X^2``. What the dtype cannot
-distinguish from zero counts as zero, a change of the value by ``eps^2 |f|`` too.
+distinguish from zero counts as zero: a change of the value by ``eps^2 max(|f|, F)``.
 If the params are zero at the stationary point, they have no size: then X is one, and
 ``F = 1/2 L X^2``.
 """
@@ -71,9 +71,9 @@ def judged(
     spectrum: Spectrum, params: np.ndarray, value: float, gradient: np.ndarray, tolerance: float
 ) -> Verdict:
     """The rule of this module, for params and gradient as vectors."""
-    tiny = spectrum.curvature.least_change(value)
+    eps = spectrum.curvature.eps
     if spectrum.newton is not None:
-        how = {"tolerance": tolerance, "tiny": tiny}
+        how = {"tolerance": tolerance, "eps": eps}
         return by_newton(spectrum.newton, params, value, gradient, **how)
     norm, length = float(np.linalg.norm(gradient)), float(np.linalg.norm(params))
     step, decrement = None, math.nan
@@ -88,7 +88,7 @@ def judged(
         return Verdict(norm <= bound, reason, math.nan, None, size)
     point = _Point(params, value, gradient, step, decrement)
     worth = 0.5 * spectrum.size * (point.size if point.is_short else length) ** 2
-    return point.judged(worth, 0.0, tolerance, tiny)
+    return point.judged(worth, 0.0, tolerance, eps)
 
 
 def by_newton(
@@ -98,10 +98,10 @@ def by_newton(
     gradient: np.ndarray,
     *,
     tolerance: float,
-    tiny: float,
+    eps: float,
 ) -> Verdict:
-    """The rule of this module, where all eigenvalues of the Hessian are known; less than ``tiny``
-    is zero.
+    """The rule of this module, where all eigenvalues of the Hessian are known; ``eps`` is the
+    rounding of data and params.
     """
     step, decrement = newton.step(gradient), newton.decrement(gradient)
     point = _Point(params, value, gradient, step, decrement)
@@ -109,7 +109,7 @@ def by_newton(
     worth = newton.worth(params)
     if point.is_at_zero:
         worth = 0.5 * newton.largest * length**2
-    return point.judged(worth, newton.flat_share(gradient, params), tolerance, tiny)
+    return point.judged(worth, newton.flat_share(gradient, params), tolerance, eps)
 
 
 class _Point(NamedTuple):
@@ -137,12 +137,15 @@ class _Point(NamedTuple):
     def is_short(self) -> bool:
         return float(np.linalg.norm(self.step)) <= SHORT_STEP * self.size
 
-    def judged(self, worth: float, flat: float, tolerance: float, tiny: float) -> Verdict:
+    def judged(self, worth: float, flat: float, tolerance: float, eps: float) -> Verdict:
         """The verdict with this F, and this share of a gradient along flat directions."""
         height = abs(self.value) if self.is_short else 0.0
+        # What rounding of the data and the params makes of the value, and the least number.
+        least = eps**2 * max(abs(self.value), worth)
+        least = max(least, float(np.finfo(np.float64 if eps < 1e-12 else np.float32).tiny))
         if self.decrement < ZERO * abs(self.value):
             worth = min(worth, abs(self.value))
-        bound = max(SLACK * tolerance * max(height, tolerance * worth), tiny)
+        bound = max(SLACK * tolerance * max(height, tolerance * worth), least)
         norm = float(np.linalg.norm(self.gradient))
         reason = (
             f"|gradient| = {norm:.3g}: the value may change by {self.decrement:.3g}, "
