@@ -348,7 +348,11 @@ def dependent_columns(kind, rng):
 
 
 @pytest.mark.parametrize("kind", ["wide", "copied", "dummies"])
-@pytest.mark.parametrize("method", [None, jd.LSMR(), jd.LBFGS()], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [None, *(pytest.param(each, marks=pytest.mark.slow) for each in (jd.LSMR(), jd.LBFGS()))],
+    ids=str,
+)
 def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind, method, rng):
     X = dependent_columns(kind, rng).astype(np.float32)
     y = rng.normal(size=len(X)).astype(np.float32)
