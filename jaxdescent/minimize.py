@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jaxdescent import agreement
 from jaxdescent.calls import alike, programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
-from jaxdescent.descent import at_once
+from jaxdescent.descent import at_once, implicit
 from jaxdescent.descent.claims import settled
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.host_params import as_on_host, default_on_host
@@ -176,7 +176,8 @@ def minimize(
         result = program(*stopped)
     if not is_top_level:
         solved = (problem.objective, result)
-        result = programs.compiled(attach_derivatives, solved)(*solved)
+        definite = implicit.is_definite(stopped[1].objective) if is_there else None
+        result = programs.compiled(attach_derivatives, solved, is_definite=definite)(*solved)
     elif call is not None and not setup.is_fleeting and is_small(problem.objective, params):
         repeated.remember(call, program, inputs)
     return as_given(result, problem.objective)

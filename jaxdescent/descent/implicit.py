@@ -22,7 +22,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
@@ -43,15 +45,30 @@ MOST_FEATURES, MOST_NUMBERS = 256, 1 << 26
 unknowns read."""
 
 
-def attach_derivatives(objective: Objective, result: Result) -> Result:
+def is_definite(objective: Objective) -> bool | None:
+    """Whether a regression's penalty makes its Hessian definite; None if its numbers are not there,
+    or for other objectives.
+    """
+    regression = objective.linear_regression
+    if regression is None or isinstance(regression.l2, Tracer):
+        return None
+    return bool(np.min(np.asarray(regression.l2)) > 0)
+
+
+def attach_derivatives(
+    objective: Objective, result: Result, *, is_definite: bool | None = None
+) -> Result:
     """The same result, with derivatives of params and value with respect to the objective's data.
+
+    ``is_definite`` is what :func:`is_definite` says, so that one way of two is compiled.
 
     They are the derivatives of the stationary point that the descent approaches, and meaningful if
     it converged. With respect to the start and the method they are zero.
     """
     result = jax.tree.map(lax.stop_gradient, result)
     is_on_host = objective.cuts is not None  # where nothing is computed, widening included
-    root = _root(objective, result.params if is_on_host else precision.widen(result.params))
+    params = result.params if is_on_host else precision.widen(result.params)
+    root = _root(is_definite, objective, params)
     params = jax.tree.map(lambda x, like: x.astype(like.dtype), root, result.params)
     value = _value_at_root(objective, root, result.value)
     return result._replace(params=params, value=value)
@@ -59,23 +76,25 @@ def attach_derivatives(objective: Objective, result: Result) -> Result:
 
 # lax.custom_root would trace its solver even if nothing is differentiated; conjugate gradients and
 # MINRES are twice as long as most descents.
-@jax.custom_jvp
-def _root(objective: Objective, params: Params) -> Params:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _root(is_definite: bool | None, objective: Objective, params: Params) -> Params:
     """The params, defined as the point where the objective's gradient is zero."""
-    del objective
+    del is_definite, objective
     return params
 
 
 @functools.partial(_root.defjvp, symbolic_zeros=True)
-def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
+def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Params, Params]:
     objective, params = primals
-    root = _root(objective, params)  # not the params, so that second derivatives see the root
+    root = _root(
+        is_definite, objective, params
+    )  # not the params, so that second derivatives see the root
     regression = objective.linear_regression
     if regression is not None and regression.intercept:
         # Of several solutions the weights have least norm, and the intercept follows from them.
         def with_intercept(objective: Any) -> Params:
             weights_alone, means = objective.eliminated()
-            weights = _root(weights_alone, {"weights": params["weights"]})
+            weights = _root(is_definite, weights_alone, {"weights": params["weights"]})
             return means.with_intercept(weights["weights"])
 
         return root, _change(with_intercept, objective, tangents[0])
@@ -85,6 +104,8 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
 
     known = _system(objective, root, product)
     system = known._replace(units=lax.stop_gradient(known.units))
+    if is_definite is not None:
+        system = system._replace(is_definite=is_definite)
 
     def solved(rhs: Params) -> Params:
         return _solve_symmetric(product, rhs, system)
@@ -93,6 +114,8 @@ def _root_jvp(primals: Any, tangents: Any) -> tuple[Params, Params]:
     change = _change(lambda objective: objective.gradient(root), *of_data)
     moved = jax.tree.map(jnp.negative, solved(change))
     if regression is None or not _moves(tangents[0].X):
+        return root, moved
+    if is_definite:
         return root, moved
     design, is_free = as_design(regression.X), jnp.max(jnp.asarray(regression.l2)) <= 0
     rank = design.largest_rank

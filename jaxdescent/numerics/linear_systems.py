@@ -95,6 +95,8 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
         return conjugate_gradient(product, _scaled(jnp.asarray(is_tried, jnp.float32), rhs))
 
     solution, is_regular = within(units, tried)
+    if is_definite is True:
+        return _scaled(length, solution)
     solution = lax.cond(is_regular & is_tried, lambda: solution, singular)
     return _scaled(length, solution)
 
