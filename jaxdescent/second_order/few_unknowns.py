@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -33,7 +34,8 @@ Params = Any
 
 MOST_UNKNOWNS = 128
 MOST_NUMBERS = 1 << 22
-"""The most unknowns, and the most unknowns times numbers of the data."""
+"""The most unknowns, and the most unknowns times numbers of the data, or of an array that the
+function computes."""
 
 POWERS = np.arange(-20, 4)
 FLAT_PARTS = 8
@@ -87,7 +89,7 @@ def is_possible(objective: Objective, params: Params) -> bool:
 
 
 def is_traceable(objective: Objective, params: Params) -> bool:
-    """Whether the function can be computed in float64.
+    """Whether the function can be computed in float64, and makes no large arrays.
 
     It may raise anything in a dtype that it was not written for.
     """
@@ -187,9 +189,23 @@ def _with_measured(judged: _Judged, there: Any, xp: Any) -> Found:
     return found._replace(is_stationary=found.is_stationary & ~is_lower, falls=falls)
 
 
+class _TooLarge(Exception):
+    pass
+
+
+def _largest(objective: Objective, params: Params) -> int:
+    """The size of the largest array that the function closes over or computes."""
+    closed = jax.make_jaxpr(anew(objective.value))(params)
+    made = [each.aval for equation in closed.jaxpr.eqns for each in equation.outvars]
+    sizes = [getattr(aval, "size", 0) for aval in made]
+    return max([np.size(const) for const in closed.consts] + sizes, default=0)
+
+
 def _expansion(objective: Objective, params: Params) -> tuple[jax.Array, ...]:
     objective, params = as_double((objective, params))
     flat, unravel = ravel_pytree(params)
+    if flat.size * _largest(objective, params) > MOST_NUMBERS:
+        raise _TooLarge
     value, gradient = objective.value_and_gradient(params)
 
     def column(unit: jax.Array) -> jax.Array:
