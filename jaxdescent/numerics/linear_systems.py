@@ -92,7 +92,8 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
     is_tried = is_definite if is_few else True
 
     def tried(product: Callable[[Params], Params], rhs: Params) -> tuple[Params, jax.Array]:
-        return conjugate_gradient(product, _scaled(jnp.asarray(is_tried, jnp.float32), rhs))
+        tried = _scaled(jnp.asarray(is_tried, jnp.float32), rhs)
+        return conjugate_gradient(product, tried, jnp.where(is_definite, 0.0, null_share(rhs)))
 
     solution, is_regular = within(units, tried)
     if is_definite is True:
@@ -102,19 +103,19 @@ def solve(product: Callable[[Params], Params], rhs: Params, system: System = UNK
 
 
 def conjugate_gradient(
-    product: Callable[[Params], Params], rhs: Params
+    product: Callable[[Params], Params], rhs: Params, null: Any
 ) -> tuple[Params, jax.Array]:
     """Solve ``H x = rhs`` for a symmetric positive definite H given by its products.
 
     Stops at a relative residual of ``16 eps``, after ``10 n + 100`` products (at most 10,000), or
-    at a direction whose curvature is no more than the rounding of products with the largest one.
+    at a direction whose curvature is no more than a share ``null`` of the largest one: what may be
+    rounding, unless H is known to be definite.
 
     Returns:
       x, and whether there was no such direction; x is no solution where there was one.
     """
     limit, target = _limits(rhs)
     squared = precision.squared_norm(rhs)
-    null = null_share(rhs)
 
     def is_running(carry: Any) -> jax.Array:
         _, _, _, squared, count, is_curved, _ = carry
@@ -126,7 +127,7 @@ def conjugate_gradient(
         curvature = precision.inner(direction, image)
         own = precision.squared_norm(direction)
         largest = jnp.maximum(largest, curvature / own)
-        is_curved = curvature > null * largest * own
+        is_curved = curvature > jnp.asarray(null, own.dtype) * largest * own
         step = jnp.where(is_curved, squared / jnp.where(is_curved, curvature, 1), 0)
         x = _add_scaled(x, step, direction)
         residual = _add_scaled(residual, -step, image)
