@@ -220,59 +220,45 @@ def set_up(
     options |= {"check_every": check_every, "history": history, "rounding": rounding}
     given = functools.partial(alike.texts, objective=objective, params=params, **options)
     with agreement.among(call, objective, params, alike=given):
-        return _set_up(objective, params, donate=donate, is_top_level=is_top_level, **options)
-
-
-def _set_up(
-    objective: Objective,
-    params: Params,
-    method: Any,
-    *,
-    max_iterations: int | jax.Array,
-    tolerance: Any,
-    check_every: int | None,
-    donate: bool,
-    history: int,
-    rounding: precision.Rounding | None,
-    is_top_level: bool,
-) -> Setup:
-    check_tree("params", params)
-    starts_at_own = params is None
-    if method is None:
-        method = default_on_host(params)
-    problem, params = posed(
-        objective,
-        params,
-        method,
-        tolerance,
-        rounding,
-        is_donated=donate,
-        most_iterations=max_iterations if isinstance(max_iterations, int) else ALLOWED_ITERATIONS,
-    )
-    on_host = as_on_host(problem.objective, problem.method, params, problem.tolerance)
-    problem = problem._replace(objective=on_host)
-    if check_every is None:
-        needs_steps = problem.tolerance.step is not None
-        is_fused = fuses(problem.objective, problem.method) and not needs_steps
-        check_every = CHECK_EVERY if is_fused else 1
-    _check_options(max_iterations, problem.tolerance, check_every, history)
-    is_fleeting = functions.is_fleeting(problem)
-    if is_top_level and is_fleeting:
-        problem = problem.hoisted(params)
-    if donate:
-        _check_donation(params, problem.objective)
-    off = problem.tolerance.off
-    flags = {
-        "check_every": check_every,
-        "history": history,
-        "starts_at_own": starts_at_own,
-        # If they are known, the program has a kernel or two less.
-        "off": off if off.is_known else None,
-    }
-    # jnp.asarray is avoided, which for a number takes as long as all the checks together.
-    is_number = not isinstance(max_iterations, jax.Array)
-    limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
-    return Setup((params, problem, limit), flags, is_fleeting)
+        check_tree("params", params)
+        starts_at_own = params is None
+        if method is None:
+            method = default_on_host(params)
+        problem, params = posed(
+            objective,
+            params,
+            method,
+            tolerance,
+            rounding,
+            is_donated=donate,
+            most_iterations=max_iterations
+            if isinstance(max_iterations, int)
+            else ALLOWED_ITERATIONS,
+        )
+        on_host = as_on_host(problem.objective, problem.method, params, problem.tolerance)
+        problem = problem._replace(objective=on_host)
+        if check_every is None:
+            needs_steps = problem.tolerance.step is not None
+            is_fused = fuses(problem.objective, problem.method) and not needs_steps
+            check_every = CHECK_EVERY if is_fused else 1
+        _check_options(max_iterations, problem.tolerance, check_every, history)
+        is_fleeting = functions.is_fleeting(problem)
+        if is_top_level and is_fleeting:
+            problem = problem.hoisted(params)
+        if donate:
+            _check_donation(params, problem.objective)
+        off = problem.tolerance.off
+        flags = {
+            "check_every": check_every,
+            "history": history,
+            "starts_at_own": starts_at_own,
+            # If they are known, the program has a kernel or two less.
+            "off": off if off.is_known else None,
+        }
+        # jnp.asarray is avoided, which for a number takes as long as all the checks together.
+        is_number = not isinstance(max_iterations, jax.Array)
+        limit = np.int32(max_iterations) if is_number else max_iterations.astype(jnp.int32)
+        return Setup((params, problem, limit), flags, is_fleeting)
 
 
 def as_given(result: Result, objective: Objective) -> Result:
