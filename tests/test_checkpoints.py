@@ -651,7 +651,7 @@ SERVER = textwrap.dedent("""
         assert code == signal.SIGKILL, code
         seen["killed"] += 1
         left = os.listdir(folder + "/run") if os.path.isdir(folder + "/run") else []
-        seen["unfinished"] += any("tmp" in name for name in left)
+        seen["unfinished"] += any("unfinished" in name for name in left)
     print(json.dumps({**seen, "iterations": ITERATIONS}))
 """)
 

@@ -264,6 +264,7 @@ Inside jit, vmap and grad there are no numbers yet: return it, then print it.
   value          float32[] traced
   gradient norm  float32[] traced
   suboptimality  float32[] traced
+  method         GradientDescent()
   params         float32[3] traced
   history        value float32[2] traced
 """)

@@ -79,7 +79,10 @@ def test_at_the_floor_of_float32_a_claim_is_true_to_the_digits_that_were_asked(n
         tolerance=1e-13,
         max_iterations=3000,
     )
-    assert result.status == jd.Status.CONVERGED
+    if result.status != jd.Status.CONVERGED:
+        # Rounding leaves more of the gradient than was asked for, and the value is as low as asked.
+        assert result.status == jd.Status.STAGNATED
+        assert float(result.gradient_norm) > 1e-13 * float(result.scale)
     x = np.asarray(result.params, float)
     with jax.enable_x64(True):
         value = float(problem.function(jnp.asarray(x)))

@@ -271,3 +271,35 @@ def test_it_reads_x_twice_an_iteration_and_once_to_begin(rng, x64):
     count, result = passes(lambda: jd.minimize(objective, start, method, tolerance=0))
     at_zeros, at_the_end = 1, 2 * int(result.state.is_estimate)
     assert count == 2 * int(result.iterations) + 2 + at_zeros + at_the_end
+
+
+@pytest.mark.parametrize("method", [jd.LSMR(), jd.ConjugateGradient()], ids=repr)
+def test_the_members_of_a_batch_share_one_matrix(method, rng):
+    """Claims that are looked at included: 40 penalties, and not 40 copies of X."""
+    X, y = rng.normal(size=(600, 50)).astype(np.float32), rng.normal(size=600).astype(np.float32)
+    penalties = jnp.linspace(1, 50, 40)
+
+    def solve(l2):
+        return jd.minimize(jd.LinearRegression(X, y, l2=l2), method=method).params["weights"]
+
+    memory = jax.jit(jax.vmap(solve)).lower(penalties).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 10 * X.nbytes
+    some = penalties[::13]
+    for got, l2 in zip(jax.vmap(solve)(some), some, strict=True):
+        exact = references.least_squares(jd.LinearRegression(X, y, l2=float(l2)))
+        np.testing.assert_allclose(got, exact["weights"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_claim_that_rounding_refutes_again_and_again_ends_the_descent(rng):
+    """Features 3,000 spreads from zero: the rounding of the weights alone moves the value by more
+    than the tolerance allows, which the recurrences do not know."""
+    for _ in range(5):
+        X = (rng.normal(size=(400, 8)) + 3000).astype(np.float32)
+        y = (
+            (X.astype(float) - 3000) @ rng.normal(size=8) + 0.03 * rng.normal(size=400) + 5
+        ).astype(np.float32)
+        result = jd.minimize(jd.LinearRegression(X, y), method=jd.LSMR())
+        assert int(result.iterations) <= 60
+        if not bool(result.converged):
+            assert Status(int(result.status)) is Status.STAGNATED
+            assert float(result.suboptimality) > 2e-5 * float(result.value)

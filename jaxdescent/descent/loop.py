@@ -27,7 +27,7 @@ from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import ROUNDED, judge, measured
 from jaxdescent.descent.watch import Watch
 from jaxdescent.inputs.functions import anew
-from jaxdescent.kernels import loops
+from jaxdescent.kernels import branches, loops
 from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
@@ -235,7 +235,16 @@ class Descent(NamedTuple):
         if is_estimate is False:
             return loop
         is_over = loop.status != RUNNING
-        return lax.cond(is_over & is_estimate, self.measured, lambda loop: loop, loop)
+
+        # Only what changes goes through the branch, and all members of a batch are measured or
+        # none: so X, and a Gram matrix in the method's state, are not copied for each member.
+        def changed(loop: Loop) -> dict[str, Any]:
+            return {name: getattr(loop, name) for name in ("value", "norm", "watch", "status")}
+
+        changes = branches.if_any(
+            is_over & is_estimate, lambda: changed(self.measured(loop)), lambda: changed(loop)
+        )
+        return loop._replace(**changes)
 
     def result(self, loop: Loop) -> Result:
         """The entries of a loop that has ended, and has been measured, as a result."""
@@ -458,6 +467,7 @@ class Descent(NamedTuple):
             size = self.objective.size(loop.params)
         value = jnp.asarray(progress.value, loop.value.dtype)
         norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
+        is_last, looks = loop.iteration >= self.max_iterations, loop.watch.looks
         check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
         judged = functools.partial(
             judge,
@@ -469,7 +479,8 @@ class Descent(NamedTuple):
             rounding=self._rounding_beside(loop.params, value.dtype),
             checks=loop.checks,
             is_start=loop.iteration == 0,
-            is_last=loop.iteration >= self.max_iterations,
+            is_last=is_last,
+            is_early=False if looks is None else (loop.iteration < looks.next) & ~is_last,
             tolerance=self.tolerance,
             off=self._off,
             norms=self._norms(loop.params, norm),

@@ -36,6 +36,7 @@ import numpy as np
 from jaxdescent.descent import at_once, dense_look, function_look
 from jaxdescent.descent.dense_look import Look
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Looks, Watch
 from jaxdescent.designs import as_design
 from jaxdescent.kernels import loops
@@ -54,19 +55,19 @@ if TYPE_CHECKING:
 
 Params = Any
 
-REFUTED = 10.0
-"""How many times more than the tolerance allows the value must fall: the estimate that it is to
-refute is one."""
+STEEP = 10.0
+"""How many times more than its tolerance allows the gradient must be to refute a claim."""
 
 ULPS = 4.0
 """How many roundings each term of a product is allowed."""
 
-CERTAIN = 1.0
-"""The same where the decrease is beyond doubt."""
-
 PAUSE = 4
-"""A descent that has been refuted goes on for a quarter of its iterations before its next claim is
-looked at, so that all looks together cost a few passes for each doubling of the iterations."""
+"""A descent that has been refuted goes on for a quarter of its iterations before its next claim, so
+that all looks together cost a few passes for each doubling of the iterations."""
+
+STANDING = 3
+"""A descent stagnates if so many of its refuted claims in succession were no nearer to the minimum
+than an earlier one: rounding that its estimate does not know of holds it back."""
 
 
 class _Asked(NamedTuple):
@@ -74,14 +75,12 @@ class _Asked(NamedTuple):
 
     Attributes:
       is_claim: whether it claims to have converged by what it estimates.
-      is_early: whether it is too early to look at a claim again.
       is_looked_at: whether it is held against the structure or the function.
       allowed: by how much the value may be above the minimum.
       known: a decrease below this says nothing new.
     """
 
     is_claim: jax.Array
-    is_early: jax.Array
     is_looked_at: jax.Array
     allowed: jax.Array
     known: jax.Array
@@ -208,9 +207,7 @@ class Refutation(NamedTuple):
 
     def _asked(self, loop: Loop, xp: Any = jnp) -> _Asked:
         """Whether there is a claim, whether it is looked at, and what it allows."""
-        watch, looks = loop.watch, loop.watch.looks
-        assert looks is not None  # there are some where a refutation is possible
-        is_last = loop.iteration >= self.max_iterations
+        watch = loop.watch
         # What rests on a bound is no estimate, but for the rounding of the gradient in it; and what
         # a method claims by rules of its own is not claimed by the tolerance. A factorisation may
         # have taken a short column for rounding.
@@ -220,12 +217,10 @@ class Refutation(NamedTuple):
         allowed = allowed * xp.maximum(xp.abs(loop.value), watch.floor)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
         is_claim = is_claim & is_estimate & xp.logical_not(self.off.suboptimality)
-        is_early = (loop.iteration < looks.next) & xp.logical_not(is_last)
         is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < xp.inf)
         is_stuck = is_stuck & is_estimate & xp.logical_not(self.off.suboptimality)
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
-        is_looked_at = (is_claim & xp.logical_not(is_early)) | is_stuck
-        return _Asked(is_claim, is_early, is_looked_at, allowed, known)
+        return _Asked(is_claim, is_claim | is_stuck, allowed, known)
 
     def _answered(
         self, loop: Loop, asked: _Asked, look: Look, xp: Any = jnp
@@ -237,24 +232,32 @@ class Refutation(NamedTuple):
         seen = xp.where(asked.is_looked_at & xp.isfinite(falls), loop.value - falls, xp.inf)
         lowest = xp.minimum(looks.lowest, seen)
         falls = xp.maximum(falls, loop.value - lowest)
-        least = (CERTAIN if self._has_diagonal else REFUTED) * asked.allowed
-        was_lower = (loop.value - looks.lowest > least) & xp.logical_not(look.is_proven)
+        was_lower = (loop.value - looks.lowest > asked.allowed) & xp.logical_not(look.is_proven)
         is_false = (asked.is_looked_at & look.is_false) | was_lower
         is_refuted = asked.is_claim & is_false
+        stands = (falls >= looks.nearest) & xp.isfinite(falls)
+        stands = xp.where(is_refuted & stands, looks.standing + 1, 0).astype(xp.int32)
         pause = xp.maximum(loop.iteration // PAUSE, 1)
-        looks = Looks(xp.where(is_refuted, loop.iteration + pause, looks.next), lowest)
-        is_taken_back = is_refuted | (asked.is_claim & asked.is_early)
-        status = xp.where(is_taken_back, self._instead(loop, xp), loop.status)
+        looks = Looks(
+            xp.where(is_refuted, loop.iteration + pause, looks.next),
+            lowest,
+            xp.where(is_refuted, xp.minimum(looks.nearest, falls), looks.nearest),
+            xp.where(is_refuted, stands, looks.standing),
+        )
+        instead = self._instead(loop, looks.standing, xp)
+        status = xp.where(is_refuted, instead, loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
         is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
         is_proven = look.is_proven & is_ended & xp.logical_not(self.off.suboptimality)
-        is_proven = is_proven & self._is_level(loop, xp)
+        has_rows = self.objective.linear_regression is not None
+        known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
+        # A claim that rests on more than the look does keeps its own evidence.
+        is_weaker = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
+        is_proven = is_proven & self._is_level(loop, xp) & xp.logical_not(is_weaker)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_proven, look.falls, above)
-        has_rows = self.objective.linear_regression is not None
-        known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
         evidence = xp.where(is_low | is_proven, np.int32(known.value), watch.evidence)
         evidence = xp.where(above < xp.inf, evidence, np.int32(Evidence.NONE.value))
         return status, watch._replace(suboptimality=above, evidence=evidence, looks=looks)
@@ -269,10 +272,11 @@ class Refutation(NamedTuple):
         is_small = loop.norm <= xp.asarray(self.tolerance.gradient, scale.dtype) * scale
         return is_small | self.off.gradient
 
-    def _instead(self, loop: Loop, xp: Any) -> jax.Array:
-        """The status of a descent whose claim does not stand."""
+    def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
+        """The status of a descent whose claim has been refuted."""
         is_last = loop.iteration >= self.max_iterations
         is_stuck = loop.watch.checks_without_progress >= self.method.patience
+        is_stuck = is_stuck | (standing >= STANDING)
         again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
         return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
@@ -295,7 +299,7 @@ class Refutation(NamedTuple):
 
             seen = seldom(asked.is_looked_at, look, no_look, *numbers)
             falls, allowed = self._measured_decrease(loop, asked, seen)
-            return Look.refuting(falls, REFUTED * allowed)
+            return Look.refuting(falls, allowed)
 
         def in_double() -> Look:
             def look(value: Any, size: Any, tolerance: Any, *numbers: jax.Array) -> Look:
@@ -309,7 +313,7 @@ class Refutation(NamedTuple):
                 return Look.refuting(jnp.zeros_like(value), jnp.zeros_like(value))
 
             watch, tolerance = loop.watch, jnp.asarray(self.tolerance.suboptimality)
-            is_asked = asked.is_claim & ~asked.is_early | (loop.status == Status.STAGNATED.value)
+            is_asked = asked.is_claim | (loop.status == Status.STAGNATED.value)
             given = loop.value, watch.size.scale, tolerance, *numbers
             return seldom(is_asked, look, no_look, *given)
 
@@ -330,11 +334,14 @@ class Refutation(NamedTuple):
         least = jnp.asarray(t.suboptimality, height.dtype)
         floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
         allowed = jnp.minimum(asked.allowed, least * jnp.maximum(height, floor))
+        # A difference of two values has their rounding.
+        noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
         falls = loop.value - seen.lowest
+        falls = jnp.where(falls > noise, falls, 0)
         if self.off.gradient is not True and not t.is_by_leaf:
             own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
             own = jnp.maximum(own, seen.curvature * size)
-            scale = REFUTED * jnp.maximum(watch.reference, own)
+            scale = STEEP * jnp.maximum(watch.reference, own)
             is_small = loop.norm <= jnp.asarray(t.gradient, scale.dtype) * scale
             is_steep = jnp.logical_not(is_small | self.off.gradient)
             is_steep = is_steep & (loop.status != Status.STAGNATED.value)
@@ -396,7 +403,7 @@ def look_at_regression(
         lengths = _lengths_of(regression)
         is_needed = _is_uneven(lengths, seen)
         falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
-        return Look.refuting(falls, CERTAIN * allowed)
+        return Look.refuting(falls, allowed)
 
     if dense_look.is_small(regression, seen is not None):
         look = on_cpu(lambda: dense_look.in_program(regression, params, allowed), by_one_step)
@@ -472,7 +479,7 @@ def look_at_quadratic(
     lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
     is_needed = _is_uneven(lengths, seen)
     falls = seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
-    return Look.refuting(falls, CERTAIN * allowed)
+    return Look.refuting(falls, allowed)
 
 
 def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:

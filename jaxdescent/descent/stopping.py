@@ -72,6 +72,7 @@ def judge(
     checks: jax.Array,
     is_start: Any,
     is_last: Any,
+    is_early: Any,
     tolerance: Tolerance,
     off: Off,
     norms: Any,
@@ -91,6 +92,7 @@ def judge(
       checks: the number of earlier checks.
       is_start: whether these are the params of the start.
       is_last: whether no more iterations are allowed.
+      is_early: whether it is too early to claim anything after a claim was refuted.
       tolerance: the tolerances.
       off: which rules are off.
       norms: what the gradient's tolerance is compared with, the norm or each leaf's.
@@ -141,6 +143,8 @@ def judge(
         is_at_end &= (verdict == Status.STAGNATED.value) | is_stagnated
     else:
         is_at_end &= is_stagnated
+    if is_early is not False:
+        is_converged &= ~is_early
     is_converged |= is_at_end
     is_rounded = False
     if watch.own_value is not None and off.suboptimality is not True:

@@ -15,18 +15,23 @@ class Looks(NamedTuple):
     """What earlier looks at claims have shown.
 
     Attributes:
-      next: the iteration before which none is looked at again.
+      next: the iteration before which no claim is made again.
       lowest: the lowest value that a step from some params is known to reach, so that the minimum
         is no higher; infinite before any look.
+      nearest: the least decrease that has refuted a claim.
+      standing: how many refuted claims in succession were no nearer than an earlier one.
     """
 
     next: jax.Array
     lowest: jax.Array
+    nearest: jax.Array
+    standing: jax.Array
 
     @classmethod
     def none(cls, value_dtype: Any) -> Looks:
         """Before the first look."""
-        return cls(jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, value_dtype))
+        zero, infinite = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, value_dtype)
+        return cls(zero, infinite, infinite, zero)
 
 
 class Watch(NamedTuple):

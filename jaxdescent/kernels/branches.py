@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 
 def seldom(
@@ -66,9 +67,32 @@ def if_any(
 ) -> Any:
     """``lax.cond(is_needed, needed, usual, *operands)`` that stays a branch under ``vmap``.
 
-    Under ``vmap`` all members compute ``needed`` if any of them needs it, and otherwise ``usual``.
-    The functions must not close over arrays.
+    Under ``vmap`` all members compute ``needed`` if any of them needs it, and otherwise ``usual``;
+    what they share is not copied for each. The functions may close over arrays.
     """
+    leaves, treedef = jax.tree.flatten(operands)
+    functions, constants, results = [], [], None
+    for function in (needed, usual):
+        traced, results = jax.make_jaxpr(
+            lambda *leaves, function=function: function(*treedef.unflatten(leaves)),
+            return_shape=True,
+        )(*leaves)
+        functions.append(traced.jaxpr)
+        constants.append(traced.consts)
+
+    def branch(index: int) -> Callable[..., Any]:
+        return lambda constants, leaves: jaxpr_as_fun(
+            ClosedJaxpr(functions[index], constants[index])
+        )(*leaves)
+
+    computed = _if_any(is_needed, branch(0), branch(1), constants, leaves)
+    return jax.tree.unflatten(jax.tree.structure(results), computed)
+
+
+def _if_any(
+    is_needed: jax.Array, needed: Callable[..., Any], usual: Callable[..., Any], *operands: Any
+) -> Any:
+    """:func:`if_any` of functions that close over no arrays."""
 
     @custom_vmap
     def choose(is_needed: jax.Array, operands: tuple[Any, ...]) -> Any:
@@ -83,7 +107,7 @@ def if_any(
         def of_all(function: Callable[..., Any]) -> Callable[..., Any]:
             return jax.vmap(function, in_axes=axes, axis_size=axis_size)
 
-        results = if_any(jnp.any(is_needed), of_all(needed), of_all(usual), *operands)
+        results = _if_any(jnp.any(is_needed), of_all(needed), of_all(usual), *operands)
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)
