@@ -17,8 +17,8 @@ from benchmarks.problems.exact_regression import (
     exact_regression,
     larger_regression,
 )
-from jaxdescent.descent import dense_look
-from jaxdescent.descent.refutation import look_at_quadratic, look_at_regression
+from jaxdescent.descent.looks import singular_values
+from jaxdescent.descent.looks.scaled_step import look_at_quadratic, look_at_regression
 from jaxdescent.designs import Dense
 
 SHAPE = SHAPES[0]
@@ -212,7 +212,7 @@ def test_directions_of_nearly_equal_columns_are_seen(dtype, gap, x64):
 
 def taken_apart(regression, weights, allowed=0.0):
     weight = regression.sample_weight
-    return dense_look.largest_decrease(
+    return singular_values.largest_decrease(
         np.asarray(regression.X),
         np.asarray(regression.y),
         weights,
@@ -233,7 +233,7 @@ def test_a_program_calls_the_host_for_what_singular_vectors_show():
     @jax.jit
     def in_program(weights):
         params = {"weights": weights, "intercept": jnp.mean(y - X @ weights)}
-        return dense_look.in_program(regression, params, 0.5 * expected)
+        return singular_values.in_program(regression, params, 0.5 * expected)
 
     centred = np.asarray(X - X.mean(axis=0), np.float64)
     residual = np.asarray(y, np.float64) - np.mean(y, dtype=np.float64)
@@ -293,16 +293,16 @@ def test_only_small_regressions_are_taken_apart(what, monkeypatch):
     monkeypatch.setattr(Dense, "is_whole", True)
     shape = {"many features": (100, 65), "many rows": (70_000, 4)}.get(what, (10, 2))
     X, y, l2 = jnp.ones(shape), jnp.zeros(shape[0]), 0.0
-    assert dense_look.is_small(jd.LinearRegression(jnp.ones((10, 2)), jnp.zeros(10)))
+    assert singular_values.is_small(jd.LinearRegression(jnp.ones((10, 2)), jnp.zeros(10)))
     if what == "not stored":
         X = jd.Sparse.from_indices(np.arange(2), np.arange(2), shape=shape)
     if what == "many penalties":
         y, l2 = jnp.zeros((10, 2)), jnp.array([0.0, 1.0])
     regression = jd.LinearRegression(X, y, l2=l2)
-    assert not dense_look.is_small(regression)
+    assert not singular_values.is_small(regression)
     # A rate is looked at in larger ones too, if not in others.
     is_larger = what in ("many features", "many rows")
-    assert dense_look.is_small(regression, estimates=False) == is_larger
+    assert singular_values.is_small(regression, estimates=False) == is_larger
 
 
 FALSE_ONCE = {

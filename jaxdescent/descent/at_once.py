@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import placement
 from jaxdescent.calls.problem import Problem
-from jaxdescent.descent import dense_look
+from jaxdescent.descent.looks import singular_values
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
@@ -138,7 +138,7 @@ def _given(
     how = {
         "intercept": regression.intercept,
         "dtype": np.dtype(design.dtype),
-        "is_looked_at": dense_look.is_small(regression),
+        "is_looked_at": singular_values.is_small(regression),
     }
     return given, how | {name: flags[name] for name in ("off", "starts_at_own")}
 
@@ -245,7 +245,7 @@ def _judged(
     is_near, rest, evidence = judged(end, max(start.size, end.size))
     falls, allowed = 0.0, float(suboptimality) * max(float(rest["value"]), floor)
     if is_near and is_looked_at and not (off.suboptimality or solution.is_whole):
-        falls = dense_look.largest_decrease(
+        falls = singular_values.largest_decrease(
             given["X"],
             given["y"],
             weights.reshape(given["params"]["weights"].shape),

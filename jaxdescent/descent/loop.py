@@ -19,9 +19,9 @@ from jax import lax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.descent import at_once
-from jaxdescent.descent.dense_look import Look
 from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, run_in_chunks
+from jaxdescent.descent.looks.look import Look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.stopping import ROUNDED, judge, measured

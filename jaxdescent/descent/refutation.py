@@ -1,5 +1,4 @@
-"""Whether a descent that says it has converged can be refuted by what the structure shows, or the
-function itself where there is none (:mod:`jaxdescent.descent.function_look`).
+"""Whether the claim of a descent that it has converged stands.
 
 What a method knows of the minimum it knows from where its steps have led. Two things can hide from
 it. Features far from zero couple a regression's weights and its intercept: the gradient in both is
@@ -8,21 +7,12 @@ valley so flat that its rate looks like an end. And an unknown of little curvatu
 weight of a column in small units, has a gradient that is small beside that of the others, or beside
 its rounding, wherever that unknown stands.
 
-Neither hides from the problem without the intercept (:mod:`jaxdescent.objectives.elimination`) in
-units of the columns' own lengths. With its gradient g, its Hessian H and any positive diagonal D,
-the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
-
-    ``a = g.D^-1 g / sqrt(d.H d)``
-
-so that the minimum is at least so much lower. It is a bound from below: it refutes, and confirms
-nothing. D has the squared lengths of the columns as they are, means included, and the penalty.
-Outputs are problems of their own, whose bounds add up.
-
-The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``. An error e
-of the residual changes g.d by ``e.A d``, which is no more than ``|e| |A d|``: it changes a by no
-more than ``|e|``, whatever the condition of H. What the products with A' make of rounding, ``eps
-|r|`` times the length of each column, changes g.d by no more than ``eps |r| sqrt(n) |D^-1/2 g|``.
-Both are taken off a.
+Neither hides from the structure of a regression or a stored quadratic form
+(:mod:`~jaxdescent.descent.looks.scaled_step`, or
+:mod:`~jaxdescent.descent.looks.singular_values` where X is small), nor from the function
+(:mod:`~jaxdescent.descent.looks.newton_steps`, or
+:mod:`jaxdescent.second_order.few_unknowns` where the unknowns are few). This module says when a
+claim is looked at, and what becomes of it.
 """
 
 from __future__ import annotations
@@ -33,20 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.descent import at_once, dense_look, function_look
-from jaxdescent.descent.dense_look import Look
+from jaxdescent.descent import at_once
+from jaxdescent.descent.looks import newton_steps, scaled_step, singular_values
+from jaxdescent.descent.looks.look import Look
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.suboptimality import NOISE_ULPS
 from jaxdescent.descent.watch import Looks, Watch
-from jaxdescent.designs import as_design
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.branches import seldom
-from jaxdescent.kernels.platform import on_cpu, on_one_cpu
+from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
-from jaxdescent.regression import LinearRegression
 from jaxdescent.result import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Off, Tolerance
 
@@ -57,9 +46,6 @@ Params = Any
 
 STEEP = 10.0
 """How many times more than its tolerance allows the gradient must be to refute a claim."""
-
-ULPS = 4.0
-"""How many roundings each term of a product is allowed."""
 
 PAUSE = 4
 """A descent that has been refuted goes on for a quarter of its iterations before its next claim, so
@@ -109,8 +95,8 @@ class Refutation(NamedTuple):
             return True
         if self.objective.is_quadratic or self.objective.is_separable:
             return False
-        is_small = function_look.is_small(params)
-        return is_small and (not is_tried or function_look.is_possible(self.objective, params))
+        is_small = newton_steps.is_small(params)
+        return is_small and (not is_tried or newton_steps.is_possible(self.objective, params))
 
     @property
     def _has_diagonal(self) -> bool:
@@ -123,13 +109,12 @@ class Refutation(NamedTuple):
         """Whether the objective is a regression that is taken apart by its singular vectors."""
         regression = self.objective.linear_regression
         estimates = self.method.estimates(self.objective)
-        return regression is not None and dense_look.is_small(regression, estimates)
+        return regression is not None and singular_values.is_small(regression, estimates)
 
     def is_seen_by_host(self, loop: Loop) -> bool:
         """Whether the host can look at a claim whose numbers are there."""
-        if not self.is_possible(loop.params, is_tried=False):
-            return False
-        if not at_once.is_at_hand((loop.params, self.objective)):
+        is_possible = self.is_possible(loop.params, is_tried=False)
+        if not (is_possible and at_once.is_at_hand((loop.params, self.objective))):
             return False
         if self.objective.linear_regression is not None:
             return self._is_small
@@ -143,15 +128,12 @@ class Refutation(NamedTuple):
         if self._is_small:
             regression = self.objective.linear_regression
             allowed = tolerance * max(abs(value), float(loop.watch.floor))
-            return dense_look.at_hand(regression, loop.params, allowed)
+            return singular_values.at_hand(regression, loop.params, allowed)
         from jaxdescent.second_order import few_unknowns  # regressions go without it
 
+        size = float(loop.watch.size.scale)
         found = few_unknowns.found_at(
-            self.objective,
-            loop.params,
-            value=value,
-            size=float(loop.watch.size.scale),
-            tolerance=tolerance,
+            self.objective, loop.params, value=value, size=size, tolerance=tolerance
         )
         if found is None or not found.is_known:
             return None
@@ -167,9 +149,9 @@ class Refutation(NamedTuple):
 
         def answer() -> tuple[jax.Array, Watch]:
             asked = self._asked(loop)
-            has_structure = self._has_diagonal
-            look = self._look_at_structure if has_structure else self._look_at_function
-            return self._answered(loop, asked, look(loop, asked))
+            if self._has_diagonal:
+                return self._answered(loop, asked, self._look_at_structure(loop, asked))
+            return self._answered(loop, asked, self._look_at_function(loop, asked))
 
         is_one = loops.are_few((loop.params, self.objective))
         status, watch = loops.one_turn(answer) if is_one else answer()
@@ -248,13 +230,13 @@ class Refutation(NamedTuple):
         status = xp.where(is_refuted, instead, loop.status)
         # What is known is said however the descent ends, and is no bound from above.
         is_low = (status != RUNNING) & (falls > watch.suboptimality)
-        is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
-        is_proven = look.is_proven & is_ended & xp.logical_not(self.off.suboptimality)
         has_rows = self.objective.linear_regression is not None
         known = Evidence.FACTORISATION if has_rows else Evidence.NEWTON_DECREMENT
         # A claim that rests on more than the look does keeps its own evidence.
-        is_weaker = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
-        is_proven = is_proven & self._is_level(loop, xp) & xp.logical_not(is_weaker)
+        is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
+        is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
+        is_proven = look.is_proven & is_ended & self._is_level(loop, xp)
+        is_proven = is_proven & xp.logical_not(is_stronger | self.off.suboptimality)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_proven, look.falls, above)
@@ -275,8 +257,8 @@ class Refutation(NamedTuple):
     def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
         """The status of a descent whose claim has been refuted."""
         is_last = loop.iteration >= self.max_iterations
-        is_stuck = loop.watch.checks_without_progress >= self.method.patience
-        is_stuck = is_stuck | (standing >= STANDING)
+        waited = loop.watch.checks_without_progress
+        is_stuck = (waited >= self.method.patience) | (standing >= STANDING)
         again = xp.where(is_last, Status.MAX_ITERATIONS.value, RUNNING)
         return xp.where(is_stuck, Status.STAGNATED.value, again).astype(xp.int32)
 
@@ -284,18 +266,17 @@ class Refutation(NamedTuple):
         """What the function shows, if it is looked at."""
         from jaxdescent.second_order import few_unknowns
 
-        # Of numbers alone: JAX would keep the structure of what it is given, and with it the
-        # objective's function, beyond the program.
-        # A function of a batch's member may still close over the member's arrays.
+        # Of numbers alone: JAX would keep the objective's function beyond the program, and a
+        # function of a batch's member may still close over the member's arrays.
         objective = self.objective.hoisted(loop.params)
         numbers, structure = jax.tree.flatten((objective, loop.params))
 
         def in_own_dtype() -> Look:
-            def look(*numbers: jax.Array) -> function_look.Seen:
-                return function_look.seen_at(*structure.unflatten(numbers))
+            def look(*numbers: jax.Array) -> newton_steps.Seen:
+                return newton_steps.seen_at(*structure.unflatten(numbers))
 
-            def no_look(*numbers: jax.Array) -> function_look.Seen:
-                return function_look.nothing_seen(*structure.unflatten(numbers))
+            def no_look(*numbers: jax.Array) -> newton_steps.Seen:
+                return newton_steps.nothing_seen(*structure.unflatten(numbers))
 
             seen = seldom(asked.is_looked_at, look, no_look, *numbers)
             falls, allowed = self._measured_decrease(loop, asked, seen)
@@ -323,7 +304,7 @@ class Refutation(NamedTuple):
         return on_one_cpu(in_double, in_own_dtype)
 
     def _measured_decrease(
-        self, loop: Loop, asked: _Asked, seen: function_look.Seen
+        self, loop: Loop, asked: _Asked, seen: newton_steps.Seen
     ) -> tuple[jax.Array, jax.Array]:
         """By how much a step was seen to lower the value, and what is allowed by a curvature that
         is none of a kink's. The decrease is infinite where the gradient is not small by that.
@@ -355,214 +336,15 @@ class Refutation(NamedTuple):
         params, seen = precision.widen(loop.params), None
         if self.method.estimates(self.objective):
             reached = loop.norm / jnp.sqrt(2 * asked.known).astype(loop.norm.dtype)
-            seen = Seen(caution(loop.norm.dtype), reached)
+            seen = scaled_step.Resolved(caution(loop.norm.dtype), reached)
         regression, allowed = self.objective.linear_regression, asked.allowed
-        look, of = look_at_regression, regression
+        look, of = scaled_step.look_at_regression, regression
         if regression is None:
-            look, of = look_at_quadratic, self.objective
+            look, of = scaled_step.look_at_quadratic, self.objective
         inputs = of, params, seen, allowed.astype(jnp.result_type(*jax.tree.leaves(params)))
-        return seldom(asked.is_looked_at, look, _no_look, *inputs)
-
-
-class Seen(NamedTuple):
-    """What a method with an estimate of its own has seen; no other need look.
-
-    Attributes:
-      ratio: by how much the smallest curvature may be below the largest for the method to see it
-        (:func:`jaxdescent.numerics.ritz.caution`).
-      reached: the root of the curvature along which the gradient that was reached would still
-        lower the value by more than is allowed.
-    """
-
-    ratio: float
-    reached: jax.Array
-
-
-def look_at_regression(
-    regression: LinearRegression,
-    params: Params,
-    seen: Seen | None = None,
-    allowed: Any = 0.0,
-) -> Look:
-    """What LAPACK shows where X is small on a CPU; else what one step of the weights is sure to
-    bring.
-
-    The step takes a pass over X for the lengths of its columns, two for the gradient at the best
-    intercept, and one for the curvature. Where X does not know its columns, the step is one along
-    the gradient.
-
-    Args:
-      regression: whose X and y are known.
-      params: where the claim was made.
-      seen: where no unknown's own curvature is below this, the answer is zero after the first pass.
-        None for a method that sees none.
-      allowed: by how much the value may be above the minimum.
-    """
-
-    def by_one_step() -> Look:
-        lengths = _lengths_of(regression)
-        is_needed = _is_uneven(lengths, seen)
-        falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
-        return Look.refuting(falls, allowed)
-
-    if dense_look.is_small(regression, seen is not None):
-        look = on_cpu(lambda: dense_look.in_program(regression, params, allowed), by_one_step)
-    else:
-        look = by_one_step()
-    # Traced penalties and weights may be negative, and then no term may be left out.
-    is_convex = jnp.all(jnp.asarray(regression.l2) >= 0)
-    if regression.sample_weight is not None:
-        is_convex &= jnp.all(regression.sample_weight >= 0)
-    return jax.tree.map(lambda leaf: jnp.where(is_convex, leaf, jnp.zeros_like(leaf)), look)
-
-
-def _lengths_of(regression: LinearRegression) -> jax.Array | None:
-    """The lengths of the columns with the penalty's rows below them, (features, 1) or (features,
-    outputs); None where X does not know them.
-    """
-    design = as_design(regression.X)
-    lengths = design.column_lengths(regression.sample_weight, None)
-    if lengths is None:
-        return None
-    return jnp.hypot(lengths[:, None], _root_of_penalty(regression, design.dtype))
-
-
-def _fall_of_regression(
-    regression: LinearRegression, params: Params, lengths: jax.Array | None
-) -> jax.Array:
-    design, weight = as_design(regression.X), regression.sample_weight
-    weights = params["weights"].reshape(design.shape[1], -1)
-    dtype, penalty = weights.dtype, _root_of_penalty(regression, weights.dtype)
-    targets = jnp.asarray(regression.y).astype(dtype).reshape(design.shape[0], -1)
-    share = jnp.ones((design.shape[0], 1), dtype)
-    if weight is not None:
-        share = jnp.maximum(weight, 0).astype(dtype)[:, None]
-    root, total = jnp.sqrt(share), jnp.sum(share)
-
-    def at_best_intercept(rows: jax.Array) -> jax.Array:
-        # Twice: X' would multiply what the first subtraction leaves of the mean by X's own means.
-        for _ in range(2 * regression.intercept):
-            rows = rows - _sums(share * rows) / total
-        return rows
-
-    def of_outputs(product: Any, columns: jax.Array) -> jax.Array:
-        # One output is a vector, as everywhere: a design may know no other.
-        is_one = jnp.ndim(regression.y) == 1
-        return product(columns[:, 0])[:, None] if is_one else product(columns)
-
-    residual = at_best_intercept(of_outputs(design.product, weights) - targets)
-    pulled = of_outputs(design.transposed_product, share * residual)
-    pulled = pulled + jnp.square(penalty) * weights
-    scaled, step = _scaled_step(pulled, lengths)
-    image = at_best_intercept(of_outputs(design.product, step))
-    bent, missed, aimed = _norms_of(root * image, root * residual, root * targets)
-    shortened, shrunk = _norms_of(penalty * step, penalty * weights)
-    along, left = jnp.hypot(bent, shortened), missed + shrunk
-    moved = left + 2 * aimed
-    if lengths is not None:
-        moved = _sums(lengths * jnp.abs(weights)) + aimed
-    return _certain(scaled, along, moved, left, design.shape[1])
-
-
-def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
-    """The root of ``l2``, (1, 1) or (1, outputs)."""
-    return jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0)).reshape(1, -1)
-
-
-def look_at_quadratic(
-    objective: Objective, params: Params, seen: Seen | None = None, allowed: Any = 0.0
-) -> Look:
-    """What one step shows of a quadratic form whose Hessian is stored: two products with it."""
-    matrix = objective.hessian_array
-    assert matrix is not None  # or nothing can be refuted
-    diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
-    lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
-    is_needed = _is_uneven(lengths, seen)
-    falls = seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
-    return Look.refuting(falls, allowed)
-
-
-def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
-    (x,), treedef = jax.tree.flatten(params)
-    gradient = jax.tree.leaves(objective.gradient(params))[0][:, None]
-    scaled, step = _scaled_step(gradient, lengths)
-    curvature = objective.curvature(params, treedef.unflatten([step[:, 0]]))
-    # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
-    # terms are H x - g.
-    size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
-    along = jnp.sqrt(jnp.maximum(curvature, 0))
-    return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
-
-
-def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
-    del objective, rest
-    return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+        return seldom(asked.is_looked_at, look, scaled_step.no_look, *inputs)
 
 
 def _look_of(found: few_unknowns.Found, xp: Any) -> Look:
     is_false = found.is_known & xp.logical_not(found.is_stationary)
     return Look(found.falls, is_false, found.is_stationary & found.is_convex)
-
-
-def _no_look(of: Any, params: Params, *rest: Any) -> Look:
-    nothing = _nothing(of, params, *rest)
-    return Look.refuting(nothing, nothing)
-
-
-def _is_uneven(lengths: jax.Array | None, seen: Seen | None) -> jax.Array:
-    """Whether a length is so small that the method may not have seen it."""
-    if lengths is None or seen is None:
-        return jnp.array(seen is None)  # along the gradient a method with an estimate has looked
-    longest = jnp.max(lengths)
-    shares = lengths / jnp.where(longest > 0, longest, 1)
-    shortest = jnp.min(jnp.where(shares > 0, shares, 1))
-    is_even = jnp.sum(jnp.square(shares)) <= seen.ratio * jnp.square(shortest)
-    return ~is_even | (seen.reached > shortest * longest)
-
-
-def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """``|D^-1/2 g|`` of each output, and ``D^-1 g`` over it, without unknowns of no curvature."""
-    if lengths is None:
-        lengths = jnp.ones_like(gradient)
-    is_there = (lengths > 0) & jnp.isfinite(lengths)
-    lengths = jnp.where(is_there, lengths, 1)
-    scaled = jnp.where(is_there, gradient / lengths, 0)
-    norm = _norms(scaled)
-    step = scaled / jnp.where(norm > 0, norm, 1) / lengths
-    return norm, jnp.where(jnp.isfinite(step), step, 0)
-
-
-def _certain(
-    scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
-) -> jax.Array:
-    """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
-
-    Args:
-      scaled: ``|D^-1/2 g|``.
-      along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
-      moved: the size of the terms in the residual.
-      size: that of the terms in each entry of ``D^-1/2 g``.
-      unknowns: how many there are.
-    """
-    is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
-    eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
-    along = jnp.where(is_known, along, 1) + eps * root  # its own rounding
-    rounding = eps * (moved + size * root / along)
-    falls = jnp.maximum(scaled / along - rounding, 0)
-    return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
-
-
-def _norms_of(*parts: jax.Array) -> list[jax.Array]:
-    """The norms of the columns of each; side by side they are fewer kernels to compile."""
-    return jnp.split(_norms(jnp.concatenate(parts, axis=1)), len(parts), axis=1)
-
-
-def _norms(columns: jax.Array) -> jax.Array:
-    """The norm of each column, (1, outputs), also where its square would overflow or underflow."""
-    peak = jnp.max(jnp.abs(columns), axis=0, keepdims=True)
-    peak = jnp.where(peak > 0, peak, 1)
-    return peak * jnp.sqrt(_sums(jnp.square(columns / peak)))
-
-
-def _sums(columns: jax.Array) -> jax.Array:
-    return jnp.sum(columns, axis=0, keepdims=True)

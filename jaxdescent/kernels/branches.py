@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun
 
 
 def seldom(
@@ -71,20 +71,20 @@ def if_any(
     what they share is not copied for each. The functions may close over arrays.
     """
     leaves, treedef = jax.tree.flatten(operands)
-    functions, constants, results = [], [], None
+    programs, results = [], None
     for function in (needed, usual):
-        traced, results = jax.make_jaxpr(
+        program, results = jax.make_jaxpr(
             lambda *leaves, function=function: function(*treedef.unflatten(leaves)),
             return_shape=True,
         )(*leaves)
-        functions.append(traced.jaxpr)
-        constants.append(traced.consts)
+        programs.append(program)
 
     def branch(index: int) -> Callable[..., Any]:
-        return lambda constants, leaves: jaxpr_as_fun(
-            ClosedJaxpr(functions[index], constants[index])
-        )(*leaves)
+        closed: Any = type(programs[index])  # a class that jax.extend.core does not export
+        program = programs[index].jaxpr
+        return lambda constants, leaves: jaxpr_as_fun(closed(program, constants[index]))(*leaves)
 
+    constants = [program.consts for program in programs]
     computed = _if_any(is_needed, branch(0), branch(1), constants, leaves)
     return jax.tree.unflatten(jax.tree.structure(results), computed)
 

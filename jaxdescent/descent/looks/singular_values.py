@@ -24,12 +24,13 @@ Nearly equal columns have large terms that cancel in A s: their directions then 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdescent.descent.looks.look import Look
 from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression
@@ -53,25 +54,6 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
     """
     outputs = int(np.prod(jnp.shape(regression.y)[1:]))
     return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
-
-
-class Look(NamedTuple):
-    """What was seen where a descent ended; each is ().
-
-    Attributes:
-      falls: by how much the value is sure to fall.
-      is_false: whether the descent has not converged.
-      is_proven: whether it has, at a minimum.
-    """
-
-    falls: Any
-    is_false: Any
-    is_proven: Any
-
-    @classmethod
-    def refuting(cls, falls: Any, allowed: Any) -> Look:
-        """A look that sees no minimum, but may see that more than is allowed is left."""
-        return cls(falls, falls > allowed, jnp.zeros((), bool))
 
 
 def in_program(regression: LinearRegression, params: Any, allowed: Any) -> Look:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.descent import function_look
+from jaxdescent.descent.looks import newton_steps
 from jaxdescent.objectives import as_objective
 
 METHODS = {
@@ -92,14 +92,14 @@ def test_a_look_measures_the_fall_and_bounds_the_curvature(rng):
     def function(x):
         return 3 + 0.5 * (x - center) @ hessian @ (x - center)
 
-    seen = function_look.seen_at(as_objective(function, ()), jnp.asarray(rng.normal(size=5)))
+    seen = newton_steps.seen_at(as_objective(function, ()), jnp.asarray(rng.normal(size=5)))
     np.testing.assert_allclose(seen.lowest, 3, rtol=1e-10)
     assert np.linalg.eigvalsh(hessian)[-1] <= seen.curvature
 
 
 def test_a_kink_has_no_curvature():
     objective = as_objective(lambda x: jnp.sum(jnp.abs(x)), ())
-    assert function_look.seen_at(objective, jnp.array([1e-6, 2.0])).curvature == 0
+    assert newton_steps.seen_at(objective, jnp.array([1e-6, 2.0])).curvature == 0
 
 
 @pytest.mark.first
@@ -129,14 +129,14 @@ def test_a_function_that_only_knows_its_gradient_is_minimised_as_before():
 
     function.defvjp(lambda x: (function(x), x), backward)
     x = jnp.ones(2)
-    assert not function_look.is_possible(as_objective(function, ()), x)
+    assert not newton_steps.is_possible(as_objective(function, ()), x)
     assert float(jd.minimize(function, x, jd.GradientDescent()).value) < 1e-6
 
 
 def test_many_unknowns_are_not_looked_at():
     objective = as_objective(lambda x: jnp.sum(jnp.cosh(x)), ())
-    shape = jax.ShapeDtypeStruct((function_look.MOST_UNKNOWNS + 1,), jnp.float32)
-    assert not function_look.is_possible(objective, shape)
+    shape = jax.ShapeDtypeStruct((newton_steps.MOST_UNKNOWNS + 1,), jnp.float32)
+    assert not newton_steps.is_possible(objective, shape)
 
 
 def test_members_of_a_batch_are_looked_at_alone():

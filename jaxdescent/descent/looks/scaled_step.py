@@ -1,0 +1,239 @@
+"""What a step in units of the columns is sure to lower the value by, of a regression or a quadratic
+form whose Hessian is stored.
+
+The problem is the one without the intercept (:mod:`jaxdescent.objectives.elimination`), in units of
+the columns' own lengths. With its gradient g, its Hessian H and any positive diagonal D,
+the best step along ``d = D^-1 g`` lowers the value by ``a^2 / 2`` with
+
+    ``a = g.D^-1 g / sqrt(d.H d)``
+
+so that the minimum is at least so much lower. It is a bound from below: it refutes, and confirms
+nothing. D has the squared lengths of the columns as they are, means included, and the penalty.
+Outputs are problems of their own, whose bounds add up.
+
+The bound is computed with rounding, which must not refute what is true. Let ``A'A = H``. An error e
+of the residual changes g.d by ``e.A d``, which is no more than ``|e| |A d|``: it changes a by no
+more than ``|e|``, whatever the condition of H. What the products with A' make of rounding, ``eps
+|r|`` times the length of each column, changes g.d by no more than ``eps |r| sqrt(n) |D^-1/2 g|``.
+Both are taken off a.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.descent.looks import singular_values
+from jaxdescent.descent.looks.look import Look
+from jaxdescent.designs import as_design
+from jaxdescent.kernels.branches import seldom
+from jaxdescent.kernels.platform import on_cpu
+from jaxdescent.objectives import Objective
+from jaxdescent.regression import LinearRegression
+
+Params = Any
+
+ULPS = 4.0
+"""How many roundings each term of a product is allowed."""
+
+
+class Resolved(NamedTuple):
+    """What a method with an estimate of its own has seen; no other need look.
+
+    Attributes:
+      ratio: by how much the smallest curvature may be below the largest for the method to see it
+        (:func:`jaxdescent.numerics.ritz.caution`).
+      reached: the root of the curvature along which the gradient that was reached would still
+        lower the value by more than is allowed.
+    """
+
+    ratio: float
+    reached: jax.Array
+
+
+def look_at_regression(
+    regression: LinearRegression,
+    params: Params,
+    seen: Resolved | None = None,
+    allowed: Any = 0.0,
+) -> Look:
+    """What LAPACK shows where X is small on a CPU; else what one step of the weights is sure to
+    bring.
+
+    The step takes a pass over X for the lengths of its columns, two for the gradient at the best
+    intercept, and one for the curvature. Where X does not know its columns, the step is one along
+    the gradient.
+
+    Args:
+      regression: whose X and y are known.
+      params: where the claim was made.
+      seen: where no unknown's own curvature is below this, the answer is zero after the first pass.
+        None for a method that sees none.
+      allowed: by how much the value may be above the minimum.
+    """
+
+    def by_one_step() -> Look:
+        lengths = _lengths_of(regression)
+        is_needed = _is_uneven(lengths, seen)
+        falls = seldom(is_needed, _fall_of_regression, _nothing, regression, params, lengths)
+        return Look.refuting(falls, allowed)
+
+    if singular_values.is_small(regression, seen is not None):
+        look = on_cpu(lambda: singular_values.in_program(regression, params, allowed), by_one_step)
+    else:
+        look = by_one_step()
+    # Traced penalties and weights may be negative, and then no term may be left out.
+    is_convex = jnp.all(jnp.asarray(regression.l2) >= 0)
+    if regression.sample_weight is not None:
+        is_convex &= jnp.all(regression.sample_weight >= 0)
+    return jax.tree.map(lambda leaf: jnp.where(is_convex, leaf, jnp.zeros_like(leaf)), look)
+
+
+def _lengths_of(regression: LinearRegression) -> jax.Array | None:
+    """The lengths of the columns with the penalty's rows below them, (features, 1) or (features,
+    outputs); None where X does not know them.
+    """
+    design = as_design(regression.X)
+    lengths = design.column_lengths(regression.sample_weight, None)
+    if lengths is None:
+        return None
+    return jnp.hypot(lengths[:, None], _root_of_penalty(regression, design.dtype))
+
+
+def _fall_of_regression(
+    regression: LinearRegression, params: Params, lengths: jax.Array | None
+) -> jax.Array:
+    design, weight = as_design(regression.X), regression.sample_weight
+    weights = params["weights"].reshape(design.shape[1], -1)
+    dtype, penalty = weights.dtype, _root_of_penalty(regression, weights.dtype)
+    targets = jnp.asarray(regression.y).astype(dtype).reshape(design.shape[0], -1)
+    share = jnp.ones((design.shape[0], 1), dtype)
+    if weight is not None:
+        share = jnp.maximum(weight, 0).astype(dtype)[:, None]
+    root, total = jnp.sqrt(share), jnp.sum(share)
+
+    def at_best_intercept(rows: jax.Array) -> jax.Array:
+        # Twice: X' would multiply what the first subtraction leaves of the mean by X's own means.
+        for _ in range(2 * regression.intercept):
+            rows = rows - _sums(share * rows) / total
+        return rows
+
+    def of_outputs(product: Any, columns: jax.Array) -> jax.Array:
+        # One output is a vector, as everywhere: a design may know no other.
+        is_one = jnp.ndim(regression.y) == 1
+        return product(columns[:, 0])[:, None] if is_one else product(columns)
+
+    residual = at_best_intercept(of_outputs(design.product, weights) - targets)
+    pulled = of_outputs(design.transposed_product, share * residual)
+    pulled = pulled + jnp.square(penalty) * weights
+    scaled, step = _scaled_step(pulled, lengths)
+    image = at_best_intercept(of_outputs(design.product, step))
+    bent, missed, aimed = _norms_of(root * image, root * residual, root * targets)
+    shortened, shrunk = _norms_of(penalty * step, penalty * weights)
+    along, left = jnp.hypot(bent, shortened), missed + shrunk
+    moved = left + 2 * aimed
+    if lengths is not None:
+        moved = _sums(lengths * jnp.abs(weights)) + aimed
+    return _certain(scaled, along, moved, left, design.shape[1])
+
+
+def _root_of_penalty(regression: LinearRegression, dtype: Any) -> jax.Array:
+    """The root of ``l2``, (1, 1) or (1, outputs)."""
+    return jnp.sqrt(jnp.maximum(jnp.asarray(regression.l2, dtype), 0)).reshape(1, -1)
+
+
+def look_at_quadratic(
+    objective: Objective, params: Params, seen: Resolved | None = None, allowed: Any = 0.0
+) -> Look:
+    """What one step shows of a quadratic form whose Hessian is stored: two products with it."""
+    matrix = objective.hessian_array
+    assert matrix is not None  # or nothing can be refuted
+    diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
+    lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
+    is_needed = _is_uneven(lengths, seen)
+    falls = seldom(is_needed, _fall_of_quadratic, _nothing, objective, params, lengths)
+    return Look.refuting(falls, allowed)
+
+
+def _fall_of_quadratic(objective: Objective, params: Params, lengths: jax.Array) -> jax.Array:
+    (x,), treedef = jax.tree.flatten(params)
+    gradient = jax.tree.leaves(objective.gradient(params))[0][:, None]
+    scaled, step = _scaled_step(gradient, lengths)
+    curvature = objective.curvature(params, treedef.unflatten([step[:, 0]]))
+    # Of a positive semidefinite H no term of H x exceeds this, in its row's length; the linear
+    # terms are H x - g.
+    size = 2 * _sums(lengths * jnp.abs(x[:, None])) + scaled
+    along = jnp.sqrt(jnp.maximum(curvature, 0))
+    return _certain(scaled, along, jnp.zeros_like(size), size, x.size)
+
+
+def _nothing(objective: Objective, params: Params, *rest: Any) -> jax.Array:
+    del objective, rest
+    return jnp.zeros((), jnp.result_type(*jax.tree.leaves(params)))
+
+
+def _is_uneven(lengths: jax.Array | None, seen: Resolved | None) -> jax.Array:
+    """Whether a length is so small that the method may not have seen it."""
+    if lengths is None or seen is None:
+        return jnp.array(seen is None)  # along the gradient a method with an estimate has looked
+    longest = jnp.max(lengths)
+    shares = lengths / jnp.where(longest > 0, longest, 1)
+    shortest = jnp.min(jnp.where(shares > 0, shares, 1))
+    is_even = jnp.sum(jnp.square(shares)) <= seen.ratio * jnp.square(shortest)
+    return ~is_even | (seen.reached > shortest * longest)
+
+
+def _scaled_step(gradient: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """``|D^-1/2 g|`` of each output, and ``D^-1 g`` over it, without unknowns of no curvature."""
+    if lengths is None:
+        lengths = jnp.ones_like(gradient)
+    is_there = (lengths > 0) & jnp.isfinite(lengths)
+    lengths = jnp.where(is_there, lengths, 1)
+    scaled = jnp.where(is_there, gradient / lengths, 0)
+    norm = _norms(scaled)
+    step = scaled / jnp.where(norm > 0, norm, 1) / lengths
+    return norm, jnp.where(jnp.isfinite(step), step, 0)
+
+
+def _certain(
+    scaled: jax.Array, along: jax.Array, moved: jax.Array, size: jax.Array, unknowns: int
+) -> jax.Array:
+    """``a^2 / 2`` less what rounding may have made of it, summed over the outputs.
+
+    Args:
+      scaled: ``|D^-1/2 g|``.
+      along: ``sqrt(d.H d)`` for ``d = D^-1 g / |D^-1/2 g|``.
+      moved: the size of the terms in the residual.
+      size: that of the terms in each entry of ``D^-1/2 g``.
+      unknowns: how many there are.
+    """
+    is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
+    eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
+    along = jnp.where(is_known, along, 1) + eps * root  # its own rounding
+    rounding = eps * (moved + size * root / along)
+    falls = jnp.maximum(scaled / along - rounding, 0)
+    return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
+
+
+def _norms_of(*parts: jax.Array) -> list[jax.Array]:
+    """The norms of the columns of each; side by side they are fewer kernels to compile."""
+    return jnp.split(_norms(jnp.concatenate(parts, axis=1)), len(parts), axis=1)
+
+
+def _norms(columns: jax.Array) -> jax.Array:
+    """The norm of each column, (1, outputs), also where its square would overflow or underflow."""
+    peak = jnp.max(jnp.abs(columns), axis=0, keepdims=True)
+    peak = jnp.where(peak > 0, peak, 1)
+    return peak * jnp.sqrt(_sums(jnp.square(columns / peak)))
+
+
+def _sums(columns: jax.Array) -> jax.Array:
+    return jnp.sum(columns, axis=0, keepdims=True)
+
+
+def no_look(of: Any, params: Params, *rest: Any) -> Look:
+    """A look that nobody asked for."""
+    nothing = _nothing(of, params, *rest)
+    return Look.refuting(nothing, nothing)
