@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
     "README.md",
     "docs/tutorial.md",
+    "docs/measured.md",
     "docs/methods.md",
     "docs/designs.md",
     "docs/plan.md",
