@@ -92,7 +92,7 @@ def among(
 
 @contextlib.contextmanager
 def among_all(call: str) -> Iterator[None]:
-    """The same for all processes of the run, whatever arrays there are."""
+    """A group of all processes of the run, whatever arrays there are."""
     if jax.process_count() == 1 or _group.get():
         yield
         return
@@ -300,8 +300,8 @@ def leave_without_others(code: int = INTERRUPTED) -> None:
 
 
 def _leave_at_the_end(code: int = 1) -> None:
-    """The same if a program that waits for the others cannot be given up. Of several reasons the
-    first gives the code: the others follow from it.
+    """End this process where a program that waits for the others cannot be given up. Of several
+    reasons the first gives the code: the others follow from it.
     """
     if not _codes:
         atexit.register(_leave_at_once)

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 
 def with_automatic_axes(tree: Any) -> Any:
-    """The same arrays on meshes whose axes XLA's partitioner handles; no data moves.
+    """The arrays on meshes whose axes XLA's partitioner handles; no data moves.
 
     ``jax.make_mesh`` makes Explicit axes by default, on which a product that contracts a sharded
     axis raises unless its output sharding is given; for Auto axes the partitioner finds it.

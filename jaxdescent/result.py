@@ -43,7 +43,7 @@ class Status(enum.IntEnum):
         return self.advice_after(())
 
     def advice_after(self, ran: Sequence[str]) -> str:
-        """The same, where methods of these names ran: no method that has been tried is advised.
+        """The advice after methods of these names ran: no method that has been tried is advised.
 
         >>> Status.MAX_ITERATIONS.advice_after(["LBFGS()"]).split(", ")[-1]
         'else jd.DerivativeMethod() for few unknowns.'

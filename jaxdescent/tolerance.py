@@ -105,7 +105,7 @@ class Tolerance(Displayed):
             object.__setattr__(self, "predicate", as_pytree(self.predicate))
 
     def resolved(self, params: Params) -> Tolerance:
-        """The same with numbers for the tolerances of gradient and suboptimality."""
+        """This tolerance with numbers for those of gradient and suboptimality."""
         gradient, suboptimality = self.gradient, self.suboptimality
         if gradient is None and suboptimality is None and self.absolute_gradient is None:
             gradient = suboptimality = default_tolerance(params)
@@ -116,7 +116,7 @@ class Tolerance(Displayed):
         )
 
     def hoisted(self, params: Params, value_dtype: Any) -> Tolerance:
-        """The same with the arrays that the predicate closes over as leaves."""
+        """This tolerance with the arrays that its predicate closes over as leaves."""
         if self.predicate is None:
             return self
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))

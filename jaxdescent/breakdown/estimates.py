@@ -41,13 +41,14 @@ DRAWING = 200.0
 """The operations of a matrix product that take as long as drawing a number."""
 
 STEP = 1.3
-"""The same for a step on one independent weight."""
+"""The operations of a matrix product that take as long as a step on one independent weight."""
 
 TIED_BYTES, TIED_ITERATIONS = 25.0, 32
 """The bytes that are updated while one iteration is done on a tied weight, and the iterations."""
 
 REGRESSION_BYTES, REGRESSION_ITERATIONS = 95.0, 24
-"""The same for a weight of the matrix-free regression."""
+"""The bytes that are updated while one iteration is done on a weight of the matrix-free regression,
+and the iterations."""
 
 COMPILING, COMPILING_AN_ARRAY = 1.0, 0.11
 """Seconds to compile a problem of part 3, and for each array of its params."""

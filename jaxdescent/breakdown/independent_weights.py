@@ -143,7 +143,7 @@ def draw(
 
 
 def replay(starts: np.ndarray, iterations: int, dtype: Any) -> np.ndarray:
-    """The same descent in NumPy: float32 steps, and a rounding to ``dtype`` after every pass."""
+    """The descent in NumPy: float32 steps, and a rounding to ``dtype`` after every pass."""
     rate, two = np.float32(LEARNING_RATE), np.float32(2)
     x = starts.astype(np.float32)
     for iteration in range(iterations):

@@ -74,7 +74,7 @@ def run(settings: Settings, console: Console) -> PartReport:
 def _descend(
     name: str, function: Any, start: Any, derivative: Any, *, curvature: float
 ) -> list[dict[str, Any]]:
-    """The same descent by hand and by ``jax.grad``, one row for each variable."""
+    """The tutorial's descent by hand and by ``jax.grad``, one row for each variable."""
     result = jd.minimize(
         function,
         start,

@@ -27,7 +27,7 @@ class Problem(NamedTuple):
     rounding: precision.Rounding
 
     def hoisted(self, params: Params) -> Problem:
-        """The same problem with the arrays that its functions close over as leaves.
+        """This problem with the arrays that its functions close over as leaves.
 
         These are all traced arrays, and those of objects that may be changed.
         """

@@ -85,7 +85,7 @@ def split_names(given: Sequence[str] | None, known: Mapping[str, Any] | None = N
 def split_at_commas(
     given: Sequence[str] | None, known: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """The same with the spaces around them, which can belong to the name of a column.
+    """Names with the spaces around them, which can belong to the name of a column.
 
     >>> split_at_commas(["a, b", "c"])
     ['a', ' b', 'c']

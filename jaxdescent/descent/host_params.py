@@ -327,7 +327,7 @@ class _State:
         return [tree[index] for tree in self.like], self.shared
 
     def replaced(self, index: int, new: tuple[list[Any], list[Any]]) -> _State:
-        """The same with others."""
+        """These chunks with other arrays in their place."""
         own, shared = new
         like = [
             [*tree[:index], one, *tree[index + 1 :]]

@@ -58,7 +58,7 @@ def is_definite(objective: Objective) -> bool | None:
 def attach_derivatives(
     objective: Objective, result: Result, *, is_definite: bool | None = None
 ) -> Result:
-    """The same result, with derivatives of params and value with respect to the objective's data.
+    """The given result, with derivatives of params and value with respect to the objective's data.
 
     ``is_definite`` is what :func:`is_definite` says, so that one way of two is compiled.
 
@@ -243,7 +243,7 @@ def _inverse(lengths: jax.Array) -> jax.Array:
 
 
 def _tied(tree: Params) -> Params:
-    """The same numbers, with each leaf made to depend on all leaves.
+    """The leaves unchanged, each made to depend on all of them.
 
     The rules of the linear solve fail for a leaf whose tangent is a symbolic zero (such as the
     intercept's when differentiating by l2).

@@ -131,7 +131,7 @@ class Categorical(Design):
         return self.tree_unflatten(self.tree_flatten()[1], leaves)
 
     def without(self, levels: Any) -> Categorical:
-        """The same, where rows of these levels have none: reference levels, of weight zero."""
+        """This factor with reference levels: their rows have no level, and their weight is zero."""
         codes = np.asarray(self.codes)
         codes = np.where(np.isin(codes, levels), NONE, codes)
         sharding = self.codes.sharding if self.by_level.is_cut else None

@@ -72,7 +72,7 @@ class Concatenated(Design):
         return tuple(self.designs.values()), tuple(self.designs)
 
     def tree_flatten_with_keys(self) -> tuple[Any, tuple[str, ...]]:
-        """The same with names, which take longer for each call of a program."""
+        """The children with names, which take longer for each call of a program."""
         keys = [(jax.tree_util.DictKey(name), design) for name, design in self.designs.items()]
         return keys, tuple(self.designs)
 
@@ -259,7 +259,7 @@ class Concatenated(Design):
         return references(factors, intercept=intercept)
 
     def without(self, levels: Mapping[str, np.ndarray]) -> Concatenated:
-        """The same, where rows of these levels count as rows without a level.
+        """This design with reference levels, whose rows count as rows without a level.
 
         Raises:
           ValueError: for a name that is not that of a categorical design.

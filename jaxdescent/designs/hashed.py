@@ -183,7 +183,7 @@ class _Columns:
         self.digest = hashlib.sha256(touched).digest()
 
     def fingerprint(self) -> str:
-        """The same text in another process for the same columns."""
+        """A text that is equal in every process for equal columns."""
         return f"{self.features} columns, of which {self.digest.hex()[:16]} are touched"
 
     def find(self, columns: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -156,7 +156,7 @@ def _over_outputs(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> j
 
 
 def is_operator(X: Any) -> bool:
-    """Whether it looks like a linear operator of lineax."""
+    """Whether the object looks like a linear operator of lineax."""
     # Its class is asked: a mock has whatever it is asked for.
     return all(hasattr(type(X), name) for name in ("mv", "in_structure", "out_structure"))
 

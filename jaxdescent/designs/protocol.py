@@ -179,7 +179,7 @@ class Design(Displayed, abc.ABC):
         return (0,)
 
     def by_rows(self) -> Design:
-        """The same matrix in a form out of which batches of its rows are :meth:`taken` quickly, if
+        """This matrix in a form out of which batches of its rows are :meth:`taken` quickly, if
         that is another one; a copy of its entries.
         """
         return self
@@ -243,11 +243,11 @@ class Design(Displayed, abc.ABC):
         return None
 
     def checked(self) -> Design:
-        """The same design, after a look at what can be wrong with it."""
+        """This design, after a check of what can be wrong with it."""
         return self
 
     def hoisted(self, *, always: bool = False) -> Design:
-        """The same design with the arrays that its functions close over as leaves; see
+        """This design with the arrays that its functions close over as leaves; see
         :meth:`jaxdescent.objectives.Objective.hoisted`.
         """
         del always

@@ -170,7 +170,7 @@ class Sparse(Design):
         return children, (self._shape, self._entries, self._is_uneven)
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
-        """The same with names, which would take three times as long for each call of a program."""
+        """The children with names, which take three times as long for each call of a program."""
         children, structure = self.tree_flatten()
         keys = map(jax.tree_util.GetAttrKey, ("forward", "backward", "like"))
         return tuple(zip(keys, children, strict=True)), structure
@@ -267,7 +267,7 @@ class Sparse(Design):
 
 
 def is_sparse_matrix(X: Any) -> bool:
-    """Whether it is a sparse matrix of SciPy's or of JAX's, known by its looks."""
+    """Whether the object looks like a sparse matrix of SciPy or JAX."""
     return hasattr(type(X), "tocoo") or type(X).__module__.startswith("jax.experimental.sparse")
 
 

@@ -71,7 +71,7 @@ def chunk_bytes(leaf: Any, cut: Cut | None) -> int:
 
 
 def on_device(tree: Any) -> Any:
-    """The same arrays in the device's memory."""
+    """The arrays, moved to the device's memory."""
     return jax.tree.map(
         lambda leaf: jax.device_put(leaf, jax.memory.Space.Device) if is_on_host(leaf) else leaf,
         tree,

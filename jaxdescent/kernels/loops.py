@@ -54,7 +54,7 @@ def while_loop(
 
 
 def are_few(arrays: Any) -> bool:
-    """Whether these inputs of a program for one CPU are so small that one core reads them about as
+    """Whether inputs of a program for one CPU are so small that one core reads them about as
     fast as several.
     """
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in map(jax.typeof, jax.tree.leaves(arrays)))

@@ -133,7 +133,7 @@ def on_one_cpu(
 
 
 def kept_apart(tree: Any) -> Any:
-    """The same arrays behind a barrier, so that they are computed once before they are used.
+    """The arrays behind a barrier, so that they are computed once before they are used.
 
     Without it XLA for CPUs may fuse the computation of an operand into each of its uses, and may
     move an array that does not change with a loop out of it, where it must be stored.

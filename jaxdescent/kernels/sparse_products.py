@@ -74,7 +74,7 @@ class Layout(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is that of a matrix in parts."""
+        """Whether the layout is that of a matrix in parts."""
         if self.position is not None:
             return self.position.ndim == 2
         return self.levels[0][0].places.ndim == 3
@@ -85,7 +85,7 @@ class Layout(NamedTuple):
         return any(piece.values is not None for piece in itertools.chain(*self.levels[:1]))
 
     def with_values(self, change: Callable[[jax.Array], jax.Array]) -> Layout:
-        """The same with other values, made of its own, which may be none."""
+        """This layout with other values, made of its own, which may be none."""
 
         def changed(piece: Slice) -> Slice:
             return piece if piece.values is None else piece._replace(values=change(piece.values))
@@ -131,7 +131,7 @@ def product_of_all(layout: Layout, rows: jax.Array) -> jax.Array:
 
 
 def _within_the_loop(layout: Layout, vector: jax.Array) -> tuple[Layout, jax.Array]:
-    """The same, so that what is computed of a layout in parts is computed where the vector is.
+    """The vector laid out so that products with a layout in parts are computed where the vector is.
 
     XLA gathers from the rows of a part by two numbers an entry, the part's and the place's. It
     would make them before the loop of a descent, and each product would read twice as many bytes.

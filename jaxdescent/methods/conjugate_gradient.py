@@ -167,7 +167,7 @@ class ConjugateGradient(LookingAhead):
         limits = jnp.finfo(step.dtype)
         far = float(limits.max) * float(limits.eps)
         is_far = (step * jnp.sqrt(squared) > far) | (jnp.abs(step * descent) > far)
-        # The same holds along a direction whose curvature is rounding error, if the slope is not.
+        # So it is along a direction whose curvature is rounding error, if the slope is not.
         is_flat = jnp.abs(quotient) <= 16 * jnp.finfo(quotient.dtype).eps * largest
         steep = jnp.sqrt(jnp.finfo(descent.dtype).eps) * state.first_norm
         is_far |= is_flat & (-descent > steep * jnp.sqrt(squared))

@@ -142,7 +142,7 @@ class Method(Displayed, abc.ABC):
         return
 
     def hoisted(self) -> Method:
-        """The same method with the arrays that its functions close over as leaves."""
+        """This method with the arrays that its functions close over as leaves."""
         return self
 
     def estimates(self, objective: Objective) -> bool:

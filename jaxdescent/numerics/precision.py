@@ -47,7 +47,7 @@ class Rounding(Displayed):
     """
 
     def of_chunk(self, start: Any) -> Rounding:
-        """The same for a chunk of an array, which begins there."""
+        """This rounding for a chunk of an array that begins at an offset."""
         del start
         return self
 

@@ -60,7 +60,7 @@ def as_objective(objective: Any, args: tuple[Any, ...] = ()) -> Objective:
 
 
 def _held(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same args, where a ``Partial`` among them is converted by :func:`as_pytree`."""
+    """The args, where a ``Partial`` among them is converted by :func:`as_pytree`."""
     return jax.tree.map(
         lambda leaf: as_pytree(leaf) if isinstance(leaf, jax.tree_util.Partial) else leaf,
         args,

@@ -104,7 +104,7 @@ class Objective(Displayed, abc.ABC):
         """The objective at ``params``: a floating-point scalar."""
 
     def checked(self) -> Objective:
-        """The same objective with its data as JAX arrays, whose shapes and dtypes are checked.
+        """This objective with its data as JAX arrays, whose shapes and dtypes are checked.
 
         Raises:
           TypeError: if some data have the wrong type or dtype.
@@ -113,7 +113,7 @@ class Objective(Displayed, abc.ABC):
         return self
 
     def bound(self, args: tuple[Any, ...]) -> Objective:
-        """The same objective with these extra arguments.
+        """This objective with extra arguments.
 
         Raises:
           TypeError: if the objective takes none.
@@ -142,7 +142,7 @@ class Objective(Displayed, abc.ABC):
         del params
 
     def hoisted(self, params: Params, *, always: bool = False) -> Objective:
-        """The same objective with the arrays that its functions close over as leaves.
+        """This objective with the arrays that its functions close over as leaves.
 
         Unless ``always``, only traced arrays and those of mutable objects are hoisted.
         """
@@ -210,7 +210,7 @@ class Objective(Displayed, abc.ABC):
         return None
 
     def by_rows(self) -> Objective:
-        """The same objective with its data in a form out of which :meth:`of_rows` takes batches
+        """This objective with its data in a form out of which :meth:`of_rows` takes batches
         quickly; for them alone.
         """
         return self
@@ -256,7 +256,7 @@ class Objective(Displayed, abc.ABC):
         return 0.0
 
     def eliminated(self, means: Means | None = None) -> Elimination | None:
-        """The same problem in fewer unknowns, with the others at their optimum; None if there is no
+        """The problem in fewer unknowns, with the others at their optimum; None if there is no
         such form.
 
         ``means`` are those of an earlier elimination of the same data, which is not read again.

@@ -215,8 +215,8 @@ class Sketch(Preconditioner):
     def _sketch_of_entries(
         self, regression: CentredRegression, residual: jax.Array, dtype: Any
     ) -> jax.Array | None:
-        """The same of an X that is not written out, if it can add up its rows: a sum over rows for
-        each of ``COPIES`` parts of the sketch; all of A, written out, if that is no larger.
+        """The sketch of an X that is not written out, if X can add up its rows: a sum over rows
+        for each of ``COPIES`` parts of the sketch; all of A, written out, if that is no larger.
         """
         rows, features = regression.design.shape
         strata = -(-self.oversampling * features // COPIES)

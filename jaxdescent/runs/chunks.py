@@ -188,7 +188,7 @@ def _end(
 
 
 def _copied(loop: Loop) -> Loop:
-    """The same values, in strong types, and in memory that nobody else reads.
+    """The values, in strong types, and in memory that nobody else reads.
 
     JAX returns an input that a program passes on as the caller's own array; the next chunk would
     take the memory of the start, or of the data.
@@ -197,7 +197,7 @@ def _copied(loop: Loop) -> Loop:
 
 
 def _copied_over(spare: Loop, loop: Loop) -> Loop:
-    """The same in the memory of ``spare``: on a host, new memory takes five times as long to write
+    """A copy in the memory of ``spare``: on a host, new memory takes five times as long to write
     to, since the system clears each page of it first.
     """
     del spare

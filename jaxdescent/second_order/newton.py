@@ -47,7 +47,7 @@ class Newton:
         return cls(scaled.scale, values, vectors, cutoff, (cutoff, cutoff), ends, scaled.matrix)
 
     def with_doubt(self, share: float) -> Newton:
-        """The same, where rounding of data moves eigenvalues by this share of the largest."""
+        """These eigenvalues, where rounding of data moves them by this share of the largest."""
         margin = max(self.cutoff, share * float(np.max(np.abs(self.values))))
         return dataclasses.replace(self, margins=(margin, margin))
 

@@ -131,7 +131,7 @@ class InverseByPairs(NamedTuple):
         return stored._with_products(with_gradient, with_change, squared, norm)
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
-        """The same pairs, with the coefficients of ``H g`` for another gradient."""
+        """These pairs, with the coefficients of ``H g`` for another gradient."""
         memory, dtype = self.products.shape[0], self.inverse.dtype
         squared = precision.squared_norm(jax.tree.map(lambda rows: rows[self.newest], self.pairs))
         last = jax.tree.map(lambda rows: rows[self.newest + memory], self.pairs)

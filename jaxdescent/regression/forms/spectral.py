@@ -35,7 +35,7 @@ class SpectralObjective(Objective):
         """Minus the inverse of the Hessian, times ``gradient``."""
 
     def with_penalty(self, l2: Any) -> Self:
-        """The same data with another penalty, without a pass over them."""
+        """These data with another penalty, without a pass over them."""
         return dataclasses.replace(self, l2=jnp.asarray(l2, self.matrix.dtype))
 
     def penalty(self) -> jax.Array:

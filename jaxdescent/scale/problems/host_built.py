@@ -95,8 +95,8 @@ class Sparse(HostBuilt):
 
 
 class Hashed(HostBuilt):
-    """The same without values, columns hashed to 2^33: weights of columns that no row touches are
-    zero and are not held. ``features`` is the number of words.
+    """A sparse regression without values, its columns hashed to 2^33: weights of columns that no
+    row touches are zero and are not held. ``features`` is the number of words.
     """
 
     def design(

@@ -36,7 +36,7 @@ class Problem(abc.ABC):
     """A built-in problem: pytrees of arrays of any size, and the objective on them."""
 
     has_rows = True
-    """Whether it has rows and features; otherwise its size is its own."""
+    """Whether the problem has rows and features; otherwise it has one size."""
 
     donated = False
     """Whether the arrays are the start, whose memory may be reused."""
@@ -45,7 +45,7 @@ class Problem(abc.ABC):
     """The layouts it can have, of :data:`LAYOUTS`."""
 
     has_outputs = False
-    """Whether it can have several targets for each row."""
+    """Whether the problem can have several targets for each row."""
 
     readings = 2
     """How often an iteration must read or write its arrays at least."""
