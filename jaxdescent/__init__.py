@@ -56,13 +56,13 @@ if TYPE_CHECKING:
     from jaxdescent.preconditioners import Nystrom as Nystrom
     from jaxdescent.preconditioners import Sketch as Sketch
     from jaxdescent.regression import LinearRegression as LinearRegression
-    from jaxdescent.result import Evidence as Evidence
     from jaxdescent.result import History as History
     from jaxdescent.result import Result as Result
-    from jaxdescent.result import Status as Status
     from jaxdescent.runs import hooks as hooks
     from jaxdescent.runs import run as run
     from jaxdescent.saddles import leave_saddle as leave_saddle
+    from jaxdescent.status import Evidence as Evidence
+    from jaxdescent.status import Status as Status
     from jaxdescent.tolerance import Tolerance as Tolerance
 else:
     import sys
@@ -89,7 +89,8 @@ else:
         "plan": "Candidate Plan",
         "preconditioners": "Eliminate Jacobi Nystrom Sketch",
         "regression": "LinearRegression",
-        "result": "Evidence History Result Status",
+        "result": "History Result",
+        "status": "Evidence Status",
         "runs": "hooks run",
         "saddles": "leave_saddle",
         "tolerance": "Tolerance",

@@ -32,7 +32,8 @@ from jaxdescent.inputs.trees import check_tree
 from jaxdescent.kernels import host_memory, loops
 from jaxdescent.machine.host import usable_cores
 from jaxdescent.objectives import as_objective
-from jaxdescent.result import RUNNING, Result
+from jaxdescent.result import Result
+from jaxdescent.status import RUNNING
 from jaxdescent.tolerance import as_tolerance
 
 FIRST_ITERATIONS = 16

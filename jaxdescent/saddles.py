@@ -17,8 +17,9 @@ from jaxdescent.inputs import tracing
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.result import Result, Status
+from jaxdescent.result import Result
 from jaxdescent.second_order.spectrum import spectrum_at
+from jaxdescent.status import Status
 
 Params = Any
 

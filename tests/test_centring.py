@@ -13,7 +13,7 @@ from benchmarks.studies.passes import Counted, passes
 from jaxdescent.designs import Center, Centred, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm
-from jaxdescent.result import Status
+from jaxdescent.status import Status
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 

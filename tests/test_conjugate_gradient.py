@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.objectives import as_objective
-from jaxdescent.result import Status
+from jaxdescent.status import Status
 from tests.references import least_squares
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day

@@ -18,11 +18,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.display import Displayed, argument, numbers
+from jaxdescent.display.of_results import MOST_LINES
 from jaxdescent.machine import Machine
 from jaxdescent.methods import OptaxMethod
 from jaxdescent.objectives import as_objective
 from jaxdescent.regression.forms import DualForm, GramForm
-from jaxdescent.result import MOST_LINES
 
 CONVERGED, MAX_ITERATIONS = jd.Status.CONVERGED.value, jd.Status.MAX_ITERATIONS.value
 STAGNATED, DIVERGED = jd.Status.STAGNATED.value, jd.Status.DIVERGED.value

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
-from jaxdescent.result import Status
+from jaxdescent.status import Status
 from tests import references
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxdescent as jd
-from jaxdescent.result import Status
+from jaxdescent.status import Status
 from tests.references import least_squares
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day

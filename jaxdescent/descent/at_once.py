@@ -25,7 +25,8 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.regression.solve import by_lapack
-from jaxdescent.result import Evidence, Result, Status
+from jaxdescent.result import Result
+from jaxdescent.status import Evidence, Status
 from jaxdescent.tolerance import Off
 
 Params = Any

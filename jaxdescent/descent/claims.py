@@ -17,7 +17,8 @@ from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
 from jaxdescent.descent.loop import Descent
 from jaxdescent.descent.loop_state import Loop
-from jaxdescent.result import RUNNING, Result
+from jaxdescent.result import Result
+from jaxdescent.status import RUNNING
 
 
 def settled(

@@ -10,7 +10,8 @@ from jax import lax
 
 from jaxdescent.descent.loop import Descent
 from jaxdescent.descent.loop_state import Loop
-from jaxdescent.result import RUNNING, Result
+from jaxdescent.result import Result
+from jaxdescent.status import RUNNING
 
 
 def ended(descent: Descent, loop: Loop, status: jax.Array) -> Result:

@@ -33,7 +33,8 @@ from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
-from jaxdescent.result import RUNNING, History, Result, Status
+from jaxdescent.result import History, Result
+from jaxdescent.status import RUNNING, Status
 from jaxdescent.tolerance import Check, Off, Tolerance
 
 Params = Any

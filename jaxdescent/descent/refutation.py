@@ -36,7 +36,7 @@ from jaxdescent.methods import Method
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Off, Tolerance
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ from jaxdescent.descent.suboptimality import NOISE_ULPS, known_by_structure
 from jaxdescent.descent.watch import Watch
 from jaxdescent.methods import Progress
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Off, Tolerance
 
 SLACK = 10

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jaxdescent.methods.protocol import Estimate, implied_curvature
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
-from jaxdescent.result import Evidence
+from jaxdescent.status import Evidence
 
 LEAST_BLOCK, BLOCK_SHARE = 2, 8
 """A block has at least LEAST_BLOCK checks, and at least 1/BLOCK_SHARE of all checks so far."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.descent.suboptimality import Falling, Size
-from jaxdescent.result import Evidence
+from jaxdescent.status import Evidence
 
 
 class Looks(NamedTuple):

@@ -34,7 +34,7 @@ from jaxdescent.fit.sums import (
     squared_error,
 )
 from jaxdescent.machine.resident import resident_bytes
-from jaxdescent.result import Evidence
+from jaxdescent.status import Evidence
 
 SOLVING_MATRICES = 8
 """Matrices of the features' side that solving holds: the moments, the scaled Hessian, its vectors,

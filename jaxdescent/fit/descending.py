@@ -14,8 +14,9 @@ from jaxdescent.fit.watched import listening, watched
 from jaxdescent.methods import Method
 from jaxdescent.minimize import minimize
 from jaxdescent.regression import LinearRegression
-from jaxdescent.result import Evidence, Result, Status
+from jaxdescent.result import Result
 from jaxdescent.runs.hooks import Hook, Record
+from jaxdescent.status import Evidence, Status
 
 MOST_ITERATIONS = 1000
 

@@ -20,10 +20,11 @@ from jaxdescent.data import DataError
 from jaxdescent.data.errors import reading
 from jaxdescent.fit import together
 from jaxdescent.fit.kept_arrays import arrays_of, replacing, write_arrays
-from jaxdescent.result import Result, Status
+from jaxdescent.result import Result
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
 from jaxdescent.runs.interruption import Interruption
+from jaxdescent.status import Status
 
 DESCRIPTION, SEARCH, UNITS = "fit.json", "search.npz", "units.npz"
 

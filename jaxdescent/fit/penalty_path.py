@@ -15,7 +15,8 @@ import numpy as np
 from jaxdescent.fit.keeping import Keeping
 from jaxdescent.fit.solution import HELD_OUT, Path, penalties_from
 from jaxdescent.regression import LinearRegression
-from jaxdescent.result import Result, Status
+from jaxdescent.result import Result
+from jaxdescent.status import Status
 
 FEWEST_PROBES, MOST_PROBES, PROBE_ROWS = 4, 32, 1 << 20
 """Random vectors by which the degrees of freedom are estimated where no rows are held out: as many

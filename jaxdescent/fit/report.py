@@ -28,7 +28,7 @@ from jaxdescent.fit.look import Look
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.watch import Watch
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.result import Status
+from jaxdescent.status import Status
 
 LARGEST = 10
 """Weights in a summary."""

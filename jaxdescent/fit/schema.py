@@ -10,7 +10,7 @@ from typing import Any
 from jaxdescent.data import DataError
 from jaxdescent.fit.dates import PARTS, TREND, is_zone
 from jaxdescent.fit.roles import MOST_BITS
-from jaxdescent.result import Status
+from jaxdescent.status import Status
 
 MOST_DIGITS = 30
 """Of a whole number: more are in no model."""

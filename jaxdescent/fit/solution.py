@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdescent.display import number
 from jaxdescent.fit.sums import Moments
-from jaxdescent.result import Evidence, Status
+from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
 """An eigenvalue of the matrix of correlations below this part of the largest one is rounding, or

@@ -17,7 +17,7 @@ from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.preconditioners import Factor, shifted_hessian
 from jaxdescent.preconditioners.protocol import check_preconditioner
-from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 
 REPLACE_EVERY = 50
 """The number of iterations after which the image is recomputed from the params."""

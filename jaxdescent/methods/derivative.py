@@ -13,7 +13,7 @@ from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, Stat
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.stationary import DenseSolver
-from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 
 MAX_HALVINGS = 30
 

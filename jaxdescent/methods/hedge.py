@@ -14,7 +14,8 @@ from jaxdescent.kernels.branches import seldom
 from jaxdescent.methods.optax_method import as_method
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, EndedBy, Evidence, Status
+from jaxdescent.result import EndedBy
+from jaxdescent.status import RUNNING, Evidence, Status
 
 LEAST_SEEN = 4
 """The number of iterations before which nothing is predicted."""

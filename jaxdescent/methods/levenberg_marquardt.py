@@ -29,7 +29,7 @@ from jaxdescent.methods.line_search import NOISE_ULPS, Idle
 from jaxdescent.methods.protocol import Estimate, Method, Params, Progress, State
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.status import RUNNING, Status
 
 DENSE_PARAMS = 256
 """The most unknowns for which the Jacobian is formed, if it has at most DENSE_ELEMENTS entries."""

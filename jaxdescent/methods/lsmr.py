@@ -33,7 +33,7 @@ from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.preconditioners import CentredRegression, Factor
 from jaxdescent.preconditioners.protocol import check_preconditioner
-from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 
 ULPS = 2.0
 """The backward error, in eps, at which rounding ends the process."""

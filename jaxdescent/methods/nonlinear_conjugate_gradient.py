@@ -12,7 +12,7 @@ from jaxdescent.methods.line_search import Idle, Point, first_length, search
 from jaxdescent.methods.protocol import LookingAhead, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.status import RUNNING, Status
 
 FLATNESS = 0.1
 """The share of the slope that a search may leave; directions are conjugate only if searches are

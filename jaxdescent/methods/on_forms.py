@@ -30,7 +30,7 @@ from jaxdescent.objectives.elimination import Means
 from jaxdescent.preconditioners import CentredRegression
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.forms import DualForm, GramForm
-from jaxdescent.result import RUNNING, Evidence, Status
+from jaxdescent.status import RUNNING, Evidence, Status
 
 
 class _Rewritten(Method):

@@ -22,7 +22,8 @@ from jaxdescent.descent.endings import ended
 from jaxdescent.descent.loop import Descent, begun
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.minimize import Setup, as_given
-from jaxdescent.result import RUNNING, Result, Status
+from jaxdescent.result import Result
+from jaxdescent.status import RUNNING, Status
 from jaxdescent.tolerance import Off
 
 Params = Any

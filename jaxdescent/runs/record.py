@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxdescent.result import Evidence, Status
+from jaxdescent.status import Evidence, Status
 
 
 @dataclasses.dataclass(frozen=True)

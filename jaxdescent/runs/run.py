@@ -24,7 +24,7 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.minimize import Setup, set_up
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import as_objective
-from jaxdescent.result import RUNNING, Evidence, Result, Status
+from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Pause, check_hooks
@@ -32,6 +32,7 @@ from jaxdescent.runs.interruption import Interruption, is_there, wait_for
 from jaxdescent.runs.pace import Pace
 from jaxdescent.runs.record import Facts, Record, Summary
 from jaxdescent.runs.traffic import bytes_per_iteration
+from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Tolerance
 
 Params = Any

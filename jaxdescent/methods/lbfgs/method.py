@@ -17,7 +17,7 @@ from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import SmallestRitz, caution
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.status import RUNNING, Status
 
 
 class _LBFGSState(NamedTuple):

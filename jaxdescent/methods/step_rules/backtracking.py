@@ -22,7 +22,7 @@ from jaxdescent.methods.step_rules.transformation import (
 from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.status import RUNNING, Status
 
 GROWTH = 1.05
 """The growth of the rate in a step with momentum, which makes up for rejections due to rounding."""

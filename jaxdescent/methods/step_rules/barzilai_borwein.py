@@ -15,7 +15,7 @@ from jaxdescent.methods.step_rules.transformation import Move, Point, scalar
 from jaxdescent.methods.step_rules.trials import SearchingRule, Trial, noise
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.status import RUNNING, Status
 
 SWITCH = 0.5
 """The short rate is used if it is below this share of the long one."""

@@ -13,7 +13,7 @@ from jaxdescent.methods.protocol import Params, State
 from jaxdescent.methods.step_rules.transformation import Move, Point, StepRule, moved
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
-from jaxdescent.result import RUNNING, Status
+from jaxdescent.status import RUNNING, Status
 
 REFRESH = 32
 """The number of steps after which the image is recomputed, so that rounding does not accumulate."""

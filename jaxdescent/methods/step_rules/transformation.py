@@ -15,7 +15,7 @@ from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.methods.protocol import Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.result import RUNNING
+from jaxdescent.status import RUNNING
 
 
 class Transformation(Displayed, optax.GradientTransformationExtraArgs, metaclass=abc.ABCMeta):

@@ -10,9 +10,9 @@ import os
 import pathlib
 from typing import Any, TextIO
 
-from jaxdescent.result import Evidence
 from jaxdescent.runs.hooks.protocol import Hook
 from jaxdescent.runs.record import Facts, Record
+from jaxdescent.status import Evidence
 
 
 class History(Hook):

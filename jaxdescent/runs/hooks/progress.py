@@ -10,9 +10,10 @@ from typing import Any
 
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.result import Result, Status
+from jaxdescent.result import Result
 from jaxdescent.runs.hooks.protocol import Hook
 from jaxdescent.runs.record import Facts, Record, Summary
+from jaxdescent.status import Status
 
 
 class Progress(Hook):
