@@ -144,6 +144,8 @@ def judge(
     else:
         is_at_end &= is_stagnated
     if is_early is not False:
+        # What is claimed again and again, and moves no more, is as far as rounding lets it go.
+        is_stagnated |= is_converged & is_early & (watch.checks_without_progress >= patience)
         is_converged &= ~is_early
     is_converged |= is_at_end
     is_rounded = False
