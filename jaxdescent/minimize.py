@@ -20,11 +20,11 @@ from jaxdescent import agreement
 from jaxdescent.calls import alike, programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.descent import at_once, implicit
-from jaxdescent.descent.claims import settled
+from jaxdescent.descent.claims import descend_to_claim, settled
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.host_params import as_on_host, default_on_host
 from jaxdescent.descent.implicit import attach_derivatives
-from jaxdescent.descent.loop import CHECK_EVERY, descend, descend_to_claim
+from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs import functions, tracing
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree

@@ -2,12 +2,13 @@
 
 Inside a caller's ``jit``, ``vmap`` or ``grad`` the looks at claims are part of the descent's
 program. An eager call compiles less: its program ends with the first claim
-(:func:`jaxdescent.descent.loop.descend_to_claim`), and what may refute the claim is compiled when
+(:func:`descend_to_claim`), and what may refute the claim is compiled when
 one is made, with the rest of the descent if it was refuted. The functions are the same.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,33 @@ import jax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.calls.programs import Program
-from jaxdescent.descent.loop import Descent
+from jaxdescent.descent.loop import Descent, Params, begun
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
+from jaxdescent.tolerance import Off
+
+
+def descend_to_claim(
+    params: Params,
+    problem: Problem,
+    max_iterations: jax.Array,
+    *,
+    check_every: int,
+    history: int,
+    starts_at_own: bool,
+    off: Off | None = None,
+) -> Result | Loop:
+    """A descent up to its first claim, without what may refute the claim.
+
+    The loop where it ended is what :func:`settled` makes a result of. It is the result itself, if
+    no claim of this descent can be refuted. The arguments are those of
+    :func:`jaxdescent.descent.loop.descend`.
+    """
+    descent = Descent(*problem, max_iterations, check_every, off, looks=False)
+    begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
+    loop = descent.advance(begun(begin, params, problem))
+    return loop if descent.is_doubtful(loop) else descent.finish(loop)
 
 
 def settled(
@@ -27,7 +51,7 @@ def settled(
     """The result of a descent whose program ended with its first claim.
 
     Args:
-      program: that of :func:`jaxdescent.descent.loop.descend_to_claim`.
+      program: that of :func:`descend_to_claim`.
       made: what it returned.
       problem: of the descent.
       limit: the most iterations.

@@ -9,9 +9,8 @@ the check reads the params in a branch of its own.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +22,16 @@ from jaxdescent.descent.fused_steps import Passes, Steps, fuses
 from jaxdescent.descent.host_params import initial_state, run_in_chunks
 from jaxdescent.descent.looks.look import Look
 from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.refutation import Refutation
-from jaxdescent.descent.stopping import ROUNDED, judge, measured
 from jaxdescent.descent.watch import Watch
-from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import branches, loops
-from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.methods import Method, Progress
-from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
-from jaxdescent.objectives import Objective, checks
+from jaxdescent.objectives import checks
 from jaxdescent.result import History, Result
 from jaxdescent.status import RUNNING, Status
-from jaxdescent.tolerance import Check, Off, Tolerance
+from jaxdescent.tolerance import Off
 
 Params = Any
 
@@ -79,54 +75,20 @@ def descend(
     return in_steps(*inputs)
 
 
-def descend_to_claim(
-    params: Params,
-    problem: Problem,
-    max_iterations: jax.Array,
-    *,
-    check_every: int,
-    history: int,
-    starts_at_own: bool,
-    off: Off | None = None,
-) -> Result | Loop:
-    """:func:`descend` up to the first claim, without what may refute the claim.
-
-    The loop where it ended is what :mod:`jaxdescent.descent.claims` makes a result of. It is the
-    result itself, if no claim of this descent can be refuted.
-    """
-    descent = Descent(*problem, max_iterations, check_every, off, looks=False)
-    begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
-    loop = descent.advance(begun(begin, params, problem))
-    return loop if descent.is_doubtful(loop) else descent.finish(loop)
-
-
 def begun(begin: Callable[[], Loop], params: Params, problem: Problem) -> Loop:
     """``begin()``, of a small problem in one kernel."""
     return loops.one_turn(begin) if loops.are_few((params, problem)) else begin()
 
 
-class Descent(NamedTuple):
-    """The constants of a descent; methods begin, advance (any number of times) and finish it."""
-
-    objective: Objective
-    method: Method
-    tolerance: Tolerance
-    rounding: precision.Rounding
-    max_iterations: jax.Array
-    check_every: int
-    off: Off | None = None
-    looks: bool = True
-    """Whether claims are held against the structure, or the function, inside the program."""
-
-    def measure(self, params: Params) -> Progress:
-        return measure(self.objective, params, self.max_iterations >= 0)
+class Descent(Measured):
+    """A descent; its methods begin, advance (any number of times) and finish it."""
 
     def begin(self, params: Params, *, history: int, starts_at_own: bool) -> Loop:
         """The loop before its first check, or after it for a method that looks ahead."""
         value_dtype = checks.check_value(self.objective, params)
         if starts_at_own:
             params = self.objective.placed_start(params)
-        own_norm = None if starts_at_own else self._own_norm()
+        own_norm = None if starts_at_own else self.own_norm()
         state = initial_state(self.objective, self.method, params)
         norm_dtype = jnp.result_type(*jax.tree.leaves(precision.widen(params)))
         watch = Watch.start(
@@ -135,7 +97,7 @@ class Descent(NamedTuple):
             norm_dtype,
             own_value=self.objective.start_value(),
             judges_steps=self.tolerance.step is not None,
-            judges_rate=not self._has_estimates,
+            judges_rate=not self.has_estimates,
             is_refutable=self._refutation.is_possible(params, is_tried=self.looks),
         )
         zero = jnp.zeros((), jnp.int32)
@@ -151,14 +113,7 @@ class Descent(NamedTuple):
             history=History(*[jnp.full((history,), jnp.nan, value_dtype)] * 3) if history else (),
             checks=zero,
         )
-        return self._check(loop, self._progress(loop)) if self.looks_ahead else loop
-
-    def _own_norm(self) -> jax.Array | None:
-        """The gradient's norm at the objective's own start, or None without one."""
-        norm, own = self.objective.start_norm(), self.objective.start()
-        if norm is not None or own is None:
-            return norm
-        return self.measure(own).gradient_norm
+        return self.check(loop, self.progress(loop)) if self.looks_ahead else loop
 
     def advance(self, loop: Loop, until: jax.Array | None = None) -> Loop:
         """Steps until a rule ends the descent, or until before the iteration ``until``."""
@@ -271,9 +226,9 @@ class Descent(NamedTuple):
         wide, state, progress = self.method.step(
             self.objective, precision.widen(loop.params), loop.state
         )
-        checked = self._check(loop, progress)
+        checked = self.check(loop, progress)
         goes_on = checked.status == RUNNING
-        params, state = self._narrowed(wide, state, loop)
+        params, state = self.narrowed(wide, state, loop)
         params, state = jax.tree.map(
             # What a step does not change stays unbatched under vmap.
             lambda new, old: old if new is old else jnp.where(goes_on, new, old),
@@ -293,7 +248,7 @@ class Descent(NamedTuple):
         wide, state = self.method.blind_step(
             self.objective, precision.widen(loop.params), loop.state
         )
-        params, state = self._narrowed(wide, state, loop)
+        params, state = self.narrowed(wide, state, loop)
         is_small = self.tolerance.is_small_step(params, loop.params)
         loop = loop._replace(
             params=params,
@@ -301,7 +256,7 @@ class Descent(NamedTuple):
             iteration=loop.iteration + 1,
             watch=loop.watch._replace(is_small_step=is_small),
         )
-        return self._check(loop, self._progress(loop))
+        return self.check(loop, self.progress(loop))
 
     def checked_steps(self, loop: Loop) -> Loop:
         """The steps between two checks, then a check; the first time only the check."""
@@ -310,21 +265,21 @@ class Descent(NamedTuple):
         loop = self._steps(loop, jnp.where(is_first, 0, left))
         # The predicate is always true, which XLA cannot know. Reductions in the same loop body as
         # the update would make XLA keep a copy of the params.
-        if self._is_on_host:
-            progress, size = self._measured_with_size(loop)
-            loop = self._check(loop, progress, size)
+        if self.is_on_host:
+            progress, size = self.measured_with_size(loop)
+            loop = self.check(loop, progress, size)
             if not self.method.is_elementwise:
                 return loop  # its state, which a step ahead would need, is in chunks too
-            ahead = self._norm_ahead(loop, is_first)
+            ahead = self.norm_ahead(loop, is_first)
             has_grown = jnp.where(is_first, ahead > loop.norm, loop.watch.has_grown)
             return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
         progress, size = lax.cond(
             loop.iteration >= 0,
-            self._measured_with_size,
+            self.measured_with_size,
             lambda loop: (Progress(loop.value, loop.norm, 1, loop.status), loop.norm),
             loop,
         )
-        loop = self._check(loop, progress, size)
+        loop = self.check(loop, progress, size)
         is_by_leaf = self.objective.blocks(loop.params) is not None
         if is_by_leaf and not fuses(self.objective, self.method):
             return loop  # a step ahead would need temporaries of a second leaf
@@ -333,33 +288,19 @@ class Descent(NamedTuple):
         # next check overflow from an objective that is NaN.
         has_grown = lax.cond(
             is_first,
-            lambda loop: self._norm_ahead(loop, loop.iteration >= 0) > loop.norm,
+            lambda loop: self.norm_ahead(loop, loop.iteration >= 0) > loop.norm,
             lambda loop: loop.watch.has_grown,
             loop,
         )
         return loop._replace(watch=loop.watch._replace(has_grown=has_grown))
 
     @property
-    def _is_on_host(self) -> bool:
-        """Whether params are in the host's memory, through which no branch may go."""
-        return self.objective.cuts is not None
-
-    @property
     def is_by_passes(self) -> bool:
-        return self.check_every > 1 or self._is_on_host
+        return self.check_every > 1 or self.is_on_host
 
     @property
     def looks_ahead(self) -> bool:
         return self.method.looks_ahead and self.check_every == 1
-
-    @property
-    def _off(self) -> Off:
-        return self.tolerance.off if self.off is None else self.off
-
-    @property
-    def _has_estimates(self) -> bool:
-        """Whether the method estimates the suboptimality, as it may if every step is checked."""
-        return self.check_every == 1 and self.method.estimates(self.objective)
 
     @property
     def may_go_on(self) -> bool:
@@ -369,7 +310,7 @@ class Descent(NamedTuple):
     @property
     def _refutation(self) -> Refutation:
         return Refutation(
-            self.objective, self.method, self.tolerance, self._off, self.max_iterations
+            self.objective, self.method, self.tolerance, self.rules_off, self.max_iterations
         )
 
     def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
@@ -387,72 +328,10 @@ class Descent(NamedTuple):
             state=state, status=jnp.where(goes_on, jnp.int32(RUNNING), loop.status)
         )
 
-    def _progress(self, loop: Loop) -> Progress:
-        return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
-
-    def _narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
-        """The params and state of a step from ``loop``, in the dtypes of storage."""
-        params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
-        if precision.is_rounded(params):
-            state = self.method.after_rounding(self.objective, precision.widen(params), state)
-        return params, state
-
-    def measured(self, loop: Loop) -> Loop:
-        """The loop with its value and gradient norm measured, and its claim held against these."""
-
-        def changes() -> dict[str, Any]:
-            truth = self.method.measured(
-                self.objective, loop.params, loop.state, self.max_iterations >= 0
-            )
-            value = jnp.asarray(truth.value, loop.value.dtype)
-            norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
-            judged = self.tolerance, self._off, self._norms(loop.params, norm)
-            watch, status = measured(
-                loop.watch,
-                loop.status,
-                Progress(loop.value, loop.norm),
-                Progress(value, norm),
-                judged=judged,
-            )
-            return {"value": value, "norm": norm, "watch": watch, "status": status}
-
-        is_one = loops.are_few((loop.params, self.objective))
-        return loop._replace(**(loops.one_turn(changes) if is_one else changes()))
-
-    def _measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
-        """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""
-        always = self.max_iterations >= 0
-
-        def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
-            del objective
-            return (precision.squared_norm(leaf),)
-
-        progress = self.measure(loop.params)
-        (squared,) = self.objective.sum_over_parts(of_leaf, loop.params, always)
-        if self.objective.blocks(loop.params) is not None:
-            size = jnp.sqrt(squared)
-        else:
-            size = precision.root(squared, lambda: loop.params)
-        progress = Progress(
-            jnp.asarray(progress.value, loop.value.dtype),
-            jnp.asarray(progress.gradient_norm, loop.norm.dtype),
-            1,
-            loop.status,
-        )
-        return progress, size.astype(loop.norm.dtype)
-
-    def _norm_ahead(self, loop: Loop, always: jax.Array) -> jax.Array:
-        def square(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
-            new, _ = self.method.blind_step(objective, precision.widen(leaf), loop.state)
-            return objective.value_and_squared_norm(new)[1:]
-
-        (squared,) = self.objective.sum_over_parts(square, loop.params, always)
-        return jnp.sqrt(squared)
-
     def _steps(self, loop: Loop, count: jax.Array) -> Loop:
         passes = Passes.between_checks(self.objective, self.method, self.rounding, self.check_every)
         steps = Steps(loop.params, loop.state, loop.evaluations, loop.status)
-        run = run_in_chunks if self._is_on_host else Passes.run
+        run = run_in_chunks if self.is_on_host else Passes.run
         steps = run(passes, steps, loop.iteration, count)
         return loop._replace(
             params=steps.params,
@@ -461,65 +340,6 @@ class Descent(NamedTuple):
             evaluations=steps.evaluations,
             status=steps.verdict,
         )
-
-    def _check(self, loop: Loop, progress: Progress, size: jax.Array | None = None) -> Loop:
-        """The loop after a check at its params; ``size`` is their norm, if it is known."""
-        if size is None:
-            size = self.objective.size(loop.params)
-        value = jnp.asarray(progress.value, loop.value.dtype)
-        norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
-        is_last, looks = loop.iteration >= self.max_iterations, loop.watch.looks
-        check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
-        judged = functools.partial(
-            judge,
-            loop.watch,
-            Progress(loop.value, loop.norm),
-            progress._replace(value=value, gradient_norm=norm),
-            objective=self.objective,
-            size=size.astype(norm.dtype),
-            rounding=self._rounding_beside(loop.params, value.dtype),
-            checks=loop.checks,
-            is_start=loop.iteration == 0,
-            is_last=is_last,
-            is_early=False if looks is None else (loop.iteration < looks.next) & ~is_last,
-            tolerance=self.tolerance,
-            off=self._off,
-            norms=self._norms(loop.params, norm),
-            is_stopped=self.tolerance.asks_to_stop(check),
-            eps=precision.epsilon(loop.params),
-            patience=self.method.patience,
-        )
-        # Beside products that need a library XLA for CPUs would compile each comparison by itself.
-        value_of = anew(self.objective.value)
-        is_split = is_on_one_cpu() and loops.calls_libraries(value_of, precision.widen(loop.params))
-        watch, status = loops.one_turn(judged) if is_split else judged()
-        seen = History(value, norm, watch.suboptimality)
-        history = jax.tree.map(
-            lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),
-            loop.history,
-            seen if loop.history else (),
-        )
-        return loop._replace(
-            status=status,
-            value=value,
-            norm=norm,
-            watch=watch,
-            evaluations=loop.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
-            history=history,
-            checks=loop.checks + 1,
-        )
-
-    def _rounding_beside(self, params: Params, dtype: Any) -> Any:
-        share = ROUNDED * precision.epsilon(params)
-        rounding = self.objective.rounding_beside_size(precision.widen(params), share)
-        return rounding if isinstance(rounding, float) else rounding.astype(dtype)
-
-    def _norms(self, params: Params, norm: jax.Array) -> Any:
-        """What the gradient's tolerance is compared with: its norm, or the norm of each leaf."""
-        if not self.tolerance.is_by_leaf:
-            return norm
-        gradient = self.objective.gradient(precision.widen(params))
-        return jax.tree.map(lambda leaf: precision.norm(leaf).astype(norm.dtype), gradient)
 
 
 def _in_order(history: Any, checks: jax.Array) -> Any:

@@ -1,0 +1,182 @@
+"""How the params of a descent are measured, and judged by the stopping rules."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdescent.descent.loop_state import Loop
+from jaxdescent.descent.stopping import ROUNDED, judge, measured
+from jaxdescent.inputs.functions import anew
+from jaxdescent.kernels import loops
+from jaxdescent.kernels.platform import is_on_one_cpu
+from jaxdescent.methods import Method, Progress
+from jaxdescent.methods.protocol import measure
+from jaxdescent.numerics import precision
+from jaxdescent.objectives import Objective
+from jaxdescent.result import History
+from jaxdescent.tolerance import Check, Off, Tolerance
+
+Params = Any
+
+
+class Measured(NamedTuple):
+    """The constants of a descent, and what they make of its params: progress, checks, verdicts."""
+
+    objective: Objective
+    method: Method
+    tolerance: Tolerance
+    rounding: precision.Rounding
+    max_iterations: jax.Array
+    check_every: int
+    off: Off | None = None
+    looks: bool = True
+    """Whether claims are held against the structure, or the function, inside the program."""
+
+    def measure(self, params: Params) -> Progress:
+        return measure(self.objective, params, self.max_iterations >= 0)
+
+    def own_norm(self) -> jax.Array | None:
+        """The gradient's norm at the objective's own start, or None without one."""
+        norm, own = self.objective.start_norm(), self.objective.start()
+        if norm is not None or own is None:
+            return norm
+        return self.measure(own).gradient_norm
+
+    @property
+    def rules_off(self) -> Off:
+        return self.tolerance.off if self.off is None else self.off
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether params are in the host's memory, through which no branch may go."""
+        return self.objective.cuts is not None
+
+    @property
+    def has_estimates(self) -> bool:
+        """Whether the method estimates the suboptimality, as it may if every step is checked."""
+        return self.check_every == 1 and self.method.estimates(self.objective)
+
+    def progress(self, loop: Loop) -> Progress:
+        return self.method.progress(self.objective, precision.widen(loop.params), loop.state)
+
+    def narrowed(self, wide: Params, state: Any, loop: Loop) -> tuple[Params, Any]:
+        """The params and state of a step from ``loop``, in the dtypes of storage."""
+        params = precision.narrow(wide, loop.params, self.rounding, loop.iteration)
+        if precision.is_rounded(params):
+            state = self.method.after_rounding(self.objective, precision.widen(params), state)
+        return params, state
+
+    def measured(self, loop: Loop) -> Loop:
+        """The loop with its value and gradient norm measured, and its claim held against these."""
+
+        def changes() -> dict[str, Any]:
+            truth = self.method.measured(
+                self.objective, loop.params, loop.state, self.max_iterations >= 0
+            )
+            value = jnp.asarray(truth.value, loop.value.dtype)
+            norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
+            judged = self.tolerance, self.rules_off, self._norms(loop.params, norm)
+            watch, status = measured(
+                loop.watch,
+                loop.status,
+                Progress(loop.value, loop.norm),
+                Progress(value, norm),
+                judged=judged,
+            )
+            return {"value": value, "norm": norm, "watch": watch, "status": status}
+
+        is_one = loops.are_few((loop.params, self.objective))
+        return loop._replace(**(loops.one_turn(changes) if is_one else changes()))
+
+    def measured_with_size(self, loop: Loop) -> tuple[Progress, jax.Array]:
+        """The progress at the loop's params and their norm, leaf by leaf for a sum over leaves."""
+        always = self.max_iterations >= 0
+
+        def of_leaf(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
+            del objective
+            return (precision.squared_norm(leaf),)
+
+        progress = self.measure(loop.params)
+        (squared,) = self.objective.sum_over_parts(of_leaf, loop.params, always)
+        if self.objective.blocks(loop.params) is not None:
+            size = jnp.sqrt(squared)
+        else:
+            size = precision.root(squared, lambda: loop.params)
+        progress = Progress(
+            jnp.asarray(progress.value, loop.value.dtype),
+            jnp.asarray(progress.gradient_norm, loop.norm.dtype),
+            1,
+            loop.status,
+        )
+        return progress, size.astype(loop.norm.dtype)
+
+    def norm_ahead(self, loop: Loop, always: jax.Array) -> jax.Array:
+        def square(objective: Objective, leaf: Params) -> tuple[jax.Array, ...]:
+            new, _ = self.method.blind_step(objective, precision.widen(leaf), loop.state)
+            return objective.value_and_squared_norm(new)[1:]
+
+        (squared,) = self.objective.sum_over_parts(square, loop.params, always)
+        return jnp.sqrt(squared)
+
+    def check(self, loop: Loop, progress: Progress, size: jax.Array | None = None) -> Loop:
+        """The loop after a check at its params; ``size`` is their norm, if it is known."""
+        if size is None:
+            size = self.objective.size(loop.params)
+        value = jnp.asarray(progress.value, loop.value.dtype)
+        norm = jnp.asarray(progress.gradient_norm, loop.norm.dtype)
+        is_last, looks = loop.iteration >= self.max_iterations, loop.watch.looks
+        check = Check(self.objective.unpacked(loop.params), value, norm, loop.iteration)
+        judged = functools.partial(
+            judge,
+            loop.watch,
+            Progress(loop.value, loop.norm),
+            progress._replace(value=value, gradient_norm=norm),
+            objective=self.objective,
+            size=size.astype(norm.dtype),
+            rounding=self._rounding_beside(loop.params, value.dtype),
+            checks=loop.checks,
+            is_start=loop.iteration == 0,
+            is_last=is_last,
+            is_early=False if looks is None else (loop.iteration < looks.next) & ~is_last,
+            tolerance=self.tolerance,
+            off=self.rules_off,
+            norms=self._norms(loop.params, norm),
+            is_stopped=self.tolerance.asks_to_stop(check),
+            eps=precision.epsilon(loop.params),
+            patience=self.method.patience,
+        )
+        # Beside products that need a library XLA for CPUs would compile each comparison by itself.
+        value_of = anew(self.objective.value)
+        is_split = is_on_one_cpu() and loops.calls_libraries(value_of, precision.widen(loop.params))
+        watch, status = loops.one_turn(judged) if is_split else judged()
+        seen = History(value, norm, watch.suboptimality)
+        history = jax.tree.map(
+            lambda ring, new: ring.at[loop.checks % ring.size].set(new.astype(ring.dtype)),
+            loop.history,
+            seen if loop.history else (),
+        )
+        return loop._replace(
+            status=status,
+            value=value,
+            norm=norm,
+            watch=watch,
+            evaluations=loop.evaluations + jnp.asarray(progress.evaluations, jnp.int32),
+            history=history,
+            checks=loop.checks + 1,
+        )
+
+    def _rounding_beside(self, params: Params, dtype: Any) -> Any:
+        share = ROUNDED * precision.epsilon(params)
+        rounding = self.objective.rounding_beside_size(precision.widen(params), share)
+        return rounding if isinstance(rounding, float) else rounding.astype(dtype)
+
+    def _norms(self, params: Params, norm: jax.Array) -> Any:
+        """What the gradient's tolerance is compared with: its norm, or the norm of each leaf."""
+        if not self.tolerance.is_by_leaf:
+            return norm
+        gradient = self.objective.gradient(precision.widen(params))
+        return jax.tree.map(lambda leaf: precision.norm(leaf).astype(norm.dtype), gradient)
