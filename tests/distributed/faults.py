@@ -1,5 +1,6 @@
 """One of several processes, in which one sees, does or becomes something else than the others."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -88,14 +89,23 @@ def hook_fails(index, place):
     print(int(jd.minimize(objective).status))
 
 
-def ends_in_a_hook(index, place):
-    """One process ends in a hook, by an error or by ``sys.exit``, at a place that is named."""
-    place_of_end, way, which = os.environ["ENDS"].split()
+def ends_in_hooks(index, place):
+    """One process ends runs in a hook, by errors or by ``sys.exit``, each at one of the places that
+    are named; the last of these runs ends the processes too.
+    """
+    *places, way, which = os.environ["ENDS"].split()
+    for place_of_end in places[:-1]:
+        with contextlib.suppress(OSError, SystemExit, jd.OtherProcessFailed):
+            _ends_in_a_hook(index, place, place_of_end, way, int(which))
+    _ends_in_a_hook(index, place, places[-1], way, int(which))
+
+
+def _ends_in_a_hook(index, place, place_of_end, way, which):
     X, y, _ = data()
 
     class Ends(jd.hooks.Hook):
         def _ends(self):
-            if index == int(which):
+            if index == which:
                 if way == "exit":
                     sys.exit(3)
                 raise OSError(f"the disk of process {index} is gone")
@@ -165,12 +175,12 @@ def other_calls(index, place):
         ),
         "rounding": lambda: jd.run(regression(), rounding=one(None, jd.StochasticRounding(3))),
         "another call": lambda: one(jd.minimize, jd.run)(regression(), method=jd.LSMR()),
+        # Hooks may differ.
         "hooks": lambda: jd.run(regression(), hooks=one([], [jd.hooks.Progress()])),
     }
-    everything = set(calls) - {"hooks"}
-    for name in os.environ["CALLS"].split(",") if "CALLS" in os.environ else sorted(everything):
+    for name, call in calls.items():
         try:
-            calls[name]()
+            call()
         except (ValueError, jd.OtherProcessFailed) as error:
             print(f"{name}: {type(error).__name__}: {error}", flush=True)
         else:
@@ -201,16 +211,16 @@ def hangs(index, place):
 
 
 def full_disk_of_first(index, place):
-    full_disk(0, index, place)
+    _full_disk(0, index, place)
 
 
 def full_disk_of_second(index, place):
-    full_disk(1, index, place)
+    _full_disk(1, index, place)
 
 
-def full_disk(of, index, place):
+def _full_disk(of, index, place):
     """One process alone can write no large file, from the third chunk of a run to the tenth."""
-    folder = os.environ["CHECKPOINTS"]
+    folder = os.path.join(os.environ["CHECKPOINTS"], f"full-disk-of-{of}")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -246,7 +256,11 @@ def a_run_alone(index, place):
     if index == 1:
         start = np.linspace(0, 1, 8, dtype=np.float32)
         try:
-            jd.run(jd.SumOfSquares(center=2.0), start, checkpoint=os.environ["CHECKPOINTS"])
+            jd.run(
+                jd.SumOfSquares(center=2.0),
+                start,
+                checkpoint=os.path.join(os.environ["CHECKPOINTS"], "alone"),
+            )
         except ValueError as error:
             print(error)
 
@@ -264,7 +278,7 @@ def death(index, place):
 
 
 if __name__ == "__main__":
-    index, port, count, fault = sys.argv[1:]
+    index, port, count, *names = sys.argv[1:]
     join(index, port, count, heartbeat_timeout_seconds=10)
     import dataclasses
 
@@ -277,4 +291,8 @@ if __name__ == "__main__":
     from jaxdescent.machine import Machine, memory
     from tests.distributed.cases import across_processes, data
 
-    globals()[fault](int(index), across_processes())
+    for name in names:
+        print(f"fault {name}", flush=True)
+        own = memory.available_bytes, Machine.of
+        globals()[name](int(index), across_processes())
+        memory.available_bytes, Machine.of = own

@@ -56,76 +56,111 @@ def test_two_and_four_processes_find_what_one_does_by_every_method(relaxed_promo
         np.testing.assert_allclose(found["ends"], certificate["ends"], rtol=1e-6)
 
 
-def said(fault, codes=(0, 0), environment=None):
-    ended = run(FAULTS, len(codes), fault, timeout=120, environment=environment)
-    assert tuple(code for _, _, code in ended) == codes, ended
-    return [
-        ([line for line in out.splitlines() if not line.startswith("[Gloo]")], errors)
-        for out, errors, _ in ended
-    ]
+def lines_of(out):
+    """What each fault printed, by its name."""
+    found = {}
+    for line in out.splitlines():
+        if line.startswith("fault "):
+            lines = found.setdefault(line.removeprefix("fault "), [])
+        elif not line.startswith("[Gloo]"):
+            lines.append(line)
+    return found
+
+
+def said(count, *faults, **environment):
+    """What each process printed of these faults, one after another; it may not end by them."""
+    ended = run(FAULTS, count, *faults, timeout=300, environment=environment)
+    assert [code for _, _, code in ended] == [0] * count, ended
+    return [lines_of(out) for out, _, _ in ended]
+
+
+FAULTS_OF_TWO = (
+    "another_machine",
+    "different_calls",
+    "hook_fails",
+    "other_calls",
+    "alone",
+    "full_disk_of_first",
+    "full_disk_of_second",
+    "a_run_alone",
+)
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """What two processes print, which meet all of these faults one after another."""
+    return said(2, *FAULTS_OF_TWO, CHECKPOINTS=str(tmp_path_factory.mktemp("checkpoints")))
 
 
 def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step():
-    (first, _), (second, _) = said("bad_weights")
+    first, second = (each["bad_weights"] for each in said(2, "bad_weights"))
     message = "sample_weight must be at least 0, got -1.0."
     assert first == [f"OtherProcessFailed process 1 failed with ValueError: {message}", "1"]
     assert second == [f"ValueError {message}", "1"]
 
 
 @pytest.mark.slow
-def test_processes_with_other_memory_and_rates_choose_the_same_method():
-    (first, _), (second, _) = said("another_machine")
+def test_processes_with_other_memory_and_rates_choose_the_same_method(of_two):
+    first, second = (each["another_machine"] for each in of_two)
     assert first == second
     # Process 1 has no room for a matrix of features x features, so that neither solves at once.
     assert first[0] == "LSMR()"
 
 
 @pytest.mark.slow
-def test_processes_that_make_different_calls_are_told_so():
-    for lines, _ in said("different_calls"):
-        (line,) = lines
-        assert line == (
+def test_processes_that_make_different_calls_are_told_so(of_two):
+    for each in of_two:
+        assert each["different_calls"] == [
             "the processes must make the same calls in the same order, got "
             "{0: 'minimize', 1: 'certify'}."
-        )
+        ]
 
 
 @pytest.mark.slow
-def test_a_hook_that_fails_in_one_process_ends_the_run_of_all():
-    (first, _), (second, _) = said("hook_fails")
+def test_a_hook_that_fails_in_one_process_ends_the_run_of_all(of_two):
+    first, second = (each["hook_fails"] for each in of_two)
     message = "OSError: the disk of process 1 is gone"
     assert first == [f"OtherProcessFailed process 1 failed with {message}", "1"]
     assert second == ["OSError the disk of process 1 is gone", "1"]
 
 
-def ended_in_a_hook(count, place, way, which):
-    """What processes print when a run ends in a hook of one of them, well within its patience."""
-    told = run(
-        FAULTS, count, "ends_in_a_hook", timeout=50, environment={"ENDS": f"{place} {way} {which}"}
-    )
+def ended_in_hooks(count, places, way, which):
+    """What processes print when runs end in a hook of one of them, well within its patience. By
+    the last of these runs the processes end too.
+    """
+    ends = " ".join([*places, way, str(which)])
+    told = run(FAULTS, count, "ends_in_hooks", timeout=50, environment={"ENDS": ends})
     own = f"OSError: the disk of process {which} is gone" if way == "error" else "SystemExit: 3"
     for index, (out, errors, code) in enumerate(told):
-        (line,) = [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+        lines = lines_of(out)["ends_in_hooks"]
         if index == which:
-            assert line == own.replace(":", "", 1)
+            assert lines == [own.replace(":", "", 1)] * len(places), (places, lines)
             assert code == (1 if way == "error" else 3), errors
             assert way == "exit" or own in errors
         else:
-            assert line == f"OtherProcessFailed process {which} failed with {own}"
+            failed = f"OtherProcessFailed process {which} failed with {own}"
+            assert lines == [failed] * len(places), (places, lines)
             assert code == 1, errors
 
 
 def test_an_error_before_a_chunk_ends_the_run_of_all_at_once():
     """They waited a minute in the chunk, of which they were told nothing."""
-    ended_in_a_hook(2, "pause", "error", 1)
+    ended_in_hooks(2, ["pause"], "error", 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["begin", "pause", "report", "end"])
-@pytest.mark.parametrize("way", ["error", "exit"])
-@pytest.mark.parametrize(("count", "which"), [(2, 0), (3, 2)])
-def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, place, way):
-    ended_in_a_hook(count, place, way, which)
+@pytest.mark.parametrize(
+    ("count", "which", "way", "last"),
+    [
+        (2, 0, "error", "begin"),
+        (2, 0, "exit", "pause"),
+        (3, 2, "error", "report"),
+        (3, 2, "exit", "end"),
+    ],
+)
+def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, way, last):
+    others = [place for place in ("begin", "pause", "report", "end") if place != last]
+    ended_in_hooks(count, [*others, last], way, which)
 
 
 BY_RUN = dict.fromkeys(("gradient", "penalty", "history", "rounding"), "run")
@@ -153,11 +188,13 @@ DIFFERING = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
-def test_calls_that_differ_are_refused_with_what_differs(count):
+def test_calls_that_differ_are_refused_with_what_differs(count, of_two):
     """Their programs would not fit together: they aborted, after seconds, without a word."""
-    first, *others = (lines for lines, _ in said("other_calls", (0,) * count))
+    every = of_two if count == 2 else said(count, "other_calls")
+    first, *others = (list(each["other_calls"]) for each in every)
     assert all(lines == first for lines in others)
     assert first.pop() == "1"  # they are in step
+    assert first.pop() == "hooks: no error"  # these may differ
     found = dict(line.split(": OtherProcessFailed: ") for line in first)
     before = ", ".join(map(str, range(count - 1)))
     for name, text in DIFFERING.items():
@@ -177,14 +214,8 @@ def test_calls_that_differ_are_refused_with_what_differs(count):
 
 
 @pytest.mark.slow
-def test_hooks_may_differ():
-    for lines, _ in said("other_calls", environment={"CALLS": "hooks"}):
-        assert lines == ["hooks: no error", "1"]
-
-
-@pytest.mark.slow
-def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
-    (first, _), (second, _) = said("alone")
+def test_what_a_process_does_with_its_own_arrays_concerns_no_other(of_two):
+    first, second = (each["alone"] for each in of_two)
     assert first == []
     assert second[0] == "1"
     assert "got (239,)" in second[1]
@@ -192,16 +223,18 @@ def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("of", ["first", "second"])
-def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, tmp_path):
-    told = said(f"full_disk_of_{of}", environment={"CHECKPOINTS": str(tmp_path)})
-    for number, (lines, _) in enumerate(told):
+def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, of_two):
+    for number, each in enumerate(of_two):
         has_failed = number == ("first", "second").index(of)
-        assert lines == ["True True", f"{not has_failed} 300 ['iteration-0000000300']"]
+        assert each[f"full_disk_of_{of}"] == [
+            "True True",
+            f"{not has_failed} 300 ['iteration-0000000300']",
+        ]
 
 
 @pytest.mark.slow
-def test_a_run_of_one_of_several_processes_is_not_kept(tmp_path):
-    (first, _), (second, _) = said("a_run_alone", environment={"CHECKPOINTS": str(tmp_path)})
+def test_a_run_of_one_of_several_processes_is_not_kept(of_two):
+    first, second = (each["a_run_alone"] for each in of_two)
     assert first == []
     assert second == [
         "checkpoints need a run of all 2 processes, got one of [1]: lay its params over all "
