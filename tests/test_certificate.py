@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
+from benchmarks.problems.classical import rosenbrock
 from benchmarks.studies import certificates
 from jaxdescent.calls import programs
 from jaxdescent.objectives import as_objective
@@ -368,10 +369,6 @@ def test_a_point_of_known_kind_is_called_that(point):
     found, _ = certificates.certified(point)
     assert found.kind == point.kind
     assert time.process_time() - began < 60  # of all threads, whatever else runs
-
-
-def rosenbrock(p):
-    return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
 
 
 FUNCTIONS = {

@@ -17,6 +17,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.runs import checkpoints
+from tests.results import assert_same
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
@@ -27,11 +28,6 @@ METHOD = jd.GradientDescent(1e-3)
 
 def valley(x):
     return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-def assert_same(got, want):
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def saved(folder, **options):

@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-
-
-def status(result):
-    return jd.Status(int(result.status)).name
+from benchmarks.problems.classical import himmelblau
+from tests.results import status
 
 
 def beale(p):
     x, y = p[0], p[1]
     return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
-
-
-def himmelblau(p):
-    return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
 
 
 def value_in_double(function, params):

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.numerics import linear_systems
+from tests.results import assert_trees_close
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -55,10 +56,6 @@ def loss(data, method=METHODS["derivative"]):
 
 def exact_loss(data):
     return score(closed_form(data)["params"])
-
-
-def assert_trees_close(got, expected, **tolerances):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
 
 
 @pytest.mark.first

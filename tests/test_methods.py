@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.problems.classical import rosenbrock
 from jaxdescent.methods import Method, as_method
 from jaxdescent.objectives import as_objective
 
@@ -29,10 +30,6 @@ METHODS = {
     "derivative": jd.DerivativeMethod,
     "optax": lambda: optax.adam(0.05),
 }
-
-
-def rosenbrock(p):
-    return 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
 
 
 @pytest.fixture(params=METHODS, ids=str)

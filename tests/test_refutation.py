@@ -20,6 +20,7 @@ from benchmarks.problems.exact_regression import (
 from jaxdescent.descent import dense_look
 from jaxdescent.descent.refutation import look_at_quadratic, look_at_regression
 from jaxdescent.designs import Dense
+from tests.results import status
 
 SHAPE = SHAPES[0]
 bound = jax.jit(lambda *at: look_at_regression(*at).falls)
@@ -38,10 +39,6 @@ def test_larger_regressions_are_held_against_what_rational_numbers_say(shape):
         np.testing.assert_allclose(drawn.heights(weights)[0], true, rtol=1e-6)
         assert drawn.heights(weights)[1] >= least * (1 - 1e-6)
         np.testing.assert_allclose(drawn.constant, exact.constant, rtol=1e-6)
-
-
-def status(result):
-    return jd.Status(int(result.status)).name
 
 
 def uneven(scale, dtype=np.float32):

@@ -21,6 +21,7 @@ from jaxdescent.minimize import set_up
 from jaxdescent.objectives import as_objective
 from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.pace import SECONDS, Pace
+from tests.results import assert_same
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
@@ -41,11 +42,6 @@ def bowl(x):
 
 def leaves(result):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
-
-
-def assert_same(got, want):
-    for one, other in zip(leaves(got), leaves(want), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 METHODS = {
