@@ -1,6 +1,7 @@
-"""One of several processes, in which one sees, does or becomes something else than the others."""
+"""What one of several processes sees, does or becomes that the others do not, by its name."""
 
 import contextlib
+import dataclasses
 import os
 import resource
 import signal
@@ -9,7 +10,14 @@ import threading
 import time
 import warnings
 
-from tests.distributed.processes import join
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxdescent as jd
+from jaxdescent.machine import Machine, memory
+from tests.distributed.cases import data
 
 
 def another_machine(index, place):
@@ -275,24 +283,3 @@ def death(index, place):
     rate = jd.GradientDescent(1e-9)
     result = jd.minimize(objective, method=rate, max_iterations=2**31 - 1, tolerance=0)
     print(float(result.value))
-
-
-if __name__ == "__main__":
-    index, port, count, *names = sys.argv[1:]
-    join(index, port, count, heartbeat_timeout_seconds=10)
-    import dataclasses
-
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
-
-    import jaxdescent as jd
-    from jaxdescent.machine import Machine, memory
-    from tests.distributed.cases import across_processes, data
-
-    for name in names:
-        print(f"fault {name}", flush=True)
-        own = memory.available_bytes, Machine.of
-        globals()[name](int(index), across_processes())
-        memory.available_bytes, Machine.of = own

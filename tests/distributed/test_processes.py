@@ -15,14 +15,33 @@ from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import SHARED, free_port, run
 
 EVERYDAY = ("default", "traced", "function")
-CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
+CHILD = "tests.distributed.child"
 
 
-def outputs(count, *names):
-    ended = run(CHILD, count, *names, timeout=600, environment=SHARED)
-    assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
-    told = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
-    return [dict(map(json.loads, lines)) for lines in told]
+def lines_of(out):
+    """What a process printed, by the names of cases and faults."""
+    found, lines = {}, []
+    for line in out.splitlines():
+        if line.startswith("name "):
+            lines = found[line.removeprefix("name ")] = []
+        elif not line.startswith("[Gloo]"):
+            lines.append(line)
+    return found
+
+
+def said(count, *names, **environment):
+    """What each process printed of these cases and faults, one after another, by none of which it
+    ends.
+    """
+    ended = run(CHILD, count, *names, timeout=600, environment=environment)
+    assert [code for _, _, code in ended] == [0] * count, ended
+    return [lines_of(out) for out, _, _ in ended]
+
+
+@pytest.fixture(scope="module")
+def everyday():
+    """What two processes print of a few cases, and of a fault."""
+    return said(2, *EVERYDAY, "bad_weights", **SHARED)
 
 
 def assert_equal_to_one_process(found, own):
@@ -35,43 +54,25 @@ def assert_equal_to_one_process(found, own):
         np.testing.assert_allclose(found["params"][leaf], values, rtol=3e-3, atol=1e-3)
 
 
-def test_two_processes_find_what_one_does():
-    first, second = outputs(2, *EVERYDAY)
-    assert first == second
+def test_two_processes_find_what_one_does(everyday):
+    first, second = everyday
     for name in EVERYDAY:
-        assert_equal_to_one_process(first[name], solved(name))
+        assert first[name] == second[name]
+        assert_equal_to_one_process(json.loads(*first[name]), solved(name))
 
 
 @pytest.mark.slow
 def test_two_and_four_processes_find_what_one_does_by_every_method(relaxed_promotion):
     own, certificate = {name: solved(name) for name in CASES}, certified()
     for count in (2, 4):
-        first, *others = outputs(count)
+        first, *others = said(count, **SHARED)
         assert set(first) == {*CASES, "certificate"}
         assert all(other == first for other in others)
-        found = first.pop("certificate")
+        found = json.loads(*first.pop("certificate"))
         for name in first:
-            assert_equal_to_one_process(first[name], own[name])
+            assert_equal_to_one_process(json.loads(*first[name]), own[name])
         assert (found["kind"], found["away"]) == (certificate["kind"], certificate["away"])
         np.testing.assert_allclose(found["ends"], certificate["ends"], rtol=1e-6)
-
-
-def lines_of(out):
-    """What each fault printed, by its name."""
-    found = {}
-    for line in out.splitlines():
-        if line.startswith("fault "):
-            lines = found.setdefault(line.removeprefix("fault "), [])
-        elif not line.startswith("[Gloo]"):
-            lines.append(line)
-    return found
-
-
-def said(count, *faults, **environment):
-    """What each process printed of these faults, one after another; it may not end by them."""
-    ended = run(FAULTS, count, *faults, timeout=300, environment=environment)
-    assert [code for _, _, code in ended] == [0] * count, ended
-    return [lines_of(out) for out, _, _ in ended]
 
 
 FAULTS_OF_TWO = (
@@ -92,8 +93,8 @@ def of_two(tmp_path_factory):
     return said(2, *FAULTS_OF_TWO, CHECKPOINTS=str(tmp_path_factory.mktemp("checkpoints")))
 
 
-def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step():
-    first, second = (each["bad_weights"] for each in said(2, "bad_weights"))
+def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday):
+    first, second = (each["bad_weights"] for each in everyday)
     message = "sample_weight must be at least 0, got -1.0."
     assert first == [f"OtherProcessFailed process 1 failed with ValueError: {message}", "1"]
     assert second == [f"ValueError {message}", "1"]
@@ -129,7 +130,7 @@ def ended_in_hooks(count, places, way, which):
     the last of these runs the processes end too.
     """
     ends = " ".join([*places, way, str(which)])
-    told = run(FAULTS, count, "ends_in_hooks", timeout=50, environment={"ENDS": ends})
+    told = run(CHILD, count, "ends_in_hooks", timeout=50, environment={"ENDS": ends})
     own = f"OSError: the disk of process {which} is gone" if way == "error" else "SystemExit: 3"
     for index, (out, errors, code) in enumerate(told):
         lines = lines_of(out)["ends_in_hooks"]
@@ -244,7 +245,7 @@ def test_a_run_of_one_of_several_processes_is_not_kept(of_two):
 
 @pytest.mark.slow
 def test_the_death_of_a_process_ends_the_others_with_an_error():
-    ended = run(FAULTS, 2, "death", timeout=60)
+    ended = run(CHILD, 2, "death", timeout=60)
     (_, errors, code), (_, _, killed) = ended
     assert code != 0
     assert killed == -9
@@ -293,7 +294,7 @@ def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
 
 @pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_with_an_error():
-    ended = run(FAULTS, 3, "hangs", timeout=90)
+    ended = run(CHILD, 3, "hangs", timeout=90)
     (_, errors, code), (said, _, hanging), (_, others, last) = ended
     assert said.endswith("hangs\n")
     message = "has waited 3 s for another one, which hangs"
