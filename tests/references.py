@@ -11,6 +11,13 @@ def matrix(objective):
     return np.asarray(X.to_dense() if isinstance(X, Design) else X, float)
 
 
+def of_condition(condition, rng, rows, features):
+    """A random matrix whose singular values are log-spaced from 1 to 1 / condition."""
+    U, _ = np.linalg.qr(rng.normal(size=(rows, features)))
+    V, _ = np.linalg.qr(rng.normal(size=(features, features)))
+    return U * np.geomspace(1, 1 / condition, features) @ V.T
+
+
 def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True):
     """Weights, intercept and value of a linear regression's minimum, in float64; the weights of
     least norm where there are many. Each output has its own l2, or all have one.
