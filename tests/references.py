@@ -11,31 +11,47 @@ def matrix(objective):
     return np.asarray(X.to_dense() if isinstance(X, Design) else X, float)
 
 
+def of_condition(condition, rng, rows, features):
+    """A random matrix whose singular values are log-spaced from 1 to 1 / condition."""
+    U, _ = np.linalg.qr(rng.normal(size=(rows, features)))
+    V, _ = np.linalg.qr(rng.normal(size=(features, features)))
+    return U * np.geomspace(1, 1 / condition, features) @ V.T
+
+
+def closed_form(X, y, l2=0.0, sample_weight=None, intercept=True):
+    """Weights, intercept and value of a linear regression's minimum, in float64; the weights of
+    least norm where there are many. Each output has its own l2, or all have one.
+    """
+    X, y = np.asarray(X, float), np.asarray(y, float)
+    weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
+    mean, target = np.zeros(X.shape[1]), np.zeros(y.shape[1:])
+    if intercept:
+        mean, target = (np.average(each, axis=0, weights=weight) for each in (X, y))
+    root = np.sqrt(weight)[:, None]
+    A, t = root * (X - mean), root * (y - target).reshape(len(y), -1)
+    penalties = np.broadcast_to(np.asarray(l2, float), y.shape[1:]).reshape(-1)
+    eye = np.eye(X.shape[1])
+    solutions = []
+    for penalty, column in zip(penalties, t.T, strict=True):
+        rows = np.concatenate([A, np.sqrt(penalty) * eye])
+        targets = np.concatenate([column, np.zeros(len(eye))])
+        solutions.append(np.linalg.lstsq(rows, targets, rcond=1e-12)[0])
+    weights = np.stack(solutions, axis=1)
+    value = 0.5 * np.sum((A @ weights - t) ** 2) + 0.5 * np.sum(penalties * weights**2)
+    weights = weights.reshape(X.shape[1], *y.shape[1:])
+    return weights, target - mean @ weights, value
+
+
 def least_squares(objective):
     """The params of a linear regression's minimum; of least norm where there are many."""
-    X, y = matrix(objective), np.asarray(objective.y, float)
-    weight = np.ones(len(X))
-    if objective.sample_weight is not None:
-        weight = np.asarray(objective.sample_weight, float)
-    columns = y.reshape(len(y), -1)
-    means = np.zeros(X.shape[1]), np.zeros(columns.shape[1])
-    if objective.intercept:
-        means = np.average(X, axis=0, weights=weight), np.average(columns, 0, weights=weight)
-    A, t = X - means[0], columns - means[1]
-    gram = A.T @ (weight[:, None] * A)
-    l2 = np.broadcast_to(np.asarray(objective.l2, float), y.shape[1:]).reshape(-1)
-    weights = np.stack(
-        [
-            np.linalg.pinv(gram + penalty * np.eye(len(gram)), rcond=1e-12)
-            @ (A.T @ (weight * column))
-            for penalty, column in zip(l2, t.T, strict=True)
-        ],
-        axis=1,
+    weights, intercept, _ = closed_form(
+        matrix(objective),
+        objective.y,
+        objective.l2,
+        objective.sample_weight,
+        objective.intercept,
     )
-    params = {"weights": weights.reshape(X.shape[1], *y.shape[1:])}
-    if objective.intercept:
-        params["intercept"] = (means[1] - means[0] @ weights).reshape(y.shape[1:])
-    return params
+    return {"weights": weights} | ({"intercept": intercept} if objective.intercept else {})
 
 
 def height(objective, params):

@@ -14,6 +14,7 @@ from jaxdescent.designs import Center, Centred, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.status import Status
+from tests.references import closed_form
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -39,27 +40,6 @@ def data(rng, shift, rows=400, features=8, outputs=(), dtype=np.float32):
     noise = 0.1 * rng.normal(size=(rows, *outputs))
     y = (X.astype(float) - shift) @ weights + noise + 5
     return X, y.astype(dtype)
-
-
-def closed_form(X, y, l2=0.0, sample_weight=None):
-    """Weights, intercept and value for the numbers as they are stored, in float64."""
-    X, y = np.asarray(X, float), np.asarray(y, float)
-    weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
-    mean, target = (np.average(a, axis=0, weights=weight) for a in (X, y))
-    root = np.sqrt(weight)[:, None]
-    A, t = root * (X - mean), root * (y - target).reshape(len(y), -1)
-    penalties = np.broadcast_to(np.asarray(l2, float), t.shape[1:])
-    eye = np.eye(A.shape[1])
-    solutions = []
-    for penalty, column in zip(penalties, t.T, strict=True):
-        rows = np.concatenate([A, np.sqrt(penalty) * eye])
-        solutions.append(
-            np.linalg.lstsq(rows, np.concatenate([column, 0 * eye[0]]), rcond=1e-13)[0]
-        )
-    weights = np.stack(solutions, axis=1)
-    value = 0.5 * np.sum((A @ weights - t) ** 2) + 0.5 * np.sum(penalties * weights**2)
-    weights = weights.reshape(A.shape[1], *y.shape[1:])
-    return weights, target - mean @ weights, value
 
 
 def value_of(result, X, y):

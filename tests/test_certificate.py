@@ -12,11 +12,12 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxdescent as jd
-from benchmarks.studies import certificates
+from benchmarks.problems.classical import rosenbrock
 from jaxdescent.calls import programs
 from jaxdescent.objectives import as_objective
 from jaxdescent.second_order import hessian_matrix, lanczos, spectrum
 from jaxdescent.second_order.curvature import Curvature
+from tests import known_points
 
 
 def laplacian(x):
@@ -178,7 +179,7 @@ def test_a_chain_of_many_unknowns_is_told_by_its_bands():
 
 def test_what_is_too_close_to_zero_is_left_undetermined(rng):
     # No band, no room for the Hessian, and far more steps needed than there is time for.
-    function, params, args = certificates.reflected(10_000, 1)
+    function, params, args = known_points.reflected(10_000, 1)
     values = args[1].at[0].set(1e-12)
     found = spectrum.spectrum_at(as_objective(function, (args[0], values)), params, seconds=1.0)
     assert found.kind == "undetermined"
@@ -359,19 +360,16 @@ def test_an_eigenvalue_within_the_margin_may_be_zero(ends, kind):
     "point",
     [
         pytest.param(point, marks=pytest.mark.slow if point.is_slow else ())
-        for point in certificates.POINTS
+        for point in known_points.POINTS
     ],
     ids=lambda point: point.name,
 )
 def test_a_point_of_known_kind_is_called_that(point):
     began = time.process_time()
-    found, _ = certificates.certified(point)
+    function, params, args = point.pose()
+    found = jd.certify(function, params, args=args)
     assert found.kind == point.kind
     assert time.process_time() - began < 60  # of all threads, whatever else runs
-
-
-def rosenbrock(p):
-    return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
 
 
 FUNCTIONS = {

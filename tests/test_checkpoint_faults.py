@@ -14,25 +14,15 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import jaxdescent as jd
 from jaxdescent.runs import checkpoints
+from tests.results import assert_same
+from tests.short_runs import METHOD, START, valley
 
-START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
 LARGE = jnp.linspace(-1, 1, 20_000)  # 80 kB, beside which nothing else counts
-METHOD = jd.GradientDescent(1e-3)
 NOT_WRITTEN = r"could not be written; the run goes on"
-
-
-def valley(x):
-    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-def assert_same(got, want):
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 class At(jd.hooks.Hook):

@@ -17,21 +17,8 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.runs import checkpoints
-
-RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
-Y = jnp.asarray(X @ RNG.normal(size=5) + RNG.normal(size=60), jnp.float32)
-START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
-METHOD = jd.GradientDescent(1e-3)
-
-
-def valley(x):
-    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-def assert_same(got, want):
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(one, other)
+from tests.results import assert_same
+from tests.short_runs import METHOD, RNG, START, X, Y, valley
 
 
 def saved(folder, **options):

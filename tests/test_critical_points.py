@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from benchmarks.problems.classical import himmelblau
 
 
 def grid(low, high, count):
     axis = jnp.linspace(low, high, count)
     return jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-
-
-def himmelblau(p):
-    return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
 
 
 HIMMELBLAU = {

@@ -15,23 +15,9 @@ from benchmarks.studies.passes import Counted, passes
 from jaxdescent.kernels.branches import if_any
 from jaxdescent.regression.solve import refinement
 from jaxdescent.regression.solve.by_gram import factor_by_gram
+from tests.references import closed_form, of_condition
 
 METHOD = jd.DerivativeMethod()
-
-
-def reference(X, y, *, l2=0.0, sample_weight=None, intercept=True):
-    """Minimum-norm weights by NumPy's pseudo-inverse of the centred, weighted problem."""
-    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
-    s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    x_mean = s @ X / s.sum() if intercept else np.zeros(X.shape[1])
-    y_mean = s @ y / s.sum() if intercept else np.zeros(y.shape[1:])
-    root = np.sqrt(s)
-    A = root[:, None] * (X - x_mean)
-    b = root.reshape(-1, *[1] * (y.ndim - 1)) * (y - y_mean)
-    A = np.concatenate([A, np.sqrt(l2) * np.eye(X.shape[1])])
-    b = np.concatenate([b, np.zeros((X.shape[1], *y.shape[1:]))])
-    weights = np.linalg.pinv(A, rcond=1e-12) @ b
-    return weights, y_mean - x_mean @ weights
 
 
 def solve(X, y, **options):
@@ -54,7 +40,7 @@ def test_every_form_finds_the_minimum_norm_solution(
     y = rng.normal(size=(shape[0], *outputs))
     s = rng.uniform(0.2, 2, size=shape[0]) if weighted else None
     result = solve(X, y, l2=l2, sample_weight=s, intercept=intercept)
-    weights, offset = reference(X, y, l2=l2, sample_weight=s, intercept=intercept)
+    weights, offset, _ = closed_form(X, y, l2=l2, sample_weight=s, intercept=intercept)
     assert bool(result.converged), result.message
     np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-7, atol=1e-9)
     if intercept:
@@ -66,7 +52,7 @@ def test_a_rank_deficient_design_gets_the_minimum_norm_solution(rng, x64, shape)
     X = rng.normal(size=(shape[0], 2)) @ rng.normal(size=(2, shape[1]))
     y = rng.normal(size=(shape[0], 3))
     result = solve(X, y)
-    weights, offset = reference(X, y)
+    weights, offset, _ = closed_form(X, y)
     np.testing.assert_allclose(result.params["weights"], weights, atol=1e-8)
     np.testing.assert_allclose(result.params["intercept"], offset, atol=1e-8)
 
@@ -101,13 +87,11 @@ def test_a_constant_column_is_left_to_the_intercept(rng):
 
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e5])
 def test_float32_solves_stay_accurate_where_the_normal_equations_do_not(rng, condition):
-    U, _ = np.linalg.qr(rng.normal(size=(60, 8)))
-    V, _ = np.linalg.qr(rng.normal(size=(8, 8)))
-    X = (U * np.geomspace(1, 1 / condition, 8) @ V.T).astype(np.float32)
+    X = of_condition(condition, rng, 60, 8).astype(np.float32)
     true = rng.normal(size=8)
     y = (X.astype(np.float64) @ true).astype(np.float32)
     result = solve(X, y, intercept=False)
-    exact, _ = reference(X, y, intercept=False)
+    exact, *_ = closed_form(X, y, intercept=False)
     error = np.linalg.norm(result.params["weights"] - exact) / np.linalg.norm(exact)
     # A backward stable solve of a consistent system: a modest multiple of condition * eps.
     assert error < 20 * condition * np.finfo(np.float32).eps
@@ -118,9 +102,7 @@ def test_beyond_the_size_of_double_length_a_solution_is_as_accurate_as_qr(
     rng, monkeypatch, intercept
 ):
     monkeypatch.setattr(refinement, "DOUBLE_ENTRIES", 0)
-    U, _ = np.linalg.qr(rng.normal(size=(67, 9)))
-    V, _ = np.linalg.qr(rng.normal(size=(9, 9)))
-    X = (U * np.geomspace(1, 1e-4, 9) @ V.T).astype(np.float32)
+    X = of_condition(1e4, rng, 67, 9).astype(np.float32)
     y = (X.astype(np.float64) @ rng.normal(size=9)).astype(np.float32)
     y += 0.1 * np.linalg.norm(y) / np.sqrt(67) * rng.normal(size=67).astype(np.float32)
     result = solve(X, y, intercept=intercept)
@@ -193,7 +175,7 @@ def test_features_far_from_zero_are_solved_as_well_as_their_float32_allow(rng, s
     X = (rng.normal(size=shape) + offset).astype(np.float32)
     y = rng.normal(size=shape[0]).astype(np.float32)
     result = solve(X, y)
-    weights, _ = reference(X, y)
+    weights, *_ = closed_form(X, y)
     # Centring rounds each entry by eps * offset.
     bound = 100 * offset * np.finfo(np.float32).eps
     np.testing.assert_allclose(result.params["weights"], weights, atol=bound)
@@ -204,7 +186,7 @@ def test_each_output_has_its_own_l2(rng, x64):
     s = rng.uniform(0.5, 2, size=40)
     result = solve(X, y, l2=jnp.array([0.0, 5.0]), sample_weight=s)
     for output, l2 in enumerate([0.0, 5.0]):
-        weights, _ = reference(X, y[:, output], l2=l2, sample_weight=s)
+        weights, *_ = closed_form(X, y[:, output], l2=l2, sample_weight=s)
         np.testing.assert_allclose(result.params["weights"][:, output], weights, atol=1e-9)
 
 
@@ -304,7 +286,7 @@ def test_the_derivative_method_is_the_default_for_a_regression_that_fits(rng):
     y = rng.normal(size=20).astype(np.float32)
     result = jd.minimize(jd.LinearRegression(X, y))
     assert int(result.iterations) <= 2
-    weights, _ = reference(X, y)
+    weights, *_ = closed_form(X, y)
     np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
@@ -313,7 +295,7 @@ def test_sixteen_bit_rows_are_solved_in_float32(rng):
     y = jnp.array(rng.normal(size=30), jnp.bfloat16)
     result = solve(X, y)
     assert result.params["weights"].dtype == jnp.float32
-    weights, _ = reference(X, y)
+    weights, *_ = closed_form(X, y)
     np.testing.assert_allclose(result.params["weights"], weights, rtol=1e-4, atol=1e-5)
 
 
@@ -325,16 +307,10 @@ def test_the_solution_is_the_same_under_jit(rng):
     np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-6)
 
 
-def ill_conditioned(rng, rows, features, condition):
-    U, _ = np.linalg.qr(rng.normal(size=(rows, features)))
-    V, _ = np.linalg.qr(rng.normal(size=(features, features)))
-    return U * np.geomspace(1, 1 / condition, features) @ V.T
-
-
 @pytest.mark.slow
 def test_members_of_a_batch_that_are_ill_or_deficient_are_solved_too(rng, x64):
     X = rng.normal(size=(2, 3, 60, 20))
-    X[0, 1] = ill_conditioned(rng, 60, 20, 1e10)
+    X[0, 1] = of_condition(1e10, rng, 60, 20)
     X[1, 2, :, 4] = X[1, 2, :, 3]
     y = rng.normal(size=60)
 
@@ -343,7 +319,7 @@ def test_members_of_a_batch_that_are_ill_or_deficient_are_solved_too(rng, x64):
 
     batch = jax.vmap(jax.vmap(weights))(X)
     for index in np.ndindex(2, 3):
-        exact, _ = reference(X[index], y)
+        exact, *_ = closed_form(X[index], y)
         np.testing.assert_allclose(batch[index], exact, rtol=1e-5, atol=1e-8 * np.max(exact))
 
 
@@ -356,7 +332,7 @@ def test_the_branch_for_ill_members_stays_a_branch_in_a_batch(rng):
 
 @pytest.mark.parametrize("l2", [0.5, [0.0, 0.5]])
 def test_refined_solutions_do_not_lose_digits_to_the_condition(rng, x64, l2):
-    X, y = ill_conditioned(rng, 40, 10, 1e6), rng.normal(size=(40, 2))
+    X, y = of_condition(1e6, rng, 40, 10), rng.normal(size=(40, 2))
     s = rng.uniform(0.5, 2, size=40)
     found = solve(X, y, l2=jnp.array(l2), sample_weight=s).params
     # Stationarity in extended precision: the gradient is what rounding the solution leaves.
@@ -450,6 +426,6 @@ def test_an_l2_for_each_output_gives_what_each_gives_alone(rng, spread, intercep
     together = solve(X, y, intercept=intercept, l2=l2)
     assert together.status == jd.Status.CONVERGED
     for k, penalty in enumerate(l2):
-        exact, _ = reference(X, y[:, k], l2=float(penalty), intercept=intercept)
+        exact, *_ = closed_form(X, y[:, k], l2=float(penalty), intercept=intercept)
         found = together.params["weights"][:, k]
         np.testing.assert_allclose(found, exact, atol=3e-5 * np.abs(exact).max())

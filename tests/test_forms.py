@@ -1,11 +1,8 @@
 """The forms of a regression: the same function, the same iterates, without the rows of X."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +22,7 @@ from jaxdescent.regression.forms import (
     ridge_path,
 )
 from tests import references
+from tests.results import assert_trees_close
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
@@ -50,24 +48,8 @@ def centred(objective):
     return root[:, None] * X, root.reshape(-1, *[1] * (y.ndim - 1)) * y
 
 
-def closed_form(objective):
-    """The weights in float64, of least norm."""
-    A, t = centred(objective)
-    l2 = np.broadcast_to(np.asarray(objective.l2, float), t.shape[1:]).reshape(-1)
-    eye, columns = np.eye(A.shape[1]), t.reshape(len(A), -1)
-    solutions = [
-        np.linalg.pinv(A.T @ A + penalty * eye, rcond=1e-11) @ A.T @ column
-        for penalty, column in zip(l2, columns.T, strict=True)
-    ]
-    return np.stack(solutions, axis=1).reshape(A.shape[1], *t.shape[1:])
-
-
 def random_params(rng, form):
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), form)
-
-
-def assert_trees_close(got, expected, **tolerances):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
 
 
 OPTIONS = [
@@ -143,7 +125,9 @@ def test_the_stationary_solver_finds_the_closed_form(options, kind, rng, x64):
     form = kind.from_regression(objective)
     result = jd.minimize(form, method=jd.DerivativeMethod())
     params = form.regression_params(objective, result.params)
-    np.testing.assert_allclose(params["weights"], closed_form(objective), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        params["weights"], references.least_squares(objective)["weights"], rtol=1e-7, atol=1e-8
+    )
     slope = objective.gradient(params)
     assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-6)
 
@@ -242,42 +226,6 @@ def test_the_value_is_never_below_zero(rng):
     form = GramForm.from_regression(objective)
     for scale in np.linspace(1 - 1e-6, 1 + 1e-6, 21, dtype=np.float32):
         assert form.value({"weights": scale * weights}) >= 0
-
-
-METHODS = {
-    "constant": lambda: jd.GradientDescent(5e-3),
-    "exact line search": lambda: jd.GradientDescent(jd.ExactLineSearch()),
-    "backtracking": lambda: jd.GradientDescent(jd.Backtracking()),
-    "Barzilai-Borwein": lambda: jd.GradientDescent(jd.BarzilaiBorwein()),
-    "adaptive step": lambda: jd.GradientDescent(jd.AdaptiveStep()),
-    "inverse Lipschitz": lambda: jd.GradientDescent(jd.InverseLipschitz()),
-    "Nesterov": lambda: jd.GradientDescent(jd.Backtracking(), jd.Nesterov()),
-    "heavy ball": lambda: jd.GradientDescent(5e-3, jd.HeavyBall(0.5)),
-    "conjugate gradient": jd.ConjugateGradient,
-    "Jacobi": lambda: jd.ConjugateGradient(jd.Jacobi()),
-    "Nystrom": lambda: jd.ConjugateGradient(jd.Nystrom(3)),
-    "LBFGS": jd.LBFGS,
-    "derivative": jd.DerivativeMethod,
-    "optax": lambda: optax.sgd(5e-3),
-}
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    # Of K the diagonal is not asked for: it says nothing.
-    [
-        *itertools.product([GramForm], METHODS),
-        *itertools.product([DualForm], [name for name in METHODS if name != "Jacobi"]),
-    ],
-)
-def test_every_method_works_on_the_forms(kind, name, rng, x64, relaxed_promotion):
-    rows, features = (60, 5) if kind is GramForm else (5, 60)
-    objective = regression(rng, rows, features, l2=0.5, far=0.2)
-    form = kind.from_regression(objective)
-    result = jd.minimize(form, method=METHODS[name](), tolerance=1e-8, max_iterations=20_000)
-    assert bool(result.converged)
-    weights = form.regression_params(objective, result.params)["weights"]
-    np.testing.assert_allclose(weights, closed_form(objective), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.core
@@ -502,7 +450,9 @@ def test_a_ridge_path_is_the_closed_form_of_each_penalty(options, rng, x64):
             intercept=objective.intercept,
         ).checked()
         params = jax.tree.map(lambda leaf, index=index: leaf[index], path)
-        np.testing.assert_allclose(params["weights"], closed_form(same), rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(
+            params["weights"], references.least_squares(same)["weights"], rtol=1e-9, atol=1e-11
+        )
         slope = same.gradient(params)
         assert_trees_close(slope, jax.tree.map(jnp.zeros_like, slope), atol=1e-8)
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
 from jaxdescent.calls import programs
+from tests.references import closed_form
 
 ROWS, FEATURES = 400, 20
 
@@ -22,15 +23,6 @@ def data(rng, condition, rows=ROWS, features=FEATURES, outputs=None, spread=None
     weights = rng.normal(size=(features,) if outputs is None else (features, outputs))
     y = X @ weights
     return X, y + 0.3 * rng.normal(size=y.shape) * y.std() + 1.0
-
-
-def closed_form(X, y, l2=0.0):
-    """Weights, intercept and value, in float64."""
-    mean, middle = X.mean(axis=0), y.mean(axis=0)
-    A, b = X - mean, y - middle
-    weights = np.linalg.solve(A.T @ A + l2 * np.eye(X.shape[1]), A.T @ b)
-    value = 0.5 * np.sum((A @ weights - b) ** 2) + 0.5 * l2 * np.sum(weights**2)
-    return weights, middle - mean @ weights, value
 
 
 def as_regression(X, y, dtype=jnp.float32, **options):

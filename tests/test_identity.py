@@ -484,9 +484,9 @@ def test_objects_are_not_kept_alive():
     assert not any(reference() for reference in references)
 
 
-def test_a_thousand_new_objects_are_one_program():
+def test_a_hundred_new_objects_are_one_program():
     programs._compiled.cache_clear()
-    for index in range(1000):
+    for index in range(100):
         assert abs(float(found(Model(HERE + index))[0]) - 1 - index) < 1e-3 * (1 + index)
     # Of the descent, of an expansion in float64 that it turned out not to have, and of a look.
     assert programs._compiled.cache_info().currsize == 3

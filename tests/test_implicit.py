@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.numerics import linear_systems
+from tests.results import assert_trees_close
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -55,10 +56,6 @@ def loss(data, method=METHODS["derivative"]):
 
 def exact_loss(data):
     return score(closed_form(data)["params"])
-
-
-def assert_trees_close(got, expected, **tolerances):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
 
 
 @pytest.mark.first
@@ -360,18 +357,17 @@ def test_weights_of_least_norm_and_predictions_move_as_by_the_pseudoinverse(kind
         exact = of_least_norm(X, intercept)
 
         def fitted(y, intercept=intercept):
-            return jd.minimize(jd.LinearRegression(X, y, intercept=intercept), method=method).params
-
-        def predicted(y, fitted=fitted):
-            params = fitted(y)
-            return X @ params["weights"] + params.get("intercept", 0.0)
+            regression = jd.LinearRegression(X, y, intercept=intercept)
+            params = jd.minimize(regression, method=method).params
+            weights = params["weights"]
+            return weights, X @ weights + params.get("intercept", 0.0)
 
         hat = X @ exact + intercept / len(X)
         hat = hat - intercept * np.mean(X @ exact, axis=0)
         for way in (jax.jacrev, jax.jacfwd):
-            moved = way(lambda y: fitted(y)["weights"])(y)
+            moved, predicted = way(fitted)(y)
             np.testing.assert_allclose(moved, exact, atol=2e-5 * np.max(np.abs(exact)))
-            np.testing.assert_allclose(way(predicted)(y), hat, atol=2e-5)
+            np.testing.assert_allclose(predicted, hat, atol=2e-5)
 
 
 @pytest.mark.parametrize("intercept", [True, False])

@@ -9,46 +9,15 @@ import pytest
 import scipy.optimize
 
 import jaxdescent as jd
+from benchmarks.problems.classical import helical_valley_residuals as helical_valley
+from benchmarks.problems.classical import powell_singular_residuals as powell_singular
+from benchmarks.problems.classical import rosenbrock_residuals as rosenbrock
+from benchmarks.problems.more_garbow_hillstrom import brown_badly_scaled, meyer
 from jaxdescent.methods import levenberg_marquardt
 from jaxdescent.objectives import as_objective
 from tests import references
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
-
-TEMPERATURES = np.arange(16) * 5 + 50.0
-RESISTANCES = np.array(
-    [
-        *[34780.0, 28610, 23650, 19630, 16370, 13720, 11540, 9744],
-        *[8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872],
-    ]
-)
-
-
-def rosenbrock(x):
-    return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
-
-
-def powell_singular(x):
-    a, b, c, d = x
-    return jnp.stack([a + 10 * b, 5**0.5 * (c - d), (b - 2 * c) ** 2, 10**0.5 * (a - d) ** 2])
-
-
-def helical_valley(x):
-    a, b, c = x
-    angle = jnp.arctan2(b, a) / (2 * np.pi)
-    return jnp.stack([10 * (c - 10 * angle), 10 * (jnp.sqrt(a * a + b * b) - 1), c])
-
-
-def brown_badly_scaled(x):
-    a, b = x
-    return jnp.stack([a - 1e6, b - 2e-6, a * b - 2])
-
-
-def meyer(x):
-    a, b, c = x
-    temperatures = jnp.asarray(TEMPERATURES, x.dtype)
-    return a * jnp.exp(b / (temperatures + c)) - jnp.asarray(RESISTANCES, x.dtype)
-
 
 STARTS = {
     rosenbrock: [-1.2, 1.0],

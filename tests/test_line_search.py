@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.problems.classical import rosenbrock
 from jaxdescent.methods.line_search import DECREASE, MAX_TRIALS, Idle, Point, first_length, search
 from jaxdescent.objectives import as_objective
 
@@ -23,10 +24,6 @@ def along(function, x, first_step, *, direction=None, flatness=0.9):
     start = Point(x, value, gradient)
     found = search(objective, start, direction, slope, first_step, flatness=flatness)
     return found, value, slope, direction
-
-
-def rosenbrock(x):
-    return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
 
 
 @jax.jit

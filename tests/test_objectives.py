@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 import jaxdescent as jd
 from jaxdescent.objectives import as_objective
+from tests.results import assert_trees_close
 
 FLOATS = st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
 
@@ -87,10 +88,6 @@ CASES = [
 def case(request, rng):
     objective, params = request.param(rng)
     return objective.checked(), params
-
-
-def assert_trees_close(got, expected, **tolerances):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances), got, expected)
 
 
 def test_gradient_is_the_derivative_of_the_value(case):

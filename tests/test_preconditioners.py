@@ -7,15 +7,14 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.preconditioners import CentredRegression
+from tests.references import of_condition
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
 
 
 def ill_conditioned(rng, rows, features, spread):
     """Singular values log-spaced over ``spread``, and noise of a tenth of y."""
-    left = np.linalg.qr(rng.normal(size=(rows, features)))[0]
-    right = np.linalg.qr(rng.normal(size=(features, features)))[0]
-    X = (left * np.logspace(0, -np.log10(spread), features)) @ right.T
+    X = of_condition(spread, rng, rows, features)
     y = X @ rng.normal(size=features)
     noise = rng.normal(size=rows)
     return X, y + 0.1 * np.linalg.norm(y) / np.linalg.norm(noise) * noise

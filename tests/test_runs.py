@@ -21,18 +21,11 @@ from jaxdescent.minimize import set_up
 from jaxdescent.objectives import as_objective
 from jaxdescent.runs.chunks import Chunks
 from jaxdescent.runs.pace import SECONDS, Pace
+from tests.results import assert_same
+from tests.short_runs import METHOD, START, X, Y, valley
 
-RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.normal(size=(60, 5)), jnp.float32)
-Y = jnp.asarray(X @ RNG.normal(size=5) + RNG.normal(size=60), jnp.float32)
 REGRESSION = jd.LinearRegression(X, Y)
-START = jnp.asarray([-1.2, 1.0, -0.5, 0.8])
-METHOD = jd.GradientDescent(1e-3)
 TREE = {"a": jnp.arange(7.0), "b": jnp.ones((3, 2))}
-
-
-def valley(x):
-    return jnp.sum(10 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
 def bowl(x):
@@ -41,11 +34,6 @@ def bowl(x):
 
 def leaves(result):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
-
-
-def assert_same(got, want):
-    for one, other in zip(leaves(got), leaves(want), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 METHODS = {

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.problems.classical import rosenbrock
 from jaxdescent.methods.gradient_descent import GradientDescent
 from jaxdescent.objectives import as_objective
+from tests.results import status
 
 pytestmark = pytest.mark.optimized  # the last bits decide how many steps a valley takes
 
@@ -65,10 +67,6 @@ def loop(transformation, function, params, steps):
 
 def assert_at(params, expected, atol):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), params, expected)
-
-
-def status(result):
-    return jd.Status(int(result.status)).name
 
 
 def conditioned_quadratic(rng, condition, size=60):
@@ -444,10 +442,6 @@ def test_barzilai_borwein_takes_the_rates_of_its_formulas(rng, x64):
     assert int(result.evaluations) == 13
     np.testing.assert_allclose(result.state.rate, rate, rtol=1e-6)
     np.testing.assert_allclose(result.params, x, rtol=1e-6, atol=1e-9)
-
-
-def rosenbrock(p):
-    return jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2)
 
 
 @pytest.mark.parametrize("size", [2, 10])

@@ -7,16 +7,13 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.tolerance import default_tolerance
+from tests.results import status
 
 START = jnp.array([3.0, -4.0])
 
 
 def bowl(p):
     return jnp.sum(p**2)
-
-
-def status(result):
-    return jd.Status(int(result.status)).name
 
 
 @pytest.mark.parametrize("check_every", [1, 16, 7])

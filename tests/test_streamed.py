@@ -28,6 +28,7 @@ from jaxdescent.data import (
     row_stream,
 )
 from jaxdescent.machine import Machine
+from tests.references import closed_form
 
 ROWS, COLUMNS, LEVELS = 450, 3, 4
 
@@ -235,17 +236,6 @@ def test_derivatives_of_products(rng, x64):
     np.testing.assert_allclose(second, 2 * X.T @ (X @ w))
 
 
-def minimum(X, y, s, l2, intercept=True):
-    """Weights and intercept by the normal equations in float64."""
-    s = np.ones(len(y)) if s is None else s
-    mean, target = (s @ X / s.sum(), s @ y / s.sum()) if intercept else (np.zeros(X.shape[1]), 0.0)
-    Z = X - mean
-    weights = np.linalg.solve(
-        Z.T @ (s[:, None] * Z) + l2 * np.eye(X.shape[1]), Z.T @ (s * (y - target))
-    )
-    return weights, target - mean @ weights
-
-
 METHODS = {
     # method: passes before and after the iterations, and in each
     "LSMR()": (jd.LSMR(), 3, 1),
@@ -268,7 +258,7 @@ def test_every_method_finds_the_minimum_in_the_passes_that_are_said(name, rng):
     regression = jd.LinearRegression(S, y, l2=0.5, sample_weight=s)
     before = loader.read, S.passes
     result = jd.minimize(regression, method=method)
-    weights, b = minimum(written_out(table), table["y"], s.astype(float), 0.5)
+    weights, b, _ = closed_form(written_out(table), table["y"], 0.5, s)
     assert result.converged
     np.testing.assert_allclose(result.params["weights"], weights, atol=3e-3)
     np.testing.assert_allclose(result.params["intercept"], b, atol=1e-2)
@@ -337,7 +327,7 @@ def test_columns_far_from_zero_are_centred_before_they_are_multiplied(rng):
     table["a"] = table["a"].astype("f").astype(float)
     S = streamed(Loader(table))
     result = jd.minimize(jd.LinearRegression(S, S.column("y"), l2=1e-3), method=jd.LSMR())
-    weights, _ = minimum(written_out(table), table["y"].astype("f").astype(float), None, 1e-3)
+    weights, *_ = closed_form(written_out(table), table["y"].astype("f"), 1e-3)
     assert result.converged
     np.testing.assert_allclose(result.params["weights"], weights, rtol=2e-3, atol=2e-3)
 
@@ -411,7 +401,7 @@ class TestNormalEquations:
         X, Y = rng.normal(size=(40, 4)), rng.normal(size=(40, 2))
         got = normal_solution(self.sums(X, Y), np.array([0.1, 10.0]))
         for k, l2 in enumerate([0.1, 10.0]):
-            np.testing.assert_allclose(got.weights[:, k], minimum(X, Y[:, k], None, l2)[0])
+            np.testing.assert_allclose(got.weights[:, k], closed_form(X, Y[:, k], l2)[0])
             inverse = got.basis @ np.diag(got.gain[:, k]) @ got.basis.T
             Z = X - X.mean(axis=0)
             np.testing.assert_allclose(inverse, np.linalg.inv(Z.T @ Z + l2 * np.eye(4)), atol=1e-9)

@@ -9,20 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxdescent as jd
+from benchmarks.problems.classical import rosenbrock
 from jaxdescent.descent.suboptimality import Falling, Size
 from jaxdescent.numerics.ritz import SmallestRitz
-
-
-def status(result):
-    return jd.Status(int(result.status)).name
+from tests.results import status
 
 
 def evidence(result):
     return jd.Evidence(int(result.evidence))
-
-
-def rosenbrock(x):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
 def vardim(x):

@@ -30,6 +30,7 @@ import scipy.sparse
 from scipy.sparse.linalg import lsmr
 
 import jaxdescent as jd
+from benchmarks.harness.turns import timed
 
 ROWS, WORKERS, FIRMS, YEARS, COVARIATES = 2_000_000, 200_000, 20_000, 10, 5
 
@@ -147,13 +148,8 @@ def main() -> None:
         "jaxdescent, LSMR(Jacobi())": ours(jd.LSMR(jd.Jacobi())),
         "SciPy lsmr, scaled columns, float32": theirs,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    found: dict[str, tuple[np.ndarray, str]] = {name: run() for name, run in contenders.items()}
-    for _ in range(options.repeats):
-        for name, run in contenders.items():
-            begin = time.perf_counter()
-            found[name] = run()
-            seconds[name].append(time.perf_counter() - begin)
+    found = {name: run() for name, run in contenders.items()}
+    seconds = timed(contenders, options.repeats)
     print(f"{len(y):,} rows; made {made:.2f} s, SciPy's matrix {written:.2f} s")
     print("| | seconds | iterations | largest error of a coefficient |\n|---|---|---|---|")
     for name, times in seconds.items():

@@ -21,12 +21,13 @@ import argparse
 import importlib
 import json
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from benchmarks.harness import resident
 
 COLUMNS = 20
 FILE_ROWS = 1_000_000
@@ -116,10 +117,8 @@ def child(name: str, folder: pathlib.Path) -> None:
     began = time.perf_counter()
     coefficients = contenders[name](folder)
     seconds = time.perf_counter() - began
-    status = pathlib.Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+)", status)
-    peak = int(found[1]) * 1024 if found else 0
-    print(json.dumps({"coefficients": coefficients, "seconds": seconds, "peak": peak}))
+    told = {"coefficients": coefficients, "seconds": seconds, "peak": resident.peak()}
+    print(json.dumps(told))
 
 
 def main() -> None:
@@ -151,7 +150,8 @@ def compare(folder: pathlib.Path, rows: int, repeats: int) -> list[dict[str, obj
     runs: dict[str, list[dict]] = {JAXDESCENT: [], HELD_OUT: [], BY_HAND: [], POLARS: []}
     for _ in range(repeats):
         for name, results in runs.items():
-            command = [sys.executable, __file__, "--child", name, "--folder", str(folder)]
+            command = [sys.executable, "-m", "benchmarks.studies.fit"]
+            command += ["--child", name, "--folder", str(folder)]
             began = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
             whole = time.perf_counter() - began

@@ -1,16 +1,11 @@
-"""What the forms of a regression cost, and whether one pass over X can serve a gradient.
+"""Whether one pass over X can serve a gradient.
 
-iterations  a conjugate gradient iteration on X as given, on its Gram matrix, and on the inner
-            products of its rows, for a tall, a fat and a square X; what building the form takes,
-            and after how many iterations it has paid for itself
-path        the minimisers for 50 penalties: by one spectral factorisation of the Gram matrix, by
-            conjugate gradients on all at once, by one Cholesky factorisation for each
 fused       X'(X w - y) in one pass over X instead of two, in every loop that XLA offers, as
             ratios to one read of X and to the two passes
 
 Repeats are interleaved, compilation is apart, numbers are medians.
 
-    python benchmarks/studies/forms.py [--part NAME] [--repeats R] [--scale K]
+    python -m benchmarks.studies.forms [--part fused] [--repeats R] [--scale K]
 """
 
 from __future__ import annotations
@@ -18,7 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,127 +21,14 @@ import jax.numpy as jnp
 from jax import lax
 
 import jaxdescent as jd
+from benchmarks.harness.turns import timed
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.regression.forms import DualForm, GramForm, ridge_path
-
-ITERATIONS = 10
-SHAPES = {"tall": (65536, 512), "fat": (256, 262144), "square": (4096, 4096)}
-LARGEST_SIDE = 8192
-"""Of a matrix of the form's own that is worth building."""
-
-
-def timed(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, called in turn; the first call, which compiles, does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for function in contenders.values():
-        jax.block_until_ready(function())
-    for _ in range(repeats):
-        for name, function in contenders.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(function())
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
-def medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    return {n: statistics.median(times) for n, times in timed(contenders, repeats).items()}
 
 
 def normal(rows: int, features: int) -> tuple[jax.Array, jax.Array]:
     keys = jax.random.split(jax.random.key(0, impl="rbg"))
     return jax.random.normal(keys[0], (rows, features)), jax.random.normal(keys[1], (rows,))
-
-
-def iterations(repeats: int, scale: float) -> None:
-    for name, shape in SHAPES.items():
-        rows, features = (int(side * scale) for side in shape)
-        X, y = normal(rows, features)
-        regression = jd.LinearRegression(X, y, l2=1.0).checked()
-        builders = {}
-        if features <= LARGEST_SIDE:
-            builders["Gram"] = jax.jit(GramForm.from_regression)
-        if rows <= LARGEST_SIDE:
-            builders["dual"] = jax.jit(DualForm.from_regression)
-        forms = {form: build(regression) for form, build in builders.items()}
-        building = {form: functools.partial(f, regression) for form, f in builders.items()}
-        built = medians(building, max(2, repeats // 2))
-        run = jax.jit(_steps)
-        objectives = {"as given": regression, **forms}
-        stepped = medians({n: functools.partial(run, f) for n, f in objectives.items()}, repeats)
-        print(f"\n{name}: {rows} x {features}, {rows * features * 4 / 1e6:.0f} MB")
-        for form, seconds in stepped.items():
-            own = seconds / ITERATIONS
-            line = f"  {form:10} {1e3 * own:9.3f} ms an iteration"
-            if form in built:
-                saved = stepped["as given"] / ITERATIONS - own
-                after = f"{built[form] / saved:.0f}" if saved > 0 else "never"
-                line += f"   built in {built[form]:7.3f} s, paid after {after} iterations"
-            print(line)
-        if "dual" in forms:
-            dual = forms["dual"]
-            back = functools.partial(jax.jit(DualForm.regression_params), dual, regression)
-            seconds = medians({"back": functools.partial(back, dual.targets)}, repeats)
-            print(f"  dual: the way back to the weights takes {1e3 * seconds['back']:.3f} ms")
-
-
-def _steps(objective: Any) -> Any:
-    method, params = jd.ConjugateGradient(), objective.start()
-
-    def step(_: Any, carry: Any) -> Any:
-        params, state, _ = carry
-        params, state, progress = method.step(objective, params, state)
-        return params, state, progress.gradient_norm
-
-    carry = params, method.init(objective, params), jnp.zeros(())
-    return lax.fori_loop(0, ITERATIONS, step, carry)
-
-
-def path(repeats: int, scale: float) -> None:
-    penalties = jnp.logspace(-2, 4, 50)
-    for features in (int(512 * scale), int(1024 * scale)):
-        for condition in (1e1, 1e3):
-            X, y = normal(4 * features, features)
-            X = X * jnp.logspace(0, -jnp.log10(condition), features)
-            regression = jd.LinearRegression(X, y).checked()
-            form = jax.jit(GramForm.from_regression)(regression)
-            # A copy of the targets for each penalty: one matrix product serves all.
-            outputs = GramForm(
-                gram=form.gram,
-                cross=jnp.repeat(form.cross[:, None], 50, axis=1),
-                squares=50 * form.squares,
-                feature_mean=form.feature_mean,
-                target_mean=jnp.repeat(form.target_mean, 50),
-                weight_total=form.weight_total,
-                l2=penalties,
-            )
-            contenders = {
-                "spectral factorisation": functools.partial(jax.jit(ridge_path), form, penalties),
-                "conjugate gradients, 1e-3": functools.partial(_solved, outputs, 1e-3),
-                "conjugate gradients, 1e-5": functools.partial(_solved, outputs, 1e-5),
-                "Cholesky for each": functools.partial(jax.jit(_cholesky), form, penalties),
-            }
-            exact = ridge_path(form, penalties)["weights"]
-            seconds = medians(contenders, repeats)
-            print(f"\n50 penalties, {features} features, condition {condition:g}, G given")
-            for name, value in seconds.items():
-                found = contenders[name]()
-                weights = found["weights"] if isinstance(found, dict) else found
-                weights = weights.T if weights.shape != exact.shape else weights
-                error = jnp.linalg.norm(weights - exact, axis=1) / jnp.linalg.norm(exact, axis=1)
-                print(f"  {name:26} {value:8.3f} s, at most {error.max():.1e} from the spectral")
-
-
-def _solved(outputs: GramForm, tolerance: float) -> Any:
-    return jd.minimize(outputs, method=jd.ConjugateGradient(), tolerance=tolerance).params
-
-
-def _cholesky(form: GramForm, penalties: jax.Array) -> jax.Array:
-    def solve(l2: jax.Array) -> jax.Array:
-        shifted = form.gram + l2 * jnp.eye(form.gram.shape[0])
-        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(shifted), True), form.cross)
-
-    return lax.map(solve, penalties)
 
 
 def fused(repeats: int, scale: float) -> None:
@@ -278,19 +159,16 @@ LOOPS: dict[str, Callable[..., jax.Array]] = {
     "map, dots": _batched,
 }
 
-PARTS = {"iterations": iterations, "path": path, "fused": fused}
+PARTS = {"fused": fused}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=PARTS, help="all of them unless given")
+    parser.add_argument("--part", choices=PARTS, default="fused")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--scale", type=float, default=1.0, help="of every problem's sides")
     arguments = parser.parse_args()
-    for name, part in PARTS.items():
-        if arguments.part in (None, name):
-            print(f"\n== {name}")
-            part(arguments.repeats, arguments.scale)
+    PARTS[arguments.part](arguments.repeats, arguments.scale)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +28,8 @@ import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, cg, lsmr
 
 import jaxdescent as jd
-from benchmarks.studies.forms import medians
+from benchmarks.harness import resident
+from benchmarks.harness.turns import medians
 
 ROWS, FEATURES, ENTRIES = 200_000, 1_000_000, 10_000_000
 L2, SUBOPTIMALITY = 1.0, 1e-6
@@ -205,7 +205,7 @@ def main() -> None:
     for scale in (0.1, 1.0) if arguments.scale is None else (arguments.scale,):
         for name in PARTS if arguments.part is None else (arguments.part,):
             PARTS[name](arguments.repeats, scale)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = resident.peak() / 2**30
     print(f"\npeak memory {peak:.1f} GiB")
 
 

@@ -13,7 +13,7 @@ Then two fits of the Parquet files by programs of their own, seconds and peak me
 with all imports: LSMR to the default tolerance, and the default method. ``--line`` adds mini-batch
 descent: rows a second in an epoch, and the excess of the value over the minimum's.
 
-    python benchmarks/studies/streamed.py [--full] [--repeats R] [--folder DATA] [--line]
+    python -m benchmarks.studies.streamed [--full] [--repeats R] [--folder DATA] [--line]
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+
+from benchmarks.harness import resident
 
 COLUMNS, FILE_ROWS = 20, 1_000_000
 FULL, TENTH = 20_000_000, 2_000_000
@@ -79,13 +80,13 @@ def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], A
 
     def there_and_back(X: Any) -> Callable[[], Any]:
         program = jax.jit(lambda w, r: X.there_and_back(w, lambda p, y: (p - y, p - y), r))
-        return lambda: jax.block_until_ready(program(w, r))
+        return lambda: program(w, r)
 
     def of(X: jd.Streamed) -> dict[str, Callable[[], Any]]:
         return {
             "read": lambda: decoded(X),
-            "X w": lambda: X.product(w).block_until_ready(),
-            "X' r": lambda: X.transposed_product(r).block_until_ready(),
+            "X w": lambda: X.product(w),
+            "X' r": lambda: X.transposed_product(r),
             "X w and X' r": there_and_back(X),
             "normal sums": lambda: X.stream.normal_sums(None, np.ones((rows, 1)), intercept=True),
         }
@@ -96,23 +97,19 @@ def tasks(folder: pathlib.Path, rows: int) -> dict[str, dict[str, Callable[[], A
     product = jax.jit(X.product)
     transposed = jax.jit(X.transposed_product)
     found["in memory"] = {
-        "X w": lambda: product(w).block_until_ready(),
-        "X' r": lambda: transposed(r).block_until_ready(),
+        "X w": lambda: product(w),
+        "X' r": lambda: transposed(r),
         "X w and X' r": there_and_back(X),
     }
     return found
 
 
 def rates(folder: pathlib.Path, rows: int, repeats: int) -> None:
+    from benchmarks.harness.turns import timed
+
     found = tasks(folder, rows)
-    seconds: dict[tuple[str, str], float] = {}
-    for _ in range(repeats + 1):  # the first one compiles
-        for form, own in found.items():
-            for name, task in own.items():
-                began = time.perf_counter()
-                task()
-                took = time.perf_counter() - began
-                seconds[form, name] = min(seconds.get((form, name), took), took)
+    times = timed({(form, name): own[name] for form, own in found.items() for name in own}, repeats)
+    seconds = {key: min(each) for key, each in times.items()}
     gigabytes = rows * COLUMNS * 4 / 1e9
     heads = list(found[".npy"])
     print(f"{rows:,} rows x {COLUMNS} columns, GB/s\n")
@@ -134,9 +131,7 @@ def child(name: str, folder: pathlib.Path) -> None:
     result = jd.minimize(regression, method=methods[name], **most)
     told = {"passes": X.passes, "iterations": int(result.iterations), "value": float(result.value)}
     done = time.perf_counter()
-    status = pathlib.Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+)", status)
-    told |= {"peak": int(found[1]) * 1024 if found else 0, "status": result.message.split(":")[0]}
+    told |= {"peak": resident.peak(), "status": result.message.split(":")[0]}
     if name == "MiniBatches":  # the second time nothing is compiled
         began_again = time.perf_counter()
         jd.minimize(regression, method=methods[name], **most)
@@ -149,7 +144,8 @@ def fits(folder: pathlib.Path, rows: int, *, line: bool) -> None:
     told: dict[str, dict[str, Any]] = {}
     print()
     for name in names:
-        command = [sys.executable, __file__, "--child", name, "--folder", str(folder)]
+        command = [sys.executable, "-m", "benchmarks.studies.streamed"]
+        command += ["--child", name, "--folder", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         own = told[name] = json.loads(done.stdout)
         print(
@@ -184,5 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

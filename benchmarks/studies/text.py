@@ -23,12 +23,13 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
+
+from benchmarks.harness import resident
 
 WORDS, BITS, TENTH, FULL, PIECE = 30, 18, 200_000, 2_000_000, 50_000
 EPOCHS = (1, 2, 3)
@@ -81,11 +82,6 @@ def write(folder: pathlib.Path, rows: int, exponent: float) -> None:
     partial.rename(folder / "rows.txt")
 
 
-def peak_bytes() -> int:
-    found = re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
-
-
 def ours(folder: pathlib.Path, repeats: int) -> float:
     import jax.numpy as jnp
 
@@ -127,7 +123,7 @@ def ours(folder: pathlib.Path, repeats: int) -> float:
                 f"{method!s:16}{count} iterations, {passes:2} passes, {took:7.2f} s, "
                 f"{cpu:7.2f} s of the processors, {100 * excess:8.3f} % above the optimum"
             )
-    print(f"peak of this process {peak_bytes() / 1e6:,.0f} MB")
+    print(f"peak of this process {resident.peak() / 1e6:,.0f} MB")
     return optimum
 
 

@@ -1,5 +1,7 @@
-"""One of several processes, in which one sees, does or becomes something else than the others."""
+"""What one of several processes sees, does or becomes that the others do not, by its name."""
 
+import contextlib
+import dataclasses
 import os
 import resource
 import signal
@@ -8,7 +10,14 @@ import threading
 import time
 import warnings
 
-from tests.distributed.processes import join
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxdescent as jd
+from jaxdescent.machine import Machine, memory
+from tests.distributed.cases import data
 
 
 def another_machine(index, place):
@@ -88,14 +97,23 @@ def hook_fails(index, place):
     print(int(jd.minimize(objective).status))
 
 
-def ends_in_a_hook(index, place):
-    """One process ends in a hook, by an error or by ``sys.exit``, at a place that is named."""
-    place_of_end, way, which = os.environ["ENDS"].split()
+def ends_in_hooks(index, place):
+    """One process ends runs in a hook, by errors or by ``sys.exit``, each at one of the places that
+    are named; the last of these runs ends the processes too.
+    """
+    *places, way, which = os.environ["ENDS"].split()
+    for place_of_end in places[:-1]:
+        with contextlib.suppress(OSError, SystemExit, jd.OtherProcessFailed):
+            _ends_in_a_hook(index, place, place_of_end, way, int(which))
+    _ends_in_a_hook(index, place, places[-1], way, int(which))
+
+
+def _ends_in_a_hook(index, place, place_of_end, way, which):
     X, y, _ = data()
 
     class Ends(jd.hooks.Hook):
         def _ends(self):
-            if index == int(which):
+            if index == which:
                 if way == "exit":
                     sys.exit(3)
                 raise OSError(f"the disk of process {index} is gone")
@@ -165,12 +183,12 @@ def other_calls(index, place):
         ),
         "rounding": lambda: jd.run(regression(), rounding=one(None, jd.StochasticRounding(3))),
         "another call": lambda: one(jd.minimize, jd.run)(regression(), method=jd.LSMR()),
+        # Hooks may differ.
         "hooks": lambda: jd.run(regression(), hooks=one([], [jd.hooks.Progress()])),
     }
-    everything = set(calls) - {"hooks"}
-    for name in os.environ["CALLS"].split(",") if "CALLS" in os.environ else sorted(everything):
+    for name, call in calls.items():
         try:
-            calls[name]()
+            call()
         except (ValueError, jd.OtherProcessFailed) as error:
             print(f"{name}: {type(error).__name__}: {error}", flush=True)
         else:
@@ -201,16 +219,16 @@ def hangs(index, place):
 
 
 def full_disk_of_first(index, place):
-    full_disk(0, index, place)
+    _full_disk(0, index, place)
 
 
 def full_disk_of_second(index, place):
-    full_disk(1, index, place)
+    _full_disk(1, index, place)
 
 
-def full_disk(of, index, place):
+def _full_disk(of, index, place):
     """One process alone can write no large file, from the third chunk of a run to the tenth."""
-    folder = os.environ["CHECKPOINTS"]
+    folder = os.path.join(os.environ["CHECKPOINTS"], f"full-disk-of-{of}")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -246,7 +264,11 @@ def a_run_alone(index, place):
     if index == 1:
         start = np.linspace(0, 1, 8, dtype=np.float32)
         try:
-            jd.run(jd.SumOfSquares(center=2.0), start, checkpoint=os.environ["CHECKPOINTS"])
+            jd.run(
+                jd.SumOfSquares(center=2.0),
+                start,
+                checkpoint=os.path.join(os.environ["CHECKPOINTS"], "alone"),
+            )
         except ValueError as error:
             print(error)
 
@@ -261,20 +283,3 @@ def death(index, place):
     rate = jd.GradientDescent(1e-9)
     result = jd.minimize(objective, method=rate, max_iterations=2**31 - 1, tolerance=0)
     print(float(result.value))
-
-
-if __name__ == "__main__":
-    index, port, count, fault = sys.argv[1:]
-    join(index, port, count, heartbeat_timeout_seconds=10)
-    import dataclasses
-
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
-
-    import jaxdescent as jd
-    from jaxdescent.machine import Machine, memory
-    from tests.distributed.cases import across_processes, data
-
-    globals()[fault](int(index), across_processes())

@@ -1,5 +1,6 @@
 """Real processes that share a mesh over loopback, as many hosts would."""
 
+import json
 import os
 import pathlib
 import socket
@@ -41,6 +42,14 @@ def run(module, count, *arguments, timeout=300, environment=None):
             for index in range(count)
         ]
     return [(*texts, process.returncode) for texts, process in zip(read, started, strict=True)]
+
+
+def answers(module, count, *arguments):
+    """What processes that come to their end printed, as ``["name", answer]`` in JSON."""
+    told = run(module, count, *map(str, arguments), environment=SHARED)
+    assert [code for _, _, code in told] == [0] * count, [errors for _, errors, _ in told]
+    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in told]
+    return [dict(map(json.loads, each)) for each in lines]
 
 
 def free_port():

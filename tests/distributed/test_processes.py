@@ -15,14 +15,33 @@ from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import SHARED, free_port, run
 
 EVERYDAY = ("default", "traced", "function")
-CHILD, FAULTS = "tests.distributed.child", "tests.distributed.faults"
+CHILD = "tests.distributed.child"
 
 
-def outputs(count, *names):
-    ended = run(CHILD, count, *names, timeout=600, environment=SHARED)
-    assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
-    told = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
-    return [dict(map(json.loads, lines)) for lines in told]
+def lines_of(out):
+    """What a process printed, by the names of cases and faults."""
+    found, lines = {}, []
+    for line in out.splitlines():
+        if line.startswith("name "):
+            lines = found[line.removeprefix("name ")] = []
+        elif not line.startswith("[Gloo]"):
+            lines.append(line)
+    return found
+
+
+def said(count, *names, **environment):
+    """What each process printed of these cases and faults, one after another, by none of which it
+    ends.
+    """
+    ended = run(CHILD, count, *names, timeout=600, environment=environment)
+    assert [code for _, _, code in ended] == [0] * count, ended
+    return [lines_of(out) for out, _, _ in ended]
+
+
+@pytest.fixture(scope="module")
+def everyday():
+    """What two processes print of a few cases, and of a fault."""
+    return said(2, *EVERYDAY, "bad_weights", **SHARED)
 
 
 def assert_equal_to_one_process(found, own):
@@ -35,97 +54,114 @@ def assert_equal_to_one_process(found, own):
         np.testing.assert_allclose(found["params"][leaf], values, rtol=3e-3, atol=1e-3)
 
 
-def test_two_processes_find_what_one_does():
-    first, second = outputs(2, *EVERYDAY)
-    assert first == second
+def test_two_processes_find_what_one_does(everyday):
+    first, second = everyday
     for name in EVERYDAY:
-        assert_equal_to_one_process(first[name], solved(name))
+        assert first[name] == second[name]
+        assert_equal_to_one_process(json.loads(*first[name]), solved(name))
 
 
 @pytest.mark.slow
 def test_two_and_four_processes_find_what_one_does_by_every_method(relaxed_promotion):
     own, certificate = {name: solved(name) for name in CASES}, certified()
     for count in (2, 4):
-        first, *others = outputs(count)
+        first, *others = said(count, **SHARED)
         assert set(first) == {*CASES, "certificate"}
         assert all(other == first for other in others)
-        found = first.pop("certificate")
+        found = json.loads(*first.pop("certificate"))
         for name in first:
-            assert_equal_to_one_process(first[name], own[name])
+            assert_equal_to_one_process(json.loads(*first[name]), own[name])
         assert (found["kind"], found["away"]) == (certificate["kind"], certificate["away"])
         np.testing.assert_allclose(found["ends"], certificate["ends"], rtol=1e-6)
 
 
-def said(fault, codes=(0, 0), environment=None):
-    ended = run(FAULTS, len(codes), fault, timeout=120, environment=environment)
-    assert tuple(code for _, _, code in ended) == codes, ended
-    return [
-        ([line for line in out.splitlines() if not line.startswith("[Gloo]")], errors)
-        for out, errors, _ in ended
-    ]
+FAULTS_OF_TWO = (
+    "another_machine",
+    "different_calls",
+    "hook_fails",
+    "other_calls",
+    "alone",
+    "full_disk_of_first",
+    "full_disk_of_second",
+    "a_run_alone",
+)
 
 
-def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step():
-    (first, _), (second, _) = said("bad_weights")
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """What two processes print, which meet all of these faults one after another."""
+    return said(2, *FAULTS_OF_TWO, CHECKPOINTS=str(tmp_path_factory.mktemp("checkpoints")))
+
+
+def test_an_error_in_one_process_is_raised_in_all_and_they_stay_in_step(everyday):
+    first, second = (each["bad_weights"] for each in everyday)
     message = "sample_weight must be at least 0, got -1.0."
     assert first == [f"OtherProcessFailed process 1 failed with ValueError: {message}", "1"]
     assert second == [f"ValueError {message}", "1"]
 
 
 @pytest.mark.slow
-def test_processes_with_other_memory_and_rates_choose_the_same_method():
-    (first, _), (second, _) = said("another_machine")
+def test_processes_with_other_memory_and_rates_choose_the_same_method(of_two):
+    first, second = (each["another_machine"] for each in of_two)
     assert first == second
     # Process 1 has no room for a matrix of features x features, so that neither solves at once.
     assert first[0] == "LSMR()"
 
 
 @pytest.mark.slow
-def test_processes_that_make_different_calls_are_told_so():
-    for lines, _ in said("different_calls"):
-        (line,) = lines
-        assert line == (
+def test_processes_that_make_different_calls_are_told_so(of_two):
+    for each in of_two:
+        assert each["different_calls"] == [
             "the processes must make the same calls in the same order, got "
             "{0: 'minimize', 1: 'certify'}."
-        )
+        ]
 
 
 @pytest.mark.slow
-def test_a_hook_that_fails_in_one_process_ends_the_run_of_all():
-    (first, _), (second, _) = said("hook_fails")
+def test_a_hook_that_fails_in_one_process_ends_the_run_of_all(of_two):
+    first, second = (each["hook_fails"] for each in of_two)
     message = "OSError: the disk of process 1 is gone"
     assert first == [f"OtherProcessFailed process 1 failed with {message}", "1"]
     assert second == ["OSError the disk of process 1 is gone", "1"]
 
 
-def ended_in_a_hook(count, place, way, which):
-    """What processes print when a run ends in a hook of one of them, well within its patience."""
-    told = run(
-        FAULTS, count, "ends_in_a_hook", timeout=50, environment={"ENDS": f"{place} {way} {which}"}
-    )
+def ended_in_hooks(count, places, way, which):
+    """What processes print when runs end in a hook of one of them, well within its patience. By
+    the last of these runs the processes end too.
+    """
+    ends = " ".join([*places, way, str(which)])
+    told = run(CHILD, count, "ends_in_hooks", timeout=50, environment={"ENDS": ends})
     own = f"OSError: the disk of process {which} is gone" if way == "error" else "SystemExit: 3"
     for index, (out, errors, code) in enumerate(told):
-        (line,) = [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+        lines = lines_of(out)["ends_in_hooks"]
         if index == which:
-            assert line == own.replace(":", "", 1)
+            assert lines == [own.replace(":", "", 1)] * len(places), (places, lines)
             assert code == (1 if way == "error" else 3), errors
             assert way == "exit" or own in errors
         else:
-            assert line == f"OtherProcessFailed process {which} failed with {own}"
+            failed = f"OtherProcessFailed process {which} failed with {own}"
+            assert lines == [failed] * len(places), (places, lines)
             assert code == 1, errors
 
 
 def test_an_error_before_a_chunk_ends_the_run_of_all_at_once():
     """They waited a minute in the chunk, of which they were told nothing."""
-    ended_in_a_hook(2, "pause", "error", 1)
+    ended_in_hooks(2, ["pause"], "error", 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["begin", "pause", "report", "end"])
-@pytest.mark.parametrize("way", ["error", "exit"])
-@pytest.mark.parametrize(("count", "which"), [(2, 0), (3, 2)])
-def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, place, way):
-    ended_in_a_hook(count, place, way, which)
+@pytest.mark.parametrize(
+    ("count", "which", "way", "last"),
+    [
+        (2, 0, "error", "begin"),
+        (2, 0, "exit", "pause"),
+        (3, 2, "error", "report"),
+        (3, 2, "exit", "end"),
+    ],
+)
+def test_wherever_a_process_ends_in_a_hook_all_are_told(count, which, way, last):
+    others = [place for place in ("begin", "pause", "report", "end") if place != last]
+    ended_in_hooks(count, [*others, last], way, which)
 
 
 BY_RUN = dict.fromkeys(("gradient", "penalty", "history", "rounding"), "run")
@@ -153,11 +189,13 @@ DIFFERING = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
-def test_calls_that_differ_are_refused_with_what_differs(count):
+def test_calls_that_differ_are_refused_with_what_differs(count, of_two):
     """Their programs would not fit together: they aborted, after seconds, without a word."""
-    first, *others = (lines for lines, _ in said("other_calls", (0,) * count))
+    every = of_two if count == 2 else said(count, "other_calls")
+    first, *others = (list(each["other_calls"]) for each in every)
     assert all(lines == first for lines in others)
     assert first.pop() == "1"  # they are in step
+    assert first.pop() == "hooks: no error"  # these may differ
     found = dict(line.split(": OtherProcessFailed: ") for line in first)
     before = ", ".join(map(str, range(count - 1)))
     for name, text in DIFFERING.items():
@@ -177,14 +215,8 @@ def test_calls_that_differ_are_refused_with_what_differs(count):
 
 
 @pytest.mark.slow
-def test_hooks_may_differ():
-    for lines, _ in said("other_calls", environment={"CALLS": "hooks"}):
-        assert lines == ["hooks: no error", "1"]
-
-
-@pytest.mark.slow
-def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
-    (first, _), (second, _) = said("alone")
+def test_what_a_process_does_with_its_own_arrays_concerns_no_other(of_two):
+    first, second = (each["alone"] for each in of_two)
     assert first == []
     assert second[0] == "1"
     assert "got (239,)" in second[1]
@@ -192,16 +224,18 @@ def test_what_a_process_does_with_its_own_arrays_concerns_no_other():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("of", ["first", "second"])
-def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, tmp_path):
-    told = said(f"full_disk_of_{of}", environment={"CHECKPOINTS": str(tmp_path)})
-    for number, (lines, _) in enumerate(told):
+def test_when_the_disk_of_one_process_is_full_the_run_of_all_goes_on(of, of_two):
+    for number, each in enumerate(of_two):
         has_failed = number == ("first", "second").index(of)
-        assert lines == ["True True", f"{not has_failed} 300 ['iteration-0000000300']"]
+        assert each[f"full_disk_of_{of}"] == [
+            "True True",
+            f"{not has_failed} 300 ['iteration-0000000300']",
+        ]
 
 
 @pytest.mark.slow
-def test_a_run_of_one_of_several_processes_is_not_kept(tmp_path):
-    (first, _), (second, _) = said("a_run_alone", environment={"CHECKPOINTS": str(tmp_path)})
+def test_a_run_of_one_of_several_processes_is_not_kept(of_two):
+    first, second = (each["a_run_alone"] for each in of_two)
     assert first == []
     assert second == [
         "checkpoints need a run of all 2 processes, got one of [1]: lay its params over all "
@@ -211,7 +245,7 @@ def test_a_run_of_one_of_several_processes_is_not_kept(tmp_path):
 
 @pytest.mark.slow
 def test_the_death_of_a_process_ends_the_others_with_an_error():
-    ended = run(FAULTS, 2, "death", timeout=60)
+    ended = run(CHILD, 2, "death", timeout=60)
     (_, errors, code), (_, _, killed) = ended
     assert code != 0
     assert killed == -9
@@ -260,7 +294,7 @@ def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
 
 @pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_with_an_error():
-    ended = run(FAULTS, 3, "hangs", timeout=90)
+    ended = run(CHILD, 3, "hangs", timeout=90)
     (_, errors, code), (said, _, hanging), (_, others, last) = ended
     assert said.endswith("hangs\n")
     message = "has waited 3 s for another one, which hangs"

@@ -10,19 +10,12 @@ import pytest
 
 pytest.importorskip("typer")
 
-from tests.distributed.processes import SHARED, command, ended, run
+from tests.distributed.processes import answers, command, ended, run
 from tests.distributed.scales import minimum
 
 CHILD = "tests.distributed.scales"
 EVERYDAY = ("little_room", "a_bug", "a_full_disk", "another_experiment")
 SMALL = ("--features", "4", "--iterations", "2", "--repeats", "1")
-
-
-def answers(count, folder, *names):
-    said = run(CHILD, count, str(folder), *names, timeout=200, environment=SHARED)
-    assert [code for _, _, code in said] == [0] * count, [errors for _, errors, _ in said]
-    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in said]
-    return [dict(map(json.loads, each)) for each in lines]
 
 
 def check(found, folder):
@@ -53,13 +46,13 @@ def check(found, folder):
 
 
 def test_what_fails_in_one_of_two_processes_fails_in_both(tmp_path):
-    check(answers(2, tmp_path, *EVERYDAY), tmp_path)
+    check(answers(CHILD, 2, tmp_path, *EVERYDAY), tmp_path)
 
 
 @pytest.mark.slow
 def test_what_fails_in_one_of_three_processes_fails_in_all(tmp_path):
     more = ("minima", "built_on_the_host", "no_room_to_compute", "another_machine")
-    found = answers(3, tmp_path, *EVERYDAY, *more)
+    found = answers(CHILD, 3, tmp_path, *EVERYDAY, *more)
     check(found, tmp_path)
     own = [minimum(kind, jax.devices()[:1]) for kind in ("sparse", "categorical")]
     for each in found:

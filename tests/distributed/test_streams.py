@@ -1,13 +1,11 @@
 """Rows of files that several processes read, each of them its own share."""
 
-import json
-
 import numpy as np
 import pytest
 
 import jaxdescent as jd
 from tests.distributed.cases import ROWS, data
-from tests.distributed.processes import SHARED, run
+from tests.distributed.processes import answers
 
 CHILD = "tests.distributed.streams"
 EVERYDAY = ("shared", "failing", "differing")
@@ -31,13 +29,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def answers(folder, count, *names):
-    ended = run(CHILD, count, str(folder), *names, timeout=300, environment=SHARED)
-    assert [code for _, _, code in ended] == [0] * count, [errors for _, errors, _ in ended]
-    lines = [[line for line in out.splitlines() if line.startswith('["')] for out, _, _ in ended]
-    return [dict(map(json.loads, each)) for each in lines]
-
-
 def assert_close(found, own):
     assert found["status"] == int(own.status)
     np.testing.assert_allclose(found["value"], float(own.value), rtol=1e-5)
@@ -46,7 +37,7 @@ def assert_close(found, own):
 
 
 def test_processes_read_their_own_shares_and_fail_together(folder):
-    check(answers(folder, 2, *EVERYDAY))
+    check(answers(CHILD, 2, folder, *EVERYDAY))
 
 
 @pytest.mark.slow
@@ -54,7 +45,7 @@ def test_processes_read_their_own_shares_and_fail_together(folder):
 def test_processes_find_what_one_finds_in_every_way(folder, count):
     for part in range(count):
         (folder / f"part{part}").symlink_to(folder / f"of{count}" / f"part{part}")
-    found = answers(folder, count, *EVERYDAY, "by_default", "filled", "own")
+    found = answers(CHILD, count, folder, *EVERYDAY, "by_default", "filled", "own")
     check(found)
     X, y, _ = data()
     regression = jd.LinearRegression(X, y, l2=0.5)

@@ -6,18 +6,18 @@ estimates  holds Result.suboptimality against the exact one, on random regressio
 claims     holds CONVERGED of every method against exact minima, on badly scaled random regressions
 truth      counts claims that are false, and solutions of which nothing is claimed, on 1,000 random
            regressions and 600 random starts of functions
-price      counts evaluations and iterations from the standard starts, which restart does as well
 
     python -m benchmarks.studies.convergence [--part NAME] [--dtype DTYPE] [--method NAME]
                                      [--only WORD] [--share I/K] [--shape 1500x100x1 ...]
                                      [--json FILE] [--compare FILE]
     python -m benchmarks.studies.convergence [--part NAME] --read FILE ... [--compare FILE]
 
-With --compare the descents from the standard starts are held against those of a stored run, such as
-benchmarks/baselines/evaluations.jsonl. Almost all of the time is compilation, mostly on one core:
-several processes, with a dtype or a share of the problems each, take less time than one, and --read
-puts what they wrote together. Another version of the package is measured by putting its checkout on
-PYTHONPATH and running in a folder that has nothing but a link to this benchmarks folder.
+With --compare the evaluations and iterations of descents from the standard starts are held against
+those of a stored run, such as benchmarks/baselines/evaluations.jsonl. Almost all of the time is
+compilation, mostly on one core: several processes, with a dtype or a share of the problems each,
+take less time than one, and --read puts what they wrote together. Another version of the package is
+measured by putting its checkout on PYTHONPATH and running in a folder that has nothing but a link
+to this benchmarks folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.harness import machine, records
 from benchmarks.studies.convergence.claims import claims, print_claims, solvers
 from benchmarks.studies.convergence.estimates import SEEDS, estimates, print_estimates
-from benchmarks.studies.convergence.price import compare, price, print_price
+from benchmarks.studies.convergence.price import compare
 from benchmarks.studies.convergence.restart import print_restart, restart
 from benchmarks.studies.convergence.runs import DTYPES, cases, methods
 from benchmarks.studies.convergence.truth import print_truth, truth
@@ -42,7 +42,6 @@ PRINTERS = {
     "restart": print_restart,
     "estimates": print_estimates,
     "claims": print_claims,
-    "price": print_price,
     "truth": print_truth,
 }
 
@@ -92,9 +91,8 @@ def _run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if arguments.part == "truth":
         yield from truth(dtypes, arguments.method)
         return
-    descents = restart if arguments.part == "restart" else price
     names = list(methods()) if arguments.method is None else [arguments.method]
-    yield from descents(dtypes, names, cases(arguments.only, (first, step)))
+    yield from restart(dtypes, names, cases(arguments.only, (first, step)))
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from benchmarks.studies.convergence import tables
-from benchmarks.studies.convergence.runs import (
-    SOLVED,
-    Case,
-    descend,
-    of_kind,
-    starts,
-    suits,
-)
+from benchmarks.studies.convergence.runs import SOLVED, of_kind
 
 COUNTS = ("evaluations", "iterations")
-
-
-def price(dtypes: list[str], names: list[str], cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
-    """Give the record of each descent."""
-    for case in cases:
-        for dtype in dtypes:
-            for _, start in starts(case, dtype, (1.0,)):
-                for method in names:
-                    if suits(case, method):
-                        yield descend(case, dtype, method, start).record()
-
-
-def print_price(records: list[dict[str, Any]]) -> None:
-    """A table of the methods for each dtype, from the standard starts."""
-    heads = ["dtype", "method", "problems", "solved", *(f"{name}, median" for name in COUNTS)]
-    rows = []
-    for (dtype, method), own in _by_method(records).items():
-        medians = [f"{statistics.median(each[name] for each in own):g}" for name in COUNTS]
-        rows.append([dtype, method, len(own), sum(each["is_solved"] for each in own), *medians])
-    print(f"\n### Price, standard starts\n\n{tables.markdown(heads, rows)}")
 
 
 def compare(now: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 import scipy.optimize
 
 import jaxdescent as jd
+from benchmarks.problems.classical import himmelblau, rosenbrock
 from benchmarks.studies.convergence import tables
 from benchmarks.studies.convergence.runs import DTYPES
 
@@ -60,12 +61,6 @@ def functions() -> dict[str, tuple[Any, int, float]]:
     def beale(p: Any) -> Any:
         x, y = p[0], p[1]
         return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
-
-    def himmelblau(p: Any) -> Any:
-        return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
-
-    def rosenbrock(p: Any) -> Any:
-        return jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2)
 
     def powell(p: Any) -> Any:
         a, b, c, d = p[0], p[1], p[2], p[3]

@@ -1,15 +1,11 @@
-"""Thirty points whose kind is known, and what ``jd.certify`` says of them.
+"""Thirty points whose kind is known.
 
-``python -m benchmarks.studies.certificates`` prints the table; ``--fast`` leaves out those that
-take more than a few seconds. From 10 to a million unknowns, with smallest eigenvalues down to a
-millionth of the largest, of both signs. All functions are plain ones: nothing of their structure is
-told.
+From 10 to a million unknowns, with smallest eigenvalues down to a millionth of the largest, of both
+signs. All functions are plain ones: nothing of their structure is told.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,7 +48,7 @@ def rotated(size: int, sign: int) -> Posed:
 
 
 def reflected(size: int, sign: int) -> Posed:
-    """The same by a reflection, for many unknowns: no entry of the Hessian is zero."""
+    """These eigenvalues by a reflection, of many unknowns: no entry of the Hessian is zero."""
     normal = np.random.default_rng(0).normal(size=size)
     normal = jnp.asarray(normal / np.linalg.norm(normal), jnp.float32)
     values = np.logspace(-6, 0, size)
@@ -75,7 +71,7 @@ def chain(size: int, mass: float) -> Posed:
 
 
 def grid(side: int, mass: float) -> Posed:
-    """The same in a square."""
+    """Neighbours in a square tied to each other."""
 
     def value(x: jax.Array, mass: jax.Array) -> jax.Array:
         return _chain(x, mass) + _chain(x.T, mass)
@@ -225,36 +221,3 @@ POINTS = [
     Point("separable, 1,000,000", "minimum", lambda: separable(1_000_000, 1), True),
     Point("reflected, 1,000,000, negative", "saddle", lambda: reflected(1_000_000, -1), True),
 ]
-
-
-def certified(point: Point) -> tuple[jd.Certificate, float]:
-    """What is said of the point, and after how many seconds."""
-    function, params, args = point.pose()
-    begun = time.perf_counter()
-    found = jd.certify(function, params, args=args)
-    return found, time.perf_counter() - begun
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.certificates", description=__doc__
-    )
-    parser.add_argument("--fast", action="store_true", help="only what takes a few seconds")
-    is_fast = parser.parse_args().fast
-    right = undetermined = wrong = 0
-    print("| point | is a | said to be | seconds | evidence |\n|---|---|---|---|---|")
-    for point in POINTS:
-        if is_fast and point.is_slow:
-            continue
-        found, seconds = certified(point)
-        right += found.kind == point.kind
-        undetermined += found.kind == "undetermined" != point.kind
-        wrong += found.kind not in (point.kind, "undetermined")
-        row = (point.name, point.kind, found.kind, f"{seconds:.1f}", found.evidence)
-        print(f"| {' | '.join(row)} |", flush=True)
-    print(f"\n{right} right, {undetermined} undetermined, {wrong} wrong.")
-
-
-if __name__ == "__main__":
-    main()
