@@ -45,14 +45,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.suboptimality import NOISE_ULPS, known_by_structure
-from jaxdescent.descent.watch import Watch
+from jaxdescent.descent.watch import SLACK, Watch
 from jaxdescent.methods import Progress
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Evidence, Status
 from jaxdescent.tolerance import Off, Tolerance
-
-SLACK = 10
-"""A check without any change counts as this many checks with changes by noise only."""
 
 ROUNDED = 0.2
 """The mean rounding error of a number, in eps times the number."""
@@ -131,7 +128,7 @@ def judge(
     is_endless = False if tolerance.has_changes else off.both
     is_stagnated = gives_up = False
     if is_endless is not True:
-        watch = _with_counts(watch, last, progress, eps)
+        watch = watch.counted(last, progress, eps)
         is_stagnated = watch.checks_without_progress >= SLACK * patience
         if is_endless is not False:
             is_stagnated = is_stagnated & ~is_endless
@@ -150,7 +147,7 @@ def judge(
     is_converged |= is_at_end
     is_rounded = False
     if watch.own_value is not None and off.suboptimality is not True:
-        watch = _with_rounding(watch, rounding, eps)
+        watch = watch.with_rounding(rounding, eps)
         t = jnp.asarray(tolerance.suboptimality, value.dtype)
         is_met = watch.suboptimality <= t * jnp.maximum(jnp.abs(value), watch.floor)
         is_rounded = is_converged & ~(is_met | off.suboptimality)
@@ -185,22 +182,6 @@ def judge(
         status = lax.select(is_lost, _code(Status.DIVERGED), status)
 
     return watch._replace(has_grown=norm > first_norm), status
-
-
-def _with_rounding(watch: Watch, rounding: Any, eps: float) -> Watch:
-    """The watch of a regression, its suboptimality with what no further step can take away: the
-    rounding of the intercept; or infinite where squares of the targets underflow, so that no value
-    says anything.
-    """
-    own = watch.own_value
-    assert own is not None
-    tiny = jnp.finfo(own.dtype).tiny
-    is_lost = (own < tiny / eps) & (watch.reference > 0)
-    # A constant that is met exactly is not rounded.
-    more = jnp.where(is_lost, jnp.inf, jnp.where(own > 0, rounding, 0))
-    return watch._replace(
-        suboptimality=watch.suboptimality + more.astype(watch.suboptimality.dtype)
-    )
 
 
 def _with_estimate(
@@ -332,23 +313,6 @@ def measured(
         has_failed = (has_failed | ~watch.was_near) & was_below & is_above
     has_failed &= status == Status.CONVERGED.value
     return watch, lax.select(has_failed, _code(Status.STAGNATED), status)
-
-
-def _with_counts(watch: Watch, last: Progress, progress: Progress, eps: float) -> Watch:
-    """The watch with the counts for STAGNATED."""
-    value, norm = progress.value, progress.gradient_norm
-    is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
-    is_without_progress = is_flat & (norm >= watch.lowest_norm)
-    is_unchanged = (value == last.value) & (norm == last.gradient_norm)
-    count = watch.checks_without_progress + lax.select(is_unchanged, _code(SLACK), _code(1))
-    lowest = jnp.minimum(watch.lowest_norm, norm)
-    if progress.is_provisional is not False:
-        is_without_progress &= ~progress.is_provisional
-        lowest = jnp.where(progress.is_provisional, jnp.inf, lowest)
-    return watch._replace(
-        lowest_norm=lowest,
-        checks_without_progress=lax.select(is_without_progress, count, _code(0)),
-    )
 
 
 def _huge(number: jax.Array) -> float:

@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.descent.suboptimality import Falling, Size
+from jaxdescent.methods import Progress
 from jaxdescent.status import Evidence
+
+SLACK = 10
+"""A check without any change counts as this many checks with changes by noise only."""
 
 
 class Looks(NamedTuple):
@@ -115,3 +119,34 @@ class Watch(NamedTuple):
             return self.first_norm
         is_usable = (self.own_norm > 0) & jnp.isfinite(self.own_norm)
         return jnp.where(is_usable, self.own_norm, self.first_norm)
+
+    def with_rounding(self, rounding: Any, eps: float) -> Watch:
+        """The watch of a regression, whose suboptimality has what no further step can take away:
+        the rounding of the intercept; or all, where squares of the targets underflow, so that no
+        value says anything.
+        """
+        own = self.own_value
+        assert own is not None
+        tiny = jnp.finfo(own.dtype).tiny
+        is_lost = (own < tiny / eps) & (self.reference > 0)
+        # A constant that is met exactly is not rounded.
+        more = jnp.where(is_lost, jnp.inf, jnp.where(own > 0, rounding, 0))
+        return self._replace(
+            suboptimality=self.suboptimality + more.astype(self.suboptimality.dtype)
+        )
+
+    def counted(self, last: Progress, progress: Progress, eps: float) -> Watch:
+        """The watch with the counts for STAGNATED."""
+        value, norm = progress.value, progress.gradient_norm
+        is_flat = jnp.abs(value - last.value) <= 4 * eps * jnp.abs(value)
+        is_without_progress = is_flat & (norm >= self.lowest_norm)
+        is_unchanged = (value == last.value) & (norm == last.gradient_norm)
+        count = self.checks_without_progress + jnp.where(is_unchanged, SLACK, 1).astype(jnp.int32)
+        lowest = jnp.minimum(self.lowest_norm, norm)
+        if progress.is_provisional is not False:
+            is_without_progress &= ~progress.is_provisional
+            lowest = jnp.where(progress.is_provisional, jnp.inf, lowest)
+        return self._replace(
+            lowest_norm=lowest,
+            checks_without_progress=jnp.where(is_without_progress, count, 0),
+        )
