@@ -11,7 +11,6 @@ import jaxdescent as jd
 from benchmarks.harness import records
 from benchmarks.report import table
 from benchmarks.studies import plan as study
-from jaxdescent.machine import Machine
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -255,10 +254,11 @@ def test_the_plan_is_what_the_stored_rates_give_today(monkeypatch):
     # Sums go through memory where there are several devices: here they are one CPU's.
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
-    machine = Machine(**stored["20,000 x 4,000 float32"]["machine"])
+    machine = study.machine_of(stored["20,000 x 4,000 float32"])
     X, y = (jax.ShapeDtypeStruct(size, "float32") for size in ((200_000, 16_000), (200_000,)))
     plan = jd.plan(jd.LinearRegression(X, y), device=machine)
-    assert f"```text\n{plan}\n```" in README
+    text = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert f"```text\n{plan}\n```" in text
 
 
 def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.calls.problem import default_method
+from jaxdescent.cost import choice
 from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
-from jaxdescent.plan import choice
 from jaxdescent.tolerance import as_tolerance
 
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
