@@ -1,4 +1,4 @@
-"""Which candidate to take, and the error message if none fits.
+"""Which candidate to take.
 
 The table's order decides: its first entry is taken if it fits comfortably, and otherwise the
 second. For regressions and dense quadratics whose direct solve takes longer than MOMENT the choice
@@ -19,14 +19,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from jaxdescent.cost.candidates import Candidate
 from jaxdescent.cost.iterations import HOPED, krylov_iterations
 from jaxdescent.cost.structure import Kind, Structure
 from jaxdescent.cost.work import Question
 from jaxdescent.machine import Machine
-from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.methods import Hedge
 
 MOMENT = 0.01
@@ -140,47 +137,3 @@ def hedge_of(first: Candidate, then: Candidate, question: Question) -> Candidate
         accuracy=max(first.accuracy, then.accuracy),
         is_attempt=False,
     )
-
-
-def refusal(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> str:
-    """The message that nothing fits, with numbers and ways out, the cheapest first."""
-    needs = "; ".join(
-        f"{candidate.name} {readable_bytes(candidate.allocated_bytes)}" for candidate in candidates
-    )
-    return (
-        f"no method fits for {structure.describe()}: "
-        f"{readable_bytes(machine.memory_bytes)} are available, and still to be allocated are: "
-        f"{needs}. {' '.join(ways_out(structure, machine, candidates))}"
-    )
-
-
-def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> list[str]:
-    """Sentences that say how to make the candidate with the least need fit."""
-    least = min(candidates, key=lambda candidate: candidate.peak_bytes)
-    available = max(machine.memory_bytes, 1)
-    ways = []
-    compute = jnp.dtype(structure.compute_dtype)
-    if compute.itemsize == 8 and least.allocated_bytes <= 2 * available:
-        half = readable_bytes(least.allocated_bytes / 2)
-        ways.append(f"In float32 {least.name} needs {half}.")
-    devices = math.ceil(least.peak_bytes / (0.9 * available))
-    what = "the params" if structure.kind in (Kind.SEPARABLE, Kind.FUNCTION) else "the data"
-    ways.append(
-        f"Shard {what} over {max(devices, 2):,} such devices (jax.device_put with a NamedSharding) "
-        f"for {least.name}, which needs {readable_bytes(least.peak_bytes)} with data and params."
-    )
-    if (
-        structure.is_dense
-        and machine.platform != "cpu"
-        and jnp.dtype(structure.data_dtype).itemsize == 4
-        and least.allocated_bytes - structure.data_bytes / 2 <= available
-    ):
-        ways.append("Stored in bfloat16 the data take half as much.")
-    if structure.kind is Kind.REGRESSION and structure.data_bytes > available:
-        square = min(structure.rows, structure.features) ** 2 * structure.itemsize
-        form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
-        ways.append(
-            f"Leave the rows in files: jd.Streamed reads them in blocks, so that vectors and the "
-            f"{form} ({readable_bytes(square)}) are all that is in memory, or vectors alone."
-        )
-    return ways

@@ -11,20 +11,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent import display, placement
+from jaxdescent import display
 from jaxdescent.cost.candidates import (
     COMPILES_FOR_MINUTES,
     Candidate,
     candidates_for,
     shortage,
 )
-from jaxdescent.cost.choice import choose, refusal
+from jaxdescent.cost.choice import choose
 from jaxdescent.cost.iterations import assumed_condition
 from jaxdescent.cost.structure import Structure
+from jaxdescent.cost.words import placement, refusal
 from jaxdescent.cost.work import ALLOWED_ITERATIONS, Question
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.placement import is_concrete
 from jaxdescent.tolerance import Tolerance
 
 
@@ -131,7 +133,7 @@ class Plan:
         if self.machine.devices > 1:
             waiting = readable_seconds(self.machine.all_reduce_seconds)
             grounds[1:1] = [
-                self.structure.placement(),
+                placement(self.structure),
                 "Memory is that of each device; links are the bytes that each sends to the others "
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
                 f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
@@ -302,7 +304,7 @@ def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     numbers = [
         float(number)
         for number in jax.tree.leaves(tolerance.gradient)
-        if isinstance(number, (int, float, np.ndarray, np.generic)) or placement.is_concrete(number)
+        if isinstance(number, (int, float, np.ndarray, np.generic)) or is_concrete(number)
     ]
     positive = [number for number in numbers if number > 0]
     return min(positive) if positive else structure.default_tolerance

@@ -178,22 +178,6 @@ class Structure(Displayed):
             largest_leaf_bytes=-(-self.largest_leaf_bytes // (shards if is_cut else 1)),
         )
 
-    def placement(self) -> str:
-        """A sentence on what each of several devices has; empty for one device."""
-        if self.devices == 1:
-            return ""
-        with_rows = "X, y and what else has a row are sharded by rows"
-        of_kind = {
-            "rows": f"{with_rows}, the params are on each",
-            "features": "X and the params are sharded by features, y is on each",
-            "params": "params and data are sharded alike",
-            "": "data and params are all on each, which saves nothing: only the data of "
-            "regressions, quadratics and separable functions are known to be divisible",
-        }
-        if self.kind is Kind.QUADRATIC and self.sharded:
-            return "On several devices: H is sharded by rows, vectors are on each."
-        return f"On several devices: {of_kind[self.sharded]}."
-
     @property
     def is_tall(self) -> bool:
         """Whether there are at least as many rows as features."""

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from jaxdescent import agreement
 from jaxdescent.machine import host, memory, store
-from jaxdescent.machine.defaults import DTYPES, ON_ACCELERATORS, ON_CPU, Ratios, default_rates
+from jaxdescent.machine.defaults import (
+    DEFAULTS,
+    DTYPES,
+    ON_ACCELERATORS,
+    ON_CPU,
+    Ratios,
+    default_rates,
+)
 from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.machine.memory import readable_bytes
 
@@ -125,7 +132,7 @@ class Machine:
         if found is None:
             return cls.default(**identity, memory_bytes=memory.available_bytes(device))
         if _is_busy(found):
-            found = found | _bounded(found, default_rates(device.platform, identity["cores"]))
+            found = _better(found, _slow(default_rates(device.platform, identity["cores"])))
         return cls(**identity, memory_bytes=memory.available_bytes(device), **found)
 
     @classmethod
@@ -160,7 +167,8 @@ class Machine:
 
         rates = calibration.measure(device)
         if stored is not None and not recalibrate:
-            rates = _better(rates, stored)
+            # The quality is that of the less disturbed one.
+            rates = _better(*sorted((rates, stored), key=lambda each: each["others"]))
         store.keep(identity, rates)
         if store.stored(identity) is None:  # the file could not be written
             return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
@@ -258,36 +266,27 @@ def _is_busy(rates: dict[str, Any]) -> bool:
     return rates["others"] > BUSY
 
 
-def _each(function: Any, name: str, *values: Any) -> Any:
-    """``function(is_time, *numbers)`` for each number of a rate; of a time, less is better."""
-    is_time = name.endswith("_seconds")
-    if isinstance(values[0], dict):
-        return {key: function(is_time, *(value[key] for value in values)) for key in values[0]}
-    return function(is_time, *values)
+def _better(rates: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The rates, each replaced by the other one if that is better; of a time, less is better."""
+
+    def better(name: str, one: Any, other: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: better(name, one[key], other[key]) for key in one}
+        return min(one, other) if name.endswith("_seconds") else max(one, other)
+
+    names = [name for name in DEFAULTS["cpu"] if name != "cache_bytes"]
+    return rates | {name: better(name, rates[name], others[name]) for name in names}
 
 
-def _bounded(rates: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The rates, limited to ``FAR`` times worse than the defaults."""
+def _slow(rates: dict[str, Any]) -> dict[str, Any]:
+    """Rates that are ``FAR`` times worse."""
 
-    def bounded(is_time: bool, rate: float, default: float) -> float:
-        return min(rate, FAR * default) if is_time else max(rate, default / FAR)
+    def slow(name: str, rate: Any) -> Any:
+        if isinstance(rate, dict):
+            return {key: slow(name, value) for key, value in rate.items()}
+        return rate * FAR if name.endswith("_seconds") else rate / FAR
 
-    return {
-        name: _each(bounded, name, rates[name], value)
-        for name, value in defaults.items()
-        if name != "cache_bytes"
-    }
-
-
-def _better(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """The better of two calibrations for each rate, with the quality of the less disturbed one."""
-
-    def better(is_time: bool, one: float, other: float) -> float:
-        return min(one, other) if is_time else max(one, other)
-
-    kept = min(new, old, key=lambda rates: rates["others"])
-    rates = ("read_bandwidth", "product_rate", "orthogonal_rate", "operation_seconds")
-    return kept | {name: _each(better, name, new[name], old[name]) for name in rates}
+    return {name: slow(name, rate) for name, rate in rates.items()}
 
 
 def _name(dtype: Any) -> str:
