@@ -106,7 +106,7 @@ class Structure(Displayed):
 
     @property
     def sharded(self) -> str:
-        """What is sharded over several devices; empty if each has everything.
+        """The arrays that are sharded over several devices; empty if each has everything.
 
         It is the longer side of a dense X, the rows of a Hessian, or the params of a separable
         function. For other functions nothing tells which of their arrays belong together.
@@ -152,7 +152,7 @@ class Structure(Displayed):
         return -(-self.unknowns // shards) * self.itemsize
 
     def spread(self, devices: int) -> Structure:
-        """The same problem spread over a number of devices.
+        """This problem spread over a number of devices.
 
         What a direct solve reserves is not divided, because its factors are on each device.
 
