@@ -67,6 +67,8 @@ def derivative_regression(question: Question) -> Price:
         working = structure.itemsize * (9.0 * smaller**2 + turned * structure.entries)
     elif structure.is_tall:  # The factor is part of the result's memory.
         working += features**2 * structure.itemsize
+    elif outputs > 1:  # The weights, before and after they are added to the start.
+        working += 2.0 * features * outputs * structure.itemsize
     if not is_orthogonal:
         touched = touched_bytes(structure)
     error = min(float(jnp.finfo(structure.compute_dtype).eps) * condition, 1.0)

@@ -22,9 +22,12 @@ from jaxdescent.preconditioners.sketch import CHUNK, COPIES, NONZEROS, Sketch
 
 def lsmr(question: Question) -> Price:
     """LSMR: two passes in an iteration; four for the mean, the start and the end."""
-    outputs, reduced = question.structure.outputs, question.gradient_sum()
+    structure, reduced = question.structure, question.gradient_sum()
+    outputs = structure.outputs
+    # Products with a centred X and the look at a claim share a copy of all of it.
+    copies = 1 if question.is_widened and structure.has_intercept and outputs == 1 else 2
     return Price(
-        vectors_bytes(question, 9, 3, centred=1.0),
+        vectors_bytes(question, 9, 3, centred=1.0, copies=copies),
         question.one_pass(outputs) * 4 + reduced * 3 + widening(question, 1),
         question.there_and_back(outputs) + reduced + question.norms() + question.vectors(12),
         krylov_count(question) + 1,
@@ -205,7 +208,8 @@ def barzilai_borwein(question: Question) -> Price:
 
 def _descent_bytes(question: Question) -> float:
     """The vectors of a descent, and three vectors of the rows for the look at a claim."""
-    return vectors_bytes(question, 5, 5, look=5)
+    of_params = 5 if question.structure.outputs == 1 else 6
+    return vectors_bytes(question, of_params, 5, look=5)
 
 
 def descent_vectors_bytes(structure: Structure) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxdescent.cost.structure import Kind
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.designs.shifted import SHIFTED_BYTES
-from jaxdescent.kernels.products import part_length, run_length
+from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
 
 SCALAR_BYTES = 3000
 """The bytes that a program of an iterative method reserves whatever the problem's size."""
@@ -50,15 +50,16 @@ def vectors_bytes(
     *,
     look: float = LOOK,
     centred: float = 0.0,
+    copies: int = 2,
 ) -> float:
     """The bytes of vectors of both sides, and of the copies of X that products make on a CPU.
 
-    These are two copies of widened 16-bit data, the partial sums of X'R, and
+    These are ``copies`` of widened 16-bit data, the partial sums of X'R, and
     for a method whose X is centred so many blocks of it. Beside 16-bit data that are widened as a
     whole, the ``look`` vectors of the rows have room of their own.
     """
     structure = question.structure
-    blocks = 2 * question.widened_bytes
+    blocks = copies * question.widened_bytes
     if structure.kind is not Kind.REGRESSION:
         return of_params * structure.vector_bytes + blocks + SCALAR_BYTES
     (rows, features), outputs, itemsize = structure.shard, structure.outputs, structure.itemsize
@@ -69,8 +70,9 @@ def vectors_bytes(
         if length and not (is_single and question.is_narrow):
             elements += rows / length * features * outputs
         if structure.has_intercept:
-            shifted = min(2.0 * structure.entries * itemsize, 3.0 * SHIFTED_BYTES)
-            blocks = max(blocks, centred * shifted)
+            # Few rows are one block, of which no runs are copied.
+            whole = (1.0 if rows < FEW_ROWS else 2.0) * structure.entries * itemsize
+            blocks = max(blocks, centred * min(whole, 3.0 * SHIFTED_BYTES))
     look *= structure.is_dense
     vectors, looked = (itemsize * count * rows * outputs for count in (of_rows, look))
     at_rows = looked + blocks if question.is_widened else max(vectors + blocks, looked)
