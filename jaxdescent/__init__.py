@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from jaxdescent.certificate import Certificate as Certificate
     from jaxdescent.certificate import certify as certify
     from jaxdescent.compilation_cache import cache as cache
+    from jaxdescent.cost import Candidate as Candidate
+    from jaxdescent.cost import Plan as Plan
     from jaxdescent.critical_points import CriticalPoint as CriticalPoint
     from jaxdescent.critical_points import critical_points as critical_points
     from jaxdescent.designs import Categorical as Categorical
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from jaxdescent.designs import StreamedShares as StreamedShares
     from jaxdescent.fit import fit_model as fit_model
     from jaxdescent.fit import load_model as load_model
-    from jaxdescent.foresight import plan as plan
     from jaxdescent.machine.memory import ProblemTooLarge as ProblemTooLarge
     from jaxdescent.methods import LBFGS as LBFGS
     from jaxdescent.methods import LSMR as LSMR
@@ -49,8 +50,7 @@ if TYPE_CHECKING:
     from jaxdescent.objectives import LeastSquares as LeastSquares
     from jaxdescent.objectives import Quadratic as Quadratic
     from jaxdescent.objectives import SumOfSquares as SumOfSquares
-    from jaxdescent.plan import Candidate as Candidate
-    from jaxdescent.plan import Plan as Plan
+    from jaxdescent.plan import plan as plan
     from jaxdescent.preconditioners import Eliminate as Eliminate
     from jaxdescent.preconditioners import Jacobi as Jacobi
     from jaxdescent.preconditioners import Nystrom as Nystrom
@@ -78,7 +78,7 @@ else:
         "critical_points": "CriticalPoint critical_points",
         "designs": "Categorical Concatenated Hashed MatrixFree Sparse Streamed StreamedShares",
         "fit": "fit_model load_model",
-        "foresight": "plan",
+        "plan": "plan",
         "machine.memory": "ProblemTooLarge",
         "methods": "LBFGS LSMR AdaptiveStep Backtracking BarzilaiBorwein ConjugateGradient "
         "DerivativeMethod Dual ExactLineSearch GradientDescent Gram HeavyBall Hedge "
@@ -86,7 +86,7 @@ else:
         "minimize": "minimize",
         "numerics.precision": "Nearest StochasticRounding",
         "objectives": "LeastSquares Quadratic SumOfSquares",
-        "plan": "Candidate Plan",
+        "cost": "Candidate Plan",
         "preconditioners": "Eliminate Jacobi Nystrom Sketch",
         "regression": "LinearRegression",
         "result": "History Result",

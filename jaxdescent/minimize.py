@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jaxdescent import agreement
 from jaxdescent.calls import alike, programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
+from jaxdescent.cost import ALLOWED_ITERATIONS
 from jaxdescent.descent import at_once, implicit
 from jaxdescent.descent.claims import descend_to_claim, settled
 from jaxdescent.descent.fused_steps import fuses
@@ -30,7 +31,6 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
-from jaxdescent.plan import ALLOWED_ITERATIONS
 from jaxdescent.result import Result
 from jaxdescent.tolerance import Tolerance
 

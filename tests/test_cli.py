@@ -18,7 +18,7 @@ pytest.importorskip("typer")
 from typer import Exit
 from typer.testing import CliRunner
 
-from jaxdescent import breakdown, foresight
+from jaxdescent import breakdown
 from jaxdescent.cli.command_line import failing_in_one_line
 from jaxdescent.cli.commands import app
 from jaxdescent.machine import Machine
@@ -209,7 +209,9 @@ class TestPlan:
             asked.append(objective)
             return 12_345_678
 
-        monkeypatch.setattr(foresight._Compiler, "reserved", reserved)
+        monkeypatch.setattr(
+            importlib.import_module("jaxdescent.plan")._Compiler, "reserved", reserved
+        )
         arguments = ("--rows", "1000", "--features", "10", "--outputs", "2", "--dtype", dtype)
         result = invoke_plan(*arguments, "--exact")
         assert result.exit_code == 0, result.output

@@ -684,7 +684,7 @@ def test_a_plan_says_first_what_it_takes():
     )
     assert shown[1].startswith("  costs     ")
     assert (
-        shown[-2]
+        shown[-3]
         == "  rests on  cpu, 2 cores, 24 GB available; rates: default numbers, not measured."
     )
     assert len(shown) <= MOST_LINES

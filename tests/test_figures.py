@@ -11,7 +11,6 @@ import jaxdescent as jd
 from benchmarks.harness import records
 from benchmarks.report import table
 from benchmarks.studies import plan as study
-from jaxdescent.machine import Machine
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -251,10 +250,34 @@ def test_the_plan_is_what_the_stored_rates_give_today(monkeypatch):
     # Sums go through memory where there are several devices: here they are one CPU's.
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
-    machine = Machine(**stored["20,000 x 4,000 float32"]["machine"])
+    machine = study.machine_of(stored["20,000 x 4,000 float32"])
     X, y = (jax.ShapeDtypeStruct(size, "float32") for size in ((200_000, 16_000), (200_000,)))
     plan = jd.plan(jd.LinearRegression(X, y), device=machine)
-    assert f"```text\n{plan}\n```" in README
+    text = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert f"```text\n{plan}\n```" in text
+
+
+def test_seconds_of_the_stored_runs_are_priced_within_the_promise(monkeypatch):
+    """At each run's own number of iterations, from the rates that were measured beside it."""
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+    stored = json.loads((RESULTS / "plan.json").read_text(encoding="utf-8"))
+    ratios = []
+    for problem in study.PROBLEMS:
+        if problem.name not in stored:
+            continue
+        machine = study.machine_of(stored[problem.name])
+        with jax.enable_x64(problem.dtype == "float64"):
+            plan = jd.plan(problem.objective, problem.params, device=machine)
+        prices = {candidate.name: candidate for candidate in plan.candidates}
+        for row in stored[problem.name]["rows"]:
+            if row["seconds"] is not None:
+                price = prices[row["candidate"]]
+                iterating = row["iterations"] * price.seconds_per_iteration
+                ratios.append((price.setup_seconds + iterating) / row["seconds"])
+    assert len(ratios) > 200
+    assert sum(1 / 1.5 <= ratio <= 1.5 for ratio in ratios) >= 0.85 * len(ratios)
+    assert min(ratios) > 1 / 3
+    assert max(ratios) < 3
 
 
 def test_the_first_fit_is_what_the_documents_table_gives_today(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.calls import programs
+from jaxdescent.cost.structure import structure_of
 from jaxdescent.inputs import functions
-from jaxdescent.plan.structure import structure_of
 
 START = jnp.zeros(2)
 HERE, THERE = jnp.array([1.0, 2.0]), jnp.array([5.0, -3.0])

@@ -14,13 +14,19 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
+from jaxdescent.cost import ALLOWED_ITERATIONS, choice, exact, iterative, plan_of
+from jaxdescent.cost.iterations import (
+    HOPED,
+    gaussian_condition,
+    krylov_iterations,
+    worst_condition,
+)
+from jaxdescent.cost.largest import largest_by_descent, largest_size
+from jaxdescent.cost.structure import Kind, regression_structure
+from jaxdescent.cost.work import Question, Work
+from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
-from jaxdescent.plan import choice, cost_model, hedging, plan_of
-from jaxdescent.plan.condition import HOPED, gaussian_condition, worst_condition
-from jaxdescent.plan.cost_model import Question, Work, krylov_iterations
-from jaxdescent.plan.largest import largest_by_descent, largest_size
-from jaxdescent.plan.structure import Kind, regression_structure, structure_from_shapes
 
 GIGABYTE = 10**9
 MACHINE = Machine.default("cpu", cores=2, memory_bytes=24 * GIGABYTE)
@@ -106,7 +112,9 @@ def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
         analysis = program.memory_analysis()
         reserved = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
         measured = candidate.data_bytes + reserved
-        assert 0.9 < candidate.peak_bytes / measured < 1.1, (
+        # Never fewer by more than a twentieth; what takes less than a megabyte always fits.
+        least, most = (0.95, 1.25) if measured > memory.SLACK_BYTES else (0.8, 1.6)
+        assert least < candidate.peak_bytes / measured < most, (
             name,
             candidate.working_bytes,
             reserved,
@@ -143,10 +151,12 @@ def test_the_operations_of_the_derivative_method_are_those_of_the_textbook():
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])
 def test_an_iteration_of_lsmr_reads_x_twice_as_it_is_stored(dtype, itemsize):
-    question = Question(regression_structure(10_000, 1000, dtype=dtype), MACHINE, 1e-5, 10.0)
-    work = cost_model.lsmr(question).iteration
-    assert work.read_bytes == 2 * itemsize * 10**7
-    assert work.read_flops == 4 * 10**7
+    structure = regression_structure(10_000, 1000, dtype=dtype)
+    question = Question(structure, MACHINE, 1e-5, 10.0)
+    work = iterative.lsmr(question).iteration
+    vectors = 12 * 4 * (10_000 + 1001)
+    assert work.bytes_moved == pytest.approx(2 * itemsize * 10**7 + vectors)
+    assert work.flops == 4 * 10**7
 
 
 def test_a_small_16_bit_x_is_widened_as_a_whole_on_a_cpu_and_a_large_one_in_blocks():
@@ -154,78 +164,72 @@ def test_a_small_16_bit_x_is_widened_as_a_whole_on_a_cpu_and_a_large_one_in_bloc
         Question(regression_structure(rows, 100, dtype="bfloat16"), MACHINE, 1e-5, 10.0)
         for rows in (1000, 1_000_000)
     )
-    assert cost_model.lsmr(small).iteration.read_bytes == 2 * 4 * 1000 * 100
-    assert cost_model.lsmr(small).working_bytes > 4 * 1000 * 100
-    assert cost_model.lsmr(large).working_bytes < 2 * 1_000_000 * 100
+    assert small.pass_bytes == 4 * 1000 * 100
+    assert iterative.lsmr(small).working_bytes > 4 * 1000 * 100
+    assert iterative.lsmr(large).working_bytes < 2 * 1_000_000 * 100
 
 
 def test_accelerators_read_bfloat16_as_it_is():
     machine = Machine.default("gpu", memory_bytes=80 * GIGABYTE)
     question = Question(regression_structure(10_000, 1000, dtype="bfloat16"), machine, 1e-5, 10.0)
-    price = cost_model.lsmr(question)
-    assert price.iteration.read_bytes == 2 * 2 * 10**7
-    assert price.working_bytes < 10**7
+    assert question.pass_bytes == 2 * 10**7
+    assert iterative.lsmr(question).working_bytes < 10**7
 
 
 ROUND = dataclasses.replace(
     MACHINE,
+    platform="gpu",
     read_bandwidth=dict.fromkeys(("float32", "float64", "bfloat16"), 10.0),
-    thin_bandwidth=5.0,
-    row_seconds=0.125,
     product_rate={"float32": 100.0, "float64": 50.0, "bfloat16": 100.0},
-    product_half=3.0,
-    update_bandwidth=20.0,
-    fresh_bandwidth=4.0,
-    cholesky_rate=50.0,
-    cholesky_half=1.0,
     orthogonal_rate=25.0,
-    orthogonal_half=7.0,
-    double_rate=10.0,
     operation_seconds=0.5,
-    handover_seconds=0.25,
     cache_bytes=0,
 )
 
 
-def test_seconds_are_the_slower_of_reading_and_computing_and_all_the_rest():
-    assert Work(read_bytes=100, read_flops=10).seconds(ROUND, "float32", 100) == 10
-    assert Work(read_bytes=10, read_flops=1000).seconds(ROUND, "float32", 100) == 10
-    rows = Work(read_bytes=10, read_rows=16)  # whose work goes on while memory is waited for
-    assert rows.seconds(ROUND, "float32", 100) == pytest.approx(2)
-    work = Work(update_bytes=20, product_flops=100, cholesky_flops=50, orthogonal_flops=25)
-    assert work.seconds(ROUND, "float32", 100) == 4
-    assert work.seconds(ROUND, "float64", 100) == 7  # all but the update takes twice as long
-    rest = Work(thin_bytes=10, fresh_bytes=4, double_entries=20, operations=2, handovers=4)
-    assert (work + rest).seconds(ROUND, "float32", 100) == 4 + 2 + 1 + 2 + 1 + 1
-    assert (work * 3).seconds(ROUND, "float32", 100) == 12
+def question_of(rows, features, machine=ROUND, dtype="float32", **options):
+    return Question(regression_structure(rows, features, dtype=dtype, **options), machine, 1e-5)
 
 
-def test_short_sides_are_slower_by_the_measured_halves():
+def test_a_pass_takes_the_longer_of_reading_and_computing():
+    question = question_of(50, 4)
+    assert question.seconds(question.one_pass()) == pytest.approx(4 * 200 / 10)
+    slow = dataclasses.replace(ROUND, product_rate=dict.fromkeys(ROUND.product_rate, 1.0))
+    question = question_of(50, 4, slow)
+    assert question.seconds(question.one_pass()) == pytest.approx(2 * 200)
+    several = question_of(50, 4, outputs=3)  # read once, and multiplied by each
+    seconds = several.seconds(several.one_pass(3))
+    assert seconds == pytest.approx(4 * 200 / 10 + 3 * 2 * 200 / 100)
+
+
+def test_amounts_of_work_add_up():
+    work = Work(seconds=1.0, read_seconds=2.0, kernels=4.0, bytes_moved=3.0)
+    question = question_of(50, 4)
+    assert question.seconds(work) == 1 + 2 + 4 * 0.5
+    assert question.seconds(work + work * 2) == 3 * question.seconds(work)
+    assert (work * 3).bytes_moved == 9
+
+
+def test_short_sides_are_slower_by_the_stated_halves():
     # A rate R m / (m + half): of a side of half it is half, of an endless one whole.
-    for work, rate in (
-        (cost_model.product(300, 3), 100),
-        (cost_model.orthogonal(300, 7), 25),
-    ):
-        assert work.seconds(ROUND, "float32", 0) == pytest.approx(2 * 300 / rate)
-    assert cost_model.product(300, 1e9).seconds(ROUND, "float32", 0) == pytest.approx(3)
-    assert cost_model.cholesky(1).seconds(ROUND, "float32", 0) == pytest.approx(2 * 4 / 3 / 50)
+    question, ratios = question_of(50, 4), ROUND.ratios
+    assert question.product(300, ratios.product_half).seconds == pytest.approx(2 * 300 / 100)
+    assert question.product(300, 1e9).seconds == pytest.approx(3)
+    half = ratios.orthogonal_half
+    flops = 2 * half**2 * (1e6 - half / 3)
+    assert question.orthogonal(1e6, half).seconds == pytest.approx(2 * flops / 25)
+    double = question_of(50, 4, dtype="float64")
+    assert double.orthogonal(1e6, half).seconds == pytest.approx(4 * flops / 25)
 
 
-def test_a_turn_that_touches_little_is_one_operation_on_a_cpu():
-    work = Work(operations=8, handovers=8)
+def test_a_turn_that_touches_little_is_one_kernel_on_one_core_of_a_cpu():
+    work = Work(kernels=8, read_seconds=3.0)
+    machine = dataclasses.replace(ROUND, platform="cpu")
     small, large = (
-        Question(regression_structure(rows, 100), ROUND, 1e-5).iteration_seconds(work)
-        for rows in (1000, 10_000)
+        question_of(rows, 100, machine).iteration_seconds(work) for rows in (1000, 10_000)
     )
-    assert (small, large) == (0, 4)
-    reading = Work(read_bytes=100)  # by one of two cores, and by both
-    small, large = (
-        Question(regression_structure(rows, 100), ROUND, 1e-5).iteration_seconds(reading)
-        for rows in (1000, 10_000)
-    )
-    assert (small, large) == (20, 10)
-    accelerator = dataclasses.replace(ROUND, platform="gpu")
-    assert Question(regression_structure(10, 10), accelerator, 1e-5).iteration_seconds(work) == 4
+    assert (small, large) == (6, 7)
+    assert question_of(10, 10).iteration_seconds(work) == 7
 
 
 def test_seconds_add_up():
@@ -238,43 +242,45 @@ def test_gram_and_dual_iterate_on_squares_of_their_side():
     structure = regression_structure(500, 10_000)
     question = Question(structure, MACHINE, 1e-5, 3.0)
     eight = jd.Dual().iterations  # to a step
-    assert cost_model.dual(question).iteration.read_bytes == eight * 2 * 4 * 500**2
-    assert cost_model.gram(question).iteration.read_bytes == 2 * 4 * 10_000**2
-    assert cost_model.dual(question).setup.product_flops == 2 * 500**2 * 10_000
-    steps = cost_model.gram(question).iterations
-    assert cost_model.dual(question).iterations == math.ceil(steps / eight)
+    assert exact.dual(question).iteration.flops == eight * 2 * 2 * 500**2
+    assert exact.gram(question).iteration.flops == 2 * 2 * 10_000**2
+    passes = 3 * 2 * 500 * 10_000
+    assert exact.dual(question).setup.flops == 2 * 500**2 * 10_000 + passes
+    steps = exact.gram(question).iterations
+    assert exact.dual(question).iterations == math.ceil(steps / eight)
 
 
 def test_iterations_follow_chebyshev():
     for condition, tolerance in ((2.0, 1e-3), (50.0, 1e-6), (1e4, 1e-10)):
         rate = (condition - 1) / (condition + 1)
-        count = cost_model.krylov_iterations(condition, tolerance)
+        count = krylov_iterations(condition, tolerance)
         assert 2 * rate**count == pytest.approx(tolerance)
-    assert cost_model.krylov_iterations(1.0, 1e-6) == 1
-    unknown, assumed = (cost_model.krylov_iterations(c, 1e-6) for c in (None, 100.0))
+    assert krylov_iterations(1.0, 1e-6) == 1
+    unknown, assumed = (krylov_iterations(c, 1e-6) for c in (None, 100.0))
     assert unknown == assumed
 
 
 def test_whatever_the_condition_iterations_end_with_the_last_direction():
     for size in (50, 3000):
         question = Question(regression_structure(size, size), MACHINE, 1e-4, 1e9)
-        assert cost_model.conjugate_gradient(question).iterations == 2 * size + 1
-        assert cost_model.lsmr(question).iterations == 2 * size + 1
+        assert iterative.conjugate_gradient(question).iterations == 2 * size + 1
+        assert iterative.lsmr(question).iterations == 2 * size + 1
 
 
 def test_new_memory_counts_where_it_is_large_or_the_result():
-    small, large = (
-        cost_model.conjugate_gradient(Question(regression_structure(rows, 10), MACHINE, 1e-5, 2.0))
-        for rows in (10_000, 10_000_000)
-    )
-    assert small.program.fresh_bytes == 0
-    assert large.program.fresh_bytes == large.working_bytes
-    shares = {}
-    for size in (1000, 10**6, 10**8):
-        vector = structure_from_shapes(jd.SumOfSquares().checked(), shape(size))
-        price = cost_model.division(Question(vector, MACHINE, 1e-5))
-        shares[size] = price.program.fresh_bytes / price.working_bytes
-    assert shares == {1000: 0, 10**6: pytest.approx(1 / 3), 10**8: 1}
+    def share(objective, params, device):
+        """The share of the reserved bytes that each call is to map anew."""
+        fresh, known = (
+            jd.plan(objective, params, device=dataclasses.replace(device, platform=platform))
+            for platform in ("cpu", "gpu")
+        )
+        seconds = fresh.candidates[0].setup_seconds - known.candidates[0].setup_seconds
+        return seconds * device.fresh_bandwidth / fresh.candidates[0].working_bytes
+
+    quiet = dataclasses.replace(MACHINE, operation_seconds=1e-15)
+    shares = [share(jd.SumOfSquares(), shape(size), quiet) for size in (1000, 10**6, 10**8)]
+    # On an accelerator it takes an eighth as long.
+    assert shares == pytest.approx([0, 7 / 8 / 3, 7 / 8], abs=1e-6)
 
 
 def test_a_tighter_tolerance_takes_more_iterations():
@@ -298,10 +304,10 @@ def test_a_gaussian_matrix_has_the_condition_of_marchenko_and_pastur(rng):
 def test_an_ill_conditioned_regression_is_priced_with_qr():
     structure = regression_structure(3000, 20)
     prices = [
-        cost_model.derivative_regression(Question(structure, MACHINE, 1e-5, number))
+        exact.derivative_regression(Question(structure, MACHINE, 1e-5, number))
         for number in (2.0, worst_condition(structure))
     ]
-    well, ill = ((price.program + price.iteration).flops for price in prices)
+    well, ill = ((price.setup + price.iteration).flops for price in prices)
     assert ill > 2 * well
 
 
@@ -449,9 +455,9 @@ def test_json_has_all_numbers():
         (100, 10, "DerivativeMethod()"),
         (10, 1000, "DerivativeMethod()"),
         (1000, 200, "DerivativeMethod()"),
-        (131_072, 4096, "Hedge(LSMR(), LSMR(Sketch()), {budget})"),
-        (8_000, 4_000, "Hedge(LSMR(), DerivativeMethod(), {budget})"),
-        (1_000, 30_000, "Hedge(LSMR(), DerivativeMethod(), {budget})"),
+        (131_072, 4096, "Hedge(ConjugateGradient(), LSMR(Sketch()), {budget})"),
+        (8_000, 4_000, "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})"),
+        (1_000, 30_000, "Hedge(ConjugateGradient(), DerivativeMethod(), {budget})"),
         (40_000, 40_000, "LSMR()"),  # whose solve does not fit
     ],
 )
@@ -464,25 +470,43 @@ def test_a_regression_that_takes_longer_than_a_moment_is_hedged(rows, features, 
 @pytest.mark.parametrize(("rows", "features"), [(131_072, 4096), (8_000, 4_000), (1_000, 30_000)])
 def test_a_budget_is_what_the_sure_way_costs(rows, features):
     plan = plan_of(regression_structure(rows, features, has_penalty=True), MACHINE)
-    hedge, lsmr = plan.chosen, named(plan)["LSMR()"]
+    hedge, first = plan.chosen, named(plan)["ConjugateGradient()"]
     direct, sketch = (named(plan).get(name) for name in ("DerivativeMethod()", "LSMR(Sketch())"))
     then = sketch if "Sketch" in hedge.name else direct
-    assert hedge.method.budget == int(then.seconds / lsmr.seconds_per_iteration)
+    assert hedge.method.budget == int(then.seconds / first.seconds_per_iteration)
     assert hedge.method.budget >= krylov_iterations(HOPED, plan.structure.default_tolerance)
-    spent = lsmr.setup_seconds + hedge.method.budget * lsmr.seconds_per_iteration
+    spent = first.setup_seconds + hedge.method.budget * first.seconds_per_iteration
     assert hedge.worst_seconds >= spent + then.seconds - 1e-9
-    assert hedge.peak_bytes == hedge.data_bytes + lsmr.working_bytes + then.working_bytes
+    assert hedge.peak_bytes == hedge.data_bytes + first.working_bytes + then.working_bytes
     assert plan.candidates[-1] is hedge
-    assert "However ill-conditioned" in plan.assumptions[-1]
+    assert "nobody knows the condition number" in plan.assumptions[-1]
     # What the hedge is for shows beside the others: as quick as the attempt where that suffices,
     # and twice the sure way at most where it does not, when the attempt alone takes longer still.
-    shown = {row[1]: row[plan.columns().index("at best")] for row in plan.rows()}
-    assert all(shown.values())
-    assert hedge.best_seconds < 1.1 * lsmr.best_seconds < then.best_seconds
+    assert hedge.best_seconds == first.best_seconds < then.best_seconds
     assert hedge.worst_seconds == pytest.approx(spent + then.worst_seconds)
-    assert hedge.worst_seconds < lsmr.worst_seconds
-    assert plan_of(regression_structure(200, 5), MACHINE).chosen.best_seconds is None
+    assert hedge.worst_seconds < 2.1 * then.worst_seconds
     assert f"* {hedge.name}" in " ".join(str(plan).split())
+
+
+def test_several_outputs_are_tried_by_lsmr():
+    structure = regression_structure(131_072, 4096, outputs=3)
+    assert plan_of(structure, MACHINE).chosen.name.startswith("Hedge(LSMR(), LSMR(Sketch()), ")
+
+
+def test_seconds_in_all_are_a_range():
+    plan = jd.plan(regression(40_000, 4_000), device=MACHINE)
+    shown = {row[1]: row[plan.columns().index("seconds")] for row in plan.rows()}
+    for candidate in plan.candidates:
+        assert candidate.best_seconds <= candidate.worst_seconds
+        ends = shown[candidate.name].split(" to ")
+        assert ends[0] == readable_seconds(candidate.best_seconds)
+        assert ends[-1] == readable_seconds(candidate.worst_seconds)
+    lsmr, sketch = (named(plan)[name] for name in ("LSMR()", "LSMR(Sketch())"))
+    most = lsmr.setup_seconds + ALLOWED_ITERATIONS * lsmr.seconds_per_iteration
+    assert lsmr.worst_seconds == pytest.approx(most)
+    assert sketch.best_seconds == pytest.approx(sketch.worst_seconds)
+    assert " to " not in shown["LSMR(Sketch())"]
+    assert "from a condition number of 2" in str(plan)
 
 
 def test_the_budget_does_not_depend_on_who_asks():
@@ -504,10 +528,10 @@ def test_an_attempt_that_could_not_succeed_is_not_made():
 def test_what_is_allowed_leaves_room_for_the_sure_way():
     structure = regression_structure(8_000, 4_000)
     most = inspect.signature(jd.minimize).parameters["max_iterations"].default
-    assert most == hedging.ALLOWED_ITERATIONS
+    assert most == ALLOWED_ITERATIONS
     budgets = [
         plan_of(structure, MACHINE, most_iterations=count).chosen.method.budget
-        for count in (hedging.ALLOWED_ITERATIONS, most, 40)
+        for count in (ALLOWED_ITERATIONS, most, 40)
     ]
     assert budgets[0] == budgets[1] > budgets[2] == 40 - 2
     assert plan_of(structure, MACHINE, most_iterations=5).chosen.name == "DerivativeMethod()"
@@ -516,22 +540,13 @@ def test_what_is_allowed_leaves_room_for_the_sure_way():
 def test_the_sure_way_is_the_one_that_is_wrong_by_least():
     """A sketch takes longer than Cholesky, of which nothing is kept if X is ill-conditioned."""
     structure = regression_structure(65_536, 1024)
-    direct, sketched = "DerivativeMethod()", "LSMR(Sketch())"
-
-    def then(slowness):
-        rate = MACHINE.orthogonal_rate / slowness
-        machine = dataclasses.replace(MACHINE, orthogonal_rate=rate)
-        question = Question(structure, machine, 2.4e-5, 10.0)
-        return hedging.surest(plan_of(structure, machine).candidates, question), named(
-            plan_of(structure, machine)
-        )
-
-    chosen, prices = then(3.0)
-    assert prices[sketched].seconds > prices[direct].seconds
-    assert chosen.name == sketched
-    chosen, prices = then(1e-3)  # where QR takes nothing, a sketch has nothing to save
-    assert chosen.name in (direct, sketched)
-    assert chosen.seconds == min(prices[name].seconds for name in (direct, sketched))
+    prices = named(plan_of(structure, MACHINE))
+    direct, sketched = prices["DerivativeMethod()"], prices["LSMR(Sketch())"]
+    assert choice.surest([direct, sketched]).name == sketched.name
+    assert direct.worst_seconds > 1.5 * sketched.worst_seconds
+    quick = dataclasses.replace(direct, seconds=sketched.seconds / 4, worst_seconds=1.0)
+    assert choice.surest([quick, sketched]) is quick
+    assert choice.surest([]) is None
 
 
 def test_a_dense_quadratic_is_hedged_with_conjugate_gradients():
@@ -546,7 +561,7 @@ def test_16_bit_params_of_a_function_take_what_remembers_no_directions():
 
 
 def test_a_moment_is_never_weighed():
-    slow = dataclasses.replace(MACHINE, cholesky_rate=4e9, operation_seconds=1e-8)
+    slow = dataclasses.replace(MACHINE, orthogonal_rate=2e9, operation_seconds=1e-8)
     plan = plan_of(regression_structure(1000, 150), slow)
     assert 1e-3 < named(plan)["DerivativeMethod()"].seconds < choice.MOMENT
     assert named(plan)["LSMR()"].seconds * 2 < named(plan)["DerivativeMethod()"].seconds
@@ -583,7 +598,7 @@ def test_under_jit_a_large_regression_is_hedged(monkeypatch):
 
     jax.eval_shape(solve, shape(131_072, 4096), shape(131_072))
     jax.eval_shape(solve, shape(1024, 64), shape(1024))
-    assert enders == [("LSMR()", "LSMR(Sketch())"), ("DerivativeMethod()",)]
+    assert enders == [("ConjugateGradient()", "LSMR(Sketch())"), ("DerivativeMethod()",)]
 
 
 # Refusal

@@ -200,12 +200,12 @@ import jaxdescent as jd
 assert not rooms() and "jax" not in sys.modules and "numpy" not in sys.modules
 
 jd.minimize, jd.LinearRegression
-seldom = {"batches", "certificate", "cli", "critical_points", "fit", "foresight", "runs", "saddles",
+seldom = {"batches", "certificate", "cli", "critical_points", "fit", "plan", "runs", "saddles",
           "second_order"}
 assert not rooms() & seldom, rooms() & seldom
 assert "jaxdescent.machine.calibration" not in sys.modules
 
-import jaxdescent.plan.structure
+import jaxdescent.cost.structure
 assert callable(jd.plan) and callable(jd.minimize)
 assert jd.designs.Dense is sys.modules["jaxdescent.designs"].Dense
 assert not hasattr(jd, "minimise") and not hasattr(jd, "__main__")

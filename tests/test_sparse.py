@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jax.experimental.sparse import BCOO, BCSR
 
 import jaxdescent as jd
+from jaxdescent.cost.default import default_plan
 from jaxdescent.designs import sparse, sparse_layout
-from jaxdescent.plan.default import default_plan
 from jaxdescent.preconditioners.hessians import CentredRegression
 from tests import references
 

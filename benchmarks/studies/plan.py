@@ -42,10 +42,10 @@ import jax.numpy as jnp
 import jaxdescent as jd
 from benchmarks.harness import resident
 from benchmarks.harness.process import quiet_blas
+from jaxdescent.cost import Candidate, Plan
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import Machine, memory
 from jaxdescent.objectives import as_objective
-from jaxdescent.plan import Candidate, Plan
 
 Shape = jax.ShapeDtypeStruct
 
@@ -353,12 +353,16 @@ def solved(problem: Problem, options: argparse.Namespace) -> tuple[Machine, list
     return machine, rows
 
 
+def machine_of(entry: dict[str, Any]) -> Machine:
+    """The machine of an earlier run, of which earlier versions kept more rates."""
+    names = {field.name for field in dataclasses.fields(Machine)}
+    return Machine(**{name: rate for name, rate in entry["machine"].items() if name in names})
+
+
 def predicted_again(problem: Problem, entry: dict[str, Any]) -> list[Row]:
     """The rows of an earlier run with what is predicted now, from the rates of then."""
     shapes = problem.objective, problem.params
-    plan = jd.plan(
-        *(shapes if problem.is_large else problem.made()), device=Machine(**entry["machine"])
-    )
+    plan = jd.plan(*(shapes if problem.is_large else problem.made()), device=machine_of(entry))
     candidates = {candidate.name: candidate for candidate in plan.candidates}
     rows = []
     for row in (Row(**fields) for fields in entry["rows"]):

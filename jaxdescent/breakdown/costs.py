@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
-from jaxdescent.machine import Machine
-from jaxdescent.plan import cost_model
-from jaxdescent.plan.structure import Structure, regression_structure
+from jaxdescent.cost import exact, iterative
+from jaxdescent.cost.structure import Structure, regression_structure
 
 LLAMA_SIZE = 8_030_261_248
 COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
@@ -26,8 +25,8 @@ def working_bytes(name: str, size: int) -> int:
     """The bytes that a method needs besides X and y."""
     structure = structure_of(size)
     if name == "descent":
-        return cost_model.descent_vectors_bytes(structure)
-    return cost_model.touched_bytes(structure)
+        return iterative.descent_vectors_bytes(structure)
+    return round(exact.touched_bytes(structure))
 
 
 def predicted_seconds(last: dict[str, Any], size: int) -> float:
@@ -39,8 +38,8 @@ def predicted_seconds(last: dict[str, Any], size: int) -> float:
 def _work(name: str, size: int) -> float:
     structure = structure_of(size)
     if name == "descent":
-        return cost_model.pass_bytes(structure, structure.data_dtype)
-    return cost_model.factorisation(structure, Machine.of()).flops
+        return float(ITEMSIZE * structure.entries)
+    return exact.factorisation_flops(structure)
 
 
 def structure_of(size: int) -> Structure:

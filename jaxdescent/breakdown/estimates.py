@@ -24,8 +24,9 @@ from jaxdescent.breakdown.coupled import LEAST_SIZES, SEPARABLE_SHARE
 from jaxdescent.breakdown.llama_tree import Tree
 from jaxdescent.breakdown.measure import SHORT_SECONDS
 from jaxdescent.breakdown.report import Settings
+from jaxdescent.cost import exact, iterative
+from jaxdescent.cost.work import Question
 from jaxdescent.machine import Machine
-from jaxdescent.plan import cost_model
 
 SMALL_PART = 2.0
 """Seconds of part 1, which are those of its compilation."""
@@ -113,18 +114,18 @@ def _coupled(settings: Settings, machine: Machine) -> float:
 
 def _derivative_seconds(size: int, machine: Machine) -> float:
     question = _question(size, machine)
-    price = cost_model.derivative_regression(question)
-    return question.seconds(price.program + price.iteration * price.iterations)
+    price = exact.derivative_regression(question)
+    return question.program_seconds(price.setup + price.iteration * price.iterations, 0.0)
 
 
 def _descent_seconds(size: int, machine: Machine) -> float:
     question = _question(size, machine)
-    iteration = cost_model.backtracking(question).iteration
+    iteration = iterative.backtracking(question).iteration
     return DESCENT_ITERATIONS * question.iteration_seconds(iteration)
 
 
-def _question(size: int, machine: Machine) -> cost_model.Question:
-    return cost_model.Question(structure_of(size), machine, measured_rows.TOLERANCE)
+def _question(size: int, machine: Machine) -> Question:
+    return Question(structure_of(size), machine, measured_rows.TOLERANCE)
 
 
 def _separable(settings: Settings, machine: Machine) -> float:
@@ -145,11 +146,13 @@ def _large(settings: Settings, machine: Machine) -> float:
     tied = tied_weights.chosen(limits.tied_tree, room, jnp.dtype(jnp.float32))
     updated = TIED_ITERATIONS * TIED_BYTES * tied.size
     seconds += _compiling(tied)
-    seconds += (2 * _drawing(tied.size, machine) + updated / machine.update_bandwidth) / processes
+    seconds += (
+        2 * _drawing(tied.size, machine) + updated / machine.read_bandwidth["float32"]
+    ) / processes
     side = matrix_free_regression.chosen(limits.weights, room)
     weights = side * side * matrix_free_regression.BLOCKS
     updated = REGRESSION_ITERATIONS * REGRESSION_BYTES * weights
-    return seconds + 2 * COMPILING + updated / machine.update_bandwidth / processes
+    return seconds + 2 * COMPILING + updated / machine.read_bandwidth["float32"] / processes
 
 
 def _compiling(chosen: Tree) -> float:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdescent import agreement, placement
+from jaxdescent.cost import ALLOWED_ITERATIONS, default_plan
+from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
-from jaxdescent.plan import ALLOWED_ITERATIONS, default_plan
-from jaxdescent.plan.structure import tree_bytes
 from jaxdescent.tolerance import Tolerance, as_tolerance
 
 Params = Any
@@ -135,10 +135,10 @@ def default_method(
     ====================================  ======================================================
 
     "Fits" means: in half of the available memory. A regression or dense quadratic whose solve fits,
-    but is predicted to take more than a hundredth of a second, is solved by a ``jd.Hedge``: LSMR
-    (conjugate gradients for a quadratic) for as many iterations as the solve costs, then the solve.
-    This is LSMR with a sketch if X is so tall that this has the smaller worst case. If the solve
-    costs no more than a few iterations it is done at once. :mod:`jaxdescent.plan` has the
+    but is predicted to take more than a hundredth of a second, is solved by a ``jd.Hedge``:
+    conjugate gradients (LSMR for several outputs) for as many iterations as the solve costs, then
+    the solve. This is LSMR with a sketch if X is so tall that this has the smaller worst case. If
+    the solve costs no more than a few iterations it is done at once. :mod:`jaxdescent.cost` has the
     predictions, which depend on shapes only.
 
     Raises:

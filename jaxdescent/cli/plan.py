@@ -12,7 +12,7 @@ import typer
 from jaxdescent.cli.device import Device, choose_device
 
 if TYPE_CHECKING:
-    from jaxdescent.plan.structure import Structure
+    from jaxdescent.cost.structure import Structure
 
 
 class PlanDtype(enum.StrEnum):
@@ -124,11 +124,11 @@ def plan(
     import jax
     from rich.console import Console
 
-    from jaxdescent import foresight
+    from jaxdescent.cost import plan_of
+    from jaxdescent.cost import report as plan_report
+    from jaxdescent.cost.structure import regression_structure
     from jaxdescent.machine import Machine
-    from jaxdescent.plan import plan_of
-    from jaxdescent.plan import report as plan_report
-    from jaxdescent.plan.structure import regression_structure
+    from jaxdescent.plan import plan as plan_objective
     from jaxdescent.regression import LinearRegression
 
     console = Console()
@@ -160,7 +160,7 @@ def plan(
                 l2=l2,
             )
             try:
-                planned = foresight.plan(objective, device=mesh, exact=True)
+                planned = plan_objective(objective, device=mesh, exact=True)
             except (ImportError, ValueError) as error:
                 raise typer.BadParameter(str(error), param_hint="--exact") from error
     else:
@@ -173,7 +173,7 @@ def plan(
             console.print()
         plan_report.show_plan(planned, console)
     if plot is not None:
-        from jaxdescent.plan import plot as picture
+        from jaxdescent.cost import plot as picture
 
         picture.draw(structure_at, features, rows_per_feature, measured, plot)
     if not as_json:

@@ -10,6 +10,4 @@ Devices that are not attached are given by name: ``devices`` has their published
 
 from jaxdescent.machine.devices import ASSUMED as ASSUMED
 from jaxdescent.machine.devices import mesh_named as mesh_named
-from jaxdescent.machine.flops import cholesky_flops as cholesky_flops
-from jaxdescent.machine.flops import orthogonal_flops as orthogonal_flops
 from jaxdescent.machine.machine import Machine as Machine

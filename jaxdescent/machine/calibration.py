@@ -11,36 +11,30 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs.dense import Dense
-from jaxdescent.kernels import double_length, loops
+from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import host
-from jaxdescent.machine.defaults import DEFAULTS
-from jaxdescent.machine.flops import cholesky_flops, orthogonal_flops
+from jaxdescent.machine.defaults import DEFAULTS, ON_ACCELERATORS, ON_CPU
 
-READ_BYTES = 1 << 26
-"""The size of the matrix whose reading is timed: beyond the last-level cache of most machines."""
-
-CACHED_BYTES = 1 << 23
-"""The size of a matrix that the last-level cache holds, and the cache before it does not."""
-
-THIN_COLUMNS = 300
-"""The columns of an X that is multiplied by several columns. It is no power of two, because the
-cache lines of such rows would share few sets of the cache."""
+READ_BYTES, COLUMNS = 1 << 26, 512
+"""The size of the matrix whose reading is timed, beyond the last-level cache of most machines, and
+its columns."""
 
 ROUND = 1000
 """The rows of a matrix are a multiple of this, so that they can be cut into equal runs."""
 
 PRODUCT_SIZE = 1024
+"""The sides of the matrices that are multiplied and factorised."""
 
-SHORT_SHARE = 4
-"""Products and factorisations are timed at PRODUCT_SIZE and at PRODUCT_SIZE / SHORT_SHARE."""
+WIDENED = 0.75
+"""Bytes of 16-bit data that a CPU reads a second, over those of float32: it widens them in blocks
+that stay in the cache."""
 
 REPEATS, OVERHEAD_REPEATS = 4, 100
 """The number of consecutive runs without improvement after which no more are made."""
@@ -80,73 +74,45 @@ class Runs:
 def measure(device: Any) -> dict[str, Any]:
     """Every rate of :class:`jaxdescent.machine.Machine`, measured now on this device."""
     before, runs = host.Load.now(), Runs()
-    rates = _rates(device, runs)
+    with jax.default_device(device):
+        rates = _rates(device, runs)
     after = host.Load.now()
     others = 0.0 if before is None or after is None else after.others_since(before)
-    return {**rates, "measured_at": time.time(), "others": others, "spread": runs.spread}
+    return {
+        **rates,
+        "is_measured": True,
+        "measured_at": time.time(),
+        "others": others,
+        "spread": runs.spread,
+    }
 
 
 def _rates(device: Any, runs: Runs) -> dict[str, Any]:
-    with jax.default_device(device):
-        read = {"float32": _read_bandwidth(runs, "float32", READ_BYTES)}
-        product, product_half = _rate_and_half(partial(_product_seconds, runs), _product_flops)
-        products = {"float32": product}
-        with jax.enable_x64(True):
-            read["float64"] = _read_bandwidth(runs, "float64", READ_BYTES)
-            # A short side costs the same in both dtypes: one size is enough.
-            size = PRODUCT_SIZE
-            products["float64"] = _product_flops(size) / _product_seconds(runs, size, "float64")
-            products["float64"] *= 1 + product_half / size
-        # On a CPU 16-bit numbers are widened in blocks that stay in the cache, and multiplied in
-        # float32. This reads fewer bytes a second than float32, of half as many bytes.
-        is_cpu = device.platform == "cpu"
-        read["bfloat16"] = (
-            0.75 * read["float32"] if is_cpu else _read_bandwidth(runs, "bfloat16", READ_BYTES // 2)
-        )
-        products["bfloat16"] = products["float32"]
-        if not is_cpu:
-            products["bfloat16"] = _product_flops(size) / _product_seconds(runs, size, "bfloat16")
-        cholesky, cholesky_half = _rate_and_half(partial(_cholesky_seconds, runs), cholesky_flops)
-        orthogonal, orthogonal_half = _rate_and_half(
-            partial(_orthogonal_seconds, runs), lambda m: orthogonal_flops(_rows_for(m), m)
-        )
-        cached = _read_bandwidth(runs, "float32", CACHED_BYTES, passes=50)
-        return {
-            "read_bandwidth": read,
-            "cached_bandwidth": cached,
-            "thin_bandwidth": _read_bandwidth(
-                runs, "float32", CACHED_BYTES, columns=THIN_COLUMNS, weights=8
-            ),
-            "cache_bytes": _cache_bytes(device),
-            "row_seconds": _row_seconds(runs, cached),
-            "update_bandwidth": _update_bandwidth(runs),
-            "fresh_bandwidth": _fresh_bandwidth(runs),
-            "product_rate": products,
-            "product_half": product_half,
-            "cholesky_rate": cholesky,
-            "cholesky_half": cholesky_half,
-            "orthogonal_rate": orthogonal,
-            "orthogonal_half": orthogonal_half,
-            "double_rate": _double_rate(runs),
-            **_overheads(runs),
-            "is_measured": True,
-        }
+    is_cpu = device.platform == "cpu"
+    read = {"float32": _read_bandwidth(runs, "float32", READ_BYTES)}
+    products = {"float32": _product_rate(runs, "float32", is_cpu=is_cpu)}
+    with jax.enable_x64(True):
+        read["float64"] = _read_bandwidth(runs, "float64", READ_BYTES)
+        products["float64"] = _product_rate(runs, "float64", is_cpu=is_cpu)
+    if is_cpu:
+        read["bfloat16"], products["bfloat16"] = WIDENED * read["float32"], products["float32"]
+    else:
+        read["bfloat16"] = _read_bandwidth(runs, "bfloat16", READ_BYTES // 2)
+        products["bfloat16"] = _product_rate(runs, "bfloat16", is_cpu=is_cpu)
+    return {
+        "read_bandwidth": read,
+        "product_rate": products,
+        "orthogonal_rate": _orthogonal_rate(runs, is_cpu=is_cpu),
+        "operation_seconds": _operation_seconds(runs),
+        "cache_bytes": _cache_bytes(device),
+    }
 
 
-def _read_bandwidth(
-    runs: Runs,
-    dtype: str,
-    size_in_bytes: int,
-    *,
-    passes: int = 4,
-    columns: int = 512,
-    weights: int = 1,
-) -> float:
+def _read_bandwidth(runs: Runs, dtype: str, size_in_bytes: int) -> float:
     """Bytes of X read a second by ``X'(X w)``, two passes, repeated on its own result."""
-    rows = size_in_bytes // (columns * jnp.dtype(dtype).itemsize * ROUND) * ROUND
-    X = Dense(jnp.full((rows, columns), 1e-3, dtype), is_on_one_device=True)
-    wide = "float64" if dtype == "float64" else "float32"
-    w = jnp.ones((columns, weights) if weights > 1 else (columns,), wide)
+    rows, passes = size_in_bytes // (COLUMNS * jnp.dtype(dtype).itemsize * ROUND) * ROUND, 4
+    X = Dense(jnp.full((rows, COLUMNS), 1e-3, dtype), is_on_one_device=True)
+    w = jnp.ones((COLUMNS,), "float64" if dtype == "float64" else "float32")
 
     @jax.jit
     def gradient(X: Dense, w: jax.Array) -> jax.Array:
@@ -160,127 +126,49 @@ def _read_bandwidth(
     return 2 * passes * X.array.nbytes / runs.least_seconds(gradient, X, w)
 
 
-def _row_seconds(runs: Runs, cached_bandwidth: float) -> float:
-    """The seconds that a row takes beyond reading its bytes, measured with short rows."""
-    columns = 12
-    bandwidth = _read_bandwidth(runs, "float32", CACHED_BYTES // 2, passes=40, columns=columns)
-    return max(4 * columns * (1 / bandwidth - 1 / cached_bandwidth), 1e-12)
-
-
-def _update_bandwidth(runs: Runs) -> float:
-    x = jnp.ones((READ_BYTES // 4,), "float32")
-    # Many passes: each call first copies x into memory pages that the system has yet to map.
-    steps = 16
-
-    @jax.jit
-    def update(x: jax.Array, rate: jax.Array) -> jax.Array:
-        return loops.fori_loop(steps, lambda _, x: x - rate * x, x, turn_bytes=x.nbytes)
-
-    return 2 * steps * x.nbytes / runs.least_seconds(update, x, jnp.float32(1e-3))
-
-
-def _fresh_bandwidth(runs: Runs) -> float:
-    x = jnp.ones((READ_BYTES // 4,), "float32")
-    return x.nbytes / runs.least_seconds(jax.jit(lambda x: x + 1), x)
-
-
-def _rate_and_half(
-    seconds: Callable[[int], float], flops: Callable[[int], float]
-) -> tuple[float, float]:
-    """R and h of a rate that grows with the size m as ``R m / (m + h)``, from two sizes."""
-    large, small = PRODUCT_SIZE, PRODUCT_SIZE // SHORT_SHARE
-    at_large, at_small = (seconds(size) / flops(size) for size in (large, small))
-    # seconds / flops = 1 / R + (h / R) / m
-    slope = max((at_small - at_large) / (1 / small - 1 / large), 0.0)
-    inverse = max(at_large - slope / large, at_large / 4)
-    return 1 / inverse, (at_large / inverse - 1) * large
-
-
-def _rows_for(size: int) -> int:
-    """The number of rows for which a matrix of ``size`` columns takes about the same work."""
-    return PRODUCT_SIZE**2 // size
-
-
-def _product_flops(size: int) -> float:
-    return 2.0 * _rows_for(size) * size**2
-
-
-def _product_seconds(runs: Runs, size: int, dtype: str = "float32") -> float:
-    """The seconds of ``A'A``."""
-    matrix = jnp.ones((_rows_for(size), size), dtype)
+def _product_rate(runs: Runs, dtype: str, *, is_cpu: bool) -> float:
+    """Operations a second of ``A'A``, for sides beyond which they do not grow."""
+    size = PRODUCT_SIZE
+    matrix = jnp.ones((size, size), dtype)
     wide = "float64" if dtype == "float64" else "float32"
 
     @jax.jit
     def product(matrix: jax.Array) -> jax.Array:
         return jnp.matmul(matrix.T, matrix, precision=HIGHEST, preferred_element_type=wide)
 
-    return runs.least_seconds(product, matrix)
+    ratios = ON_CPU if is_cpu else ON_ACCELERATORS
+    slower = 1 + ratios.product_half / size
+    return 2.0 * size**3 * slower / runs.least_seconds(product, matrix)
 
 
-def _cholesky_seconds(runs: Runs, size: int) -> float:
-    matrix = jnp.eye(size, dtype="float32") * 2 + 1 / size
-
-    @jax.jit
-    def inverse(matrix: jax.Array) -> jax.Array:
-        lower = jnp.linalg.cholesky(matrix)
-        identity = jnp.eye(size, dtype=matrix.dtype)
-        return jax.scipy.linalg.solve_triangular(lower, identity, lower=True)
-
-    return runs.least_seconds(inverse, matrix)
+def _orthogonal_rate(runs: Runs, *, is_cpu: bool) -> float:
+    """Operations a second of the R of Householder's QR, ``2 n^2 (m - n/3)`` in all."""
+    size = PRODUCT_SIZE
+    matrix = jnp.eye(size, dtype="float32") + 1 / size
+    seconds = runs.least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
+    ratios = ON_CPU if is_cpu else ON_ACCELERATORS
+    return 4 / 3 * size**3 * (1 + ratios.orthogonal_half / size) / seconds
 
 
-def _orthogonal_seconds(runs: Runs, size: int) -> float:
-    matrix = jnp.eye(_rows_for(size), size, dtype="float32") + 1 / size
-    return runs.least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
-
-
-def _double_rate(runs: Runs) -> float:
-    """Entries of X a second in double-length products with X and X'."""
-    size, turns = 256, 2
-    matrix = jnp.full((size, size), 1e-3, "float32")
-
-    @jax.jit
-    def there_and_back(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-        def body(_: jax.Array, vector: jax.Array) -> jax.Array:
-            image = double_length.product(matrix, double_length.double(vector))
-            return double_length.transposed_product(matrix, image).high
-
-        return loops.fori_loop(turns, body, vector, turn_bytes=matrix.nbytes)
-
-    vector = jnp.ones((size, 1), "float32")
-    return 2 * turns * matrix.size / runs.least_seconds(there_and_back, matrix, vector)
-
-
-def _overheads(runs: Runs) -> dict[str, float]:
-    """The seconds that a call, a small operation, and starting all cores take."""
+def _operation_seconds(runs: Runs) -> float:
+    """The seconds of a kernel on few numbers: those of a chain beyond those of a call."""
     vector, matrix = jnp.full((64,), 0.5, "float32"), jnp.eye(64, dtype="float32")
-    tall = jnp.ones((64, 64), "float32")
-    steps, results = 64, 12
+    steps = 64
 
     @jax.jit
-    def call(vector: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(vector + index for index in range(results))
+    def call(vector: jax.Array) -> jax.Array:
+        return vector + 1
 
     @jax.jit
-    def chain(vector: jax.Array, matrix: jax.Array) -> tuple[jax.Array, ...]:
+    def chain(vector: jax.Array, matrix: jax.Array) -> jax.Array:
         for _ in range(steps):  # the product and the division are two kernels
             image = jnp.matmul(matrix, vector, precision=HIGHEST)
             vector = image / (1 + image[0])
-        return tuple(vector + index for index in range(results))
+        return vector
 
-    @jax.jit
-    def on_all_cores(tall: jax.Array, rows: jax.Array) -> tuple[jax.Array, ...]:
-        vector = jnp.matmul(tall.T, rows, precision=HIGHEST)
-        return tuple(vector + index for index in range(results))
-
-    dispatch = runs.least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
+    called = runs.least_seconds(call, vector, repeats=OVERHEAD_REPEATS)
     long = runs.least_seconds(chain, vector, matrix, repeats=OVERHEAD_REPEATS)
-    shared = runs.least_seconds(on_all_cores, tall, tall[:, 0], repeats=OVERHEAD_REPEATS)
-    return {
-        "dispatch_seconds": dispatch,
-        "operation_seconds": max(long - dispatch, 1e-7) / (2 * steps),
-        "handover_seconds": max(shared - dispatch, 1e-7),
-    }
+    return max(long - called, 1e-7) / (2 * steps)
 
 
 def _cache_bytes(device: Any) -> int:

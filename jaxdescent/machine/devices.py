@@ -86,22 +86,51 @@ class Device(NamedTuple):
     cuda: Cuda | None = None
 
 
-def _gpu(
-    kind: str,
-    *,
-    gigabytes: float,
-    gigabytes_a_second: float,
-    teraflops: tuple[float, float, float],
-    link: float,
-    cuda: Cuda,
-    source: str,
-) -> Device:
+SXM_A100 = "A100 Tensor Core GPU datasheet (SXM) and Ampere architecture whitepaper"
+SXM_H100 = "H100 Tensor Core GPU datasheet (SXM) and Hopper architecture whitepaper"
+SXM_H200 = "H200 Tensor Core GPU datasheet (SXM)"
+HGX_B200 = "HGX B200 datasheet, an eighth of the board"
+L4 = "L4 Tensor Core GPU datasheet and Ada architecture whitepaper"
+ADA = "Ada GPU architecture whitepaper, appendix A"
+
+# Memory in GB; its bandwidth in GB/s; teraflops in float32, float64 and bfloat16; links in GB/s;
+# what the compiler needs; the source. NVLink 3, 4 and 5 have 600, 900 and 1,800 GB/s in both
+# directions; PCIe 4.0 x16 has 64 GB/s. Rates of bfloat16 are half of those with sparsity.
+_A100 = (19.5, 19.5, 312), 300, Cuda((8, 0), 108, 1.41, 40 << 20), SXM_A100
+_H100 = (67, 67, 989.5), 450, Cuda((9, 0), 132, 1.98, 50 << 20)
+_B200 = (75, 37, 2250), 900, Cuda((10, 0), 148, 1.965, 126 << 20), HGX_B200
+_L4 = (30.3, 30.3 / 64, 121), 32, Cuda((8, 9), 58, 2.04, 48 << 20), L4
+_4090 = (82.6, 82.6 / 64, 165.2), 32, Cuda((8, 9), 128, 2.52, 72 << 20), ADA
+GPUS: dict[str, tuple[Any, ...]] = {
+    "a100-40gb": ("A100 SXM 40 GB", 40, 1555, *_A100),
+    "a100-80gb": ("A100 SXM 80 GB", 80, 2039, *_A100),
+    "h100": ("H100 SXM 80 GB", 80, 3350, *_H100, SXM_H100),
+    "h200": ("H200 SXM 141 GB", 141, 4800, *_H100, SXM_H200),
+    "b200": ("B200 SXM 180 GB", 180, 8000, *_B200),
+    "l4": ("L4 24 GB", 24, 300, *_L4),
+    "rtx-4090": ("GeForce RTX 4090 24 GB", 24, 1008, *_4090),
+}
+
+# Of a chip: memory in bytes; its bandwidth in GB/s; teraflops in bfloat16; links in GB/s, half of
+# those of both directions; the most chips that are linked; the axes of their torus; the devices in
+# a chip.
+TPUS: dict[str, tuple[Any, ...]] = {
+    "v4": (32 * GIB, 1200, 275, 300, 4096, 3, 1),
+    "v5e": (16 * GB, 819, 197, 200, 256, 2, 1),
+    "v5p": (95 * GB, 2765, 459, 600, 8960, 3, 1),
+    "v6e": (32 * GB, 1638, 918, 400, 256, 2, 1),
+    "tpu7x": (192 * GIB, 7380, 2307, 600, 9216, 3, 2),
+}
+
+
+def _gpu(kind: str, *figures: Any) -> Device:
+    memory, bandwidth, teraflops, link, cuda, source = figures
     float32, float64, bfloat16 = (rate * TFLOPS for rate in teraflops)
     return Device(
         kind=f"NVIDIA {kind}",
         platform="gpu",
-        memory=gigabytes * GB,
-        bandwidth=gigabytes_a_second * GB,
+        memory=memory * GB,
+        bandwidth=bandwidth * GB,
         float32=float32,
         float64=float64,
         bfloat16=bfloat16,
@@ -114,25 +143,16 @@ def _gpu(
     )
 
 
-def _tpu(
-    name: str,
-    *,
-    memory: float,
-    gigabytes_a_second: float,
-    teraflops: float,
-    link: float,
-    most: int,
-    axes: int,
-    per_chip: int = 1,
-) -> Device:
-    """A TPU device from the figures of a chip, where ``teraflops`` is the rate of bfloat16."""
+def _tpu(name: str, *figures: Any) -> Device:
+    """One device of a chip's figures."""
+    memory, bandwidth, teraflops, link, most, axes, per_chip = figures
     bfloat16 = teraflops * TFLOPS / per_chip
     float32 = bfloat16 / BFLOAT16_PASSES
     return Device(
         kind=f"TPU {name.removeprefix('tpu')}",
         platform="tpu",
         memory=memory / per_chip,
-        bandwidth=gigabytes_a_second * GB / per_chip,
+        bandwidth=bandwidth * GB / per_chip,
         float32=float32,
         float64=float32 / FLOAT64_SLOWER,
         bfloat16=bfloat16,
@@ -144,112 +164,8 @@ def _tpu(
     )
 
 
-# NVLink 3, 4 and 5 have 600, 900 and 1,800 GB/s in both directions; PCIe 4.0 x16 has 64 GB/s. The
-# rates of bfloat16 are half of those published with sparsity.
-_A100: dict[str, Any] = {
-    "teraflops": (19.5, 19.5, 312),
-    "link": 300,
-    "cuda": Cuda((8, 0), 108, 1.41, 40 << 20),
-    "source": "A100 Tensor Core GPU datasheet (SXM) and Ampere architecture whitepaper",
-}
-_H100: dict[str, Any] = {
-    "teraflops": (67, 67, 989.5),
-    "link": 450,
-    "cuda": Cuda((9, 0), 132, 1.98, 50 << 20),
-}
-
-DEVICES: dict[str, Device] = {
-    "a100-40gb": _gpu("A100 SXM 40 GB", gigabytes=40, gigabytes_a_second=1555, **_A100),
-    "a100-80gb": _gpu("A100 SXM 80 GB", gigabytes=80, gigabytes_a_second=2039, **_A100),
-    "h100": _gpu(
-        "H100 SXM 80 GB",
-        gigabytes=80,
-        gigabytes_a_second=3350,
-        source="H100 Tensor Core GPU datasheet (SXM) and Hopper architecture whitepaper",
-        **_H100,
-    ),
-    "h200": _gpu(
-        "H200 SXM 141 GB",
-        gigabytes=141,
-        gigabytes_a_second=4800,
-        source="H200 Tensor Core GPU datasheet (SXM)",
-        **_H100,
-    ),
-    "b200": _gpu(
-        "B200 SXM 180 GB",
-        gigabytes=180,
-        gigabytes_a_second=8000,
-        teraflops=(75, 37, 2250),
-        link=900,
-        cuda=Cuda((10, 0), 148, 1.965, 126 << 20),
-        source="HGX B200 datasheet, an eighth of the board",
-    ),
-    "l4": _gpu(
-        "L4 24 GB",
-        gigabytes=24,
-        gigabytes_a_second=300,
-        teraflops=(30.3, 30.3 / 64, 121),
-        link=32,
-        cuda=Cuda((8, 9), 58, 2.04, 48 << 20),
-        source="L4 Tensor Core GPU datasheet and Ada architecture whitepaper",
-    ),
-    "rtx-4090": _gpu(
-        "GeForce RTX 4090 24 GB",
-        gigabytes=24,
-        gigabytes_a_second=1008,
-        teraflops=(82.6, 82.6 / 64, 165.2),
-        link=32,
-        cuda=Cuda((8, 9), 128, 2.52, 72 << 20),
-        source="Ada GPU architecture whitepaper, appendix A",
-    ),
-    # Chips are linked by 2,400 Gbit/s.
-    "v4": _tpu(
-        "v4",
-        memory=32 * GIB,
-        gigabytes_a_second=1200,
-        teraflops=275,
-        link=300,
-        most=4096,
-        axes=3,
-    ),
-    # Chips are linked by 400, 1,200, 800 and 1,200 GB/s in both directions.
-    "v5e": _tpu(
-        "v5e",
-        memory=16 * GB,
-        gigabytes_a_second=819,
-        teraflops=197,
-        link=200,
-        most=256,
-        axes=2,
-    ),
-    "v5p": _tpu(
-        "v5p",
-        memory=95 * GB,
-        gigabytes_a_second=2765,
-        teraflops=459,
-        link=600,
-        most=8960,
-        axes=3,
-    ),
-    "v6e": _tpu(
-        "v6e",
-        memory=32 * GB,
-        gigabytes_a_second=1638,
-        teraflops=918,
-        link=400,
-        most=256,
-        axes=2,
-    ),
-    "tpu7x": _tpu(
-        "tpu7x",
-        memory=192 * GIB,
-        gigabytes_a_second=7380,
-        teraflops=2307,
-        link=600,
-        most=9216,
-        axes=3,
-        per_chip=2,
-    ),
+DEVICES = {name: _gpu(*figures) for name, figures in GPUS.items()} | {
+    name: _tpu(name, *figures) for name, figures in TPUS.items()
 }
 """The devices by the names that ``jd.plan(device=...)`` takes."""
 

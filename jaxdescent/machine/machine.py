@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from jaxdescent import agreement
 from jaxdescent.machine import host, memory, store
-from jaxdescent.machine.defaults import default_rates
+from jaxdescent.machine.defaults import (
+    DEFAULTS,
+    DTYPES,
+    ON_ACCELERATORS,
+    ON_CPU,
+    Ratios,
+    default_rates,
+)
 from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.machine.memory import readable_bytes
 
@@ -31,20 +38,10 @@ class Machine:
       cores: the number of processor cores that this process may use.
       memory_bytes: how many bytes can be allocated now.
       read_bandwidth: by dtype, bytes of X read a second by ``X'(X w)``, from memory.
-      cached_bandwidth: the same from the last-level cache, in float32.
-      thin_bandwidth: the same by ``X'(X W)`` for a W of eight columns, in float32.
-      cache_bytes: the size of the last-level cache.
-      row_seconds: seconds that a row of X takes in a product with one column, beyond its bytes.
-      update_bandwidth: bytes read and written a second by ``x - rate * x`` in place, float32.
-      fresh_bandwidth: bytes written a second to memory whose pages the system has yet to map.
       product_rate: by dtype, operations a second of a large matrix product at full precision.
-      product_half: the length of a product's shortest side for which the rate is half of that.
-      cholesky_rate, cholesky_half: the same for Cholesky and triangular inversion, float32.
-      orthogonal_rate, orthogonal_half: the same for QR, float32.
-      double_rate: entries of X a second of a product in double length, float32.
-      dispatch_seconds: seconds of a call of a compiled program.
-      operation_seconds: seconds of one small operation within a compiled program.
-      handover_seconds: seconds until all cores work on one operation.
+      orthogonal_rate: operations a second of a QR factorisation of many columns, float32.
+      operation_seconds: seconds of a kernel on few numbers within a compiled program.
+      cache_bytes: the size of the last-level cache; 0 for accelerators, whose caches do not count.
       is_measured: whether the rates are measured on this machine.
       measured_at: when they were measured, in seconds since 1970; zero for defaults.
       others: the share of all cores that other processes used during the measurement.
@@ -65,22 +62,10 @@ class Machine:
     cores: int
     memory_bytes: int
     read_bandwidth: Rates
-    cached_bandwidth: float
-    thin_bandwidth: float
-    cache_bytes: int
-    row_seconds: float
-    update_bandwidth: float
-    fresh_bandwidth: float
     product_rate: Rates
-    product_half: float
-    cholesky_rate: float
-    cholesky_half: float
     orthogonal_rate: float
-    orthogonal_half: float
-    double_rate: float
-    dispatch_seconds: float
     operation_seconds: float
-    handover_seconds: float
+    cache_bytes: int
     is_measured: bool
     measured_at: float = 0.0
     others: float = 0.0
@@ -115,25 +100,12 @@ class Machine:
         mesh = mesh_named(name)
         device = mesh.device
         rates = default_rates(device.platform, 1)
-        # For factorisations only the ratio of their rates to a product's is assumed.
+        # Of factorisations only the ratio of their rate to a product's is assumed.
         faster = device.float32 / rates["product_rate"]["float32"]
-        for factorisation in ("cholesky_rate", "orthogonal_rate"):
-            rates[factorisation] *= faster
-        bandwidth = device.bandwidth
         rates |= {
-            "read_bandwidth": dict.fromkeys(("float32", "float64", "bfloat16"), bandwidth),
-            "product_rate": {
-                "float32": device.float32,
-                "float64": device.float64,
-                "bfloat16": device.bfloat16,
-            },
-            # Vectors and thin products are limited by the memory; caches are not counted on.
-            "cached_bandwidth": bandwidth,
-            "thin_bandwidth": bandwidth,
-            "update_bandwidth": bandwidth,
-            "fresh_bandwidth": bandwidth,
-            "cache_bytes": 0,
-            "row_seconds": 0.0,
+            "read_bandwidth": dict.fromkeys(DTYPES, device.bandwidth),
+            "product_rate": {name: getattr(device, name) for name in DTYPES},
+            "orthogonal_rate": faster * rates["orthogonal_rate"],
         }
         return cls(
             device.platform,
@@ -160,7 +132,7 @@ class Machine:
         if found is None:
             return cls.default(**identity, memory_bytes=memory.available_bytes(device))
         if _is_busy(found):
-            found = found | _bounded(found, default_rates(device.platform, identity["cores"]))
+            found = _better(found, _slow(default_rates(device.platform, identity["cores"])))
         return cls(**identity, memory_bytes=memory.available_bytes(device), **found)
 
     @classmethod
@@ -195,7 +167,8 @@ class Machine:
 
         rates = calibration.measure(device)
         if stored is not None and not recalibrate:
-            rates = _better(rates, stored)
+            # The quality is that of the less disturbed one.
+            rates = _better(*sorted((rates, stored), key=lambda each: each["others"]))
         store.keep(identity, rates)
         if store.stored(identity) is None:  # the file could not be written
             return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
@@ -235,25 +208,38 @@ class Machine:
         memory_left = f"{readable_bytes(self.memory_bytes)} available"
         return f"{self.platform}, {self.cores} cores, {memory_left}; rates: {origin}."
 
+    @property
+    def ratios(self) -> Ratios:
+        """The rates that are assumed to be in a fixed ratio to the measured ones."""
+        return ON_CPU if self.platform == "cpu" else ON_ACCELERATORS
+
+    @property
+    def cached_bandwidth(self) -> float:
+        """Bytes a second that are read from the last-level cache, float32."""
+        return self.ratios.cached * self.read_bandwidth["float32"]
+
+    @property
+    def fresh_bandwidth(self) -> float:
+        """Bytes written a second to memory whose pages the system has yet to map."""
+        return self.ratios.fresh * self.read_bandwidth["float32"]
+
+    @property
+    def cholesky_rate(self) -> float:
+        """Operations a second of Cholesky and triangular inversion of many columns, float32."""
+        return self.ratios.cholesky * self.orthogonal_rate
+
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
         name = _name(dtype)
         # Widening 16-bit numbers takes as long from memory as from the cache.
         is_widened = name == "bfloat16" and self.platform == "cpu"
-        return self.read_bandwidth[name] * (
-            1.0 if is_widened else self.cache_speedup(size_in_bytes)
-        )
-
-    def cache_speedup(self, size_in_bytes: float) -> float:
-        """How many times faster repeated passes over data of this size are than from memory."""
-        if size_in_bytes > 2 * self.cache_bytes:
-            return 1.0
+        if is_widened or size_in_bytes > 2 * self.cache_bytes:
+            return self.read_bandwidth[name]
         # Other data need the cache too: beyond a quarter of it only part of the data stay there,
         # and a small part if they are a little larger than the cache.
         fits = size_in_bytes <= self.cache_bytes
         share = 1.0 if size_in_bytes <= self.cache_bytes / 4 else 0.5 if fits else 0.1
-        faster: float = self.cached_bandwidth / self.read_bandwidth["float32"]
-        return faster**share
+        return self.read_bandwidth[name] * self.ratios.cached**share
 
     def product(self, dtype: Any) -> float:
         """Operations a second of a large matrix product in this dtype."""
@@ -280,46 +266,27 @@ def _is_busy(rates: dict[str, Any]) -> bool:
     return rates["others"] > BUSY
 
 
-def _each(function: Any, name: str, *values: Any) -> Any:
-    """``function(is_time, *numbers)`` for each number of a rate; of a time, less is better."""
-    is_time = name.endswith("_seconds")
-    if isinstance(values[0], dict):
-        return {key: function(is_time, *(value[key] for value in values)) for key in values[0]}
-    return function(is_time, *values)
+def _better(rates: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The rates, each replaced by the other one if that is better; of a time, less is better."""
+
+    def better(name: str, one: Any, other: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: better(name, one[key], other[key]) for key in one}
+        return min(one, other) if name.endswith("_seconds") else max(one, other)
+
+    names = [name for name in DEFAULTS["cpu"] if name != "cache_bytes"]
+    return rates | {name: better(name, rates[name], others[name]) for name in names}
 
 
-def _bounded(rates: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The rates, limited to ``FAR`` times worse than the defaults."""
+def _slow(rates: dict[str, Any]) -> dict[str, Any]:
+    """Rates that are ``FAR`` times worse."""
 
-    def bounded(is_time: bool, rate: float, default: float) -> float:
-        return min(rate, FAR * default) if is_time else max(rate, default / FAR)
+    def slow(name: str, rate: Any) -> Any:
+        if isinstance(rate, dict):
+            return {key: slow(name, value) for key, value in rate.items()}
+        return rate * FAR if name.endswith("_seconds") else rate / FAR
 
-    return {
-        name: _each(bounded, name, rates[name], value)
-        for name, value in defaults.items()
-        if name != "cache_bytes" and not name.endswith("_half")
-    }
-
-
-def _better(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """The better of two calibrations for each rate, with the quality of the less disturbed one."""
-
-    def better(is_time: bool, one: float, other: float) -> float:
-        return min(one, other) if is_time else max(one, other)
-
-    kept = min(new, old, key=lambda rates: rates["others"])
-    for name, value in new.items():
-        if name.endswith(("_seconds", "_bandwidth")) or name == "double_rate":
-            kept = kept | {name: _each(better, name, value, old[name])}
-    # A rate and the size at which half of it is reached belong together.
-    for kind in ("product", "cholesky", "orthogonal"):
-        rate, half = f"{kind}_rate", f"{kind}_half"
-        one, other = (
-            rates[rate]["float32"] if kind == "product" else rates[rate] for rates in (new, old)
-        )
-        faster = new if one >= other else old
-        kept = kept | {rate: faster[rate], half: faster[half]}
-    return kept
+    return {name: slow(name, rate) for name, rate in rates.items()}
 
 
 def _name(dtype: Any) -> str:

@@ -74,27 +74,25 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict) or content.get("format") != version:
         return None
-    rates = content.get("rates")
-    return rates if _are_rates(rates) else None
+    return _checked(content.get("rates"))
 
 
-def _are_rates(rates: Any) -> bool:
-    """Whether every rate is a positive number; a damaged file counts as missing."""
-    template = DEFAULTS["cpu"]
-    if not isinstance(rates, dict) or set(rates) != {*template, *QUALITY, "is_measured"}:
-        return False
-    if not all(isinstance(rates[name], (int, float)) and rates[name] >= 0 for name in QUALITY):
-        return False
-    for name, value in template.items():
-        found = rates[name]
-        if isinstance(value, dict):
-            if not isinstance(found, dict) or set(found) != set(DTYPES):
-                return False
-            numbers = list(found.values())
+def _checked(rates: Any) -> dict[str, Any] | None:
+    """The rates that a machine has, of which earlier versions kept more; None if one is missing or
+    is no positive number.
+    """
+    names = (*DEFAULTS["cpu"], *QUALITY, "is_measured")
+    if not isinstance(rates, dict) or not all(name in rates for name in names):
+        return None
+    for name in names:
+        least = 1e-15 if name in DEFAULTS["cpu"] and name != "cache_bytes" else 0
+        value = rates[name]
+        if isinstance(DEFAULTS["cpu"].get(name), dict):
+            if not isinstance(value, dict) or set(value) != set(DTYPES):
+                return None
+            numbers = list(value.values())
         else:
-            numbers = [found]
-        may_be_zero = name == "cache_bytes" or name.endswith("_half")
-        least = 0 if may_be_zero else 1e-15
+            numbers = [value]
         if not all(isinstance(x, (int, float)) and least <= x < float("inf") for x in numbers):
-            return False
-    return True
+            return None
+    return {name: rates[name] for name in names}

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from jaxdescent.calls.problem import Problem
+from jaxdescent.cost import default_plan
+from jaxdescent.cost.structure import Kind
 from jaxdescent.descent.fused_steps import FUSED_STEPS, fuses
 from jaxdescent.display import structure_name
-from jaxdescent.plan import default_plan
-from jaxdescent.plan.structure import Kind
 
 
 def bytes_per_iteration(problem: Problem, params: Any, check_every: int) -> float | None:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 import jaxdescent as jd
+from jaxdescent.cost import candidates
 from jaxdescent.machine import devices, topologies
-from jaxdescent.plan import candidates
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxdescent.cost.candidates import COMPILES_FOR_MINUTES, Candidate
+from jaxdescent.cost.plan import plan_of
+from jaxdescent.cost.structure import Structure
 from jaxdescent.machine import Machine
-from jaxdescent.plan.candidates import COMPILES_FOR_MINUTES, Candidate
-from jaxdescent.plan.plan import plan_of
-from jaxdescent.plan.structure import Structure
 
 MOST = 1 << 62
 

@@ -9,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from jaxdescent.cost.largest import SizedStructure
+from jaxdescent.cost.plan import plan_of
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.plan.largest import SizedStructure
-from jaxdescent.plan.plan import plan_of
 
 COLOURS = {
     "DerivativeMethod()": "#c4411f",

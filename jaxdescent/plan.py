@@ -1,6 +1,6 @@
 """The entry point ``jd.plan``, and the compiler's memory analysis of the programs in a plan.
 
-Prices are computed from shapes (:mod:`jaxdescent.plan`). If they are to be exact, the programs that
+Prices are computed from shapes (:mod:`jaxdescent.cost`). If they are to be exact, the programs that
 ``minimize`` would run are compiled, if need be for devices that are not attached, and the compiler
 is asked what they reserve.
 """
@@ -20,6 +20,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdescent import agreement, placement
 from jaxdescent.calls.problem import posed
+from jaxdescent.cost.candidates import Candidate
+from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
+from jaxdescent.cost.structure import Kind, Structure, is_shape, structure_from_shapes, tree_bytes
+from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
 from jaxdescent.inputs.tracing import is_top_level
@@ -30,10 +34,6 @@ from jaxdescent.methods import GradientDescent, Method
 from jaxdescent.numerics.precision import widen
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.objectives.checks import checked_params
-from jaxdescent.plan.candidates import Candidate
-from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
-from jaxdescent.plan.plan import Plan, plan_of, tolerance_number
-from jaxdescent.plan.structure import Kind, Structure, is_shape, structure_from_shapes, tree_bytes
 from jaxdescent.tolerance import as_tolerance
 
 Params = Any

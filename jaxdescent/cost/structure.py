@@ -106,7 +106,7 @@ class Structure(Displayed):
 
     @property
     def sharded(self) -> str:
-        """What is sharded over several devices; empty if each has everything.
+        """The arrays that are sharded over several devices; empty if each has everything.
 
         It is the longer side of a dense X, the rows of a Hessian, or the params of a separable
         function. For other functions nothing tells which of their arrays belong together.
@@ -152,7 +152,7 @@ class Structure(Displayed):
         return -(-self.unknowns // shards) * self.itemsize
 
     def spread(self, devices: int) -> Structure:
-        """The same problem spread over a number of devices.
+        """This problem spread over a number of devices.
 
         What a direct solve reserves is not divided, because its factors are on each device.
 
@@ -177,22 +177,6 @@ class Structure(Displayed):
             solver_bytes=-(-self.solver_bytes // solver_shards),
             largest_leaf_bytes=-(-self.largest_leaf_bytes // (shards if is_cut else 1)),
         )
-
-    def placement(self) -> str:
-        """A sentence on what each of several devices has; empty for one device."""
-        if self.devices == 1:
-            return ""
-        with_rows = "X, y and what else has a row are sharded by rows"
-        of_kind = {
-            "rows": f"{with_rows}, the params are on each",
-            "features": "X and the params are sharded by features, y is on each",
-            "params": "params and data are sharded alike",
-            "": "data and params are all on each, which saves nothing: only the data of "
-            "regressions, quadratics and separable functions are known to be divisible",
-        }
-        if self.kind is Kind.QUADRATIC and self.sharded:
-            return "On several devices: H is sharded by rows, vectors are on each."
-        return f"On several devices: {of_kind[self.sharded]}."
 
     @property
     def is_tall(self) -> bool:

@@ -11,21 +11,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent import display, placement
-from jaxdescent.display import readable_seconds
-from jaxdescent.machine import ASSUMED, Machine
-from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
-from jaxdescent.plan.candidates import (
+from jaxdescent import display
+from jaxdescent.cost.candidates import (
     COMPILES_FOR_MINUTES,
     Candidate,
     candidates_for,
     shortage,
 )
-from jaxdescent.plan.choice import choose, refusal
-from jaxdescent.plan.condition import assumed_condition
-from jaxdescent.plan.cost_model import Question
-from jaxdescent.plan.hedging import ALLOWED_ITERATIONS, stakes, with_extremes
-from jaxdescent.plan.structure import Structure
+from jaxdescent.cost.choice import choose
+from jaxdescent.cost.iterations import assumed_condition
+from jaxdescent.cost.structure import Structure
+from jaxdescent.cost.words import placement, refusal
+from jaxdescent.cost.work import ALLOWED_ITERATIONS, Question
+from jaxdescent.display import readable_seconds
+from jaxdescent.machine import ASSUMED, Machine
+from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
+from jaxdescent.placement import is_concrete
 from jaxdescent.tolerance import Tolerance
 
 
@@ -83,8 +84,6 @@ class Plan:
             left_out |= {"links", "links in all"}
         if all(candidate.compiled_bytes is None for candidate in self.candidates):
             left_out |= {"compiled"}
-        if self.chosen is None or self.chosen.worst_seconds is None:
-            left_out |= {"at best", "at worst"}
         return tuple(name for name in COLUMNS if name not in left_out)
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -96,7 +95,6 @@ class Plan:
 
     def _cells(self, candidate: Candidate) -> dict[str, str]:
         compiled = candidate.compiled_bytes
-        extremes = candidate.best_seconds, candidate.worst_seconds
         cells = (
             "*" if candidate is self.chosen else "",
             candidate.name,
@@ -107,9 +105,7 @@ class Plan:
             readable_seconds(candidate.setup_seconds),
             readable_seconds(candidate.seconds_per_iteration),
             readable_bytes(candidate.link_bytes_per_iteration),
-            f"{candidate.iterations:,}",
-            readable_seconds(candidate.seconds),
-            *map(_at_extreme, extremes),
+            _in_all(candidate),
             readable_bytes(candidate.link_bytes),
             f"{candidate.accuracy:.0e}",
             "yes" if candidate.feasible else f"no: {_short(candidate.reason)}",
@@ -137,7 +133,7 @@ class Plan:
         if self.machine.devices > 1:
             waiting = readable_seconds(self.machine.all_reduce_seconds)
             grounds[1:1] = [
-                self.structure.placement(),
+                placement(self.structure),
                 "Memory is that of each device; links are the bytes that each sends to the others "
                 "in an iteration, and in all: a sum of n bytes over k devices takes "
                 f"2 n (k - 1) / k, and {waiting} (assumed) besides.",
@@ -215,10 +211,7 @@ COLUMNS = (
     "setup",
     "iteration",
     "links",
-    "iterations",
     "seconds",
-    "at best",
-    "at worst",
     "links in all",
     "accuracy",
     "fits",
@@ -230,6 +223,19 @@ TEXT_COLUMNS = ("", "method", "form", "fits")
 
 YEAR = 3.2e7
 """In seconds; more than that is the same to anybody."""
+
+OF_RANGES = (
+    "Seconds in all are a range, without compilation: from a condition number of 2, below which "
+    "hardly any data are, to one so large that a method takes all iterations that it may "
+    "({most:,})."
+)
+"""The sentence that explains the column of seconds."""
+
+OF_HEDGES = (
+    "A hedge is chosen because nobody knows the condition number: it takes about twice the faster "
+    "of its two methods at most, and for the most ill-conditioned problem {worst}."
+)
+"""The sentence that says what a hedge is for, and its predicted worst case."""
 
 MOST_OTHERS = 3
 """The number of candidates that the summary names besides the chosen one."""
@@ -258,17 +264,16 @@ def plan_of(
     tolerance = structure.default_tolerance if tolerance is None else tolerance
     condition = assumed_condition(structure)
     structure = structure.spread(machine.devices)
-    question = Question(structure, machine, tolerance, condition.number)
+    question = Question(structure, machine, tolerance, condition.number, most_iterations)
     candidates = candidates_for(question, existing_bytes)
     if reserved is not None:
         candidates = tuple(_compiled(one, machine, reserved) for one in candidates)
-    chosen = choose(question, candidates, most_iterations)
+    chosen = choose(question, candidates)
+    assumptions = [condition.assumption, OF_RANGES.format(most=most_iterations)]
     if chosen is not None and chosen not in candidates:
         candidates = (*candidates, chosen)
-    if chosen is not None and chosen.worst_seconds is not None:
-        candidates = with_extremes(candidates, chosen, question)
-    assumptions = (condition.assumption, *stakes(chosen))
-    return Plan(structure, machine, candidates, chosen, assumptions)
+        assumptions.append(OF_HEDGES.format(worst=readable_seconds(chosen.worst_seconds)))
+    return Plan(structure, machine, candidates, chosen, tuple(assumptions))
 
 
 def _compiled(
@@ -299,16 +304,19 @@ def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:
     numbers = [
         float(number)
         for number in jax.tree.leaves(tolerance.gradient)
-        if isinstance(number, (int, float, np.ndarray, np.generic)) or placement.is_concrete(number)
+        if isinstance(number, (int, float, np.ndarray, np.generic)) or is_concrete(number)
     ]
     positive = [number for number in numbers if number > 0]
     return min(positive) if positive else structure.default_tolerance
 
 
-def _at_extreme(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return readable_seconds(seconds) if seconds < YEAR else "> 1 year"
+def _in_all(candidate: Candidate) -> str:
+    """The seconds in all, from a well-conditioned problem to the worst one."""
+    least, most = (
+        readable_seconds(seconds) if seconds < YEAR else "> 1 year"
+        for seconds in (candidate.best_seconds, candidate.worst_seconds)
+    )
+    return least if least == most else f"{least} to {most}"
 
 
 def _costs(candidate: Candidate) -> str:
@@ -317,7 +325,7 @@ def _costs(candidate: Candidate) -> str:
         needs += f" on each device, {readable_bytes(candidate.link_bytes)} over its links"
     if candidate.compiled_bytes is not None:
         needs += f"; compiled: {readable_bytes(candidate.data_bytes + candidate.compiled_bytes)}"
-    costs = f"{readable_seconds(candidate.seconds)}, {needs}"
+    costs = f"{_in_all(candidate)}, {needs}"
     return costs if candidate.feasible else f"{costs}; {candidate.reason}"
 
 

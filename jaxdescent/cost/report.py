@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxdescent.cost.largest import SizedStructure, largest_by_descent, largest_size
+from jaxdescent.cost.plan import TEXT_COLUMNS, Plan, plan_of
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.plan.largest import SizedStructure, largest_by_descent, largest_size
-from jaxdescent.plan.plan import TEXT_COLUMNS, Plan, plan_of
 
 LEFT_OUT_FIRST = (
     "form",
@@ -21,7 +21,6 @@ LEFT_OUT_FIRST = (
     "links in all",
     "with data",
     "iteration",
-    "iterations",
     "memory",
 )
 """The columns that narrow terminals leave out, in this order."""
@@ -35,7 +34,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     columns, shown = plan.columns(), _shown_columns(plan, console.width)
     for index in shown:
         justify = "left" if columns[index] in TEXT_COLUMNS else "right"
-        table.add_column(columns[index], justify=justify, header_style="dim", no_wrap=True)
+        is_whole = columns[index] != "fits"  # reasons are wrapped
+        table.add_column(columns[index], justify=justify, header_style="dim", no_wrap=is_whole)
     for candidate, row in zip(plan.candidates, plan.rows(), strict=True):
         style = "bold green" if candidate is plan.chosen else None if candidate.feasible else "dim"
         table.add_row(*(Text(row[index]) for index in shown), style=style)
@@ -79,35 +79,22 @@ def show_machine(machine: Machine, console: Console) -> None:
             (f"reading X, {dtype}", f"{readable_bytes(rate)}/s")
             for dtype, rate in machine.read_bandwidth.items()
         ),
-        ("reading X from the cache", f"{readable_bytes(machine.cached_bandwidth)}/s"),
-        ("reading X for eight outputs", f"{readable_bytes(machine.thin_bandwidth)}/s"),
-        ("a row of X", readable_seconds(machine.row_seconds)),
         ("cache", readable_bytes(machine.cache_bytes)),
-        ("updating in place", f"{readable_bytes(machine.update_bandwidth)}/s"),
-        ("writing to new memory", f"{readable_bytes(machine.fresh_bandwidth)}/s"),
         *(
-            (f"matrix products, {dtype}", _rate(rate, machine.product_half))
+            (f"matrix products, {dtype}", f"{rate / 1e9:.3g} Gflop/s")
             for dtype, rate in machine.product_rate.items()
         ),
-        ("Cholesky", _rate(machine.cholesky_rate, machine.cholesky_half)),
-        ("QR", _rate(machine.orthogonal_rate, machine.orthogonal_half)),
-        ("products in double length", f"{machine.double_rate / 1e6:.3g} million entries/s"),
-        ("a call", readable_seconds(machine.dispatch_seconds)),
+        ("QR", f"{machine.orthogonal_rate / 1e9:.3g} Gflop/s"),
         ("a small operation", readable_seconds(machine.operation_seconds)),
-        ("until all cores work", readable_seconds(machine.handover_seconds)),
     ]
     if machine.name:
-        published = ("rates", "memory", "reading X, ", "matrix products", "Cholesky", "QR")
+        published = ("rates", "memory", "reading X, ", "matrix products", "QR")
         rows = [row for row in rows if row[0].startswith(published)]
         rows[:0] = [("devices", f"{machine.devices:,} x {machine.kind}")]
         rows.append(("over the links", f"{readable_bytes(machine.link_bandwidth)}/s a device"))
     for name, value in rows:
         table.add_row(name, Text(value))
     console.print(table)
-
-
-def _rate(rate: float, half: float) -> str:
-    return f"{rate / 1e9:.3g} Gflop/s, half of it at {half:,.0f} columns"
 
 
 def reach(structure_at: SizedStructure, rows_per_feature: float, machine: Machine) -> str:

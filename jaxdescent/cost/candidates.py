@@ -1,11 +1,16 @@
-"""The table of candidates for each kind of problem, and their predicted costs."""
+"""The table of methods for each kind of problem, and their predicted costs as candidates."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxdescent.cost import exact, functions, iterative
+from jaxdescent.cost.iterations import HOPED, worst_condition
+from jaxdescent.cost.price import Price
+from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.work import Question, Work
 from jaxdescent.display import Displayed, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import SLACK_BYTES, readable_bytes
@@ -24,9 +29,6 @@ from jaxdescent.methods import (
     Method,
     MiniBatches,
 )
-from jaxdescent.plan import cost_model
-from jaxdescent.plan.cost_model import Price, Question
-from jaxdescent.plan.structure import Kind, Structure
 from jaxdescent.preconditioners import Jacobi, Sketch
 
 
@@ -34,18 +36,16 @@ class Entry(NamedTuple):
     """A row of the table.
 
     Attributes:
-      name: the method as it is written in code.
-      method: makes the method.
+      method: the method, whose text is its name.
       price: computes what it costs.
       form: the form of the problem that it works on.
       applies: whether it is a candidate for a structure.
-      is_attempt: whether a hedge tries it first, because its iterations are the cheapest.
+      is_attempt: whether a hedge may try it first, because its iterations are the cheapest.
       is_certain: whether its time is bounded by a few factorisations, whatever the spectrum.
       is_memoryless: whether its directions depend on the present gradient only.
     """
 
-    name: str
-    method: Callable[[], Method]
+    method: Any
     price: Callable[[Question], Price]
     form: str = "as given"
     applies: Callable[[Structure], bool] = lambda structure: True
@@ -53,139 +53,85 @@ class Entry(NamedTuple):
     is_certain: bool = False
     is_memoryless: bool = False
 
+    @property
+    def name(self) -> str:
+        """The method as it is written in code."""
+        return repr(self.method)
 
-def _gradient_descent(rule: Any) -> Callable[[], Method]:
-    return lambda: GradientDescent(rule())
+
+def _is_uneven_stream(structure: Structure) -> bool:
+    return structure.is_uneven and structure.is_streamed
 
 
-def _form_of_solve(structure: Structure) -> str:
-    if structure.is_streamed:
-        return "sums of one pass"
-    if structure.has_own_l2:
-        return "QR and SVD"
-    return "Cholesky of X'X" if structure.is_tall else "Cholesky of XX'"
+def _is_in_batches(structure: Structure) -> bool:
+    return structure.is_streamed or structure.is_sparse
 
+
+def _has_dual(structure: Structure) -> bool:
+    return not structure.is_tall and not structure.is_streamed
+
+
+def _is_uneven(structure: Structure) -> bool:
+    return structure.is_uneven
+
+
+def _is_tall(structure: Structure) -> bool:
+    return structure.is_tall
+
+
+_DIRECT, _CG, _SKETCHED = DerivativeMethod(), ConjugateGradient(), LSMR(Sketch())
+_BACKTRACKING = GradientDescent(Backtracking())
+_BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
+_SCALED_LSMR, _SCALED_CG = LSMR(Jacobi()), ConjugateGradient(Jacobi())
 
 # The first entry of a kind is taken if it fits comfortably, and otherwise the second.
 TABLE: dict[Kind, tuple[Entry, ...]] = {
     Kind.REGRESSION: (
+        Entry(_DIRECT, exact.derivative_regression, "direct", is_certain=True),
+        Entry(_SCALED_LSMR, iterative.scaled_lsmr, applies=_is_uneven_stream, is_attempt=True),
+        Entry(_SCALED_CG, iterative.scaled_conjugate_gradient, applies=_is_uneven, is_attempt=True),
+        Entry(LSMR(), iterative.lsmr, is_attempt=True),
         Entry(
-            "DerivativeMethod()",
-            DerivativeMethod,
-            cost_model.derivative_regression,
-            "direct",
+            _SKETCHED,
+            iterative.sketched_lsmr,
+            "preconditioned",
+            applies=iterative.is_sketched,
             is_certain=True,
         ),
         Entry(
-            "LSMR(Jacobi())",
-            lambda: LSMR(Jacobi()),
-            cost_model.scaled_lsmr,
-            applies=lambda structure: structure.is_uneven and structure.is_streamed,
-            is_attempt=True,
-        ),
-        Entry(
-            "ConjugateGradient(Jacobi())",
-            lambda: ConjugateGradient(Jacobi()),
-            cost_model.scaled_conjugate_gradient,
-            applies=lambda structure: structure.is_uneven,
-            is_attempt=True,
-        ),
-        Entry("LSMR()", LSMR, cost_model.lsmr, is_attempt=True),
-        Entry(
-            "LSMR(Sketch())",
-            lambda: LSMR(Sketch()),
-            cost_model.sketched_lsmr,
+            _SKETCHED,
+            iterative.sketched_lsmr,
             "preconditioned",
-            applies=cost_model.is_sketched,
-            is_certain=True,
+            applies=iterative.is_sketched_by_entries,
         ),
-        Entry(
-            "LSMR(Sketch())",
-            lambda: LSMR(Sketch()),
-            cost_model.sketched_lsmr,
-            "preconditioned",
-            applies=cost_model.is_sketched_by_entries,
-        ),
-        Entry("ConjugateGradient()", ConjugateGradient, cost_model.conjugate_gradient),
-        Entry(
-            "MiniBatches()",
-            MiniBatches,
-            cost_model.mini_batches,
-            applies=lambda structure: structure.is_streamed or structure.is_sparse,
-        ),
-        Entry("Gram()", Gram, cost_model.gram, "Gram", lambda structure: structure.is_tall),
-        Entry(
-            "Dual()",
-            Dual,
-            cost_model.dual,
-            "dual",
-            lambda structure: not structure.is_tall and not structure.is_streamed,
-        ),
-        Entry(
-            "GradientDescent(BarzilaiBorwein())",
-            _gradient_descent(BarzilaiBorwein),
-            cost_model.barzilai_borwein,
-        ),
-        Entry(
-            "GradientDescent(Backtracking())",
-            _gradient_descent(Backtracking),
-            cost_model.backtracking,
-        ),
+        Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
+        Entry(MiniBatches(), iterative.mini_batches, applies=_is_in_batches),
+        Entry(Gram(), exact.gram, "Gram", _is_tall),
+        Entry(Dual(), exact.dual, "dual", _has_dual),
+        Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
+        Entry(_BACKTRACKING, iterative.backtracking),
     ),
     Kind.QUADRATIC: (
-        Entry(
-            "DerivativeMethod()",
-            DerivativeMethod,
-            cost_model.derivative_quadratic,
-            "spectral",
-            is_certain=True,
-        ),
-        Entry(
-            "ConjugateGradient()",
-            ConjugateGradient,
-            cost_model.conjugate_gradient,
-            is_attempt=True,
-        ),
-        Entry(
-            "GradientDescent(BarzilaiBorwein())",
-            _gradient_descent(BarzilaiBorwein),
-            cost_model.barzilai_borwein,
-        ),
+        Entry(_DIRECT, exact.derivative_quadratic, "spectral", is_certain=True),
+        Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
+        Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
     ),
     Kind.SEPARABLE: (
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.division, "division"),
-        Entry(
-            "GradientDescent(InverseLipschitz())",
-            _gradient_descent(InverseLipschitz),
-            cost_model.separable_descent,
-        ),
-        Entry(
-            "GradientDescent(Backtracking())",
-            _gradient_descent(Backtracking),
-            cost_model.separable_backtracking,
-        ),
+        Entry(_DIRECT, functions.division, "division"),
+        Entry(GradientDescent(InverseLipschitz()), functions.separable_descent),
+        Entry(_BACKTRACKING, functions.separable_backtracking),
     ),
     Kind.RESIDUALS: (
-        Entry("LevenbergMarquardt()", LevenbergMarquardt, cost_model.levenberg_marquardt),
-        Entry("LBFGS()", LBFGS, cost_model.lbfgs),
-        Entry("ConjugateGradient()", ConjugateGradient, cost_model.nonlinear_conjugate_gradient),
-        Entry(
-            "GradientDescent(Backtracking())",
-            _gradient_descent(Backtracking),
-            cost_model.function_backtracking,
-            is_memoryless=True,
-        ),
+        Entry(LevenbergMarquardt(), functions.levenberg_marquardt),
+        Entry(LBFGS(), functions.lbfgs),
+        Entry(_CG, functions.nonlinear_conjugate_gradient),
+        Entry(_BACKTRACKING, functions.function_backtracking, is_memoryless=True),
     ),
     Kind.FUNCTION: (
-        Entry("LBFGS()", LBFGS, cost_model.lbfgs),
-        Entry("ConjugateGradient()", ConjugateGradient, cost_model.nonlinear_conjugate_gradient),
-        Entry("DerivativeMethod()", DerivativeMethod, cost_model.newton, "Newton"),
-        Entry(
-            "GradientDescent(Backtracking())",
-            _gradient_descent(Backtracking),
-            cost_model.function_backtracking,
-            is_memoryless=True,
-        ),
+        Entry(LBFGS(), functions.lbfgs),
+        Entry(_CG, functions.nonlinear_conjugate_gradient),
+        Entry(_DIRECT, functions.newton, "Newton"),
+        Entry(_BACKTRACKING, functions.function_backtracking, is_memoryless=True),
     ),
 }
 """The candidates for each kind of problem."""
@@ -208,18 +154,19 @@ class Candidate(Displayed):
       bytes_moved: bytes read from and written to memory in all.
       flops: operations in all.
       factorisation_flops: the operations of matrix factorisations among them.
-      seconds: the time in all, without compilation.
+      seconds: the time in all at the assumed condition number, without compilation.
       setup_seconds, seconds_per_iteration, iterations: what ``seconds`` is computed from.
+      best_seconds, worst_seconds: the time in all for a problem that is conditioned as well as
+        hardly any is, and for one so ill-conditioned that the method takes all iterations that it
+        may.
       accuracy: a bound on the expected relative error of the params.
       feasible: whether ``allocated_bytes`` are available.
       reason: why it is not feasible, in numbers; empty if it is.
       link_bytes: the bytes that each of several devices sends to the others in all.
-      link_bytes_per_iteration: the same in an iteration.
+      link_bytes_per_iteration: the bytes that it sends in an iteration.
       link_seconds_per_iteration: the part of an iteration's seconds that this takes.
       compiled_bytes: what the compiled program reserves in place of ``working_bytes``, as reported
         by the compiler; None if it was not asked.
-      best_seconds, worst_seconds: the seconds in all for a problem that is conditioned as well as
-        hardly any is, and for the most ill-conditioned one; None where the choice is no hedge.
     """
 
     name: str
@@ -236,6 +183,8 @@ class Candidate(Displayed):
     setup_seconds: float
     seconds_per_iteration: float
     iterations: int
+    best_seconds: float
+    worst_seconds: float
     accuracy: float
     feasible: bool
     reason: str
@@ -246,8 +195,6 @@ class Candidate(Displayed):
     link_bytes_per_iteration: float = 0.0
     link_seconds_per_iteration: float = 0.0
     compiled_bytes: int | None = None
-    best_seconds: float | None = None
-    worst_seconds: float | None = None
 
     def _arguments(self) -> list[str]:
         fits = "fits" if self.feasible else self.reason
@@ -281,14 +228,12 @@ FACTORISED_ON_TPU = 1e9
 """The operations of a factorisation beyond which XLA takes more than a minute to compile it for
 TPUs, for which it unrolls loops: that of a regression with about 1,000 features."""
 
-
 COMPILES_FOR_MINUTES = "compiles for minutes"
 
 
-def _endless(work: cost_model.Work, machine: Machine) -> str:
+def _endless(work: Work, machine: Machine) -> str:
     """Why a program cannot be compiled in a reasonable time; empty if it can."""
-    flops = work.cholesky_flops + work.orthogonal_flops
-    if machine.platform != "tpu" or flops <= FACTORISED_ON_TPU:
+    if machine.platform != "tpu" or work.factorisation_flops <= FACTORISED_ON_TPU:
         return ""
     return f"{COMPILES_FOR_MINUTES}, because XLA unrolls factorisations of this size for TPUs"
 
@@ -299,23 +244,61 @@ CHUNKS_AT_A_TIME = 2
 
 def _needs_all(entry: Entry, structure: Structure) -> str:
     """Why params in the host's memory cannot be brought to the device in chunks."""
-    if not structure.host_bytes or entry.method().acts_by_element():
+    if not structure.host_bytes or entry.method.acts_by_element():
         return ""
     return "needs all params in the device's memory at once"
 
 
+SMALL_BYTES, REUSED_BYTES = 1 << 17, 32 << 20
+"""For sizes up to the first, an allocator always has memory left from the last call; beyond the
+second it never has (these are bounds of glibc's threshold). Between them, results of separable
+functions, which stay allocated, find it in two of three calls."""
+
+
+def _fresh_bytes(question: Question, price: Price) -> float:
+    """The bytes whose pages the system has yet to map."""
+    touched = price.working_bytes if price.touched_bytes is None else price.touched_bytes
+    if touched > REUSED_BYTES:
+        return touched
+    is_result = question.structure.kind is Kind.SEPARABLE and touched > SMALL_BYTES
+    return touched / 3 if is_result else 0.0
+
+
+class _Times(NamedTuple):
+    """The seconds of a price."""
+
+    setup: float
+    iteration: float
+    iterations: int
+
+    @property
+    def total(self) -> float:
+        return self.setup + self.iterations * self.iteration
+
+    @classmethod
+    def of(cls, price: Price, question: Question) -> _Times:
+        return cls(
+            question.program_seconds(price.setup, _fresh_bytes(question, price)),
+            question.iteration_seconds(price.iteration),
+            max(round(price.iterations), 1),
+        )
+
+
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
-    iterations = max(round(price.iterations), 1)
-    setup_seconds = question.seconds(price.program) + question.machine.dispatch_seconds
-    seconds_per_iteration = question.iteration_seconds(price.iteration)
+    times = _Times.of(price, question)
+    best, worst = question, question
+    if structure.kind is not Kind.SEPARABLE:
+        best = question.at_condition(HOPED)
+        worst = question.at_condition(worst_condition(structure))
+    at_best, at_worst = (_Times.of(entry.price(each), each) for each in (best, worst))
+    at_worst = at_worst._replace(iterations=min(at_worst.iterations, question.most_iterations))
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
-    method = entry.method()
     working_bytes = round(price.working_bytes) + structure.reading_bytes
     if structure.host_bytes:
         working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
-    total = price.program + price.iteration * iterations
+    total = price.setup + price.iteration * times.iterations
     reason = (
         _needs_all(entry, structure)
         or shortage(allocated, question.machine)
@@ -323,7 +306,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     )
     return Candidate(
         name=entry.name,
-        method=method,
+        method=entry.method,
         form=_form_of_solve(structure) if entry.form == "direct" and structure.rows else entry.form,
         peak_bytes=data_bytes + working_bytes,
         data_bytes=data_bytes,
@@ -331,11 +314,13 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         allocated_bytes=allocated,
         bytes_moved=total.bytes_moved,
         flops=total.flops,
-        factorisation_flops=total.cholesky_flops + total.orthogonal_flops,
-        seconds=setup_seconds + iterations * seconds_per_iteration,
-        setup_seconds=setup_seconds,
-        seconds_per_iteration=seconds_per_iteration,
-        iterations=iterations,
+        factorisation_flops=total.factorisation_flops,
+        seconds=times.total,
+        setup_seconds=times.setup,
+        seconds_per_iteration=times.iteration,
+        iterations=times.iterations,
+        best_seconds=min(at_best.total, times.total),
+        worst_seconds=max(at_worst.total, at_best.total),
         accuracy=price.accuracy,
         feasible=not reason,
         reason=reason,
@@ -344,11 +329,13 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         is_memoryless=entry.is_memoryless,
         link_bytes=total.link_bytes,
         link_bytes_per_iteration=price.iteration.link_bytes,
-        link_seconds_per_iteration=price.iteration.link_seconds(question.machine),
+        link_seconds_per_iteration=question.link_seconds(price.iteration),
     )
 
 
-def priced_for(question: Question, names: Sequence[str]) -> list[float]:
-    """The predicted seconds of the candidates with these names."""
-    entries = {entry.name: entry for entry in TABLE[question.structure.kind]}
-    return [_candidate(entries[name], question, 0).seconds for name in names]
+def _form_of_solve(structure: Structure) -> str:
+    if structure.is_streamed:
+        return "sums of one pass"
+    if structure.has_own_l2:
+        return "QR and SVD"
+    return "Cholesky of X'X" if structure.is_tall else "Cholesky of XX'"

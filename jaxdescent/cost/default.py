@@ -8,12 +8,12 @@ from typing import Any
 import jax
 
 from jaxdescent import agreement, placement
+from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
+from jaxdescent.cost.structure import Kind, Structure, structure_of
+from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.machine import Machine, memory
 from jaxdescent.methods import LBFGS
 from jaxdescent.objectives import Objective
-from jaxdescent.plan.hedging import ALLOWED_ITERATIONS
-from jaxdescent.plan.plan import Plan, plan_of, tolerance_number
-from jaxdescent.plan.structure import Kind, Structure, structure_of
 from jaxdescent.tolerance import Tolerance
 
 Params = Any

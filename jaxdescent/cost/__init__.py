@@ -1,0 +1,14 @@
+"""Predictions of what each method costs for a problem, and the choice of a method.
+
+Nothing is allocated for a plan. ``structure`` reduces a problem to sizes, ``prices`` has the bytes
+and the work of each method, ``work`` the seconds of that work on a machine, ``iterations`` how many
+of them a condition number takes, ``candidates`` the table of methods, ``choice`` picks one or two
+of them or says why none fits, ``plan`` holds the result, and ``default`` makes the plan by which
+``minimize`` chooses. The public entry point, ``jd.plan``, is in :mod:`jaxdescent.cost`.
+"""
+
+from jaxdescent.cost.candidates import Candidate as Candidate
+from jaxdescent.cost.default import default_plan as default_plan
+from jaxdescent.cost.plan import Plan as Plan
+from jaxdescent.cost.plan import plan_of as plan_of
+from jaxdescent.cost.work import ALLOWED_ITERATIONS as ALLOWED_ITERATIONS

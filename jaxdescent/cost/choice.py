@@ -1,0 +1,139 @@
+"""Which candidate to take.
+
+The table's order decides: its first entry is taken if it fits comfortably, and otherwise the
+second. For regressions and dense quadratics whose direct solve takes longer than MOMENT the choice
+is a hedge instead: a cheap attempt for as many iterations as the reliable method costs, and then
+that method; or the reliable method alone, if it costs no more than the few iterations that any
+attempt takes.
+
+If a direct (or sketched) solve and a Krylov method both fit, which of them is faster depends on the
+spectrum, which is unknown. With a budget of (the whole predicted cost of the one) / (the predicted
+cost of an iteration of the other), :class:`jaxdescent.methods.Hedge` takes at most twice as long as
+the faster one, as far as the predictions are right. The budget follows from shapes and rates, so
+that it is the same in all processes and whatever is traced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from jaxdescent.cost.candidates import Candidate
+from jaxdescent.cost.iterations import HOPED, krylov_iterations
+from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.work import Question
+from jaxdescent.machine import Machine
+from jaxdescent.methods import Hedge
+
+MOMENT = 0.01
+"""A direct solve that is predicted to take at most this many seconds is always taken: a second
+method would take a hundred times as long to compile as it could save."""
+
+SHARE = 0.5
+"""The share of the memory left by the data that a default method may take, if another would do."""
+
+
+def choose(question: Question, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate to take, which may be a hedge between two of them; None if none fits.
+
+    ``candidates`` are in the table's order.
+    """
+    structure, machine = question.structure, question.machine
+    feasible = [candidate for candidate in candidates if candidate.feasible]
+    if not feasible:
+        return None
+    if structure.is_rounded and structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
+        # Directions that depend on earlier steps are lost when the params are rounded to 16 bits.
+        return next((c for c in feasible if c.is_memoryless), feasible[0])
+    comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
+    has_hedge = (structure.is_dense or structure.is_sparse) and not structure.is_rounded
+    if has_hedge and candidates[0].seconds > MOMENT:
+        first = attempt(structure, comfortable)
+        # A direct solve has no use for zeros: where all iterations that are allowed cost less,
+        # there is nothing to hedge with.
+        allowed = math.inf
+        if first is not None:
+            allowed = question.most_iterations * first.seconds_per_iteration
+        if structure.is_sparse and candidates[0].seconds > allowed:
+            return first
+        then = surest(comfortable)
+        if first is not None and then is not None:
+            hedge = hedge_of(first, then, question)
+            if hedge is None:
+                return then
+            if _is_comfortable(hedge, machine):
+                return hedge
+    if candidates[0] in comfortable:
+        return candidates[0]
+    if len(candidates) > 1 and candidates[1].feasible:
+        return candidates[1]
+    return min(feasible, key=lambda candidate: candidate.seconds)
+
+
+def _is_comfortable(candidate: Candidate, machine: Machine) -> bool:
+    left = machine.memory_bytes - (candidate.allocated_bytes - candidate.working_bytes)
+    return candidate.working_bytes <= SHARE * left
+
+
+def attempt(structure: Structure, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that a hedge tries first; None if there is none.
+
+    Of a dense X with one output it is the one whose iterations are the cheapest. Conjugate
+    gradients for several outputs at once converge with the slowest of them, and LSMR does not.
+    """
+    attempts = [candidate for candidate in candidates if candidate.is_attempt]
+    if structure.is_dense and structure.outputs == 1 and attempts:
+        return min(attempts, key=lambda candidate: candidate.seconds_per_iteration)
+    return next(iter(attempts), None)
+
+
+def surest(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Of the candidates whose time is bounded for any spectrum, the one with the smallest regret.
+
+    The predicted time of each is divided by the fastest one's, for a well-conditioned problem and
+    for the worst one, and the larger ratio counts. A direct solve of an ill-conditioned tall X
+    computes a Cholesky factor in vain, and then a QR of all of X; a sketch takes as long for
+    either.
+    """
+    certain = [candidate for candidate in candidates if candidate.is_certain]
+    if not certain:
+        return None
+    least = min(candidate.seconds for candidate in certain)
+    least_at_worst = min(candidate.worst_seconds for candidate in certain)
+    return min(certain, key=lambda c: max(c.seconds / least, c.worst_seconds / least_at_worst))
+
+
+def hedge_of(first: Candidate, then: Candidate, question: Question) -> Candidate | None:
+    """``first``, hedged with ``then``; None if the budget is too small for any spectrum."""
+    each = first.seconds_per_iteration
+    # Twice the iterations that the second method is expected to need are left for it.
+    budget = min(int(then.seconds / each), question.most_iterations - 2 * then.iterations)
+    if budget < krylov_iterations(HOPED, question.tolerance):
+        return None
+    iterations = min(first.iterations, budget)
+    # What the second method adds where the assumed condition number is too large for the budget.
+    is_enough = first.iterations <= budget
+    share, further = iterations / first.iterations, 0.0 if is_enough else 1.0
+    working = first.working_bytes + then.working_bytes
+    is_default = question.tolerance == question.structure.default_tolerance
+    tolerance = None if is_default else question.tolerance
+    return dataclasses.replace(
+        first,
+        name=f"Hedge({first.name}, {then.name}, {budget})",
+        method=Hedge(first.method, then.method, budget, tolerance=tolerance),
+        form=then.form,
+        peak_bytes=first.data_bytes + working,
+        working_bytes=working,
+        allocated_bytes=first.allocated_bytes + then.working_bytes,
+        bytes_moved=share * first.bytes_moved + further * then.bytes_moved,
+        link_bytes=share * first.link_bytes + further * then.link_bytes,
+        flops=share * first.flops + further * then.flops,
+        seconds=first.setup_seconds + iterations * each + further * then.seconds,
+        setup_seconds=first.setup_seconds + further * then.seconds,
+        iterations=iterations,
+        # At the worst condition number the second method itself may take longer than assumed.
+        worst_seconds=first.setup_seconds + budget * each + then.worst_seconds,
+        accuracy=max(first.accuracy, then.accuracy),
+        is_attempt=False,
+    )

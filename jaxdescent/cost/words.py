@@ -1,0 +1,74 @@
+"""Sentences of a plan: where a sharded problem lies, and what to do if no method fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxdescent.cost.candidates import Candidate
+from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.machine import Machine
+from jaxdescent.machine.memory import readable_bytes
+
+
+def placement(structure: Structure) -> str:
+    """A sentence on what each of several devices has; empty for one device."""
+    if structure.devices == 1:
+        return ""
+    with_rows = "X, y and what else has a row are sharded by rows"
+    of_kind = {
+        "rows": f"{with_rows}, the params are on each",
+        "features": "X and the params are sharded by features, y is on each",
+        "params": "params and data are sharded alike",
+        "": "data and params are all on each, which saves nothing: only the data of "
+        "regressions, quadratics and separable functions are known to be divisible",
+    }
+    if structure.kind is Kind.QUADRATIC and structure.sharded:
+        return "On several devices: H is sharded by rows, vectors are on each."
+    return f"On several devices: {of_kind[structure.sharded]}."
+
+
+def refusal(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> str:
+    """The message that nothing fits, with numbers and ways out, the cheapest first."""
+    needs = "; ".join(
+        f"{candidate.name} {readable_bytes(candidate.allocated_bytes)}" for candidate in candidates
+    )
+    return (
+        f"no method fits for {structure.describe()}: "
+        f"{readable_bytes(machine.memory_bytes)} are available, and still to be allocated are: "
+        f"{needs}. {' '.join(ways_out(structure, machine, candidates))}"
+    )
+
+
+def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> list[str]:
+    """Sentences that say how to make the candidate with the least need fit."""
+    least = min(candidates, key=lambda candidate: candidate.peak_bytes)
+    available = max(machine.memory_bytes, 1)
+    ways = []
+    compute = jnp.dtype(structure.compute_dtype)
+    if compute.itemsize == 8 and least.allocated_bytes <= 2 * available:
+        half = readable_bytes(least.allocated_bytes / 2)
+        ways.append(f"In float32 {least.name} needs {half}.")
+    devices = math.ceil(least.peak_bytes / (0.9 * available))
+    what = "the params" if structure.kind in (Kind.SEPARABLE, Kind.FUNCTION) else "the data"
+    ways.append(
+        f"Shard {what} over {max(devices, 2):,} such devices (jax.device_put with a NamedSharding) "
+        f"for {least.name}, which needs {readable_bytes(least.peak_bytes)} with data and params."
+    )
+    if (
+        structure.is_dense
+        and machine.platform != "cpu"
+        and jnp.dtype(structure.data_dtype).itemsize == 4
+        and least.allocated_bytes - structure.data_bytes / 2 <= available
+    ):
+        ways.append("Stored in bfloat16 the data take half as much.")
+    if structure.kind is Kind.REGRESSION and structure.data_bytes > available:
+        square = min(structure.rows, structure.features) ** 2 * structure.itemsize
+        form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
+        ways.append(
+            f"Leave the rows in files: jd.Streamed reads them in blocks, so that vectors and the "
+            f"{form} ({readable_bytes(square)}) are all that is in memory, or vectors alone."
+        )
+    return ways
