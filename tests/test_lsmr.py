@@ -303,3 +303,11 @@ def test_a_claim_that_rounding_refutes_again_and_again_ends_the_descent(rng):
         if not bool(result.converged):
             assert Status(int(result.status)) is Status.STAGNATED
             assert float(result.suboptimality) > 2e-5 * float(result.value)
+
+
+def test_more_outputs_than_features_are_no_obstacle_to_a_sketch(rng, x64):
+    X, y = data(rng, rows=400, features=4, outputs=(9,))
+    objective = jd.LinearRegression(X, y, l2=0.5)
+    result = jd.minimize(objective, method=jd.LSMR(jd.Sketch()), tolerance=1e-11)
+    exact = references.least_squares(objective)
+    np.testing.assert_allclose(result.params["weights"], exact["weights"], atol=1e-8)

@@ -61,7 +61,11 @@ def svd(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def triangle(matrix: jax.Array) -> jax.Array:
-    """The (columns, columns) R of ``matrix = Q R``, which has at least as many rows as columns."""
+    """The (columns, columns) R of ``matrix = Q R``, whose last rows are zero where the matrix has
+    fewer rows than columns.
+    """
+    rows, columns = matrix.shape
+    matrix = jnp.pad(matrix, ((0, max(columns - rows, 0)), (0, 0)))
 
     def by_gram(matrix: jax.Array) -> jax.Array:
         def gram(basis: jax.Array) -> jax.Array:
