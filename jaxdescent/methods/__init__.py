@@ -2,14 +2,14 @@
 
 from jaxdescent.methods.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from jaxdescent.methods.derivative import DerivativeMethod as DerivativeMethod
+from jaxdescent.methods.dual import Dual as Dual
 from jaxdescent.methods.gradient_descent import GradientDescent as GradientDescent
+from jaxdescent.methods.gram import Gram as Gram
 from jaxdescent.methods.hedge import Hedge as Hedge
 from jaxdescent.methods.lbfgs import LBFGS as LBFGS
 from jaxdescent.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdescent.methods.lsmr import LSMR as LSMR
 from jaxdescent.methods.mini_batches import MiniBatches as MiniBatches
-from jaxdescent.methods.on_forms import Dual as Dual
-from jaxdescent.methods.on_forms import Gram as Gram
 from jaxdescent.methods.optax_method import OptaxMethod as OptaxMethod
 from jaxdescent.methods.optax_method import as_method as as_method
 from jaxdescent.methods.protocol import Method as Method
