@@ -162,10 +162,10 @@ def test_a_search_for_the_penalty_shares_its_passes(folder, people, no_room, opt
 
 @pytest.mark.slow
 def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_room, monkeypatch):
-    from jaxdescent.fit import descending
+    from jaxdescent.fit import by_descent
 
     no_room()
-    widths, before = [], descending.minimize
+    widths, before = [], by_descent.minimize
 
     def noted(objective, *arguments, **options):
         most = options["max_iterations"]
@@ -174,7 +174,7 @@ def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_
             most = 1 if len(widths) == 2 else most
         return before(objective, *arguments, **options | {"max_iterations": most})
 
-    monkeypatch.setattr(descending, "minimize", noted)
+    monkeypatch.setattr(by_descent, "minimize", noted)
     model = jd.fit_model(
         folder / "d.parquet", "pay", exclude=("city", "w"), l2="auto", test=0.3, method="lsmr"
     )

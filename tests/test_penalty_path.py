@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
-from jaxdescent.fit import descending, penalty_path
+from jaxdescent.fit import by_descent, penalty_path
 from jaxdescent.fit.moments import Moments
-from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.scaled import Scaled
 from jaxdescent.fit.solution import Path, penalties_from
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.fit.watch import Watch
 from jaxdescent.fit.watched import listening
 
@@ -90,14 +90,14 @@ class TestSearch:
         assert "RMSE" in told[0]
 
     def test_a_path_that_cannot_go_on_says_so(self, table, monkeypatch):
-        before, count = descending.minimize, 0
+        before, count = by_descent.minimize, 0
 
         def some(*arguments, **options):
             nonlocal count
             count += 1
             return before(*arguments, **options | {"max_iterations": 1 if count == 25 else 1000})
 
-        monkeypatch.setattr(descending, "minimize", some)
+        monkeypatch.setattr(by_descent, "minimize", some)
         model = jd.fit_model(table, "y", exclude="w", test=0.3, l2="auto", method="cg", **OPTIONS)
         notes = " ".join(model.metrics["notes"])
         assert "did not converge in this dtype: the path ends there" in notes
@@ -114,8 +114,8 @@ class TestSearch:
                 raise KeyboardInterrupt
             return before(*arguments, **options)
 
-        before = descending.minimize
-        monkeypatch.setattr(descending, "minimize", interrupted)
+        before = by_descent.minimize
+        monkeypatch.setattr(by_descent, "minimize", interrupted)
         arguments = [
             "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop,day",
             "--method", "cg", "--l2", "auto", "--out", tmp_path / "m",
@@ -188,14 +188,14 @@ class TestStandardize:
         """Shared buckets too, where two columns of a row may be in one, and slopes."""
         options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
         kept = {}
-        before = Rows.column_squares
+        before = Vectors.close
 
         def noted(self):
-            kept["squares"] = before(self)
-            return kept["squares"]
+            before(self)
+            kept["squares"] = self.squares
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Rows, "column_squares", noted)
+            patch.setattr(Vectors, "close", noted)
             model = jd.fit_model(
                 table, "y", standardize=True, method="cg", interact="age:city", **options
             )
