@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
-from jaxdescent.fit import by_descent, penalty_path
-from jaxdescent.fit.moments import Moments
-from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit import by_descent, penalty_path, reporting_method
+from jaxdescent.fit.column_squares import ColumnSquares
+from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.reporting_method import listening
+from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import Path, penalties_from
 from jaxdescent.fit.vectors import Vectors
-from jaxdescent.fit.watch import Watch
-from jaxdescent.fit.watched import listening
 
 ROWS = 900
 LEVELS = {"city": 20, "shop": 60, "day": 7}
@@ -74,7 +74,7 @@ class TestSearch:
     def test_the_path_ends_where_the_error_has_turned(self, table):
         told = []
 
-        class Told(Watch):
+        class Told(ProgressListener):
             def tell(self, state):
                 told.append(state)
 
@@ -210,7 +210,7 @@ class TestStandardize:
         from jaxdescent.designs import as_design
 
         X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
-        design, dense = Scaled(as_design(X), scale), X * scale
+        design, dense = ScaledColumns(as_design(X), scale), X * scale
         w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
         center = center.astype(np.float32)
         np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)
@@ -246,7 +246,7 @@ class TestStandardize:
             ):
                 if code >= 0:
                     X[row, first + code] += value
-        moments = Moments(12, np.float64)
+        moments = ColumnSquares(12, np.float64)
         for part in np.array_split(np.arange(rows), 7):
             entries = [(codes[part], slope[part], 3, 7), *((b[part], None, 7, 12) for b in buckets)]
             moments.add(np.nan_to_num(numbers[part]), entries, weight[part])
@@ -404,7 +404,7 @@ class TestProgress:
     def test_each_iteration_is_told_to_who_looks(self, table):
         told = []
 
-        class Looking(Watch):
+        class Looking(ProgressListener):
             is_looking = True
 
             def begin(self, what, total, unit="rows"):
@@ -426,11 +426,10 @@ class TestProgress:
         assert any("above the minimum" in s for s in told if isinstance(s, str))
 
     def test_nobody_listens_afterwards(self):
-        from jaxdescent.fit import watched
 
         with pytest.raises(RuntimeError), listening(lambda value, left: None):
             raise RuntimeError
-        assert not watched._listeners
+        assert not reporting_method._listeners
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ Numbers = tuple[np.ndarray, np.ndarray | None]
 """Values, and which of them are missing: None for none."""
 
 
-class Condition(NamedTuple):
+class Comparison(NamedTuple):
     """What a row has to meet: ``column op value``; a row without a value does not, but where
     ``op`` is "is missing".
     """
@@ -104,7 +104,7 @@ class Condition(NamedTuple):
         low, high = math.floor(value), math.ceil(value)
         return rounded(self.op, low, high, value.denominator == 1, -(2**63))
 
-    def chosen(self, of: Callable[[Condition], set[int]]) -> set[int]:
+    def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
         """The parts that can hold rows that meet it, which ``of`` knows."""
         return of(self)
 
@@ -204,7 +204,7 @@ class Columns(dict[str, Column]):
 class Joined(NamedTuple):
     """Conditions of which all have to be met, or any."""
 
-    parts: tuple[Condition | Joined, ...]
+    parts: tuple[Comparison | Joined, ...]
     is_all: bool
 
     @property
@@ -223,7 +223,7 @@ class Joined(NamedTuple):
         join = np.logical_and if self.is_all else np.logical_or
         return functools.reduce(join, (part.is_met(columns) for part in self.parts))
 
-    def chosen(self, of: Callable[[Condition], set[int]]) -> set[int]:
+    def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
         """The parts that can hold rows that meet them, where ``of`` knows those of a condition."""
         join = set.intersection if self.is_all else set.union
         return join(*(part.chosen(of) for part in self.parts))

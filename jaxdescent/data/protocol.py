@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import copy
 import dataclasses
 import enum
 import hashlib
@@ -259,73 +258,6 @@ class Source(abc.ABC):
     def file_bytes(self) -> int:
         """The size of all files."""
         return sum(max(stamp[0], 0) for stamp in self.stamps())
-
-
-class Wrapped(Source):
-    """A source that is another one in all that it does not change."""
-
-    def __init__(self, base: Source) -> None:
-        self.base = base
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self.base.kinds
-
-    @property
-    def rows(self) -> int | None:
-        return self.base.rows
-
-    @property
-    def form(self) -> str:
-        return self.base.form
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self.base.files
-
-    @property
-    def can_restart(self) -> bool:
-        return self.base.can_restart
-
-    @property
-    def description(self) -> str:
-        return self.base.description
-
-    def as_text(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new.base = self.base.as_text(names)
-        return new
-
-    def as_read(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new.base = self.base.as_read(names)
-        return new
-
-    def first_text(self, name: str) -> str:
-        return self.base.first_text(name)
-
-    @property
-    def opened(self) -> Stamps | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.base.opened
-
-    def offering(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new.base = self.base.offering(names)
-        return new
-
-    @property
-    def entries(self) -> int:
-        return self.base.entries
-
-    @property
-    def looks(self) -> int:
-        return self.base.looks
-
-    def text_bytes(self, name: str) -> int:
-        return self.base.text_bytes(name)
-
-    def fingerprint(self) -> str:
-        return self.base.fingerprint()
 
 
 @contextlib.contextmanager

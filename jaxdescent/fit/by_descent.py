@@ -13,18 +13,18 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.designs import Design
+from jaxdescent.fit.checkpoint import DESCENT
 from jaxdescent.fit.checks import row_notes
 from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.fitted import Fitted, Part
+from jaxdescent.fit.fitted import Fitted, PartFigures
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.keeping import DESCENT
 from jaxdescent.fit.penalty_path import Search, Try, details_of_search, search
+from jaxdescent.fit.reporting_method import listening, reporting
 from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.vectors import Vectors
-from jaxdescent.fit.watched import listening, watched
 from jaxdescent.methods import Method
 from jaxdescent.minimize import minimize
 from jaxdescent.regression import LinearRegression
@@ -57,7 +57,7 @@ class RowsAsDesign(NamedTuple):
     placed: Callable[[np.ndarray], jax.Array]
     weight: np.ndarray | None
     attempts: Callable[[LinearRegression], Try]
-    figures: Callable[[Encoding, LinearRegression, Any, np.ndarray, float], list[Part]]
+    figures: Callable[[Encoding, LinearRegression, Any, np.ndarray, float], list[PartFigures]]
     free_constants: Callable[[], tuple[str, int]]
     width: int = 1
     filled: tuple[int, int] | None = None
@@ -73,7 +73,9 @@ def fit_design(
     scales, dtype = vectors.scales, rows.design.dtype
     is_scaled = scales is not None
     objective = LinearRegression(
-        Scaled(rows.design, jnp.asarray((1 / scales).astype(dtype))) if is_scaled else rows.design,
+        ScaledColumns(rows.design, jnp.asarray((1 / scales).astype(dtype)))
+        if is_scaled
+        else rows.design,
         rows.placed(((vectors.target - mean) / spread).astype(dtype)),
         l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
         sample_weight=None if rows.weight is None else rows.placed(rows.weight.astype(dtype)),
@@ -136,7 +138,7 @@ def _searched(
         job.watch.tell(state)
         job.memory.check()
 
-    with contextlib.nullcontext() if job.keeping is None else job.keeping.searching():
+    with contextlib.nullcontext() if job.checkpoint is None else job.checkpoint.searching():
         found = search(
             objective,
             squares,
@@ -146,7 +148,7 @@ def _searched(
             attempt=rows.attempts(objective),
             tell=tell,
             width=rows.width,
-            keeping=job.keeping,
+            checkpoint=job.checkpoint,
         )
     job.watch.searched(found.path.penalties, found.path.scores, found.path.best)
     return found
@@ -174,10 +176,10 @@ def descend(
     ``tell`` is told of iterations, their value, and how far it is above the minimum: NaN where that
     is unknown.
     """
-    if job.keeping is not None:
+    if job.checkpoint is not None:
         chunk = 1 if job.watch.is_looking else None
         hooks: list[Hook] = [_Telling(tell)]
-        return job.keeping.minimize(
+        return job.checkpoint.minimize(
             objective,
             params,
             method,
@@ -198,7 +200,7 @@ def descend(
         tell(count, value, left)
 
     with listening(listener):
-        return minimum(objective, params, watched(method))
+        return minimum(objective, params, reporting(method))
 
 
 def _told(
@@ -236,8 +238,8 @@ def _details_of(job: Job, result: Result, spread: float) -> dict[str, Any]:
     """What a result says, in the target's units, and what became of the time."""
     left = float(result.suboptimality) * spread**2
     kept: dict[str, Any] = {}
-    if job.keeping is not None:
-        kept = {"goodput": job.keeping.goodput, "resumed_at": job.keeping.resumed_at}
+    if job.checkpoint is not None:
+        kept = {"goodput": job.checkpoint.goodput, "resumed_at": job.checkpoint.resumed_at}
     return kept | {
         "value": float(result.value) * spread**2,
         "gradient_norm": float(result.gradient_norm) * spread,

@@ -21,19 +21,19 @@ from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
-from jaxdescent.fit import keeping, together
+from jaxdescent.fit import checkpoint, together
 from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
 from jaxdescent.fit.by_descent import RowsAsDesign, descend, fit_design
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
 from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.fit.fitted import Fitted, Part, part_of
+from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.in_memory import STARTING_BYTES
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import IN_FILES, method_of
 from jaxdescent.fit.penalty_path import Tried, Try, has_converged, probes_for
+from jaxdescent.fit.prepared import Preparing
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.sums import Preparing
 from jaxdescent.fit.vectors import Vectors, blocks
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
@@ -95,9 +95,9 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     held = BLOCKS_HELD * (at_once * row + 2 * max(at_a_time, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
     of_row, of_feature, of_column = ROW_BYTES, FEATURE_BYTES, 0
-    if job.keeping is not None:
-        of_row, of_feature = of_row + keeping.ROW_BYTES, of_feature + keeping.FEATURE_BYTES
-        of_column = keeping.ROW_BYTES * rows + keeping.FEATURE_BYTES * encoding.size
+    if job.checkpoint is not None:
+        of_row, of_feature = of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
+        of_column = checkpoint.ROW_BYTES * rows + checkpoint.FEATURE_BYTES * encoding.size
     vectors = wider * (of_row * rows + of_feature * encoding.size)
     needed = resident_bytes() + STARTING_BYTES + held + vectors
     needed += bytes_of_levels(encoding.levels.values())
@@ -109,8 +109,8 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     column = wider * (of_column + COLUMN_BLOCK_BYTES * block)
     most = int((job.memory.limit - needed) // (column * targets))
     width = max(min(most, MOST_WIDTH), 1)
-    if job.keeping is not None and job.keeping.width is not None:
-        width = job.keeping.width  # of the fit that is gone on with
+    if job.checkpoint is not None and job.checkpoint.width is not None:
+        width = job.checkpoint.width  # of the fit that is gone on with
     return FilesPlan(rows, at_once, needed + width * targets * column, width)
 
 
@@ -124,7 +124,9 @@ def obstacle(job: Job) -> str:
     return ""
 
 
-def fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = None) -> Fitted:
+def fit_in_files(
+    job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = None
+) -> Fitted:
     """Read everything once for its vectors, again in each pass of a descent, and for the figures.
 
     Raises:
@@ -142,7 +144,7 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     dtype = np.dtype(request.dtype or "float32")
     preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
     is_alone = agreement.is_alone()
-    units = {} if is_alone or job.keeping is None else job.keeping.units()
+    units = {} if is_alone or job.checkpoint is None else job.checkpoint.units()
     shift = units.get("shift")
     vectors = Vectors(job, preparing, plan.rows, has_others=False, shift=shift)
     for prepared, is_other in blocks(job, preparing, plan.at_once):
@@ -171,14 +173,14 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         rows = design.facts.rows
         if not vectors.dropped and together.are_full(rows, design.parts):
             filled = rows, design.shape[0]
-        if job.keeping is not None:
-            job.keeping.check_rows(rows, vectors.dropped)
+        if job.checkpoint is not None:
+            job.checkpoint.check_rows(rows, vectors.dropped)
             if not units:
-                job.keeping.keep_units(vectors.units)
+                job.checkpoint.keep_units(vectors.units)
 
     def figures(
         encoding: Encoding, objective: Any, params: Any, weights: np.ndarray, intercept: float
-    ) -> list[Part]:
+    ) -> list[PartFigures]:
         del objective, params
         own = dataclasses.replace(preparing, encoding=encoding)
         return _figures(job, own, plan, (weights, intercept), vectors.mean)
@@ -243,7 +245,7 @@ def _attempts(job: Job, objective: LinearRegression) -> Try:
 
 def _figures(
     job: Job, preparing: Preparing, plan: FilesPlan, params: tuple[np.ndarray, float], center: float
-) -> list[Part]:
+) -> list[PartFigures]:
     """How well both parts are predicted, in float64: one more pass over all sources."""
     (weights, intercept), sums, counts = params, np.zeros((2, 4)), [0, 0]
     for prepared, _ in blocks(job, preparing, plan.at_once):

@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.data import DataError, Source, located
-from jaxdescent.fit import keeping
+from jaxdescent.fit import checkpoint
 from jaxdescent.fit.budget import Reading, bytes_of_levels, reading_of_all
 from jaxdescent.fit.by_descent import RowsAsDesign, fit_design, minimum
 from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.fit.fitted import Fitted, Part, part_of
+from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import method_of
 from jaxdescent.fit.penalty_path import one_by_one, probes_for
+from jaxdescent.fit.prepared import Preparing
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.sums import Preparing
 from jaxdescent.fit.vectors import Vectors, blocks
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
@@ -76,8 +76,8 @@ def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
     if job.request.l2 == AUTO and not job.is_tested:
         probes = PROBE_BYTES * probes_for(max(rows, 1))
         each, each_feature = each + probes, each_feature + probes
-    if job.keeping is not None:
-        each, each_feature = each + keeping.ROW_BYTES, each_feature + keeping.FEATURE_BYTES
+    if job.checkpoint is not None:
+        each, each_feature = each + checkpoint.ROW_BYTES, each_feature + checkpoint.FEATURE_BYTES
     wider = 2 if job.request.dtype == "float64" else 1
     entries = sum(source.entries for source in job.sources) * (encoding.sparse is not None)
     kept = rows * each + each_feature * encoding.size + BUCKET_BYTES * entries
@@ -97,7 +97,9 @@ def _count(source: Source, name: str) -> int:
     return sum(block.rows for block in located(source, [name], 1 << 16))
 
 
-def fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None = None) -> Fitted:
+def fit_in_memory(
+    job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None = None
+) -> Fitted:
     """Read everything into designs, and minimise on them.
 
     Raises:
@@ -122,19 +124,19 @@ def _fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None) ->
     rows.close()
 
     def from_params(objective: LinearRegression, params: Any) -> Result:
-        if job.keeping is None:
+        if job.checkpoint is None:
             return minimum(objective, params, method)
-        job.keeping.stop_if_asked("the search for l2, but for the last penalty,")
-        with job.keeping.stepping():
+        job.checkpoint.stop_if_asked("the search for l2, but for the last penalty,")
+        with job.checkpoint.stepping():
             return minimum(objective, params, method)
 
     def figures(
         encoding: Encoding, objective: LinearRegression, params: Any, weights: Any, intercept: Any
-    ) -> list[Part]:
+    ) -> list[PartFigures]:
         del encoding, weights, intercept
         product = np.asarray(objective.X.product(params["weights"]), np.float64)
         predicted = (product + float(params["intercept"])) * vectors.spread + vectors.mean
-        y, found = vectors.target, list[Part]()
+        y, found = vectors.target, list[PartFigures]()
         for s, count in zip(vectors.parts, vectors.counts, strict=True):
             if s is not None and count:
                 center = s @ y / s.sum()

@@ -11,7 +11,7 @@ from jaxdescent.data import SparseColumn
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit.encoding import Encoding
-from jaxdescent.fit.sums import Prepared
+from jaxdescent.fit.prepared import Prepared
 from jaxdescent.fit.vectors import Vectors
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from jaxdescent import agreement
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.checks import Lengths, check_rows, check_target
-from jaxdescent.fit.encoded_rows import numbers_of
+from jaxdescent.fit.column_squares import ColumnSquares, deviations
+from jaxdescent.fit.encoded_rows import shifted_numbers
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.moments import Moments, deviations
+from jaxdescent.fit.prepared import TEST, TRAIN, Prepared, Preparing
 from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.sums import TEST, TRAIN, Prepared, Preparing, not_finite
+from jaxdescent.fit.sums import not_finite
 
 
 class Vectors:
@@ -52,7 +53,7 @@ class Vectors:
         self._absent = np.zeros(numbers)  # the weights of rows without a number
         encoding = preparing.encoding
         has_moments = job.request.standardize or job.request.l2 == AUTO
-        self._moments = Moments(encoding.size, dtype) if has_moments else None
+        self._moments = ColumnSquares(encoding.size, dtype) if has_moments else None
         slopes = {name for name, each in encoding.interactions.items() if each.numbers}
         names = [*encoding.numbers, *(name for name in encoding.one_hot if name in slopes)]
         self._lengths = Lengths(names, dtype)
@@ -73,7 +74,7 @@ class Vectors:
             own = _means_of(prepared)
             self.shift = agreement.array_of_first(own) if given is None else given
         rows = slice(None) if encoded.keep is None else encoded.keep
-        numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
+        numbers = shifted_numbers(prepared, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
         slopes = [each[rows] for each in encoded.multipliers if each is not None]
         if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
