@@ -1010,7 +1010,7 @@ def test_a_fit_in_memory_that_is_interrupted_ends_its_reading(tmp_path, rng):
     program = (
         "from jaxdescent.cli import main\n"
         "from jaxdescent.fit import rows\n"
-        "def add(*arguments):\n"
+        "def add(*arguments, **options):\n"
         "    raise KeyboardInterrupt\n"
         "rows.Rows.add = add\n"
         "main()\n"
