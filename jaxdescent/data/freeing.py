@@ -38,7 +38,7 @@ def return_what_was_freed() -> None:
 
 
 def return_what_is_freed() -> None:
-    """The same, and from now on return arrays of some size as they are freed, in all of the
+    """Return what was freed, and from now on arrays of some size as they are freed, in all of the
     process.
     """
     _of_library("mallopt", M_MMAP_THRESHOLD, RETURNED_BYTES)

@@ -134,21 +134,21 @@ class Source(abc.ABC):
         return True
 
     def as_text(self, names: Sequence[str]) -> Source:
-        """The same rows, with these columns as the text that stands in the file, where it is text
+        """The rows with these columns as the text that stands in the file, where it is text
         that is read: whole numbers that are levels keep their zeros then.
         """
         del names
         return self
 
     def as_read(self, names: Sequence[str]) -> Source:
-        """The same rows, with these columns of text not as dictionaries of texts: most of theirs
+        """The rows with these columns of text not as dictionaries of texts: most of theirs
         are in one row each.
         """
         del names
         return self
 
     def offering(self, names: Sequence[str]) -> Source:
-        """The same rows with these columns, where it has them without listing them: numbers of a
+        """The rows with these columns, where it has them without listing them: numbers of a
         sparse source that are zero in all of its rows, or too many to be listed.
         """
         del names
@@ -176,7 +176,7 @@ class Source(abc.ABC):
         return all(self.start_before(first) for first in firsts if first)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """The same rows, of which is known how many they are and where reading can begin, where a
+        """The rows, of which is known how many they are and where reading can begin, where a
         look at them tells that: each of several processes looks at its own part.
 
         Args:
@@ -198,7 +198,7 @@ class Source(abc.ABC):
         return 0
 
     def skipping(self, condition: Any) -> Source:
-        """The same rows, without parts of which it is known before they are read that none of
+        """The rows without parts of which it is known before they are read that none of
         theirs meets a condition (:func:`jaxdescent.data.filters.condition_of`).
         """
         del condition

@@ -88,7 +88,7 @@ def named(column: str, part: str) -> str:
 
 
 def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
-    """The same with their zones, and with the first and the last date that the rows of all
+    """The columns of dates with their zones, and the first and the last date that the rows of all
     processes have.
 
     Raises:

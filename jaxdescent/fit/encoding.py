@@ -313,7 +313,7 @@ class Encoding:
         buckets: Iterable[np.ndarray],
         multipliers: Iterable[np.ndarray | None],
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
-        """The same, of the parts of an :class:`Encoded`."""
+        """The entries of one-hot names from the parts of an :class:`Encoded`."""
         start = len(self.numbers)
         own = iter(multipliers)
         for code, levels in zip(codes, self.levels.values(), strict=True):

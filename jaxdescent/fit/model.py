@@ -114,7 +114,7 @@ class Model(Displayed):
         note: Callable[[int], None] = lambda unseen: None,
         keep: Sequence[str] = (),
     ) -> Iterator[Predicted]:
-        """The same, block by block; ``note`` is told how many values of each block are levels or
+        """Predictions block by block; ``note`` is told how many values of each block are levels or
         indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding

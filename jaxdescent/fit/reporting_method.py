@@ -32,7 +32,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def _tell(value: Any, left: Any) -> None:
-    """The same function in every program, so that none is compiled for its listener."""
+    """Tell every listener: all programs call this function, so that none is compiled for one."""
     for listener in _listeners:
         listener(float(value), float(left))
 
