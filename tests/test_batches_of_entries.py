@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from jaxdescent.designs import as_design
-from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.objectives import RowBlocks
 from tests import references
@@ -90,7 +90,9 @@ class TestRows:
         X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
         A, scale = dense_of(rows, columns, values), np.linspace(1, 9, FEATURES, dtype=np.float32)
         for design in (X, as_design(A)):
-            taken = as_design(Scaled(design, jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12)))
+            taken = as_design(
+                ScaledColumns(design, jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12))
+            )
             np.testing.assert_allclose(taken.to_dense(), A[9:12] * scale, rtol=1e-6)
 
     def test_levels_and_none_of_them(self):

@@ -24,7 +24,7 @@ import jaxdescent as jd
 from jaxdescent.data import Block, DataError, Kind, Source, located, open_source, read_ahead
 from jaxdescent.data.errors import check_columns
 from jaxdescent.data.parquet_pages import pages_of
-from jaxdescent.fit.columns import Labels, bucket_of, labels_of, numbers_of
+from jaxdescent.fit.columns import Labels, as_numbers, bucket_of, labels_of
 from jaxdescent.fit.split import is_held_out
 
 ROWS = 1000
@@ -77,7 +77,7 @@ def read(source, names, rows=64):
 
 
 def _values(column):
-    return numbers_of(column, nan_is_missing=False).values
+    return as_numbers(column, nan_is_missing=False).values
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -195,13 +195,13 @@ def test_a_loaders_blocks_may_be_any_arrays(form):
 
 def test_nulls_are_missing_and_nan_is_where_that_is_asked_for():
     column = pa.array([1.0, None, float("nan")])
-    values, missing = numbers_of(column, nan_is_missing=False)
+    values, missing = as_numbers(column, nan_is_missing=False)
     assert np.isnan(values[2])
     np.testing.assert_array_equal(missing, [False, True, False])
     np.testing.assert_array_equal(
-        numbers_of(column, nan_is_missing=True).missing, [False, True, True]
+        as_numbers(column, nan_is_missing=True).missing, [False, True, True]
     )
-    assert numbers_of(np.arange(3), nan_is_missing=True).missing is None
+    assert as_numbers(np.arange(3), nan_is_missing=True).missing is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
-from jaxdescent.fit import fitting, sums, ways
+from jaxdescent.fit import fitting, strategy, sums
 from jaxdescent.fit.report import contents
 from jaxdescent.fit.split import is_held_out
 
@@ -332,7 +332,7 @@ class TestMissingValues:
 class TestRowsInMemory:
     @pytest.fixture(autouse=True)
     def few_columns(self, monkeypatch):
-        monkeypatch.setattr(ways, "MOST_COLUMNS", 2)
+        monkeypatch.setattr(strategy, "MOST_COLUMNS", 2)
 
     @pytest.mark.parametrize("options", [{}, {"weights": "w"}, {"test": 0.3}])
     def test_it_agrees_with_ridge(self, people, options):

@@ -13,9 +13,9 @@ import polars as pl
 import jaxdescent as jd
 from jaxdescent.data import DataError, row_stream
 from jaxdescent.data.parquet import ParquetFiles
-from jaxdescent.fit import fitting, in_files, in_memory, ways
+from jaxdescent.fit import fitting, in_files, in_memory, strategy
 from jaxdescent.fit.checks import Lengths
-from jaxdescent.fit.watch import Watch
+from jaxdescent.fit.progress import ProgressListener
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def folder(people, tmp_path):
     return tmp_path
 
 
-class Looking(Watch):
+class Looking(ProgressListener):
     is_looking = True
 
     def __init__(self):
@@ -162,10 +162,10 @@ def test_a_search_for_the_penalty_shares_its_passes(folder, people, no_room, opt
 
 @pytest.mark.slow
 def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_room, monkeypatch):
-    from jaxdescent.fit import descending
+    from jaxdescent.fit import by_descent
 
     no_room()
-    widths, before = [], descending.minimize
+    widths, before = [], by_descent.minimize
 
     def noted(objective, *arguments, **options):
         most = options["max_iterations"]
@@ -174,7 +174,7 @@ def test_penalties_that_do_not_converge_together_are_tried_in_halves(folder, no_
             most = 1 if len(widths) == 2 else most
         return before(objective, *arguments, **options | {"max_iterations": most})
 
-    monkeypatch.setattr(descending, "minimize", noted)
+    monkeypatch.setattr(by_descent, "minimize", noted)
     model = jd.fit_model(
         folder / "d.parquet", "pay", exclude=("city", "w"), l2="auto", test=0.3, method="lsmr"
     )
@@ -346,12 +346,12 @@ def test_what_rounding_leaves_of_a_constant_is_no_small_number():
 
 
 def test_a_fit_without_figures_is_refused(people, monkeypatch):
-    real = ways.fit
+    real = strategy.fit_within_memory
 
     def fit(*given):
         fitted, counts = real(*given)
         return fitted._replace(weights=fitted.weights * np.nan), counts
 
-    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(fitting, "fit_within_memory", fit)
     with pytest.raises(DataError, match="the fit ended CONVERGED, with weights or errors that"):
         jd.fit_model(people.select("age", "pay"), "pay")

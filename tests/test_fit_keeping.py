@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
-from jaxdescent.fit import in_memory, keeping, ways
-from jaxdescent.fit.keeping import Interrupted
-from jaxdescent.fit.watch import Watch
+from jaxdescent.fit import checkpoint, in_memory, strategy
+from jaxdescent.fit.checkpoint import Interrupted
+from jaxdescent.fit.progress import ProgressListener
 
 OPTIONS = {"target": "y", "categorical": ("city",), "method": "lsmr", "l2": 0.1}
 
@@ -49,7 +49,7 @@ def in_files(monkeypatch):
     monkeypatch.setattr(in_memory, "plan_of", plan_of)
 
 
-class Signalling(Watch):
+class Signalling(ProgressListener):
     """Raises a signal when so many of these have been told."""
 
     is_looking = True
@@ -77,7 +77,7 @@ def same(one, other):
 @pytest.mark.first
 @pytest.mark.parametrize("way", ["rows in memory", "rows in the files"])
 def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, request, way):
-    if way == ways.FILES:
+    if way == strategy.FILES:
         request.getfixturevalue("in_files")
     whole = jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "whole")
     assert whole.metrics["iterations"] > 4
@@ -95,7 +95,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, request
     resumed = jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", resume=True)
     same(resumed, whole)
     assert 0 < resumed.metrics["resumed_at"] < whole.metrics["iterations"]
-    if way == ways.FILES:
+    if way == strategy.FILES:
         return
     # What has ended is there at once.
     again = jd.fit_model(table, **OPTIONS, checkpoint=tmp_path / "kept", resume=True)
@@ -109,15 +109,17 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(table, tmp_path, request
 @pytest.mark.parametrize(
     ("way", "after", "what"),
     [
-        (ways.MEMORY, 8, "the search with 8 penalties tried"),
-        pytest.param(ways.FILES, 2, r"iteration \d+", marks=pytest.mark.slow),  # of a descent
-        pytest.param(ways.FILES, 14, "the search with 15 penalties tried", marks=pytest.mark.slow),
+        (strategy.MEMORY, 8, "the search with 8 penalties tried"),
+        pytest.param(strategy.FILES, 2, r"iteration \d+", marks=pytest.mark.slow),  # of a descent
+        pytest.param(
+            strategy.FILES, 14, "the search with 15 penalties tried", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_interrupted_search_goes_on_to_the_same_penalty(
     table, tmp_path, request, way, after, what
 ):
-    if way == ways.FILES:
+    if way == strategy.FILES:
         request.getfixturevalue("in_files")
     options = OPTIONS | {"l2": "auto", "test": 0.3}
     whole = jd.fit_model(table, **options, checkpoint=tmp_path / "whole")
@@ -140,7 +142,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city", "--method", "lsmr",
         "--l2", "0.1", "--checkpoint", tmp_path / "kept", "--out", tmp_path / "m",
     ]  # fmt: skip
-    real, count = keeping._Summing.report, 0
+    real, count = checkpoint._Summing.report, 0
 
     def report(self, record):
         nonlocal count
@@ -149,7 +151,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
             signal.raise_signal(signal.SIGINT)
         return real(self, record)
 
-    monkeypatch.setattr(keeping._Summing, "report", report, raising=False)
+    monkeypatch.setattr(checkpoint._Summing, "report", report, raising=False)
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 130, result.output
     assert "Interrupted: iteration" in result.stderr
@@ -160,7 +162,7 @@ def test_the_command_says_how_to_go_on_and_a_second_signal_stops_at_once(
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(keeping._Summing, "report", twice, raising=False)
+    monkeypatch.setattr(checkpoint._Summing, "report", twice, raising=False)
     again = [str(a) for a in [*arguments, "--resume"]]
     result = CliRunner().invoke(app, again)
     assert result.exit_code == 130, result.output
@@ -228,29 +230,29 @@ def test_folders_that_keep_no_fit_are_refused(table, tmp_path, content, resume, 
 
 
 def test_two_fits_at_once_do_not_share_a_folder(tmp_path):
-    first = keeping.Keeping(tmp_path / "kept", resume=False)
-    first.begin(ways.MEMORY, 1)
-    second = keeping.Keeping(tmp_path / "kept", resume=True)
+    first = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
+    first.begin(strategy.MEMORY, 1)
+    second = checkpoint.FitCheckpoint(tmp_path / "kept", resume=True)
     with pytest.raises(DataError, match="another process keeps its fit in"):
-        second.begin(ways.MEMORY, 1)
+        second.begin(strategy.MEMORY, 1)
     first.close()
 
 
 def test_which_numbers_of_processes_can_go_on(tmp_path):
-    kept = keeping.Keeping(tmp_path / "kept", resume=False)
-    kept.compare({keeping.PROCESSES: 3})
-    kept.begin(ways.FILES, 1)
+    kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
+    kept.compare({checkpoint.PROCESSES: 3})
+    kept.begin(strategy.FILES, 1)
     assert kept.units() == {}
     kept.keep_units({"shift": np.arange(3.0), "mean": 0.1})
     kept.close()
-    later = keeping.Keeping(tmp_path / "kept", resume=True)
+    later = checkpoint.FitCheckpoint(tmp_path / "kept", resume=True)
     units = later.units()
     assert units["shift"].tolist() == [0, 1, 2]
     assert float(units["mean"]) == 0.1
     with pytest.raises(DataError, match="the number of processes was 3 and is 1"):
-        later.compare({keeping.PROCESSES: 1})
+        later.compare({checkpoint.PROCESSES: 1})
     for count in (3, 4):
-        later.compare({keeping.PROCESSES: count})
+        later.compare({checkpoint.PROCESSES: count})
         later.check_rows(403, 0)
         if count == 4:
             with pytest.raises(DataError, match=r"of 3 processes, and so few rows \(6\) cannot be"):
@@ -265,8 +267,8 @@ def test_which_numbers_of_processes_can_go_on(tmp_path):
 
 
 def test_units_that_cannot_be_kept_end_the_fit(tmp_path, monkeypatch):
-    kept = keeping.Keeping(tmp_path / "kept", resume=False)
-    kept.begin(ways.FILES, 1)
+    kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
+    kept.begin(strategy.FILES, 1)
 
     def full(*arguments, **named):
         raise OSError(28, "No space left on device")
@@ -281,7 +283,7 @@ def test_units_that_cannot_be_kept_end_the_fit(tmp_path, monkeypatch):
 def test_a_descent_whose_folder_cannot_be_made_goes_on(tmp_path):
     """What became of the folder is no reason to lose what was found before."""
     folder = tmp_path / "kept"
-    kept = keeping.Keeping(folder, resume=False)
+    kept = checkpoint.FitCheckpoint(folder, resume=False)
     kept.begin("memory", 1)
     shutil.rmtree(folder)
     folder.write_text("a file")
@@ -294,8 +296,8 @@ def test_a_descent_whose_folder_cannot_be_made_goes_on(tmp_path):
 
 
 def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
-    kept = keeping.Keeping(tmp_path / "kept", resume=False)
-    kept.begin(ways.MEMORY, 1)
+    kept = checkpoint.FitCheckpoint(tmp_path / "kept", resume=False)
+    kept.begin(strategy.MEMORY, 1)
     kept.keep_search({"a": np.arange(3)})
     assert kept.kept_search()["a"].tolist() == [0, 1, 2]
 
@@ -315,8 +317,8 @@ def test_a_search_that_cannot_be_kept_goes_on(tmp_path, monkeypatch):
 KILLED = """
 import dataclasses, os, signal, sys, threading
 import numpy as np, jaxdescent as jd
-from jaxdescent.fit import in_memory, keeping
-keeping.EVERY = 0.0
+from jaxdescent.fit import checkpoint, in_memory
+checkpoint.EVERY = 0.0
 data, folder, way, l2, out, events, delay = sys.argv[1:]
 left = int(events)
 
@@ -326,17 +328,17 @@ def count():
     if left == 0:
         threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-class Counting(keeping._Summing):
+class Counting(checkpoint._Summing):
     def report(self, record):
         count()
 
-keep_search = keeping.Keeping.keep_search
+keep_search = checkpoint.FitCheckpoint.keep_search
 
 def counted(self, found):
     keep_search(self, found)
     count()
 
-keeping._Summing, keeping.Keeping.keep_search = Counting, counted
+checkpoint._Summing, checkpoint.FitCheckpoint.keep_search = Counting, counted
 if way == "files":
     real = in_memory.plan_of
     in_memory.plan_of = lambda *a: (dataclasses.replace(real(*a)[0], bytes=10**15), 0)

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
-from jaxdescent.fit import descending, penalty_path
-from jaxdescent.fit.moments import Moments
-from jaxdescent.fit.rows import Rows
-from jaxdescent.fit.scaled import Scaled
+from jaxdescent.fit import by_descent, penalty_path, reporting_method
+from jaxdescent.fit.column_squares import ColumnSquares
+from jaxdescent.fit.progress import ProgressListener
+from jaxdescent.fit.reporting_method import listening
+from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import Path, penalties_from
-from jaxdescent.fit.watch import Watch
-from jaxdescent.fit.watched import listening
+from jaxdescent.fit.vectors import Vectors
 
 ROWS = 900
 LEVELS = {"city": 20, "shop": 60, "day": 7}
@@ -74,7 +74,7 @@ class TestSearch:
     def test_the_path_ends_where_the_error_has_turned(self, table):
         told = []
 
-        class Told(Watch):
+        class Told(ProgressListener):
             def tell(self, state):
                 told.append(state)
 
@@ -90,14 +90,14 @@ class TestSearch:
         assert "RMSE" in told[0]
 
     def test_a_path_that_cannot_go_on_says_so(self, table, monkeypatch):
-        before, count = descending.minimize, 0
+        before, count = by_descent.minimize, 0
 
         def some(*arguments, **options):
             nonlocal count
             count += 1
             return before(*arguments, **options | {"max_iterations": 1 if count == 25 else 1000})
 
-        monkeypatch.setattr(descending, "minimize", some)
+        monkeypatch.setattr(by_descent, "minimize", some)
         model = jd.fit_model(table, "y", exclude="w", test=0.3, l2="auto", method="cg", **OPTIONS)
         notes = " ".join(model.metrics["notes"])
         assert "did not converge in this dtype: the path ends there" in notes
@@ -114,8 +114,8 @@ class TestSearch:
                 raise KeyboardInterrupt
             return before(*arguments, **options)
 
-        before = descending.minimize
-        monkeypatch.setattr(descending, "minimize", interrupted)
+        before = by_descent.minimize
+        monkeypatch.setattr(by_descent, "minimize", interrupted)
         arguments = [
             "fit", tmp_path / "d.parquet", "--target", "y", "--categorical", "city,shop,day",
             "--method", "cg", "--l2", "auto", "--out", tmp_path / "m",
@@ -188,14 +188,14 @@ class TestStandardize:
         """Shared buckets too, where two columns of a row may be in one, and slopes."""
         options = {"exclude": "w", "hashed": ("city", "shop", "day"), "bits": 3, "l2": 1.0}
         kept = {}
-        before = Rows.column_squares
+        before = Vectors.close
 
         def noted(self):
-            kept["squares"] = before(self)
-            return kept["squares"]
+            before(self)
+            kept["squares"] = self.squares
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Rows, "column_squares", noted)
+            patch.setattr(Vectors, "close", noted)
             model = jd.fit_model(
                 table, "y", standardize=True, method="cg", interact="age:city", **options
             )
@@ -210,7 +210,7 @@ class TestStandardize:
         from jaxdescent.designs import as_design
 
         X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
-        design, dense = Scaled(as_design(X), scale), X * scale
+        design, dense = ScaledColumns(as_design(X), scale), X * scale
         w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
         center = center.astype(np.float32)
         np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)
@@ -246,7 +246,7 @@ class TestStandardize:
             ):
                 if code >= 0:
                     X[row, first + code] += value
-        moments = Moments(12, np.float64)
+        moments = ColumnSquares(12, np.float64)
         for part in np.array_split(np.arange(rows), 7):
             entries = [(codes[part], slope[part], 3, 7), *((b[part], None, 7, 12) for b in buckets)]
             moments.add(np.nan_to_num(numbers[part]), entries, weight[part])
@@ -404,7 +404,7 @@ class TestProgress:
     def test_each_iteration_is_told_to_who_looks(self, table):
         told = []
 
-        class Looking(Watch):
+        class Looking(ProgressListener):
             is_looking = True
 
             def begin(self, what, total, unit="rows"):
@@ -426,11 +426,10 @@ class TestProgress:
         assert any("above the minimum" in s for s in told if isinstance(s, str))
 
     def test_nobody_listens_afterwards(self):
-        from jaxdescent.fit import watched
 
         with pytest.raises(RuntimeError), listening(lambda value, left: None):
             raise RuntimeError
-        assert not watched._listeners
+        assert not reporting_method._listeners
 
 
 @pytest.mark.slow

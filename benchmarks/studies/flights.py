@@ -42,9 +42,9 @@ from pyarrow import csv
 import jaxdescent as jd
 from jaxdescent.data import located, open_source
 from jaxdescent.fit.encoding import Policy
+from jaxdescent.fit.prepared import TEST, TRAIN, Preparing
 from jaxdescent.fit.roles import assign
 from jaxdescent.fit.split import is_held_out
-from jaxdescent.fit.sums import TEST, TRAIN, Preparing
 
 
 class Took(NamedTuple):

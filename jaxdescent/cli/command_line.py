@@ -216,7 +216,7 @@ def failing_in_one_line(
         with _ended_by_signals(line, in_time=in_time), _warning_in_one_line():
             yield
     except KeyboardInterrupt as error:
-        from jaxdescent.fit.keeping import Interrupted
+        from jaxdescent.fit.checkpoint import Interrupted
 
         typer.echo(f"Interrupted: {error}" if isinstance(error, Interrupted) else line, err=True)
         raise typer.Exit(INTERRUPTED) from None

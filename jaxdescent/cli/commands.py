@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jaxdescent.cli import breakdown, fit, plan, scale
+from jaxdescent.cli import breakdown, fit, models, plan, scale
 from jaxdescent.cli.help import Command, Commands
 
 app = typer.Typer(
@@ -20,8 +20,8 @@ app = typer.Typer(
 
 for command in (
     fit.fit,
-    fit.predict,
-    fit.inspect,
+    models.predict,
+    models.inspect,
     scale.scale,
     breakdown.breakdown,
     plan.plan,

@@ -1,4 +1,4 @@
-"""The commands ``jaxdescent fit``, ``predict`` and ``inspect``."""
+"""The command fit."""
 
 from __future__ import annotations
 
@@ -31,17 +31,6 @@ class Missing(enum.StrEnum):
     drop = "drop"
     mean = "mean"
 
-
-class Unseen(enum.StrEnum):
-    """What becomes of levels that no training row had."""
-
-    error = "error"
-    zero = "zero"
-
-
-ModelFolder = Annotated[
-    pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
-]
 
 Where = Annotated[
     str | None,
@@ -302,125 +291,3 @@ def fit(
             screen.show(summary(model))
             kept = f"Kept in {out}." if out is not None else "Not kept: --out FOLDER keeps it."
             screen.say(kept)
-
-
-def predict(
-    folder: ModelFolder,
-    data: Annotated[
-        list[pathlib.Path],
-        typer.Argument(
-            help="Files or folders with the model's columns.", show_default=False, readable=False
-        ),
-    ],
-    *,
-    out: Annotated[
-        pathlib.Path,
-        typer.Option(metavar="FILE", help="A .parquet or .csv file.", show_default=False),
-    ],
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="A,B", help="Columns that are written beside.", show_default=False),
-    ] = None,
-    where: Where = None,
-    unseen: Annotated[
-        Unseen,
-        typer.Option(help="Levels or indices that no training row had: refuse, or no effect."),
-    ] = Unseen.error,
-    missing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="error|mean",
-            help="Missing numbers: refuse, or the training rows' means.",
-            show_default="as fitted",
-        ),
-    ] = None,
-    memory: MemoryLimit = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
-) -> None:
-    """Predict the rows of some files by a model that fit has kept, in their order."""
-    with failing_in_one_line("jaxdescent.fit.report"):
-        from jaxdescent.data import DataError, open_source
-        from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.model import load_model
-        from jaxdescent.fit.prediction_file import COLUMN, prediction_file
-        from jaxdescent.fit.report import Screen
-
-        model = load_model(folder)
-        with prediction_file(out, overwrite=overwrite) as write, Screen() as screen:
-            source = open_source(list(data), where=where)
-            if out.resolve() in (path.resolve() for path in source.files):
-                raise DataError(f"{out} is one of the files that are read: name another.")
-            screen.begin("predicting", source.rows)
-            rows, unknown = 0, list[int]()
-            kept = split_names(keep, source.kinds)
-            if COLUMN in kept:
-                raise DataError(f"--keep {COLUMN}: the predictions have this name: rename it.")
-            parts = model.predictions(
-                source,
-                keep=kept,
-                missing=missing,
-                unseen=unseen.value,
-                memory=Memory.of(memory),
-                note=unknown.append,
-            )
-            for part in parts:
-                write(*part)
-                rows += len(part.values)
-                screen.advance(rows)
-        screen.say(f"{rows:,} predictions of {model.target} in {out}.")
-        if any(unknown):
-            screen.say(
-                "Values that are levels or indices of no training row, and count nothing: "
-                f"{sum(unknown):,}."
-            )
-
-
-def inspect(
-    what: Annotated[
-        list[pathlib.Path],
-        typer.Argument(
-            metavar="MODEL|DATA...",
-            help="The folder of a model, or files or folders of data.",
-            show_default=False,
-            readable=False,
-        ),
-    ],
-    *,
-    most: Annotated[
-        int,
-        typer.Option("--weights", min=0, help="How many of a model's largest weights to show."),
-    ] = 10,
-    as_json: AsJson = False,
-) -> None:
-    """Show what is in a model that fit has kept; or of data the columns, how many of their values
-    are missing, and the first rows.
-    """
-    with failing_in_one_line("jaxdescent.fit.report"):
-        from jaxdescent.data import open_source
-        from jaxdescent.data.errors import printable
-        from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.look import look_at
-        from jaxdescent.fit.model import DESCRIPTION, load_model
-        from jaxdescent.fit.report import Screen, contents
-
-        folder, *others = what
-        if others or not (folder / DESCRIPTION).exists():
-            source = open_source(list(what))
-            with Screen(is_quiet=as_json) as screen:
-                look = look_at(source, Memory.of(None), screen)
-            if as_json:
-                columns = {name: seen._asdict() for name, seen in look.columns.items()}
-                content = {"rows": look.rows, "columns": columns}
-                typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str)))
-            else:
-                screen.show_look(look, source)
-            return
-        model = load_model(folder)
-        if as_json:
-            text = (folder / DESCRIPTION).read_text(encoding="utf-8").rstrip()
-            typer.echo(printable(text))
-        else:
-            with Screen() as screen:
-                screen.show(contents(model, most))

@@ -23,7 +23,7 @@ NONE = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class ChunkPart:
     """Where some rows of a chunk are from.
 
     Attributes:
@@ -59,7 +59,7 @@ class Chunk:
     numbers: np.ndarray
     levels: Mapping[str, int]
     codes: list[np.ndarray]
-    parts: list[Part]
+    parts: list[ChunkPart]
     features: int
     entries: list[Entries] = dataclasses.field(default_factory=list)
     whole: Chunk | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdescent.data.arrow_types import kind_of, text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
-from jaxdescent.data.times import counts_of, holds_times, time_of, units_of
+from jaxdescent.data.times import holds_times, time_of, units_of
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
@@ -39,8 +39,11 @@ NAMES = {
 
 MISSING, THERE = "is missing", "is not missing"
 
+Numbers = tuple[np.ndarray, np.ndarray | None]
+"""Values, and which of them are missing: None for none."""
 
-class Condition(NamedTuple):
+
+class Comparison(NamedTuple):
     """What a row has to meet: ``column op value``; a row without a value does not, but where
     ``op`` is "is missing".
     """
@@ -61,52 +64,39 @@ class Condition(NamedTuple):
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Which rows of a block's columns meet it."""
-        columns = columns if isinstance(columns, Columns) else Columns(columns)
+        column = Columns.of(columns)[self.column]
         if self.op in (MISSING, THERE):
-            missing = _missing(columns[self.column])
-            return missing if self.op == MISSING else ~missing
-        if isinstance(self.value, str):
-            met, there = self._compared(columns, self.value)
-        else:
-            met, there = self._numbers_compared(columns)
-        return met if there is None else met & there
+            return column.is_missing == (self.op == MISSING)
+        number = number_of(self.value) if isinstance(self.value, str) else self.value
+        if isinstance(self.value, float | int) or (column.is_number_encoded and number is not None):
+            return self._numbers_compared(column.numbers, number)
+        if holds_times(column.decoded.type):
+            op, count = self._in_units(column.decoded.type)
+            return self._replace(op=op)._numbers_compared(column.counts, count)
+        return self._texts_compared(column.texts, self.value)
 
-    def _numbers_compared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray | None]:
-        numbers, there = columns.numbers(self.column)
-        op, value = self.op, self.value
-        if np.issubdtype(numbers.dtype, np.floating):
-            op, value = self._in_floats(numbers.dtype)
+    def _numbers_compared(self, numbers: Numbers, value: Any) -> np.ndarray:
+        values, missing = numbers
+        op = self.op
+        if np.issubdtype(values.dtype, np.floating) and isinstance(value, int):
+            low, high = neighbours(value, values.dtype)
+            op, value = rounded(op, low, high, low == high, -np.inf)
         with np.errstate(invalid="ignore", over="ignore"):
-            return OPERATORS[op](numbers, value), there
+            met = OPERATORS[op](values, value)
+        return met if missing is None else met & ~missing
 
-    def _compared(self, columns: Columns, value: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Times as times, texts as texts; but a text that says a time, with one, as times, and
-        numbers of a dictionary as numbers.
-        """
-        pa = need_arrow()
-        of_type = columns.type_of(self.column)
-        number = number_of(value)
-        if number is not None and kind_of(of_type).is_number and columns.is_encoded(self.column):
-            return Condition(self.column, self.op, number)._numbers_compared(columns)
-        if holds_times(of_type):
-            op, limit = self._in_units(of_type)
-            counts, there = columns.counts(self.column)
-            return OPERATORS[op](counts, limit), there
-        texts, codes, there = columns.texts(self.column)
-        if time_of(value) is None:  # by code points, as lists are compared
+    def _texts_compared(self, texts: Any, value: str) -> np.ndarray:
+        """Texts by their code points, but a text that says a time with one as times."""
+        if time_of(value) is None:
             compare = getattr(importlib.import_module("pyarrow.compute"), NAMES[self.op])
-            met = compare(texts, pa.scalar(value)).to_numpy(zero_copy_only=False)
+            met = compare(texts, need_arrow().scalar(value))
         else:
-            each = (_compare(text, value, OPERATORS[self.op]) for text in texts.to_pylist())
-            met = np.fromiter(each, bool, len(texts))
-        return (met[codes] if met.size else np.zeros(len(codes), bool)), there
-
-    def _in_floats(self, dtype: np.dtype[Any]) -> tuple[str, Any]:
-        """The operator and the value for floating-point numbers, which are exact for whole ones."""
-        if not isinstance(self.value, int):
-            return self.op, self.value
-        low, high = neighbours(self.value, dtype)
-        return rounded(self.op, low, high, low == high, -np.inf)
+            encoded = texts.dictionary_encode()
+            each = (
+                _compare(text, value, OPERATORS[self.op]) for text in encoded.dictionary.to_pylist()
+            )
+            met = need_arrow().array(each, "bool").take(encoded.indices)
+        return met.fill_null(False).to_numpy(zero_copy_only=False)
 
     def _in_units(self, of_type: Any) -> tuple[str, int]:
         """The operator and the value for whole numbers of a type's unit."""
@@ -114,48 +104,18 @@ class Condition(NamedTuple):
         low, high = math.floor(value), math.ceil(value)
         return rounded(self.op, low, high, value.denominator == 1, -(2**63))
 
-    def chosen(self, of: Callable[[Condition], set[int]]) -> set[int]:
+    def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
         """The parts that can hold rows that meet it, which ``of`` knows."""
         return of(self)
 
-    def expression(self, of_type: Any) -> Any:
-        """It as an expression of pyarrow's datasets, about a column of this type, which is false
-        for a part of a file only if no row of it meets the condition; None where there is none.
-
-        Floating-point numbers are compared in their own precision, as :meth:`is_met` does.
-        """
-        import pyarrow as pa
-        from pyarrow import dataset
-
-        types, field = pa.types, dataset.field(self.column)
-        if self.op == THERE:
-            return field.is_valid()
-        if self.op == MISSING:
-            return None if types.is_floating(of_type) else field.is_null()  # NaN is missing too
-        op, value = self.op, self.value
-        if holds_times(of_type):
-            op, count = self._in_units(of_type)
-            short = types.is_date32(of_type) or types.is_time32(of_type)
-            value = pa.scalar(count, pa.int32() if short else pa.int64()).cast(of_type)
-        elif isinstance(value, str) and time_of(value) is not None:
-            return None  # texts may be compared as times
-        elif types.is_decimal(of_type):
-            return None  # pyarrow's 3 times 0.1 is more than 0.3
-        elif types.is_floating(of_type):
-            op, value = self._in_floats(np.dtype(of_type.to_pandas_dtype()))
-            value = pa.scalar(float(value)).cast(of_type)
-        return OPERATORS[op](field, value)
-
     def may_be_met(self, least: Any, most: Any, of_type: Any) -> bool:
         """Whether a row with a value from ``least`` to ``most`` in a column of this type can meet
-        it, where :meth:`expression` is not None.
+        it.
         """
-        import pyarrow as pa
-
-        if self.op in (MISSING, THERE):
-            return True
-        ends = {self.column: pa.array([least, most], of_type)}
+        ends = {self.column: need_arrow().array([least, most], of_type)}
         low, high = self.is_met(ends).tolist()
+        if isinstance(least, str) and time_of(str(self.value)) is not None:
+            return True  # texts may be compared as times, whose order is another
         if self.op in ("<", "<="):
             return low
         if self.op in (">", ">="):
@@ -167,69 +127,84 @@ class Condition(NamedTuple):
         return next(reaches)[0] and next(reaches)[1]
 
 
-class Columns(dict[str, Any]):
-    """A block's columns as conditions compare them: each is looked at once for all of them."""
+class Column:
+    """A column of a block in the forms that conditions compare, each made once for all of them."""
 
-    def __init__(self, columns: Mapping[str, Any]) -> None:
-        super().__init__(columns)
-        self._looked: dict[Any, Any] = {}
+    def __init__(self, given: Any, name: str) -> None:
+        self._given, self._name = given, name
 
-    def _once(self, look: Callable[[str], Any], name: str) -> Any:
-        if (look, name) not in self._looked:
-            self._looked[look, name] = look(name)
-        return self._looked[look, name]
-
-    def is_encoded(self, name: str) -> bool:
-        """Whether it comes as a dictionary of Arrow's."""
-        column = self[name]
-        return not isinstance(column, np.ndarray) and need_arrow().types.is_dictionary(column.type)
-
-    def _decoded(self, name: str) -> Any:
-        column = self[name]
+    @functools.cached_property
+    def decoded(self) -> Any:
+        """It as an array of Arrow, out of its dictionary."""
+        pa, column = need_arrow(), self._given
         if isinstance(column, np.ndarray):
-            return need_arrow().array(column)
-        return column.cast(column.type.value_type) if self.is_encoded(name) else column
+            column = pa.array(column)
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        is_encoded = pa.types.is_dictionary(column.type)
+        return column.cast(column.type.value_type) if is_encoded else column
 
-    def type_of(self, name: str) -> Any:
-        """Its type, out of its dictionary."""
-        return self._once(self._decoded, name).type
+    @property
+    def is_number_encoded(self) -> bool:
+        """Whether it comes as a dictionary of numbers."""
+        is_number = kind_of(self.decoded.type).is_number
+        return is_number and self.decoded.type != self._given.type
 
-    def numbers(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Its numbers, and which of them are there; None for all."""
-        return self._once(self._numbers, name)
+    @functools.cached_property
+    def is_missing(self) -> np.ndarray:
+        """Which rows have no value; NaN is none."""
+        if isinstance(self._given, np.ndarray):
+            is_float = np.issubdtype(self._given.dtype, np.floating)
+            return np.isnan(self._given) if is_float else np.zeros(len(self._given), bool)
+        return self.decoded.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
 
-    def _numbers(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        numbers, missing = _numbers(self[name])
-        if np.issubdtype(numbers.dtype, np.floating) and np.isnan(numbers).any():
-            missing = np.isnan(numbers) | (False if missing is None else missing)
-        return numbers, None if missing is None else ~missing
+    @functools.cached_property
+    def numbers(self) -> Numbers:
+        """Its numbers, and which of them are missing."""
+        column = self._given
+        if not isinstance(column, np.ndarray):
+            pa, column = need_arrow(), self.decoded
+            if pa.types.is_decimal(column.type):
+                column = column.cast(pa.string())  # which is read as the number that is written
+            if pa.types.is_string(column.type):  # of CSV, read as text to be levels
+                try:
+                    column = column.cast(pa.float64())
+                except pa.ArrowInvalid as error:
+                    raise DataError(f"--where: {one_line(error)}.") from error
+        values, missing = values_of(column)
+        if np.issubdtype(values.dtype, np.floating):
+            missing = self.is_missing
+        return (values.astype(np.uint8) if values.dtype == np.bool_ else values), missing
 
-    def counts(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Its times in units, and which of them are there."""
-        return self._once(self._counts, name)
+    @functools.cached_property
+    def counts(self) -> Numbers:
+        """Its times as whole numbers of their unit, and which of them are missing."""
+        pa, column = need_arrow(), self.decoded
+        if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
+            column = column.cast(pa.int32())
+        return values_of(column.cast(pa.int64()))
 
-    def _counts(self, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        own, missing = _without_missing(self._once(self._decoded, name))
-        return counts_of(own), None if missing is None else ~missing
+    @functools.cached_property
+    def texts(self) -> Any:
+        """It as an array of Arrow of texts."""
+        return text_of(self.decoded, repr(self._name))
 
-    def texts(self, name: str) -> tuple[Any, np.ndarray, np.ndarray | None]:
-        """Its different texts as an array of Arrow, the place of each row's, and which it has."""
-        return self._once(self._texts, name)
 
-    def _texts(self, name: str) -> tuple[Any, np.ndarray, np.ndarray | None]:
-        texts, missing = _without_missing(text_of(self._once(self._decoded, name), repr(name)))
-        pa = need_arrow()
-        if isinstance(texts, pa.ChunkedArray):
-            texts = texts.combine_chunks()
-        encoded = texts.dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        return encoded.dictionary, codes, None if missing is None else ~missing
+class Columns(dict[str, Column]):
+    """A block's columns as conditions compare them."""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> Columns:
+        """The columns themselves where they are such already."""
+        if isinstance(columns, Columns):
+            return columns
+        return cls({name: Column(column, name) for name, column in columns.items()})
 
 
 class Joined(NamedTuple):
     """Conditions of which all have to be met, or any."""
 
-    parts: tuple[Condition | Joined, ...]
+    parts: tuple[Comparison | Joined, ...]
     is_all: bool
 
     @property
@@ -244,11 +219,11 @@ class Joined(NamedTuple):
 
     def is_met(self, columns: Mapping[str, Any]) -> np.ndarray:
         """Which rows of a block's columns meet them."""
-        columns = columns if isinstance(columns, Columns) else Columns(columns)
+        columns = Columns.of(columns)
         join = np.logical_and if self.is_all else np.logical_or
         return functools.reduce(join, (part.is_met(columns) for part in self.parts))
 
-    def chosen(self, of: Callable[[Condition], set[int]]) -> set[int]:
+    def chosen(self, of: Callable[[Comparison], set[int]]) -> set[int]:
         """The parts that can hold rows that meet them, where ``of`` knows those of a condition."""
         join = set.intersection if self.is_all else set.union
         return join(*(part.chosen(of) for part in self.parts))
@@ -310,42 +285,3 @@ def _compare(text: str, value: str, compare: Callable[[Any, Any], Any]) -> bool:
     if own is None or point is None or own.is_time != point.is_time:
         return compare(text, value)  # by code points, as lists are compared
     return compare(own.utc, point.utc)
-
-
-def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    if not isinstance(column, np.ndarray):
-        pa = need_arrow()
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_decimal(column.type):
-            column = column.cast(pa.string())  # which is read as the number that is written
-        if pa.types.is_string(column.type):  # of CSV, read as text to be levels
-            try:
-                column = column.cast(pa.float64())
-            except pa.ArrowInvalid as error:
-                raise DataError(f"--where: {one_line(error)}.") from error
-    numbers, missing = values_of(column)
-    return (numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers), missing
-
-
-def _without_missing(column: Any) -> tuple[Any, np.ndarray | None]:
-    """An Arrow column with something in place of what is missing, and where that is."""
-    if not column.null_count:
-        return column, None
-    pa = need_arrow()
-    missing = column.is_null().to_numpy(zero_copy_only=False)
-    nothing: Any = "" if pa.types.is_string(column.type) else 0
-    if holds_times(column.type):
-        is_short = pa.types.is_date32(column.type) or pa.types.is_time32(column.type)
-        nothing = pa.scalar(0, pa.int32() if is_short else pa.int64()).cast(column.type)
-    return column.fill_null(nothing), missing
-
-
-def _missing(column: Any) -> np.ndarray:
-    """Which rows have no value; NaN is none."""
-    if isinstance(column, np.ndarray):
-        is_float = np.issubdtype(column.dtype, np.floating)
-        return np.isnan(column) if is_float else np.zeros(len(column), bool)
-    if need_arrow().types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

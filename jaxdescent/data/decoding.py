@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.chunk import NONE, Chunk, Part
+from jaxdescent.data.chunk import NONE, Chunk, ChunkPart
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Source, located
 from jaxdescent.data.sparse_decoding import SparseDecoding, joined
@@ -73,13 +73,13 @@ class Decoding:
 
     def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
         """All rows from this one on in their order, ``size`` at a time, the last ones fewer."""
-        parts: list[Part] = []
+        parts: list[ChunkPart] = []
         have, start, begin = 0, row, source.start_before(row)
         for block in located(source.from_row(begin), self.columns, size, begin):
             first = min(max(row - block.start, 0), block.rows)
             while first < block.rows:
                 taken = min(block.rows - first, size - have)
-                parts.append(Part(have, first, block))
+                parts.append(ChunkPart(have, first, block))
                 have, first = have + taken, first + taken
                 if have == size:
                     yield self._decoded(start, have, parts)
@@ -87,7 +87,7 @@ class Decoding:
         if have:
             yield self._decoded(start, have, parts)
 
-    def _decoded(self, start: int, rows: int, parts: list[Part]) -> Chunk:
+    def _decoded(self, start: int, rows: int, parts: list[ChunkPart]) -> Chunk:
         numbers = self._as_stored(rows, parts)
         if numbers is None:  # Column after column, as they are read: nothing is transposed.
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
@@ -127,7 +127,7 @@ class Decoding:
                 )
         return chunk
 
-    def _as_stored(self, rows: int, parts: list[Part]) -> np.ndarray | None:
+    def _as_stored(self, rows: int, parts: list[ChunkPart]) -> np.ndarray | None:
         """The numbers without a copy, where they are columns of one matrix; else None."""
         if len(parts) > 1:
             return None
@@ -141,7 +141,7 @@ class Decoding:
             return own.astype(self.dtype, order="K", copy=False)
 
 
-def numbers_of(block: Block, name: str) -> np.ndarray:
+def complete_numbers(block: Block, name: str) -> np.ndarray:
     """A column as an array of numbers, without a copy where it can be had so.
 
     Raises:
@@ -204,10 +204,10 @@ def _may_be_rounded(values: np.ndarray, dtype: np.dtype[Any]) -> bool:
     return bool(np.max(values) > most or np.min(values) < -most)
 
 
-def _fill(into: np.ndarray, name: str, parts: list[Part], *, is_whole: bool = False) -> None:
+def _fill(into: np.ndarray, name: str, parts: list[ChunkPart], *, is_whole: bool = False) -> None:
     ends = [part.here for part in parts[1:]] + [into.shape[0]]
     for part, end in zip(parts, ends, strict=True):
-        values = numbers_of(part.block, name)[part.there : part.there + end - part.here]
+        values = complete_numbers(part.block, name)[part.there : part.there + end - part.here]
         if is_whole:
             fill_exactly(into[part.here : end], values, name, part.block, part.there)
             continue

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jaxdescent.data.sparse_column import rows_taken
+
 SLICE_ENTRIES = 1 << 16
 """So many entries are multiplied at a time, which stay in a core's cache; the sums of all slices
 are added in float64."""
@@ -45,22 +47,8 @@ class Entries:
 
     def take(self, rows: slice | np.ndarray) -> Entries:
         """The entries of these rows, in their order."""
-        if isinstance(rows, slice):
-            begin, end, step = rows.indices(self.rows)
-            if step == 1 and end >= begin:
-                own = slice(int(self.starts[begin]), int(self.starts[end]))
-                values = None if self.values is None else self.values[own]
-                starts = self.starts[begin : end + 1] - self.starts[begin]
-                return dataclasses.replace(
-                    self, starts=starts, index=self.index[own], values=values
-                )
-            rows = np.arange(begin, end, step)
-        counts = self.starts[rows + 1] - self.starts[rows]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        # Entry after entry of each row, from where it begins here to where it begins there.
-        places = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], counts)
-        values = None if self.values is None else self.values[places]
-        return dataclasses.replace(self, starts=starts, index=self.index[places], values=values)
+        starts, index, values = rows_taken(self.starts, self.index, self.values, rows)
+        return dataclasses.replace(self, starts=starts, index=index, values=values)
 
     def multiply(self, weights: np.ndarray, made: np.ndarray) -> None:
         """Add ``X @ weights`` to ``made``, (rows, k); weights are those of all features."""

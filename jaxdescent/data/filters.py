@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.conditions import MISSING, THERE, Condition, Joined, number_of
+from jaxdescent.data.conditions import MISSING, THERE, Comparison, Joined, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
-from jaxdescent.data.protocol import Block, Kind, Source, Wrapped, located
+from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
+from jaxdescent.data.wrapped import WrappedSource
 
 TOKEN = re.compile(
     r"\s*(?:(?P<quoted>'[^']*'|\"[^\"]*\")|(?P<column>`[^`]+`)|(?P<operator><=|>=|==|!=|=|<|>)"
@@ -35,7 +36,7 @@ GRAMMAR = (
 )
 
 
-def condition_of(text: str, kinds: Mapping[str, Kind]) -> Condition | Joined:
+def condition_of(text: str, kinds: Mapping[str, Kind]) -> Comparison | Joined:
     """The conditions that a text states about columns of these kinds; ``and`` binds before ``or``.
 
     Columns with spaces, operators or parentheses in their names stand between backquotes; text may
@@ -47,7 +48,7 @@ def condition_of(text: str, kinds: Mapping[str, Kind]) -> Condition | Joined:
       DataError: where it cannot be read, a column is not there, or a value is of another kind.
 
     >>> condition_of("month <= 6", {"month": Kind.WHOLE})
-    Condition(column='month', op='<=', value=6)
+    Comparison(column='month', op='<=', value=6)
     >>> condition_of("a = x or a is missing", {"a": Kind.TEXT}).is_all
     False
     """
@@ -61,20 +62,20 @@ class _Parser:
         self._text, self._kinds = text, kinds
         self._tokens, self._at = list(_tokens(text)), 0
 
-    def parsed(self) -> Condition | Joined:
+    def parsed(self) -> Comparison | Joined:
         """All of it."""
         found = self._joined("or", 0)
         if self._at < len(self._tokens):
             raise self._unreadable("; text with spaces stands between quotes")
         return found
 
-    def _joined(self, word: str, depth: int) -> Condition | Joined:
-        parts: list[Condition | Joined] = []
+    def _joined(self, word: str, depth: int) -> Comparison | Joined:
+        parts: list[Comparison | Joined] = []
         while not parts or self._takes(word):
             parts.append(self._joined("and", depth) if word == "or" else self._single(depth))
         return parts[0] if len(parts) == 1 else Joined(tuple(parts), word == "and")
 
-    def _single(self, depth: int) -> Condition | Joined:
+    def _single(self, depth: int) -> Comparison | Joined:
         if self._kinds_ahead(1) == ["bracket"] and self._tokens[self._at][1] == "(":
             if depth >= MOST_DEEP:
                 raise DataError(f"--where has more than {MOST_DEEP} parentheses in each other.")
@@ -97,14 +98,14 @@ class _Parser:
                     check_columns([column], self._kinds)
                     if self._kinds[column] is Kind.SPARSE:
                         raise DataError(f"--where: {column!r} holds sparse numbers: none is named.")
-                    return Condition(column, op)
+                    return Comparison(column, op)
             raise self._unreadable()
         if others not in (["operator", "word"], ["operator", "quoted"]):
             raise self._unreadable()
         check_columns([column], self._kinds)
         (_, op), (kind, value) = self._tokens[self._at + 1 : self._at + 3]
         self._at += 3
-        return Condition(column, op, _value(column, value, kind, self._kinds[column]))
+        return Comparison(column, op, _value(column, value, kind, self._kinds[column]))
 
     def _takes(self, word: str) -> bool:
         if self._tokens[self._at : self._at + 1] in ([("word", word)], [("word", word.upper())]):
@@ -161,7 +162,7 @@ class _Count(NamedTuple):
     place: list[int]
 
 
-class Filtered(Wrapped):
+class Filtered(WrappedSource):
     """The rows of a source that meet a condition; their numbers in the files stay known.
 
     Parts of the source that can be known without reading to hold none are passed over: groups of

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 M_MMAP_THRESHOLD, RETURNED_BYTES = -3, 1 << 20
 """The option's name in malloc.h, and the size from which on memory is returned."""
@@ -37,11 +38,23 @@ def return_what_was_freed() -> None:
 
 
 def return_what_is_freed() -> None:
-    """The same, and from now on return arrays of some size as they are freed, in all of the
+    """Return what was freed, and from now on arrays of some size as they are freed, in all of the
     process.
     """
     _of_library("mallopt", M_MMAP_THRESHOLD, RETURNED_BYTES)
     return_what_was_freed()
+
+
+def allocate_arrow_by_system() -> None:
+    """Let Arrow, whether it is loaded yet or not, take memory from the C library: its own allocator
+    keeps what was freed, tens of megabytes more or less as threads happen to run.
+    """
+    if "pyarrow" in sys.modules:
+        import pyarrow
+
+        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    else:
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def _of_library(name: str, *arguments: int) -> None:

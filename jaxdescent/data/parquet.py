@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from jaxdescent.data.conditions import MISSING, THERE
 from jaxdescent.data.errors import reading
 from jaxdescent.data.grouped_files import Extent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
@@ -91,7 +92,7 @@ class ParquetFiles(GroupedFiles):
         for path in self._paths:
             with reading(path), self._opened(path, text) as file:
                 before, behind = behind, behind + file.metadata.num_rows
-                for start, groups in self._runs(path, file.metadata, self._first - before):
+                for start, groups in self._runs(file, self._first - before):
                     at = start
                     batches = file.iter_batches(
                         rows, row_groups=groups, columns=list(names), use_threads=True
@@ -120,15 +121,14 @@ class ParquetFiles(GroupedFiles):
         new._condition = condition
         return new
 
-    def _runs(
-        self, path: pathlib.Path, metadata: Any, first: int
-    ) -> Iterator[tuple[int, list[int]]]:
+    def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:
         """Groups of rows that follow each other, and the number of their first row: all groups from
         the row ``first`` on, or those that can hold rows that meet the conditions.
         """
+        metadata = file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         starts = [0, *itertools.accumulate(sizes)]
-        chosen = [g for g in self._possible(path, len(sizes)) if starts[g] >= first]
+        chosen = [g for g in self._possible(file) if starts[g] >= first]
         for group in chosen:
             if group - 1 in chosen:
                 continue
@@ -137,25 +137,20 @@ class ParquetFiles(GroupedFiles):
                 stop += 1
             yield starts[group], list(range(group, stop))
 
-    def _possible(self, path: pathlib.Path, groups: int) -> list[int]:
-        if self._condition is None or self._condition.leaves > MOST_LOOKED:
-            return list(range(groups))
-        import pyarrow as pa
-        from pyarrow import dataset, fs
-
-        fragment = dataset.ParquetFileFormat().make_fragment(str(path), fs.LocalFileSystem())
+    def _possible(self, file: Any) -> list[int]:
+        """The groups that can hold rows that meet the condition, as their statistics tell."""
+        groups = range(file.metadata.num_row_groups)
+        if not groups or self._condition is None or self._condition.leaves > MOST_LOOKED:
+            return list(groups)
+        schema, first = file.schema_arrow, file.metadata.row_group(0)
+        paths = [first.column(index).path_in_schema for index in range(first.num_columns)]
 
         def possible(condition: Any) -> set[int]:
-            of_type = fragment.physical_schema.field(condition.column).type
-            every = set(range(groups))
-            try:
-                expression = condition.expression(of_type)
-                if expression is None:
-                    return every
-                left = fragment.subset(expression).row_groups
-                return {group.id for group in left if _may_hold(group, condition, of_type)}
-            except (pa.ArrowException, OverflowError):
-                return every  # compared in another form, such as a huge integer
+            if condition.column not in paths:  # it is not stored as one column
+                return set(groups)
+            of_type, index = schema.field(condition.column).type, paths.index(condition.column)
+            columns = ((group, file.metadata.row_group(group).column(index)) for group in groups)
+            return {group for group, column in columns if _may_hold(column, condition, of_type)}
 
         return sorted(self._condition.chosen(possible))
 
@@ -177,14 +172,22 @@ def _larger(extent: Extent, pages: Iterable[Page]) -> Extent:
     return extent
 
 
-def _may_hold(group: Any, condition: Any, of_type: Any) -> bool:
-    """Whether a group of rows can hold one that meets a condition, by its least and its largest
-    value: pyarrow passes over no group that has missing values.
+def _may_hold(column: Any, condition: Any, of_type: Any) -> bool:
+    """Whether a group of rows can hold one that meets a condition on a column, of which these are
+    the metadata.
     """
+    import pyarrow as pa
+
+    known = column.statistics
+    if known is None:
+        return True
+    has_missing = not known.has_null_count or known.null_count > 0
+    has_values = not known.has_null_count or known.null_count < column.num_values
+    if condition.op == MISSING:
+        return has_missing or pa.types.is_floating(of_type)  # NaN is missing too
+    if condition.op == THERE or not has_values or not known.has_min_max:
+        return has_values
     try:
-        bounds = group.statistics.get(condition.column)
-    except ValueError:  # nanoseconds, which Python's own times cannot hold
-        return True
-    if bounds is None or bounds["min"] is None or bounds["max"] is None:
-        return True
-    return condition.may_be_met(bounds["min"], bounds["max"], of_type)
+        return condition.may_be_met(known.min, known.max, of_type)
+    except (pa.ArrowException, OverflowError, ValueError):
+        return True  # bounds that Python or Arrow cannot hold, such as times of nanoseconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import copy
 import dataclasses
 import enum
 import hashlib
@@ -135,21 +134,21 @@ class Source(abc.ABC):
         return True
 
     def as_text(self, names: Sequence[str]) -> Source:
-        """The same rows, with these columns as the text that stands in the file, where it is text
+        """The rows with these columns as the text that stands in the file, where it is text
         that is read: whole numbers that are levels keep their zeros then.
         """
         del names
         return self
 
     def as_read(self, names: Sequence[str]) -> Source:
-        """The same rows, with these columns of text not as dictionaries of texts: most of theirs
+        """The rows with these columns of text not as dictionaries of texts: most of theirs
         are in one row each.
         """
         del names
         return self
 
     def offering(self, names: Sequence[str]) -> Source:
-        """The same rows with these columns, where it has them without listing them: numbers of a
+        """The rows with these columns, where it has them without listing them: numbers of a
         sparse source that are zero in all of its rows, or too many to be listed.
         """
         del names
@@ -177,7 +176,7 @@ class Source(abc.ABC):
         return all(self.start_before(first) for first in firsts if first)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        """The same rows, of which is known how many they are and where reading can begin, where a
+        """The rows, of which is known how many they are and where reading can begin, where a
         look at them tells that: each of several processes looks at its own part.
 
         Args:
@@ -199,7 +198,7 @@ class Source(abc.ABC):
         return 0
 
     def skipping(self, condition: Any) -> Source:
-        """The same rows, without parts of which it is known before they are read that none of
+        """The rows without parts of which it is known before they are read that none of
         theirs meets a condition (:func:`jaxdescent.data.filters.condition_of`).
         """
         del condition
@@ -259,73 +258,6 @@ class Source(abc.ABC):
     def file_bytes(self) -> int:
         """The size of all files."""
         return sum(max(stamp[0], 0) for stamp in self.stamps())
-
-
-class Wrapped(Source):
-    """A source that is another one in all that it does not change."""
-
-    def __init__(self, base: Source) -> None:
-        self.base = base
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self.base.kinds
-
-    @property
-    def rows(self) -> int | None:
-        return self.base.rows
-
-    @property
-    def form(self) -> str:
-        return self.base.form
-
-    @property
-    def files(self) -> Sequence[pathlib.Path]:
-        return self.base.files
-
-    @property
-    def can_restart(self) -> bool:
-        return self.base.can_restart
-
-    @property
-    def description(self) -> str:
-        return self.base.description
-
-    def as_text(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new.base = self.base.as_text(names)
-        return new
-
-    def as_read(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new.base = self.base.as_read(names)
-        return new
-
-    def first_text(self, name: str) -> str:
-        return self.base.first_text(name)
-
-    @property
-    def opened(self) -> Stamps | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.base.opened
-
-    def offering(self, names: Sequence[str]) -> Source:
-        new = copy.copy(self)
-        new.base = self.base.offering(names)
-        return new
-
-    @property
-    def entries(self) -> int:
-        return self.base.entries
-
-    @property
-    def looks(self) -> int:
-        return self.base.looks
-
-    def text_bytes(self, name: str) -> int:
-        return self.base.text_bytes(name)
-
-    def fingerprint(self) -> str:
-        return self.base.fingerprint()
 
 
 @contextlib.contextmanager

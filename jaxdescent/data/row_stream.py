@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdescent.data.chunk import Chunk, check_finite
 from jaxdescent.data.chunk_reader import ChunkReader
-from jaxdescent.data.decoding import Decoding, fill_exactly, numbers_of
+from jaxdescent.data.decoding import Decoding, complete_numbers, fill_exactly
 from jaxdescent.data.errors import DataError, check_columns, listed
 from jaxdescent.data.normal_sums import NormalSums
 from jaxdescent.data.protocol import Kind, Source, located
@@ -223,7 +223,7 @@ class RowStream(ChunkReader):
         made, filled = np.empty(self.rows, self.decoding.dtype), 0
         self._check_unchanged()
         for block in read_ahead(lambda: located(self.source, [name], self._rows_of([name]))):
-            values = numbers_of(block, name)
+            values = complete_numbers(block, name)
             check_finite(values, name, block, 0)
             self._check_rows(max(filled + block.rows, self.rows), self.rows)
             own = made[filled : filled + block.rows]

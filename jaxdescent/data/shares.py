@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.protocol import Block, Source, Wrapped, located
+from jaxdescent.data.protocol import Block, Source, located
 from jaxdescent.data.row_stream import RowStream
+from jaxdescent.data.wrapped import WrappedSource
 
 
-class Share(Wrapped):
+class Share(WrappedSource):
     """The rows from ``first`` to before ``stop`` of a source.
 
     Reading begins at the last row before them at which the source can begin (arrays and ``.npy``

@@ -26,26 +26,15 @@ class SparseColumn:
 
     def __getitem__(self, rows: slice) -> SparseColumn:
         """Rows that follow each other."""
-        start, stop, _ = rows.indices(len(self))
-        first, last = self.starts[start], self.starts[max(stop, start)]
-        return SparseColumn(
-            self.starts[start : max(stop, start) + 1] - first,
-            self.index[first:last],
-            self.values[first:last],
-        )
+        return SparseColumn(*rows_taken(self.starts, self.index, self.values, rows))
 
     def filter(self, met: Any) -> SparseColumn:
         """The rows for which it is true."""
         return self.take(np.flatnonzero(np.asarray(met)))
 
     def take(self, rows: np.ndarray) -> SparseColumn:
-        """These rows, in ascending order."""
-        counts = np.diff(self.starts)
-        chosen = np.zeros(len(self), bool)
-        chosen[rows] = True
-        kept = np.repeat(chosen, counts)
-        starts = np.concatenate([[0], np.cumsum(counts[chosen])])
-        return SparseColumn(starts, self.index[kept], self.values[kept])
+        """These rows, in their order."""
+        return SparseColumn(*rows_taken(self.starts, self.index, self.values, rows))
 
     @property
     def row(self) -> np.ndarray:
@@ -58,6 +47,27 @@ class SparseColumn:
         here = self.index == index
         values[self.row[here]] = self.values[here]
         return values
+
+
+def rows_taken(
+    starts: np.ndarray, index: np.ndarray, values: Any, rows: slice | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Where each of some rows begins, and the entries of these rows, in the order of the rows;
+    ``values`` may be None for ones. Of rows that follow each other nothing is copied.
+    """
+    if isinstance(rows, slice):
+        begin, end, step = rows.indices(len(starts) - 1)
+        end = max(end, begin)
+        if step == 1:
+            own: Any = slice(int(starts[begin]), int(starts[end]))
+            own_values = None if values is None else values[own]
+            return starts[begin : end + 1] - starts[begin], index[own], own_values
+        rows = np.arange(begin, end, step)
+    counts = starts[rows + 1] - starts[rows]
+    begins = np.concatenate([[0], np.cumsum(counts)])
+    # Entry after entry of each row, from where it begins here to where it begins there.
+    own = np.arange(begins[-1]) + np.repeat(starts[rows] - begins[:-1], counts)
+    return begins, index[own], None if values is None else values[own]
 
 
 def sparse_column(given: Any, name: str) -> SparseColumn:

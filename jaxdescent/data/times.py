@@ -8,8 +8,6 @@ import functools
 import re
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxdescent.data.errors import DataError, need_arrow
 
 SECOND = 10**9
@@ -19,11 +17,12 @@ DAY = 86_400 * SECOND
 
 UNITS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
 
-CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
-ZONE = r"(?:\s*(?P<zone>Z|[+-]\d\d(?::?\d\d)?))?"
-WRITTEN = re.compile(rf"(?P<day>\d{{4}}-\d\d-\d\d)(?:[T ]{CLOCK}{ZONE})?")
+EPOCH = datetime.datetime(1970, 1, 1)
+
+CLOCK = r"(?P<clock>(?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.(?P<fraction>\d{1,9}))?)?)"
+OFFSET = r"[+-]\d\d(?::?\d\d)?"
 TIME = re.compile(CLOCK)
-OFFSET = re.compile(r"[+-]\d\d(?::?\d\d)?")
+WRITTEN = re.compile(rf"(?P<day>\d{{4}}-\d\d-\d\d)(?:[T ]{CLOCK}(?:\s*(?P<zone>Z|{OFFSET}))?)?")
 
 
 class TimePoint(NamedTuple):
@@ -55,22 +54,18 @@ def time_of(text: str) -> TimePoint | None:
     >>> time_of("1970-01-01T00:00+01:00").utc
     -3600000000000
     """
-    found = TIME.fullmatch(text)
-    if found:
-        clock = _clock(found)
-        return None if clock is None else TimePoint(clock, is_time=True)
-    found = WRITTEN.fullmatch(text)
+    found = TIME.fullmatch(text) or WRITTEN.fullmatch(text)
     if not found:
         return None
+    parts = found.groupdict()
+    day, clock, zone = (parts.get(part) or "" for part in ("day", "clock", "zone"))
     try:
-        day = datetime.date.fromisoformat(found["day"])
+        moment = datetime.datetime.fromisoformat(f"{day or '1970-01-01'}T{clock or '00:00'}{zone}")
     except ValueError:
         return None
-    clock = 0 if found["hour"] is None else _clock(found)
-    if clock is None:
-        return None
-    days = day.toordinal() - datetime.date(1970, 1, 1).toordinal()
-    return TimePoint(days * DAY + clock, _seconds(found["zone"]))
+    seconds = (moment.replace(tzinfo=None) - EPOCH) // datetime.timedelta(seconds=1)
+    fraction = int((parts["fraction"] or "").ljust(9, "0"))
+    return TimePoint(seconds * SECOND + fraction, _ahead(moment), is_time=not day)
 
 
 def holds_times(arrow_type: Any) -> bool:
@@ -95,15 +90,6 @@ def plain(texts: Any) -> Any:
     call = pc.call_function
     options = pc.ReplaceSubstringOptions(FRACTION, r"\1\2\3")
     return call("replace_substring_regex", [texts], options)
-
-
-def counts_of(column: Any) -> np.ndarray:
-    """An Arrow column without missing values as whole numbers of its own unit, int64."""
-    pa = need_arrow()
-    is_short = pa.types.is_date32(column.type) or pa.types.is_time32(column.type)
-    if is_short:
-        column = column.cast(pa.int32())
-    return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
@@ -132,29 +118,17 @@ def units_of(text: str, arrow_type: Any, name: str) -> fractions.Fraction:
     return fractions.Fraction(count, unit)
 
 
-def _clock(found: re.Match[str]) -> int | None:
-    """Nanoseconds since midnight; None where no clock shows such a time."""
-    hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
-    if hour > 23 or minute > 59 or second > 59:
-        return None
-    fraction = int((found["fraction"] or "").ljust(9, "0"))
-    return (3600 * hour + 60 * minute + second) * SECOND + fraction
-
-
-def _seconds(zone: str | None) -> int | None:
-    """Of a zone's offset from UTC."""
-    if zone is None:
-        return None
-    if zone == "Z":
-        return 0
-    digits = zone[1:].replace(":", "").ljust(4, "0")
-    return int(f"{zone[0]}1") * (3600 * int(digits[:2]) + 60 * int(digits[2:]))
+def _ahead(moment: datetime.datetime) -> int | None:
+    """The seconds by which a clock is ahead of UTC."""
+    offset = moment.utcoffset()
+    return None if offset is None else offset // datetime.timedelta(seconds=1)
 
 
 def _in_zone(count: int, zone: str) -> int:
     """Nanoseconds in UTC of what a clock in a zone shows; of two such points the earlier one."""
-    if OFFSET.fullmatch(zone):
-        return count - (_seconds(zone) or 0) * SECOND
+    if re.fullmatch(OFFSET, zone):
+        ahead = _ahead(datetime.datetime.fromisoformat(f"1970-01-01T00:00{zone}"))
+        return count - (ahead or 0) * SECOND
     if zone in ("UTC", "Z"):
         return count
     import pyarrow as pa

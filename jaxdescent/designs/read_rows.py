@@ -39,7 +39,7 @@ class ReadRows(Design):
 
     @abc.abstractmethod
     def centred(self, center: jax.Array) -> Self:
-        """The same with another center."""
+        """The design with another center."""
 
     @abc.abstractmethod
     def multiplied(

@@ -39,7 +39,7 @@ WRITTEN_OUT = 4
 """Rows of a batch are arrays if these take no more than so many times what is read of them."""
 
 OTHER_RATE = 5e8
-"""The same for tables and loaders of any kind."""
+"""Bytes a second of tables and loaders of any kind."""
 
 
 @jax.tree_util.register_pytree_node_class

@@ -22,7 +22,7 @@ from jaxdescent.designs.streamed import Streamed
 from jaxdescent.kernels.host_calls import host_call
 
 ALL = PartitionSpec()
-"""The same on every device."""
+"""Replicated: each device has all of it."""
 
 
 @jax.tree_util.register_pytree_node_class

@@ -3,4 +3,4 @@
 from jaxdescent.fit.fitting import fit_model as fit_model
 from jaxdescent.fit.model import Model as Model
 from jaxdescent.fit.model import load_model as load_model
-from jaxdescent.fit.watch import Watch as Watch
+from jaxdescent.fit.progress import ProgressListener as ProgressListener

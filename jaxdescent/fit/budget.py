@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jaxdescent import agreement
 from jaxdescent.data import Source
+from jaxdescent.data.freeing import allocate_arrow_by_system
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.machine.memory import ProblemTooLarge, host_bytes, readable_bytes
 from jaxdescent.machine.resident import resident_bytes
@@ -46,6 +47,8 @@ class Memory(NamedTuple):
     def of(cls, limit: int | None) -> Memory:
         """A limit that was given, or else a share of what this process can have.
 
+        Of a limit Arrow's allocator keeps no part to itself: it is the system's from then on.
+
         Raises:
           ProblemTooLarge: if the given limit is more than there is.
         """
@@ -57,6 +60,7 @@ class Memory(NamedTuple):
                 f"a limit of {readable_bytes(limit)} is more than the {readable_bytes(most)} that "
                 "this process can have: lower it."
             )
+        allocate_arrow_by_system()
         return cls(limit, True)
 
     def fits(self, needed: float) -> bool:

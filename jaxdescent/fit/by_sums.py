@@ -18,14 +18,12 @@ from jaxdescent.fit.budget import (
 )
 from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.fit.fitted import Fitted, Part, part_of
+from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
+from jaxdescent.fit.prepared import TEST, TRAIN, Preparing
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import (
-    TEST,
-    TRAIN,
-    Preparing,
-    Sums,
+    ProductSums,
     buffer_rows,
     filled,
     fills_of,
@@ -72,7 +70,7 @@ def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
     return SumsPlan(side, reading, base + max(passing + reading.bytes, solving_bytes))
 
 
-def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
+def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     """Read everything once, and solve.
 
     Raises:
@@ -80,7 +78,7 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     """
     request, roles = job.request, job.roles
     policy = Policy(request.missing, unseen="zero")
-    sums = Sums(encoding, policy)
+    sums = ProductSums(encoding, policy)
     preparing = Preparing(roles, encoding, policy, request.test, request.seed)
     job.watch.begin("reading", job.source.rows)
     read = _add_all(job, sums, preparing, plan)
@@ -125,7 +123,7 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         encoding = dataclasses.replace(
             encoding, fills=dict(zip(names, map(float, means), strict=True))
         )
-    parts: list[Part] = []
+    parts: list[PartFigures] = []
     for part in (TRAIN, TEST):
         if sums.matrices[part] is not None:
             total = filled(sums, part)
@@ -150,7 +148,7 @@ def fit(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     return Fitted(encoding, found.weights, found.intercept, parts, details, notes, read)
 
 
-def _add_all(job: Job, sums: Sums, preparing: Preparing, plan: SumsPlan) -> int:
+def _add_all(job: Job, sums: ProductSums, preparing: Preparing, plan: SumsPlan) -> int:
     source, names = job.source, job.roles.columns
     rows = 0
     for prepared in read_ahead(
@@ -164,7 +162,7 @@ def _add_all(job: Job, sums: Sums, preparing: Preparing, plan: SumsPlan) -> int:
     return rows
 
 
-def _notes(found: solving.Solution, encoding: Encoding, sums: Sums) -> list[str]:
+def _notes(found: solving.Solution, encoding: Encoding, sums: ProductSums) -> list[str]:
     notes: list[str] = []
     constant = np.flatnonzero(found.constant)
     if constant.size:

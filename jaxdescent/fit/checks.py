@@ -17,7 +17,7 @@ LENGTHS = {"float32": (1e-15, 1e15), "float64": (1e-140, 1e140)}
 the dtype underflows and overflows."""
 
 WEIGHTS = {"float32": (1e-25, 1e25), "float64": (1e-140, 1e140)}
-"""The same for sums of weights of rows."""
+"""The least and the largest sum of rows' weights."""
 
 
 class Lengths:

@@ -59,7 +59,7 @@ class Labels:
         return pa.array(self._texts, pa.string()) if isinstance(self._texts, list) else self._texts
 
 
-def numbers_of(column: Any, *, nan_is_missing: bool) -> Numbers:
+def as_numbers(column: Any, *, nan_is_missing: bool) -> Numbers:
     """A column of numbers; without a copy where it can be had so."""
     values, missing = values_of(column)
     if values.dtype == np.bool_:

@@ -4,7 +4,6 @@ the first of them as a number.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
-from jaxdescent.data.errors import check_columns, listed, need_arrow, one_line
-from jaxdescent.data.protocol import Wrapped
+from jaxdescent.data.errors import check_columns, need_arrow, one_line
+from jaxdescent.data.times import holds_times
+from jaxdescent.data.wrapped import WrappedSource
 
 TREND = "trend"
 
@@ -88,7 +88,7 @@ def named(column: str, part: str) -> str:
 
 
 def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
-    """The same with their zones, and with the first and the last date that the rows of all
+    """The columns of dates with their zones, and the first and the last date that the rows of all
     processes have.
 
     Raises:
@@ -121,7 +121,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     return found
 
 
-class Dated(Wrapped):
+class Dated(WrappedSource):
     """A source with columns that are made of its dates in place of these.
 
     Args:
@@ -174,18 +174,13 @@ class Dated(Wrapped):
         return self.base.start_before(row)
 
     def from_row(self, row: int) -> Source:
-        return self._of(self.base.from_row(row))
+        return self.around(self.base.from_row(row))
 
     def can_share(self, parts: int) -> bool:
         return self.base.can_share(parts)
 
     def counted(self, part: int, parts: int, tell: Callable[[bytes], list[bytes]]) -> Source:
-        return self._of(self.base.counted(part, parts, tell))
-
-    def _of(self, base: Source) -> Dated:
-        new = copy.copy(self)
-        new.base = base
-        return new
+        return self.around(self.base.counted(part, parts, tell))
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         for block in located(self.base, self._read(names), rows):
@@ -289,12 +284,8 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
     if column.null_count == len(column):
         return pa.nulls(len(column), pa.timestamp("us"))
     kind = column.type
-    if pa.types.is_time(kind) or not (
-        pa.types.is_date(kind)
-        or pa.types.is_timestamp(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-    ):
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if pa.types.is_time(kind) or not (is_text or holds_times(kind)):
         raise DataError(f"{name!r} holds {kind}, and --date takes dates: leave it out.")
     if (_zone_of(column) is None) != (zone is None):
         has, had = ("a", "none") if zone is None else ("no", "one")
@@ -355,16 +346,3 @@ def _parsed(block: Block, name: str, texts: Any, target: Any) -> Any:
                     f"dates such as {such}: correct the data, or leave it out."
                 ) from error
         raise
-
-
-def notes_of_many_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
-    """What is to be said of columns that have nearly as many levels as there are training rows."""
-    many = [name for name, own in levels.items() if 2 * len(own) > rows]
-    if not many:
-        return []
-    counts = listed(f"{name!r} has {len(levels[name]):,} levels" for name in many)
-    return [
-        f"{counts} in {rows:,} training rows: nearly every row has a weight of its own, which says "
-        "nothing of other rows. Leave such columns out; of dates take --date COLUMN:month,weekday,"
-        "hour,trend."
-    ]

@@ -10,10 +10,10 @@ import numpy as np
 from jaxdescent.data import Block, Kind, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
 from jaxdescent.data.freeing import Passing
-from jaxdescent.data.protocol import Wrapped
+from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.sums import Prepared, Preparing
+from jaxdescent.fit.prepared import Prepared, Preparing
 
 RETURNING = 64
 """After so many blocks, memory that was freed is returned: that takes some milliseconds."""
@@ -26,7 +26,7 @@ ENTRY_BYTES = 16
 """Of an index and a value."""
 
 
-class EncodedRows(Wrapped):
+class EncodedRows(WrappedSource):
     """The rows that count, column by column: numbers less a shift, means where one is missing, and
     the code of each row's level or bucket, or entries where a row has several or other ones.
 
@@ -135,7 +135,7 @@ class EncodedRows(Wrapped):
             encoded = prepared.encoded
             if encoded.keep is not None and not encoded.keep.size:
                 continue
-            numbers = numbers_of(prepared, self._shift, self._fills, self._dtype)
+            numbers = shifted_numbers(prepared, self._shift, self._fills, self._dtype)
             yield self._named(numbers, self._encoded(encoded))
 
     @property
@@ -184,7 +184,9 @@ def entries_of(columns: list[tuple[np.ndarray, np.ndarray | None]]) -> SparseCol
     return SparseColumn(starts, codes[there], values[there])
 
 
-def numbers_of(prepared: Prepared, shift: np.ndarray, fills: np.ndarray, dtype: Any) -> np.ndarray:
+def shifted_numbers(
+    prepared: Prepared, shift: np.ndarray, fills: np.ndarray, dtype: Any
+) -> np.ndarray:
     """The kept rows' numbers less the shift, (rows, numbers), ``fills`` where one is missing."""
     encoded = prepared.encoded
     whole = matrix_of([number.values for number in encoded.numbers])

@@ -82,6 +82,41 @@ class Encoding:
     indices: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     interactions: Mapping[str, Interaction] = dataclasses.field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """It as a model's description holds it, without buckets and indices."""
+        return {
+            "numbers": list(self.numbers),
+            "means_for_missing": dict(self.fills),
+            "levels": {name: list(levels) for name, levels in self.levels.items()},
+            "hashed": list(self.hashed),
+            "bits": self.bits,
+            "sparse": self.sparse,
+            "interactions": {
+                name: {"numbers": list(each.numbers), "levels": list(each.labels)}
+                for name, each in self.interactions.items()
+            },
+        }
+
+    @classmethod
+    def of_json(
+        cls, content: Mapping[str, Any], buckets: np.ndarray, indices: np.ndarray
+    ) -> Encoding:
+        """The encoding of such a description."""
+        return cls(
+            numbers=tuple(content["numbers"]),
+            levels={name: tuple(levels) for name, levels in content["levels"].items()},
+            hashed=tuple(content["hashed"]),
+            bits=content["bits"],
+            buckets=buckets,
+            fills={name: float(fill) for name, fill in content["means_for_missing"].items()},
+            sparse=content.get("sparse"),
+            indices=indices,
+            interactions={
+                name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
+                for name, each in (content.get("interactions") or {}).items()
+            },
+        )
+
     @property
     def columns(self) -> list[str]:
         """Those that are read."""
@@ -278,7 +313,7 @@ class Encoding:
         buckets: Iterable[np.ndarray],
         multipliers: Iterable[np.ndarray | None],
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
-        """The same, of the parts of an :class:`Encoded`."""
+        """The entries of one-hot names from the parts of an :class:`Encoded`."""
         start = len(self.numbers)
         own = iter(multipliers)
         for code, levels in zip(codes, self.levels.values(), strict=True):

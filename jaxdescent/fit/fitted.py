@@ -10,7 +10,7 @@ import numpy as np
 from jaxdescent.fit.encoding import Encoding
 
 
-class Part(NamedTuple):
+class PartFigures(NamedTuple):
     """How well some rows are predicted.
 
     Attributes:
@@ -43,7 +43,7 @@ class Fitted(NamedTuple):
     encoding: Encoding
     weights: np.ndarray
     intercept: float
-    parts: list[Part]
+    parts: list[PartFigures]
     details: dict[str, Any]
     notes: list[str]
     rows_read: int
@@ -51,7 +51,7 @@ class Fitted(NamedTuple):
     test_passes: int = 1
 
 
-def part_of(rows: int, error: float, squares: float, weight: float) -> Part:
+def part_of(rows: int, error: float, squares: float, weight: float) -> PartFigures:
     """From the sums of squared errors, of squares about the mean, and of weights."""
     r2 = 1 - error / squares if squares > 0 else None
-    return Part(rows, r2, math.sqrt(error / weight))
+    return PartFigures(rows, r2, math.sqrt(error / weight))

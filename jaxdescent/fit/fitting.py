@@ -19,6 +19,7 @@ from jaxdescent.data.errors import listed
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.fit import together
 from jaxdescent.fit.budget import Memory
+from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
 from jaxdescent.fit.checks import check_figures
 from jaxdescent.fit.dates import (
     TREND,
@@ -27,18 +28,16 @@ from jaxdescent.fit.dates import (
     asked_for,
     looked_at,
     named,
-    notes_of_many_levels,
 )
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.keeping import PROCESSES, Keeping
-from jaxdescent.fit.levels import encoding_of
+from jaxdescent.fit.levels import encoding_of, notes_of_many_levels
 from jaxdescent.fit.model import Model, load_model
+from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import AUTO, Roles, assign
 from jaxdescent.fit.start import check_start
-from jaxdescent.fit.watch import Watch
-from jaxdescent.fit.ways import fit
+from jaxdescent.fit.strategy import fit_within_memory
 from jaxdescent.machine.resident import peak_resident_bytes
 
 OWN_TARGET = (".npy", "arrays", "svmlight text")
@@ -52,7 +51,7 @@ def fit_model(
     target_file: Any = None,
     test_data: Any = None,
     memory: int | None = None,
-    watch: Watch | None = None,
+    watch: ProgressListener | None = None,
     start: Any = None,
     checkpoint: Any = None,
     resume: bool = False,
@@ -78,7 +77,7 @@ def fit_model(
       watch: is told of the plan and of progress.
       start: a :class:`Model` of the same columns, or its folder: iterations begin at its weights.
       checkpoint: a folder in which a fit that iterates is kept while it goes on. SIGINT and SIGTERM
-        then end it with :class:`jaxdescent.fit.keeping.Interrupted`, a KeyboardInterrupt. Of a
+        then end it with :class:`jaxdescent.fit.checkpoint.Interrupted`, a KeyboardInterrupt. Of a
         distributed fit all processes see this folder; a signal to one of them ends all.
       resume: whether to go on with what is kept there.
       distributed: whether all processes that ``jax.distributed.initialize`` has joined make this
@@ -111,7 +110,9 @@ def fit_model(
         raise TypeError(f"fit_model has no option {unknown[0]!r}: it has {', '.join(known)}.")
     options = {name: settled(name, value) for name, value in options.items()}
     request = Request(target=settled("target", target), **options)
-    given = Given(data, target_file, test_data, memory, watch or Watch(), start, checkpoint, resume)
+    given = Given(
+        data, target_file, test_data, memory, watch or ProgressListener(), start, checkpoint, resume
+    )
     with agreement.among_all("fit") if distributed else contextlib.nullcontext():
         return _fitted(request, given)
 
@@ -123,7 +124,7 @@ class Given(NamedTuple):
     target_file: Any
     test_data: Any
     memory: int | None
-    watch: Watch
+    watch: ProgressListener
     start: Any
     checkpoint: Any
     resume: bool
@@ -131,15 +132,15 @@ class Given(NamedTuple):
 
 def _fitted(request: Request, given: Given) -> Model:
     began = time.perf_counter()
-    data, target_file, test_data, memory, watch, start, checkpoint, resume = given
+    data, target_file, test_data, memory, watch, start, place, resume = given
     request.check()
     if test_data is not None and request.test:
         raise DataError("--test and --test-data exclude each other: name one of them.")
-    if resume and checkpoint is None:
+    if resume and place is None:
         raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
-    folder = None if checkpoint is None else str(checkpoint)
+    folder = None if place is None else str(place)
     together.check_alike({"--checkpoint and --resume": [folder, resume]})
-    keeping = None if checkpoint is None else Keeping(checkpoint, resume=resume)
+    checkpoint = None if place is None else FitCheckpoint(place, resume=resume)
     bound = Memory.of(memory)
     source = open_source(data, target_file, request.where)
     request = request.matched(source.kinds)
@@ -172,7 +173,7 @@ def _fitted(request: Request, given: Given) -> Model:
     source, first_row = together.share_of(source)
     if test_source is not None:
         test_source, _ = together.share_of(test_source, is_tested=True)
-    job = Job(source, test_source, roles, request, bound, watch, keeping, first_row)
+    job = Job(source, test_source, roles, request, bound, watch, checkpoint, first_row)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
         check_start(model, roles, request.bits)
@@ -181,16 +182,16 @@ def _fitted(request: Request, given: Given) -> Model:
         if dates:
             watch.begin("looking at dates", source.rows)
             dates.update(looked_at(source, dates))  # the sources hold the same dictionary
-        if keeping is not None:
+        if checkpoint is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
             facts[PROCESSES] = 1 if agreement.is_alone() else jax.process_count()
             if test_source is not None:
                 facts["the held-out data's fingerprint"] = other_fingerprint
-            keeping.compare(facts)
-            stack.callback(keeping.close)
+            checkpoint.compare(facts)
+            stack.callback(checkpoint.close)
         encoding, levels_read = encoding_of(job)
-        fitted, counts = fit(job, encoding, model)
+        fitted, counts = fit_within_memory(job, encoding, model)
         check_figures(fitted)
     seconds = time.perf_counter() - began
     fitted.notes.extend(notes_of_many_levels(fitted.encoding.levels, fitted.parts[0].rows))

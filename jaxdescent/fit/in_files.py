@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,31 +21,20 @@ from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
-from jaxdescent.fit import keeping, together
+from jaxdescent.fit import checkpoint, together
 from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
-from jaxdescent.fit.checks import row_notes
-from jaxdescent.fit.descending import descend, details_of, told
+from jaxdescent.fit.by_descent import RowsAsDesign, descend, fit_design
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
 from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.fit.fitted import Fitted, Part, part_of
-from jaxdescent.fit.in_memory import STARTING_BYTES, located_blocks
+from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
+from jaxdescent.fit.in_memory import STARTING_BYTES
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import IN_FILES, method_of
-from jaxdescent.fit.moments import deviations
-from jaxdescent.fit.penalty_path import (
-    Search,
-    Tried,
-    details_of_search,
-    has_converged,
-    probes_for,
-    search,
-)
+from jaxdescent.fit.penalty_path import Tried, Try, has_converged, probes_for
+from jaxdescent.fit.prepared import Preparing
 from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.scaled import Scaled
-from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.sums import TEST, Prepared, Preparing
-from jaxdescent.fit.vectors import Vectors
+from jaxdescent.fit.vectors import Vectors, blocks
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 
@@ -106,9 +95,9 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     held = BLOCKS_HELD * (at_once * row + 2 * max(at_a_time, encoded * LEAST_ROWS))
     held += max(source.reading_bytes(names, at_once) for source in job.sources)
     of_row, of_feature, of_column = ROW_BYTES, FEATURE_BYTES, 0
-    if job.keeping is not None:
-        of_row, of_feature = of_row + keeping.ROW_BYTES, of_feature + keeping.FEATURE_BYTES
-        of_column = keeping.ROW_BYTES * rows + keeping.FEATURE_BYTES * encoding.size
+    if job.checkpoint is not None:
+        of_row, of_feature = of_row + checkpoint.ROW_BYTES, of_feature + checkpoint.FEATURE_BYTES
+        of_column = checkpoint.ROW_BYTES * rows + checkpoint.FEATURE_BYTES * encoding.size
     vectors = wider * (of_row * rows + of_feature * encoding.size)
     needed = resident_bytes() + STARTING_BYTES + held + vectors
     needed += bytes_of_levels(encoding.levels.values())
@@ -120,8 +109,8 @@ def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     column = wider * (of_column + COLUMN_BLOCK_BYTES * block)
     most = int((job.memory.limit - needed) // (column * targets))
     width = max(min(most, MOST_WIDTH), 1)
-    if job.keeping is not None and job.keeping.width is not None:
-        width = job.keeping.width  # of the fit that is gone on with
+    if job.checkpoint is not None and job.checkpoint.width is not None:
+        width = job.checkpoint.width  # of the fit that is gone on with
     return FilesPlan(rows, at_once, needed + width * targets * column, width)
 
 
@@ -135,7 +124,9 @@ def obstacle(job: Job) -> str:
     return ""
 
 
-def fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = None) -> Fitted:
+def fit_in_files(
+    job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None = None
+) -> Fitted:
     """Read everything once for its vectors, again in each pass of a descent, and for the figures.
 
     Raises:
@@ -152,20 +143,16 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     request, policy = job.request, Policy(job.request.missing, unseen="zero")
     dtype = np.dtype(request.dtype or "float32")
     preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
-    has_moments = request.standardize or request.l2 == AUTO
     is_alone = agreement.is_alone()
-    units = {} if is_alone or job.keeping is None else job.keeping.units()
+    units = {} if is_alone or job.checkpoint is None else job.checkpoint.units()
     shift = units.get("shift")
-    vectors = Vectors(job, preparing, plan.rows, dtype, has_moments=has_moments, shift=shift)
-    for prepared, is_other in _blocks(job, preparing, plan):
+    vectors = Vectors(job, preparing, plan.rows, has_others=False, shift=shift)
+    for prepared, is_other in blocks(job, preparing, plan.at_once):
         vectors.add(prepared, is_other=is_other)
+        del prepared
     vectors.close()
-    mean, spread = vectors.mean, vectors.spread
-    squares = vectors.squares() if has_moments else np.ones(encoding.size)
-    scales = deviations(squares, vectors.weight_total) if request.standardize else None
-    if units:  # those of the fit that is gone on with, to the bit
-        vectors.fills, mean, spread = units["fills"], float(units["mean"]), float(units["spread"])
-        scales = units.get("scales")
+    if units:  # those of the fit that is gone on with
+        vectors.use(units)
     source = EncodedRows(
         job,
         preparing,
@@ -176,84 +163,49 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         dtype=dtype,
     )
     options = {"categorical": source.categorical, "sparse": source.sparse, "dtype": dtype}
-    weight = vectors.training_weight
-    filled = None
+    weight, filled = vectors.training_weight, None
     if is_alone:
-        design, of_rows = Streamed(source, encoding.numbers, **options), jnp.asarray
+        design, placed = Streamed(source, encoding.numbers, **options), jnp.asarray
     else:
         design = together.streamed(source, encoding.numbers, **options)
-        of_rows = functools.partial(together.vector_of_rows, design)
+        placed = functools.partial(together.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
         rows = design.facts.rows
         if not vectors.dropped and together.are_full(rows, design.parts):
             filled = rows, design.shape[0]
-        if job.keeping is not None:
-            job.keeping.check_rows(rows, vectors.dropped)
+        if job.checkpoint is not None:
+            job.checkpoint.check_rows(rows, vectors.dropped)
             if not units:
-                units = {"shift": vectors.shift, "fills": vectors.fills, "mean": mean}
-                units |= {"spread": spread} | ({} if scales is None else {"scales": scales})
-                job.keeping.keep_units(units)
-    objective = LinearRegression(
-        design if scales is None else Scaled(design, jnp.asarray((1 / scales).astype(dtype))),
-        of_rows(((vectors.target - mean) / spread).astype(dtype)),
-        l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
-        sample_weight=None if weight is None else of_rows(weight.astype(dtype)),
+                job.checkpoint.keep_units(vectors.units)
+
+    def figures(
+        encoding: Encoding, objective: Any, params: Any, weights: np.ndarray, intercept: float
+    ) -> list[PartFigures]:
+        del objective, params
+        own = dataclasses.replace(preparing, encoding=encoding)
+        return _figures(job, own, plan, (weights, intercept), vectors.mean)
+
+    as_design = RowsAsDesign(
+        design,
+        "that stay in the files",
+        method_of(request.method, IN_FILES),
+        placed,
+        weight,
+        functools.partial(_attempts, job),
+        figures,
+        lambda: ("at least ", _free_constants(job, encoding)),
+        plan.width,
+        filled,
     )
-    per_unit = spread if scales is None else spread / scales  # of weights that are penalised
-    numbers = len(encoding.numbers)
-    params = {"weights": np.zeros(encoding.size), "intercept": 0.0}
-    if start is not None:
-        shifted = start.intercept + float(start.weights[:numbers] @ vectors.shift)
-        params = {"weights": start.weights / per_unit, "intercept": (shifted - mean) / spread}
-    given: Any = {name: jnp.asarray(each, dtype) for name, each in params.items()}
-    found, l2 = None, request.l2
-    if l2 == AUTO:
-        lengths = squares if scales is None else squares / np.square(scales)
-        found = _searched(job, objective, lengths, given, vectors.parts, width=plan.width)
-        job.watch.searched(found.path.penalties, found.path.scores, found.path.best)
-        l2, given = float(found.path.penalties[found.path.best]), found.params
-        objective = dataclasses.replace(objective, l2=jnp.asarray(l2, dtype))
-    result = told(job, objective, given, method_of(request.method, IN_FILES), spread, filled=filled)
-    weights = np.asarray(result.params["weights"], np.float64) * per_unit
-    intercept = float(result.params["intercept"]) * spread + mean
-    intercept -= float(weights[:numbers] @ vectors.shift)
-    if request.missing == "mean":
-        means = map(float, vectors.fills + vectors.shift)
-        encoding = dataclasses.replace(
-            encoding, fills=dict(zip(encoding.numbers, means, strict=True))
-        )
-        preparing = dataclasses.replace(preparing, encoding=encoding)
-    parts = _figures(job, preparing, plan, (weights, intercept), mean)
-    details = details_of(job, result, spread) | details_of_search(found, float(l2))
-    details |= {
-        "rank": None,
-        "method": f"{result.method} on rows that stay in the files, in {dtype}",
-        "dropped_rows": vectors.dropped,
-        "unseen_values": vectors.unseen,
-    }
-    details["iterations"] += 0 if found is None else found.iterations
-    notes = [*(found.path.notes if found is not None else []), *_notes(job, encoding, float(l2))]
-    notes += start.notes if start is not None else []
-    notes += row_notes(vectors.dropped, vectors.unseen)
+    fitted = fit_design(job, encoding, vectors, as_design, start)
     read = 2 * vectors.read + source.rows_read
-    return Fitted(
-        encoding, weights, intercept, parts, details, notes, read, 2 + design.passes, test_passes=2
-    )
+    return fitted._replace(rows_read=read, passes=2 + design.passes, test_passes=2)
 
 
-def _searched(
-    job: Job,
-    objective: LinearRegression,
-    squares: np.ndarray,
-    start: Any,
-    parts: tuple[np.ndarray, np.ndarray | None],
-    *,
-    width: int,
-) -> Search:
-    """A search whose descents share each pass: the penalties, and the targets of each, are outputs
-    of one regression, each a problem of its own to LSMR.
+def _attempts(job: Job, objective: LinearRegression) -> Try:
+    """Descents that share each pass: the penalties, and the targets of each, are outputs of one
+    regression, each a problem of its own to LSMR.
     """
-    job.watch.begin("searching", penalties_from(squares).size, "penalties at most")
     dtype = objective.y.dtype
     method = method_of(IN_FILES)
 
@@ -288,46 +240,15 @@ def _searched(
             int(result.iterations),
         )
 
-    def told_of(tried: int, state: str) -> None:
-        job.watch.advance(tried)
-        job.watch.tell(state)
-        job.memory.check()
-
-    train, held_out = parts
-    with contextlib.nullcontext() if job.keeping is None else job.keeping.searching():
-        return search(
-            objective,
-            squares,
-            start,
-            train=train,
-            held_out=held_out,
-            attempt=attempt,
-            tell=told_of,
-            width=width,
-            keeping=job.keeping,
-        )
-
-
-def _blocks(job: Job, preparing: Preparing, plan: FilesPlan) -> Iterator[tuple[Prepared, bool]]:
-    """The blocks of all sources, and whether they are of other data that are held out."""
-    for part, source in enumerate(job.sources):
-        job.watch.begin("held-out rows" if part else "reading", source.rows)
-        own = dataclasses.replace(preparing, share=0.0, part=TEST) if part else preparing
-        read = 0
-        for prepared in located_blocks(source, job, plan.at_once, own):
-            yield prepared, part == TEST
-            read += prepared.block.rows
-            del prepared
-            job.watch.advance(read)
-            job.memory.check()
+    return attempt
 
 
 def _figures(
     job: Job, preparing: Preparing, plan: FilesPlan, params: tuple[np.ndarray, float], center: float
-) -> list[Part]:
+) -> list[PartFigures]:
     """How well both parts are predicted, in float64: one more pass over all sources."""
     (weights, intercept), sums, counts = params, np.zeros((2, 4)), [0, 0]
-    for prepared, _ in _blocks(job, preparing, plan):
+    for prepared, _ in blocks(job, preparing, plan.at_once):
         predicted = preparing.encoding.product(prepared.encoded, weights) + intercept
         for part, own in enumerate(prepared.parts):
             rows = slice(None) if own is None else own
@@ -344,12 +265,7 @@ def _figures(
     ]
 
 
-def _notes(job: Job, encoding: Encoding, l2: float) -> list[str]:
+def _free_constants(job: Job, encoding: Encoding) -> int:
+    """How many constants the levels leave free at least, as far as is known without the codes."""
     slopes = {name for name, each in encoding.interactions.items() if each.numbers}
-    free = len(encoding.levels.keys() - slopes)
-    if not free or l2 or job.request.missing == "mean":
-        return []
-    return [
-        f"The levels leave at least {free:,} constant{'s' * (free > 1)} free: the weights are one "
-        "choice of many with the same predictions."
-    ]
+    return 0 if job.request.missing == "mean" else len(encoding.levels.keys() - slopes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdescent.data import Block, DataError, Kind
 from jaxdescent.data.errors import check_columns
-from jaxdescent.fit.columns import Labels, Numbers, labels_of, numbers_of
+from jaxdescent.fit.columns import Labels, Numbers, as_numbers, labels_of
 
 SEPARATOR = ":"
 """Stands between columns, and between the levels of a crossed level."""
@@ -47,7 +47,7 @@ class View:
     def number(self, column: str) -> Numbers:
         """A column's numbers."""
         if column not in self._numbers:
-            self._numbers[column] = numbers_of(
+            self._numbers[column] = as_numbers(
                 self._block.columns[column], nan_is_missing=self._nan_is_missing
             )
         return self._numbers[column]

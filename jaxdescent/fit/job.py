@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from jaxdescent.data import Source
 from jaxdescent.fit.budget import Memory
-from jaxdescent.fit.keeping import Keeping
+from jaxdescent.fit.checkpoint import FitCheckpoint
+from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request
 from jaxdescent.fit.roles import Roles
-from jaxdescent.fit.watch import Watch
 
 
 class Job(NamedTuple):
@@ -23,8 +23,8 @@ class Job(NamedTuple):
     roles: Roles
     request: Request
     memory: Memory
-    watch: Watch
-    keeping: Keeping | None = None
+    watch: ProgressListener
+    checkpoint: FitCheckpoint | None = None
     first_row: int = 0
 
     @property

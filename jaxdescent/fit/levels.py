@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
+from jaxdescent.data.errors import listed
 from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
 from jaxdescent.fit.columns import Texts, bucket_of
 from jaxdescent.fit.encoding import Encoding
@@ -144,3 +145,16 @@ def _training(block: Block, request: Request) -> np.ndarray | None:
     if not request.test:
         return None
     return np.flatnonzero(~is_held_out(block.start, block.rows, request.test, request.seed))
+
+
+def notes_of_many_levels(levels: Mapping[str, Sequence[str]], rows: int) -> list[str]:
+    """What is to be said of columns that have nearly as many levels as there are training rows."""
+    many = [name for name, own in levels.items() if 2 * len(own) > rows]
+    if not many:
+        return []
+    counts = listed(f"{name!r} has {len(levels[name]):,} levels" for name in many)
+    return [
+        f"{counts} in {rows:,} training rows: nearly every row has a weight of its own, which says "
+        "nothing of other rows. Leave such columns out; of dates take --date COLUMN:month,weekday,"
+        "hour,trend."
+    ]

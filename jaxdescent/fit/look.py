@@ -11,14 +11,14 @@ from jaxdescent.data import Block, Kind, Source, located, read_ahead
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.data.times import holds_times, time_of
 from jaxdescent.fit.budget import SLACK_BYTES, Memory, reading_of
-from jaxdescent.fit.columns import numbers_of
-from jaxdescent.fit.watch import Watch
+from jaxdescent.fit.columns import as_numbers
+from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.machine.resident import resident_bytes
 
 FIRST_ROWS = 3
 
 
-class Seen(NamedTuple):
+class SeenColumn(NamedTuple):
     """What is seen of a column.
 
     Attributes:
@@ -36,10 +36,10 @@ class Look(NamedTuple):
     """How many rows there are, and what is seen of each column."""
 
     rows: int
-    columns: dict[str, Seen]
+    columns: dict[str, SeenColumn]
 
 
-def look_at(source: Source, memory: Memory, watch: Watch) -> Look:
+def look_at(source: Source, memory: Memory, watch: ProgressListener) -> Look:
     """One pass over all columns.
 
     Raises:
@@ -51,7 +51,7 @@ def look_at(source: Source, memory: Memory, watch: Watch) -> Look:
     if base + plan.bytes > memory.limit:
         raise memory.refuse(f"reading all columns{plan.longest}", base + plan.bytes)
     watch.begin("looking", source.rows)
-    rows, found = 0, dict[str, Seen]()
+    rows, found = 0, dict[str, SeenColumn]()
     with unchanged([source], "look again"):
         for block in read_ahead(lambda: located(source, names, plan.rows)):
             for name in names:
@@ -59,7 +59,7 @@ def look_at(source: Source, memory: Memory, watch: Watch) -> Look:
                 counted = _missing(column, kind)
                 if name not in found:
                     first = _first(block, name, kind)
-                    found[name] = Seen(_in_words(kind, column, first), counted, first)
+                    found[name] = SeenColumn(_in_words(kind, column, first), counted, first)
                 elif counted is not None:
                     found[name] = found[name]._replace(missing=(found[name].missing or 0) + counted)
             rows += block.rows
@@ -84,7 +84,7 @@ def _missing(column: Any, kind: Kind) -> int | None:
         return None
     if not kind.is_number:
         return int(column.null_count)
-    missing = numbers_of(column, nan_is_missing=True).missing
+    missing = as_numbers(column, nan_is_missing=True).missing
     return 0 if missing is None else int(np.count_nonzero(missing))
 
 

@@ -16,10 +16,10 @@ from jaxdescent.data import DataError, Kind, Source, located, open_source, read_
 from jaxdescent.data.errors import check_columns, listed, printable, reading
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
+from jaxdescent.fit.array_files import places_of, vector_of
 from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
 from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
-from jaxdescent.fit.interactions import Interaction
 from jaxdescent.fit.schema import check, content_of
 from jaxdescent.machine.resident import resident_bytes
 
@@ -114,7 +114,7 @@ class Model(Displayed):
         note: Callable[[int], None] = lambda unseen: None,
         keep: Sequence[str] = (),
     ) -> Iterator[Predicted]:
-        """The same, block by block; ``note`` is told how many values of each block are levels or
+        """Predictions block by block; ``note`` is told how many values of each block are levels or
         indices that no training row had, and ``keep`` names columns that come along.
         """
         encoding = self.encoding
@@ -239,18 +239,7 @@ class Model(Displayed):
             "target": self.target,
             "features": encoding.size,
             "intercept": self.intercept,
-            "encoding": {
-                "numbers": list(encoding.numbers),
-                "means_for_missing": dict(encoding.fills),
-                "levels": {name: list(levels) for name, levels in encoding.levels.items()},
-                "hashed": list(encoding.hashed),
-                "bits": encoding.bits,
-                "sparse": encoding.sparse,
-                "interactions": {
-                    name: {"numbers": list(each.numbers), "levels": list(each.labels)}
-                    for name, each in encoding.interactions.items()
-                },
-            },
+            "encoding": encoding.as_json(),
             "options": dict(self.options),
             "metrics": dict(self.metrics),
             "versions": dict(self.versions),
@@ -328,29 +317,15 @@ def load_model(folder: Any) -> Model:
     encoding = content["encoding"]
     buckets = indices = np.zeros(0, np.int64)
     if encoding["hashed"]:
-        buckets = _places(folder / BUCKETS, 1 << encoding["bits"])
+        buckets = places_of(folder / BUCKETS, 1 << encoding["bits"])
     if encoding.get("sparse") is not None:
-        indices = _places(folder / INDICES, np.iinfo(np.int64).max)
-    interactions = encoding.get("interactions") or {}
-    weights = _array(folder / WEIGHTS, np.dtype(np.float64))
+        indices = places_of(folder / INDICES, np.iinfo(np.int64).max)
+    weights = vector_of(folder / WEIGHTS, np.dtype(np.float64))
     if not np.isfinite(weights).all():
         raise DataError(f"{folder / WEIGHTS} is damaged: weights must be finite.")
     model = Model(
         target=content["target"],
-        encoding=Encoding(
-            numbers=tuple(encoding["numbers"]),
-            levels={name: tuple(levels) for name, levels in encoding["levels"].items()},
-            hashed=tuple(encoding["hashed"]),
-            bits=encoding["bits"],
-            buckets=buckets,
-            fills={name: float(fill) for name, fill in encoding["means_for_missing"].items()},
-            sparse=encoding.get("sparse"),
-            indices=indices,
-            interactions={
-                name: Interaction(tuple(each["numbers"]), tuple(each["levels"]))
-                for name, each in interactions.items()
-            },
-        ),
+        encoding=Encoding.of_json(encoding, buckets, indices),
         weights=weights,
         intercept=float(content["intercept"]),
         options=content["options"],
@@ -368,19 +343,3 @@ def load_model(folder: Any) -> Model:
             f"{model.encoding.size:,} features."
         )
     return model
-
-
-def _places(path: pathlib.Path, count: int) -> np.ndarray:
-    """Different places from 0 to before ``count``, in their order."""
-    places = _array(path, np.dtype(np.int64))
-    if places.size and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) <= 0)):
-        raise DataError(f"{path} is damaged: places must rise from 0 to {count - 1:,}.")
-    return places
-
-
-def _array(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
-    with reading(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
-        raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
-    return array

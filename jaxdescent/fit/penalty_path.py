@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.fit.keeping import Keeping
+from jaxdescent.fit.checkpoint import FitCheckpoint
 from jaxdescent.fit.solution import HELD_OUT, Path, penalties_from
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
@@ -137,7 +137,7 @@ def search(
     attempt: Try,
     tell: Callable[[int, str], None],
     width: int = 1,
-    keeping: Keeping | None = None,
+    checkpoint: FitCheckpoint | None = None,
 ) -> Search:
     """The penalty of the least error on held-out rows, or by generalised cross-validation.
 
@@ -156,7 +156,7 @@ def search(
       tell: is told how many penalties have been tried, and how it goes.
       width: how many penalties are tried at a time: those that do not converge together are tried
         in halves.
-      keeping: where the search is kept while it goes on.
+      checkpoint: where the search is kept while it goes on.
 
     References: Golub, Heath and Wahba (1979), "Generalized cross-validation as a method for
     choosing a good ridge parameter"; Hutchinson (1989), "A stochastic estimator of the trace of the
@@ -169,12 +169,12 @@ def search(
         signs = np.random.default_rng(PROBE_SEED).integers(0, 2, (len(targets), count), np.int8)
         targets = np.column_stack([targets, (2 * signs - 1).astype(targets.dtype)])
     course, is_cut = _Course([start] * targets.shape[1], width, start), False
-    found = None if keeping is None else keeping.kept_search()
+    found = None if checkpoint is None else checkpoint.kept_search()
     if found is not None:
         course = course.restored(found)
     while len(course.scores) < downwards.size and not course.is_over:
-        if keeping is not None:
-            keeping.stop_if_asked(f"the search with {len(course.scores):,} penalties tried")
+        if checkpoint is not None:
+            checkpoint.stop_if_asked(f"the search with {len(course.scores):,} penalties tried")
         first = len(course.scores)
         penalties = downwards[first : first + course.width]
         tried = attempt(targets, penalties.tolist(), course.params)
@@ -195,8 +195,8 @@ def search(
             tell(len(course.scores), f"l2 {l2:.3g}, RMSE {score**0.5:.4g} of the target's spread")
             if course.is_over:
                 break
-        if keeping is not None:
-            keeping.keep_search(course.as_arrays())
+        if checkpoint is not None:
+            checkpoint.keep_search(course.as_arrays())
     rule = HELD_OUT
     if held_out is None:
         count = targets.shape[1] - 1

@@ -14,10 +14,10 @@ from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.budget import Memory, reading_of
 from jaxdescent.fit.encoding import Policy
 from jaxdescent.fit.model import Model
+from jaxdescent.fit.prepared import Preparing
 from jaxdescent.fit.report import Course
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.split import is_held_out
-from jaxdescent.fit.sums import Preparing
 from jaxdescent.machine.resident import resident_bytes
 
 POINTS = 4000

@@ -26,7 +26,7 @@ from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, broken, readable_seconds
 from jaxdescent.fit.look import Look
 from jaxdescent.fit.model import Model
-from jaxdescent.fit.watch import Watch
+from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.status import Status
 
@@ -60,7 +60,7 @@ class _Speed(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s")
 
 
-class Screen(Watch):
+class Screen(ProgressListener):
     """The plan on the standard output, and a bar on a terminal's error output while it is read."""
 
     def __init__(self, *, is_quiet: bool = False, keeps_course: bool = False) -> None:

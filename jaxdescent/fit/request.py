@@ -121,7 +121,7 @@ class Request:
             raise DataError(f"--l2 must be a number of at least 0 or auto, got {self.l2}.")
 
     def matched(self, known: Collection[str]) -> Request:
-        """The same, where names without the spaces around them are columns: ``a, b`` lists two."""
+        """The request where names without spaces around them are columns: ``a, b`` lists two."""
         own: dict[str, Any] = {}
         for option in ("features", "exclude", "categorical", "hashed"):
             names = getattr(self, option)

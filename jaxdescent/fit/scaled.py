@@ -15,13 +15,13 @@ from jaxdescent.designs.wrapped import Wrapped
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Scaled(Wrapped):
+class ScaledColumns(Wrapped):
     """``X diag(scale)``, which is never written out; its weights are an array.
 
     A penalty on its weights u is one on ``w / scale`` for the weights ``w = scale u`` of X.
 
     >>> from jaxdescent.designs import as_design
-    >>> X = Scaled(as_design(jnp.ones((2, 2))), jnp.array([2.0, 3.0]))
+    >>> X = ScaledColumns(as_design(jnp.ones((2, 2))), jnp.array([2.0, 3.0]))
     >>> X.product(jnp.array([1.0, 1.0])).tolist()
     [5.0, 5.0]
     """
@@ -84,8 +84,8 @@ class Scaled(Wrapped):
         rows = self.design.taken(index)
         if rows is None or isinstance(rows, jax.Array):
             return None if rows is None else rows * self.scale[None, :]
-        return Scaled(rows, self.scale)
+        return ScaledColumns(rows, self.scale)
 
     def minus(self, center: jax.Array) -> Design | None:
         near = self.design.minus(center / self.scale)
-        return None if near is None else Scaled(near, self.scale)
+        return None if near is None else ScaledColumns(near, self.scale)

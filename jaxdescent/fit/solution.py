@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdescent.display import number
-from jaxdescent.fit.sums import Moments
+from jaxdescent.fit.sums import CentredSums
 from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
@@ -126,14 +126,14 @@ def penalties_from(squares: np.ndarray) -> np.ndarray:
     return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
 
 
-def constants(data: Moments) -> np.ndarray:
+def constants(data: CentredSums) -> np.ndarray:
     """Which features do not vary, beyond the rounding of their values."""
     squares = data.gram.diagonal()
     rounding = 4 * np.finfo(np.float64).eps * np.abs(data.mean)
     return squares <= data.weight * np.square(rounding)
 
 
-def scales_of(data: Moments, *, standardize: bool) -> np.ndarray:
+def scales_of(data: CentredSums, *, standardize: bool) -> np.ndarray:
     """What each weight is multiplied by before it is penalised."""
     if not standardize:
         return np.ones(data.cross.size)
@@ -141,7 +141,7 @@ def scales_of(data: Moments, *, standardize: bool) -> np.ndarray:
     return np.where(constants(data), 1.0, np.where(spread > 0, spread, 1.0))
 
 
-def solve(data: Moments, l2: float, *, standardize: bool = False) -> Solution:
+def solve(data: CentredSums, l2: float, *, standardize: bool = False) -> Solution:
     """The minimiser with this penalty, by the spectrum of the Hessian scaled to a unit diagonal.
 
     Directions without curvature get nothing: without a penalty the weights are those of least norm
@@ -206,7 +206,7 @@ def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: flo
 
 
 def path(
-    data: Moments,
+    data: CentredSums,
     *,
     standardize: bool,
     held_out: Callable[[np.ndarray, float], float] | None,

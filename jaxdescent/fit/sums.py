@@ -7,105 +7,12 @@ import dataclasses
 import numpy as np
 
 from jaxdescent import agreement
-from jaxdescent.data import Block, DataError
-from jaxdescent.fit.columns import Numbers, numbers_of
-from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
-from jaxdescent.fit.roles import Roles
-from jaxdescent.fit.split import is_held_out
+from jaxdescent.data import DataError
+from jaxdescent.fit.encoding import Encoded, Encoding, Policy
+from jaxdescent.fit.prepared import TEST, TRAIN, Prepared
 
 BUFFER_BYTES = 1 << 22
 """Rows are widened and multiplied so many bytes at a time: they stay in a core's own cache."""
-
-TRAIN, TEST = 0, 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A block that is ready to be added up.
-
-    Attributes:
-      block: where it is from.
-      encoded: its features.
-      target: the target.
-      weight: of each row, or None for ones.
-      parts: the rows of the training part and of the held-out part; None for all.
-    """
-
-    block: Block
-    encoded: Encoded
-    target: Numbers
-    weight: np.ndarray | None
-    parts: tuple[np.ndarray | None, np.ndarray | None]
-
-    @property
-    def dropped(self) -> int:
-        """How many rows are left out for what is missing in them."""
-        keep = self.encoded.keep
-        return 0 if keep is None else self.block.rows - keep.size
-
-    def rows_of(self, part: int) -> int:
-        """How many rows are in this part."""
-        rows = self.parts[part]
-        return self.block.rows if rows is None else rows.size
-
-
-@dataclasses.dataclass(frozen=True)
-class Preparing:
-    """From blocks to prepared ones.
-
-    Attributes:
-      share: of the rows that are held out.
-      seed: of the choice of these rows.
-      part: what all rows are of, where none is held out.
-    """
-
-    roles: Roles
-    encoding: Encoding
-    policy: Policy
-    share: float = 0.0
-    seed: int = 0
-    part: int = TRAIN
-
-    def __call__(self, block: Block) -> Prepared:
-        """Look at a block: whether all its values are there, and which rows are held out."""
-        roles, policy = self.roles, self.policy
-        drops = policy.missing == "drop"
-        target = numbers_of(block.columns[roles.target], nan_is_missing=drops)
-        others = [target]
-        weight = None
-        if roles.weights is not None:
-            weight, missing = numbers_of(block.columns[roles.weights], nan_is_missing=drops)
-            others.append(Numbers(weight, missing))
-            wrong = (weight < 0) | ~np.isfinite(weight)
-            if wrong.any():
-                row = int(np.argmax(wrong))
-                raise DataError(
-                    f"weights must be finite and at least 0, got {weight[row]} for "
-                    f"{roles.weights!r} in {block.place(row)}."
-                )
-        own = [roles.target, *([roles.weights] if roles.weights is not None else [])]
-        for name, column in zip(own, others, strict=True):
-            if column.missing is not None and not drops:
-                row = int(np.argmax(column.missing))
-                if policy.missing == "mean":
-                    raise DataError(
-                        f"{name!r} has no value in {block.place(row)}: --missing mean is for "
-                        "features alone; --missing drop leaves such rows out."
-                    )
-                raise missing_value(block, name, row, policy)
-        encoded = self.encoding.encode(block, policy, others)
-        return Prepared(block, encoded, target, weight, self._parts(block, encoded.keep))
-
-    def _parts(
-        self, block: Block, keep: np.ndarray | None
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        none = np.zeros(0, np.int64)
-        if not self.share:
-            return (keep, none) if self.part == TRAIN else (none, keep)
-        held_out = is_held_out(block.start, block.rows, self.share, self.seed)
-        if keep is None:
-            return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        return keep[~held_out[keep]], keep[held_out[keep]]
 
 
 def products_side(encoding: Encoding, policy: Policy) -> int:
@@ -120,7 +27,7 @@ def buffer_rows(side: int) -> int:
     return max(min(BUFFER_BYTES // (8 * side), 65536), 256, min(side, 2048))
 
 
-class Sums:
+class ProductSums:
     """``sum_i s_i z_i z_i'`` in float64 for both parts, with z the features less a shift, which of
     the numbers are missing (under "mean"), the target less its shift, and a one.
 
@@ -276,7 +183,7 @@ def not_finite(prepared: Prepared, encoding: Encoding, chosen: slice | np.ndarra
 
 
 @dataclasses.dataclass(frozen=True)
-class Moments:
+class CentredSums:
     """What the rows of one part say, about their own means.
 
     Attributes:
@@ -298,7 +205,7 @@ class Moments:
     target_mean: float
 
 
-def fills_of(sums: Sums) -> np.ndarray | None:
+def fills_of(sums: ProductSums) -> np.ndarray | None:
     """Means of the numbers over the training rows where they are there, less the shift."""
     total = sums.matrices[TRAIN]
     if not sums.fills_means or total is None:
@@ -309,7 +216,7 @@ def fills_of(sums: Sums) -> np.ndarray | None:
     return np.where(weight > 0, total[:numbers, -1] / there, 0.0)
 
 
-def filled(sums: Sums, part: int) -> np.ndarray:
+def filled(sums: ProductSums, part: int) -> np.ndarray:
     """A part's matrix of sums where missing values are replaced by means, exactly as if they had
     been known before the pass: ``z_j + fill_j * missing_j`` is linear in what was added up.
     """
@@ -327,14 +234,14 @@ def filled(sums: Sums, part: int) -> np.ndarray:
     return total[np.ix_(kept, kept)]
 
 
-def moments(sums: Sums, part: int) -> Moments:
+def moments(sums: ProductSums, part: int) -> CentredSums:
     """The sums about the part's own means."""
     assert sums.shift is not None
     total = filled(sums, part)
     weight = float(total[-1, -1])
     mean = total[-1, :-1] / weight
     centred = total[:-1, :-1] - weight * np.multiply.outer(mean, mean)
-    return Moments(
+    return CentredSums(
         sums.rows[part],
         weight,
         centred[:-1, :-1],

@@ -1,24 +1,35 @@
-"""What a first pass keeps of rows that stay in the files: vectors, and nothing of the features."""
+"""What the first pass of a fit by descent keeps of the rows beside their features: vectors."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxdescent import agreement
-from jaxdescent.data import DataError
+from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.checks import Lengths, check_rows, check_target
-from jaxdescent.fit.encoded_rows import numbers_of
+from jaxdescent.fit.column_squares import ColumnSquares, deviations
+from jaxdescent.fit.encoded_rows import shifted_numbers
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.moments import Moments
-from jaxdescent.fit.rows import means_of
-from jaxdescent.fit.sums import TRAIN, Prepared, Preparing, not_finite
+from jaxdescent.fit.prepared import TEST, TRAIN, Prepared, Preparing
+from jaxdescent.fit.roles import AUTO
+from jaxdescent.fit.sums import not_finite
 
 
 class Vectors:
-    """What a first pass leaves of all rows: targets and weights of those from the files that are
-    read again, and counts of all.
+    """What a first pass leaves of all rows: targets and weights of those that a descent multiplies,
+    and counts of all.
+
+    Args:
+      job: of the fit.
+      preparing: what looks at a block.
+      rows: how many rows there are at most.
+      has_others: whether the descent multiplies rows of other data, which are held out.
+      shift: (numbers,), what is taken off each column of numbers; the means of the first block by
+        default.
     """
 
     def __init__(
@@ -26,21 +37,23 @@ class Vectors:
         job: Job,
         preparing: Preparing,
         rows: int,
-        dtype: Any,
         *,
-        has_moments: bool,
+        has_others: bool,
         shift: np.ndarray | None = None,
     ) -> None:
-        self._job, self._preparing, self._dtype = job, preparing, dtype
+        self._job, self._preparing, self._has_others = job, preparing, has_others
+        self._dtype = dtype = np.dtype(job.request.dtype or "float32")
         numbers = len(preparing.encoding.numbers)
         self.target = np.empty(rows)
         self._weight = np.empty(rows) if job.roles.weights is not None else None
-        self._is_test = np.zeros(rows, bool) if job.request.test else None
+        has_test = job.is_tested if has_others else job.request.test > 0
+        self._is_test = np.zeros(rows, bool) if has_test else None
         self.shift = self.fills = np.zeros(numbers)
         self._given_shift = shift
         self._absent = np.zeros(numbers)  # the weights of rows without a number
-        self._moments = Moments(preparing.encoding.size, dtype) if has_moments else None
         encoding = preparing.encoding
+        has_moments = job.request.standardize or job.request.l2 == AUTO
+        self._moments = ColumnSquares(encoding.size, dtype) if has_moments else None
         slopes = {name for name, each in encoding.interactions.items() if each.numbers}
         names = [*encoding.numbers, *(name for name in encoding.one_hot if name in slopes)]
         self._lengths = Lengths(names, dtype)
@@ -48,16 +61,20 @@ class Vectors:
         self._counts, self._weights = [0, 0], [0.0, 0.0]
         self.filled = self.read = self.dropped = self.unseen = 0
 
-    def add(self, prepared: Prepared, *, is_other: bool) -> None:
-        """Keep what is needed of a block, and refuse values that cannot be used."""
+    def add(self, prepared: Prepared, *, is_other: bool) -> np.ndarray:
+        """Keep what is needed of a block, and refuse values that cannot be used.
+
+        Returns:
+          Its numbers less the shift, (rows that are not dropped, numbers), zero where missing.
+        """
         block, encoded, dtype = prepared.block, prepared.encoded, self._dtype
         if not self.read:
             # Every process must ask for it, or none.
             given = self._given_shift
-            own = means_of(prepared)
+            own = _means_of(prepared)
             self.shift = agreement.array_of_first(own) if given is None else given
         rows = slice(None) if encoded.keep is None else encoded.keep
-        numbers = numbers_of(prepared, self.shift, np.zeros_like(self.shift), dtype)
+        numbers = shifted_numbers(prepared, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
         slopes = [each[rows] for each in encoded.multipliers if each is not None]
         if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
@@ -69,8 +86,8 @@ class Vectors:
         self.read += block.rows
         self.dropped += prepared.dropped
         self.unseen += encoded.unseen
-        if is_other:
-            return  # the descent does not read them
+        if is_other and not self._has_others:
+            return numbers
         train = np.zeros(block.rows, bool)
         chosen = prepared.parts[TRAIN]
         train[slice(None) if chosen is None else chosen] = True
@@ -101,6 +118,7 @@ class Vectors:
                 own = encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
                 first = self._preparing.encoding.size - len(self._preparing.encoding.indices)
                 self._moments.add_sparse(own, s, first)
+        return numbers
 
     def close(self) -> None:
         """Forget the places of dropped rows, add what other processes have of theirs, and refuse
@@ -129,7 +147,6 @@ class Vectors:
         weight = self.training_weight
         s = np.ones(self.filled) if weight is None else weight
         self.mean = float(agreement.added(np.array([s @ self.target]))[0] / weights[TRAIN])
-        self.weight_total = weights[TRAIN]
         squares = agreement.added(np.array([s @ np.square(self.target - self.mean)]))
         variance = float(squares[0]) / weights[TRAIN]
         check_target(job.roles.target, counts[TRAIN], variance, self.mean)
@@ -137,11 +154,30 @@ class Vectors:
         there = weights[TRAIN] - self._absent
         is_there = there > 1e-12 * weights[TRAIN]
         self.fills = np.where(is_there, self._sums / np.where(is_there, there, 1.0), 0.0)
+        self.counts = counts
+        self.scales: np.ndarray | None = None
+        if self._moments is not None:
+            self.squares = self._moments.squares(self.shift, self.fills, self._absent)
+            if job.request.standardize:
+                self.scales = deviations(self.squares, weights[TRAIN])
 
-    def squares(self) -> np.ndarray:
-        """The features' squares about their means, (features,), over the training rows."""
-        assert self._moments is not None
-        return self._moments.squares(self.shift, self.fills, self._absent)
+    @property
+    def units(self) -> dict[str, Any]:
+        """By which numbers the rows are shifted and scaled, for a fit that goes on with them."""
+        units = {"shift": self.shift, "fills": self.fills, "mean": self.mean, "spread": self.spread}
+        return units if self.scales is None else units | {"scales": self.scales}
+
+    def use(self, units: Mapping[str, np.ndarray]) -> None:
+        """Take the units of another process, to the bit."""
+        self.fills, self.scales = units["fills"], units.get("scales")
+        self.mean, self.spread = float(units["mean"]), float(units["spread"])
+
+    @property
+    def penalised_squares(self) -> np.ndarray:
+        """The training rows' features' squares about their means, (features,), in the units in
+        which their weights are penalised.
+        """
+        return self.squares if self.scales is None else self.squares / np.square(self.scales)
 
     @property
     def training_weight(self) -> np.ndarray | None:
@@ -159,3 +195,34 @@ class Vectors:
         if self._is_test is None:
             return every, None
         return np.where(self._is_test, 0.0, every), np.where(self._is_test, every, 0.0)
+
+
+def blocks(job: Job, preparing: Preparing, rows: int) -> Iterator[tuple[Prepared, bool]]:
+    """The blocks of all sources, and whether they are of other data that are held out."""
+    for part, source in enumerate(job.sources):
+        job.watch.begin("held-out rows" if part else "reading", source.rows)
+        own = dataclasses.replace(preparing, share=0.0, part=TEST) if part else preparing
+        read = 0
+        for prepared in _prepared(job, source, own, rows):
+            yield prepared, part == TEST
+            read += prepared.block.rows
+            del prepared
+            job.watch.advance(read)
+            job.memory.check()
+
+
+def _prepared(job: Job, source: Source, preparing: Preparing, rows: int) -> Iterator[Prepared]:
+    """A source's blocks, prepared on a thread of their own."""
+    names = job.roles.columns
+    return read_ahead(lambda: map(preparing, located(source, names, rows, job.first_row)))
+
+
+def _means_of(prepared: Prepared) -> np.ndarray:
+    """The means of a block's numbers, (numbers,); zeros where they are not finite."""
+    means: list[float] = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for values, missing in prepared.encoded.numbers:
+            there = values if missing is None else values[~missing]
+            mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
+            means.append(mean if np.isfinite(mean) else 0.0)
+    return np.asarray(means)

@@ -96,7 +96,7 @@ def read(folder, name):
     source = open_source(folder / "X.npy")
     seen = set()
 
-    class Recorded(Wrapped):
+    class Recorded(WrappedSource):
         def start_before(self, row):
             return self.base.start_before(row)
 
@@ -174,7 +174,7 @@ def gone(folder, name):
     """The last process is interrupted while the others wait for it."""
     source = open_source(folder / "X.npy")
 
-    class Interrupted(Wrapped):
+    class Interrupted(WrappedSource):
         def start_before(self, row):
             return self.base.start_before(row)
 
@@ -208,11 +208,11 @@ KEPT_BY = {
 def kept(folder, name):
     """A fit that is kept in a folder of this name; process 1 is sent a signal on the way."""
     _, place, *rest = name.split()
-    keeping.EVERY = 0.0 if "often" in rest else 60.0
+    checkpoint.EVERY = 0.0 if "often" in rest else 60.0
     values = []
     sent = [part for part in rest if part.startswith("SIG")]
 
-    class Signalling(Watch):
+    class Signalling(ProgressListener):
         is_looking = True
         told = 0
         has_sent = False
@@ -324,10 +324,10 @@ if __name__ == "__main__":
     import jaxdescent as jd
     from jaxdescent import agreement
     from jaxdescent.data import DataError, open_source
-    from jaxdescent.data.protocol import Wrapped
-    from jaxdescent.fit import fit_model, keeping
-    from jaxdescent.fit.keeping import Interrupted
-    from jaxdescent.fit.watch import Watch
+    from jaxdescent.data.wrapped import WrappedSource
+    from jaxdescent.fit import checkpoint, fit_model
+    from jaxdescent.fit.checkpoint import Interrupted
+    from jaxdescent.fit.progress import ProgressListener
     from jaxdescent.runs.checkpoints import Folder, Unreadable
 
     for name in names:

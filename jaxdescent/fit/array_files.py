@@ -1,4 +1,4 @@
-"""Arrays that a fit keeps in files of its own, which are there as a whole or not at all."""
+"""Arrays in files: those that a fit keeps, there as a whole or not at all, and those of a model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError
+from jaxdescent.data.errors import reading
 
 
 @contextlib.contextmanager
@@ -47,3 +48,24 @@ def arrays_of(path: pathlib.Path, content: bytes, advice: str) -> dict[str, np.n
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged ({error}): {advice}.") from error
+
+
+def places_of(path: pathlib.Path, count: int) -> np.ndarray:
+    """Different places from 0 to before ``count``, in their order."""
+    places = vector_of(path, np.dtype(np.int64))
+    if places.size and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) <= 0)):
+        raise DataError(f"{path} is damaged: places must rise from 0 to {count - 1:,}.")
+    return places
+
+
+def vector_of(path: pathlib.Path, dtype: np.dtype[Any]) -> np.ndarray:
+    """The vector that a file holds, mapped into memory.
+
+    Raises:
+      DataError: where it cannot be read, or holds something else.
+    """
+    with reading(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
+        raise DataError(f"{path} is damaged: it must hold one column of {dtype}.")
+    return array

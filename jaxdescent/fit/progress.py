@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class Watch:
+class ProgressListener:
     """Told of the plan before anything is read, and of progress; by default nothing is done."""
 
     def planned(self, lines: Sequence[str]) -> None:

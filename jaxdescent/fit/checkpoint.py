@@ -19,19 +19,24 @@ from jaxdescent import agreement
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import reading
 from jaxdescent.fit import together
-from jaxdescent.fit.kept_arrays import arrays_of, replacing, write_arrays
+from jaxdescent.fit.array_files import arrays_of, replacing, write_arrays
+from jaxdescent.fit.checkpoint_description import (
+    DESCRIPTION,
+    FORMAT,
+    SCHEMA,
+    described,
+    read_description,
+)
 from jaxdescent.result import Result
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
 from jaxdescent.runs.interruption import Interruption
 from jaxdescent.status import Status
 
-DESCRIPTION, SEARCH, UNITS = "fit.json", "search.npz", "units.npz"
+SEARCH, UNITS = "search.npz", "units.npz"
 
 DESCENT = "descent"
 """The folder of the descent at the penalty that is taken."""
-
-FORMAT, SCHEMA = "jaxdescent fit", 1
 
 EVERY = 60.0
 """Seconds between two checkpoints of a descent."""
@@ -51,7 +56,7 @@ class Interrupted(agreement.Stopped):
     """A signal ended a fit, which is kept: the message says where, and how to go on."""
 
 
-class Keeping:
+class FitCheckpoint:
     """What is kept of a fit in a folder: what was asked of which data, the search for a penalty so
     far, and checkpoints of descents. Of several processes the first one looks and writes, but for
     the checkpoints, of which each writes its part.
@@ -74,30 +79,9 @@ class Keeping:
         self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
-        own = self._found(resume) if agreement.is_first() else {}
+        own = described(self.folder, resume=resume) if agreement.is_first() else {}
         told = agreement.told_bytes_by_all(json.dumps(own).encode())
         self._content = json.loads(told[0])
-
-    def _found(self, resume: bool) -> dict[str, Any]:
-        """What the folder says of a fit that is gone on with; nothing of a new one."""
-        content = os.listdir(self._checked_folder()) if self.folder.exists() else []
-        if DESCRIPTION in content:
-            if not resume:
-                raise DataError(
-                    f"{self.folder} keeps a fit: say --resume to go on with it, or name another "
-                    "folder."
-                )
-            return _read(self.folder / DESCRIPTION)
-        if any(not name.startswith(".") for name in content):
-            raise DataError(f"{self.folder} holds other things than a fit: name another folder.")
-        return {}
-
-    def _checked_folder(self) -> pathlib.Path:
-        if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is no folder: name another.")
-        if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
-            raise DataError(f"{self.folder}: no permission to write in it.")
-        return self.folder
 
     @property
     def way(self) -> str | None:
@@ -195,7 +179,9 @@ class Keeping:
         own = json.dumps(self._content if agreement.is_first() else {})
         self._content = json.loads(agreement.told_bytes_by_all(own.encode())[0])
         path = self.folder / DESCRIPTION
-        if not agreement.is_first() and (not path.exists() or _read(path) != self._content):
+        if not agreement.is_first() and (
+            not path.exists() or read_description(path) != self._content
+        ):
             raise DataError(
                 f"process {jax.process_index()} does not see the fit that the first one keeps in "
                 f"{self.folder}: name a folder that all processes share."
@@ -351,8 +337,8 @@ class Keeping:
 class _Summing(Hook):
     """Adds up where the time of all descents went."""
 
-    def __init__(self, keeping: Keeping) -> None:
-        self._keeping = keeping
+    def __init__(self, checkpoint: FitCheckpoint) -> None:
+        self._keeping = checkpoint
 
     def begin(self, facts: Any) -> None:
         self._keeping.resumed_at = facts.iteration
@@ -361,18 +347,3 @@ class _Summing(Hook):
         del result
         self._keeping.seconds += summary.seconds
         self._keeping.seconds_in_steps += summary.seconds_in_steps
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path} does not describe a fit that is kept: name another folder.")
-    if content.get("schema") != SCHEMA or not isinstance(content.get("facts"), dict):
-        raise DataError(
-            f"{path} has schema {content.get('schema')!r}, and this version goes on with {SCHEMA}: "
-            "use the version that wrote it, or name another folder."
-        )
-    return content

@@ -21,7 +21,7 @@ _listeners: list[Listener] = []
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Within it ``listener`` gets the value and its suboptimality (NaN where unknown) at each check
-    of a :class:`Watched` method.
+    of a :class:`ReportingMethod` method.
     """
     _listeners.append(listener)
     try:
@@ -32,14 +32,14 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def _tell(value: Any, left: Any) -> None:
-    """The same function in every program, so that none is compiled for its listener."""
+    """Tell every listener: all programs call this function, so that none is compiled for one."""
     for listener in _listeners:
         listener(float(value), float(left))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Watched(Method):
+class ReportingMethod(Method):
     """``inner``, which takes the same steps to the same params, and tells of each check.
 
     What is told goes to a callback on the host, which calls nothing of JAX.
@@ -66,8 +66,8 @@ class Watched(Method):
     def check(self) -> None:
         self.inner.check()
 
-    def hoisted(self) -> Watched:
-        return Watched(self.inner.hoisted())
+    def hoisted(self) -> ReportingMethod:
+        return ReportingMethod(self.inner.hoisted())
 
     def estimates(self, objective: Objective) -> bool:
         return self.inner.estimates(objective)
@@ -95,22 +95,22 @@ class Watched(Method):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class WatchedOn(Watched):
+class ReportingRefutable(ReportingMethod):
     """A method that can go on where a measurement disproves its end: the loop asks for the class's
     answer, so that it stands in a class of its own.
     """
 
-    def hoisted(self) -> WatchedOn:
-        return WatchedOn(self.inner.hoisted())
+    def hoisted(self) -> ReportingRefutable:
+        return ReportingRefutable(self.inner.hoisted())
 
     def disproved(self, state: Any) -> Any:
         return self.inner.disproved(state)
 
 
-def watched(method: Method) -> Watched:
-    """The method, watched."""
+def reporting(method: Method) -> ReportingMethod:
+    """The method, which tells of each check."""
     goes_on = type(method).disproved is not Method.disproved
-    return WatchedOn(method) if goes_on else Watched(method)
+    return ReportingRefutable(method) if goes_on else ReportingMethod(method)
 
 
 def _told(progress: Progress) -> Progress:

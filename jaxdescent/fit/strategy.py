@@ -23,7 +23,7 @@ MEMORY, FILES = "rows in memory", "rows in the files"
 """The ways that iterate, as a fit that is kept knows them."""
 
 
-def fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
+def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]:
     """The fit, and how many more passes it took to plan it.
 
     Raises:
@@ -35,7 +35,7 @@ def fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]
     method = job.request.method
     _check_direct(job, encoding, sums)
     # A fit that is gone on with goes on in its way, whatever the memory has room for today.
-    way = None if job.keeping is None else job.keeping.way
+    way = None if job.checkpoint is None else job.checkpoint.way
     others = 0
     needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
     needs_rows = needs_rows or method in ITERATIVE or way is not None
@@ -52,10 +52,10 @@ def fit(job: Job, encoding: Encoding, model: Model | None) -> tuple[Fitted, int]
         f"One pass adds up a {sums.side:,} x {sums.side:,} matrix in float64, and its spectrum "
         f"solves; at most {_bytes(job, sums.bytes)}."
     ]
-    if job.keeping is not None:
+    if job.checkpoint is not None:
         plan.append("--checkpoint keeps nothing of one pass: if interrupted, it begins anew.")
     job.watch.planned([_described(job, encoding), *plan])
-    fitted = by_sums.fit(job, encoding, sums)
+    fitted = by_sums.fit_by_sums(job, encoding, sums)
     if start is not None:
         fitted.notes.append("The sums' solve needs no start: --start changed nothing.")
     return fitted, others
@@ -82,9 +82,9 @@ def _in_memory(
         f"{method_of(job.request.method)!r} minimises; about {_bytes(job, plan.bytes)}."
     )
     job.watch.planned([_described(job, encoding), way])
-    if job.keeping is not None:
-        job.keeping.begin(MEMORY, 1)
-    return in_memory.fit(job, encoding, plan, start)
+    if job.checkpoint is not None:
+        job.checkpoint.begin(MEMORY, 1)
+    return in_memory.fit_in_memory(job, encoding, plan, start)
 
 
 def _in_files(
@@ -99,7 +99,7 @@ def _in_files(
     Raises:
       ProblemTooLarge: where they cannot, saying what the way that needs least would need.
     """
-    way = None if job.keeping is None else job.keeping.way
+    way = None if job.checkpoint is None else job.checkpoint.way
     plan = in_files.plan_of(job, encoding, in_designs.rows)
     obstacle = in_files.obstacle(job)
     if not agreement.is_alone() and job.request.l2 == AUTO:
@@ -119,9 +119,9 @@ def _in_files(
                 "pass."
             )
         job.watch.planned([_described(job, encoding), *lines])
-        if job.keeping is not None:
-            job.keeping.begin(FILES, plan.width)
-        return in_files.fit(job, encoding, plan, start)
+        if job.checkpoint is not None:
+            job.checkpoint.begin(FILES, plan.width)
+        return in_files.fit_in_files(job, encoding, plan, start)
     least, read = in_designs.bytes, _read_so_far(encoding)
     if way == MEMORY:
         read += ", and the fit that is gone on with has them in memory"

@@ -18,7 +18,7 @@ EXACT = 64 * np.finfo(float).eps
 """Of the sum of squares: less than this part of it about the mean is rounding."""
 
 
-class Moments:
+class ColumnSquares:
     """``sum_i s_i x_ij`` and ``sum_i s_i x_ij^2`` of all features, in float64.
 
     Args:

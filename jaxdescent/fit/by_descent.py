@@ -1,0 +1,251 @@
+"""A fit by a descent, wherever its rows are: the objective, the search for l2, the figures."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import agreement
+from jaxdescent.designs import Design
+from jaxdescent.fit.checkpoint import DESCENT
+from jaxdescent.fit.checks import row_notes
+from jaxdescent.fit.encoding import Encoding
+from jaxdescent.fit.fitted import Fitted, PartFigures
+from jaxdescent.fit.job import Job
+from jaxdescent.fit.penalty_path import Search, Try, details_of_search, search
+from jaxdescent.fit.reporting_method import listening, reporting
+from jaxdescent.fit.roles import AUTO
+from jaxdescent.fit.scaled import ScaledColumns
+from jaxdescent.fit.solution import penalties_from
+from jaxdescent.fit.start import Start
+from jaxdescent.fit.vectors import Vectors
+from jaxdescent.methods import Method
+from jaxdescent.minimize import minimize
+from jaxdescent.regression import LinearRegression
+from jaxdescent.result import Result
+from jaxdescent.runs.hooks import Hook, Record
+from jaxdescent.status import Evidence, Status
+
+MOST_ITERATIONS = 1000
+
+
+class RowsAsDesign(NamedTuple):
+    """Rows in memory or in files, as a descent takes them.
+
+    Attributes:
+      design: their features, numbers less the shift of the first pass.
+      where: they are, as a summary says it.
+      method: that minimises.
+      placed: puts a vector of rows where the design has its rows.
+      weight: (rows,), the weights of the training rows; None for ones.
+      attempts: from the objective to what tries penalties.
+      width: how many penalties are tried at a time.
+      figures: from the encoding, the objective, its params, and weights and an intercept in the
+        data's units, how well rows are predicted.
+      free_constants: how many constants the levels leave free, and a word before the number.
+      filled: how many rows there are, without and with those that fill the shares of processes.
+    """
+
+    design: Design
+    where: str
+    method: Method
+    placed: Callable[[np.ndarray], jax.Array]
+    weight: np.ndarray | None
+    attempts: Callable[[LinearRegression], Try]
+    figures: Callable[[Encoding, LinearRegression, Any, np.ndarray, float], list[PartFigures]]
+    free_constants: Callable[[], tuple[str, int]]
+    width: int = 1
+    filled: tuple[int, int] | None = None
+
+
+def fit_design(
+    job: Job, encoding: Encoding, vectors: Vectors, rows: RowsAsDesign, start: Start | None
+) -> Fitted:
+    """The fit after its first pass: a descent on targets less their mean and divided by their
+    spread, and on weights multiplied by what the penalty takes for one.
+    """
+    request, mean, spread = job.request, vectors.mean, vectors.spread
+    scales, dtype = vectors.scales, rows.design.dtype
+    is_scaled = scales is not None
+    objective = LinearRegression(
+        ScaledColumns(rows.design, jnp.asarray((1 / scales).astype(dtype)))
+        if is_scaled
+        else rows.design,
+        rows.placed(((vectors.target - mean) / spread).astype(dtype)),
+        l2=jnp.asarray(0.0 if request.l2 == AUTO else request.l2, dtype),
+        sample_weight=None if rows.weight is None else rows.placed(rows.weight.astype(dtype)),
+    )
+    per_unit = spread / scales if is_scaled else spread  # of weights that are penalised
+    numbers = len(encoding.numbers)
+    weights, intercept = np.zeros(encoding.size), 0.0
+    if start is not None:
+        weights = start.weights / per_unit
+        shifted = start.intercept + float(start.weights[:numbers] @ vectors.shift)
+        intercept = (shifted - mean) / spread
+    params = {
+        "weights": objective.X.unpacked(jnp.asarray(weights, dtype)),
+        "intercept": jnp.asarray(intercept, dtype),
+    }
+    found, l2 = None, request.l2
+    if l2 == AUTO:
+        found = _searched(job, objective, vectors, params, rows)
+        l2, params = float(found.path.penalties[found.path.best]), found.params
+        objective = dataclasses.replace(objective, l2=jnp.asarray(l2, dtype))
+    result = _told(job, objective, params, rows, spread)
+    packed = np.asarray(objective.X.packed(result.params["weights"]), np.float64)
+    weights = packed * per_unit
+    intercept = float(result.params["intercept"]) * spread + mean
+    intercept -= float(weights[:numbers] @ vectors.shift)
+    if request.missing == "mean":
+        means = map(float, vectors.fills + vectors.shift)
+        fills = dict(zip(encoding.numbers, means, strict=True))
+        encoding = dataclasses.replace(encoding, fills=fills)
+    parts = rows.figures(encoding, objective, result.params, weights, intercept)
+    details = _details_of(job, result, spread) | details_of_search(found, float(l2))
+    details |= {
+        "rank": None,
+        "method": f"{result.method} on rows {rows.where}, in {dtype}",
+        "dropped_rows": vectors.dropped,
+        "unseen_values": vectors.unseen,
+    }
+    details["iterations"] += 0 if found is None else found.iterations
+    notes = [*found.path.notes] if found is not None else []
+    how, free = ("", 0) if l2 or not encoding.levels else rows.free_constants()
+    if free:
+        notes.append(
+            f"The levels leave {how}{free:,} constant{'s' * (free > 1)} free: the weights are one "
+            "choice of many with the same predictions."
+        )
+    notes += start.notes if start is not None else []
+    notes += row_notes(vectors.dropped, vectors.unseen)
+    return Fitted(encoding, weights, intercept, parts, details, notes, vectors.read)
+
+
+def _searched(
+    job: Job, objective: LinearRegression, vectors: Vectors, params: Any, rows: RowsAsDesign
+) -> Search:
+    squares = vectors.penalised_squares
+    job.watch.begin("searching", penalties_from(squares).size, "penalties at most")
+    train, held_out = vectors.parts
+
+    def tell(tried: int, state: str) -> None:
+        job.watch.advance(tried)
+        job.watch.tell(state)
+        job.memory.check()
+
+    with contextlib.nullcontext() if job.checkpoint is None else job.checkpoint.searching():
+        found = search(
+            objective,
+            squares,
+            params,
+            train=train,
+            held_out=held_out,
+            attempt=rows.attempts(objective),
+            tell=tell,
+            width=rows.width,
+            checkpoint=job.checkpoint,
+        )
+    job.watch.searched(found.path.penalties, found.path.scores, found.path.best)
+    return found
+
+
+def minimum(objective: LinearRegression, params: Any, method: Method) -> Result:
+    """The minimum of an objective, from some params on."""
+    return minimize(objective, params, method, max_iterations=MOST_ITERATIONS)
+
+
+def descend(
+    job: Job,
+    objective: LinearRegression,
+    params: Any,
+    method: Method,
+    tell: Callable[[int, float, float], None],
+    *,
+    name: str = DESCENT,
+    filled: tuple[int, int] | None = None,
+) -> Result:
+    """The minimum, in a descent that is kept under this name while it goes on, where that is asked
+    for; ``filled`` is how many rows there are, without and with those that fill the shares of
+    several processes.
+
+    ``tell`` is told of iterations, their value, and how far it is above the minimum: NaN where that
+    is unknown.
+    """
+    if job.checkpoint is not None:
+        chunk = 1 if job.watch.is_looking else None
+        hooks: list[Hook] = [_Telling(tell)]
+        return job.checkpoint.minimize(
+            objective,
+            params,
+            method,
+            most=MOST_ITERATIONS,
+            chunk=chunk,
+            hooks=hooks,
+            name=name,
+            filled=filled,
+        )
+    # Processes run the same programs, whoever looks.
+    if not job.watch.is_looking or not agreement.is_alone():
+        return minimum(objective, params, method)
+    count = 0
+
+    def listener(value: float, left: float) -> None:
+        nonlocal count
+        count += 1
+        tell(count, value, left)
+
+    with listening(listener):
+        return minimum(objective, params, reporting(method))
+
+
+def _told(
+    job: Job, objective: LinearRegression, params: Any, rows: RowsAsDesign, spread: float
+) -> Result:
+    """The descent whose result is taken, told in the units of a target that was divided by
+    ``spread``.
+    """
+    job.watch.begin("minimising", None, "iterations")
+    scale = spread**2
+
+    def tell(count: int, value: float, left: float) -> None:
+        job.watch.iterated(value * scale, left * scale)
+        job.watch.advance(count)
+        near = "" if np.isnan(left) else f", at most about {left * scale:.3g} above the minimum"
+        job.watch.tell(f"loss {value * scale:.6g}{near}")
+
+    result = descend(job, objective, params, rows.method, tell, filled=rows.filled)
+    job.memory.check()
+    return result
+
+
+class _Telling(Hook):
+    """Tells of each chunk of a run."""
+
+    def __init__(self, tell: Any) -> None:
+        self._tell = tell
+
+    def report(self, record: Record) -> None:
+        left = record.suboptimality if np.isfinite(record.suboptimality) else np.nan
+        self._tell(record.iteration, record.value, left)
+
+
+def _details_of(job: Job, result: Result, spread: float) -> dict[str, Any]:
+    """What a result says, in the target's units, and what became of the time."""
+    left = float(result.suboptimality) * spread**2
+    kept: dict[str, Any] = {}
+    if job.checkpoint is not None:
+        kept = {"goodput": job.checkpoint.goodput, "resumed_at": job.checkpoint.resumed_at}
+    return kept | {
+        "value": float(result.value) * spread**2,
+        "gradient_norm": float(result.gradient_norm) * spread,
+        "suboptimality": left if np.isfinite(left) else None,
+        "status": str(Status(int(result.status))),
+        "evidence": Evidence(int(result.evidence)).explanation,
+        "iterations": int(result.iterations),
+    }

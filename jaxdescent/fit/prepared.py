@@ -1,0 +1,104 @@
+"""Blocks that are ready for a fit, with weights, and which of their rows are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxdescent.data import Block, DataError
+from jaxdescent.fit.columns import Numbers, as_numbers
+from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
+from jaxdescent.fit.roles import Roles
+from jaxdescent.fit.split import is_held_out
+
+TRAIN, TEST = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A block that is ready to be added up.
+
+    Attributes:
+      block: where it is from.
+      encoded: its features.
+      target: the target.
+      weight: of each row, or None for ones.
+      parts: the rows of the training part and of the held-out part; None for all.
+    """
+
+    block: Block
+    encoded: Encoded
+    target: Numbers
+    weight: np.ndarray | None
+    parts: tuple[np.ndarray | None, np.ndarray | None]
+
+    @property
+    def dropped(self) -> int:
+        """How many rows are left out for what is missing in them."""
+        keep = self.encoded.keep
+        return 0 if keep is None else self.block.rows - keep.size
+
+    def rows_of(self, part: int) -> int:
+        """How many rows are in this part."""
+        rows = self.parts[part]
+        return self.block.rows if rows is None else rows.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparing:
+    """From blocks to prepared ones.
+
+    Attributes:
+      share: of the rows that are held out.
+      seed: of the choice of these rows.
+      part: what all rows are of, where none is held out.
+    """
+
+    roles: Roles
+    encoding: Encoding
+    policy: Policy
+    share: float = 0.0
+    seed: int = 0
+    part: int = TRAIN
+
+    def __call__(self, block: Block) -> Prepared:
+        """Look at a block: whether all its values are there, and which rows are held out."""
+        roles, policy = self.roles, self.policy
+        drops = policy.missing == "drop"
+        target = as_numbers(block.columns[roles.target], nan_is_missing=drops)
+        others = [target]
+        weight = None
+        if roles.weights is not None:
+            weight, missing = as_numbers(block.columns[roles.weights], nan_is_missing=drops)
+            others.append(Numbers(weight, missing))
+            wrong = (weight < 0) | ~np.isfinite(weight)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise DataError(
+                    f"weights must be finite and at least 0, got {weight[row]} for "
+                    f"{roles.weights!r} in {block.place(row)}."
+                )
+        own = [roles.target, *([roles.weights] if roles.weights is not None else [])]
+        for name, column in zip(own, others, strict=True):
+            if column.missing is not None and not drops:
+                row = int(np.argmax(column.missing))
+                if policy.missing == "mean":
+                    raise DataError(
+                        f"{name!r} has no value in {block.place(row)}: --missing mean is for "
+                        "features alone; --missing drop leaves such rows out."
+                    )
+                raise missing_value(block, name, row, policy)
+        encoded = self.encoding.encode(block, policy, others)
+        return Prepared(block, encoded, target, weight, self._parts(block, encoded.keep))
+
+    def _parts(
+        self, block: Block, keep: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        none = np.zeros(0, np.int64)
+        if not self.share:
+            return (keep, none) if self.part == TRAIN else (none, keep)
+        held_out = is_held_out(block.start, block.rows, self.share, self.seed)
+        if keep is None:
+            return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        return keep[~held_out[keep]], keep[held_out[keep]]
