@@ -656,10 +656,12 @@ def test_every_command_and_block_of_the_document_runs(tmp_path, monkeypatch):
     commands = re.findall(r"^jaxdescent (.*)$", text, re.MULTILINE)
     assert len(commands) >= 4
     readme = (pathlib.Path(jd.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^jaxdescent ((?:fit|predict) .*)$", readme, re.MULTILINE)
-    assert len(shown) == 2
-    commands += [command.replace("homes-model", "shown-model") for command in shown]
-    commands[-1] = commands[-1].replace("predictions", "shown")
+    shown = re.findall(r"^jaxdescent ((?:fit|predict|plan) [^#\n]*)", readme, re.MULTILINE)
+    assert [command.split()[0] for command in shown] == ["fit", "predict", "plan"]
+    commands += [
+        command.replace("homes-model", "shown-model").replace("predictions", "shown")
+        for command in shown
+    ]
     for command in commands:
         if "--memory" in command:  # which counts what this process holds already
             done = subprocess.run(
