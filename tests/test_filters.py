@@ -5,6 +5,7 @@ import decimal
 import functools
 import operator
 import re
+import types
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
 import jaxdescent as jd
-from jaxdescent.data import DataError, Filtered, Kind, Source, located, open_source
-from jaxdescent.data.conditions import OPERATORS
+from jaxdescent.data import DataError, Filtered, Kind, Source, located, open_source, parquet
+from jaxdescent.data.conditions import OPERATORS, Comparison
 from jaxdescent.data.filters import condition_of
 
 ROWS = 1000
@@ -170,6 +171,30 @@ def test_statistics_are_compared_as_rows_are(tmp_path, condition, expected):
     for data in (rows, tmp_path / "d.parquet"):
         source = Filtered(open_source(data), condition)
         assert sum(block.rows for block in located(source, ["y"], 64)) == expected
+
+
+@pytest.mark.parametrize("ends", [(np.nan, np.nan), (np.nan, 8.0), (1.0, np.nan)], ids=str)
+@pytest.mark.parametrize("op", ["<", ">", "=", "!="])
+def test_bounds_that_are_nan_hide_no_rows(ends, op):
+    """Some writers leave them, and Parquet's specification says that they say nothing."""
+    known = types.SimpleNamespace(
+        has_null_count=True, null_count=0, has_min_max=True, min=ends[0], max=ends[1]
+    )
+    column = types.SimpleNamespace(statistics=known, num_values=2)
+    assert parquet._may_hold(column, Comparison("x", op, 5.0), pa.float64())
+
+
+def test_times_of_nanoseconds_are_found(tmp_path):
+    at = pa.array([400, 500], pa.time64("ns"))
+    pq.write_table(pa.table({"at": at, "y": [1.0, 2.0]}), tmp_path / "d.parquet")
+    for condition, expected in (("at > 00:00:00.0000003", 2), ("at = 00:00:00.0000004", 1)):
+        source = Filtered(open_source(tmp_path / "d.parquet"), condition)
+        assert sum(block.rows for block in located(source, ["y"], 64)) == expected
+
+
+def test_a_text_that_says_nan_is_missing():
+    met = Comparison("x", "!=", 5).is_met({"x": pa.array(["NAN", "3", None])})
+    assert met.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("name", ["d.parquet", "d.csv"])

@@ -700,3 +700,11 @@ def test_the_largest_size_is_the_last_that_fits():
 def test_nothing_fits_in_nothing():
     machine = dataclasses.replace(MACHINE, memory_bytes=0)
     assert largest_size(lambda n: regression_structure(n, n), machine, "LSMR()") == 0
+
+
+@pytest.mark.parametrize("shape", [(3000, 3000), (200_000, 300), (40, 9000), (10, 1)])
+@pytest.mark.parametrize("l2", [0.0, 1e-3])
+def test_the_range_of_seconds_holds_the_expected_ones(shape, l2):
+    X, y = jax.ShapeDtypeStruct(shape, "float32"), jax.ShapeDtypeStruct(shape[:1], "float32")
+    for candidate in jd.plan(jd.LinearRegression(X, y, l2=l2)).candidates:
+        assert 0 < candidate.best_seconds <= candidate.seconds <= candidate.worst_seconds

@@ -220,3 +220,17 @@ def test_a_room_is_loaded_when_one_of_its_names_is_used():
         [sys.executable, "-c", LOADED], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_no_trace_outlives_a_call(rng):
+    """What a branch closes over would: arrays of traces that have ended."""
+    X, y = jnp.asarray(rng.normal(size=(60, 5))), jnp.asarray(rng.normal(size=60))
+    several = jnp.stack([y, 2 * y])
+
+    def solve(y):
+        return jaxdescent.minimize(jaxdescent.LinearRegression(X, y), method=jaxdescent.LSMR())
+
+    with jax.checking_leaks():
+        solve(y)
+        jax.jit(solve)(y)
+        jax.vmap(solve)(several)

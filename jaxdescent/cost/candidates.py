@@ -320,7 +320,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         seconds_per_iteration=times.iteration,
         iterations=times.iterations,
         best_seconds=min(at_best.total, times.total),
-        worst_seconds=max(at_worst.total, at_best.total),
+        worst_seconds=max(at_worst.total, at_best.total, times.total),
         accuracy=price.accuracy,
         feasible=not reason,
         reason=reason,

@@ -173,7 +173,7 @@ class Column:
                     raise DataError(f"--where: {one_line(error)}.") from error
         values, missing = values_of(column)
         if np.issubdtype(values.dtype, np.floating):
-            missing = self.is_missing
+            missing = self.is_missing | np.isnan(values)  # a text may say NaN
         return (values.astype(np.uint8) if values.dtype == np.bool_ else values), missing
 
     @functools.cached_property

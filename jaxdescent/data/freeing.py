@@ -49,12 +49,14 @@ def allocate_arrow_by_system() -> None:
     """Let Arrow, whether it is loaded yet or not, take memory from the C library: its own allocator
     keeps what was freed, tens of megabytes more or less as threads happen to run.
     """
+    if "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
+        return  # the user's own choice
     if "pyarrow" in sys.modules:
         import pyarrow
 
         pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     else:
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+        os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
 
 def _of_library(name: str, *arguments: int) -> None:

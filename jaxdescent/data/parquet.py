@@ -187,6 +187,8 @@ def _may_hold(column: Any, condition: Any, of_type: Any) -> bool:
         return has_missing or pa.types.is_floating(of_type)  # NaN is missing too
     if condition.op == THERE or not has_values or not known.has_min_max:
         return has_values
+    if pa.types.is_time64(of_type) or known.min != known.min or known.max != known.max:
+        return True  # Python's times have no nanoseconds, and bounds that are NaN say nothing
     try:
         return condition.may_be_met(known.min, known.max, of_type)
     except (pa.ArrowException, OverflowError, ValueError):

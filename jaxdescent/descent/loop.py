@@ -25,7 +25,7 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.measured import Measured
 from jaxdescent.descent.refutation import Refutation
 from jaxdescent.descent.watch import Watch
-from jaxdescent.kernels import branches, loops
+from jaxdescent.kernels import loops
 from jaxdescent.methods import Method, Progress
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import checks
@@ -184,23 +184,6 @@ class Descent(Measured):
         """The result of a loop that :meth:`advance` has ended, which measures what it confirms."""
         is_measured = self.looks and self.is_doubtful(loop)
         return self.result(loop) if is_measured else self.finish(loop)
-
-    def measured_at_end(self, loop: Loop) -> Loop:
-        """The loop with its estimated progress measured, if it has ended."""
-        is_estimate = self.method.is_estimate(loop.state)
-        if is_estimate is False:
-            return loop
-        is_over = loop.status != RUNNING
-
-        # Only what changes goes through the branch, and all members of a batch are measured or
-        # none: so X, and a Gram matrix in the method's state, are not copied for each member.
-        def changed(loop: Loop) -> dict[str, Any]:
-            return {name: getattr(loop, name) for name in ("value", "norm", "watch", "status")}
-
-        changes = branches.if_any(
-            is_over & is_estimate, lambda: changed(self.measured(loop)), lambda: changed(loop)
-        )
-        return loop._replace(**changes)
 
     def result(self, loop: Loop) -> Result:
         """The entries of a loop that has ended, and has been measured, as a result."""

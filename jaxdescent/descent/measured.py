@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.descent.stopping import ROUNDED, judge, measured
 from jaxdescent.inputs.functions import anew
-from jaxdescent.kernels import loops
+from jaxdescent.kernels import branches, loops
 from jaxdescent.kernels.platform import is_on_one_cpu
 from jaxdescent.methods import Method, Progress
 from jaxdescent.methods.protocol import measure
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import History
+from jaxdescent.status import RUNNING
 from jaxdescent.tolerance import Check, Off, Tolerance
 
 Params = Any
@@ -69,6 +70,33 @@ class Measured(NamedTuple):
         if precision.is_rounded(params):
             state = self.method.after_rounding(self.objective, precision.widen(params), state)
         return params, state
+
+    def measured_at_end(self, loop: Loop) -> Loop:
+        """The loop with its estimated progress measured, if it has ended."""
+        is_estimate = self.method.is_estimate(loop.state)
+        if is_estimate is False:
+            return loop
+        is_over = loop.status != RUNNING
+
+        # All members of a batch are measured or none, so that X, and a Gram matrix in the method's
+        # state, are not copied for each. What a branch closes over would outlive the program.
+        parts = self.objective.hoisted(loop.params), *self[1:5], loop
+        numbers, structure = jax.tree.flatten(parts)
+        kind: Any = type(self)
+        static = self[5:]
+
+        def changed(numbers: tuple[jax.Array, ...], *, is_needed: bool) -> dict[str, Any]:
+            *problem, loop = structure.unflatten(numbers)
+            loop = kind(*problem, *static).measured(loop) if is_needed else loop
+            return {name: getattr(loop, name) for name in ("value", "norm", "watch", "status")}
+
+        changes = branches.if_any(
+            is_over & is_estimate,
+            functools.partial(changed, is_needed=True),
+            functools.partial(changed, is_needed=False),
+            numbers,
+        )
+        return loop._replace(**changes)
 
     def measured(self, loop: Loop) -> Loop:
         """The loop with its value and gradient norm measured, and its claim held against these."""

@@ -223,7 +223,7 @@ class Refutation(NamedTuple):
         looks = Looks(
             xp.where(is_refuted, loop.iteration + pause, looks.next),
             lowest,
-            xp.where(is_refuted, xp.minimum(looks.nearest, falls), looks.nearest),
+            xp.where(is_refuted, xp.fmin(looks.nearest, falls), looks.nearest),
             xp.where(is_refuted, stands, looks.standing),
         )
         instead = self._instead(loop, looks.standing, xp)

@@ -141,7 +141,9 @@ def judge(
     else:
         is_at_end &= is_stagnated
     if is_early is not False:
-        # What is claimed again and again, and moves no more, is as far as rounding lets it go.
+        # No bound was refuted. What is claimed again and again, and moves no more, is as far as
+        # rounding lets it go.
+        is_early &= watch.evidence >= Evidence.FACTORISATION.value
         is_stagnated |= is_converged & is_early & (watch.checks_without_progress >= patience)
         is_converged &= ~is_early
     is_converged |= is_at_end

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.extend.core import jaxpr_as_fun
 
 
 def seldom(
@@ -68,31 +67,8 @@ def if_any(
     """``lax.cond(is_needed, needed, usual, *operands)`` that stays a branch under ``vmap``.
 
     Under ``vmap`` all members compute ``needed`` if any of them needs it, and otherwise ``usual``;
-    what they share is not copied for each. The functions may close over arrays.
+    what they share is not copied for each. The functions must not close over arrays.
     """
-    leaves, treedef = jax.tree.flatten(operands)
-    programs, results = [], None
-    for function in (needed, usual):
-        program, results = jax.make_jaxpr(
-            lambda *leaves, function=function: function(*treedef.unflatten(leaves)),
-            return_shape=True,
-        )(*leaves)
-        programs.append(program)
-
-    def branch(index: int) -> Callable[..., Any]:
-        closed: Any = type(programs[index])  # a class that jax.extend.core does not export
-        program = programs[index].jaxpr
-        return lambda constants, leaves: jaxpr_as_fun(closed(program, constants[index]))(*leaves)
-
-    constants = [program.consts for program in programs]
-    computed = _if_any(is_needed, branch(0), branch(1), constants, leaves)
-    return jax.tree.unflatten(jax.tree.structure(results), computed)
-
-
-def _if_any(
-    is_needed: jax.Array, needed: Callable[..., Any], usual: Callable[..., Any], *operands: Any
-) -> Any:
-    """:func:`if_any` of functions that close over no arrays."""
 
     @custom_vmap
     def choose(is_needed: jax.Array, operands: tuple[Any, ...]) -> Any:
@@ -107,7 +83,7 @@ def _if_any(
         def of_all(function: Callable[..., Any]) -> Callable[..., Any]:
             return jax.vmap(function, in_axes=axes, axis_size=axis_size)
 
-        results = _if_any(jnp.any(is_needed), of_all(needed), of_all(usual), *operands)
+        results = if_any(jnp.any(is_needed), of_all(needed), of_all(usual), *operands)
         return results, jax.tree.map(lambda _: True, results)
 
     return choose(is_needed, operands)

@@ -31,7 +31,7 @@ import numpy as np
 
 from jaxdescent import agreement
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout; another one is refused. Format 1 has its number in the same place."""
 
 PART_BYTES = 1 << 26

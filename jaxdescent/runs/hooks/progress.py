@@ -125,7 +125,7 @@ def numbers_of(record: Record) -> str:
     """A record in a few words.
 
     >>> import dataclasses
-    >>> from jaxdescent.result import Evidence
+    >>> from jaxdescent.status import Evidence
     >>> record = Record(500, 1.25, 3e-4, 2e-6, Evidence.RATE, 9.0, 5.0, 5.0, 501, None, 3, 100,
     ...                 0.5, 2.5, 200.0, 3.2e9, 2.5)
     >>> numbers_of(record)
