@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import jaxdescent as jd
 from jaxdescent.data import DataError, Kind, Source, SparseColumn, hashing, row_stream
 from jaxdescent.designs.streamed_rows import StreamedRows
-from tests.test_streamed import minimum
+from tests.references import closed_form
 
 ROWS, BITS, LISTED = 300, 6, 7
 
@@ -116,7 +116,7 @@ def test_products_are_those_of_the_written_out_matrix(both, rng):
 def test_every_way_to_the_minimum(both):
     S, X, table = both
     regression = jd.LinearRegression(S, jnp.asarray(table["y"]), l2=2.0)
-    weights, b = minimum(X, table["y"], None, 2.0)
+    weights, b, _ = closed_form(X, table["y"], 2.0)
     for method in (None, jd.LSMR(jd.Jacobi())):
         result = jd.minimize(regression, method=method)
         np.testing.assert_allclose(result.params["weights"], weights, atol=1e-5)
