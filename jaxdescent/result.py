@@ -28,6 +28,11 @@ class EndedBy:
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     code: Any = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a descent has told its methods."""
+        return self != _UNKNOWN
+
 
 _UNKNOWN = EndedBy(("unknown",))
 

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from benchmarks.problems.classical import himmelblau
+from jaxdescent.descent.watch import Looks
 from tests.results import status
 
 
@@ -200,3 +201,18 @@ def test_a_minimum_far_from_zero_keeps_its_region():
     certificate = jd.certify(lambda p: jnp.sum(jnp.cosh(p - 4096)), jnp.full(2, 4096.0))
     assert certificate.kind == "minimum"
     assert 0.1 < certificate.region < 10
+
+
+def test_a_bound_is_no_claim_that_has_to_wait(rng, monkeypatch):
+    """After a refused estimate the next ones wait; nothing can refuse a bound."""
+    first = Looks.none
+    monkeypatch.setattr(
+        Looks, "none", lambda dtype: first(dtype)._replace(next=jnp.int32(1_000_000))
+    )
+    # No other test has this shape, whose program is kept.
+    X = rng.normal(size=(911, 261)).astype(np.float32)
+    y = X @ rng.normal(size=261).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(X, y), method=jd.ConjugateGradient())
+    assert status(result) == "CONVERGED"
+    assert jd.Evidence(int(result.evidence)) is jd.Evidence.BOUND
+    assert int(result.iterations) < 100

@@ -2,8 +2,8 @@
 
 Inside a caller's ``jit``, ``vmap`` or ``grad`` the looks at claims are part of the descent's
 program. An eager call compiles less: its program ends with the first claim
-(:func:`descend_to_claim`), and what may refute the claim is compiled when
-one is made, with the rest of the descent if it was refuted. The functions are the same.
+(:func:`descend_to_claim`), and what may refute the claim is compiled when one is made, with the
+rest of the descent if it was refuted. The functions are the same.
 """
 
 from __future__ import annotations

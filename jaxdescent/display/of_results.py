@@ -119,7 +119,7 @@ def report(result: Result) -> Report:
     if size != 1:
         iterations, evaluations = map(number, (result.iterations, result.evaluations))
         rows.append(("iterations", f"{iterations}; evaluations {evaluations}"))
-    if result.ended_by.names != ("unknown",):
+    if result.ended_by.is_known:
         label = "method" if result.ended_by.code is None else "ended by"
         rows.append((label, guarded(lambda: _enders(result.ended_by), "...")))
     history = []
