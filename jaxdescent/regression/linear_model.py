@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from jaxdescent import display, placement
 from jaxdescent.designs import Design, as_design, is_converted_once
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import dtypes
@@ -192,7 +193,8 @@ class LinearModel(Objective):
 
     def start(self) -> Params:
         dtype = self._design.dtype
-        return {name: jnp.zeros(shape, dtype) for name, shape in self._params_shapes().items()}
+        shapes = self._params_shapes().items()
+        return {name: as_array(np.zeros(shape, dtype)) for name, shape in shapes}
 
     def size(self, params: Params) -> jax.Array:
         return precision.norm(params["weights"])
@@ -311,8 +313,8 @@ def _as_floats(params: Params, dtype: Any) -> Params:
     def of(leaf: Any) -> Any:
         is_plain = isinstance(leaf, (int, float))
         if is_plain or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            return jnp.asarray(leaf, dtype)
-        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+            return as_array(leaf, dtype)
+        return as_array(leaf)
 
     return jax.tree.map(of, params)
 
@@ -334,7 +336,7 @@ def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> 
             f"{name} must have shape {' or '.join(shapes[n] for n in ndims)} to go with X's {rows} "
             f"rows, got {value.shape}."
         )
-    return jnp.asarray(value)
+    return as_array(value)
 
 
 def _refuse_negative(name: str, value: Any) -> None:
