@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import agreement, placement
 from jaxdescent.calls import programs
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective
@@ -160,8 +161,9 @@ def as_double(tree: Any) -> Any:
         is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
         if is_array and jnp.issubdtype(leaf.dtype, jnp.floating):
             # A NumPy float64 is rounded first, because the function has seen it in float32.
-            leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.float32)
-            return leaf.astype(jnp.float64)
+            leaf = leaf if isinstance(leaf, jax.Array) else as_array(leaf, jnp.float32)
+            is_free = placement.is_concrete(leaf) and not leaf.committed
+            return as_array(np.asarray(leaf), np.float64) if is_free else leaf.astype(jnp.float64)
         return leaf
 
     return jax.tree.map(leaf_as_double, tree)
