@@ -171,7 +171,6 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
         problem, start = posed(objective, params, GradientDescent(), tolerance, None)
         problem = problem._replace(method=method).hoisted(start)
         is_fused = fuses(problem.objective, method) and problem.tolerance.step is None
-        off = problem.tolerance.off
         return descend(
             start,
             problem,
@@ -179,7 +178,6 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
             check_every=CHECK_EVERY if is_fused else 1,
             history=0,
             starts_at_own=params is None,
-            off=off if off.is_known else None,
         )
 
     return program

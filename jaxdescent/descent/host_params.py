@@ -23,7 +23,7 @@ from jaxdescent.methods import GradientDescent, InverseLipschitz, Method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import PartFunction, Scalars
-from jaxdescent.tolerance import Tolerance
+from jaxdescent.tolerance import ResolvedTolerance
 
 Params = Any
 
@@ -92,7 +92,7 @@ class OnHost(Objective):
 
 
 def as_on_host(
-    objective: Objective, method: Method, params: Params, tolerance: Tolerance
+    objective: Objective, method: Method, params: Params, tolerance: ResolvedTolerance
 ) -> Objective:
     """The objective for params of which some are in the host's memory; itself if none is.
 
