@@ -6,10 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from jaxdescent import agreement, display, placement
 from jaxdescent.calls import programs
@@ -184,8 +181,7 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
 
 def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
     """Whether the point of the spectrum is stationary by its own scales."""
-    value, gradient = spectrum.curvature.value_and_gradient()
-    params = np.asarray(spectrum.curvature.run(_flat_params), np.float64)
+    value, gradient, params = spectrum.curvature.point()
     return stationarity.judged(spectrum, params, value, gradient, tolerance)
 
 
@@ -195,11 +191,6 @@ def _suboptimality(spectrum: Spectrum, verdict: stationarity.Verdict, norm: floa
     if norm == 0:
         return 0.0
     return norm**2 / (2 * spectrum.at_least) if spectrum.at_least > 0 else math.inf
-
-
-def _flat_params(objective: Objective, params: Params) -> jax.Array:
-    del objective
-    return ravel_pytree(params)[0]
 
 
 def _checked_measure(objective: Objective, params: Params, always: Any) -> Progress:
