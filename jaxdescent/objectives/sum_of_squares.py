@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jaxdescent.kernels import dtypes, host_memory
 from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.protocol import Bounds, Objective, Params, Scalars
+from jaxdescent.objectives.answers import Bounds
+from jaxdescent.objectives.leaves import Scalars
+from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.objectives.stationary import DiagonalSolver
 
 

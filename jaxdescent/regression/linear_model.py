@@ -19,7 +19,8 @@ from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.protocol import Objective, Params, RowBlocks
+from jaxdescent.objectives.answers import RowBlocks
+from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.regression.losses import check_loss
 
 

@@ -12,8 +12,9 @@ from jax import lax
 
 from jaxdescent.designs import Center, Centred
 from jaxdescent.numerics import precision
+from jaxdescent.objectives.answers import Bounds, Parts, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
-from jaxdescent.objectives.protocol import Bounds, Params, Parts, StationarySolver
+from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.eigenvalue_bounds import regression_bounds
 from jaxdescent.regression.linear_model import LinearModel, scaled_rows
 from jaxdescent.regression.solve import regression_solver, regression_solver_bytes
