@@ -43,6 +43,11 @@ class Certificate(display.Displayed):
         to differ from its quadratic model by at most 10 % of the quadratic term. Only a few
         directions are examined, up to ``|params|`` (1 if they are zero). It is infinity for a
         quadratic, and None if the point is not a minimum.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> found = jd.certify(jd.Quadratic(jnp.diag(jnp.array([1.0, -2.0]))), jnp.zeros(2))
+    >>> found.kind, found.smallest_eigenvalue, found.largest_eigenvalue
+    ('saddle', -2.0, 1.0)
     """
 
     kind: str
@@ -107,6 +112,9 @@ def certify(
       args: as for ``minimize``.
       tolerance: the relative tolerance; None stands for ``eps**(2/3)``, as for ``minimize``.
       scale: judge the point by ``|g| <= tolerance * scale`` instead.
+
+    Returns:
+      A :class:`Certificate`: the kind of the point, and the evidence for it.
 
     Raises:
       ValueError: inside ``jit``, ``vmap`` or ``grad``, because the kind is a word and not an array;

@@ -84,6 +84,9 @@ def plan(
         for which they compile for minutes. For named devices the compiler's plugin must be
         installed, but no driver and no accelerator.
 
+    Returns:
+      A :class:`Plan`: the methods in the order of preference, and the chosen one, if any fits.
+
     Raises:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together; and
         if the device is not known.

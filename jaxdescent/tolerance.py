@@ -66,6 +66,12 @@ class Tolerance(Displayed):
       predicate: a function from a :class:`Check` (params, value, gradient_norm, iteration) to a
         scalar bool. It is compared by identity, so that a new one compiles.
 
+    Raises:
+      TypeError: by ``minimize``, if a tolerance is not a number, or ``predicate`` not a function
+        to a scalar bool.
+      ValueError: by ``minimize``, if a tolerance is negative or not finite, or a pytree has not
+        the structure of the params.
+
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> stop = jd.Tolerance(predicate=lambda check: check.value < 1.0)
     >>> result = jd.minimize(lambda x: jnp.sum(x**2), jnp.array([3.0, 4.0]),

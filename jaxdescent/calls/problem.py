@@ -107,6 +107,7 @@ def _posed(
         raise TypeError(
             f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
         )
+    rounding.check()
     return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 

@@ -30,6 +30,10 @@ class SumOfSquares(Objective):
         against the params' leaves.
       center: likewise; it is the minimiser where ``scale > 0``.
 
+    Raises:
+      ValueError: by ``minimize``, if ``scale`` or ``center`` has neither the params' structure nor
+        a shape that broadcasts against theirs.
+
     >>> import jax.numpy as jnp
     >>> SumOfSquares(scale=2.0).value(jnp.array([3.0]))
     Array(18., dtype=float32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels import factors, products
 from jaxdescent.kernels.branches import if_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
@@ -163,6 +163,7 @@ class Sketch(Preconditioner):
 
     def check(self) -> None:
         check_count("Sketch.oversampling", self.oversampling, least=2, most=1 << 16)
+        check_seed("Sketch.seed", self.seed)
 
     def _sketch(self, regression: CentredRegression, residual: jax.Array, dtype: Any) -> jax.Array:
         """``S [A, residual]``, (rows of the sketch, features + outputs)."""

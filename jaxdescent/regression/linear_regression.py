@@ -37,6 +37,12 @@ class LinearRegression(LinearModel):
       sample_weight: s, (rows,), >= 0; None stands for ones.
       intercept: whether to fit b.
 
+    Raises:
+      TypeError: by ``minimize``, if X and y are not floating-point arrays of one dtype, or ``l2``
+        is not a number.
+      ValueError: by ``minimize``, if shapes do not fit together, data are empty, or ``l2`` or a
+        weight is negative.
+
     >>> import jax.numpy as jnp
     >>> X = jnp.array([[0.0], [1.0], [2.0]])
     >>> line = LinearRegression(X, jnp.array([1.0, 3.0, 5.0]))
