@@ -17,7 +17,8 @@ from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective, checks
 from jaxdescent.result import Result
 from jaxdescent.second_order import stationarity
-from jaxdescent.second_order.spectrum import Spectrum, spectrum_at
+from jaxdescent.second_order.by_factors import Spectrum
+from jaxdescent.second_order.spectrum import spectrum_at
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any

@@ -25,6 +25,7 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.regression.solve import by_lapack
+from jaxdescent.regression.solve.stored_regression import StoredRegression
 from jaxdescent.result import Result
 from jaxdescent.status import Evidence, Status
 from jaxdescent.tolerance import ResolvedTolerance
@@ -160,7 +161,7 @@ def _computed(
 ) -> dict[str, Any]:
     """The entries of the result, by NumPy."""
     given = jax.tree.map(np.asarray, given)
-    regression = by_lapack.StoredRegression.of(
+    regression = StoredRegression.of(
         given["X"], given["y"], given["l2"], given["sample_weight"], intercept=intercept
     )
     start, outputs = given["params"], regression.y.shape[1]
@@ -191,7 +192,7 @@ class _Point(NamedTuple):
 
 
 def _judged(
-    regression: by_lapack.StoredRegression,
+    regression: StoredRegression,
     start: _Point,
     given: dict[str, Any],
     dtype: np.dtype[Any],

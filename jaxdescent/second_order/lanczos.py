@@ -55,12 +55,13 @@ class Process:
       diagonal, off_diagonal: the coefficients of T so far.
       is_exhausted: whether the process has found every eigenvalue whose eigenvector has a component
         in the start.
+      state: the last state; None before the first step.
       at_once: the steps of the program that ran last.
     """
 
     curvature: Curvature
     scale: Params | None = None
-    state: State | None = None
+    state: Any = None
     diagonal: list[float] = dataclasses.field(default_factory=list)
     off_diagonal: list[float] = dataclasses.field(default_factory=list)
     is_exhausted: bool = False
