@@ -181,6 +181,11 @@ class ResolvedTolerance:
     predicate: Callable[[Check], Any] | None
     ignored: Ignored | None = dataclasses.field(metadata={"static": True})
 
+    def __repr__(self) -> str:
+        """As the call that makes a tolerance of these numbers."""
+        names = [field.name for field in dataclasses.fields(Tolerance)]
+        return repr(Tolerance(**{name: getattr(self, name) for name in names}))
+
     def hoisted(self, params: Params, value_dtype: Any) -> ResolvedTolerance:
         """This tolerance with the arrays that its predicate closes over as leaves."""
         if self.predicate is None:
