@@ -22,7 +22,13 @@ from jaxdescent import agreement, placement
 from jaxdescent.calls.problem import posed
 from jaxdescent.cost.candidates import Candidate
 from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
-from jaxdescent.cost.structure import Kind, Structure, is_shape, structure_from_shapes, tree_bytes
+from jaxdescent.cost.structure import (
+    ProblemKind,
+    Structure,
+    is_shape,
+    structure_from_shapes,
+    tree_bytes,
+)
 from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.descent.fused_steps import fuses
 from jaxdescent.descent.loop import CHECK_EVERY, descend
@@ -38,7 +44,7 @@ from jaxdescent.tolerance import as_tolerance
 
 Params = Any
 
-FUNCTIONS = (Kind.FUNCTION, Kind.RESIDUALS)
+FUNCTIONS = (ProblemKind.FUNCTION, ProblemKind.RESIDUALS)
 """The kinds for which a compiled value and gradient gives the only costs that are known."""
 
 OF_COMPILED_FUNCTIONS = (
@@ -263,7 +269,7 @@ class _Compiler:
             return next((axis for axis, size in enumerate(sizes) if size % count == 0), None)
         side = structure.rows if sharded == "rows" else structure.features
         is_matrix = is_data and sizes == (structure.rows, structure.features)
-        goes_along = structure.kind is Kind.REGRESSION and is_data == (sharded == "rows")
+        goes_along = structure.kind is ProblemKind.REGRESSION and is_data == (sharded == "rows")
         if not sharded or not (is_matrix or (goes_along and sizes[0] == side)):
             return None
         if side % count:
@@ -297,7 +303,7 @@ def _with_evaluation(
     def evaluate(objective: Objective, params: Params) -> Any:
         objective = objective.checked()
         params = widen(checked_params(params, objective))
-        if structure.kind is Kind.FUNCTION:
+        if structure.kind is ProblemKind.FUNCTION:
             return objective.value_and_gradient(params)
         # The sum of squares is left out, because its form depends on the platform.
         residuals, pull_back = jax.vjp(objective.residuals, params)

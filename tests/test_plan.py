@@ -22,7 +22,7 @@ from jaxdescent.cost.iterations import (
     worst_condition,
 )
 from jaxdescent.cost.largest import largest_by_descent, largest_size
-from jaxdescent.cost.structure import Kind, regression_structure
+from jaxdescent.cost.structure import ProblemKind, regression_structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import Machine, memory
@@ -80,11 +80,11 @@ CASES = {
     "residuals": (jd.LeastSquares(residual), shape(1_000_003)),
 }
 METHODS = {
-    Kind.REGRESSION: ["DerivativeMethod()", "LSMR()", "GradientDescent(Backtracking())"],
-    Kind.QUADRATIC: ["ConjugateGradient()"],
-    Kind.SEPARABLE: ["DerivativeMethod()", "GradientDescent(InverseLipschitz())"],
-    Kind.RESIDUALS: ["LevenbergMarquardt()"],
-    Kind.FUNCTION: ["LBFGS()", "ConjugateGradient()"],
+    ProblemKind.REGRESSION: ["DerivativeMethod()", "LSMR()", "GradientDescent(Backtracking())"],
+    ProblemKind.QUADRATIC: ["ConjugateGradient()"],
+    ProblemKind.SEPARABLE: ["DerivativeMethod()", "GradientDescent(InverseLipschitz())"],
+    ProblemKind.RESIDUALS: ["LevenbergMarquardt()"],
+    ProblemKind.FUNCTION: ["LBFGS()", "ConjugateGradient()"],
 }
 
 

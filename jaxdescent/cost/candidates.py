@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxdescent.cost import exact, functions, iterative
 from jaxdescent.cost.iterations import HOPED, worst_condition
 from jaxdescent.cost.price import Price
-from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.display import Displayed, readable_seconds
 from jaxdescent.machine import Machine
@@ -85,8 +85,8 @@ _BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
 _SCALED_LSMR, _SCALED_CG = LSMR(Jacobi()), ConjugateGradient(Jacobi())
 
 # The first entry of a kind is taken if it fits comfortably, and otherwise the second.
-TABLE: dict[Kind, tuple[Entry, ...]] = {
-    Kind.REGRESSION: (
+TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
+    ProblemKind.REGRESSION: (
         Entry(_DIRECT, exact.derivative_regression, "direct", is_certain=True),
         Entry(_SCALED_LSMR, iterative.scaled_lsmr, applies=_is_uneven_stream, is_attempt=True),
         Entry(_SCALED_CG, iterative.scaled_conjugate_gradient, applies=_is_uneven, is_attempt=True),
@@ -111,23 +111,23 @@ TABLE: dict[Kind, tuple[Entry, ...]] = {
         Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
         Entry(_BACKTRACKING, iterative.backtracking),
     ),
-    Kind.QUADRATIC: (
+    ProblemKind.QUADRATIC: (
         Entry(_DIRECT, exact.derivative_quadratic, "spectral", is_certain=True),
         Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
         Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
     ),
-    Kind.SEPARABLE: (
+    ProblemKind.SEPARABLE: (
         Entry(_DIRECT, functions.division, "division"),
         Entry(GradientDescent(InverseLipschitz()), functions.separable_descent),
         Entry(_BACKTRACKING, functions.separable_backtracking),
     ),
-    Kind.RESIDUALS: (
+    ProblemKind.RESIDUALS: (
         Entry(LevenbergMarquardt(), functions.levenberg_marquardt),
         Entry(LBFGS(), functions.lbfgs),
         Entry(_CG, functions.nonlinear_conjugate_gradient),
         Entry(_BACKTRACKING, functions.function_backtracking, is_memoryless=True),
     ),
-    Kind.FUNCTION: (
+    ProblemKind.FUNCTION: (
         Entry(LBFGS(), functions.lbfgs),
         Entry(_CG, functions.nonlinear_conjugate_gradient),
         Entry(_DIRECT, functions.newton, "Newton"),
@@ -265,7 +265,7 @@ def _fresh_bytes(question: Question, price: Price) -> float:
     touched = price.working_bytes if price.touched_bytes is None else price.touched_bytes
     if touched > REUSED_BYTES:
         return touched
-    is_result = question.structure.kind is Kind.SEPARABLE and touched > SMALL_BYTES
+    is_result = question.structure.kind is ProblemKind.SEPARABLE and touched > SMALL_BYTES
     return touched / 3 if is_result else 0.0
 
 
@@ -293,7 +293,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     structure, price = question.structure, entry.price(question)
     times = _Times.of(price, question)
     best, worst = question, question
-    if structure.kind is not Kind.SEPARABLE:
+    if structure.kind is not ProblemKind.SEPARABLE:
         best = question.at_condition(HOPED)
         worst = question.at_condition(worst_condition(structure))
     at_best, at_worst = (_Times.of(entry.price(each), each) for each in (best, worst))

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from jaxdescent.cost.candidates import Candidate
 from jaxdescent.cost.iterations import HOPED, krylov_iterations
-from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question
 from jaxdescent.machine import Machine
 from jaxdescent.methods import Hedge
@@ -43,7 +43,7 @@ def choose(question: Question, candidates: Sequence[Candidate]) -> Candidate | N
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
         return None
-    if structure.is_rounded and structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
+    if structure.is_rounded and structure.kind in (ProblemKind.RESIDUALS, ProblemKind.FUNCTION):
         # Directions that depend on earlier steps are lost when the params are rounded to 16 bits.
         return next((c for c in feasible if c.is_memoryless), feasible[0])
     comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]

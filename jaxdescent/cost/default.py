@@ -9,7 +9,7 @@ import jax
 
 from jaxdescent import agreement, placement
 from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
-from jaxdescent.cost.structure import Kind, Structure, structure_of
+from jaxdescent.cost.structure import ProblemKind, Structure, structure_of
 from jaxdescent.cost.work import ALLOWED_ITERATIONS
 from jaxdescent.machine import Machine, memory
 from jaxdescent.methods import LBFGS
@@ -47,7 +47,7 @@ def default_plan(
 
 def _default_bytes(structure: Structure) -> int:
     """About the bytes that the first candidate needs."""
-    if structure.kind in (Kind.RESIDUALS, Kind.FUNCTION):
+    if structure.kind in (ProblemKind.RESIDUALS, ProblemKind.FUNCTION):
         return LBFGS().vectors * structure.vector_bytes
     return structure.solver_bytes
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxdescent.cost.iterations import NEWTON_ITERATIONS, default_error, krylov_count
 from jaxdescent.cost.price import SCALAR_BYTES, Price
-from jaxdescent.cost.structure import Kind
+from jaxdescent.cost.structure import ProblemKind
 from jaxdescent.cost.work import ITERATION_KERNELS, Question, Work
 from jaxdescent.methods import LBFGS
 from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
@@ -48,20 +48,20 @@ def lbfgs(question: Question) -> Price:
     writing reads them once more.
     """
     structure, method = question.structure, LBFGS()
-    count = method.vectors - 1 + 2 * (structure.kind is Kind.RESIDUALS)
+    count = method.vectors - 1 + 2 * (structure.kind is ProblemKind.RESIDUALS)
     matrices = 4 * method.memory**2 * structure.itemsize
     return _of_function(question, count, 1.1, 8 * method.memory + 14, 100, matrices=matrices)
 
 
 def nonlinear_conjugate_gradient(question: Question) -> Price:
     """Nonlinear conjugate gradients: one to two gradients in an iteration."""
-    count = 6 + 2 * (question.structure.kind is Kind.RESIDUALS)
+    count = 6 + 2 * (question.structure.kind is ProblemKind.RESIDUALS)
     return _of_function(question, count, 1.5, 60, 150)
 
 
 def function_backtracking(question: Question) -> Price:
     """Backtracking: a value and gradient, and a value for each trial."""
-    count = 6 + (question.structure.kind is Kind.RESIDUALS)
+    count = 6 + (question.structure.kind is ProblemKind.RESIDUALS)
     return _of_function(question, count, 2, 30, 1000)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question
 from jaxdescent.regression.solve import least_singular_value
 
@@ -50,7 +50,7 @@ def assumed_condition(structure: Structure) -> Condition:
 
     A penalty is assumed to make the normal equations well-conditioned.
     """
-    if structure.kind is Kind.REGRESSION:
+    if structure.kind is ProblemKind.REGRESSION:
         gaussian = gaussian_condition(structure.rows, structure.features)
         number, known = max(gaussian, LEAST_ASSUMED), ""
         if structure.has_penalty:
@@ -61,11 +61,11 @@ def assumed_condition(structure: Structure) -> Condition:
             f"The condition number of X is assumed to be {number:.3g} (independent normal entries "
             f"of this shape have {gaussian:.3g}){known}.",
         )
-    if structure.kind is Kind.QUADRATIC:
+    if structure.kind is ProblemKind.QUADRATIC:
         return Condition(
             None, "Nothing is known of the Hessian: a condition number of 10,000 is assumed."
         )
-    if structure.kind is Kind.SEPARABLE:
+    if structure.kind is ProblemKind.SEPARABLE:
         return Condition(1.0, "The curvatures are assumed to be nearly equal.")
     return Condition(
         None,
@@ -112,7 +112,7 @@ def krylov_iterations(condition: float | None, tolerance: float) -> float:
 def krylov_count(question: Question) -> float:
     """The expected iterations: Chebyshev's bound, limited by the number of directions."""
     structure, condition = question.structure, question.condition
-    if structure.kind is Kind.QUADRATIC and condition is not None:
+    if structure.kind is ProblemKind.QUADRATIC and condition is not None:
         condition = math.sqrt(condition)
     count = krylov_iterations(condition, question.tolerance)
     if structure.is_dense:
@@ -123,7 +123,7 @@ def krylov_count(question: Question) -> float:
 def gradient_iterations(question: Question) -> float:
     """The i with ``(1 - 2 / (k^2 + 1))^i = tolerance``, for steps of steepest descent."""
     condition = question.condition or ASSUMED_CONDITION
-    if question.structure.kind is Kind.QUADRATIC and question.condition:
+    if question.structure.kind is ProblemKind.QUADRATIC and question.condition:
         condition = math.sqrt(condition)
     squared = min(condition * condition, 1e16)
     tolerance = max(question.tolerance, 1e-16)

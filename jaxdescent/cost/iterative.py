@@ -12,7 +12,7 @@ from jaxdescent.cost.iterations import (
     krylov_iterations,
 )
 from jaxdescent.cost.price import SCALAR_BYTES, Price, rounding_error, vectors_bytes, widening
-from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
@@ -40,7 +40,7 @@ def conjugate_gradient(question: Question) -> Price:
     regression one for the gradient at the start.
     """
     outputs, reduced = question.structure.outputs, question.gradient_sum()
-    is_regression = question.structure.kind is Kind.REGRESSION
+    is_regression = question.structure.kind is ProblemKind.REGRESSION
     start = question.one_pass(outputs) + reduced if is_regression else Work()
     norms = question.norms() if is_regression else Work()
     return Price(
@@ -182,7 +182,7 @@ def backtracking(question: Question) -> Price:
     structure, reduced = question.structure, question.gradient_sum()
     one = question.one_pass(structure.outputs)
     # If rows are sharded only X'r is a sum over devices; otherwise both images of params are.
-    is_by_rows = structure.sharded == "rows" and structure.kind is Kind.REGRESSION
+    is_by_rows = structure.sharded == "rows" and structure.kind is ProblemKind.REGRESSION
     return Price(
         _descent_bytes(question),
         one * 4 + reduced * 2 + widening(question, 1),
@@ -216,7 +216,7 @@ def descent_vectors_bytes(structure: Structure) -> int:
     """Five vectors like the params: the gradient, the trial, its gradient, the old gradient, the
     result; for a regression also the image and the residual.
     """
-    if structure.kind is not Kind.REGRESSION:
+    if structure.kind is not ProblemKind.REGRESSION:
         return 5 * structure.vector_bytes
     rows, features = structure.shard
     elements = 5 * features * structure.outputs

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxdescent.cost.structure import Kind
+from jaxdescent.cost.structure import ProblemKind
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.designs.shifted import SHIFTED_BYTES
 from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
@@ -60,7 +60,7 @@ def vectors_bytes(
     """
     structure = question.structure
     blocks = copies * question.widened_bytes
-    if structure.kind is not Kind.REGRESSION:
+    if structure.kind is not ProblemKind.REGRESSION:
         return of_params * structure.vector_bytes + blocks + SCALAR_BYTES
     (rows, features), outputs, itemsize = structure.shard, structure.outputs, structure.itemsize
     elements = of_params * features * outputs

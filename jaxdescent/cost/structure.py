@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdescent.designs import Dense, as_design
 from jaxdescent.display import Displayed
@@ -17,13 +18,13 @@ from jaxdescent.kernels import dtypes, host_memory
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
-from jaxdescent.regression.solve import regression_solver_bytes
+from jaxdescent.regression import LinearRegression
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any
 
 
-class Kind(enum.Enum):
+class ProblemKind(enum.Enum):
     """The kind of a problem, which determines the candidates."""
 
     REGRESSION = "regression"
@@ -69,7 +70,7 @@ class Structure(Displayed):
       chunk_bytes: the largest chunk of these that a device is given at a time.
     """
 
-    kind: Kind
+    kind: ProblemKind
     unknowns: int
     params_bytes: int
     compute_dtype: str
@@ -105,13 +106,23 @@ class Structure(Displayed):
         return jnp.dtype(self.compute_dtype).itemsize
 
     @property
+    def eps(self) -> float:
+        """The distance from 1 to the next number in the dtype of the arithmetic."""
+        return float(jnp.finfo(self.compute_dtype).eps)
+
+    @property
+    def smaller(self) -> int:
+        """The shorter side of X or of the Hessian."""
+        return min(self.rows, self.features)
+
+    @property
     def sharded(self) -> str:
         """The arrays that are sharded over several devices; empty if each has everything.
 
         It is the longer side of a dense X, the rows of a Hessian, or the params of a separable
         function. For other functions nothing tells which of their arrays belong together.
         """
-        if self.kind is Kind.SEPARABLE:
+        if self.kind is ProblemKind.SEPARABLE:
             return "params"
         if not self.is_dense:
             return ""
@@ -138,7 +149,7 @@ class Structure(Displayed):
     def is_sparse(self) -> bool:
         """Whether X is one of which not all entries lie in memory, and what it reads is known."""
         is_known = self.evaluation_bytes > 0
-        return self.kind is Kind.REGRESSION and is_known and not self.is_dense
+        return self.kind is ProblemKind.REGRESSION and is_known and not self.is_dense
 
     @property
     def is_streamed(self) -> bool:
@@ -166,7 +177,7 @@ class Structure(Displayed):
             return whole
         shards, matrix = whole.shards, self.entries * jnp.dtype(self.data_dtype).itemsize
         # The targets are sharded with the rows; for a Hessian or wide data, vectors are not.
-        goes_along = self.kind is not Kind.QUADRATIC and whole.sharded != "features"
+        goes_along = self.kind is not ProblemKind.QUADRATIC and whole.sharded != "features"
         rest = (self.data_bytes - matrix) // (shards if goes_along else 1)
         is_cut = whole.sharded in ("features", "params")
         solver_shards = shards if whole.sharded == "params" else 1
@@ -185,7 +196,7 @@ class Structure(Displayed):
 
     def describe(self) -> str:
         """The problem in one line, for a table's title."""
-        if self.kind is Kind.REGRESSION:
+        if self.kind is ProblemKind.REGRESSION:
             shape = f"{self.rows:,} rows x {self.features:,} features"
             outputs = f" x {self.outputs:,} outputs" if self.outputs > 1 else ""
             entries = f", {self.evaluation_flops / 2:,.0f} entries" if self.is_sparse else ""
@@ -199,90 +210,77 @@ class Structure(Displayed):
                 f", {readable_bytes(self.host_bytes)} of them in the host's memory, of which a "
                 f"device has {readable_bytes(self.chunk_bytes)} at a time"
             )
-        if self.kind is Kind.RESIDUALS:
+        if self.kind is ProblemKind.RESIDUALS:
             return f"{self.kind.value}, {self.rows:,} residuals, {unknowns}"
         return f"{self.kind.value}, {unknowns}"
 
 
 def structure_of(objective: Objective, params: Params) -> Structure:
-    """The structure of a checked objective at params that may be traced."""
+    """The structure of a checked objective at params; both may be traced, or shapes."""
     leaves = jax.tree.leaves(params)
-    residuals = None
-    if not objective.is_quadratic:
-        residuals = jax.eval_shape(anew(objective.residuals), precision.widen(params))
-    kind = _kind(objective, residuals)
-    common: dict[str, Any] = {
-        "kind": kind,
+    computed = [dtypes.compute_dtype(leaf.dtype) for leaf in leaves]
+    sizes: dict[str, Any] = {
         "unknowns": sum(leaf.size for leaf in leaves),
         "params_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
-        "compute_dtype": str(
-            jnp.result_type(*(dtypes.compute_dtype(leaf.dtype) for leaf in leaves))
-        ),
+        "compute_dtype": str(np.result_type(*computed)),
         "data_bytes": tree_bytes(objective),
         "solver_bytes": objective.stationary_solver_bytes(params),
         "is_rounded": precision.is_rounded(params),
         "largest_leaf_bytes": max(
-            leaf.size * dtypes.compute_dtype(leaf.dtype).itemsize for leaf in leaves
+            leaf.size * dtype.itemsize for leaf, dtype in zip(leaves, computed, strict=True)
         ),
         "default_tolerance": default_tolerance(params),
     }
-    regression = objective.linear_regression
-    if regression is not None:
+    if (regression := objective.linear_regression) is not None:
         design = as_design(regression.X)
         rows, features = design.shape
-        outputs = math.prod(jnp.shape(regression.y)[1:])
         return Structure(
-            **common,
+            ProblemKind.REGRESSION,
+            **sizes,
             rows=rows,
             features=features,
-            outputs=outputs,
+            outputs=math.prod(np.shape(regression.y)[1:]),
             data_dtype=str(jnp.dtype(design.stored_dtype)),
             is_dense=design.is_stored,
             has_intercept=regression.intercept,
             has_penalty=not _is_zero(regression.l2),
-            has_own_l2=jnp.ndim(regression.l2) == 1,
+            has_own_l2=np.ndim(regression.l2) == 1,
             is_uneven=design.is_uneven,
             evaluation_flops=2.0 * design.entries if design.pass_bytes else 0.0,
             evaluation_bytes=float(design.pass_bytes),
             reading_seconds=design.reading_seconds,
             reading_bytes=design.reading_bytes,
         )
-    hessian = objective.hessian_array
-    if hessian is not None:
-        size, dtype = hessian.shape[0], str(hessian.dtype)
-        return Structure(**common, rows=size, features=size, data_dtype=dtype, is_dense=True)
-    return Structure(**common, rows=sum(leaf.size for leaf in jax.tree.leaves(residuals)))
+    if objective.is_quadratic:
+        kind = ProblemKind.SEPARABLE if objective.is_separable else ProblemKind.QUADRATIC
+        if (hessian := objective.hessian_array) is None:
+            return Structure(kind, **sizes)
+        side = {"rows": hessian.shape[0], "features": hessian.shape[0]}
+        return Structure(kind, **sizes, **side, data_dtype=str(hessian.dtype), is_dense=True)
+    residuals = jax.eval_shape(anew(objective.residuals), precision.widen(params))
+    if residuals is None:
+        return Structure(ProblemKind.FUNCTION, **sizes)
+    count = sum(leaf.size for leaf in jax.tree.leaves(residuals))
+    return Structure(ProblemKind.RESIDUALS, **sizes, rows=count)
 
 
 def regression_structure(
     rows: int, features: int, *, outputs: int = 1, dtype: str = "float32", has_penalty: bool = False
 ) -> Structure:
     """The structure of a dense regression with an intercept, from sizes alone."""
-    stored = jnp.dtype(dtype).itemsize
+    targets = () if outputs == 1 else (outputs,)
+
+    def shape(*sizes: int, dtype: Any = dtype) -> Any:
+        return jax.ShapeDtypeStruct(sizes, dtype)
+
+    design, y = Dense(shape(rows, features)), shape(rows, *targets)
+    regression = LinearRegression(design, y, l2=float(has_penalty))
     compute = dtypes.compute_dtype(dtype)
-    shape_only: Any = jax.ShapeDtypeStruct((rows, features), dtype)
-    design = Dense(shape_only)
-    unknowns = (features + 1) * outputs
-    solver_bytes = regression_solver_bytes(
-        design, 0.0, outputs=outputs, is_scaled=True, is_weighted=False
-    )
-    return Structure(
-        kind=Kind.REGRESSION,
-        unknowns=unknowns,
-        params_bytes=unknowns * compute.itemsize,
-        largest_leaf_bytes=features * outputs * compute.itemsize,
-        default_tolerance=float(jnp.finfo(compute).eps) ** (2 / 3),
-        compute_dtype=str(compute),
-        data_bytes=rows * (features + outputs) * stored,
-        solver_bytes=solver_bytes,
-        rows=rows,
-        features=features,
-        outputs=outputs,
-        data_dtype=dtype,
-        is_dense=True,
-        has_intercept=True,
-        has_penalty=has_penalty,
-    )
+    params = {
+        "weights": shape(features, *targets, dtype=compute),
+        "intercept": shape(*targets, dtype=compute),
+    }
+    return structure_of(regression, params)
 
 
 def structure_from_shapes(objective: Objective, params: Params) -> Structure:
@@ -332,14 +330,6 @@ def tree_bytes(tree: Any) -> int:
         for leaf in jax.tree.leaves(tree)
         if hasattr(leaf, "dtype") and leaf.shape
     )
-
-
-def _kind(objective: Objective, residuals: Any) -> Kind:
-    if objective.linear_regression is not None:
-        return Kind.REGRESSION
-    if objective.is_quadratic:
-        return Kind.SEPARABLE if objective.is_separable else Kind.QUADRATIC
-    return Kind.FUNCTION if residuals is None else Kind.RESIDUALS
 
 
 def _is_zero(l2: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxdescent.cost.candidates import Candidate
-from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 
@@ -25,7 +25,7 @@ def placement(structure: Structure) -> str:
         "": "data and params are all on each, which saves nothing: only the data of "
         "regressions, quadratics and separable functions are known to be divisible",
     }
-    if structure.kind is Kind.QUADRATIC and structure.sharded:
+    if structure.kind is ProblemKind.QUADRATIC and structure.sharded:
         return "On several devices: H is sharded by rows, vectors are on each."
     return f"On several devices: {of_kind[structure.sharded]}."
 
@@ -52,7 +52,11 @@ def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candid
         half = readable_bytes(least.allocated_bytes / 2)
         ways.append(f"In float32 {least.name} needs {half}.")
     devices = math.ceil(least.peak_bytes / (0.9 * available))
-    what = "the params" if structure.kind in (Kind.SEPARABLE, Kind.FUNCTION) else "the data"
+    what = (
+        "the params"
+        if structure.kind in (ProblemKind.SEPARABLE, ProblemKind.FUNCTION)
+        else "the data"
+    )
     ways.append(
         f"Shard {what} over {max(devices, 2):,} such devices (jax.device_put with a NamedSharding) "
         f"for {least.name}, which needs {readable_bytes(least.peak_bytes)} with data and params."
@@ -64,7 +68,7 @@ def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candid
         and least.allocated_bytes - structure.data_bytes / 2 <= available
     ):
         ways.append("Stored in bfloat16 the data take half as much.")
-    if structure.kind is Kind.REGRESSION and structure.data_bytes > available:
+    if structure.kind is ProblemKind.REGRESSION and structure.data_bytes > available:
         square = min(structure.rows, structure.features) ** 2 * structure.itemsize
         form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
         ways.append(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxdescent.cost.structure import Kind, Structure
+from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.kernels.loops import LARGE_BYTES
 from jaxdescent.kernels.products import LEAST_PARTED, WIDENED_BYTES, block_rows
 from jaxdescent.kernels.symmetric import symmetric_share
@@ -104,7 +104,7 @@ class Question:
     def is_widened(self) -> bool:
         """Whether products read a float32 copy of all data; a large X is widened in blocks."""
         structure = self.structure
-        is_regression = structure.kind is Kind.REGRESSION
+        is_regression = structure.kind is ProblemKind.REGRESSION
         is_in_blocks = structure.entries * structure.itemsize > WIDENED_BYTES
         return self.is_narrow and not (is_regression and is_in_blocks)
 
@@ -173,10 +173,10 @@ class Question:
         """Reading or writing ``count`` vectors of the params' length, and of y's."""
         structure = self.structure
         size = structure.vector_bytes
-        if structure.kind is Kind.REGRESSION:
+        if structure.kind is ProblemKind.REGRESSION:
             size += structure.shard[0] * structure.outputs * structure.itemsize
         # Of a separable function only vectors are read, which stay in the cache if they are short.
-        working_set = self.pass_bytes if structure.kind is Kind.SEPARABLE else float("inf")
+        working_set = self.pass_bytes if structure.kind is ProblemKind.SEPARABLE else float("inf")
         return self.updated(count * size, working_set)._replace(kernels=ITERATION_KERNELS)
 
     def updated(self, count: float, working_set: float = float("inf")) -> Work:
@@ -243,7 +243,7 @@ class Question:
         computes its rows, which all devices need: this sends half as much as a sum.
         """
         structure = self.structure
-        if structure.kind is Kind.QUADRATIC:
+        if structure.kind is ProblemKind.QUADRATIC:
             return self.all_reduce(structure.rows / 2)
         length = structure.features if structure.sharded == "rows" else structure.rows
         return self.all_reduce(length * structure.outputs)

@@ -8,7 +8,7 @@ import jax
 
 from jaxdescent.calls.problem import Problem
 from jaxdescent.cost import default_plan
-from jaxdescent.cost.structure import Kind
+from jaxdescent.cost.structure import ProblemKind
 from jaxdescent.descent.fused_steps import FUSED_STEPS, fuses
 from jaxdescent.display import structure_name
 
@@ -24,7 +24,7 @@ def bytes_per_iteration(problem: Problem, params: Any, check_every: int) -> floa
         held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
         return 2.0 * held / min(FUSED_STEPS, check_every)
     plan = default_plan(problem.objective, params)
-    if plan.structure.kind in (Kind.FUNCTION, Kind.RESIDUALS):
+    if plan.structure.kind in (ProblemKind.FUNCTION, ProblemKind.RESIDUALS):
         return None
     name = structure_name(problem.method)
     for candidate in plan.candidates:
