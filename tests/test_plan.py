@@ -18,8 +18,8 @@ from jaxdescent.cost import ALLOWED_ITERATIONS, choice, exact, iterative, plan_o
 from jaxdescent.cost.iterations import (
     HOPED,
     gaussian_condition,
+    krylov_count,
     krylov_iterations,
-    worst_condition,
 )
 from jaxdescent.cost.largest import largest_by_descent, largest_size
 from jaxdescent.cost.structure import ProblemKind, regression_structure
@@ -256,8 +256,9 @@ def test_iterations_follow_chebyshev():
         count = krylov_iterations(condition, tolerance)
         assert 2 * rate**count == pytest.approx(tolerance)
     assert krylov_iterations(1.0, 1e-6) == 1
-    unknown, assumed = (krylov_iterations(c, 1e-6) for c in (None, 100.0))
-    assert unknown == assumed
+    structure = regression_structure(10**6, 10**5)
+    unknown, assumed = (krylov_count(Question(structure, MACHINE, 1e-6, c)) for c in (None, 100.0))
+    assert unknown == assumed == krylov_iterations(100.0, 1e-6)
 
 
 def test_whatever_the_condition_iterations_end_with_the_last_direction():
@@ -305,7 +306,7 @@ def test_an_ill_conditioned_regression_is_priced_with_qr():
     structure = regression_structure(3000, 20)
     prices = [
         exact.derivative_regression(Question(structure, MACHINE, 1e-5, number))
-        for number in (2.0, worst_condition(structure))
+        for number in (2.0, 1 / structure.eps)
     ]
     well, ill = ((price.setup + price.iteration).flops for price in prices)
     assert ill > 2 * well

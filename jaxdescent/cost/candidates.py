@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxdescent.cost import exact, functions, iterative
-from jaxdescent.cost.iterations import HOPED, worst_condition
+from jaxdescent.cost.iterations import HOPED
 from jaxdescent.cost.price import Price
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question, Work
@@ -295,7 +295,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
     best, worst = question, question
     if structure.kind is not ProblemKind.SEPARABLE:
         best = question.at_condition(HOPED)
-        worst = question.at_condition(worst_condition(structure))
+        worst = question.at_condition(1 / structure.eps)  # all that the dtype resolves
     at_best, at_worst = (_Times.of(entry.price(each), each) for each in (best, worst))
     at_worst = at_worst._replace(iterations=min(at_worst.iterations, question.most_iterations))
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes

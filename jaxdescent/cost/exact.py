@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import jax.numpy as jnp
-
-from jaxdescent.cost.iterations import expected_error, krylov_count
-from jaxdescent.cost.price import SCALAR_BYTES, Price, rounding_error
+from jaxdescent.cost.iterations import error_bound, krylov_count
+from jaxdescent.cost.price import SCALAR_BYTES, Price
 from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, Question, Work
 from jaxdescent.kernels.factors import PASSES
@@ -71,7 +69,7 @@ def derivative_regression(question: Question) -> Price:
         working += 2.0 * features * outputs * structure.itemsize
     if not is_orthogonal:
         touched = touched_bytes(structure)
-    error = min(float(jnp.finfo(structure.compute_dtype).eps) * condition, 1.0)
+    error = min(structure.eps * condition, 1.0)
     return Price(working, setup, iteration, 1.0, error, touched)
 
 
@@ -99,7 +97,7 @@ def _by_sums(question: Question) -> Price:
         question.one_pass() * 2 + _double_sums(question) + question.spectrum(side),
         question.there_and_back(structure.outputs) + question.vectors(4),
         1.0,
-        float(jnp.finfo(structure.compute_dtype).eps),
+        structure.eps,
     )
 
 
@@ -141,7 +139,7 @@ def derivative_quadratic(question: Question) -> Price:
         setup = setup + question.one_pass(size)
     square = question.updated(2.0 * size * size * structure.itemsize)
     iteration = square._replace(kernels=ITERATION_KERNELS) + question.one_pass() * 6
-    return Price(structure.solver_bytes, setup, iteration, 1.0, rounding_error(question))
+    return Price(structure.solver_bytes, setup, iteration, 1.0, error_bound(question))
 
 
 def gram(question: Question) -> Price:
@@ -186,15 +184,15 @@ def _rewritten(question: Question, size: int, inner: int) -> Price:
         flops=flops,
     )
     small = question.updated(10.0 * size * outputs * itemsize)._replace(kernels=ITERATION_KERNELS)
+    condition = question.condition or 1.0
     # At the start and at the end the params are measured on the data themselves.
     widened = question.widened_bytes
     images = 5.0 * structure.shard[0] * outputs * itemsize
     working = max(built + widened * question.is_widened, square + widened, images)
-    eps = float(jnp.finfo(structure.compute_dtype).eps)
     return Price(
         working + 6.0 * size * outputs * itemsize + SCALAR_BYTES,
         setup,
         (one * 2 + small) * inner,
         math.ceil(krylov_count(question) / inner),
-        max(expected_error(question), min(eps * (question.condition or 1.0) ** 2, 1.0)),
+        max(error_bound(question, question.tolerance), min(structure.eps * condition**2, 1.0)),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-
-from jaxdescent.cost.iterations import NEWTON_ITERATIONS, default_error, krylov_count
+from jaxdescent.cost.iterations import krylov_count
 from jaxdescent.cost.price import SCALAR_BYTES, Price
 from jaxdescent.cost.structure import ProblemKind
 from jaxdescent.cost.work import ITERATION_KERNELS, Question, Work
@@ -15,9 +13,10 @@ from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
 def division(question: Question) -> Price:
     """``x - g / diag(H)``, one division for each unknown: the solver's memory, and the result."""
     structure = question.structure
-    eps = float(jnp.finfo(structure.compute_dtype).eps)
     iteration = question.vectors(12) + question.norms()
-    return Price(structure.solver_bytes + structure.params_bytes, Work(), iteration, 1.0, eps)
+    return Price(
+        structure.solver_bytes + structure.params_bytes, Work(), iteration, 1.0, structure.eps
+    )
 
 
 def separable_descent(question: Question) -> Price:
@@ -26,17 +25,15 @@ def separable_descent(question: Question) -> Price:
     """
     structure = question.structure
     working = float(structure.params_bytes + structure.largest_leaf_bytes)
-    eps = float(jnp.finfo(structure.compute_dtype).eps)
     a_step = question.vectors(3 / 16) + question.norms() * (1 / 16)
-    return Price(working, question.vectors(6), a_step, 16.0, eps)
+    return Price(working, question.vectors(6), a_step, 16.0, structure.eps)
 
 
 def separable_backtracking(question: Question) -> Price:
     """Backtracking: the trial, its gradient, the gradient, the params, the result."""
     structure = question.structure
-    eps = float(jnp.finfo(structure.compute_dtype).eps)
     iteration = question.vectors(16) + question.norms()
-    return Price(5.0 * structure.vector_bytes, question.vectors(8), iteration, 2.0, eps)
+    return Price(5.0 * structure.vector_bytes, question.vectors(8), iteration, 2.0, structure.eps)
 
 
 # Functions: the counts of gradients and vectors follow from the times of runs with a million
@@ -84,7 +81,7 @@ def _of_function(
     working = count * structure.vector_bytes + matrices + SCALAR_BYTES
     working += structure.evaluation_reserved
     iteration = one * gradients + question.vectors(vectors)
-    return Price(working, one, iteration, iterations, default_error(structure))
+    return Price(working, one, iteration, iterations, structure.eps**0.5)
 
 
 def levenberg_marquardt(question: Question) -> Price:
@@ -100,7 +97,7 @@ def levenberg_marquardt(question: Question) -> Price:
         iteration = one * 20 + question.vectors(250)
         working = 4.0 * structure.vector_bytes + 4.0 * residuals * structure.itemsize
     working += structure.evaluation_reserved
-    return Price(working, Work(), iteration, 15.0, default_error(structure))
+    return Price(working, Work(), iteration, 15.0, structure.eps**0.5)
 
 
 def newton(question: Question) -> Price:
@@ -108,7 +105,6 @@ def newton(question: Question) -> Price:
     structure = question.structure
     size = structure.unknowns
     iteration = question.one_pass(3.0 * size) + question.spectrum(size)
-    eps = float(jnp.finfo(structure.compute_dtype).eps)
     # The factorisation, and the Hessian that it is computed from.
     working = 2.0 * structure.solver_bytes + structure.evaluation_reserved
-    return Price(working, Work(), iteration, NEWTON_ITERATIONS, eps)
+    return Price(working, Work(), iteration, 10.0, structure.eps)

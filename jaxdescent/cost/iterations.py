@@ -8,15 +8,10 @@ assumed number: a plan shows seconds for the best and the worst one, and the cho
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
-import jax.numpy as jnp
 
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question
 from jaxdescent.regression.solve import least_singular_value
-
-NEWTON_ITERATIONS = 10
 
 ASSUMED_CONDITION = 100.0
 """The condition number of X (its square for H) that is assumed if nothing is known."""
@@ -35,18 +30,9 @@ LAST_DIRECTION = 2.0
 arithmetic the factor would be one."""
 
 
-class Condition(NamedTuple):
-    """A condition number of X (of H for a quadratic), and a sentence that states the assumption.
-
-    ``number`` is None if nothing is known.
-    """
-
-    number: float | None
-    assumption: str
-
-
-def assumed_condition(structure: Structure) -> Condition:
-    """The condition number that is assumed from shapes alone.
+def assumed_condition(structure: Structure) -> tuple[float | None, str]:
+    """The condition number of X (of H for a quadratic) that is assumed from shapes alone, and a
+    sentence that says so; None if nothing is known.
 
     A penalty is assumed to make the normal equations well-conditioned.
     """
@@ -56,27 +42,20 @@ def assumed_condition(structure: Structure) -> Condition:
         if structure.has_penalty:
             number = min(number, 0.5 / least_singular_value(structure.compute_dtype))
             known = "; l2 can only lower it"
-        return Condition(
+        return (
             number,
             f"The condition number of X is assumed to be {number:.3g} (independent normal entries "
             f"of this shape have {gaussian:.3g}){known}.",
         )
     if structure.kind is ProblemKind.QUADRATIC:
-        return Condition(
-            None, "Nothing is known of the Hessian: a condition number of 10,000 is assumed."
-        )
+        return None, "Nothing is known of the Hessian: a condition number of 10,000 is assumed."
     if structure.kind is ProblemKind.SEPARABLE:
-        return Condition(1.0, "The curvatures are assumed to be nearly equal.")
-    return Condition(
+        return 1.0, "The curvatures are assumed to be nearly equal."
+    return (
         None,
         "Nothing is known of the Hessian: iterations are those of ordinary problems, and the "
         "memory that the function itself needs is not counted.",
     )
-
-
-def worst_condition(structure: Structure) -> float:
-    """The largest condition number of X that its dtype can resolve."""
-    return 1 / float(jnp.finfo(structure.compute_dtype).eps)
 
 
 def gaussian_condition(rows: int, features: int) -> float:
@@ -94,14 +73,12 @@ def gaussian_condition(rows: int, features: int) -> float:
     return min((1 + root) / (1 - root), square) if root < 1 else square
 
 
-def krylov_iterations(condition: float | None, tolerance: float) -> float:
+def krylov_iterations(condition: float, tolerance: float) -> float:
     """The i with ``2 ((k - 1) / (k + 1))^i = tolerance``, for a condition number k of X.
 
     >>> round(krylov_iterations(2.0, 1e-6)), round(krylov_iterations(100.0, 1e-6))
     (13, 725)
     """
-    if condition is None:
-        condition = ASSUMED_CONDITION
     tolerance = max(tolerance, 1e-16)
     rate = (condition - 1) / (condition + 1)
     if rate <= 0:
@@ -109,34 +86,29 @@ def krylov_iterations(condition: float | None, tolerance: float) -> float:
     return max(math.log(tolerance / 2) / math.log(rate), 1.0)
 
 
+def condition_of(question: Question) -> float:
+    """The condition number that iterations depend on: that of X, or the root of that of H."""
+    if question.condition is None:
+        return ASSUMED_CONDITION
+    is_hessian = question.structure.kind is ProblemKind.QUADRATIC
+    return math.sqrt(question.condition) if is_hessian else question.condition
+
+
 def krylov_count(question: Question) -> float:
     """The expected iterations: Chebyshev's bound, limited by the number of directions."""
-    structure, condition = question.structure, question.condition
-    if structure.kind is ProblemKind.QUADRATIC and condition is not None:
-        condition = math.sqrt(condition)
-    count = krylov_iterations(condition, question.tolerance)
-    if structure.is_dense:
-        count = min(count, LAST_DIRECTION * min(structure.rows, structure.features))
-    return count
+    count = krylov_iterations(condition_of(question), question.tolerance)
+    is_dense, directions = question.structure.is_dense, question.structure.smaller
+    return min(count, LAST_DIRECTION * directions) if is_dense else count
 
 
 def gradient_iterations(question: Question) -> float:
     """The i with ``(1 - 2 / (k^2 + 1))^i = tolerance``, for steps of steepest descent."""
-    condition = question.condition or ASSUMED_CONDITION
-    if question.structure.kind is ProblemKind.QUADRATIC and question.condition:
-        condition = math.sqrt(condition)
-    squared = min(condition * condition, 1e16)
-    tolerance = max(question.tolerance, 1e-16)
-    return max(-math.log(tolerance) * (squared + 1) / 4, 1.0) + 5
+    squared = min(condition_of(question) ** 2, 1e16)
+    return max(-math.log(max(question.tolerance, 1e-16)) * (squared + 1) / 4, 1.0) + 5
 
 
-def expected_error(question: Question) -> float:
-    """A bound on the params' relative error: the condition number k times the tolerance."""
-    condition = question.condition or 1.0
-    eps = float(jnp.finfo(question.structure.compute_dtype).eps)
-    return min(max(question.tolerance, eps) * condition, 1.0)
-
-
-def default_error(structure: Structure) -> float:
-    """The expected relative error if nothing is known of the Hessian: half the digits are lost."""
-    return float(jnp.finfo(structure.compute_dtype).eps) ** 0.5
+def error_bound(question: Question, tolerance: float = 0.0) -> float:
+    """A bound on the params' relative error: the condition number times the tolerance, or times eps
+    if that is larger.
+    """
+    return min(max(tolerance, question.structure.eps) * (question.condition or 1.0), 1.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from jaxdescent.cost.iterations import (
-    ASSUMED_CONDITION,
-    expected_error,
+    condition_of,
+    error_bound,
     gradient_iterations,
     krylov_count,
     krylov_iterations,
 )
-from jaxdescent.cost.price import SCALAR_BYTES, Price, rounding_error, vectors_bytes, widening
+from jaxdescent.cost.price import SCALAR_BYTES, Price, vectors_bytes, widening
 from jaxdescent.cost.structure import ProblemKind, Structure
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.methods.batch_order import batch_rows
@@ -31,7 +31,7 @@ def lsmr(question: Question) -> Price:
         question.one_pass(outputs) * 4 + reduced * 3 + widening(question, 1),
         question.there_and_back(outputs) + reduced + question.norms() + question.vectors(12),
         krylov_count(question) + 1,
-        expected_error(question),
+        error_bound(question, question.tolerance),
     )
 
 
@@ -48,7 +48,7 @@ def conjugate_gradient(question: Question) -> Price:
         start + widening(question, 2),
         question.one_pass(outputs) * 2 + reduced + norms + question.vectors(10),
         krylov_count(question) + 1,
-        expected_error(question),
+        error_bound(question, question.tolerance),
     )
 
 
@@ -135,7 +135,7 @@ def sketched_lsmr(question: Question) -> Price:
         setup,
         base.iteration + triangle + question.vectors(4)._replace(kernels=0),
         krylov_iterations(condition, question.tolerance) + 2,
-        rounding_error(question),
+        error_bound(question),
     )
 
 
@@ -163,7 +163,7 @@ def mini_batches(question: Question) -> Price:
         epoch = question.updated(4 * 64.0 * rows * entries * outputs + copied)
     step = question.updated(16.0 * structure.vector_bytes)._replace(kernels=60)
     time = steps * STEP_SHARE / (1 + features / batch)
-    decades = min(time / (question.condition or ASSUMED_CONDITION), math.log(10))
+    decades = min(time / condition_of(question), math.log(10))
     looked = question.there_and_back(outputs) + question.vectors(12)
     of_rows = 2.0 * rows * outputs * structure.itemsize
     return Price(
@@ -171,7 +171,7 @@ def mini_batches(question: Question) -> Price:
         question.one_pass(outputs) * 3,
         epoch + step * steps + looked,
         max(-math.log(max(question.tolerance, 1e-16)) / decades, 1.0),
-        expected_error(question),
+        error_bound(question, question.tolerance),
     )
 
 
@@ -188,7 +188,7 @@ def backtracking(question: Question) -> Price:
         one * 4 + reduced * 2 + widening(question, 1),
         one * 3 + reduced * (1 if is_by_rows else 2) + question.vectors(10),
         gradient_iterations(question),
-        expected_error(question),
+        error_bound(question, question.tolerance),
     )
 
 
@@ -202,7 +202,7 @@ def barzilai_borwein(question: Question) -> Price:
         question.one_pass(outputs) * 4 + reduced * 2 + widening(question, 1),
         question.there_and_back(outputs) + reduced + question.vectors(10),
         1.5 * krylov_count(question) + 1,
-        expected_error(question),
+        error_bound(question, question.tolerance),
     )
 
 

@@ -267,14 +267,14 @@ def plan_of(
       most_iterations: the most iterations that the descent may take.
     """
     tolerance = structure.default_tolerance if tolerance is None else tolerance
-    condition = assumed_condition(structure)
+    condition, assumption = assumed_condition(structure)
     structure = structure.spread(machine.devices)
-    question = Question(structure, machine, tolerance, condition.number, most_iterations)
+    question = Question(structure, machine, tolerance, condition, most_iterations)
     candidates = candidates_for(question, existing_bytes)
     if reserved is not None:
         candidates = tuple(_compiled(one, machine, reserved) for one in candidates)
     chosen = choose(question, candidates)
-    assumptions = [condition.assumption, OF_RANGES.format(most=most_iterations)]
+    assumptions = [assumption, OF_RANGES.format(most=most_iterations)]
     if chosen is not None and chosen not in candidates:
         candidates = (*candidates, chosen)
         assumptions.append(OF_HEDGES.format(worst=readable_seconds(chosen.worst_seconds)))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from jaxdescent.cost.structure import ProblemKind
 from jaxdescent.cost.work import Question, Work
 from jaxdescent.designs.shifted import SHIFTED_BYTES
@@ -82,9 +80,3 @@ def vectors_bytes(
 def widening(question: Question, copies: int) -> Work:
     """The work of writing float32 copies of 16-bit data."""
     return question.updated(1.5 * copies * question.widened_bytes * question.is_widened)
-
-
-def rounding_error(question: Question) -> float:
-    """A bound on the relative error of a solution: the condition number times eps."""
-    eps = float(jnp.finfo(question.structure.compute_dtype).eps)
-    return min(eps * (question.condition or 1.0), 1.0)
