@@ -32,6 +32,10 @@ from jaxdescent.methods import (
 from jaxdescent.preconditioners import Jacobi, Sketch
 
 
+def _always(structure: Structure) -> bool:
+    return True
+
+
 class Entry(NamedTuple):
     """A row of the table.
 
@@ -41,16 +45,17 @@ class Entry(NamedTuple):
       form: the form of the problem that it works on.
       applies: whether it is a candidate for a structure.
       is_attempt: whether a hedge may try it first, because its iterations are the cheapest.
-      is_certain: whether its time is bounded by a few factorisations, whatever the spectrum.
+      is_certain: whether its time for a structure is bounded by a few factorisations, whatever the
+        spectrum.
       is_memoryless: whether its directions depend on the present gradient only.
     """
 
     method: Any
     price: Callable[[Question], Price]
     form: str = "as given"
-    applies: Callable[[Structure], bool] = lambda structure: True
+    applies: Callable[[Structure], bool] = _always
     is_attempt: bool = False
-    is_certain: bool = False
+    is_certain: Callable[[Structure], bool] = lambda structure: False
     is_memoryless: bool = False
 
     @property
@@ -59,60 +64,52 @@ class Entry(NamedTuple):
         return repr(self.method)
 
 
-def _is_uneven_stream(structure: Structure) -> bool:
-    return structure.is_uneven and structure.is_streamed
-
-
-def _is_in_batches(structure: Structure) -> bool:
-    return structure.is_streamed or structure.is_sparse
-
-
-def _has_dual(structure: Structure) -> bool:
-    return not structure.is_tall and not structure.is_streamed
-
-
-def _is_uneven(structure: Structure) -> bool:
-    return structure.is_uneven
-
-
-def _is_tall(structure: Structure) -> bool:
-    return structure.is_tall
-
-
-_DIRECT, _CG, _SKETCHED = DerivativeMethod(), ConjugateGradient(), LSMR(Sketch())
+_DIRECT, _CG = DerivativeMethod(), ConjugateGradient()
 _BACKTRACKING = GradientDescent(Backtracking())
 _BARZILAI_BORWEIN = GradientDescent(BarzilaiBorwein())
-_SCALED_LSMR, _SCALED_CG = LSMR(Jacobi()), ConjugateGradient(Jacobi())
 
 # The first entry of a kind is taken if it fits comfortably, and otherwise the second.
 TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
     ProblemKind.REGRESSION: (
-        Entry(_DIRECT, exact.derivative_regression, "direct", is_certain=True),
-        Entry(_SCALED_LSMR, iterative.scaled_lsmr, applies=_is_uneven_stream, is_attempt=True),
-        Entry(_SCALED_CG, iterative.scaled_conjugate_gradient, applies=_is_uneven, is_attempt=True),
+        Entry(_DIRECT, exact.derivative_regression, "direct", is_certain=_always),
+        Entry(
+            LSMR(Jacobi()),
+            iterative.scaled_lsmr,
+            applies=lambda structure: structure.is_uneven and structure.is_streamed,
+            is_attempt=True,
+        ),
+        Entry(
+            ConjugateGradient(Jacobi()),
+            iterative.scaled_conjugate_gradient,
+            applies=lambda structure: structure.is_uneven,
+            is_attempt=True,
+        ),
         Entry(LSMR(), iterative.lsmr, is_attempt=True),
         Entry(
-            _SKETCHED,
+            LSMR(Sketch()),
             iterative.sketched_lsmr,
             "preconditioned",
             applies=iterative.is_sketched,
-            is_certain=True,
-        ),
-        Entry(
-            _SKETCHED,
-            iterative.sketched_lsmr,
-            "preconditioned",
-            applies=iterative.is_sketched_by_entries,
+            is_certain=lambda structure: structure.is_dense,
         ),
         Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
-        Entry(MiniBatches(), iterative.mini_batches, applies=_is_in_batches),
-        Entry(Gram(), exact.gram, "Gram", _is_tall),
-        Entry(Dual(), exact.dual, "dual", _has_dual),
+        Entry(
+            MiniBatches(),
+            iterative.mini_batches,
+            applies=lambda structure: structure.is_streamed or structure.is_sparse,
+        ),
+        Entry(Gram(), exact.gram, "Gram", lambda structure: structure.is_tall),
+        Entry(
+            Dual(),
+            exact.dual,
+            "dual",
+            applies=lambda structure: not (structure.is_tall or structure.is_streamed),
+        ),
         Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
         Entry(_BACKTRACKING, iterative.backtracking),
     ),
     ProblemKind.QUADRATIC: (
-        Entry(_DIRECT, exact.derivative_quadratic, "spectral", is_certain=True),
+        Entry(_DIRECT, exact.derivative_quadratic, "spectral", is_certain=_always),
         Entry(_CG, iterative.conjugate_gradient, is_attempt=True),
         Entry(_BARZILAI_BORWEIN, iterative.barzilai_borwein),
     ),
@@ -330,7 +327,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         feasible=not reason,
         reason=reason,
         is_attempt=entry.is_attempt,
-        is_certain=entry.is_certain,
+        is_certain=entry.is_certain(structure),
         is_memoryless=entry.is_memoryless,
         link_bytes=total.link_bytes,
         link_bytes_per_iteration=price.iteration.link_bytes,

@@ -71,17 +71,9 @@ def _scaled(price: Price, question: Question, passes: int) -> Price:
 
 
 def is_sketched(structure: Structure) -> bool:
-    """Whether X is dense and has more rows than the sketch would have."""
-    return structure.is_dense and _is_long(structure)
-
-
-def is_sketched_by_entries(structure: Structure) -> bool:
-    """Whether X has more rows than the sketch would have, which are added up by their entries."""
-    return structure.is_sparse and not structure.is_streamed and _is_long(structure)
-
-
-def _is_long(structure: Structure) -> bool:
-    return structure.rows > Sketch().oversampling * structure.features
+    """Whether X is in memory, and has more rows than the sketch would have."""
+    is_held = structure.is_dense or (structure.is_sparse and not structure.is_streamed)
+    return is_held and structure.rows > Sketch().oversampling * structure.features
 
 
 SKETCH_SHARE = 0.65
