@@ -20,7 +20,7 @@ from jaxdescent.designs.dense import Dense
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import host
-from jaxdescent.machine.defaults import DEFAULTS, ON_ACCELERATORS, ON_CPU
+from jaxdescent.machine.defaults import DEFAULTS, DTYPES, ratios_of
 
 READ_BYTES, COLUMNS = 1 << 26, 512
 """The size of the matrix whose reading is timed, beyond the last-level cache of most machines, and
@@ -88,21 +88,19 @@ def measure(device: Any) -> dict[str, Any]:
 
 
 def _rates(device: Any, runs: Runs) -> dict[str, Any]:
-    is_cpu = device.platform == "cpu"
-    read = {"float32": _read_bandwidth(runs, "float32", READ_BYTES)}
-    products = {"float32": _product_rate(runs, "float32", is_cpu=is_cpu)}
-    with jax.enable_x64(True):
-        read["float64"] = _read_bandwidth(runs, "float64", READ_BYTES)
-        products["float64"] = _product_rate(runs, "float64", is_cpu=is_cpu)
-    if is_cpu:
-        read["bfloat16"], products["bfloat16"] = WIDENED * read["float32"], products["float32"]
-    else:
-        read["bfloat16"] = _read_bandwidth(runs, "bfloat16", READ_BYTES // 2)
-        products["bfloat16"] = _product_rate(runs, "bfloat16", is_cpu=is_cpu)
+    read, products = {}, {}
+    for dtype in DTYPES:
+        if dtype == "bfloat16" and device.platform == "cpu":
+            read[dtype], products[dtype] = WIDENED * read["float32"], products["float32"]
+            continue
+        with jax.enable_x64(dtype == "float64"):
+            size_in_bytes = READ_BYTES // 2 if dtype == "bfloat16" else READ_BYTES
+            read[dtype] = _read_bandwidth(runs, dtype, size_in_bytes)
+            products[dtype] = _product_rate(runs, dtype, device.platform)
     return {
         "read_bandwidth": read,
         "product_rate": products,
-        "orthogonal_rate": _orthogonal_rate(runs, is_cpu=is_cpu),
+        "orthogonal_rate": _orthogonal_rate(runs, device.platform),
         "operation_seconds": _operation_seconds(runs),
         "cache_bytes": _cache_bytes(device),
     }
@@ -126,7 +124,7 @@ def _read_bandwidth(runs: Runs, dtype: str, size_in_bytes: int) -> float:
     return 2 * passes * X.array.nbytes / runs.least_seconds(gradient, X, w)
 
 
-def _product_rate(runs: Runs, dtype: str, *, is_cpu: bool) -> float:
+def _product_rate(runs: Runs, dtype: str, platform: str) -> float:
     """Operations a second of ``A'A``, for sides beyond which they do not grow."""
     size = PRODUCT_SIZE
     matrix = jnp.ones((size, size), dtype)
@@ -136,18 +134,16 @@ def _product_rate(runs: Runs, dtype: str, *, is_cpu: bool) -> float:
     def product(matrix: jax.Array) -> jax.Array:
         return jnp.matmul(matrix.T, matrix, precision=HIGHEST, preferred_element_type=wide)
 
-    ratios = ON_CPU if is_cpu else ON_ACCELERATORS
-    slower = 1 + ratios.product_half / size
+    slower = 1 + ratios_of(platform).product_half / size
     return 2.0 * size**3 * slower / runs.least_seconds(product, matrix)
 
 
-def _orthogonal_rate(runs: Runs, *, is_cpu: bool) -> float:
+def _orthogonal_rate(runs: Runs, platform: str) -> float:
     """Operations a second of the R of Householder's QR, ``2 n^2 (m - n/3)`` in all."""
     size = PRODUCT_SIZE
     matrix = jnp.eye(size, dtype="float32") + 1 / size
     seconds = runs.least_seconds(jax.jit(lambda matrix: jnp.linalg.qr(matrix, mode="r")), matrix)
-    ratios = ON_CPU if is_cpu else ON_ACCELERATORS
-    return 4 / 3 * size**3 * (1 + ratios.orthogonal_half / size) / seconds
+    return 4 / 3 * size**3 * (1 + ratios_of(platform).orthogonal_half / size) / seconds
 
 
 def _operation_seconds(runs: Runs) -> float:

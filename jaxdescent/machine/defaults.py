@@ -61,6 +61,11 @@ ON_CPU = Ratios(4.0, 1 / 8, 4.0, 64.0, 1000.0, 150.0)
 ON_ACCELERATORS = Ratios(1.0, 1.0, 10.0, 500.0, 4000.0, 4000.0)
 
 
+def ratios_of(platform: str) -> Ratios:
+    """The ratios of a platform."""
+    return ON_CPU if platform == "cpu" else ON_ACCELERATORS
+
+
 def default_rates(platform: str, cores: int) -> dict[str, Any]:
     """The rates of :class:`jaxdescent.machine.Machine` for a platform, a GPU's if it is unknown."""
     rates = dict(DEFAULTS.get(platform, DEFAULTS["gpu"]))

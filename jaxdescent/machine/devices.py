@@ -51,7 +51,7 @@ class Cuda(NamedTuple):
     cache: int
 
 
-class Device(NamedTuple):
+class Accelerator(NamedTuple):
     """One device as JAX counts them: a GPU, a TPU chip, or half of a chip of two (TPU7x).
 
     Attributes:
@@ -123,10 +123,10 @@ TPUS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _gpu(kind: str, *figures: Any) -> Device:
+def _gpu(kind: str, *figures: Any) -> Accelerator:
     memory, bandwidth, teraflops, link, cuda, source = figures
     float32, float64, bfloat16 = (rate * TFLOPS for rate in teraflops)
-    return Device(
+    return Accelerator(
         kind=f"NVIDIA {kind}",
         platform="gpu",
         memory=memory * GB,
@@ -143,12 +143,12 @@ def _gpu(kind: str, *figures: Any) -> Device:
     )
 
 
-def _tpu(name: str, *figures: Any) -> Device:
+def _tpu(name: str, *figures: Any) -> Accelerator:
     """One device of a chip's figures."""
     memory, bandwidth, teraflops, link, most, axes, per_chip = figures
     bfloat16 = teraflops * TFLOPS / per_chip
     float32 = bfloat16 / BFLOAT16_PASSES
-    return Device(
+    return Accelerator(
         kind=f"TPU {name.removeprefix('tpu')}",
         platform="tpu",
         memory=memory / per_chip,
@@ -191,7 +191,7 @@ class Mesh(NamedTuple):
     devices: int
 
     @property
-    def device(self) -> Device:
+    def device(self) -> Accelerator:
         """The figures of one of the devices."""
         return DEVICES[self.of]
 

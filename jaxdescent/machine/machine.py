@@ -11,14 +11,7 @@ import jax.numpy as jnp
 
 from jaxdescent import agreement
 from jaxdescent.machine import host, memory, store
-from jaxdescent.machine.defaults import (
-    DEFAULTS,
-    DTYPES,
-    ON_ACCELERATORS,
-    ON_CPU,
-    Ratios,
-    default_rates,
-)
+from jaxdescent.machine.defaults import DEFAULTS, DTYPES, Ratios, default_rates, ratios_of
 from jaxdescent.machine.devices import USABLE, mesh_named
 from jaxdescent.machine.memory import readable_bytes
 
@@ -127,13 +120,17 @@ class Machine:
         A rate that was measured on a busy machine is limited to five times worse than the default.
         """
         device = _device(device)
-        identity = _identity(device)
-        found = store.stored(identity)
-        if found is None:
-            return cls.default(**identity, memory_bytes=memory.available_bytes(device))
-        if _is_busy(found):
-            found = _better(found, _slow(default_rates(device.platform, identity["cores"])))
-        return cls(**identity, memory_bytes=memory.available_bytes(device), **found)
+        return cls._of(device, store.stored(_identity(device)))
+
+    @classmethod
+    def _of(cls, device: Any, rates: dict[str, Any] | None) -> Machine:
+        """The device with these measured rates, or the default ones."""
+        identity, available = _identity(device), memory.available_bytes(device)
+        if rates is None:
+            return cls.default(**identity, memory_bytes=available)
+        if _is_busy(rates):
+            rates = _better(rates, default_rates(device.platform, identity["cores"]), FAR)
+        return cls(**identity, memory_bytes=available, **rates)
 
     @classmethod
     def stated(cls, device: Any = None) -> Machine:
@@ -170,9 +167,7 @@ class Machine:
             # The quality is that of the less disturbed one.
             rates = _better(*sorted((rates, stored), key=lambda each: each["others"]))
         store.keep(identity, rates)
-        if store.stored(identity) is None:  # the file could not be written
-            return cls(**identity, memory_bytes=memory.available_bytes(device), **rates)
-        return cls.of(device)
+        return cls._of(device, rates)
 
     def agreed(self) -> Machine:
         """The machine that a group of processes plans for, the same one in each of them.
@@ -211,7 +206,7 @@ class Machine:
     @property
     def ratios(self) -> Ratios:
         """The rates that are assumed to be in a fixed ratio to the measured ones."""
-        return ON_CPU if self.platform == "cpu" else ON_ACCELERATORS
+        return ratios_of(self.platform)
 
     @property
     def cached_bandwidth(self) -> float:
@@ -266,27 +261,19 @@ def _is_busy(rates: dict[str, Any]) -> bool:
     return rates["others"] > BUSY
 
 
-def _better(rates: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """The rates, each replaced by the other one if that is better; of a time, less is better."""
+def _better(rates: dict[str, Any], others: dict[str, Any], worse: float = 1.0) -> dict[str, Any]:
+    """The rates, each replaced by the other one if that is better even when it is made ``worse``
+    times as bad; of a time, less is better.
+    """
 
     def better(name: str, one: Any, other: Any) -> Any:
         if isinstance(one, dict):
             return {key: better(name, one[key], other[key]) for key in one}
-        return min(one, other) if name.endswith("_seconds") else max(one, other)
+        is_time = name.endswith("_seconds")
+        return min(one, other * worse) if is_time else max(one, other / worse)
 
     names = [name for name in DEFAULTS["cpu"] if name != "cache_bytes"]
     return rates | {name: better(name, rates[name], others[name]) for name in names}
-
-
-def _slow(rates: dict[str, Any]) -> dict[str, Any]:
-    """Rates that are ``FAR`` times worse."""
-
-    def slow(name: str, rate: Any) -> Any:
-        if isinstance(rate, dict):
-            return {key: slow(name, value) for key, value in rate.items()}
-        return rate * FAR if name.endswith("_seconds") else rate / FAR
-
-    return {name: slow(name, rate) for name, rate in rates.items()}
 
 
 def _name(dtype: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from jaxdescent.machine.devices import Device, Mesh, mesh_named
+from jaxdescent.machine.devices import Accelerator, Mesh, mesh_named
 
 PACKAGES = {
     "gpu": (
@@ -105,7 +105,7 @@ def topology(name: str) -> list[Any]:
     return list(devices)
 
 
-def target_config(device: Device) -> str:
+def target_config(device: Accelerator) -> str:
     """A GPU as XLA's ``GpuTargetConfig``, in the text format of protocol buffers.
 
     Raises:
