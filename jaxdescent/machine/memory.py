@@ -37,12 +37,10 @@ def available_bytes(device: Any = None) -> int:
 
     On an accelerator its own statistics count, on a CPU :func:`host_bytes`.
     """
-    device = jax.local_devices()[0] if device is None else device
-    if device.platform != "cpu":
-        statistics = device.memory_stats() or {}
-        if "bytes_limit" in statistics:
-            return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    return host_bytes()
+    statistics = _statistics(jax.local_devices()[0] if device is None else device)
+    if statistics is None:
+        return host_bytes()
+    return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
 
 
 def bytes_of_all() -> float:
@@ -74,10 +72,17 @@ def bytes_of_each(devices: int) -> int:
 
 def whole_bytes(device: Any) -> int:
     """The bytes that ``device`` has, in use or not."""
-    if device.platform != "cpu":
-        statistics = device.memory_stats() or {}
-        if "bytes_limit" in statistics:
-            return statistics["bytes_limit"]
+    statistics = _statistics(device)
+    return _physical_bytes() if statistics is None else statistics["bytes_limit"]
+
+
+def _statistics(device: Any) -> dict[str, int] | None:
+    """What an accelerator says of its memory; None if it says nothing, as CPUs do."""
+    statistics = None if device.platform == "cpu" else device.memory_stats()
+    return statistics if statistics and "bytes_limit" in statistics else None
+
+
+def _physical_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -110,7 +115,7 @@ def _system_bytes() -> int:
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _physical_bytes()
 
 
 def _control_group_bytes(

@@ -74,25 +74,19 @@ def _read(path: str, version: int) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict) or content.get("format") != version:
         return None
-    return _checked(content.get("rates"))
-
-
-def _checked(rates: Any) -> dict[str, Any] | None:
-    """The rates that a machine has, of which earlier versions kept more; None if one is missing or
-    is no positive number.
-    """
     names = (*DEFAULTS["cpu"], *QUALITY, "is_measured")
-    if not isinstance(rates, dict) or not all(name in rates for name in names):
+    rates = content.get("rates")
+    if not isinstance(rates, dict) or not all(_is_valid(name, rates.get(name)) for name in names):
         return None
-    for name in names:
-        least = 1e-15 if name in DEFAULTS["cpu"] and name != "cache_bytes" else 0
-        value = rates[name]
-        if isinstance(DEFAULTS["cpu"].get(name), dict):
-            if not isinstance(value, dict) or set(value) != set(DTYPES):
-                return None
-            numbers = list(value.values())
-        else:
-            numbers = [value]
-        if not all(isinstance(x, (int, float)) and least <= x < float("inf") for x in numbers):
-            return None
-    return {name: rates[name] for name in names}
+    return {name: rates[name] for name in names}  # earlier versions kept more
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a rate is a positive number, or one for each dtype, and other fields are numbers."""
+    numbers = [value]
+    if isinstance(DEFAULTS["cpu"].get(name), dict):
+        if not isinstance(value, dict) or set(value) != set(DTYPES):
+            return False
+        numbers = list(value.values())
+    least = 1e-15 if name in DEFAULTS["cpu"] and name != "cache_bytes" else 0
+    return all(isinstance(x, (int, float)) and least <= x < float("inf") for x in numbers)
