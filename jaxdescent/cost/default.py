@@ -37,12 +37,11 @@ def default_plan(
     existing = structure.data_bytes + structure.params_bytes
     if is_donated:
         existing += structure.params_bytes
-    device = placement.device_of((params, objective))
     number = None if tolerance is None else tolerance_number(tolerance, structure)
+    device = placement.device_of((params, objective))
     is_small = existing + _default_bytes(structure) < memory.SMALL_BYTES
-    if is_small and agreement.is_alone():
-        return _remembered(structure, device, existing, number, most_iterations)
-    return _planned(structure, device, existing, number, most_iterations)
+    plan = _remembered if is_small and agreement.is_alone() else _planned
+    return plan(structure, device, existing, number, most_iterations)
 
 
 def _default_bytes(structure: Structure) -> int:
@@ -53,30 +52,18 @@ def _default_bytes(structure: Structure) -> int:
 
 
 def _planned(
-    structure: Structure,
-    device: Any,
-    existing_bytes: int,
-    tolerance: float | None,
-    most_iterations: int,
+    structure: Structure, device: Any, existing: int, tolerance: float | None, most: int
 ) -> Plan:
-    return plan_of(
-        structure,
-        _machine(device),
-        tolerance=tolerance,
-        existing_bytes=existing_bytes,
-        most_iterations=most_iterations,
-    )
-
-
-def _machine(device: Any) -> Machine:
-    """The machine to plan for, on which the processes of a distributed run must agree.
+    """The plan for the machine on which the processes of a distributed run agree.
 
     Where all arrays are traced nobody knows which processes share them, so none may wait for
     another: they plan for what equal machines have in common.
     """
-    if agreement.is_alone() and device is None and jax.process_count() > 1:
-        return Machine.stated()
-    return Machine.of(device).agreed()
+    is_traced = agreement.is_alone() and device is None and jax.process_count() > 1
+    machine = Machine.stated() if is_traced else Machine.of(device).agreed()
+    return plan_of(
+        structure, machine, tolerance=tolerance, existing_bytes=existing, most_iterations=most
+    )
 
 
 # Plans of small problems, which always fit, are cached: a plan takes longer than their solution.
