@@ -278,6 +278,12 @@ class _Times(NamedTuple):
         return self.setup + self.iterations * self.iteration
 
     @classmethod
+    def at(cls, condition: float, entry: Entry, question: Question) -> _Times:
+        """The seconds for another condition number."""
+        question = dataclasses.replace(question, condition=condition)
+        return cls.of(entry.price(question), question)
+
+    @classmethod
     def of(cls, price: Price, question: Question) -> _Times:
         return cls(
             question.program_seconds(price.setup, _fresh_bytes(question, price)),
@@ -289,11 +295,10 @@ class _Times(NamedTuple):
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
     times = _Times.of(price, question)
-    best, worst = question, question
+    at_best = at_worst = times
     if structure.kind is not ProblemKind.SEPARABLE:
-        best = question.at_condition(HOPED)
-        worst = question.at_condition(1 / structure.eps)  # all that the dtype resolves
-    at_best, at_worst = (_Times.of(entry.price(each), each) for each in (best, worst))
+        extremes = HOPED, 1 / structure.eps  # beyond which the dtype resolves nothing
+        at_best, at_worst = (_Times.at(number, entry, question) for number in extremes)
     at_worst = at_worst._replace(iterations=min(at_worst.iterations, question.most_iterations))
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
     working_bytes = round(price.working_bytes) + structure.reading_bytes
@@ -331,7 +336,7 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         is_memoryless=entry.is_memoryless,
         link_bytes=total.link_bytes,
         link_bytes_per_iteration=price.iteration.link_bytes,
-        link_seconds_per_iteration=question.link_seconds(price.iteration),
+        link_seconds_per_iteration=price.iteration.link_seconds,
     )
 
 

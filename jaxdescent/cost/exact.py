@@ -14,6 +14,10 @@ from jaxdescent.methods import Dual
 from jaxdescent.regression.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
 
+DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
+"""The operations for an entry of X in a product in double length, and how many times longer they
+take than those of a matrix product."""
+
 REFINEMENTS = 4
 """The assumed number of refinement steps for an ill-conditioned regression (three to six)."""
 
@@ -52,7 +56,9 @@ def derivative_regression(question: Question) -> Price:
         entries = float(structure.entries * outputs)
         turns = 2 * REFINEMENTS
         if entries <= DOUBLE_ENTRIES:
-            iteration = iteration + question.double_length(turns * entries)
+            flops = turns * DOUBLE_FLOPS * entries
+            inside = question.product(DOUBLE_SLOWER * flops, math.inf)
+            iteration = iteration + inside._replace(flops=flops)
         else:
             iteration = iteration + (one * 2 + reduced) * turns
         condition = 1.0

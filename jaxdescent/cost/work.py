@@ -30,10 +30,6 @@ twice."""
 ROW_SECONDS = 1.2e-9
 """The seconds that a CPU takes for a row of X in a product, besides reading its bytes."""
 
-DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
-"""The operations for an entry of X in a product in double length, and how many times longer they
-take than those of a matrix product."""
-
 NORMS = 4
 """The number of norms and inner products of sharded params in an iteration or a check, each of
 which is summed over the devices by itself."""
@@ -43,14 +39,14 @@ class Work(NamedTuple):
     """An amount of work; amounts are added, and multiplied by a number of times.
 
     Attributes:
-      seconds: the seconds that it takes, without ``read_seconds``, ``kernels`` and links.
+      seconds: the seconds that it takes besides ``read_seconds``, ``kernels`` and links.
       read_seconds: the seconds of passes over the data.
       kernels: the number of kernels whose start is all that they cost.
       bytes_moved: the bytes of data and vectors that are read and written.
       flops: the operations on numbers.
       factorisation_flops: the operations of factorisations among these.
+      link_seconds: the seconds in which the devices exchange their terms of sums.
       link_bytes: the bytes that each device sends to the others.
-      all_reduces: how many times the devices wait for each other's data.
     """
 
     seconds: float = 0.0
@@ -59,8 +55,8 @@ class Work(NamedTuple):
     bytes_moved: float = 0.0
     flops: float = 0.0
     factorisation_flops: float = 0.0
+    link_seconds: float = 0.0
     link_bytes: float = 0.0
-    all_reduces: float = 0.0
 
     def __add__(self, other: Work) -> Work:  # type: ignore[override]
         """Both amounts, one after the other."""
@@ -88,10 +84,6 @@ class Question:
     tolerance: float
     condition: float | None = None
     most_iterations: int = ALLOWED_ITERATIONS
-
-    def at_condition(self, condition: float) -> Question:
-        """The question for another condition number."""
-        return dataclasses.replace(self, condition=condition)
 
     @property
     def is_narrow(self) -> bool:
@@ -189,11 +181,6 @@ class Question:
         seconds = flops * (1 + self.machine.ratios.product_half / max(side, 1))
         return Work(seconds=seconds / self.machine.product(self.read_dtype), flops=flops)
 
-    def double_length(self, entries: float) -> Work:
-        """Products in double length with so many entries of X."""
-        flops = DOUBLE_FLOPS * entries
-        return self.product(DOUBLE_SLOWER * flops, float("inf"))._replace(flops=flops)
-
     def gram_matrix(self) -> Work:
         """The Gram matrix of the smaller side of X, and its sum over devices."""
         structure = self.structure
@@ -230,11 +217,12 @@ class Question:
         Over k devices each sends ``2 (k - 1) / k`` times their bytes: in a reduce-scatter the k-1
         chunks that others sum, and in an all-gather its own sums to the k-1 others.
         """
-        structure = self.structure
-        if structure.shards == 1:
+        shards, machine = self.structure.shards, self.machine
+        if shards == 1:
             return Work()
-        share = 2 * (1 - 1 / structure.shards)
-        return Work(link_bytes=share * elements * structure.itemsize, all_reduces=1.0)
+        sent = 2 * (1 - 1 / shards) * elements * self.structure.itemsize
+        sending = sent / machine.link_bandwidth if machine.link_bandwidth else 0.0
+        return Work(link_seconds=sending + machine.all_reduce_seconds, link_bytes=sent)
 
     def gradient_sum(self) -> Work:
         """The sums over devices in a product with X and one with its transpose, or in one with H.
@@ -257,7 +245,7 @@ class Question:
     def seconds(self, work: Work) -> float:
         """The seconds of an amount of work outside a loop."""
         in_kernels = work.kernels * self.machine.operation_seconds
-        return work.seconds + work.read_seconds + in_kernels + self.link_seconds(work)
+        return work.seconds + work.read_seconds + in_kernels + work.link_seconds
 
     def iteration_seconds(self, work: Work) -> float:
         """The seconds of an amount of work as an iteration of a loop.
@@ -277,11 +265,3 @@ class Question:
         is_cpu = self.machine.platform == "cpu"
         called = Work(kernels=PROGRAM_KERNELS + HANDOVER_KERNELS * is_cpu)
         return self.seconds(setup + called) + fresh_bytes / self.machine.fresh_bandwidth
-
-    def link_seconds(self, work: Work) -> float:
-        """The seconds in which the devices of a mesh exchange their terms of sums."""
-        if not work.all_reduces:
-            return 0.0
-        machine = self.machine
-        sending = work.link_bytes / machine.link_bandwidth if machine.link_bandwidth else 0.0
-        return sending + work.all_reduces * machine.all_reduce_seconds
