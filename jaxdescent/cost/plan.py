@@ -84,54 +84,42 @@ class Plan:
 
     def columns(self) -> tuple[str, ...]:
         """The table's heads; links and compiled bytes are left out if no candidate has them."""
-        left_out = set[str]()
-        if self.machine.devices == 1:
-            left_out |= {"links", "links in all"}
-        if all(candidate.compiled_bytes is None for candidate in self.candidates):
-            left_out |= {"compiled"}
-        return tuple(name for name in COLUMNS if name not in left_out)
+        return tuple(self._cells(self.candidates[0]))
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's rows as text, in the order of :meth:`columns`; ``*`` marks the choice."""
-        return [
-            tuple(self._cells(candidate)[name] for name in self.columns())
-            for candidate in self.candidates
-        ]
+        return [tuple(self._cells(candidate).values()) for candidate in self.candidates]
 
     def _cells(self, candidate: Candidate) -> dict[str, str]:
+        """A row of the table by the heads of its columns."""
         compiled = candidate.compiled_bytes
-        cells = (
-            "*" if candidate is self.chosen else "",
-            candidate.name,
-            candidate.form,
-            readable_bytes(candidate.working_bytes),
-            "" if compiled is None else readable_bytes(compiled),
-            readable_bytes(candidate.peak_bytes),
-            readable_seconds(candidate.setup_seconds),
-            readable_seconds(candidate.seconds_per_iteration),
-            readable_bytes(candidate.link_bytes_per_iteration),
-            _in_all(candidate),
-            readable_bytes(candidate.link_bytes),
-            f"{candidate.accuracy:.0e}",
-            "yes" if candidate.feasible else f"no: {_short(candidate.reason)}",
-        )
-        return dict(zip(COLUMNS, cells, strict=True))
+        has_links = self.machine.devices > 1
+        is_compiled = any(each.compiled_bytes is not None for each in self.candidates)
+        # The first clause of a reason is the bytes needed, or that the compiler found no room.
+        reason = candidate.reason.partition(",")[0].removeprefix("needs ")
+        cells = {
+            "": "*" if candidate is self.chosen else "",
+            "method": candidate.name,
+            "form": candidate.form,
+            "memory": readable_bytes(candidate.working_bytes),
+            "compiled": is_compiled and ("" if compiled is None else readable_bytes(compiled)),
+            "with data": readable_bytes(candidate.peak_bytes),
+            "setup": readable_seconds(candidate.setup_seconds),
+            "iteration": readable_seconds(candidate.seconds_per_iteration),
+            "links": has_links and readable_bytes(candidate.link_bytes_per_iteration),
+            "seconds": _in_all(candidate),
+            "links in all": has_links and readable_bytes(candidate.link_bytes),
+            "accuracy": f"{candidate.accuracy:.0e}",
+            "fits": "yes" if candidate.feasible else f"no: {reason}",
+        }
+        return {name: text for name, text in cells.items() if text is not False}
 
     def notes(self) -> list[str]:
         """Sentences on what the numbers assume, and on why there is no choice if there is none."""
-        notes = self._grounds()
-        if self.chosen:
-            return notes
-        return [*notes, self._refusal()]
+        return self._grounds() if self.chosen else [*self._grounds(), self._refusal()]
 
     def _refusal(self) -> str:
-        text = refusal(self.structure, self.machine, self.candidates)
-        if self.machine.devices == 1:
-            return text
-        return (
-            f"{text} All of this is said of each of the {self.machine.devices:,} devices that the "
-            "problem is spread over already: numbers of devices are times as many."
-        )
+        return refusal(self.structure, self.machine, self.candidates)
 
     def _grounds(self) -> list[str]:
         grounds = [self.machine.describe(), *self.assumptions]
@@ -205,23 +193,6 @@ class Plan:
             f"<p><b>{title}</b></p><table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
         )
 
-
-COLUMNS = (
-    "",
-    "method",
-    "form",
-    "memory",
-    "compiled",
-    "with data",
-    "setup",
-    "iteration",
-    "links",
-    "seconds",
-    "links in all",
-    "accuracy",
-    "fits",
-)
-"""The heads of all columns that a table can have."""
 
 TEXT_COLUMNS = ("", "method", "form", "fits")
 """The columns that contain words, which are aligned to the left."""
@@ -297,11 +268,6 @@ def _compiled(
     return dataclasses.replace(
         candidate, compiled_bytes=compiled, feasible=not reason, reason=reason
     )
-
-
-def _short(reason: str) -> str:
-    """The first clause of a reason: the bytes needed, or that the compiler found no room."""
-    return reason.partition(",")[0].removeprefix("needs ")
 
 
 def tolerance_number(tolerance: Tolerance, structure: Structure) -> float:

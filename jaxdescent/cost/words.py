@@ -35,29 +35,23 @@ def refusal(structure: Structure, machine: Machine, candidates: Sequence[Candida
     needs = "; ".join(
         f"{candidate.name} {readable_bytes(candidate.allocated_bytes)}" for candidate in candidates
     )
-    return (
+    sentences = [
         f"no method fits for {structure.describe()}: "
         f"{readable_bytes(machine.memory_bytes)} are available, and still to be allocated are: "
-        f"{needs}. {' '.join(ways_out(structure, machine, candidates))}"
-    )
-
-
-def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candidate]) -> list[str]:
-    """Sentences that say how to make the candidate with the least need fit."""
+        f"{needs}."
+    ]
     least = min(candidates, key=lambda candidate: candidate.peak_bytes)
     available = max(machine.memory_bytes, 1)
-    ways = []
-    compute = jnp.dtype(structure.compute_dtype)
-    if compute.itemsize == 8 and least.allocated_bytes <= 2 * available:
+    if structure.itemsize == 8 and least.allocated_bytes <= 2 * available:
         half = readable_bytes(least.allocated_bytes / 2)
-        ways.append(f"In float32 {least.name} needs {half}.")
+        sentences.append(f"In float32 {least.name} needs {half}.")
     devices = math.ceil(least.peak_bytes / (0.9 * available))
     what = (
         "the params"
         if structure.kind in (ProblemKind.SEPARABLE, ProblemKind.FUNCTION)
         else "the data"
     )
-    ways.append(
+    sentences.append(
         f"Shard {what} over {max(devices, 2):,} such devices (jax.device_put with a NamedSharding) "
         f"for {least.name}, which needs {readable_bytes(least.peak_bytes)} with data and params."
     )
@@ -67,12 +61,17 @@ def ways_out(structure: Structure, machine: Machine, candidates: Sequence[Candid
         and jnp.dtype(structure.data_dtype).itemsize == 4
         and least.allocated_bytes - structure.data_bytes / 2 <= available
     ):
-        ways.append("Stored in bfloat16 the data take half as much.")
+        sentences.append("Stored in bfloat16 the data take half as much.")
     if structure.kind is ProblemKind.REGRESSION and structure.data_bytes > available:
-        square = min(structure.rows, structure.features) ** 2 * structure.itemsize
+        square = structure.smaller**2 * structure.itemsize
         form = "Gram matrix X'X" if structure.is_tall else "kernel XX'"
-        ways.append(
+        sentences.append(
             f"Leave the rows in files: jd.Streamed reads them in blocks, so that vectors and the "
             f"{form} ({readable_bytes(square)}) are all that is in memory, or vectors alone."
         )
-    return ways
+    if machine.devices > 1:
+        sentences.append(
+            f"All of this is said of each of the {machine.devices:,} devices that the problem is "
+            "spread over already: numbers of devices are times as many."
+        )
+    return " ".join(sentences)
