@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from jaxdescent.cost import exact, functions, iterative
 from jaxdescent.cost.iterations import HOPED
-from jaxdescent.cost.price import Price
 from jaxdescent.cost.structure import ProblemKind, Structure
-from jaxdescent.cost.work import Question, Work
+from jaxdescent.cost.work import Price, Question, Work
 from jaxdescent.display import Displayed, readable_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import SLACK_BYTES, readable_bytes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from jaxdescent.cost.iterations import error_bound, krylov_count
-from jaxdescent.cost.price import SCALAR_BYTES, Price
 from jaxdescent.cost.structure import Structure
-from jaxdescent.cost.work import ITERATION_KERNELS, Question, Work
+from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.kernels.factors import PASSES
 from jaxdescent.kernels.products import stride_count
 from jaxdescent.methods import Dual

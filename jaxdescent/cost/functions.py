@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from jaxdescent.cost.iterations import krylov_count
-from jaxdescent.cost.price import SCALAR_BYTES, Price
 from jaxdescent.cost.structure import ProblemKind
-from jaxdescent.cost.work import ITERATION_KERNELS, Question, Work
+from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.methods import LBFGS
 from jaxdescent.methods.levenberg_marquardt import DENSE_ELEMENTS, DENSE_PARAMS
 

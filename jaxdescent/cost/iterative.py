@@ -11,13 +11,17 @@ from jaxdescent.cost.iterations import (
     krylov_count,
     krylov_iterations,
 )
-from jaxdescent.cost.price import SCALAR_BYTES, Price, vectors_bytes, widening
 from jaxdescent.cost.structure import ProblemKind, Structure
-from jaxdescent.cost.work import Question, Work
+from jaxdescent.cost.work import SCALAR_BYTES, Price, Question, Work
+from jaxdescent.designs.shifted import SHIFTED_BYTES
+from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.methods.batch_steps import SHARE as STEP_SHARE
 from jaxdescent.objectives import RowBlocks
 from jaxdescent.preconditioners.sketch import CHUNK, COPIES, NONZEROS, Sketch
+
+LOOK = 7
+"""The vectors of the rows that a Krylov method's look at a claim reserves."""
 
 
 def lsmr(question: Question) -> Price:
@@ -27,8 +31,8 @@ def lsmr(question: Question) -> Price:
     # Products with a centred X and the look at a claim share a copy of all of it.
     copies = 1 if question.is_widened and structure.has_intercept and outputs == 1 else 2
     return Price(
-        vectors_bytes(question, 9, 3, centred=1.0, copies=copies),
-        question.one_pass(outputs) * 4 + reduced * 3 + widening(question, 1),
+        _vectors_bytes(question, 9, 3, centred=1.0, copies=copies),
+        question.one_pass(outputs) * 4 + reduced * 3 + _widening(question, 1),
         question.there_and_back(outputs) + reduced + question.norms() + question.vectors(12),
         krylov_count(question) + 1,
         error_bound(question, question.tolerance),
@@ -44,8 +48,8 @@ def conjugate_gradient(question: Question) -> Price:
     start = question.one_pass(outputs) + reduced if is_regression else Work()
     norms = question.norms() if is_regression else Work()
     return Price(
-        vectors_bytes(question, 5 if is_regression else 4, 2, centred=0.5),
-        start + widening(question, 2),
+        _vectors_bytes(question, 5 if is_regression else 4, 2, centred=0.5),
+        start + _widening(question, 2),
         question.one_pass(outputs) * 2 + reduced + norms + question.vectors(10),
         krylov_count(question) + 1,
         error_bound(question, question.tolerance),
@@ -177,7 +181,7 @@ def backtracking(question: Question) -> Price:
     is_by_rows = structure.sharded == "rows" and structure.kind is ProblemKind.REGRESSION
     return Price(
         _descent_bytes(question),
-        one * 4 + reduced * 2 + widening(question, 1),
+        one * 4 + reduced * 2 + _widening(question, 1),
         one * 3 + reduced * (1 if is_by_rows else 2) + question.vectors(10),
         gradient_iterations(question),
         error_bound(question, question.tolerance),
@@ -191,7 +195,7 @@ def barzilai_borwein(question: Question) -> Price:
     outputs, reduced = question.structure.outputs, question.gradient_sum()
     return Price(
         _descent_bytes(question),
-        question.one_pass(outputs) * 4 + reduced * 2 + widening(question, 1),
+        question.one_pass(outputs) * 4 + reduced * 2 + _widening(question, 1),
         question.there_and_back(outputs) + reduced + question.vectors(10),
         1.5 * krylov_count(question) + 1,
         error_bound(question, question.tolerance),
@@ -201,7 +205,7 @@ def barzilai_borwein(question: Question) -> Price:
 def _descent_bytes(question: Question) -> float:
     """The vectors of a descent, and three vectors of the rows for the look at a claim."""
     of_params = 5 if question.structure.outputs == 1 else 6
-    return vectors_bytes(question, of_params, 5, look=5)
+    return _vectors_bytes(question, of_params, 5, look=5)
 
 
 def descent_vectors_bytes(structure: Structure) -> int:
@@ -213,3 +217,44 @@ def descent_vectors_bytes(structure: Structure) -> int:
     rows, features = structure.shard
     elements = 5 * features * structure.outputs
     return structure.itemsize * (elements + rows * (structure.outputs + 1))
+
+
+def _vectors_bytes(
+    question: Question,
+    of_params: float,
+    of_rows: float,
+    *,
+    look: float = LOOK,
+    centred: float = 0.0,
+    copies: int = 2,
+) -> float:
+    """The bytes of vectors of both sides, and of the copies of X that products make on a CPU.
+
+    These are ``copies`` of widened 16-bit data, the partial sums of X'R, and
+    for a method whose X is centred so many blocks of it. Beside 16-bit data that are widened as a
+    whole, the ``look`` vectors of the rows have room of their own.
+    """
+    structure = question.structure
+    blocks = copies * question.widened_bytes
+    if structure.kind is not ProblemKind.REGRESSION:
+        return of_params * structure.vector_bytes + blocks + SCALAR_BYTES
+    (rows, features), outputs, itemsize = structure.shard, structure.outputs, structure.itemsize
+    elements = of_params * features * outputs
+    if question.machine.platform == "cpu" and structure.is_dense:
+        is_single = outputs == 1
+        length = run_length(rows, features) if is_single else part_length(rows)
+        if length and not (is_single and question.is_narrow):
+            elements += rows / length * features * outputs
+        if structure.has_intercept:
+            # Few rows are one block, of which no runs are copied.
+            whole = (1.0 if rows < FEW_ROWS else 2.0) * structure.entries * itemsize
+            blocks = max(blocks, centred * min(whole, 3.0 * SHIFTED_BYTES))
+    look *= structure.is_dense
+    vectors, looked = (itemsize * count * rows * outputs for count in (of_rows, look))
+    at_rows = looked + blocks if question.is_widened else max(vectors + blocks, looked)
+    return itemsize * elements + at_rows + SCALAR_BYTES
+
+
+def _widening(question: Question, copies: int) -> Work:
+    """The work of writing float32 copies of 16-bit data."""
+    return question.updated(1.5 * copies * question.widened_bytes * question.is_widened)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -163,35 +162,15 @@ class Plan:
             rows.append(("" if index else "rests on", ground))
         return display.Report(title, "", rows)
 
+    def _grid(self) -> display.Grid:
+        title = f"Plan for {self.structure.describe()}"
+        return display.Grid(title, self.columns(), self.rows(), self.notes(), TEXT_COLUMNS)
+
     def __str__(self) -> str:
-        columns = self.columns()
-        rows = [columns, *self.rows()]
-        widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
-        lines = [f"Plan for {self.structure.describe()}", ""]
-        for row in rows:
-            cells = [
-                cell.ljust(width) if name in TEXT_COLUMNS else cell.rjust(width)
-                for name, cell, width in zip(columns, row, widths, strict=True)
-            ]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join([*lines, "", *self.notes()])
+        return self._grid().as_text()
 
     def _repr_html_(self) -> str:
-        def row_of(cells: Sequence[str], tag: str) -> str:
-            inside = "".join(
-                f'<{tag} style="text-align:{"left" if name in TEXT_COLUMNS else "right"}">'
-                f"{html.escape(cell)}</{tag}>"
-                for name, cell in zip(self.columns(), cells, strict=True)
-            )
-            return f"<tr>{inside}</tr>"
-
-        body = "".join(row_of(row, "td") for row in self.rows())
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
-        title = html.escape(f"Plan for {self.structure.describe()}")
-        head = row_of(self.columns(), "th")
-        return (
-            f"<p><b>{title}</b></p><table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
-        )
+        return self._grid().as_html()
 
 
 TEXT_COLUMNS = ("", "method", "form", "fits")

@@ -1,4 +1,9 @@
-"""The units of the cost model: an amount of work with its seconds, and a problem on a machine."""
+"""The units of the cost model: an amount of work with its seconds, the price of a method (the bytes
+that it reserves, and its work once and in an iteration), and a problem on a machine.
+
+In the formulas X has n rows and d features, and y has t outputs; of a sharded X, n and d are those
+of a device's shard. ``docs/plan.md`` has the formulas as a table.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,10 @@ NORMS = 4
 which is summed over the devices by itself."""
 
 
+SCALAR_BYTES = 3000
+"""The bytes that a program of an iterative method reserves whatever the problem's size."""
+
+
 class Work(NamedTuple):
     """An amount of work; amounts are added, and multiplied by a number of times.
 
@@ -65,6 +74,26 @@ class Work(NamedTuple):
     def __mul__(self, times: float) -> Work:  # type: ignore[override]
         """This amount, a number of times."""
         return Work(*(times * amount for amount in self))
+
+
+class Price(NamedTuple):
+    """The predicted costs of a method.
+
+    Attributes:
+      working_bytes: bytes reserved at the peak besides params and data, including the result.
+      setup: the work that is done once.
+      iteration: the work of each iteration.
+      iterations: the expected number of iterations.
+      accuracy: a bound on the relative error of the params due to rounding and the tolerance.
+      touched_bytes: how many of the reserved bytes are written to; None stands for all.
+    """
+
+    working_bytes: float
+    setup: Work
+    iteration: Work
+    iterations: float
+    accuracy: float
+    touched_bytes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxdescent.display.numbers import number as number
 from jaxdescent.display.numbers import readable_seconds as readable_seconds
 from jaxdescent.display.numbers import shape_of as shape_of
 from jaxdescent.display.numbers import signature as signature
+from jaxdescent.display.report import Grid as Grid
 from jaxdescent.display.report import Report as Report
 from jaxdescent.display.report import Rows as Rows
 from jaxdescent.display.report import broken as broken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import textwrap
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,8 +53,58 @@ class Report(NamedTuple):
             for label, text in self.rows
         )
         remark = f"<p>{html.escape(self.remark)}</p>" if self.remark else ""
-        title = f"<p><b>{html.escape(self.title)}</b></p>"
-        return f"{title}{remark}<table><tbody>{body}</tbody></table>"
+        return f"{_heading(self.title)}{remark}<table><tbody>{body}</tbody></table>"
+
+
+class Grid(NamedTuple):
+    """A title, rows of cells below the heads of their columns, and sentences.
+
+    Attributes:
+      title: the line above.
+      heads: the names of the columns.
+      rows: the cells of each row.
+      notes: the sentences below.
+      words: the heads of columns that contain words, which are aligned to the left.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    words: Collection[str]
+
+    def as_text(self) -> str:
+        """Lines for a terminal, with aligned columns."""
+        rows = [self.heads, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [self.title, ""]
+        for row in rows:
+            cells = [
+                cell.ljust(width) if head in self.words else cell.rjust(width)
+                for head, cell, width in zip(self.heads, row, widths, strict=True)
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, "", *self.notes])
+
+    def as_html(self) -> str:
+        """A table for a notebook."""
+
+        def row_of(cells: Sequence[str], tag: str) -> str:
+            inside = "".join(
+                f'<{tag} style="text-align:{"left" if head in self.words else "right"}">'
+                f"{html.escape(cell)}</{tag}>"
+                for head, cell in zip(self.heads, cells, strict=True)
+            )
+            return f"<tr>{inside}</tr>"
+
+        head, body = row_of(self.heads, "th"), "".join(row_of(row, "td") for row in self.rows)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+        return f"{_heading(self.title)}{table}{notes}"
+
+
+def _heading(title: str) -> str:
+    return f"<p><b>{html.escape(title)}</b></p>"
 
 
 def broken(text: str, columns: int | None, indent: int = 0) -> list[str]:
