@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
-from jaxdescent.cost import exact, iterative
+from jaxdescent.cost import exact
 from jaxdescent.cost.structure import Structure, regression_structure
 
 LLAMA_SIZE = 8_030_261_248
@@ -25,7 +25,8 @@ def working_bytes(name: str, size: int) -> int:
     """The bytes that a method needs besides X and y."""
     structure = structure_of(size)
     if name == "descent":
-        return iterative.descent_vectors_bytes(structure)
+        # The gradient, the trial, its gradient, the old gradient, the result; the image, residual.
+        return ITEMSIZE * (5 * structure.features + 2 * structure.rows)
     return round(exact.touched_bytes(structure))
 
 
@@ -39,7 +40,9 @@ def _work(name: str, size: int) -> float:
     structure = structure_of(size)
     if name == "descent":
         return float(ITEMSIZE * structure.entries)
-    return exact.factorisation_flops(structure)
+    # The smaller Gram matrix, its Cholesky factor and the inverse.
+    smaller = float(structure.smaller)
+    return 2.0 * structure.entries * smaller + 4 / 3 * smaller**3
 
 
 def structure_of(size: int) -> Structure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -256,55 +257,37 @@ second it never has (these are bounds of glibc's threshold). Between them, resul
 functions, which stay allocated, find it in two of three calls."""
 
 
-def _fresh_bytes(question: Question, price: Price) -> float:
-    """The bytes whose pages the system has yet to map."""
+def _seconds(price: Price, question: Question) -> tuple[float, float]:
+    """The seconds outside the loop, and those of an iteration."""
     touched = price.working_bytes if price.touched_bytes is None else price.touched_bytes
+    fresh = 0.0  # bytes whose pages the system has yet to map
     if touched > REUSED_BYTES:
-        return touched
-    is_result = question.structure.kind is ProblemKind.SEPARABLE and touched > SMALL_BYTES
-    return touched / 3 if is_result else 0.0
-
-
-class _Times(NamedTuple):
-    """The seconds of a price."""
-
-    setup: float
-    iteration: float
-    iterations: int
-
-    @property
-    def total(self) -> float:
-        return self.setup + self.iterations * self.iteration
-
-    @classmethod
-    def at(cls, condition: float, entry: Entry, question: Question) -> _Times:
-        """The seconds for another condition number."""
-        question = dataclasses.replace(question, condition=condition)
-        return cls.of(entry.price(question), question)
-
-    @classmethod
-    def of(cls, price: Price, question: Question) -> _Times:
-        return cls(
-            question.program_seconds(price.setup, _fresh_bytes(question, price)),
-            question.iteration_seconds(price.iteration),
-            max(round(price.iterations), 1),
-        )
+        fresh = touched
+    elif question.structure.kind is ProblemKind.SEPARABLE and touched > SMALL_BYTES:
+        fresh = touched / 3
+    once = question.program_seconds(price.setup, fresh)
+    return once, question.iteration_seconds(price.iteration)
 
 
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
-    times = _Times.of(price, question)
-    at_best = at_worst = times
+    setup_seconds, each = _seconds(price, question)
+    iterations = max(round(price.iterations), 1)
+    seconds = setup_seconds + iterations * each
+    totals = [seconds]
     if structure.kind is not ProblemKind.SEPARABLE:
-        extremes = HOPED, 1 / structure.eps  # beyond which the dtype resolves nothing
-        at_best, at_worst = (_Times.at(number, entry, question) for number in extremes)
-    at_worst = at_worst._replace(iterations=min(at_worst.iterations, question.most_iterations))
+        # Beyond 1 / eps the dtype resolves no condition number.
+        for condition, most in ((HOPED, math.inf), (1 / structure.eps, question.most_iterations)):
+            at_condition = dataclasses.replace(question, condition=condition)
+            other = entry.price(at_condition)
+            setup, turn = _seconds(other, at_condition)
+            totals.append(setup + min(max(round(other.iterations), 1), most) * turn)
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
     working_bytes = round(price.working_bytes) + structure.reading_bytes
     if structure.host_bytes:
         working_bytes = CHUNKS_AT_A_TIME * structure.chunk_bytes
     allocated = max(working_bytes + data_bytes - existing_bytes, 0)
-    total = price.setup + price.iteration * times.iterations
+    total = price.setup + price.iteration * iterations
     reason = (
         _needs_all(entry, structure)
         or shortage(allocated, question.machine)
@@ -321,12 +304,12 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         bytes_moved=total.bytes_moved,
         flops=total.flops,
         factorisation_flops=total.factorisation_flops,
-        seconds=times.total,
-        setup_seconds=times.setup,
-        seconds_per_iteration=times.iteration,
-        iterations=times.iterations,
-        best_seconds=min(at_best.total, times.total),
-        worst_seconds=max(at_worst.total, at_best.total, times.total),
+        seconds=seconds,
+        setup_seconds=setup_seconds,
+        seconds_per_iteration=each,
+        iterations=iterations,
+        best_seconds=min(totals[:2]),
+        worst_seconds=max(totals),
         accuracy=price.accuracy,
         feasible=not reason,
         reason=reason,

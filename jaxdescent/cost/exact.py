@@ -32,7 +32,7 @@ def derivative_regression(question: Question) -> Price:
         return _by_sums(question)
     rows, features, outputs = structure.rows, structure.features, structure.outputs
     one, reduced = question.one_pass(outputs), question.gradient_sum()
-    condition, smaller = question.condition or 1.0, min(rows, features)
+    condition, smaller = question.condition or 1.0, structure.smaller
     # With the intercept's column of ones there are more columns than rows.
     is_singular = rows - structure.has_intercept < features <= rows and not structure.has_penalty
     is_ill = is_singular or condition * least_singular_value(structure.compute_dtype) > 1
@@ -82,13 +82,7 @@ def touched_bytes(structure: Structure) -> float:
     """The bytes that a well-conditioned solve of a dense regression uses of those it reserves: the
     Gram matrix, a scaled copy, its factor and the factor's inverse.
     """
-    return 4 * structure.itemsize * float(min(structure.rows, structure.features)) ** 2
-
-
-def factorisation_flops(structure: Structure) -> float:
-    """The operations of the smaller Gram matrix, its Cholesky factor and the inverse."""
-    smaller = float(min(structure.rows, structure.features))
-    return 2.0 * structure.entries * smaller + 4 / 3 * smaller**3
+    return 4 * structure.itemsize * float(structure.smaller) ** 2
 
 
 def _by_sums(question: Question) -> Price:

@@ -208,17 +208,6 @@ def _descent_bytes(question: Question) -> float:
     return _vectors_bytes(question, of_params, 5, look=5)
 
 
-def descent_vectors_bytes(structure: Structure) -> int:
-    """Five vectors like the params: the gradient, the trial, its gradient, the old gradient, the
-    result; for a regression also the image and the residual.
-    """
-    if structure.kind is not ProblemKind.REGRESSION:
-        return 5 * structure.vector_bytes
-    rows, features = structure.shard
-    elements = 5 * features * structure.outputs
-    return structure.itemsize * (elements + rows * (structure.outputs + 1))
-
-
 def _vectors_bytes(
     question: Question,
     of_params: float,

@@ -290,7 +290,13 @@ def structure_from_shapes(objective: Objective, params: Params) -> Structure:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together.
     """
     held = [leaf for leaf in jax.tree.leaves(params) if host_memory.is_on_host(leaf)]
-    params = jax.tree.map(_on_device, params)  # shapes of what a device computes with
+    # Of params in the host's memory a device computes with the shapes.
+    params = jax.tree.map(
+        lambda leaf: (
+            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if host_memory.is_on_host(leaf) else leaf
+        ),
+        params,
+    )
     concrete = jax.tree.map(lambda leaf: 0.0 if is_shape(leaf) else leaf, objective)
     checks.check_leaves(concrete)
     seen: list[Structure] = []  # filled while tracing, which can return only arrays
@@ -310,12 +316,6 @@ def structure_from_shapes(objective: Objective, params: Params) -> Structure:
     if penalty is not None and not is_shape(penalty):  # a traced l2 does not tell whether it is 0
         return dataclasses.replace(seen[0], has_penalty=not _is_zero(penalty))
     return seen[0]
-
-
-def _on_device(leaf: Any) -> Any:
-    if not host_memory.is_on_host(leaf):
-        return leaf
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def is_shape(leaf: Any) -> bool:

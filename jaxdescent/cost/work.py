@@ -176,7 +176,7 @@ class Question:
             flops = columns * (structure.evaluation_flops or 4.0 * structure.unknowns)
             read *= 1.0 if structure.is_streamed else columns
         computing = flops / machine.product(self.read_dtype)
-        at_work = read / machine.cached_bandwidth
+        at_work = read / (machine.ratios.cached * machine.read_bandwidth["float32"])
         if structure.is_dense and machine.platform == "cpu":
             at_work += ROW_SECONDS * structure.shard[0]
         reading = read / machine.bandwidth(self.read_dtype, self.pass_bytes)
@@ -213,31 +213,34 @@ class Question:
     def gram_matrix(self) -> Work:
         """The Gram matrix of the smaller side of X, and its sum over devices."""
         structure = self.structure
-        smaller = min(structure.rows, structure.features)
+        smaller = structure.smaller
         share = symmetric_share(smaller, is_halved=self.machine.is_one_cpu)
         products = self.product(share * 2.0 * structure.entries * smaller, smaller)
         return products + self.all_reduce(float(smaller) ** 2)
 
     def cholesky(self, size: float) -> Work:
         """A Cholesky factor in ``n^3/3`` operations, and its inverse in ``n^3``."""
-        half, rate = self.machine.ratios.cholesky_half, self.machine.cholesky_rate
-        return self._factorised(4 / 3 * size**3, 1 + half / max(size, 1), rate)
+        slower = 1 + self.machine.ratios.cholesky_half / max(size, 1)
+        return self._factorised(4 / 3 * size**3, slower / self.machine.ratios.cholesky)
 
     def orthogonal(self, rows: float, columns: float) -> Work:
         """The R of Householder's QR, in ``2 n^2 (m - n/3)`` operations."""
         flops = 2 * columns**2 * (rows - columns / 3)
         slower = 1 + self.machine.ratios.orthogonal_half / max(columns, 1)
-        return self._factorised(flops, slower, self.machine.orthogonal_rate)
+        return self._factorised(flops, slower)
 
     def spectrum(self, size: float) -> Work:
         """The eigenvectors of a symmetric matrix, which take as long as ``1.2 n^3`` operations of a
         QR, at a rate that depends thirteen times as much on the size.
         """
         slower = 1 + 13 * self.machine.ratios.orthogonal_half / max(size, 1)
-        return self._factorised(1.2 * size**3, slower, self.machine.orthogonal_rate)
+        return self._factorised(1.2 * size**3, slower)
 
-    def _factorised(self, flops: float, slower: float, rate: float) -> Work:
-        seconds = flops * slower / rate * self.machine.slowness(self.read_dtype)
+    def _factorised(self, flops: float, slower: float) -> Work:
+        """Operations that take so many times longer than those of a large QR in float32."""
+        machine = self.machine
+        slower *= machine.product("float32") / machine.product(self.read_dtype)
+        seconds = flops * slower / machine.orthogonal_rate
         return Work(seconds=seconds, flops=flops, factorisation_flops=flops)
 
     def all_reduce(self, elements: float) -> Work:

@@ -209,19 +209,9 @@ class Machine:
         return ratios_of(self.platform)
 
     @property
-    def cached_bandwidth(self) -> float:
-        """Bytes a second that are read from the last-level cache, float32."""
-        return self.ratios.cached * self.read_bandwidth["float32"]
-
-    @property
     def fresh_bandwidth(self) -> float:
         """Bytes written a second to memory whose pages the system has yet to map."""
         return self.ratios.fresh * self.read_bandwidth["float32"]
-
-    @property
-    def cholesky_rate(self) -> float:
-        """Operations a second of Cholesky and triangular inversion of many columns, float32."""
-        return self.ratios.cholesky * self.orthogonal_rate
 
     def bandwidth(self, dtype: Any, size_in_bytes: float) -> float:
         """Bytes a second of repeated passes over data of this size and dtype."""
@@ -239,10 +229,6 @@ class Machine:
     def product(self, dtype: Any) -> float:
         """Operations a second of a large matrix product in this dtype."""
         return self.product_rate[_name(dtype)]
-
-    def slowness(self, dtype: Any) -> float:
-        """How many times longer arithmetic in this dtype takes than in float32."""
-        return self.product_rate["float32"] / self.product_rate[_name(dtype)]
 
     def to_json(self) -> str:
         """All fields, as a JSON object."""
