@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -244,20 +245,18 @@ class _Compiler:
             return jax.tree.map(_as_shape, (objective, params))
         mesh = Mesh(np.array(self.devices), ("devices",), axis_types=(AxisType.Auto,))
 
-        def place(leaf: Any, axis: int | None) -> Any:
+        def placed(leaf: Any, *, is_data: bool) -> Any:
             if not hasattr(leaf, "shape"):
                 return leaf
+            axis = self._axis(leaf, is_data=is_data)
             spec = () if axis is None else (None,) * axis + ("devices",)
             sharding = NamedSharding(mesh, PartitionSpec(*spec))
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        def of_data(leaf: Any) -> Any:
-            return place(leaf, self._axis(leaf, is_data=True))
-
-        def of_params(leaf: Any) -> Any:
-            return place(leaf, self._axis(leaf, is_data=False))
-
-        return jax.tree.map(of_data, objective), jax.tree.map(of_params, params)
+        return tuple(
+            jax.tree.map(functools.partial(placed, is_data=is_data), tree)
+            for tree, is_data in ((objective, True), (params, False))
+        )
 
     def _axis(self, leaf: Any, *, is_data: bool) -> int | None:
         """The axis along which an array is sharded; None if each device has all of it."""

@@ -1,10 +1,11 @@
 """Predictions of what each method costs for a problem, and the choice of a method.
 
 Nothing is allocated for a plan. ``structure`` reduces a problem to sizes, ``iterative``, ``exact``
-and ``functions`` have the bytes and the work of each method, ``work`` the seconds on a machine, ``iterations`` how many
-of them a condition number takes, ``candidates`` the table of methods, ``choice`` picks one or two
-of them or says why none fits, ``plan`` holds the result, and ``default`` makes the plan by which
-``minimize`` chooses. The public entry point, ``jd.plan``, is in :mod:`jaxdescent.cost`.
+and ``functions`` have the bytes and the work of each method, ``work`` the seconds of that work on a
+machine, ``iterations`` how many of them a condition number takes, ``candidates`` the table of
+methods, ``choice`` picks one or two of them or says why none fits, ``plan`` holds the result, and
+``default`` makes the plan by which ``minimize`` chooses. The public entry point is
+:mod:`jaxdescent.plan`.
 """
 
 from jaxdescent.cost.candidates import Candidate as Candidate

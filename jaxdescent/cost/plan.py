@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -75,7 +74,10 @@ class Plan:
         content = {
             "problem": structure,
             "machine": dataclasses.asdict(self.machine),
-            "candidates": [_as_numbers(candidate) for candidate in self.candidates],
+            "candidates": [
+                {name: getattr(candidate, name) for name in _NUMBERS}
+                for candidate in self.candidates
+            ],
             "chosen": self.chosen.name if self.chosen else None,
             "assumptions": self.assumptions,
         }
@@ -279,9 +281,9 @@ def _costs(candidate: Candidate) -> str:
     return costs if candidate.feasible else f"{costs}; {candidate.reason}"
 
 
-def _as_numbers(candidate: Candidate) -> dict[str, Any]:
-    return {
-        field.name: getattr(candidate, field.name)
-        for field in dataclasses.fields(candidate)
-        if field.name not in ("method", "is_attempt", "is_certain", "is_memoryless")
-    }
+_NUMBERS = [
+    field.name
+    for field in dataclasses.fields(Candidate)
+    if field.name not in ("method", "is_attempt", "is_certain", "is_memoryless")
+]
+"""The attributes of a candidate that JSON can hold."""

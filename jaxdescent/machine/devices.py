@@ -64,10 +64,10 @@ class Accelerator(NamedTuple):
       bfloat16: the same for bfloat16 numbers, accumulated in float32.
       link: bytes a second that a device can send to the others, over all of its links together.
         Where the sum of both directions is published, it is half of that.
+      source: where the figures are published.
       most: the largest number of devices that such links connect.
       axes: the number of axes of the torus that they form; 0 for GPUs, which are fully connected.
       per_chip: the number of devices in a chip.
-      source: where the figures are published.
       cuda: what XLA's compiler needs for a GPU; None for TPUs.
     """
 
@@ -79,10 +79,10 @@ class Accelerator(NamedTuple):
     float64: float
     bfloat16: float
     link: float
-    most: int
-    axes: int
-    per_chip: int
     source: str
+    most: int = 8
+    axes: int = 0
+    per_chip: int = 1
     cuda: Cuda | None = None
 
 
@@ -125,22 +125,9 @@ TPUS: dict[str, tuple[Any, ...]] = {
 
 def _gpu(kind: str, *figures: Any) -> Accelerator:
     memory, bandwidth, teraflops, link, cuda, source = figures
-    float32, float64, bfloat16 = (rate * TFLOPS for rate in teraflops)
-    return Accelerator(
-        kind=f"NVIDIA {kind}",
-        platform="gpu",
-        memory=memory * GB,
-        bandwidth=bandwidth * GB,
-        float32=float32,
-        float64=float64,
-        bfloat16=bfloat16,
-        link=link * GB,
-        most=8,
-        axes=0,
-        per_chip=1,
-        source=f"NVIDIA {source}",
-        cuda=cuda,
-    )
+    rates = (rate * TFLOPS for rate in teraflops)
+    numbers = memory * GB, bandwidth * GB, *rates, link * GB
+    return Accelerator(f"NVIDIA {kind}", "gpu", *numbers, f"NVIDIA {source}", cuda=cuda)
 
 
 def _tpu(name: str, *figures: Any) -> Accelerator:
