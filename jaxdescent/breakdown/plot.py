@@ -7,12 +7,12 @@ import pathlib
 from collections.abc import Callable
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from jaxdescent.breakdown.report import Point
+from jaxdescent.display import figures
+from jaxdescent.display.figures import FAINT, INK
 from jaxdescent.machine.memory import readable_bytes
 
 COLOURS = {
@@ -37,36 +37,22 @@ SECONDS = {
 BYTES = {1e3**power: readable_bytes(1e3**power) for power in range(1, 8)}
 LEAST_RANGE = 100.0
 """The axes reach so far above and below their middle: a single point has an empty range."""
-INK, FAINT = "#222222", "#8a8a8a"
 
 
 def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
     """Write a PNG; measured points are solid, computed ones hollow and dashed."""
-    figure = Figure(figsize=(12, 5.6), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    memory_axes, time_axes = figure.subplots(1, 2)
+    figure, (memory_axes, time_axes) = figures.new_figure((12, 5.6), 2)
     colours = _colours(points)
-    for axes, value in (
-        (memory_axes, lambda point: point.memory_bytes),
-        (time_axes, lambda point: point.seconds),
+    for axes, title, value in (
+        (memory_axes, "Memory besides the data", lambda point: point.memory_bytes),
+        (time_axes, "Time to solve", lambda point: point.seconds),
     ):
         for series, colour in colours.items():
             _draw_series([p for p in points if p.series == series], value, colour, axes)
-        _finish(axes)
-    memory_axes.set_title("Memory besides the data", loc="left", color=INK, weight="bold")
-    time_axes.set_title("Time to solve", loc="left", color=INK, weight="bold")
-    memory_axes.axhline(machine_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
+        _finish(axes, title)
+    figures.draw_limit(memory_axes, machine_bytes, f"this machine: {readable_bytes(machine_bytes)}")
     _set_ticks(memory_axes, BYTES)
     _set_ticks(time_axes, SECONDS)
-    memory_axes.annotate(
-        f"this machine: {readable_bytes(machine_bytes)}",
-        (0.01, machine_bytes),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
-        textcoords="offset points",
-        fontsize=9,
-        color=INK,
-    )
     figure.legend(
         handles=[
             Line2D([], [], color=colour, marker="o", linewidth=2, label=name)
@@ -132,33 +118,13 @@ def _draw_series(
         )
 
 
-def _finish(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+def _finish(axes: Axes, title: str) -> None:
+    figures.finish_loglog(axes, title, "unknowns, n")
     axes.set_xlim(3e2, 3e10)
-    axes.axvline(EIGHT_BILLION, color=FAINT, linewidth=0.9)
-    axes.annotate(
-        "8 billion",
-        (EIGHT_BILLION, 0.02),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-        fontsize=9,
-        color=FAINT,
-    )
-    axes.set_xlabel("unknowns, n", color=INK)
+    figures.draw_mark(axes, EIGHT_BILLION, "8 billion", is_left=True)
     names = {3: "10³", 4: "10⁴", 5: "10⁵", 6: "10⁶", 7: "10⁷", 8: "10⁸", 9: "10⁹", 10: "10¹⁰"}
     axes.xaxis.set_major_locator(FixedLocator([10.0**power for power in names]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: names[round(math.log10(x))]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=0)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color("#b0b0b0")
 
 
 def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import pathlib
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from jaxdescent.cost.largest import SizedStructure
 from jaxdescent.cost.plan import plan_of
+from jaxdescent.display import figures
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 
@@ -20,7 +19,6 @@ COLOURS = {
     "LSMR()": "#1f5fa8",
     "GradientDescent(Backtracking())": "#2e8b57",
 }
-INK, FAINT = "#222222", "#8a8a8a"
 DECADES = 3
 """The powers of ten that are drawn to each side of the planned problem."""
 
@@ -46,12 +44,9 @@ def draw(
     exponents = [first + (last - first) * step / 120 for step in range(121)]
     sizes = sorted({_rounded(10**exponent) for exponent in exponents})
     plans = [plan_of(structure_at(size), machine) for size in sizes]
-    figure = Figure(figsize=(12, 5.2), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure, both = figures.new_figure((12, 5.2), 2, sharey=True)
     pictures = {"Memory besides the data": "working_bytes", "Memory, data included": "peak_bytes"}
-    for axes, (title, attribute) in zip(
-        figure.subplots(1, 2, sharey=True), pictures.items(), strict=True
-    ):
+    for axes, (title, attribute) in zip(both, pictures.items(), strict=True):
         for name, colour in COLOURS.items():
             points = [
                 (size, getattr(candidate, attribute))
@@ -61,41 +56,14 @@ def draw(
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=name)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_title(title, loc="left", color=INK, weight="bold")
-        axes.set_xlabel(f"features, with {rows_per_feature:,.3g} rows each", color=INK)
-        axes.axhline(machine.memory_bytes, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
-        axes.annotate(
-            f"{machine.name or 'this machine'}: {readable_bytes(machine.memory_bytes)}",
-            (0.01, machine.memory_bytes),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            fontsize=9,
-            color=INK,
-        )
-        axes.axvline(features, color=FAINT, linewidth=0.9)
-        axes.annotate(
-            f"{features:,}",
-            (features, 0.02),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            fontsize=9,
-            color=FAINT,
-        )
+        xlabel = f"features, with {rows_per_feature:,.3g} rows each"
+        figures.finish_loglog(axes, title, xlabel)
+        limit = f"{machine.name or 'this machine'}: {readable_bytes(machine.memory_bytes)}"
+        figures.draw_limit(axes, machine.memory_bytes, limit)
+        figures.draw_mark(axes, features, f"{features:,}")
         axes.yaxis.set_major_locator(LogLocator(1000.0, numticks=12))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: readable_bytes(y)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_locator(NullLocator())
-        axes.grid(color="#e6e6e6", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=INK, length=0)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color("#b0b0b0")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
     figure.savefig(path)

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from jaxdescent.display.figures import FAINT, INK, new_figure, set_title
 from jaxdescent.machine import mesh_named
 from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 
 COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")
-INK, FAINT = "#222222", "#8a8a8a"
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -33,9 +31,7 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
     for line in lines:
         if seconds_of(line):
             series[_name(line)].append(line)
-    figure = Figure(figsize=(17, 5.2), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    time_axes, share_axes, roof_axes = figure.subplots(1, 3)
+    figure, (time_axes, share_axes, roof_axes) = new_figure((17, 5.2), 3)
     counts = sorted({line["point"]["devices"] for each in series.values() for line in each})
     for index, (name, members) in enumerate(sorted(series.items())):
         members.sort(key=lambda line: line["point"]["devices"])
@@ -54,8 +50,8 @@ def draw(lines: list[Line], path: pathlib.Path) -> None:
         if known:
             share_axes.plot(*zip(*known, strict=True), **style)
     time_axes.set_yscale("log")
-    time_axes.set_title("Seconds of an iteration", loc="left", color=INK, weight="bold")
-    share_axes.set_title("Parallel efficiency", loc="left", color=INK, weight="bold")
+    set_title(time_axes, "Seconds of an iteration")
+    set_title(share_axes, "Parallel efficiency")
     share_axes.set_ylim(0, 1.15)
     share_axes.axhline(1, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
     share_axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -88,7 +84,7 @@ def _add_to_roofline(axes: Axes, members: list[Line], style: dict[str, Any]) -> 
 
 def _finish_roofline(axes: Axes, lines: list[Line]) -> None:
     placed = [(line, place) for line in lines if (place := _roofline(line)) is not None]
-    axes.set_title("Roofline", loc="left", color=INK, weight="bold")
+    set_title(axes, "Roofline")
     axes.set_xlabel("operations for each byte", color=INK)
     if not placed:
         axes.text(0.5, 0.5, "no timed iterations", ha="center", transform=axes.transAxes)
