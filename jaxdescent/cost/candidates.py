@@ -74,13 +74,13 @@ TABLE: dict[ProblemKind, tuple[Entry, ...]] = {
         Entry(_DIRECT, exact.derivative_regression, "direct", is_certain=_always),
         Entry(
             LSMR(Jacobi()),
-            iterative.scaled_lsmr,
+            iterative.scaled(iterative.lsmr, passes=1),
             applies=lambda structure: structure.is_uneven and structure.is_streamed,
             is_attempt=True,
         ),
         Entry(
             ConjugateGradient(Jacobi()),
-            iterative.scaled_conjugate_gradient,
+            iterative.scaled(iterative.conjugate_gradient, passes=2),
             applies=lambda structure: structure.is_uneven,
             is_attempt=True,
         ),

@@ -16,7 +16,6 @@ that it is the same in all processes and whatever is traced.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from jaxdescent.cost.candidates import Candidate
@@ -49,16 +48,13 @@ def choose(question: Question, candidates: Sequence[Candidate]) -> Candidate | N
     comfortable = [candidate for candidate in feasible if _is_comfortable(candidate, machine)]
     has_hedge = (structure.is_dense or structure.is_sparse) and not structure.is_rounded
     if has_hedge and candidates[0].seconds > MOMENT:
-        first = attempt(structure, comfortable)
+        first, then = attempt(structure, comfortable), surest(comfortable)
         # A direct solve has no use for zeros: where all iterations that are allowed cost less,
         # there is nothing to hedge with.
-        allowed = math.inf
-        if first is not None:
-            allowed = question.most_iterations * first.seconds_per_iteration
-        if structure.is_sparse and candidates[0].seconds > allowed:
+        allowed = question.most_iterations * first.seconds_per_iteration if first else 0.0
+        if first and structure.is_sparse and candidates[0].seconds > allowed:
             return first
-        then = surest(comfortable)
-        if first is not None and then is not None:
+        if first and then:
             hedge = hedge_of(first, then, question)
             if hedge is None:
                 return then

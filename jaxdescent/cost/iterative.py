@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from jaxdescent.cost.iterations import (
     condition_of,
@@ -56,22 +57,20 @@ def conjugate_gradient(question: Question) -> Price:
     )
 
 
-def scaled_lsmr(question: Question) -> Price:
-    """LSMR with the columns scaled: a pass for their lengths, and two vectors more."""
-    return _scaled(lsmr(question), question, 1)
+def scaled(unscaled: Callable[[Question], Price], passes: int) -> Callable[[Question], Price]:
+    """A method with the columns scaled: passes for their means and lengths, and two vectors more in
+    an iteration.
+    """
 
+    def price(question: Question) -> Price:
+        price = unscaled(question)
+        return price._replace(
+            working_bytes=price.working_bytes + 2 * question.structure.vector_bytes,
+            setup=price.setup + question.one_pass() * passes + question.gradient_sum(),
+            iteration=price.iteration + question.vectors(2),
+        )
 
-def scaled_conjugate_gradient(question: Question) -> Price:
-    """Conjugate gradients with the columns scaled: two passes for their means and lengths."""
-    return _scaled(conjugate_gradient(question), question, 2)
-
-
-def _scaled(price: Price, question: Question, passes: int) -> Price:
-    return price._replace(
-        working_bytes=price.working_bytes + 2 * question.structure.vector_bytes,
-        setup=price.setup + question.one_pass() * passes + question.gradient_sum(),
-        iteration=price.iteration + question.vectors(2),
-    )
+    return price
 
 
 def is_sketched(structure: Structure) -> bool:
