@@ -255,8 +255,8 @@ def structure_of(objective: Objective, params: Params) -> Structure:
         kind = ProblemKind.SEPARABLE if objective.is_separable else ProblemKind.QUADRATIC
         if (hessian := objective.hessian_array) is None:
             return Structure(kind, **sizes)
-        side = {"rows": hessian.shape[0], "features": hessian.shape[0]}
-        return Structure(kind, **sizes, **side, data_dtype=str(hessian.dtype), is_dense=True)
+        rows, dtype = hessian.shape[0], str(hessian.dtype)
+        return Structure(kind, **sizes, rows=rows, features=rows, data_dtype=dtype, is_dense=True)
     residuals = jax.eval_shape(anew(objective.residuals), precision.widen(params))
     if residuals is None:
         return Structure(ProblemKind.FUNCTION, **sizes)

@@ -12,6 +12,8 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from jaxdescent.machine.defaults import DTYPES
+
 GB, GIB, TFLOPS = 1e9, 2.0**30, 1e12
 
 BFLOAT16_PASSES = 6
@@ -126,8 +128,9 @@ TPUS: dict[str, tuple[Any, ...]] = {
 def _gpu(kind: str, *figures: Any) -> Accelerator:
     memory, bandwidth, teraflops, link, cuda, source = figures
     rates = (rate * TFLOPS for rate in teraflops)
-    numbers = memory * GB, bandwidth * GB, *rates, link * GB
-    return Accelerator(f"NVIDIA {kind}", "gpu", *numbers, f"NVIDIA {source}", cuda=cuda)
+    numbers: dict[str, Any] = dict(zip(DTYPES, rates, strict=True))
+    numbers |= {"memory": memory * GB, "bandwidth": bandwidth * GB, "link": link * GB}
+    return Accelerator(f"NVIDIA {kind}", "gpu", **numbers, source=f"NVIDIA {source}", cuda=cuda)
 
 
 def _tpu(name: str, *figures: Any) -> Accelerator:

@@ -165,7 +165,8 @@ class Machine:
         rates = calibration.measure(device)
         if stored is not None and not recalibrate:
             # The quality is that of the less disturbed one.
-            rates = _better(*sorted((rates, stored), key=lambda each: each["others"]))
+            quiet, busy = sorted((rates, stored), key=lambda each: each["others"])
+            rates = _better(quiet, busy)
         store.keep(identity, rates)
         return cls._of(device, rates)
 
