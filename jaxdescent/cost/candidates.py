@@ -269,19 +269,24 @@ def _seconds(price: Price, question: Question) -> tuple[float, float]:
     return once, question.iteration_seconds(price.iteration)
 
 
+def _seconds_at(condition: float, entry: Entry, question: Question, most: float) -> float:
+    """The seconds in all at a condition number, for at most so many iterations."""
+    question = dataclasses.replace(question, condition=condition)
+    price = entry.price(question)
+    once, each = _seconds(price, question)
+    return once + min(max(round(price.iterations), 1), most) * each
+
+
 def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candidate:
     structure, price = question.structure, entry.price(question)
     setup_seconds, each = _seconds(price, question)
     iterations = max(round(price.iterations), 1)
     seconds = setup_seconds + iterations * each
-    totals = [seconds]
+    best = worst = seconds
     if structure.kind is not ProblemKind.SEPARABLE:
+        best = _seconds_at(HOPED, entry, question, math.inf)
         # Beyond 1 / eps the dtype resolves no condition number.
-        for condition, most in ((HOPED, math.inf), (1 / structure.eps, question.most_iterations)):
-            at_condition = dataclasses.replace(question, condition=condition)
-            other = entry.price(at_condition)
-            setup, turn = _seconds(other, at_condition)
-            totals.append(setup + min(max(round(other.iterations), 1), most) * turn)
+        worst = _seconds_at(1 / structure.eps, entry, question, question.most_iterations)
     data_bytes = structure.data_bytes + structure.params_bytes - structure.host_bytes
     working_bytes = round(price.working_bytes) + structure.reading_bytes
     if structure.host_bytes:
@@ -308,8 +313,8 @@ def _candidate(entry: Entry, question: Question, existing_bytes: int) -> Candida
         setup_seconds=setup_seconds,
         seconds_per_iteration=each,
         iterations=iterations,
-        best_seconds=min(totals[:2]),
-        worst_seconds=max(totals),
+        best_seconds=min(best, seconds),
+        worst_seconds=max(worst, best, seconds),
         accuracy=price.accuracy,
         feasible=not reason,
         reason=reason,

@@ -94,8 +94,9 @@ class Plan:
     def _cells(self, candidate: Candidate) -> dict[str, str]:
         """A row of the table by the heads of its columns."""
         compiled = candidate.compiled_bytes
-        has_links = self.machine.devices > 1
-        is_compiled = any(each.compiled_bytes is not None for each in self.candidates)
+        left_out = {"links", "links in all"} if self.machine.devices == 1 else set[str]()
+        if all(each.compiled_bytes is None for each in self.candidates):
+            left_out.add("compiled")
         # The first clause of a reason is the bytes needed, or that the compiler found no room.
         reason = candidate.reason.partition(",")[0].removeprefix("needs ")
         cells = {
@@ -103,17 +104,17 @@ class Plan:
             "method": candidate.name,
             "form": candidate.form,
             "memory": readable_bytes(candidate.working_bytes),
-            "compiled": is_compiled and ("" if compiled is None else readable_bytes(compiled)),
+            "compiled": "" if compiled is None else readable_bytes(compiled),
             "with data": readable_bytes(candidate.peak_bytes),
             "setup": readable_seconds(candidate.setup_seconds),
             "iteration": readable_seconds(candidate.seconds_per_iteration),
-            "links": has_links and readable_bytes(candidate.link_bytes_per_iteration),
+            "links": readable_bytes(candidate.link_bytes_per_iteration),
             "seconds": _in_all(candidate),
-            "links in all": has_links and readable_bytes(candidate.link_bytes),
+            "links in all": readable_bytes(candidate.link_bytes),
             "accuracy": f"{candidate.accuracy:.0e}",
             "fits": "yes" if candidate.feasible else f"no: {reason}",
         }
-        return {name: text for name, text in cells.items() if text is not False}
+        return {name: text for name, text in cells.items() if name not in left_out}
 
     def notes(self) -> list[str]:
         """Sentences on what the numbers assume, and on why there is no choice if there is none."""
