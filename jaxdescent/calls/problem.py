@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdescent import agreement, placement
+from jaxdescent import placement, processes
 from jaxdescent.cost import ALLOWED_ITERATIONS, default_plan
 from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.machine import memory
@@ -60,7 +60,7 @@ def posed(
       ProblemTooLarge: if the method needs more memory than is available.
       OtherProcessFailed: if one of these was raised in another process that shares the arrays.
     """
-    with agreement.among("minimize", objective, params):
+    with processes.among("minimize", objective, params):
         return _posed(
             objective,
             params,
@@ -164,7 +164,7 @@ def _refuse_too_large(objective: Objective, params: Params, method: Method) -> N
     needed = method.needed_bytes(objective, params)
     if needed is None or is_small(objective, params):
         return
-    available = agreement.least(memory.available_bytes(placement.device_of(params)))
+    available = processes.least(memory.available_bytes(placement.device_of(params)))
     if needed > available:
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         raise memory.ProblemTooLarge(

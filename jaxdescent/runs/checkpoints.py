@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 
 FORMAT = 3
 """The number of this layout; another one is refused. Format 1 has its number in the same place."""
@@ -123,7 +123,7 @@ class Folder:
         self._attempt += 1  # one process may still remove what it wrote before
         content = {"format": FORMAT, "iteration": iteration, **facts}
         leaves = [_without_keys(leaf) for leaf in jax.tree.leaves(tree)]
-        self._begin(self._write, leaves, content, agreement.is_alone())
+        self._begin(self._write, leaves, content, processes.is_alone())
 
     def state(self) -> tuple[str, str]:
         """What has become of this process's part, and its error if it has failed."""

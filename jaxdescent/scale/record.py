@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.machine import attached, host
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
 
@@ -51,8 +51,8 @@ def machine() -> dict[str, Any]:
 
 def told_machine() -> dict[str, Any]:
     """That of the first of all processes."""
-    with agreement.among_all("scale"):
-        return agreement.told_by_first(machine())
+    with processes.among_all("scale"):
+        return processes.told_by_first(machine())
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
@@ -98,10 +98,9 @@ def told_lines(path: pathlib.Path | None) -> list[dict[str, Any]]:
 
     All processes measure the points that it lacks, whatever their own disks have.
     """
-    with agreement.among_all("scale"):
-        is_read = path is not None and agreement.is_first()
-        own = json.dumps(lines_in(path) if is_read and path is not None else [])
-        return json.loads(agreement.told_bytes_by_all(own.encode())[0])
+    with processes.among_all("scale"):
+        is_read = path is not None and processes.is_first()
+        return processes.told_by_first(lines_in(path) if is_read and path is not None else [])
 
 
 def known_keys(lines: list[dict[str, Any]]) -> set[str]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.machine import memory
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix, lanczos
@@ -81,7 +81,7 @@ class Spectrum:
 
 def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
     """What is known about the eigenvalues of the Hessian at ``params``."""
-    deadline = agreement.clock() + seconds
+    deadline = processes.clock() + seconds
     curvature = Curvature.at(objective, params)
     if objective.is_separable:
         return _of_diagonal(curvature)
@@ -256,9 +256,9 @@ def _of_cholesky(
     curvature: Curvature, smallest: float, largest: float, deadline: float
 ) -> Spectrum | None:
     size = curvature.size
-    if size > CHOLESKY_LIMIT or 5 * 8 * size * size > agreement.least(memory.available_bytes()):
+    if size > CHOLESKY_LIMIT or 5 * 8 * size * size > processes.least(memory.available_bytes()):
         return None
-    matrix = hessian_matrix.formed(curvature, 0.5 * (deadline - agreement.clock()))
+    matrix = hessian_matrix.formed(curvature, 0.5 * (deadline - processes.clock()))
     if matrix is None or not np.all(np.isfinite(matrix)):
         return None
     scaled = hessian_matrix.equilibrated(matrix)
@@ -329,10 +329,10 @@ def _of_longer_process(
     process = lanczos.Process(curvature, scale)
     target = 2 * FIRST_STEPS
     while True:
-        before, steps = agreement.clock(), process.steps
+        before, steps = processes.clock(), process.steps
         process.advance(target - process.steps)
         found = _of_process(process)
-        now = agreement.clock()
+        now = processes.clock()
         if found.kind != "undetermined" or process.is_exhausted:
             break
         a_step = (now - before) / max(process.steps - steps, 1)

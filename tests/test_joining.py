@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from jaxdescent import cluster
+from jaxdescent.processes import joining
 
 
 def test_processes_notice_within_45_seconds_that_one_gives_no_sign(monkeypatch):
@@ -14,11 +14,11 @@ def test_processes_notice_within_45_seconds_that_one_gives_no_sign(monkeypatch):
         raise RuntimeError("nobody answers\nin this test")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(cluster.NoCluster, match=r"not found \(nobody answers\): start this under"):
-        cluster.join("localhost:1", 2, 1)
+    with pytest.raises(joining.NoCluster, match=r"not found \(nobody answers\): start this under"):
+        joining.join("localhost:1", 2, 1)
     assert given == {"processes": ("localhost:1", 2, 1), "heartbeat_timeout_seconds": 45}
 
 
 def test_what_names_the_processes_is_given_together():
-    with pytest.raises(cluster.NoCluster, match="together, got localhost:1, None and 1"):
-        cluster.join("localhost:1", None, 1)
+    with pytest.raises(joining.NoCluster, match="together, got localhost:1, None and 1"):
+        joining.join("localhost:1", None, 1)
