@@ -1,7 +1,6 @@
 """The early end of one process is the end of all: here of one of two, with false messages."""
 
 import contextlib
-import json
 import threading
 import time
 
@@ -12,6 +11,7 @@ from jax._src import distributed
 from jaxdescent.processes import OtherProcessFailed, ending, messages
 from jaxdescent.processes.ending import DONE, FAILED, FOLLOWED, INTERRUPTED, CommonEnd
 from jaxdescent.processes.joining import HEARTBEAT_SECONDS
+from tests.kept_messages import KeptMessages
 
 COMPLETE, CUT = "complete", ""
 
@@ -23,43 +23,9 @@ def test_a_process_that_gives_no_sign_is_left_before_jax_ends_all_for_it():
     assert ending.FAREWELL > ending.RESPITE + ending.GRACE  # who answers has ended by then
 
 
-class Kept:
-    """The service that keeps the messages of both processes, and what the other one leaves."""
-
-    def __init__(self):
-        self.texts = {}
-        self.is_reached = True
-
-    def key_value_set(self, key, text, *, allow_overwrite):
-        assert allow_overwrite
-        self._reach()
-        self.texts[key] = text
-
-    def key_value_dir_get(self, folder):
-        self._reach()
-        return [(key, text) for key, text in self.texts.items() if key.startswith(folder)]
-
-    def blocking_key_value_get(self, key, milliseconds):
-        self._reach()
-        if key not in self.texts:
-            time.sleep(milliseconds / 1000)
-            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: GetKeyValue() timed out")
-        return self.texts[key]
-
-    def _reach(self):
-        if not self.is_reached:
-            raise jax.errors.JaxRuntimeError("UNAVAILABLE: connection\nrefused")
-
-    def end(self, process, kind, said=""):
-        messages.leave(f"end/{process}", json.dumps([kind, said]))
-
-    def ended(self, process):
-        return json.loads(messages.found("end")[str(process)])
-
-
 @pytest.fixture
 def notes(monkeypatch):
-    kept = Kept()
+    kept = KeptMessages()
     jax.devices()  # which the service would have told of those of others
     monkeypatch.setattr(distributed.global_state, "client", kept)
     monkeypatch.setattr(jax, "process_count", lambda: 2)

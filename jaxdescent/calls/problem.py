@@ -61,53 +61,33 @@ def posed(
       OtherProcessFailed: if one of these was raised in another process that shares the arrays.
     """
     with processes.among("minimize", objective, params):
-        return _posed(
-            objective,
-            params,
-            method,
-            tolerance,
-            rounding,
-            is_donated=is_donated,
-            most_iterations=most_iterations,
-        )
-
-
-def _posed(
-    objective: Objective,
-    params: Params,
-    method: Any,
-    tolerance: Any,
-    rounding: Any,
-    *,
-    is_donated: bool,
-    most_iterations: int,
-) -> tuple[Problem, Params]:
-    objective = placement.with_automatic_axes(objective.checked())
-    checks.check_leaves(objective)
-    params = placement.with_automatic_axes(checks.checked_params(params, objective))
-    objective.check_params(params)
-    placement.check_one_placement({"params": params, "objective": objective})
-    tolerance = as_tolerance(tolerance)
-    tolerance.check(params)
-    if method is None:
-        method = default_method(
-            objective,
-            params,
-            tolerance,
-            is_donated=is_donated,
-            most_iterations=most_iterations,
-        )
-    else:
-        method = as_method(method)
-    method.check()
-    _refuse_too_large(objective, params, method)
-    if rounding is None:
-        rounding = precision.Nearest()
-    if not isinstance(rounding, precision.Rounding):
-        raise TypeError(
-            f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
-        )
-    return Problem(objective, method, tolerance.resolved(params), rounding), params
+        objective = placement.with_automatic_axes(objective.checked())
+        checks.check_leaves(objective)
+        params = placement.with_automatic_axes(checks.checked_params(params, objective))
+        objective.check_params(params)
+        placement.check_one_placement({"params": params, "objective": objective})
+        tolerance = as_tolerance(tolerance)
+        tolerance.check(params)
+        if method is None:
+            method = default_method(
+                objective,
+                params,
+                tolerance,
+                is_donated=is_donated,
+                most_iterations=most_iterations,
+            )
+        else:
+            method = as_method(method)
+        method.check()
+        _refuse_too_large(objective, params, method)
+        if rounding is None:
+            rounding = precision.Nearest()
+        if not isinstance(rounding, precision.Rounding):
+            raise TypeError(
+                "rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got "
+                f"{rounding!r}."
+            )
+        return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 
 def default_method(

@@ -20,6 +20,10 @@ from jaxdescent.processes.messages import OtherProcessFailed
 CHUNK_BYTES = 1 << 22
 """So much is sent at a time."""
 
+EVERYWHERE, IN_PARTS = PartitionSpec(), PartitionSpec(None, "processes")
+"""Where rows of bytes, one of each process, come to lie: in each process all of them, or its part
+of each of them."""
+
 
 def told_bytes_by_all(content: bytes) -> list[bytes]:
     """The bytes of all processes of the group, of any length, in their order."""
@@ -32,7 +36,7 @@ def told_bytes_by_all(content: bytes) -> list[bytes]:
         # Of few sizes: each is a program to compile.
         size = min(1 << (longest - first - 1).bit_length(), CHUNK_BYTES)
         own = content[first : first + size].ljust(size, b"\0")
-        for part, row in zip(parts, _gathered(np.frombuffer(own, np.uint8)), strict=True):
+        for part, row in zip(parts, _moved(np.frombuffer(own, np.uint8), EVERYWHERE), strict=True):
             part.extend(row.tobytes())
     return [bytes(part[:length]) for part, length in zip(parts, lengths, strict=True)]
 
@@ -58,15 +62,11 @@ def added(array: np.ndarray) -> np.ndarray:
     step = max(CHUNK_BYTES // flat.itemsize // count, 1) * count
     for first in range(0, flat.size, step):
         own = flat[first : first + step]
-        padded = np.zeros(-(-own.size // count) * count, flat.dtype)
-        padded[: own.size] = own
-        terms = [row.view(flat.dtype) for row in _parts_of_all(padded.view(np.uint8))]
-        mine = terms[0].copy()
-        for term in terms[1:]:
-            mine += term
-        rows = _gathered(mine.view(np.uint8))
-        found = np.concatenate([row.view(flat.dtype) for row in rows])
-        total[first : first + own.size] = found[: own.size]
+        padded = np.pad(own, (0, -own.size % count))
+        terms = _moved(padded.view(np.uint8), IN_PARTS).view(flat.dtype)
+        mine = functools.reduce(np.add, terms)
+        sums = _moved(mine.view(np.uint8), EVERYWHERE).view(flat.dtype)
+        total[first : first + own.size] = sums.reshape(-1)[: own.size]
     return total.reshape(array.shape)
 
 
@@ -75,17 +75,7 @@ def array_of_first(array: np.ndarray) -> np.ndarray:
     return added(array if is_first() else np.zeros_like(array))
 
 
-def _gathered(own: np.ndarray) -> np.ndarray:
-    """The bytes of each process of the group, of as many in all of them: (processes, bytes)."""
-    return _run(own, PartitionSpec())
-
-
-def _parts_of_all(own: np.ndarray) -> np.ndarray:
-    """This process's part of the bytes of each of them, (processes, bytes / processes)."""
-    return _run(own, PartitionSpec(None, "processes"))
-
-
-def _run(own: np.ndarray, there: PartitionSpec) -> np.ndarray:
+def _moved(own: np.ndarray, there: PartitionSpec) -> np.ndarray:
     """What a process has here of rows of bytes, one of each process, once they lie as ``there``."""
     rows, move = _moving(members(), there)
     shape = (len(members()), own.size)

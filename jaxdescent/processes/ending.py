@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -179,12 +178,7 @@ class CommonEnd:
         if not self.is_first and self._own.kind == INTERRUPTED:
             print("Interrupted: the first process keeps what was measured.", file=sys.stderr)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self not in _common_ends:
             return
         try:
