@@ -103,15 +103,12 @@ def join(
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:
-        from jaxdescent.machine import attached, host
         from jaxdescent.processes import joining
 
         try:
             joining.join(coordinator, processes, process)
         except joining.NoCluster as error:
             raise typer.BadParameter(str(error), param_hint="--distributed") from error
-        if attached.are_cpus():
-            host.let_threads_finish()
 
 
 def _interrupt(number: int, frame: Any) -> None:

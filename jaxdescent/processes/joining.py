@@ -48,6 +48,8 @@ def join(
         )
         with _standard_output_as_error():
             multihost_utils.sync_global_devices("all have joined")
+        if jax.local_devices()[0].platform == "cpu":
+            let_threads_finish()
     except (ValueError, RuntimeError) as error:
         raise NoCluster(
             f"the other processes were not found ({str(error).splitlines()[0]}): start this under "
@@ -69,3 +71,18 @@ def _standard_output_as_error() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def let_threads_finish() -> None:
+    """A thread of this process that wakes up waits until the others pause (Linux's SCHED_BATCH).
+
+    Gloo's thread, when it is woken, tries in a loop to take a lock which the thread that computes
+    holds. On the same core it would keep that thread from going on until the scheduler's next tick:
+    4 ms instead of 0.1 for each sum over processes. The process's share of the cores is the same.
+    """
+    if not hasattr(os, "SCHED_BATCH"):
+        return
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it has ended, or a container forbids it
+            if os.sched_getscheduler(int(thread)) == os.SCHED_OTHER:
+                os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))

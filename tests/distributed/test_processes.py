@@ -249,7 +249,8 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     (_, errors, code), (_, _, killed) = ended
     assert code != 0
     assert killed == -9
-    assert "Connection closed by peer" in errors or "heartbeat timeout" in errors
+    # Whether a program or a message of the other is what is waited for.
+    assert "Connection closed by peer" in errors or "heartbeat" in errors
 
 
 STOPS = """
