@@ -43,9 +43,12 @@ def run(
     >>> line["figures"]["argument_bytes"], line["rehearsed"]
     (9220, False)
     """
-    check_asked(experiment)
-    stored, preempted = record.told_lines(output), Interruption()
-    known, points = record.known_keys(stored), experiment.points()
+    with processes.among_all("scale"):
+        check_asked(experiment)
+        # All measure what the first one's file lacks of its machine, whatever their own disks have.
+        own = record.lines_in(output) if output and processes.is_first() else []
+        stored, here = processes.told_by_first([own, record.machine()])
+    known, points, preempted = record.known_keys(stored, here), experiment.points(), Interruption()
     wanted = {point.key for point in points}
     lines = [line for line in stored if Point(**line["point"]).key in wanted & known]
     for index, point in enumerate(points, start=1):
@@ -69,8 +72,7 @@ def check_asked(experiment: Experiment) -> None:
     Raises:
       DataError: in all of them.
     """
-    with processes.among_all("scale"):
-        processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
+    processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
 def _figures(point: Point, experiment: Experiment) -> dict[str, Any]:
