@@ -6,10 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from jaxdescent import display, placement, processes
 from jaxdescent.calls import programs
@@ -20,7 +17,8 @@ from jaxdescent.methods.protocol import Progress, measure
 from jaxdescent.objectives import Objective, as_objective, checks
 from jaxdescent.result import Result
 from jaxdescent.second_order import stationarity
-from jaxdescent.second_order.spectrum import Spectrum, spectrum_at
+from jaxdescent.second_order.by_factors import Spectrum
+from jaxdescent.second_order.spectrum import spectrum_at
 from jaxdescent.tolerance import default_tolerance
 
 Params = Any
@@ -46,6 +44,11 @@ class Certificate(display.Displayed):
         to differ from its quadratic model by at most 10 % of the quadratic term. Only a few
         directions are examined, up to ``|params|`` (1 if they are zero). It is infinity for a
         quadratic, and None if the point is not a minimum.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> found = jd.certify(jd.Quadratic(jnp.diag(jnp.array([1.0, -2.0]))), jnp.zeros(2))
+    >>> found.kind, found.smallest_eigenvalue, found.largest_eigenvalue
+    ('saddle', -2.0, 1.0)
     """
 
     kind: str
@@ -110,6 +113,9 @@ def certify(
       args: as for ``minimize``.
       tolerance: the relative tolerance; None stands for ``eps**(2/3)``, as for ``minimize``.
       scale: judge the point by ``|g| <= tolerance * scale`` instead.
+
+    Returns:
+      A :class:`Certificate`: the kind of the point, and the evidence for it.
 
     Raises:
       ValueError: inside ``jit``, ``vmap`` or ``grad``, because the kind is a word and not an array;
@@ -184,8 +190,7 @@ def posed_at(objective: Any, params: Params, args: tuple[Any, ...]) -> tuple[Obj
 
 def verdict_at(spectrum: Spectrum, tolerance: float) -> stationarity.Verdict:
     """Whether the point of the spectrum is stationary by its own scales."""
-    value, gradient = spectrum.curvature.value_and_gradient()
-    params = np.asarray(spectrum.curvature.run(_flat_params), np.float64)
+    value, gradient, params = spectrum.curvature.point()
     return stationarity.judged(spectrum, params, value, gradient, tolerance)
 
 
@@ -195,11 +200,6 @@ def _suboptimality(spectrum: Spectrum, verdict: stationarity.Verdict, norm: floa
     if norm == 0:
         return 0.0
     return norm**2 / (2 * spectrum.at_least) if spectrum.at_least > 0 else math.inf
-
-
-def _flat_params(objective: Objective, params: Params) -> jax.Array:
-    del objective
-    return ravel_pytree(params)[0]
 
 
 def _checked_measure(objective: Objective, params: Params, always: Any) -> Progress:

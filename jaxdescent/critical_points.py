@@ -38,6 +38,11 @@ class CriticalPoint(Displayed):
       gradient_norm: the norm of the remaining gradient.
       eigenvalues: the eigenvalues of the Hessian, ascending, (n,).
       starts: how many of the starts led here.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> (point,) = jd.critical_points(lambda x: x[0] ** 2 + 3 * x[1] ** 2, jnp.ones((4, 2)))
+    >>> point.kind, point.eigenvalues.tolist(), point.starts
+    ('minimum', [2.0, 6.0], 4)
     """
 
     params: Params
@@ -82,6 +87,10 @@ def critical_points(
       separation: points closer than ``separation * (1 + |params|)``, plus four times the remaining
         Newton step (which is long near degenerate points), count as one. None stands for
         ``eps**(1/3)``.
+
+    Returns:
+      A list of :class:`CriticalPoint`, in the order of their values; empty if the starts reach
+      none.
 
     Raises:
       TypeError: if ``starts`` are not real floating-point.

@@ -33,7 +33,7 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
 from jaxdescent.processes import same_call
 from jaxdescent.result import Result
-from jaxdescent.tolerance import Tolerance
+from jaxdescent.tolerance import ResolvedTolerance, Tolerance
 
 Params = Any
 
@@ -248,13 +248,10 @@ def set_up(
             problem = problem.hoisted(params)
         if donate:
             _check_donation(params, problem.objective)
-        off = problem.tolerance.off
         flags = {
             "check_every": check_every,
             "history": history,
             "starts_at_own": starts_at_own,
-            # If they are known, the program has a kernel or two less.
-            "off": off if off.is_known else None,
         }
         # jnp.asarray is avoided, which for a number takes as long as all the checks together.
         is_number = not isinstance(max_iterations, jax.Array)
@@ -269,7 +266,7 @@ def as_given(result: Result, objective: Objective) -> Result:
 
 
 def _check_options(
-    max_iterations: Any, tolerance: Tolerance, check_every: Any, history: Any
+    max_iterations: Any, tolerance: ResolvedTolerance, check_every: Any, history: Any
 ) -> None:
     if not isinstance(max_iterations, Tracer):
         check_count("max_iterations", max_iterations)

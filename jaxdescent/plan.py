@@ -84,6 +84,9 @@ def plan(
         for which they compile for minutes. For named devices the compiler's plugin must be
         installed, but no driver and no accelerator.
 
+    Returns:
+      A :class:`Plan`: the methods in the order of preference, and the chosen one, if any fits.
+
     Raises:
       TypeError, ValueError: as ``minimize`` does for data and params that do not fit together; and
         if the device is not known.
@@ -171,7 +174,6 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
         problem, start = posed(objective, params, GradientDescent(), tolerance, None)
         problem = problem._replace(method=method).hoisted(start)
         is_fused = fuses(problem.objective, method) and problem.tolerance.step is None
-        off = problem.tolerance.off
         return descend(
             start,
             problem,
@@ -179,7 +181,6 @@ def _program(method: Method, tolerance: Any) -> Callable[[Objective, Params], An
             check_every=CHECK_EVERY if is_fused else 1,
             history=0,
             starts_at_own=params is None,
-            off=off if off.is_known else None,
         )
 
     return program

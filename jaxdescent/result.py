@@ -44,6 +44,12 @@ class History(NamedTuple):
       value: the objective, (history,).
       gradient_norm: the norm of its gradient, (history,).
       suboptimality: the estimate of how far the value was above the minimum, (history,).
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> half = jd.GradientDescent(0.25)  # each step halves x
+    >>> result = jd.minimize(lambda x: x**2, jnp.ones(()), half, history=3, max_iterations=4)
+    >>> result.history.value * 4**4
+    Array([16.,  4.,  1.], dtype=float32)
     """
 
     value: jax.Array
@@ -75,6 +81,11 @@ class Result(NamedTuple):
       history: a :class:`History` of the last ``history`` checks; ``()`` if none was asked for.
       ended_by: an :class:`EndedBy`, which encodes the method that took the last step; ``method``
         has its name.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> result = jd.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
+    >>> bool(jnp.allclose(result.params, 3.0)), bool(result.converged), result.method
+    (True, True, 'LBFGS()')
     """
 
     params: Any

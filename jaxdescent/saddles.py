@@ -48,6 +48,9 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
       params: the point where a descent ended.
       args: as for ``minimize``.
 
+    Returns:
+      The params beside the saddle, or ``params`` if no curvature there is negative.
+
     Raises:
       ValueError: inside ``jit``, ``vmap`` or ``grad``, because it reads values.
 

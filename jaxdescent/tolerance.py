@@ -29,25 +29,6 @@ class Check(NamedTuple):
     iteration: jax.Array
 
 
-class Off(NamedTuple):
-    """Which rules are off, as Python bools if the tolerances are not traced."""
-
-    gradient: jax.Array | bool
-    suboptimality: jax.Array | bool
-
-    @property
-    def is_known(self) -> bool:
-        """Whether both are Python bools."""
-        return isinstance(self.gradient, bool) and isinstance(self.suboptimality, bool)
-
-    @property
-    def both(self) -> jax.Array | bool:
-        """Whether neither rule can end the descent."""
-        if isinstance(self.gradient, bool) and isinstance(self.suboptimality, bool):
-            return self.gradient and self.suboptimality
-        return jnp.logical_and(self.gradient, self.suboptimality)
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tolerance(Displayed):
@@ -85,6 +66,12 @@ class Tolerance(Displayed):
       predicate: a function from a :class:`Check` (params, value, gradient_norm, iteration) to a
         scalar bool. It is compared by identity, so that a new one compiles.
 
+    Raises:
+      TypeError: by ``minimize``, if a tolerance is not a number, or ``predicate`` not a function
+        to a scalar bool.
+      ValueError: by ``minimize``, if a tolerance is negative or not finite, or a pytree has not
+        the structure of the params.
+
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> stop = jd.Tolerance(predicate=lambda check: check.value < 1.0)
     >>> result = jd.minimize(lambda x: jnp.sum(x**2), jnp.array([3.0, 4.0]),
@@ -104,18 +91,102 @@ class Tolerance(Displayed):
         if self.predicate is not None:
             object.__setattr__(self, "predicate", as_pytree(self.predicate))
 
-    def resolved(self, params: Params) -> Tolerance:
+    def resolved(self, params: Params) -> ResolvedTolerance:
         """This tolerance with numbers for those of gradient and suboptimality."""
         gradient, suboptimality = self.gradient, self.suboptimality
         if gradient is None and suboptimality is None and self.absolute_gradient is None:
             gradient = suboptimality = default_tolerance(params)
-        return dataclasses.replace(
-            self,
-            gradient=0.0 if gradient is None else gradient,
-            suboptimality=0.0 if suboptimality is None else suboptimality,
+        gradient = 0.0 if gradient is None else gradient
+        suboptimality = 0.0 if suboptimality is None else suboptimality
+        return ResolvedTolerance(
+            gradient,
+            suboptimality,
+            self.absolute_gradient,
+            self.value,
+            self.step,
+            self.predicate,
+            ignored=Ignored.known(gradient, suboptimality),
         )
 
-    def hoisted(self, params: Params, value_dtype: Any) -> Tolerance:
+    def check(self, params: Params) -> None:
+        """Raise if a number is not valid or a pytree does not match the params."""
+        for name in ("gradient", "suboptimality", "value", "step", "absolute_gradient"):
+            number = getattr(self, name)
+            if number is None:
+                continue
+            check_tree(f"Tolerance.{name}", number)
+            if name in ("gradient", "step") and not _is_single(number):
+                expected, got = jax.tree.structure(params), jax.tree.structure(number)
+                if got != expected:
+                    raise ValueError(
+                        f"Tolerance.{name} must be a number or have the structure of params, "
+                        f"{expected}, got {got}."
+                    )
+            elif not _is_single(number):
+                raise TypeError(f"Tolerance.{name} must be a number, got {number!r}.")
+            for path, leaf in jax.tree.leaves_with_path(number):
+                at = f"Tolerance.{name}{jax.tree_util.keystr(path)}"
+                _check(at, leaf, may_be_infinite=bool(path))
+        if self.predicate is not None and not callable(self.predicate):
+            raise TypeError(
+                "Tolerance.predicate must be a function of a check (params, value, "
+                f"gradient_norm, iteration) to a bool, got {self.predicate!r}."
+            )
+
+
+class Ignored(NamedTuple):
+    """Whether the rules for gradient and suboptimality are off."""
+
+    gradient: jax.Array | bool
+    suboptimality: jax.Array | bool
+
+    @classmethod
+    def of(cls, gradient: Any, suboptimality: Any) -> Ignored:
+        """Of these tolerances, which may be traced."""
+        return cls(_is_zero(gradient), _is_zero(suboptimality))
+
+    @classmethod
+    def known(cls, gradient: Any, suboptimality: Any) -> Ignored | None:
+        """As Python bools; None if one of the tolerances is traced."""
+        ignored = cls.of(gradient, suboptimality)
+        return ignored if all(isinstance(is_off, bool) for is_off in ignored) else None
+
+    @property
+    def both(self) -> jax.Array | bool:
+        """Whether neither rule can end the descent."""
+        if isinstance(self.gradient, bool) and isinstance(self.suboptimality, bool):
+            return self.gradient and self.suboptimality
+        return jnp.logical_and(self.gradient, self.suboptimality)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResolvedTolerance:
+    """A :class:`Tolerance` with its numbers for certain params, and what they allow.
+
+    Where a function takes ``xp``, it computes with this module, ``jax.numpy`` or ``numpy``.
+
+    Args:
+      gradient, suboptimality: numbers, or a pytree of them for the gradient; 0 if the rule is off.
+      absolute_gradient, value, step, predicate: those of the tolerance.
+      ignored: which of the first two rules are off, if that is known: a program has no kernel then
+        for a rule that is off.
+    """
+
+    gradient: Any
+    suboptimality: Any
+    absolute_gradient: Any
+    value: Any
+    step: Any
+    predicate: Callable[[Check], Any] | None
+    ignored: Ignored | None = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """As the call that makes a tolerance of these numbers."""
+        names = [field.name for field in dataclasses.fields(Tolerance)]
+        return repr(Tolerance(**{name: getattr(self, name) for name in names}))
+
+    def hoisted(self, params: Params, value_dtype: Any) -> ResolvedTolerance:
         """This tolerance with the arrays that its predicate closes over as leaves."""
         if self.predicate is None:
             return self
@@ -123,6 +194,13 @@ class Tolerance(Displayed):
         value, norm = jnp.zeros((), value_dtype), jnp.zeros((), norm_dtype)
         example = Check(params, value, norm, jnp.zeros((), jnp.int32))
         return dataclasses.replace(self, predicate=hoist(self.predicate, example))
+
+    @property
+    def off(self) -> Ignored:
+        """Which of the rules for gradient and suboptimality are off."""
+        if self.ignored is not None:
+            return self.ignored
+        return Ignored.of(self.gradient, self.suboptimality)
 
     @property
     def is_by_leaf(self) -> bool:
@@ -135,15 +213,24 @@ class Tolerance(Displayed):
         own = self.value, self.step, self.absolute_gradient
         return any(number is not None for number in own)
 
-    @property
-    def off(self) -> Off:
-        """Whether the rules for gradient and suboptimality are off."""
-        return Off(_is_zero(self.gradient), _is_zero(self.suboptimality))
+    def allowed(self, value: Any, floor: Any, xp: Any = jnp) -> Any:
+        """``suboptimality * max(|value|, floor)``: how far the value may be above the minimum."""
+        return xp.asarray(self.suboptimality, value.dtype) * xp.maximum(xp.abs(value), floor)
 
-    def is_small_gradient(self, norms: Any, scale: jax.Array) -> jax.Array:
-        """Whether the gradient's norm, or every leaf's if it is judged by leaf, is small."""
-        bounds = jax.tree.map(lambda t: jnp.asarray(t, scale.dtype) * scale, self.gradient)
-        return _all(jax.tree.map(jnp.less_equal, norms, bounds))
+    def allows(self, suboptimality: Any, value: Any, floor: Any, xp: Any = jnp) -> Any:
+        """Whether the suboptimality is small, or its rule is off."""
+        if self.off.suboptimality is True:
+            return True
+        return (suboptimality <= self.allowed(value, floor, xp)) | self.off.suboptimality
+
+    def is_small_gradient(self, norms: Any, scale: Any, xp: Any = jnp) -> Any:
+        """Whether the gradient's norm is small, or every leaf's if it is judged by leaf, or the
+        rule is off.
+        """
+        if self.off.gradient is True:
+            return True
+        bounds = jax.tree.map(lambda t: xp.asarray(t, scale.dtype) * scale, self.gradient)
+        return _all(jax.tree.map(xp.less_equal, norms, bounds)) | self.off.gradient
 
     def is_below_bound(self, norm: jax.Array) -> jax.Array | bool:
         """Whether the gradient's norm is at most the absolute bound, if there is one."""
@@ -187,31 +274,6 @@ class Tolerance(Displayed):
                 "example check.value < 1e-3."
             )
         return jnp.asarray(answer)
-
-    def check(self, params: Params) -> None:
-        """Raise if a number is not valid or a pytree does not match the params."""
-        for name in ("gradient", "suboptimality", "value", "step", "absolute_gradient"):
-            number = getattr(self, name)
-            if number is None:
-                continue
-            check_tree(f"Tolerance.{name}", number)
-            if name in ("gradient", "step") and not _is_single(number):
-                expected, got = jax.tree.structure(params), jax.tree.structure(number)
-                if got != expected:
-                    raise ValueError(
-                        f"Tolerance.{name} must be a number or have the structure of params, "
-                        f"{expected}, got {got}."
-                    )
-            elif not _is_single(number):
-                raise TypeError(f"Tolerance.{name} must be a number, got {number!r}.")
-            for path, leaf in jax.tree.leaves_with_path(number):
-                at = f"Tolerance.{name}{jax.tree_util.keystr(path)}"
-                _check(at, leaf, may_be_infinite=bool(path))
-        if self.predicate is not None and not callable(self.predicate):
-            raise TypeError(
-                "Tolerance.predicate must be a function of a check (params, value, "
-                f"gradient_norm, iteration) to a bool, got {self.predicate!r}."
-            )
 
 
 def as_tolerance(tolerance: Any) -> Tolerance:

@@ -266,6 +266,16 @@ CASES = {
         TypeError,
         r"jd\.StochasticRounding\(seed\)",
     ),
+    "rounding by half a seed": (
+        lambda: descend(rounding=jd.StochasticRounding(1.5)),
+        TypeError,
+        r"StochasticRounding\.seed must be a Python integer, got 1\.5",
+    ),
+    "a sketch by a negative seed": (
+        lambda: descend(jd.LinearRegression(X, Y), None, jd.LSMR(jd.Sketch(seed=-1))),
+        ValueError,
+        r"Sketch\.seed must be at least 0, got -1",
+    ),
     # regressions
     "no rows": (lambda: regress(np.ones((0, 2), np.float32)), ValueError, r"\(0, 2\).*empty"),
     "no features": (lambda: regress(np.ones((4, 0), np.float32)), ValueError, r"\(4, 0\).*empty"),
@@ -464,6 +474,11 @@ CASES = {
         lambda: descend(jd.LeastSquares(3.0)),
         TypeError,
         r"residual must be a function.*3\.0",
+    ),
+    "residual of integers": (
+        lambda: descend(jd.LeastSquares(lambda x: {"a": (x > 0).astype(int)})),
+        TypeError,
+        r"residual\(params\)\['a'\] must be real floating-point, got dtype int",
     ),
 }
 

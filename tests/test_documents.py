@@ -1,6 +1,8 @@
 """What the documents say: their code runs, their links lead somewhere, their names exist."""
 
+import dataclasses
 import doctest
+import inspect
 import pathlib
 import re
 
@@ -143,3 +145,33 @@ def test_files_that_are_named_exist(name):
     text = text_of(name)
     for file in set(re.findall(r"`((?:tests|examples|docs|benchmarks)/[\w/]+\.\w+)`", text)):
         assert (ROOT / file).exists(), f"{name} names {file}"
+
+
+def sections_of(name):
+    """Which of the parts of a public docstring are there."""
+    text = inspect.getdoc(getattr(jd, name)) or ""
+    found = {part for part in ("Args", "Attributes", "Returns", "Raises") if f"\n{part}:\n" in text}
+    return found | ({"example"} if "\n>>> " in text else set())
+
+
+def public():
+    names = [name for name in dir(jd) if not name.startswith("_")]
+    return [
+        name
+        for name in names
+        if getattr(getattr(jd, name), "__module__", "").startswith("jaxdescent")
+    ]
+
+
+@pytest.mark.parametrize("name", public())
+def test_a_public_docstring_says_what_goes_in_what_comes_out_and_what_is_raised(name):
+    given = getattr(jd, name)
+    needed = {"example"}
+    if inspect.isfunction(given):
+        needed |= {"Args", "Returns", "Raises"}
+    elif dataclasses.is_dataclass(given) and not sections_of(name) & {"Attributes"}:
+        takes = [field for field in dataclasses.fields(given) if field.init]
+        # What describes a plan is made by the library, and nothing is wrong with its arguments.
+        is_made = name in ("Plan", "Candidate")
+        needed |= {"Args", "Raises"} - ({"Raises"} if is_made else set()) if takes else set()
+    assert needed <= sections_of(name)

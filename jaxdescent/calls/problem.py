@@ -13,7 +13,7 @@ from jaxdescent.machine import memory
 from jaxdescent.methods import Method, as_method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, checks
-from jaxdescent.tolerance import Tolerance, as_tolerance
+from jaxdescent.tolerance import ResolvedTolerance, Tolerance, as_tolerance
 
 Params = Any
 
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
     objective: Objective
     method: Method
-    tolerance: Tolerance
+    tolerance: ResolvedTolerance
     rounding: precision.Rounding
 
     def hoisted(self, params: Params) -> Problem:
@@ -87,6 +87,7 @@ def posed(
                 "rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got "
                 f"{rounding!r}."
             )
+        rounding.check()
         return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 

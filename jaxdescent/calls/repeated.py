@@ -13,11 +13,11 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import placement
 from jaxdescent.calls import programs
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.objectives import Objective
 
 
@@ -126,7 +126,7 @@ def remember(call: Call, program: programs.Program, inputs: Any) -> None:
             return
         places.append(place)
     # As arrays, because JAX takes longer to convert a number than for the rest of the call.
-    fixed = [None if i in places else jnp.asarray(leaf) for i, leaf in enumerate(leaves)]
+    fixed = [None if i in places else as_array(leaf) for i, leaf in enumerate(leaves)]
     known = _Known(program.key, fixed, places, call.settings)
     _known[call.key] = known
     program.calls.append(known)

@@ -167,6 +167,11 @@ class Candidate(Displayed):
       link_seconds_per_iteration: the part of an iteration's seconds that this takes.
       compiled_bytes: what the compiled program reserves in place of ``working_bytes``, as reported
         by the compiler; None if it was not asked.
+
+    >>> import jax, jaxdescent as jd
+    >>> planned = jd.plan(jd.SumOfSquares(), jax.ShapeDtypeStruct((1_000_000,), "float32"))
+    >>> planned.chosen.data_bytes, planned.chosen.feasible
+    (4000000, True)
     """
 
     name: str

@@ -25,9 +25,10 @@ from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.numerics import precision
 from jaxdescent.regression.solve import by_lapack
+from jaxdescent.regression.solve.stored_regression import StoredRegression
 from jaxdescent.result import Result
 from jaxdescent.status import Evidence, Status
-from jaxdescent.tolerance import Off
+from jaxdescent.tolerance import ResolvedTolerance
 
 Params = Any
 
@@ -42,7 +43,9 @@ def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool
     regression = objective.linear_regression
     if not method.solves_at_once(objective) or regression is not objective:
         return False
-    if flags["history"] or flags["check_every"] > 1 or flags["off"] is None or flags["off"].both:
+    if flags["history"] or flags["check_every"] > 1:
+        return False
+    if tolerance.ignored is None or tolerance.ignored.both:
         return False
     if tolerance.has_changes or tolerance.is_by_leaf or tolerance.predicate is not None:
         return False
@@ -133,7 +136,7 @@ def _given(
         "l2": regression.l2,
         "sample_weight": regression.sample_weight,
         "params": params,
-        "tolerances": (problem.tolerance.gradient, problem.tolerance.suboptimality),
+        "tolerance": problem.tolerance,
         "limit": limit,
     }
     how = {
@@ -141,7 +144,7 @@ def _given(
         "dtype": np.dtype(design.dtype),
         "is_looked_at": singular_values.is_small(regression),
     }
-    return given, how | {name: flags[name] for name in ("off", "starts_at_own")}
+    return given, how | {"starts_at_own": flags["starts_at_own"]}
 
 
 def _result(numbers: dict[str, Any], problem: Problem) -> Result:
@@ -153,13 +156,12 @@ def _computed(
     *,
     intercept: bool,
     dtype: np.dtype[Any],
-    off: Off,
     starts_at_own: bool,
     is_looked_at: bool,
 ) -> dict[str, Any]:
     """The entries of the result, by NumPy."""
     given = jax.tree.map(np.asarray, given)
-    regression = by_lapack.StoredRegression.of(
+    regression = StoredRegression.of(
         given["X"], given["y"], given["l2"], given["sample_weight"], intercept=intercept
     )
     start, outputs = given["params"], regression.y.shape[1]
@@ -169,7 +171,7 @@ def _computed(
             offset = start["intercept"].reshape(-1)
         point = _Point(start["weights"].reshape(-1, outputs), offset)
         how = {"starts_at_own": starts_at_own, "is_looked_at": is_looked_at}
-        point, numbers = _judged(regression, point, given, dtype, off, **how)
+        point, numbers = _judged(regression, point, given, dtype, **how)
         params = {"weights": point.weights.reshape(start["weights"].shape).astype(dtype)}
         if intercept:
             params["intercept"] = point.offset.reshape(start["intercept"].shape).astype(dtype)
@@ -190,17 +192,16 @@ class _Point(NamedTuple):
 
 
 def _judged(
-    regression: by_lapack.StoredRegression,
+    regression: StoredRegression,
     start: _Point,
     given: dict[str, Any],
     dtype: np.dtype[Any],
-    off: Off,
     *,
     starts_at_own: bool,
     is_looked_at: bool,
 ) -> tuple[_Point, dict[str, Any]]:
     """Where the descent ends, and the numbers of its result."""
-    gradient, suboptimality = (np.asarray(t).astype(dtype) for t in given["tolerances"])
+    tolerance: ResolvedTolerance = given["tolerance"]
     limit, limits = int(given["limit"]), np.finfo(dtype)
 
     def measured(point: _Point) -> tuple[Any, Any]:
@@ -220,7 +221,7 @@ def _judged(
         return start, numbers(Status.DIVERGED, Evidence.NONE, 1, **first)
     constant, slope = regression.at_constant()
     reference = norm if starts_at_own or not 0 < slope < np.inf else slope
-    floor = float(limits.eps) * constant
+    floor = dtype.type(limits.eps * constant)
 
     def judged(point: _Point, size: float) -> tuple[bool, dict[str, Any], Evidence]:
         value, norm = measured(point)
@@ -228,12 +229,12 @@ def _judged(
         evidence = Evidence.FACTORISATION
         if value < left and np.min(regression.l2) >= 0:  # no value is negative
             left, evidence = float(value), Evidence.BOUND
-        height = max(float(value), floor)
+        height = max(float(value), float(floor))
         scale = max(reference, float(value) / (size or np.inf), solution.curvature * size)
         if left > 0:
             scale = max(scale, norm * height / left)
-        is_near = bool(off.gradient or norm <= gradient * dtype.type(scale))
-        is_near &= bool(off.suboptimality or left <= suboptimality * height)
+        is_near = bool(tolerance.is_small_gradient(norm, dtype.type(scale), np))
+        is_near &= bool(tolerance.allows(left, value, floor, np))
         rest = {"value": value, "gradient_norm": norm, "suboptimality": left, "scale": scale}
         return is_near, rest, evidence
 
@@ -244,8 +245,8 @@ def _judged(
     weights = solution.weights.astype(dtype)
     end = _Point(weights, solution.intercept.astype(dtype))
     is_near, rest, evidence = judged(end, max(start.size, end.size))
-    falls, allowed = 0.0, float(suboptimality) * max(float(rest["value"]), floor)
-    if is_near and is_looked_at and not (off.suboptimality or solution.is_whole):
+    falls, allowed = 0.0, float(tolerance.allowed(rest["value"], floor, np))
+    if is_near and is_looked_at and not (tolerance.off.suboptimality or solution.is_whole):
         falls = singular_values.largest_decrease(
             given["X"],
             given["y"],

@@ -20,7 +20,6 @@ from jaxdescent.descent.loop import Descent, Params, begun
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING
-from jaxdescent.tolerance import Off
 
 
 def descend_to_claim(
@@ -31,7 +30,6 @@ def descend_to_claim(
     check_every: int,
     history: int,
     starts_at_own: bool,
-    off: Off | None = None,
 ) -> Result | Loop:
     """A descent up to its first claim, without what may refute the claim.
 
@@ -39,7 +37,7 @@ def descend_to_claim(
     no claim of this descent can be refuted. The arguments are those of
     :func:`jaxdescent.descent.loop.descend`.
     """
-    descent = Descent(*problem, max_iterations, check_every, off, looks=False)
+    descent = Descent(*problem, max_iterations, check_every, looks=False)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
     loop = descent.advance(begun(begin, params, problem))
     return loop if descent.is_doubtful(loop) else descent.finish(loop)
@@ -59,7 +57,7 @@ def settled(
     """
     if isinstance(made, Result):
         return made
-    loop, own = made, {name: flags[name] for name in ("check_every", "off")}
+    loop, own = made, {"check_every": flags["check_every"]}
     descent = Descent(*problem, limit, **own)
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:

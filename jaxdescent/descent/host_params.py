@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.descent.fused_steps import Passes, Steps, fused_steps
+from jaxdescent.descent.host_state import HostState
 from jaxdescent.kernels import host_memory
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.host_memory import Cut
@@ -23,7 +24,7 @@ from jaxdescent.methods import GradientDescent, InverseLipschitz, Method
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.objectives.protocol import PartFunction, Scalars
-from jaxdescent.tolerance import Tolerance
+from jaxdescent.tolerance import ResolvedTolerance
 
 Params = Any
 
@@ -92,7 +93,7 @@ class OnHost(Objective):
 
 
 def as_on_host(
-    objective: Objective, method: Method, params: Params, tolerance: Tolerance
+    objective: Objective, method: Method, params: Params, tolerance: ResolvedTolerance
 ) -> Objective:
     """The objective for params of which some are in the host's memory; itself if none is.
 
@@ -133,7 +134,7 @@ def _begins_alike(objective: Objective, method: Method, params: Params) -> bool:
 
     whole = jax.eval_shape(begun, objective, treedef.unflatten(shapes))
     terms = objective.blocks(params) or [objective]
-    structure = _State.of(whole, params).treedef
+    structure = HostState.of(whole, params).treedef
     return all(
         jax.tree.structure(jax.eval_shape(begun, term, shape)) == structure
         for term, shape in zip(terms, shapes, strict=True)
@@ -158,7 +159,7 @@ def initial_state(objective: Objective, method: Method, params: Params) -> Any:
         held = host_memory.on_device((objective.inner, params))
         return method.init(held[0], precision.widen(held[1]))
 
-    state = _State.of(jax.eval_shape(whole), params)
+    state = HostState.of(jax.eval_shape(whole), params)
     if not any(state.is_like_params):
         return whole()
     leaves = jax.tree.leaves(params)
@@ -169,7 +170,7 @@ def initial_state(objective: Objective, method: Method, params: Params) -> Any:
     return state.whole()
 
 
-def _begun_leaf(method: Method, state: _State, index: int, of: Any) -> Any:
+def _begun_leaf(method: Method, state: HostState, index: int, of: Any) -> Any:
     """The state's arrays of a leaf, and what leaves share, before the first step."""
     term, leaf, cut = of
 
@@ -203,7 +204,7 @@ def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | 
     objective = passes.objective
     assert isinstance(objective, OnHost)
     leaves, treedef = jax.tree.flatten(steps.params)
-    before = _State.of(steps.state, steps.params)
+    before = HostState.of(steps.state, steps.params)
     state, ended = before, steps
     parts = zip(objective.blocks(steps.params), list(leaves), objective.chunks, strict=True)
     for index, (term, leaf, cut) in enumerate(parts):
@@ -217,7 +218,7 @@ def _pass(passes: Passes, steps: Steps, iteration: jax.Array, rest: jax.Array | 
 
 
 def _stepped_leaf(
-    passes: Passes, steps: Steps, state: _State, index: int, *, of: Any, now: Any
+    passes: Passes, steps: Steps, state: HostState, index: int, *, of: Any, now: Any
 ) -> tuple[Steps, list[jax.Array]]:
     """What leaves share in place of the state, and the state's arrays of the leaf."""
     term, leaf, cut = of
@@ -272,82 +273,3 @@ def _visit(leaf: jax.Array, cut: Cut | None, when: Any, function: Any, carry: An
 
 def _length(leaf: jax.Array, cut: Cut | None) -> int:
     return 1 if cut is None else leaf.shape[cut.axis]
-
-
-@dataclasses.dataclass(frozen=True)
-class _State:
-    """A method's state, taken apart: trees of arrays like the params', and what leaves share.
-
-    Attributes:
-      treedef: of the state, whose leaves are such trees and single arrays.
-      is_like_params: for each of them whether it is a tree like the params.
-      params: the params' own structure.
-      like: of each such tree its arrays.
-      shared: the single arrays.
-    """
-
-    treedef: Any
-    is_like_params: list[bool]
-    params: Any
-    like: list[list[Any]]
-    shared: list[Any]
-
-    @classmethod
-    def of(cls, state: Any, params: Params) -> _State:
-        leaves, structure = jax.tree.flatten(params)
-        shapes = [leaf.shape for leaf in leaves]
-
-        def is_like(node: Any) -> bool:
-            if jax.tree.structure(node) != structure:
-                return False
-            return [jnp.shape(leaf) for leaf in jax.tree.leaves(node)] == shapes
-
-        nodes, treedef = jax.tree.flatten(state, is_leaf=is_like)
-        flags = [is_like(node) for node in nodes]
-        like = [jax.tree.leaves(node) for node, flag in zip(nodes, flags, strict=True) if flag]
-        shared = [node for node, flag in zip(nodes, flags, strict=True) if not flag]
-        return cls(treedef, flags, structure, like, shared)
-
-    def filled(self, leaves: list[jax.Array]) -> _State:
-        """From shapes: memory where the leaves are, and zeros."""
-        like = [
-            [
-                host_memory.empty(leaf, shape.dtype)
-                if host_memory.is_on_host(leaf)
-                else jnp.zeros(shape.shape, shape.dtype)
-                for leaf, shape in zip(leaves, tree, strict=True)
-            ]
-            for tree in self.like
-        ]
-        shared = [jnp.zeros(shape.shape, shape.dtype) for shape in self.shared]
-        return dataclasses.replace(self, like=like, shared=shared)
-
-    def at(self, index: int) -> tuple[list[Any], list[Any]]:
-        """The arrays of one of the params' leaves, and what leaves share."""
-        return [tree[index] for tree in self.like], self.shared
-
-    def replaced(self, index: int, new: tuple[list[Any], list[Any]]) -> _State:
-        """These chunks with other arrays in their place."""
-        own, shared = new
-        like = [
-            [*tree[:index], one, *tree[index + 1 :]]
-            for tree, one in zip(self.like, own, strict=True)
-        ]
-        return dataclasses.replace(self, like=like, shared=shared)
-
-    def joined(self, own: list[Any], shared: list[Any]) -> Any:
-        """The state of a chunk, from its arrays."""
-        mine, theirs = iter(own), iter(shared)
-        return self.treedef.unflatten(
-            [next(mine) if flag else next(theirs) for flag in self.is_like_params]
-        )
-
-    def separated(self, state: Any) -> tuple[list[Any], list[Any]]:
-        """The state of a chunk, taken apart."""
-        nodes = self.treedef.flatten_up_to(state)
-        pairs = list(zip(nodes, self.is_like_params, strict=True))
-        return [node for node, flag in pairs if flag], [node for node, flag in pairs if not flag]
-
-    def whole(self) -> Any:
-        """The state of all params."""
-        return self.joined([self.params.unflatten(tree) for tree in self.like], self.shared)

@@ -31,7 +31,6 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import checks
 from jaxdescent.result import History, Result
 from jaxdescent.status import RUNNING, Status
-from jaxdescent.tolerance import Off
 
 Params = Any
 
@@ -54,24 +53,22 @@ def descend(
     check_every: int,
     history: int,
     starts_at_own: bool,
-    off: Off | None = None,
 ) -> Result:
     """Solve a problem from ``params`` in one program; see :func:`jaxdescent.minimize`.
 
     ``starts_at_own`` says that params are the objective's own start, so that the gradient there,
-    which is a scale of the tolerance, need not be computed separately. ``off`` says which rules are
-    off, if that is known while tracing.
+    which is a scale of the tolerance, need not be computed separately.
     """
 
     def in_steps(params: Params, problem: Problem, max_iterations: jax.Array) -> Result:
-        descent = Descent(*problem, max_iterations, check_every, off)
+        descent = Descent(*problem, max_iterations, check_every)
         loop = descent.begin(params, history=history, starts_at_own=starts_at_own)
         return descent.ended(descent.advance(loop))
 
     inputs = params, problem, max_iterations
     flags = {"history": history, "check_every": check_every, "starts_at_own": starts_at_own}
-    if at_once.is_possible(params, problem, flags | {"off": off}):
-        return at_once.in_program(in_steps, inputs, flags | {"off": off})
+    if at_once.is_possible(params, problem, flags):
+        return at_once.in_program(in_steps, inputs, flags)
     return in_steps(*inputs)
 
 
@@ -292,9 +289,7 @@ class Descent(Measured):
 
     @property
     def _refutation(self) -> Refutation:
-        return Refutation(
-            self.objective, self.method, self.tolerance, self.rules_off, self.max_iterations
-        )
+        return Refutation(self.objective, self.method, self.tolerance, self.max_iterations)
 
     def _by_another_way(self, loop: Loop, had_converged: jax.Array) -> Loop:
         """The loop running again, if its convergence has not been confirmed and the method can

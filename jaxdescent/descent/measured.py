@@ -19,7 +19,7 @@ from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.result import History
 from jaxdescent.status import RUNNING
-from jaxdescent.tolerance import Check, Off, Tolerance
+from jaxdescent.tolerance import Check, ResolvedTolerance
 
 Params = Any
 
@@ -29,11 +29,10 @@ class Measured(NamedTuple):
 
     objective: Objective
     method: Method
-    tolerance: Tolerance
+    tolerance: ResolvedTolerance
     rounding: precision.Rounding
     max_iterations: jax.Array
     check_every: int
-    off: Off | None = None
     looks: bool = True
     """Whether claims are held against the structure, or the function, inside the program."""
 
@@ -46,10 +45,6 @@ class Measured(NamedTuple):
         if norm is not None or own is None:
             return norm
         return self.measure(own).gradient_norm
-
-    @property
-    def rules_off(self) -> Off:
-        return self.tolerance.off if self.off is None else self.off
 
     @property
     def is_on_host(self) -> bool:
@@ -107,7 +102,7 @@ class Measured(NamedTuple):
             )
             value = jnp.asarray(truth.value, loop.value.dtype)
             norm = jnp.asarray(truth.gradient_norm, loop.norm.dtype)
-            judged = self.tolerance, self.rules_off, self._norms(loop.params, norm)
+            judged = self.tolerance, self._norms(loop.params, norm)
             watch, status = measured(
                 loop.watch,
                 loop.status,
@@ -171,7 +166,6 @@ class Measured(NamedTuple):
             is_last=is_last,
             is_early=False if looks is None else (loop.iteration < looks.next) & ~is_last,
             tolerance=self.tolerance,
-            off=self.rules_off,
             norms=self._norms(loop.params, norm),
             is_stopped=self.tolerance.asks_to_stop(check),
             eps=precision.epsilon(loop.params),

@@ -37,7 +37,7 @@ from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import caution
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Evidence, Status
-from jaxdescent.tolerance import Off, Tolerance
+from jaxdescent.tolerance import ResolvedTolerance
 
 if TYPE_CHECKING:
     from jaxdescent.second_order import few_unknowns
@@ -77,8 +77,7 @@ class Refutation(NamedTuple):
 
     objective: Objective
     method: Method
-    tolerance: Tolerance
-    off: Off
+    tolerance: ResolvedTolerance
     max_iterations: jax.Array
 
     def is_possible(self, params: Params, *, is_tried: bool = True) -> bool:
@@ -87,7 +86,7 @@ class Refutation(NamedTuple):
         Of params stored in 16 bits their own rounding is all that it would show. Without
         ``is_tried`` a function is taken to be one that can be differentiated twice.
         """
-        if self.off.suboptimality is True or self.tolerance.has_changes:
+        if self.tolerance.off.suboptimality is True or self.tolerance.has_changes:
             return False
         if precision.is_rounded(params) or self.objective.cuts is not None:
             return False
@@ -131,9 +130,13 @@ class Refutation(NamedTuple):
             return singular_values.at_hand(regression, loop.params, allowed)
         from jaxdescent.second_order import few_unknowns  # regressions go without it
 
-        size = float(loop.watch.size.scale)
+        size = loop.watch.size
         found = few_unknowns.found_at(
-            self.objective, loop.params, value=value, size=size, tolerance=tolerance
+            self.objective,
+            loop.params,
+            value=value,
+            size=float(np.maximum(size.now, size.before)),
+            tolerance=tolerance,
         )
         if found is None or not found.is_known:
             return None
@@ -195,12 +198,12 @@ class Refutation(NamedTuple):
         # have taken a short column for rounding.
         least = Evidence.BOUND if self._is_small else Evidence.FACTORISATION
         is_estimate = watch.evidence >= least.value
-        allowed = xp.asarray(self.tolerance.suboptimality, loop.value.dtype)
-        allowed = allowed * xp.maximum(xp.abs(loop.value), watch.floor)
+        is_judged = is_estimate & xp.logical_not(self.tolerance.off.suboptimality)
+        allowed = self.tolerance.allowed(loop.value, watch.floor, xp)
         is_claim = (loop.status == Status.CONVERGED.value) & (watch.suboptimality <= allowed)
-        is_claim = is_claim & is_estimate & xp.logical_not(self.off.suboptimality)
+        is_claim = is_claim & is_judged
         is_stuck = (loop.status == Status.STAGNATED.value) & (watch.suboptimality < xp.inf)
-        is_stuck = is_stuck & is_estimate & xp.logical_not(self.off.suboptimality)
+        is_stuck = is_stuck & is_judged
         known = xp.maximum(allowed, xp.where(is_stuck, watch.suboptimality, allowed))
         return _Asked(is_claim, is_claim | is_stuck, allowed, known)
 
@@ -236,7 +239,7 @@ class Refutation(NamedTuple):
         is_stronger = (status == Status.CONVERGED.value) & (watch.evidence < known.value)
         is_ended = asked.is_claim | (loop.status == Status.STAGNATED.value)
         is_proven = look.is_proven & is_ended & self._is_level(loop, xp)
-        is_proven = is_proven & xp.logical_not(is_stronger | self.off.suboptimality)
+        is_proven = is_proven & xp.logical_not(is_stronger | self.tolerance.off.suboptimality)
         status = xp.where(is_proven, np.int32(Status.CONVERGED.value), status)
         above = xp.where(is_low, falls, watch.suboptimality)
         above = xp.where(is_proven, look.falls, above)
@@ -246,13 +249,9 @@ class Refutation(NamedTuple):
 
     def _is_level(self, loop: Loop, xp: Any) -> Any:
         """Whether the gradient is small by its own tolerance, which a proof leaves as it is."""
-        if self.off.gradient is True:
-            return True
-        if self.tolerance.is_by_leaf:
+        if self.tolerance.is_by_leaf and self.tolerance.off.gradient is not True:
             return False
-        scale = loop.watch.scale
-        is_small = loop.norm <= xp.asarray(self.tolerance.gradient, scale.dtype) * scale
-        return is_small | self.off.gradient
+        return self.tolerance.is_small_gradient(loop.norm, loop.watch.scale, xp)
 
     def _instead(self, loop: Loop, standing: jax.Array, xp: Any) -> jax.Array:
         """The status of a descent whose claim has been refuted."""
@@ -309,22 +308,20 @@ class Refutation(NamedTuple):
         """By how much a step was seen to lower the value, and what is allowed by a curvature that
         is none of a kink's. The decrease is infinite where the gradient is not small by that.
         """
-        watch, t = loop.watch, self.tolerance
+        watch, tolerance = loop.watch, self.tolerance
         size, height = watch.size.scale, jnp.abs(loop.value)
         worth = (0.5 * seen.curvature * size * size).astype(height.dtype)
-        least = jnp.asarray(t.suboptimality, height.dtype)
         floor = jnp.minimum(watch.floor, precision.epsilon(loop.params) * worth)
-        allowed = jnp.minimum(asked.allowed, least * jnp.maximum(height, floor))
+        allowed = jnp.minimum(asked.allowed, tolerance.allowed(height, floor))
         # A difference of two values has their rounding.
         noise = NOISE_ULPS * float(jnp.finfo(height.dtype).eps) * height
         falls = loop.value - seen.lowest
         falls = jnp.where(falls > noise, falls, 0)
-        if self.off.gradient is not True and not t.is_by_leaf:
+        if tolerance.off.gradient is not True and not tolerance.is_by_leaf:
             own = height.astype(size.dtype) / jnp.where(size > 0, size, 1)
             own = jnp.maximum(own, seen.curvature * size)
             scale = STEEP * jnp.maximum(watch.reference, own)
-            is_small = loop.norm <= jnp.asarray(t.gradient, scale.dtype) * scale
-            is_steep = jnp.logical_not(is_small | self.off.gradient)
+            is_steep = jnp.logical_not(tolerance.is_small_gradient(loop.norm, scale))
             is_steep = is_steep & (loop.status != Status.STAGNATED.value)
             falls = jnp.where(is_steep, jnp.inf, falls)
         return jnp.where(asked.is_looked_at & (falls > 0), falls, 0), allowed

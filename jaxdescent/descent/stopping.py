@@ -49,7 +49,7 @@ from jaxdescent.descent.watch import SLACK, Watch
 from jaxdescent.methods import Progress
 from jaxdescent.objectives import Objective
 from jaxdescent.status import RUNNING, Evidence, Status
-from jaxdescent.tolerance import Off, Tolerance
+from jaxdescent.tolerance import ResolvedTolerance
 
 ROUNDED = 0.2
 """The mean rounding error of a number, in eps times the number."""
@@ -70,8 +70,7 @@ def judge(
     is_start: Any,
     is_last: Any,
     is_early: Any,
-    tolerance: Tolerance,
-    off: Off,
+    tolerance: ResolvedTolerance,
     norms: Any,
     is_stopped: jax.Array | bool,
     eps: float,
@@ -91,7 +90,6 @@ def judge(
       is_last: whether no more iterations are allowed.
       is_early: whether it is too early to claim anything after a claim was refuted.
       tolerance: the tolerances.
-      off: which rules are off.
       norms: what the gradient's tolerance is compared with, the norm or each leaf's.
       is_stopped: whether the caller's predicate holds.
       eps: of the coarsest dtype of the stored params.
@@ -110,7 +108,6 @@ def judge(
         objective=objective,
         checks=checks,
         tolerance=tolerance,
-        off=off,
         norms=norms,
         eps=eps,
     )
@@ -125,6 +122,7 @@ def judge(
         (norm > bound) & (bound > 0) & ~is_infinite & ~(value <= first_value)
     )
 
+    off = tolerance.off
     is_endless = False if tolerance.has_changes else off.both
     is_stagnated = gives_up = False
     if is_endless is not True:
@@ -150,9 +148,7 @@ def judge(
     is_rounded = False
     if watch.own_value is not None and off.suboptimality is not True:
         watch = watch.with_rounding(rounding, eps)
-        t = jnp.asarray(tolerance.suboptimality, value.dtype)
-        is_met = watch.suboptimality <= t * jnp.maximum(jnp.abs(value), watch.floor)
-        is_rounded = is_converged & ~(is_met | off.suboptimality)
+        is_rounded = is_converged & ~tolerance.allows(watch.suboptimality, value, watch.floor)
     is_far = (size > _huge(size)) | (value < -_huge(value))
 
     # If nothing at all changed, an update may have been held back.
@@ -193,8 +189,7 @@ def _with_estimate(
     *,
     objective: Objective,
     checks: jax.Array,
-    tolerance: Tolerance,
-    off: Off,
+    tolerance: ResolvedTolerance,
     norms: Any,
     eps: float,
 ) -> tuple[Watch, jax.Array | bool, jax.Array | bool]:
@@ -247,21 +242,21 @@ def _with_estimate(
         floor=floor,
         evidence=jnp.where(left < jnp.inf, jnp.asarray(estimate.evidence, jnp.int32), 0),
     )
+    off = tolerance.off
     if off.both is True:
         return watch, False, False
 
-    by_rule = is_near = _is_near(watch, value, tolerance, off, norms)
+    by_rule = is_near = _is_near(watch, value, tolerance, norms)
     caution = estimate.caution
     if off.suboptimality is not True and not (isinstance(caution, float) and caution == 1.0):
         # The rounding of the products, and of the residual that they are applied to.
         heights = jnp.sqrt(height.astype(norm.dtype)) + jnp.sqrt(worth)
         is_rounding = norm <= jnp.finfo(norm.dtype).eps * jnp.sqrt(2 * curvature) * heights
-        t = jnp.asarray(tolerance.suboptimality, value.dtype)
         cautious = seen * jnp.asarray(caution, left.dtype) + rounding
-        is_sure = cautious <= t * jnp.maximum(height, floor)
+        is_sure = tolerance.allows(cautious, value, floor)
         if objective.is_quadratic:
             is_rounding = False  # some methods reach a higher accuracy
-        is_near &= is_sure | is_rounding | off.suboptimality
+        is_near &= is_sure | is_rounding
     was_near, watch = watch.was_near, watch._replace(was_near=is_near)
     if off.suboptimality is not True and (must_repeat is not False or watch.falling is not None):
         # A model of the Hessian is based on past steps, and so is a rate. So the next step must not
@@ -281,18 +276,13 @@ def _with_estimate(
     return watch, is_near, False if watch.falling is None else by_rule
 
 
-def _is_near(
-    watch: Watch, value: jax.Array, tolerance: Tolerance, off: Off, norms: Any
-) -> jax.Array:
+def _is_near(watch: Watch, value: jax.Array, tolerance: ResolvedTolerance, norms: Any) -> jax.Array:
     """Whether suboptimality and gradient are small by the watch's scales."""
     is_near = jnp.isfinite(value)
-    if off.gradient is not True:
-        is_near &= tolerance.is_small_gradient(norms, watch.scale) | off.gradient
-    if off.suboptimality is not True:
-        t = jnp.asarray(tolerance.suboptimality, value.dtype)
-        bound = t * jnp.maximum(jnp.abs(value), watch.floor)
-        is_near &= (watch.suboptimality <= bound) | off.suboptimality
-    return is_near if off.both is False else is_near & ~jnp.asarray(off.both)
+    is_near &= tolerance.is_small_gradient(norms, watch.scale)
+    is_near &= tolerance.allows(watch.suboptimality, value, watch.floor)
+    is_endless = tolerance.off.both
+    return is_near if is_endless is False else is_near & ~jnp.asarray(is_endless)
 
 
 def measured(
@@ -301,14 +291,14 @@ def measured(
     """The watch and status after an estimated progress has been measured.
 
     What had converged by the estimates and has not by the measurement has stagnated, because the
-    recurrences lead no further. ``judged`` is (tolerance, off, norms).
+    recurrences lead no further. ``judged`` is (tolerance, norms).
     """
     noise = NOISE_ULPS * jnp.finfo(truth.value.dtype).eps * jnp.abs(truth.value)
     rise = truth.value - estimated.value
     rise = jnp.where(rise > noise, rise, 0)
     watch = watch._replace(suboptimality=watch.suboptimality + rise)
     has_failed = watch.was_near & ~_is_near(watch, truth.value, *judged)
-    bound: Tolerance = judged[0]
+    bound: ResolvedTolerance = judged[0]
     was_below = bound.is_below_bound(estimated.gradient_norm)
     if was_below is not False:
         is_above = ~bound.is_below_bound(truth.gradient_norm)

@@ -13,6 +13,7 @@ from jax import lax
 from jaxdescent import placement
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.shifted import Shifted
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import products
@@ -61,7 +62,7 @@ class Dense(Design):
                 f"X must have at least one row and one feature, got shape {X.shape}: the data is "
                 "empty."
             )
-        array = jnp.asarray(X)
+        array = as_array(X)
         if placement.is_concrete(array):
             return cls(array, len(array.sharding.device_set) == 1)
         return cls(array, has_one_cpu())

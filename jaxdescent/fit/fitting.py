@@ -92,6 +92,9 @@ def fit_model(
         (0); ``standardize`` (False), so that the penalty is on weights per standard deviation;
         ``missing`` ("error"), "drop" or "mean".
 
+    Returns:
+      A :class:`Model`, which predicts rows of the same columns, and can be saved in a folder.
+
     Raises:
       DataError: where the data cannot be used, in one sentence.
       OtherProcessFailed: where another process of a distributed fit raised an error.

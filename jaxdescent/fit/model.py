@@ -292,8 +292,22 @@ def check_output(folder: Any, *, overwrite: bool) -> pathlib.Path:
 def load_model(folder: Any) -> Model:
     """A model that was saved, whose weights are mapped into memory.
 
+    Args:
+      folder: the path of the folder that ``Model.save``, or ``jaxdescent fit``, wrote.
+
+    Returns:
+      The :class:`Model`.
+
     Raises:
       DataError: where it is no model, or one of another schema, or files are damaged.
+
+    >>> import tempfile
+    >>> import numpy as np, jaxdescent as jd
+    >>> table = {"x": np.arange(5.0), "y": 2 * np.arange(5.0) + 1}
+    >>> with tempfile.TemporaryDirectory() as room:
+    ...     saved = jd.fit_model(table, target="y").save(f"{room}/line")
+    ...     print(jd.load_model(saved).predict({"x": np.array([10.0])}).round(6))
+    [21.]
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():

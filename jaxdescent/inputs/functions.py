@@ -12,15 +12,15 @@ import dataclasses
 import enum
 import functools
 import types
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import Jaxpr, Literal, jaxpr_as_fun
-from jax.extend.linear_util import WrappedFun
 from jax.tree_util import Partial
+
+from jaxdescent.inputs.traced_functions import Traced, without_constants
 
 
 def as_pytree(function: Any) -> Any:
@@ -49,7 +49,7 @@ def is_fleeting(tree: Any) -> bool:
     for leaf in jax.tree.leaves(tree, is_leaf=_is_partial):
         if _is_partial(leaf):
             func = leaf.func
-            is_kept = func.is_kept if isinstance(func, _Held | _Traced) else _is_constant(func)
+            is_kept = func.is_kept if isinstance(func, _Held | Traced) else _is_constant(func)
             if not is_kept or is_fleeting((leaf.args, leaf.keywords)):
                 return True
     return False
@@ -76,7 +76,7 @@ def hoist(function: Any, *example: Any, always: bool = False) -> Any:
     if not always and not has_tracers and not is_fleeting(function):
         return function
     structures = jax.tree.structure(example), jax.tree.structure(shapes)
-    traced = _Traced.of(_without_constants(closed), *structures, has_tracers)
+    traced = Traced.of(without_constants(closed), *structures, has_tracers)
     constants = [
         # JAX holds a NumPy constant without copying it, and the caller may write to that array.
         constant if isinstance(constant, jax.Array) else jax.numpy.array(constant, copy=True)
@@ -167,130 +167,6 @@ class _Held:
         return repr(self.func)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Traced:
-    """A jaxpr as a function of the arrays it closes over, followed by its arguments."""
-
-    jaxpr: Jaxpr
-    inputs: Any
-    outputs: Any
-    key: tuple[Hashable, ...]
-    hash: int
-    is_kept: bool
-
-    @classmethod
-    def of(cls, jaxpr: Jaxpr, inputs: Any, outputs: Any, has_tracers: bool) -> _Traced:
-        content = _Content(has_tracers)
-        key = inputs, outputs, content.of_jaxpr(jaxpr)
-        return cls(jaxpr, inputs, outputs, key, hash(key), not content.has_unknown)
-
-    def __call__(self, constants: tuple[Any, ...], *args: Any) -> Any:
-        leaves, structure = jax.tree.flatten(args)
-        expected = [_type_of(var.aval) for var in self.jaxpr.invars[len(constants) :]]
-        got = [_type_of(jax.typeof(leaf)) for leaf in leaves]
-        if structure != self.inputs or got != expected:
-            raise TypeError(
-                f"a function traced for {self.inputs} of {expected} was called with {structure} of "
-                f"{got}: please report this as a bug of jaxdescent."
-            )
-        results = jaxpr_as_fun(_CLOSED(self.jaxpr, ()))(*constants, *leaves)
-        return jax.tree.unflatten(self.outputs, results)
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, _Traced) and self.hash == other.hash and self.key == other.key
-
-    def __hash__(self) -> int:
-        return self.hash
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Same:
-    """An object that is compared by identity, and kept alive."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-class _Content:
-    """Turns a jaxpr into a hashable key that is equal only if the computation is the same.
-
-    Objects that cannot be compared count by identity: this may compile a program once too often,
-    but never reuses a wrong one.
-    """
-
-    def __init__(self, has_tracers: bool) -> None:
-        self.has_tracers = has_tracers
-        self.has_unknown = False
-
-    def of_jaxpr(self, jaxpr: Jaxpr) -> Hashable:
-        numbers: dict[Any, int] = {}
-
-        def of_atom(atom: Any) -> Hashable:
-            if isinstance(atom, Literal):
-                value = np.asarray(atom.val)
-                return atom.aval, value.dtype, value.tobytes()
-            return numbers.setdefault(atom, len(numbers)), atom.aval
-
-        def of_equation(equation: Any) -> Hashable:
-            return (
-                equation.primitive,
-                tuple(map(of_atom, equation.invars)),
-                tuple(map(of_atom, equation.outvars)),
-                tuple((name, self.of(equation.params[name])) for name in sorted(equation.params)),
-                _Same(equation.ctx),  # JAX has one object for each context.
-            )
-
-        return (
-            tuple(map(of_atom, jaxpr.constvars)),
-            tuple(map(of_atom, jaxpr.invars)),
-            tuple(map(of_equation, jaxpr.eqns)),
-            tuple(map(of_atom, jaxpr.outvars)),
-        )
-
-    def of(self, value: Any) -> Hashable:
-        kind = type(value)
-        if value is None or kind in (bool, int, str, bytes):
-            return kind, value
-        if kind in (float, complex):
-            return kind, repr(value)  # distinguishes 0.0 from -0.0; NaN equals itself
-        if isinstance(value, _CLOSED):  # before Jaxpr, which is the same class in newer JAX
-            return self.of_jaxpr(value.jaxpr), tuple(map(self._unknown, value.consts))
-        if isinstance(value, Jaxpr):
-            return self.of_jaxpr(value)
-        if isinstance(value, np.generic):
-            return value.dtype, value.tobytes()
-        if isinstance(value, tuple | list):
-            return kind, tuple(map(self.of, value))
-        if isinstance(value, dict):
-            return kind, tuple((self.of(key), self.of(value[key])) for key in value)
-        if isinstance(value, WrappedFun) and self.has_tracers:
-            return self._unknown(value)  # the rule of a derivative, which may close over tracers
-        if isinstance(value, np.dtype | type | enum.Enum) or _is_compared_by_jax(value):
-            return kind, value
-        return self._unknown(value)
-
-    def _unknown(self, value: Any) -> _Same:
-        self.has_unknown = True
-        return _Same(value)
-
-
-def _without_constants(closed: Any) -> Jaxpr:
-    """The jaxpr with its constants as leading arguments, so that it holds no data."""
-    jaxpr = closed.jaxpr
-    return jaxpr.replace(constvars=(), invars=[*jaxpr.constvars, *jaxpr.invars])
-
-
-def _type_of(aval: Any) -> tuple[Any, Any]:
-    return aval.shape, aval.dtype
-
-
 def _is_partial(value: Any) -> bool:
     return type(value) is Partial
 
@@ -308,7 +184,7 @@ def _bound(func: Any, *args: Any, **keywords: Any) -> Partial:
 
 def _is_known(func: Any) -> bool:
     """Whether a ``Partial`` of ``func`` is already compared in the intended way."""
-    return type(func) is types.FunctionType or isinstance(func, _Held | _Traced | type)
+    return type(func) is types.FunctionType or isinstance(func, _Held | Traced | type)
 
 
 def _is_data(owner: Any) -> bool:
@@ -334,9 +210,6 @@ _JAX_WRAPPERS: tuple[type, ...] = (
     jax.numpy.ufunc,
     np.ufunc,
 )
-# The class of a traced function with its constants; in newer JAX it is Jaxpr itself.
-_CLOSED: Any = type(jax.make_jaxpr(lambda: None)())
-_UNSPECIFIED: type = type(jax.make_jaxpr(jax.jit(lambda x: x))(0).eqns[0].params["in_shardings"][0])
 # The class that Partial wraps around a functools.partial, so that their arguments stay apart.
 _BOX: type = type(Partial(functools.partial(int)).func)
 _NUMBERS = (int, float, complex, np.generic, jax.Array)
@@ -356,24 +229,3 @@ def _is_constant(value: Any) -> bool:
     if kind in (tuple, frozenset):
         return all(map(_is_constant, value))
     return isinstance(value, _CONSTANTS)
-
-
-def _is_compared_by_jax(value: Any) -> bool:
-    """Whether ``value`` is of a class that JAX's own caches compare by ``==`` (shardings, meshes,
-    abstract values).
-    """
-    kind: Any = type(value)
-    # JAX has one object for each mesh, and one object for an unspecified sharding.
-    if isinstance(value, (jax.sharding.Mesh, _UNSPECIFIED)):
-        return True
-    if callable(value) or isinstance(value, jax.Array | np.ndarray):
-        return False
-    if kind.__module__.partition(".")[0] not in ("jax", "jaxlib"):
-        return False
-    if kind.__eq__ is object.__eq__:
-        return False
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True

@@ -65,6 +65,17 @@ def check_number(
         raise ValueError(f"{name} must be {expected}, got {float(value)}{hint}.")
 
 
+def check_seed(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an integer from 0 to 2^32 - 1; a traced value passes.
+
+    >>> check_seed("seed", 1.5)
+    Traceback (most recent call last):
+    TypeError: seed must be a Python integer, got 1.5.
+    """
+    if not isinstance(value, Tracer):
+        check_count(name, value, least=0, most=2**32 - 1)
+
+
 def check_count(name: str, value: Any, *, least: int = 1, most: int = MOST) -> None:
     """Raise unless ``value`` is an integer with ``least <= value <= most``.
 

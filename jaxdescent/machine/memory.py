@@ -21,7 +21,15 @@ solve the problem."""
 
 
 class ProblemTooLarge(MemoryError):
-    """Raised before anything is allocated, with the bytes needed and available, and a way out."""
+    """Raised before anything is allocated, with the bytes needed and available, and a way out.
+
+    >>> import jax, jaxdescent as jd
+    >>> X = jax.ShapeDtypeStruct((8_000_000_000, 1_000_000), "float32")
+    >>> y = jax.ShapeDtypeStruct((8_000_000_000,), "float32")
+    >>> jd.plan(jd.LinearRegression(X, y)).require()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    jaxdescent.machine.memory.ProblemTooLarge: ...
+    """
 
 
 def available_bytes(device: Any = None) -> int:

@@ -245,23 +245,27 @@ def _dense(
     safe = jnp.where(scale > 0, scale, 1)
     jacobian = jacobian / safe[None, :]
     image = ravel_pytree(residuals)[0].astype(flat.dtype)
+    both = jnp.concatenate([jacobian, image[:, None]], axis=1)
     if jacobian.shape[0] > unknowns:
-        basis, jacobian = jnp.linalg.qr(jacobian)
-        image = jnp.matmul(basis.T, image, precision=dtypes.HIGHEST)
+        both = _triangle(both)
 
     def solve(damping: jax.Array) -> tuple[Params, jax.Array]:
         root = jnp.sqrt(damping).astype(flat.dtype)
-        damped = jnp.concatenate([jacobian, root * jnp.eye(unknowns, dtype=flat.dtype)])
-        basis, triangle = jnp.linalg.qr(damped)
-        rotated = jnp.matmul(basis[: image.size].T, image, precision=dtypes.HIGHEST)
-        move = -solve_triangular(triangle, rotated)
-        pushed = jnp.matmul(jacobian, move, precision=dtypes.HIGHEST)
+        below = root * jnp.eye(unknowns, unknowns + 1, dtype=flat.dtype)
+        triangle = _triangle(jnp.concatenate([both, below]))
+        move = -solve_triangular(triangle[:, :unknowns], triangle[:, unknowns])
+        pushed = jnp.matmul(both[:, :unknowns], move, precision=dtypes.HIGHEST)
         return unravel(move / safe), jnp.sum(pushed * pushed)
 
     size = jnp.linalg.norm(flat)
     share = flat / jnp.where(size > 0, size, 1)
     curvature = jnp.where(size > 0, jnp.sum(squares * jnp.square(share)), jnp.max(squares))
     return solve, scale, curvature
+
+
+def _triangle(columns: jax.Array) -> jax.Array:
+    """``[R, Q'b]`` for columns ``[A, b]`` with ``A = QR``; Q is not formed."""
+    return jnp.linalg.qr(columns, mode="r")[: columns.shape[1] - 1]
 
 
 class _Inner(NamedTuple):

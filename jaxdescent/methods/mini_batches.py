@@ -12,7 +12,7 @@ import optax
 from jax import lax
 
 from jaxdescent.display import argument
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.batch_order import batch_rows, order_of, steps_of
 from jaxdescent.methods.batch_steps import (
@@ -123,6 +123,7 @@ class MiniBatches(Method):
         if self.rows is not None:
             check_count("MiniBatches.rows", self.rows)
         check_count("MiniBatches.epochs", self.epochs)
+        check_seed("MiniBatches.seed", self.seed)
         if self.transformation is not None and not hasattr(self.transformation, "transformation"):
             raise TypeError(
                 "MiniBatches takes an optax transformation or None, got "

@@ -108,7 +108,8 @@ class Method(Displayed, abc.ABC):
 
     A method is a pytree whose leaves are its hyper-parameters. ``init`` makes the state that
     ``step`` needs: a pytree of arrays with fixed shapes and dtypes. Params arrive in the dtype
-    in which arithmetic runs (float32 for 16-bit storage).
+    in which arithmetic runs (float32 for 16-bit storage). The answers after ``step`` have defaults,
+    which fit a method of gradients.
     """
 
     @abc.abstractmethod
@@ -133,35 +134,10 @@ class Method(Displayed, abc.ABC):
         del state
         return progress_at(*objective.value_and_gradient(params))
 
-    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        """The state for ``params`` that were rounded to 16 bits after the step that made it."""
-        del objective, params
-        return state
-
-    def check(self) -> None:
-        """Raise if a hyper-parameter that is not traced has an invalid value."""
-        return
-
-    def hoisted(self) -> Method:
-        """This method with the arrays that its functions close over as leaves."""
-        return self
-
     def estimates(self, objective: Objective) -> bool:
         """Whether the progress on this objective has an :class:`Estimate`."""
         del objective
         return False
-
-    def solves_at_once(self, objective: Objective) -> bool:
-        """Whether the first step leads to the minimum, up to rounding."""
-        del objective
-        return False
-
-    def needed_bytes(self, objective: Objective, params: Params) -> int | None:
-        """The bytes that a step needs at least, for ``minimize`` to check that they are available;
-        None if it needs only a few vectors.
-        """
-        del objective, params
-        return None
 
     @property
     def looks_ahead(self) -> bool:
@@ -177,12 +153,27 @@ class Method(Displayed, abc.ABC):
         """Whether each element's step depends on its own gradient and on scalars alone."""
         return False
 
-    def acts_by_element(self, params: Params = None) -> bool:
-        """Whether a step on some elements of the params is the same as in a step on all of them,
-        arrays of the state that are like the params included.
+    @property
+    def patience(self) -> int:
+        """The number of checks in a row without any progress that count as stagnation."""
+        return 10
+
+    def needed_bytes(self, objective: Objective, params: Params) -> int | None:
+        """The bytes that a step needs at least, for ``minimize`` to check that they are available;
+        None if it needs only a few vectors.
         """
-        del params
-        return self.is_elementwise
+        del objective, params
+        return None
+
+    def check(self) -> None:
+        """Raise if a hyper-parameter that is not traced has an invalid value."""
+        return
+
+    def hoisted(self) -> Method:
+        """This method with the arrays that its functions close over as leaves."""
+        return self
+
+    # Methods that follow recurrences, which rounding separates from the truth.
 
     def is_estimate(self, state: State) -> Any:
         """Whether the progress comes from recurrences, which rounding separates from the truth."""
@@ -207,15 +198,29 @@ class Method(Displayed, abc.ABC):
         del state
         return None
 
+    # What a method knows of itself besides.
+
+    def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
+        """The state for ``params`` that were rounded to 16 bits after the step that made it."""
+        del objective, params
+        return state
+
+    def solves_at_once(self, objective: Objective) -> bool:
+        """Whether the first step leads to the minimum, up to rounding."""
+        del objective
+        return False
+
+    def acts_by_element(self, params: Params = None) -> bool:
+        """Whether a step on some elements of the params is the same as in a step on all of them,
+        arrays of the state that are like the params included.
+        """
+        del params
+        return self.is_elementwise
+
     def ended_by(self, state: State) -> EndedBy:
         """The name of the method that was active last, if this one is made of several."""
         del state
         return EndedBy((structure_name(self),))
-
-    @property
-    def patience(self) -> int:
-        """The number of checks in a row without any progress that count as stagnation."""
-        return 10
 
 
 class LookingAhead(Method):

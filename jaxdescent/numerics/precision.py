@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.display import Displayed
+from jaxdescent.inputs.numbers import check_seed
 from jaxdescent.kernels import sums
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.platform import is_on_one_cpu, kept_apart, on_cpu
@@ -51,6 +52,10 @@ class Rounding(Displayed):
         del start
         return self
 
+    def check(self) -> None:
+        """Raise if a number that is not traced is not valid."""
+        return
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +64,13 @@ class Nearest(Rounding):
 
     Small updates are lost: if ``|update| < ulp / 2``, the stored value does not change, so that a
     long descent in bfloat16 stalls early.
+
+    >>> import jax.numpy as jnp, jaxdescent as jd
+    >>> start, step = jnp.ones(1, jnp.bfloat16), jd.GradientDescent(2**-11)
+    >>> square = lambda x: jnp.sum(x**2)
+    >>> result = jd.minimize(square, start, step, max_iterations=100, tolerance=0)
+    >>> float(result.params[0])  # each step is 2^-10, a quarter of the distance to the next number
+    1.0
     """
 
 
@@ -73,6 +85,13 @@ class StochasticRounding(Rounding):
     the sharding. The bias is below 2^-16 ulp for each rounding. It applies to bfloat16 (the upper
     half of a float32); other 16-bit floats are rounded to nearest.
 
+    Args:
+      seed: an integer from 0 to 2^32 - 1.
+
+    Raises:
+      TypeError: by ``minimize``, if ``seed`` is not an integer.
+      ValueError: by ``minimize``, if it is out of this range.
+
     >>> import jax.numpy as jnp
     >>> x = jnp.full((100_000,), 1 + 2**-9)       # a quarter of the way from 1 to the next bfloat16
     >>> stored = narrow(x, jnp.zeros((100_000,), jnp.bfloat16), StochasticRounding(seed=0), 0)
@@ -83,6 +102,9 @@ class StochasticRounding(Rounding):
     """
 
     seed: Any = 0
+
+    def check(self) -> None:
+        check_seed("StochasticRounding.seed", self.seed)
 
     def of_chunk(self, start: Any) -> StochasticRounding:
         return StochasticRounding(randomness.fold(self.seed, start))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import placement
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.functions import is_fleeting
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.numerics import precision
@@ -62,7 +63,7 @@ def checked_params(params: Params, objective: Objective) -> Params:
 def _firm(leaf: Any) -> jax.Array:
     if isinstance(leaf, jax.Array) and not leaf.weak_type:
         return leaf
-    return jnp.asarray(leaf, _firm_dtype(leaf))
+    return as_array(leaf, _firm_dtype(leaf))
 
 
 def _firm_dtype(leaf: Any) -> Any:

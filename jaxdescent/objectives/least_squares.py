@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr
 
 from jaxdescent.inputs.functions import as_pytree, hinting, hoist
+from jaxdescent.inputs.trees import check_floats
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.protocol import Objective, Params
 
@@ -17,16 +19,26 @@ from jaxdescent.objectives.protocol import Objective, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeastSquares(Objective):
-    """``1/2 |residual(params, *args)|^2``, summed over all leaves and elements of the residual.
+    """``1/2 |r(params, *args)|^2``, summed over all leaves and elements of the residual r.
+
+    The gradient is ``J'r`` with the Jacobian J of r. ``minimize`` takes ``jd.LevenbergMarquardt``
+    for it unless told otherwise.
 
     Args:
-      residual: a differentiable function from params (and args) to an array or pytree of arrays.
+      residual: a differentiable function from params (and args) to an array or pytree of arrays,
+        of any shapes.
       args: extra arguments of ``residual``, bound by ``minimize(..., args=...)``.
+
+    Raises:
+      TypeError: by ``minimize``, if ``residual`` is not a function, or its value no floating-point
+        array.
 
     >>> import jax.numpy as jnp
     >>> rosenbrock = LeastSquares(lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]]))
     >>> rosenbrock.value(jnp.array([0.0, 0.0]))
     Array(0.5, dtype=float32)
+
+    Reference: Nocedal and Wright (2006), "Numerical optimization", chapter 10.
     """
 
     residual: Callable[..., Any]
@@ -40,7 +52,10 @@ class LeastSquares(Objective):
 
     def residuals(self, params: Params) -> Any:
         with hinting("LeastSquares.residual"):
-            return self.residual(params, *self.args)
+            residuals = self.residual(params, *self.args)
+        for path, leaf in jax.tree.leaves_with_path(residuals):
+            check_floats(f"residual(params){keystr(path)}", jnp.result_type(leaf))
+        return residuals
 
     def lower_bound(self) -> jax.Array:
         return jnp.zeros(())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,81 +14,15 @@ from jaxdescent.display import Displayed
 from jaxdescent.inputs.functions import anew
 from jaxdescent.kernels import dtypes
 from jaxdescent.kernels.host_memory import Cut
-from jaxdescent.kernels.platform import on_cpu
 from jaxdescent.numerics import precision
+from jaxdescent.objectives.answers import Bounds, Parts, RowBlocks, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
+from jaxdescent.objectives.leaves import Scalars, sum_over_leaves
 
 Params = Any
 """A pytree of floating-point arrays: the unknowns."""
 
-
-Scalars = tuple[jax.Array, ...]
 PartFunction = Callable[["Objective", Params], Scalars]
-
-
-class Bounds(NamedTuple):
-    """Bounds on the eigenvalues of the Hessian that hold at all params."""
-
-    lower: jax.Array
-    upper: jax.Array
-
-
-class RowBlocks(NamedTuple):
-    """The rows of an objective that is a sum over them.
-
-    Attributes:
-      rows: how many there are.
-      block: how many that follow each other are best read together.
-      entries: how many numbers of a row are multiplied, about.
-      sections: the numbers of the blocks with which reading can begin.
-    """
-
-    rows: int
-    block: int
-    entries: int
-    sections: tuple[int, ...] = (0,)
-
-
-class Parts(NamedTuple):
-    """What distinguishes an objective from others of its class, for repeated calls.
-
-    Attributes:
-      kind: hashable; what programs depend on besides structures and shapes.
-      data: arrays whose values no check reads.
-      numbers: values that are checked in every call.
-    """
-
-    kind: Any
-    data: Any
-    numbers: Any
-
-
-class StationarySolver(Protocol):
-    """A factorisation of an affine gradient's matrix, made once and used for several solves.
-
-    It is a pytree, and keeps no reference to the objective's data.
-    """
-
-    def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
-        """The point where the gradient is zero, and whether the curvature there is negative
-        in some direction.
-
-        ``gradient`` is the gradient at ``params``. Solving again from the solution refines it,
-        because the gradient is computed from the data.
-        """
-        ...
-
-    def height(
-        self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """``|g.H^+ g| / 2`` and a curvature.
-
-        The first is the distance of the value at ``params`` from the stationary value, infinite if
-        it is not known; the second is the largest curvature, or the one along some direction.
-        ``is_solution`` says that :meth:`solve` returned ``params``: where the solver is more
-        accurate than the computed gradient, only the rounding of the params is counted then.
-        """
-        ...
 
 
 class Objective(Displayed, abc.ABC):
@@ -96,12 +30,51 @@ class Objective(Displayed, abc.ABC):
 
     An objective is a pytree: its data are leaves, its functions and flags part of the structure.
     Only ``value`` must be defined; the other answers follow from it by automatic differentiation,
-    and an objective that knows better overrides them.
+    and an objective that knows better overrides them. The answers down to ``hoisted`` are those
+    that every part of the package asks for. All others are for the purpose that stands above them.
     """
 
     @abc.abstractmethod
     def value(self, params: Params) -> jax.Array:
         """The objective at ``params``: a floating-point scalar."""
+
+    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
+        """The value and the gradient, in one evaluation."""
+        return jax.value_and_grad(self.value)(params)
+
+    def gradient(self, params: Params) -> Params:
+        """The gradient, with the structure of ``params``."""
+        return self.value_and_gradient(params)[1]
+
+    def hessian_product(self, params: Params, direction: Params) -> Params:
+        """The Hessian at ``params`` times ``direction``, without forming the Hessian."""
+        return jax.jvp(self.gradient, (params,), (direction,))[1]
+
+    def curvature(self, params: Params, direction: Params) -> jax.Array:
+        """``direction . H . direction`` at ``params``; for a regression one pass over X."""
+        return precision.inner(direction, self.hessian_product(params, direction))
+
+    def start(self) -> Params | None:
+        """The params where a descent starts if it is given none; None if the user must say."""
+        return None
+
+    def size(self, params: Params) -> jax.Array:
+        """The norm of the params that changes of the params are compared with.
+
+        A regression leaves out its intercept, which grows with the distance of the features from
+        zero.
+        """
+        return precision.norm(params)
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether the gradient is affine, so that one linear solve finds where it is zero."""
+        return False
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether the Hessian is diagonal: no unknown affects another's gradient."""
+        return False
 
     def checked(self) -> Objective:
         """This objective with its data as JAX arrays, whose shapes and dtypes are checked.
@@ -111,6 +84,20 @@ class Objective(Displayed, abc.ABC):
           ValueError: if some data have the wrong shape or value.
         """
         return self
+
+    def check_params(self, params: Params) -> None:
+        """Raise if ``params`` do not have the structure that this objective needs."""
+        del params
+
+    def hoisted(self, params: Params, *, always: bool = False) -> Objective:
+        """This objective with the arrays that its functions close over as leaves.
+
+        Unless ``always``, only traced arrays and those of mutable objects are hoisted.
+        """
+        del params, always
+        return self
+
+    # What callers pass, and calls that are repeated.
 
     def bound(self, args: tuple[Any, ...]) -> Objective:
         """This objective with extra arguments.
@@ -137,17 +124,36 @@ class Objective(Displayed, abc.ABC):
         """The params in the form in which callers have them, from that which methods have."""
         return params
 
-    def check_params(self, params: Params) -> None:
-        """Raise if ``params`` do not have the structure that this objective needs."""
-        del params
+    # The own start, and what is known there.
 
-    def hoisted(self, params: Params, *, always: bool = False) -> Objective:
-        """This objective with the arrays that its functions close over as leaves.
+    def placed_start(self, start: Params) -> Params:
+        """The own start with values that depend on the data; ``start`` is what :meth:`start` gave.
 
-        Unless ``always``, only traced arrays and those of mutable objects are hoisted.
+        For a regression the intercept becomes the mean of y. This is computed inside the program,
+        so that a call with other data of the same shapes has its own start.
         """
-        del params, always
-        return self
+        return start
+
+    def start_norm(self) -> jax.Array | None:
+        """The gradient's norm at :meth:`placed_start` if the objective can compute it more cheaply
+        than from the gradient, else None.
+        """
+        return None
+
+    def start_value(self) -> jax.Array | None:
+        """The value at the objective's own start, a scale for its values, if it costs no pass over
+        the data, else None.
+        """
+        return None
+
+    def rounding_beside_size(self, params: Params, share: float) -> Any:
+        """What the value rises by where the unknowns that :meth:`size` leaves out are wrong by this
+        share of themselves.
+        """
+        del params, share
+        return 0.0
+
+    # Steps and checks leaf by leaf, or chunk by chunk, so that temporaries are small.
 
     def blocks(self, params: Params) -> list[Objective] | None:
         """Objectives ``f_k`` of single leaves, if this one is their sum: ``f = sum_k f_k(leaf_k)``.
@@ -157,6 +163,28 @@ class Objective(Displayed, abc.ABC):
         """
         del params
         return None
+
+    def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
+        """``sum_k function(f_k, leaf_k)`` over the leaves' objectives in :meth:`blocks`.
+
+        Without such objectives it is ``function(self, params)``. A check computes its sums through
+        this, so that its temporaries are no larger than a leaf. ``always`` is a true value that XLA
+        cannot know to be true.
+        """
+        terms = self.blocks(params)
+        if terms is None:
+            return function(self, params)
+        return sum_over_leaves(function, terms, jax.tree.leaves(params), always)
+
+    def value_and_squared_norm(self, params: Params) -> Scalars:
+        """The value and the squared norm of the gradient, which a check reads."""
+        value, gradient = self.value_and_gradient(params)
+        return jnp.asarray(value), precision.squared_norm(gradient)
+
+    def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
+        """``params - rate * gradient``, for the gradient at ``params``."""
+        del self
+        return jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
 
     @property
     def cuts(self) -> tuple[Any, ...] | None:
@@ -172,35 +200,7 @@ class Objective(Displayed, abc.ABC):
         del leaf, cut, start, size
         return self
 
-    def sum_over_parts(self, function: PartFunction, params: Params, always: Any) -> Scalars:
-        """``sum_k function(f_k, leaf_k)`` over the leaves' objectives in :meth:`blocks`.
-
-        Without such objectives it is ``function(self, params)``. A check computes its sums through
-        this, so that its temporaries are no larger than a leaf. ``always`` is a true value that XLA
-        cannot know to be true: on a CPU a branch for each leaf keeps the leaves' temporaries
-        apart. Elsewhere sums have none, and without branches devices add all leaves' sums at once.
-        """
-        terms = self.blocks(params)
-        if terms is None:
-            return function(self, params)
-        leaves = jax.tree.leaves(params)
-        zeros = tuple(
-            jnp.zeros((), like.dtype) for like in jax.eval_shape(function, terms[0], leaves[0])
-        )
-        of_leaf = jax.jit(function)  # leaves of one shape share one trace
-
-        def apart(always: Any, terms: list[Objective], leaves: list[jax.Array]) -> list[Scalars]:
-            return [
-                lax.cond(always, of_leaf, lambda *_: zeros, term, leaf)
-                for term, leaf in zip(terms, leaves, strict=True)
-            ]
-
-        def at_once(always: Any, terms: list[Objective], leaves: list[jax.Array]) -> list[Scalars]:
-            del always
-            return [of_leaf(term, leaf) for term, leaf in zip(terms, leaves, strict=True)]
-
-        sums = on_cpu(apart, at_once, always, terms, leaves)
-        return tuple(precision.add(list(scalars)) for scalars in zip(*sums, strict=True))
+    # Batches of rows.
 
     @property
     def row_blocks(self) -> RowBlocks | None:
@@ -222,73 +222,7 @@ class Objective(Displayed, abc.ABC):
         del index
         return None
 
-    def start(self) -> Params | None:
-        """The params where a descent starts if it is given none; None if the user must say."""
-        return None
-
-    def placed_start(self, start: Params) -> Params:
-        """The own start with values that depend on the data; ``start`` is what :meth:`start` gave.
-
-        For a regression the intercept becomes the mean of y. This is computed inside the program,
-        so that a call with other data of the same shapes has its own start.
-        """
-        return start
-
-    def start_norm(self) -> jax.Array | None:
-        """The gradient's norm at :meth:`placed_start` if the objective can compute it more cheaply
-        than from the gradient, else None.
-        """
-        return None
-
-    def size(self, params: Params) -> jax.Array:
-        """The norm of the params that changes of the params are compared with.
-
-        A regression leaves out its intercept, which grows with the distance of the features from
-        zero.
-        """
-        return precision.norm(params)
-
-    def rounding_beside_size(self, params: Params, share: float) -> Any:
-        """What the value rises by where the unknowns that :meth:`size` leaves out are wrong by this
-        share of themselves.
-        """
-        del params, share
-        return 0.0
-
-    def eliminated(self, means: Means | None = None) -> Elimination | None:
-        """The problem in fewer unknowns, with the others at their optimum; None if there is no
-        such form.
-
-        ``means`` are those of an earlier elimination of the same data, which is not read again.
-        """
-        del means
-        return None
-
-    def value_and_gradient(self, params: Params) -> tuple[jax.Array, Params]:
-        """The value and the gradient, in one evaluation."""
-        return jax.value_and_grad(self.value)(params)
-
-    def gradient(self, params: Params) -> Params:
-        """The gradient, with the structure of ``params``."""
-        return self.value_and_gradient(params)[1]
-
-    def value_and_squared_norm(self, params: Params) -> Scalars:
-        """The value and the squared norm of the gradient, which a check reads."""
-        value, gradient = self.value_and_gradient(params)
-        return jnp.asarray(value), precision.squared_norm(gradient)
-
-    def gradient_step(self, params: Params, gradient: Params, rate: Any) -> Params:
-        """``params - rate * gradient``, for the gradient at ``params``."""
-        del self
-        return jax.tree.map(lambda x, g: x - jnp.asarray(rate, x.dtype) * g, params, gradient)
-
-    def hessian_product(self, params: Params, direction: Params) -> Params:
-        """The Hessian at ``params`` times ``direction``, without forming the Hessian."""
-        return jax.jvp(self.gradient, (params,), (direction,))[1]
-
-    def curvature(self, params: Params, direction: Params) -> jax.Array:
-        """``direction . H . direction`` at ``params``; for a regression one pass over X."""
-        return precision.inner(direction, self.hessian_product(params, direction))
+    # What a method carries along a line, to read the data once less in each iteration.
 
     def image(self, direction: Params) -> Any:
         """What a quadratic objective computes from its data to move along ``direction``.
@@ -321,6 +255,8 @@ class Objective(Displayed, abc.ABC):
         del image
         return self.curvature(params, direction)
 
+    # What the structure tells of the value and the curvature.
+
     def residuals(self, params: Params) -> Any:
         """An array or pytree of arrays, half whose squared norm is the value; None if the objective
         is no sum of squares.
@@ -335,21 +271,15 @@ class Objective(Displayed, abc.ABC):
         del params
         return None
 
-    def curves_down(self) -> jax.Array | None:
-        """Whether the structure shows a direction of negative curvature, which a method might never
-        look along; None if the structure shows nothing.
-        """
-        return None
-
-    def start_value(self) -> jax.Array | None:
-        """The value at the objective's own start, a scale for its values, if it costs no pass over
-        the data, else None.
-        """
-        return None
-
     def least_curvature(self) -> jax.Array | None:
         """A lower bound on the curvature along any direction, known without reading the data, or
         None.
+        """
+        return None
+
+    def curves_down(self) -> jax.Array | None:
+        """Whether the structure shows a direction of negative curvature, which a method might never
+        look along; None if the structure shows nothing.
         """
         return None
 
@@ -363,6 +293,34 @@ class Objective(Displayed, abc.ABC):
     def attains_lower_bound(self) -> bool:
         """Whether the minimum equals :meth:`lower_bound`."""
         return False
+
+    # What can be solved, and with what.
+
+    def eliminated(self, means: Means | None = None) -> Elimination | None:
+        """The problem in fewer unknowns, with the others at their optimum; None if there is no
+        such form.
+
+        ``means`` are those of an earlier elimination of the same data, which is not read again.
+        """
+        del means
+        return None
+
+    def stationary_solver(self, params: Params) -> StationarySolver | None:
+        """A factorisation that maps params to a zero of the gradient, or None.
+
+        Only quadratic and separable objectives have one.
+        """
+        del params
+        return None
+
+    def stationary_solver_bytes(self, params: Params) -> int:
+        """The peak bytes of the solve for a zero gradient, from shapes alone."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        itemsize = max(
+            dtypes.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)
+        )
+        # The Hessian, its factorisation, and LAPACK's workspace.
+        return 3 * size * size * itemsize
 
     @property
     def linear_regression(self) -> Any:
@@ -383,30 +341,3 @@ class Objective(Displayed, abc.ABC):
         Their sum ``X'SX + l2 I`` is the Hessian for the weights of one output.
         """
         return None
-
-    @property
-    def is_separable(self) -> bool:
-        """Whether the Hessian is diagonal: no unknown affects another's gradient."""
-        return False
-
-    @property
-    def is_quadratic(self) -> bool:
-        """Whether the gradient is affine, so that one linear solve finds where it is zero."""
-        return False
-
-    def stationary_solver(self, params: Params) -> StationarySolver | None:
-        """A factorisation that maps params to a zero of the gradient, or None.
-
-        Only quadratic and separable objectives have one.
-        """
-        del params
-        return None
-
-    def stationary_solver_bytes(self, params: Params) -> int:
-        """The peak bytes of the solve for a zero gradient, from shapes alone."""
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        itemsize = max(
-            dtypes.compute_dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params)
-        )
-        # The Hessian, its factorisation, and LAPACK's workspace.
-        return 3 * size * size * itemsize

@@ -21,7 +21,10 @@ from jaxdescent.objectives.stationary import DenseSolver
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quadratic(Objective):
-    """``1/2 x.Hx - linear.x + constant``.
+    """``1/2 x.Hx - linear.x + constant``, whose minimum solves ``H x = linear``.
+
+    There is a minimum where no eigenvalue of H is negative and ``linear`` is in the range of H.
+    Otherwise ``minimize`` ends ``DIVERGED``.
 
     Args:
       hessian: H, an (n, n) array of which the symmetric part is used, or a symmetric linear map
@@ -29,10 +32,17 @@ class Quadratic(Objective):
       linear: zero, or an array or pytree like the params; the gradient is ``H x - linear``.
       constant: a number that is added to the value.
 
+    Raises:
+      TypeError: by ``minimize``, if an entry is not a real floating-point number or array.
+      ValueError: by ``minimize``, if an array H is not square, or the params have not the shapes
+        of H or ``linear``.
+
     >>> import jax.numpy as jnp
     >>> bowl = Quadratic(jnp.array([[2.0, 1.0], [1.0, 2.0]]), linear=jnp.array([3.0, 3.0]))
     >>> bowl.gradient(jnp.array([1.0, 1.0]))
     Array([0., 0.], dtype=float32)
+
+    Reference: Nocedal and Wright (2006), "Numerical optimization", section 5.1.
     """
 
     hessian: Any

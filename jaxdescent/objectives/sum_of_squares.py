@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jaxdescent.kernels import dtypes, host_memory
 from jaxdescent.kernels.host_memory import Cut
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.protocol import Bounds, Objective, Params, Scalars
+from jaxdescent.objectives.answers import Bounds
+from jaxdescent.objectives.leaves import Scalars
+from jaxdescent.objectives.protocol import Objective, Params
 from jaxdescent.objectives.stationary import DiagonalSolver
 
 
@@ -27,6 +29,10 @@ class SumOfSquares(Objective):
       scale: a number, or a pytree with the structure of the params whose leaves broadcast
         against the params' leaves.
       center: likewise; it is the minimiser where ``scale > 0``.
+
+    Raises:
+      ValueError: by ``minimize``, if ``scale`` or ``center`` has neither the params' structure nor
+        a shape that broadcasts against theirs.
 
     >>> import jax.numpy as jnp
     >>> SumOfSquares(scale=2.0).value(jnp.array([3.0]))

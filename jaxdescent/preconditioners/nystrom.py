@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.numerics import randomness
@@ -83,6 +83,7 @@ class Nystrom(Preconditioner):
 
     def check(self) -> None:
         check_count("Nystrom.rank", self.rank)
+        check_seed("Nystrom.seed", self.seed)
 
 
 @jax.tree_util.register_dataclass

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 
-from jaxdescent.inputs.numbers import check_count
+from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels import factors, products
 from jaxdescent.kernels.branches import if_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
@@ -18,13 +17,11 @@ from jaxdescent.machine import memory
 from jaxdescent.numerics import randomness
 from jaxdescent.preconditioners.hessians import CentredRegression, ShiftedHessian
 from jaxdescent.preconditioners.protocol import Factor, Preconditioner
+from jaxdescent.preconditioners.sketch_factor import Square, by_triangle, by_values, spectral
 from jaxdescent.regression.solve.factor import in_units, null_level
 
 NONZEROS = 32
 """How many rows of the sketch each row of X enters: their signs are the bits of one 32-bit word."""
-
-ROUNDING = 4
-"""Singular values below this many eps times A's norm count as rounding errors."""
 
 Sums = tuple[jax.Array, ...]
 
@@ -121,7 +118,7 @@ class Sketch(Preconditioner):
         """
         if regression.shift.ndim:
             sketch = self._sketch(regression, residual, residual.dtype)
-            return _spectral(sketch, regression.shift, penalty_residual, least)
+            return spectral(sketch, regression.shift, penalty_residual, least)
         inputs = regression, residual, penalty_residual
         if residual.dtype != jnp.float64:
             triangle = self._triangle(*inputs, residual.dtype)
@@ -140,8 +137,8 @@ class Sketch(Preconditioner):
         scaled, units = in_units(R, _certain_lengths(R, regression))
         is_missing = _least_pivot(scaled) <= least
         operands = triangle, scaled, units
-        matrix, start = seldom(is_missing, _by_values, _by_triangle, *operands)
-        return _Square(matrix, is_missing), start
+        matrix, start = seldom(is_missing, by_values, by_triangle, *operands)
+        return Square(matrix, is_missing), start
 
     def _triangle(
         self,
@@ -163,6 +160,7 @@ class Sketch(Preconditioner):
 
     def check(self) -> None:
         check_count("Sketch.oversampling", self.oversampling, least=2, most=1 << 16)
+        check_seed("Sketch.seed", self.seed)
 
     def _sketch(self, regression: CentredRegression, residual: jax.Array, dtype: Any) -> jax.Array:
         """``S [A, residual]``, (rows of the sketch, features + outputs)."""
@@ -254,41 +252,6 @@ class Sketch(Preconditioner):
         return jnp.asarray(COPIES, dtype) ** -0.5 * parts.reshape(COPIES * strata, -1)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Square(Factor):
-    """The inverse of a triangular R, or ``V diag(gain)`` if R is rank-deficient."""
-
-    matrix: jax.Array  # (size, size): the upper triangular R, or V diag(gain)
-    is_product: jax.Array
-
-    def apply(self, columns: jax.Array) -> jax.Array:
-        return lax.cond(self.is_product, _product, solve_triangular, self.matrix, columns)
-
-    def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        return lax.cond(
-            self.is_product,
-            lambda matrix, columns: _product(matrix.T, columns),
-            lambda matrix, columns: solve_triangular(matrix, columns, trans=1),
-            *(self.matrix, columns),
-        )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Spectral(Factor):
-    """``V diag(gain)``, with a gain for each output."""
-
-    vectors: jax.Array  # (size, size)
-    gain: jax.Array  # (size, outputs)
-
-    def apply(self, columns: jax.Array) -> jax.Array:
-        return jnp.matmul(self.vectors, self.gain * columns, precision=HIGHEST)
-
-    def apply_transpose(self, columns: jax.Array) -> jax.Array:
-        return self.gain * jnp.matmul(self.vectors.T, columns, precision=HIGHEST)
-
-
 def _refuse_too_large(regression: CentredRegression, rows: int, dtype: Any) -> None:
     """Raise if the sketch, its factor and what factorising takes do not fit."""
     features = regression.size
@@ -304,21 +267,6 @@ def _refuse_too_large(regression: CentredRegression, rows: int, dtype: Any) -> N
         )
 
 
-def _spectral(
-    sketch: jax.Array, shift: jax.Array, penalty_residual: jax.Array, least: float
-) -> tuple[Factor, jax.Array]:
-    features = penalty_residual.shape[0]
-    padded = jnp.pad(sketch, ((0, max(0, features - sketch.shape[0])), (0, 0)))
-    triangle = factors.triangle(padded)[:features]
-    left, singular, right = factors.svd(triangle[:, :features])
-    curvature = jnp.square(singular)[:, None] + shift
-    is_missing = jnp.min(curvature) <= jnp.square(least * singular[0])
-    factor = _Spectral(right.T, _gain(curvature, singular, is_missing))
-    rotated = jnp.matmul(left.T, triangle[:, features:], precision=HIGHEST)
-    penalty = jnp.matmul(right, jnp.sqrt(shift) * penalty_residual, precision=HIGHEST)
-    return factor, factor.apply(factor.gain * (singular[:, None] * rotated + penalty))
-
-
 def _certain_lengths(R: jax.Array, regression: CentredRegression) -> jax.Array:
     """The lengths of R's columns, zero for those that are constant but for rounding."""
     length, mean = jnp.sqrt(jnp.sum(jnp.square(R), axis=0)), regression.feature_mean
@@ -328,42 +276,6 @@ def _certain_lengths(R: jax.Array, regression: CentredRegression) -> jax.Array:
     total = rows if regression.root is None else jnp.sum(jnp.square(regression.root))
     noise = null_level(mean.dtype, length.size) * jnp.sqrt(total) * jnp.abs(mean)
     return jnp.where(length <= noise.astype(R.dtype), 0, length)
-
-
-def _by_triangle(triangle: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """R and the sketch's own solution, from ``[R, Q' S residual]``."""
-    size = triangle.shape[0]
-    return triangle[:, :size], solve_triangular(triangle[:, :size], triangle[:, size:])
-
-
-def _by_values(
-    triangle: jax.Array, in_units: jax.Array, units: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """``V diag(gain)`` over the units, and the solution of least norm in them, for a rank-deficient
-    R.
-    """
-    left, singular, right = factors.svd(in_units)
-    gain = _gain(jnp.square(singular), singular, jnp.array(True))
-    rotated = jnp.matmul(left.T, triangle[:, len(units) :], precision=HIGHEST)
-    matrix = right.T * gain[None, :] / units[:, None]
-    return matrix, _product(matrix, (gain * singular)[:, None] * rotated)
-
-
-def _gain(curvature: jax.Array, singular: jax.Array, is_missing: jax.Array) -> jax.Array:
-    """``curvature^-1/2``, limited if the rank is deficient.
-
-    A ridge of ``sqrt(eps) |A|`` is added then, because the rounding errors along small singular
-    values would be amplified beyond the solution. Singular values that are rounding errors
-    themselves get a gain of zero: the unknowns would follow noise alone in their directions.
-    """
-    eps, size = jnp.finfo(singular.dtype).eps, jnp.linalg.norm(singular)
-    ridge = jnp.where(is_missing, eps * jnp.square(size), 0)
-    is_none = is_missing & (curvature <= jnp.square(ROUNDING * eps * size))
-    return jnp.where(is_none, 0, lax.rsqrt(jnp.where(is_none, 1, curvature + ridge)))
-
-
-def _product(matrix: jax.Array, columns: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, columns, precision=HIGHEST)
 
 
 def _with_rows_below(above: jax.Array, root: jax.Array, rest: jax.Array) -> jax.Array:

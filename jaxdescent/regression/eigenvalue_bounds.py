@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.objectives.protocol import Bounds
+from jaxdescent.objectives.answers import Bounds
 
 
 def regression_bounds(

@@ -10,15 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from jaxdescent import display, placement
+from jaxdescent import display
 from jaxdescent.designs import Design, as_design, is_converted_once
-from jaxdescent.inputs.numbers import refuse_masked
-from jaxdescent.inputs.trees import check_floats
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.kernels import dtypes
 from jaxdescent.numerics import precision
-from jaxdescent.objectives.protocol import Objective, Params, RowBlocks
+from jaxdescent.objectives.answers import RowBlocks
+from jaxdescent.objectives.protocol import Objective, Params
+from jaxdescent.regression.checks import checked_array, is_zero, refuse_negative
 from jaxdescent.regression.losses import check_loss
 
 
@@ -192,7 +192,8 @@ class LinearModel(Objective):
 
     def start(self) -> Params:
         dtype = self._design.dtype
-        return {name: jnp.zeros(shape, dtype) for name, shape in self._params_shapes().items()}
+        shapes = self._params_shapes().items()
+        return {name: as_array(np.zeros(shape, dtype)) for name, shape in shapes}
 
     def size(self, params: Params) -> jax.Array:
         return precision.norm(params["weights"])
@@ -206,7 +207,7 @@ class LinearModel(Objective):
     def checked(self) -> Any:
         design = as_design(self.X).checked()
         rows = design.shape[0]
-        y = _checked_array("y", self.y, rows, ndims=(1, 2))
+        y = checked_array("y", self.y, rows, ndims=(1, 2))
         if dtypes.compute_dtype(y.dtype) != design.dtype:
             raise TypeError(
                 f"X and y must be of one dtype, got weights of {design.dtype} for X and {y.dtype} "
@@ -214,9 +215,9 @@ class LinearModel(Objective):
             )
         sample_weight = self.sample_weight
         if sample_weight is not None:
-            sample_weight = _checked_array("sample_weight", sample_weight, rows, ndims=(1,))
-            _refuse_negative("sample_weight", sample_weight)
-            if _is_zero(sample_weight):
+            sample_weight = checked_array("sample_weight", sample_weight, rows, ndims=(1,))
+            refuse_negative("sample_weight", sample_weight)
+            if is_zero(sample_weight):
                 raise ValueError("sample_weight must be positive somewhere, got all zero.")
         outputs = y.shape[1:]
         if isinstance(self.l2, (str, complex)) or self.l2 is None:
@@ -229,7 +230,7 @@ class LinearModel(Objective):
                 f"l2 must be a number{f' or have shape {outputs}' if outputs else ''}, got shape "
                 f"{jnp.shape(l2)}."
             )
-        _refuse_negative("l2", l2)
+        refuse_negative("l2", l2)
         if self.linear_regression is None:
             check_loss(self, y, design.dtype)
         return dataclasses.replace(self, X=design, y=y, sample_weight=sample_weight, l2=l2)
@@ -311,8 +312,8 @@ def _as_floats(params: Params, dtype: Any) -> Params:
     def of(leaf: Any) -> Any:
         is_plain = isinstance(leaf, (int, float))
         if is_plain or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            return jnp.asarray(leaf, dtype)
-        return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+            return as_array(leaf, dtype)
+        return as_array(leaf)
 
     return jax.tree.map(of, params)
 
@@ -322,32 +323,3 @@ def scaled_rows(rows: jax.Array, scale: jax.Array | None) -> jax.Array:
     if scale is None:
         return rows
     return scale.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1)) * rows
-
-
-def _checked_array(name: str, value: Any, rows: int, ndims: tuple[int, ...]) -> jax.Array:
-    refuse_masked(name, value)
-    value = value if isinstance(value, jax.Array) else np.asarray(value)
-    check_floats(name, value.dtype)
-    if value.ndim not in ndims or value.shape[0] != rows or 0 in value.shape:
-        shapes = {1: f"({rows},)", 2: f"({rows}, outputs)"}
-        raise ValueError(
-            f"{name} must have shape {' or '.join(shapes[n] for n in ndims)} to go with X's {rows} "
-            f"rows, got {value.shape}."
-        )
-    return jnp.asarray(value)
-
-
-def _refuse_negative(name: str, value: Any) -> None:
-    """Raise if a visible value is negative or NaN; a traced value passes."""
-    if isinstance(value, Tracer):
-        return
-    for part in placement.visible_parts(value):
-        least = np.min(part)  # NaN if any element is NaN
-        if not least >= 0:
-            raise ValueError(f"{name} must be at least 0, got {float(least)}.")
-
-
-def _is_zero(value: jax.Array) -> bool:
-    """Whether all elements are known to be zero, which needs all shards in this process."""
-    is_visible = placement.is_concrete(value) and value.is_fully_addressable
-    return is_visible and not np.any(np.asarray(value))

@@ -12,8 +12,9 @@ from jax import lax
 
 from jaxdescent.designs import Center, Centred
 from jaxdescent.numerics import precision
+from jaxdescent.objectives.answers import Bounds, Parts, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
-from jaxdescent.objectives.protocol import Bounds, Params, Parts, StationarySolver
+from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.eigenvalue_bounds import regression_bounds
 from jaxdescent.regression.linear_model import LinearModel, scaled_rows
 from jaxdescent.regression.solve import regression_solver, regression_solver_bytes
@@ -35,6 +36,12 @@ class LinearRegression(LinearModel):
       l2: the ridge penalty, a number >= 0 or one for each output.
       sample_weight: s, (rows,), >= 0; None stands for ones.
       intercept: whether to fit b.
+
+    Raises:
+      TypeError: by ``minimize``, if X and y are not floating-point arrays of one dtype, or ``l2``
+        is not a number.
+      ValueError: by ``minimize``, if shapes do not fit together, data are empty, or ``l2`` or a
+        weight is negative.
 
     >>> import jax.numpy as jnp
     >>> X = jnp.array([[0.0], [1.0], [2.0]])

@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 try:
     import fcntl
@@ -26,10 +25,10 @@ except ImportError:  # Windows has none
     fcntl = None
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent import processes
+from jaxdescent.runs.shards import Unreadable, pieces_in, restored, without_keys
 
 FORMAT = 3
 """The number of this layout; another one is refused. Format 1 has its number in the same place."""
@@ -45,10 +44,6 @@ NO_ROOM = errno.ENOSPC, errno.EDQUOT
 
 FREE, WRITING, WRITTEN, FAILED = "free", "writing", "written", "failed"
 """What a process says of its part of a checkpoint."""
-
-
-class Unreadable(Exception):
-    """A checkpoint that is not whole, or not of this package."""
 
 
 class NotKept(Exception):
@@ -122,7 +117,7 @@ class Folder:
         self._at = iteration
         self._attempt += 1  # one process may still remove what it wrote before
         content = {"format": FORMAT, "iteration": iteration, **facts}
-        leaves = [_without_keys(leaf) for leaf in jax.tree.leaves(tree)]
+        leaves = [without_keys(leaf) for leaf in jax.tree.leaves(tree)]
         self._begin(self._write, leaves, content, processes.is_alone())
 
     def state(self) -> tuple[str, str]:
@@ -196,9 +191,9 @@ class Folder:
         """
         leaves, structure = jax.tree.flatten(like)
         try:
-            pieces = list(_pieces(self.at(iteration) / "loop"))
+            pieces = list(pieces_in(self.at(iteration) / "loop"))
             return structure.unflatten(
-                _restored(
+                restored(
                     f"array {number}",
                     [each for at, each in pieces if at == number],
                     leaf,
@@ -335,76 +330,3 @@ def _write_json(path: pathlib.Path, content: Any) -> None:
         json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
-
-
-class _Piece(NamedTuple):
-    """A shard as it was written: elements from ``starts`` on, of an array of this shape."""
-
-    shape: tuple[int, ...]
-    starts: tuple[int, ...]
-    content: np.ndarray
-
-
-def _pieces(folder: pathlib.Path) -> Iterator[tuple[int, _Piece]]:
-    """What all processes have written, with the numbers of the arrays; it is read when it is
-    looked at.
-    """
-    for path in sorted(folder.glob("*.json")):
-        place, at = path.with_suffix(""), 0
-        is_empty = place.stat().st_size == 0  # of a process that has copies alone, and no map
-        content = np.zeros(0, np.uint8) if is_empty else np.memmap(place, np.uint8, "r")
-        for number, name, shape, starts, own in json.loads(path.read_text()):
-            dtype = jnp.dtype(name)
-            size = math.prod(own) * dtype.itemsize
-            piece = content[at : at + size].view(dtype).reshape(own)
-            at += size
-            yield number, _Piece(tuple(shape), tuple(starts), piece)
-
-
-def _restored(name: str, pieces: list[_Piece], like: Any, *, is_free: bool) -> jax.Array:
-    """An array of the shape, dtype and sharding of ``like``, whose length may be another one than
-    that of what was written if it ``is_free``.
-    """
-    expected = jax.eval_shape(_without_keys, like)
-    shape, dtype = (pieces[0].shape, pieces[0].content.dtype) if pieces else ((), "absent")
-    is_fitting = shape[1:] == expected.shape[1:] if is_free else shape == expected.shape
-    if dtype != expected.dtype or not is_fitting or len(shape) != len(expected.shape):
-        raise Unreadable(
-            f"{name} is {dtype}{list(shape)}, expected {expected.dtype}{list(expected.shape)}"
-        )
-
-    def part(index: Any) -> np.ndarray:
-        limits = [at.indices(size) for at, size in zip(index, expected.shape, strict=True)]
-        found = np.zeros([stop - start for start, stop, _ in limits], expected.dtype)
-        missing = math.prod(
-            max(min(stop, size) - start, 0)
-            for (start, stop, _), size in zip(limits, shape, strict=True)
-        )
-        for piece in pieces:
-            to, of = [], []
-            for (start, stop, _), first, size in zip(
-                limits, piece.starts, piece.content.shape, strict=True
-            ):
-                begin, end = max(start, first), max(min(stop, first + size), start, first)
-                to.append(slice(begin - start, end - start))
-                of.append(slice(begin - first, end - first))
-            found[tuple(to)] = piece.content[tuple(of)]
-            missing -= found[tuple(to)].size
-        if missing:
-            raise Unreadable(f"{name} is not whole: {missing:,} of its elements are missing")
-        return found
-
-    array = jax.make_array_from_callback(expected.shape, like.sharding, part)
-    if not _is_key(like):
-        return array
-    keys = jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.zeros((), like.dtype)))
-    return jax.device_put(keys, like.sharding)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _without_keys(leaf: Any) -> Any:
-    """An array, or that of the numbers of random keys."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf

@@ -24,7 +24,6 @@ from jaxdescent.descent.loop_state import Loop
 from jaxdescent.minimize import Setup, as_given
 from jaxdescent.result import Result
 from jaxdescent.status import RUNNING, Status
-from jaxdescent.tolerance import Off
 
 Params = Any
 
@@ -53,7 +52,7 @@ class Chunks:
 
     def __init__(self, setup: Setup, *, donate: bool) -> None:
         params, self.problem, self.limit = setup.inputs
-        self._flags = {key: setup.flags[key] for key in ("check_every", "off")}
+        self._flags = {"check_every": setup.flags["check_every"]}
         self._start = {key: setup.flags[key] for key in ("history", "starts_at_own")}
         self._begin = self._compiled(
             _begin, (params, self.problem, self.limit), donate=donate, **self._start
@@ -145,11 +144,10 @@ def _begin(
     limit: jax.Array,
     *,
     check_every: int,
-    off: Off | None,
     history: int,
     starts_at_own: bool,
 ) -> Loop:
-    descent = Descent(*problem, limit, check_every, off)
+    descent = Descent(*problem, limit, check_every)
     begin = functools.partial(descent.begin, params, history=history, starts_at_own=starts_at_own)
     return _copied(begun(begin, params, problem))
 
@@ -161,9 +159,8 @@ def _advance(
     until: jax.Array,
     *,
     check_every: int,
-    off: Off | None,
 ) -> tuple[Loop, Numbers]:
-    loop = Descent(*problem, limit, check_every, off).advance(loop, until)
+    loop = Descent(*problem, limit, check_every).advance(loop, until)
     watch = loop.watch
     numbers = Numbers(
         jnp.stack([loop.iteration, loop.evaluations, loop.status, watch.evidence]),
@@ -181,11 +178,10 @@ def _end(
     status: jax.Array,
     *,
     check_every: int,
-    off: Off | None,
 ) -> Result:
     params, state = large
     loop = rest._replace(params=params, state=state)
-    return ended(Descent(*problem, limit, check_every, off), loop, status)
+    return ended(Descent(*problem, limit, check_every), loop, status)
 
 
 def _copied(loop: Loop) -> Loop:

@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxdescent import placement, processes
 from jaxdescent.calls import programs
+from jaxdescent.inputs.arrays import as_array
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective
@@ -97,10 +98,6 @@ class Curvature:
             params = programs.compiled(_sum, inputs)(*inputs)
         return dataclasses.replace(self, params=params)
 
-    def jittered(self) -> Curvature:
-        """The Hessian at params that differ by relative rounding errors of the products' dtype."""
-        return dataclasses.replace(self, params=self.run(_jittered))
-
     def with_other_data(self, seed: int) -> Curvature:
         """The Hessian for data with other rounding errors of the same size; zeros stay zeros."""
         with double() if self.is_double else contextlib.nullcontext():
@@ -108,14 +105,18 @@ class Curvature:
             objective = programs.compiled(_other_data, inputs)(*inputs)
         return dataclasses.replace(self, objective=objective)
 
-    def value_and_gradient(self) -> tuple[float, np.ndarray]:
-        """The value, and the gradient as one vector."""
-        value, gradient = self.run(_flat_gradient)
-        return float(value), np.asarray(gradient, np.float64)
+    def point(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """The value, and gradient and params as a vector each."""
+        value, *vectors = self.run(_point)
+        gradient, params = (np.asarray(vector, np.float64) for vector in vectors)
+        return float(value), gradient, params
 
-    def products(self, rows: np.ndarray) -> np.ndarray:
-        """The Hessian times each row of (k, n), in float64 on the host."""
-        return np.asarray(self.run(_products, _in_dtype(rows, self.params)), np.float64)
+    def products(self, rows: np.ndarray, *, is_jittered: bool = False) -> np.ndarray:
+        """The Hessian times each row of (k, n), in float64 on the host; that at params which differ
+        by relative rounding errors of the products' dtype, if it ``is_jittered``.
+        """
+        rows = _in_dtype(rows, self.params)
+        return np.asarray(self.run(_products, rows, is_jittered=is_jittered), np.float64)
 
     def as_params(self, column: np.ndarray) -> Params:
         """A vector of all unknowns with the structure of the params."""
@@ -160,8 +161,9 @@ def as_double(tree: Any) -> Any:
         is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
         if is_array and jnp.issubdtype(leaf.dtype, jnp.floating):
             # A NumPy float64 is rounded first, because the function has seen it in float32.
-            leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.float32)
-            return leaf.astype(jnp.float64)
+            leaf = leaf if isinstance(leaf, jax.Array) else as_array(leaf, jnp.float32)
+            is_free = placement.is_concrete(leaf) and not leaf.committed
+            return as_array(np.asarray(leaf), np.float64) if is_free else leaf.astype(jnp.float64)
         return leaf
 
     return jax.tree.map(leaf_as_double, tree)
@@ -208,20 +210,22 @@ def _other_data(objective: Objective, seed: Any, eps: Any) -> Objective:
     return treedef.unflatten([other(leaf, index) for index, leaf in enumerate(leaves)])
 
 
-def _jittered(objective: Objective, params: Params) -> Params:
-    del objective
+def _jittered(params: Params) -> Params:
     direction = random_direction(params, 11)
     return jax.tree.map(
         lambda x, d: x * (1 + jnp.finfo(x.dtype).eps * jnp.sign(d)), params, direction
     )
 
 
-def _flat_gradient(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array]:
+def _point(objective: Objective, params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
     value, gradient = objective.value_and_gradient(params)
-    return value, ravel_pytree(gradient)[0]
+    return value, ravel_pytree(gradient)[0], ravel_pytree(params)[0]
 
 
-def _products(objective: Objective, params: Params, rows: jax.Array) -> jax.Array:
+def _products(
+    objective: Objective, params: Params, rows: jax.Array, *, is_jittered: bool
+) -> jax.Array:
+    params = _jittered(params) if is_jittered else params
     _, unravel = ravel_pytree(params)
 
     def product(row: jax.Array) -> jax.Array:

@@ -139,7 +139,7 @@ def rounding(curvature: Curvature, matrix: np.ndarray, scale: np.ndarray) -> flo
     """The error of a product of S with a random unit vector, the largest of several."""
     rows = np.random.default_rng(0).normal(size=(PROBES, len(matrix)))
     with np.errstate(over="ignore", invalid="ignore"):
-        measured = curvature.jittered().products(rows * scale)
+        measured = curvature.products(rows * scale, is_jittered=True)
         difference = (measured - (rows * scale) @ matrix) * scale
     lengths = np.linalg.norm(rows, axis=1)
     return float(np.max(np.linalg.norm(difference, axis=1) / lengths))
@@ -224,7 +224,7 @@ def banded(curvature: Curvature) -> Banded | None:
     """
     probe = curvature.run(_random_rows, count=2)
     images = curvature.products(probe)
-    jittered = curvature.jittered().products(probe)
+    jittered = curvature.products(probe, is_jittered=True)
     probe = np.asarray(probe, np.float64)
     size = probe.shape[1]
     for half_band in HALF_BANDS:

@@ -55,14 +55,17 @@ class Process:
       diagonal, off_diagonal: the coefficients of T so far.
       is_exhausted: whether the process has found every eigenvalue whose eigenvector has a component
         in the start.
+      state: the last state; None before the first step.
+      at_once: the steps of the program that ran last.
     """
 
     curvature: Curvature
     scale: Params | None = None
-    state: State | None = None
+    state: Any = None
     diagonal: list[float] = dataclasses.field(default_factory=list)
     off_diagonal: list[float] = dataclasses.field(default_factory=list)
     is_exhausted: bool = False
+    at_once: int = 1
 
     @property
     def steps(self) -> int:
@@ -76,9 +79,8 @@ class Process:
         if self.state is None:
             self.state = self.curvature.run(first_state)
         largest = max(map(abs, self.diagonal), default=0.0)
-        self.state, diagonal, off_diagonal, count = self.curvature.run(
-            continued, self.scale, self.state, largest, steps=steps
-        )
+        self.at_once = steps
+        self.state, diagonal, off_diagonal, count = self._continued(self.state, largest)
         used = int(count)
         self.diagonal += np.asarray(diagonal, np.float64)[:used].tolist()
         self.off_diagonal += np.asarray(off_diagonal, np.float64)[:used].tolist()
@@ -112,8 +114,15 @@ class Process:
         weights = eigenvector_of(diagonal, off_diagonal, smallest)
         dtype = jnp.result_type(*jax.tree.leaves(self.curvature.params))
         rows = np.stack([diagonal, np.array(self.off_diagonal), weights]).astype(dtype)
-        direction, curvature = self.curvature.run(combined, self.scale, rows)
-        return direction, float(curvature)
+        first = self.curvature.run(first_state)
+        start, direction, length = self.curvature.run(combined, self.scale, first, rows)
+        # The first step of a process that begins there, by the program that there is; it is the
+        # last one, because no next vector is as long.
+        along = self._continued(start, math.inf)[1][0]
+        return direction, float(along) / float(length) ** 2
+
+    def _continued(self, state: State, largest: float) -> Any:
+        return self.curvature.run(continued, self.scale, state, largest, steps=self.at_once)
 
 
 def first_state(objective: Objective, params: Params) -> State:
@@ -168,9 +177,10 @@ def continued(
 
 
 def combined(
-    objective: Objective, params: Params, scale: Params | None, rows: jax.Array
-) -> tuple[Params, jax.Array]:
-    """The normalised ``D sum_j w_j v_j``, and the curvature along it.
+    objective: Objective, params: Params, scale: Params | None, first: State, rows: jax.Array
+) -> tuple[State, Params, jax.Array]:
+    """For the unit vector v along ``sum_j w_j v_j``, where v_j are the vectors of the process: the
+    first state of a process that begins with v, ``D v / |D v|``, and ``|D v|``.
 
     The process is run again to have its vectors, which are the same as before. ``rows`` holds the
     coefficients of T and the weights w.
@@ -183,12 +193,12 @@ def combined(
         image = _recurrence(_product(objective, params, scale, state.current), state, alpha)
         return (State(state.current, _normalised(image, length), length), total), None
 
-    first = first_state(objective, params)
     zeros = jax.tree.map(jnp.zeros_like, first.current)
     (_, total), _ = lax.scan(iterate, (first, zeros), rows.T)
-    total = _scaled(scale, total)
-    direction = _normalised(total, precision.norm(total))
-    return direction, precision.inner(direction, objective.hessian_product(params, direction))
+    start = _normalised(total, precision.norm(total))
+    direction = _scaled(scale, start)
+    length = precision.norm(direction)
+    return State(zeros, start, jnp.zeros_like(first.beta)), _normalised(direction, length), length
 
 
 def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
@@ -217,9 +227,18 @@ def row_norms(objective: Objective, params: Params, *, probes: int) -> Params:
 def defect(objective: Objective, params: Params, scale: Params | None) -> jax.Array:
     """``|S(a + b) - S a - S b| / (|S a| + |S b|)``, the relative rounding of products with S."""
     a, b = _direction(params, 101), _direction(params, 102)
-    both = _product(objective, params, scale, jax.tree.map(jnp.add, a, b))
-    first = _product(objective, params, scale, a)
-    second = _product(objective, params, scale, b)
+
+    def image(weights: jax.Array) -> Params:
+        def sum_of(x: jax.Array, y: jax.Array) -> jax.Array:
+            of_x, of_y = weights.astype(x.dtype)
+            return of_x * x + of_y * y
+
+        return _product(objective, params, scale, jax.tree.map(sum_of, a, b))
+
+    # One after another, so that the function stands once in the program.
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    images = lax.map(image, jnp.array([[1, 0], [0, 1], [1, 1]], dtype))
+    first, second, both = (jax.tree.map(lambda of: of[i], images) for i in range(3))  # noqa: B023
     difference = jax.tree.map(lambda s, x, y: s - x - y, both, first, second)
     size = precision.norm(first) + precision.norm(second)
     return precision.norm(difference) / jnp.where(size > 0, size, 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,20 +18,17 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxdescent import processes
-from jaxdescent.machine import memory
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix, lanczos
+from jaxdescent.second_order.by_factors import Spectrum, of_band, of_cholesky
 from jaxdescent.second_order.curvature import Curvature
 from jaxdescent.second_order.hessian_matrix import kind_of
-from jaxdescent.second_order.newton import Newton, newton_of
+from jaxdescent.second_order.newton import newton_of
 
 Params = Any
 
 EIGENVALUES_LIMIT = 512
 """The most unknowns for which the Hessian is formed and every eigenvalue computed."""
-
-CHOLESKY_LIMIT = 6000
-"""The most unknowns for which the Hessian is formed if the Lanczos process does not decide."""
 
 FIRST_STEPS = 64
 """The number of Hessian-vector products that are spent on the extreme eigenvalues in any case."""
@@ -44,39 +40,6 @@ FAILURE_PROBABILITY = 1e-6
 
 ROW_PROBES = 16
 """The number of products from which the sizes of the Hessian's rows are estimated."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spectrum:
-    """What is known about the Hessian's eigenvalues.
-
-    Attributes:
-      smallest, largest: computed, or bounds: the smallest from above, the largest from below.
-      kind: the kind by the second-derivative test, if the point is stationary.
-      evidence: what the kind is based on, in words.
-      at_least: a proven lower bound on all eigenvalues; -infinity if there is none.
-      curvature: the products that it was computed from.
-      newton: solves with the Hessian, if all its eigenvalues were computed, else None.
-      lowest: a unit vector of the least curvature that was seen; None if none was computed.
-      holds: whether the kind would still be a minimum if ``S = D H D`` were smaller by a number.
-      scale: D, as one vector.
-    """
-
-    smallest: float
-    largest: float
-    kind: str
-    evidence: str
-    at_least: float
-    curvature: Curvature
-    newton: Newton | None = None
-    lowest: Params | None = None
-    holds: Callable[[float], bool] | None = None
-    scale: np.ndarray | float = 1.0
-
-    @property
-    def size(self) -> float:
-        """The largest absolute eigenvalue."""
-        return max(abs(self.smallest), abs(self.largest))
 
 
 def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
@@ -102,7 +65,7 @@ def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECOND
     found = _of_process(process)
     if found.kind != "undetermined":
         return found
-    for attempt in (_of_band, _of_cholesky):
+    for attempt in (of_band, of_cholesky):
         further = attempt(curvature, smallest, largest, deadline)
         if further is not None:
             return further
@@ -232,94 +195,6 @@ def _highest_proven(process: lanczos.Process, margin: float, smallest: float) ->
         if process.failure(bound) <= FAILURE_PROBABILITY:
             return bound
     return margin
-
-
-def _of_band(
-    curvature: Curvature, smallest: float, largest: float, deadline: float
-) -> Spectrum | None:
-    del deadline
-    band = hessian_matrix.banded(curvature) if curvature.is_double else None
-    if band is None:
-        return None
-    reach = 2 * band.half_band + 1
-    margin = max(
-        2 * curvature.eps * reach,
-        hessian_matrix.SAFETY * band.doubt * reach,
-        64 * np.finfo(np.float64).eps * reach,
-    )
-    name = "diagonal" if band.half_band == 0 else f"banded, {reach} diagonals"
-    ends = smallest, largest
-    return _of_factors(curvature, band, margin, ends, f"the Hessian is {name}")
-
-
-def _of_cholesky(
-    curvature: Curvature, smallest: float, largest: float, deadline: float
-) -> Spectrum | None:
-    size = curvature.size
-    if size > CHOLESKY_LIMIT or 5 * 8 * size * size > processes.least(memory.available_bytes()):
-        return None
-    matrix = hessian_matrix.formed(curvature, 0.5 * (deadline - processes.clock()))
-    if matrix is None or not np.all(np.isfinite(matrix)):
-        return None
-    scaled = hessian_matrix.equilibrated(matrix)
-    measured = hessian_matrix.rounding(curvature, matrix, scaled.scale)
-    reach = float(np.max(np.sum(np.abs(scaled.matrix), axis=1)))  # at least the largest eigenvalue
-    reach = min(reach, float(np.linalg.norm(scaled.matrix)))
-    margin = max(
-        2 * curvature.eps * _largest_of(scaled.matrix),
-        hessian_matrix.SAFETY * measured,
-        4 * np.finfo(np.float64).eps * size * reach,
-    )
-    evidence = "Cholesky factors of the shifted Hessian"
-    return _of_factors(curvature, _Formed(*scaled), margin, (smallest, largest), evidence)
-
-
-class _Formed(hessian_matrix.Scaled):
-    def is_positive(self, sign: float, shift: float) -> bool:
-        return hessian_matrix.is_positive(sign * self.matrix, shift)
-
-
-def _largest_of(matrix: np.ndarray) -> float:
-    """The largest absolute eigenvalue to within a few per cent, by a power iteration."""
-    vector = np.random.default_rng(2).normal(size=len(matrix))
-    for _ in range(20):
-        vector = matrix @ (vector / np.linalg.norm(vector))
-    return float(np.linalg.norm(vector))
-
-
-def _of_factors(
-    curvature: Curvature, factors: Any, margin: float, ends: tuple[float, float], evidence: str
-) -> Spectrum:
-    """The kind, from whether shifted matrices have a Cholesky factor."""
-    smallest, largest = ends
-    # Eigenvalues of H are those of S times a factor between units[0] and units[1].
-    units = 1 / np.max(factors.scale) ** 2, 1 / np.min(factors.scale) ** 2
-    at_least = -math.inf
-    if factors.is_positive(1.0, -margin):
-        kind, at_least = "minimum", margin * units[0]
-    elif factors.is_positive(1.0, margin):
-        kind, at_least = "degenerate", -margin * units[1]
-    else:
-        # Some eigenvalue of S is at most -margin, so some eigenvalue of H is at most this.
-        smallest = min(smallest, -margin * units[0])
-        if largest > 0 and not factors.is_positive(-1.0, margin):
-            kind = "saddle"
-        else:
-            kind = "maximum" if factors.is_positive(-1.0, -margin) else "degenerate"
-
-    def holds(less: float) -> bool:
-        return factors.is_positive(1.0, -margin - less)
-
-    return Spectrum(
-        smallest,
-        largest,
-        kind,
-        evidence,
-        at_least,
-        curvature,
-        holds=holds,
-        scale=factors.scale,
-    )
 
 
 def _of_longer_process(

@@ -32,9 +32,9 @@ from jax import lax
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix
+from jaxdescent.second_order.by_factors import Spectrum
 from jaxdescent.second_order.curvature import Curvature, random_direction
 from jaxdescent.second_order.newton import Newton
-from jaxdescent.second_order.spectrum import Spectrum
 
 Params = Any
 

@@ -328,7 +328,8 @@ if __name__ == "__main__":
     from jaxdescent.fit import checkpoint, fit_model
     from jaxdescent.fit.checkpoint import Interrupted
     from jaxdescent.fit.progress import ProgressListener
-    from jaxdescent.runs.checkpoints import Folder, Unreadable
+    from jaxdescent.runs.checkpoints import Folder
+    from jaxdescent.runs.shards import Unreadable
 
     for name in names:
         try:

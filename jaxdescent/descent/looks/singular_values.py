@@ -35,6 +35,7 @@ from jaxdescent.designs import as_design
 from jaxdescent.kernels.host_calls import host_call
 from jaxdescent.regression import LinearRegression
 from jaxdescent.regression.solve import by_lapack, reserved
+from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 INDEPENDENT = 1e-3
 """An eigenvalue of the matrix of the columns' products, each of unit length, below which they are
@@ -81,9 +82,7 @@ def _arrays(regression: LinearRegression, params: Any) -> dict[str, Any]:
 
 def _seen(given: dict[str, Any], *, intercept: bool) -> Look:
     weights, l2, share = given["weights"], given["l2"], given.get("sample_weight")
-    regression = by_lapack.StoredRegression.of(
-        given["X"], given["y"], l2, share, intercept=intercept
-    )
+    regression = StoredRegression.of(given["X"], given["y"], l2, share, intercept=intercept)
     own = np.asarray(weights, np.float64).reshape(regression.X.shape[1], -1)
     offset = np.asarray(given.get("intercept", 0.0), np.float64).reshape(-1)
     allowed, is_proven = float(given["allowed"]), False

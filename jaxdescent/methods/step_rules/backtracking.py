@@ -82,6 +82,10 @@ class Backtracking(SearchingRule):
       grow: the factor from the last accepted rate to a step's first trial, at least 1.
       max_trials: the number of rejections after which the descent ends ``STAGNATED``.
 
+    Raises:
+      TypeError: by ``minimize``, if one of these is not a number, or ``max_trials`` not an integer.
+      ValueError: by ``minimize``, if one of these is out of its range.
+
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> result = jd.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([2.0, -1.0]),
     ...                      jd.GradientDescent(jd.Backtracking()))

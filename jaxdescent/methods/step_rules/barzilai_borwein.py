@@ -71,6 +71,10 @@ class BarzilaiBorwein(SearchingRule):
       memory: M, the number of recent values whose highest counts; with 1 every step descends.
       max_trials: the number of rejections after which the descent ends ``STAGNATED``.
 
+    Raises:
+      TypeError: by ``minimize``, if ``decrease`` is not a number, or another not an integer.
+      ValueError: by ``minimize``, if one of these is out of its range.
+
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])))
     >>> result = jd.minimize(valley, jnp.ones(3), jd.GradientDescent(jd.BarzilaiBorwein()))

@@ -46,6 +46,10 @@ class InverseLipschitz(StepRule):
       margin: the factor on the estimate of L, at least 1.
       iterations: the number of power iterations.
 
+    Raises:
+      TypeError: by ``minimize``, if ``margin`` is not a number, or ``iterations`` not an integer.
+      ValueError: by ``minimize``, if one of these is below 1.
+
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> bowl = jd.Quadratic(jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([3.0, 3.0]))
     >>> result = jd.minimize(bowl, method=jd.GradientDescent(jd.InverseLipschitz()))

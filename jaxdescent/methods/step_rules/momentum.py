@@ -61,6 +61,10 @@ class Nesterov(Momentum):
       condition: the Hessian's largest eigenvalue over its least, at least 1. None stands for what
         the objective's bounds and the learning rate imply inside ``minimize``, else for unknown.
 
+    Raises:
+      TypeError: by ``minimize``, if ``restart`` is no bool, or ``condition`` no number.
+      ValueError: by ``minimize``, if ``condition`` is below 1; by ``update``, without params.
+
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 1000.0])), constant=1.0)
     >>> result = jd.minimize(valley, jnp.ones(3), jd.GradientDescent(1e-3, momentum=jd.Nesterov()))
@@ -140,6 +144,10 @@ class HeavyBall(Momentum):
 
     Args:
       decay: the factor on the last move, in [0, 1).
+
+    Raises:
+      TypeError: by ``minimize``, if ``decay`` is not a number.
+      ValueError: by ``minimize``, if ``decay`` is not in [0, 1).
 
     >>> import jax.numpy as jnp, jaxdescent as jd
     >>> valley = jd.Quadratic(jnp.diag(jnp.array([1.0, 10.0, 100.0])))

@@ -24,8 +24,9 @@ from jaxdescent.kernels.symmetric import (
     whole,
 )
 from jaxdescent.numerics import precision
+from jaxdescent.objectives.answers import Bounds
 from jaxdescent.objectives.elimination import Means
-from jaxdescent.objectives.protocol import Bounds, Params
+from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.forms.products import columns_of, unit
 from jaxdescent.regression.forms.spectral import SpectralObjective, Spectrum
 from jaxdescent.regression.linear_regression import LinearRegression

@@ -13,8 +13,9 @@ from jaxdescent.kernels.platform import has_one_cpu
 from jaxdescent.kernels.products import LEAST_PARTED, contract, outer
 from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.numerics import precision
+from jaxdescent.objectives.answers import Bounds
 from jaxdescent.objectives.elimination import Elimination, Means
-from jaxdescent.objectives.protocol import Bounds, Params
+from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.eigenvalue_bounds import regression_bounds
 from jaxdescent.regression.forms import gram_sums
 from jaxdescent.regression.forms.spectral import SpectralObjective, Spectrum

@@ -9,8 +9,7 @@ step changes no digit any more (:mod:`jaxdescent.regression.solve.refinement` ha
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from jaxdescent.designs import Design
 from jaxdescent.kernels.double_length import Double
 from jaxdescent.regression.solve.cholesky import least_singular_value
 from jaxdescent.regression.solve.factor import null_level
+from jaxdescent.regression.solve.stored_regression import StoredRegression
 
 MOST_ENTRIES, MOST_UNKNOWNS, MOST_OUTPUTS = 1 << 20, 256, 64
 """Of X, of its smaller side, and of targets for each row: up to there LAPACK on one core is no
@@ -38,94 +38,6 @@ def is_possible(design: Design, outputs: int) -> bool:
     rows, features = design.shape
     is_small = rows * features <= MOST_ENTRIES and min(rows, features) <= MOST_UNKNOWNS
     return is_small and outputs <= MOST_OUTPUTS and design.is_stored and design.is_whole
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredRegression:
-    """The numbers of a regression in float64, with its columns and targets about their means.
-
-    Attributes:
-      X: (rows, features), as given.
-      y: (rows, outputs).
-      l2: (outputs,) or (1,).
-      share: (rows, 1), the weights of the rows.
-      intercept: whether there is one.
-      digits: the dtype of the data, in whose digits dependent columns are told from independent
-        ones.
-    """
-
-    X: Array
-    y: Array
-    l2: Array
-    share: Array
-    intercept: bool
-    digits: np.dtype[Any]
-
-    @classmethod
-    def of(
-        cls, X: Any, y: Any, l2: Any, sample_weight: Any, *, intercept: bool
-    ) -> StoredRegression:
-        """From arrays of any float dtype."""
-        wide = np.asarray(X, np.float64)
-        share = np.ones(len(wide)) if sample_weight is None else np.asarray(sample_weight)
-        return cls(
-            wide,
-            np.asarray(y, np.float64).reshape(len(wide), -1),
-            np.atleast_1d(np.asarray(l2, np.float64)),
-            np.asarray(share, np.float64)[:, None],
-            intercept,
-            np.promote_types(np.asarray(X).dtype, np.float32),
-        )
-
-    @functools.cached_property
-    def total(self) -> float:
-        """The sum of the weights."""
-        return float(np.sum(self.share))
-
-    @functools.cached_property
-    def mean(self) -> Array:
-        """``x_bar``, (features,); zeros without an intercept."""
-        return self._mean_of(self.X)
-
-    @functools.cached_property
-    def target_mean(self) -> Array:
-        """``y_bar``, (outputs,); zeros without an intercept."""
-        return self._mean_of(self.y)
-
-    @functools.cached_property
-    def centred(self) -> Array:
-        """``A = D (X - 1 x_bar')``, with ``D = diag(sqrt(s))``."""
-        return np.sqrt(self.share) * (self.X - self.mean)
-
-    @functools.cached_property
-    def squares(self) -> Array:
-        """The squared lengths of the columns of A, (features,)."""
-        return np.einsum("ij,ij->j", self.centred, self.centred)
-
-    def _mean_of(self, columns: Array) -> Array:
-        if not self.intercept:
-            return np.zeros(columns.shape[1])
-        share = self.share[:, 0] / self.total
-        mean = share @ columns
-        return mean + share @ (columns - mean)  # the first is rounded
-
-    def at_constant(self) -> tuple[float, float]:
-        """The value at the best constant model, and the norm of the gradient by the weights."""
-        left = self.share * (self.y - self.target_mean)
-        value = 0.5 * float(np.sum(left * (self.y - self.target_mean)))
-        left = left - self.share * np.sum(left, axis=0) / self.total * self.intercept
-        return value, float(np.linalg.norm(self.X.T @ left))
-
-    def at(self, weights: Array, offset: Array) -> tuple[float, float]:
-        """The value and the gradient's norm."""
-        residual = self.X @ weights + offset - self.y
-        weighted = self.share * residual
-        slope = self.X.T @ weighted + self.l2 * weights
-        squares = np.sum(np.square(slope))
-        if self.intercept:
-            squares = squares + np.sum(np.square(np.sum(weighted, axis=0)))
-        penalty = np.sum(self.l2 * np.square(weights))
-        return 0.5 * float(np.sum(weighted * residual) + penalty), float(np.sqrt(squares))
 
 
 class Inverse(NamedTuple):
