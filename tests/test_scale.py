@@ -387,7 +387,7 @@ def test_rehearsals_are_known_on_any_machine_and_measurements_on_their_own():
     other = line(2, 2.0) | {"machine": own | {"cores": 10_000}}
     rehearsed = line(3, 2.0) | {"machine": {}, "rehearsed": True}
     failed = line(4, 2.0) | {"machine": own, "figures": {"error": "no"}}
-    keys = record.known_keys([known, other, rehearsed, failed])
+    keys = record.known_keys([known, other, rehearsed, failed], record.machine())
     assert keys == {Point(**one["point"]).key for one in (known, rehearsed)}
 
 

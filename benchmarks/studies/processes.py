@@ -139,10 +139,10 @@ def child(
     os.sched_setaffinity(0, {int(os.environ["PINNED_CORE"])})
     import jax
 
-    from jaxdescent import cluster
+    from jaxdescent.processes import joining
 
     if count != "1":
-        cluster.join(f"127.0.0.1:{port}", int(count), int(index))
+        joining.join(f"127.0.0.1:{port}", int(count), int(index))
     from jaxdescent.scale.experiment import Experiment, Point
     from jaxdescent.scale.measurement import measured
     from jaxdescent.scale.problems import PROBLEMS

@@ -12,7 +12,7 @@ import importlib
 import pathlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -27,10 +27,10 @@ from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.report import Table as Table
-from jaxdescent.breakdown.together import Together
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.runs.interruption import SIGNALS
+from jaxdescent.processes.ending import CODES, INTERRUPTED, SIGNALS, CommonEnd
+from jaxdescent.processes.signals import handled_by
 
 PARTS = {
     1: ("Two small functions", "tutorial"),
@@ -51,8 +51,6 @@ TABLE = "diabetes.csv"
 
 AROUND = 3.0
 """Seconds for imports, the plot and the files."""
-
-INTERRUPTED = 130
 
 
 def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console: Console) -> int:
@@ -82,7 +80,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
         record.write_record(path, settings, machine, reports, time.perf_counter() - began)
         return path
 
-    with Together() as others:
+    with CommonEnd() as others:
         try:
             machine |= record.describe_machine()
             show_machine(machine, console)
@@ -116,7 +114,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     else:
         console.print()
         console.print(Text(next_steps.shown(next_steps.next_steps(table))), soft_wrap=True)
-    return INTERRUPTED if is_interrupted else 0
+    return CODES[INTERRUPTED] if is_interrupted else 0
 
 
 def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Mapping[int, float]:
@@ -153,7 +151,7 @@ def show_expected(
 
 
 def _of_part(
-    number: int, settings: Settings, expected: float, console: Console, others: Together
+    number: int, settings: Settings, expected: float, console: Console, others: CommonEnd
 ) -> PartReport | None:
     """The report of a part; None where another process has it."""
     from jaxdescent.breakdown.estimates import in_words
@@ -167,7 +165,11 @@ def _of_part(
         found = part.run(settings, console)
         return dataclasses.replace(found, seconds=time.perf_counter() - began)
 
-    return run_timed() if number in SHARED else others.by_first(run_timed)
+    return (
+        run_timed()
+        if number in SHARED
+        else others.by_first(run_timed, lambda found: found.is_complete)
+    )
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
@@ -183,16 +185,10 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
     )
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _undisturbed() -> contextlib.AbstractContextManager[None]:
     """Within it a second Ctrl-C does not cut files off."""
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled_by(signal.SIG_IGN, handled)
 
 
 def _drawn(

@@ -135,9 +135,8 @@ def breakdown(
         import jax
         from rich.console import Console
 
-        from jaxdescent import agreement
         from jaxdescent import breakdown as story
-        from jaxdescent.fit.together import check_alike
+        from jaxdescent.processes import among_all, check_alike
 
         extent = story.QUICK if quick else story.THOROUGH if thorough else story.USUAL
         settings = story.Settings(
@@ -156,7 +155,7 @@ def breakdown(
             # notice, which all of them have to ask for.
             jax.config.update("jax_enable_preemption_service", False)
         join(distributed, coordinator, processes, process)
-        with agreement.among_all("breakdown"):
+        with among_all("breakdown"):
             check()
             choose_device(device)
             check_alike({"the options": [dataclasses.asdict(settings), parts]})

@@ -103,11 +103,11 @@ def join(
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:
-        from jaxdescent import cluster
+        from jaxdescent.processes import joining
 
         try:
-            cluster.join(coordinator, processes, process)
-        except cluster.NoCluster as error:
+            joining.join(coordinator, processes, process)
+        except joining.NoCluster as error:
             raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
@@ -230,9 +230,9 @@ def failing_in_one_line(
 
 def _line_of(error: Exception) -> str | None:
     """What a user can act on, in one line; None for a fault of our own."""
-    from jaxdescent.agreement import OtherProcessFailed
     from jaxdescent.data import DataError
     from jaxdescent.data.errors import printable
+    from jaxdescent.processes import OtherProcessFailed
 
     if is_of_the_extra(error):
         return None  # the entry point says what to install

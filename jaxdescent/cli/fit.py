@@ -216,25 +216,26 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
-        from jaxdescent import agreement, compilation_cache
+        from jaxdescent import compilation_cache
         from jaxdescent.data import DataError, open_source
         from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
+        from jaxdescent.processes import deciding
 
         if distributed and plot is not None:
             raise DataError("--plot draws for one process: leave it or --distributed out.")
         join(distributed, coordinator, processes, process)
         if distributed:
             # To the end: a model that cannot be kept fails in all processes.
-            stack.enter_context(agreement.among_all("fit"))
+            stack.enter_context(deciding.among_all("fit"))
         elif cached:
             # Of several processes some would compile and others not, where compilers of
             # accelerators work together.
             compilation_cache.cache()
-        is_first = agreement.is_first()
+        is_first = deciding.is_first()
         if features is not None and not split_at_commas(features):
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:

@@ -92,9 +92,9 @@ def scale(
         import jax
         from rich.console import Console
 
-        from jaxdescent import agreement
         from jaxdescent import scale as room
         from jaxdescent.machine import attached
+        from jaxdescent.processes import Stopped, among_all, leave_without_others
         from jaxdescent.scale import keeping, rehearsal, report
         from jaxdescent.scale import plot as picture
         from jaxdescent.scale.experiment import BadExperiment, Experiment
@@ -149,7 +149,7 @@ def scale(
         join(distributed, coordinator, processes, process)
         is_first, path = jax.process_index() == 0, output or pathlib.Path("scale.jsonl")
         try:
-            with agreement.among_all("scale"):
+            with among_all("scale"):
                 if wrong is not None:
                     raise wrong
                 if "devices" not in wanted:
@@ -167,13 +167,13 @@ def scale(
         except BadExperiment as error:
             raise typer.BadParameter(str(error)) from error
         except KeyboardInterrupt as error:
-            if not isinstance(error, agreement.Stopped):
-                agreement.leave_without_others()
+            if not isinstance(error, Stopped):
+                leave_without_others()
             raise
         report.show(lines, console)
         if any(line["rehearsed"] for line in lines):
             console.print(rehearsal.ASSUMPTIONS, style="dim", highlight=False)
-        with agreement.among_all("the end of scale"):
+        with among_all("the end of scale"):
             if plot is not None and is_first:
                 picture.draw(lines, plot)
     if any("error" in line["figures"] for line in lines):

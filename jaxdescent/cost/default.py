@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent import agreement, placement
+from jaxdescent import placement, processes
 from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
 from jaxdescent.cost.structure import Kind, Structure, structure_of
 from jaxdescent.cost.work import ALLOWED_ITERATIONS
@@ -40,7 +40,7 @@ def default_plan(
     device = placement.device_of((params, objective))
     number = None if tolerance is None else tolerance_number(tolerance, structure)
     is_small = existing + _default_bytes(structure) < memory.SMALL_BYTES
-    if is_small and agreement.is_alone():
+    if is_small and processes.is_alone():
         return _remembered(structure, device, existing, number, most_iterations)
     return _planned(structure, device, existing, number, most_iterations)
 
@@ -74,7 +74,7 @@ def _machine(device: Any) -> Machine:
     Where all arrays are traced nobody knows which processes share them, so none may wait for
     another: they plan for what equal machines have in common.
     """
-    if agreement.is_alone() and device is None and jax.process_count() > 1:
+    if processes.is_alone() and device is None and jax.process_count() > 1:
         return Machine.stated()
     return Machine.of(device).agreed()
 

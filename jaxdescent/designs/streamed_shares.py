@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
 from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
@@ -124,13 +124,13 @@ class StreamedShares(ReadRows):
         **options: Any,
     ) -> None:
         parts, devices = local_parts(sharding)
-        with agreement.among("StreamedShares", devices):
+        with processes.among("StreamedShares", devices):
             whole = Streamed(data, **options)
             stream = whole.stream
             names = hashlib.sha256("\0".join(whole.names).encode()).hexdigest()
             told = [
                 _Told(*each)
-                for each in agreement.told_by_all(
+                for each in processes.told_by_all(
                     _Told(
                         stream.rows,
                         stream.features,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.designs import Design
 from jaxdescent.fit.checkpoint import DESCENT
 from jaxdescent.fit.checks import row_notes
@@ -191,7 +191,7 @@ def descend(
             filled=filled,
         )
     # Processes run the same programs, whoever looks.
-    if not job.watch.is_looking or not agreement.is_alone():
+    if not job.watch.is_looking or not processes.is_alone():
         return minimum(objective, params, method)
     count = 0
 

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import reading
-from jaxdescent.fit import together
+from jaxdescent.fit import shared_rows
 from jaxdescent.fit.array_files import arrays_of, replacing, write_arrays
 from jaxdescent.fit.checkpoint_description import (
     DESCRIPTION,
@@ -27,10 +27,10 @@ from jaxdescent.fit.checkpoint_description import (
     described,
     read_description,
 )
+from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
-from jaxdescent.runs.interruption import Interruption
 from jaxdescent.status import Status
 
 SEARCH, UNITS = "search.npz", "units.npz"
@@ -52,7 +52,7 @@ PROCESSES = "the number of processes"
 reads its rows in another way than several."""
 
 
-class Interrupted(agreement.Stopped):
+class Interrupted(processes.Stopped):
     """A signal ended a fit, which is kept: the message says where, and how to go on."""
 
 
@@ -79,9 +79,8 @@ class FitCheckpoint:
         self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
-        own = described(self.folder, resume=resume) if agreement.is_first() else {}
-        told = agreement.told_bytes_by_all(json.dumps(own).encode())
-        self._content = json.loads(told[0])
+        own = described(self.folder, resume=resume) if processes.is_first() else {}
+        self._content = processes.told_by_first(own)
 
     @property
     def way(self) -> str | None:
@@ -133,7 +132,7 @@ class FitCheckpoint:
         then, now = self._processes
         if then == now:
             return
-        if dropped or not all(together.are_full(rows, count) for count in self._processes):
+        if dropped or not all(shared_rows.are_full(rows, count) for count in self._processes):
             why = "shares from which rows were dropped" if dropped else f"so few rows ({rows:,})"
             raise DataError(
                 f"{self.folder} keeps a fit of {then} processes, and {why} cannot be cut anew: "
@@ -145,10 +144,10 @@ class FitCheckpoint:
         where none are kept yet.
         """
         path, content = self.folder / UNITS, b""
-        if agreement.is_first() and self._content and path.exists():
+        if processes.is_first() and self._content and path.exists():
             with reading(path):
                 content = path.read_bytes()
-        content = agreement.told_bytes_by_all(content)[0]
+        content = processes.told_bytes_by_all(content)[0]
         return arrays_of(path, content, "begin anew") if content else {}
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
@@ -157,7 +156,7 @@ class FitCheckpoint:
         Raises:
           DataError: where they cannot be written.
         """
-        if not agreement.is_first():
+        if not processes.is_first():
             return
         try:
             write_arrays(self.folder / UNITS, found)
@@ -174,12 +173,11 @@ class FitCheckpoint:
           DataError: where another fit goes on there, nothing can be written, or a process does not
             see what the first one has written.
         """
-        if agreement.is_first():
+        if processes.is_first():
             self._begin(way, width)
-        own = json.dumps(self._content if agreement.is_first() else {})
-        self._content = json.loads(agreement.told_bytes_by_all(own.encode())[0])
+        self._content = processes.told_by_first(self._content)
         path = self.folder / DESCRIPTION
-        if not agreement.is_first() and (
+        if not processes.is_first() and (
             not path.exists() or read_description(path) != self._content
         ):
             raise DataError(
@@ -244,7 +242,7 @@ class FitCheckpoint:
         except ValueError as error:
             raise DataError(f"{error}") from error
         except KeyboardInterrupt as error:  # at a second signal
-            agreement.leave_without_others()
+            processes.leave_without_others()
             raise self.interrupted("what was found until a while ago") from error
         if int(result.status) == Status.INTERRUPTED:
             raise self.interrupted(f"iteration {int(result.iterations):,}")
@@ -259,7 +257,7 @@ class FitCheckpoint:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             failed = f"{error.strerror or error}"
-        told = [each for each in agreement.told_by_all(failed) if each is not None]
+        told = [each for each in processes.told_by_all(failed) if each is not None]
         if told:
             self._warn("descent", told[0])
         return not told

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import SparseColumn
 
 Entry = tuple[np.ndarray, np.ndarray | None, int, int]
@@ -65,9 +65,9 @@ class ColumnSquares:
 
     def put_together(self) -> None:
         """Add what the other processes of a fit have added up of their own rows."""
-        both = agreement.added(np.stack([self.first, self.second]))
+        both = processes.added(np.stack([self.first, self.second]))
         self.first, self.second = both
-        self.total = float(agreement.added(np.array([self.total]))[0])
+        self.total = float(processes.added(np.array([self.total]))[0])
 
     @staticmethod
     def _add(into: np.ndarray, own: np.ndarray, values: np.ndarray, start: int, stop: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
 from jaxdescent.data.errors import check_columns, need_arrow, one_line
 from jaxdescent.data.times import holds_times
@@ -111,7 +111,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
             _, first, last = own.get(name, [zone, *ends])
             own[name] = [zone, min(first, ends[0]), max(last, ends[1])]
     found: dict[str, Dates] = {}
-    everyone = agreement.told_by_all(own)
+    everyone = processes.told_by_all(own)
     for name, each in dates.items():
         spans = [one[name] for one in everyone if name in one]
         if not spans:

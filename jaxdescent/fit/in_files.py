@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import row_stream
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
-from jaxdescent.fit import checkpoint, together
+from jaxdescent.fit import checkpoint, shared_rows
 from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
 from jaxdescent.fit.by_descent import RowsAsDesign, descend, fit_design
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
@@ -143,7 +143,7 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     request, policy = job.request, Policy(job.request.missing, unseen="zero")
     dtype = np.dtype(request.dtype or "float32")
     preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
-    is_alone = agreement.is_alone()
+    is_alone = processes.is_alone()
     units = {} if is_alone or job.checkpoint is None else job.checkpoint.units()
     shift = units.get("shift")
     vectors = Vectors(job, preparing, plan.rows, has_others=False, shift=shift)
@@ -167,11 +167,11 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     if is_alone:
         design, placed = Streamed(source, encoding.numbers, **options), jnp.asarray
     else:
-        design = together.streamed(source, encoding.numbers, **options)
-        placed = functools.partial(together.vector_of_rows, design)
+        design = shared_rows.streamed(source, encoding.numbers, **options)
+        placed = functools.partial(shared_rows.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
         rows = design.facts.rows
-        if not vectors.dropped and together.are_full(rows, design.parts):
+        if not vectors.dropped and shared_rows.are_full(rows, design.parts):
             filled = rows, design.shape[0]
         if job.checkpoint is not None:
             job.checkpoint.check_rows(rows, vectors.dropped)
@@ -257,7 +257,7 @@ def _figures(
             about, error = y - center, predicted[rows] - y
             sums[part] += s.sum(), s @ about, s @ np.square(about), s @ np.square(error)
             counts[part] += y.size
-    sums, counts = agreement.added(sums), agreement.added(np.array(counts)).tolist()
+    sums, counts = processes.added(sums), processes.added(np.array(counts)).tolist()
     return [
         part_of(counts[part], error, squares - about**2 / weight, weight)
         for part, (weight, about, squares, error) in enumerate(sums.tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit import by_sums, in_files, in_memory
 from jaxdescent.fit.encoding import Encoding
@@ -39,7 +39,7 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
     others = 0
     needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
     needs_rows = needs_rows or method in ITERATIVE or way is not None
-    is_alone = agreement.is_alone()
+    is_alone = processes.is_alone()
     if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
         in_designs, counted = in_memory.plan_of(job, encoding)
         others = int(counted > 0)
@@ -102,7 +102,7 @@ def _in_files(
     way = None if job.checkpoint is None else job.checkpoint.way
     plan = in_files.plan_of(job, encoding, in_designs.rows)
     obstacle = in_files.obstacle(job)
-    if not agreement.is_alone() and job.request.l2 == AUTO:
+    if not processes.is_alone() and job.request.l2 == AUTO:
         raise DataError(
             "--distributed searches for l2 by sums alone, and these features need iterations: say "
             f"--l2 with a number, or fit in one process: {_read_so_far(encoding)}."
@@ -154,7 +154,7 @@ def _is_long(encoding: Encoding) -> bool:
 
 def _described(job: Job, encoding: Encoding) -> str:
     source, share = job.source, job.request.test
-    own = agreement.told_by_all(source.rows)
+    own = processes.told_by_all(source.rows)
     rows = "" if None in own else f"{sum(own):,} rows of "
     files = len(source.files)
     size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
@@ -162,7 +162,7 @@ def _described(job: Job, encoding: Encoding) -> str:
     if job.test_source is not None:
         held_out = ", and the rows of other data held out"
     what = f"{rows}{source.form}{size if files else ''}{source.description}"
-    processes = ""
-    if not agreement.is_alone():
-        processes = f", shared by {jax.process_count()} processes"
-    return f"{what}{processes}: {encoding.size:,} features{held_out}."
+    sharing = ""
+    if not processes.is_alone():
+        sharing = f", shared by {jax.process_count()} processes"
+    return f"{what}{sharing}: {encoding.size:,} features{held_out}."

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit.encoding import Encoded, Encoding, Policy
 from jaxdescent.fit.prepared import TEST, TRAIN, Prepared
@@ -59,7 +59,7 @@ class ProductSums:
           DataError: for NaN and infinity, with the row, and for values whose squares overflow.
         """
         if self.shift is None:
-            self.shift = agreement.array_of_first(self._means(prepared))
+            self.shift = processes.array_of_first(self._means(prepared))
         self.dropped += prepared.dropped
         self.unseen += prepared.encoded.unseen
         for part in (TRAIN, TEST):
@@ -78,14 +78,14 @@ class ProductSums:
 
     def put_together(self) -> None:
         """Add what the other processes of a fit have added up of their own rows."""
-        if agreement.is_alone():
+        if processes.is_alone():
             return
         counts = np.array([*self.rows, self.dropped, self.unseen])
-        *self.rows, self.dropped, self.unseen = agreement.added(counts).tolist()
+        *self.rows, self.dropped, self.unseen = processes.added(counts).tolist()
         for part, own in enumerate(self.matrices):
-            if any(agreement.told_by_all(own is not None)):
+            if any(processes.told_by_all(own is not None)):
                 none = np.zeros((self.side, self.side))
-                self.matrices[part] = agreement.added(none if own is None else own)
+                self.matrices[part] = processes.added(none if own is None else own)
 
     def _means(self, prepared: Prepared) -> np.ndarray:
         means = np.zeros(self.encoding.size + 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError, Source, located, read_ahead
 from jaxdescent.fit.checks import Lengths, check_rows, check_target
 from jaxdescent.fit.column_squares import ColumnSquares, deviations
@@ -72,7 +72,7 @@ class Vectors:
             # Every process must ask for it, or none.
             given = self._given_shift
             own = _means_of(prepared)
-            self.shift = agreement.array_of_first(own) if given is None else given
+            self.shift = processes.array_of_first(own) if given is None else given
         rows = slice(None) if encoded.keep is None else encoded.keep
         numbers = shifted_numbers(prepared, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
@@ -126,10 +126,10 @@ class Vectors:
         """
         job, kept = self._job, slice(0, self.filled)
         numbers = np.array([*self._counts, self.dropped, self.unseen])
-        train, test, self.dropped, self.unseen = agreement.added(numbers).tolist()
-        train_weight, test_weight = agreement.added(np.array(self._weights)).tolist()
+        train, test, self.dropped, self.unseen = processes.added(numbers).tolist()
+        train_weight, test_weight = processes.added(np.array(self._weights)).tolist()
         counts, weights = (train, test), (train_weight, test_weight)
-        self._absent, self._sums = agreement.added(np.stack([self._absent, self._sums]))
+        self._absent, self._sums = processes.added(np.stack([self._absent, self._sums]))
         if self._moments is not None:
             self._moments.put_together()
         check_rows(
@@ -146,8 +146,8 @@ class Vectors:
         self._is_test = None if self._is_test is None else self._is_test[kept]
         weight = self.training_weight
         s = np.ones(self.filled) if weight is None else weight
-        self.mean = float(agreement.added(np.array([s @ self.target]))[0] / weights[TRAIN])
-        squares = agreement.added(np.array([s @ np.square(self.target - self.mean)]))
+        self.mean = float(processes.added(np.array([s @ self.target]))[0] / weights[TRAIN])
+        squares = processes.added(np.array([s @ np.square(self.target - self.mean)]))
         variance = float(squares[0]) / weights[TRAIN]
         check_target(job.roles.target, counts[TRAIN], variance, self.mean)
         self.spread = float(np.sqrt(variance))

@@ -12,11 +12,20 @@ import numpy as np
 
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import bytes_of_each
+from jaxdescent.processes import attempted
 from jaxdescent.scale import program
-from jaxdescent.scale.attempts import attempted
 from jaxdescent.scale.experiment import Experiment, Point
 from jaxdescent.scale.methods import AT_ONCE
-from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of_a_device, mesh_of
+from jaxdescent.scale.problems import (
+    PROBLEMS,
+    NotDivisible,
+    TooFewDevices,
+    bytes_of_a_device,
+    mesh_of,
+)
+
+EXPECTED = (NotDivisible, TooFewDevices, ImportError, MemoryError, jax.errors.JaxRuntimeError)
+"""What is wrong with one point, and no reason not to go on with the next."""
 
 
 def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
@@ -33,11 +42,11 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
       FailedElsewhere: if one of these was raised in another process.
     """
     problem = PROBLEMS[point.problem]
-    make = attempted(lambda: _prepared(point, experiment))
-    arrays = attempted(lambda: jax.block_until_ready(make()), is_shared=True)
+    make = attempted(lambda: _prepared(point, experiment), EXPECTED)
+    arrays = attempted(lambda: jax.block_until_ready(make()), EXPECTED, is_shared=True)
     # What is whole on each device is read by each of them.
     held = bytes_of_a_device(arrays) * point.devices
-    built = attempted(lambda: _compiled(point, arrays))
+    built = attempted(lambda: _compiled(point, arrays), EXPECTED)
     machine = Machine.of(jax.local_devices()[0])
     units = jax.process_count() if machine.platform == "cpu" else point.devices
     roof = program.roof(point, arrays, machine, units)
@@ -52,7 +61,7 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
             return seconds, found[0], int(found[1].addressable_data(0))
 
         # Processes begin together, as each has told the others that it has ended the run before.
-        seconds, params, count = attempted(work, is_shared=True)
+        seconds, params, count = attempted(work, EXPECTED, is_shared=True)
         if problem.donated:
             arrays = params
         return seconds, count

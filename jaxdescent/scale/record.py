@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 
-from jaxdescent import agreement
 from jaxdescent.machine import attached, host
 from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
 
@@ -47,12 +46,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
-
-
-def told_machine() -> dict[str, Any]:
-    """That of the first of all processes."""
-    with agreement.among_all("scale"):
-        return agreement.told_by_first(machine())
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
@@ -93,24 +86,11 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     return read
 
 
-def told_lines(path: pathlib.Path | None) -> list[dict[str, Any]]:
-    """The lines that the first of all processes finds in its file; none without one.
+def known_keys(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[str]:
+    """The points that need not be made again: those that have figures, from the machine here.
 
-    All processes measure the points that it lacks, whatever their own disks have.
+    A rehearsal's figures do not depend on the machine.
     """
-    with agreement.among_all("scale"):
-        is_read = path is not None and agreement.is_first()
-        own = json.dumps(lines_in(path) if is_read and path is not None else [])
-        return json.loads(agreement.told_bytes_by_all(own.encode())[0])
-
-
-def known_keys(lines: list[dict[str, Any]]) -> set[str]:
-    """The points that need not be made again: those that have figures, from this machine.
-
-    A rehearsal's figures do not depend on the machine. Of several processes the first one's machine
-    counts, so that all measure the same points.
-    """
-    here = told_machine()
     same = ("processor", "cores", "device", "devices", "processes")
     return {
         Point(**line["point"]).key
