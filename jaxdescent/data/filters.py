@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 import json
 import re
@@ -153,13 +152,12 @@ class _Count(NamedTuple):
 
     Attributes:
       rows: how many.
-      first: of some of them, in their order, the number among those that meet it.
-      place: a row of the source from which on reading begins with that one.
+      places: of those with which reading can begin, a row of the source from which on they are the
+        first that meet it.
     """
 
     rows: int
-    first: list[int]
-    place: list[int]
+    places: list[int]
 
 
 class Filtered(WrappedSource):
@@ -173,7 +171,6 @@ class Filtered(WrappedSource):
         self._text = text
         self._condition = condition_of(text, base.kinds)
         self._count: _Count | None = None
-        self._first = 0  # of the source's rows
         super().__init__(base.skipping(self._condition))
 
     @property
@@ -215,19 +212,7 @@ class Filtered(WrappedSource):
         if not rows:
             raise self._nothing_left()
         new = copy.copy(self)
-        new.base, new._count = base, _Count(rows, firsts, places)
-        return new
-
-    def start_before(self, row: int) -> int:
-        if self._count is None:
-            return 0
-        return self._count.first[bisect.bisect_right(self._count.first, row) - 1]
-
-    def from_row(self, row: int) -> Source:
-        if self._count is None:
-            return super().from_row(row)
-        new = copy.copy(self)
-        new._first = self._count.place[bisect.bisect_right(self._count.first, row) - 1]
+        new.base, new._count, new._starts = base, _Count(rows, places), firsts
         return new
 
     @property
@@ -241,16 +226,13 @@ class Filtered(WrappedSource):
         return list(dict.fromkeys([*names, *self._condition.columns]))
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        return 2 * self.base.row_bytes(self._read(names))  # before and after
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return self.base.reading_bytes(self._read(names), rows)
+        return 2 * super().row_bytes(names)  # before and after
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         base, is_empty = self.base, True
-        if self._first:
+        if self._first and self._count is not None:
             assert base.rows is not None  # which were counted
-            base = Share(base, self._first, base.rows)
+            base = Share(base, self._count.places[self._starts.index(self._first)], base.rows)
         for block in located(base, self._read(names), rows):
             met = self._condition.is_met(block.columns)
             if not met.any():

@@ -111,14 +111,11 @@ class ParquetFiles(GroupedFiles):
         new._as_read = frozenset(names)
         return new
 
-    def start_before(self, row: int) -> int:
-        if self._condition is not None:
-            return 0  # some groups are passed over
-        return super().start_before(row)
-
     def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
+        # Some groups are passed over where there is one.
+        new._starts = self._group_starts if condition is None else (0,)
         return new
 
     def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:

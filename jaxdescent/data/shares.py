@@ -29,12 +29,6 @@ class Share(WrappedSource):
     def rows(self) -> int:
         return self.stop - self.first
 
-    def row_bytes(self, names: Sequence[str]) -> int:
-        return self.base.row_bytes(names)
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return self.base.reading_bytes(names, rows)
-
     def start_before(self, row: int) -> int:
         return max(self.base.start_before(self.first + row) - self.first, 0)
 

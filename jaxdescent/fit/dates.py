@@ -155,17 +155,13 @@ class Dated(WrappedSource):
         return {n: kind for n, kind in self.base.kinds.items() if n not in self.dates} | own
 
     def _read(self, names: Sequence[str]) -> list[str]:
-        """The columns of the source that these are made of."""
         of_part = {
             named(name, part): name for name, each in self.dates.items() for part in each.parts
         }
         return list(dict.fromkeys(of_part.get(name, name) for name in names))
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        return self.base.row_bytes(self._read(names)) + 24 * len(names)
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return self.base.reading_bytes(self._read(names), rows)
+        return super().row_bytes(names) + 24 * len(names)
 
     def text_bytes(self, name: str) -> int:
         return self.base.text_bytes(name) if name in self.base.kinds else 0
