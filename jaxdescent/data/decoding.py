@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.chunk import NONE, Chunk, ChunkPart
+from jaxdescent.data.chunk import Chunk, ChunkPart
+from jaxdescent.data.entries import NONE, Coded
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Source, located
 from jaxdescent.data.sparse_decoding import SparseDecoding, joined
@@ -93,7 +94,10 @@ class Decoding:
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
             for j, name in enumerate(self.numbers):
                 _fill(numbers[:, j], name, parts, is_whole=name in self.whole)
-        codes = [np.empty(rows, np.int64) for _ in self.levels]
+        coded, first = list[Coded](), len(self.numbers)
+        for levels in self.levels.values():
+            coded.append(Coded(first, levels, np.empty(rows, np.int64)))
+            first += levels
         ends = [part.here for part in parts[1:]] + [rows]
         pieces = [
             list(
@@ -110,13 +114,13 @@ class Decoding:
             start,
             self.numbers,
             numbers,
-            self.levels,
-            codes,
+            coded,
             parts,
             self.features,
             joined(pieces) if self.sparse.columns else [],
         )
-        for own, (name, levels) in zip(codes, self.levels.items(), strict=True):
+        for column, (name, levels) in zip(coded, self.levels.items(), strict=True):
+            own = column.codes
             _fill(own, name, parts)
             wrong = (own < NONE) | (own >= levels)
             if wrong.any():

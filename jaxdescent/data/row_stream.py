@@ -104,7 +104,7 @@ class RowStream(ChunkReader):
             return f"{self.source.form} {digest.hexdigest()[:16]}"
         digest.update(repr(decoding.sparse).encode())
         chunk = self.chunk(0).take(rows)
-        arrays = [chunk.numbers, *chunk.codes]
+        arrays = [chunk.numbers, *(column.codes for column in chunk.coded)]
         for entries in chunk.entries:
             arrays += [entries.starts, entries.index]
             arrays += [] if entries.values is None else [entries.values]
@@ -212,7 +212,7 @@ class RowStream(ChunkReader):
         for at in sorted({int(i) // self.block for i in index}):
             places = index // self.block == at
             chunk = self.chunk(at)
-            made[places] = chunk.written_out(index[places] - chunk.start, None)[:, :-1]
+            made[places] = chunk.written_out(index[places] - chunk.start)
         return made
 
     def column(self, name: str) -> np.ndarray:

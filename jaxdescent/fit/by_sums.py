@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import located, read_ahead
+from jaxdescent.data.chunk import product_rows
 from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import (
     LEVEL_BYTES,
@@ -24,7 +25,6 @@ from jaxdescent.fit.prepared import TEST, TRAIN, Preparing
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import (
     ProductSums,
-    buffer_rows,
     filled,
     fills_of,
     moments,
@@ -60,7 +60,7 @@ def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
     matrix = 8 * side**2
     # The last product beside the sums, and the rows that it is of.
     dense = side - encoding.size + len(encoding.numbers)
-    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * buffer_rows(dense)
+    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * product_rows(dense)
     solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
     base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
     base += bytes_of_levels(encoding.levels.values())
@@ -86,7 +86,6 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         job.watch.begin("held-out rows", job.test_source.rows)
         other = dataclasses.replace(preparing, share=0.0, part=TEST)
         read += _add_all(job._replace(source=job.test_source), sums, other, plan)
-    sums.finish()
     sums.put_together()
     totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
     check_rows(

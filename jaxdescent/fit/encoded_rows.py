@@ -13,7 +13,7 @@ from jaxdescent.data.freeing import Passing
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import Prepared, Preparing
+from jaxdescent.fit.prepared import Preparing
 
 RETURNING = 64
 """After so many blocks, memory that was freed is returned: that takes some milliseconds."""
@@ -131,11 +131,10 @@ class EncodedRows(WrappedSource):
             if whole is not None:  # the pass before this one has looked at all values
                 yield self._named(less(whole, self._shift, self._dtype), [])
                 continue
-            prepared = self._preparing(block)
-            encoded = prepared.encoded
+            encoded = self._preparing(block).encoded
             if encoded.keep is not None and not encoded.keep.size:
                 continue
-            numbers = shifted_numbers(prepared, self._shift, self._fills, self._dtype)
+            numbers = shifted_numbers(encoded, encoded.kept, self._shift, self._fills, self._dtype)
             yield self._named(numbers, self._encoded(encoded))
 
     @property
@@ -148,7 +147,7 @@ class EncodedRows(WrappedSource):
 
     def _encoded(self, encoded: Encoded) -> list[Any]:
         """Codes, and then entries, in the order of the features."""
-        kept = slice(None) if encoded.keep is None else encoded.keep
+        kept = encoded.kept
         columns = [
             (code[kept], None if multiplier is None else multiplier[kept])
             for code, multiplier in zip(
@@ -164,9 +163,7 @@ class EncodedRows(WrappedSource):
             is_code = self._is_one_bucket and not self._has_slopes
             found.append(columns[count][0] if is_code else entries_of(columns[count:]))
         if encoded.sparse is not None:
-            found.append(
-                encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
-            )
+            found.append(encoded.sparse[kept])
         return found
 
 
@@ -185,16 +182,14 @@ def entries_of(columns: list[tuple[np.ndarray, np.ndarray | None]]) -> SparseCol
 
 
 def shifted_numbers(
-    prepared: Prepared, shift: np.ndarray, fills: np.ndarray, dtype: Any
+    encoded: Encoded, rows: slice | np.ndarray, shift: np.ndarray, fills: np.ndarray, dtype: Any
 ) -> np.ndarray:
-    """The kept rows' numbers less the shift, (rows, numbers), ``fills`` where one is missing."""
-    encoded = prepared.encoded
+    """The numbers of some rows less the shift, (rows, numbers), ``fills`` where one is missing."""
     whole = matrix_of([number.values for number in encoded.numbers])
-    rows = slice(None) if encoded.keep is None else encoded.keep
-    if whole is not None and encoded.keep is None:
-        made = less(whole, shift, dtype)
+    if whole is not None and isinstance(rows, slice):
+        made = less(whole[rows], shift, dtype)
     else:
-        count = prepared.block.rows if encoded.keep is None else encoded.keep.size
+        count = len(range(encoded.rows)[rows]) if isinstance(rows, slice) else rows.size
         made = np.empty((len(encoded.numbers), count), dtype).T
         with np.errstate(over="ignore", invalid="ignore"):
             for j, number in enumerate(encoded.numbers):

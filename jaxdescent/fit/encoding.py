@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
+from jaxdescent.data.chunk import Chunk, ChunkPart
+from jaxdescent.data.entries import NONE, Coded, Entries
 from jaxdescent.data.errors import need_arrow
 from jaxdescent.fit.columns import Labels, Numbers, bucket_of
 from jaxdescent.fit.interactions import Interaction, View, columns_of
-
-NONE = -1
-"""The code of a row whose value is missing, or is none of the levels."""
 
 
 class Policy(NamedTuple):
@@ -43,7 +42,8 @@ class Encoded:
       sparse: the entries of the sparse column, at places among its features; None without one.
       multipliers: for each of ``codes`` and then of ``buckets``, what its ones are multiplied by,
         (rows,) in float64; None for one-hot columns as they are.
-      keep: the rows that are not dropped; None for all.
+      rows: of the block.
+      keep: those that are not dropped; None for all.
       unseen: how many values were none of the levels.
     """
 
@@ -52,8 +52,14 @@ class Encoded:
     buckets: list[np.ndarray]
     multipliers: list[np.ndarray | None]
     sparse: SparseColumn | None
+    rows: int
     keep: np.ndarray | None
     unseen: int
+
+    @property
+    def kept(self) -> slice | np.ndarray:
+        """The rows that are not dropped, as arrays take them."""
+        return slice(None) if self.keep is None else self.keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +235,7 @@ class Encoding:
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
         sparse, unknown = self._sparse(block, policy)
         unseen += unknown
-        return Encoded(numbers, codes, buckets, multipliers, sparse, kept, unseen)
+        return Encoded(numbers, codes, buckets, multipliers, sparse, block.rows, kept, unseen)
 
     def _sparse(self, block: Block, policy: Policy) -> tuple[SparseColumn | None, int]:
         """The sparse column at its places, and how many of its entries have indices that no
@@ -285,42 +291,43 @@ class Encoding:
 
     def product(self, encoded: Encoded, weights: np.ndarray) -> np.ndarray:
         """Features times weights, (rows,), in float64."""
-        total: Any = 0.0
+        total = np.zeros((encoded.rows, 1))
         with np.errstate(invalid="ignore", over="ignore"):
             for name, number, weight in zip(self.numbers, encoded.numbers, weights, strict=False):
                 values = number.values
                 if number.missing is not None:
                     values = np.where(number.missing, self.fills.get(name, 0.0), values)
-                total = total + np.multiply(values, float(weight), dtype=np.float64)
-        for code, multiplier, start, stop in self.entries(encoded):
-            own = np.append(weights[start:stop], 0.0)[code]  # NONE is the last one
-            total = total + (own if multiplier is None else own * multiplier)
-        if encoded.sparse is not None:
-            entries = encoded.sparse
-            own = weights[self.size - len(self.indices) :][entries.index] * entries.values
-            total = total + np.bincount(entries.row, own, len(entries))
-        return total
+                total[:, 0] += np.multiply(values, float(weight), dtype=np.float64)
+            for column in (*self.coded(encoded), *self.entries(encoded)):
+                column.multiply(weights[:, None], total)
+        return total[:, 0]
 
-    def entries(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
-        """Of each one-hot name: codes, multipliers, and the places of its first feature and behind
-        its last one; those of hashed names are the same.
-        """
-        return self.placed(encoded.codes, encoded.buckets, encoded.multipliers)
+    def chunk(
+        self, encoded: Encoded, numbers: np.ndarray, rows: slice | np.ndarray, block: Block
+    ) -> Chunk:
+        """Some rows of a block, whose numbers are given, as they are multiplied."""
+        coded = [column.take(rows) for column in self.coded(encoded)]
+        entries = [column.take(rows) for column in self.entries(encoded)]
+        parts = [ChunkPart(0, 0, block)]
+        return Chunk(0, self.numbers, numbers, coded, parts, self.size, entries)
 
-    def placed(
-        self,
-        codes: Iterable[np.ndarray],
-        buckets: Iterable[np.ndarray],
-        multipliers: Iterable[np.ndarray | None],
-    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
-        """The entries of one-hot names from the parts of an :class:`Encoded`."""
-        start = len(self.numbers)
-        own = iter(multipliers)
-        for code, levels in zip(codes, self.levels.values(), strict=True):
-            yield code, next(own), start, start + len(levels)
-            start += len(levels)
-        for code in buckets:
-            yield code, next(own), start, start + len(self.buckets)
+    def coded(self, encoded: Encoded) -> list[Coded]:
+        """The features of each one-hot name; those of hashed names are the same."""
+        found, first = list[Coded](), len(self.numbers)
+        sizes = [*map(len, self.levels.values()), *[len(self.buckets)] * len(self.hashed)]
+        columns = zip([*encoded.codes, *encoded.buckets], encoded.multipliers, sizes, strict=True)
+        for place, (codes, multiplier, size) in enumerate(columns):
+            found.append(Coded(first, size, codes, multiplier))
+            first += size if place < len(self.levels) else 0
+        return found
+
+    def entries(self, encoded: Encoded) -> list[Entries]:
+        """Those of the sparse column, if there is one."""
+        if encoded.sparse is None:
+            return []
+        starts, index, values = encoded.sparse.starts, encoded.sparse.index, encoded.sparse.values
+        first, size = self.size - len(self.indices), len(self.indices)
+        return [Entries(str(self.sparse), first, size, starts, index, values)]
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

@@ -147,7 +147,6 @@ class Model(Displayed):
             for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
                 encoded = encoding.encode(block, policy)
                 predicted = encoding.product(encoded, self.weights) + self.intercept
-                predicted = np.broadcast_to(predicted, (block.rows,))
                 if not np.isfinite(predicted).all():
                     row = int(np.argmin(np.isfinite(predicted)))
                     wrong = [

@@ -39,6 +39,21 @@ class Prepared:
         keep = self.encoded.keep
         return 0 if keep is None else self.block.rows - keep.size
 
+    @property
+    def means(self) -> np.ndarray:
+        """The means of the numbers and of the target over the rows that are not left out, where
+        they are there; zeros where they are not finite.
+        """
+        rows = slice(None) if self.encoded.keep is None else self.encoded.keep
+        means: list[float] = []
+        with np.errstate(invalid="ignore", over="ignore"):
+            for values, missing in (*self.encoded.numbers, self.target):
+                own = values[rows]
+                there = own if missing is None else own[~missing[rows]]
+                mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
+                means.append(mean if np.isfinite(mean) else 0.0)
+        return np.asarray(means)
+
     def rows_of(self, part: int) -> int:
         """How many rows are in this part."""
         rows = self.parts[part]

@@ -37,7 +37,7 @@ class Rows:
     def add(self, prepared: Prepared, *, is_other: bool) -> None:
         """Keep a block's rows; numbers less the first block's means, which float32 can hold."""
         encoded, first = prepared.encoded, self._vectors.filled
-        rows = slice(None) if encoded.keep is None else encoded.keep
+        rows = encoded.kept
         numbers = self._vectors.add(prepared, is_other=is_other)
         place = slice(first, self._vectors.filled)
         self.numbers[place] = numbers
@@ -49,9 +49,7 @@ class Rows:
                 if kept is not None and multiplier is not None:
                     kept[place] = multiplier[rows]
         if encoded.sparse is not None:
-            kept_rows = encoded.sparse
-            if encoded.keep is not None:
-                kept_rows = kept_rows.take(encoded.keep)
+            kept_rows = encoded.sparse[rows]
             self.entries.append(
                 SparseColumn(
                     kept_rows.starts,

@@ -71,10 +71,10 @@ class Vectors:
         if not self.read:
             # Every process must ask for it, or none.
             given = self._given_shift
-            own = _means_of(prepared)
+            own = prepared.means[:-1]
             self.shift = agreement.array_of_first(own) if given is None else given
-        rows = slice(None) if encoded.keep is None else encoded.keep
-        numbers = shifted_numbers(prepared, self.shift, np.zeros_like(self.shift), dtype)
+        rows = encoded.kept
+        numbers = shifted_numbers(encoded, rows, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
         slopes = [each[rows] for each in encoded.multipliers if each is not None]
         if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
@@ -108,16 +108,8 @@ class Vectors:
                 if number.missing is not None:
                     self._absent[j] += s[number.missing[rows]].sum()
         if self._moments is not None:
-            entries = self._preparing.encoding.placed(
-                [codes[rows] for codes in encoded.codes],
-                [codes[rows] for codes in encoded.buckets],
-                [None if each is None else each[rows] for each in encoded.multipliers],
-            )
-            self._moments.add(numbers, entries, s)
-            if encoded.sparse is not None:
-                own = encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
-                first = self._preparing.encoding.size - len(self._preparing.encoding.indices)
-                self._moments.add_sparse(own, s, first)
+            chunk = self._preparing.encoding.chunk(encoded, numbers, rows, block)
+            self._moments.add(chunk, s)
         return numbers
 
     def close(self) -> None:
@@ -215,14 +207,3 @@ def _prepared(job: Job, source: Source, preparing: Preparing, rows: int) -> Iter
     """A source's blocks, prepared on a thread of their own."""
     names = job.roles.columns
     return read_ahead(lambda: map(preparing, located(source, names, rows, job.first_row)))
-
-
-def _means_of(prepared: Prepared) -> np.ndarray:
-    """The means of a block's numbers, (numbers,); zeros where they are not finite."""
-    means: list[float] = []
-    with np.errstate(over="ignore", invalid="ignore"):
-        for values, missing in prepared.encoded.numbers:
-            there = values if missing is None else values[~missing]
-            mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
-            means.append(mean if np.isfinite(mean) else 0.0)
-    return np.asarray(means)
