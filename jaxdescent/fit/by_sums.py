@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import located, read_ahead
 from jaxdescent.data.chunk import product_rows
 from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import (
@@ -21,7 +20,7 @@ from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import TEST, TRAIN, Preparing
+from jaxdescent.fit.prepared import TEST, TRAIN, Preparing, prepared_blocks
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import (
     ProductSums,
@@ -76,16 +75,13 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    request, roles = job.request, job.roles
-    policy = Policy(request.missing, unseen="zero")
-    sums = ProductSums(encoding, policy)
-    preparing = Preparing(roles, encoding, policy, request.test, request.seed)
-    job.watch.begin("reading", job.source.rows)
-    read = _add_all(job, sums, preparing, plan)
-    if job.test_source is not None:
-        job.watch.begin("held-out rows", job.test_source.rows)
-        other = dataclasses.replace(preparing, share=0.0, part=TEST)
-        read += _add_all(job._replace(source=job.test_source), sums, other, plan)
+    request, roles, read = job.request, job.roles, 0
+    preparing = Preparing.of(job, encoding)
+    sums = ProductSums(encoding, preparing.policy)
+    for prepared, _ in prepared_blocks(job, preparing, plan.reading.rows):
+        sums.add(prepared)
+        read += prepared.block.rows
+        del prepared
     sums.put_together()
     totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
     check_rows(
@@ -145,20 +141,6 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         "unseen_values": sums.unseen,
     }
     return Fitted(encoding, found.weights, found.intercept, parts, details, notes, read)
-
-
-def _add_all(job: Job, sums: ProductSums, preparing: Preparing, plan: SumsPlan) -> int:
-    source, names = job.source, job.roles.columns
-    rows = 0
-    for prepared in read_ahead(
-        lambda: map(preparing, located(source, names, plan.reading.rows, job.first_row))
-    ):
-        sums.add(prepared)
-        rows += prepared.block.rows
-        del prepared
-        job.watch.advance(rows)
-        job.memory.check()
-    return rows
 
 
 def _notes(found: solving.Solution, encoding: Encoding, sums: ProductSums) -> list[str]:

@@ -25,16 +25,16 @@ from jaxdescent.fit import checkpoint, together
 from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
 from jaxdescent.fit.by_descent import RowsAsDesign, descend, fit_design
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
-from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.in_memory import STARTING_BYTES
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import IN_FILES, method_of
 from jaxdescent.fit.penalty_path import Tried, Try, has_converged, probes_for
-from jaxdescent.fit.prepared import Preparing
+from jaxdescent.fit.prepared import Preparing, prepared_blocks
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.vectors import Vectors, blocks
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 
@@ -140,14 +140,12 @@ def fit_in_files(
 
 def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> Fitted:
     return_what_is_freed()
-    request, policy = job.request, Policy(job.request.missing, unseen="zero")
-    dtype = np.dtype(request.dtype or "float32")
-    preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
+    dtype, preparing = np.dtype(job.request.dtype or "float32"), Preparing.of(job, encoding)
     is_alone = agreement.is_alone()
     units = {} if is_alone or job.checkpoint is None else job.checkpoint.units()
     shift = units.get("shift")
     vectors = Vectors(job, preparing, plan.rows, has_others=False, shift=shift)
-    for prepared, is_other in blocks(job, preparing, plan.at_once):
+    for prepared, is_other in prepared_blocks(job, preparing, plan.at_once):
         vectors.add(prepared, is_other=is_other)
         del prepared
     vectors.close()
@@ -188,7 +186,7 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     as_design = RowsAsDesign(
         design,
         "that stay in the files",
-        method_of(request.method, IN_FILES),
+        method_of(job.request.method, IN_FILES),
         placed,
         weight,
         functools.partial(_attempts, job),
@@ -248,7 +246,7 @@ def _figures(
 ) -> list[PartFigures]:
     """How well both parts are predicted, in float64: one more pass over all sources."""
     (weights, intercept), sums, counts = params, np.zeros((2, 4)), [0, 0]
-    for prepared, _ in blocks(job, preparing, plan.at_once):
+    for prepared, _ in prepared_blocks(job, preparing, plan.at_once):
         predicted = preparing.encoding.product(prepared.encoded, weights) + intercept
         for part, own in enumerate(prepared.parts):
             rows = slice(None) if own is None else own

@@ -14,16 +14,16 @@ from jaxdescent.data import DataError, Source, located
 from jaxdescent.fit import checkpoint
 from jaxdescent.fit.budget import Reading, bytes_of_levels, reading_of_all
 from jaxdescent.fit.by_descent import RowsAsDesign, fit_design, minimum
-from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import method_of
 from jaxdescent.fit.penalty_path import one_by_one, probes_for
-from jaxdescent.fit.prepared import Preparing
+from jaxdescent.fit.prepared import Preparing, prepared_blocks
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.vectors import Vectors, blocks
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
@@ -113,11 +113,10 @@ def fit_in_memory(
 
 def _fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None) -> Fitted:
     request, method = job.request, method_of(job.request.method)
-    policy = Policy(request.missing, unseen="zero")
-    preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
+    preparing = Preparing.of(job, encoding)
     vectors = Vectors(job, preparing, plan.rows, has_others=True)
     rows = Rows(plan.rows, encoding, np.dtype(request.dtype or "float32"), vectors)
-    for prepared, is_other in blocks(job, preparing, plan.reading.rows):
+    for prepared, is_other in prepared_blocks(job, preparing, plan.reading.rows):
         rows.add(prepared, is_other=is_other)
         del prepared
     vectors.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxdescent.data import Block, DataError
+from jaxdescent.data import Block, DataError, Source, located, read_ahead
 from jaxdescent.fit.columns import Numbers, as_numbers
 from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
+from jaxdescent.fit.job import Job
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.split import is_held_out
 
@@ -77,6 +79,13 @@ class Preparing:
     seed: int = 0
     part: int = TRAIN
 
+    @classmethod
+    def of(cls, job: Job, encoding: Encoding) -> Preparing:
+        """For the passes of a fit."""
+        request = job.request
+        policy = Policy(request.missing, unseen="zero")
+        return cls(job.roles, encoding, policy, request.test, request.seed)
+
     def __call__(self, block: Block) -> Prepared:
         """Look at a block: whether all its values are there, and which rows are held out."""
         roles, policy = self.roles, self.policy
@@ -117,3 +126,26 @@ class Preparing:
         if keep is None:
             return np.flatnonzero(~held_out), np.flatnonzero(held_out)
         return keep[~held_out[keep]], keep[held_out[keep]]
+
+
+def prepared_blocks(job: Job, preparing: Preparing, rows: int) -> Iterator[tuple[Prepared, bool]]:
+    """The blocks of all sources, prepared on a thread of their own, and whether they are of other
+    data that are held out.
+    """
+    names = job.roles.columns
+    for part, source in enumerate(job.sources):
+        job.watch.begin("held-out rows" if part else "reading", source.rows)
+        own = dataclasses.replace(preparing, share=0.0, part=TEST) if part else preparing
+        read = 0
+        for prepared in _read_ahead(source, names, rows, job.first_row, own):
+            yield prepared, part == TEST
+            read += prepared.block.rows
+            del prepared
+            job.watch.advance(read)
+            job.memory.check()
+
+
+def _read_ahead(
+    source: Source, names: Sequence[str], rows: int, first_row: int, preparing: Preparing
+) -> Iterator[Prepared]:
+    return read_ahead(lambda: map(preparing, located(source, names, rows, first_row)))

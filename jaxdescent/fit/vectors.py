@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxdescent import agreement
-from jaxdescent.data import DataError, Source, located, read_ahead
+from jaxdescent.data import DataError
 from jaxdescent.fit.checks import Lengths, check_rows, check_target
 from jaxdescent.fit.column_squares import ColumnSquares, deviations
 from jaxdescent.fit.encoded_rows import shifted_numbers
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import TEST, TRAIN, Prepared, Preparing
+from jaxdescent.fit.prepared import TRAIN, Prepared, Preparing
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import not_finite
 
@@ -187,23 +186,3 @@ class Vectors:
         if self._is_test is None:
             return every, None
         return np.where(self._is_test, 0.0, every), np.where(self._is_test, every, 0.0)
-
-
-def blocks(job: Job, preparing: Preparing, rows: int) -> Iterator[tuple[Prepared, bool]]:
-    """The blocks of all sources, and whether they are of other data that are held out."""
-    for part, source in enumerate(job.sources):
-        job.watch.begin("held-out rows" if part else "reading", source.rows)
-        own = dataclasses.replace(preparing, share=0.0, part=TEST) if part else preparing
-        read = 0
-        for prepared in _prepared(job, source, own, rows):
-            yield prepared, part == TEST
-            read += prepared.block.rows
-            del prepared
-            job.watch.advance(read)
-            job.memory.check()
-
-
-def _prepared(job: Job, source: Source, preparing: Preparing, rows: int) -> Iterator[Prepared]:
-    """A source's blocks, prepared on a thread of their own."""
-    names = job.roles.columns
-    return read_ahead(lambda: map(preparing, located(source, names, rows, job.first_row)))
