@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.arrow_types import kind_of, text_of
+from jaxdescent.data.arrow_types import decoded, kind_of, text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
 from jaxdescent.data.times import holds_times, time_of, units_of
@@ -136,13 +136,7 @@ class Column:
     @functools.cached_property
     def decoded(self) -> Any:
         """It as an array of Arrow, out of its dictionary."""
-        pa, column = need_arrow(), self._given
-        if isinstance(column, np.ndarray):
-            column = pa.array(column)
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks()
-        is_encoded = pa.types.is_dictionary(column.type)
-        return column.cast(column.type.value_type) if is_encoded else column
+        return decoded(self._given)
 
     @property
     def is_number_encoded(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.chunk import Chunk, ChunkPart
 from jaxdescent.data.entries import NONE, Coded
 from jaxdescent.data.errors import DataError, need_arrow
@@ -166,10 +167,8 @@ def values_of(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """
     if isinstance(column, np.ndarray):
         return column, None
-    pa = need_arrow()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    types, missing = pa.types, None
+    pa, column, missing = need_arrow(), array_of(column), None
+    types = pa.types
     if types.is_decimal(column.type) or types.is_null(column.type):
         column = column.cast(pa.float64())
     if column.null_count:

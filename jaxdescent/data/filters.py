@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Joined, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
+from jaxdescent.data.sparse_column import SparseColumn
 from jaxdescent.data.wrapped import WrappedSource
 
 TOKEN = re.compile(
@@ -258,7 +260,6 @@ class Filtered(WrappedSource):
 def _kept(column: Any, met: np.ndarray) -> Any:
     if isinstance(column, np.ndarray):
         return column[met]
-    pa = need_arrow()
-    if getattr(column, "type", None) == pa.string_view():
-        column = column.cast(pa.string())  # pyarrow filters no views
-    return column.filter(pa.array(met))
+    if isinstance(column, SparseColumn):
+        return column.filter(met)
+    return array_of(column).filter(need_arrow().array(met))  # pyarrow filters no views of text

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import hashing
+from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.entries import Entries
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Kind
@@ -126,9 +127,7 @@ def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 def _arrow(column: Any, name: str, block: Block, first: int) -> Any:
     """An Arrow array of text, or of a dictionary of few texts, or a NumPy array of numbers."""
     pa = need_arrow()
-    types = pa.types
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    types, column = pa.types, array_of(column)
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.arrow_types import text_of
+from jaxdescent.data.arrow_types import array_of, decoded, text_of
 from jaxdescent.data.decoding import values_of
 from jaxdescent.data.errors import need_arrow
 
@@ -82,19 +82,11 @@ def labels_of(column: Any, name: object = "a column") -> Labels:
       DataError: for bytes that are no text, with the column's name.
     """
     pa = need_arrow()
-    if isinstance(column, np.ndarray):
-        # Arrow has no bytes in another order.
-        column = pa.array(column.astype(column.dtype.newbyteorder("="), copy=False))
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
+    column = array_of(column)
     is_encoded = pa.types.is_dictionary(column.type)
     if is_encoded and (len(column.dictionary) > len(column) or column.dictionary.null_count):
         # A slice of a large table brings the whole dictionary along.
-        column, is_encoded = column.cast(column.type.value_type), False
-        if pa.types.is_string_view(column.type):
-            column = column.cast(pa.string())
+        column, is_encoded = decoded(column), False
     if not is_encoded:
         column = column.dictionary_encode()
     texts = text_of(column.dictionary, name)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdescent import agreement
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
+from jaxdescent.data.arrow_types import decoded
 from jaxdescent.data.errors import check_columns, need_arrow, one_line
 from jaxdescent.data.times import holds_times
 from jaxdescent.data.wrapped import WrappedSource
@@ -102,7 +103,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     own: dict[str, list[Any]] = {}
     for block in read_ahead(lambda: located(source, list(dates), READ_ROWS)):
         for name in dates:
-            column = _of_arrow(block.columns[name])
+            column = decoded(block.columns[name])
             if column.null_count == len(column):
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
@@ -238,18 +239,6 @@ def is_zone(name: str) -> bool:
     return True
 
 
-def _of_arrow(column: Any) -> Any:
-    """A column as an array of Arrow without a dictionary."""
-    pa = need_arrow()
-    if isinstance(column, np.ndarray):
-        column = pa.array(column)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_dictionary(column.type):
-        column = _of_arrow(column.dictionary).take(column.indices)
-    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
-
-
 def _zone_of(column: Any) -> str | None:
     """The time zone of a column of Arrow, of which some value is there."""
     types = need_arrow().types
@@ -276,7 +265,7 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
       DataError: for what is no date, and for a zone where the fit knows none, or the reverse.
     """
     pa = need_arrow()
-    column = _of_arrow(block.columns[name])
+    column = decoded(block.columns[name])
     if column.null_count == len(column):
         return pa.nulls(len(column), pa.timestamp("us"))
     kind = column.type
@@ -302,7 +291,7 @@ def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = _of_arrow(block.columns[name])
+    column = decoded(block.columns[name])
     if zone is None:
         return instants
     if zone != AS_WRITTEN:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.errors import check_columns, listed, printable, reading
+from jaxdescent.data.errors import check_columns, listed, printable, reading, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
 from jaxdescent.fit.array_files import places_of, vector_of
@@ -213,21 +213,19 @@ class Model(Displayed):
             written.
         """
         target = check_output(folder, overwrite=overwrite)
-        try:
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as room:
-                new, old = pathlib.Path(room) / "new", pathlib.Path(room) / "old"
-                new.mkdir()
-                self._write(new)
-                if target.exists():
-                    target.rename(old)
-                try:
-                    new.rename(target)
-                except BaseException:
-                    if old.exists():
-                        old.rename(target)
-                    raise
-        except OSError as error:
-            raise DataError(f"{target} cannot be written: {error.strerror or error}.") from error
+        room = {"prefix": f".{target.name}-", "dir": target.parent}
+        with writing(target), tempfile.TemporaryDirectory(**room) as place:
+            new, old = pathlib.Path(place) / "new", pathlib.Path(place) / "old"
+            new.mkdir()
+            self._write(new)
+            if target.exists():
+                target.rename(old)
+            try:
+                new.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
         return target
 
     def _write(self, folder: pathlib.Path) -> None:
