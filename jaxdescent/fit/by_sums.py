@@ -92,7 +92,8 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         is_tested=job.is_tested,
     )
     data = moments(sums, TRAIN)
-    check_target(roles.target, data.rows, data.squares / data.weight, data.target_mean)
+    variance = data.squares / data.weight_total
+    check_target(roles.target, sums.rows[TRAIN], variance, float(data.target_mean[0]))
     assert sums.shift is not None
     shift, has_test = sums.shift, sums.matrices[TEST] is not None
     held_out = filled(sums, TEST) if has_test else None
@@ -101,6 +102,7 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     if l2 == AUTO:
         path = solving.path(
             data,
+            sums.rows[TRAIN],
             standardize=request.standardize,
             held_out=None
             if held_out is None

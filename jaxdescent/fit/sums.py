@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from jaxdescent import agreement
-from jaxdescent.data import DataError
+from jaxdescent.data import DataError, NormalSums
 from jaxdescent.data.chunk import product_rows
 from jaxdescent.fit.encoded_rows import shifted_numbers
 from jaxdescent.fit.encoding import Encoding, Policy
@@ -117,29 +115,6 @@ def not_finite(prepared: Prepared, encoding: Encoding, chosen: slice | np.ndarra
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class CentredSums:
-    """What the rows of one part say, about their own means.
-
-    Attributes:
-      rows: how many.
-      weight: the sum of their weights.
-      gram: (features, features), products of centred columns.
-      cross: (features,), products with the centred target.
-      squares: the centred target's with itself.
-      mean: of the features.
-      target_mean: of the target.
-    """
-
-    rows: int
-    weight: float
-    gram: np.ndarray
-    cross: np.ndarray
-    squares: float
-    mean: np.ndarray
-    target_mean: float
-
-
 def fills_of(sums: ProductSums) -> np.ndarray | None:
     """Means of the numbers over the training rows where they are there, less the shift."""
     total = sums.matrices[TRAIN]
@@ -169,22 +144,10 @@ def filled(sums: ProductSums, part: int) -> np.ndarray:
     return total[np.ix_(kept, kept)]
 
 
-def moments(sums: ProductSums, part: int) -> CentredSums:
+def moments(sums: ProductSums, part: int) -> NormalSums:
     """The sums about the part's own means."""
     assert sums.shift is not None
-    total = filled(sums, part)
-    weight = float(total[-1, -1])
-    mean = total[-1, :-1] / weight
-    centred = total[:-1, :-1] - weight * np.multiply.outer(mean, mean)
-    return CentredSums(
-        sums.rows[part],
-        weight,
-        centred[:-1, :-1],
-        centred[:-1, -1],
-        max(float(centred[-1, -1]), 0.0),
-        mean[:-1] + sums.shift[:-1],
-        float(mean[-1] + sums.shift[-1]),
-    )
+    return NormalSums.about_means(filled(sums, part), sums.shift, sums.encoding.size)
 
 
 def squared_error(total: np.ndarray, shift: np.ndarray, weights: np.ndarray, b: float) -> float:
