@@ -333,9 +333,9 @@ class TestMethods:
         X = {f"x{j}": rng.normal(size=30) for j in range(40)}
         held = Memory.of(None).limit
         monkeypatch.setattr(Memory, "of", classmethod(lambda cls, limit: cls(held, True)))
-        plan = by_sums.plan_of
+        plan = by_sums.plan_sums
         monkeypatch.setattr(
-            by_sums, "plan_of",
+            by_sums, "plan_sums",
             lambda *arguments: by_sums.SumsPlan(42, plan(*arguments).reading, held + 1),
         )  # fmt: skip
         with pytest.raises(MemoryError, match="--method direct with 40 features needs"):

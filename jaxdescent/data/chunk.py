@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxdescent.data.entries import Coded, Entries, add_squares
+from jaxdescent.data.entries import Coded, RowEntries, add_squares
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
 
@@ -57,7 +57,7 @@ class Chunk:
     coded: list[Coded]
     parts: list[ChunkPart]
     features: int
-    entries: list[Entries] = dataclasses.field(default_factory=list)
+    entries: list[RowEntries] = dataclasses.field(default_factory=list)
     whole: Chunk | None = None
 
     @property

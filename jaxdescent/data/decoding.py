@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -161,12 +161,20 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
     return values
 
 
-def values_of(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """A column of numbers as an array, zero where one is missing, and where that is: None for
-    nowhere. Nothing is copied where it can be had so; decimals become float64.
+class NumberColumn(NamedTuple):
+    """Values, and which of them are missing: None where none is."""
+
+    values: np.ndarray
+    missing: np.ndarray | None
+
+
+def values_of(column: Any) -> NumberColumn:
+    """A column of numbers as an array, zero where one is missing, and where that is.
+
+    Nothing is copied where it can be had so; decimals become float64.
     """
     if isinstance(column, np.ndarray):
-        return column, None
+        return NumberColumn(column, None)
     pa, column, missing = need_arrow(), array_of(column), None
     types = pa.types
     if types.is_decimal(column.type) or types.is_null(column.type):
@@ -174,7 +182,7 @@ def values_of(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if column.null_count:
         missing = column.is_null().to_numpy(zero_copy_only=False)
         column = column.fill_null(False if types.is_boolean(column.type) else 0)
-    return column.to_numpy(zero_copy_only=False), missing
+    return NumberColumn(column.to_numpy(zero_copy_only=False), missing)
 
 
 def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, there: int) -> None:

@@ -74,16 +74,16 @@ class Coded:
         total[self.span] += self.sums(s * np.square(x - np.append(c, 0.0)[self.codes]))
         total[self.span] += (s.sum() - self.sums(s)) * c**2
 
-    def as_entries(self) -> Entries:
+    def as_entries(self) -> RowEntries:
         """The features as entries."""
         is_there = self.codes >= 0
         starts = np.concatenate([[0], np.cumsum(is_there)])
         values = None if self.values is None else self.values[is_there]
-        return Entries("", self.first, self.size, starts, self.codes[is_there], values)
+        return RowEntries("", self.first, self.size, starts, self.codes[is_there], values)
 
 
 @dataclasses.dataclass(frozen=True)
-class Entries:
+class RowEntries:
     """Some features of some rows, by the places that are not zero. A place that a row has twice
     counts twice.
 
@@ -118,7 +118,7 @@ class Entries:
         """(entries,), the row of each."""
         return np.repeat(np.arange(self.rows), np.diff(self.starts))
 
-    def take(self, rows: slice | np.ndarray) -> Entries:
+    def take(self, rows: slice | np.ndarray) -> RowEntries:
         """The entries of these rows, in their order."""
         starts, index, values = rows_taken(self.starts, self.index, self.values, rows)
         return dataclasses.replace(self, starts=starts, index=index, values=values)
@@ -160,7 +160,7 @@ class Entries:
 
 
 def add_squares(
-    pieces: Sequence[Entries], s: np.ndarray, center: np.ndarray | None, total: np.ndarray
+    pieces: Sequence[RowEntries], s: np.ndarray, center: np.ndarray | None, total: np.ndarray
 ) -> None:
     """Add ``sum_i s_i (x_ij - center_j)^2`` of features that several columns may share.
 
@@ -170,7 +170,7 @@ def add_squares(
       center: (features,), or None for zeros.
       total: (features,), in float64, of all features.
     """
-    by_place: dict[tuple[int, int], list[Entries]] = {}
+    by_place: dict[tuple[int, int], list[RowEntries]] = {}
     for piece in pieces:
         by_place.setdefault((piece.first, piece.size), []).append(piece)
     for (first, size), group in by_place.items():

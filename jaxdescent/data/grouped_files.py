@@ -19,7 +19,7 @@ TEXT_COPIES = 8
 while the different texts are told apart."""
 
 
-class Extent(NamedTuple):
+class ColumnExtent(NamedTuple):
     """What a column takes where it takes most.
 
     Attributes:
@@ -46,7 +46,7 @@ class GroupedFiles(Source):
         self._kinds: dict[str, Kind] = {}
         self._rows = 0
         self._group_starts: list[int] = []
-        self._extents: dict[str, Extent] = {}
+        self._extents: dict[str, ColumnExtent] = {}
         nothing: set[str] = set()  # columns that were empty in all files so far
         for index, path in enumerate(self._paths):
             with reading(path):
@@ -72,7 +72,7 @@ class GroupedFiles(Source):
         """The schema of a file, and how many rows each of its groups has."""
 
     @abc.abstractmethod
-    def _extent(self, name: str) -> Extent:
+    def _extent(self, name: str) -> ColumnExtent:
         """How much a column takes."""
 
     def row_bytes(self, names: Sequence[str]) -> int:

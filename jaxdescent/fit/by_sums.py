@@ -53,7 +53,7 @@ class SumsPlan:
     bytes: int
 
 
-def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
+def plan_sums(job: Job, encoding: Encoding) -> SumsPlan:
     """How the pass would be made, whether or not it fits."""
     side = products_side(encoding, Policy(job.request.missing))
     matrix = 8 * side**2

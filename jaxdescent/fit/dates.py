@@ -83,7 +83,7 @@ def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     return found
 
 
-def named(column: str, part: str) -> str:
+def part_name(column: str, part: str) -> str:
     """The name of the column that a part becomes."""
     return f"{column}.{part}"
 
@@ -146,7 +146,7 @@ class Dated(WrappedSource):
     @property
     def kinds(self) -> Mapping[str, Kind]:
         own = {
-            named(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
+            part_name(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
             for name, each in self.dates.items()
             for part in each.parts
         }
@@ -157,7 +157,7 @@ class Dated(WrappedSource):
 
     def _read(self, names: Sequence[str]) -> list[str]:
         of_part = {
-            named(name, part): name for name, each in self.dates.items() for part in each.parts
+            part_name(name, part): name for name, each in self.dates.items() for part in each.parts
         }
         return list(dict.fromkeys(of_part.get(name, name) for name in names))
 
@@ -183,9 +183,9 @@ class Dated(WrappedSource):
         for block in located(self.base, self._read(names), rows):
             columns = dict(block.columns)
             for name, each in self.dates.items():
-                wanted = [part for part in each.parts if named(name, part) in names]
+                wanted = [part for part in each.parts if part_name(name, part) in names]
                 for part, column in self._parts(block, name, each, wanted):
-                    columns[named(name, part)] = column
+                    columns[part_name(name, part)] = column
             yield dataclasses.replace(block, columns={name: columns[name] for name in names})
 
     def _parts(

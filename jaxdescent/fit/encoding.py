@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
 from jaxdescent.data.chunk import Chunk, ChunkPart
-from jaxdescent.data.entries import NONE, Coded, Entries
+from jaxdescent.data.entries import NONE, Coded, RowEntries
 from jaxdescent.data.errors import need_arrow
-from jaxdescent.fit.columns import Labels, Numbers, bucket_of
+from jaxdescent.fit.columns import Labels, NumberColumn, bucket_of
 from jaxdescent.fit.interactions import Interaction, View, columns_of
 
 
@@ -47,7 +47,7 @@ class Encoded:
       unseen: how many values were none of the levels.
     """
 
-    numbers: list[Numbers]
+    numbers: list[NumberColumn]
     codes: list[np.ndarray]
     buckets: list[np.ndarray]
     multipliers: list[np.ndarray | None]
@@ -183,7 +183,7 @@ class Encoding:
     def _bucket_places(self) -> dict[int, int]:
         return {int(bucket): index for index, bucket in enumerate(self.buckets)}
 
-    def encode(self, block: Block, policy: Policy, others: Sequence[Numbers] = ()) -> Encoded:
+    def encode(self, block: Block, policy: Policy, others: Sequence[NumberColumn] = ()) -> Encoded:
         """A block's features; rows where one of ``others`` is missing are dropped with the rest.
 
         Raises:
@@ -321,13 +321,13 @@ class Encoding:
             first += size if place < len(self.levels) else 0
         return found
 
-    def entries(self, encoded: Encoded) -> list[Entries]:
+    def entries(self, encoded: Encoded) -> list[RowEntries]:
         """Those of the sparse column, if there is one."""
         if encoded.sparse is None:
             return []
         starts, index, values = encoded.sparse.starts, encoded.sparse.index, encoded.sparse.values
         first, size = self.size - len(self.indices), len(self.indices)
-        return [Entries(str(self.sparse), first, size, starts, index, values)]
+        return [RowEntries(str(self.sparse), first, size, starts, index, values)]
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

@@ -70,7 +70,7 @@ class FilesPlan:
     width: int = 1
 
 
-def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
+def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     """How it would be done, with so many rows."""
     wider = 2 if job.request.dtype == "float64" else 1
     encoded = 4 * (wider * len(encoding.numbers) + len(encoding.one_hot))

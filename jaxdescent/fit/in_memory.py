@@ -55,7 +55,7 @@ class MemoryPlan:
     bytes: int
 
 
-def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
+def plan_in_memory(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
     """How it would be done, and how many rows were read to find out (0 for none)."""
     counted = 0
     rows = 0

@@ -16,7 +16,7 @@ from jaxdescent.data import DataError, Kind, Source, located, open_source, read_
 from jaxdescent.data.errors import check_columns, listed, printable, reading, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.array_files import places_of, vector_of
+from jaxdescent.fit.array_files import rising_places_of, vector_of
 from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
 from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
@@ -314,9 +314,9 @@ def load_model(folder: Any) -> Model:
     encoding = content["encoding"]
     buckets = indices = np.zeros(0, np.int64)
     if encoding["hashed"]:
-        buckets = places_of(folder / BUCKETS, 1 << encoding["bits"])
+        buckets = rising_places_of(folder / BUCKETS, 1 << encoding["bits"])
     if encoding.get("sparse") is not None:
-        indices = places_of(folder / INDICES, np.iinfo(np.int64).max)
+        indices = rising_places_of(folder / INDICES, np.iinfo(np.int64).max)
     weights = vector_of(folder / WEIGHTS, np.dtype(np.float64))
     if not np.isfinite(weights).all():
         raise DataError(f"{folder / WEIGHTS} is damaged: weights must be finite.")

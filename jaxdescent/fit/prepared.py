@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jaxdescent.data import Block, DataError, Source, located, read_ahead
-from jaxdescent.fit.columns import Numbers, as_numbers
+from jaxdescent.data.decoding import NumberColumn
+from jaxdescent.fit.columns import as_numbers
 from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.roles import Roles
@@ -31,7 +32,7 @@ class Prepared:
 
     block: Block
     encoded: Encoded
-    target: Numbers
+    target: NumberColumn
     weight: np.ndarray | None
     parts: tuple[np.ndarray | None, np.ndarray | None]
 
@@ -95,7 +96,7 @@ class Preparing:
         weight = None
         if roles.weights is not None:
             weight, missing = as_numbers(block.columns[roles.weights], nan_is_missing=drops)
-            others.append(Numbers(weight, missing))
+            others.append(NumberColumn(weight, missing))
             wrong = (weight < 0) | ~np.isfinite(weight)
             if wrong.any():
                 row = int(np.argmax(wrong))

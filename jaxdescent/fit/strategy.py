@@ -31,7 +31,7 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
       ProblemTooLarge: where no way fits the memory.
     """
     start = None if model is None else start_of(model, encoding)
-    sums = by_sums.plan_of(job, encoding)
+    sums = by_sums.plan_sums(job, encoding)
     method = job.request.method
     _check_direct(job, encoding, sums)
     # A fit that is gone on with goes on in its way, whatever the memory has room for today.
@@ -41,7 +41,7 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
     needs_rows = needs_rows or method in ITERATIVE or way is not None
     is_alone = agreement.is_alone()
     if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
-        in_designs, counted = in_memory.plan_of(job, encoding)
+        in_designs, counted = in_memory.plan_in_memory(job, encoding)
         others = int(counted > 0)
         # Several processes read their rows again, as one does where they do not fit.
         if is_alone and in_designs.bytes <= job.memory.limit and way != FILES:
@@ -100,7 +100,7 @@ def _in_files(
       ProblemTooLarge: where they cannot, saying what the way that needs least would need.
     """
     way = None if job.checkpoint is None else job.checkpoint.way
-    plan = in_files.plan_of(job, encoding, in_designs.rows)
+    plan = in_files.plan_in_files(job, encoding, in_designs.rows)
     obstacle = in_files.obstacle(job)
     if not agreement.is_alone() and job.request.l2 == AUTO:
         raise DataError(
