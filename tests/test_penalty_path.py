@@ -204,7 +204,7 @@ class TestStandardize:
         X = np.zeros((ROWS, model.encoding.size))
         X[:, 0] = table["age"]
         encoded = encoded_of(model, table)
-        for column in model.encoding.coded(encoded):
+        for column in encoded.coded:
             values = 1.0 if column.values is None else column.values
             X[np.arange(ROWS), column.first + column.codes] += values
         np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
@@ -280,7 +280,7 @@ def written_out(model, table):
     X = np.zeros((len(table), model.encoding.size))
     for j, number in enumerate(encoded.numbers):
         X[:, j] = number.values
-    for column in model.encoding.coded(encoded):
+    for column in encoded.coded:
         X[np.arange(len(table)), column.first + column.codes] += 1
     return X
 

@@ -180,12 +180,13 @@ class Chunk:
         seen: list[tuple[np.ndarray, np.ndarray]] = []
         for column in (column.take(rows) for column in self.coded):
             is_there = column.codes >= 0
+            codes = np.where(is_there, column.codes, 0)
             x = is_there * (1.0 if column.values is None else column.values)
             for place, values in zip(dense, Z.T, strict=True):
-                sums = column.sums(values * x)
+                sums = np.bincount(codes, values * x, column.size)
                 total[column.span, place] += sums
                 total[place, column.span] += sums
-            position = np.where(is_there, column.codes, 0) + column.first
+            position = codes + column.first
             np.add.at(flat, position * (total.shape[0] + 1), s * np.square(x))
             for other, other_x in seen:
                 both = s * (x * other_x)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -122,6 +123,11 @@ class RowEntries:
         """The entries of these rows, in their order."""
         starts, index, values = rows_taken(self.starts, self.index, self.values, rows)
         return dataclasses.replace(self, starts=starts, index=index, values=values)
+
+    def in_dtype(self, dtype: Any) -> RowEntries:
+        """The entries with values of this dtype."""
+        values = None if self.values is None else self.values.astype(dtype, copy=False)
+        return dataclasses.replace(self, index=self.index.astype(np.int32), values=values)
 
     def multiply(self, weights: np.ndarray, made: np.ndarray) -> None:
         """Add ``X @ weights`` to ``made``, (rows, k); weights are those of all features."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdescent.data import Block, Kind, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
+from jaxdescent.data.entries import Coded
 from jaxdescent.data.freeing import Passing
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.fit.encoding import Encoded, Encoding
@@ -147,37 +148,30 @@ class EncodedRows(WrappedSource):
 
     def _encoded(self, encoded: Encoded) -> list[Any]:
         """Codes, and then entries, in the order of the features."""
-        kept = encoded.kept
-        columns = [
-            (code[kept], None if multiplier is None else multiplier[kept])
-            for code, multiplier in zip(
-                [*encoded.codes, *encoded.buckets], encoded.multipliers, strict=True
-            )
-        ]
+        coded = [column.take(encoded.kept) for column in encoded.coded]
         count = len(self.encoding.levels)
-        if self._has_slopes:
-            found: list[Any] = [entries_of([column]) for column in columns[:count]]
-        else:
-            found = [code for code, _ in columns[:count]]
-        if len(columns) > count:
+        levels, hashed = coded[:count], coded[count:]
+        found: list[Any] = [
+            entries_of([column]) if self._has_slopes else column.codes for column in levels
+        ]
+        if hashed:
             is_code = self._is_one_bucket and not self._has_slopes
-            found.append(columns[count][0] if is_code else entries_of(columns[count:]))
-        if encoded.sparse is not None:
-            found.append(encoded.sparse[kept])
+            found.append(hashed[0].codes if is_code else entries_of(hashed))
+        for entries in (column.take(encoded.kept) for column in encoded.entries):
+            assert entries.values is not None  # of a sparse column
+            found.append(SparseColumn(entries.starts, entries.index, entries.values))
         return found
 
 
-def entries_of(columns: list[tuple[np.ndarray, np.ndarray | None]]) -> SparseColumn:
-    """The entries of columns that share their features: codes, none where they are negative, and
-    what a one there is multiplied by.
-    """
-    codes = np.stack([code for code, _ in columns], axis=1)
+def entries_of(columns: list[Coded]) -> SparseColumn:
+    """The entries of columns that share their features."""
+    codes = np.stack([column.codes for column in columns], axis=1)
     there = codes >= 0
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
     values = np.ones(codes.shape)
-    for j, (_, multiplier) in enumerate(columns):
-        if multiplier is not None:
-            values[:, j] = multiplier
+    for j, column in enumerate(columns):
+        if column.values is not None:
+            values[:, j] = column.values
     return SparseColumn(starts, codes[there], values[there])
 
 

@@ -5,13 +5,11 @@ Vectors are in memory: what has a number for each row (target, weight, residuals
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -132,13 +130,6 @@ def fit_in_files(
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    with contextlib.ExitStack() as stack:
-        if job.request.dtype == "float64":
-            stack.enter_context(jax.enable_x64(True))
-        return _fit(job, encoding, plan, start)
-
-
-def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> Fitted:
     return_what_is_freed()
     dtype, preparing = np.dtype(job.request.dtype or "float32"), Preparing.of(job, encoding)
     is_alone = agreement.is_alone()
@@ -265,5 +256,4 @@ def _figures(
 
 def _free_constants(job: Job, encoding: Encoding) -> int:
     """How many constants the levels leave free at least, as far as is known without the codes."""
-    slopes = {name for name, each in encoding.interactions.items() if each.numbers}
-    return 0 if job.request.missing == "mean" else len(encoding.levels.keys() - slopes)
+    return 0 if job.request.missing == "mean" else len(encoding.levels.keys() - encoding.sloped)

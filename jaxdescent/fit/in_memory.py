@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -105,13 +103,6 @@ def fit_in_memory(
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    with contextlib.ExitStack() as stack:
-        if job.request.dtype == "float64":
-            stack.enter_context(jax.enable_x64(True))
-        return _fit(job, encoding, plan, start)
-
-
-def _fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None) -> Fitted:
     request, method = job.request, method_of(job.request.method)
     preparing = Preparing.of(job, encoding)
     vectors = Vectors(job, preparing, plan.rows, has_others=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
+
 import jax
 
 from jaxdescent import agreement
@@ -84,7 +87,14 @@ def _in_memory(
     job.watch.planned([_described(job, encoding), way])
     if job.checkpoint is not None:
         job.checkpoint.begin(MEMORY, 1)
-    return in_memory.fit_in_memory(job, encoding, plan, start)
+    with _precision(job):
+        return in_memory.fit_in_memory(job, encoding, plan, start)
+
+
+def _precision(job: Job) -> AbstractContextManager[object]:
+    """Within it arrays of JAX can be of the dtype that iterations are asked for in."""
+    is_double = job.request.dtype == "float64"
+    return jax.enable_x64(True) if is_double else contextlib.nullcontext()
 
 
 def _in_files(
@@ -121,7 +131,8 @@ def _in_files(
         job.watch.planned([_described(job, encoding), *lines])
         if job.checkpoint is not None:
             job.checkpoint.begin(FILES, plan.width)
-        return in_files.fit_in_files(job, encoding, plan, start)
+        with _precision(job):
+            return in_files.fit_in_files(job, encoding, plan, start)
     least, read = in_designs.bytes, _read_so_far(encoding)
     if way == MEMORY:
         read += ", and the fit that is gone on with has them in memory"

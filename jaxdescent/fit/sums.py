@@ -75,7 +75,8 @@ class ProductSums:
         encoded, count = prepared.encoded, len(self.encoding.numbers)
         shift, none = self.shift[:count], np.zeros(count)
         numbers = shifted_numbers(encoded, rows, shift, none, np.float64)
-        target = prepared.target.values[rows] - self.shift[-1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            target = prepared.target.values[rows] - self.shift[-1]
         marks = [
             np.zeros(target.size) if number.missing is None else number.missing[rows]
             for number in encoded.numbers

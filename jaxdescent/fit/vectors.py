@@ -53,9 +53,7 @@ class Vectors:
         encoding = preparing.encoding
         has_moments = job.request.standardize or job.request.l2 == AUTO
         self._moments = ColumnSquares(encoding.size, dtype) if has_moments else None
-        slopes = {name for name, each in encoding.interactions.items() if each.numbers}
-        names = [*encoding.numbers, *(name for name in encoding.one_hot if name in slopes)]
-        self._lengths = Lengths(names, dtype)
+        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
         self._sums = np.zeros(numbers)
         self._counts, self._weights = [0, 0], [0.0, 0.0]
         self.filled = self.read = self.dropped = self.unseen = 0
@@ -75,7 +73,7 @@ class Vectors:
         rows = encoded.kept
         numbers = shifted_numbers(encoded, rows, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
-        slopes = [each[rows] for each in encoded.multipliers if each is not None]
+        slopes = [each.values[rows] for each in encoded.coded if each.values is not None]
         if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
             raise not_finite(prepared, self._preparing.encoding, rows)
         weight = np.ones(block.rows) if prepared.weight is None else prepared.weight
