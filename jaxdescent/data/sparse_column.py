@@ -37,13 +37,6 @@ class SparseColumn:
         """(entries,), the row of each."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
-    def column(self, index: int) -> np.ndarray:
-        """The values at one index, (rows,), zeros included."""
-        values = np.zeros(len(self))
-        here = self.index == index
-        values[self.row[here]] = self.values[here]
-        return values
-
 
 def rows_taken(
     starts: np.ndarray, index: np.ndarray, values: Any, rows: slice | np.ndarray

@@ -167,12 +167,8 @@ class Encoding:
     @property
     def size(self) -> int:
         """How many features there are."""
-        return self.unlisted_start + len(self.buckets) + len(self.indices)
-
-    @property
-    def unlisted_start(self) -> int:
-        """The place of the first bucket; the sparse column's features come behind them."""
-        return len(self.numbers) + sum(map(len, self.levels.values()))
+        listed = len(self.numbers) + sum(map(len, self.levels.values()))
+        return listed + len(self.buckets) + len(self.indices)
 
     def feature_name(self, index: int) -> str:
         """What a weight belongs to."""
