@@ -295,7 +295,7 @@ class TestWhatIsWrong:
             jd.Streamed({"x": x}, [], sparse={"x": 4})
         S = jd.Streamed({"x": x}, [], sparse={"x": 5})
         with pytest.raises(DataError, match="'x' has an entry that is NaN in row 2"):
-            S.stream.product(np.ones((5, 1)), None)
+            S.stream.multiplied(np.ones((5, 1)), None, is_transposed=False)
         scipy = pytest.importorskip("scipy.sparse")
         with pytest.raises(DataError, match="x must hold real numbers, got dtype complex"):
             jd.Streamed({"x": scipy.csr_matrix(np.eye(2) * 1j)}, [], sparse={"x": 2})

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import reading
+from jaxdescent.data.errors import reading, writing
 from jaxdescent.fit import shared_rows
 from jaxdescent.fit.array_files import arrays_of, replacing, write_arrays
 from jaxdescent.fit.checkpoint_description import (
@@ -156,15 +156,9 @@ class FitCheckpoint:
         Raises:
           DataError: where they cannot be written.
         """
-        if not processes.is_first():
-            return
-        try:
-            write_arrays(self.folder / UNITS, found)
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> DataError:
-        return DataError(f"{self.folder} cannot be written: {error.strerror or error}.")
+        if processes.is_first():
+            with writing(self.folder):
+                write_arrays(self.folder / UNITS, found)
 
     def begin(self, way: str, width: int) -> None:
         """Write what the fit is, and keep other processes out until :meth:`close`.
@@ -186,7 +180,7 @@ class FitCheckpoint:
             )
 
     def _begin(self, way: str, width: int) -> None:
-        try:
+        with writing(self.folder):
             self._lock = checkpoints.Folder(self.folder, 1)
             if not self._lock.is_ours:
                 raise DataError(
@@ -199,8 +193,6 @@ class FitCheckpoint:
                 text = json.dumps(self._content, indent=2, ensure_ascii=False)
                 with replacing(self.folder / DESCRIPTION) as path:
                     path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Let other processes have the folder."""

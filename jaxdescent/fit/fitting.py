@@ -27,7 +27,7 @@ from jaxdescent.fit.dates import (
     Dates,
     asked_for,
     looked_at,
-    named,
+    part_name,
 )
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
@@ -223,7 +223,7 @@ def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Role
     exclude = list(request.exclude)
     if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
-    made = [(named(name, part), part) for name, each in dates.items() for part in each.parts]
+    made = [(part_name(name, part), part) for name, each in dates.items() for part in each.parts]
     for option, names in (
         ("--target", [target]),
         ("--categorical", request.categorical),

@@ -65,7 +65,7 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
                 touched[buckets] = True
         if roles.sparse is not None:
             own: SparseColumn = block.columns[roles.sparse]
-            own = own if train is None else own.take(train)
+            own = own if train is None else own[train]
             indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
