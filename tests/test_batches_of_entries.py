@@ -9,8 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent.designs import as_design
-from jaxdescent.fit.scaled import ScaledColumns
+from jaxdescent.designs import Center, Standardised, as_design
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.objectives import RowBlocks
 from tests import references
@@ -72,7 +71,7 @@ class TestRows:
         np.testing.assert_allclose(taken.transposed_product(R), A.T @ R, atol=2e-5)
         np.testing.assert_allclose(taken.product(W[:, 0]), A @ W[:, 0], atol=2e-5)
         center = rng.normal(size=FEATURES).astype(np.float32)
-        less = taken.minus(center).taken(jnp.array([5, 61]))
+        less = Standardised(taken, Center(center)).taken(jnp.array([5, 61]))
         np.testing.assert_allclose(less.product(W), (A - center)[[5, 61]] @ W, atol=2e-4)
         back = (A - center)[[5, 61]].T @ R[:2]
         np.testing.assert_allclose(less.transposed_product(R[:2]), back, atol=2e-4)
@@ -91,7 +90,7 @@ class TestRows:
         A, scale = dense_of(rows, columns, values), np.linspace(1, 9, FEATURES, dtype=np.float32)
         for design in (X, as_design(A)):
             taken = as_design(
-                ScaledColumns(design, jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12))
+                Standardised(design, scale=jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12))
             )
             np.testing.assert_allclose(taken.to_dense(), A[9:12] * scale, rtol=1e-6)
 

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
-from jaxdescent.designs import Center, Centred, Dense
+from jaxdescent.designs import Center, Dense, Standardised
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.status import Status
@@ -216,7 +216,7 @@ def test_a_centred_design_answers_as_its_entries_would(shift, is_alone, outputs,
     design = Dense(jnp.asarray(X), is_alone)
     center = Center.of(design, None)
     assert bool(center.is_far) == (shift > 100)
-    centred = Centred(design, center)
+    centred = Standardised(design, center)
     exact = X.astype(float) - np.asarray(center.mean, float)
     weights = rng.normal(size=(5, *outputs)).astype(np.float32)
     rows = rng.normal(size=(70, *outputs)).astype(np.float32)

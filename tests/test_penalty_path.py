@@ -17,7 +17,6 @@ from jaxdescent.fit import by_descent, penalty_path, reporting_method
 from jaxdescent.fit.column_squares import ColumnSquares
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.reporting_method import listening
-from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import Path, penalties_from
 from jaxdescent.fit.vectors import Vectors
 
@@ -207,10 +206,10 @@ class TestStandardize:
         np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
 
     def test_a_scaled_design_has_the_products_of_the_scaled_matrix(self, rng):
-        from jaxdescent.designs import as_design
+        from jaxdescent.designs import Standardised, as_design
 
         X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
-        design, dense = ScaledColumns(as_design(X), scale), X * scale
+        design, dense = Standardised(as_design(X), scale=scale), X * scale
         w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
         center = center.astype(np.float32)
         np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs.conversion import as_design
-from jaxdescent.designs.offset import Offset
-from jaxdescent.designs.operands import weights_of
+from jaxdescent.designs.operands import columns_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.designs.row_sharding import RowSharding
@@ -156,11 +154,12 @@ class Concatenated(Design):
         return jnp.concatenate([jnp.asarray(weights[name]) for name in self.designs])
 
     def unpacked(self, weights: jax.Array) -> dict[str, jax.Array]:
-        parts = zip(self.designs.items(), self._split(weights), strict=True)
+        parts = zip(self.designs.items(), columns_of(self._all, weights), strict=True)
         return {name: design.unpacked(part) for (name, design), part in parts}
 
     def product(self, weights: Any) -> jax.Array:
-        parts = zip(self._all, self._split(weights_of(self, self.packed(weights))), strict=True)
+        weights = weights_of(self, self.packed(weights))
+        parts = zip(self._all, columns_of(self._all, weights), strict=True)
         return functools.reduce(jnp.add, [design.product(part) for design, part in parts])
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
@@ -183,7 +182,7 @@ class Concatenated(Design):
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array | None:
-        centers = [None] * len(self._all) if center is None else self._split(center)
+        centers = [None] * len(self._all) if center is None else columns_of(self._all, center)
         return _joined(
             [
                 design.column_squared_norms(row_weight, own)
@@ -210,23 +209,6 @@ class Concatenated(Design):
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return _joined([design.row_block(start, size) for design in self._all], axis=1)
-
-    def minus(self, center: jax.Array) -> Concatenated | None:
-        """Each design with its own part of ``center`` subtracted: from its entries where they can
-        be read, else from its products. None where no design's entries can be read.
-        """
-        centers = self._split(center)
-        shifted = [design.minus(own) for design, own in zip(self._all, centers, strict=True)]
-        if all(design is None for design in shifted) or not self._gives_rows:
-            return None
-        return self._of(
-            {
-                name: Offset(design, own) if near is None else near
-                for (name, design), near, own in zip(
-                    self.designs.items(), shifted, centers, strict=True
-                )
-            }
-        )
 
     def hoisted(self, *, always: bool = False) -> Concatenated:
         return self._each(lambda design: design.hoisted(always=always))
@@ -278,17 +260,8 @@ class Concatenated(Design):
     def _all(self) -> list[Any]:
         return list(self.designs.values())
 
-    @property
-    def _gives_rows(self) -> bool:
-        shape = jax.ShapeDtypeStruct((1,), jnp.int32)
-        return jax.eval_shape(self.rows_at, shape) is not None
-
     def _each(self, change: Callable[[Any], Any]) -> Concatenated:
         return self._of({name: change(design) for name, design in self.designs.items()})
-
-    def _split(self, weights: jax.Array) -> list[jax.Array]:
-        ends = list(itertools.accumulate(design.shape[1] for design in self._all))
-        return jnp.split(weights, ends[:-1])
 
 
 def _joined(parts: list[jax.Array | None], axis: int = 0) -> jax.Array | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxdescent.designs.operands import residual_of, weights_of
+from jaxdescent.designs.operands import residual_of, sum_of_centers, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.kernels.double_length import Double, add, double
@@ -38,7 +38,7 @@ class ReadRows(Design):
         """How many rows there are, without those that fill the last parts."""
 
     @abc.abstractmethod
-    def centred(self, center: jax.Array) -> Self:
+    def centred(self, center: jax.Array | None) -> Self:
         """The design with another center."""
 
     @abc.abstractmethod
@@ -102,13 +102,7 @@ class ReadRows(Design):
         return rows if self.center is None else rows - self.center[None, :]
 
     def minus(self, center: jax.Array) -> Self:
-        return self.centred(center if self.center is None else self.center + center)
-
-    def center_of(self, center: jax.Array | None) -> jax.Array | None:
-        """The center that is to be subtracted besides the design's own, from X as it is read."""
-        if center is None or self.center is None:
-            return self.center if center is None else center
-        return self.center + center
+        return self.centred(sum_of_centers(self.center, center))
 
 
 def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:

@@ -21,6 +21,7 @@ from jaxdescent.data import (
     normal_solution,
     open_source,
 )
+from jaxdescent.designs.operands import sum_of_centers
 from jaxdescent.designs.protocol import Design
 from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.stream_products import ALL, multiplied
@@ -244,7 +245,7 @@ class Streamed(ReadRows):
             return function(self.stream.column_squares(weight, center)).astype(self.dtype)
 
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
-        return self._asked(compute, like, row_weight, self.center_of(center))
+        return self._asked(compute, like, row_weight, sum_of_centers(self.center, center))
 
     def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
         return self._of_columns(np.sqrt, row_weight, center)
@@ -267,7 +268,7 @@ class Streamed(ReadRows):
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
         return self._asked(self.stream.rows_at, like, index)
 
-    def centred(self, center: jax.Array) -> Streamed:
+    def centred(self, center: jax.Array | None) -> Streamed:
         return self.tree_unflatten(self.stream, (center,))
 
     def normal_sums(

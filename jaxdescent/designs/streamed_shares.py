@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent import agreement
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
+from jaxdescent.designs.operands import sum_of_centers
 from jaxdescent.designs.read_rows import ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.stream_products import multiplied
@@ -278,7 +279,7 @@ class StreamedShares(ReadRows):
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
-        operands, specs = (row_weight, self.center_of(center)), (self._rows, ALL)
+        operands, specs = (row_weight, sum_of_centers(self.center, center)), (self._rows, ALL)
         return self._asked(self.shares.column_squares, self.shape[1:], specs, *operands)
 
     @property
@@ -289,7 +290,7 @@ class StreamedShares(ReadRows):
         shape = index.shape[0], self.shape[1]
         return self._asked(self.shares.rows_at, shape, (ALL,), index)
 
-    def centred(self, center: jax.Array) -> StreamedShares:
+    def centred(self, center: jax.Array | None) -> StreamedShares:
         return self.tree_unflatten((self.shares, self.facts), (center,))
 
     @property

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent.designs import Center, Centred
+from jaxdescent.designs import Center, Standardised
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.protocol import Bounds, Params, Parts, StationarySolver
@@ -170,7 +170,7 @@ class LinearRegression(LinearModel):
             means = Means(center, *self._means_of_targets())
         targets = jnp.asarray(self.y).astype(self._design.dtype) - means.targets[None]
         weights_alone = LinearRegression(
-            Centred(self._design, means.features),
+            Standardised(self._design, means.features),
             targets,
             l2=self.l2,
             sample_weight=self.sample_weight,

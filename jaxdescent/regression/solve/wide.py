@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Design, as_design
+from jaxdescent.designs import Center, Design, Standardised, as_design
 from jaxdescent.kernels.branches import if_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
@@ -83,16 +83,17 @@ class DualSolver:
 
     def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
         """``t - A w - l2 a``."""
-        image = as_design(objective.X).product(weights)
-        offset = jnp.matmul(self.factor.feature_mean, weights, precision=HIGHEST)
-        rest = self.targets(objective)[0] - (image - offset[None, :])
+        image = self.centred(objective).product(weights)
+        rest = self.targets(objective)[0] - image
         return jnp.sqrt(self.weight) * rest - jnp.asarray(objective.l2, image.dtype) * dual
 
     def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
         """``A'a``."""
-        scaled = jnp.sqrt(self.weight) * dual
-        mean = jnp.outer(self.factor.feature_mean, jnp.sum(scaled, axis=0))
-        return as_design(objective.X).transposed_product(scaled) - mean
+        return self.centred(objective).transposed_product(jnp.sqrt(self.weight) * dual)
+
+    def centred(self, objective: Any) -> Design:
+        """``X - 1 x_bar'``."""
+        return Standardised(as_design(objective.X), Center(self.factor.feature_mean))
 
 
 def _is_negative(objective: Any) -> jax.Array:
@@ -168,8 +169,7 @@ def _height_by_rows(
     if objective.intercept:
         of_intercept = gradient["intercept"].reshape(-1)
     slope = slope - jnp.outer(mean, of_intercept)
-    offset = jnp.matmul(mean, slope, precision=HIGHEST)
-    image = as_design(objective.X).product(slope) - offset[None, :]
+    image = solver.centred(objective).product(slope)
     dual = solver.factor.apply(jnp.sqrt(solver.weight) * image)
     rest = slope - solver.weights(objective, dual)
     l2 = jnp.asarray(objective.l2, slope.dtype)
