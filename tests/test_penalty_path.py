@@ -205,27 +205,6 @@ class TestStandardize:
             X[np.arange(ROWS), start + code] += 1.0 if multiplier is None else multiplier
         np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
 
-    def test_a_scaled_design_has_the_products_of_the_scaled_matrix(self, rng):
-        from jaxdescent.designs import Standardised, as_design
-
-        X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
-        design, dense = Standardised(as_design(X), scale=scale), X * scale
-        w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
-        center = center.astype(np.float32)
-        np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)
-        np.testing.assert_allclose(design.transposed_product(X[:, 0]), dense.T @ X[:, 0], rtol=1e-5)
-        np.testing.assert_allclose(design.to_dense(), dense)
-        np.testing.assert_allclose(design.rows_at(np.array([2, 0])), dense[[2, 0]])
-        np.testing.assert_allclose(
-            design.minus(center).product(w), (dense - center) @ w, rtol=1e-4, atol=1e-5
-        )
-        squares = design.column_squared_norms(None, center)
-        np.testing.assert_allclose(squares, ((dense - center) ** 2).sum(0), rtol=1e-5)
-        kept, back = design.there_and_back(w, lambda p, y: (2 * p, p - y[:, None]), X[:, 1])
-        np.testing.assert_allclose(kept, 2 * dense @ w, rtol=1e-5)
-        expected = dense.T @ (dense @ w - X[:, [1]])
-        np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-5)
-
     def test_moments_add_up_over_blocks_with_means_for_what_is_missing(self, rng):
         rows, weight = 500, rng.integers(0, 3, 500).astype(float)
         numbers = rng.normal(size=(rows, 3)) * [1.0, 100.0, 0.0]

@@ -47,10 +47,6 @@ class Counted(Dense):
         jax.debug.callback(TALLY.take)
         return super().to_dense()
 
-    def squared_norm(self, row_weight):
-        jax.debug.callback(TALLY.add)
-        return super().squared_norm(row_weight)
-
     def column_squared_norms(self, row_weight, center):
         jax.debug.callback(TALLY.add)
         return super().column_squared_norms(row_weight, center)

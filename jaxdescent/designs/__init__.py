@@ -2,6 +2,7 @@
 
 from jaxdescent.designs.categorical import Categorical as Categorical
 from jaxdescent.designs.center import Center as Center
+from jaxdescent.designs.center import sample_index as sample_index
 from jaxdescent.designs.center import shares as shares
 from jaxdescent.designs.concatenated import Concatenated as Concatenated
 from jaxdescent.designs.conversion import as_design as as_design

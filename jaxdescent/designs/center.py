@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdescent.designs.operands import columns_of
@@ -85,6 +86,15 @@ def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
     return weight / jnp.sum(weight)
 
 
+def sample_index(design: Design, count: int) -> np.ndarray:
+    """The places of at most ``count`` rows, int32, by which the spread of the columns is judged:
+    evenly over all rows that are cheap to read.
+    """
+    rows = design.reading.sampled or design.shape[0]
+    last = min(rows, 2**31) - 1
+    return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
+
+
 def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
     """Whether ``eps |mean|`` exceeds a sixteenth of the default tolerance ``eps**(2/3)`` times the
     spread, for any column.
@@ -94,7 +104,7 @@ def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
     held against the largest spread, and against none where nothing varies.
     """
     most = max(SAMPLED_ENTRIES // design.shape[1], 4)
-    index = jnp.asarray(design.sample_index(min(SAMPLED_ROWS, most)))
+    index = jnp.asarray(sample_index(design, min(SAMPLED_ROWS, most)))
     rows = design.rows_at(index)
     assert rows is not None  # A design that can subtract a center can read its rows.
     own = jnp.take(share, index)

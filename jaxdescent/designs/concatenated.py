@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdescent.designs.conversion import as_design
 from jaxdescent.designs.operands import columns_of, weights_of
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import argument
@@ -105,10 +105,6 @@ class Concatenated(Design):
         return self._all[0].dtype
 
     @property
-    def stored_dtype(self) -> Any:
-        return jnp.result_type(*(jnp.dtype(design.stored_dtype) for design in self._all))
-
-    @property
     def is_stored(self) -> bool:
         return all(design.is_stored for design in self._all)
 
@@ -122,15 +118,15 @@ class Concatenated(Design):
         return sum(design.entries for design in self._all)
 
     @property
-    def pass_bytes(self) -> int:
-        if any(not design.pass_bytes and not design.is_stored for design in self._all):
-            return 0  # of one of them it is not known
-        return sum(
-            design.entries * jnp.dtype(design.stored_dtype).itemsize
-            if design.is_stored
-            else design.pass_bytes
-            for design in self._all
-        )
+    def reading(self) -> Reading:
+        every = [design.reading for design in self._all]
+        read = [
+            design.entries * jnp.dtype(own.dtype).itemsize if design.is_stored else own.bytes
+            for design, own in zip(self._all, every, strict=True)
+        ]
+        is_known = all(read)
+        dtype = jnp.result_type(*(own.dtype for own in every))
+        return Reading(dtype, sum(read) if is_known else 0)
 
     @property
     def is_whole(self) -> bool:
@@ -172,12 +168,6 @@ class Concatenated(Design):
         rows, features = self.shape
         of_parts = sum(design.dense_bytes() for design in self._all)
         return of_parts + rows * features * jnp.dtype(self.dtype).itemsize
-
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
-        norms = [design.squared_norm(row_weight) for design in self._all]
-        if any(norm is None for norm in norms):
-            return None
-        return jnp.sum(jnp.stack([norm for norm in norms if norm is not None]))
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None

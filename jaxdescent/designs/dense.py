@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxdescent import placement
 from jaxdescent.designs.operands import sum_of_centers
-from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.protocol import Design, Reading, RowFunction
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import products, shifted
@@ -78,8 +78,8 @@ class Dense(Design):
         return compute_dtype(self.array.dtype)
 
     @property
-    def stored_dtype(self) -> Any:
-        return self.array.dtype
+    def reading(self) -> Reading:
+        return Reading(self.array.dtype)
 
     @property
     def is_stored(self) -> bool:
@@ -116,10 +116,6 @@ class Dense(Design):
         rows, features = self.shape
         is_copied = self.array.dtype != self.dtype or self.center is not None
         return rows * features * jnp.dtype(self.dtype).itemsize if is_copied else 0
-
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        squares = jnp.sum(jnp.square(self._entries(None)), axis=1)
-        return jnp.sum(squares if row_weight is None else row_weight.astype(self.dtype) * squares)
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None

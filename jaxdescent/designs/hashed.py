@@ -119,7 +119,7 @@ class Hashed(Sparse):
             place[is_touched],
             values,
             shape,
-            dtype=self.stored_dtype,
+            dtype=self.reading.dtype,
             sharding=None,
         )
         return other

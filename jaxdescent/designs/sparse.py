@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
@@ -201,16 +201,13 @@ class Sparse(Design):
         return compute_dtype(self._like.dtype)
 
     @property
-    def stored_dtype(self) -> Any:
-        return self._like.dtype
-
-    @property
     def is_uneven(self) -> bool:
         return self._is_uneven
 
     @property
-    def pass_bytes(self) -> int:
-        return max(self._forward.pass_bytes, self._backward.pass_bytes)
+    def reading(self) -> Reading:
+        read = max(self._forward.pass_bytes, self._backward.pass_bytes)
+        return Reading(self._like.dtype, read)
 
     def product(self, weights: jax.Array) -> jax.Array:
         return sparse_products.product(self._forward, weights_of(self, weights))
@@ -227,12 +224,6 @@ class Sparse(Design):
         each = 8 + self.dtype.itemsize
         return rows * features * self.dtype.itemsize + 2 * each * self.entries
 
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        squares = self._squared(self._forward)
-        ones = jnp.ones((self.shape[1],), self.dtype)
-        of_rows = sparse_products.product(squares, ones)
-        return jnp.sum(of_rows if row_weight is None else row_weight.astype(self.dtype) * of_rows)
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
@@ -242,7 +233,8 @@ class Sparse(Design):
         sums = sparse_products.product_of_all(self._backward, weight)
         squares = sums
         if self._backward.has_values:
-            squares = sparse_products.product_of_all(self._squared(self._backward), weight)
+            squared = self._backward.with_values(lambda own: jnp.square(own.astype(self.dtype)))
+            squares = sparse_products.product_of_all(squared, weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and
@@ -261,9 +253,6 @@ class Sparse(Design):
 
     def taken(self, index: jax.Array) -> Design:
         return self.by_rows().taken(index)
-
-    def _squared(self, layout: Layout) -> Layout:
-        return layout.with_values(lambda values: jnp.square(values.astype(self.dtype)))
 
 
 def is_sparse_matrix(X: Any) -> bool:

@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxdescent.designs.center import Center
 from jaxdescent.designs.operands import columns_of, sum_of_centers
-from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.protocol import Design, Reading, RowFunction
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.kernels.products import outer
@@ -54,24 +54,12 @@ class Standardised(Design):
         return self.design.dtype
 
     @property
-    def stored_dtype(self) -> Any:
-        return self.design.stored_dtype
-
-    @property
     def entries(self) -> int:
         return self.design.entries
 
     @property
-    def pass_bytes(self) -> int:
-        return self.design.pass_bytes
-
-    @property
-    def reading_seconds(self) -> float:
-        return self.design.reading_seconds
-
-    @property
-    def reading_bytes(self) -> int:
-        return self.design.reading_bytes
+    def reading(self) -> Reading:
+        return self.design.reading
 
     @property
     def is_uneven(self) -> bool:
@@ -80,17 +68,6 @@ class Standardised(Design):
     @property
     def is_whole(self) -> bool:
         return self.design.is_whole
-
-    @property
-    def block_length(self) -> int:
-        return self.design.block_length
-
-    @property
-    def sections(self) -> tuple[int, ...]:
-        return self.design.sections
-
-    def sample_index(self, count: int) -> np.ndarray:
-        return self.design.sample_index(count)
 
     @property
     def largest_rank(self) -> int:

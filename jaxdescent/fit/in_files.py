@@ -171,7 +171,7 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
         placed = functools.partial(together.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
         rows = design.facts.rows
-        if not vectors.dropped and together.are_full(rows, design.parts):
+        if not vectors.dropped and together.are_full(rows, design.facts.over.parts):
             filled = rows, design.shape[0]
         if job.checkpoint is not None:
             job.checkpoint.check_rows(rows, vectors.dropped)

@@ -104,7 +104,8 @@ class LinearRegression(LinearModel):
         weight_total = None
         if self.intercept:
             weight_total = self._weight_total
-        squared = design.squared_norm(self.sample_weight)
+        squares = design.column_squared_norms(self.sample_weight, None)
+        squared = None if squares is None else jnp.sum(squares)
         return regression_bounds(squared, jnp.asarray(self.l2, design.dtype), weight_total)
 
     def curves_down(self) -> jax.Array | None:

@@ -34,7 +34,7 @@ class SumsSolver:
     ) -> SumsSolver | None:
         """None for a design that cannot add them up."""
         targets = columns(jnp.asarray(y).astype(design.dtype))
-        solution = design.normal_solution(sample_weight, targets, l2, intercept=intercept)
+        solution = design.normal_sums(sample_weight, targets, l2, intercept=intercept)
         return None if solution is None else cls(solution)
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:
