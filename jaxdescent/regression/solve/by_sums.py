@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxdescent.data import NormalSolution
 from jaxdescent.designs import Design
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.regression.solve.centred import columns, with_intercept
-from jaxdescent.regression.solve.normal_equations import ROUNDING, centred_slope
+from jaxdescent.regression.solve.centred import centred_slope, columns, with_intercept
+from jaxdescent.regression.solve.normal_equations import ROUNDING
 
 Params = Any
 

@@ -14,7 +14,7 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
-from jaxdescent.regression.solve.centred import centre, columns, with_intercept
+from jaxdescent.regression.solve.centred import centre, centred_slope, columns, with_intercept
 from jaxdescent.regression.solve.cholesky import cholesky_factor
 from jaxdescent.regression.solve.factor import Factor, in_units, null_level
 
@@ -145,10 +145,8 @@ class OrthogonalSolver:
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         del params, is_solution
-        mean = jnp.zeros(())
-        if objective.intercept:
-            # No mean is stored. Zero serves, because the gradient for the intercept is zero.
-            mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
+        # No mean is stored. Zero serves, because the gradient for the intercept is zero.
+        mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
         rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
         weight = objective.sample_weight
         total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
@@ -164,11 +162,7 @@ def _height_by_rows(
     Rounding of a residual leaves a gradient A'e, along which the curvature is far more than l2.
     """
     mean, total = solver.factor.feature_mean, solver.weight_total
-    slope = columns(gradient["weights"])
-    of_intercept = jnp.zeros_like(slope[0])
-    if objective.intercept:
-        of_intercept = gradient["intercept"].reshape(-1)
-    slope = slope - jnp.outer(mean, of_intercept)
+    slope, of_intercept = centred_slope(mean, objective, gradient)
     image = solver.centred(objective).product(slope)
     dual = solver.factor.apply(jnp.sqrt(solver.weight) * image)
     rest = slope - solver.weights(objective, dual)
@@ -190,12 +184,10 @@ def _height_by_penalty(
 
     It is infinite without a penalty, where the value itself is a bound.
     """
-    slope = columns(gradient["weights"])
+    slope, of_intercept = centred_slope(mean, objective, gradient)
     l2 = jnp.asarray(objective.l2, slope.dtype).reshape(1, -1)
     left = jnp.zeros((), slope.dtype)
     if objective.intercept:
-        of_intercept = gradient["intercept"].reshape(-1)
-        slope = slope - jnp.outer(mean, of_intercept)
         left = jnp.sum(jnp.square(of_intercept)) / (2 * total)
     is_penalised = l2 > 0
     squares = jnp.sum(jnp.square(slope), axis=0, keepdims=True)
