@@ -13,7 +13,7 @@ from jax.experimental.sparse import BCOO, BCSR
 
 import jaxdescent as jd
 from jaxdescent.cost.default import default_plan
-from jaxdescent.designs import sparse, sparse_layout
+from jaxdescent.designs import sparse_entries, sparse_layout
 from jaxdescent.preconditioners.hessians import CentredRegression
 from tests import references
 
@@ -430,9 +430,9 @@ def test_shapes_and_matrices_that_make_no_sense_are_refused():
 def test_indices_of_64_bits_without_sign_are_exact():
     # Two places far out, which in float64 would be one.
     places = np.array([2**30 - 2, 2**30 - 1], np.uint64)
-    column = sparse.checked_index("column", places, 2**30)
-    row = sparse.checked_index("row", np.full(2, 2**30 - 1), 2**30)
-    kept = sparse._without_duplicates(row, column, np.ones(2), 2**30, np.float32)
+    column = sparse_entries.checked_index("column", places, 2**30)
+    row = sparse_entries.checked_index("row", np.full(2, 2**30 - 1), 2**30)
+    kept = sparse_entries.without_duplicates(row, column, np.ones(2), 2**30, np.float32)
     assert [len(part) for part in kept] == [2, 2, 2]
     X = jd.Sparse.from_indices(np.uint64([2, 0]), np.uint64([0, 1]), shape=(3, 2))
     np.testing.assert_array_equal(X.to_dense(), [[0, 1], [0, 0], [1, 0]])

@@ -12,7 +12,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design, Reading, RowFunction
+from jaxdescent.designs.protocol import Design, RowFunction
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.kernels.double_length import Double, add, double
@@ -28,11 +28,7 @@ class Facts:
       features: how many columns there are.
       form: of the source.
       dtype: of the products.
-      row_bytes: what is read of a row.
-      seconds: how long a pass takes to read a part, about.
-      held_bytes: by reading, at its peak.
       block: how many rows of a part are read together.
-      sections: the numbers of the blocks with which reading can begin.
     """
 
     over: RowSharding
@@ -40,11 +36,7 @@ class Facts:
     features: int
     form: str
     dtype: Any
-    row_bytes: int
-    seconds: float
-    held_bytes: int
     block: int
-    sections: tuple[int, ...] = (0,)
 
 
 class ReadRows(Design):
@@ -69,20 +61,6 @@ class ReadRows(Design):
     @property
     def dtype(self) -> Any:
         return jnp.dtype(self.facts.dtype)
-
-    @property
-    def reading(self) -> Reading:
-        facts = self.facts
-        return Reading(
-            self.dtype,
-            bytes=facts.over.rows * facts.row_bytes,
-            seconds=facts.seconds,
-            held_bytes=facts.held_bytes,
-            block=facts.block,
-            sections=facts.sections,
-            # Rows of other blocks would cost a pass.
-            sampled=min(facts.block, facts.rows),
-        )
 
     def _arguments(self) -> list[str]:
         facts = self.facts

@@ -22,7 +22,7 @@ from jaxdescent.data import (
     open_source,
 )
 from jaxdescent.designs.operands import sum_of_centers
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.read_rows import Facts, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.stream_products import ALL, multiplied
@@ -188,20 +188,23 @@ class Streamed(ReadRows):
 
     @property
     def facts(self) -> Facts:
+        stream, dtype = self.stream, self.stream.decoding.dtype
+        over, form = RowSharding.of(None, stream.rows), stream.source.form
+        return Facts(over, stream.rows, stream.features, form, dtype, stream.block)
+
+    @property
+    def reading(self) -> Reading:
         stream, decoding = self.stream, self.stream.decoding
+        read = stream.rows * decoding.row_bytes
         hashing = stream.rows * decoding.hashed_entries / HASHED_RATE
-        read = stream.rows * decoding.row_bytes / RATES.get(stream.source.form, OTHER_RATE)
-        return Facts(
-            over=RowSharding.of(None, stream.rows),
-            rows=stream.rows,
-            features=stream.features,
-            form=stream.source.form,
-            dtype=decoding.dtype,
-            row_bytes=decoding.row_bytes,
-            seconds=read + hashing,
+        return Reading(
+            self.dtype,
+            bytes=read,
+            seconds=read / RATES.get(stream.source.form, OTHER_RATE) + hashing,
             held_bytes=stream.held_bytes,
             block=stream.block,
             sections=stream.sections,
+            sampled=stream.block,  # rows of other blocks would cost a pass
         )
 
     @property
@@ -253,7 +256,7 @@ class Streamed(ReadRows):
     ) -> Any:
         if self.center is not None:
             return None
-        (_, n), k, penalties = self.shape, targets.shape[1], max(jnp.size(l2), 1)
+        (_, n), k = self.shape, targets.shape[1]
 
         def compute(weight: Any, targets: Any, l2: Any) -> Any:
             sums = self.stream.normal_sums(weight, targets, intercept=intercept)
@@ -262,8 +265,9 @@ class Streamed(ReadRows):
 
         shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), ())
         if l2 is not None:
-            l2, of_factor = jnp.asarray(l2), ((n, n), (n, penalties), (n, penalties), ())
-            shapes = NormalSolution((n, k), (n,), (k,), (), *of_factor)
+            l2 = jnp.asarray(l2)
+            gain = n, max(l2.size, 1)
+            shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, ())
         like = type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
         return self._asked(compute, like, row_weight, targets, l2)
 

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxdescent import agreement
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
 from jaxdescent.designs.operands import sum_of_centers
+from jaxdescent.designs.protocol import Reading
 from jaxdescent.designs.read_rows import Facts, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.stream_products import multiplied
@@ -147,16 +148,15 @@ class StreamedShares(ReadRows):
         over = RowSharding.of(sharding, share_rows * total)
         mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
         self.shares = cut_source(stream, share_rows, mine, parts[0])
-        own = whole.facts
-        self._facts = dataclasses.replace(
-            own,
-            over=over,
-            rows=rows,
-            row_bytes=max(each.row_bytes for each in told),
+        block, own = self.shares.block, whole.reading
+        self._facts = dataclasses.replace(whole.facts, over=over, rows=rows, block=block)
+        self._reading = own._replace(
+            bytes=over.rows * max(each.row_bytes for each in told),
             seconds=own.seconds / here,
             held_bytes=own.held_bytes * len(parts),
-            block=self.shares.block,
+            block=block,
             sections=(0,),
+            sampled=min(block, rows),
         )
         self._names = whole.names
         self.center = None
@@ -164,13 +164,13 @@ class StreamedShares(ReadRows):
     def tree_flatten(self) -> tuple[Any, Any]:
         """The means that are subtracted as a leaf; the streams are structure."""
         streams = [_Stream(stream) for stream in self.shares.streams]
-        return (self.center, streams), (self.shares, self._facts, self._names)
+        return (self.center, streams), (self.shares, self._facts, self._reading, self._names)
 
     @classmethod
     def tree_unflatten(cls, structure: Any, leaves: Any) -> StreamedShares:
         """From what :meth:`tree_flatten` tells."""
         new = object.__new__(cls)
-        new.shares, new._facts, new._names = structure
+        new.shares, new._facts, new._reading, new._names = structure
         new.center = leaves[0]
         return new
 
@@ -199,6 +199,10 @@ class StreamedShares(ReadRows):
     @property
     def facts(self) -> Facts:
         return self._facts
+
+    @property
+    def reading(self) -> Reading:
+        return self._reading
 
     @property
     def is_whole(self) -> bool:
