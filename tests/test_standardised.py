@@ -7,6 +7,7 @@ import pytest
 
 import jaxdescent as jd
 from jaxdescent.designs import Center, Dense, Standardised, as_design
+from tests import references
 
 ROWS = 60
 CASES = [
@@ -126,6 +127,19 @@ def test_scaled_designs_side_by_side_are_centred_each_in_its_own_way(rng):
     made = Standardised(scaled, center)
     np.testing.assert_allclose(made.product(w), exact @ w, rtol=1e-4, atol=3e-2)
     assert np.std(np.asarray(made.product(w), float) - exact @ w) < 1e-2
+
+
+def test_designs_side_by_side_within_others_are_centred_as_if_all_stood_in_one_row(rng):
+    design, X = design_of("side by side", rng)
+    x, level, word = (design.designs[name] for name in ("x", "level", "word"))
+    nested = jd.Concatenated({"x": x, "rest": jd.Concatenated({"level": level, "word": word})})
+    y = rng.normal(size=ROWS).astype(np.float32)
+    result = jd.minimize(jd.LinearRegression(nested, y, l2=0.1), method=jd.LSMR())
+    expected, intercept, _ = references.closed_form(X, y, 0.1)
+    weights = result.params["weights"]
+    got = np.concatenate([weights["x"], weights["rest"]["level"], weights["rest"]["word"]])
+    np.testing.assert_allclose(got, expected, atol=5e-4)
+    np.testing.assert_allclose(result.params["intercept"], intercept, atol=5e-4)
 
 
 def test_batches_are_taken_out_of_the_design_within(rng):

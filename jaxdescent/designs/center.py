@@ -4,7 +4,8 @@ after a product would cancel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +43,7 @@ class Center(NamedTuple):
     @classmethod
     def known(cls, design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
         """The center from known means and each row's share in them, without a pass over X."""
-        parts = design.side_by_side
-        if len(parts) > 1:
-            own = map(cls.known, parts, columns_of(parts, mean), [share] * len(parts))
-            return cls._joined(list(own))
-        if share is None or design.minus(mean) is None:
-            return cls(mean, jnp.array(False))
-        return cls(mean, _is_far(design, mean, share))
+        return _of_each(_known, design, mean, share)
 
     @classmethod
     def near(cls, design: Design, mean: jax.Array, share: jax.Array) -> Center:
@@ -56,26 +51,37 @@ class Center(NamedTuple):
 
         If they are far from zero, the mean of the centred columns is added, which corrects them.
         """
-        parts = design.side_by_side
-        if len(parts) > 1:
-            own = map(cls.near, parts, columns_of(parts, mean), [share] * len(parts))
-            return cls._joined(list(own))
-        center = cls.known(design, mean, share)
-        if design.minus(mean) is None:
-            return center
+        return _of_each(_near, design, mean, share)
 
-        def corrected(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
-            centred = design.minus(mean)
-            assert centred is not None
-            return mean + centred.transposed_product(share)
 
-        mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
-        return cls(mean, center.is_far)
+def _of_each(of_one: Callable[..., Center], design: Design, mean: jax.Array, share: Any) -> Center:
+    """The centers of designs side by side, as one."""
+    parts = design.side_by_side
+    if len(parts) == 1:
+        return of_one(design, mean, share)
+    each = zip(parts, columns_of(parts, mean), strict=True)
+    means, is_far = zip(*(of_one(part, columns, share) for part, columns in each), strict=True)
+    return Center(jnp.concatenate(means), jnp.stack(is_far))
 
-    @classmethod
-    def _joined(cls, parts: list[Center]) -> Center:
-        mean, is_far = zip(*parts, strict=True)
-        return cls(jnp.concatenate(mean), jnp.stack(is_far))
+
+def _known(design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
+    if share is None or design.minus(mean) is None:
+        return Center(mean, jnp.array(False))
+    return Center(mean, _is_far(design, mean, share))
+
+
+def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
+    center = _known(design, mean, share)
+    if design.minus(mean) is None:
+        return center
+
+    def corrected(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
+        centred = design.minus(mean)
+        assert centred is not None
+        return mean + centred.transposed_product(share)
+
+    mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
+    return Center(mean, center.is_far)
 
 
 def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:

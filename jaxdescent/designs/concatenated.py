@@ -98,7 +98,7 @@ class Concatenated(Design):
 
     @property
     def side_by_side(self) -> tuple[Design, ...]:
-        return tuple(self._all)
+        return tuple(part for design in self._all for part in design.side_by_side)
 
     @property
     def dtype(self) -> Any:
