@@ -105,8 +105,8 @@ class Design(Displayed, abc.ABC):
     def minus(self, center: jax.Array) -> Design | None:
         """``X - 1 center'``, subtracted before anything is multiplied and without a copy of X.
 
-        The result need only have products. None if the entries of X cannot be read, by their rows
-        for example.
+        The result need only have products. None if the entries of X cannot be read; a design that
+        gives an answer gives its rows, too (:meth:`rows_at`).
         """
         del center
         return None
