@@ -19,7 +19,6 @@ from jaxdescent.fit import by_descent, penalty_path, reporting_method
 from jaxdescent.fit.column_squares import ColumnSquares
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.reporting_method import listening
-from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import Path, penalties_from
 from jaxdescent.fit.vectors import Vectors
 
@@ -208,27 +207,6 @@ class TestStandardize:
             values = 1.0 if column.values is None else column.values
             X[np.arange(ROWS), column.first + column.codes] += values
         np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
-
-    def test_a_scaled_design_has_the_products_of_the_scaled_matrix(self, rng):
-        from jaxdescent.designs import as_design
-
-        X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
-        design, dense = ScaledColumns(as_design(X), scale), X * scale
-        w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
-        center = center.astype(np.float32)
-        np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)
-        np.testing.assert_allclose(design.transposed_product(X[:, 0]), dense.T @ X[:, 0], rtol=1e-5)
-        np.testing.assert_allclose(design.to_dense(), dense)
-        np.testing.assert_allclose(design.rows_at(np.array([2, 0])), dense[[2, 0]])
-        np.testing.assert_allclose(
-            design.minus(center).product(w), (dense - center) @ w, rtol=1e-4, atol=1e-5
-        )
-        squares = design.column_squared_norms(None, center)
-        np.testing.assert_allclose(squares, ((dense - center) ** 2).sum(0), rtol=1e-5)
-        kept, back = design.there_and_back(w, lambda p, y: (2 * p, p - y[:, None]), X[:, 1])
-        np.testing.assert_allclose(kept, 2 * dense @ w, rtol=1e-5)
-        expected = dense.T @ (dense @ w - X[:, [1]])
-        np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-5)
 
     def test_moments_add_up_over_blocks_with_means_for_what_is_missing(self, rng):
         rows, weight = 500, rng.integers(0, 3, 500).astype(float)

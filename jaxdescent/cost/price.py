@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxdescent.cost.structure import Kind
 from jaxdescent.cost.work import Question, Work
-from jaxdescent.designs.shifted import SHIFTED_BYTES
 from jaxdescent.kernels.products import FEW_ROWS, part_length, run_length
+from jaxdescent.kernels.shifted import SHIFTED_BYTES
 
 SCALAR_BYTES = 3000
 """The bytes that a program of an iterative method reserves whatever the problem's size."""

@@ -160,7 +160,7 @@ def fit_in_files(
         placed = functools.partial(shared_rows.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
         rows = design.facts.rows
-        if not vectors.dropped and shared_rows.are_full(rows, design.parts):
+        if not vectors.dropped and shared_rows.are_full(rows, design.facts.over.parts):
             filled = rows, design.shape[0]
         if job.checkpoint is not None:
             job.checkpoint.check_rows(rows, vectors.dropped)
