@@ -165,7 +165,8 @@ def _of_part(
     def run_timed() -> PartReport:
         began = time.perf_counter()
         found = part.run(settings, console)
-        return dataclasses.replace(found, seconds=time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return dataclasses.replace(found, number=number, title=title, seconds=seconds)
 
     return run_timed() if number in SHARED else others.by_first(run_timed)
 

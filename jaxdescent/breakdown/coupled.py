@@ -58,8 +58,6 @@ def run(settings: Settings, console: Console) -> PartReport:
         budget=settings.budget,
     )
     return PartReport(
-        number=2,
-        title="Where the derivative method breaks down",
         sentences=(
             "Linear regression couples its unknowns: every weight depends on all others. X has "
             f"{ROWS_PER_FEATURE} n rows of n features in float32; y is exactly linear in them, so "
@@ -142,16 +140,8 @@ class _Search:
 
     def _measure(self, size: int, methods: list[str], overhead: float) -> child.Answer:
         predicted = overhead + sum(self._predicted_seconds(name, size) for name in methods)
-        show_line(self.progress.console, f"n = {size:,}")
-        task = self.progress.add_task(f"n = {size:,}", total=max(predicted, 5.0))
-        request = {
-            "problem": "coupled",
-            "unknowns": size,
-            "methods": methods,
-            "seed": self.settings.seed,
-        }
-        answer = child.ask(request, lambda seconds: self.progress.advance(task, seconds))
-        self.progress.remove_task(task)
+        request = {"problem": "coupled", "unknowns": size, "methods": methods}
+        answer = _asked(request, f"n = {size:,}", max(predicted, 5.0), self.settings, self.progress)
         for row in answer.rows:
             name = row["method"]
             self.rows.append({"predicted_bytes": working_bytes(name, size), **row})
@@ -194,13 +184,21 @@ def _refusal(available: int) -> str | None:
 
 
 def _measure_separable(settings: Settings, progress: Progress) -> child.Answer:
-    request = {
-        "problem": "separable",
-        "sizes": list(settings.extent.separable_sizes),
-        "seed": settings.seed,
-    }
-    show_line(progress.console, "separable unknowns")
-    task = progress.add_task("separable unknowns", total=settings.budget * SEPARABLE_SHARE)
-    answer = child.ask(request, lambda seconds: progress.advance(task, seconds))
+    request = {"problem": "separable", "sizes": list(settings.extent.separable_sizes)}
+    expected = settings.budget * SEPARABLE_SHARE
+    answer = _asked(request, "separable unknowns", expected, settings, progress)
     rows = [{"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows]
     return answer._replace(rows=rows)
+
+
+def _asked(
+    request: dict[str, Any], label: str, expected: float, settings: Settings, progress: Progress
+) -> child.Answer:
+    """What a child process answers, with a bar that is full after the seconds that it may take."""
+    show_line(progress.console, label)
+    task = progress.add_task(label, total=expected)
+    answer = child.ask(
+        request | {"seed": settings.seed}, lambda seconds: progress.advance(task, seconds)
+    )
+    progress.remove_task(task)
+    return answer

@@ -14,7 +14,8 @@ from jaxdescent.breakdown.costs import (
     last_row,
     working_bytes,
 )
-from jaxdescent.breakdown.report import Point, Table, readable_seconds
+from jaxdescent.breakdown.report import Point, Table
+from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
@@ -41,18 +42,7 @@ def coupled_table(outcome: Outcome) -> Table:
     return Table(
         title=f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
         columns=("n", "method", "X", "predicted", "peak", "time", "error"),
-        rows=tuple(
-            (
-                f"{row['unknowns']:,}",
-                row["method"],
-                readable_bytes(row["data_bytes"]),
-                readable_bytes(row["predicted_bytes"]),
-                _peak(row),
-                readable_seconds(row["seconds"]),
-                f"{row['error']:.0e}" if "error" in row else "computed",
-            )
-            for row in rows
-        ),
+        rows=tuple((f"{row['unknowns']:,}", row["method"], *_cells(row)) for row in rows),
         computed=frozenset(range(len(measured), len(rows))),
     )
 
@@ -65,19 +55,20 @@ def separable_tables(outcome: Outcome) -> tuple[Table, ...]:
     table = Table(
         title="Separable unknowns: a sum of squares, by the derivative method",
         columns=("n", "x", "predicted", "peak", "time", "error"),
-        rows=tuple(
-            (
-                f"{row['unknowns']:,}",
-                readable_bytes(row["data_bytes"]),
-                readable_bytes(row["predicted_bytes"]),
-                _peak(row),
-                readable_seconds(row["seconds"]),
-                f"{row['error']:.0e}",
-            )
-            for row in rows
-        ),
+        rows=tuple((f"{row['unknowns']:,}", *_cells(row)) for row in rows),
     )
     return (table,)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The columns that both tables have."""
+    return (
+        readable_bytes(row["data_bytes"]),
+        readable_bytes(row["predicted_bytes"]),
+        _peak(row),
+        readable_seconds(row["seconds"]),
+        f"{row['error']:.0e}" if "error" in row else "computed",
+    )
 
 
 def _peak(row: dict[str, Any]) -> str:
