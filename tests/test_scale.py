@@ -360,6 +360,7 @@ def test_the_command_measures_and_prints(tmp_path):
     ("options", "message"),
     [
         (["--rows", "0.5"], "must be whole numbers"),
+        (["--rows", "nan"], "must be whole numbers"),
         (["--method", "newton"], "methods must be of cg"),
         (["--plot", "a.jpg"], "must be a .png file"),
         (["--output", "/nowhere/a.jsonl"], "must be in a folder that exists"),

@@ -11,15 +11,16 @@ from typing import Annotated
 
 import typer
 
-from jaxdescent.cli.command_line import (
+from jaxdescent.cli.command_line import failing_in_one_line, join
+from jaxdescent.cli.device import Device, choose_device
+from jaxdescent.cli.options import (
     Coordinator,
     Distributed,
+    File,
     Process,
     Processes,
-    failing_in_one_line,
-    join,
+    check_resume,
 )
-from jaxdescent.cli.device import Device, choose_device
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
@@ -77,7 +78,7 @@ def breakdown(
         typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
     ] = None,
     output: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             file_okay=False,
             help="The folder for the JSON file and the plot.",
@@ -86,12 +87,11 @@ def breakdown(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
     checkpoint: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             file_okay=False,
             help="Part 3: the folder in which its descents are kept once a minute, and after "
             "Ctrl-C.",
-            show_default=False,
         ),
     ] = None,
     resume: Annotated[
@@ -120,8 +120,7 @@ def breakdown(
                 raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
         if quick and thorough:
             raise typer.BadParameter("contradicts --quick.", param_hint="--thorough")
-        if resume and checkpoint is None:
-            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+        check_resume(checkpoint, resume=resume)
         if params is not None and params < SMALLEST:
             raise typer.BadParameter(
                 f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
