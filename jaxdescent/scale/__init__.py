@@ -19,8 +19,9 @@ from jaxdescent.fit.together import check_alike
 from jaxdescent.runs.interruption import Interruption
 from jaxdescent.scale import record
 from jaxdescent.scale.attempts import EXPECTED, FailedElsewhere, attempted, in_words
-from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.experiment import Experiment
 from jaxdescent.scale.measurement import measured
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.rehearsal import rehearsed
 
 
@@ -49,7 +50,7 @@ def run(
     stored, preempted = record.told_lines(output), Interruption()
     known, points = record.known_keys(stored), experiment.points()
     wanted = {point.key for point in points}
-    lines = [line for line in stored if Point(**line["point"]).key in wanted & known]
+    lines = [line for line in stored if ScalingPoint(**line["point"]).key in wanted & known]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
             raise agreement.Stopped("the machine is to be given back")
@@ -75,7 +76,7 @@ def check_asked(experiment: Experiment) -> None:
         check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
-def _figures(point: Point, experiment: Experiment) -> dict[str, Any]:
+def _figures(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     try:
         if point.target:
             return attempted(lambda: rehearsed(point))

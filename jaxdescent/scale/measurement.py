@@ -14,12 +14,13 @@ from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import bytes_of_each
 from jaxdescent.scale import program
 from jaxdescent.scale.attempts import attempted
-from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.experiment import Experiment
 from jaxdescent.scale.methods import AT_ONCE
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of_a_device, mesh_of
 
 
-def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
+def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     """The figures of a point on the first of JAX's devices: compile time, seconds, memory, rates.
 
     Seconds of an iteration are the difference of two runs of different lengths, divided by the
@@ -88,7 +89,7 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     return figures
 
 
-def _prepared(point: Point, experiment: Experiment) -> Callable[[], Any]:
+def _prepared(point: ScalingPoint, experiment: Experiment) -> Callable[[], Any]:
     """What makes the point's arrays."""
     devices = jax.devices()
     if point.devices > len(devices):
@@ -102,14 +103,12 @@ def _prepared(point: Point, experiment: Experiment) -> Callable[[], Any]:
             f"{len(devices)}: start as many processes as a point has devices."
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
-    size = point.rows, point.features, point.dtype
     if not problem.is_by_share:  # of those shapes are known once they are made
-        shapes = problem.shapes(*size, mesh, outputs=point.outputs)
-        _require(bytes_of_a_device(shapes), "of data and params", point)
-    return problem.prepared(*size, mesh, seed=experiment.seed, outputs=point.outputs)
+        _require(bytes_of_a_device(problem.shapes(point, mesh)), "of data and params", point)
+    return problem.prepared(point, mesh, experiment.seed)
 
 
-def _compiled(point: Point, arrays: Any) -> program.Program:
+def _compiled(point: ScalingPoint, arrays: Any) -> program.CompiledDescent:
     """The point's program, which a device has room to run."""
     built = program.compiled(point, arrays)
     more = built.compiled.peak - built.compiled.arguments
@@ -117,6 +116,6 @@ def _compiled(point: Point, arrays: Any) -> program.Program:
     return built
 
 
-def _require(needed: int, purpose: str, point: Point) -> None:
+def _require(needed: int, purpose: str, point: ScalingPoint) -> None:
     """Refuse what a device of this process has no room for."""
     program.require(needed, purpose, bytes_of_each(point.devices))

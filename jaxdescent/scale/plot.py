@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from jaxdescent.machine import mesh_named
-from jaxdescent.scale.experiment import Point
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 
 COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")
@@ -116,7 +116,7 @@ def _device(line: Line) -> str:
 
 
 def _name(line: Line) -> str:
-    point = Point(**line["point"])
+    point = ScalingPoint(**line["point"])
     size = f", {point.features:,} features" if point.rows else ""
     device = _device(line)
     kind = f"{device}, rehearsed" if point.target else device

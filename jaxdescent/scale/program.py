@@ -14,12 +14,12 @@ from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.compiled import Compiled
-from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import AT_ONCE, METHODS
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device
 
 
-class Program(NamedTuple):
+class CompiledDescent(NamedTuple):
     """A compiled descent of any number of iterations.
 
     Attributes:
@@ -33,7 +33,7 @@ class Program(NamedTuple):
     steps_in_a_turn: int
 
 
-def compiled(point: Point, arrays: Any) -> Program:
+def compiled(point: ScalingPoint, arrays: Any) -> CompiledDescent:
     """The point's program for the devices of arrays, or of shapes, which need not be attached."""
     problem = PROBLEMS[point.problem]
 
@@ -48,7 +48,7 @@ def compiled(point: Point, arrays: Any) -> Program:
     begun = time.perf_counter()
     program = Compiled(descend, arrays, limit, donated=donated)
     seconds = time.perf_counter() - begun
-    return Program(program, seconds, 1 if problem.has_rows else CHECK_EVERY)
+    return CompiledDescent(program, seconds, 1 if problem.has_rows else CHECK_EVERY)
 
 
 def require(needed: int, purpose: str, usable: int) -> None:
@@ -61,7 +61,7 @@ def require(needed: int, purpose: str, usable: int) -> None:
         )
 
 
-def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
+def roof(point: ScalingPoint, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
     """What bounds an iteration: its operations, and the rates of the hardware.
 
     ``units`` is the number of devices, or of hosts where these are virtual ones of a CPU. A product
@@ -76,7 +76,7 @@ def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, A
     }
 
 
-def sent(point: Point, made: Program, arrays: Any) -> dict[str, Any]:
+def sent(point: ScalingPoint, made: CompiledDescent, arrays: Any) -> dict[str, Any]:
     """What the devices of a point send each other: whether all of the data, and the collectives of
     an iteration (of a method that solves at once, all) by kind and bytes, with how many there are.
     """

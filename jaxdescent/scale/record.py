@@ -15,12 +15,13 @@ import jax
 
 from jaxdescent import agreement
 from jaxdescent.machine import attached, host
-from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
+from jaxdescent.scale.experiment import BadExperiment, Experiment
+from jaxdescent.scale.point import ScalingPoint
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
 
 
-def line_of(point: Point, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
+def line_of(point: ScalingPoint, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
     """Everything about a point, as one JSON object."""
     return {
         "point": dataclasses.asdict(point),
@@ -81,7 +82,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)
-            Point(**line["point"])
+            ScalingPoint(**line["point"])
         except (ValueError, TypeError, KeyError) as error:
             if number == len(texts) and isinstance(error, json.JSONDecodeError):
                 break
@@ -113,7 +114,7 @@ def known_keys(lines: list[dict[str, Any]]) -> set[str]:
     here = told_machine()
     same = ("processor", "cores", "device", "devices", "processes")
     return {
-        Point(**line["point"]).key
+        ScalingPoint(**line["point"]).key
         for line in lines
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))

@@ -15,8 +15,8 @@ from jaxdescent.machine import Machine
 from jaxdescent.machine.topologies import topology
 from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Sent
-from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import AT_ONCE
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device, mesh_of
 
 ASSUMPTIONS = (
@@ -35,7 +35,7 @@ SHARES = {
 """How often a ring sends what a collective makes, for many devices."""
 
 
-def rehearsed(point: Point) -> dict[str, Any]:
+def rehearsed(point: ScalingPoint) -> dict[str, Any]:
     """The figures of a point whose devices are not here, compiled for them.
 
     Raises:
@@ -47,7 +47,7 @@ def rehearsed(point: Point) -> dict[str, Any]:
     devices = topology(point.target)
     mesh = mesh_of(devices, point.layout)
     problem = PROBLEMS[point.problem]
-    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh, outputs=point.outputs)
+    shapes = problem.shapes(point, mesh)
     program.require(bytes_of_a_device(shapes), "of data and params", machine.memory_bytes)
     made = program.compiled(point, shapes)
     compiled = made.compiled

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jaxdescent.display import broken, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.scale.experiment import Point
+from jaxdescent.scale.point import ScalingPoint
 
 Line = dict[str, Any]
 
@@ -35,10 +35,10 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
     seconds = seconds_of(line)
     if own is not None or not seconds:
         return own
-    point, is_weak = Point(**line["point"]), line["scaling"] == "weak"
+    point, is_weak = ScalingPoint(**line["point"]), line["scaling"] == "weak"
     best: tuple[int, float] | None = None
     for other in lines:
-        base, taken = Point(**other["point"]), seconds_of(other)
+        base, taken = ScalingPoint(**other["point"]), seconds_of(other)
         same = ("problem", "features", "method", "dtype", "layout")
         if other["rehearsed"] or not taken or other["scaling"] != line["scaling"]:
             continue
@@ -65,7 +65,7 @@ def show(lines: list[Line], console: Console) -> None:
     """
     rows: list[tuple[str, ...]] = [(*WORDS, *NUMBERS, "sends")]
     for line in lines:
-        point, figures = Point(**line["point"]), line["figures"]
+        point, figures = ScalingPoint(**line["point"]), line["figures"]
         if "error" in figures:
             continue
         seconds, share = seconds_of(line), efficiency(line, lines)
@@ -99,7 +99,7 @@ def show(lines: list[Line], console: Console) -> None:
     failed: dict[str, list[str]] = {}
     for line in lines:
         if "error" in line["figures"]:
-            point = Point(**line["point"])
+            point = ScalingPoint(**line["point"])
             failed.setdefault(line["figures"]["error"], []).append(point.describe())
     for error, points in failed.items():
         console.print(f"Not run: {'; '.join(points)}: {error}", style="red", highlight=False)
