@@ -483,9 +483,9 @@ class TestWhole:
 class TestPlot:
     def test_every_kind_of_point_can_be_drawn(self, tmp_path):
         points = [
-            report.Point("derivative method, coupled", 512, 1e7, 0.1, True),
-            report.Point("derivative method, coupled", 10**6, 1e13, 1e9, False),
-            report.Point("something new", 10**9, 0, None, True),
+            report.PlottedPoint("derivative method, coupled", 512, 1e7, 0.1, True),
+            report.PlottedPoint("derivative method, coupled", 10**6, 1e13, 1e9, False),
+            report.PlottedPoint("something new", 10**9, 0, None, True),
         ]
         plot.draw(points, 25 * 10**9, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 10_000
@@ -576,6 +576,6 @@ class TestHashedText:
         assert "left out" in found.sentences[0]
 
     def test_a_single_point_is_drawn(self, tmp_path):
-        point = report.Point(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
+        point = report.PlottedPoint(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
         plot.draw([point], 25 * 10**9, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 10_000

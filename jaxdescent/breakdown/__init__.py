@@ -22,9 +22,9 @@ from jaxdescent.breakdown import next_steps, record, report
 from jaxdescent.breakdown.extent import QUICK as QUICK
 from jaxdescent.breakdown.extent import THOROUGH as THOROUGH
 from jaxdescent.breakdown.extent import USUAL as USUAL
-from jaxdescent.breakdown.extent import Extent as Extent
+from jaxdescent.breakdown.extent import PartSizes as PartSizes
 from jaxdescent.breakdown.report import PartReport as PartReport
-from jaxdescent.breakdown.report import Point as Point
+from jaxdescent.breakdown.report import PlottedPoint as PlottedPoint
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.report import Table as Table
 from jaxdescent.breakdown.together import Together
@@ -130,7 +130,7 @@ def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Map
 
 
 def show_expected(
-    expected: Mapping[int, float], extent: Extent, is_measured: bool, console: Console
+    expected: Mapping[int, float], extent: PartSizes, is_measured: bool, console: Console
 ) -> None:
     """Print how long each part and all of them will take, and what takes less or more."""
     from jaxdescent.breakdown.estimates import in_words

@@ -47,7 +47,7 @@ def run(settings: Settings, console: Console) -> PartReport:
                 refusal = _refusal(available)
         except KeyboardInterrupt:  # between two children; inside one, its answer reports it
             search.is_interrupted = True
-    outcome = story.Outcome(
+    found = story.Findings(
         measured=search.rows,
         computed=_computed_rows(search.rows, available),
         separable=answer.rows,
@@ -63,21 +63,21 @@ def run(settings: Settings, console: Console) -> PartReport:
             f"{ROWS_PER_FEATURE} n rows of n features in float32; y is exactly linear in them, so "
             "that the optimum is known. Memory is what the method needs besides X and y.",
         ),
-        tables=(story.coupled_table(outcome), *story.separable_tables(outcome)),
-        remarks=story.remarks(outcome),
-        verdict=story.verdict(outcome),
+        tables=(story.coupled_table(found), *story.separable_tables(found)),
+        remarks=story.remarks(found),
+        verdict=story.verdict(found),
         numbers={
             "dtype": "float32",
             "rows_per_feature": ROWS_PER_FEATURE,
             "tolerance": TOLERANCE,
             **{
                 name: value
-                for name, value in outcome._asdict().items()
+                for name, value in found._asdict().items()
                 if name not in ("available", "budget")
             },
             "available_bytes": available,
         },
-        points=story.points(outcome),
+        points=story.points(found),
         is_complete=not (search.is_interrupted or answer.is_interrupted),
     )
 

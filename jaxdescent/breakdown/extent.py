@@ -6,7 +6,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Extent:
+class PartSizes:
     """The sizes of the parts.
 
     Attributes:
@@ -34,7 +34,7 @@ class Extent:
     most_lines: int
 
 
-QUICK = Extent(
+QUICK = PartSizes(
     "quick",
     budget=12.0,
     first_size=512,
@@ -48,7 +48,7 @@ QUICK = Extent(
 )
 """Ends within a minute on two cores."""
 
-USUAL = Extent(
+USUAL = PartSizes(
     "usual",
     budget=45.0,
     first_size=512,

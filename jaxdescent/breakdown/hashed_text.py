@@ -19,7 +19,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import source_text
 from jaxdescent.breakdown.measure import certified, ended, measure_once, status_in_words
 from jaxdescent.breakdown.real_data import r_squared
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
@@ -184,6 +184,8 @@ def _report(row: dict[str, Any], examples: Table) -> PartReport:
         ),
         numbers=row,
         points=(
-            Point(SERIES, row["touched_weights"], row["extra_peak_bytes"], row["seconds"], True),
+            PlottedPoint(
+                SERIES, row["touched_weights"], row["extra_peak_bytes"], row["seconds"], True
+            ),
         ),
     )

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.descent.fused_steps import FUSED_STEPS
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
@@ -104,7 +104,7 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             f"iteration, within {peak / nbytes:.2f} times their memory.",
         ),
         numbers=numbers,
-        points=(Point("descent, separable", tree.size, whole, outcome.seconds, True),),
+        points=(PlottedPoint("descent, separable", tree.size, whole, outcome.seconds, True),),
         is_complete=outcome.is_complete,
     )
 

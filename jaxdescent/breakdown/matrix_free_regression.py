@@ -14,7 +14,7 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.measure import begin_peak, peak_beyond
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision
@@ -131,7 +131,9 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
             f"{readable_seconds(outcome.seconds)}; no weight is off by more than {error:.1e}.",
         ),
         numbers=numbers,
-        points=(Point(SERIES, features, (BYTES_A_WEIGHT - 4) * features, outcome.seconds, True),),
+        points=(
+            PlottedPoint(SERIES, features, (BYTES_A_WEIGHT - 4) * features, outcome.seconds, True),
+        ),
         is_complete=outcome.is_complete,
     )
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from jaxdescent.breakdown.report import Point
+from jaxdescent.breakdown.report import PlottedPoint
 from jaxdescent.machine.memory import readable_bytes
 
 COLOURS = {
@@ -40,7 +40,7 @@ LEAST_RANGE = 100.0
 INK, FAINT = "#222222", "#8a8a8a"
 
 
-def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
+def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> None:
     """Write a PNG; measured points are solid, computed ones hollow and dashed."""
     figure = Figure(figsize=(12, 5.6), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -84,7 +84,7 @@ def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
     figure.savefig(path)
 
 
-def _colours(points: list[Point]) -> dict[str, str]:
+def _colours(points: list[PlottedPoint]) -> dict[str, str]:
     found = dict.fromkeys(point.series for point in points)
     known = {series: colour for series, colour in COLOURS.items() if series in found}
     others = [series for series in found if series not in COLOURS]
@@ -94,7 +94,10 @@ def _colours(points: list[Point]) -> dict[str, str]:
 
 
 def _draw_series(
-    points: list[Point], value: Callable[[Point], float | None], colour: str, axes: Axes
+    points: list[PlottedPoint],
+    value: Callable[[PlottedPoint], float | None],
+    colour: str,
+    axes: Axes,
 ) -> None:
     # A small computation may need no memory that the system reports: a log axis cannot show it.
     drawn = sorted(

@@ -18,7 +18,7 @@ from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from jaxdescent.breakdown.extent import USUAL, Extent
+from jaxdescent.breakdown.extent import USUAL, PartSizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Settings:
     """
 
     budget: float = USUAL.budget
-    extent: Extent = USUAL
+    extent: PartSizes = USUAL
     everything: bool = True
     max_params: int | None = None
     dtype: str | None = None
@@ -62,7 +62,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class PlottedPoint:
     """One point of the plot: what ``series`` needs for ``unknowns``, besides the data."""
 
     series: str
@@ -97,7 +97,7 @@ class PartReport:
     remarks: tuple[str, ...] = ()
     verdict: tuple[str, ...] = ()
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    points: tuple[Point, ...] = ()
+    points: tuple[PlottedPoint, ...] = ()
     is_complete: bool = True
     seconds: float | None = None
     sections: tuple[PartReport, ...] = ()

@@ -19,7 +19,7 @@ class Segment(NamedTuple):
     seconds: float
 
 
-class Outcome(NamedTuple):
+class SegmentedDescent(NamedTuple):
     """The state of the descent after its segments.
 
     Attributes:
@@ -110,7 +110,7 @@ def descend(
     iterations: int,
     segment: int,
     tolerance: float = 0.0,
-) -> Outcome:
+) -> SegmentedDescent:
     """At most ``iterations`` steps, in place, until the gradient is the fraction ``tolerance`` of
     its scale, which is looked at after each segment.
 
@@ -149,7 +149,7 @@ def descend(
         if folder is None:
             raise
         raise DataError(f"{error}".replace("pass resume=True", "say --resume")) from error
-    return Outcome(
+    return SegmentedDescent(
         result=result,
         segments=seen.segments,
         first_norm=seen.first_norm if seen.segments else float(result.scale),

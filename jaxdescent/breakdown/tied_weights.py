@@ -14,7 +14,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.independent_weights import draw
 from jaxdescent.breakdown.measure import begin_peak, measure_once, peak_beyond
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
@@ -100,7 +100,11 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             f"iterations in place came within {most:.1e} of the known optimum in every weight.",
         ),
         numbers=numbers,
-        points=(Point("descent, matrix-free", tree.size, nbytes + largest, outcome.seconds, True),),
+        points=(
+            PlottedPoint(
+                "descent, matrix-free", tree.size, nbytes + largest, outcome.seconds, True
+            ),
+        ),
         is_complete=outcome.is_complete,
     )
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from jaxdescent.cli.command_line import failing_in_one_line, join
-from jaxdescent.cli.device import Device, choose_device
+from jaxdescent.cli.device import Platform, choose_device
 from jaxdescent.cli.options import (
     Coordinator,
     Distributed,
@@ -74,7 +74,7 @@ def breakdown(
         ),
     ] = False,
     device: Annotated[
-        Device | None,
+        Platform | None,
         typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
     ] = None,
     output: Annotated[
@@ -165,7 +165,7 @@ def breakdown(
         raise typer.Exit(story.run(settings, parts, folder, console))
 
 
-def _prepare_process(device: Device | None) -> None:
+def _prepare_process(device: Platform | None) -> None:
     """Choose the device for this process and its children, before JAX initialises one.
 
     Only here is any global setting changed; the library itself never does that.
@@ -181,5 +181,5 @@ def _prepare_process(device: Device | None) -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     # Part 2's child processes share the device's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if device is Device.cpu:
+    if device is Platform.cpu:
         choose_device(device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jaxdescent.cli.device import Device, choose_device
+from jaxdescent.cli.device import Platform, choose_device
 from jaxdescent.cli.options import File, check_picture, count
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def plan(
                 "is missing: give --rows and --features, or --machine alone.", param_hint=missing
             )
     check_picture(plot)
-    is_elsewhere = device is not None and device not in list(Device)
+    is_elsewhere = device is not None and device not in list(Platform)
     if is_elsewhere and recalibrate:
         raise typer.BadParameter(
             f"measures a device of this host, got --device {device}: leave one of them out.",
@@ -99,7 +99,7 @@ def plan(
         )
     mesh = _mesh(device) if is_elsewhere else None
     # A plan for devices that are not attached runs nothing on those that are.
-    choose_device(Device.cpu if mesh else Device(device) if device else None)
+    choose_device(Platform.cpu if mesh else Platform(device) if device else None)
 
     import jax
     from rich.console import Console
@@ -168,5 +168,5 @@ def _mesh(name: str | None) -> str | None:
         return mesh_named(name or "").name
     except ValueError as error:
         raise typer.BadParameter(
-            f"{error} On this host: {', '.join(Device)}.", param_hint="--device"
+            f"{error} On this host: {', '.join(Platform)}.", param_hint="--device"
         ) from error
