@@ -1,35 +1,87 @@
-"""The file that says which fit a folder keeps."""
+"""The file that says what a folder keeps, so that nothing else is gone on with."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jaxdescent.data import DataError
-
-DESCRIPTION = "fit.json"
-
-FORMAT, SCHEMA = "jaxdescent fit", 1
+from jaxdescent.fit.array_files import replacing
 
 
-def described(folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
-    """What a folder says of a fit that is gone on with; nothing of a new one.
+class KeptFolder(NamedTuple):
+    """What a kind of folder keeps, and how its description is told from other files.
 
-    Raises:
-      DataError: where the folder holds a fit and is not to be gone on with, or other things.
+    Attributes:
+      thing: what is kept, "a fit".
+      name: the name of the description.
+      form: what the description says to be.
+      part: the part of the description that is never left out.
+      schema: the version of its form.
     """
-    content = os.listdir(_checked(folder)) if folder.exists() else []
-    if DESCRIPTION in content:
-        if not resume:
+
+    thing: str
+    name: str
+    form: str
+    part: str
+    schema: int = 1
+
+    def content(self, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
+        """What a folder says of what is gone on with; nothing of what is new.
+
+        Raises:
+          DataError: where the folder keeps something and is not to be gone on with, or has other
+            things.
+        """
+        content = os.listdir(_checked(folder)) if folder.exists() else []
+        if self.name in content:
+            if not resume:
+                raise DataError(
+                    f"{folder} keeps {self.thing}: say --resume to go on with it, or name another "
+                    "folder."
+                )
+            return self.read(folder)
+        if any(not name.startswith(".") for name in content):
+            raise DataError(f"{folder} holds other things than {self.thing}: name another folder.")
+        return {}
+
+    def read(self, folder: pathlib.Path) -> dict[str, Any]:
+        """The description in a folder, checked.
+
+        Raises:
+          DataError: where it cannot be read, or is of another version.
+        """
+        path = folder / self.name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}.") from error
+        is_ours = isinstance(content, dict) and content.get("format") == self.form
+        if is_ours and content.get("schema") != self.schema:
             raise DataError(
-                f"{folder} keeps a fit: say --resume to go on with it, or name another folder."
+                f"{path} has schema {content.get('schema')!r}, and this version goes on with "
+                f"{self.schema}: use the version that wrote it, or name another folder."
             )
-        return read_description(folder / DESCRIPTION)
-    if any(not name.startswith(".") for name in content):
-        raise DataError(f"{folder} holds other things than a fit: name another folder.")
-    return {}
+        if not is_ours or not isinstance(content.get(self.part), dict):
+            raise DataError(
+                f"{path} does not describe {self.thing} that is kept: name another folder."
+            )
+        return content
+
+    def write(self, folder: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the description, and return it.
+
+        Raises:
+          OSError: where it cannot be written.
+        """
+        told = {"format": self.form, "schema": self.schema, **content}
+        with replacing(folder / self.name) as path:
+            text = json.dumps(told, indent=2, ensure_ascii=False)
+            path.write_text(text + "\n", encoding="utf-8")
+        return told
 
 
 def _checked(folder: pathlib.Path) -> pathlib.Path:
@@ -38,23 +90,3 @@ def _checked(folder: pathlib.Path) -> pathlib.Path:
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise DataError(f"{folder}: no permission to write in it.")
     return folder
-
-
-def read_description(path: pathlib.Path) -> dict[str, Any]:
-    """The description in a file, checked.
-
-    Raises:
-      DataError: where it cannot be read, or is of another version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path} does not describe a fit that is kept: name another folder.")
-    if content.get("schema") != SCHEMA or not isinstance(content.get("facts"), dict):
-        raise DataError(
-            f"{path} has schema {content.get('schema')!r}, and this version goes on with {SCHEMA}: "
-            "use the version that wrote it, or name another folder."
-        )
-    return content
