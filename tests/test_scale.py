@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import scale
+from jaxdescent import provenance, scale
 from jaxdescent.cli.commands import app
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
@@ -392,7 +392,7 @@ def test_a_key_does_not_depend_on_the_order_of_fields():
 
 
 def test_rehearsals_are_known_on_any_machine_and_measurements_on_their_own():
-    own = record.machine()
+    own = provenance.machine(record.PACKAGES)
     known = line(1, 2.0) | {"machine": own}
     other = line(2, 2.0) | {"machine": own | {"cores": 10_000}}
     rehearsed = line(3, 2.0) | {"machine": {}, "rehearsed": True}

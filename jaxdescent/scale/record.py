@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 from typing import Any
 
-import jax
-
-from jaxdescent import agreement
-from jaxdescent.machine import attached, host
+from jaxdescent import agreement, provenance
 from jaxdescent.scale.experiment import BadExperiment, Experiment
 from jaxdescent.scale.point import ScalingPoint
 
@@ -31,29 +25,15 @@ def line_of(point: ScalingPoint, experiment: Experiment, figures: dict[str, Any]
         "iterations": experiment.iterations,
         "repeats": experiment.repeats,
         "seed": experiment.seed,
-        "machine": machine(),
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """The machine and the software on which the figures depend."""
-    device = jax.devices()[0]
-    return {
-        "processor": host.processor(),
-        "cores": host.usable_cores(),
-        "device": device.device_kind,
-        "devices": attached.count(),
-        "processes": jax.process_count(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": provenance.machine(PACKAGES),
+        "written": provenance.now(),
     }
 
 
 def told_machine() -> dict[str, Any]:
-    """That of the first of all processes."""
+    """The machine of the first of all processes."""
     with agreement.among_all("scale"):
-        return agreement.told_by_first(machine())
+        return agreement.told_by_first(provenance.machine(PACKAGES))
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
@@ -119,10 +99,3 @@ def known_keys(lines: list[dict[str, Any]]) -> set[str]:
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
