@@ -67,5 +67,3 @@ THOROUGH = dataclasses.replace(
     USUAL, name="thorough", budget=100.0, most_tied=None, most_weights=None, most_lines=120_000
 )
 """What docs/breakdown.json was measured with."""
-
-EXTENTS = {extent.name: extent for extent in (QUICK, USUAL, THOROUGH)}

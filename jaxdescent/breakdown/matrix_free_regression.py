@@ -15,6 +15,7 @@ import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.measure import begin_peak, peak_beyond
 from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
+from jaxdescent.breakdown.tied import shift
 from jaxdescent.display import readable_seconds
 from jaxdescent.machine import memory
 from jaxdescent.numerics import precision
@@ -154,7 +155,7 @@ def forward(weights: jax.Array) -> jax.Array:
     side = math.isqrt(weights.size)
     w = weights.reshape(side, side)
     own = 1 + _wave(side, 7, 0) + _wave(side, 5, 1)
-    mixed = own * w + UP * _shift(w, 0) + LEFT * _shift(w, 1)
+    mixed = own * w + UP * shift(w, 0, -1) + LEFT * shift(w, 1, -1)
     return mixed.reshape(-1)
 
 
@@ -178,9 +179,3 @@ def _wave(side: int, stride: int, axis: int) -> jax.Array:
     """
     place = lax.broadcasted_iota(jnp.int32, (side, side), axis)
     return ((place * stride) & 7).astype(jnp.float32) / 32
-
-
-def _shift(w: jax.Array, axis: int) -> jax.Array:
-    padding = [(0, 0, 0)] * 2
-    padding[axis] = (1, -1, 0)
-    return lax.pad(w, jnp.zeros((), w.dtype), padding)

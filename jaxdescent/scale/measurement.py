@@ -69,13 +69,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
         if repeat:
             # Iterations that take less than the calls differ by may seem to take less than none.
             times.append(max(seconds, 0.0))
-    figures: dict[str, Any] = {
-        "compile_seconds": built.seconds,
-        "argument_bytes": built.compiled.arguments,
-        "temporary_bytes": built.compiled.temporaries,
-        "peak_bytes": built.compiled.peak,
-        **program.sent(point, built, arrays),
-    }
+    figures = program.figures(point, built, arrays)
     median = statistics.median(times)
     spread = {"fastest_seconds": min(times), "slowest_seconds": max(times)}
     if point.method in AT_ONCE:

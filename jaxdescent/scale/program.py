@@ -76,15 +76,21 @@ def roof(point: ScalingPoint, arrays: Any, machine: Machine, units: int) -> dict
     }
 
 
-def sent(point: ScalingPoint, made: CompiledDescent, arrays: Any) -> dict[str, Any]:
-    """What the devices of a point send each other: whether all of the data, and the collectives of
-    an iteration (of a method that solves at once, all) by kind and bytes, with how many there are.
+def figures(point: ScalingPoint, made: CompiledDescent, arrays: Any) -> dict[str, Any]:
+    """What a point's program says without a run: memory, and what the devices send each other.
+
+    That is whether all of the data, and the collectives of an iteration (of a method that solves at
+    once, all) by kind and bytes, with how many there are.
     """
     compiled = made.compiled
     largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(arrays))
     gathered = max((one.size for one in compiled.sent if one.kind == "all-gather"), default=0)
     own = compiled.sent if point.method in AT_ONCE else compiled.sent_in_an_iteration
     return {
+        "compile_seconds": made.seconds,
+        "argument_bytes": compiled.arguments,
+        "temporary_bytes": compiled.temporaries,
+        "peak_bytes": compiled.peak,
         "gathers_data": gathered >= largest,
         "collectives": [
             {"kind": one.kind, "bytes": one.size, "count": count}

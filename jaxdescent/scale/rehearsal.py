@@ -53,16 +53,9 @@ def rehearsed(point: ScalingPoint) -> dict[str, Any]:
     compiled = made.compiled
     purpose = "for data, params and what it computes with them"
     program.require(compiled.peak, purpose, machine.memory_bytes)
-    figures: dict[str, Any] = {
-        "compile_seconds": made.seconds,
-        "argument_bytes": compiled.arguments,
-        "temporary_bytes": compiled.temporaries,
-        "peak_bytes": compiled.peak,
-        "usable_bytes": machine.memory_bytes,
-    }
+    figures = program.figures(point, made, shapes) | {"usable_bytes": machine.memory_bytes}
     if problem.is_by_share:
         figures["layout"] = "of the rows of one device, which stand for those of the others"
-    figures |= program.sent(point, made, shapes)
     if point.method in AT_ONCE:
         return figures
     steps = made.steps_in_a_turn
