@@ -123,18 +123,13 @@ class Experiment:
             if name not in fields:
                 raise BadExperiment(f"{source}: {name!r} is none of {', '.join(fields)}.")
             default: Any = fields[name]
-            kind = type(default[0] if default else "") if isinstance(default, tuple) else None
-            if kind is None:
-                if type(value) is not type(default):
-                    raise BadExperiment(
-                        f"{source}: {name} must be of type {type(default).__name__}, got {value!r}."
-                    )
-                values[name] = value
-                continue
-            values[name] = tuple(
-                _of_kind(kind, one, f"{source}: {name}")
-                for one in (value if isinstance(value, list | tuple) else [value])
-            )
+            where = f"{source}: {name}"
+            if isinstance(default, tuple):
+                kind = type(default[0] if default else "")
+                each = value if isinstance(value, list | tuple) else [value]
+                values[name] = tuple(_of_kind(kind, one, where) for one in each)
+            else:
+                values[name] = _of_kind(type(default), value, where)
         made = cls(**values, own=tuple((dict(given.get("own", ())) | tables).items()))
         for name, table in made.own:
             made._of_problem(name, table, source)
@@ -154,9 +149,9 @@ class Experiment:
 
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
-        fields = dataclasses.fields(self)
-        values = {field.name: getattr(self, field.name) for field in fields}
-        return {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in fields}
+        return {name: value for name, value in values.items() if value != fields[name]}
 
     def points(self) -> list[ScalingPoint]:
         """Every point, those of rehearsals last."""
@@ -165,7 +160,7 @@ class Experiment:
         points = dataclasses.replace(self, problems=shared)._grid() if shared else []
         for name in self.problems:
             points += self._of_problem(name, own[name])._grid() if name in own else []
-        return [point for index, point in enumerate(points) if point not in points[:index]]
+        return list(dict.fromkeys(points))
 
     def _grid(self) -> list[ScalingPoint]:
         places = [(count, "") for count in self.devices]
@@ -191,8 +186,7 @@ class Experiment:
                     point = dataclasses.replace(point, **{point.grows: whole})
             else:
                 point = ScalingPoint(name, 0, 0, "constant", dtype, "params", count, target)
-            if point not in points:
-                points.append(point)
+            points.append(point)
         return points
 
 

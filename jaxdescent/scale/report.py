@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from rich.console import Console
@@ -36,26 +37,23 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
     if own is not None or not seconds:
         return own
     point, is_weak = ScalingPoint(**line["point"]), line["scaling"] == "weak"
-    best: tuple[int, float] | None = None
-    for other in lines:
-        base, taken = ScalingPoint(**other["point"]), seconds_of(other)
-        same = ("problem", "features", "method", "dtype", "layout")
-        if other["rehearsed"] or not taken or other["scaling"] != line["scaling"]:
-            continue
-        if any(getattr(base, name) != getattr(point, name) for name in same):
-            continue
-        sizes = {name: (getattr(base, name), getattr(point, name)) for name in ("rows", "outputs")}
-        if is_weak:
-            before, now = sizes.pop(point.grows)
-            if before * point.devices != now * base.devices:
-                continue
-        if any(before != now for before, now in sizes.values()):
-            continue
-        if best is None or base.devices < best[0]:
-            best = base.devices, taken
-    if best is None:
+
+    def is_base(other: ScalingPoint) -> bool:
+        """Whether a point differs in the number of devices alone, and in what grows with it."""
+        times = point.devices / other.devices
+        grown = {point.grows: times * getattr(other, point.grows)} if is_weak else {}
+        return dataclasses.replace(other, devices=point.devices, **grown) == point
+
+    bases = {
+        other.devices: taken
+        for each in reversed(lines)  # of several the first one counts
+        if not each["rehearsed"] and each["scaling"] == line["scaling"]
+        if (taken := seconds_of(each)) and is_base(other := ScalingPoint(**each["point"]))
+    }
+    if not bases:
         return None
-    devices, taken = best
+    devices = min(bases)
+    taken = bases[devices]
     return taken / seconds if is_weak else taken * devices / (seconds * point.devices)
 
 
