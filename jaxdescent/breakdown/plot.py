@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from jaxdescent.breakdown.costs import LLAMA_SIZE
 from jaxdescent.breakdown.report import PlottedPoint
+from jaxdescent.display.numbers import YEAR
 from jaxdescent.machine.memory import readable_bytes
 
 COLOURS = {
@@ -21,8 +23,6 @@ COLOURS = {
     "derivative method, separable": "#2e8b57",
 }
 OTHER_COLOURS = ("#7b4fa3", "#b8860b", "#4a4a4a")
-EIGHT_BILLION = 8_030_261_248
-YEAR = 365.25 * 86400
 SECONDS = {
     1e-6: "1 µs",
     1e-3: "1 ms",
@@ -139,10 +139,10 @@ def _finish(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(3e2, 3e10)
-    axes.axvline(EIGHT_BILLION, color=FAINT, linewidth=0.9)
+    axes.axvline(LLAMA_SIZE, color=FAINT, linewidth=0.9)
     axes.annotate(
         "8 billion",
-        (EIGHT_BILLION, 0.02),
+        (LLAMA_SIZE, 0.02),
         xycoords=("data", "axes fraction"),
         xytext=(-4, 0),
         textcoords="offset points",

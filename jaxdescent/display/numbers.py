@@ -22,7 +22,7 @@ LARGEST_COPY = 1 << 16
 """The most elements that are copied from an accelerator, which takes less time than to compile."""
 
 
-YEAR = 3.156e7
+YEAR = 365.25 * 86400
 """Seconds of a year."""
 
 MOST_YEARS = 1e5
