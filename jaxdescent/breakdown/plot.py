@@ -6,6 +6,7 @@ import math
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -100,39 +101,15 @@ def _draw_series(
     axes: Axes,
 ) -> None:
     # A small computation may need no memory that the system reports: a log axis cannot show it.
-    drawn = sorted(
-        ((p.unknowns, y, p.is_measured) for p in points if (y := value(p))),
-        key=lambda entry: entry[0],
-    )
-    measured = [entry for entry in drawn if entry[2]]
-    computed = [entry for entry in drawn if not entry[2]]
-    axes.plot(
-        [n for n, *_ in measured],
-        [y for _, y, _ in measured],
-        "o-",
-        color=colour,
-        linewidth=2,
-        markersize=6,
-        zorder=3,
-    )
-    if computed:
-        axes.plot(
-            [n for n, *_ in drawn],
-            [y for _, y, _ in drawn],
-            "--",
-            color=colour,
-            linewidth=1.4,
-            zorder=2,
-        )
-        axes.plot(
-            [n for n, *_ in computed],
-            [y for _, y, _ in computed],
-            "o",
-            markerfacecolor="white",
-            markeredgecolor=colour,
-            markersize=6,
-            zorder=3,
-        )
+    known = [(p.unknowns, y, p.is_measured) for p in points if (y := value(p))]
+    drawn = np.array(sorted(known, key=lambda entry: entry[0]), float).reshape(-1, 3)
+    n, y, is_measured = drawn.T
+    measured, computed = is_measured == 1, is_measured == 0
+    axes.plot(n[measured], y[measured], "o-", color=colour, linewidth=2, markersize=6, zorder=3)
+    if computed.any():
+        axes.plot(n, y, "--", color=colour, linewidth=1.4, zorder=2)
+        hollow = {"markerfacecolor": "white", "markeredgecolor": colour, "markersize": 6}
+        axes.plot(n[computed], y[computed], "o", zorder=3, **hollow)
 
 
 def _finish(axes: Axes) -> None:
@@ -174,16 +151,9 @@ def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:
 
 
 def _styles() -> list[Line2D]:
+    measured = {"color": FAINT, "marker": "o", "linewidth": 2}
+    computed = {"linewidth": 1.4, "linestyle": "--", "markerfacecolor": "white"}
     return [
-        Line2D([], [], color=FAINT, marker="o", linewidth=2, label="measured"),
-        Line2D(
-            [],
-            [],
-            color=FAINT,
-            marker="o",
-            linewidth=1.4,
-            linestyle="--",
-            markerfacecolor="white",
-            label="computed",
-        ),
+        Line2D([], [], label="measured", **measured),
+        Line2D([], [], label="computed", **measured | computed),
     ]

@@ -106,8 +106,7 @@ def _finish_roofline(axes: Axes, lines: list[Line]) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("operations a second, of a device", color=INK)
     axes.grid(color="#e5e5e5", linewidth=0.7)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _device(line: Line) -> str:
@@ -146,5 +145,4 @@ def _finish(axes: Axes, counts: list[int]) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel("devices", color=INK)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
