@@ -14,6 +14,7 @@ from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import bytes_of_each
 from jaxdescent.scale import program
 from jaxdescent.scale.attempts import attempted
+from jaxdescent.scale.compiled import Compiled
 from jaxdescent.scale.experiment import Experiment
 from jaxdescent.scale.methods import AT_ONCE
 from jaxdescent.scale.point import ScalingPoint
@@ -48,7 +49,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
 
         def work() -> tuple[float, Any, int]:
             begun = time.perf_counter()
-            found = jax.block_until_ready(built.compiled.run(arrays, np.int32(limit)))
+            found = jax.block_until_ready(built.run(arrays, np.int32(limit)))
             seconds = time.perf_counter() - begun
             return seconds, found[0], int(found[1].addressable_data(0))
 
@@ -59,7 +60,8 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
         return seconds, count
 
     times: list[float] = []
-    short, long = built.steps_in_a_turn, (1 + experiment.iterations) * built.steps_in_a_turn
+    short = problem.steps_in_a_turn
+    long = (1 + experiment.iterations) * short
     for repeat in range(1 + experiment.repeats):
         if point.method in AT_ONCE:
             seconds, _ = run(1)
@@ -75,7 +77,7 @@ def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     if point.method in AT_ONCE:
         return figures | {"solve_seconds": median} | spread
     # Several steps of an elementwise method are one pass over the params.
-    least = problem.readings * held / built.steps_in_a_turn
+    least = problem.readings * held / problem.steps_in_a_turn
     figures |= roof | {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:
         figures["bytes_a_second"] = least / median
@@ -102,10 +104,10 @@ def _prepared(point: ScalingPoint, experiment: Experiment) -> Callable[[], Any]:
     return problem.prepared(point, mesh, experiment.seed)
 
 
-def _compiled(point: ScalingPoint, arrays: Any) -> program.CompiledDescent:
+def _compiled(point: ScalingPoint, arrays: Any) -> Compiled:
     """The point's program, which a device has room to run."""
     built = program.compiled(point, arrays)
-    more = built.compiled.peak - built.compiled.arguments
+    more = built.peak - built.arguments
     _require(more, "besides data and params for what it computes with them", point)
     return built
 

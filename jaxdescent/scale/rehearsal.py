@@ -49,16 +49,15 @@ def rehearsed(point: ScalingPoint) -> dict[str, Any]:
     problem = PROBLEMS[point.problem]
     shapes = problem.shapes(point, mesh)
     program.require(bytes_of_a_device(shapes), "of data and params", machine.memory_bytes)
-    made = program.compiled(point, shapes)
-    compiled = made.compiled
+    compiled = program.compiled(point, shapes)
     purpose = "for data, params and what it computes with them"
     program.require(compiled.peak, purpose, machine.memory_bytes)
-    figures = program.figures(point, made, shapes) | {"usable_bytes": machine.memory_bytes}
+    figures = program.figures(point, compiled, shapes) | {"usable_bytes": machine.memory_bytes}
     if problem.is_by_share:
         figures["layout"] = "of the rows of one device, which stand for those of the others"
     if point.method in AT_ONCE:
         return figures
-    steps = made.steps_in_a_turn
+    steps = problem.steps_in_a_turn
     priced = compiled.sent_in_an_iteration
     if steps == 1:
         priced = compiled.usually_sent

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 import jaxdescent as jd
 from jaxdescent.breakdown.llama_tree import tree
+from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.numerics import randomness
 from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems.protocol import NOISE, PENALTY, ScalingProblem, placed
@@ -83,6 +84,7 @@ class Llama(OfArrays):
     """The sum of squares of params in the shapes of Llama-3-8B: each is minimised for itself."""
 
     has_rows, donated, layouts = False, True, ("params",)
+    steps_in_a_turn = CHECK_EVERY
 
     def arrays(self, point: ScalingPoint) -> dict[str, Axes]:
         def axes(shape: tuple[int, ...]) -> tuple[str, ...]:

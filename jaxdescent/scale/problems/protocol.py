@@ -52,6 +52,9 @@ class ScalingProblem(abc.ABC):
     readings = 2
     """How often an iteration must read or write its arrays at least."""
 
+    steps_in_a_turn = 1
+    """The iterations that one turn of a descent's loop makes."""
+
     is_by_share = False
     """Whether :meth:`shapes` is by the rows of one device, which stand for those of the others."""
 
