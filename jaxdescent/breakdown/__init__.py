@@ -25,6 +25,7 @@ from jaxdescent.breakdown.extent import USUAL as USUAL
 from jaxdescent.breakdown.report import PartReport as PartReport
 from jaxdescent.breakdown.report import Settings as Settings
 from jaxdescent.breakdown.together import Together
+from jaxdescent.display import rough_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.runs.interruption import SIGNALS
@@ -129,16 +130,14 @@ def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Map
         others = "Without --thorough it is less than half of that."
     else:
         others = "--quick takes smaller sizes, --thorough larger ones."
-    whole = estimates.in_words(sum(expected.values()) + AROUND)
+    whole = rough_seconds(sum(expected.values()) + AROUND)
     console.print()
     console.print(
         Text(f"This takes {whole} here, by {rates}, longer if the machine is busy. {others}")
     )
     width = max(len(title) for title, _ in PARTS.values())
     for number, seconds in expected.items():
-        console.print(
-            Text(f"  {number}  {PARTS[number][0]:<{width}}  {estimates.in_words(seconds)}")
-        )
+        console.print(Text(f"  {number}  {PARTS[number][0]:<{width}}  {rough_seconds(seconds)}"))
     return expected
 
 
@@ -146,10 +145,8 @@ def _of_part(
     number: int, settings: Settings, expected: float, console: Console, others: Together
 ) -> PartReport | None:
     """The report of a part; None where another process has it."""
-    from jaxdescent.breakdown.estimates import in_words
-
     title, module = PARTS[number]
-    report.show_heading(number, f"{title}, {in_words(expected)}", console)
+    report.show_heading(number, f"{title}, {rough_seconds(expected)}", console)
     part = importlib.import_module(f"jaxdescent.breakdown.{module}")
 
     def run_timed() -> PartReport:

@@ -188,3 +188,18 @@ def readable_seconds(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds * 1e6:.3g} us"
+
+
+def rough_seconds(seconds: float) -> str:
+    """An estimate of seconds in words.
+
+    >>> [rough_seconds(s) for s in (0.3, 7.4, 43, 104, 250, 5000)]
+    ['about 1 s', 'about 7 s', 'about 45 s', 'about 1.5 minutes', 'about 4 minutes', \
+'about 83 minutes']
+    """
+    if seconds < 10:
+        return f"about {max(round(seconds), 1)} s"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s"
+    minutes = round(2 * seconds / 60) / 2 if seconds < 300 else round(seconds / 60)
+    return f"about {minutes:g} minutes"
