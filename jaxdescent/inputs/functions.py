@@ -143,15 +143,14 @@ def anew(function: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Held:
-    """An object that is compared by identity, however its own ``__eq__`` is defined: a callable,
-    or a part of a jaxpr.
+    """A callable that is compared by identity, however its own ``__eq__`` is defined.
 
-    The program that uses the object keeps it alive, so that no other one takes its ``id``. If
-    ``is_kept`` is False, two instances that hold the same object are not equal.
+    The program that uses the callable keeps it alive, so that no other object takes its ``id``.
+    If ``is_kept`` is False, two instances that hold the same callable are not equal.
     """
 
     func: Any
-    is_kept: bool = True
+    is_kept: bool
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         return self.func(*args, **keywords)
@@ -206,6 +205,19 @@ class _Traced:
         return self.hash
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+    """An object that is compared by identity, and kept alive."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 class _Content:
     """Turns a jaxpr into a hashable key that is equal only if the computation is the same.
 
@@ -232,7 +244,7 @@ class _Content:
                 tuple(map(of_atom, equation.invars)),
                 tuple(map(of_atom, equation.outvars)),
                 tuple((name, self.of(equation.params[name])) for name in sorted(equation.params)),
-                _Held(equation.ctx),  # JAX has one object for each context.
+                _Same(equation.ctx),  # JAX has one object for each context.
             )
 
         return (
@@ -264,9 +276,9 @@ class _Content:
             return kind, value
         return self._unknown(value)
 
-    def _unknown(self, value: Any) -> _Held:
+    def _unknown(self, value: Any) -> _Same:
         self.has_unknown = True
-        return _Held(value)
+        return _Same(value)
 
 
 def _without_constants(closed: Any) -> Jaxpr:
