@@ -22,11 +22,9 @@ from jaxdescent.breakdown import next_steps, record, report
 from jaxdescent.breakdown.extent import QUICK as QUICK
 from jaxdescent.breakdown.extent import THOROUGH as THOROUGH
 from jaxdescent.breakdown.extent import USUAL as USUAL
-from jaxdescent.breakdown.extent import Extent as Extent
 from jaxdescent.breakdown.report import PartReport as PartReport
-from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
-from jaxdescent.breakdown.report import Table as Table
+from jaxdescent.display import rough_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.processes.ending import CODES, INTERRUPTED, SIGNALS, CommonEnd
@@ -118,52 +116,42 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
 
 
 def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Mapping[int, float]:
-    """Print and return about how many seconds each part will take."""
+    """About how many seconds each part will take, and print it, with what takes less or more."""
     from jaxdescent.breakdown import estimates
 
     machine = Machine.of()
     expected = estimates.seconds_of_parts(parts, settings, machine)
-    show_expected(expected, settings.extent, machine.is_measured, console)
-    return expected
-
-
-def show_expected(
-    expected: Mapping[int, float], extent: Extent, is_measured: bool, console: Console
-) -> None:
-    """Print how long each part and all of them will take, and what takes less or more."""
-    from jaxdescent.breakdown.estimates import in_words
-
-    rates = "its measured rates" if is_measured else "rates of ordinary machines"
-    if extent == QUICK:
+    rates = "its measured rates" if machine.is_measured else "rates of ordinary machines"
+    if settings.extent == QUICK:
         others = "--thorough takes larger sizes."
-    elif extent == THOROUGH:
+    elif settings.extent == THOROUGH:
         others = "Without --thorough it is less than half of that."
     else:
         others = "--quick takes smaller sizes, --thorough larger ones."
-    whole = in_words(sum(expected.values()) + AROUND)
+    whole = rough_seconds(sum(expected.values()) + AROUND)
     console.print()
     console.print(
         Text(f"This takes {whole} here, by {rates}, longer if the machine is busy. {others}")
     )
     width = max(len(title) for title, _ in PARTS.values())
     for number, seconds in expected.items():
-        console.print(Text(f"  {number}  {PARTS[number][0]:<{width}}  {in_words(seconds)}"))
+        console.print(Text(f"  {number}  {PARTS[number][0]:<{width}}  {rough_seconds(seconds)}"))
+    return expected
 
 
 def _of_part(
     number: int, settings: Settings, expected: float, console: Console, others: CommonEnd
 ) -> PartReport | None:
     """The report of a part; None where another process has it."""
-    from jaxdescent.breakdown.estimates import in_words
-
     title, module = PARTS[number]
-    report.show_heading(number, f"{title}, {in_words(expected)}", console)
+    report.show_heading(number, f"{title}, {rough_seconds(expected)}", console)
     part = importlib.import_module(f"jaxdescent.breakdown.{module}")
 
     def run_timed() -> PartReport:
         began = time.perf_counter()
         found = part.run(settings, console)
-        return dataclasses.replace(found, seconds=time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return dataclasses.replace(found, number=number, title=title, seconds=seconds)
 
     return (
         run_timed()

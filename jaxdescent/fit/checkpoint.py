@@ -19,19 +19,15 @@ from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.data.errors import reading, writing
 from jaxdescent.fit import shared_rows
-from jaxdescent.fit.array_files import arrays_of, replacing, write_arrays
-from jaxdescent.fit.checkpoint_description import (
-    DESCRIPTION,
-    FORMAT,
-    SCHEMA,
-    described,
-    read_description,
-)
+from jaxdescent.fit.array_files import arrays_of, write_arrays
+from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
 from jaxdescent.status import Status
+
+KEPT = KeptFolder("a fit", "fit.json", "jaxdescent fit", "facts")
 
 SEARCH, UNITS = "search.npz", "units.npz"
 
@@ -79,7 +75,7 @@ class FitCheckpoint:
         self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
-        own = described(self.folder, resume=resume) if processes.is_first() else {}
+        own = KEPT.content(self.folder, resume=resume) if processes.is_first() else {}
         self._content = processes.told_by_first(own)
 
     @property
@@ -170,10 +166,8 @@ class FitCheckpoint:
         if processes.is_first():
             self._begin(way, width)
         self._content = processes.told_by_first(self._content)
-        path = self.folder / DESCRIPTION
-        if not processes.is_first() and (
-            not path.exists() or read_description(path) != self._content
-        ):
+        is_there = (self.folder / KEPT.name).exists()
+        if not processes.is_first() and (not is_there or KEPT.read(self.folder) != self._content):
             raise DataError(
                 f"process {jax.process_index()} does not see the fit that the first one keeps in "
                 f"{self.folder}: name a folder that all processes share."
@@ -188,11 +182,8 @@ class FitCheckpoint:
                     "another folder."
                 )
             if not self._content:
-                content = {"format": FORMAT, "schema": SCHEMA, "facts": self._facts}
-                self._content = content | {"way": way, "width": width}
-                text = json.dumps(self._content, indent=2, ensure_ascii=False)
-                with replacing(self.folder / DESCRIPTION) as path:
-                    path.write_text(text + "\n", encoding="utf-8")
+                content = {"facts": self._facts, "way": way, "width": width}
+                self._content = KEPT.write(self.folder, content)
 
     def close(self) -> None:
         """Let other processes have the folder."""

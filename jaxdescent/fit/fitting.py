@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import platform
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from jaxdescent import processes
+from jaxdescent import processes, provenance
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
@@ -278,13 +278,7 @@ def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dic
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata
-    import platform
-
-    found = {"python": platform.python_version(), "numpy": np.__version__, "jax": jax.__version__}
-    for package in ("jaxdescent", "pyarrow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    packages = ("numpy", "jax", "jaxdescent", "pyarrow")
+    found = {package: provenance.version(package) for package in packages}
+    python = {"python": platform.python_version()}
+    return python | {package: known for package, known in found.items() if known is not None}

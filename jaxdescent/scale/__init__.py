@@ -17,8 +17,9 @@ from jaxdescent import processes
 from jaxdescent.processes.messages import in_words
 from jaxdescent.processes.signals import Interruption
 from jaxdescent.scale import record
-from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.experiment import Experiment
 from jaxdescent.scale.measurement import EXPECTED, measured
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.rehearsal import rehearsed
 
 
@@ -50,7 +51,7 @@ def run(
         stored, here = processes.told_by_first([own, record.machine()])
     known, points, preempted = record.known_keys(stored, here), experiment.points(), Interruption()
     wanted = {point.key for point in points}
-    lines = [line for line in stored if Point(**line["point"]).key in wanted & known]
+    lines = [line for line in stored if ScalingPoint(**line["point"]).key in wanted & known]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
             raise processes.Stopped("the machine is to be given back")
@@ -75,7 +76,7 @@ def check_asked(experiment: Experiment) -> None:
     processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
-def _figures(point: Point, experiment: Experiment) -> dict[str, Any]:
+def _figures(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     try:
         if point.target:
             return processes.attempted(lambda: rehearsed(point), EXPECTED)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 from typing import Any
 
-import jax
-
-from jaxdescent.machine import attached, host
-from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
+from jaxdescent import provenance
+from jaxdescent.scale.experiment import BadExperiment, Experiment
+from jaxdescent.scale.point import ScalingPoint
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
 
 
-def line_of(point: Point, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
+def line_of(point: ScalingPoint, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
     """Everything about a point, as one JSON object."""
     return {
         "point": dataclasses.asdict(point),
@@ -30,22 +26,13 @@ def line_of(point: Point, experiment: Experiment, figures: dict[str, Any]) -> di
         "repeats": experiment.repeats,
         "seed": experiment.seed,
         "machine": machine(),
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "written": provenance.now(),
     }
 
 
 def machine() -> dict[str, Any]:
     """The machine and the software on which the figures depend."""
-    device = jax.devices()[0]
-    return {
-        "processor": host.processor(),
-        "cores": host.usable_cores(),
-        "device": device.device_kind,
-        "devices": attached.count(),
-        "processes": jax.process_count(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
+    return provenance.machine(PACKAGES)
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
@@ -74,7 +61,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)
-            Point(**line["point"])
+            ScalingPoint(**line["point"])
         except (ValueError, TypeError, KeyError) as error:
             if number == len(texts) and isinstance(error, json.JSONDecodeError):
                 break
@@ -93,15 +80,8 @@ def known_keys(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[str]:
     """
     same = ("processor", "cores", "device", "devices", "processes")
     return {
-        Point(**line["point"]).key
+        ScalingPoint(**line["point"]).key
         for line in lines
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
