@@ -8,7 +8,6 @@
 
 TYPE_CHECKING = False  # type checkers take it for true; to import it from typing takes time
 if TYPE_CHECKING:
-    from jaxdescent.agreement import OtherProcessFailed as OtherProcessFailed
     from jaxdescent.batches import minimize_batch as minimize_batch
     from jaxdescent.certificate import Certificate as Certificate
     from jaxdescent.certificate import certify as certify
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from jaxdescent.preconditioners import Jacobi as Jacobi
     from jaxdescent.preconditioners import Nystrom as Nystrom
     from jaxdescent.preconditioners import Sketch as Sketch
+    from jaxdescent.processes import OtherProcessFailed as OtherProcessFailed
     from jaxdescent.regression import LinearRegression as LinearRegression
     from jaxdescent.result import History as History
     from jaxdescent.result import Result as Result
@@ -71,7 +71,7 @@ else:
     # The names above, by their modules. A module is imported when one of its names is first asked
     # for: most programs need few of them, and the command line reads its options before any.
     _NAMES = {
-        "agreement": "OtherProcessFailed",
+        "processes": "OtherProcessFailed",
         "batches": "minimize_batch",
         "certificate": "Certificate certify",
         "compilation_cache": "cache",

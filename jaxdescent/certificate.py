@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdescent import agreement, display, placement
+from jaxdescent import display, placement, processes
 from jaxdescent.calls import programs
 from jaxdescent.inputs import tracing
 from jaxdescent.inputs.trees import check_tree
@@ -140,7 +140,7 @@ def certify(
                 "member, jax.tree.map(lambda leaf: leaf[i], result)."
             )
         params = params.params
-    with agreement.among("certify", objective, params, args):
+    with processes.among("certify", objective, params, args):
         return _certified(objective, params, args, tolerance, scale)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdescent import agreement
-from jaxdescent.calls import alike, programs, repeated
+from jaxdescent import processes
+from jaxdescent.calls import programs, repeated
 from jaxdescent.calls.problem import Problem, is_small, posed
 from jaxdescent.cost import ALLOWED_ITERATIONS
 from jaxdescent.descent import at_once, implicit
@@ -31,6 +31,7 @@ from jaxdescent.inputs.numbers import check_count
 from jaxdescent.inputs.trees import check_tree
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective, as_objective
+from jaxdescent.processes import same_call
 from jaxdescent.result import Result
 from jaxdescent.tolerance import ResolvedTolerance, Tolerance
 
@@ -218,8 +219,8 @@ def set_up(
     """
     options = {"method": method, "max_iterations": max_iterations, "tolerance": tolerance}
     options |= {"check_every": check_every, "history": history, "rounding": rounding}
-    given = functools.partial(alike.texts, objective=objective, params=params, **options)
-    with agreement.among(call, objective, params, alike=given):
+    given = functools.partial(same_call.texts, objective=objective, params=params, **options)
+    with processes.among(call, objective, params, alike=given):
         check_tree("params", params)
         starts_at_own = params is None
         if method is None:

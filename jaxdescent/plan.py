@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdescent import agreement, placement
+from jaxdescent import placement, processes
 from jaxdescent.calls.problem import posed
 from jaxdescent.cost.candidates import Candidate
 from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
@@ -116,7 +116,7 @@ def plan(
     """
     objective = as_objective(objective, args)
     check_tree("params", params)
-    with agreement.among("plan", objective, params):
+    with processes.among("plan", objective, params):
         machine, local = _machine(device, (params, objective))
     structure = structure_from_shapes(objective, params)
     tolerance = as_tolerance(tolerance)

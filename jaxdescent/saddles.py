@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.calls import programs
 from jaxdescent.certificate import posed_at
 from jaxdescent.inputs import tracing
@@ -64,7 +64,7 @@ def leave_saddle(objective: Any, params: Params, args: tuple[Any, ...] = ()) -> 
     if not tracing.is_top_level():
         raise ValueError("leave_saddle reads values: call it outside jit, vmap and grad.")
     given = params
-    with agreement.among("leave_saddle", objective, params, args):
+    with processes.among("leave_saddle", objective, params, args):
         objective, params = posed_at(objective, params, args)
         spectrum = spectrum_at(objective, params)
     if spectrum.lowest is None or spectrum.kind not in ("saddle", "maximum"):

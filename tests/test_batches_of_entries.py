@@ -9,8 +9,6 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent.designs import as_design
-from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.methods.batch_order import batch_rows
 from jaxdescent.objectives import RowBlocks
 from tests import references
@@ -71,11 +69,8 @@ class TestRows:
         np.testing.assert_allclose(taken.product(W), A @ W, atol=2e-5)
         np.testing.assert_allclose(taken.transposed_product(R), A.T @ R, atol=2e-5)
         np.testing.assert_allclose(taken.product(W[:, 0]), A @ W[:, 0], atol=2e-5)
-        center = rng.normal(size=FEATURES).astype(np.float32)
-        less = taken.minus(center).taken(jnp.array([5, 61]))
-        np.testing.assert_allclose(less.product(W), (A - center)[[5, 61]] @ W, atol=2e-4)
-        back = (A - center)[[5, 61]].T @ R[:2]
-        np.testing.assert_allclose(less.transposed_product(R[:2]), back, atol=2e-4)
+        fewer = taken.taken(jnp.array([5, 61]))
+        np.testing.assert_allclose(fewer.product(W), A[[5, 61]] @ W, atol=2e-5)
 
     def test_a_weight_that_is_not_finite_reaches_the_rows_that_read_it(self):
         rows, columns, values = entries_of(LENGTHS["uneven"])
@@ -84,16 +79,6 @@ class TestRows:
         reads = np.zeros(ROWS, bool)
         reads[rows[columns == 11]] = True
         np.testing.assert_array_equal(np.isnan(made), reads)
-
-    def test_columns_in_other_units(self):
-        rows, columns, values = entries_of(LENGTHS["uneven"])
-        X = jd.Sparse.from_indices(rows, columns, values, shape=(ROWS, FEATURES))
-        A, scale = dense_of(rows, columns, values), np.linspace(1, 9, FEATURES, dtype=np.float32)
-        for design in (X, as_design(A)):
-            taken = as_design(
-                ScaledColumns(design, jnp.asarray(scale)).by_rows().taken(jnp.arange(9, 12))
-            )
-            np.testing.assert_allclose(taken.to_dense(), A[9:12] * scale, rtol=1e-6)
 
     def test_levels_and_none_of_them(self):
         codes = np.array([5, -1, 39, 5, 0])

@@ -46,6 +46,7 @@ TINY = breakdown.Settings(
 )
 MACHINE = Machine.default("cpu", cores=2, memory_bytes=24 * 10**9)
 ALL = list(breakdown.PARTS)
+EXTENTS = [extent.QUICK, extent.USUAL, extent.THOROUGH]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def real_report():
 
 class TestExtents:
     def test_each_is_larger_than_the_one_before(self):
-        assert list(extent.EXTENTS) == ["quick", "usual", "thorough"]
+        assert [each.name for each in EXTENTS] == ["quick", "usual", "thorough"]
         for smaller, larger in (
             (extent.QUICK, extent.USUAL),
             (extent.USUAL, extent.THOROUGH),
@@ -131,7 +132,7 @@ class TestExtents:
 
 
 class TestEstimates:
-    @pytest.mark.parametrize("settings", list(extent.EXTENTS.values()), ids=lambda e: e.name)
+    @pytest.mark.parametrize("settings", EXTENTS, ids=lambda e: e.name)
     def test_every_part_takes_some_seconds(self, settings):
         asked = breakdown.Settings(extent=settings, budget=settings.budget)
         found = estimates.seconds_of_parts(ALL, asked, MACHINE)
@@ -146,7 +147,7 @@ class TestEstimates:
                     ALL, breakdown.Settings(extent=one, budget=one.budget), MACHINE
                 ).values()
             )
-            for one in extent.EXTENTS.values()
+            for one in EXTENTS
         )
         assert quick < 60 < usual < 300 < thorough
 
@@ -483,9 +484,9 @@ class TestWhole:
 class TestPlot:
     def test_every_kind_of_point_can_be_drawn(self, tmp_path):
         points = [
-            report.Point("derivative method, coupled", 512, 1e7, 0.1, True),
-            report.Point("derivative method, coupled", 10**6, 1e13, 1e9, False),
-            report.Point("something new", 10**9, 0, None, True),
+            report.PlottedPoint("derivative method, coupled", 512, 1e7, 0.1, True),
+            report.PlottedPoint("derivative method, coupled", 10**6, 1e13, 1e9, False),
+            report.PlottedPoint("something new", 10**9, 0, None, True),
         ]
         plot.draw(points, 25 * 10**9, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 10_000
@@ -576,6 +577,6 @@ class TestHashedText:
         assert "left out" in found.sentences[0]
 
     def test_a_single_point_is_drawn(self, tmp_path):
-        point = report.Point(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
+        point = report.PlottedPoint(hashed_text.SERIES, 800_000, 5e8, 10.0, True)
         plot.draw([point], 25 * 10**9, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 10_000

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxdescent as jd
 from benchmarks.studies.passes import Counted, passes
-from jaxdescent.designs import Center, Centred, Dense
+from jaxdescent.designs import Center, Dense
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.regression.forms import DualForm, GramForm
 from jaxdescent.status import Status
@@ -206,40 +206,6 @@ def test_nothing_but_constant_columns_is_far_from_zero():
     X = jnp.full((50, 2), 3.0)
     assert Center.of(Dense.from_array(X), None).is_far
     assert not Center.of(Dense.from_array(0 * X), None).is_far
-
-
-@pytest.mark.parametrize("shift", [5.0, 3000.0])
-@pytest.mark.parametrize("is_alone", [True, False])
-@pytest.mark.parametrize("outputs", [(), (2,)], ids=str)
-def test_a_centred_design_answers_as_its_entries_would(shift, is_alone, outputs, rng):
-    X, _ = data(rng, shift, 70, 5)
-    design = Dense(jnp.asarray(X), is_alone)
-    center = Center.of(design, None)
-    assert bool(center.is_far) == (shift > 100)
-    centred = Centred(design, center)
-    exact = X.astype(float) - np.asarray(center.mean, float)
-    weights = rng.normal(size=(5, *outputs)).astype(np.float32)
-    rows = rng.normal(size=(70, *outputs)).astype(np.float32)
-
-    def change(product, rows):
-        return product, product - rows
-
-    kept, columns = centred.there_and_back(weights, change, rows)
-    there = exact @ weights
-    close = {"rtol": 1e-4, "atol": 3e-5}
-    np.testing.assert_allclose(kept, there, **close)
-    np.testing.assert_allclose(columns, exact.T @ (there - rows), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(centred.product(weights), there, **close)
-    np.testing.assert_allclose(
-        centred.transposed_product(rows), exact.T @ rows, rtol=1e-4, atol=1e-3
-    )
-    np.testing.assert_allclose(centred.to_dense(), exact, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(centred.rows_at(jnp.array([3, 60])), exact[[3, 60]], atol=1e-5)
-    np.testing.assert_allclose(centred.row_block(4, 9), exact[4:13], atol=1e-5)
-    np.testing.assert_allclose(centred.column_block(1, 3), exact[:, 1:4], atol=1e-5)
-    np.testing.assert_allclose(
-        centred.column_squared_norms(None, None), np.sum(exact**2, axis=0), rtol=1e-4
-    )
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
-from jaxdescent.data import DataError
-from jaxdescent.fit import fitting, strategy, sums
+from jaxdescent.data import DataError, chunk
+from jaxdescent.fit import fitting, strategy
 from jaxdescent.fit.report import contents
 from jaxdescent.fit.split import is_held_out
 
@@ -151,15 +151,15 @@ class TestAgainstScikitLearn:
         test = is_held_out(0, rows, share, 0)
         if share and (test.all() or not test.any() or (~test).sum() < 2):
             return
-        before = sums.BUFFER_BYTES
-        sums.BUFFER_BYTES = 1
+        before = chunk.PRODUCT_BYTES
+        chunk.PRODUCT_BYTES = 1
         try:
             source = fitting.open_source({"X": X, "y": y})
             blocks = source.blocks
             source.blocks = lambda names, size: blocks(names, block)
             model = jd.fit_model(source, "y", l2=l2, test=share)
         finally:
-            sums.BUFFER_BYTES = before
+            chunk.PRODUCT_BYTES = before
         expected = (Ridge(l2) if l2 else LinearRegression()).fit(X[~test], y[~test])
         np.testing.assert_allclose(
             model.predict({"X": X})[~test], expected.predict(X[~test]), rtol=1e-6, atol=1e-6

@@ -24,8 +24,8 @@ from sklearn.linear_model import LinearRegression
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent.cli.command_line import byte_count
 from jaxdescent.cli.commands import app
+from jaxdescent.cli.options import byte_count
 from jaxdescent.data import DataError, open_source, read_ahead
 from jaxdescent.fit import by_sums, fit_model
 from jaxdescent.fit.model import Predicted

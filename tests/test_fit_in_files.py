@@ -21,14 +21,14 @@ from jaxdescent.fit.progress import ProgressListener
 @pytest.fixture
 def no_room(monkeypatch):
     """Rows fit in no memory from here on, and blocks are of some hundred rows."""
-    real = in_memory.plan_of
+    real = in_memory.plan_in_memory
 
     def plan_of(job, encoding):
         plan, counted = real(job, encoding)
         return dataclasses.replace(plan, bytes=10**15), counted
 
     def use():
-        monkeypatch.setattr(in_memory, "plan_of", plan_of)
+        monkeypatch.setattr(in_memory, "plan_in_memory", plan_of)
         monkeypatch.setattr(row_stream, "BLOCK_BYTES", 4096)
         monkeypatch.setattr(in_files, "BLOCK_BYTES", 4096)
 

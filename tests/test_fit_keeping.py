@@ -40,13 +40,13 @@ def table():
 
 @pytest.fixture
 def in_files(monkeypatch):
-    real = in_memory.plan_of
+    real = in_memory.plan_in_memory
 
     def plan_of(job, encoding):
         plan, counted = real(job, encoding)
         return dataclasses.replace(plan, bytes=10**15), counted
 
-    monkeypatch.setattr(in_memory, "plan_of", plan_of)
+    monkeypatch.setattr(in_memory, "plan_in_memory", plan_of)
 
 
 class Signalling(ProgressListener):
@@ -340,8 +340,8 @@ def counted(self, found):
 
 checkpoint._Summing, checkpoint.FitCheckpoint.keep_search = Counting, counted
 if way == "files":
-    real = in_memory.plan_of
-    in_memory.plan_of = lambda *a: (dataclasses.replace(real(*a)[0], bytes=10**15), 0)
+    real = in_memory.plan_in_memory
+    in_memory.plan_in_memory = lambda *a: (dataclasses.replace(real(*a)[0], bytes=10**15), 0)
 model = jd.fit_model(data, "y", categorical="city", method="lsmr", test=0.3, checkpoint=folder,
                      resume=True, l2="auto" if l2 == "auto" else float(l2))
 np.save(out, np.append(model.weights, model.intercept))

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import stat
-import subprocess
 import sys
 
 import jax
@@ -214,22 +213,6 @@ class TestRuns:
         load = host.Load.now()
         assert load.cores >= 1
         assert load.busy > 0
-
-    @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
-    def test_all_threads_let_others_finish(self):
-        try:
-            os.sched_setscheduler(0, os.sched_getscheduler(0), os.sched_getparam(0))
-        except OSError as error:
-            pytest.skip(f"no policy may be set here: {error}")
-        program = (
-            "import os, threading; from jaxdescent.machine.host import let_threads_finish;"
-            "end = threading.Event(); other = threading.Thread(target=end.wait); other.start();"
-            "let_threads_finish();"
-            "print({os.sched_getscheduler(int(t)) for t in os.listdir('/proc/self/task')});"
-            "end.set()"
-        )
-        said = subprocess.check_output([sys.executable, "-c", program], text=True)
-        assert said.strip() == str({os.SCHED_BATCH})
 
 
 class TestCacheFolder:

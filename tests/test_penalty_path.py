@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 import jaxdescent as jd
 from jaxdescent.cli.commands import app
 from jaxdescent.data import DataError
+from jaxdescent.data.chunk import Chunk
+from jaxdescent.data.entries import Coded
 from jaxdescent.fit import by_descent, penalty_path, reporting_method
 from jaxdescent.fit.column_squares import ColumnSquares
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.reporting_method import listening
-from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import Path, penalties_from
 from jaxdescent.fit.vectors import Vectors
 
@@ -202,30 +203,10 @@ class TestStandardize:
         X = np.zeros((ROWS, model.encoding.size))
         X[:, 0] = table["age"]
         encoded = encoded_of(model, table)
-        for code, multiplier, start, _ in model.encoding.entries(encoded):
-            X[np.arange(ROWS), start + code] += 1.0 if multiplier is None else multiplier
+        for column in encoded.coded:
+            values = 1.0 if column.values is None else column.values
+            X[np.arange(ROWS), column.first + column.codes] += values
         np.testing.assert_allclose(kept["squares"], ((X - X.mean(0)) ** 2).sum(0), rtol=1e-6)
-
-    def test_a_scaled_design_has_the_products_of_the_scaled_matrix(self, rng):
-        from jaxdescent.designs import as_design
-
-        X, scale = rng.normal(size=(6, 4)).astype(np.float32), np.array([1, 2, 0.5, 4], np.float32)
-        design, dense = ScaledColumns(as_design(X), scale), X * scale
-        w, center = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=4)
-        center = center.astype(np.float32)
-        np.testing.assert_allclose(design.product(w), dense @ w, rtol=1e-5)
-        np.testing.assert_allclose(design.transposed_product(X[:, 0]), dense.T @ X[:, 0], rtol=1e-5)
-        np.testing.assert_allclose(design.to_dense(), dense)
-        np.testing.assert_allclose(design.rows_at(np.array([2, 0])), dense[[2, 0]])
-        np.testing.assert_allclose(
-            design.minus(center).product(w), (dense - center) @ w, rtol=1e-4, atol=1e-5
-        )
-        squares = design.column_squared_norms(None, center)
-        np.testing.assert_allclose(squares, ((dense - center) ** 2).sum(0), rtol=1e-5)
-        kept, back = design.there_and_back(w, lambda p, y: (2 * p, p - y[:, None]), X[:, 1])
-        np.testing.assert_allclose(kept, 2 * dense @ w, rtol=1e-5)
-        expected = dense.T @ (dense @ w - X[:, [1]])
-        np.testing.assert_allclose(back, expected, rtol=1e-4, atol=1e-5)
 
     def test_moments_add_up_over_blocks_with_means_for_what_is_missing(self, rng):
         rows, weight = 500, rng.integers(0, 3, 500).astype(float)
@@ -248,8 +229,13 @@ class TestStandardize:
                     X[row, first + code] += value
         moments = ColumnSquares(12, np.float64)
         for part in np.array_split(np.arange(rows), 7):
-            entries = [(codes[part], slope[part], 3, 7), *((b[part], None, 7, 12) for b in buckets)]
-            moments.add(np.nan_to_num(numbers[part]), entries, weight[part])
+            coded = [
+                Coded(3, 4, codes[part], slope[part]),
+                *(Coded(7, 5, b[part]) for b in buckets),
+            ]
+            moments.add(
+                Chunk(0, ("a", "b", "c"), np.nan_to_num(numbers[part]), coded, [], 12), weight[part]
+            )
         mean = weight @ X / weight.sum()
         absent = np.array([weight[np.isnan(numbers[:, 0])].sum(), 0, 0])
         squares = moments.squares(shift, np.array([fill, 0, 0]), absent)
@@ -272,8 +258,8 @@ def written_out(model, table):
     X = np.zeros((len(table), model.encoding.size))
     for j, number in enumerate(encoded.numbers):
         X[:, j] = number.values
-    for code, _, start, _ in model.encoding.entries(encoded):
-        X[np.arange(len(table)), start + code] += 1
+    for column in encoded.coded:
+        X[np.arange(len(table)), column.first + column.codes] += 1
     return X
 
 
@@ -325,9 +311,9 @@ class TestMethods:
         X = {f"x{j}": rng.normal(size=30) for j in range(40)}
         held = Memory.of(None).limit
         monkeypatch.setattr(Memory, "of", classmethod(lambda cls, limit: cls(held, True)))
-        plan = by_sums.plan_of
+        plan = by_sums.plan_sums
         monkeypatch.setattr(
-            by_sums, "plan_of",
+            by_sums, "plan_sums",
             lambda *arguments: by_sums.SumsPlan(42, plan(*arguments).reading, held + 1),
         )  # fmt: skip
         with pytest.raises(MemoryError, match="--method direct with 40 features needs"):

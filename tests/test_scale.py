@@ -11,14 +11,19 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import jaxdescent as jd
-from jaxdescent import scale
+from jaxdescent import provenance, scale
 from jaxdescent.cli.commands import app
 from jaxdescent.machine import memory
 from jaxdescent.scale import record, report, run
 from jaxdescent.scale.compiled import Compiled, Sent, _computations, _moved, _reads, _sent_by
-from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
+from jaxdescent.scale.experiment import BadExperiment, Experiment
 from jaxdescent.scale.plot import _roofline, draw
-from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of, bytes_of_a_device, mesh_of
+from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.problems import PROBLEMS, NotDivisible, bytes_of_a_device, mesh_of
+
+
+def point_of(name, rows, features):
+    return ScalingPoint(name, rows, features, "cg", "float32", "samples", 1)
 
 
 def test_a_grid_has_every_combination_once():
@@ -123,7 +128,11 @@ def test_an_experiment_is_read_from_toml(tmp_path):
 def test_arrays_are_the_same_on_any_number_of_devices(layout):
     outputs = 16 if layout == "outputs" else 1
     one, eight = (
-        PROBLEMS["dense"].made(64, 8, "float32", mesh_of(devices, layout), seed=3, outputs=outputs)
+        PROBLEMS["dense"].prepared(
+            ScalingPoint("dense", 64, 8, "cg", "float32", layout, len(devices), outputs=outputs),
+            mesh_of(devices, layout),
+            seed=3,
+        )()
         for devices in (jax.devices()[:1], jax.devices())
     )
     np.testing.assert_array_equal(one["X"], eight["X"])
@@ -151,15 +160,15 @@ def test_an_axis_that_devices_cannot_share_is_named():
     mesh = mesh_of(jax.devices(), "samples")
     for name in ("dense", "sparse"):
         with pytest.raises(NotDivisible, match=r"X has 100 samples, which 8 devices .* as 104"):
-            PROBLEMS[name].shapes(100, 8, "float32", mesh)
+            PROBLEMS[name].shapes(point_of(name, 100, 8), mesh)
 
 
 @pytest.mark.first
 @pytest.mark.parametrize("name", ["sparse", "hashed", "categorical"])
 def test_designs_that_the_host_lays_out_are_measured_on_any_number_of_devices(name, tmp_path):
     mesh = mesh_of(jax.devices()[:2], "samples")
-    shapes = PROBLEMS[name].shapes(64, 20, "float32", mesh)
-    made = PROBLEMS[name].made(64, 20, "float32", mesh, seed=0)
+    point = point_of(name, 64, 20)
+    shapes, made = PROBLEMS[name].shapes(point, mesh), PROBLEMS[name].prepared(point, mesh, 0)()
     # By one device's rows: as many arrays, but for what a width more or less makes of them.
     assert bytes_of_a_device(shapes) == pytest.approx(bytes_of_a_device(made), rel=0.2)
     assert shapes["y"].shape == made["y"].shape
@@ -331,7 +340,7 @@ def test_collectives_of_a_sharded_program_are_found():
 def test_the_loop_over_iterations_is_found_among_others(method):
     """A line search is a loop inside of it, the look at a claim of convergence one around it."""
     mesh = mesh_of(jax.devices(), "samples")
-    shapes = PROBLEMS["dense"].shapes(64, 8, "float32", mesh)
+    shapes = PROBLEMS["dense"].shapes(point_of("dense", 64, 8), mesh)
 
     def solve(arrays):
         return jd.minimize(PROBLEMS["dense"].pose(arrays)[0], method=method).params
@@ -360,6 +369,7 @@ def test_the_command_measures_and_prints(tmp_path):
     ("options", "message"),
     [
         (["--rows", "0.5"], "must be whole numbers"),
+        (["--rows", "nan"], "must be whole numbers"),
         (["--method", "newton"], "methods must be of cg"),
         (["--plot", "a.jpg"], "must be a .png file"),
         (["--output", "/nowhere/a.jsonl"], "must be in a folder that exists"),
@@ -376,24 +386,26 @@ def test_what_is_wrong_with_the_command_is_one_sentence(options, message, tmp_pa
 
 
 def test_a_key_does_not_depend_on_the_order_of_fields():
-    point = Point("dense", 10, 2, "cg", "float32", "samples", 1)
+    point = ScalingPoint("dense", 10, 2, "cg", "float32", "samples", 1)
     shuffled = dict(reversed(json.loads(point.key).items()))
-    assert Point(**shuffled).key == point.key
+    assert ScalingPoint(**shuffled).key == point.key
 
 
 def test_rehearsals_are_known_on_any_machine_and_measurements_on_their_own():
-    own = record.machine()
+    own = provenance.machine(record.PACKAGES)
     known = line(1, 2.0) | {"machine": own}
     other = line(2, 2.0) | {"machine": own | {"cores": 10_000}}
     rehearsed = line(3, 2.0) | {"machine": {}, "rehearsed": True}
     failed = line(4, 2.0) | {"machine": own, "figures": {"error": "no"}}
-    keys = record.known_keys([known, other, rehearsed, failed])
-    assert keys == {Point(**one["point"]).key for one in (known, rehearsed)}
+    keys = record.known_keys([known, other, rehearsed, failed], record.machine())
+    assert keys == {ScalingPoint(**one["point"]).key for one in (known, rehearsed)}
 
 
 def test_the_tree_is_that_of_the_model():
-    shapes = PROBLEMS["llama3-8b"].shapes(0, 0, "bfloat16", mesh_of(jax.devices(), "params"))
-    assert bytes_of(shapes) == 2 * 8_030_261_248
+    point = ScalingPoint("llama3-8b", 0, 0, "constant", "bfloat16", "params", 8)
+    shapes = PROBLEMS["llama3-8b"].shapes(point, mesh_of(jax.devices(), "params"))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 8_030_261_248
+    assert {leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)} == {2}
     objective, start = PROBLEMS["llama3-8b"].pose({"w": jax.numpy.ones(3)})
     assert isinstance(objective, jd.SumOfSquares)
     assert start is not None

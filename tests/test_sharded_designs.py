@@ -74,8 +74,8 @@ def test_a_sharded_sparse_matrix_is_the_whole_one(kind, has_values, rng, x64):
             X.transposed_product(rows),
             X.transposed_product(many),
             X.to_dense(),
-            X.squared_norm(weight),
             X.column_squared_norms(weight, center),
+            X.column_squared_norms(weight, None),
         )
 
     for got, expected in zip(answers(cut), answers(whole), strict=True):
@@ -173,7 +173,7 @@ def test_no_device_stores_more_places_of_entries_than_its_layout_has(rng):
         return jd.minimize(regression, method=jd.ConjugateGradient(), max_iterations=5).params
 
     # XLA makes places of two numbers an entry of them, before the loop if it can.
-    assert Compiled(solve, X, targets).temporaries < X.pass_bytes / 4  # parts
+    assert Compiled(solve, X, targets).temporaries < X.reading.bytes / 4  # parts
 
 
 @pytest.mark.slow

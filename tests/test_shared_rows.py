@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from jaxdescent.data import DataError, csv_files, csv_places, filters, located, open_source
 from jaxdescent.data.shares import Share
-from jaxdescent.fit.together import are_full
+from jaxdescent.fit.shared_rows import are_full
 
 
 def counted(source, parts):

@@ -13,7 +13,7 @@ from jax.experimental.sparse import BCOO, BCSR
 
 import jaxdescent as jd
 from jaxdescent.cost.default import default_plan
-from jaxdescent.designs import sparse, sparse_layout
+from jaxdescent.designs import sparse_entries, sparse_layout
 from jaxdescent.preconditioners.hessians import CentredRegression
 from tests import references
 
@@ -53,7 +53,7 @@ def test_products_are_scipys_for_any_pattern(data):
     with jax.enable_x64(True):
         X = jd.Sparse.from_indices(row, column, values, shape=matrix.shape)
         assert X.shape == matrix.shape
-        assert X.dtype == X.stored_dtype == jnp.float64
+        assert X.dtype == X.reading.dtype == jnp.float64
         assert X.entries == matrix.tocsr().nnz
         check_products(X, matrix, rng)
         ones = jd.Sparse.from_indices(row, column, shape=matrix.shape, dtype=jnp.float64)
@@ -100,7 +100,7 @@ def test_no_distribution_of_entries_blows_the_layout_up(make, rng, x64, monkeypa
     X = jd.Sparse(matrix)
     check_products(X, matrix, rng)
     # An entry takes 12 bytes, and a row a few more; the padding of a slice is at most 15 pieces.
-    assert X.pass_bytes < 1.25 * 12 * X.entries + 24 * max(X.shape)
+    assert X.reading.bytes < 1.25 * 12 * X.entries + 24 * max(X.shape)
 
 
 @pytest.mark.parametrize("lengths", [(50, 65), (13, 65)], ids=["few last ones", "most of them"])
@@ -174,7 +174,7 @@ def test_what_is_not_finite_reaches_only_the_rows_that_read_it(rng, x64):
 def test_values_of_16_bits_are_kept_and_multiplied_in_float32(dtype, rng):
     values = jnp.asarray(rng.normal(size=3), dtype)
     X = jd.Sparse.from_indices([0, 1, 1], [1, 0, 2], values, shape=(2, 3))
-    assert X.stored_dtype == dtype
+    assert X.reading.dtype == dtype
     assert X.dtype == X.product(jnp.ones(3)).dtype == jnp.float32
     exact = np.asarray(values, float)
     np.testing.assert_allclose(X.product(jnp.ones(3)), [exact[0], exact[1:].sum()], rtol=1e-6)
@@ -183,7 +183,7 @@ def test_values_of_16_bits_are_kept_and_multiplied_in_float32(dtype, rng):
 def test_double_precision_becomes_single_without_x64(rng):
     matrix = random_matrix(rng)
     X = jd.Sparse(matrix)
-    assert X.dtype == X.stored_dtype == X.to_dense().dtype == jnp.float32
+    assert X.dtype == X.reading.dtype == X.to_dense().dtype == jnp.float32
     np.testing.assert_allclose(X.to_dense(), matrix.toarray(), rtol=1e-6)
 
 
@@ -430,9 +430,9 @@ def test_shapes_and_matrices_that_make_no_sense_are_refused():
 def test_indices_of_64_bits_without_sign_are_exact():
     # Two places far out, which in float64 would be one.
     places = np.array([2**30 - 2, 2**30 - 1], np.uint64)
-    column = sparse.checked_index("column", places, 2**30)
-    row = sparse.checked_index("row", np.full(2, 2**30 - 1), 2**30)
-    kept = sparse._without_duplicates(row, column, np.ones(2), 2**30, np.float32)
+    column = sparse_entries.checked_index("column", places, 2**30)
+    row = sparse_entries.checked_index("row", np.full(2, 2**30 - 1), 2**30)
+    kept = sparse_entries.without_duplicates(row, column, np.ones(2), 2**30, np.float32)
     assert [len(part) for part in kept] == [2, 2, 2]
     X = jd.Sparse.from_indices(np.uint64([2, 0]), np.uint64([0, 1]), shape=(3, 2))
     np.testing.assert_array_equal(X.to_dense(), [[0, 1], [0, 0], [1, 0]])

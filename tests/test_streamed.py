@@ -142,7 +142,7 @@ def test_freed_memory_is_returned_once_enough_has_passed(rng, monkeypatch):
     monkeypatch.setattr(freeing, "LEAST_BYTES", 3 * row * ROWS)
     monkeypatch.setattr(freeing, "return_what_was_freed", lambda: returned.append(stream.passes))
     for _ in range(7):
-        stream.product(np.ones((stream.features, 1), np.float32), None)
+        stream.multiplied(np.ones((stream.features, 1), np.float32), None, is_transposed=False)
     assert returned == [2, 5]  # at the end of the third pass and of the sixth
 
 

@@ -195,7 +195,7 @@ def text_file(rng, tmp_path):
 @pytest.mark.slow
 def test_mini_batches_of_text_come_to_the_minimum_and_the_same_seed_is_the_same_order(text_file):
     S = jd.Streamed(text_file, words=["text"], exclude=["y"], bits=8)
-    assert len(S.sections) > 3
+    assert len(S.reading.sections) > 3
     regression = jd.LinearRegression(S, S.column("y"), l2=0.1)
     exact = jd.minimize(regression, method=jd.DerivativeMethod())
     seeds = functools.partial(jd.MiniBatches, rows=100)
@@ -225,8 +225,8 @@ def test_the_plan_prices_passes_and_scales_columns_of_words(text_file):
     assert plan.chosen.name == "LSMR(Jacobi())"
     batches, whole = found["MiniBatches()"], found["LSMR(Jacobi())"]
     assert batches.feasible
-    assert S.reading_seconds < whole.seconds_per_iteration
-    assert 2 * S.reading_seconds < batches.seconds_per_iteration
+    assert S.reading.seconds < whole.seconds_per_iteration
+    assert 2 * S.reading.seconds < batches.seconds_per_iteration
     assert not found["DerivativeMethod()"].feasible
     assert S.passes == 0
 
@@ -264,7 +264,7 @@ class TestSections:
 
     def test_what_cannot_be_read_from_the_middle_stays_in_order(self, both):
         S, *_ = both
-        assert S.sections == (0,)
+        assert S.reading.sections == (0,)
         with pytest.raises(ValueError, match="Loader is read from its first row on"):
             S.stream.source.from_row(3)
 
@@ -295,7 +295,7 @@ class TestWhatIsWrong:
             jd.Streamed({"x": x}, [], sparse={"x": 4})
         S = jd.Streamed({"x": x}, [], sparse={"x": 5})
         with pytest.raises(DataError, match="'x' has an entry that is NaN in row 2"):
-            S.stream.product(np.ones((5, 1)), None)
+            S.stream.multiplied(np.ones((5, 1)), None, is_transposed=False)
         scipy = pytest.importorskip("scipy.sparse")
         with pytest.raises(DataError, match="x must hold real numbers, got dtype complex"):
             jd.Streamed({"x": scipy.csr_matrix(np.eye(2) * 1j)}, [], sparse={"x": 2})

@@ -260,7 +260,7 @@ def test_rows_of_a_sparse_column_are_cut_and_taken():
     column = SparseColumn(np.array([0, 2, 2, 3]), np.array([1, 4, 0]), np.array([1.0, 2.0, 3.0]))
     assert len(column[1:1]) == 0
     assert column[2:9].index.tolist() == [0]
-    taken = column.take(np.array([0, 1]))
+    taken = column[np.array([0, 1])]
     assert (taken.starts.tolist(), taken.index.tolist()) == ([0, 2, 2], [1, 4])
     assert column.filter(np.array([False, False, True])).values.tolist() == [3.0]
     assert column.row.tolist() == [0, 0, 2]

@@ -56,7 +56,7 @@ def write(folder: pathlib.Path, rows: int) -> None:
 
 def by_command(folder: pathlib.Path, *options: str) -> list[float]:
     from jaxdescent import fit_model
-    from jaxdescent.cli.command_line import byte_count
+    from jaxdescent.cli.options import byte_count
 
     l2 = "auto" if options else 0.0
     test = 0.2 if options else 0.0

@@ -139,25 +139,25 @@ def child(
     os.sched_setaffinity(0, {int(os.environ["PINNED_CORE"])})
     import jax
 
-    from jaxdescent import cluster
+    from jaxdescent.processes import joining
 
     if count != "1":
-        cluster.join(f"127.0.0.1:{port}", int(count), int(index))
-    from jaxdescent.scale.experiment import Experiment, Point
+        joining.join(f"127.0.0.1:{port}", int(count), int(index))
+    from jaxdescent.scale.experiment import Experiment
     from jaxdescent.scale.measurement import measured
+    from jaxdescent.scale.point import ScalingPoint
     from jaxdescent.scale.problems import PROBLEMS
     from jaxdescent.scale.problems.arrays import Llama
 
     class Squares(Llama):
-        def arrays(self, rows, features, dtype, outputs):
-            del rows, features, outputs
-            return {f"leaf{i}": ((1 << 25,), dtype, ("params",)) for i in range(4)}
+        def arrays(self, point):
+            return {f"leaf{i}": ((1 << 25,), point.dtype, ("params",)) for i in range(4)}
 
     PROBLEMS["squares"] = Squares()
     layout, method = ("params", "constant") if problem == "squares" else ("samples", "cg")
     rows, features = SIZES[problem]
     rows = min(own_rows or rows, rows)
-    point = Point(problem, rows, features, method, "float32", layout, len(jax.devices()))
+    point = ScalingPoint(problem, rows, features, method, "float32", layout, len(jax.devices()))
     figures = measured(point, Experiment(iterations=ITERATIONS, repeats=repeats))
     print(json.dumps({"iteration_seconds": figures["iteration_seconds"]}))
 

@@ -12,7 +12,7 @@ import importlib
 import pathlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,15 +22,13 @@ from jaxdescent.breakdown import next_steps, record, report
 from jaxdescent.breakdown.extent import QUICK as QUICK
 from jaxdescent.breakdown.extent import THOROUGH as THOROUGH
 from jaxdescent.breakdown.extent import USUAL as USUAL
-from jaxdescent.breakdown.extent import Extent as Extent
 from jaxdescent.breakdown.report import PartReport as PartReport
-from jaxdescent.breakdown.report import Point as Point
 from jaxdescent.breakdown.report import Settings as Settings
-from jaxdescent.breakdown.report import Table as Table
-from jaxdescent.breakdown.together import Together
+from jaxdescent.display import rough_seconds
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.runs.interruption import SIGNALS
+from jaxdescent.processes.ending import CODES, INTERRUPTED, SIGNALS, CommonEnd
+from jaxdescent.processes.signals import handled_by
 
 PARTS = {
     1: ("Two small functions", "tutorial"),
@@ -51,8 +49,6 @@ TABLE = "diabetes.csv"
 
 AROUND = 3.0
 """Seconds for imports, the plot and the files."""
-
-INTERRUPTED = 130
 
 
 def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console: Console) -> int:
@@ -82,7 +78,7 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
         record.write_record(path, settings, machine, reports, time.perf_counter() - began)
         return path
 
-    with Together() as others:
+    with CommonEnd() as others:
         try:
             machine |= record.describe_machine()
             show_machine(machine, console)
@@ -116,58 +112,52 @@ def run(settings: Settings, parts: Sequence[int], output: pathlib.Path, console:
     else:
         console.print()
         console.print(Text(next_steps.shown(next_steps.next_steps(table))), soft_wrap=True)
-    return INTERRUPTED if is_interrupted else 0
+    return CODES[INTERRUPTED] if is_interrupted else 0
 
 
 def _expected(parts: Sequence[int], settings: Settings, console: Console) -> Mapping[int, float]:
-    """Print and return about how many seconds each part will take."""
+    """About how many seconds each part will take, and print it, with what takes less or more."""
     from jaxdescent.breakdown import estimates
 
     machine = Machine.of()
     expected = estimates.seconds_of_parts(parts, settings, machine)
-    show_expected(expected, settings.extent, machine.is_measured, console)
-    return expected
-
-
-def show_expected(
-    expected: Mapping[int, float], extent: Extent, is_measured: bool, console: Console
-) -> None:
-    """Print how long each part and all of them will take, and what takes less or more."""
-    from jaxdescent.breakdown.estimates import in_words
-
-    rates = "its measured rates" if is_measured else "rates of ordinary machines"
-    if extent == QUICK:
+    rates = "its measured rates" if machine.is_measured else "rates of ordinary machines"
+    if settings.extent == QUICK:
         others = "--thorough takes larger sizes."
-    elif extent == THOROUGH:
+    elif settings.extent == THOROUGH:
         others = "Without --thorough it is less than half of that."
     else:
         others = "--quick takes smaller sizes, --thorough larger ones."
-    whole = in_words(sum(expected.values()) + AROUND)
+    whole = rough_seconds(sum(expected.values()) + AROUND)
     console.print()
     console.print(
         Text(f"This takes {whole} here, by {rates}, longer if the machine is busy. {others}")
     )
     width = max(len(title) for title, _ in PARTS.values())
     for number, seconds in expected.items():
-        console.print(Text(f"  {number}  {PARTS[number][0]:<{width}}  {in_words(seconds)}"))
+        console.print(Text(f"  {number}  {PARTS[number][0]:<{width}}  {rough_seconds(seconds)}"))
+    return expected
 
 
 def _of_part(
-    number: int, settings: Settings, expected: float, console: Console, others: Together
+    number: int, settings: Settings, expected: float, console: Console, others: CommonEnd
 ) -> PartReport | None:
     """The report of a part; None where another process has it."""
-    from jaxdescent.breakdown.estimates import in_words
-
     title, module = PARTS[number]
-    report.show_heading(number, f"{title}, {in_words(expected)}", console)
+    report.show_heading(number, f"{title}, {rough_seconds(expected)}", console)
     part = importlib.import_module(f"jaxdescent.breakdown.{module}")
 
     def run_timed() -> PartReport:
         began = time.perf_counter()
         found = part.run(settings, console)
-        return dataclasses.replace(found, seconds=time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return dataclasses.replace(found, number=number, title=title, seconds=seconds)
 
-    return run_timed() if number in SHARED else others.by_first(run_timed)
+    return (
+        run_timed()
+        if number in SHARED
+        else others.by_first(run_timed, lambda found: found.is_complete)
+    )
 
 
 def show_machine(machine: dict[str, Any], console: Console) -> None:
@@ -183,16 +173,10 @@ def show_machine(machine: dict[str, Any], console: Console) -> None:
     )
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _undisturbed() -> contextlib.AbstractContextManager[None]:
     """Within it a second Ctrl-C does not cut files off."""
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled_by(signal.SIG_IGN, handled)
 
 
 def _drawn(

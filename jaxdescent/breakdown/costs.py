@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxdescent.breakdown.llama_tree import tree
 from jaxdescent.breakdown.measured_rows import ROWS_PER_FEATURE
 from jaxdescent.cost import exact
 from jaxdescent.cost.structure import Structure, regression_structure
 
-LLAMA_SIZE = 8_030_261_248
+LLAMA_SIZE = tree().size
 COMPUTED_SIZES = (2**14, 2**16, 10**6, 10**8, LLAMA_SIZE)
 REFUSED_SIZE = 10**6
 ITEMSIZE = 4

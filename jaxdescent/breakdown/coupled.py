@@ -47,7 +47,7 @@ def run(settings: Settings, console: Console) -> PartReport:
                 refusal = _refusal(available)
         except KeyboardInterrupt:  # between two children; inside one, its answer reports it
             search.is_interrupted = True
-    outcome = story.Outcome(
+    found = story.Findings(
         measured=search.rows,
         computed=_computed_rows(search.rows, available),
         separable=answer.rows,
@@ -58,28 +58,26 @@ def run(settings: Settings, console: Console) -> PartReport:
         budget=settings.budget,
     )
     return PartReport(
-        number=2,
-        title="Where the derivative method breaks down",
         sentences=(
             "Linear regression couples its unknowns: every weight depends on all others. X has "
             f"{ROWS_PER_FEATURE} n rows of n features in float32; y is exactly linear in them, so "
             "that the optimum is known. Memory is what the method needs besides X and y.",
         ),
-        tables=(story.coupled_table(outcome), *story.separable_tables(outcome)),
-        remarks=story.remarks(outcome),
-        verdict=story.verdict(outcome),
+        tables=(story.coupled_table(found), *story.separable_tables(found)),
+        remarks=story.remarks(found),
+        verdict=story.verdict(found),
         numbers={
             "dtype": "float32",
             "rows_per_feature": ROWS_PER_FEATURE,
             "tolerance": TOLERANCE,
             **{
                 name: value
-                for name, value in outcome._asdict().items()
+                for name, value in found._asdict().items()
                 if name not in ("available", "budget")
             },
             "available_bytes": available,
         },
-        points=story.points(outcome),
+        points=story.points(found),
         is_complete=not (search.is_interrupted or answer.is_interrupted),
     )
 
@@ -142,16 +140,8 @@ class _Search:
 
     def _measure(self, size: int, methods: list[str], overhead: float) -> child.Answer:
         predicted = overhead + sum(self._predicted_seconds(name, size) for name in methods)
-        show_line(self.progress.console, f"n = {size:,}")
-        task = self.progress.add_task(f"n = {size:,}", total=max(predicted, 5.0))
-        request = {
-            "problem": "coupled",
-            "unknowns": size,
-            "methods": methods,
-            "seed": self.settings.seed,
-        }
-        answer = child.ask(request, lambda seconds: self.progress.advance(task, seconds))
-        self.progress.remove_task(task)
+        request = {"problem": "coupled", "unknowns": size, "methods": methods}
+        answer = _asked(request, f"n = {size:,}", max(predicted, 5.0), self.settings, self.progress)
         for row in answer.rows:
             name = row["method"]
             self.rows.append({"predicted_bytes": working_bytes(name, size), **row})
@@ -194,13 +184,21 @@ def _refusal(available: int) -> str | None:
 
 
 def _measure_separable(settings: Settings, progress: Progress) -> child.Answer:
-    request = {
-        "problem": "separable",
-        "sizes": list(settings.extent.separable_sizes),
-        "seed": settings.seed,
-    }
-    show_line(progress.console, "separable unknowns")
-    task = progress.add_task("separable unknowns", total=settings.budget * SEPARABLE_SHARE)
-    answer = child.ask(request, lambda seconds: progress.advance(task, seconds))
+    request = {"problem": "separable", "sizes": list(settings.extent.separable_sizes)}
+    expected = settings.budget * SEPARABLE_SHARE
+    answer = _asked(request, "separable unknowns", expected, settings, progress)
     rows = [{"predicted_bytes": ITEMSIZE * row["unknowns"], **row} for row in answer.rows]
     return answer._replace(rows=rows)
+
+
+def _asked(
+    request: dict[str, Any], label: str, expected: float, settings: Settings, progress: Progress
+) -> child.Answer:
+    """What a child process answers, with a bar that is full after the seconds that it may take."""
+    show_line(progress.console, label)
+    task = progress.add_task(label, total=expected)
+    answer = child.ask(
+        request | {"seed": settings.seed}, lambda seconds: progress.advance(task, seconds)
+    )
+    progress.remove_task(task)
+    return answer

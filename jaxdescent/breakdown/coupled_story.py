@@ -14,14 +14,15 @@ from jaxdescent.breakdown.costs import (
     last_row,
     working_bytes,
 )
-from jaxdescent.breakdown.report import Point, Table, readable_seconds
+from jaxdescent.breakdown.report import PlottedPoint, Table
+from jaxdescent.display import readable_seconds
 from jaxdescent.machine.memory import readable_bytes
 
 RESOLUTION_BYTES = 10**6
 """How many bytes a process's memory varies on its own; smaller peaks are shown as below this."""
 
 
-class Outcome(NamedTuple):
+class Findings(NamedTuple):
     """What part 2 measured and computed, with one dictionary for each row."""
 
     measured: list[dict[str, Any]]
@@ -34,50 +35,40 @@ class Outcome(NamedTuple):
     budget: float
 
 
-def coupled_table(outcome: Outcome) -> Table:
+def coupled_table(found: Findings) -> Table:
     """The table of both methods; computed rows are marked."""
-    measured = sorted(outcome.measured, key=lambda row: (row["unknowns"], row["method"]))
-    rows = [*measured, *outcome.computed]
+    measured = sorted(found.measured, key=lambda row: (row["unknowns"], row["method"]))
+    rows = [*measured, *found.computed]
     return Table(
         title=f"Coupled unknowns: linear regression, {ROWS_PER_FEATURE} n rows of n features",
         columns=("n", "method", "X", "predicted", "peak", "time", "error"),
-        rows=tuple(
-            (
-                f"{row['unknowns']:,}",
-                row["method"],
-                readable_bytes(row["data_bytes"]),
-                readable_bytes(row["predicted_bytes"]),
-                _peak(row),
-                readable_seconds(row["seconds"]),
-                f"{row['error']:.0e}" if "error" in row else "computed",
-            )
-            for row in rows
-        ),
+        rows=tuple((f"{row['unknowns']:,}", row["method"], *_cells(row)) for row in rows),
         computed=frozenset(range(len(measured), len(rows))),
     )
 
 
-def separable_tables(outcome: Outcome) -> tuple[Table, ...]:
+def separable_tables(found: Findings) -> tuple[Table, ...]:
     """The table of the derivative method on separable unknowns, if it was measured."""
-    rows = outcome.separable
+    rows = found.separable
     if not rows:
         return ()
     table = Table(
         title="Separable unknowns: a sum of squares, by the derivative method",
         columns=("n", "x", "predicted", "peak", "time", "error"),
-        rows=tuple(
-            (
-                f"{row['unknowns']:,}",
-                readable_bytes(row["data_bytes"]),
-                readable_bytes(row["predicted_bytes"]),
-                _peak(row),
-                readable_seconds(row["seconds"]),
-                f"{row['error']:.0e}",
-            )
-            for row in rows
-        ),
+        rows=tuple((f"{row['unknowns']:,}", *_cells(row)) for row in rows),
     )
     return (table,)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The columns that both tables have."""
+    return (
+        readable_bytes(row["data_bytes"]),
+        readable_bytes(row["predicted_bytes"]),
+        _peak(row),
+        readable_seconds(row["seconds"]),
+        f"{row['error']:.0e}" if "error" in row else "computed",
+    )
 
 
 def _peak(row: dict[str, Any]) -> str:
@@ -87,68 +78,68 @@ def _peak(row: dict[str, Any]) -> str:
     return readable_bytes(peak) if peak >= RESOLUTION_BYTES else "< 1 MB"
 
 
-def points(outcome: Outcome) -> tuple[Point, ...]:
+def points(found: Findings) -> tuple[PlottedPoint, ...]:
     """Memory and time of every row, each marked as measured or computed."""
 
-    def two_points(row: dict[str, Any], series: str) -> tuple[Point, Point]:
+    def two_points(row: dict[str, Any], series: str) -> tuple[PlottedPoint, PlottedPoint]:
         size, is_measured = row["unknowns"], "peak_bytes" in row
         peak = row.get("peak_bytes")
         is_seen = peak is not None and peak >= RESOLUTION_BYTES
         return (
-            Point(series, size, peak if is_seen else row["predicted_bytes"], None, is_seen),
-            Point(series, size, None, row["seconds"], is_measured),
+            PlottedPoint(series, size, peak if is_seen else row["predicted_bytes"], None, is_seen),
+            PlottedPoint(series, size, None, row["seconds"], is_measured),
         )
 
     return (
         *(
             p
-            for row in [*outcome.measured, *outcome.computed]
+            for row in [*found.measured, *found.computed]
             for p in two_points(row, f"{NAMES[row['method']]}, coupled")
         ),
-        *(p for row in outcome.separable for p in two_points(row, "derivative method, separable")),
+        *(p for row in found.separable for p in two_points(row, "derivative method, separable")),
     )
 
 
-def remarks(outcome: Outcome) -> tuple[str, ...]:
+def remarks(found: Findings) -> tuple[str, ...]:
     """How computed rows were obtained, and what ended the measured ones."""
-    lines = [f"Not measured: {failure}" for failure in outcome.failures]
-    if outcome.computed:
+    lines = [f"Not measured: {failure}" for failure in found.failures]
+    if found.computed:
         lines.append(
             "Computed rows scale the last measured time by n³ (derivative method) and n² (descent, "
             "at the same number of iterations). What stops descent there is not the method but a "
             "dense X: it must be streamed, or known by its products alone."
         )
     reasons = {
-        "memory": f"would exceed the {readable_bytes(outcome.available)} of memory available",
-        "time": f"would exceed the time budget of {outcome.budget:.0f} s",
+        "memory": f"would exceed the {readable_bytes(found.available)} of memory available",
+        "time": f"would exceed the time budget of {found.budget:.0f} s",
         "failure": "failed: see above",
     }
     lines.extend(
         f"{NAMES[name].capitalize()}: the next size {reasons[reason]}."
-        for name, reason in outcome.stopped_because.items()
+        for name, reason in found.stopped_because.items()
     )
-    if outcome.refusal:
+    if found.refusal:
         lines.append(
             f"Asked for n = {REFUSED_SIZE:,}, with X written out, jaxdescent refuses before it "
-            f"allocates: {outcome.refusal}"
+            f"allocates: {found.refusal}"
         )
     return tuple(lines)
 
 
-def verdict(outcome: Outcome) -> tuple[str, ...]:
+def verdict(found: Findings) -> tuple[str, ...]:
     """What both methods reached, and what neither can do."""
     sentences: list[str] = []
-    solved = last_row(outcome.measured, "derivative")
+    solved = last_row(found.measured, "derivative")
     if solved:
-        wall = _largest_that_fits(outcome.available)
+        wall = _largest_that_fits(found.available)
         sentences.append(
             f"With coupled unknowns the derivative method was measured up to n = "
             f"{solved['unknowns']:,}: {readable_seconds(solved['seconds'])} and "
             f"{readable_bytes(solved['peak_bytes'] or solved['predicted_bytes'])} besides X. The "
-            f"{readable_bytes(outcome.available)} available here would be full at n = {wall:,}, by "
+            f"{readable_bytes(found.available)} available here would be full at n = {wall:,}, by "
             f"computation, X included."
         )
-    needed = last_row(outcome.computed, "derivative")
+    needed = last_row(found.computed, "derivative")
     if needed and needed["unknowns"] == LLAMA_SIZE:
         one_matrix = ITEMSIZE * LLAMA_SIZE**2
         sentences.append(
@@ -156,15 +147,15 @@ def verdict(outcome: Outcome) -> tuple[str, ...]:
             f"{readable_bytes(one_matrix)}, its solve {readable_bytes(needed['predicted_bytes'])}: "
             "there it cannot be used."
         )
-    walked = last_row(outcome.measured, "descent")
+    walked = last_row(found.measured, "descent")
     if walked:
         sentences.append(
             f"Descent solved n = {walked['unknowns']:,} in {readable_seconds(walked['seconds'])} "
             f"({walked['iterations']} iterations, relative error {walked['error']:.0e}) and keeps "
             "a few vectors besides X."
         )
-    if outcome.separable:
-        last = outcome.separable[-1]
+    if found.separable:
+        last = found.separable[-1]
         sentences.append(
             "With separable unknowns the derivative method never breaks down: it is one division "
             f"for each unknown, and solved n = {last['unknowns']:,} in "

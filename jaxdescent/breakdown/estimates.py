@@ -81,21 +81,6 @@ def seconds_of_parts(
     return {number: known[number]() for number in parts}
 
 
-def in_words(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> [in_words(s) for s in (0.3, 7.4, 43, 104, 250, 5000)]
-    ['about 1 s', 'about 7 s', 'about 45 s', 'about 1.5 minutes', 'about 4 minutes', \
-'about 83 minutes']
-    """
-    if seconds < 10:
-        return f"about {max(round(seconds), 1)} s"
-    if seconds < 90:
-        return f"about {5 * round(seconds / 5)} s"
-    minutes = round(2 * seconds / 60) / 2 if seconds < 300 else round(seconds / 60)
-    return f"about {minutes:g} minutes"
-
-
 def _coupled(settings: Settings, machine: Machine) -> float:
     """The sizes that are measured, until the next one exceeds the memory or the budget."""
     extent = settings.extent

@@ -6,7 +6,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Extent:
+class PartSizes:
     """The sizes of the parts.
 
     Attributes:
@@ -34,7 +34,7 @@ class Extent:
     most_lines: int
 
 
-QUICK = Extent(
+QUICK = PartSizes(
     "quick",
     budget=12.0,
     first_size=512,
@@ -48,7 +48,7 @@ QUICK = Extent(
 )
 """Ends within a minute on two cores."""
 
-USUAL = Extent(
+USUAL = PartSizes(
     "usual",
     budget=45.0,
     first_size=512,
@@ -67,5 +67,3 @@ THOROUGH = dataclasses.replace(
     USUAL, name="thorough", budget=100.0, most_tied=None, most_weights=None, most_lines=120_000
 )
 """What docs/breakdown.json was measured with."""
-
-EXTENTS = {extent.name: extent for extent in (QUICK, USUAL, THOROUGH)}

@@ -11,19 +11,18 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import source_text
-from jaxdescent.breakdown.measure import begin_peak
+from jaxdescent.breakdown.measure import certified, ended, measure_once, status_in_words
 from jaxdescent.breakdown.real_data import r_squared
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.breakdown.source_text import BITS, FEATURES, Lines
-from jaxdescent.machine import memory
-from jaxdescent.machine.resident import peak_resident_bytes
+from jaxdescent.display import readable_seconds
+from jaxdescent.machine.memory import readable_bytes
 
 HELD_OUT_SHARE = 0.2
 L2 = 30.0
@@ -57,8 +56,6 @@ def run(settings: Settings, console: Console) -> PartReport:
         lines = _read(settings.seed, settings.extent.most_lines)
     if lines is None:
         return PartReport(
-            number=5,
-            title="Eight billion weights on real rows",
             sentences=("The standard library's source code is not on this machine: left out.",),
             numbers={"lines": 0},
         )
@@ -71,14 +68,10 @@ def run(settings: Settings, console: Console) -> PartReport:
         making = time.perf_counter() - began
         X_held_out = X.of_rows(held_out.row, held_out.column, rows_in_all=held_out.y.size)
     regression = jd.LinearRegression(X, jnp.asarray(kept.y), l2=L2)
-    before = begin_peak()
     with busy(console, f"regression with {X.shape[1]:,} touched weights"):
-        began = time.perf_counter()
-        result = jax.block_until_ready(
-            jd.minimize(regression, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS)
+        result, seconds, extra_bytes = measure_once(
+            lambda: jd.minimize(regression, tolerance=TOLERANCE, max_iterations=MAX_ITERATIONS)
         )
-        seconds = time.perf_counter() - began
-    extra_bytes = None if before is None else peak_resident_bytes() - before
     with busy(console, "certifying"):
         certificate = jd.certify(regression, result)
     predicted = np.asarray(regression.predict(result.params, X_held_out))
@@ -102,8 +95,7 @@ def run(settings: Settings, console: Console) -> PartReport:
         "dtype": "float32",
         "tolerance": TOLERANCE,
         "method": result.method,
-        "status": result.message.split(":")[0],
-        "iterations": int(result.iterations),
+        **ended(result),
         "making_seconds": making,
         "seconds": seconds,
         "extra_peak_bytes": extra_bytes,
@@ -112,11 +104,7 @@ def run(settings: Settings, console: Console) -> PartReport:
         "r2": r_squared(kept.y, regression.predict(result.params, X)),
         "r2_held_out": r_squared(held_out.y, predicted),
         "r2_held_out_of_no_change": r_squared(held_out.y, lines.indent[is_held_out]),
-        "certificate": str(certificate),
-        "certificate_kind": certificate.kind,
-        "gradient_norm": certificate.gradient_norm,
-        "smallest_eigenvalue": certificate.smallest_eigenvalue,
-        "largest_eigenvalue": certificate.largest_eigenvalue,
+        **certified(certificate),
     }
     return _report(numbers, _examples(lines, held_out, predicted))
 
@@ -156,26 +144,20 @@ def _report(row: dict[str, Any], examples: Table) -> PartReport:
     share = row["touched_weights"] / row["weights"]
     shared = row["distinct_ngrams"] - row["touched_weights"]
     lost = row["distinct_ngrams"] - row["touched_at_20_bits"]
-    whole = memory.readable_bytes(4.0 * row["weights"])
-    fit = Table(
-        title="One regression",
-        columns=("", "measured"),
-        rows=(
-            ("weights", f"{row['weights']:,}"),
-            ("of these touched by some row", f"{row['touched_weights']:,}"),
-            ("iterations", f"{row['iterations']:,}"),
-            ("time, compilation included", readable_seconds(row["seconds"])),
-            ("value", f"{row['value']:.5g}"),
-            ("of it above the minimum, an estimate", f"{row['suboptimality'] / row['value']:.0e}"),
-            ("R² of the rows", f"{row['r2']:.4f}"),
-            ("R² of files held out", f"{row['r2_held_out']:.4f}"),
-            ("the same, if no indentation changed", f"{row['r2_held_out_of_no_change']:.4f}"),
-            ("status", row["status"].lower().replace("_", " ")),
-        ),
-    )
+    whole = readable_bytes(4.0 * row["weights"])
+    figures = {
+        "weights": f"{row['weights']:,}",
+        "of these touched by some row": f"{row['touched_weights']:,}",
+        "iterations": f"{row['iterations']:,}",
+        "time, compilation included": readable_seconds(row["seconds"]),
+        "value": f"{row['value']:.5g}",
+        "of it above the minimum, an estimate": f"{row['suboptimality'] / row['value']:.0e}",
+        "R² of the rows": f"{row['r2']:.4f}",
+        "R² of files held out": f"{row['r2_held_out']:.4f}",
+        "the same, if no indentation changed": f"{row['r2_held_out_of_no_change']:.4f}",
+        "status": status_in_words(row),
+    }
     return PartReport(
-        number=5,
-        title="Eight billion weights on real rows",
         sentences=(
             "How far is the next line of source code indented? Rows are lines of Python's standard "
             f"library: {row['rows']:,} to learn from and {row['held_out_rows']:,} of files held "
@@ -186,7 +168,7 @@ def _report(row: dict[str, Any], examples: Table) -> PartReport:
             f"by the penalty alone: they are neither stored ({whole}) nor iterated on, and none of "
             "the work below is theirs.",
         ),
-        tables=(fit, examples),
+        tables=(Table.of_figures(figures, "One regression"), examples),
         remarks=(
             f"What so many columns are for: of {row['distinct_ngrams']:,} different n-grams "
             f"{shared:,} share a column with another; in 2^{FEWER_BITS} columns {lost:,} would.",
@@ -196,12 +178,14 @@ def _report(row: dict[str, Any], examples: Table) -> PartReport:
         verdict=(
             f"A regression on {row['rows']:,} real rows has {row['weights']:,} weights, of which "
             f"{row['touched_weights']:,} are touched and the others zero without work: "
-            f"{row['status'].lower().replace('_', ' ')} after {row['iterations']:,} iterations in "
+            f"{status_in_words(row)} after {row['iterations']:,} iterations in "
             f"{readable_seconds(row['seconds'])}, R² {row['r2_held_out']:.3f} on files held out, "
             f"certified a {row['certificate_kind']}.",
         ),
         numbers=row,
         points=(
-            Point(SERIES, row["touched_weights"], row["extra_peak_bytes"], row["seconds"], True),
+            PlottedPoint(
+                SERIES, row["touched_weights"], row["extra_peak_bytes"], row["seconds"], True
+            ),
         ),
     )

@@ -14,9 +14,10 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.descent.fused_steps import FUSED_STEPS
-from jaxdescent.machine import memory
+from jaxdescent.display import readable_seconds
+from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import randomness
 
@@ -49,12 +50,12 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         jd.SumOfSquares(),
         params,
         jd.GradientDescent(LEARNING_RATE),
+        settings,
         console,
-        f"{tree.size:,} unknowns",
+        problem="independent",
+        label=f"{tree.size:,} unknowns",
         iterations=ITERATIONS,
         segment=SEGMENT,
-        check_every=SEGMENT,
-        saving=segments.Saving.of(settings, "independent"),
     )
     result, done = outcome.result, outcome.iterations
     descended = time.perf_counter()
@@ -88,12 +89,10 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         }
     }
     return PartReport(
-        number=3,
-        title="Eight billion parameters",
         sentences=(
             f"(a) f(x) = sum x², {tree.size:,} unknowns in the shapes of Llama-3-8B "
             f"({tree.description}), stored in {dtype.name}: "
-            f"{memory.readable_bytes(whole)}{placed.in_words(nbytes)}.",
+            f"{readable_bytes(whole)}{placed.in_words(nbytes)}.",
             "Each unknown has its own derivative, 2x: here the derivative method does not break "
             "down either.",
         ),
@@ -101,11 +100,11 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         remarks=_remarks(numbers["independent"]),
         verdict=(
             f"Descent ran {done:,} iterations on {tree.size:,} parameters in "
-            f"{readable_seconds(descended - begun)}, {readable_seconds(per_iteration)} an "
+            f"{readable_seconds(descended - begun)}, {_pace(per_iteration)} an "
             f"iteration, within {peak / nbytes:.2f} times their memory.",
         ),
         numbers=numbers,
-        points=(Point("descent, separable", tree.size, whole, outcome.seconds, True),),
+        points=(PlottedPoint("descent, separable", tree.size, whole, outcome.seconds, True),),
         is_complete=outcome.is_complete,
     )
 
@@ -195,33 +194,30 @@ def _checks(starts: np.ndarray, ends: np.ndarray, iterations: int, dtype: Any) -
 
 
 def _table(numbers: dict[str, Any]) -> Table:
-    return Table(
-        title="",
-        columns=("", "measured"),
-        rows=(
-            ("time to draw the start", readable_seconds(numbers["seconds_drawing"])),
-            (
-                "time to descend, compilation included",
-                readable_seconds(numbers["seconds_descending"]),
+    return Table.of_figures(
+        {
+            "time to draw the start": readable_seconds(numbers["seconds_drawing"]),
+            "time to descend, compilation included": readable_seconds(
+                numbers["seconds_descending"]
             ),
-            (
-                "time per iteration, fastest segment",
-                readable_seconds(numbers["seconds_per_iteration"]),
+            "time per iteration, fastest segment": _pace(numbers["seconds_per_iteration"]),
+            "goodput: the share of the time in iterations": f"{numbers['goodput']:.1%}",
+            "peak resident memory": readable_bytes(numbers["peak_resident_bytes"]),
+            "the same, over the parameters' bytes": f"{numbers['peak_over_params']:.3f}",
+            "sampled elements bit-equal to NumPy": (
+                f"{numbers['bit_equal_to_replay']:,} of {numbers['sampled_elements']:,}"
             ),
-            ("goodput: the share of the time in iterations", f"{numbers['goodput']:.1%}"),
-            ("peak resident memory", memory.readable_bytes(numbers["peak_resident_bytes"])),
-            ("the same, over the parameters' bytes", f"{numbers['peak_over_params']:.3f}"),
-            (
-                "sampled elements bit-equal to NumPy",
-                f"{numbers['bit_equal_to_replay']:,} of {numbers['sampled_elements']:,}",
+            "largest error against 0.98^k x": (
+                f"{numbers['largest_error_against_closed_form']:.2e}"
             ),
-            (
-                "largest error against 0.98^k x",
-                f"{numbers['largest_error_against_closed_form']:.2e}",
-            ),
-            ("bound on that error", f"{numbers['bound_on_that_error']:.2e}"),
-        ),
+            "bound on that error": f"{numbers['bound_on_that_error']:.2e}",
+        }
     )
+
+
+def _pace(seconds: float | None) -> str:
+    """The seconds of an iteration; a finished run that was resumed has none."""
+    return "-" if seconds is None else readable_seconds(seconds)
 
 
 def _remarks(numbers: dict[str, Any]) -> tuple[str, ...]:

@@ -61,8 +61,6 @@ def _joined(reports: list[PartReport], *, is_complete: bool) -> PartReport:
     for report in reports:
         numbers |= report.numbers
     return PartReport(
-        number=3,
-        title="Eight billion parameters",
         verdict=tuple(v for report in reports for v in report.verdict),
         numbers=numbers,
         points=tuple(p for report in reports for p in report.points),

@@ -13,10 +13,11 @@ from rich.console import Console
 
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
-from jaxdescent.breakdown.measure import begin_peak
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
+from jaxdescent.breakdown.measure import begin_peak, peak_beyond
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
+from jaxdescent.breakdown.tied import shift
+from jaxdescent.display import readable_seconds
 from jaxdescent.machine import memory
-from jaxdescent.machine.resident import peak_resident_bytes
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
@@ -85,15 +86,15 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
         objective,
         [zeros() for _ in objective.targets],
         jd.GradientDescent(2 / (LOWER + UPPER)),
+        settings,
         console,
-        f"regression with {features:,} weights",
+        problem="regression",
+        label=f"regression with {features:,} weights",
         iterations=MAX_ITERATIONS,
         segment=CHECK_EVERY,
-        check_every=CHECK_EVERY,
         tolerance=TOLERANCE,
-        saving=segments.Saving.of(settings, "regression"),
     )
-    extra_bytes = None if before is None else peak_resident_bytes() - before
+    extra_bytes = peak_beyond(before)
     off = jax.jit(lambda w, k: jnp.max(jnp.abs(w - optimum(side, k))))
     error = max(float(off(w, k)) for k, w in enumerate(outcome.result.params))
     iterations = outcome.iterations
@@ -112,36 +113,28 @@ def run(settings: Settings, console: Console, limit: int | None) -> PartReport:
             "largest_error": error,
         }
     }
+    figures = {
+        "iterations": f"{iterations}",
+        "time, compilation included": readable_seconds(outcome.seconds),
+        "|gradient| over that at zero": f"{outcome.numbers['relative_gradient_norm']:.2e}",
+        "largest error of a weight (weights up to 1)": f"{error:.2e}",
+    }
     return PartReport(
-        number=3,
-        title="Eight billion parameters",
         sentences=(
             f"(c) y = X w with {features:,} weights"
             f"{placed.in_words(where['params_bytes_of_this_process'])} and as many rows. X is a "
             f"function, never stored, and block-diagonal: {BLOCKS} blocks of {side * side:,} "
             f"coupled weights, for each of which X'X would take {gram}.",
         ),
-        tables=(
-            Table(
-                title="",
-                columns=("", "measured"),
-                rows=(
-                    ("iterations", f"{iterations}"),
-                    ("time, compilation included", readable_seconds(outcome.seconds)),
-                    (
-                        "|gradient| over that at zero",
-                        f"{outcome.numbers['relative_gradient_norm']:.2e}",
-                    ),
-                    ("largest error of a weight (weights up to 1)", f"{error:.2e}"),
-                ),
-            ),
-        ),
+        tables=(Table.of_figures(figures),),
         verdict=(
             f"A regression with {features:,} weights took {iterations} iterations and "
             f"{readable_seconds(outcome.seconds)}; no weight is off by more than {error:.1e}.",
         ),
         numbers=numbers,
-        points=(Point(SERIES, features, (BYTES_A_WEIGHT - 4) * features, outcome.seconds, True),),
+        points=(
+            PlottedPoint(SERIES, features, (BYTES_A_WEIGHT - 4) * features, outcome.seconds, True),
+        ),
         is_complete=outcome.is_complete,
     )
 
@@ -162,7 +155,7 @@ def forward(weights: jax.Array) -> jax.Array:
     side = math.isqrt(weights.size)
     w = weights.reshape(side, side)
     own = 1 + _wave(side, 7, 0) + _wave(side, 5, 1)
-    mixed = own * w + UP * _shift(w, 0) + LEFT * _shift(w, 1)
+    mixed = own * w + UP * shift(w, 0, -1) + LEFT * shift(w, 1, -1)
     return mixed.reshape(-1)
 
 
@@ -186,9 +179,3 @@ def _wave(side: int, stride: int, axis: int) -> jax.Array:
     """
     place = lax.broadcasted_iota(jnp.int32, (side, side), axis)
     return ((place * stride) & 7).astype(jnp.float32) / 32
-
-
-def _shift(w: jax.Array, axis: int) -> jax.Array:
-    padding = [(0, 0, 0)] * 2
-    padding[axis] = (1, -1, 0)
-    return lax.pad(w, jnp.zeros((), w.dtype), padding)

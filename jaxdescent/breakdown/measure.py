@@ -1,4 +1,4 @@
-"""Measurement of the time and peak memory of one computation, without its compilation."""
+"""The time and peak memory of a computation, and what is kept of its result."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+import jaxdescent as jd
 from jaxdescent.machine import resident
 
 
@@ -37,24 +38,23 @@ def measure(function: Callable[..., Any], *args: Any) -> Measurement:
     A short first call includes loading libraries and starting threads: it is repeated, and the
     second call counts.
     """
-    measurement = _measure_once(function, *args)
+    measurement = measure_once(function, *args)
     if measurement.seconds >= SHORT_SECONDS:
         return measurement
     del measurement
     # XLA returns a result's memory a moment after its last reference is gone.
     gc.collect()
     time.sleep(RELEASE_SECONDS)
-    return _measure_once(function, *args)
+    return measure_once(function, *args)
 
 
-def _measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
-    device = jax.local_devices()[0]
+def measure_once(function: Callable[..., Any], *args: Any) -> Measurement:
+    """Call a function, which may have to be compiled, and wait for its result."""
     begin = begin_peak()
     started = time.perf_counter()
     result = jax.block_until_ready(function(*args))
     seconds = time.perf_counter() - started
-    peak = None if begin is None else max(_peak_bytes(device) - begin, 0)
-    return Measurement(result, seconds, peak)
+    return Measurement(result, seconds, peak_beyond(begin))
 
 
 def begin_peak() -> int | None:
@@ -66,7 +66,34 @@ def begin_peak() -> int | None:
     return resident.begin_peak()
 
 
-def _peak_bytes(device: Any) -> int:
+def peak_beyond(begin: int | None) -> int | None:
+    """The most memory in use beyond what :func:`begin_peak` returned."""
+    if begin is None:
+        return None
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
-        return (device.memory_stats() or {})["peak_bytes_in_use"]
-    return resident.peak_resident_bytes()
+        peak = (device.memory_stats() or {})["peak_bytes_in_use"]
+    else:
+        peak = resident.peak_resident_bytes()
+    return max(peak - begin, 0)
+
+
+def ended(result: jd.Result) -> dict[str, Any]:
+    """How a descent ended."""
+    return {"status": result.message.split(":")[0], "iterations": int(result.iterations)}
+
+
+def certified(certificate: jd.Certificate) -> dict[str, Any]:
+    """What a certificate says, and the numbers that it rests on."""
+    return {
+        "certificate": str(certificate),
+        "certificate_kind": certificate.kind,
+        "gradient_norm": certificate.gradient_norm,
+        "smallest_eigenvalue": certificate.smallest_eigenvalue,
+        "largest_eigenvalue": certificate.largest_eigenvalue,
+    }
+
+
+def status_in_words(row: dict[str, Any]) -> str:
+    """The status of :func:`ended` as a text in a table."""
+    return row["status"].lower().replace("_", " ")

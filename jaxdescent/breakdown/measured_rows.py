@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jaxdescent as jd
-from jaxdescent.breakdown.measure import measure
+from jaxdescent.breakdown.measure import ended, measure
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine.resident import resident_bytes
@@ -136,8 +136,7 @@ def _run(compiled: _Compiled, objective: Any, start: Any, method: Any) -> dict[s
     result, seconds, peak_bytes = measure(compiled.program, objective, start, method)
     return {
         "params": result.params,
-        "status": result.message.split(":")[0],
-        "iterations": int(result.iterations),
+        **ended(result),
         "compile_seconds": compiled.seconds,
         "seconds": seconds,
         "peak_bytes": peak_bytes,

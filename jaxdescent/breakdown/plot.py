@@ -6,13 +6,16 @@ import math
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from jaxdescent.breakdown.report import Point
+from jaxdescent.breakdown.costs import LLAMA_SIZE
+from jaxdescent.breakdown.report import PlottedPoint
 from jaxdescent.display import figures
 from jaxdescent.display.figures import FAINT, INK
+from jaxdescent.display.numbers import YEAR
 from jaxdescent.machine.memory import readable_bytes
 
 COLOURS = {
@@ -21,8 +24,6 @@ COLOURS = {
     "derivative method, separable": "#2e8b57",
 }
 OTHER_COLOURS = ("#7b4fa3", "#b8860b", "#4a4a4a")
-EIGHT_BILLION = 8_030_261_248
-YEAR = 365.25 * 86400
 SECONDS = {
     1e-6: "1 µs",
     1e-3: "1 ms",
@@ -39,7 +40,7 @@ LEAST_RANGE = 100.0
 """The axes reach so far above and below their middle: a single point has an empty range."""
 
 
-def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
+def draw(points: list[PlottedPoint], machine_bytes: int, path: pathlib.Path) -> None:
     """Write a PNG; measured points are solid, computed ones hollow and dashed."""
     figure, (memory_axes, time_axes) = figures.new_figure((12, 5.6), 2)
     colours = _colours(points)
@@ -70,7 +71,7 @@ def draw(points: list[Point], machine_bytes: int, path: pathlib.Path) -> None:
     figure.savefig(path)
 
 
-def _colours(points: list[Point]) -> dict[str, str]:
+def _colours(points: list[PlottedPoint]) -> dict[str, str]:
     found = dict.fromkeys(point.series for point in points)
     known = {series: colour for series, colour in COLOURS.items() if series in found}
     others = [series for series in found if series not in COLOURS]
@@ -80,48 +81,27 @@ def _colours(points: list[Point]) -> dict[str, str]:
 
 
 def _draw_series(
-    points: list[Point], value: Callable[[Point], float | None], colour: str, axes: Axes
+    points: list[PlottedPoint],
+    value: Callable[[PlottedPoint], float | None],
+    colour: str,
+    axes: Axes,
 ) -> None:
     # A small computation may need no memory that the system reports: a log axis cannot show it.
-    drawn = sorted(
-        ((p.unknowns, y, p.is_measured) for p in points if (y := value(p))),
-        key=lambda entry: entry[0],
-    )
-    measured = [entry for entry in drawn if entry[2]]
-    computed = [entry for entry in drawn if not entry[2]]
-    axes.plot(
-        [n for n, *_ in measured],
-        [y for _, y, _ in measured],
-        "o-",
-        color=colour,
-        linewidth=2,
-        markersize=6,
-        zorder=3,
-    )
-    if computed:
-        axes.plot(
-            [n for n, *_ in drawn],
-            [y for _, y, _ in drawn],
-            "--",
-            color=colour,
-            linewidth=1.4,
-            zorder=2,
-        )
-        axes.plot(
-            [n for n, *_ in computed],
-            [y for _, y, _ in computed],
-            "o",
-            markerfacecolor="white",
-            markeredgecolor=colour,
-            markersize=6,
-            zorder=3,
-        )
+    known = [(p.unknowns, y, p.is_measured) for p in points if (y := value(p))]
+    drawn = np.array(sorted(known, key=lambda entry: entry[0]), float).reshape(-1, 3)
+    n, y, is_measured = drawn.T
+    measured, computed = is_measured == 1, is_measured == 0
+    axes.plot(n[measured], y[measured], "o-", color=colour, linewidth=2, markersize=6, zorder=3)
+    if computed.any():
+        axes.plot(n, y, "--", color=colour, linewidth=1.4, zorder=2)
+        hollow = {"markerfacecolor": "white", "markeredgecolor": colour, "markersize": 6}
+        axes.plot(n[computed], y[computed], "o", zorder=3, **hollow)
 
 
 def _finish(axes: Axes, title: str) -> None:
     figures.finish_loglog(axes, title, "unknowns, n")
     axes.set_xlim(3e2, 3e10)
-    figures.draw_mark(axes, EIGHT_BILLION, "8 billion", is_left=True)
+    figures.draw_mark(axes, LLAMA_SIZE, "8 billion", is_left=True)
     names = {3: "10³", 4: "10⁴", 5: "10⁵", 6: "10⁶", 7: "10⁷", 8: "10⁸", 9: "10⁹", 10: "10¹⁰"}
     axes.xaxis.set_major_locator(FixedLocator([10.0**power for power in names]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: names[round(math.log10(x))]))
@@ -137,16 +117,9 @@ def _set_ticks(axes: Axes, labels: dict[float, str]) -> None:
 
 
 def _styles() -> list[Line2D]:
+    measured = {"color": FAINT, "marker": "o", "linewidth": 2}
+    computed = {"linewidth": 1.4, "linestyle": "--", "markerfacecolor": "white"}
     return [
-        Line2D([], [], color=FAINT, marker="o", linewidth=2, label="measured"),
-        Line2D(
-            [],
-            [],
-            color=FAINT,
-            marker="o",
-            linewidth=1.4,
-            linestyle="--",
-            markerfacecolor="white",
-            label="computed",
-        ),
+        Line2D([], [], label="measured", **measured),
+        Line2D([], [], label="computed", **measured | computed),
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
 import math
 import os
@@ -13,8 +11,10 @@ from typing import Any
 
 import jax
 
+from jaxdescent import provenance
 from jaxdescent.breakdown.report import PartReport, Settings
-from jaxdescent.machine import attached, host, memory
+from jaxdescent.fit.array_files import replacing
+from jaxdescent.machine import memory
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
 
@@ -23,17 +23,11 @@ def describe_machine() -> dict[str, Any]:
     """The machine and software on which the numbers depend."""
     device = jax.local_devices()[0]
     return {
-        "processor": host.processor(),
-        "cores": host.usable_cores(),
+        **provenance.machine(PACKAGES),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "available_bytes": memory.available_bytes(device),
-        "device": device.device_kind,
-        "devices": attached.count(),
-        "processes": jax.process_count(),
         "platform": device.platform,
         "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
@@ -47,7 +41,7 @@ def write_record(
 ) -> None:
     """Write one JSON object; numbers that JSON cannot represent (NaN, infinity) become null."""
     record = {
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "written": provenance.now(),
         "seconds": seconds,
         "settings": {
             "budget_seconds": settings.budget,
@@ -69,9 +63,8 @@ def write_record(
         },
         "verdict": [sentence for report in reports for sentence in report.verdict],
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    with replacing(path) as new:
+        new.write_text(json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -85,10 +78,3 @@ def _plain(value: Any) -> Any:
     if isinstance(number, float) and not math.isfinite(number):
         return None
     return number
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

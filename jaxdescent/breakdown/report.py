@@ -7,7 +7,6 @@ all three have the same numbers.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 from typing import Any
 
@@ -19,7 +18,7 @@ from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from jaxdescent.breakdown.extent import USUAL, Extent
+from jaxdescent.breakdown.extent import USUAL, PartSizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Settings:
     """
 
     budget: float = USUAL.budget
-    extent: Extent = USUAL
+    extent: PartSizes = USUAL
     everything: bool = True
     max_params: int | None = None
     dtype: str | None = None
@@ -56,9 +55,14 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     computed: frozenset[int] = frozenset()
 
+    @classmethod
+    def of_figures(cls, figures: dict[str, str], title: str = "") -> Table:
+        """What was measured of one thing, by name."""
+        return cls(title, ("", "measured"), tuple(figures.items()))
+
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class PlottedPoint:
     """One point of the plot: what ``series`` needs for ``unknowns``, besides the data."""
 
     series: str
@@ -73,8 +77,8 @@ class PartReport:
     """The outcome of one part.
 
     Attributes:
-      number: the number of the part, from 1.
-      title: the heading.
+      number: the number of the part, from 1, which :func:`jaxdescent.breakdown.run` sets.
+      title: the heading, which it sets too.
       sentences: what is printed below the heading, in order.
       tables: what is printed below the sentences.
       remarks: what is printed below the tables.
@@ -86,14 +90,14 @@ class PartReport:
       is_complete: False if Ctrl-C ended the part.
     """
 
-    number: int
-    title: str
+    number: int = 0
+    title: str = ""
     sentences: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     remarks: tuple[str, ...] = ()
     verdict: tuple[str, ...] = ()
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    points: tuple[Point, ...] = ()
+    points: tuple[PlottedPoint, ...] = ()
     is_complete: bool = True
     seconds: float | None = None
     sections: tuple[PartReport, ...] = ()
@@ -158,29 +162,6 @@ def progress_bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def readable_seconds(seconds: float | None) -> str:
-    """Seconds up to a day, then days, then years.
-
-    >>> [readable_seconds(s) for s in (0.00042, 0.0312, 12.34, 4321.0, 4e5, 1e20)]
-    ['0.0004 s', '0.0312 s', '12.3 s', '4,321 s', '4.6 days', '3e12 years']
-    """
-    if seconds is None:
-        return "-"
-    years = seconds / (365.25 * 86400)
-    if years >= 1:
-        return (
-            f"{years:,.0f} years"
-            if years < 1e5
-            else f"{years:.0e} years".replace("e+0", "e").replace("e+", "e")
-        )
-    if seconds >= 86400:
-        return f"{seconds / 86400:.1f} days"
-    if seconds >= 100:
-        return f"{seconds:,.0f} s"
-    digits = min(4, max(1, 2 - math.floor(math.log10(seconds)))) if seconds > 0 else 1
-    return f"{seconds:.{digits}f} s"
 
 
 def _rendered(table: Table) -> RichTable:

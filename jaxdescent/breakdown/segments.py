@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ class Segment(NamedTuple):
     seconds: float
 
 
-class Outcome(NamedTuple):
+class SegmentedDescent(NamedTuple):
     """The state of the descent after its segments.
 
     Attributes:
@@ -76,23 +75,6 @@ class Outcome(NamedTuple):
         }
 
 
-class Saving(NamedTuple):
-    """Where the segments are kept, and whether to go on from what is kept.
-
-    Attributes:
-      folder: of the checkpoints; None keeps none.
-      resume: whether to go on from the newest of them.
-    """
-
-    folder: pathlib.Path | None
-    resume: bool
-
-    @classmethod
-    def of(cls, settings: Settings, problem: str) -> Saving:
-        """In a folder of its own for each problem."""
-        return cls(settings.checkpoint and settings.checkpoint / problem, settings.resume)
-
-
 class _Segments(jd.hooks.Hook):
     """Collects what the outcome is made of, and calls ``first`` before the first step."""
 
@@ -120,19 +102,20 @@ def descend(
     objective: Any,
     params: Any,
     method: Any,
+    settings: Settings,
     console: Console,
-    label: str,
     *,
+    problem: str,
+    label: str,
     iterations: int,
     segment: int,
-    check_every: int,
     tolerance: float = 0.0,
-    saving: Saving | None = None,
-) -> Outcome:
+) -> SegmentedDescent:
     """At most ``iterations`` steps, in place, until the gradient is the fraction ``tolerance`` of
-    its scale.
+    its scale, which is looked at after each segment.
 
-    Ctrl-C ends the descent after the segment under way.
+    Ctrl-C ends the descent after the segment under way. The checkpoints that the settings ask for
+    are in a folder of the problem's name.
 
     Raises:
       DataError: if the checkpoints cannot be gone on with, or are there without ``resume``.
@@ -145,6 +128,7 @@ def descend(
         show_line(console, f"{label}: at most {iterations:,} iterations")
 
     seen = _Segments(begin)
+    folder = settings.checkpoint and settings.checkpoint / problem
     bar = jd.hooks.Progress(console=console, label=label, is_quiet_at_end=True)
     try:
         with waiting:
@@ -155,17 +139,17 @@ def descend(
                 max_iterations=iterations,
                 tolerance=jd.Tolerance(gradient=tolerance),
                 chunk=segment,
-                check_every=check_every,
+                check_every=segment,
                 donate=True,
                 hooks=[seen, bar],
-                checkpoint=saving and saving.folder,
-                resume=saving is not None and saving.resume,
+                checkpoint=folder,
+                resume=settings.resume,
             )
     except ValueError as error:
-        if saving is None or saving.folder is None:
+        if folder is None:
             raise
         raise DataError(f"{error}".replace("pass resume=True", "say --resume")) from error
-    return Outcome(
+    return SegmentedDescent(
         result=result,
         segments=seen.segments,
         first_norm=seen.first_norm if seen.segments else float(result.scale),

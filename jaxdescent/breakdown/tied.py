@@ -109,8 +109,8 @@ def _sums(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _gradient(e: jax.Array) -> jax.Array:
     pattern = _pattern(e.shape)
     gradient = pattern.own * e
-    gradient += pattern.below * (e - _shift(e, 0, 1)) + pattern.above * (e - _shift(e, 0, -1))
-    gradient += pattern.right * (e - _shift(e, 1, 1)) + pattern.left * (e - _shift(e, 1, -1))
+    gradient += pattern.below * (e - shift(e, 0, 1)) + pattern.above * (e - shift(e, 0, -1))
+    gradient += pattern.right * (e - shift(e, 1, 1)) + pattern.left * (e - shift(e, 1, -1))
     return gradient
 
 
@@ -150,7 +150,7 @@ def _two(x: jax.Array) -> jax.Array:
     return x.reshape((1, *x.shape)[-2:])
 
 
-def _shift(e: jax.Array, axis: int, by: int) -> jax.Array:
+def shift(e: jax.Array, axis: int, by: int) -> jax.Array:
     """The value of each entry's neighbour; zero outside."""
     padding = [(0, 0, 0)] * e.ndim
     padding[axis] = (-by, by, 0)

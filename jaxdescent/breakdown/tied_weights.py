@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,11 @@ from rich.console import Console
 import jaxdescent as jd
 from jaxdescent.breakdown import placed, segments
 from jaxdescent.breakdown.independent_weights import draw
-from jaxdescent.breakdown.measure import begin_peak
-from jaxdescent.breakdown.report import PartReport, Point, Settings, Table, busy, readable_seconds
+from jaxdescent.breakdown.measure import begin_peak, measure_once, peak_beyond
+from jaxdescent.breakdown.report import PartReport, PlottedPoint, Settings, Table, busy
 from jaxdescent.breakdown.tied import LOWER, UPPER, TiedNeighbours, optimum
-from jaxdescent.machine import memory
-from jaxdescent.machine.resident import peak_resident_bytes
+from jaxdescent.display import readable_seconds
+from jaxdescent.machine.memory import readable_bytes
 
 TOLERANCE = 1e-6
 CHECK_EVERY = 8
@@ -46,19 +45,17 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
         TiedNeighbours(),
         params,
         jd.GradientDescent(2 / (LOWER + UPPER)),
+        settings,
         console,
-        f"{tree.size:,} tied unknowns",
+        problem="tied",
+        label=f"{tree.size:,} tied unknowns",
         iterations=MAX_ITERATIONS,
         segment=CHECK_EVERY,
-        check_every=CHECK_EVERY,
         tolerance=TOLERANCE,
-        saving=segments.Saving.of(settings, "tied"),
     )
-    extra_bytes = None if before is None else peak_resident_bytes() - before
-    started = time.perf_counter()
+    extra_bytes = peak_beyond(before)
     with busy(console, "comparing with the optimum"):
-        rms, most = distance(outcome.result.params)
-    checked = time.perf_counter() - started
+        (rms, most), checked, _ = measure_once(distance, outcome.result.params)
     norm = float(outcome.result.gradient_norm)
     iterations = outcome.iterations
     numbers = {
@@ -79,40 +76,35 @@ def run(settings: Settings, console: Console, tree_of: Callable[[int], Any]) -> 
             "distance_largest": most,
         }
     }
-    extra = "-" if extra_bytes is None else memory.readable_bytes(extra_bytes)
+    figures = {
+        "iterations": f"{iterations}",
+        "time, compilation included": readable_seconds(outcome.seconds),
+        "largest array": readable_bytes(largest),
+        "peak memory beyond the parameters": (
+            "-" if extra_bytes is None else readable_bytes(extra_bytes)
+        ),
+        "|gradient|, at the start and at the end": f"{outcome.first_norm:.3g}, {norm:.3g}",
+        "distance to the optimum proved by it": f"{norm / LOWER:.3g}",
+        "distance, root mean square and largest": f"{rms:.2e}, {most:.2e}",
+    }
     return PartReport(
-        number=3,
-        title="Eight billion parameters",
         sentences=(
             f"(b) Every weight tied to its neighbours along both axes of its matrix, {tree.size:,} "
-            f"unknowns ({tree.description}) in {dtype.name}: {memory.readable_bytes(nbytes)}"
+            f"unknowns ({tree.description}) in {dtype.name}: {readable_bytes(nbytes)}"
             f"{placed.in_words(where['params_bytes_of_this_process'])}. "
-            f"The derivative method would need {memory.readable_bytes(4.0 * tree.size**2)}.",
+            f"The derivative method would need {readable_bytes(4.0 * tree.size**2)}.",
         ),
-        tables=(
-            Table(
-                title="",
-                columns=("", "measured"),
-                rows=(
-                    ("iterations", f"{iterations}"),
-                    ("time, compilation included", readable_seconds(outcome.seconds)),
-                    ("largest array", memory.readable_bytes(largest)),
-                    ("peak memory beyond the parameters", extra),
-                    (
-                        "|gradient|, at the start and at the end",
-                        f"{outcome.first_norm:.3g}, {norm:.3g}",
-                    ),
-                    ("distance to the optimum proved by it", f"{norm / LOWER:.3g}"),
-                    ("distance, root mean square and largest", f"{rms:.2e}, {most:.2e}"),
-                ),
-            ),
-        ),
+        tables=(Table.of_figures(figures),),
         verdict=(
             f"On {tree.size:,} coupled weights, where solving is out of reach, {iterations} "
             f"iterations in place came within {most:.1e} of the known optimum in every weight.",
         ),
         numbers=numbers,
-        points=(Point("descent, matrix-free", tree.size, nbytes + largest, outcome.seconds, True),),
+        points=(
+            PlottedPoint(
+                "descent, matrix-free", tree.size, nbytes + largest, outcome.seconds, True
+            ),
+        ),
         is_complete=outcome.is_complete,
     )
 

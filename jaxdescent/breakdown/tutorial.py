@@ -36,8 +36,6 @@ def run(settings: Settings, console: Console) -> PartReport:
     three = _descend("x² + y² + z²", bowl, starts, lambda x: 2 * x, curvature=2)
     steps = _four_steps(start)
     return PartReport(
-        number=1,
-        title="Two small functions",
         sentences=(
             "The derivative method, for f(x) = 2x²:",
             "  1. differentiate   f'(x) = 4x",

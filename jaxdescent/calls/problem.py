@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdescent import agreement, placement
+from jaxdescent import placement, processes
 from jaxdescent.cost import ALLOWED_ITERATIONS, default_plan
 from jaxdescent.cost.structure import tree_bytes
 from jaxdescent.machine import memory
@@ -60,55 +60,35 @@ def posed(
       ProblemTooLarge: if the method needs more memory than is available.
       OtherProcessFailed: if one of these was raised in another process that shares the arrays.
     """
-    with agreement.among("minimize", objective, params):
-        return _posed(
-            objective,
-            params,
-            method,
-            tolerance,
-            rounding,
-            is_donated=is_donated,
-            most_iterations=most_iterations,
-        )
-
-
-def _posed(
-    objective: Objective,
-    params: Params,
-    method: Any,
-    tolerance: Any,
-    rounding: Any,
-    *,
-    is_donated: bool,
-    most_iterations: int,
-) -> tuple[Problem, Params]:
-    objective = placement.with_automatic_axes(objective.checked())
-    checks.check_leaves(objective)
-    params = placement.with_automatic_axes(checks.checked_params(params, objective))
-    objective.check_params(params)
-    placement.check_one_placement({"params": params, "objective": objective})
-    tolerance = as_tolerance(tolerance)
-    tolerance.check(params)
-    if method is None:
-        method = default_method(
-            objective,
-            params,
-            tolerance,
-            is_donated=is_donated,
-            most_iterations=most_iterations,
-        )
-    else:
-        method = as_method(method)
-    method.check()
-    _refuse_too_large(objective, params, method)
-    if rounding is None:
-        rounding = precision.Nearest()
-    if not isinstance(rounding, precision.Rounding):
-        raise TypeError(
-            f"rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got {rounding!r}."
-        )
-    rounding.check()
-    return Problem(objective, method, tolerance.resolved(params), rounding), params
+    with processes.among("minimize", objective, params):
+        objective = placement.with_automatic_axes(objective.checked())
+        checks.check_leaves(objective)
+        params = placement.with_automatic_axes(checks.checked_params(params, objective))
+        objective.check_params(params)
+        placement.check_one_placement({"params": params, "objective": objective})
+        tolerance = as_tolerance(tolerance)
+        tolerance.check(params)
+        if method is None:
+            method = default_method(
+                objective,
+                params,
+                tolerance,
+                is_donated=is_donated,
+                most_iterations=most_iterations,
+            )
+        else:
+            method = as_method(method)
+        method.check()
+        _refuse_too_large(objective, params, method)
+        if rounding is None:
+            rounding = precision.Nearest()
+        if not isinstance(rounding, precision.Rounding):
+            raise TypeError(
+                "rounding must be jd.Nearest(), jd.StochasticRounding(seed) or None, got "
+                f"{rounding!r}."
+            )
+        rounding.check()
+        return Problem(objective, method, tolerance.resolved(params), rounding), params
 
 
 def default_method(
@@ -165,7 +145,7 @@ def _refuse_too_large(objective: Objective, params: Params, method: Method) -> N
     needed = method.needed_bytes(objective, params)
     if needed is None or is_small(objective, params):
         return
-    available = agreement.least(memory.available_bytes(placement.device_of(params)))
+    available = processes.least(memory.available_bytes(placement.device_of(params)))
     if needed > available:
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         raise memory.ProblemTooLarge(

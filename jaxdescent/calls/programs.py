@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.calls.reading import run_reading, streams_in
 from jaxdescent.data import RowStream
 from jaxdescent.inputs.functions import is_fleeting
@@ -83,7 +83,7 @@ class Program:
         leaves = jax.tree.leaves(inputs)
         if self.streams and not any(isinstance(leaf, Tracer) for leaf in leaves):
             # Where processes read shares of one design, a failure in one is raised in all.
-            with agreement.among("a program that reads rows", leaves):
+            with processes.among("a program that reads rows", leaves):
                 return run_reading(self.streams, self.prepared(*leaves))
         return self.of_leaves(*leaves)
 

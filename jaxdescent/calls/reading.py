@@ -9,16 +9,13 @@ descent), and it is raised here.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from jaxdescent.data import RowStream
-
-PATIENCE = 0.1
-"""Seconds after which a thread that waits can be interrupted."""
+from jaxdescent.processes.signals import on_a_thread
 
 
 def streams_in(structure: Any) -> tuple[RowStream, ...]:
@@ -39,28 +36,12 @@ def run_reading(streams: tuple[RowStream, ...], call: Callable[[], Any]) -> Any:
       DataError: what went wrong while rows were read.
       KeyboardInterrupt: soon after Ctrl-C.
     """
-    made: list[Any] = []
-    raised: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            made.append(jax.block_until_ready(call()))
-        except BaseException as error:
-            raised.append(error)
+    def give_up(error: BaseException) -> None:
+        for stream in streams:
+            stream.give_up(error)
 
-    thread = threading.Thread(target=work, name="jaxdescent-run", daemon=True)
     with contextlib.ExitStack() as watched:
         for stream in streams:
             watched.enter_context(stream.watched())
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(PATIENCE)
-        except BaseException as error:
-            for stream in streams:
-                stream.give_up(error)
-            thread.join()
-            raise
-    if raised:
-        raise raised[0]
-    return made[0]
+        return on_a_thread(lambda: jax.block_until_ready(call()), give_up=give_up)

@@ -11,15 +11,16 @@ from typing import Annotated
 
 import typer
 
-from jaxdescent.cli.command_line import (
+from jaxdescent.cli.command_line import failing_in_one_line, join
+from jaxdescent.cli.device import Platform, choose_device
+from jaxdescent.cli.options import (
     Coordinator,
     Distributed,
+    File,
     Process,
     Processes,
-    failing_in_one_line,
-    join,
+    check_resume,
 )
-from jaxdescent.cli.device import Device, choose_device
 
 SMALLEST = 4096
 INTERLEAVE = "--xla_backend_extra_options=-force-vector-interleave=4"
@@ -73,11 +74,11 @@ def breakdown(
         ),
     ] = False,
     device: Annotated[
-        Device | None,
+        Platform | None,
         typer.Option(help="Where to run; gpu and tpu are not verified.", show_default="the best"),
     ] = None,
     output: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             file_okay=False,
             help="The folder for the JSON file and the plot.",
@@ -86,12 +87,11 @@ def breakdown(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The seed.")] = 0,
     checkpoint: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             file_okay=False,
             help="Part 3: the folder in which its descents are kept once a minute, and after "
             "Ctrl-C.",
-            show_default=False,
         ),
     ] = None,
     resume: Annotated[
@@ -120,8 +120,7 @@ def breakdown(
                 raise typer.BadParameter(f"belongs to part 3, got --part {part}.", param_hint=name)
         if quick and thorough:
             raise typer.BadParameter("contradicts --quick.", param_hint="--thorough")
-        if resume and checkpoint is None:
-            raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+        check_resume(checkpoint, resume=resume)
         if params is not None and params < SMALLEST:
             raise typer.BadParameter(
                 f"must be at least {SMALLEST:,}, the smallest array of the model, got {params:,}.",
@@ -135,9 +134,8 @@ def breakdown(
         import jax
         from rich.console import Console
 
-        from jaxdescent import agreement
         from jaxdescent import breakdown as story
-        from jaxdescent.fit.together import check_alike
+        from jaxdescent.processes import among_all, check_alike
 
         extent = story.QUICK if quick else story.THOROUGH if thorough else story.USUAL
         settings = story.Settings(
@@ -156,7 +154,7 @@ def breakdown(
             # notice, which all of them have to ask for.
             jax.config.update("jax_enable_preemption_service", False)
         join(distributed, coordinator, processes, process)
-        with agreement.among_all("breakdown"):
+        with among_all("breakdown"):
             check()
             choose_device(device)
             check_alike({"the options": [dataclasses.asdict(settings), parts]})
@@ -166,7 +164,7 @@ def breakdown(
         raise typer.Exit(story.run(settings, parts, folder, console))
 
 
-def _prepare_process(device: Device | None) -> None:
+def _prepare_process(device: Platform | None) -> None:
     """Choose the device for this process and its children, before JAX initialises one.
 
     Only here is any global setting changed; the library itself never does that.
@@ -182,5 +180,5 @@ def _prepare_process(device: Device | None) -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     # Part 2's child processes share the device's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if device is Device.cpu:
+    if device is Platform.cpu:
         choose_device(device)

@@ -1,12 +1,9 @@
-"""What the commands have in common: sizes, lists of names, how processes join, and errors in one
-line.
-"""
+"""What the commands have in common: lists of names, how processes join, and errors in one line."""
 
 from __future__ import annotations
 
 import _thread
 import contextlib
-import decimal
 import importlib
 import os
 import signal
@@ -14,54 +11,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from jaxdescent.cli import INTERRUPTED, is_of_the_extra, leave
 
-Distributed = Annotated[
-    bool,
-    typer.Option("--distributed", help="This is one of several processes that do this together."),
-]
-Coordinator = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT", help="Of the first process, if none is found.", show_default=False
-    ),
-]
-Processes = Annotated[
-    int | None, typer.Option(min=1, help="How many they are.", show_default=False)
-]
-Process = Annotated[
-    int | None, typer.Option(min=0, help="Which one this is, from 0.", show_default=False)
-]
-
-UNITS = {
-    unit + end: base**power
-    for base, end in ((1000, "b"), (1024, "ib"))
-    for power, unit in enumerate(["k", "m", "g", "t"], start=1)
-} | {"b": 1, "": 1}
-
 LONGEST = 1.5
 """Seconds from a signal to the end of the process, where Python has not come to take it."""
-
-MOST_BYTES = 2**63 - 1
-"""More are no number of bytes of a machine."""
-
-
-def byte_count(text: str) -> int:
-    """A number of bytes, written as 600MB, 4GB, 1.5GiB or 4000000000."""
-    word = text.strip().lower().replace("_", "").replace(" ", "")
-    digits = word.rstrip("kmgtib")
-    try:
-        number = decimal.Decimal(digits)
-        unit = UNITS[word[len(digits) :]]
-        if not number.is_finite() or number <= 0:
-            raise ValueError
-    except (decimal.InvalidOperation, KeyError, ValueError):
-        raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
-    return min(int(min(number, MOST_BYTES) * unit), MOST_BYTES)
 
 
 def penalty(text: str) -> float | str:
@@ -103,11 +60,11 @@ def join(
     if not distributed and (coordinator, processes, process) != (None, None, None):
         raise typer.BadParameter("is missing.", param_hint="--distributed")
     if distributed:
-        from jaxdescent import cluster
+        from jaxdescent.processes import joining
 
         try:
-            cluster.join(coordinator, processes, process)
-        except cluster.NoCluster as error:
+            joining.join(coordinator, processes, process)
+        except joining.NoCluster as error:
             raise typer.BadParameter(str(error), param_hint="--distributed") from error
 
 
@@ -230,9 +187,9 @@ def failing_in_one_line(
 
 def _line_of(error: Exception) -> str | None:
     """What a user can act on, in one line; None for a fault of our own."""
-    from jaxdescent.agreement import OtherProcessFailed
     from jaxdescent.data import DataError
     from jaxdescent.data.errors import printable
+    from jaxdescent.processes import OtherProcessFailed
 
     if is_of_the_extra(error):
         return None  # the entry point says what to install

@@ -8,7 +8,7 @@ import os
 import typer
 
 
-class Device(enum.StrEnum):
+class Platform(enum.StrEnum):
     """The platform to run on."""
 
     cpu = "cpu"
@@ -16,7 +16,7 @@ class Device(enum.StrEnum):
     tpu = "tpu"
 
 
-def choose_device(device: Device | None) -> None:
+def choose_device(device: Platform | None) -> None:
     """Let JAX run on this device alone, or on the best one if it is None.
 
     Raises:
@@ -26,14 +26,14 @@ def choose_device(device: Device | None) -> None:
         return
     import jax
 
-    if device is Device.cpu:
+    if device is Platform.cpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")
     else:
         _require(device)
 
 
-def _require(device: Device) -> None:
+def _require(device: Platform) -> None:
     """Raise unless JAX has chosen this device, as it does if it finds one."""
     import jax
 

@@ -11,16 +11,23 @@ from typing import Annotated
 import typer
 
 from jaxdescent.cli.command_line import (
-    Coordinator,
-    Distributed,
-    Process,
-    Processes,
-    byte_count,
     failing_in_one_line,
     join,
     penalty,
     split_at_commas,
     split_names,
+)
+from jaxdescent.cli.options import (
+    AsJson,
+    Coordinator,
+    Distributed,
+    File,
+    MemoryLimit,
+    Names,
+    Process,
+    Processes,
+    Resume,
+    Where,
 )
 
 
@@ -32,25 +39,6 @@ class Missing(enum.StrEnum):
     mean = "mean"
 
 
-Where = Annotated[
-    str | None,
-    typer.Option(
-        metavar="CONDITION",
-        help='Only these rows: "month <= 6 and (carrier != AA or delay is missing)".',
-        show_default="all",
-    ),
-]
-
-MemoryLimit = Annotated[
-    int | None,
-    typer.Option(
-        parser=byte_count,
-        metavar="SIZE",
-        help="What the whole process may hold: 600MB, 4GB.",
-        show_default="80 % of what is available",
-    ),
-]
-
 Cached = Annotated[
     bool,
     typer.Option(
@@ -60,15 +48,12 @@ Cached = Annotated[
     ),
 ]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
 
 def fit(
     data: Annotated[
         list[pathlib.Path],
         typer.Argument(
             help="Files or folders: Parquet, CSV, svmlight text, or X.npy.",
-            show_default=False,
             readable=False,  # what cannot be read is told in a line of our own
         ),
     ],
@@ -78,56 +63,44 @@ def fit(
         typer.Option(metavar="COLUMN", help="What to predict.", show_default="y of .npy"),
     ] = None,
     target_file: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             help="Of X.npy: the target's file.", show_default="y.npy beside it", readable=False
         ),
     ] = None,
     features: Annotated[
-        list[str] | None,
-        typer.Option(metavar="A,B", help="These columns alone.", show_default="all others"),
+        Names, typer.Option(metavar="A,B", help="These columns alone.", show_default="all others")
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="A,B", help="All columns but these.", show_default=False),
-    ] = None,
+    exclude: Annotated[Names, typer.Option(metavar="A,B", help="All columns but these.")] = None,
     categorical: Annotated[
-        list[str] | None,
+        Names,
         typer.Option(
-            metavar="A,B",
-            help="Columns with a weight for each level; auto for all text.",
-            show_default=False,
+            metavar="A,B", help="Columns with a weight for each level; auto for all text."
         ),
     ] = None,
     hashed: Annotated[
-        list[str] | None,
+        Names,
         typer.Option(
-            "--hash",
-            metavar="A,B",
-            help="Columns whose values share 2^bits weights by a hash.",
-            show_default=False,
+            "--hash", metavar="A,B", help="Columns whose values share 2^bits weights by a hash."
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of the hash.")] = 20,
     interact: Annotated[
-        list[str] | None,
+        Names,
         typer.Option(
             metavar="A:B",
             help="Products of numbers, crossed levels (hashed where one is), slopes by level.",
-            show_default=False,
         ),
     ] = None,
     date: Annotated[
-        list[str] | None,
+        Names,
         typer.Option(
             metavar="A:PARTS",
             help="Of a column of dates: month, weekday, hour as levels, trend as days.",
-            show_default=False,
         ),
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones"),
+        str | None, typer.Option(metavar="COLUMN", help="Weights of the rows.", show_default="ones")
     ] = None,
     where: Where = None,
     l2: Annotated[
@@ -150,25 +123,21 @@ def fit(
         ),
     ] = None,
     start: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             metavar="MODEL",
             help="Begin iterations at the weights of a model of the same columns.",
-            show_default=False,
             readable=False,
         ),
     ] = None,
     checkpoint: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             metavar="FOLDER",
             help="Keep a fit that iterates here: once a minute, and after Ctrl-C or SIGTERM.",
-            show_default=False,
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what --checkpoint has.")
-    ] = False,
+    resume: Resume = False,
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Penalise weights per standard deviation.")
     ] = False,
@@ -180,26 +149,20 @@ def fit(
     ] = 0.0,
     test_data: Annotated[
         list[pathlib.Path] | None,
-        typer.Option(
-            help="Other files whose rows are held out.", show_default=False, readable=False
-        ),
+        typer.Option(help="Other files whose rows are held out.", readable=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the rows held out.")] = 0,
     memory: MemoryLimit = None,
-    out: Annotated[
-        pathlib.Path | None,
-        typer.Option(metavar="FOLDER", help="Where to keep the model.", show_default=False),
-    ] = None,
+    out: Annotated[File, typer.Option(metavar="FOLDER", help="Where to keep the model.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model that is there.")
     ] = False,
     as_json: AsJson = False,
     plot: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             metavar="FILE.png",
             help="Draw the course of the fit, and predictions of a sample; reads once more.",
-            show_default=False,
         ),
     ] = None,
     cached: Cached = True,
@@ -216,25 +179,26 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failing_in_one_line("jaxdescent.fit.report"))
-        from jaxdescent import agreement, compilation_cache
+        from jaxdescent import compilation_cache
         from jaxdescent.data import DataError, open_source
         from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
         from jaxdescent.fit.fitting import fit_model
         from jaxdescent.fit.model import check_output
         from jaxdescent.fit.report import Screen, summary
+        from jaxdescent.processes import deciding
 
         if distributed and plot is not None:
             raise DataError("--plot draws for one process: leave it or --distributed out.")
         join(distributed, coordinator, processes, process)
         if distributed:
             # To the end: a model that cannot be kept fails in all processes.
-            stack.enter_context(agreement.among_all("fit"))
+            stack.enter_context(deciding.among_all("fit"))
         elif cached:
             # Of several processes some would compile and others not, where compilers of
             # accelerators work together.
             compilation_cache.cache()
-        is_first = agreement.is_first()
+        is_first = deciding.is_first()
         if features is not None and not split_at_commas(features):
             raise DataError("--features names no column: leave it out to take all others.")
         if out is not None and is_first:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from jaxdescent.cli.command_line import failing_in_one_line, split_names
-from jaxdescent.cli.fit import AsJson, MemoryLimit, Where
+from jaxdescent.cli.options import AsJson, MemoryLimit, Names, Where
 
 
 class Unseen(enum.StrEnum):
@@ -20,27 +20,19 @@ class Unseen(enum.StrEnum):
     zero = "zero"
 
 
-ModelFolder = Annotated[
-    pathlib.Path, typer.Argument(metavar="MODEL", show_default=False, readable=False)
-]
+ModelFolder = Annotated[pathlib.Path, typer.Argument(metavar="MODEL", readable=False)]
 
 
 def predict(
     folder: ModelFolder,
     data: Annotated[
         list[pathlib.Path],
-        typer.Argument(
-            help="Files or folders with the model's columns.", show_default=False, readable=False
-        ),
+        typer.Argument(help="Files or folders with the model's columns.", readable=False),
     ],
     *,
-    out: Annotated[
-        pathlib.Path,
-        typer.Option(metavar="FILE", help="A .parquet or .csv file.", show_default=False),
-    ],
+    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="A .parquet or .csv file.")],
     keep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="A,B", help="Columns that are written beside.", show_default=False),
+        Names, typer.Option(metavar="A,B", help="Columns that are written beside.")
     ] = None,
     where: Where = None,
     unseen: Annotated[
@@ -104,14 +96,12 @@ def inspect(
         typer.Argument(
             metavar="MODEL|DATA...",
             help="The folder of a model, or files or folders of data.",
-            show_default=False,
             readable=False,
         ),
     ],
     *,
     most: Annotated[
-        int,
-        typer.Option("--weights", min=0, help="How many of a model's largest weights to show."),
+        int, typer.Option("--weights", min=0, help="How many of a model's largest weights to show.")
     ] = 10,
     as_json: AsJson = False,
 ) -> None:

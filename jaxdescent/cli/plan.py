@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import decimal
 import enum
-import pathlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jaxdescent.cli.device import Device, choose_device
+from jaxdescent.cli.device import Platform, choose_device
+from jaxdescent.cli.options import File, check_picture, count
 
 if TYPE_CHECKING:
     from jaxdescent.cost.structure import Structure
@@ -29,28 +28,13 @@ class PlanDtype(enum.StrEnum):
 LONG_NAMES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
 
 
-def _count(text: str) -> int:
-    """A whole number, written as 1000000000, 1_000_000_000 or 1e9."""
-    try:
-        number = decimal.Decimal(text.replace(",", "").replace("_", ""))
-    except decimal.InvalidOperation:
-        raise typer.BadParameter(f"must be a number such as 1000 or 1e9, got {text!r}.") from None
-    if not number.is_finite() or number < 1 or number != int(number):
-        raise typer.BadParameter(f"must be a whole number of at least 1, got {text!r}.")
-    return int(number)
-
-
 def plan(
     *,
     rows: Annotated[
-        int | None,
-        typer.Option(
-            parser=_count, metavar="INTEGER", help="Rows of X: 1000 or 1e9.", show_default=False
-        ),
+        int | None, typer.Option(parser=count, metavar="INTEGER", help="Rows of X: 1000 or 1e9.")
     ] = None,
     features: Annotated[
-        int | None,
-        typer.Option(parser=_count, metavar="INTEGER", help="Columns of X.", show_default=False),
+        int | None, typer.Option(parser=count, metavar="INTEGER", help="Columns of X.")
     ] = None,
     outputs: Annotated[int, typer.Option(min=1, help="Columns of y.")] = 1,
     density: Annotated[
@@ -78,8 +62,7 @@ def plan(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[
-        pathlib.Path | None,
-        typer.Option(dir_okay=False, help="Draw memory against features.", show_default=False),
+        File, typer.Option(dir_okay=False, help="Draw memory against features.")
     ] = None,
 ) -> None:
     """Show what each method would need for a linear regression here, and which one to take.
@@ -107,11 +90,8 @@ def plan(
             raise typer.BadParameter(
                 "is missing: give --rows and --features, or --machine alone.", param_hint=missing
             )
-    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
-        raise typer.BadParameter(
-            f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
-        )
-    is_elsewhere = device is not None and device not in list(Device)
+    check_picture(plot)
+    is_elsewhere = device is not None and device not in list(Platform)
     if is_elsewhere and recalibrate:
         raise typer.BadParameter(
             f"measures a device of this host, got --device {device}: leave one of them out.",
@@ -119,7 +99,7 @@ def plan(
         )
     mesh = _mesh(device) if is_elsewhere else None
     # A plan for devices that are not attached runs nothing on those that are.
-    choose_device(Device.cpu if mesh else Device(device) if device else None)
+    choose_device(Platform.cpu if mesh else Platform(device) if device else None)
 
     import jax
     from rich.console import Console
@@ -188,5 +168,5 @@ def _mesh(name: str | None) -> str | None:
         return mesh_named(name or "").name
     except ValueError as error:
         raise typer.BadParameter(
-            f"{error} On this host: {', '.join(Device)}.", param_hint="--device"
+            f"{error} On this host: {', '.join(Platform)}.", param_hint="--device"
         ) from error

@@ -7,40 +7,42 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxdescent.cli.command_line import (
+from jaxdescent.cli.command_line import failing_in_one_line, join, split_names
+from jaxdescent.cli.options import (
     Coordinator,
     Distributed,
+    File,
+    Names,
     Process,
     Processes,
-    failing_in_one_line,
-    join,
-    split_names,
+    Resume,
+    check_picture,
+    check_resume,
+    count,
 )
-
-List = list[str] | None
 
 
 def scale(
     experiment: Annotated[
-        pathlib.Path | None,
-        typer.Argument(help="A TOML file; options replace what it says.", show_default=False),
+        File, typer.Argument(help="A TOML file; options replace what it says.")
     ] = None,
     *,
     problem: Annotated[
-        List, typer.Option(help="dense, sparse, hashed, categorical, llama3-8b.")
+        Names, typer.Option(help="dense, sparse, hashed, categorical, llama3-8b.")
     ] = None,
-    rows: Annotated[List, typer.Option(help="Rows: 1000,1e6.")] = None,
-    features: Annotated[List, typer.Option(help="Columns of X.")] = None,
-    method: Annotated[List, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")] = None,
-    dtype: Annotated[List, typer.Option(help="float32, bfloat16, float64.")] = None,
-    outputs: Annotated[List, typer.Option(help="Targets of each row, of dense ones.")] = None,
-    layout: Annotated[List, typer.Option(help="samples, features, both, outputs.")] = None,
+    rows: Annotated[Names, typer.Option(help="Rows: 1000,1e6.")] = None,
+    features: Annotated[Names, typer.Option(help="Columns of X.")] = None,
+    method: Annotated[
+        Names, typer.Option(help="cg, lsmr, lbfgs, gradient, gram, direct...")
+    ] = None,
+    dtype: Annotated[Names, typer.Option(help="float32, bfloat16, float64.")] = None,
+    outputs: Annotated[Names, typer.Option(help="Targets of each row, of dense ones.")] = None,
+    layout: Annotated[Names, typer.Option(help="samples, features, both, outputs.")] = None,
     devices: Annotated[
-        List, typer.Option(help="Numbers of devices, of those here.", show_default="all")
+        Names, typer.Option(help="Numbers of devices, of those here.", show_default="all")
     ] = None,
     rehearse: Annotated[
-        List,
-        typer.Option(help="Devices to compile for that are not here: v5e:16x16,8xh100."),
+        Names, typer.Option(help="Devices to compile for that are not here: v5e:16x16,8xh100.")
     ] = None,
     weak: Annotated[
         bool | None,
@@ -57,7 +59,7 @@ def scale(
     processes: Processes = None,
     process: Process = None,
     output: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             dir_okay=False,
             help="JSON lines are added here; known points are skipped.",
@@ -65,19 +67,14 @@ def scale(
         ),
     ] = None,
     checkpoint: Annotated[
-        pathlib.Path | None,
+        File,
         typer.Option(
             metavar="FOLDER",
             help="Keep this experiment here instead, each point once it is measured.",
-            show_default=False,
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what --checkpoint has.")
-    ] = False,
-    plot: Annotated[
-        pathlib.Path | None, typer.Option(dir_okay=False, help="A .png file to draw.")
-    ] = None,
+    resume: Resume = False,
+    plot: Annotated[File, typer.Option(dir_okay=False, help="A .png file to draw.")] = None,
 ) -> None:
     """Measure a program on growing numbers of devices, or rehearse it for devices elsewhere.
 
@@ -92,17 +89,16 @@ def scale(
         import jax
         from rich.console import Console
 
-        from jaxdescent import agreement
         from jaxdescent import scale as room
         from jaxdescent.machine import attached
+        from jaxdescent.processes import Stopped, among_all, leave_without_others
         from jaxdescent.scale import keeping, rehearsal, report
         from jaxdescent.scale import plot as picture
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         def asked() -> dict[str, Any]:
             """What is asked for, before JAX has devices."""
-            if resume and checkpoint is None:
-                raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")
+            check_resume(checkpoint, resume=resume)
             if checkpoint is not None and output is not None:
                 raise typer.BadParameter(
                     f"{checkpoint} has a file of its own, and --output names another: leave one "
@@ -149,7 +145,7 @@ def scale(
         join(distributed, coordinator, processes, process)
         is_first, path = jax.process_index() == 0, output or pathlib.Path("scale.jsonl")
         try:
-            with agreement.among_all("scale"):
+            with among_all("scale"):
                 if wrong is not None:
                     raise wrong
                 if "devices" not in wanted:
@@ -167,25 +163,22 @@ def scale(
         except BadExperiment as error:
             raise typer.BadParameter(str(error)) from error
         except KeyboardInterrupt as error:
-            if not isinstance(error, agreement.Stopped):
-                agreement.leave_without_others()
+            if not isinstance(error, Stopped):
+                leave_without_others()
             raise
         report.show(lines, console)
         if any(line["rehearsed"] for line in lines):
             console.print(rehearsal.ASSUMPTIONS, style="dim", highlight=False)
-        with agreement.among_all("the end of scale"):
+        with among_all("the end of scale"):
             if plot is not None and is_first:
                 picture.draw(lines, plot)
     if any("error" in line["figures"] for line in lines):
         raise typer.Exit(1)
 
 
-def _check_files(plot: pathlib.Path | None, output: pathlib.Path | None) -> None:
+def _check_files(plot: File, output: File) -> None:
     """Refuse files that cannot be written by the process that writes."""
-    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
-        raise typer.BadParameter(
-            f"must be a .png file in a folder that exists, got {plot}.", param_hint="--plot"
-        )
+    check_picture(plot)
     if output is not None and not output.parent.is_dir():
         raise typer.BadParameter(
             f"must be in a folder that exists, got {output}.", param_hint="--output"
@@ -201,16 +194,13 @@ def _prepare(cpus: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", cpus)
 
 
-def _counts(texts: List, name: str) -> list[int]:
+def _counts(texts: Names, name: str) -> list[int]:
     counts: list[int] = []
     for text in split_names(texts):
         try:
-            number = float(text.replace("_", ""))
-        except ValueError:
-            number = 0.5
-        if number < 1 or number != int(number):
+            counts.append(count(text))
+        except typer.BadParameter:
             raise typer.BadParameter(
                 f"must be whole numbers such as 1000,1e6, got {text!r}.", param_hint=name
-            )
-        counts.append(int(number))
+            ) from None
     return counts

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent import agreement, placement
+from jaxdescent import placement, processes
 from jaxdescent.cost.plan import Plan, plan_of, tolerance_number
 from jaxdescent.cost.structure import ProblemKind, Structure, structure_of
 from jaxdescent.cost.work import ALLOWED_ITERATIONS
@@ -40,7 +40,7 @@ def default_plan(
     number = None if tolerance is None else tolerance_number(tolerance, structure)
     device = placement.device_of((params, objective))
     is_small = existing + _default_bytes(structure) < memory.SMALL_BYTES
-    plan = _remembered if is_small and agreement.is_alone() else _planned
+    plan = _remembered if is_small and processes.is_alone() else _planned
     return plan(structure, device, existing, number, most_iterations)
 
 
@@ -59,7 +59,7 @@ def _planned(
     Where all arrays are traced nobody knows which processes share them, so none may wait for
     another: they plan for what equal machines have in common.
     """
-    is_traced = agreement.is_alone() and device is None and jax.process_count() > 1
+    is_traced = processes.is_alone() and device is None and jax.process_count() > 1
     machine = Machine.stated() if is_traced else Machine.of(device).agreed()
     return plan_of(
         structure, machine, tolerance=tolerance, existing_bytes=existing, most_iterations=most

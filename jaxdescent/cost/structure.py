@@ -233,6 +233,7 @@ def structure_of(objective: Objective, params: Params) -> Structure:
     }
     if (regression := objective.linear_regression) is not None:
         design = as_design(regression.X)
+        reading = design.reading
         rows, features = design.shape
         return Structure(
             ProblemKind.REGRESSION,
@@ -240,16 +241,16 @@ def structure_of(objective: Objective, params: Params) -> Structure:
             rows=rows,
             features=features,
             outputs=math.prod(np.shape(regression.y)[1:]),
-            data_dtype=str(jnp.dtype(design.stored_dtype)),
+            data_dtype=str(jnp.dtype(reading.dtype)),
             is_dense=design.is_stored,
             has_intercept=regression.intercept,
             has_penalty=not _is_zero(regression.l2),
             has_own_l2=np.ndim(regression.l2) == 1,
             is_uneven=design.is_uneven,
-            evaluation_flops=2.0 * design.entries if design.pass_bytes else 0.0,
-            evaluation_bytes=float(design.pass_bytes),
-            reading_seconds=design.reading_seconds,
-            reading_bytes=design.reading_bytes,
+            evaluation_flops=2.0 * design.entries if reading.bytes else 0.0,
+            evaluation_bytes=float(reading.bytes),
+            reading_seconds=reading.seconds,
+            reading_bytes=reading.held_bytes,
         )
     if objective.is_quadratic:
         kind = ProblemKind.SEPARABLE if objective.is_separable else ProblemKind.QUADRATIC

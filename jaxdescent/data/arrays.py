@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -27,21 +26,7 @@ def _kind(dtype: np.dtype[Any], name: object) -> Kind:
     raise DataError(f"{name} must hold real numbers, got dtype {dtype}: convert it.")
 
 
-class _FromAnyRow(Source):
-    """Rows of which reading can begin at any."""
-
-    _first = 0
-
-    def start_before(self, row: int) -> int:
-        return row
-
-    def from_row(self, row: int) -> Source:
-        new = copy.copy(self)
-        new._first = row
-        return new
-
-
-class Arrays(_FromAnyRow):
+class Arrays(Source):
     """Arrays by name, all with as many rows: one-dimensional ones as columns, and X with the
     columns x0, x1, ... where it is called ``X``. A sparse matrix of SciPy is one sparse column.
     """
@@ -80,6 +65,7 @@ class Arrays(_FromAnyRow):
         if len(set(lengths.values())) != 1:
             raise DataError(f"the arrays must have as many rows each, got {lengths or 'none'}.")
         self._rows = next(iter(lengths.values()))
+        self._starts = range(self._rows)
         if not self._rows:
             raise DataError("the arrays have no rows.")
 
@@ -146,12 +132,13 @@ class _NpyFile:
         return block.T
 
 
-class NpyFiles(_FromAnyRow):
+class NpyFiles(Source):
     """``X.npy`` with the columns x0, x1, ..., and the target y in a file beside it."""
 
     def __init__(self, features: pathlib.Path, target: pathlib.Path | None = None) -> None:
         self._features = _NpyFile(features)
         self._target = None if target is None else _NpyFile(target)
+        self._starts = range(self._features.rows)
         kind = _kind(self._features.dtype, features)
         self._index = {f"x{j}": j for j in range(self._features.columns)}
         self._kinds = dict.fromkeys(self._index, kind)

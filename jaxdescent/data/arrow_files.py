@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxdescent.data.errors import DataError, reading
-from jaxdescent.data.grouped_files import Extent, GroupedFiles
+from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
 from jaxdescent.data.protocol import Block
 
 
@@ -29,8 +29,8 @@ class ArrowFiles(GroupedFiles):
                     column = reader.get_batch(group).column(0)
                     if index == 0:
                         sizes.append(len(column))
-                    before = self._extents.get(field.name, Extent())
-                    self._extents[field.name] = Extent(
+                    before = self._extents.get(field.name, ColumnExtent())
+                    self._extents[field.name] = ColumnExtent(
                         page=max(before.page, column.nbytes),
                         value=max(before.value, column.nbytes / max(len(column), 1)),
                         points=before.points and pa.types.is_dictionary(field.type),
@@ -42,8 +42,8 @@ class ArrowFiles(GroupedFiles):
     def form(self) -> str:
         return "Arrow"
 
-    def _extent(self, name: str) -> Extent:
-        return self._extents.get(name, Extent())
+    def _extent(self, name: str) -> ColumnExtent:
+        return self._extents.get(name, ColumnExtent())
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa

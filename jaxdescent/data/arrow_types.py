@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxdescent.data.errors import DataError, listed, need_arrow
 from jaxdescent.data.protocol import Kind
 from jaxdescent.data.times import holds_times, plain
@@ -28,6 +30,25 @@ def kind_of(arrow_type: Any) -> Kind:
         return Kind.TEXT
     is_moment = types.is_date(arrow_type) or types.is_timestamp(arrow_type)
     return Kind.TEXT if is_moment or types.is_time(arrow_type) else Kind.OTHER
+
+
+def array_of(column: Any) -> Any:
+    """A column as one array of Arrow; text is plain text, and dictionaries stay."""
+    pa = need_arrow()
+    if isinstance(column, np.ndarray):
+        # Arrow has no bytes in another order.
+        column = pa.array(column.astype(column.dtype.newbyteorder("="), copy=False))
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
+
+
+def decoded(column: Any) -> Any:
+    """A column as one array of Arrow without a dictionary."""
+    column = array_of(column)
+    if need_arrow().types.is_dictionary(column.type):
+        column = array_of(column.dictionary).take(column.indices)
+    return column
 
 
 def text_of(column: Any, name: object) -> Any:

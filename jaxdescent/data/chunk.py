@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
-from jaxdescent.data.entries import Entries, add_squares
+from jaxdescent.data.entries import Coded, RowEntries, add_squares
 from jaxdescent.data.errors import DataError
 from jaxdescent.data.protocol import Block
 
@@ -15,11 +16,9 @@ SLICE_BYTES = 1 << 18
 """Rows are multiplied so many bytes at a time, which stay in a core's cache while a mean is
 subtracted; the sums of slices are added in float64."""
 
-PRODUCT_ROWS = 2048
-"""A product of a slice with itself has as many rows as columns, up to so many: fewer are slow."""
-
-NONE = -1
-"""The code of a row that has none of the levels."""
+PRODUCT_BYTES, MOST_PRODUCT_ROWS, LEAST_PRODUCT_ROWS, SQUARE = 1 << 22, 65536, 256, 2048
+"""Rows are widened and multiplied with themselves so many bytes at a time, which stay in a core's
+own cache. They are as many as columns, up to a square: adding a product would outweigh fewer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +44,9 @@ class Chunk:
       start: the number of the first row.
       names: of the columns of numbers.
       numbers: (rows, columns), in any order of storage.
-      levels: how many levels each categorical column has.
-      codes: an integer for each row, of each categorical column.
+      coded: features of which each row has one at most, behind the numbers.
       parts: where they are from.
-      features: how many there are: the numbers, the levels of one column after another, and those
-        of the entries.
+      features: how many there are: the numbers, the coded ones, and those of the entries.
       entries: of sparse, hashed and text columns.
       whole: the chunk that these rows were taken from, in any order; None if from none.
     """
@@ -57,11 +54,10 @@ class Chunk:
     start: int
     names: tuple[str, ...]
     numbers: np.ndarray
-    levels: Mapping[str, int]
-    codes: list[np.ndarray]
+    coded: list[Coded]
     parts: list[ChunkPart]
     features: int
-    entries: list[Entries] = dataclasses.field(default_factory=list)
+    entries: list[RowEntries] = dataclasses.field(default_factory=list)
     whole: Chunk | None = None
 
     @property
@@ -74,7 +70,7 @@ class Chunk:
         return dataclasses.replace(
             self,
             numbers=self.numbers[rows],
-            codes=[codes[rows] for codes in self.codes],
+            coded=[column.take(rows) for column in self.coded],
             entries=[entries.take(rows) for entries in self.entries],
             whole=self,
         )
@@ -99,13 +95,8 @@ class Chunk:
                     np.dot(Z, weights[: len(self.names), 0], out=made[rows, 0])
                 else:
                     np.matmul(Z, weights[: len(self.names)], out=made[rows])
-            for codes, first, stop in self._coded():
-                own = np.concatenate([weights[first:stop], np.zeros_like(weights[:1])])
-                made += own[codes]  # NONE is the last one
-                if center is not None:
-                    made -= center[first:stop].astype(own.dtype) @ own[:-1]
-            for entries in self.entries:
-                entries.multiply(weights, made)
+            for column in (*self.coded, *self.entries):
+                column.multiply(weights, made)
             if center is not None:
                 for own in self._spans():
                     made -= center[own].astype(weights.dtype) @ weights[own]
@@ -121,15 +112,8 @@ class Chunk:
                     total[: len(self.names), 0] += np.dot(residual[rows, 0], Z)
                 else:
                     total[: len(self.names)] += Z.T @ residual[rows]
-            for codes, first, stop in self._coded():
-                for k in range(residual.shape[1]):
-                    column = residual[:, k].astype(np.float64)
-                    term = _by_level(codes, column, stop - first)
-                    if center is not None:
-                        term -= center[first:stop] * column.sum()
-                    total[first:stop, k] += term
-            for entries in self.entries:
-                entries.add(residual, total)
+            for column in (*self.coded, *self.entries):
+                column.add(residual, total)
             if center is not None:
                 sums = residual.sum(axis=0, dtype=np.float64)
                 for own in self._spans():
@@ -146,11 +130,13 @@ class Chunk:
             Z = self._centred(rows, center).astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 total[: Z.shape[1]] += np.square(Z).T @ s[rows]
-        for codes, first, stop in self._coded():
-            c = np.zeros(stop - first) if center is None else center[first:stop].astype(float)
-            counts = _by_level(codes, s, stop - first)
-            total[first:stop] += counts * (1 - c) ** 2 + (s.sum() - counts) * c**2
-        add_squares(self.entries, s, center, total)
+        shared, pieces = Counter(column.first for column in self.coded), [*self.entries]
+        for column in self.coded:
+            if shared[column.first] == 1:
+                column.add_squares(s, center, total)
+            else:
+                pieces.append(column.as_entries())
+        add_squares(pieces, s, center, total)
         if not np.isfinite(total).all():
             self.refuse_not_finite()
 
@@ -158,47 +144,101 @@ class Chunk:
         self,
         weight: np.ndarray | None,
         targets: np.ndarray | None,
-        shift: np.ndarray,
+        shift: np.ndarray | None,
         total: np.ndarray,
     ) -> None:
         """Add ``sum_i s_i z_i z_i'`` to ``total``, where z is features and targets less the shift,
-        and a one.
+        and a one. The shift of coded features is zero: they are not written out, but added up by
+        code and by pairs of codes.
         """
-        step = max(self._slice_rows, min(total.shape[0], PRODUCT_ROWS))
+        dense = self._dense(total.shape[0])
+        step = product_rows(dense.size)
         for first in range(0, self.rows, step):
             rows = slice(first, min(first + step, self.rows))
-            Z = self.written_out(rows, targets)
-            Z[:, :-1] -= shift
+            Z = self._written_out(rows, targets, dense)
+            if shift is not None:
+                Z[:, :-1] -= shift[dense[:-1]]
+            s = self.own(weight)[rows]
+            root, signed = np.sqrt(np.abs(s)), Z
             with np.errstate(over="ignore", invalid="ignore"):
-                total += Z.T @ (Z if weight is None else self.own(weight)[rows, None] * Z)
+                if weight is not None:
+                    Z *= root[:, None]
+                if (s < 0).any():
+                    signed = Z * np.sign(s)[:, None]
+                product = Z.T @ signed
+                if not self.coded:
+                    total += product
+                    continue
+                total[np.ix_(dense, dense)] += product
+                self._add_coded(rows, s, root[:, None] * signed, dense, total)
+
+    def _add_coded(
+        self, rows: slice, s: np.ndarray, Z: np.ndarray, dense: np.ndarray, total: np.ndarray
+    ) -> None:
+        """The products with coded features; Z has the others, multiplied by the weights s."""
+        flat = total.reshape(-1)  # a view: one index finds its place faster than two
+        seen: list[tuple[np.ndarray, np.ndarray]] = []
+        for column in (column.take(rows) for column in self.coded):
+            is_there = column.codes >= 0
+            codes = np.where(is_there, column.codes, 0)
+            x = is_there * (1.0 if column.values is None else column.values)
+            for place, values in zip(dense, Z.T, strict=True):
+                sums = np.bincount(codes, values * x, column.size)
+                total[column.span, place] += sums
+                total[place, column.span] += sums
+            position = codes + column.first
+            np.add.at(flat, position * (total.shape[0] + 1), s * np.square(x))
+            for other, other_x in seen:
+                both = s * (x * other_x)
+                np.add.at(flat, position * total.shape[0] + other, both)
+                np.add.at(flat, other * total.shape[0] + position, both)
+            seen.append((position, x))
 
     def means(self, weight: np.ndarray | None, targets: np.ndarray | None) -> np.ndarray:
-        """The weighted means of features and targets; plain ones if no weight is positive."""
+        """The weighted means of features and targets; plain ones if no weight is positive, and
+        zeros of coded features.
+        """
         s = self.own(weight)
         share = s / s.sum() if s.sum() > 0 else np.full(self.rows, 1 / self.rows)
-        parts = (share[rows] @ self.written_out(rows, targets)[:, :-1] for rows in self._slices())
-        return np.sum(list(parts), axis=0)
+        side = self.features + (0 if targets is None else targets.shape[1]) + 1
+        means, dense = np.zeros(side), self._dense(side)
+        for rows in self._slices():
+            means[dense] += share[rows] @ self._written_out(rows, targets, dense)
+        return means[:-1]
 
-    def written_out(self, rows: slice | np.ndarray, targets: np.ndarray | None) -> np.ndarray:
-        """These rows in float64, column by column: all features, the targets, and a one."""
-        outputs = 0 if targets is None else targets.shape[1]
-        count = self.numbers[rows].shape[0]
-        made = np.zeros((self.features + outputs + 1, count)).T
+    def written_out(self, rows: slice | np.ndarray) -> np.ndarray:
+        """All features of these rows in float64, column by column."""
+        made = self._written_out(rows, None, np.arange(self.features + 1))[:, :-1]
+        for column in (column.take(rows) for column in self.coded):
+            there = np.flatnonzero(column.codes >= 0)
+            values = 1.0 if column.values is None else column.values[there]
+            np.add.at(made, (there, column.first + column.codes[there]), values)
+        return made
+
+    def _dense(self, side: int) -> np.ndarray:
+        """Of so many places those that are not of coded features."""
+        behind = max((column.span.stop for column in self.coded), default=len(self.names))
+        return np.r_[0 : len(self.names), behind:side]
+
+    def _written_out(
+        self, rows: slice | np.ndarray, targets: np.ndarray | None, dense: np.ndarray
+    ) -> np.ndarray:
+        """These rows in float64, column by column: features, the targets, and a one, at these
+        places among all; those of coded features are zero.
+        """
+        left_out = self.features + (0 if targets is None else targets.shape[1]) + 1 - dense.size
+        made = np.zeros((dense.size, self.numbers[rows].shape[0])).T
         numbers = made[:, : len(self.names)]
         numbers[:] = self.numbers[rows]
         if not np.isfinite(numbers).all():
             self.refuse_not_finite()
-        for codes, first, _ in self._coded():
-            own = codes[rows]
-            there = np.flatnonzero(own >= 0)
-            made[there, first + own[there]] = 1
         for entries in self.entries:
             taken = entries.take(rows)
             values = 1.0 if taken.values is None else taken.values
-            np.add.at(made, (taken.row, taken.first + taken.index), values)
+            np.add.at(made, (taken.row, taken.first - left_out + taken.index), values)
         if targets is not None:
             here = targets[self.start : self.start + self.rows]
-            made[:, self.features : -1] = here[rows]
+            made[:, self.features - left_out : -1] = here[rows]
         made[:, -1] = 1
         return made
 
@@ -225,8 +265,8 @@ class Chunk:
         return None
 
     def _spans(self) -> list[slice]:
-        """The features of the entries, each of them once."""
-        spans = {(entries.first, entries.first + entries.size) for entries in self.entries}
+        """The features that are no numbers, each of them once."""
+        spans = {(each.first, each.first + each.size) for each in (*self.coded, *self.entries)}
         return [slice(*span) for span in sorted(spans)]
 
     def _slices(self) -> Iterator[slice]:
@@ -245,11 +285,11 @@ class Chunk:
         wide = np.result_type(Z.dtype, center.dtype)
         return Z.astype(wide) - center[: Z.shape[1]].astype(wide)
 
-    def _coded(self) -> Iterator[tuple[np.ndarray, int, int]]:
-        first = len(self.names)
-        for codes, levels in zip(self.codes, self.levels.values(), strict=True):
-            yield codes, first, first + levels
-            first += levels
+
+def product_rows(side: int) -> int:
+    """How many rows of so many columns are multiplied with themselves at a time."""
+    fitting = min(PRODUCT_BYTES // (8 * side), MOST_PRODUCT_ROWS)
+    return max(fitting, LEAST_PRODUCT_ROWS, min(side, SQUARE))
 
 
 def check_finite(values: np.ndarray, name: str, block: Block, first: int) -> None:
@@ -259,8 +299,3 @@ def check_finite(values: np.ndarray, name: str, block: Block, first: int) -> Non
         row = int(np.argmax(wrong))
         what = "NaN" if np.isnan(values[row]) else "infinite"
         raise DataError(f"{name!r} is {what} in {block.place(first + row)}: correct the data.")
-
-
-def _by_level(codes: np.ndarray, values: np.ndarray, levels: int) -> np.ndarray:
-    """The sum of the values of each level's rows, in float64 and in the order of the rows."""
-    return np.bincount(codes + 1, values, minlength=levels + 1)[1:]

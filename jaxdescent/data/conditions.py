@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.arrow_types import kind_of, text_of
-from jaxdescent.data.decoding import values_of
+from jaxdescent.data.arrow_types import decoded, kind_of, text_of
+from jaxdescent.data.decoding import NumberColumn, values_of
 from jaxdescent.data.errors import DataError, need_arrow, one_line
 from jaxdescent.data.times import holds_times, time_of, units_of
 
@@ -38,9 +38,6 @@ NAMES = {
 """The operators as pyarrow calls them."""
 
 MISSING, THERE = "is missing", "is not missing"
-
-Numbers = tuple[np.ndarray, np.ndarray | None]
-"""Values, and which of them are missing: None for none."""
 
 
 class Comparison(NamedTuple):
@@ -75,7 +72,7 @@ class Comparison(NamedTuple):
             return self._replace(op=op)._numbers_compared(column.counts, count)
         return self._texts_compared(column.texts, self.value)
 
-    def _numbers_compared(self, numbers: Numbers, value: Any) -> np.ndarray:
+    def _numbers_compared(self, numbers: NumberColumn, value: Any) -> np.ndarray:
         values, missing = numbers
         op = self.op
         if np.issubdtype(values.dtype, np.floating) and isinstance(value, int):
@@ -136,13 +133,7 @@ class Column:
     @functools.cached_property
     def decoded(self) -> Any:
         """It as an array of Arrow, out of its dictionary."""
-        pa, column = need_arrow(), self._given
-        if isinstance(column, np.ndarray):
-            column = pa.array(column)
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks()
-        is_encoded = pa.types.is_dictionary(column.type)
-        return column.cast(column.type.value_type) if is_encoded else column
+        return decoded(self._given)
 
     @property
     def is_number_encoded(self) -> bool:
@@ -159,7 +150,7 @@ class Column:
         return self.decoded.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
 
     @functools.cached_property
-    def numbers(self) -> Numbers:
+    def numbers(self) -> NumberColumn:
         """Its numbers, and which of them are missing."""
         column = self._given
         if not isinstance(column, np.ndarray):
@@ -174,10 +165,11 @@ class Column:
         values, missing = values_of(column)
         if np.issubdtype(values.dtype, np.floating):
             missing = self.is_missing | np.isnan(values)  # a text may say NaN
-        return (values.astype(np.uint8) if values.dtype == np.bool_ else values), missing
+        is_bool = values.dtype == np.bool_
+        return NumberColumn(values.astype(np.uint8) if is_bool else values, missing)
 
     @functools.cached_property
-    def counts(self) -> Numbers:
+    def counts(self) -> NumberColumn:
         """Its times as whole numbers of their unit, and which of them are missing."""
         pa, column = need_arrow(), self.decoded
         if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):

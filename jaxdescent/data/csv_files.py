@@ -13,7 +13,6 @@ from typing import Any
 from jaxdescent.data.arrow_types import common_kinds, kinds_of
 from jaxdescent.data.csv_places import (
     CHUNK_BYTES,
-    Place,
     Places,
     is_packed,
     numbered,
@@ -50,7 +49,6 @@ class CsvFiles(Source):
         self._booleans: list[set[str]] = []  # of each file
         self._names: list[list[str]] = []
         self._places: Places | None = None
-        self._first: Place | None = None
         has_rows = False
         for index, path in enumerate(self._paths):
             with _parsing(path), self._opened(path, None, {}) as reader:
@@ -128,16 +126,7 @@ class CsvFiles(Source):
         """
         new = copy.copy(self)
         new._places = places_of(self._paths, self._names, part, parts, tell)
-        return new
-
-    def start_before(self, row: int) -> int:
-        return 0 if self._places is None else self._places.before(row).row
-
-    def from_row(self, row: int) -> Source:
-        if self._places is None:
-            return super().from_row(row)
-        new = copy.copy(self)
-        new._first = self._places.before(row)
+        new._starts = [place.row for place in new._places.places]
         return new
 
     @property
@@ -171,13 +160,16 @@ class CsvFiles(Source):
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         import pyarrow as pa
 
+        first = None
+        if self._first and self._places is not None:
+            first = self._places.places[self._starts.index(self._first)]
         each = zip(self._paths, self._names, self._booleans, strict=True)
         for index, (path, header, booleans) in enumerate(each):
             byte = start = 0
-            if self._first is not None and index <= self._first.file:
-                if index < self._first.file:
+            if first is not None and index <= first.file:
+                if index < first.file:
                     continue
-                byte, start = self._first.byte, self._first.row_in_file
+                byte, start = first.byte, first.row_in_file
             types = {
                 name: pa.string()
                 if not self._kinds[name].is_number

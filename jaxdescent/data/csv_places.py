@@ -8,7 +8,6 @@ means that a value goes on behind its line. If it does so in no piece, no piece 
 
 from __future__ import annotations
 
-import bisect
 import codecs
 import itertools
 import json
@@ -58,10 +57,6 @@ class Places(NamedTuple):
 
     rows: int
     places: list[Place]
-
-    def before(self, row: int) -> Place:
-        """The last place up to a row."""
-        return self.places[bisect.bisect_right(self.places, row, key=lambda place: place.row) - 1]
 
 
 def places_of(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent.data.chunk import NONE, Chunk, ChunkPart
+from jaxdescent.data.arrow_types import array_of
+from jaxdescent.data.chunk import Chunk, ChunkPart
+from jaxdescent.data.entries import NONE, Coded
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Source, located
 from jaxdescent.data.sparse_decoding import SparseDecoding, joined
@@ -93,7 +95,10 @@ class Decoding:
             numbers = np.empty((len(self.numbers), rows), self.dtype).T
             for j, name in enumerate(self.numbers):
                 _fill(numbers[:, j], name, parts, is_whole=name in self.whole)
-        codes = [np.empty(rows, np.int64) for _ in self.levels]
+        coded, first = list[Coded](), len(self.numbers)
+        for levels in self.levels.values():
+            coded.append(Coded(first, levels, np.empty(rows, np.int64)))
+            first += levels
         ends = [part.here for part in parts[1:]] + [rows]
         pieces = [
             list(
@@ -110,13 +115,13 @@ class Decoding:
             start,
             self.numbers,
             numbers,
-            self.levels,
-            codes,
+            coded,
             parts,
             self.features,
             joined(pieces) if self.sparse.columns else [],
         )
-        for own, (name, levels) in zip(codes, self.levels.items(), strict=True):
+        for column, (name, levels) in zip(coded, self.levels.items(), strict=True):
+            own = column.codes
             _fill(own, name, parts)
             wrong = (own < NONE) | (own >= levels)
             if wrong.any():
@@ -156,22 +161,28 @@ def complete_numbers(block: Block, name: str) -> np.ndarray:
     return values
 
 
-def values_of(column: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """A column of numbers as an array, zero where one is missing, and where that is: None for
-    nowhere. Nothing is copied where it can be had so; decimals become float64.
+class NumberColumn(NamedTuple):
+    """Values, and which of them are missing: None where none is."""
+
+    values: np.ndarray
+    missing: np.ndarray | None
+
+
+def values_of(column: Any) -> NumberColumn:
+    """A column of numbers as an array, zero where one is missing, and where that is.
+
+    Nothing is copied where it can be had so; decimals become float64.
     """
     if isinstance(column, np.ndarray):
-        return column, None
-    pa = need_arrow()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    types, missing = pa.types, None
+        return NumberColumn(column, None)
+    pa, column, missing = need_arrow(), array_of(column), None
+    types = pa.types
     if types.is_decimal(column.type) or types.is_null(column.type):
         column = column.cast(pa.float64())
     if column.null_count:
         missing = column.is_null().to_numpy(zero_copy_only=False)
         column = column.fill_null(False if types.is_boolean(column.type) else 0)
-    return column.to_numpy(zero_copy_only=False), missing
+    return NumberColumn(column.to_numpy(zero_copy_only=False), missing)
 
 
 def fill_exactly(into: np.ndarray, values: np.ndarray, name: str, block: Block, there: int) -> None:

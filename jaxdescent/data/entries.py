@@ -1,9 +1,12 @@
-"""The entries of rows of which most features are zero, and what they add to products."""
+"""The entries of rows of which most features are zero, one in each row or any number, and what they
+add to products.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +17,74 @@ SLICE_ENTRIES = 1 << 16
 are added in float64."""
 
 
+NONE = -1
+"""The code of a row that has none of the features."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Entries:
+class Coded:
+    """Some features of which each row has one at most.
+
+    Attributes:
+      first: the number of the first of the features among all.
+      size: how many features these are.
+      codes: (rows,), integers from 0 to ``size - 1``, or :data:`NONE`.
+      values: (rows,), or None for ones.
+    """
+
+    first: int
+    size: int
+    codes: np.ndarray
+    values: np.ndarray | None = None
+
+    @property
+    def span(self) -> slice:
+        """The features among all."""
+        return slice(self.first, self.first + self.size)
+
+    def take(self, rows: slice | np.ndarray) -> Coded:
+        """These rows, in their order."""
+        values = None if self.values is None else self.values[rows]
+        return dataclasses.replace(self, codes=self.codes[rows], values=values)
+
+    def multiply(self, weights: np.ndarray, made: np.ndarray) -> None:
+        """Add ``X @ weights`` to ``made``, (rows, k); weights are those of all features."""
+        own = np.concatenate([weights[self.span], np.zeros_like(weights[:1])])[self.codes]
+        if self.values is not None:
+            own *= self.values[:, None]
+        made += own  # NONE is the last one
+
+    def add(self, residual: np.ndarray, total: np.ndarray) -> None:
+        """Add ``X' @ residual`` to ``total``, (features, k) in float64."""
+        for k in range(residual.shape[1]):
+            column = residual[:, k].astype(np.float64)
+            total[self.span, k] += self.sums(
+                column if self.values is None else column * self.values
+            )
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum of values of each feature's rows, in float64 and in the order of the rows."""
+        return np.bincount(self.codes + 1, values, minlength=self.size + 1)[1:]
+
+    def add_squares(self, s: np.ndarray, center: np.ndarray | None, total: np.ndarray) -> None:
+        """Add ``sum_i s_i (x_ij - center_j)^2`` to ``total``, (features,) in float64, where no
+        other column has these features.
+        """
+        c = np.zeros(self.size) if center is None else center[self.span].astype(np.float64)
+        x = 1.0 if self.values is None else self.values
+        total[self.span] += self.sums(s * np.square(x - np.append(c, 0.0)[self.codes]))
+        total[self.span] += (s.sum() - self.sums(s)) * c**2
+
+    def as_entries(self) -> RowEntries:
+        """The features as entries."""
+        is_there = self.codes >= 0
+        starts = np.concatenate([[0], np.cumsum(is_there)])
+        values = None if self.values is None else self.values[is_there]
+        return RowEntries("", self.first, self.size, starts, self.codes[is_there], values)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowEntries:
     """Some features of some rows, by the places that are not zero. A place that a row has twice
     counts twice.
 
@@ -36,6 +105,11 @@ class Entries:
     values: np.ndarray | None
 
     @property
+    def span(self) -> slice:
+        """The features among all."""
+        return slice(self.first, self.first + self.size)
+
+    @property
     def rows(self) -> int:
         """How many rows there are."""
         return len(self.starts) - 1
@@ -45,15 +119,20 @@ class Entries:
         """(entries,), the row of each."""
         return np.repeat(np.arange(self.rows), np.diff(self.starts))
 
-    def take(self, rows: slice | np.ndarray) -> Entries:
+    def take(self, rows: slice | np.ndarray) -> RowEntries:
         """The entries of these rows, in their order."""
         starts, index, values = rows_taken(self.starts, self.index, self.values, rows)
         return dataclasses.replace(self, starts=starts, index=index, values=values)
 
+    def in_dtype(self, dtype: Any) -> RowEntries:
+        """The entries with values of this dtype."""
+        values = None if self.values is None else self.values.astype(dtype, copy=False)
+        return dataclasses.replace(self, index=self.index.astype(np.int32), values=values)
+
     def multiply(self, weights: np.ndarray, made: np.ndarray) -> None:
         """Add ``X @ weights`` to ``made``, (rows, k); weights are those of all features."""
         for k in range(weights.shape[1]):
-            own = np.ascontiguousarray(weights[self.first : self.first + self.size, k])
+            own = np.ascontiguousarray(weights[self.span, k])
             for rows, there, entries in self._slices():
                 # "clip" spares a copy: places are known to be in range.
                 terms = np.take(own, self.index[entries].astype(np.intp), mode="clip")
@@ -66,7 +145,7 @@ class Entries:
     def add(self, residual: np.ndarray, total: np.ndarray) -> None:
         """Add ``X' @ residual`` to ``total``, (features, k) in float64."""
         for k in range(residual.shape[1]):
-            own = total[self.first : self.first + self.size, k]
+            own = total[self.span, k]
             for rows, there, entries in self._slices():
                 counts = np.diff(self.starts[rows.start : rows.stop + 1])[there]
                 terms = np.repeat(residual[rows, k][there].astype(np.float64), counts)
@@ -87,7 +166,7 @@ class Entries:
 
 
 def add_squares(
-    pieces: Sequence[Entries], s: np.ndarray, center: np.ndarray | None, total: np.ndarray
+    pieces: Sequence[RowEntries], s: np.ndarray, center: np.ndarray | None, total: np.ndarray
 ) -> None:
     """Add ``sum_i s_i (x_ij - center_j)^2`` of features that several columns may share.
 
@@ -97,7 +176,7 @@ def add_squares(
       center: (features,), or None for zeros.
       total: (features,), in float64, of all features.
     """
-    by_place: dict[tuple[int, int], list[Entries]] = {}
+    by_place: dict[tuple[int, int], list[RowEntries]] = {}
     for piece in pieces:
         by_place.setdefault((piece.first, piece.size), []).append(piece)
     for (first, size), group in by_place.items():

@@ -57,6 +57,15 @@ def reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {one_line(error)}.") from error
 
 
+@contextlib.contextmanager
+def writing(name: Any) -> Iterator[None]:
+    """What the system raises while something is written, as a :class:`DataError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{name} cannot be written: {error.strerror or error}.") from error
+
+
 def one_line(error: object, longest: int = 300) -> str:
     """A message in one line, without its full stop."""
     text = " ".join(str(error).split()).rstrip(".")

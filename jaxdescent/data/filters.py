@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 import json
 import re
@@ -11,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdescent.data.arrow_types import array_of
 from jaxdescent.data.conditions import MISSING, THERE, Comparison, Joined, number_of
 from jaxdescent.data.errors import DataError, check_columns, need_arrow
 from jaxdescent.data.protocol import Block, Kind, Source, located
 from jaxdescent.data.read_ahead import read_ahead
 from jaxdescent.data.shares import Share
+from jaxdescent.data.sparse_column import SparseColumn
 from jaxdescent.data.wrapped import WrappedSource
 
 TOKEN = re.compile(
@@ -153,13 +154,12 @@ class _Count(NamedTuple):
 
     Attributes:
       rows: how many.
-      first: of some of them, in their order, the number among those that meet it.
-      place: a row of the source from which on reading begins with that one.
+      places: of those with which reading can begin, a row of the source from which on they are the
+        first that meet it.
     """
 
     rows: int
-    first: list[int]
-    place: list[int]
+    places: list[int]
 
 
 class Filtered(WrappedSource):
@@ -173,7 +173,6 @@ class Filtered(WrappedSource):
         self._text = text
         self._condition = condition_of(text, base.kinds)
         self._count: _Count | None = None
-        self._first = 0  # of the source's rows
         super().__init__(base.skipping(self._condition))
 
     @property
@@ -215,19 +214,7 @@ class Filtered(WrappedSource):
         if not rows:
             raise self._nothing_left()
         new = copy.copy(self)
-        new.base, new._count = base, _Count(rows, firsts, places)
-        return new
-
-    def start_before(self, row: int) -> int:
-        if self._count is None:
-            return 0
-        return self._count.first[bisect.bisect_right(self._count.first, row) - 1]
-
-    def from_row(self, row: int) -> Source:
-        if self._count is None:
-            return super().from_row(row)
-        new = copy.copy(self)
-        new._first = self._count.place[bisect.bisect_right(self._count.first, row) - 1]
+        new.base, new._count, new._starts = base, _Count(rows, places), firsts
         return new
 
     @property
@@ -241,16 +228,13 @@ class Filtered(WrappedSource):
         return list(dict.fromkeys([*names, *self._condition.columns]))
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        return 2 * self.base.row_bytes(self._read(names))  # before and after
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return self.base.reading_bytes(self._read(names), rows)
+        return 2 * super().row_bytes(names)  # before and after
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         base, is_empty = self.base, True
-        if self._first:
+        if self._first and self._count is not None:
             assert base.rows is not None  # which were counted
-            base = Share(base, self._first, base.rows)
+            base = Share(base, self._count.places[self._starts.index(self._first)], base.rows)
         for block in located(base, self._read(names), rows):
             met = self._condition.is_met(block.columns)
             if not met.any():
@@ -276,7 +260,6 @@ class Filtered(WrappedSource):
 def _kept(column: Any, met: np.ndarray) -> Any:
     if isinstance(column, np.ndarray):
         return column[met]
-    pa = need_arrow()
-    if getattr(column, "type", None) == pa.string_view():
-        column = column.cast(pa.string())  # pyarrow filters no views
-    return column.filter(pa.array(met))
+    if isinstance(column, SparseColumn):
+        return column.filter(met)
+    return array_of(column).filter(need_arrow().array(met))  # pyarrow filters no views of text

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import bisect
-import copy
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ TEXT_COPIES = 8
 while the different texts are told apart."""
 
 
-class Extent(NamedTuple):
+class ColumnExtent(NamedTuple):
     """What a column takes where it takes most.
 
     Attributes:
@@ -46,9 +44,9 @@ class GroupedFiles(Source):
         need_arrow()
         self._paths = list(paths)
         self._kinds: dict[str, Kind] = {}
-        self._rows = self._first = 0
+        self._rows = 0
         self._group_starts: list[int] = []
-        self._extents: dict[str, Extent] = {}
+        self._extents: dict[str, ColumnExtent] = {}
         nothing: set[str] = set()  # columns that were empty in all files so far
         for index, path in enumerate(self._paths):
             with reading(path):
@@ -67,13 +65,14 @@ class GroupedFiles(Source):
             self._kinds = common_kinds(before, kinds, str(self._paths[0]), str(path))
         if not self._rows:
             raise DataError(f"{self._paths[0]} has no rows.")
+        self._starts = self._group_starts
 
     @abc.abstractmethod
     def _looked_at(self, path: pathlib.Path) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows each of its groups has."""
 
     @abc.abstractmethod
-    def _extent(self, name: str) -> Extent:
+    def _extent(self, name: str) -> ColumnExtent:
         """How much a column takes."""
 
     def row_bytes(self, names: Sequence[str]) -> int:
@@ -107,12 +106,3 @@ class GroupedFiles(Source):
     @property
     def files(self) -> Sequence[pathlib.Path]:
         return self._paths
-
-    def start_before(self, row: int) -> int:
-        starts = self._group_starts
-        return starts[bisect.bisect_right(starts, row) - 1]
-
-    def from_row(self, row: int) -> Source:
-        new = copy.copy(self)
-        new._first = row
-        return new

@@ -47,20 +47,29 @@ class NormalSums(NamedTuple):
         """
         if not np.isfinite(total).all():
             raise DataError("the values are too large: their squares overflow; divide them.")
-        weight, n = total[-1, -1], features
-        centred = total[:-1, :-1]
-        if intercept:
-            moved = total[-1, :-1] / weight if weight else np.zeros(len(shift))
-            raw = np.diagonal(centred).copy()
-            centred = centred - weight * np.multiply.outer(moved, moved)
-            # What is left of a column that does not vary is rounding.
-            still = np.diagonal(centred) <= CONSTANT * (raw + weight * (shift + moved) ** 2)
-            still[n:] = False
-            centred[still] = centred[:, still] = 0
-            shift = shift + moved
+        if not intercept or not total[-1, -1]:
+            return cls._of_centred(total[:-1, :-1], shift, features, total[-1, -1])
+        sums, n = cls.about_means(total, shift, features), features
+        # What is left of a column that does not vary is rounding.
+        raw = np.diagonal(total)[:n] + sums.weight_total * sums.feature_mean**2
+        still = np.diagonal(sums.gram) <= CONSTANT * raw
+        sums.gram[still] = sums.gram[:, still] = sums.cross[still] = 0
+        return sums
+
+    @classmethod
+    def about_means(cls, total: np.ndarray, shift: np.ndarray, features: int) -> NormalSums:
+        """From such sums, about the means that follow from them."""
+        weight = total[-1, -1]
+        moved = total[-1, :-1] / weight
+        centred = total[:-1, :-1] - weight * np.multiply.outer(moved, moved)
+        return cls._of_centred(centred, shift + moved, features, weight)
+
+    @classmethod
+    def _of_centred(
+        cls, centred: np.ndarray, mean: np.ndarray, n: int, weight: float
+    ) -> NormalSums:
         squares = max(float(np.trace(centred[n:, n:])), 0.0)
-        gram, cross = centred[:n, :n], centred[:n, n:]
-        return cls(gram, cross, squares, shift[:n], shift[n:], float(weight))
+        return cls(centred[:n, :n], centred[:n, n:], squares, mean[:n], mean[n:], float(weight))
 
 
 class NormalSolution(NamedTuple):

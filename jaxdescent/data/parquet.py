@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxdescent.data.conditions import MISSING, THERE
 from jaxdescent.data.errors import reading
-from jaxdescent.data.grouped_files import Extent, GroupedFiles
+from jaxdescent.data.grouped_files import ColumnExtent, GroupedFiles
 from jaxdescent.data.parquet_pages import Page, pages_of
 from jaxdescent.data.protocol import Block, Kind, Source
 
@@ -54,13 +54,13 @@ class ParquetFiles(GroupedFiles):
             read_dictionary=list(text),
         )
 
-    def _extent(self, name: str) -> Extent:
+    def _extent(self, name: str) -> ColumnExtent:
         """Of text by all of its pages, of numbers, whose pages are alike, by the first one in each
         group of rows.
         """
         if name in self._extents:
             return self._extents[name]
-        found, is_text = Extent(), self._kinds[name] is Kind.TEXT
+        found, is_text = ColumnExtent(), self._kinds[name] is Kind.TEXT
         for path in self._paths:
             with reading(path), self._opened(path) as parquet, path.open("rb") as file:
                 of_file = parquet.metadata
@@ -111,14 +111,11 @@ class ParquetFiles(GroupedFiles):
         new._as_read = frozenset(names)
         return new
 
-    def start_before(self, row: int) -> int:
-        if self._condition is not None:
-            return 0  # some groups are passed over
-        return super().start_before(row)
-
     def skipping(self, condition: Any) -> ParquetFiles:
         new = copy.copy(self)
         new._condition = condition
+        # Some groups are passed over where there is one.
+        new._starts = self._group_starts if condition is None else (0,)
         return new
 
     def _runs(self, file: Any, first: int) -> Iterator[tuple[int, list[int]]]:
@@ -155,7 +152,7 @@ class ParquetFiles(GroupedFiles):
         return sorted(self._condition.chosen(possible))
 
 
-def _larger(extent: Extent, pages: Iterable[Page]) -> Extent:
+def _larger(extent: ColumnExtent, pages: Iterable[Page]) -> ColumnExtent:
     """The most of an extent and of some pages."""
     for page in pages:
         value = max(extent.value, page.bytes / max(page.values, 1))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import bisect
 import contextlib
+import copy
 import dataclasses
 import enum
 import hashlib
@@ -154,16 +156,25 @@ class Source(abc.ABC):
         del names
         return self
 
+    _starts: Sequence[int] = (0,)
+    """The rows with which reading can begin, in their order."""
+
+    _first = 0
+    """The one with which it begins."""
+
     def start_before(self, row: int) -> int:
         """The last row up to this one with which reading can begin."""
-        del row
-        return 0
+        return self._starts[bisect.bisect_right(self._starts, row) - 1]
 
     def from_row(self, row: int) -> Source:
         """The rows from this one on, which is one that :meth:`start_before` tells."""
-        if row:
+        if row and len(self._starts) == 1:
             raise ValueError(f"{type(self).__name__} is read from its first row on.")
-        return self
+        if row == self._first:
+            return self
+        new = copy.copy(self)
+        new._first = row
+        return new
 
     def can_share(self, parts: int) -> bool:
         """Whether each of so many parts, of as many rows to one, can be read without all those

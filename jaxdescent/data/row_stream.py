@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ class RowStream(ChunkReader):
             return f"{self.source.form} {digest.hexdigest()[:16]}"
         digest.update(repr(decoding.sparse).encode())
         chunk = self.chunk(0).take(rows)
-        arrays = [chunk.numbers, *chunk.codes]
+        arrays = [chunk.numbers, *(column.codes for column in chunk.coded)]
         for entries in chunk.entries:
             arrays += [entries.starts, entries.index]
             arrays += [] if entries.values is None else [entries.values]
@@ -112,57 +112,49 @@ class RowStream(ChunkReader):
             digest.update(np.ascontiguousarray(array).tobytes())
         return f"{self.source.form} {digest.hexdigest()[:16]}"
 
-    # Products. Weights are (features, k), residuals (rows, k); a center is (features,).
+    def multiplied(
+        self,
+        operand: np.ndarray,
+        center: np.ndarray | None,
+        *,
+        is_transposed: bool,
+        chosen: int | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """``(X - 1 center') @ operand``, (rows, k), or with the transpose, (features, k), which is
+        summed in float64.
 
-    def product(self, weights: np.ndarray, center: np.ndarray | None) -> np.ndarray:
-        """``(X - 1 center') @ weights``: (rows, k)."""
-        made = np.empty((self.rows, weights.shape[1]), weights.dtype)
-        for chunk in self._all():
-            chunk.multiply(weights, center, made[chunk.start : chunk.start + chunk.rows])
+        Args:
+          operand: (features, k), or (rows, k) of the transpose.
+          center: (features,); None for zeros.
+          is_transposed: which product.
+          chosen: the number of a chunk, or the numbers of some rows; None for all rows.
+        """
+        outputs = operand.shape[1]
+        if is_transposed:
+            total = np.zeros((self.features, outputs))
+            for places, chunk in self._chosen(chosen):
+                chunk.add(operand[places], center, total)
+            return total.astype(operand.dtype)
+        rows = self.rows if chosen is None else np.size(chosen)
+        if isinstance(chosen, int):
+            rows = self.size_of(chosen)
+        made = np.empty((rows, outputs), operand.dtype)
+        for places, chunk in self._chosen(chosen):
+            own = made[places]  # a view, but of rows by number
+            chunk.multiply(operand, center, own)
+            if isinstance(chosen, np.ndarray):
+                made[places] = own
         return made
 
-    def block_product(
-        self, index: int, weights: np.ndarray, center: np.ndarray | None
-    ) -> np.ndarray:
-        """The rows of one chunk in :meth:`product`."""
-        made = np.empty((self.size_of(index), weights.shape[1]), weights.dtype)
-        self.chunk(index).multiply(weights, center, made)
-        return made
-
-    def transposed_product(self, residual: np.ndarray, center: np.ndarray | None) -> np.ndarray:
-        """``(X - 1 center')' @ residual``: (features, k), summed in float64."""
-        total = np.zeros((self.features, residual.shape[1]))
-        for chunk in self._all():
-            chunk.add(residual[chunk.start : chunk.start + chunk.rows], center, total)
-        return total.astype(residual.dtype)
-
-    def block_transposed_product(
-        self, index: int, residual: np.ndarray, center: np.ndarray | None
-    ) -> np.ndarray:
-        """One chunk's term in :meth:`transposed_product`."""
-        total = np.zeros((self.features, residual.shape[1]))
-        self.chunk(index).add(residual, center, total)
-        return total.astype(residual.dtype)
-
-    def rows_product(
-        self, index: np.ndarray, weights: np.ndarray, center: np.ndarray | None
-    ) -> np.ndarray:
-        """The rows at these numbers in :meth:`product`, in their order."""
-        made = np.empty((index.size, weights.shape[1]), weights.dtype)
-        for places, chunk in self._rows_taken(index):
-            own = np.empty((places.size, weights.shape[1]), weights.dtype)
-            chunk.multiply(weights, center, own)
-            made[places] = own
-        return made
-
-    def rows_transposed_product(
-        self, index: np.ndarray, residual: np.ndarray, center: np.ndarray | None
-    ) -> np.ndarray:
-        """The terms of the rows at these numbers in :meth:`transposed_product`."""
-        total = np.zeros((self.features, residual.shape[1]))
-        for places, chunk in self._rows_taken(index):
-            chunk.add(residual[places], center, total)
-        return total.astype(residual.dtype)
+    def _chosen(
+        self, chosen: int | np.ndarray | None
+    ) -> Iterable[tuple[slice | np.ndarray, Chunk]]:
+        """Chunks, or rows of them, and their places among those that are chosen."""
+        if isinstance(chosen, np.ndarray):
+            return self._rows_taken(chosen)
+        if chosen is None:
+            return ((slice(each.start, each.start + each.rows), each) for each in self._all())
+        return [(slice(None), self.chunk(chosen))]
 
     def _rows_taken(self, index: np.ndarray) -> list[tuple[np.ndarray, Chunk]]:
         """Rows by number: their places in ``index``, and they themselves; chunk by chunk."""
@@ -212,7 +204,7 @@ class RowStream(ChunkReader):
         for at in sorted({int(i) // self.block for i in index}):
             places = index // self.block == at
             chunk = self.chunk(at)
-            made[places] = chunk.written_out(index[places] - chunk.start, None)[:, :-1]
+            made[places] = chunk.written_out(index[places] - chunk.start)
         return made
 
     def column(self, name: str) -> np.ndarray:

@@ -29,12 +29,6 @@ class Share(WrappedSource):
     def rows(self) -> int:
         return self.stop - self.first
 
-    def row_bytes(self, names: Sequence[str]) -> int:
-        return self.base.row_bytes(names)
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return self.base.reading_bytes(names, rows)
-
     def start_before(self, row: int) -> int:
         return max(self.base.start_before(self.first + row) - self.first, 0)
 
@@ -104,40 +98,29 @@ class Shares(NamedTuple):
         """The code of a block of a share, or of all of its rows."""
         return share * (self.blocks + 1) + (self.blocks if block is None else block)
 
-    def block_product(
-        self, code: int, weights: np.ndarray, center: np.ndarray | None
+    def multiplied(
+        self, operand: np.ndarray, center: np.ndarray | None, *, is_transposed: bool, chosen: int
     ) -> np.ndarray:
-        """``(X - 1 center') @ weights`` for the rows of a code."""
-        stream, block, rows = self._meant(code)
-        made = np.zeros((rows, weights.shape[1]), weights.dtype)
-        if stream is not None:
-            if block == self.blocks:
-                found = self._tried(
-                    stream, made[: stream.rows], lambda: stream.product(weights, center)
-                )
-            else:
-                size = stream.size_of(block)
-                found = self._tried(
-                    stream, made[:size], lambda: stream.block_product(block, weights, center)
-                )
-            made[: len(found)] = found
-        return made
-
-    def block_transposed_product(
-        self, code: int, residual: np.ndarray, center: np.ndarray | None
-    ) -> np.ndarray:
-        """``(X - 1 center')' @ residual`` for the rows of a code."""
-        stream, block, _ = self._meant(code)
-        made = np.zeros((self.features, residual.shape[1]), residual.dtype)
+        """``(X - 1 center') @ operand``, or with the transpose, for the rows of a code."""
+        share, block = divmod(chosen, self.blocks + 1)
+        stream, rows, own_block = self.streams[share - self.first], self.rows, None
+        if block < self.blocks:
+            rows, own_block = min(self.block, rows - block * self.block), block
+            if stream is not None and block >= stream.blocks:
+                stream = None
+        made = np.zeros((self.features if is_transposed else rows, operand.shape[1]), operand.dtype)
         if stream is None:
             return made
-        if block == self.blocks:
-            own = residual[: stream.rows]
-            return self._tried(stream, made, lambda: stream.transposed_product(own, center))
-        own = residual[: stream.size_of(block)]
-        return self._tried(
-            stream, made, lambda: stream.block_transposed_product(block, own, center)
+        size = stream.rows if own_block is None else stream.size_of(block)
+        operand = operand[:size] if is_transposed else operand
+        here = made if is_transposed else made[:size]
+        here[:] = stream.attempt(
+            lambda: stream.multiplied(
+                operand, center, is_transposed=is_transposed, chosen=own_block
+            ),
+            here,
         )
+        return made
 
     def column_squares(
         self, share: int, weight: np.ndarray | None, center: np.ndarray | None
@@ -147,7 +130,7 @@ class Shares(NamedTuple):
         if stream is None:
             return made
         own = None if weight is None else weight[: stream.rows]
-        return self._tried(stream, made, lambda: stream.column_squares(own, center))
+        return stream.attempt(lambda: stream.column_squares(own, center), made)
 
     def rows_at(self, share: int, index: np.ndarray) -> np.ndarray:
         """Those of the rows at these places that are the share's, zeros for the others:
@@ -161,27 +144,13 @@ class Shares(NamedTuple):
         if stream is not None:
             mine = (here >= 0) & (here < stream.rows)
             if mine.any():
-                made[mine] = self._tried(stream, made[mine], lambda: stream.rows_at(here[mine]))
+                made[mine] = stream.attempt(lambda: stream.rows_at(here[mine]), made[mine])
         return made
 
     def attempt(self, compute: Any, like: Any) -> Any:
         """``compute()``, whose own shares have seen to what may fail."""
         del like
         return compute()
-
-    def _meant(self, code: int) -> tuple[ShareStream | None, int, int]:
-        """The stream, the block and how many rows it has; no stream where there are no rows."""
-        share, block = divmod(code, self.blocks + 1)
-        stream = self.streams[share - self.first]
-        if block == self.blocks:
-            return stream, block, self.rows
-        if stream is not None and block >= stream.blocks:
-            stream = None
-        return stream, block, min(self.block, self.rows - block * self.block)
-
-    @staticmethod
-    def _tried(stream: ShareStream, like: np.ndarray, compute: Any) -> np.ndarray:
-        return stream.attempt(compute, like)
 
 
 def cut_source(like: RowStream, share_rows: int, shares: range, first: int) -> Shares:

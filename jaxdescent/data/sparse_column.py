@@ -24,29 +24,18 @@ class SparseColumn:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, rows: slice) -> SparseColumn:
-        """Rows that follow each other."""
+    def __getitem__(self, rows: slice | np.ndarray) -> SparseColumn:
+        """These rows, in their order."""
         return SparseColumn(*rows_taken(self.starts, self.index, self.values, rows))
 
     def filter(self, met: Any) -> SparseColumn:
         """The rows for which it is true."""
-        return self.take(np.flatnonzero(np.asarray(met)))
-
-    def take(self, rows: np.ndarray) -> SparseColumn:
-        """These rows, in their order."""
-        return SparseColumn(*rows_taken(self.starts, self.index, self.values, rows))
+        return self[np.flatnonzero(np.asarray(met))]
 
     @property
     def row(self) -> np.ndarray:
         """(entries,), the row of each."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
-
-    def column(self, index: int) -> np.ndarray:
-        """The values at one index, (rows,), zeros included."""
-        values = np.zeros(len(self))
-        here = self.index == index
-        values[self.row[here]] = self.values[here]
-        return values
 
 
 def rows_taken(

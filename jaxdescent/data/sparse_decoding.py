@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import hashing
-from jaxdescent.data.entries import Entries
+from jaxdescent.data.arrow_types import array_of
+from jaxdescent.data.entries import RowEntries
 from jaxdescent.data.errors import DataError, need_arrow
 from jaxdescent.data.protocol import Block, Kind
 
@@ -65,7 +66,7 @@ class SparseDecoding:
 
     def entries_of(
         self, block: Block, first: int, dtype: np.dtype[Any], rows: slice
-    ) -> Iterator[Entries]:
+    ) -> Iterator[RowEntries]:
         """The entries of some rows of a block, column by column; ``first`` is the number of the
         first feature.
 
@@ -84,25 +85,27 @@ class SparseDecoding:
                     f"{size - 1:,}."
                 )
             index = column.index.astype(np.int32)
-            yield Entries(name, first, size, column.starts, index, _cast(column.values, dtype))
+            yield RowEntries(name, first, size, column.starts, index, _cast(column.values, dtype))
             first += size
         for name in [*self.hashed, *self.words]:
             yield self._hashed(name, block, first, dtype, rows)
 
     def _hashed(
         self, name: str, block: Block, first: int, dtype: np.dtype[Any], rows: slice
-    ) -> Entries:
+    ) -> RowEntries:
         size, key = 1 << self.bits, {"column": name, "bits": self.bits}
         column = block.columns[name][rows]
         if hasattr(column, "starts"):
             index = hashing.places_of_numbers(column.index, **key)
-            return Entries(name, first, size, column.starts, index, _cast(column.values, dtype))
+            return RowEntries(name, first, size, column.starts, index, _cast(column.values, dtype))
         count = rows.stop - rows.start
         if not isinstance(column, np.ndarray):
             column = _arrow(column, name, block, rows.start)
         if isinstance(column, np.ndarray):
             each = np.arange(count + 1)
-            return Entries(name, first, size, each, hashing.places_of_numbers(column, **key), None)
+            return RowEntries(
+                name, first, size, each, hashing.places_of_numbers(column, **key), None
+            )
         codes = None
         if need_arrow().types.is_dictionary(column.type):
             codes, column = column.indices.to_numpy(zero_copy_only=False), column.dictionary
@@ -114,7 +117,7 @@ class SparseDecoding:
                 np.arange(len(offsets)),
                 hashing.places_of_texts(text, offsets, **key),
             )
-        entries = Entries(name, first, size, starts, index, None)
+        entries = RowEntries(name, first, size, starts, index, None)
         return entries if codes is None else entries.take(codes)
 
 
@@ -126,9 +129,7 @@ def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 def _arrow(column: Any, name: str, block: Block, first: int) -> Any:
     """An Arrow array of text, or of a dictionary of few texts, or a NumPy array of numbers."""
     pa = need_arrow()
-    types = pa.types
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    types, column = pa.types, array_of(column)
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(
@@ -162,11 +163,11 @@ def _bytes_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
     return whole[at[0] : at[-1]], at.astype(np.int64) - at[0]
 
 
-def joined(pieces: list[list[Entries]]) -> list[Entries]:
+def joined(pieces: list[list[RowEntries]]) -> list[RowEntries]:
     """The entries of rows that follow each other, given column by column for some at a time."""
     if len(pieces) == 1:
         return pieces[0]
-    made: list[Entries] = []
+    made: list[RowEntries] = []
     for column in zip(*pieces, strict=True):
         counts = np.concatenate([np.diff(each.starts) for each in column])
         values = [each.values for each in column if each.values is not None]

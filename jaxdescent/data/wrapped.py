@@ -30,6 +30,16 @@ class WrappedSource(Source):
     def rows(self) -> int | None:
         return self.base.rows
 
+    def _read(self, names: Sequence[str]) -> Sequence[str]:
+        """The columns of the other source that these are made of."""
+        return names
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        return self.base.row_bytes(self._read(names))
+
+    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
+        return self.base.reading_bytes(self._read(names), rows)
+
     @property
     def form(self) -> str:
         return self.base.form

@@ -1,8 +1,9 @@
 """Design matrices: what can stand for a regression's X, by its products with X and X'."""
 
 from jaxdescent.designs.categorical import Categorical as Categorical
-from jaxdescent.designs.centred import Center as Center
-from jaxdescent.designs.centred import Centred as Centred
+from jaxdescent.designs.center import Center as Center
+from jaxdescent.designs.center import sample_index as sample_index
+from jaxdescent.designs.center import shares as shares
 from jaxdescent.designs.concatenated import Concatenated as Concatenated
 from jaxdescent.designs.conversion import as_design as as_design
 from jaxdescent.designs.conversion import is_converted_once as is_converted_once
@@ -11,5 +12,6 @@ from jaxdescent.designs.hashed import Hashed as Hashed
 from jaxdescent.designs.matrix_free import MatrixFree as MatrixFree
 from jaxdescent.designs.protocol import Design as Design
 from jaxdescent.designs.sparse import Sparse as Sparse
+from jaxdescent.designs.standardised import Standardised as Standardised
 from jaxdescent.designs.streamed import Streamed as Streamed
 from jaxdescent.designs.streamed_shares import StreamedShares as StreamedShares

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.nn import one_hot
 
 from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
@@ -161,8 +161,8 @@ class Categorical(Design):
         return not self.is_even
 
     @property
-    def pass_bytes(self) -> int:
-        return self.codes.size * 4
+    def reading(self) -> Reading:
+        return Reading(self.dtype, self.codes.size * 4)
 
     def product(self, weights: jax.Array) -> jax.Array:
         return self._at_codes(weights_of(self, weights), self.codes)
@@ -177,15 +177,13 @@ class Categorical(Design):
         rows, levels = self.shape
         return rows * levels * jnp.dtype(self.dtype).itemsize
 
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        weight = self._row_weight(row_weight)
-        return jnp.sum(jnp.where(self.codes >= 0, weight, 0))
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
         # Of sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, with x^2 = x.
-        weight = self._row_weight(row_weight)
+        weight = jnp.ones(self.codes.shape, self.dtype)
+        if row_weight is not None:
+            weight = row_weight.astype(self.dtype)
         counts = self.transposed_product(weight)
         if center is None:
             return counts
@@ -221,11 +219,6 @@ class Categorical(Design):
             return picked
         is_there = (codes >= 0).reshape(-1, *[1] * (picked.ndim - 1))
         return jnp.where(is_there, picked, 0)
-
-    def _row_weight(self, row_weight: jax.Array | None) -> jax.Array:
-        if row_weight is None:
-            return jnp.ones(self.codes.shape, self.dtype)
-        return row_weight.astype(self.dtype)
 
 
 def _part(codes: np.ndarray, levels: int) -> Part:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdescent.designs.conversion import as_design
-from jaxdescent.designs.offset import Offset
-from jaxdescent.designs.operands import weights_of
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.operands import columns_of, weights_of
+from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import argument
@@ -100,15 +98,11 @@ class Concatenated(Design):
 
     @property
     def side_by_side(self) -> tuple[Design, ...]:
-        return tuple(self._all)
+        return tuple(part for design in self._all for part in design.side_by_side)
 
     @property
     def dtype(self) -> Any:
         return self._all[0].dtype
-
-    @property
-    def stored_dtype(self) -> Any:
-        return jnp.result_type(*(jnp.dtype(design.stored_dtype) for design in self._all))
 
     @property
     def is_stored(self) -> bool:
@@ -124,15 +118,15 @@ class Concatenated(Design):
         return sum(design.entries for design in self._all)
 
     @property
-    def pass_bytes(self) -> int:
-        if any(not design.pass_bytes and not design.is_stored for design in self._all):
-            return 0  # of one of them it is not known
-        return sum(
-            design.entries * jnp.dtype(design.stored_dtype).itemsize
-            if design.is_stored
-            else design.pass_bytes
-            for design in self._all
-        )
+    def reading(self) -> Reading:
+        every = [design.reading for design in self._all]
+        read = [
+            design.entries * jnp.dtype(own.dtype).itemsize if design.is_stored else own.bytes
+            for design, own in zip(self._all, every, strict=True)
+        ]
+        is_known = all(read)
+        dtype = jnp.result_type(*(own.dtype for own in every))
+        return Reading(dtype, sum(read) if is_known else 0)
 
     @property
     def is_whole(self) -> bool:
@@ -156,11 +150,12 @@ class Concatenated(Design):
         return jnp.concatenate([jnp.asarray(weights[name]) for name in self.designs])
 
     def unpacked(self, weights: jax.Array) -> dict[str, jax.Array]:
-        parts = zip(self.designs.items(), self._split(weights), strict=True)
+        parts = zip(self.designs.items(), columns_of(self._all, weights), strict=True)
         return {name: design.unpacked(part) for (name, design), part in parts}
 
     def product(self, weights: Any) -> jax.Array:
-        parts = zip(self._all, self._split(weights_of(self, self.packed(weights))), strict=True)
+        weights = weights_of(self, self.packed(weights))
+        parts = zip(self._all, columns_of(self._all, weights), strict=True)
         return functools.reduce(jnp.add, [design.product(part) for design, part in parts])
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
@@ -174,16 +169,10 @@ class Concatenated(Design):
         of_parts = sum(design.dense_bytes() for design in self._all)
         return of_parts + rows * features * jnp.dtype(self.dtype).itemsize
 
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
-        norms = [design.squared_norm(row_weight) for design in self._all]
-        if any(norm is None for norm in norms):
-            return None
-        return jnp.sum(jnp.stack([norm for norm in norms if norm is not None]))
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array | None:
-        centers = [None] * len(self._all) if center is None else self._split(center)
+        centers = [None] * len(self._all) if center is None else columns_of(self._all, center)
         return _joined(
             [
                 design.column_squared_norms(row_weight, own)
@@ -210,23 +199,6 @@ class Concatenated(Design):
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         return _joined([design.row_block(start, size) for design in self._all], axis=1)
-
-    def minus(self, center: jax.Array) -> Concatenated | None:
-        """Each design with its own part of ``center`` subtracted: from its entries where they can
-        be read, else from its products. None where no design's entries can be read.
-        """
-        centers = self._split(center)
-        shifted = [design.minus(own) for design, own in zip(self._all, centers, strict=True)]
-        if all(design is None for design in shifted) or not self._gives_rows:
-            return None
-        return self._of(
-            {
-                name: Offset(design, own) if near is None else near
-                for (name, design), near, own in zip(
-                    self.designs.items(), shifted, centers, strict=True
-                )
-            }
-        )
 
     def hoisted(self, *, always: bool = False) -> Concatenated:
         return self._each(lambda design: design.hoisted(always=always))
@@ -278,17 +250,8 @@ class Concatenated(Design):
     def _all(self) -> list[Any]:
         return list(self.designs.values())
 
-    @property
-    def _gives_rows(self) -> bool:
-        shape = jax.ShapeDtypeStruct((1,), jnp.int32)
-        return jax.eval_shape(self.rows_at, shape) is not None
-
     def _each(self, change: Callable[[Any], Any]) -> Concatenated:
         return self._of({name: change(design) for name, design in self.designs.items()})
-
-    def _split(self, weights: jax.Array) -> list[jax.Array]:
-        ends = list(itertools.accumulate(design.shape[1] for design in self._all))
-        return jnp.split(weights, ends[:-1])
 
 
 def _joined(parts: list[jax.Array | None], axis: int = 0) -> jax.Array | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxdescent.designs.dense import Dense
 from jaxdescent.designs.matrix_free import MatrixFree, is_operator
 from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.sparse import Sparse, is_sparse_matrix
+from jaxdescent.designs.sparse import Sparse
+from jaxdescent.designs.sparse_entries import is_sparse_matrix
 
 
 def as_design(X: object) -> Design:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ import numpy as np
 from jax import lax
 
 from jaxdescent import placement
-from jaxdescent.designs.protocol import Design, RowFunction
-from jaxdescent.designs.shifted import Shifted
+from jaxdescent.designs.operands import sum_of_centers
+from jaxdescent.designs.protocol import Design, Reading, RowFunction
 from jaxdescent.inputs.arrays import as_array
 from jaxdescent.inputs.numbers import refuse_masked
 from jaxdescent.inputs.trees import check_floats
-from jaxdescent.kernels import products
+from jaxdescent.kernels import products, shifted
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.platform import has_one_cpu
 
@@ -28,11 +28,13 @@ class Dense(Design):
 
     A 16-bit X is stored unconverted and multiplied in float32; on a CPU it is widened block by
     block, and read once for a product with X and one with X'. ``is_on_one_device`` says that X is
-    known not to be sharded, or for a traced X that it cannot be sharded on a CPU.
+    known not to be sharded, or for a traced X that it cannot be sharded on a CPU; ``center``,
+    (features,), is subtracted from the entries before these are multiplied.
     """
 
     array: jax.Array
     is_on_one_device: bool = dataclasses.field(default=False, repr=False, metadata={"static": True})
+    center: jax.Array | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
     def from_array(cls, X: object) -> Dense:
@@ -77,53 +79,49 @@ class Dense(Design):
         return compute_dtype(self.array.dtype)
 
     @property
-    def stored_dtype(self) -> Any:
-        return self.array.dtype
+    def reading(self) -> Reading:
+        return Reading(self.array.dtype)
 
     @property
     def is_stored(self) -> bool:
-        return True
+        return self.center is None
 
     @property
     def is_whole(self) -> bool:
         return self.is_on_one_device
 
     def product(self, weights: jax.Array) -> jax.Array:
+        if self.center is not None:
+            return shifted.product(self.array, self.center, weights, is_whole=self.is_whole)
         return products.product(self.array, weights, is_whole=self.is_whole)
 
     def transposed_product(self, residual: jax.Array) -> jax.Array:
-        return products.transposed_product(self.array, residual, is_whole=self.is_whole)
+        is_whole = self.is_whole
+        if self.center is not None:
+            return shifted.transposed_product(self.array, self.center, residual, is_whole=is_whole)
+        return products.transposed_product(self.array, residual, is_whole=is_whole)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        is_whole = self.is_whole
-        return products.there_and_back(self.array, weights, change, rows, is_whole=is_whole)
+        X, center, is_whole = self.array, self.center, self.is_whole
+        if center is not None:
+            return shifted.there_and_back(X, center, weights, change, rows, is_whole=is_whole)
+        return products.there_and_back(X, weights, change, rows, is_whole=is_whole)
 
-    def over_blocks(
-        self, visit: products.Visit, rows: Any, total: Any, *, block_bytes: int
-    ) -> tuple[Any, Any]:
-        """``visit(block of X, block of rows)``, one block after another: one pass over X."""
-        return products.over_blocks(visit, self.array, rows, total, block_bytes=block_bytes)
-
-    def minus(self, center: jax.Array) -> Shifted:
-        return Shifted(self, center)
+    def minus(self, center: jax.Array) -> Self:
+        return dataclasses.replace(self, center=sum_of_centers(self.center, center))
 
     def to_dense(self) -> jax.Array:
-        return self.array.astype(self.dtype)
+        return self._entries(None)
 
     def dense_bytes(self) -> int:
         rows, features = self.shape
-        is_copied = self.array.dtype != self.dtype
+        is_copied = self.array.dtype != self.dtype or self.center is not None
         return rows * features * jnp.dtype(self.dtype).itemsize if is_copied else 0
-
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        squares = jnp.sum(jnp.square(self.array.astype(self.dtype)), axis=1)
-        return jnp.sum(squares if row_weight is None else row_weight.astype(self.dtype) * squares)
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
-        X = self.array.astype(self.dtype)
-        squares = jnp.square(X if center is None else X - center[None, :])
+        squares = jnp.square(self._entries(center))
         if row_weight is not None:
             squares = row_weight.astype(self.dtype)[:, None] * squares
         return jnp.sum(squares, axis=0)
@@ -139,8 +137,7 @@ class Dense(Design):
             # largest number of a column need not be found first.
             far = 2.0 ** (0.6 * float(limits.maxexp) // 1)
             by = jnp.where(is_long, 1 / far, jnp.where(is_short, far, 1)).astype(self.dtype)
-            X = self.array.astype(self.dtype)
-            shares = jnp.square((X if center is None else X - center[None, :]) * by[None, :])
+            shares = jnp.square(self._entries(center) * by[None, :])
             if row_weight is not None:
                 shares = row_weight.astype(self.dtype)[:, None] * shares
             return jnp.sqrt(jnp.sum(shares, axis=0)) / by
@@ -148,13 +145,25 @@ class Dense(Design):
         return lax.cond(jnp.any(is_short | is_long), scaled, lambda: jnp.sqrt(squares))
 
     def rows_at(self, index: jax.Array) -> jax.Array:
-        return jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)
+        rows = jnp.take(self.array, index, axis=0, mode="clip").astype(self.dtype)
+        return _less(rows, self.center)
 
     def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array:
-        return jax.ops.segment_sum(factor[:, None] * self.array.astype(self.dtype), target, sums)
+        return jax.ops.segment_sum(factor[:, None] * self._entries(None), target, sums)
 
     def row_block(self, start: Any, size: int) -> jax.Array:
-        return products.block_of(self.array, start, size, axis=0)
+        return _less(products.block_of(self.array, start, size, axis=0), self.center)
 
     def column_block(self, start: Any, size: int) -> jax.Array:
-        return products.block_of(self.array, start, size, axis=1)
+        block = products.block_of(self.array, start, size, axis=1)
+        if self.center is None:
+            return block
+        return block - lax.dynamic_slice_in_dim(self.center, start, size)[None, :]
+
+    def _entries(self, center: jax.Array | None) -> jax.Array:
+        """All entries in the dtype of the weights, less another center besides their own."""
+        return _less(self.array.astype(self.dtype), sum_of_centers(self.center, center))
+
+
+def _less(rows: jax.Array, center: jax.Array | None) -> jax.Array:
+    return rows if center is None else rows - center[None, :]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdescent.designs.sparse import TRACED, Sparse, checked_index
+from jaxdescent.designs.sparse import Sparse
+from jaxdescent.designs.sparse_entries import TRACED, checked_index, two_integers
 from jaxdescent.inputs.numbers import refuse_masked
 
 MOST_FEATURES = 2**64
@@ -119,7 +120,7 @@ class Hashed(Sparse):
             place[is_touched],
             values,
             shape,
-            dtype=self.stored_dtype,
+            dtype=self.reading.dtype,
             sharding=None,
         )
         return other
@@ -204,12 +205,7 @@ class _Columns:
 
 
 def _checked_shape(shape: Any) -> tuple[int, int]:
-    try:
-        count, features = map(operator.index, shape)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"shape must be (rows, features), two integers, got {shape!r}."
-        ) from error
+    count, features = two_integers(shape)
     if not 1 <= features <= MOST_FEATURES:
         raise ValueError(
             f"jd.Hashed may have 1 to 2**64 features, got {features:,}: take as many bits of the "
@@ -219,24 +215,11 @@ def _checked_shape(shape: Any) -> tuple[int, int]:
 
 
 def _checked_columns(columns: Any, features: int) -> np.ndarray:
-    """As uint64."""
-    if isinstance(columns, Tracer):
-        raise TypeError(TRACED)
-    refuse_masked("column indices", columns)
-    columns = np.asarray(columns)
-    if columns.ndim != 1:
-        raise ValueError(f"column indices must have shape (entries,), got {columns.shape}.")
-    if not columns.size:
-        return np.zeros(0, np.uint64)
-    if not np.issubdtype(columns.dtype, np.integer):
-        raise TypeError(
-            f"column indices must be integers, got dtype {columns.dtype}: NumPy makes float64 of "
-            "int64 and uint64 together."
-        )
-    least, most = int(columns.min()), int(columns.max())
-    if least < 0 or most >= features:
-        raise ValueError(
-            f"column indices must be from 0 to {features - 1:,}, got "
-            f"{least if least < 0 else most:,}: take the hash modulo the features."
-        )
-    return columns.astype(np.uint64)
+    return checked_index(
+        "column",
+        columns,
+        features,
+        dtype=np.uint64,
+        why_floats=": NumPy makes float64 of int64 and uint64 together",
+        advice="take the hash modulo the features",
+    )

@@ -1,7 +1,11 @@
-"""What a design is multiplied by: a check of its shape, and numbers instead of integers."""
+"""What a design is multiplied by: its shape is checked, integers become numbers, and columns of
+designs side by side are cut; and what is subtracted from it.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,3 +44,16 @@ def _operand(design: Design, columns: Any, length: int, side: str) -> jax.Array:
     if jnp.issubdtype(columns.dtype, jnp.inexact):
         return columns
     return columns.astype(design.dtype)
+
+
+def columns_of(parts: Sequence[Design], columns: jax.Array) -> list[jax.Array]:
+    """(features, ...) of designs side by side, cut into those of each."""
+    ends = itertools.accumulate(part.shape[1] for part in parts)
+    return jnp.split(columns, list(ends)[:-1])
+
+
+def sum_of_centers(center: jax.Array | None, other: jax.Array | None) -> jax.Array | None:
+    """What is subtracted from the columns where one center and then another one is."""
+    if center is None or other is None:
+        return other if center is None else center
+    return center + other

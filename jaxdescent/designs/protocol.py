@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxdescent.data import NormalSolution, NormalSums
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.platform import has_one_cpu
@@ -20,12 +18,38 @@ RowFunction = Callable[[jax.Array, Any], tuple[Any, jax.Array]]
 multiplied by the transpose."""
 
 
+class Reading(NamedTuple):
+    """What a pass over X reads, and how its rows are best read.
+
+    Attributes:
+      dtype: of the numbers that a product reads.
+      bytes: how many a product reads, where not all entries lie in memory; 0 where that is not
+        known.
+      seconds: how long a pass takes to read what is not in memory, about; 0 if all is.
+      held_bytes: how many such reading holds at its peak.
+      block: how many consecutive rows are best read together; None for all.
+      sections: the numbers of the blocks with which reading can begin: sections of blocks from one
+        of these to the next may be read in another order.
+      sampled: how many of the first rows are cheap to read by themselves; None for all.
+    """
+
+    dtype: Any
+    bytes: int = 0
+    seconds: float = 0.0
+    held_bytes: int = 0
+    block: int | None = None
+    sections: tuple[int, ...] = (0,)
+    sampled: int | None = None
+
+
 class Design(Displayed, abc.ABC):
     """A matrix X of shape (rows, features), known by its products.
 
     ``weights`` has shape (features,) or (features, outputs); ``residual`` has shape (rows,) or
     (rows, outputs).
     """
+
+    # What every design gives.
 
     @property
     @abc.abstractmethod
@@ -37,16 +61,85 @@ class Design(Displayed, abc.ABC):
     def dtype(self) -> Any:
         """The dtype of the weights that are multiplied by this X (float32 for a 16-bit X)."""
 
-    def repeated(self, over: RowSharding) -> Design:
-        """The shapes of a design over several devices, each of which has such rows as this one has.
+    @abc.abstractmethod
+    def product(self, weights: jax.Array) -> jax.Array:
+        """``X @ weights``: one pass over X."""
 
-        Nothing is laid out but this one: entries elsewhere are taken to be as many, in rows and
-        columns of the same lengths.
+    @abc.abstractmethod
+    def transposed_product(self, residual: jax.Array) -> jax.Array:
+        """``X.T @ residual``: one pass over X."""
 
-        Raises:
-          TypeError: if this kind of design has none.
+    @abc.abstractmethod
+    def to_dense(self) -> jax.Array:
+        """X as an array of shape (rows, features)."""
+
+    @abc.abstractmethod
+    def dense_bytes(self) -> int:
+        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already."""
+
+    # What most designs give besides.
+
+    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
+        """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
+
+        ``change`` must treat each row independently, and ``rows`` is a pytree of arrays with an
+        entry for each row, so that a design may go over X in blocks and read each of them once.
         """
-        raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")
+        kept, residual = change(self.product(weights), rows)
+        return kept, self.transposed_product(residual)
+
+    def column_squared_norms(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        """``sum_i s_i (X_ij - center_j)^2``, (features,), if one pass over X can compute it, else
+        None.
+        """
+        del row_weight, center
+        return None
+
+    def rows_at(self, index: jax.Array) -> jax.Array | None:
+        """The rows at these indices, (indices, features); None if they cannot be read."""
+        del index
+        return None
+
+    def minus(self, center: jax.Array) -> Design | None:
+        """``X - 1 center'``, subtracted before anything is multiplied and without a copy of X.
+
+        The result need only have products. None if the entries of X cannot be read; a design that
+        gives an answer gives its rows, too (:meth:`rows_at`).
+        """
+        del center
+        return None
+
+    @property
+    def entries(self) -> int:
+        """How many entries of X a product multiplies by: all that there are, by default."""
+        rows, features = self.shape
+        return rows * features
+
+    @property
+    def reading(self) -> Reading:
+        """What a pass over X reads."""
+        return Reading(self.dtype)
+
+    # What is known of X without a look at its entries.
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all entries of X, zeros included, are in memory and are read by a product."""
+        return False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether X is known not to be sharded; by default, whether no array on a CPU can be."""
+        return has_one_cpu()
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the columns are known to differ so much in length that iterative methods should
+        scale them.
+        """
+        return False
 
     @property
     def largest_rank(self) -> int:
@@ -63,150 +156,17 @@ class Design(Displayed, abc.ABC):
         """The designs whose columns stand side by side in this one, in their order."""
         return (self,)
 
-    def packed(self, weights: Any) -> Any:
-        """Weights as an array, (features,) or (features, outputs), from the form in which callers
-        have them; an array stays.
-        """
-        return weights
+    # Rows and columns: for batches, sketches, and matrices that are made of blocks.
 
-    def unpacked(self, weights: jax.Array) -> Any:
-        """Weights in the form in which callers have them."""
-        return weights
-
-    @abc.abstractmethod
-    def product(self, weights: jax.Array) -> jax.Array:
-        """``X @ weights``: one pass over X."""
-
-    @abc.abstractmethod
-    def transposed_product(self, residual: jax.Array) -> jax.Array:
-        """``X.T @ residual``: one pass over X."""
-
-    @property
-    def stored_dtype(self) -> Any:
-        """The dtype of the numbers that a product reads."""
-        return self.dtype
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether all entries of X, zeros included, are in memory and are read by a product."""
-        return False
-
-    @property
-    def entries(self) -> int:
-        """How many entries of X a product multiplies by: all that there are, by default."""
-        rows, features = self.shape
-        return rows * features
-
-    @property
-    def pass_bytes(self) -> int:
-        """The bytes of X that a product reads, where not all entries lie in memory; 0 where that
-        is not known.
-        """
-        return 0
-
-    @property
-    def reading_seconds(self) -> float:
-        """How long a pass takes to read what is not in memory, about; 0 if all is."""
-        return 0.0
-
-    @property
-    def reading_bytes(self) -> int:
-        """The bytes that such reading holds at its peak."""
-        return 0
-
-    @property
-    def is_uneven(self) -> bool:
-        """Whether the columns are known to differ so much in length that iterative methods should
-        scale them.
-        """
-        return False
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether X is known not to be sharded; by default, whether no array on a CPU can be."""
-        return has_one_cpu()
-
-    def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        """``kept`` and ``X.T @ residual``, where ``kept, residual = change(X @ weights, rows)``.
-
-        ``change`` must treat each row independently, and ``rows`` is a pytree of arrays with an
-        entry for each row, so that a design may go over X in blocks and read each of them once.
-        """
-        kept, residual = change(self.product(weights), rows)
-        return kept, self.transposed_product(residual)
-
-    @abc.abstractmethod
-    def to_dense(self) -> jax.Array:
-        """X as an array of shape (rows, features)."""
-
-    @abc.abstractmethod
-    def dense_bytes(self) -> int:
-        """The bytes that :meth:`to_dense` allocates at its peak, beyond what exists already."""
-
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
-        """``sum_ij s_i X_ij^2`` if one pass over X can compute it, else None."""
-        del row_weight
-        return None
-
-    def column_squared_norms(
-        self, row_weight: jax.Array | None, center: jax.Array | None
-    ) -> jax.Array | None:
-        """``sum_i s_i (X_ij - center_j)^2``, (features,), if one pass over X can compute it, else
-        None.
-        """
-        del row_weight, center
-        return None
-
-    def column_lengths(
-        self, row_weight: jax.Array | None, center: jax.Array | None
-    ) -> jax.Array | None:
-        """The roots of :meth:`column_squared_norms`, also of columns whose squares would overflow
-        or underflow, if the design can avoid that.
-        """
-        squares = self.column_squared_norms(row_weight, center)
-        return None if squares is None else jnp.sqrt(squares)
-
-    @property
-    def block_length(self) -> int:
-        """How many consecutive rows are best read together: all, but for files."""
-        return self.shape[0]
-
-    @property
-    def sections(self) -> tuple[int, ...]:
-        """The numbers of the blocks with which reading can begin: sections of blocks from one of
-        these to the next may be read in another order.
-        """
-        return (0,)
+    def taken(self, index: jax.Array) -> Design | jax.Array | None:
+        """The matrix of the rows at these indices, for batches; None if it cannot be had."""
+        return self.rows_at(index)
 
     def by_rows(self) -> Design:
         """This matrix in a form out of which batches of its rows are :meth:`taken` quickly, if
         that is another one; a copy of its entries.
         """
         return self
-
-    def taken(self, index: jax.Array) -> Design | jax.Array | None:
-        """The matrix of the rows at these indices, for batches; None if it cannot be had."""
-        return self.rows_at(index)
-
-    def rows_at(self, index: jax.Array) -> jax.Array | None:
-        """The rows at these indices, (indices, features); None if they cannot be read."""
-        del index
-        return None
-
-    def sample_index(self, count: int) -> np.ndarray:
-        """Places of at most ``count`` rows, int32, by which the spread of the columns is judged:
-        evenly over all rows, unless others are cheaper to read.
-        """
-        rows = self.shape[0]
-        last = min(rows, 2**31) - 1
-        return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
-
-    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:
-        """Rows times a factor each, added up where their ``target``, from 0 to ``sums - 1``, is the
-        same: (sums, features); None if one pass over X cannot compute it.
-        """
-        del target, factor, sums
-        return None
 
     def row_block(self, start: Any, size: int) -> jax.Array | None:
         """``X[start : start + size]`` in the dtype of the weights; None if it cannot be read."""
@@ -218,29 +178,50 @@ class Design(Displayed, abc.ABC):
         del start, size
         return None
 
-    def minus(self, center: jax.Array) -> Design | None:
-        """``X - 1 center'``, subtracted before anything is multiplied and without a copy of X.
-
-        The result need only have products. None if the entries of X cannot be read.
+    def column_lengths(
+        self, row_weight: jax.Array | None, center: jax.Array | None
+    ) -> jax.Array | None:
+        """The roots of :meth:`column_squared_norms`, also of columns whose squares would overflow
+        or underflow, if the design can avoid that.
         """
-        del center
+        squares = self.column_squared_norms(row_weight, center)
+        return None if squares is None else jnp.sqrt(squares)
+
+    # Sums over rows, in one pass.
+
+    def sums_of_rows(self, target: jax.Array, factor: jax.Array, sums: int) -> jax.Array | None:
+        """Rows times a factor each, added up where their ``target``, from 0 to ``sums - 1``, is the
+        same: (sums, features); None if one pass over X cannot compute it.
+        """
+        del target, factor, sums
         return None
 
     def normal_sums(
-        self, row_weight: jax.Array | None, targets: jax.Array, *, intercept: bool
-    ) -> NormalSums | None:
+        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any = None, *, intercept: bool
+    ) -> Any:
         """What least squares needs of the rows, targets being (rows, outputs), if one pass over X
         can tell it with more digits than the dtype has; else None.
-        """
-        del row_weight, targets, intercept
-        return None
 
-    def normal_solution(
-        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any, *, intercept: bool
-    ) -> NormalSolution | None:
-        """The minimum of the penalised sum of squares from such sums; else None."""
+        Returns:
+          a :class:`jaxdescent.data.NormalSums`; with a penalty ``l2`` the minimum of the penalised
+          sum of squares that follows from such sums, a :class:`jaxdescent.data.NormalSolution`.
+        """
         del row_weight, targets, l2, intercept
         return None
+
+    # Weights in the form in which callers have them.
+
+    def packed(self, weights: Any) -> Any:
+        """Weights as an array, (features,) or (features, outputs), from the form in which callers
+        have them; an array stays.
+        """
+        return weights
+
+    def unpacked(self, weights: jax.Array) -> Any:
+        """Weights in the form in which callers have them."""
+        return weights
+
+    # This design before a program, and its shapes elsewhere.
 
     def checked(self) -> Design:
         """This design, after a check of what can be wrong with it."""
@@ -252,3 +233,14 @@ class Design(Displayed, abc.ABC):
         """
         del always
         return self
+
+    def repeated(self, over: RowSharding) -> Design:
+        """The shapes of a design over several devices, each of which has such rows as this one has.
+
+        Nothing is laid out but this one: entries elsewhere are taken to be as many, in rows and
+        columns of the same lengths.
+
+        Raises:
+          TypeError: if this kind of design has none.
+        """
+        raise TypeError(f"{type(self).__name__} has no shapes by one device's rows, for {over}.")

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, Self
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design, RowFunction
+from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.inputs.functions import hoist
 from jaxdescent.kernels.double_length import Double, add, double
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of rows that are read at each product.
+
+    Attributes:
+      over: how they are cut into parts of as many rows each, every one with a reader of its own.
+      rows: how many there are, without those that fill the last parts.
+      features: how many columns there are.
+      form: of the source.
+      dtype: of the products.
+      block: how many rows of a part are read together.
+    """
+
+    over: RowSharding
+    rows: int
+    features: int
+    form: str
+    dtype: Any
+    block: int
 
 
 class ReadRows(Design):
@@ -29,17 +51,20 @@ class ReadRows(Design):
 
     @property
     @abc.abstractmethod
-    def parts(self) -> int:
-        """How many parts there are, each with a reader of its own."""
+    def facts(self) -> Facts:
+        """What is known of the rows."""
 
     @property
-    @abc.abstractmethod
-    def rows_given(self) -> int:
-        """How many rows there are, without those that fill the last parts."""
+    def shape(self) -> tuple[int, int]:
+        return self.facts.over.rows, self.facts.features
 
-    @abc.abstractmethod
-    def centred(self, center: jax.Array) -> Self:
-        """The design with another center."""
+    @property
+    def dtype(self) -> Any:
+        return jnp.dtype(self.facts.dtype)
+
+    def _arguments(self) -> list[str]:
+        facts = self.facts
+        return [f"{facts.rows:,} rows", f"{facts.features:,} features", facts.form]
 
     @abc.abstractmethod
     def multiplied(
@@ -74,10 +99,10 @@ class ReadRows(Design):
         return self.multiplied(residual_of(self, residual), is_transposed=True)
 
     def there_and_back(self, weights: jax.Array, change: RowFunction, rows: Any) -> tuple[Any, Any]:
-        of_part = self.shape[0] // self.parts
+        parts, of_part, block = _sizes(self)
         changes = tuple(
-            _for_rows(change, self.parts * size, weights, rows) if size else None
-            for size in (of_part, self.block_length, of_part % self.block_length)
+            _for_rows(change, parts * size, weights, rows) if size else None
+            for size in (of_part, block, of_part % block)
         )
         return _at_once(self, changes, weights, rows)
 
@@ -88,27 +113,15 @@ class ReadRows(Design):
         rows, features = self.shape
         return 2 * rows * features * jnp.dtype(self.dtype).itemsize
 
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array | None:
-        squares = self.column_squared_norms(row_weight, None)
-        return None if squares is None else jnp.sum(squares)
-
-    def sample_index(self, count: int) -> np.ndarray:
-        # Those of the first block: others would cost a pass.
-        last = min(self.block_length, self.rows_given) - 1
-        return np.linspace(0, last, min(count, last + 1), dtype=np.int64).astype(np.int32)
-
     def rows_at(self, index: jax.Array) -> jax.Array:
         rows = self.uncentred_rows_at(index)
         return rows if self.center is None else rows - self.center[None, :]
 
-    def minus(self, center: jax.Array) -> Self:
-        return self.centred(center if self.center is None else self.center + center)
 
-    def center_of(self, center: jax.Array | None) -> jax.Array | None:
-        """The center that is to be subtracted besides the design's own, from X as it is read."""
-        if center is None or self.center is None:
-            return self.center if center is None else center
-        return self.center + center
+def _sizes(design: ReadRows) -> tuple[int, int, int]:
+    """How many parts there are, and how many rows a part and a block of it have."""
+    facts = design.facts
+    return facts.over.parts, facts.over.rows_of_part, facts.block
 
 
 def _for_rows(change: RowFunction, size: int, weights: jax.Array, rows: Any) -> Partial:
@@ -124,8 +137,7 @@ def _at_once(design: ReadRows, changes: Any, weights: jax.Array, rows: Any) -> t
     """Each block is read once. ``changes`` are for all rows, for a block of every part, and for the
     last one; they are applied to rows of all parts, which lie where these are.
     """
-    parts, block = design.parts, design.block_length
-    of_part = design.shape[0] // parts
+    parts, of_part, block = _sizes(design)
     count, rest = divmod(of_part, block)
 
     def of(index: Any, size: int, change: Any, after: jax.Array) -> tuple[Any, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
 from typing import Any, Self
 
 import jax
@@ -13,28 +12,25 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdescent.designs.operands import residual_of, weights_of
-from jaxdescent.designs.protocol import Design
+from jaxdescent.designs.protocol import Design, Reading
 from jaxdescent.designs.row_sharding import RowSharding
+from jaxdescent.designs.sparse_entries import (
+    checked_index,
+    checked_shape,
+    checked_values,
+    entries_of,
+    without_duplicates,
+)
 from jaxdescent.designs.sparse_layout import Entries, Part, Stored, layout_of
 from jaxdescent.designs.sparse_rows import SparseRows
 from jaxdescent.designs.unevenness import are_uneven
-from jaxdescent.inputs.numbers import refuse_masked
-from jaxdescent.inputs.trees import check_floats
 from jaxdescent.kernels import sparse_products
 from jaxdescent.kernels.dtypes import compute_dtype
 from jaxdescent.kernels.row_pieces import pieces_of_rows
 from jaxdescent.kernels.sparse_products import Layout
 
-LARGEST_SIDE = 2**31 - 1
-"""Places are int32."""
-
 ROUNDING = 8
 """So many eps of what a column's norm is made of are rounding."""
-
-TRACED = (
-    "the indices of a sparse X must be known numbers, got traced ones: make it outside of jit, "
-    "vmap and grad, and pass it as an argument."
-)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -76,7 +72,7 @@ class Sparse(Design):
     """
 
     def __init__(self, matrix: Any, *, sharding: Any = None) -> None:
-        self._build(*_parts_of(matrix), dtype=jnp.float32, sharding=sharding)
+        self._build(*entries_of(matrix), dtype=jnp.float32, sharding=sharding)
 
     @classmethod
     def from_indices(
@@ -111,7 +107,7 @@ class Sparse(Design):
     def _build(
         self, row: Any, column: Any, values: Any, shape: Any, *, dtype: Any, sharding: Any
     ) -> None:
-        rows, features = _checked_shape(shape)
+        rows, features = checked_shape(shape)
         over = RowSharding.of(sharding, rows)
         row = checked_index("row", row, rows)
         column = checked_index("column", column, features)
@@ -120,8 +116,8 @@ class Sparse(Design):
                 f"there must be a row and a column for each entry, got {row.size:,} rows and "
                 f"{column.size:,} columns."
             )
-        values = _checked_values(values, row.size)
-        row, column, values = _without_duplicates(row, column, values, features, dtype)
+        values = checked_values(values, row.size)
+        row, column, values = without_duplicates(row, column, values, features, dtype)
         ends = np.searchsorted(row, np.arange(over.parts + 1) * over.rows_of_part)
         forward_parts, backward_parts = [], []
         for number, (start, end) in enumerate(itertools.pairwise(ends)):
@@ -201,16 +197,13 @@ class Sparse(Design):
         return compute_dtype(self._like.dtype)
 
     @property
-    def stored_dtype(self) -> Any:
-        return self._like.dtype
-
-    @property
     def is_uneven(self) -> bool:
         return self._is_uneven
 
     @property
-    def pass_bytes(self) -> int:
-        return max(self._forward.pass_bytes, self._backward.pass_bytes)
+    def reading(self) -> Reading:
+        read = max(self._forward.pass_bytes, self._backward.pass_bytes)
+        return Reading(self._like.dtype, read)
 
     def product(self, weights: jax.Array) -> jax.Array:
         return sparse_products.product(self._forward, weights_of(self, weights))
@@ -227,12 +220,6 @@ class Sparse(Design):
         each = 8 + self.dtype.itemsize
         return rows * features * self.dtype.itemsize + 2 * each * self.entries
 
-    def squared_norm(self, row_weight: jax.Array | None) -> jax.Array:
-        squares = self._squared(self._forward)
-        ones = jnp.ones((self.shape[1],), self.dtype)
-        of_rows = sparse_products.product(squares, ones)
-        return jnp.sum(of_rows if row_weight is None else row_weight.astype(self.dtype) * of_rows)
-
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
@@ -242,7 +229,8 @@ class Sparse(Design):
         sums = sparse_products.product_of_all(self._backward, weight)
         squares = sums
         if self._backward.has_values:
-            squares = sparse_products.product_of_all(self._squared(self._backward), weight)
+            squared = self._backward.with_values(lambda own: jnp.square(own.astype(self.dtype)))
+            squares = sparse_products.product_of_all(squared, weight)
         if center is None:
             return squares
         # sum s (x - c)^2 = sum s x^2 - 2 c sum s x + c^2 sum s, which needs the entries alone; and
@@ -261,118 +249,3 @@ class Sparse(Design):
 
     def taken(self, index: jax.Array) -> Design:
         return self.by_rows().taken(index)
-
-    def _squared(self, layout: Layout) -> Layout:
-        return layout.with_values(lambda values: jnp.square(values.astype(self.dtype)))
-
-
-def is_sparse_matrix(X: Any) -> bool:
-    """Whether the object looks like a sparse matrix of SciPy or JAX."""
-    return hasattr(type(X), "tocoo") or type(X).__module__.startswith("jax.experimental.sparse")
-
-
-def _parts_of(matrix: Any) -> tuple[Any, Any, Any, Any]:
-    """Rows, columns, values and the shape of a sparse matrix of another library."""
-    if not is_sparse_matrix(matrix):
-        raise TypeError(
-            "jd.Sparse needs a sparse matrix of SciPy or a BCOO or BCSR of JAX, got "
-            f"{type(matrix).__name__}: pass a dense X to jd.LinearRegression as it is, and indices "
-            "and values to jd.Sparse.from_indices."
-        )
-    if len(matrix.shape) != 2:
-        raise ValueError(f"X must have shape (rows, features), got {tuple(matrix.shape)}.")
-    if hasattr(matrix, "tocoo"):
-        entries = matrix.tocoo()
-        return entries.row, entries.col, entries.data, matrix.shape
-    entries = matrix.to_bcoo() if hasattr(matrix, "to_bcoo") else matrix
-    if getattr(entries, "n_batch", None) != 0 or entries.n_dense:
-        raise TypeError(
-            "jd.Sparse takes of JAX's sparse matrices a BCOO or BCSR without batch and dense "
-            f"dimensions, got {matrix!r}: pass indices and values to jd.Sparse.from_indices."
-        )
-    if isinstance(entries.indices, Tracer):
-        raise TypeError(TRACED)
-    index = np.asarray(entries.indices)
-    is_entry = np.all(index < np.asarray(matrix.shape), axis=1)  # the others are JAX's padding
-    where = np.flatnonzero(is_entry)
-    values = entries.data if where.size == len(index) else entries.data[where]
-    return index[where, 0], index[where, 1], values, matrix.shape
-
-
-def _checked_shape(shape: Any) -> tuple[int, int]:
-    try:
-        rows, features = map(operator.index, shape)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"shape must be (rows, features), two integers, got {shape!r}."
-        ) from error
-    sides = rows, features
-    if min(sides) < 1:
-        raise ValueError(
-            f"X must have at least one row and one feature, got shape {sides}: the data is empty."
-        )
-    if max(sides) > LARGEST_SIDE:
-        raise ValueError(f"X must have fewer than 2**31 rows and features, got shape {sides}.")
-    return sides
-
-
-def checked_index(name: str, index: Any, side: int) -> np.ndarray:
-    """Indices from 0 to ``side - 1`` as int64."""
-    if isinstance(index, Tracer):
-        raise TypeError(TRACED)
-    refuse_masked(f"{name} indices", index)
-    index = np.asarray(index)
-    if index.ndim != 1:
-        raise ValueError(f"{name} indices must have shape (entries,), got {index.shape}.")
-    if not index.size:
-        return np.zeros(0, np.int64)
-    if not np.issubdtype(index.dtype, np.integer):
-        raise TypeError(f"{name} indices must be integers, got dtype {index.dtype}.")
-    least, most = int(index.min()), int(index.max())
-    if least < 0 or most >= side:
-        raise ValueError(
-            f"{name} indices must be from 0 to {side - 1:,}, got {least if least < 0 else most:,}: "
-            "correct them, or the shape."
-        )
-    return index.astype(np.int64, copy=False)  # uint64 and int64 would make float64
-
-
-def _checked_values(values: Any, entries: int) -> Any:
-    """As NumPy's array, or traced."""
-    if values is None:
-        return None
-    if not isinstance(values, Tracer):
-        refuse_masked("values", values)
-        values = np.asarray(values)
-    if values.shape != (entries,):
-        raise ValueError(
-            f"values must have shape ({entries},), one for each index, got {values.shape}."
-        )
-    ones = "; where all entries are one, values=None takes less memory"
-    check_floats("X", values.dtype, ones)
-    return values
-
-
-def _without_duplicates(
-    row: np.ndarray, column: np.ndarray, values: Any, features: int, dtype: Any
-) -> tuple[np.ndarray, np.ndarray, Any]:
-    """The entries row by row, in the order of columns, each place once."""
-    place = row.astype(np.int64) * features + column
-    if np.all(place[1:] > place[:-1]):
-        return row, column, values
-    order = np.argsort(place, kind="stable")
-    place, row, column = place[order], row[order], column[order]
-    values = None if values is None else values[order]
-    is_new = np.concatenate([[True], place[1:] != place[:-1]])
-    if np.all(is_new):
-        return row, column, values
-    first = np.flatnonzero(is_new)
-    if values is None:
-        values = np.diff(first, append=place.size).astype(dtype)
-    elif isinstance(values, Tracer):
-        wide = values.astype(compute_dtype(values.dtype))
-        values = jax.ops.segment_sum(wide, np.cumsum(is_new) - 1, first.size).astype(values.dtype)
-    else:
-        wide = np.add.reduceat(values.astype(compute_dtype(values.dtype)), first)
-        values = wide.astype(values.dtype)
-    return row[first], column[first], values

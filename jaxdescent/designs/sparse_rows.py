@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs.offset import Offset
 from jaxdescent.designs.operands import residual_of, weights_of
 from jaxdescent.designs.protocol import Design
 from jaxdescent.kernels import row_pieces
@@ -68,9 +67,6 @@ class SparseRows(Design):
 
     def rows_at(self, index: jax.Array) -> jax.Array:
         return self.taken(index).to_dense()
-
-    def minus(self, center: jax.Array) -> Design:
-        return Offset(self, center)
 
     def to_dense(self) -> jax.Array:
         return row_pieces.dense(self.pieces, self.features, self.dtype, self.usual)

@@ -81,14 +81,9 @@ def _host(
     like = _like(operand, stream=stream, is_transposed=is_transposed, rows=rows)
 
     def compute() -> np.ndarray:
-        if block.ndim:
-            of_rows = stream.rows_transposed_product if is_transposed else stream.rows_product
-            return of_rows(block, columns, center).reshape(like.shape)
-        if block == ALL:
-            product = stream.transposed_product if is_transposed else stream.product
-            return product(columns, center).reshape(like.shape)
-        of_block = stream.block_transposed_product if is_transposed else stream.block_product
-        return of_block(int(block), columns, center).reshape(like.shape)
+        chosen = block if block.ndim else None if block == ALL else int(block)
+        made = stream.multiplied(columns, center, is_transposed=is_transposed, chosen=chosen)
+        return made.reshape(like.shape)
 
     return stream.attempt(compute, like)
 

@@ -21,8 +21,10 @@ from jaxdescent.data import (
     normal_solution,
     open_source,
 )
-from jaxdescent.designs.protocol import Design
-from jaxdescent.designs.read_rows import ReadRows
+from jaxdescent.designs.operands import sum_of_centers
+from jaxdescent.designs.protocol import Design, Reading
+from jaxdescent.designs.read_rows import Facts, ReadRows
+from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.stream_products import ALL, multiplied
 from jaxdescent.designs.streamed_rows import StreamedRows
 from jaxdescent.inputs.numbers import check_count
@@ -160,10 +162,6 @@ class Streamed(ReadRows):
         object.__setattr__(new, "center", *leaves)
         return new
 
-    def _arguments(self) -> list[str]:
-        rows, features = self.shape
-        return [f"{rows:,} rows", f"{features:,} features", self.stream.source.form]
-
     def column(self, name: str) -> jax.Array:
         """A column of numbers as a vector in memory, (rows,), such as the target: one pass that
         reads nothing else.
@@ -189,43 +187,34 @@ class Streamed(ReadRows):
         return self.stream.passes
 
     @property
-    def parts(self) -> int:
-        return 1
+    def facts(self) -> Facts:
+        stream, dtype = self.stream, self.stream.decoding.dtype
+        over, form = RowSharding.of(None, stream.rows), stream.source.form
+        return Facts(over, stream.rows, stream.features, form, dtype, stream.block)
 
     @property
-    def rows_given(self) -> int:
-        return self.stream.rows
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.stream.rows, self.stream.features
-
-    @property
-    def dtype(self) -> Any:
-        return jnp.dtype(self.stream.decoding.dtype)
+    def reading(self) -> Reading:
+        stream, decoding = self.stream, self.stream.decoding
+        read = stream.rows * decoding.row_bytes
+        hashing = stream.rows * decoding.hashed_entries / HASHED_RATE
+        return Reading(
+            self.dtype,
+            bytes=read,
+            seconds=read / RATES.get(stream.source.form, OTHER_RATE) + hashing,
+            held_bytes=stream.held_bytes,
+            block=stream.block,
+            sections=stream.sections,
+            sampled=stream.block,  # rows of other blocks would cost a pass
+        )
 
     @property
     def entries(self) -> int:
         return self.stream.rows * self.stream.decoding.products
 
     @property
-    def pass_bytes(self) -> int:
-        return self.stream.rows * self.stream.decoding.row_bytes
-
-    @property
     def is_uneven(self) -> bool:
         # Words and values have very different numbers of rows.
         return bool(self.stream.decoding.sparse.columns)
-
-    @property
-    def reading_seconds(self) -> float:
-        decoding = self.stream.decoding
-        hashing = self.stream.rows * decoding.hashed_entries / HASHED_RATE
-        return self.pass_bytes / RATES.get(self.stream.source.form, OTHER_RATE) + hashing
-
-    @property
-    def reading_bytes(self) -> int:
-        return self.stream.held_bytes
 
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
@@ -244,18 +233,10 @@ class Streamed(ReadRows):
             return function(self.stream.column_squares(weight, center)).astype(self.dtype)
 
         like = jax.ShapeDtypeStruct(self.shape[1:], self.dtype)
-        return self._asked(compute, like, row_weight, self.center_of(center))
+        return self._asked(compute, like, row_weight, sum_of_centers(self.center, center))
 
     def column_lengths(self, row_weight: jax.Array | None, center: jax.Array | None) -> jax.Array:
         return self._of_columns(np.sqrt, row_weight, center)
-
-    @property
-    def block_length(self) -> int:
-        return self.stream.block
-
-    @property
-    def sections(self) -> tuple[int, ...]:
-        return self.stream.sections
 
     def taken(self, index: jax.Array) -> Design | jax.Array:
         written_out = self.shape[1] * jnp.dtype(self.dtype).itemsize
@@ -267,44 +248,28 @@ class Streamed(ReadRows):
         like = jax.ShapeDtypeStruct((index.shape[0], self.shape[1]), self.dtype)
         return self._asked(self.stream.rows_at, like, index)
 
-    def centred(self, center: jax.Array) -> Streamed:
-        return self.tree_unflatten(self.stream, (center,))
+    def minus(self, center: jax.Array) -> Streamed:
+        return self.tree_unflatten(self.stream, (sum_of_centers(self.center, center),))
 
     def normal_sums(
-        self, row_weight: jax.Array | None, targets: jax.Array, *, intercept: bool
-    ) -> NormalSums | None:
-        (_, n), k = self.shape, targets.shape[1]
-
-        def compute(weight: Any, targets: Any) -> Any:
-            sums = self.stream.normal_sums(weight, targets, intercept=intercept)
-            return self._in_dtype(sums)
-
+        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any = None, *, intercept: bool
+    ) -> Any:
         if self.center is not None:
             return None
-        return self._asked(
-            compute, self._like(NormalSums((n, n), (n, k), (), (n,), (k,), ())), row_weight, targets
-        )
-
-    def normal_solution(
-        self, row_weight: jax.Array | None, targets: jax.Array, l2: Any, *, intercept: bool
-    ) -> NormalSolution | None:
-        (_, n), k, penalties = self.shape, targets.shape[1], max(jnp.size(l2), 1)
+        (_, n), k = self.shape, targets.shape[1]
 
         def compute(weight: Any, targets: Any, l2: Any) -> Any:
             sums = self.stream.normal_sums(weight, targets, intercept=intercept)
-            return self._in_dtype(normal_solution(sums, l2))
+            made = sums if l2 is None else normal_solution(sums, l2)
+            return type(made)(*(np.asarray(each, self.dtype) for each in made))
 
-        if self.center is not None:
-            return None
-        of_side, of_factor = ((n, k), (n,), (k,), ()), ((n, n), (n, penalties), (n, penalties), ())
-        like = self._like(NormalSolution(*of_side, *of_factor))
-        return self._asked(compute, like, row_weight, targets, jnp.asarray(l2))
-
-    def _like(self, shapes: Any) -> Any:
-        return type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
-
-    def _in_dtype(self, numbers: Any) -> Any:
-        return type(numbers)(*(np.asarray(each, self.dtype) for each in numbers))
+        shapes: Any = NormalSums((n, n), (n, k), (), (n,), (k,), ())
+        if l2 is not None:
+            l2 = jnp.asarray(l2)
+            gain = n, max(l2.size, 1)
+            shapes = NormalSolution((n, k), (n,), (k,), (), (n, n), gain, gain, ())
+        like = type(shapes)(*(jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes))
+        return self._asked(compute, like, row_weight, targets, l2)
 
     def multiplied(
         self,

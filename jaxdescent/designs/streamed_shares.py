@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
-from jaxdescent.designs.read_rows import ReadRows
+from jaxdescent.designs.operands import sum_of_centers
+from jaxdescent.designs.protocol import Reading
+from jaxdescent.designs.read_rows import Facts, ReadRows
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.designs.streamed import Streamed
@@ -51,30 +53,6 @@ class _Told(NamedTuple):
     parts: int
     block: int
     row_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Facts:
-    """What is known of the whole.
-
-    Attributes:
-      over: the mesh, its axes along which rows are cut, and how many shares there are.
-      rows: of the source, without those that fill the last shares.
-      form: of the source.
-      names: of the features.
-      dtype: of the products.
-      row_bytes: what is read of a row.
-      seconds: how long a pass takes to read a share, about.
-    """
-
-    over: RowSharding
-    rows: int
-    form: str
-    names: tuple[str, ...]
-    dtype: Any
-    row_bytes: int
-    seconds: float
-    held_bytes: int
 
 
 @jax.tree_util.register_pytree_node_class
@@ -124,13 +102,13 @@ class StreamedShares(ReadRows):
         **options: Any,
     ) -> None:
         parts, devices = local_parts(sharding)
-        with agreement.among("StreamedShares", devices):
+        with processes.among("StreamedShares", devices):
             whole = Streamed(data, **options)
             stream = whole.stream
             names = hashlib.sha256("\0".join(whole.names).encode()).hexdigest()
             told = [
                 _Told(*each)
-                for each in agreement.told_by_all(
+                for each in processes.told_by_all(
                     _Told(
                         stream.rows,
                         stream.features,
@@ -170,39 +148,34 @@ class StreamedShares(ReadRows):
         over = RowSharding.of(sharding, share_rows * total)
         mine = range(len(parts)) if is_own else range(parts[0], parts[-1] + 1)
         self.shares = cut_source(stream, share_rows, mine, parts[0])
-        self.facts = _Facts(
-            over,
-            rows,
-            stream.source.form,
-            whole.names,
-            whole.dtype,
-            max(each.row_bytes for each in told),
-            whole.reading_seconds / here,
-            stream.held_bytes * len(parts),
+        block, own = self.shares.block, whole.reading
+        self._facts = dataclasses.replace(whole.facts, over=over, rows=rows, block=block)
+        self._reading = own._replace(
+            bytes=over.rows * max(each.row_bytes for each in told),
+            seconds=own.seconds / here,
+            held_bytes=own.held_bytes * len(parts),
+            block=block,
+            sections=(0,),
+            sampled=min(block, rows),
         )
+        self._names = whole.names
         self.center = None
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """The means that are subtracted as a leaf; the streams are structure."""
         streams = [_Stream(stream) for stream in self.shares.streams]
-        return (self.center, streams), (self.shares, self.facts)
+        return (self.center, streams), (self.shares, self._facts, self._reading, self._names)
 
     @classmethod
     def tree_unflatten(cls, structure: Any, leaves: Any) -> StreamedShares:
         """From what :meth:`tree_flatten` tells."""
         new = object.__new__(cls)
-        new.shares, new.facts = structure
+        new.shares, new._facts, new._reading, new._names = structure
         new.center = leaves[0]
         return new
 
     def _arguments(self) -> list[str]:
-        rows, features = self.facts.rows, self.shares.features
-        return [
-            f"{rows:,} rows",
-            f"{features:,} features",
-            self.facts.form,
-            f"{self.facts.over.parts} shares",
-        ]
+        return [*super()._arguments(), f"{self.facts.over.parts} shares"]
 
     def column(self, name: str) -> jax.Array:
         """A column of numbers, (rows,), sharded as the rows are: each process reads its own."""
@@ -216,7 +189,7 @@ class StreamedShares(ReadRows):
     @property
     def names(self) -> tuple[str, ...]:
         """What each weight belongs to."""
-        return self.facts.names
+        return self._names
 
     @property
     def passes(self) -> int:
@@ -224,32 +197,12 @@ class StreamedShares(ReadRows):
         return max((each.passes for each in self.shares.streams if each is not None), default=0)
 
     @property
-    def parts(self) -> int:
-        return self.facts.over.parts
+    def facts(self) -> Facts:
+        return self._facts
 
     @property
-    def rows_given(self) -> int:
-        return self.facts.rows
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.facts.over.rows, self.shares.features
-
-    @property
-    def dtype(self) -> Any:
-        return jnp.dtype(self.facts.dtype)
-
-    @property
-    def pass_bytes(self) -> int:
-        return self.facts.over.rows * self.facts.row_bytes
-
-    @property
-    def reading_seconds(self) -> float:
-        return self.facts.seconds
-
-    @property
-    def reading_bytes(self) -> int:
-        return self.facts.held_bytes
+    def reading(self) -> Reading:
+        return self._reading
 
     @property
     def is_whole(self) -> bool:
@@ -278,19 +231,17 @@ class StreamedShares(ReadRows):
     def column_squared_norms(
         self, row_weight: jax.Array | None, center: jax.Array | None
     ) -> jax.Array:
-        operands, specs = (row_weight, self.center_of(center)), (self._rows, ALL)
+        operands, specs = (row_weight, sum_of_centers(self.center, center)), (self._rows, ALL)
         return self._asked(self.shares.column_squares, self.shape[1:], specs, *operands)
-
-    @property
-    def block_length(self) -> int:
-        return self.shares.block
 
     def uncentred_rows_at(self, index: jax.Array) -> jax.Array:
         shape = index.shape[0], self.shape[1]
         return self._asked(self.shares.rows_at, shape, (ALL,), index)
 
-    def centred(self, center: jax.Array) -> StreamedShares:
-        return self.tree_unflatten((self.shares, self.facts), (center,))
+    def minus(self, center: jax.Array) -> StreamedShares:
+        new = copy.copy(self)
+        new.center = sum_of_centers(self.center, center)
+        return new
 
     @property
     def _rows(self) -> PartitionSpec:

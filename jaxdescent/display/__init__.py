@@ -12,6 +12,7 @@ from jaxdescent.display.guard import guarded as guarded
 from jaxdescent.display.numbers import entries as entries
 from jaxdescent.display.numbers import number as number
 from jaxdescent.display.numbers import readable_seconds as readable_seconds
+from jaxdescent.display.numbers import rough_seconds as rough_seconds
 from jaxdescent.display.numbers import shape_of as shape_of
 from jaxdescent.display.numbers import signature as signature
 from jaxdescent.display.report import Grid as Grid

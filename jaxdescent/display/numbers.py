@@ -22,6 +22,13 @@ LARGEST_COPY = 1 << 16
 """The most elements that are copied from an accelerator, which takes less time than to compile."""
 
 
+YEAR = 365.25 * 86400
+"""Seconds of a year."""
+
+MOST_YEARS = 1e5
+"""More years than these are told by their power of ten."""
+
+
 def is_array(thing: Any) -> bool:
     """Whether an object has a shape and a dtype, as arrays, tracers and ``ShapeDtypeStruct`` do."""
     return shape_of(thing) is not None
@@ -160,13 +167,18 @@ def number(thing: Any, digits: int = 3) -> str:
 
 
 def readable_seconds(seconds: float) -> str:
-    """Three digits in a suitable unit.
+    """Three digits in a suitable unit; one of more years than anything lasts.
 
-    >>> readable_seconds(0.00123), readable_seconds(90), readable_seconds(1e9)
-    ('1.23 ms', '90 s', '31.7 years')
+    >>> [readable_seconds(s) for s in (0.00123, 90, 1e9, 3e11, 1e20)]
+    ['1.23 ms', '90 s', '31.7 years', '9,506 years', '3e12 years']
     """
+    years = seconds / YEAR
+    if years >= MOST_YEARS:
+        return f"{years:.0e} years".replace("e+0", "e").replace("e+", "e")
+    if years >= 1000:
+        return f"{years:,.0f} years"
     for least, unit, name in (
-        (3.156e7, 3.156e7, "years"),
+        (YEAR, YEAR, "years"),
         (86_400 * 2, 86_400, "days"),
         (3600 * 2, 3600, "h"),
         (60 * 2, 60, "min"),
@@ -176,3 +188,18 @@ def readable_seconds(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds * 1e6:.3g} us"
+
+
+def rough_seconds(seconds: float) -> str:
+    """An estimate of seconds in words.
+
+    >>> [rough_seconds(s) for s in (0.3, 7.4, 43, 104, 250, 5000)]
+    ['about 1 s', 'about 7 s', 'about 45 s', 'about 1.5 minutes', 'about 4 minutes', \
+'about 83 minutes']
+    """
+    if seconds < 10:
+        return f"about {max(round(seconds), 1)} s"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s"
+    minutes = round(2 * seconds / 60) / 2 if seconds < 300 else round(seconds / 60)
+    return f"about {minutes:g} minutes"

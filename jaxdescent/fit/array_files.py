@@ -50,7 +50,7 @@ def arrays_of(path: pathlib.Path, content: bytes, advice: str) -> dict[str, np.n
         raise DataError(f"{path} is damaged ({error}): {advice}.") from error
 
 
-def places_of(path: pathlib.Path, count: int) -> np.ndarray:
+def rising_places_of(path: pathlib.Path, count: int) -> np.ndarray:
     """Different places from 0 to before ``count``, in their order."""
     places = vector_of(path, np.dtype(np.int64))
     if places.size and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) <= 0)):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import Source
 from jaxdescent.data.freeing import allocate_arrow_by_system
 from jaxdescent.data.read_ahead import BLOCKS_HELD
@@ -65,7 +65,7 @@ class Memory(NamedTuple):
 
     def fits(self, needed: float) -> bool:
         """Whether so much may be held, by all processes that fit together."""
-        return agreement.least(self.limit - needed) >= 0
+        return processes.least(self.limit - needed) >= 0
 
     def refuse(self, what: str, needed: float, read: str = "nothing was read") -> ProblemTooLarge:
         """The refusal of what needs more, and what has been read by then."""

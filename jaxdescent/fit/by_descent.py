@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import agreement
-from jaxdescent.designs import Design
+from jaxdescent import processes
+from jaxdescent.designs import Design, Standardised
 from jaxdescent.fit.checkpoint import DESCENT
 from jaxdescent.fit.checks import row_notes
 from jaxdescent.fit.encoding import Encoding
@@ -21,7 +21,6 @@ from jaxdescent.fit.job import Job
 from jaxdescent.fit.penalty_path import Search, Try, details_of_search, search
 from jaxdescent.fit.reporting_method import listening, reporting
 from jaxdescent.fit.roles import AUTO
-from jaxdescent.fit.scaled import ScaledColumns
 from jaxdescent.fit.solution import penalties_from
 from jaxdescent.fit.start import Start
 from jaxdescent.fit.vectors import Vectors
@@ -74,7 +73,7 @@ def fit_design(
     scales, dtype = vectors.scales, rows.design.dtype
     is_scaled = scales is not None
     objective = LinearRegression(
-        ScaledColumns(rows.design, jnp.asarray((1 / scales).astype(dtype)))
+        Standardised(rows.design, scale=jnp.asarray((1 / scales).astype(dtype)))
         if is_scaled
         else rows.design,
         rows.placed(((vectors.target - mean) / spread).astype(dtype)),
@@ -191,7 +190,7 @@ def descend(
             filled=filled,
         )
     # Processes run the same programs, whoever looks.
-    if not job.watch.is_looking or not agreement.is_alone():
+    if not job.watch.is_looking or not processes.is_alone():
         return minimum(objective, params, method)
     count = 0
 

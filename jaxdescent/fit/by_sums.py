@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent.data import located, read_ahead
+from jaxdescent.data.chunk import product_rows
 from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import (
     LEVEL_BYTES,
@@ -20,11 +20,10 @@ from jaxdescent.fit.checks import check_rows, check_target, row_notes
 from jaxdescent.fit.encoding import Encoding, Policy
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import TEST, TRAIN, Preparing
+from jaxdescent.fit.prepared import TEST, TRAIN, Preparing, prepared_blocks
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import (
     ProductSums,
-    buffer_rows,
     filled,
     fills_of,
     moments,
@@ -54,13 +53,13 @@ class SumsPlan:
     bytes: int
 
 
-def plan_of(job: Job, encoding: Encoding) -> SumsPlan:
+def plan_sums(job: Job, encoding: Encoding) -> SumsPlan:
     """How the pass would be made, whether or not it fits."""
     side = products_side(encoding, Policy(job.request.missing))
     matrix = 8 * side**2
     # The last product beside the sums, and the rows that it is of.
     dense = side - encoding.size + len(encoding.numbers)
-    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * buffer_rows(dense)
+    passing = job.parts * matrix + 8 * dense**2 + 8 * dense * product_rows(dense)
     solving_bytes = (job.parts + SOLVING_MATRICES) * matrix
     base = resident_bytes() + SLACK_BYTES + LEVEL_BYTES * (encoding.size - len(encoding.numbers))
     base += bytes_of_levels(encoding.levels.values())
@@ -76,17 +75,13 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    request, roles = job.request, job.roles
-    policy = Policy(request.missing, unseen="zero")
-    sums = ProductSums(encoding, policy)
-    preparing = Preparing(roles, encoding, policy, request.test, request.seed)
-    job.watch.begin("reading", job.source.rows)
-    read = _add_all(job, sums, preparing, plan)
-    if job.test_source is not None:
-        job.watch.begin("held-out rows", job.test_source.rows)
-        other = dataclasses.replace(preparing, share=0.0, part=TEST)
-        read += _add_all(job._replace(source=job.test_source), sums, other, plan)
-    sums.finish()
+    request, roles, read = job.request, job.roles, 0
+    preparing = Preparing.of(job, encoding)
+    sums = ProductSums(encoding, preparing.policy)
+    for prepared, _ in prepared_blocks(job, preparing, plan.reading.rows):
+        sums.add(prepared)
+        read += prepared.block.rows
+        del prepared
     sums.put_together()
     totals = [0.0 if total is None else float(total[-1, -1]) for total in sums.matrices]
     check_rows(
@@ -97,7 +92,8 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         is_tested=job.is_tested,
     )
     data = moments(sums, TRAIN)
-    check_target(roles.target, data.rows, data.squares / data.weight, data.target_mean)
+    variance = data.squares / data.weight_total
+    check_target(roles.target, sums.rows[TRAIN], variance, float(data.target_mean[0]))
     assert sums.shift is not None
     shift, has_test = sums.shift, sums.matrices[TEST] is not None
     held_out = filled(sums, TEST) if has_test else None
@@ -106,6 +102,7 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
     if l2 == AUTO:
         path = solving.path(
             data,
+            sums.rows[TRAIN],
             standardize=request.standardize,
             held_out=None
             if held_out is None
@@ -146,20 +143,6 @@ def fit_by_sums(job: Job, encoding: Encoding, plan: SumsPlan) -> Fitted:
         "unseen_values": sums.unseen,
     }
     return Fitted(encoding, found.weights, found.intercept, parts, details, notes, read)
-
-
-def _add_all(job: Job, sums: ProductSums, preparing: Preparing, plan: SumsPlan) -> int:
-    source, names = job.source, job.roles.columns
-    rows = 0
-    for prepared in read_ahead(
-        lambda: map(preparing, located(source, names, plan.reading.rows, job.first_row))
-    ):
-        sums.add(prepared)
-        rows += prepared.block.rows
-        del prepared
-        job.watch.advance(rows)
-        job.memory.check()
-    return rows
 
 
 def _notes(found: solving.Solution, encoding: Encoding, sums: ProductSums) -> list[str]:

@@ -15,23 +15,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError
-from jaxdescent.data.errors import reading
-from jaxdescent.fit import together
-from jaxdescent.fit.array_files import arrays_of, replacing, write_arrays
-from jaxdescent.fit.checkpoint_description import (
-    DESCRIPTION,
-    FORMAT,
-    SCHEMA,
-    described,
-    read_description,
-)
+from jaxdescent.data.errors import reading, writing
+from jaxdescent.fit import shared_rows
+from jaxdescent.fit.array_files import arrays_of, write_arrays
+from jaxdescent.fit.kept_folder import KeptFolder
+from jaxdescent.processes.signals import Interruption
 from jaxdescent.result import Result
 from jaxdescent.runs import checkpoints, run
 from jaxdescent.runs.hooks import Checkpoint, Hook, Summary
-from jaxdescent.runs.interruption import Interruption
 from jaxdescent.status import Status
+
+KEPT = KeptFolder("a fit", "fit.json", "jaxdescent fit", "facts")
 
 SEARCH, UNITS = "search.npz", "units.npz"
 
@@ -52,7 +48,7 @@ PROCESSES = "the number of processes"
 reads its rows in another way than several."""
 
 
-class Interrupted(agreement.Stopped):
+class Interrupted(processes.Stopped):
     """A signal ended a fit, which is kept: the message says where, and how to go on."""
 
 
@@ -79,9 +75,8 @@ class FitCheckpoint:
         self._content: dict[str, Any] = {}
         self._lock: checkpoints.Folder | None = None
         self._interruption: Interruption | None = None
-        own = described(self.folder, resume=resume) if agreement.is_first() else {}
-        told = agreement.told_bytes_by_all(json.dumps(own).encode())
-        self._content = json.loads(told[0])
+        own = KEPT.content(self.folder, resume=resume) if processes.is_first() else {}
+        self._content = processes.told_by_first(own)
 
     @property
     def way(self) -> str | None:
@@ -133,7 +128,7 @@ class FitCheckpoint:
         then, now = self._processes
         if then == now:
             return
-        if dropped or not all(together.are_full(rows, count) for count in self._processes):
+        if dropped or not all(shared_rows.are_full(rows, count) for count in self._processes):
             why = "shares from which rows were dropped" if dropped else f"so few rows ({rows:,})"
             raise DataError(
                 f"{self.folder} keeps a fit of {then} processes, and {why} cannot be cut anew: "
@@ -145,10 +140,10 @@ class FitCheckpoint:
         where none are kept yet.
         """
         path, content = self.folder / UNITS, b""
-        if agreement.is_first() and self._content and path.exists():
+        if processes.is_first() and self._content and path.exists():
             with reading(path):
                 content = path.read_bytes()
-        content = agreement.told_bytes_by_all(content)[0]
+        content = processes.told_bytes_by_all(content)[0]
         return arrays_of(path, content, "begin anew") if content else {}
 
     def keep_units(self, found: Mapping[str, Any]) -> None:
@@ -157,15 +152,9 @@ class FitCheckpoint:
         Raises:
           DataError: where they cannot be written.
         """
-        if not agreement.is_first():
-            return
-        try:
-            write_arrays(self.folder / UNITS, found)
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> DataError:
-        return DataError(f"{self.folder} cannot be written: {error.strerror or error}.")
+        if processes.is_first():
+            with writing(self.folder):
+                write_arrays(self.folder / UNITS, found)
 
     def begin(self, way: str, width: int) -> None:
         """Write what the fit is, and keep other processes out until :meth:`close`.
@@ -174,21 +163,18 @@ class FitCheckpoint:
           DataError: where another fit goes on there, nothing can be written, or a process does not
             see what the first one has written.
         """
-        if agreement.is_first():
+        if processes.is_first():
             self._begin(way, width)
-        own = json.dumps(self._content if agreement.is_first() else {})
-        self._content = json.loads(agreement.told_bytes_by_all(own.encode())[0])
-        path = self.folder / DESCRIPTION
-        if not agreement.is_first() and (
-            not path.exists() or read_description(path) != self._content
-        ):
+        self._content = processes.told_by_first(self._content)
+        is_there = (self.folder / KEPT.name).exists()
+        if not processes.is_first() and (not is_there or KEPT.read(self.folder) != self._content):
             raise DataError(
                 f"process {jax.process_index()} does not see the fit that the first one keeps in "
                 f"{self.folder}: name a folder that all processes share."
             )
 
     def _begin(self, way: str, width: int) -> None:
-        try:
+        with writing(self.folder):
             self._lock = checkpoints.Folder(self.folder, 1)
             if not self._lock.is_ours:
                 raise DataError(
@@ -196,13 +182,8 @@ class FitCheckpoint:
                     "another folder."
                 )
             if not self._content:
-                content = {"format": FORMAT, "schema": SCHEMA, "facts": self._facts}
-                self._content = content | {"way": way, "width": width}
-                text = json.dumps(self._content, indent=2, ensure_ascii=False)
-                with replacing(self.folder / DESCRIPTION) as path:
-                    path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise self._unwritable(error) from error
+                content = {"facts": self._facts, "way": way, "width": width}
+                self._content = KEPT.write(self.folder, content)
 
     def close(self) -> None:
         """Let other processes have the folder."""
@@ -244,7 +225,7 @@ class FitCheckpoint:
         except ValueError as error:
             raise DataError(f"{error}") from error
         except KeyboardInterrupt as error:  # at a second signal
-            agreement.leave_without_others()
+            processes.leave_without_others()
             raise self.interrupted("what was found until a while ago") from error
         if int(result.status) == Status.INTERRUPTED:
             raise self.interrupted(f"iteration {int(result.iterations):,}")
@@ -259,7 +240,7 @@ class FitCheckpoint:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             failed = f"{error.strerror or error}"
-        told = [each for each in agreement.told_by_all(failed) if each is not None]
+        told = [each for each in processes.told_by_all(failed) if each is not None]
         if told:
             self._warn("descent", told[0])
         return not told

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.request import Request
@@ -48,8 +48,8 @@ class Lengths:
         Raises:
           DataError: with the column, its numbers, and what to do.
         """
-        if not agreement.is_alone():
-            told = agreement.told_bytes_by_all(self._most.tobytes())
+        if not processes.is_alone():
+            told = processes.told_bytes_by_all(self._most.tobytes())
             self._most = np.max([np.frombuffer(each) for each in told], axis=0)
         least, most = LENGTHS[self._dtype]
         rounding = np.zeros(len(self._names))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from jaxdescent import agreement
-from jaxdescent.data import SparseColumn
-
-Entry = tuple[np.ndarray, np.ndarray | None, int, int]
-"""Codes, multipliers, and the places of the first feature and behind the last one, as
-:meth:`jaxdescent.fit.encoding.Encoding.entries` gives them."""
+from jaxdescent import processes
+from jaxdescent.data.chunk import Chunk
 
 EXACT = 64 * np.finfo(float).eps
 """Of the sum of squares: less than this part of it about the mean is rounding."""
@@ -32,46 +27,18 @@ class ColumnSquares:
         self._eps = float(np.finfo(dtype).eps)
         self._numbers = 0
 
-    def add(self, numbers: np.ndarray, entries: Iterable[Entry], weight: np.ndarray) -> None:
-        """Add rows: ``numbers`` (rows, columns), what is one-hot, and weights (rows,)."""
-        self._numbers = numbers.shape[1]
-        for j, column in enumerate(numbers.T):
-            wide = column.astype(np.float64)
-            once = weight * wide
-            self.first[j] += once.sum()
-            self.second[j] += once @ wide
-        before: list[tuple[np.ndarray, np.ndarray | None, int]] = []
-        for codes, values, start, stop in entries:
-            there = codes >= 0
-            own = np.where(there, codes, 0)
-            once = weight * there * (1.0 if values is None else values)
-            self._add(self.first, own, once, start, stop)
-            self._add(self.second, own, once if values is None else once * values, start, stop)
-            # A row whose columns share a bucket has their sum there.
-            for others, other_values, other_start in before:
-                if other_start == start:
-                    both = 2 * once * (others == codes)
-                    both = both if other_values is None else both * other_values
-                    self._add(self.second, own, both, start, stop)
-            before.append((codes, values, start))
+    def add(self, chunk: Chunk, weight: np.ndarray) -> None:
+        """Add rows, and their weights, (rows,)."""
+        self._numbers = chunk.numbers.shape[1]
+        chunk.add(weight[:, None], None, self.first[:, None])
+        chunk.add_squares(weight, None, self.second)
         self.total += float(weight.sum())
-
-    def add_sparse(self, rows: SparseColumn, weight: np.ndarray, start: int) -> None:
-        """Add the sparse entries of the same rows, whose features begin at ``start``."""
-        once = weight[rows.row] * rows.values
-        stop = self.first.size
-        self._add(self.first, rows.index, once, start, stop)
-        self._add(self.second, rows.index, once * rows.values, start, stop)
 
     def put_together(self) -> None:
         """Add what the other processes of a fit have added up of their own rows."""
-        both = agreement.added(np.stack([self.first, self.second]))
+        both = processes.added(np.stack([self.first, self.second]))
         self.first, self.second = both
-        self.total = float(agreement.added(np.array([self.total]))[0])
-
-    @staticmethod
-    def _add(into: np.ndarray, own: np.ndarray, values: np.ndarray, start: int, stop: int) -> None:
-        into[start:stop] += np.bincount(own, values, stop - start)
+        self.total = float(processes.added(np.array([self.total]))[0])
 
     def squares(
         self,

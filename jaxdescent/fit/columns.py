@@ -5,20 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxdescent.data.arrow_types import text_of
-from jaxdescent.data.decoding import values_of
+from jaxdescent.data.arrow_types import array_of, decoded, text_of
+from jaxdescent.data.decoding import NumberColumn, values_of
 from jaxdescent.data.errors import need_arrow
-
-
-class Numbers(NamedTuple):
-    """Values, and which of them are missing: None where none is."""
-
-    values: np.ndarray
-    missing: np.ndarray | None
 
 
 class Labels:
@@ -59,7 +52,7 @@ class Labels:
         return pa.array(self._texts, pa.string()) if isinstance(self._texts, list) else self._texts
 
 
-def as_numbers(column: Any, *, nan_is_missing: bool) -> Numbers:
+def as_numbers(column: Any, *, nan_is_missing: bool) -> NumberColumn:
     """A column of numbers; without a copy where it can be had so."""
     values, missing = values_of(column)
     if values.dtype == np.bool_:
@@ -72,7 +65,7 @@ def as_numbers(column: Any, *, nan_is_missing: bool) -> Numbers:
             missing = is_nan if missing is None else missing | is_nan
     if missing is not None:
         values = np.where(missing, 0, values)
-    return Numbers(values, missing)
+    return NumberColumn(values, missing)
 
 
 def labels_of(column: Any, name: object = "a column") -> Labels:
@@ -82,19 +75,11 @@ def labels_of(column: Any, name: object = "a column") -> Labels:
       DataError: for bytes that are no text, with the column's name.
     """
     pa = need_arrow()
-    if isinstance(column, np.ndarray):
-        # Arrow has no bytes in another order.
-        column = pa.array(column.astype(column.dtype.newbyteorder("="), copy=False))
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
+    column = array_of(column)
     is_encoded = pa.types.is_dictionary(column.type)
     if is_encoded and (len(column.dictionary) > len(column) or column.dictionary.null_count):
         # A slice of a large table brings the whole dictionary along.
-        column, is_encoded = column.cast(column.type.value_type), False
-        if pa.types.is_string_view(column.type):
-            column = column.cast(pa.string())
+        column, is_encoded = decoded(column), False
     if not is_encoded:
         column = column.dictionary_encode()
     texts = text_of(column.dictionary, name)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import Block, DataError, Kind, Source, located, read_ahead
+from jaxdescent.data.arrow_types import decoded
 from jaxdescent.data.errors import check_columns, need_arrow, one_line
 from jaxdescent.data.times import holds_times
 from jaxdescent.data.wrapped import WrappedSource
@@ -82,7 +83,7 @@ def asked_for(wanted: Iterable[str]) -> dict[str, Dates]:
     return found
 
 
-def named(column: str, part: str) -> str:
+def part_name(column: str, part: str) -> str:
     """The name of the column that a part becomes."""
     return f"{column}.{part}"
 
@@ -102,7 +103,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
     own: dict[str, list[Any]] = {}
     for block in read_ahead(lambda: located(source, list(dates), READ_ROWS)):
         for name in dates:
-            column = _of_arrow(block.columns[name])
+            column = decoded(block.columns[name])
             if column.null_count == len(column):
                 continue
             zone = own[name][0] if name in own else _zone_of(column)
@@ -111,7 +112,7 @@ def looked_at(source: Source, dates: Mapping[str, Dates]) -> dict[str, Dates]:
             _, first, last = own.get(name, [zone, *ends])
             own[name] = [zone, min(first, ends[0]), max(last, ends[1])]
     found: dict[str, Dates] = {}
-    everyone = agreement.told_by_all(own)
+    everyone = processes.told_by_all(own)
     for name, each in dates.items():
         spans = [one[name] for one in everyone if name in one]
         if not spans:
@@ -145,7 +146,7 @@ class Dated(WrappedSource):
     @property
     def kinds(self) -> Mapping[str, Kind]:
         own = {
-            named(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
+            part_name(name, part): Kind.NUMBER if part == TREND else Kind.TEXT
             for name, each in self.dates.items()
             for part in each.parts
         }
@@ -155,17 +156,13 @@ class Dated(WrappedSource):
         return {n: kind for n, kind in self.base.kinds.items() if n not in self.dates} | own
 
     def _read(self, names: Sequence[str]) -> list[str]:
-        """The columns of the source that these are made of."""
         of_part = {
-            named(name, part): name for name, each in self.dates.items() for part in each.parts
+            part_name(name, part): name for name, each in self.dates.items() for part in each.parts
         }
         return list(dict.fromkeys(of_part.get(name, name) for name in names))
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        return self.base.row_bytes(self._read(names)) + 24 * len(names)
-
-    def reading_bytes(self, names: Sequence[str], rows: int) -> int:
-        return self.base.reading_bytes(self._read(names), rows)
+        return super().row_bytes(names) + 24 * len(names)
 
     def text_bytes(self, name: str) -> int:
         return self.base.text_bytes(name) if name in self.base.kinds else 0
@@ -186,9 +183,9 @@ class Dated(WrappedSource):
         for block in located(self.base, self._read(names), rows):
             columns = dict(block.columns)
             for name, each in self.dates.items():
-                wanted = [part for part in each.parts if named(name, part) in names]
+                wanted = [part for part in each.parts if part_name(name, part) in names]
                 for part, column in self._parts(block, name, each, wanted):
-                    columns[named(name, part)] = column
+                    columns[part_name(name, part)] = column
             yield dataclasses.replace(block, columns={name: columns[name] for name in names})
 
     def _parts(
@@ -242,18 +239,6 @@ def is_zone(name: str) -> bool:
     return True
 
 
-def _of_arrow(column: Any) -> Any:
-    """A column as an array of Arrow without a dictionary."""
-    pa = need_arrow()
-    if isinstance(column, np.ndarray):
-        column = pa.array(column)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_dictionary(column.type):
-        column = _of_arrow(column.dictionary).take(column.indices)
-    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
-
-
 def _zone_of(column: Any) -> str | None:
     """The time zone of a column of Arrow, of which some value is there."""
     types = need_arrow().types
@@ -280,7 +265,7 @@ def _instants(block: Block, name: str, zone: str | None) -> Any:
       DataError: for what is no date, and for a zone where the fit knows none, or the reverse.
     """
     pa = need_arrow()
-    column = _of_arrow(block.columns[name])
+    column = decoded(block.columns[name])
     if column.null_count == len(column):
         return pa.nulls(len(column), pa.timestamp("us"))
     kind = column.type
@@ -306,7 +291,7 @@ def _clock(block: Block, name: str, zone: str | None, instants: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = _of_arrow(block.columns[name])
+    column = decoded(block.columns[name])
     if zone is None:
         return instants
     if zone != AS_WRITTEN:

@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxdescent.data import Block, Kind, SparseColumn, located
 from jaxdescent.data.decoding import matrix_of
+from jaxdescent.data.entries import Coded
 from jaxdescent.data.freeing import Passing
 from jaxdescent.data.wrapped import WrappedSource
 from jaxdescent.fit.encoding import Encoded, Encoding
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import Prepared, Preparing
+from jaxdescent.fit.prepared import Preparing
 
 RETURNING = 64
 """After so many blocks, memory that was freed is returned: that takes some milliseconds."""
@@ -131,11 +132,10 @@ class EncodedRows(WrappedSource):
             if whole is not None:  # the pass before this one has looked at all values
                 yield self._named(less(whole, self._shift, self._dtype), [])
                 continue
-            prepared = self._preparing(block)
-            encoded = prepared.encoded
+            encoded = self._preparing(block).encoded
             if encoded.keep is not None and not encoded.keep.size:
                 continue
-            numbers = shifted_numbers(prepared, self._shift, self._fills, self._dtype)
+            numbers = shifted_numbers(encoded, encoded.kept, self._shift, self._fills, self._dtype)
             yield self._named(numbers, self._encoded(encoded))
 
     @property
@@ -148,53 +148,42 @@ class EncodedRows(WrappedSource):
 
     def _encoded(self, encoded: Encoded) -> list[Any]:
         """Codes, and then entries, in the order of the features."""
-        kept = slice(None) if encoded.keep is None else encoded.keep
-        columns = [
-            (code[kept], None if multiplier is None else multiplier[kept])
-            for code, multiplier in zip(
-                [*encoded.codes, *encoded.buckets], encoded.multipliers, strict=True
-            )
-        ]
+        coded = [column.take(encoded.kept) for column in encoded.coded]
         count = len(self.encoding.levels)
-        if self._has_slopes:
-            found: list[Any] = [entries_of([column]) for column in columns[:count]]
-        else:
-            found = [code for code, _ in columns[:count]]
-        if len(columns) > count:
+        levels, hashed = coded[:count], coded[count:]
+        found: list[Any] = [
+            entries_of([column]) if self._has_slopes else column.codes for column in levels
+        ]
+        if hashed:
             is_code = self._is_one_bucket and not self._has_slopes
-            found.append(columns[count][0] if is_code else entries_of(columns[count:]))
-        if encoded.sparse is not None:
-            found.append(
-                encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
-            )
+            found.append(hashed[0].codes if is_code else entries_of(hashed))
+        for entries in (column.take(encoded.kept) for column in encoded.entries):
+            assert entries.values is not None  # of a sparse column
+            found.append(SparseColumn(entries.starts, entries.index, entries.values))
         return found
 
 
-def entries_of(columns: list[tuple[np.ndarray, np.ndarray | None]]) -> SparseColumn:
-    """The entries of columns that share their features: codes, none where they are negative, and
-    what a one there is multiplied by.
-    """
-    codes = np.stack([code for code, _ in columns], axis=1)
+def entries_of(columns: list[Coded]) -> SparseColumn:
+    """The entries of columns that share their features."""
+    codes = np.stack([column.codes for column in columns], axis=1)
     there = codes >= 0
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
     values = np.ones(codes.shape)
-    for j, (_, multiplier) in enumerate(columns):
-        if multiplier is not None:
-            values[:, j] = multiplier
+    for j, column in enumerate(columns):
+        if column.values is not None:
+            values[:, j] = column.values
     return SparseColumn(starts, codes[there], values[there])
 
 
 def shifted_numbers(
-    prepared: Prepared, shift: np.ndarray, fills: np.ndarray, dtype: Any
+    encoded: Encoded, rows: slice | np.ndarray, shift: np.ndarray, fills: np.ndarray, dtype: Any
 ) -> np.ndarray:
-    """The kept rows' numbers less the shift, (rows, numbers), ``fills`` where one is missing."""
-    encoded = prepared.encoded
+    """The numbers of some rows less the shift, (rows, numbers), ``fills`` where one is missing."""
     whole = matrix_of([number.values for number in encoded.numbers])
-    rows = slice(None) if encoded.keep is None else encoded.keep
-    if whole is not None and encoded.keep is None:
-        made = less(whole, shift, dtype)
+    if whole is not None and isinstance(rows, slice):
+        made = less(whole[rows], shift, dtype)
     else:
-        count = prepared.block.rows if encoded.keep is None else encoded.keep.size
+        count = len(range(encoded.rows)[rows]) if isinstance(rows, slice) else rows.size
         made = np.empty((len(encoded.numbers), count), dtype).T
         with np.errstate(over="ignore", invalid="ignore"):
             for j, number in enumerate(encoded.numbers):

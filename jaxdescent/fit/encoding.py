@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdescent.data import Block, DataError, SparseColumn
+from jaxdescent.data.chunk import Chunk, ChunkPart
+from jaxdescent.data.entries import NONE, Coded, RowEntries
 from jaxdescent.data.errors import need_arrow
-from jaxdescent.fit.columns import Labels, Numbers, bucket_of
+from jaxdescent.fit.columns import Labels, NumberColumn, bucket_of
 from jaxdescent.fit.interactions import Interaction, View, columns_of
-
-NONE = -1
-"""The code of a row whose value is missing, or is none of the levels."""
 
 
 class Policy(NamedTuple):
@@ -38,22 +37,25 @@ class Encoded:
 
     Attributes:
       numbers: a column each.
-      codes: for each categorical column (rows,), :data:`NONE` for none.
-      buckets: for each hashed column (rows,), places among the touched buckets, or :data:`NONE`.
-      sparse: the entries of the sparse column, at places among its features; None without one.
-      multipliers: for each of ``codes`` and then of ``buckets``, what its ones are multiplied by,
-        (rows,) in float64; None for one-hot columns as they are.
-      keep: the rows that are not dropped; None for all.
+      coded: for each categorical column and then for each hashed one the place of its level or its
+        touched bucket, and what a one there is multiplied by.
+      entries: of the sparse column, if there is one.
+      rows: of the block.
+      keep: those that are not dropped; None for all.
       unseen: how many values were none of the levels.
     """
 
-    numbers: list[Numbers]
-    codes: list[np.ndarray]
-    buckets: list[np.ndarray]
-    multipliers: list[np.ndarray | None]
-    sparse: SparseColumn | None
+    numbers: list[NumberColumn]
+    coded: list[Coded]
+    entries: list[RowEntries]
+    rows: int
     keep: np.ndarray | None
     unseen: int
+
+    @property
+    def kept(self) -> slice | np.ndarray:
+        """The rows that are not dropped, as arrays take them."""
+        return slice(None) if self.keep is None else self.keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,17 +145,30 @@ class Encoding:
     @property
     def has_slopes(self) -> bool:
         """Whether some one-hot columns are multiplied by numbers."""
-        return any(self.interactions[n].numbers for n in self.one_hot if n in self.interactions)
+        return bool(self.sloped)
+
+    @property
+    def sloped(self) -> list[str]:
+        """The one-hot names whose ones are multiplied by numbers."""
+        crosses = [name for name in self.one_hot if name in self.interactions]
+        return [name for name in crosses if self.interactions[name].numbers]
+
+    @property
+    def spans(self) -> list[tuple[str, int, int]]:
+        """Each one-hot name, the place of its first feature, and how many it has; those of hashed
+        names are the same.
+        """
+        found, first = list[tuple[str, int, int]](), len(self.numbers)
+        for name, levels in self.levels.items():
+            found.append((name, first, len(levels)))
+            first += len(levels)
+        return found + [(name, first, len(self.buckets)) for name in self.hashed]
 
     @property
     def size(self) -> int:
         """How many features there are."""
-        return self.unlisted_start + len(self.buckets) + len(self.indices)
-
-    @property
-    def unlisted_start(self) -> int:
-        """The place of the first bucket; the sparse column's features come behind them."""
-        return len(self.numbers) + sum(map(len, self.levels.values()))
+        listed = len(self.numbers) + sum(map(len, self.levels.values()))
+        return listed + len(self.buckets) + len(self.indices)
 
     def feature_name(self, index: int) -> str:
         """What a weight belongs to."""
@@ -177,7 +192,7 @@ class Encoding:
     def _bucket_places(self) -> dict[int, int]:
         return {int(bucket): index for index, bucket in enumerate(self.buckets)}
 
-    def encode(self, block: Block, policy: Policy, others: Sequence[Numbers] = ()) -> Encoded:
+    def encode(self, block: Block, policy: Policy, others: Sequence[NumberColumn] = ()) -> Encoded:
         """A block's features; rows where one of ``others`` is missing are dropped with the rest.
 
         Raises:
@@ -203,40 +218,38 @@ class Encoding:
         for name in self.labelled:
             note(name, view.label(name).codes < 0)
         numbers = [view.numbers_of(name) for name in self.numbers]
-        unseen = 0
-        codes, buckets, multipliers = [], [], []
-        for name, levels in self.levels.items():
+        unseen, coded = 0, list[Coded]()
+        bucket_places = self._bucket_places if self.hashed else {}
+        for name, first, size in self.spans:
             labels = view.labels_of(name)
-            code, absent = _placed(labels, labels.places(self._levels[name]))
-            if absent.any() and policy.unseen == "error":
+            if name in self.levels:
+                places = labels.places(self._levels[name])
+            else:
+                buckets = (bucket_of(name, text, self.bits) for text in labels.texts)
+                places = np.array([bucket_places.get(each, NONE) for each in buckets], np.int64)
+            codes, absent = _placed(labels, places)
+            if name in self.levels:
+                # A bucket that no training row touched has the weight zero: nothing is unseen.
+                unseen += int(absent.sum())
+            if unseen and policy.unseen == "error":
                 row = int(np.argmax(absent))
                 raise DataError(
                     f"{name!r} is {labels.texts[labels.codes[row]]!r} in {block.place(row)}, which "
-                    f"is none of the {len(levels):,} levels of the training rows: --unseen zero "
-                    "gives it the weight zero."
+                    f"is none of the {size:,} levels of the training rows: --unseen zero gives it "
+                    "the weight zero."
                 )
-            unseen += int(absent.sum())
-            codes.append(code)
-            multipliers.append(self._multiplier(name, view, block, keep))
-        place = self._bucket_places if self.hashed else {}
-        for name in self.hashed:
-            # A bucket that no training row touched has the weight zero: nothing is unseen.
-            labels = view.labels_of(name)
-            own = [place.get(bucket_of(name, text, self.bits), NONE) for text in labels.texts]
-            code, _ = _placed(labels, np.array(own, np.int64))
-            buckets.append(code)
-            multipliers.append(self._multiplier(name, view, block, keep))
+            coded.append(Coded(first, size, codes, self._multiplier(name, view, block, keep)))
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
-        sparse, unknown = self._sparse(block, policy)
-        unseen += unknown
-        return Encoded(numbers, codes, buckets, multipliers, sparse, kept, unseen)
+        entries, unknown = self._entries(block, policy)
+        return Encoded(numbers, coded, entries, block.rows, kept, unseen + unknown)
 
-    def _sparse(self, block: Block, policy: Policy) -> tuple[SparseColumn | None, int]:
-        """The sparse column at its places, and how many of its entries have indices that no
-        training row has: they count nothing.
+    def _entries(self, block: Block, policy: Policy) -> tuple[list[RowEntries], int]:
+        """Those of the sparse column, and how many of them have indices that no training row has:
+        they count nothing.
         """
         if self.sparse is None:
-            return None, 0
+            return [], 0
+        first, size = self.size - len(self.indices), len(self.indices)
         given: SparseColumn = block.columns[self.sparse]
         with np.errstate(over="ignore", invalid="ignore"):
             wrong = ~np.isfinite(np.square(given.values))
@@ -251,7 +264,7 @@ class Encoding:
         place = np.minimum(place, max(len(self.indices) - 1, 0))
         here = self.indices[place] == given.index
         if here.all():
-            return SparseColumn(given.starts, place, given.values), 0
+            return [RowEntries(self.sparse, first, size, given.starts, place, given.values)], 0
         unknown = ~here & (given.values != 0)
         if policy.unseen == "error" and unknown.any():
             at = int(np.argmax(unknown))
@@ -261,8 +274,8 @@ class Encoding:
                 "weight zero."
             )
         starts = np.concatenate([[0], np.cumsum(here)])[given.starts]
-        kept = SparseColumn(starts, place[here], given.values[here])
-        return kept, int(unknown.sum())
+        kept = RowEntries(self.sparse, first, size, starts, place[here], given.values[here])
+        return [kept], int(unknown.sum())
 
     def _multiplier(
         self, name: str, view: View, block: Block, keep: np.ndarray | None
@@ -285,42 +298,25 @@ class Encoding:
 
     def product(self, encoded: Encoded, weights: np.ndarray) -> np.ndarray:
         """Features times weights, (rows,), in float64."""
-        total: Any = 0.0
+        total = np.zeros((encoded.rows, 1))
         with np.errstate(invalid="ignore", over="ignore"):
             for name, number, weight in zip(self.numbers, encoded.numbers, weights, strict=False):
                 values = number.values
                 if number.missing is not None:
                     values = np.where(number.missing, self.fills.get(name, 0.0), values)
-                total = total + np.multiply(values, float(weight), dtype=np.float64)
-        for code, multiplier, start, stop in self.entries(encoded):
-            own = np.append(weights[start:stop], 0.0)[code]  # NONE is the last one
-            total = total + (own if multiplier is None else own * multiplier)
-        if encoded.sparse is not None:
-            entries = encoded.sparse
-            own = weights[self.size - len(self.indices) :][entries.index] * entries.values
-            total = total + np.bincount(entries.row, own, len(entries))
-        return total
+                total[:, 0] += np.multiply(values, float(weight), dtype=np.float64)
+            for column in (*encoded.coded, *encoded.entries):
+                column.multiply(weights[:, None], total)
+        return total[:, 0]
 
-    def entries(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
-        """Of each one-hot name: codes, multipliers, and the places of its first feature and behind
-        its last one; those of hashed names are the same.
-        """
-        return self.placed(encoded.codes, encoded.buckets, encoded.multipliers)
-
-    def placed(
-        self,
-        codes: Iterable[np.ndarray],
-        buckets: Iterable[np.ndarray],
-        multipliers: Iterable[np.ndarray | None],
-    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, int, int]]:
-        """The entries of one-hot names from the parts of an :class:`Encoded`."""
-        start = len(self.numbers)
-        own = iter(multipliers)
-        for code, levels in zip(codes, self.levels.values(), strict=True):
-            yield code, next(own), start, start + len(levels)
-            start += len(levels)
-        for code in buckets:
-            yield code, next(own), start, start + len(self.buckets)
+    def chunk(
+        self, encoded: Encoded, numbers: np.ndarray, rows: slice | np.ndarray, block: Block
+    ) -> Chunk:
+        """Some rows of a block, whose numbers are given, as they are multiplied."""
+        coded = [column.take(rows) for column in encoded.coded]
+        entries = [column.take(rows) for column in encoded.entries]
+        parts = [ChunkPart(0, 0, block)]
+        return Chunk(0, self.numbers, numbers, coded, parts, self.size, entries)
 
 
 def missing_value(block: Block, name: str, row: int, policy: Policy) -> DataError:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import platform
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes, provenance
 from jaxdescent.data import DataError, Source, open_source
 from jaxdescent.data.arrays import TARGET
 from jaxdescent.data.arrow_types import common_kinds
 from jaxdescent.data.errors import listed
 from jaxdescent.data.protocol import unchanged
-from jaxdescent.fit import together
+from jaxdescent.fit import shared_rows
 from jaxdescent.fit.budget import Memory
 from jaxdescent.fit.checkpoint import PROCESSES, FitCheckpoint
 from jaxdescent.fit.checks import check_figures
@@ -27,7 +27,7 @@ from jaxdescent.fit.dates import (
     Dates,
     asked_for,
     looked_at,
-    named,
+    part_name,
 )
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
@@ -116,7 +116,7 @@ def fit_model(
     given = Given(
         data, target_file, test_data, memory, watch or ProgressListener(), start, checkpoint, resume
     )
-    with agreement.among_all("fit") if distributed else contextlib.nullcontext():
+    with processes.among_all("fit") if distributed else contextlib.nullcontext():
         return _fitted(request, given)
 
 
@@ -142,7 +142,7 @@ def _fitted(request: Request, given: Given) -> Model:
     if resume and place is None:
         raise DataError("--resume goes on with what --checkpoint keeps: name its folder.")
     folder = None if place is None else str(place)
-    together.check_alike({"--checkpoint and --resume": [folder, resume]})
+    processes.check_alike({"--checkpoint and --resume": [folder, resume]})
     checkpoint = None if place is None else FitCheckpoint(place, resume=resume)
     bound = Memory.of(memory)
     source = open_source(data, target_file, request.where)
@@ -168,14 +168,14 @@ def _fitted(request: Request, given: Given) -> Model:
         common_kinds(own, other, "the data", "--test-data")
     fingerprint = source.fingerprint()
     other_fingerprint = "" if test_source is None else test_source.fingerprint()
-    together.check_alike(
+    processes.check_alike(
         {"the options": request.as_json(), "the data": [fingerprint, other_fingerprint]}
     )
-    if not agreement.is_alone() and source.rows is None:
+    if not processes.is_alone() and source.rows is None:
         watch.begin("counting rows", None)
-    source, first_row = together.share_of(source)
+    source, first_row = shared_rows.share_of(source)
     if test_source is not None:
-        test_source, _ = together.share_of(test_source, is_tested=True)
+        test_source, _ = shared_rows.share_of(test_source, is_tested=True)
     job = Job(source, test_source, roles, request, bound, watch, checkpoint, first_row)
     model = None if start is None else load_model(start) if not isinstance(start, Model) else start
     if model is not None:
@@ -188,7 +188,7 @@ def _fitted(request: Request, given: Given) -> Model:
         if checkpoint is not None:
             facts = {f"the option {name}": value for name, value in request.as_json().items()}
             facts["the data's fingerprint"] = fingerprint
-            facts[PROCESSES] = 1 if agreement.is_alone() else jax.process_count()
+            facts[PROCESSES] = 1 if processes.is_alone() else jax.process_count()
             if test_source is not None:
                 facts["the held-out data's fingerprint"] = other_fingerprint
             checkpoint.compare(facts)
@@ -223,7 +223,7 @@ def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Role
     exclude = list(request.exclude)
     if source.form == ".npy" and target != TARGET and TARGET in source.kinds:
         exclude.append(TARGET)  # a target of its own is no feature of another
-    made = [(named(name, part), part) for name, each in dates.items() for part in each.parts]
+    made = [(part_name(name, part), part) for name, each in dates.items() for part in each.parts]
     for option, names in (
         ("--target", [target]),
         ("--categorical", request.categorical),
@@ -255,8 +255,8 @@ def _roles(source: Source, request: Request, dates: Mapping[str, Dates]) -> Role
 
 def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dict[str, Any]:
     train, *held_out = (part._asdict() for part in fitted.parts)
-    rows_read = sum(agreement.told_by_all(fitted.rows_read))
-    processes = {} if agreement.is_alone() else {"processes": jax.process_count()}
+    rows_read = sum(processes.told_by_all(fitted.rows_read))
+    several = {} if processes.is_alone() else {"processes": jax.process_count()}
     bytes_read = fitted.passes * job.source.file_bytes
     if job.test_source is not None:
         bytes_read += fitted.test_passes * job.test_source.file_bytes
@@ -268,23 +268,17 @@ def _metrics(fitted: Fitted, job: Job, other_passes: int, seconds: float) -> dic
         "passes": fitted.passes + other_passes,
         "bytes_read": bytes_read,
         "rows_read": rows_read,
-        **processes,
+        **several,
         "seconds": seconds,
         "rows_per_second": rows_read / seconds,
-        "peak_bytes": max(agreement.told_by_all(peak_resident_bytes())),
+        "peak_bytes": max(processes.told_by_all(peak_resident_bytes())),
         "memory_limit": job.memory.limit if job.memory.is_given else None,
         "notes": list(fitted.notes),
     }
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata
-    import platform
-
-    found = {"python": platform.python_version(), "numpy": np.__version__, "jax": jax.__version__}
-    for package in ("jaxdescent", "pyarrow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    packages = ("numpy", "jax", "jaxdescent", "pyarrow")
+    found = {package: provenance.version(package) for package in packages}
+    python = {"python": platform.python_version()}
+    return python | {package: known for package, known in found.items() if known is not None}

@@ -5,36 +5,34 @@ Vectors are in memory: what has a number for each row (target, weight, residuals
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import row_stream
 from jaxdescent.data.freeing import return_what_is_freed
 from jaxdescent.data.read_ahead import BLOCKS_HELD
 from jaxdescent.data.row_stream import BLOCK_BYTES, block_bytes
 from jaxdescent.designs import Streamed
-from jaxdescent.fit import checkpoint, together
+from jaxdescent.fit import checkpoint, shared_rows
 from jaxdescent.fit.budget import MOST_ROWS, bytes_of_levels
 from jaxdescent.fit.by_descent import RowsAsDesign, descend, fit_design
 from jaxdescent.fit.encoded_rows import ENTRY_BYTES, EncodedRows
-from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.in_memory import STARTING_BYTES
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import IN_FILES, method_of
 from jaxdescent.fit.penalty_path import Tried, Try, has_converged, probes_for
-from jaxdescent.fit.prepared import Preparing
+from jaxdescent.fit.prepared import Preparing, prepared_blocks
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.vectors import Vectors, blocks
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 
@@ -70,7 +68,7 @@ class FilesPlan:
     width: int = 1
 
 
-def plan_of(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
+def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     """How it would be done, with so many rows."""
     wider = 2 if job.request.dtype == "float64" else 1
     encoded = 4 * (wider * len(encoding.numbers) + len(encoding.one_hot))
@@ -132,22 +130,13 @@ def fit_in_files(
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    with contextlib.ExitStack() as stack:
-        if job.request.dtype == "float64":
-            stack.enter_context(jax.enable_x64(True))
-        return _fit(job, encoding, plan, start)
-
-
-def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> Fitted:
     return_what_is_freed()
-    request, policy = job.request, Policy(job.request.missing, unseen="zero")
-    dtype = np.dtype(request.dtype or "float32")
-    preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
-    is_alone = agreement.is_alone()
+    dtype, preparing = np.dtype(job.request.dtype or "float32"), Preparing.of(job, encoding)
+    is_alone = processes.is_alone()
     units = {} if is_alone or job.checkpoint is None else job.checkpoint.units()
     shift = units.get("shift")
     vectors = Vectors(job, preparing, plan.rows, has_others=False, shift=shift)
-    for prepared, is_other in blocks(job, preparing, plan.at_once):
+    for prepared, is_other in prepared_blocks(job, preparing, plan.at_once):
         vectors.add(prepared, is_other=is_other)
         del prepared
     vectors.close()
@@ -167,11 +156,11 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     if is_alone:
         design, placed = Streamed(source, encoding.numbers, **options), jnp.asarray
     else:
-        design = together.streamed(source, encoding.numbers, **options)
-        placed = functools.partial(together.vector_of_rows, design)
+        design = shared_rows.streamed(source, encoding.numbers, **options)
+        placed = functools.partial(shared_rows.vector_of_rows, design)
         weight = np.ones(vectors.filled) if weight is None else weight
         rows = design.facts.rows
-        if not vectors.dropped and together.are_full(rows, design.parts):
+        if not vectors.dropped and shared_rows.are_full(rows, design.facts.over.parts):
             filled = rows, design.shape[0]
         if job.checkpoint is not None:
             job.checkpoint.check_rows(rows, vectors.dropped)
@@ -188,7 +177,7 @@ def _fit(job: Job, encoding: Encoding, plan: FilesPlan, start: Start | None) -> 
     as_design = RowsAsDesign(
         design,
         "that stay in the files",
-        method_of(request.method, IN_FILES),
+        method_of(job.request.method, IN_FILES),
         placed,
         weight,
         functools.partial(_attempts, job),
@@ -248,7 +237,7 @@ def _figures(
 ) -> list[PartFigures]:
     """How well both parts are predicted, in float64: one more pass over all sources."""
     (weights, intercept), sums, counts = params, np.zeros((2, 4)), [0, 0]
-    for prepared, _ in blocks(job, preparing, plan.at_once):
+    for prepared, _ in prepared_blocks(job, preparing, plan.at_once):
         predicted = preparing.encoding.product(prepared.encoded, weights) + intercept
         for part, own in enumerate(prepared.parts):
             rows = slice(None) if own is None else own
@@ -257,7 +246,7 @@ def _figures(
             about, error = y - center, predicted[rows] - y
             sums[part] += s.sum(), s @ about, s @ np.square(about), s @ np.square(error)
             counts[part] += y.size
-    sums, counts = agreement.added(sums), agreement.added(np.array(counts)).tolist()
+    sums, counts = processes.added(sums), processes.added(np.array(counts)).tolist()
     return [
         part_of(counts[part], error, squares - about**2 / weight, weight)
         for part, (weight, about, squares, error) in enumerate(sums.tolist())
@@ -267,5 +256,4 @@ def _figures(
 
 def _free_constants(job: Job, encoding: Encoding) -> int:
     """How many constants the levels leave free at least, as far as is known without the codes."""
-    slopes = {name for name, each in encoding.interactions.items() if each.numbers}
-    return 0 if job.request.missing == "mean" else len(encoding.levels.keys() - slopes)
+    return 0 if job.request.missing == "mean" else len(encoding.levels.keys() - encoding.sloped)

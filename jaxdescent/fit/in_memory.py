@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,16 +12,16 @@ from jaxdescent.data import DataError, Source, located
 from jaxdescent.fit import checkpoint
 from jaxdescent.fit.budget import Reading, bytes_of_levels, reading_of_all
 from jaxdescent.fit.by_descent import RowsAsDesign, fit_design, minimum
-from jaxdescent.fit.encoding import Encoding, Policy
+from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.methods import method_of
 from jaxdescent.fit.penalty_path import one_by_one, probes_for
-from jaxdescent.fit.prepared import Preparing
+from jaxdescent.fit.prepared import Preparing, prepared_blocks
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.rows import Rows
 from jaxdescent.fit.start import Start
-from jaxdescent.fit.vectors import Vectors, blocks
+from jaxdescent.fit.vectors import Vectors
 from jaxdescent.machine.resident import resident_bytes
 from jaxdescent.regression import LinearRegression
 from jaxdescent.result import Result
@@ -55,7 +53,7 @@ class MemoryPlan:
     bytes: int
 
 
-def plan_of(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
+def plan_in_memory(job: Job, encoding: Encoding) -> tuple[MemoryPlan, int]:
     """How it would be done, and how many rows were read to find out (0 for none)."""
     counted = 0
     rows = 0
@@ -105,19 +103,11 @@ def fit_in_memory(
     Raises:
       DataError: for values that cannot be used, too few rows, or a constant target.
     """
-    with contextlib.ExitStack() as stack:
-        if job.request.dtype == "float64":
-            stack.enter_context(jax.enable_x64(True))
-        return _fit(job, encoding, plan, start)
-
-
-def _fit(job: Job, encoding: Encoding, plan: MemoryPlan, start: Start | None) -> Fitted:
     request, method = job.request, method_of(job.request.method)
-    policy = Policy(request.missing, unseen="zero")
-    preparing = Preparing(job.roles, encoding, policy, request.test, request.seed)
+    preparing = Preparing.of(job, encoding)
     vectors = Vectors(job, preparing, plan.rows, has_others=True)
     rows = Rows(plan.rows, encoding, np.dtype(request.dtype or "float32"), vectors)
-    for prepared, is_other in blocks(job, preparing, plan.reading.rows):
+    for prepared, is_other in prepared_blocks(job, preparing, plan.reading.rows):
         rows.add(prepared, is_other=is_other)
         del prepared
     vectors.close()

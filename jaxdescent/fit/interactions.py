@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdescent.data import Block, DataError, Kind
 from jaxdescent.data.errors import check_columns
-from jaxdescent.fit.columns import Labels, Numbers, as_numbers, labels_of
+from jaxdescent.fit.columns import Labels, NumberColumn, as_numbers, labels_of
 
 SEPARATOR = ":"
 """Stands between columns, and between the levels of a crossed level."""
@@ -41,10 +41,10 @@ class View:
         self._block = block
         self._interactions = interactions
         self._nan_is_missing = nan_is_missing
-        self._numbers: dict[str, Numbers] = {}
+        self._numbers: dict[str, NumberColumn] = {}
         self._labels: dict[str, Labels] = {}
 
-    def number(self, column: str) -> Numbers:
+    def number(self, column: str) -> NumberColumn:
         """A column's numbers."""
         if column not in self._numbers:
             self._numbers[column] = as_numbers(
@@ -58,7 +58,7 @@ class View:
             self._labels[column] = labels_of(self._block.columns[column], repr(column))
         return self._labels[column]
 
-    def numbers_of(self, name: str) -> Numbers:
+    def numbers_of(self, name: str) -> NumberColumn:
         """Those of a column or of a product."""
         if name not in self._interactions:
             return self.number(name)
@@ -70,13 +70,13 @@ class View:
             return self.label(name)
         return crossed([self.label(column) for column in self._interactions[name].labels])
 
-    def multiplier_of(self, name: str) -> Numbers | None:
+    def multiplier_of(self, name: str) -> NumberColumn | None:
         """What one-hot columns are multiplied by: None for ones."""
         columns = self._interactions[name].numbers if name in self._interactions else ()
         return product([self.number(column) for column in columns]) if columns else None
 
 
-def product(factors: Sequence[Numbers]) -> Numbers:
+def product(factors: Sequence[NumberColumn]) -> NumberColumn:
     """The values' product in float64, missing where one of them is."""
     values, missing = np.asarray(factors[0].values, np.float64), factors[0].missing
     with np.errstate(over="ignore", invalid="ignore"):
@@ -84,7 +84,7 @@ def product(factors: Sequence[Numbers]) -> Numbers:
             values = values * other.values
             if other.missing is not None:
                 missing = other.missing if missing is None else missing | other.missing
-    return Numbers(values, missing)
+    return NumberColumn(values, missing)
 
 
 def crossed(parts: Sequence[Labels]) -> Labels:
@@ -117,7 +117,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}")
 
 
-def named(
+def asked_interactions(
     wanted: Iterable[str | Sequence[str]],
     kinds: Mapping[str, Kind],
     is_label: Callable[[str], bool],

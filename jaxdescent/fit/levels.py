@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import Block, DataError, SparseColumn, located, read_ahead
 from jaxdescent.data.errors import listed
 from jaxdescent.fit.budget import FINDING_COPIES, LEVEL_BYTES, SLACK_BYTES, reading_of
@@ -65,7 +65,7 @@ def encoding_of(job: Job) -> tuple[Encoding, int]:
                 touched[buckets] = True
         if roles.sparse is not None:
             own: SparseColumn = block.columns[roles.sparse]
-            own = own if train is None else own.take(train)
+            own = own if train is None else own[train]
             indices = np.union1d(indices, own.index)
         rows += block.rows
         job.watch.advance(rows)
@@ -96,15 +96,15 @@ def _of_all(
     found: dict[str, Texts], touched: np.ndarray, indices: np.ndarray
 ) -> tuple[dict[str, Texts], np.ndarray, np.ndarray]:
     """What all processes of a fit found in their own rows."""
-    if agreement.is_alone():
+    if processes.is_alone():
         return found, touched, indices
     content = json.dumps({name: texts.sorted() for name, texts in found.items()})
-    for text in agreement.told_bytes_by_all(content.encode()):
+    for text in processes.told_bytes_by_all(content.encode()):
         for name, levels in json.loads(text).items():
             found[name].add(levels)
-    for places in agreement.told_bytes_by_all(np.flatnonzero(touched).astype(np.int64).tobytes()):
+    for places in processes.told_bytes_by_all(np.flatnonzero(touched).astype(np.int64).tobytes()):
         touched[np.frombuffer(places, np.int64)] = True
-    for others in agreement.told_bytes_by_all(indices.astype(np.int64).tobytes()):
+    for others in processes.told_bytes_by_all(indices.astype(np.int64).tobytes()):
         indices = np.union1d(indices, np.frombuffer(others, np.int64))
     return found, touched, indices
 

@@ -32,14 +32,14 @@ class SeenColumn(NamedTuple):
     first: list[Any]
 
 
-class Look(NamedTuple):
+class DataLook(NamedTuple):
     """How many rows there are, and what is seen of each column."""
 
     rows: int
     columns: dict[str, SeenColumn]
 
 
-def look_at(source: Source, memory: Memory, watch: ProgressListener) -> Look:
+def look_at(source: Source, memory: Memory, watch: ProgressListener) -> DataLook:
     """One pass over all columns.
 
     Raises:
@@ -65,7 +65,7 @@ def look_at(source: Source, memory: Memory, watch: ProgressListener) -> Look:
             rows += block.rows
             watch.advance(rows)
             memory.check()
-    return Look(rows, found)
+    return DataLook(rows, found)
 
 
 def _in_words(kind: Kind, column: Any, first: list[Any]) -> str:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdescent.data import DataError, Kind, Source, located, open_source, read_ahead
-from jaxdescent.data.errors import check_columns, listed, printable, reading
+from jaxdescent.data.errors import check_columns, listed, printable, reading, writing
 from jaxdescent.data.protocol import unchanged
 from jaxdescent.display import Displayed
-from jaxdescent.fit.array_files import places_of, vector_of
+from jaxdescent.fit.array_files import rising_places_of, vector_of
 from jaxdescent.fit.budget import MOST_ROWS, SLACK_BYTES, Memory, bytes_of_levels, reading_of
 from jaxdescent.fit.dates import Dated, Dates
 from jaxdescent.fit.encoding import Encoding, Policy
@@ -147,7 +147,6 @@ class Model(Displayed):
             for block in read_ahead(lambda: located(source, names, min(plan.rows, MOST_ROWS))):
                 encoded = encoding.encode(block, policy)
                 predicted = encoding.product(encoded, self.weights) + self.intercept
-                predicted = np.broadcast_to(predicted, (block.rows,))
                 if not np.isfinite(predicted).all():
                     row = int(np.argmin(np.isfinite(predicted)))
                     wrong = [
@@ -214,21 +213,19 @@ class Model(Displayed):
             written.
         """
         target = check_output(folder, overwrite=overwrite)
-        try:
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as room:
-                new, old = pathlib.Path(room) / "new", pathlib.Path(room) / "old"
-                new.mkdir()
-                self._write(new)
-                if target.exists():
-                    target.rename(old)
-                try:
-                    new.rename(target)
-                except BaseException:
-                    if old.exists():
-                        old.rename(target)
-                    raise
-        except OSError as error:
-            raise DataError(f"{target} cannot be written: {error.strerror or error}.") from error
+        room = {"prefix": f".{target.name}-", "dir": target.parent}
+        with writing(target), tempfile.TemporaryDirectory(**room) as place:
+            new, old = pathlib.Path(place) / "new", pathlib.Path(place) / "old"
+            new.mkdir()
+            self._write(new)
+            if target.exists():
+                target.rename(old)
+            try:
+                new.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
         return target
 
     def _write(self, folder: pathlib.Path) -> None:
@@ -331,9 +328,9 @@ def load_model(folder: Any) -> Model:
     encoding = content["encoding"]
     buckets = indices = np.zeros(0, np.int64)
     if encoding["hashed"]:
-        buckets = places_of(folder / BUCKETS, 1 << encoding["bits"])
+        buckets = rising_places_of(folder / BUCKETS, 1 << encoding["bits"])
     if encoding.get("sparse") is not None:
-        indices = places_of(folder / INDICES, np.iinfo(np.int64).max)
+        indices = rising_places_of(folder / INDICES, np.iinfo(np.int64).max)
     weights = vector_of(folder / WEIGHTS, np.dtype(np.float64))
     if not np.isfinite(weights).all():
         raise DataError(f"{folder / WEIGHTS} is damaged: weights must be finite.")

@@ -74,7 +74,7 @@ def sample_of(model: Model, source: Source, memory: Memory) -> Sample:
         found.append(
             (
                 np.asarray(prepared.target.values[chosen], np.float64),
-                np.broadcast_to(predicted, (block.rows,))[chosen],
+                predicted[chosen],
                 held_out[chosen],
             )
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxdescent.data import DataError
+from jaxdescent.data.arrow_types import decoded
 from jaxdescent.data.errors import need_arrow, one_line
 
 COLUMN = "prediction"
@@ -72,14 +73,8 @@ def _plain(column: Any) -> Any:
     """A column of a block as Arrow's array without a dictionary, which each block would have anew;
     one without any value as text.
     """
-    pa = need_arrow()
-    column = pa.array(column) if isinstance(column, np.ndarray) else column
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_null(kind) or pa.types.is_string_view(kind):
-        kind = pa.string()
-    return column.cast(kind)
+    pa, column = need_arrow(), decoded(column)
+    return column.cast(pa.string()) if pa.types.is_null(column.type) else column
 
 
 def _writer(path: pathlib.Path, schema: object, ending: str):

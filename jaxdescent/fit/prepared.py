@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxdescent.data import Block, DataError
-from jaxdescent.fit.columns import Numbers, as_numbers
+from jaxdescent.data import Block, DataError, Source, located, read_ahead
+from jaxdescent.data.decoding import NumberColumn
+from jaxdescent.fit.columns import as_numbers
 from jaxdescent.fit.encoding import Encoded, Encoding, Policy, missing_value
+from jaxdescent.fit.job import Job
 from jaxdescent.fit.roles import Roles
 from jaxdescent.fit.split import is_held_out
 
@@ -29,7 +32,7 @@ class Prepared:
 
     block: Block
     encoded: Encoded
-    target: Numbers
+    target: NumberColumn
     weight: np.ndarray | None
     parts: tuple[np.ndarray | None, np.ndarray | None]
 
@@ -38,6 +41,21 @@ class Prepared:
         """How many rows are left out for what is missing in them."""
         keep = self.encoded.keep
         return 0 if keep is None else self.block.rows - keep.size
+
+    @property
+    def means(self) -> np.ndarray:
+        """The means of the numbers and of the target over the rows that are not left out, where
+        they are there; zeros where they are not finite.
+        """
+        rows = slice(None) if self.encoded.keep is None else self.encoded.keep
+        means: list[float] = []
+        with np.errstate(invalid="ignore", over="ignore"):
+            for values, missing in (*self.encoded.numbers, self.target):
+                own = values[rows]
+                there = own if missing is None else own[~missing[rows]]
+                mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
+                means.append(mean if np.isfinite(mean) else 0.0)
+        return np.asarray(means)
 
     def rows_of(self, part: int) -> int:
         """How many rows are in this part."""
@@ -62,6 +80,13 @@ class Preparing:
     seed: int = 0
     part: int = TRAIN
 
+    @classmethod
+    def of(cls, job: Job, encoding: Encoding) -> Preparing:
+        """For the passes of a fit."""
+        request = job.request
+        policy = Policy(request.missing, unseen="zero")
+        return cls(job.roles, encoding, policy, request.test, request.seed)
+
     def __call__(self, block: Block) -> Prepared:
         """Look at a block: whether all its values are there, and which rows are held out."""
         roles, policy = self.roles, self.policy
@@ -71,7 +96,7 @@ class Preparing:
         weight = None
         if roles.weights is not None:
             weight, missing = as_numbers(block.columns[roles.weights], nan_is_missing=drops)
-            others.append(Numbers(weight, missing))
+            others.append(NumberColumn(weight, missing))
             wrong = (weight < 0) | ~np.isfinite(weight)
             if wrong.any():
                 row = int(np.argmax(wrong))
@@ -102,3 +127,26 @@ class Preparing:
         if keep is None:
             return np.flatnonzero(~held_out), np.flatnonzero(held_out)
         return keep[~held_out[keep]], keep[held_out[keep]]
+
+
+def prepared_blocks(job: Job, preparing: Preparing, rows: int) -> Iterator[tuple[Prepared, bool]]:
+    """The blocks of all sources, prepared on a thread of their own, and whether they are of other
+    data that are held out.
+    """
+    names = job.roles.columns
+    for part, source in enumerate(job.sources):
+        job.watch.begin("held-out rows" if part else "reading", source.rows)
+        own = dataclasses.replace(preparing, share=0.0, part=TEST) if part else preparing
+        read = 0
+        for prepared in _read_ahead(source, names, rows, job.first_row, own):
+            yield prepared, part == TEST
+            read += prepared.block.rows
+            del prepared
+            job.watch.advance(read)
+            job.memory.check()
+
+
+def _read_ahead(
+    source: Source, names: Sequence[str], rows: int, first_row: int, preparing: Preparing
+) -> Iterator[Prepared]:
+    return read_ahead(lambda: map(preparing, located(source, names, rows, first_row)))

@@ -24,7 +24,7 @@ from rich.text import Text
 from jaxdescent.data import Source
 from jaxdescent.data.errors import listed, printable
 from jaxdescent.display import Report, Rows, broken, readable_seconds
-from jaxdescent.fit.look import Look
+from jaxdescent.fit.look import DataLook
 from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.machine.memory import readable_bytes
@@ -141,7 +141,7 @@ class Screen(ProgressListener):
     def _print(self, line: str, style: str = "") -> None:
         self._console.print(Text(line, style=style), soft_wrap=True)
 
-    def show_look(self, look: Look, source: Source) -> None:
+    def show_look(self, look: DataLook, source: Source) -> None:
         """What data hold, a line for each column; what does not fit the line is cut off."""
         files, columns = len(source.files), len(look.columns)
         size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"

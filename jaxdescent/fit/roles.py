@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxdescent.data import DataError, Kind
 from jaxdescent.data.errors import check_columns, listed
-from jaxdescent.fit.interactions import Interaction, columns_of, named
+from jaxdescent.fit.interactions import Interaction, asked_interactions, columns_of
 
 AUTO = "auto"
 """In place of a list of categorical columns: all that hold text."""
@@ -70,7 +70,7 @@ def assign(
     levelled = [] if is_auto else list(categorical)
     own = [target, *([weights] if weights is not None else [])]
     refused = {target: "the target"} | ({} if weights is None else {weights: "the weights"})
-    interactions = named(
+    interactions = asked_interactions(
         interact,
         kinds,
         lambda name: name in (*levelled, *hashed) or kinds[name] is Kind.TEXT,

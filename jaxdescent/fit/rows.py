@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent.data import SparseColumn
+from jaxdescent.data.entries import Coded, RowEntries
+from jaxdescent.data.sparse_decoding import joined
 from jaxdescent.designs import Concatenated, Sparse
 from jaxdescent.designs.reference_levels import references
 from jaxdescent.fit.encoding import Encoding
@@ -25,19 +26,18 @@ class Rows:
     def __init__(self, rows: int, encoding: Encoding, dtype: Any, vectors: Vectors) -> None:
         self.encoding, self.dtype, self._vectors = encoding, dtype, vectors
         self.numbers = np.empty((rows, len(encoding.numbers)), dtype)
-        self.codes = [np.empty(rows, np.int32) for _ in encoding.levels]
-        self.buckets = [np.empty(rows, np.int32) for _ in encoding.hashed]
-        slopes = {name for name, each in encoding.interactions.items() if each.numbers}
-        self.multipliers = [
-            np.empty(rows, dtype) if name in slopes else None for name in encoding.one_hot
+        values = {name: np.empty(rows, dtype) for name in encoding.sloped}
+        self.coded = [
+            Coded(first, size, np.empty(rows, np.int32), values.get(name))
+            for name, first, size in encoding.spans
         ]
-        self.entries: list[SparseColumn] = []  # of the sparse column, block by block
+        self.entries: list[list[RowEntries]] = []  # of the sparse column, block by block
         self.missing: list[list[np.ndarray]] = [[] for _ in encoding.numbers]
 
     def add(self, prepared: Prepared, *, is_other: bool) -> None:
         """Keep a block's rows; numbers less the first block's means, which float32 can hold."""
         encoded, first = prepared.encoded, self._vectors.filled
-        rows = slice(None) if encoded.keep is None else encoded.keep
+        rows = encoded.kept
         numbers = self._vectors.add(prepared, is_other=is_other)
         place = slice(first, self._vectors.filled)
         self.numbers[place] = numbers
@@ -45,37 +45,22 @@ class Rows:
             if number.missing is not None:
                 places.append(first + np.flatnonzero(number.missing[rows]))
         with np.errstate(over="ignore", invalid="ignore"):
-            for kept, multiplier in zip(self.multipliers, encoded.multipliers, strict=True):
-                if kept is not None and multiplier is not None:
-                    kept[place] = multiplier[rows]
-        if encoded.sparse is not None:
-            kept_rows = encoded.sparse
-            if encoded.keep is not None:
-                kept_rows = kept_rows.take(encoded.keep)
-            self.entries.append(
-                SparseColumn(
-                    kept_rows.starts,
-                    kept_rows.index.astype(np.int32),
-                    kept_rows.values.astype(self.dtype),
-                )
-            )
-        for kept, new in zip(
-            [*self.codes, *self.buckets], [*encoded.codes, *encoded.buckets], strict=True
-        ):
-            kept[place] = new[rows]
+            for kept, new in zip(self.coded, encoded.coded, strict=True):
+                kept.codes[place] = new.codes[rows]
+                if kept.values is not None and new.values is not None:
+                    kept.values[place] = new.values[rows]
+            taken = [column.take(rows) for column in encoded.entries]
+            self.entries.append([column.in_dtype(self.dtype) for column in taken])
 
     def close(self) -> None:
         """Forget the places of dropped rows, and put means where numbers are missing."""
         kept = slice(0, self._vectors.filled)
         self.numbers = self.numbers[kept]
-        self.codes = [codes[kept] for codes in self.codes]
-        self.buckets = [codes[kept] for codes in self.buckets]
-        self.multipliers = [None if m is None else m[kept] for m in self.multipliers]
+        self.coded = [column.take(kept) for column in self.coded]
         for j, places in enumerate(self.missing):
             for each in places:
                 self.numbers[each, j] = self._vectors.fills[j]
-        if self.encoding.sparse is not None:
-            self.entries = [_joined(self.entries)]
+        self.entries = [joined(self.entries)]
 
     def design(self) -> Concatenated:
         """The rows' features side by side, none of them written out.
@@ -86,61 +71,41 @@ class Rows:
         encoding, parts = self.encoding, {}
         if encoding.numbers:
             parts["numbers"] = jnp.asarray(self.numbers)
-        count = len(self.codes)
-        if count:
-            sizes = [len(levels) for levels in encoding.levels.values()]
-            firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-            places = [
-                np.where(codes >= 0, codes + first, -1)
-                for codes, first in zip(self.codes, firsts[:-1], strict=True)
-            ]
-            parts["levels"] = self._one_hot(places, self.multipliers[:count], int(firsts[-1]))
-        if self.buckets:
-            size = len(encoding.buckets)
-            parts["buckets"] = self._one_hot(self.buckets, self.multipliers[count:], size)
-        if encoding.sparse is not None:
-            (entries,) = self.entries
+        count = len(encoding.levels)
+        if encoding.levels:
+            parts["levels"] = self._one_hot(self.coded[:count])
+        if encoding.hashed:
+            parts["buckets"] = self._one_hot(self.coded[count:])
+        for entries in self.entries[0]:
             parts["sparse"] = Sparse.from_indices(
                 entries.row.astype(np.int32),
                 entries.index,
                 entries.values,
-                shape=(len(self.numbers), len(encoding.indices)),
+                shape=(len(self.numbers), entries.size),
             )
         return Concatenated(parts)
 
-    def _one_hot(
-        self, places: list[np.ndarray], multipliers: list[np.ndarray | None], features: int
-    ) -> Sparse:
-        """A one, or a multiplier, at each of these places that is one."""
+    def _one_hot(self, coded: list[Coded]) -> Sparse:
+        """Columns whose features follow each other, or are the same."""
+        first, count = coded[0].first, len(self.numbers)
+        places = [
+            np.where(each.codes >= 0, each.codes + (each.first - first), -1) for each in coded
+        ]
         columns = np.stack(places, axis=1)
         there = columns >= 0
-        rows = np.repeat(
-            np.arange(len(self.numbers), dtype=np.int32), np.count_nonzero(there, axis=1)
-        )
+        rows = np.repeat(np.arange(count, dtype=np.int32), np.count_nonzero(there, axis=1))
         values = None
-        if any(multiplier is not None for multiplier in multipliers):
-            ones = np.ones(len(self.numbers), self.dtype)
-            values = np.stack([ones if m is None else m for m in multipliers], axis=1)[there]
-        shape = (len(self.numbers), features)
+        if any(each.values is not None for each in coded):
+            ones = np.ones(count, self.dtype)
+            given = [ones if each.values is None else each.values for each in coded]
+            values = np.stack(given, axis=1)[there]
+        shape = count, coded[-1].span.stop - first
         return Sparse.from_indices(rows, columns[there], values, shape=shape, dtype=self.dtype)
 
     def free_constants(self) -> int:
         """How many constants the levels leave free: numbers that can be added to all weights of
         one column and taken off another's, so that no prediction changes.
         """
-        own = zip(self.encoding.levels.items(), self.codes, self.multipliers, strict=False)
-        factors = {
-            name: (codes, len(levels))
-            for (name, levels), codes, multiplier in own
-            if multiplier is None
-        }
+        own = zip(self.encoding.levels, self.coded, strict=False)
+        factors = {name: (each.codes, each.size) for name, each in own if each.values is None}
         return sum(len(levels) for levels in references(factors, intercept=True).values())
-
-
-def _joined(parts: list[SparseColumn]) -> SparseColumn:
-    counts = np.concatenate([np.diff(part.starts) for part in parts])
-    return SparseColumn(
-        np.concatenate([[0], np.cumsum(counts)]),
-        np.concatenate([part.index for part in parts]),
-        np.concatenate([part.values for part in parts]),
-    )

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdescent.data import NormalSums
 from jaxdescent.display import number
-from jaxdescent.fit.sums import CentredSums
 from jaxdescent.status import Evidence, Status
 
 RANK = 1e-13
@@ -126,22 +126,22 @@ def penalties_from(squares: np.ndarray) -> np.ndarray:
     return typical * np.logspace(low, HIGH, A_DECADE * (HIGH - low) + 1)
 
 
-def constants(data: CentredSums) -> np.ndarray:
+def constants(data: NormalSums) -> np.ndarray:
     """Which features do not vary, beyond the rounding of their values."""
     squares = data.gram.diagonal()
-    rounding = 4 * np.finfo(np.float64).eps * np.abs(data.mean)
-    return squares <= data.weight * np.square(rounding)
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(data.feature_mean)
+    return squares <= data.weight_total * np.square(rounding)
 
 
-def scales_of(data: CentredSums, *, standardize: bool) -> np.ndarray:
+def scales_of(data: NormalSums, *, standardize: bool) -> np.ndarray:
     """What each weight is multiplied by before it is penalised."""
     if not standardize:
-        return np.ones(data.cross.size)
-    spread = np.sqrt(np.maximum(data.gram.diagonal(), 0) / data.weight)
+        return np.ones(len(data.gram))
+    spread = np.sqrt(np.maximum(data.gram.diagonal(), 0) / data.weight_total)
     return np.where(constants(data), 1.0, np.where(spread > 0, spread, 1.0))
 
 
-def solve(data: CentredSums, l2: float, *, standardize: bool = False) -> Solution:
+def solve(data: NormalSums, l2: float, *, standardize: bool = False) -> Solution:
     """The minimiser with this penalty, by the spectrum of the Hessian scaled to a unit diagonal.
 
     Directions without curvature get nothing: without a penalty the weights are those of least norm
@@ -149,7 +149,7 @@ def solve(data: CentredSums, l2: float, *, standardize: bool = False) -> Solutio
     """
     scales, constant = scales_of(data, standardize=standardize), constants(data)
     hessian = data.gram / np.multiply.outer(scales, scales)
-    cross = np.where(constant, 0.0, data.cross / scales)
+    cross = np.where(constant, 0.0, data.cross[:, 0] / scales)
     hessian[constant, :] = 0
     hessian[:, constant] = 0
     diagonal = hessian.diagonal().copy()
@@ -172,10 +172,12 @@ def solve(data: CentredSums, l2: float, *, standardize: bool = False) -> Solutio
     along = vectors.T @ gradient
     left = float(0.5 * np.sum(np.square(along) * gain))
     weights = scaled / lengths / scales
-    intercept = data.target_mean - float(weights @ data.mean)
+    intercept = float(data.target_mean[0] - weights @ data.feature_mean)
     norm, at_zeros = float(np.linalg.norm(gradient)), float(np.linalg.norm(cross))
     is_done = norm <= CONVERGED * at_zeros or at_zeros == 0
-    residual = data.squares - 2 * float(weights @ data.cross) + float(weights @ data.gram @ weights)
+    residual = (
+        data.squares - 2 * float(weights @ data.cross[:, 0]) + float(weights @ data.gram @ weights)
+    )
     penalty = l2 * float(np.sum(np.square(scales * weights)))
     value = 0.5 * (max(residual, 0.0) + penalty)
     # Along directions that were left out the value may still fall, nobody knows how far.
@@ -206,7 +208,8 @@ def _degrees(lengths: np.ndarray, vectors: np.ndarray, gain: np.ndarray, l2: flo
 
 
 def path(
-    data: CentredSums,
+    data: NormalSums,
+    rows: int,
     *,
     standardize: bool,
     held_out: Callable[[np.ndarray, float], float] | None,
@@ -214,7 +217,8 @@ def path(
     """What many penalties score, from one spectrum.
 
     Args:
-      data: the training rows.
+      data: of the training rows.
+      rows: how many these are.
       standardize: whether the penalty is on the weights of standardised features.
       held_out: the squared error of weights and an intercept on other rows; without it generalised
         cross-validation decides: ``rows * RSS / (rows - degrees - 1)^2``.
@@ -226,7 +230,7 @@ def path(
     matrix = data.gram / np.multiply.outer(scales, scales)
     matrix[constant, :] = 0
     matrix[:, constant] = 0
-    cross = np.where(constant, 0.0, data.cross / scales)
+    cross = np.where(constant, 0.0, data.cross[:, 0] / scales)
     values, vectors = np.linalg.eigh(matrix)
     values = np.maximum(values, 0)
     penalties = penalties_from(matrix.diagonal())
@@ -236,10 +240,12 @@ def path(
         coordinates = along / (values + l2)
         if held_out is None:
             residual = data.squares - np.sum((2 * along - values * coordinates) * coordinates)
-            free = data.rows - 1 - np.sum(values / (values + l2))
-            scores[index] = data.rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
+            free = rows - 1 - np.sum(values / (values + l2))
+            scores[index] = rows * max(residual, 0.0) / free**2 if free > 0 else np.inf
         else:
             weights = vectors @ coordinates / scales
-            scores[index] = held_out(weights, data.target_mean - float(weights @ data.mean))
+            scores[index] = held_out(
+                weights, float(data.target_mean[0] - weights @ data.feature_mean)
+            )
     rule = "generalised cross-validation" if held_out is None else HELD_OUT
     return Path(penalties, scores, rule, int(np.nanargmin(scores)))

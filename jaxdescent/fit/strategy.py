@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
+
 import jax
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError
 from jaxdescent.fit import by_sums, in_files, in_memory
 from jaxdescent.fit.encoding import Encoding
@@ -31,7 +34,7 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
       ProblemTooLarge: where no way fits the memory.
     """
     start = None if model is None else start_of(model, encoding)
-    sums = by_sums.plan_of(job, encoding)
+    sums = by_sums.plan_sums(job, encoding)
     method = job.request.method
     _check_direct(job, encoding, sums)
     # A fit that is gone on with goes on in its way, whatever the memory has room for today.
@@ -39,9 +42,9 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
     others = 0
     needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None
     needs_rows = needs_rows or method in ITERATIVE or way is not None
-    is_alone = agreement.is_alone()
+    is_alone = processes.is_alone()
     if method != DIRECT and (needs_rows or (is_alone and _is_long(encoding))):
-        in_designs, counted = in_memory.plan_of(job, encoding)
+        in_designs, counted = in_memory.plan_in_memory(job, encoding)
         others = int(counted > 0)
         # Several processes read their rows again, as one does where they do not fit.
         if is_alone and in_designs.bytes <= job.memory.limit and way != FILES:
@@ -84,7 +87,14 @@ def _in_memory(
     job.watch.planned([_described(job, encoding), way])
     if job.checkpoint is not None:
         job.checkpoint.begin(MEMORY, 1)
-    return in_memory.fit_in_memory(job, encoding, plan, start)
+    with _precision(job):
+        return in_memory.fit_in_memory(job, encoding, plan, start)
+
+
+def _precision(job: Job) -> AbstractContextManager[object]:
+    """Within it arrays of JAX can be of the dtype that iterations are asked for in."""
+    is_double = job.request.dtype == "float64"
+    return jax.enable_x64(True) if is_double else contextlib.nullcontext()
 
 
 def _in_files(
@@ -100,9 +110,9 @@ def _in_files(
       ProblemTooLarge: where they cannot, saying what the way that needs least would need.
     """
     way = None if job.checkpoint is None else job.checkpoint.way
-    plan = in_files.plan_of(job, encoding, in_designs.rows)
+    plan = in_files.plan_in_files(job, encoding, in_designs.rows)
     obstacle = in_files.obstacle(job)
-    if not agreement.is_alone() and job.request.l2 == AUTO:
+    if not processes.is_alone() and job.request.l2 == AUTO:
         raise DataError(
             "--distributed searches for l2 by sums alone, and these features need iterations: say "
             f"--l2 with a number, or fit in one process: {_read_so_far(encoding)}."
@@ -121,7 +131,8 @@ def _in_files(
         job.watch.planned([_described(job, encoding), *lines])
         if job.checkpoint is not None:
             job.checkpoint.begin(FILES, plan.width)
-        return in_files.fit_in_files(job, encoding, plan, start)
+        with _precision(job):
+            return in_files.fit_in_files(job, encoding, plan, start)
     least, read = in_designs.bytes, _read_so_far(encoding)
     if way == MEMORY:
         read += ", and the fit that is gone on with has them in memory"
@@ -154,7 +165,7 @@ def _is_long(encoding: Encoding) -> bool:
 
 def _described(job: Job, encoding: Encoding) -> str:
     source, share = job.source, job.request.test
-    own = agreement.told_by_all(source.rows)
+    own = processes.told_by_all(source.rows)
     rows = "" if None in own else f"{sum(own):,} rows of "
     files = len(source.files)
     size = f" ({files} file{'s' * (files > 1)}, {readable_bytes(source.file_bytes)})"
@@ -162,7 +173,7 @@ def _described(job: Job, encoding: Encoding) -> str:
     if job.test_source is not None:
         held_out = ", and the rows of other data held out"
     what = f"{rows}{source.form}{size if files else ''}{source.description}"
-    processes = ""
-    if not agreement.is_alone():
-        processes = f", shared by {jax.process_count()} processes"
-    return f"{what}{processes}: {encoding.size:,} features{held_out}."
+    sharing = ""
+    if not processes.is_alone():
+        sharing = f", shared by {jax.process_count()} processes"
+    return f"{what}{sharing}: {encoding.size:,} features{held_out}."

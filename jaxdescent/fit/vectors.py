@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxdescent import agreement
-from jaxdescent.data import DataError, Source, located, read_ahead
+from jaxdescent import processes
+from jaxdescent.data import DataError
 from jaxdescent.fit.checks import Lengths, check_rows, check_target
 from jaxdescent.fit.column_squares import ColumnSquares, deviations
 from jaxdescent.fit.encoded_rows import shifted_numbers
 from jaxdescent.fit.job import Job
-from jaxdescent.fit.prepared import TEST, TRAIN, Prepared, Preparing
+from jaxdescent.fit.prepared import TRAIN, Prepared, Preparing
 from jaxdescent.fit.roles import AUTO
 from jaxdescent.fit.sums import not_finite
 
@@ -54,9 +53,7 @@ class Vectors:
         encoding = preparing.encoding
         has_moments = job.request.standardize or job.request.l2 == AUTO
         self._moments = ColumnSquares(encoding.size, dtype) if has_moments else None
-        slopes = {name for name, each in encoding.interactions.items() if each.numbers}
-        names = [*encoding.numbers, *(name for name in encoding.one_hot if name in slopes)]
-        self._lengths = Lengths(names, dtype)
+        self._lengths = Lengths([*encoding.numbers, *encoding.sloped], dtype)
         self._sums = np.zeros(numbers)
         self._counts, self._weights = [0, 0], [0.0, 0.0]
         self.filled = self.read = self.dropped = self.unseen = 0
@@ -71,12 +68,12 @@ class Vectors:
         if not self.read:
             # Every process must ask for it, or none.
             given = self._given_shift
-            own = _means_of(prepared)
-            self.shift = agreement.array_of_first(own) if given is None else given
-        rows = slice(None) if encoded.keep is None else encoded.keep
-        numbers = shifted_numbers(prepared, self.shift, np.zeros_like(self.shift), dtype)
+            own = prepared.means[:-1]
+            self.shift = processes.array_of_first(own) if given is None else given
+        rows = encoded.kept
+        numbers = shifted_numbers(encoded, rows, self.shift, np.zeros_like(self.shift), dtype)
         target = np.asarray(prepared.target.values[rows], np.float64)
-        slopes = [each[rows] for each in encoded.multipliers if each is not None]
+        slopes = [each.values[rows] for each in encoded.coded if each.values is not None]
         if not (self._lengths.add(numbers, slopes) and np.isfinite(target).all()):
             raise not_finite(prepared, self._preparing.encoding, rows)
         weight = np.ones(block.rows) if prepared.weight is None else prepared.weight
@@ -108,16 +105,8 @@ class Vectors:
                 if number.missing is not None:
                     self._absent[j] += s[number.missing[rows]].sum()
         if self._moments is not None:
-            entries = self._preparing.encoding.placed(
-                [codes[rows] for codes in encoded.codes],
-                [codes[rows] for codes in encoded.buckets],
-                [None if each is None else each[rows] for each in encoded.multipliers],
-            )
-            self._moments.add(numbers, entries, s)
-            if encoded.sparse is not None:
-                own = encoded.sparse if encoded.keep is None else encoded.sparse.take(encoded.keep)
-                first = self._preparing.encoding.size - len(self._preparing.encoding.indices)
-                self._moments.add_sparse(own, s, first)
+            chunk = self._preparing.encoding.chunk(encoded, numbers, rows, block)
+            self._moments.add(chunk, s)
         return numbers
 
     def close(self) -> None:
@@ -126,10 +115,10 @@ class Vectors:
         """
         job, kept = self._job, slice(0, self.filled)
         numbers = np.array([*self._counts, self.dropped, self.unseen])
-        train, test, self.dropped, self.unseen = agreement.added(numbers).tolist()
-        train_weight, test_weight = agreement.added(np.array(self._weights)).tolist()
+        train, test, self.dropped, self.unseen = processes.added(numbers).tolist()
+        train_weight, test_weight = processes.added(np.array(self._weights)).tolist()
         counts, weights = (train, test), (train_weight, test_weight)
-        self._absent, self._sums = agreement.added(np.stack([self._absent, self._sums]))
+        self._absent, self._sums = processes.added(np.stack([self._absent, self._sums]))
         if self._moments is not None:
             self._moments.put_together()
         check_rows(
@@ -146,8 +135,8 @@ class Vectors:
         self._is_test = None if self._is_test is None else self._is_test[kept]
         weight = self.training_weight
         s = np.ones(self.filled) if weight is None else weight
-        self.mean = float(agreement.added(np.array([s @ self.target]))[0] / weights[TRAIN])
-        squares = agreement.added(np.array([s @ np.square(self.target - self.mean)]))
+        self.mean = float(processes.added(np.array([s @ self.target]))[0] / weights[TRAIN])
+        squares = processes.added(np.array([s @ np.square(self.target - self.mean)]))
         variance = float(squares[0]) / weights[TRAIN]
         check_target(job.roles.target, counts[TRAIN], variance, self.mean)
         self.spread = float(np.sqrt(variance))
@@ -195,34 +184,3 @@ class Vectors:
         if self._is_test is None:
             return every, None
         return np.where(self._is_test, 0.0, every), np.where(self._is_test, every, 0.0)
-
-
-def blocks(job: Job, preparing: Preparing, rows: int) -> Iterator[tuple[Prepared, bool]]:
-    """The blocks of all sources, and whether they are of other data that are held out."""
-    for part, source in enumerate(job.sources):
-        job.watch.begin("held-out rows" if part else "reading", source.rows)
-        own = dataclasses.replace(preparing, share=0.0, part=TEST) if part else preparing
-        read = 0
-        for prepared in _prepared(job, source, own, rows):
-            yield prepared, part == TEST
-            read += prepared.block.rows
-            del prepared
-            job.watch.advance(read)
-            job.memory.check()
-
-
-def _prepared(job: Job, source: Source, preparing: Preparing, rows: int) -> Iterator[Prepared]:
-    """A source's blocks, prepared on a thread of their own."""
-    names = job.roles.columns
-    return read_ahead(lambda: map(preparing, located(source, names, rows, job.first_row)))
-
-
-def _means_of(prepared: Prepared) -> np.ndarray:
-    """The means of a block's numbers, (numbers,); zeros where they are not finite."""
-    means: list[float] = []
-    with np.errstate(over="ignore", invalid="ignore"):
-        for values, missing in prepared.encoded.numbers:
-            there = values if missing is None else values[~missing]
-            mean = float(np.mean(there, dtype=np.float64)) if there.size else 0.0
-            means.append(mean if np.isfinite(mean) else 0.0)
-    return np.asarray(means)

@@ -11,11 +11,6 @@ def count() -> int:
     return jax.device_count()
 
 
-def are_cpus() -> bool:
-    """Whether they are CPUs."""
-    return jax.default_backend() == "cpu"
-
-
 def mesh(axis: str) -> Mesh:
     """All of them along one axis, which XLA's partitioner handles."""
     return jax.make_mesh((count(),), (axis,), axis_types=(AxisType.Auto,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pathlib
@@ -16,21 +15,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def let_threads_finish() -> None:
-    """A thread of this process that wakes up waits until the others pause (Linux's SCHED_BATCH).
-
-    Gloo's thread, when it is woken, tries in a loop to take a lock which the thread that computes
-    holds. On the same core it would keep that thread from going on until the scheduler's next tick:
-    4 ms instead of 0.1 for each sum over processes. The process's share of the cores is the same.
-    """
-    if not hasattr(os, "SCHED_BATCH"):
-        return
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # it has ended, or a container forbids it
-            if os.sched_getscheduler(int(thread)) == os.SCHED_OTHER:
-                os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))
 
 
 @functools.cache

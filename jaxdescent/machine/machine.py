@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.machine import host, memory, store
 from jaxdescent.machine.defaults import DEFAULTS, DTYPES, Ratios, default_rates, ratios_of
 from jaxdescent.machine.devices import USABLE, mesh_named
@@ -176,10 +176,10 @@ class Machine:
         Its rates are those of the group's first process, and its memory the least of theirs: what
         is planned fits on every device. Alone, a process plans for its own.
         """
-        if agreement.is_alone():
+        if processes.is_alone():
             return self
-        told = json.loads(agreement.told_by_first(self.to_json()))
-        return Machine(**told | {"memory_bytes": int(agreement.least(self.memory_bytes))})
+        told = json.loads(processes.told_by_first(self.to_json()))
+        return Machine(**told | {"memory_bytes": int(processes.least(self.memory_bytes))})
 
     @property
     def is_one_cpu(self) -> bool:

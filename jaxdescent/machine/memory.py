@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.machine import attached
 
 SLACK_BYTES = 1 << 20
@@ -51,8 +51,8 @@ def bytes_of_all() -> float:
     its first device.
     """
     device = jax.local_devices()[0]
-    with agreement.among_all("memory"):
-        told = agreement.told_by_all([available_bytes(device), platform.node()])
+    with processes.among_all("memory"):
+        told = processes.told_by_all([available_bytes(device), platform.node()])
     least = float(min(available for available, _ in told))
     if len(told) == 1:
         return least

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.designs import as_design
+from jaxdescent.designs import as_design, sample_index
 from jaxdescent.methods.protocol import Params
 from jaxdescent.numerics import precision, randomness
 from jaxdescent.objectives import Objective
@@ -106,7 +106,7 @@ def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
     is_there = squares > 0
     inverse = jnp.where(is_there, 1 / jnp.where(is_there, squares, 1), 0)
     most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
-    index = jnp.asarray(design.sample_index(max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
+    index = jnp.asarray(sample_index(design, max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
     rows = objective.by_rows().of_rows(index)
     assert rows is not None  # because it has blocks of rows
     weights = params["weights"]

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Center, as_design
-from jaxdescent.designs.centred import shares
+from jaxdescent.designs import Center, as_design, shares
 from jaxdescent.methods.on_forms import (
     Rewritten,
     height_at,

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdescent.kernels import loops
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
 
@@ -81,7 +82,7 @@ class _End(NamedTuple):
 
 
 class _Search(NamedTuple):
-    point: Point
+    point: Any  # a Point; () where the numbers alone are looked at
     step: jax.Array
     next_step: jax.Array
     low: _End
@@ -123,17 +124,13 @@ def search(
         is_new = (search.next_step > search.low.step) & (search.next_step < search.high.step)
         return ~search.is_accepted & is_new & (search.evaluations < MAX_TRIALS)
 
-    def attempt(search: _Search) -> _Search:
-        step = search.next_step
-        params = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, start.params, direction)
-        value, gradient = objective.value_and_gradient(params)
-        trial = Point(params, jnp.asarray(value, start.value.dtype), gradient)
-        here = _End(step, trial.value.astype(dtype), precision.inner(gradient, direction))
+    def decided(search: _Search, here: _End) -> _Search:
+        """The search after a trial that ends here, but for the trial itself."""
         evaluations = search.evaluations + 1
 
         is_finite = jnp.isfinite(here.value) & jnp.isfinite(here.slope)
         is_level = here.value <= origin.value + noise
-        is_lower = here.value <= origin.value + DECREASE * step * slope
+        is_lower = here.value <= origin.value + DECREASE * here.step * slope
         is_flat = here.slope >= flatness * slope
         is_gentle = is_flat & (here.slope <= (2 * DECREASE - 1) * slope)
         is_late = (evaluations >= MAX_TRIALS // 2) & (here.value < origin.value)
@@ -146,8 +143,8 @@ def search(
         bounded = _inside(low, high, noise, search.width)
         beyond = _beyond(search.low, here)
         return _Search(
-            trial,
-            step,
+            (),
+            here.step,
             jnp.where(jnp.isinf(high.step), beyond, bounded),
             low,
             high,
@@ -155,6 +152,16 @@ def search(
             is_accepted,
             evaluations,
         )
+
+    def attempt(search: _Search) -> _Search:
+        step = search.next_step
+        params = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, start.params, direction)
+        value, gradient = objective.value_and_gradient(params)
+        trial = Point(params, jnp.asarray(value, start.value.dtype), gradient)
+        here = _End(step, trial.value.astype(dtype), precision.inner(gradient, direction))
+        # The comparisons are one kernel, where XLA would compile each of them by itself.
+        without = search._replace(point=())
+        return loops.one_turn(lambda: decided(without, here))._replace(point=trial)
 
     infinite = jnp.full((), jnp.inf, dtype)
     is_descent = slope < 0

@@ -79,7 +79,7 @@ class LSMR(Method):
 
     The method keeps four parameter-sized vectors besides the params, seven with a preconditioner,
     and one of the size of y; with an intercept one more for ``x_bar``. If columns are so far from
-    zero that ``X w - x_bar.w`` would cancel (``jaxdescent.designs.Centred``), the means are
+    zero that ``X w - x_bar.w`` would cancel (``jaxdescent.designs.Standardised``), the means are
     subtracted from X before the products, block by block and without a copy of X.
 
     Args:

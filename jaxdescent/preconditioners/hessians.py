@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Centred, Design, as_design
+from jaxdescent.designs import Design, Standardised, as_design
 from jaxdescent.display import Displayed
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.objectives import Objective
@@ -115,14 +115,10 @@ class CentredRegression(ShiftedHessian):
         return cls(design, y.reshape(design.shape[0], -1), root, l2, means)
 
     @property
-    def feature_mean(self) -> jax.Array | None:
-        """``x_bar``, (features,); None without an intercept."""
-        return None if self.means is None else self.means.features.mean
-
-    @property
     def centred_design(self) -> Design:
         """``X - 1 x_bar'``."""
-        return self.design if self.means is None else Centred(self.design, self.means.features)
+        means = self.means
+        return self.design if means is None else Standardised(self.design, means.features)
 
     @property
     def regression(self) -> CentredRegression:
@@ -190,18 +186,17 @@ class CentredRegression(ShiftedHessian):
 
     def diagonal(self) -> jax.Array:
         weight = None if self.root is None else jnp.square(self.root)[:, 0]
-        mean = self.feature_mean
-        squares = self.design.column_squared_norms(weight, mean)
+        squares = self.centred_design.column_squared_norms(weight, None)
         if squares is None:
             raise TypeError(
                 "Jacobi needs the norms of X's columns, which a "
                 f"{type(self.design).__name__} design does not know: take jd.Nystrom(rank), which "
                 "needs products alone."
             )
-        if self.means is None or mean is None:
+        if self.means is None:
             return squares
         # A constant column has a norm of zero up to the rounding of its mean.
-        rounding = 16 * float(jnp.finfo(self.dtype).eps) * mean
+        rounding = 16 * float(jnp.finfo(self.dtype).eps) * self.means.features.mean
         return jnp.where(squares > self.means.weight_total * jnp.square(rounding), squares, 0)
 
     def solve(self, inverse: Inverse, gradient: Params) -> Params:

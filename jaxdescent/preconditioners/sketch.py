@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.inputs.numbers import check_count, check_seed
-from jaxdescent.kernels import factors, products
+from jaxdescent.kernels import factors
 from jaxdescent.kernels.branches import if_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.machine import memory
@@ -226,12 +226,9 @@ class Sketch(Preconditioner):
         def sums(target: jax.Array, sign: jax.Array, length: int) -> jax.Array | None:
             # Of D (X - 1 mean') and of the residual, which has its weights already.
             own = sign * factor
-            of_rows = regression.design.sums_of_rows(target, own, length)
+            of_rows = regression.centred_design.sums_of_rows(target, own, length)
             if of_rows is None:
                 return None
-            if regression.feature_mean is not None:
-                total = jax.ops.segment_sum(own, target, length)
-                of_rows = of_rows - products.outer(total, regression.feature_mean)
             of_residual = jax.ops.segment_sum(sign[:, None] * residual, target, length)
             return jnp.concatenate([of_rows, of_residual], axis=1).astype(dtype)
 
@@ -269,9 +266,10 @@ def _refuse_too_large(regression: CentredRegression, rows: int, dtype: Any) -> N
 
 def _certain_lengths(R: jax.Array, regression: CentredRegression) -> jax.Array:
     """The lengths of R's columns, zero for those that are constant but for rounding."""
-    length, mean = jnp.sqrt(jnp.sum(jnp.square(R), axis=0)), regression.feature_mean
-    if mean is None:
+    length = jnp.sqrt(jnp.sum(jnp.square(R), axis=0))
+    if regression.means is None:
         return length
+    mean = regression.means.features.mean
     rows = jnp.asarray(regression.y.shape[0], mean.dtype)
     total = rows if regression.root is None else jnp.sum(jnp.square(regression.root))
     noise = null_level(mean.dtype, length.size) * jnp.sqrt(total) * jnp.abs(mean)
@@ -293,12 +291,10 @@ def _least_pivot(triangle: jax.Array) -> jax.Array:
 
 def _rows(regression: CentredRegression, index: jax.Array) -> jax.Array:
     """The rows of A at these indices."""
-    rows = regression.design.rows_at(index)
+    rows = regression.centred_design.rows_at(index)
     if rows is None:
         raise TypeError(
             f"Sketch needs the rows of X, which a {type(regression.design).__name__} design does "
             "not give: take jd.Nystrom(rank), which needs products alone."
         )
-    if regression.feature_mean is not None:
-        rows = rows - regression.feature_mean[None, :]
     return rows if regression.root is None else jnp.take(regression.root, index, axis=0) * rows

@@ -174,7 +174,8 @@ class LinearModel(Objective):
         one = jax.ShapeDtypeStruct((1,), jnp.int32)
         if jax.eval_shape(design.taken, one) is None:
             return None
-        return RowBlocks(rows, design.block_length, design.entries // rows, design.sections)
+        reading = design.reading
+        return RowBlocks(rows, reading.block or rows, design.entries // rows, reading.sections)
 
     def by_rows(self) -> Any:
         return dataclasses.replace(self, X=self._design.by_rows())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdescent.designs import Center, Centred
+from jaxdescent.designs import Center, Standardised
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds, Parts, StationarySolver
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -111,7 +111,8 @@ class LinearRegression(LinearModel):
         weight_total = None
         if self.intercept:
             weight_total = self._weight_total
-        squared = design.squared_norm(self.sample_weight)
+        squares = design.column_squared_norms(self.sample_weight, None)
+        squared = None if squares is None else jnp.sum(squares)
         return regression_bounds(squared, jnp.asarray(self.l2, design.dtype), weight_total)
 
     def curves_down(self) -> jax.Array | None:
@@ -177,7 +178,7 @@ class LinearRegression(LinearModel):
             means = Means(center, *self._means_of_targets())
         targets = jnp.asarray(self.y).astype(self._design.dtype) - means.targets[None]
         weights_alone = LinearRegression(
-            Centred(self._design, means.features),
+            Standardised(self._design, means.features),
             targets,
             l2=self.l2,
             sample_weight=self.sample_weight,

@@ -27,7 +27,7 @@ except ImportError:  # Windows has none
 import jax
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.runs.shards import Unreadable, pieces_in, restored, without_keys
 
 FORMAT = 3
@@ -118,7 +118,7 @@ class Folder:
         self._attempt += 1  # one process may still remove what it wrote before
         content = {"format": FORMAT, "iteration": iteration, **facts}
         leaves = [without_keys(leaf) for leaf in jax.tree.leaves(tree)]
-        self._begin(self._write, leaves, content, agreement.is_alone())
+        self._begin(self._write, leaves, content, processes.is_alone())
 
     def state(self) -> tuple[str, str]:
         """What has become of this process's part, and its error if it has failed."""

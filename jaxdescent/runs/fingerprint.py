@@ -14,10 +14,10 @@ from jax.extend.core import Literal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdescent.calls import programs
-from jaxdescent.calls.alike import without_addresses
 from jaxdescent.display import structure_name
 from jaxdescent.machine import attached
 from jaxdescent.minimize import Setup
+from jaxdescent.processes.same_call import without_addresses
 
 SAMPLES = 256
 """How many elements of a large array are looked at."""

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdescent import agreement
-from jaxdescent.calls import alike, programs
+from jaxdescent import processes
+from jaxdescent.calls import programs
 from jaxdescent.descent.loop_state import Loop
 from jaxdescent.display import structure_name
 from jaxdescent.inputs import tracing
@@ -24,11 +24,12 @@ from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.minimize import Setup, set_up
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import as_objective
+from jaxdescent.processes import same_call
+from jaxdescent.processes.signals import Interruption, is_there, until_there
 from jaxdescent.result import Result
 from jaxdescent.runs.chunks import Chunks, Numbers
 from jaxdescent.runs.hooks import Checkpoint, Hook
 from jaxdescent.runs.hooks.protocol import Pause, check_hooks
-from jaxdescent.runs.interruption import Interruption, is_there, wait_for
 from jaxdescent.runs.pace import Pace
 from jaxdescent.runs.record import Facts, Record, Summary
 from jaxdescent.runs.traffic import bytes_per_iteration
@@ -141,8 +142,8 @@ def run(
     summary = Summary()
     with contextlib.ExitStack() as stack:
         # An error in one process, of a hook or a full disk, ends the run of all.
-        kept = functools.partial(alike.texts, checkpoint=saved is not None, resume=resume)
-        stack.enter_context(agreement.among("steps of run", setup.inputs, alike=kept))
+        kept = functools.partial(same_call.texts, checkpoint=saved is not None, resume=resume)
+        stack.enter_context(processes.among("steps of run", setup.inputs, alike=kept))
         for hook in every_hook:
             stack.callback(hook.close)
         loop = _first_loop(chunks, setup, saved, resume=resume, donate=donate, summary=summary)
@@ -154,10 +155,10 @@ def run(
         driver = _Driver(chunks, every_hook, facts, summary, began=began, patience=patience)
         for hook in every_hook:
             hook.begin(facts)
-        with agreement.patience(patience):
+        with processes.patience(patience):
             loop, status = driver.drive(loop, Pace(chunk, chunks.check_every), interruption)
         if saved is not None:
-            agreement.told_by_all("has ended")  # or has failed: the others must not save that
+            processes.told_by_all("has ended")  # or has failed: the others must not save that
             with _timed(summary, "seconds_saving"):
                 saved.save_last(loop)
         result = jax.block_until_ready(chunks.end(loop, status))
@@ -244,7 +245,7 @@ class _Driver:
         self.facts = facts
         self.summary = summary
         self.began = began
-        self.patience = math.inf if agreement.is_alone() else patience
+        self.patience = math.inf if processes.is_alone() else patience
         self.longest = math.inf  # of the chunks so far, in seconds
         self.iteration = facts.iteration
         self.completed = time.perf_counter()
@@ -261,17 +262,13 @@ class _Driver:
         while True:
             following = None
             if not is_over and not asked and until < most:
-                if under_way is not None and not agreement.is_alone():
-                    # What processes tell each other is sent from a thread, and what two threads
-                    # send has no order: nothing may be under way, which would be before it anyway.
-                    self._wait(under_way)
                 if interruption.is_requested(number):
                     wish = Status.INTERRUPTED.value
-                answers = agreement.told_by_all([wish, pace.length])
+                answers = processes.told_by_all([wish, pace.length])
                 asked = max(wish for wish, _ in answers)
                 if not asked:
                     self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
-                    agreement.told_by_all("has paused")  # or failed: no chunk may wait for it
+                    processes.told_by_all("has paused")  # or failed: no chunk may wait for it
                     until = min(until + answers[0][1], most)
                     dispatched = time.perf_counter()
                     loop, numbers = self.chunks.advance(loop, until)
@@ -311,7 +308,7 @@ class _Driver:
 
     def _wait(self, chunk: _UnderWay) -> float:
         """The time when a chunk was done, as soon as it is."""
-        wait_for(chunk.numbers, self.patience + 10 * self.longest)
+        until_there(chunk.numbers, self.patience + 10 * self.longest)
         chunk.completed = chunk.completed or time.perf_counter()
         return chunk.completed
 

@@ -3,8 +3,7 @@
 ``experiment`` lists the points; ``problems`` makes their arrays where they lie; ``program``
 compiles a point, and ``compiled`` reads what came out; ``measurement`` runs it on the devices that
 are here, ``rehearsal`` predicts a run on devices that are not. ``record`` keeps one JSON line for
-each point, and ``keeping`` the folder of an experiment that is to be gone on with. ``attempts``
-lets several processes fail together.
+each point, and ``keeping`` the folder of an experiment that is to be gone on with.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxdescent import agreement
-from jaxdescent.fit.together import check_alike
-from jaxdescent.runs.interruption import Interruption
+from jaxdescent import processes
+from jaxdescent.processes.messages import in_words
+from jaxdescent.processes.signals import Interruption
 from jaxdescent.scale import record
-from jaxdescent.scale.attempts import EXPECTED, FailedElsewhere, attempted, in_words
-from jaxdescent.scale.experiment import Experiment, Point
-from jaxdescent.scale.measurement import measured
+from jaxdescent.scale.experiment import Experiment
+from jaxdescent.scale.measurement import EXPECTED, measured
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.rehearsal import rehearsed
 
 
@@ -45,22 +44,25 @@ def run(
     >>> line["figures"]["argument_bytes"], line["rehearsed"]
     (9220, False)
     """
-    check_asked(experiment)
-    stored, preempted = record.told_lines(output), Interruption()
-    known, points = record.known_keys(stored), experiment.points()
+    with processes.among_all("scale"):
+        check_asked(experiment)
+        # All measure what the first one's file lacks of its machine, whatever their own disks have.
+        own = record.lines_in(output) if output and processes.is_first() else []
+        stored, here = processes.told_by_first([own, record.machine()])
+    known, points, preempted = record.known_keys(stored, here), experiment.points(), Interruption()
     wanted = {point.key for point in points}
-    lines = [line for line in stored if Point(**line["point"]).key in wanted & known]
+    lines = [line for line in stored if ScalingPoint(**line["point"]).key in wanted & known]
     for index, point in enumerate(points, start=1):
         if preempted.is_requested(index):
-            raise agreement.Stopped("the machine is to be given back")
+            raise processes.Stopped("the machine is to be given back")
         if point.key in known:
             tell(f"{index}/{len(points)} {point.describe()}: already in {output}")
             continue
         tell(f"{index}/{len(points)} {point.describe()}")
         line = record.line_of(point, experiment, _figures(point, experiment))
         lines.append(line)
-        with agreement.among_all("a line of scale"):
-            if output and agreement.is_first():
+        with processes.among_all("a line of scale"):
+            if output and processes.is_first():
                 record.append(output, line)
     return lines
 
@@ -71,14 +73,13 @@ def check_asked(experiment: Experiment) -> None:
     Raises:
       DataError: in all of them.
     """
-    with agreement.among_all("scale"):
-        check_alike({"the experiments": dataclasses.asdict(experiment)})
+    processes.check_alike({"the experiments": dataclasses.asdict(experiment)})
 
 
-def _figures(point: Point, experiment: Experiment) -> dict[str, Any]:
+def _figures(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     try:
         if point.target:
-            return attempted(lambda: rehearsed(point))
+            return processes.attempted(lambda: rehearsed(point), EXPECTED)
         return measured(point, experiment)
-    except (*EXPECTED, FailedElsewhere) as error:
+    except (*EXPECTED, processes.FailedElsewhere) as error:
         return {"error": in_words(error)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ class Compiled:
         be of devices that are not attached (:func:`jaxdescent.machine.topologies.topology`).
       donated: the positions of arguments whose memory the program may reuse.
 
+    Attributes:
+      seconds: how long it took to trace and to compile.
+
     >>> import jax.numpy as jnp
     >>> program = Compiled(lambda x: x @ x, jnp.ones((64, 64)))
     >>> program.arguments, program.sent
@@ -53,9 +57,11 @@ class Compiled:
     def __init__(
         self, function: Callable[..., Any], *arguments: Any, donated: tuple[int, ...] = ()
     ) -> None:
+        began = time.perf_counter()
         lowered = jax.jit(function, donate_argnums=donated).lower(*arguments)
-        self.lowered = lowered.as_text()
         self.run = lowered.compile()
+        self.seconds = time.perf_counter() - began
+        self.lowered = lowered.as_text()
         self.memory: Any = self.run.memory_analysis()
         self._computations = _computations(self.run.as_text() or "")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import pathlib
 import tomllib
 from typing import Any
 
 from jaxdescent.machine.devices import mesh_named
 from jaxdescent.scale.methods import METHODS
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import LAYOUTS, PROBLEMS
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -30,58 +30,6 @@ OF_A_PROBLEM = (
 
 class BadExperiment(ValueError):
     """An experiment that cannot be run, with what to change."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """One run of one program.
-
-    Attributes:
-      problem: a key of :data:`jaxdescent.scale.problems.PROBLEMS`.
-      rows, features: the size of the whole regression; 0 where a problem has none.
-      method: a name in :data:`jaxdescent.scale.methods.METHODS`.
-      dtype: how data and params are stored.
-      layout: what lies over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
-      devices: the number of devices.
-      target: the name of devices that are not attached, for a rehearsal; empty for a run here.
-      outputs: how many targets the whole regression has for each row.
-    """
-
-    problem: str
-    rows: int
-    features: int
-    method: str
-    dtype: str
-    layout: str
-    devices: int
-    target: str = ""
-    outputs: int = 1
-
-    @property
-    def key(self) -> str:
-        """The point as text that is the same for the same point."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    def describe(self) -> str:
-        """The point in a few words."""
-        return f"{self.what}, {self.method}, {self.layout} over {self.where}"
-
-    @property
-    def what(self) -> str:
-        """The problem, its size and its dtype."""
-        size = f" {self.rows:,} x {self.features:,}" if self.rows else ""
-        outputs = f", {self.outputs:,} outputs," if self.outputs > 1 else ""
-        return f"{self.problem}{size}{outputs} {self.dtype}"
-
-    @property
-    def grows(self) -> str:
-        """What grows with the devices where each of them keeps its own: rows, or outputs."""
-        return "outputs" if self.layout == "outputs" else "rows"
-
-    @property
-    def where(self) -> str:
-        """The devices, by name or by number."""
-        return self.target or f"{self.devices} device{'s' if self.devices > 1 else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,18 +123,13 @@ class Experiment:
             if name not in fields:
                 raise BadExperiment(f"{source}: {name!r} is none of {', '.join(fields)}.")
             default: Any = fields[name]
-            kind = type(default[0] if default else "") if isinstance(default, tuple) else None
-            if kind is None:
-                if type(value) is not type(default):
-                    raise BadExperiment(
-                        f"{source}: {name} must be of type {type(default).__name__}, got {value!r}."
-                    )
-                values[name] = value
-                continue
-            values[name] = tuple(
-                _of_kind(kind, one, f"{source}: {name}")
-                for one in (value if isinstance(value, list | tuple) else [value])
-            )
+            where = f"{source}: {name}"
+            if isinstance(default, tuple):
+                kind = type(default[0] if default else "")
+                each = value if isinstance(value, list | tuple) else [value]
+                values[name] = tuple(_of_kind(kind, one, where) for one in each)
+            else:
+                values[name] = _of_kind(type(default), value, where)
         made = cls(**values, own=tuple((dict(given.get("own", ())) | tables).items()))
         for name, table in made.own:
             made._of_problem(name, table, source)
@@ -206,23 +149,23 @@ class Experiment:
 
     def given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
-        fields = dataclasses.fields(self)
-        values = {field.name: getattr(self, field.name) for field in fields}
-        return {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in fields}
+        return {name: value for name, value in values.items() if value != fields[name]}
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[ScalingPoint]:
         """Every point, those of rehearsals last."""
         own = dict(self.own)
         shared = tuple(name for name in self.problems if name not in own)
         points = dataclasses.replace(self, problems=shared)._grid() if shared else []
         for name in self.problems:
             points += self._of_problem(name, own[name])._grid() if name in own else []
-        return [point for index, point in enumerate(points) if point not in points[:index]]
+        return list(dict.fromkeys(points))
 
-    def _grid(self) -> list[Point]:
+    def _grid(self) -> list[ScalingPoint]:
         places = [(count, "") for count in self.devices]
         places += [(mesh_named(name).devices, mesh_named(name).name) for name in self.rehearse]
-        points: list[Point] = []
+        points: list[ScalingPoint] = []
         sizes = itertools.product(self.rows, self.features, self.outputs)
         grid = itertools.product(self.problems, sizes, self.dtypes, self.methods, self.layouts)
         for (name, size, dtype, method, layout), (count, target) in itertools.product(grid, places):
@@ -235,14 +178,15 @@ class Experiment:
             if problem.has_rows:
                 if outputs > 1 and not problem.has_outputs:
                     raise BadExperiment(f"{name} has one output, got {outputs}.")
-                point = Point(name, rows, features, method, dtype, layout, count, target, outputs)
+                point = ScalingPoint(
+                    name, rows, features, method, dtype, layout, count, target, outputs
+                )
                 if self.scaling == "weak":
                     whole = count * getattr(point, point.grows)
                     point = dataclasses.replace(point, **{point.grows: whole})
             else:
-                point = Point(name, 0, 0, "constant", dtype, "params", count, target)
-            if point not in points:
-                points.append(point)
+                point = ScalingPoint(name, 0, 0, "constant", dtype, "params", count, target)
+            points.append(point)
         return points
 
 

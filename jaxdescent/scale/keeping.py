@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-from typing import Any
 
+from jaxdescent.data import DataError
+from jaxdescent.fit.kept_folder import KeptFolder
 from jaxdescent.scale.experiment import BadExperiment, Experiment
 
-DESCRIPTION, LINES = "experiment.json", "scale.jsonl"
+KEPT = KeptFolder("an experiment", "experiment.json", "jaxdescent scale", "experiment")
 
-FORMAT, SCHEMA = "jaxdescent scale", 1
+LINES = "scale.jsonl"
 
 
 def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pathlib.Path:
@@ -40,33 +40,19 @@ def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pat
     """
     # As JSON gives it back.
     here = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    path = folder / DESCRIPTION
     try:
-        content = os.listdir(folder) if folder.exists() else []
-        if DESCRIPTION not in content:
-            if any(not name.startswith(".") for name in content):
-                raise BadExperiment(
-                    f"--checkpoint: {folder} holds other things than an experiment: name another "
-                    "folder."
-                )
+        there = KEPT.content(folder, resume=resume)
+        if not there:
             folder.mkdir(parents=True, exist_ok=True)
-            told = {"format": FORMAT, "schema": SCHEMA, "experiment": here}
-            new = folder / f".{DESCRIPTION}"
-            new.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-            new.replace(path)
-            return folder / LINES
+            there = KEPT.write(folder, {"experiment": here})
+    except DataError as error:
+        raise BadExperiment(f"--checkpoint: {error}") from error
     except OSError as error:
         raise BadExperiment(f"--checkpoint: {folder}: {error.strerror}.") from error
-    there = _read(path)
-    if not resume:
-        raise BadExperiment(
-            f"--checkpoint: {folder} keeps an experiment: say --resume to go on with it, or name "
-            "another folder."
-        )
     differing = [
-        f"{name}: {json.dumps(there.get(name))} there, {json.dumps(value)} here"
+        f"{name}: {json.dumps(there['experiment'].get(name))} there, {json.dumps(value)} here"
         for name, value in here.items()
-        if there.get(name) != value
+        if there["experiment"].get(name) != value
     ]
     if differing:
         raise BadExperiment(
@@ -74,21 +60,3 @@ def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pat
             "same options, or name another folder."
         )
     return folder / LINES
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadExperiment(f"--checkpoint: {path} cannot be read: {error}.") from error
-    is_ours = isinstance(content, dict) and content.get("format") == FORMAT
-    if not is_ours or not isinstance(content.get("experiment"), dict):
-        raise BadExperiment(
-            f"--checkpoint: {path} does not describe an experiment: name another folder."
-        )
-    if content.get("schema") != SCHEMA:
-        raise BadExperiment(
-            f"--checkpoint: {path} has schema {content.get('schema')!r}, and this version goes on "
-            f"with {SCHEMA}: use the version that wrote it, or name another folder."
-        )
-    return content["experiment"]

@@ -12,14 +12,25 @@ import numpy as np
 
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import bytes_of_each
+from jaxdescent.processes import attempted
 from jaxdescent.scale import program
-from jaxdescent.scale.attempts import attempted
-from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.compiled import Compiled
+from jaxdescent.scale.experiment import Experiment
 from jaxdescent.scale.methods import AT_ONCE
-from jaxdescent.scale.problems import PROBLEMS, TooFewDevices, bytes_of_a_device, mesh_of
+from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.problems import (
+    PROBLEMS,
+    NotDivisible,
+    TooFewDevices,
+    bytes_of_a_device,
+    mesh_of,
+)
+
+EXPECTED = (NotDivisible, TooFewDevices, ImportError, MemoryError, jax.errors.JaxRuntimeError)
+"""What is wrong with one point, and no reason not to go on with the next."""
 
 
-def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
+def measured(point: ScalingPoint, experiment: Experiment) -> dict[str, Any]:
     """The figures of a point on the first of JAX's devices: compile time, seconds, memory, rates.
 
     Seconds of an iteration are the difference of two runs of different lengths, divided by the
@@ -33,11 +44,11 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
       FailedElsewhere: if one of these was raised in another process.
     """
     problem = PROBLEMS[point.problem]
-    make = attempted(lambda: _prepared(point, experiment))
-    arrays = attempted(lambda: jax.block_until_ready(make()), is_shared=True)
+    make = attempted(lambda: _prepared(point, experiment), EXPECTED)
+    arrays = attempted(lambda: jax.block_until_ready(make()), EXPECTED, is_shared=True)
     # What is whole on each device is read by each of them.
     held = bytes_of_a_device(arrays) * point.devices
-    built = attempted(lambda: _compiled(point, arrays))
+    built = attempted(lambda: _compiled(point, arrays), EXPECTED)
     machine = Machine.of(jax.local_devices()[0])
     units = jax.process_count() if machine.platform == "cpu" else point.devices
     roof = program.roof(point, arrays, machine, units)
@@ -47,18 +58,19 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
 
         def work() -> tuple[float, Any, int]:
             begun = time.perf_counter()
-            found = jax.block_until_ready(built.compiled.run(arrays, np.int32(limit)))
+            found = jax.block_until_ready(built.run(arrays, np.int32(limit)))
             seconds = time.perf_counter() - begun
             return seconds, found[0], int(found[1].addressable_data(0))
 
         # Processes begin together, as each has told the others that it has ended the run before.
-        seconds, params, count = attempted(work, is_shared=True)
+        seconds, params, count = attempted(work, EXPECTED, is_shared=True)
         if problem.donated:
             arrays = params
         return seconds, count
 
     times: list[float] = []
-    short, long = built.steps_in_a_turn, (1 + experiment.iterations) * built.steps_in_a_turn
+    short = problem.steps_in_a_turn
+    long = (1 + experiment.iterations) * short
     for repeat in range(1 + experiment.repeats):
         if point.method in AT_ONCE:
             seconds, _ = run(1)
@@ -68,19 +80,13 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
         if repeat:
             # Iterations that take less than the calls differ by may seem to take less than none.
             times.append(max(seconds, 0.0))
-    figures: dict[str, Any] = {
-        "compile_seconds": built.seconds,
-        "argument_bytes": built.compiled.arguments,
-        "temporary_bytes": built.compiled.temporaries,
-        "peak_bytes": built.compiled.peak,
-        **program.sent(point, built, arrays),
-    }
+    figures = program.figures(point, built, arrays)
     median = statistics.median(times)
     spread = {"fastest_seconds": min(times), "slowest_seconds": max(times)}
     if point.method in AT_ONCE:
         return figures | {"solve_seconds": median} | spread
     # Several steps of an elementwise method are one pass over the params.
-    least = problem.readings * held / built.steps_in_a_turn
+    least = problem.readings * held / problem.steps_in_a_turn
     figures |= roof | {"iteration_seconds": median, **spread, "least_bytes": least}
     if median > 0:
         figures["bytes_a_second"] = least / median
@@ -88,7 +94,7 @@ def measured(point: Point, experiment: Experiment) -> dict[str, Any]:
     return figures
 
 
-def _prepared(point: Point, experiment: Experiment) -> Callable[[], Any]:
+def _prepared(point: ScalingPoint, experiment: Experiment) -> Callable[[], Any]:
     """What makes the point's arrays."""
     devices = jax.devices()
     if point.devices > len(devices):
@@ -102,21 +108,19 @@ def _prepared(point: Point, experiment: Experiment) -> Callable[[], Any]:
             f"{len(devices)}: start as many processes as a point has devices."
         )
     problem, mesh = PROBLEMS[point.problem], mesh_of(devices[: point.devices], point.layout)
-    size = point.rows, point.features, point.dtype
     if not problem.is_by_share:  # of those shapes are known once they are made
-        shapes = problem.shapes(*size, mesh, outputs=point.outputs)
-        _require(bytes_of_a_device(shapes), "of data and params", point)
-    return problem.prepared(*size, mesh, seed=experiment.seed, outputs=point.outputs)
+        _require(bytes_of_a_device(problem.shapes(point, mesh)), "of data and params", point)
+    return problem.prepared(point, mesh, experiment.seed)
 
 
-def _compiled(point: Point, arrays: Any) -> program.Program:
+def _compiled(point: ScalingPoint, arrays: Any) -> Compiled:
     """The point's program, which a device has room to run."""
     built = program.compiled(point, arrays)
-    more = built.compiled.peak - built.compiled.arguments
+    more = built.peak - built.arguments
     _require(more, "besides data and params for what it computes with them", point)
     return built
 
 
-def _require(needed: int, purpose: str, point: Point) -> None:
+def _require(needed: int, purpose: str, point: ScalingPoint) -> None:
     """Refuse what a device of this process has no room for."""
     program.require(needed, purpose, bytes_of_each(point.devices))

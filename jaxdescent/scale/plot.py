@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 
 from jaxdescent.display.figures import FAINT, INK, new_figure, set_title
 from jaxdescent.machine import mesh_named
-from jaxdescent.scale.experiment import Point
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.report import Line, efficiency, seconds_of
 
 COLOURS = ("#1f5fa8", "#c4411f", "#2e8b57", "#7b4fa3", "#b8860b", "#4a4a4a")
@@ -102,8 +102,7 @@ def _finish_roofline(axes: Axes, lines: list[Line]) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("operations a second, of a device", color=INK)
     axes.grid(color="#e5e5e5", linewidth=0.7)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _device(line: Line) -> str:
@@ -112,7 +111,7 @@ def _device(line: Line) -> str:
 
 
 def _name(line: Line) -> str:
-    point = Point(**line["point"])
+    point = ScalingPoint(**line["point"])
     size = f", {point.features:,} features" if point.rows else ""
     device = _device(line)
     kind = f"{device}, rehearsed" if point.target else device
@@ -142,5 +141,4 @@ def _finish(axes: Axes, counts: list[int]) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel("devices", color=INK)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)

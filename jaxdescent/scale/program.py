@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxdescent as jd
-from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.machine import Machine
 from jaxdescent.machine.memory import readable_bytes
 from jaxdescent.scale.compiled import Compiled
-from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import AT_ONCE, METHODS
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device
 
 
-class Program(NamedTuple):
-    """A compiled descent of any number of iterations.
+def compiled(point: ScalingPoint, arrays: Any) -> Compiled:
+    """The point's program for the devices of arrays, or of shapes, which need not be attached.
 
-    Attributes:
-      compiled: takes the arrays and the most iterations, and returns params, iterations and value.
-      seconds: how long it took to trace and to compile.
-      steps_in_a_turn: the iterations that one turn of its loop makes.
+    It takes the arrays and the most iterations, and returns params, iterations and value.
     """
-
-    compiled: Compiled
-    seconds: float
-    steps_in_a_turn: int
-
-
-def compiled(point: Point, arrays: Any) -> Program:
-    """The point's program for the devices of arrays, or of shapes, which need not be attached."""
     problem = PROBLEMS[point.problem]
 
     def descend(arrays: Any, limit: jax.Array) -> Any:
@@ -45,10 +32,7 @@ def compiled(point: Point, arrays: Any) -> Program:
 
     limit = jax.ShapeDtypeStruct((), jnp.int32)
     donated = (0,) if problem.donated else ()
-    begun = time.perf_counter()
-    program = Compiled(descend, arrays, limit, donated=donated)
-    seconds = time.perf_counter() - begun
-    return Program(program, seconds, 1 if problem.has_rows else CHECK_EVERY)
+    return Compiled(descend, arrays, limit, donated=donated)
 
 
 def require(needed: int, purpose: str, usable: int) -> None:
@@ -61,7 +45,7 @@ def require(needed: int, purpose: str, usable: int) -> None:
         )
 
 
-def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
+def roof(point: ScalingPoint, arrays: Any, machine: Machine, units: int) -> dict[str, Any]:
     """What bounds an iteration: its operations, and the rates of the hardware.
 
     ``units`` is the number of devices, or of hosts where these are virtual ones of a CPU. A product
@@ -76,15 +60,20 @@ def roof(point: Point, arrays: Any, machine: Machine, units: int) -> dict[str, A
     }
 
 
-def sent(point: Point, made: Program, arrays: Any) -> dict[str, Any]:
-    """What the devices of a point send each other: whether all of the data, and the collectives of
-    an iteration (of a method that solves at once, all) by kind and bytes, with how many there are.
+def figures(point: ScalingPoint, made: Compiled, arrays: Any) -> dict[str, Any]:
+    """What a point's program says without a run: memory, and what the devices send each other.
+
+    That is whether all of the data, and the collectives of an iteration (of a method that solves at
+    once, all) by kind and bytes, with how many there are.
     """
-    compiled = made.compiled
     largest = max(bytes_of_a_device(leaf) for leaf in jax.tree.leaves(arrays))
-    gathered = max((one.size for one in compiled.sent if one.kind == "all-gather"), default=0)
-    own = compiled.sent if point.method in AT_ONCE else compiled.sent_in_an_iteration
+    gathered = max((one.size for one in made.sent if one.kind == "all-gather"), default=0)
+    own = made.sent if point.method in AT_ONCE else made.sent_in_an_iteration
     return {
+        "compile_seconds": made.seconds,
+        "argument_bytes": made.arguments,
+        "temporary_bytes": made.temporaries,
+        "peak_bytes": made.peak,
         "gathers_data": gathered >= largest,
         "collectives": [
             {"kind": one.kind, "bytes": one.size, "count": count}

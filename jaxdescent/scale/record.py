@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 from typing import Any
 
-import jax
-
-from jaxdescent import agreement
-from jaxdescent.machine import attached, host
-from jaxdescent.scale.experiment import BadExperiment, Experiment, Point
+from jaxdescent import provenance
+from jaxdescent.scale.experiment import BadExperiment, Experiment
+from jaxdescent.scale.point import ScalingPoint
 
 PACKAGES = ("jaxdescent", "jax", "jaxlib", "libtpu")
 
 
-def line_of(point: Point, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
+def line_of(point: ScalingPoint, experiment: Experiment, figures: dict[str, Any]) -> dict[str, Any]:
     """Everything about a point, as one JSON object."""
     return {
         "point": dataclasses.asdict(point),
@@ -31,28 +26,13 @@ def line_of(point: Point, experiment: Experiment, figures: dict[str, Any]) -> di
         "repeats": experiment.repeats,
         "seed": experiment.seed,
         "machine": machine(),
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "written": provenance.now(),
     }
 
 
 def machine() -> dict[str, Any]:
     """The machine and the software on which the figures depend."""
-    device = jax.devices()[0]
-    return {
-        "processor": host.processor(),
-        "cores": host.usable_cores(),
-        "device": device.device_kind,
-        "devices": attached.count(),
-        "processes": jax.process_count(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def told_machine() -> dict[str, Any]:
-    """That of the first of all processes."""
-    with agreement.among_all("scale"):
-        return agreement.told_by_first(machine())
+    return provenance.machine(PACKAGES)
 
 
 def append(path: pathlib.Path, line: dict[str, Any]) -> None:
@@ -81,7 +61,7 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)
-            Point(**line["point"])
+            ScalingPoint(**line["point"])
         except (ValueError, TypeError, KeyError) as error:
             if number == len(texts) and isinstance(error, json.JSONDecodeError):
                 break
@@ -93,35 +73,15 @@ def lines_in(path: pathlib.Path) -> list[dict[str, Any]]:
     return read
 
 
-def told_lines(path: pathlib.Path | None) -> list[dict[str, Any]]:
-    """The lines that the first of all processes finds in its file; none without one.
+def known_keys(lines: list[dict[str, Any]], here: dict[str, Any]) -> set[str]:
+    """The points that need not be made again: those that have figures, from the machine here.
 
-    All processes measure the points that it lacks, whatever their own disks have.
+    A rehearsal's figures do not depend on the machine.
     """
-    with agreement.among_all("scale"):
-        is_read = path is not None and agreement.is_first()
-        own = json.dumps(lines_in(path) if is_read and path is not None else [])
-        return json.loads(agreement.told_bytes_by_all(own.encode())[0])
-
-
-def known_keys(lines: list[dict[str, Any]]) -> set[str]:
-    """The points that need not be made again: those that have figures, from this machine.
-
-    A rehearsal's figures do not depend on the machine. Of several processes the first one's machine
-    counts, so that all measure the same points.
-    """
-    here = told_machine()
     same = ("processor", "cores", "device", "devices", "processes")
     return {
-        Point(**line["point"]).key
+        ScalingPoint(**line["point"]).key
         for line in lines
         if "error" not in line["figures"]
         and (line["rehearsed"] or all(line["machine"].get(name) == here[name] for name in same))
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

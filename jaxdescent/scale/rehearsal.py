@@ -15,8 +15,8 @@ from jaxdescent.machine import Machine
 from jaxdescent.machine.topologies import topology
 from jaxdescent.scale import program
 from jaxdescent.scale.compiled import Sent
-from jaxdescent.scale.experiment import Point
 from jaxdescent.scale.methods import AT_ONCE
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, bytes_of_a_device, mesh_of
 
 ASSUMPTIONS = (
@@ -35,7 +35,7 @@ SHARES = {
 """How often a ring sends what a collective makes, for many devices."""
 
 
-def rehearsed(point: Point) -> dict[str, Any]:
+def rehearsed(point: ScalingPoint) -> dict[str, Any]:
     """The figures of a point whose devices are not here, compiled for them.
 
     Raises:
@@ -47,25 +47,17 @@ def rehearsed(point: Point) -> dict[str, Any]:
     devices = topology(point.target)
     mesh = mesh_of(devices, point.layout)
     problem = PROBLEMS[point.problem]
-    shapes = problem.shapes(point.rows, point.features, point.dtype, mesh, outputs=point.outputs)
+    shapes = problem.shapes(point, mesh)
     program.require(bytes_of_a_device(shapes), "of data and params", machine.memory_bytes)
-    made = program.compiled(point, shapes)
-    compiled = made.compiled
+    compiled = program.compiled(point, shapes)
     purpose = "for data, params and what it computes with them"
     program.require(compiled.peak, purpose, machine.memory_bytes)
-    figures: dict[str, Any] = {
-        "compile_seconds": made.seconds,
-        "argument_bytes": compiled.arguments,
-        "temporary_bytes": compiled.temporaries,
-        "peak_bytes": compiled.peak,
-        "usable_bytes": machine.memory_bytes,
-    }
+    figures = program.figures(point, compiled, shapes) | {"usable_bytes": machine.memory_bytes}
     if problem.is_by_share:
         figures["layout"] = "of the rows of one device, which stand for those of the others"
-    figures |= program.sent(point, made, shapes)
     if point.method in AT_ONCE:
         return figures
-    steps = made.steps_in_a_turn
+    steps = problem.steps_in_a_turn
     priced = compiled.sent_in_an_iteration
     if steps == 1:
         priced = compiled.usually_sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from jaxdescent.display import broken, readable_seconds
 from jaxdescent.machine.memory import readable_bytes
-from jaxdescent.scale.experiment import Point
+from jaxdescent.scale.point import ScalingPoint
 
 Line = dict[str, Any]
 
@@ -35,27 +36,24 @@ def efficiency(line: Line, lines: list[Line]) -> float | None:
     seconds = seconds_of(line)
     if own is not None or not seconds:
         return own
-    point, is_weak = Point(**line["point"]), line["scaling"] == "weak"
-    best: tuple[int, float] | None = None
-    for other in lines:
-        base, taken = Point(**other["point"]), seconds_of(other)
-        same = ("problem", "features", "method", "dtype", "layout")
-        if other["rehearsed"] or not taken or other["scaling"] != line["scaling"]:
-            continue
-        if any(getattr(base, name) != getattr(point, name) for name in same):
-            continue
-        sizes = {name: (getattr(base, name), getattr(point, name)) for name in ("rows", "outputs")}
-        if is_weak:
-            before, now = sizes.pop(point.grows)
-            if before * point.devices != now * base.devices:
-                continue
-        if any(before != now for before, now in sizes.values()):
-            continue
-        if best is None or base.devices < best[0]:
-            best = base.devices, taken
-    if best is None:
+    point, is_weak = ScalingPoint(**line["point"]), line["scaling"] == "weak"
+
+    def is_base(other: ScalingPoint) -> bool:
+        """Whether a point differs in the number of devices alone, and in what grows with it."""
+        times = point.devices / other.devices
+        grown = {point.grows: times * getattr(other, point.grows)} if is_weak else {}
+        return dataclasses.replace(other, devices=point.devices, **grown) == point
+
+    bases = {
+        other.devices: taken
+        for each in reversed(lines)  # of several the first one counts
+        if not each["rehearsed"] and each["scaling"] == line["scaling"]
+        if (taken := seconds_of(each)) and is_base(other := ScalingPoint(**each["point"]))
+    }
+    if not bases:
         return None
-    devices, taken = best
+    devices = min(bases)
+    taken = bases[devices]
     return taken / seconds if is_weak else taken * devices / (seconds * point.devices)
 
 
@@ -65,7 +63,7 @@ def show(lines: list[Line], console: Console) -> None:
     """
     rows: list[tuple[str, ...]] = [(*WORDS, *NUMBERS, "sends")]
     for line in lines:
-        point, figures = Point(**line["point"]), line["figures"]
+        point, figures = ScalingPoint(**line["point"]), line["figures"]
         if "error" in figures:
             continue
         seconds, share = seconds_of(line), efficiency(line, lines)
@@ -99,7 +97,7 @@ def show(lines: list[Line], console: Console) -> None:
     failed: dict[str, list[str]] = {}
     for line in lines:
         if "error" in line["figures"]:
-            point = Point(**line["point"])
+            point = ScalingPoint(**line["point"])
             failed.setdefault(line["figures"]["error"], []).append(point.describe())
     for error, points in failed.items():
         console.print(f"Not run: {'; '.join(points)}: {error}", style="red", highlight=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.machine import memory
 from jaxdescent.second_order import hessian_matrix
 from jaxdescent.second_order.curvature import Curvature
@@ -78,9 +78,9 @@ def of_cholesky(
 ) -> Spectrum | None:
     """By the factors of a Hessian that is formed; None if that takes too much memory or time."""
     size = curvature.size
-    if size > CHOLESKY_LIMIT or 5 * 8 * size * size > agreement.least(memory.available_bytes()):
+    if size > CHOLESKY_LIMIT or 5 * 8 * size * size > processes.least(memory.available_bytes()):
         return None
-    matrix = hessian_matrix.formed(curvature, 0.5 * (deadline - agreement.clock()))
+    matrix = hessian_matrix.formed(curvature, 0.5 * (deadline - processes.clock()))
     if matrix is None or not np.all(np.isfinite(matrix)):
         return None
     scaled = hessian_matrix.equilibrated(matrix)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import agreement, placement
+from jaxdescent import placement, processes
 from jaxdescent.calls import programs
 from jaxdescent.inputs.arrays import as_array
 from jaxdescent.machine import memory
@@ -151,7 +151,7 @@ def _fits(tree: Any) -> bool:
         return True
     device = placement.device_of(leaves)
     # The copy, and the vectors of a few iterations.
-    return 3 * held < agreement.least(memory.available_bytes(device))
+    return 3 * held < processes.least(memory.available_bytes(device))
 
 
 def as_double(tree: Any) -> Any:

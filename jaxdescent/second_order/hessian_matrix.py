@@ -29,7 +29,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order.curvature import Curvature, random_direction
 
@@ -79,7 +79,7 @@ def kind_of(smallest: float, largest: float, margin: float, above: float | None 
 
 def formed(curvature: Curvature, seconds: float) -> np.ndarray | None:
     """The symmetrised (n, n) Hessian in float64; None if it would take longer than ``seconds``."""
-    size, begun = curvature.size, agreement.clock()
+    size, begun = curvature.size, processes.clock()
     leaves = [np.size(leaf) for leaf in jax.tree.leaves(curvature.objective)]
     rows_of_data = max([size, *(count // size for count in leaves)])
     chunk = min(size, CHUNK, max(CHUNK_NUMBERS // rows_of_data, 1))
@@ -87,7 +87,7 @@ def formed(curvature: Curvature, seconds: float) -> np.ndarray | None:
     for first in range(0, size, chunk):
         rows = curvature.run(_columns, np.int32(first), chunk=chunk)
         matrix[first : first + chunk] = np.asarray(rows)[: size - first]
-        if first == chunk and (agreement.clock() - begun) * size / (2 * chunk) > seconds:
+        if first == chunk and (processes.clock() - begun) * size / (2 * chunk) > seconds:
             return None
     return 0.5 * (matrix + matrix.T)
 

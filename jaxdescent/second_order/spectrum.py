@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.objectives import Objective
 from jaxdescent.second_order import hessian_matrix, lanczos
 from jaxdescent.second_order.by_factors import Spectrum, of_band, of_cholesky
@@ -44,7 +44,7 @@ ROW_PROBES = 16
 
 def spectrum_at(objective: Objective, params: Params, *, seconds: float = SECONDS) -> Spectrum:
     """What is known about the eigenvalues of the Hessian at ``params``."""
-    deadline = agreement.clock() + seconds
+    deadline = processes.clock() + seconds
     curvature = Curvature.at(objective, params)
     if objective.is_separable:
         return _of_diagonal(curvature)
@@ -204,10 +204,10 @@ def _of_longer_process(
     process = lanczos.Process(curvature, scale)
     target = 2 * FIRST_STEPS
     while True:
-        before, steps = agreement.clock(), process.steps
+        before, steps = processes.clock(), process.steps
         process.advance(target - process.steps)
         found = _of_process(process)
-        now = agreement.clock()
+        now = processes.clock()
         if found.kind != "undetermined" or process.is_exhausted:
             break
         a_step = (now - before) / max(process.steps - steps, 1)

@@ -6,7 +6,8 @@ import pytest
 
 from jaxdescent.machine import Machine
 from jaxdescent.scale import run
-from jaxdescent.scale.experiment import Experiment, Point
+from jaxdescent.scale.experiment import Experiment
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.rehearsal import rehearsed
 
 pytestmark = [
@@ -21,7 +22,9 @@ pytestmark = [
 @pytest.mark.parametrize(("target", "devices"), [("v5e:16x16", 256), ("8xh100", 8)])
 def test_a_pod_is_rehearsed(target, devices):
     rows, features = 1 << 16, 8192
-    point = Point("dense", rows * devices, features, "cg", "float32", "samples", devices, target)
+    point = ScalingPoint(
+        "dense", rows * devices, features, "cg", "float32", "samples", devices, target
+    )
     figures = rehearsed(point)
     part = 4 * rows * features
     assert part < figures["argument_bytes"] < 1.01 * part
@@ -41,7 +44,7 @@ def test_outputs_over_devices_are_rehearsed(target):
     """
     rows, features, outputs = 1 << 14, 512, 64
     size = "dense", rows, features, "lsmr", "float32", "outputs", 8, target
-    figures = rehearsed(Point(*size, outputs))
+    figures = rehearsed(ScalingPoint(*size, outputs))
     part = 4 * rows * (features + outputs // 8)
     assert part <= figures["argument_bytes"] < 1.01 * part
     assert not figures["gathers_data"]
@@ -56,7 +59,7 @@ def test_outputs_over_devices_are_rehearsed(target):
 
 def test_devices_add_the_sums_of_a_tree_at_once():
     """By the latency of an all-reduce for each leaf, 256 chips were a twentieth as fast."""
-    point = Point("llama3-8b", 0, 0, "constant", "bfloat16", "params", 256, "v5e:16x16")
+    point = ScalingPoint("llama3-8b", 0, 0, "constant", "bfloat16", "params", 256, "v5e:16x16")
     figures = rehearsed(point)
     assert sum(one["count"] for one in figures["collectives"]) <= 4
     assert figures["efficiency"] > 0.9

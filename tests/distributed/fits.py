@@ -278,18 +278,18 @@ def pieces(folder, name):
     """Arrays and bytes that are sent in many pieces, and arrays that cannot be added up."""
     del folder, name
     index, count = jax.process_index(), jax.process_count()
-    agreement.CHUNK_BYTES = 64
+    processes.arrays.CHUNK_BYTES = 64
     arrays = [np.random.default_rng(k).normal(size=(7, 13)) for k in range(count)]
     expected = arrays[0]
     for array in arrays[1:]:
         expected = expected + array
-    with agreement.among_all("pieces"):
-        found = agreement.added(arrays[index])
-        texts = agreement.told_bytes_by_all(b"xyz" * 50 * index)
-        first = agreement.array_of_first(np.full(3, index + 1.0))
-        empty = agreement.added(np.zeros((0, 2)))
+    with processes.among_all("pieces"):
+        found = processes.added(arrays[index])
+        texts = processes.told_bytes_by_all(b"xyz" * 50 * index)
+        first = processes.array_of_first(np.full(3, index + 1.0))
+        empty = processes.added(np.zeros((0, 2)))
         try:
-            agreement.added(np.zeros(index))
+            processes.added(np.zeros(index))
             said = "nothing"
         except jd.OtherProcessFailed as error:
             said = str(error)
@@ -322,7 +322,7 @@ if __name__ == "__main__":
     import jax
 
     import jaxdescent as jd
-    from jaxdescent import agreement
+    from jaxdescent import processes
     from jaxdescent.data import DataError, open_source
     from jaxdescent.data.wrapped import WrappedSource
     from jaxdescent.fit import checkpoint, fit_model

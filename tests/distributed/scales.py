@@ -7,6 +7,7 @@ import sys
 import jax
 
 import jaxdescent as jd
+from jaxdescent.scale.point import ScalingPoint
 from jaxdescent.scale.problems import PROBLEMS, mesh_of
 from tests.distributed.processes import join
 
@@ -96,7 +97,7 @@ def in_the_program(index, folder):
     def compiled(point, arrays):
         found = made(point, arrays)
         if index == 1:
-            found.compiled.run = lambda *arguments: _no_room()
+            found.run = lambda *arguments: _no_room()
         return found
 
     program.compiled = compiled
@@ -116,7 +117,8 @@ def minima(index, folder):
 def minimum(kind, devices):
     """The least value of such a problem over these devices."""
     mesh = mesh_of(devices, "samples")
-    objective, _ = PROBLEMS[kind].pose(PROBLEMS[kind].made(96, 4, "float32", mesh, seed=5))
+    point = ScalingPoint(kind, 96, 4, "cg", "float32", "samples", len(devices))
+    objective, _ = PROBLEMS[kind].pose(PROBLEMS[kind].prepared(point, mesh, seed=5)())
     return float(jd.minimize(objective, method=jd.ConjugateGradient()).value)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import cluster
+from jaxdescent.processes import joining
 from tests.distributed.cases import CASES, certified, solved
 from tests.distributed.processes import SHARED, free_port, run
 
@@ -249,15 +249,16 @@ def test_the_death_of_a_process_ends_the_others_with_an_error():
     (_, errors, code), (_, _, killed) = ended
     assert code != 0
     assert killed == -9
-    assert "Connection closed by peer" in errors or "heartbeat timeout" in errors
+    # Whether a program or a message of the other is what is waited for.
+    assert "Connection closed by peer" in errors or "heartbeat" in errors
 
 
 STOPS = """
 import os, signal, sys
-from jaxdescent import cluster
+from jaxdescent.processes import joining
 
 index, address = int(sys.argv[1]), sys.argv[2]
-cluster.join(address, 2, index)
+joining.join(address, 2, index)
 print("joined", flush=True)
 if index == 1:
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -282,10 +283,10 @@ def test_a_process_without_a_sign_of_life_ends_the_others_within_a_minute():
     try:
         assert first.stdout.readline() == second.stdout.readline() == "joined\n"
         began = time.monotonic()
-        _, errors = first.communicate(timeout=cluster.HEARTBEAT_SECONDS + 45)
+        _, errors = first.communicate(timeout=joining.HEARTBEAT_SECONDS + 45)
         assert first.returncode != 0
         assert "heartbeat" in errors.lower(), errors
-        assert time.monotonic() - began > cluster.HEARTBEAT_SECONDS / 2 - 5
+        assert time.monotonic() - began > joining.HEARTBEAT_SECONDS / 2 - 5
     finally:
         for process in (first, second):
             process.kill()

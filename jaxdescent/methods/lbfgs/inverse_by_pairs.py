@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdescent.kernels import dtypes
+from jaxdescent.kernels import dtypes, loops
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.lbfgs.inverse_by_entries import length_of
 from jaxdescent.numerics import precision
@@ -128,7 +128,11 @@ class InverseByPairs(NamedTuple):
             scale=jnp.where(has_moved, self.scale, 0),
             newest=newest,
         )
-        return stored._with_products(with_gradient, with_change, squared, norm)
+        small = stored._replace(pairs=())
+        small = loops.one_turn(
+            lambda: small._with_products(with_gradient, with_change, squared, norm)
+        )
+        return small._replace(pairs=stored.pairs)
 
     def at(self, gradient: Params, norm: jax.Array) -> InverseByPairs:
         """These pairs, with the coefficients of ``H g`` for another gradient."""

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Center, Centred, Design, as_design
-from jaxdescent.designs.centred import shares
+from jaxdescent.designs import Center, Design, Standardised, as_design, shares
 from jaxdescent.kernels import loops
 from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract
@@ -126,7 +125,7 @@ class DualForm(SpectralObjective):
         design = as_design(regression.X)
         if self.center is None or self.target_mean is None:
             return {"weights": design.transposed_product(rows)}
-        weights = Centred(design, self.center).transposed_product(rows)
+        weights = Standardised(design, self.center).transposed_product(rows)
         intercept = self.target_mean - contract(self.center.mean, 0, weights)
         return {"weights": weights, "intercept": intercept}
 
@@ -286,16 +285,12 @@ def _by_products(
 ) -> tuple[jax.Array, Center | None]:
     """K, computed row after row for a design of which only products are known, and the center."""
     rows, features = design.shape
-    feature_mean = None if share is None else design.transposed_product(share)
+    center = None if share is None else Center(design.transposed_product(share))
+    centred = Standardised(design, center)
 
     def column(index: jax.Array) -> jax.Array:
         own = per_row(root, unit(index, rows, design.dtype))
-        weights = design.transposed_product(own)
-        if feature_mean is None:
-            return per_row(root, design.product(weights))
-        weights = weights - feature_mean * jnp.sum(own)
-        offset = contract(feature_mean, 0, weights)
-        return per_row(root, design.product(weights) - offset)
+        return per_row(root, centred.product(centred.transposed_product(own)))
 
-    center = None if feature_mean is None else Center.known(design, feature_mean, share)
-    return columns_of(column, rows, features, design.dtype), center
+    kernel = columns_of(column, rows, features, design.dtype)
+    return kernel, None if center is None else Center.known(design, center.mean, share)

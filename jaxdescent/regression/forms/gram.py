@@ -129,7 +129,7 @@ class GramForm(SpectralObjective):
         if self.feature_mean is None or self.target_mean is None:
             return None
         weights_alone = dataclasses.replace(self, feature_mean=None, target_mean=None)
-        center = Center(self.feature_mean, jnp.array(False))  # G is already centred
+        center = Center(self.feature_mean)  # G is already centred
         own = Means(center, self.target_mean, self.weight_total)
         return Elimination(weights_alone, own if means is None else means)
 

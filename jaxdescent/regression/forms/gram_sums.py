@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.data import NormalSums
-from jaxdescent.designs import Dense, Design
+from jaxdescent.designs import Center, Dense, Design, Standardised
 from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract, outer
 from jaxdescent.kernels.symmetric import (
@@ -142,24 +142,18 @@ def by_products(design: Design, y: jax.Array, weight: jax.Array | None, intercep
     rows, features = design.shape
     weight_total = _total(weight, rows, design.dtype)
     feature_mean = target_mean = None
-    targets = y
+    targets, centred = y, design
     if intercept:
         share = per_row(weight, jnp.ones((rows,), design.dtype)) / weight_total
         feature_mean = design.transposed_product(share)
         target_mean = contract(share, 0, y)
-        targets = y - target_mean[None]
+        targets, centred = y - target_mean[None], Standardised(design, Center(feature_mean))
     weighted = per_row(weight, targets)
-    cross = design.transposed_product(weighted)
-    if feature_mean is not None:
-        cross = cross - outer(feature_mean, jnp.sum(weighted, axis=0))
+    cross = centred.transposed_product(weighted)
 
     def column(index: jax.Array) -> jax.Array:
-        image = design.product(unit(index, features, design.dtype))
-        if feature_mean is not None:
-            image = image - feature_mean[index]
-        image = per_row(weight, image)
-        pulled = design.transposed_product(image)
-        return pulled if feature_mean is None else pulled - feature_mean * jnp.sum(image)
+        image = centred.product(unit(index, features, design.dtype))
+        return centred.transposed_product(per_row(weight, image))
 
     gram = columns_of(column, features, rows, design.dtype)
     squares = jnp.sum(weighted * targets)

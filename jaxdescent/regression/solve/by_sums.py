@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxdescent.data import NormalSolution
 from jaxdescent.designs import Design
 from jaxdescent.kernels.dtypes import HIGHEST
-from jaxdescent.regression.solve.centred import columns, with_intercept
-from jaxdescent.regression.solve.normal_equations import ROUNDING, centred_slope
+from jaxdescent.regression.solve.centred import centred_slope, columns, with_intercept
+from jaxdescent.regression.solve.normal_equations import ROUNDING
 
 Params = Any
 
@@ -34,7 +34,7 @@ class SumsSolver:
     ) -> SumsSolver | None:
         """None for a design that cannot add them up."""
         targets = columns(jnp.asarray(y).astype(design.dtype))
-        solution = design.normal_solution(sample_weight, targets, l2, intercept=intercept)
+        solution = design.normal_sums(sample_weight, targets, l2, intercept=intercept)
         return None if solution is None else cls(solution)
 
     def solve(self, objective: Any, params: Params, gradient: Params) -> tuple[Params, jax.Array]:

@@ -55,6 +55,15 @@ def with_intercept(
     return new
 
 
+def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:
+    """The gradient for the weights with the intercept at its best, and that for the intercept."""
+    slope = columns(gradient["weights"])
+    if not objective.intercept:
+        return slope, jnp.zeros_like(slope[0])
+    of_intercept = gradient["intercept"].reshape(-1)
+    return slope - jnp.outer(mean, of_intercept), of_intercept
+
+
 def columns(array: jax.Array) -> jax.Array:
     """The array as (rows, outputs), with one column for a single output."""
     return array.reshape(array.shape[0], -1)

@@ -16,7 +16,7 @@ from jaxdescent.kernels.branches import if_any, seldom, unless_batched
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.solve.by_gram import factor_by_gram
-from jaxdescent.regression.solve.centred import Centred, centre, columns
+from jaxdescent.regression.solve.centred import Centred, centre, centred_slope, columns
 from jaxdescent.regression.solve.cholesky import FAIR, cholesky_factor, least_singular_value
 from jaxdescent.regression.solve.factor import Factor
 from jaxdescent.regression.solve.refinement import orthogonal_factor, refined
@@ -134,15 +134,6 @@ def _corrected(solver: GramSolver, objective: Any, params: Params, gradient: Par
         shift = shift - jnp.matmul(mean, step, precision=HIGHEST)
         new["intercept"] = params["intercept"] - shift.reshape(params["intercept"].shape)
     return new
-
-
-def centred_slope(mean: jax.Array, objective: Any, gradient: Params) -> tuple[jax.Array, jax.Array]:
-    """The gradient for the weights with the intercept at its best, and that for the intercept."""
-    slope = columns(gradient["weights"])
-    if not objective.intercept:
-        return slope, jnp.zeros_like(slope[0])
-    of_intercept = gradient["intercept"].reshape(-1)
-    return slope - jnp.outer(mean, of_intercept), of_intercept
 
 
 def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[jax.Array, jax.Array]:

@@ -52,8 +52,9 @@ def regression_solver_bytes(
     needs a copy of X.
     """
     rows, features = design.shape
-    if design.reading_seconds:  # Sums, spectrum and basis in float64, and the factor as a result.
-        return 8 * 6 * features**2 + design.reading_bytes
+    reading = design.reading
+    if reading.seconds:  # Sums, spectrum and basis in float64, and the factor as a result.
+        return 8 * 6 * features**2 + reading.held_bytes
     smaller, larger = min(rows, features), max(rows, features)
     square, entries = smaller * smaller, rows * features
     has_many_l2 = jnp.ndim(l2) == 1
@@ -68,7 +69,7 @@ def regression_solver_bytes(
         peak = max(centred, orthogonal, 3 * square) + 2 * larger
     else:
         # The operand of QR, and where that is not X itself, its centred, weighted or widened copy.
-        is_copied = is_scaled or design.stored_dtype != design.dtype
+        is_copied = is_scaled or reading.dtype != design.dtype
         orthogonal = (2 if is_copied else 1) * entries + 2 * square
         weighted = entries + 3 * square if is_weighted else 0
         peak = max(orthogonal, 6 * square, weighted) + 2 * larger

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.designs import Design, as_design
+from jaxdescent.designs import Center, Design, Standardised, as_design
 from jaxdescent.kernels.branches import if_any, seldom
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
-from jaxdescent.regression.solve.centred import centre, columns, with_intercept
+from jaxdescent.regression.solve.centred import centre, centred_slope, columns, with_intercept
 from jaxdescent.regression.solve.cholesky import cholesky_factor
 from jaxdescent.regression.solve.factor import Factor, in_units, null_level
 
@@ -83,16 +83,17 @@ class DualSolver:
 
     def residual(self, objective: Any, dual: jax.Array, weights: jax.Array) -> jax.Array:
         """``t - A w - l2 a``."""
-        image = as_design(objective.X).product(weights)
-        offset = jnp.matmul(self.factor.feature_mean, weights, precision=HIGHEST)
-        rest = self.targets(objective)[0] - (image - offset[None, :])
+        image = self.centred(objective).product(weights)
+        rest = self.targets(objective)[0] - image
         return jnp.sqrt(self.weight) * rest - jnp.asarray(objective.l2, image.dtype) * dual
 
     def weights(self, objective: Any, dual: jax.Array) -> jax.Array:
         """``A'a``."""
-        scaled = jnp.sqrt(self.weight) * dual
-        mean = jnp.outer(self.factor.feature_mean, jnp.sum(scaled, axis=0))
-        return as_design(objective.X).transposed_product(scaled) - mean
+        return self.centred(objective).transposed_product(jnp.sqrt(self.weight) * dual)
+
+    def centred(self, objective: Any) -> Design:
+        """``X - 1 x_bar'``."""
+        return Standardised(as_design(objective.X), Center(self.factor.feature_mean))
 
 
 def _is_negative(objective: Any) -> jax.Array:
@@ -144,10 +145,8 @@ class OrthogonalSolver:
         self, objective: Any, params: Params, gradient: Params, is_solution: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         del params, is_solution
-        mean = jnp.zeros(())
-        if objective.intercept:
-            # No mean is stored. Zero serves, because the gradient for the intercept is zero.
-            mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
+        # No mean is stored. Zero serves, because the gradient for the intercept is zero.
+        mean = jnp.zeros(gradient["weights"].shape[:1], gradient["weights"].dtype)
         rows = jnp.asarray(objective.X.shape[0], gradient["weights"].dtype)
         weight = objective.sample_weight
         total = rows if weight is None else jnp.sum(weight.astype(rows.dtype))
@@ -163,13 +162,8 @@ def _height_by_rows(
     Rounding of a residual leaves a gradient A'e, along which the curvature is far more than l2.
     """
     mean, total = solver.factor.feature_mean, solver.weight_total
-    slope = columns(gradient["weights"])
-    of_intercept = jnp.zeros_like(slope[0])
-    if objective.intercept:
-        of_intercept = gradient["intercept"].reshape(-1)
-    slope = slope - jnp.outer(mean, of_intercept)
-    offset = jnp.matmul(mean, slope, precision=HIGHEST)
-    image = as_design(objective.X).product(slope) - offset[None, :]
+    slope, of_intercept = centred_slope(mean, objective, gradient)
+    image = solver.centred(objective).product(slope)
     dual = solver.factor.apply(jnp.sqrt(solver.weight) * image)
     rest = slope - solver.weights(objective, dual)
     l2 = jnp.asarray(objective.l2, slope.dtype)
@@ -190,12 +184,10 @@ def _height_by_penalty(
 
     It is infinite without a penalty, where the value itself is a bound.
     """
-    slope = columns(gradient["weights"])
+    slope, of_intercept = centred_slope(mean, objective, gradient)
     l2 = jnp.asarray(objective.l2, slope.dtype).reshape(1, -1)
     left = jnp.zeros((), slope.dtype)
     if objective.intercept:
-        of_intercept = gradient["intercept"].reshape(-1)
-        slope = slope - jnp.outer(mean, of_intercept)
         left = jnp.sum(jnp.square(of_intercept)) / (2 * total)
     is_penalised = l2 > 0
     squares = jnp.sum(jnp.square(slope), axis=0, keepdims=True)

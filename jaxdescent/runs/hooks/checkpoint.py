@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.descent.loop import Loop
 from jaxdescent.inputs.numbers import check_count, check_number
 from jaxdescent.machine import memory
@@ -94,15 +93,15 @@ class Checkpoint(Hook):
           ValueError: if the folder has checkpoints and the run is not to resume, if another run
             writes there, if not all processes see the same, or if some have no part in the run.
         """
-        processes = list(agreement.members())
-        if len(processes) < jax.process_count():
+        members = list(processes.members())
+        if len(members) < jax.process_count():
             raise ValueError(
                 f"checkpoints need a run of all {jax.process_count()} processes, got one of "
-                f"{processes}: lay its params over all devices, or run it in a program without "
+                f"{members}: lay its params over all devices, or run it in a program without "
                 "jax.distributed."
             )
         self._folder = checkpoints.Folder(pathlib.Path(self.folder), self.keep)
-        if not all(agreement.told_by_all(bool(self._folder.is_ours))):
+        if not all(processes.told_by_all(bool(self._folder.is_ours))):
             raise ValueError(
                 f"another run writes its checkpoints to {self.folder}: wait for its end, or choose "
                 "another folder."
@@ -145,7 +144,7 @@ class Checkpoint(Hook):
                 loop = folder.read(iteration, like, self.filled and self.filled[1])
             except checkpoints.Unreadable as error:
                 unreadable = str(error)
-            told = [each for each in agreement.told_by_all(unreadable) if each is not None]
+            told = [each for each in processes.told_by_all(unreadable) if each is not None]
             if told:
                 del loop  # which this process may have read
                 aside = folder.set_aside(iteration)
@@ -174,7 +173,7 @@ class Checkpoint(Hook):
         is_free = self._look() and self._copy is None and not is_searching
         waited = time.perf_counter() - self._at
         is_due = waited >= self.every and pause.iteration != self._last
-        if not all(agreement.told_by_all(is_due and is_free)):
+        if not all(processes.told_by_all(is_due and is_free)):
             if self._needs_memory(pause.loop, self.every - waited):
                 self._memory = SpareMemory(pause.loop)
             return
@@ -183,7 +182,7 @@ class Checkpoint(Hook):
         spare, self._spare = self._spare, None
         if spare is None and self._memory is not None:
             spare = self._memory.taken()
-        told = agreement.told_by_all([spare is not None, _has_room(pause.loop)])
+        told = processes.told_by_all([spare is not None, _has_room(pause.loop)])
         if all(is_kept or is_free for is_kept, is_free in told):
             spare = spare if all(is_kept for is_kept, _ in told) else None
             self._copy = pause.iteration, pause.copied(spare)
@@ -230,7 +229,7 @@ class Checkpoint(Hook):
                 f"process {jax.process_index()} does not see {self._opened.path}: name a folder "
                 "that all processes share."
             )
-        told = agreement.told_by_all(self._opened.iterations())
+        told = processes.told_by_all(self._opened.iterations())
         if any(each != told[0] for each in told):
             raise ValueError(
                 f"the processes see different checkpoints in {self.folder}: name a folder that all "
@@ -253,7 +252,7 @@ class Checkpoint(Hook):
         """Whether no process writes any more. What all have written is finished, and an error of
         one is told by all: no chunk is under way, in which they could not tell each other.
         """
-        is_free = self._opened.conclude(agreement.told_by_all(self._opened.state()))
+        is_free = self._opened.conclude(processes.told_by_all(self._opened.state()))
         if is_free:
             self._tell_of_errors()
         return is_free
@@ -281,7 +280,7 @@ class Checkpoint(Hook):
 
 def _of_all(own: dict[str, str]) -> dict[str, str]:
     """Facts of a run, those of other processes beside them where these have others."""
-    told = [json.loads(text) for text in agreement.told_bytes_by_all(json.dumps(own).encode())]
+    told = processes.told_by_all(own)
     names = dict.fromkeys(name for each in told for name in each)
     found = {name: dict.fromkeys(each[name] for each in told if name in each) for name in names}
     return {name: " | ".join(texts) for name, texts in found.items()}

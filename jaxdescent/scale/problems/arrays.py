@@ -17,57 +17,53 @@ from jax.sharding import Mesh
 
 import jaxdescent as jd
 from jaxdescent.breakdown.llama_tree import tree
+from jaxdescent.descent.loop import CHECK_EVERY
 from jaxdescent.numerics import randomness
-from jaxdescent.scale.problems.protocol import NOISE, PENALTY, Problem, placed
+from jaxdescent.scale.point import ScalingPoint
+from jaxdescent.scale.problems.protocol import NOISE, PENALTY, ScalingProblem, placed
 
 Axes = tuple[tuple[int, ...], str, tuple[str, ...]]
 """Shape, dtype, and a name for each axis."""
 
 
-class OfArrays(Problem):
+class OfArrays(ScalingProblem):
     """A problem whose arrays are known by shape, dtype and axes."""
 
     @abc.abstractmethod
-    def arrays(self, rows: int, features: int, dtype: str, outputs: int) -> dict[str, Axes]:
-        """The arrays by name; no outputs stand for one without an axis of its own."""
+    def arrays(self, point: ScalingPoint) -> dict[str, Axes]:
+        """The arrays by name."""
 
     @abc.abstractmethod
     def fill(self, shapes: dict[str, Any], seed: Any) -> dict[str, jax.Array]:
         """Their numbers, inside ``jit``."""
 
-    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh, *, outputs: int = 1) -> Any:
-        # What shall lie over devices has to be an axis.
-        has_axis = outputs > 1 or "outputs" in mesh.axis_names
-        arrays = self.arrays(rows, features, dtype, outputs if has_axis else 0)
+    def shapes(self, point: ScalingPoint, mesh: Mesh) -> Any:
         return {
             name: jax.ShapeDtypeStruct(shape, kind, sharding=placed(name, shape, axes, mesh))
-            for name, (shape, kind, axes) in arrays.items()
+            for name, (shape, kind, axes) in self.arrays(point).items()
         }
 
-    def prepared(
-        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
-    ) -> Callable[[], Any]:
-        shapes = self.shapes(rows, features, dtype, mesh, outputs=outputs)
+    def prepared(self, point: ScalingPoint, mesh: Mesh, seed: int) -> Callable[[], Any]:
+        shapes = self.shapes(point, mesh)
         places = {name: shape.sharding for name, shape in shapes.items()}
         fill = jax.jit(lambda seed: self.fill(shapes, seed), out_shardings=places)
         program = fill.lower(np.uint32(seed)).compile()
         return lambda: program(np.uint32(seed))
 
 
-class Dense(OfArrays):
+class DenseRegression(OfArrays):
     """A ridge regression on normal numbers."""
 
     layouts, has_outputs = ("samples", "features", "both", "outputs"), True
 
-    def arrays(self, rows: int, features: int, dtype: str, outputs: int) -> dict[str, Axes]:
+    def arrays(self, point: ScalingPoint) -> dict[str, Axes]:
+        rows, outputs = point.rows, point.outputs
         # 16-bit data keep targets that are not rounded to 16 bits.
-        targets = "float32" if dtype == "bfloat16" else dtype
-        return {
-            "X": ((rows, features), dtype, ("samples", "features")),
-            "y": ((rows, outputs), targets, ("samples", "outputs"))
-            if outputs
-            else ((rows,), targets, ("samples",)),
-        }
+        targets = "float32" if point.dtype == "bfloat16" else point.dtype
+        X = (rows, point.features), point.dtype, ("samples", "features")
+        if outputs > 1 or point.layout == "outputs":  # what lies over devices has to be an axis
+            return {"X": X, "y": ((rows, outputs), targets, ("samples", "outputs"))}
+        return {"X": X, "y": ((rows,), targets, ("samples",))}
 
     def fill(self, shapes: dict[str, Any], seed: Any) -> dict[str, jax.Array]:
         shape, of_targets, dtype = shapes["X"].shape, shapes["y"].shape, shapes["y"].dtype
@@ -88,15 +84,14 @@ class Llama(OfArrays):
     """The sum of squares of params in the shapes of Llama-3-8B: each is minimised for itself."""
 
     has_rows, donated, layouts = False, True, ("params",)
+    steps_in_a_turn = CHECK_EVERY
 
-    def arrays(self, rows: int, features: int, dtype: str, outputs: int) -> dict[str, Axes]:
-        del rows, features, outputs
-
+    def arrays(self, point: ScalingPoint) -> dict[str, Axes]:
         def axes(shape: tuple[int, ...]) -> tuple[str, ...]:
             longest = max(range(len(shape)), key=lambda axis: shape[axis])
             return tuple("params" if axis == longest else "whole" for axis in range(len(shape)))
 
-        return {name: (shape, dtype, axes(shape)) for name, shape in tree().shapes.items()}
+        return {name: (shape, point.dtype, axes(shape)) for name, shape in tree().shapes.items()}
 
     def fill(self, shapes: dict[str, Any], seed: Any) -> dict[str, jax.Array]:
         def numbers(index: int, like: Any) -> jax.Array:

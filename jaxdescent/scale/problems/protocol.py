@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxdescent.scale.point import ScalingPoint
+
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "samples": ("samples",),
     "features": ("features",),
@@ -32,7 +34,7 @@ class TooFewDevices(ValueError):
     """More devices were asked for than JAX has."""
 
 
-class Problem(abc.ABC):
+class ScalingProblem(abc.ABC):
     """A built-in problem: pytrees of arrays of any size, and the objective on them."""
 
     has_rows = True
@@ -50,11 +52,14 @@ class Problem(abc.ABC):
     readings = 2
     """How often an iteration must read or write its arrays at least."""
 
+    steps_in_a_turn = 1
+    """The iterations that one turn of a descent's loop makes."""
+
     is_by_share = False
     """Whether :meth:`shapes` is by the rows of one device, which stand for those of the others."""
 
     @abc.abstractmethod
-    def shapes(self, rows: int, features: int, dtype: str, mesh: Mesh, *, outputs: int = 1) -> Any:
+    def shapes(self, point: ScalingPoint, mesh: Mesh) -> Any:
         """The arrays without numbers, with their shardings on a mesh that need not be attached.
 
         Raises:
@@ -62,20 +67,12 @@ class Problem(abc.ABC):
         """
 
     @abc.abstractmethod
-    def prepared(
-        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
-    ) -> Callable[[], Any]:
+    def prepared(self, point: ScalingPoint, mesh: Mesh, seed: int) -> Callable[[], Any]:
         """A function that makes the arrays themselves, each part of them where it lies.
 
         All that a process does without the others is done before; the function runs a program in
         which they may wait for each other.
         """
-
-    def made(
-        self, rows: int, features: int, dtype: str, mesh: Mesh, *, seed: int, outputs: int = 1
-    ) -> Any:
-        """The arrays themselves."""
-        return self.prepared(rows, features, dtype, mesh, seed=seed, outputs=outputs)()
 
     @abc.abstractmethod
     def operations(self, arrays: Any) -> float:
@@ -115,11 +112,6 @@ def placed(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh)
             )
         spec.append(axis if parts > 1 else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
-
-
-def bytes_of(shapes: Any) -> int:
-    """The bytes of whole arrays."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def bytes_of_a_device(shapes: Any) -> int:

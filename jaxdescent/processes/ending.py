@@ -1,14 +1,13 @@
-"""Several processes make one breakdown: the first one does what is of one machine, and an early end
-of one is the end of all.
+"""How a process of several ends early: it leaves word, and does not wait for the others.
 
-While the first process runs parts 1, 2, 4 and 5 the others are in no program, which would take a
-core or give up after some time: they look for its note (:class:`jaxdescent.cluster.Notes`) twice a
-second. A thread of each process looks for notes of others that have ended early, by an error or by
-Ctrl-C, and interrupts what this one does.
+JAX's common end waits for minutes for a process that a program holds. And a process that computes
+alone, or waits inside a program, learns of the early end of another one only if a thread looks for
+its word and interrupts what this one does: that is :class:`CommonEnd`.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -17,20 +16,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 
-from jaxdescent import agreement
-from jaxdescent.breakdown.report import PartReport
-from jaxdescent.cluster import Notes
-from jaxdescent.runs.interruption import SIGNALS
+from jaxdescent.processes import messages
+from jaxdescent.processes.messages import LOOK_SECONDS, OtherProcessFailed, in_words
 
-LOOK_SECONDS = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Those that ask a process to end."""
 
 PARTING = 6 * LOOK_SECONDS
-"""Seconds for which the first process, which keeps the notes, stays after the last of them."""
+"""Seconds for which the first process, which keeps the messages, stays after the last of them."""
 
 RESPITE = 1.5
 """Seconds until a process is interrupted after another one: Ctrl-C in a terminal comes to all, and
@@ -45,12 +42,14 @@ GRACE = 10.0
 FAREWELL = GRACE + RESPITE + 1.0
 """Seconds for which a process that ends early waits for the others to end too. One that gives no
 sign is left behind before JAX ends all for it, which it does after half of
-:data:`jaxdescent.cluster.HEARTBEAT_SECONDS` at the earliest."""
+:data:`jaxdescent.processes.joining.HEARTBEAT_SECONDS` at the earliest."""
 
 DONE, INTERRUPTED, FAILED = "is done", "was interrupted", "failed"
 FOLLOWED = "ended with another"
-CODES = {DONE: 0, INTERRUPTED: agreement.INTERRUPTED}
+CODES = {DONE: 0, INTERRUPTED: 130}
 FAILURE = 2
+
+Found = TypeVar("Found")
 
 
 class End(NamedTuple):
@@ -69,51 +68,109 @@ class End(NamedTuple):
         return f"process {process} {self.kind} {self.said}".strip()
 
 
-class Together:
-    """A context of the processes of a run, all of which make the same calls in it.
+_codes: list[int] = []
+"""The exit codes of the reasons to end without the others."""
 
-    At its end each waits for the others. If one of them has ended early, they do without JAX's
-    common end, which waits for minutes for a process that a program holds. In a run of one process
-    nothing is done.
+_common_ends: list[CommonEnd] = []
+"""Those that are open, which tell of ends, and learn of them, themselves."""
+
+
+def leave_without_others(code: int = CODES[INTERRUPTED], kind: str = INTERRUPTED) -> None:
+    """End this process at its end, with Ctrl-C's exit code or another: the others of its run may
+    wait for it, and JAX's common end would wait for them. Of several reasons the first gives the
+    code: the others follow from it.
+    """
+    if jax.process_count() == 1:
+        return
+    if not _codes:
+        atexit.register(_leave)
+    _codes.append(code)
+    if not _common_ends:
+        with contextlib.suppress(OtherProcessFailed):
+            _tell(End(kind))
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        time.sleep(PARTING if jax.process_index() == 0 else 0.0)
+    finally:
+        os._exit(_codes[0])
+
+
+def has_waited(seconds: float) -> OtherProcessFailed:
+    """The error of a process that has waited for so long, and that leaves without the others."""
+    leave_without_others(1, FOLLOWED)
+    return OtherProcessFailed(
+        f"process {jax.process_index()} has waited {seconds:.0f} s for another one, which "
+        "hangs, or does in a hook what takes longer: see the other processes, and allow more "
+        "by patience=."
+    )
+
+
+def early_end(process: int) -> str | None:
+    """In words how another process has ended, for one that waits for it without a common end."""
+    end = None if _common_ends else _ends().get(process)
+    return end and end.of(process)
+
+
+def _tell(end: End) -> None:
+    messages.leave(f"end/{jax.process_index()}", json.dumps(end))
+
+
+def _ends() -> dict[int, End]:
+    found = messages.found("end")
+    return {int(process): End(*json.loads(text)) for process, text in found.items()}
+
+
+class CommonEnd:
+    """A context of the processes of a run, all of which make the same calls in it, and of which one
+    that ends early ends all.
+
+    At its end each waits for the others. If one of them has ended early, they leave. In a run of
+    one process nothing is done.
 
     Raises:
       OtherProcessFailed: at the end, if another process failed, and this one did not.
       KeyboardInterrupt: inside, when another process has ended early.
 
-    >>> with Together() as others:
-    ...     others.by_first(lambda: PartReport(1, "Two small functions")).title
-    'Two small functions'
+    >>> with CommonEnd() as others:
+    ...     others.by_first(lambda: "the first one's report")
+    "the first one's report"
     """
 
     def __init__(self) -> None:
         self.is_first = jax.process_index() == 0
-        self._count, self._index = jax.process_count(), jax.process_index()
-        self._notes = Notes("jaxdescent/breakdown") if self._count > 1 else None
         self._is_over = threading.Event()
         self._own, self._seen = End(DONE), End(DONE)
         self._of = 0  # the process whose end has been seen
-        self._complete = 0  # parts that the first process has run
+        self._complete = 0  # steps that the first process has taken
 
-    def __enter__(self) -> Together:
-        if self._notes:
+    def __enter__(self) -> CommonEnd:
+        if jax.process_count() > 1:
+            _common_ends.append(self)
             threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def by_first(self, work: Callable[[], PartReport]) -> PartReport | None:
-        """The report of the first process's ``work``; None in the others, once it is complete.
+    def by_first(
+        self, work: Callable[[], Found], is_complete: Callable[[Found], bool] = bool
+    ) -> Found | None:
+        """What ``work`` returns in the first process; None in the others, once it is complete.
 
-        Where it is not they wait on: the first process will end early.
+        They are in no program meanwhile, which would take a core or give up after some time. Where
+        it is not complete they wait on: the first process will end early.
         """
+        self._complete += 1
+        name = f"complete/{self._complete}"
         if not self.is_first:
-            number = self._complete = self._complete + 1
-            while f"{number}" not in self._found("complete"):
-                time.sleep(LOOK_SECONDS)
+            while messages.awaited(name) is None:
+                pass
             return None
-        report = work()
-        if self._notes and report.is_complete:
-            self._complete += 1
-            self._notes.leave(f"complete/{self._complete}", report.title)
-        return report
+        found = work()
+        if self in _common_ends and is_complete(found):
+            messages.leave(name, "")
+        return found
 
     def stops(self) -> None:
         """This process has been interrupted, and will end without what is left to do."""
@@ -121,13 +178,8 @@ class Together:
         if not self.is_first and self._own.kind == INTERRUPTED:
             print("Interrupted: the first process keeps what was measured.", file=sys.stderr)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._notes:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self not in _common_ends:
             return
         try:
             self._is_over.set()
@@ -137,44 +189,42 @@ class Together:
         if isinstance(error, KeyboardInterrupt):
             self.stops()
         elif error is not None:
-            self._own = End(FAILED, f"with {type(error).__name__}: {_in_a_line(error)}")
+            self._own = End(FAILED, f"with {type(error).__name__}: {in_words(error)}")
+        are_done = False
         try:
-            self._tell(self._own)
+            _tell(self._own)
             are_done = self._all_are_done()
         except KeyboardInterrupt:  # nobody is waited for
-            are_done = False
-            with contextlib.suppress(agreement.OtherProcessFailed):
-                self._tell(End(FOLLOWED))
-        except agreement.OtherProcessFailed:  # nobody can be reached
-            are_done = False
+            with contextlib.suppress(OtherProcessFailed):
+                _tell(End(FOLLOWED))
+        except OtherProcessFailed:  # nobody can be reached
+            pass
         is_ours = error is not None and not isinstance(
             error, KeyboardInterrupt | jax.errors.JaxRuntimeError
         )
         is_others = self._seen.kind == FAILED and not is_ours
         if not are_done:
             end = self._seen if is_others or self._own.kind == FOLLOWED else self._own
-            agreement.leave_without_others(CODES.get(end.kind, FAILURE))
+            leave_without_others(CODES.get(end.kind, FAILURE))
+        _common_ends.remove(self)
         if is_others:
-            raise agreement.OtherProcessFailed(self._seen.of(self._of)) from error
+            raise OtherProcessFailed(self._seen.of(self._of)) from error
 
     def _all_are_done(self) -> bool:
         """Whether no process has ended early, once all have told; where one has not for too long
         after one that has ended early, it is not.
         """
         deadline = None
-        while len(ends := self._ends()) < self._count:
+        while len(ends := _ends()) < jax.process_count():
             if deadline is None and any(end.kind != DONE for end in ends.values()):
                 deadline = time.monotonic() + FAREWELL
                 if self._own.kind == FAILED:  # the loss of another may end this one before it can
-                    print(self._own.of(self._index), file=sys.stderr, flush=True)
+                    print(self._own.of(jax.process_index()), file=sys.stderr, flush=True)
             if deadline is not None and time.monotonic() > deadline:
                 break
             time.sleep(LOOK_SECONDS)
         self._see(ends)
-        are_done = all(end.kind == DONE for end in ends.values())
-        if not are_done and self.is_first:
-            time.sleep(PARTING)
-        return are_done
+        return all(end.kind == DONE for end in ends.values())
 
     def _watch(self) -> None:
         """Interrupt the main thread when another process has ended early."""
@@ -182,8 +232,8 @@ class Together:
             if self._is_over.wait(LOOK_SECONDS):
                 return
             try:
-                self._see(self._ends())
-            except agreement.OtherProcessFailed:
+                self._see(_ends())
+            except OtherProcessFailed:
                 self._seen = End(FAILED, "or cannot be reached")
         said = self._seen.of(self._of)
         if self._is_over.wait(RESPITE):
@@ -198,38 +248,19 @@ class Together:
         if self._own.kind != DONE:
             return  # it writes
         print(f"Error: {said}, while this one waited for it.", file=sys.stderr, flush=True)
+        _codes.insert(0, CODES.get(self._seen.kind, FAILURE))
         try:
-            self._tell(End(FOLLOWED))
-            time.sleep(PARTING if self.is_first else 0.0)
+            _tell(End(FOLLOWED))
         finally:
-            os._exit(CODES.get(self._seen.kind, FAILURE))
+            _leave()
 
     def _see(self, ends: dict[int, End]) -> None:
         """Note who of the others has ended early of itself: who failed, rather than another."""
         for kind in (FAILED, INTERRUPTED):
             for process, end in ends.items():
-                if process != self._index and end.kind == kind and self._seen.kind != FAILED:
+                is_other = process != jax.process_index()
+                if is_other and end.kind == kind and self._seen.kind != FAILED:
                     self._of, self._seen = process, end
-
-    def _tell(self, end: End) -> None:
-        assert self._notes is not None  # of one process nothing is told
-        try:
-            self._notes.leave(f"end/{self._index}", json.dumps(end))
-        except jax.errors.JaxRuntimeError as error:
-            raise agreement.OtherProcessFailed(_in_a_line(error)) from error
-
-    def _ends(self) -> dict[int, End]:
-        return {int(name): End(*json.loads(text)) for name, text in self._found("end").items()}
-
-    def _found(self, folder: str) -> dict[str, str]:
-        assert self._notes is not None
-        try:
-            found = self._notes.found(folder)
-        except jax.errors.JaxRuntimeError as error:
-            raise agreement.OtherProcessFailed(
-                f"process 0 has ended, or cannot be reached ({_in_a_line(error)})."
-            ) from error
-        return found
 
 
 def _interrupt() -> None:
@@ -242,7 +273,3 @@ def _interrupt() -> None:
             # A real one, to the thread itself: it may wait for what no other thread can wake.
             signal.pthread_kill(threading.main_thread().ident or 0, number)
             return
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:1000]

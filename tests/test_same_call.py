@@ -9,9 +9,8 @@ import optax
 import pytest
 
 import jaxdescent as jd
-from jaxdescent import agreement
-from jaxdescent.calls.alike import texts
 from jaxdescent.objectives import as_objective
+from jaxdescent.processes.same_call import differing, texts
 
 
 def closing(factor):
@@ -101,13 +100,7 @@ def test_the_refusal_names_what_differs_and_not_its_parts():
         {"method": "A(2)", "method.rate": "2", "start[0]": "1.0"},
         {"method": "A(1)", "method.rate": "1", "start[0]": "1.0", "l2": "0.5"},
     ]
-    token = agreement._group.set((0, 3, 5))
-    try:
-        with pytest.raises(jd.OtherProcessFailed) as error:
-            agreement._refuse("minimize", told)
-    finally:
-        agreement._group.reset(token)
-    assert str(error.value) == (
+    assert differing("minimize", (0, 3, 5), told) == (
         "the processes must make the same call of minimize, and method is A(1) in process 0, 5 and "
         "A(2) in process 3; l2 is 0.5 in process 0, 5 and absent in process 3: give all of them "
         "the same."

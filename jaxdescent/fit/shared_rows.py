@@ -1,21 +1,19 @@
 """A fit that several processes make together: each of them reads its own share of the rows.
 
-Inside the group that :func:`jaxdescent.agreement.among_all` opens, each process works on a source
+Inside the group that :func:`jaxdescent.processes.among_all` opens, each process works on a source
 of its own rows, and wherever a fit needs something of all rows (levels, sums, means, figures), what
 the processes have found is put together, in their order: all of them come to the same model.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdescent import agreement
+from jaxdescent import processes
 from jaxdescent.data import DataError, Source
 from jaxdescent.data.shares import Share
 from jaxdescent.designs import StreamedShares
@@ -34,13 +32,13 @@ def share_of(source: Source, *, is_tested: bool = False) -> tuple[Source, int]:
       DataError: where a process would have to read the rows of the others, or there are fewer rows
         than processes.
     """
-    if agreement.is_alone():
+    if processes.is_alone():
         return source, 0
     index, count = jax.process_index(), jax.process_count()
     _check_rows(source, is_tested=is_tested)
     can_share = is_tested or source.can_share(count)
     if can_share:
-        source = source.counted(index, count, agreement.told_bytes_by_all)
+        source = source.counted(index, count, processes.told_bytes_by_all)
         _check_rows(source, is_tested=is_tested)
     if not can_share or source.rows is None:
         raise DataError(
@@ -68,25 +66,6 @@ def _check_rows(source: Source, *, is_tested: bool) -> None:
     count, rows = jax.process_count(), source.rows
     if rows is not None and rows < count and not is_tested:
         raise DataError(f"{count} processes cannot share {rows:,} rows: start fewer of them.")
-
-
-def check_alike(facts: dict[str, Any]) -> None:
-    """Refuse processes that were not asked for the same fit of the same data.
-
-    Raises:
-      DataError: naming what differs.
-    """
-    digests = {
-        name: hashlib.sha256(json.dumps(fact, default=str).encode()).hexdigest()[:16]
-        for name, fact in facts.items()
-    }
-    told = agreement.told_by_all(digests)
-    for name in facts:
-        if any(each[name] != told[0][name] for each in told):
-            raise DataError(
-                f"{name} are not the same in all processes: start each by the same command, where "
-                "it sees the same files."
-            )
 
 
 def streamed(source: Source, numbers: tuple[str, ...], **options: Any) -> StreamedShares:

@@ -15,6 +15,9 @@ from jax.tree_util import Partial
 
 from jaxdescent.display.displayed import argument, name_of
 
+MOST_SHOWN = 3
+"""The most differences between calls that an error lists."""
+
 MOST_VALUES = 64
 """Larger arrays are data, of which each process has its part: their shapes are compared."""
 
@@ -35,6 +38,23 @@ def texts(**parts: Any) -> dict[str, str]:
         for path, leaf in jax.tree.leaves_with_path(part, is_leaf=callable):
             found[name + jax.tree_util.keystr(path)] = _text(leaf)
     return found
+
+
+def differing(call: str, processes: tuple[int, ...], told: list[dict[str, str]]) -> str:
+    """The error of processes that have given other :func:`texts` to a call, each its own."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(name for each in told for name in each):
+        given: dict[str, list[str]] = {}
+        for process, each in zip(processes, told, strict=True):
+            given.setdefault(each.get(name, "absent"), []).append(str(process))
+        if len(given) > 1 and not name.startswith(tuple(found)):
+            found[name] = " and ".join(
+                f"{text[:200]} in process {', '.join(those)}" for text, those in given.items()
+            )
+    shown = "; ".join(f"{name} is {text}" for name, text in list(found.items())[:MOST_SHOWN])
+    return (
+        f"the processes must make the same call of {call}, and {shown}: give all of them the same."
+    )
 
 
 def without_addresses(text: str) -> str:

@@ -1,69 +1,41 @@
-"""The end of one process of a breakdown is the end of all: here of one of two, with false notes."""
+"""The early end of one process is the end of all: here of one of two, with false messages."""
 
 import contextlib
-import json
 import threading
 import time
 
 import jax
 import pytest
+from jax._src import distributed
 
-pytest.importorskip("rich")
+from jaxdescent.processes import OtherProcessFailed, ending, messages
+from jaxdescent.processes.ending import DONE, FAILED, FOLLOWED, INTERRUPTED, CommonEnd
+from jaxdescent.processes.joining import HEARTBEAT_SECONDS
+from tests.kept_messages import KeptMessages
 
-from jaxdescent import agreement
-from jaxdescent.breakdown import together
-from jaxdescent.breakdown.report import PartReport
-from jaxdescent.breakdown.together import DONE, FAILED, FOLLOWED, INTERRUPTED, Together
-from jaxdescent.cluster import HEARTBEAT_SECONDS
-
-COMPLETE, CUT = PartReport(1, "whole"), PartReport(1, "cut", is_complete=False)
+COMPLETE, CUT = "complete", ""
 
 
 def test_a_process_that_gives_no_sign_is_left_before_jax_ends_all_for_it():
     """JAX may have heard of it last half of the time ago after which it ends all."""
-    waited = together.FAREWELL + together.PARTING + 2 * together.LOOK_SECONDS
+    waited = ending.FAREWELL + ending.PARTING + 2 * ending.LOOK_SECONDS
     assert waited < HEARTBEAT_SECONDS / 2 - 5
-    assert together.FAREWELL > together.RESPITE + together.GRACE  # who answers has ended by then
-
-
-class Kept:
-    """The notes of both processes, and what the other one leaves."""
-
-    def __init__(self):
-        self.texts = {}
-        self.is_reached = True
-
-    def leave(self, name, text):
-        self._reach()
-        self.texts[name] = text
-
-    def found(self, folder):
-        self._reach()
-        names = [name for name in self.texts if name.startswith(f"{folder}/")]
-        return {name.removeprefix(f"{folder}/"): self.texts[name] for name in names}
-
-    def _reach(self):
-        if not self.is_reached:
-            raise jax.errors.JaxRuntimeError("UNAVAILABLE: connection\nrefused")
-
-    def end(self, process, kind, said=""):
-        self.leave(f"end/{process}", json.dumps([kind, said]))
-
-    def ended(self, process):
-        return json.loads(self.texts[f"end/{process}"])
+    assert ending.FAREWELL > ending.RESPITE + ending.GRACE  # who answers has ended by then
 
 
 @pytest.fixture
 def notes(monkeypatch):
-    kept = Kept()
-    monkeypatch.setattr(together, "Notes", lambda prefix: kept)
+    kept = KeptMessages()
+    jax.devices()  # which the service would have told of those of others
+    monkeypatch.setattr(distributed.global_state, "client", kept)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(together, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(together, "PARTING", 0.02)
-    monkeypatch.setattr(together, "RESPITE", 0.02)
-    monkeypatch.setattr(together, "AGAIN_SECONDS", 30.0)
-    monkeypatch.setattr(together, "GRACE", 60.0)
-    monkeypatch.setattr(together, "FAREWELL", 30.0)
+    monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ending, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ending, "PARTING", 0.02)
+    monkeypatch.setattr(ending, "RESPITE", 0.02)
+    monkeypatch.setattr(ending, "AGAIN_SECONDS", 30.0)
+    monkeypatch.setattr(ending, "GRACE", 60.0)
+    monkeypatch.setattr(ending, "FAREWELL", 30.0)
     return kept
 
 
@@ -77,7 +49,7 @@ def second(notes, monkeypatch):
 def left(monkeypatch):
     """The exit codes with which this process has left the others behind."""
     codes = []
-    monkeypatch.setattr(agreement, "leave_without_others", codes.append)
+    monkeypatch.setattr(ending, "leave_without_others", codes.append)
     return codes
 
 
@@ -91,24 +63,24 @@ def after(seconds, work, *arguments):
 
 def test_the_first_process_tells_of_parts_that_are_complete(notes, left):
     notes.end(1, DONE)
-    with Together() as others:
+    with CommonEnd() as others:
         assert others.by_first(lambda: COMPLETE) is COMPLETE
-        assert list(notes.found("complete")) == ["1"]
+        assert list(messages.found("complete")) == ["1"]
         assert others.by_first(lambda: CUT) is CUT
-        assert list(notes.found("complete")) == ["1"]
+        assert list(messages.found("complete")) == ["1"]
     assert notes.ended(0) == [DONE, ""]
     assert not left
 
 
 def test_the_others_wait_for_each_part_and_for_the_end(second, left):
     calls = []
-    with after(0.4, second.end, 0, DONE), Together() as others:
+    with after(0.4, second.end, 0, DONE), CommonEnd() as others:
         for number in (1, 2):
-            with after(0.1, second.leave, f"complete/{number}", ""):
+            with after(0.1, messages.leave, f"complete/{number}", ""):
                 began = time.perf_counter()
                 assert others.by_first(lambda: calls.append(1) or COMPLETE) is None
                 assert time.perf_counter() - began > 0.05
-    assert "end/0" in second.texts  # which was waited for
+    assert second.ended(0)  # which was waited for
     assert not left
     assert not calls
 
@@ -116,7 +88,7 @@ def test_the_others_wait_for_each_part_and_for_the_end(second, left):
 @pytest.mark.parametrize("is_caught", [True, False])
 def test_an_error_of_another_is_raised_here(second, left, is_caught):
     def waits():
-        with after(0.1, second.end, 0, FAILED, "with OSError: full"), Together() as others:
+        with after(0.1, second.end, 0, FAILED, "with OSError: full"), CommonEnd() as others:
             try:
                 others.by_first(lambda: COMPLETE)
             except KeyboardInterrupt:
@@ -125,7 +97,7 @@ def test_an_error_of_another_is_raised_here(second, left, is_caught):
                     raise
 
     expected = r"^process 0 failed with OSError: full$"
-    with pytest.raises(agreement.OtherProcessFailed, match=expected):
+    with pytest.raises(OtherProcessFailed, match=expected):
         waits()
     assert second.ended(1)[0] == FOLLOWED
     assert left == [2]
@@ -133,15 +105,15 @@ def test_an_error_of_another_is_raised_here(second, left, is_caught):
 
 def test_an_error_of_another_at_the_end_is_raised_here(second, left):
     """As the first process may have, when it writes."""
-    expected = pytest.raises(agreement.OtherProcessFailed, match="process 0 failed with OSError: f")
-    with expected, after(0.1, second.end, 0, FAILED, "with OSError: full"), Together():
+    expected = pytest.raises(OtherProcessFailed, match="process 0 failed with OSError: f")
+    with expected, after(0.1, second.end, 0, FAILED, "with OSError: full"), CommonEnd():
         pass
     assert left == [2]
 
 
 def test_an_interruption_of_another_is_one_here(second, left, capsys):
     expected = pytest.raises(KeyboardInterrupt)
-    with after(0.1, second.end, 0, INTERRUPTED), expected, Together() as others:
+    with after(0.1, second.end, 0, INTERRUPTED), expected, CommonEnd() as others:
         others.by_first(lambda: COMPLETE)
     said = "Interrupted: process 0 was interrupted, and this one ends with it.\n"
     assert capsys.readouterr().err == said
@@ -151,11 +123,11 @@ def test_an_interruption_of_another_is_one_here(second, left, capsys):
 
 def test_who_is_ending_already_is_not_interrupted(second, left, monkeypatch, capsys):
     """Ctrl-C in a terminal comes to all processes at once."""
-    monkeypatch.setattr(together, "RESPITE", 0.2)
-    monkeypatch.setattr(together, "AGAIN_SECONDS", 0.1)
-    monkeypatch.setattr(together, "GRACE", 0.15)
+    monkeypatch.setattr(ending, "RESPITE", 0.2)
+    monkeypatch.setattr(ending, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(ending, "GRACE", 0.15)
     second.end(0, INTERRUPTED)
-    with Together() as others:
+    with CommonEnd() as others:
         time.sleep(0.05)
         others.stops()
         time.sleep(0.4)  # what is written
@@ -164,7 +136,7 @@ def test_who_is_ending_already_is_not_interrupted(second, left, monkeypatch, cap
 
 
 def test_an_error_here_is_told_and_is_no_others(notes, left, capsys):
-    with pytest.raises(ZeroDivisionError), after(0.2, notes.end, 1, FOLLOWED), Together():
+    with pytest.raises(ZeroDivisionError), after(0.2, notes.end, 1, FOLLOWED), CommonEnd():
         raise ZeroDivisionError("by\nzero")
     assert notes.ended(0) == [FAILED, "with ZeroDivisionError: by zero"]
     assert capsys.readouterr().err == "process 0 failed with ZeroDivisionError: by zero\n"
@@ -173,7 +145,7 @@ def test_an_error_here_is_told_and_is_no_others(notes, left, capsys):
 
 def test_ctrl_c_here_is_told(second, left, capsys):
     second.end(0, DONE)
-    with Together() as others:
+    with CommonEnd() as others:
         others.stops()
     assert second.ended(1)[0] == INTERRUPTED
     assert "the first process keeps" in capsys.readouterr().err
@@ -182,8 +154,8 @@ def test_ctrl_c_here_is_told(second, left, capsys):
 
 @pytest.mark.parametrize(("stops", "code"), [(True, 130), (False, 2)])
 def test_who_does_not_answer_is_left_behind(notes, left, monkeypatch, stops, code):
-    monkeypatch.setattr(together, "FAREWELL", 0.1)
-    with contextlib.suppress(ZeroDivisionError), Together() as others:
+    monkeypatch.setattr(ending, "FAREWELL", 0.1)
+    with contextlib.suppress(ZeroDivisionError), CommonEnd() as others:
         if not stops:
             raise ZeroDivisionError
         others.stops()
@@ -192,13 +164,13 @@ def test_who_does_not_answer_is_left_behind(notes, left, monkeypatch, stops, cod
 
 def test_who_has_ended_early_is_not_waited_for_by_jax(notes, left):
     notes.end(1, FOLLOWED)
-    with Together():
+    with CommonEnd():
         pass
     assert left == [0]
 
 
 def test_ctrl_c_while_the_others_are_waited_for_leaves_them(notes, left):
-    with after(0.2, together._interrupt), Together():
+    with after(0.2, ending._interrupt), CommonEnd():
         pass
     assert left == [0]
     assert notes.ended(0)[0] == FOLLOWED
@@ -208,8 +180,8 @@ def test_a_first_process_that_cannot_be_reached_is_named(second, left, capsys):
     def gone():
         second.is_reached = False
 
-    expected = pytest.raises(agreement.OtherProcessFailed, match=r"process 0 .*be reached")
-    with expected, after(0.1, gone), Together() as others:
+    expected = pytest.raises(OtherProcessFailed, match=r"process 0 .*be reached")
+    with expected, after(0.1, gone), CommonEnd() as others:
         others.by_first(lambda: COMPLETE)
     assert left == [2]
     assert "Interrupted" not in capsys.readouterr().err
@@ -217,8 +189,8 @@ def test_a_first_process_that_cannot_be_reached_is_named(second, left, capsys):
 
 def test_a_program_that_broke_off_says_who_failed(second, left):
     second.end(0, FAILED, "with MemoryError: no room")
-    expected = pytest.raises(agreement.OtherProcessFailed, match="process 0 failed with MemoryErr")
-    with expected, Together():
+    expected = pytest.raises(OtherProcessFailed, match="process 0 failed with MemoryErr")
+    with expected, CommonEnd():
         with contextlib.suppress(KeyboardInterrupt):
             time.sleep(30)
         raise jax.errors.JaxRuntimeError("connection closed by peer")
@@ -226,12 +198,12 @@ def test_a_program_that_broke_off_says_who_failed(second, left):
 
 def test_a_process_that_cannot_be_interrupted_is_ended(second, left, monkeypatch, capsys):
     codes, has_ended = [], threading.Event()
-    monkeypatch.setattr(together, "AGAIN_SECONDS", 0.1)
-    monkeypatch.setattr(together, "GRACE", 0.2)
-    monkeypatch.setattr(together.os, "_exit", lambda code: codes.append(code) or has_ended.set())
+    monkeypatch.setattr(ending, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(ending, "GRACE", 0.2)
+    monkeypatch.setattr(ending.os, "_exit", lambda code: codes.append(code) or has_ended.set())
     second.end(0, FAILED, "with MemoryError: no room")
     interruptions = 0
-    with contextlib.suppress(agreement.OtherProcessFailed), Together():
+    with contextlib.suppress(OtherProcessFailed), CommonEnd():
         while not has_ended.is_set():
             try:
                 has_ended.wait(10)
@@ -244,8 +216,8 @@ def test_a_process_that_cannot_be_interrupted_is_ended(second, left, monkeypatch
 
 
 def test_of_one_process_nothing_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(together, "Notes", None)
-    with contextlib.suppress(ZeroDivisionError), Together() as others:
+    monkeypatch.setattr(distributed.global_state, "client", None)
+    with contextlib.suppress(ZeroDivisionError), CommonEnd() as others:
         assert others.by_first(lambda: CUT) is CUT
         others.stops()
         raise ZeroDivisionError

@@ -1,0 +1,94 @@
+"""Options that several commands have, and what is checked of them before anything is imported."""
+
+from __future__ import annotations
+
+import decimal
+import pathlib
+from typing import Annotated
+
+import typer
+
+Names = list[str] | None
+"""Names from an option that may be repeated, with commas or without."""
+
+File = pathlib.Path | None
+"""A file or a folder."""
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION",
+        help='Only these rows: "month <= 6 and (carrier != AA or delay is missing)".',
+        show_default="all",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --checkpoint has.")]
+Distributed = Annotated[
+    bool,
+    typer.Option("--distributed", help="This is one of several processes that do this together."),
+]
+Coordinator = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Of the first process, if none is found.")
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="How many they are.")]
+Process = Annotated[int | None, typer.Option(min=0, help="Which one this is, from 0.")]
+
+UNITS = {
+    unit + end: base**power
+    for base, end in ((1000, "b"), (1024, "ib"))
+    for power, unit in enumerate(["k", "m", "g", "t"], start=1)
+} | {"b": 1, "": 1}
+
+MOST_BYTES = 2**63 - 1
+"""More are no number of bytes of a machine."""
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes, written as 600MB, 4GB, 1.5GiB or 4000000000."""
+    word = text.strip().lower().replace("_", "").replace(" ", "")
+    digits = word.rstrip("kmgtib")
+    try:
+        number = decimal.Decimal(digits)
+        unit = UNITS[word[len(digits) :]]
+        if not number.is_finite() or number <= 0:
+            raise ValueError
+    except (decimal.InvalidOperation, KeyError, ValueError):
+        raise typer.BadParameter(f"must be such as 600MB, 4GB or 1.5GiB, got {text!r}.") from None
+    return min(int(min(number, MOST_BYTES) * unit), MOST_BYTES)
+
+
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option(
+        parser=byte_count,
+        metavar="SIZE",
+        help="What the whole process may hold: 600MB, 4GB.",
+        show_default="80 % of what is available",
+    ),
+]
+
+
+def count(text: str) -> int:
+    """A whole number, written as 1000000000, 1_000_000_000 or 1e9."""
+    try:
+        number = decimal.Decimal(text.replace(",", "").replace("_", ""))
+    except decimal.InvalidOperation:
+        raise typer.BadParameter(f"must be a number such as 1000 or 1e9, got {text!r}.") from None
+    if not number.is_finite() or number < 1 or number != int(number):
+        raise typer.BadParameter(f"must be a whole number of at least 1, got {text!r}.")
+    return int(number)
+
+
+def check_picture(path: File) -> None:
+    """Refuse a name that no picture can be written to."""
+    if path is not None and (path.suffix.lower() != ".png" or not path.parent.is_dir()):
+        raise typer.BadParameter(
+            f"must be a .png file in a folder that exists, got {path}.", param_hint="--plot"
+        )
+
+
+def check_resume(checkpoint: File, *, resume: bool) -> None:
+    """Refuse to go on without a folder to go on from."""
+    if resume and checkpoint is None:
+        raise typer.BadParameter("needs --checkpoint FOLDER.", param_hint="--resume")

@@ -1,0 +1,123 @@
+"""The means of a design's columns, and whether these lie so far from zero that subtracting them
+after a product would cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdescent.designs.operands import columns_of
+from jaxdescent.designs.protocol import Design
+
+SAMPLED_ROWS, SAMPLED_ENTRIES = 64, 1 << 13
+"""How far the columns lie from zero is judged from SAMPLED_ROWS rows, which is right to about a
+third. A wide X is sampled in fewer rows: SAMPLED_ENTRIES entries, but no fewer than four rows."""
+
+
+class Center(NamedTuple):
+    """The means of X's columns.
+
+    Attributes:
+      mean: (features,).
+      is_far: whether some column's mean is so large compared with its spread that ``X w - mean.w``
+        would cancel. It is False for an X whose entries cannot be read, where this cannot be
+        avoided. Of designs side by side it is one for each. None: the means are subtracted after
+        products in any case.
+    """
+
+    mean: jax.Array
+    is_far: jax.Array | None = None
+
+    @classmethod
+    def of(cls, design: Design, row_weight: jax.Array | None) -> Center:
+        """The weighted means: one pass over X, and a second one if they are far from zero."""
+        share = shares(design, row_weight)
+        return cls.near(design, design.transposed_product(share), share)
+
+    @classmethod
+    def known(cls, design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
+        """The center from known means and each row's share in them, without a pass over X."""
+        return _of_each(_known, design, mean, share)
+
+    @classmethod
+    def near(cls, design: Design, mean: jax.Array, share: jax.Array) -> Center:
+        """The center from means that carry the rounding of large sums, and each row's share.
+
+        If they are far from zero, the mean of the centred columns is added, which corrects them.
+        """
+        return _of_each(_near, design, mean, share)
+
+
+def _of_each(of_one: Callable[..., Center], design: Design, mean: jax.Array, share: Any) -> Center:
+    """The centers of designs side by side, as one."""
+    parts = design.side_by_side
+    if len(parts) == 1:
+        return of_one(design, mean, share)
+    each = zip(parts, columns_of(parts, mean), strict=True)
+    means, is_far = zip(*(of_one(part, columns, share) for part, columns in each), strict=True)
+    return Center(jnp.concatenate(means), jnp.stack(is_far))
+
+
+def _known(design: Design, mean: jax.Array, share: jax.Array | None) -> Center:
+    if share is None or design.minus(mean) is None:
+        return Center(mean, jnp.array(False))
+    return Center(mean, _is_far(design, mean, share))
+
+
+def _near(design: Design, mean: jax.Array, share: jax.Array) -> Center:
+    center = _known(design, mean, share)
+    if design.minus(mean) is None:
+        return center
+
+    def corrected(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
+        centred = design.minus(mean)
+        assert centred is not None
+        return mean + centred.transposed_product(share)
+
+    mean = lax.cond(center.is_far, corrected, lambda _, mean, __: mean, design, mean, share)
+    return Center(mean, center.is_far)
+
+
+def shares(design: Design, row_weight: jax.Array | None) -> jax.Array:
+    """The share of each row in a weighted mean, (rows,); the shares add up to one."""
+    if row_weight is None:
+        return jnp.full((design.shape[0],), 1 / design.shape[0], design.dtype)
+    weight = row_weight.astype(design.dtype)
+    return weight / jnp.sum(weight)
+
+
+def sample_index(design: Design, count: int) -> np.ndarray:
+    """The places of at most ``count`` rows, int32, by which the spread of the columns is judged:
+    evenly over all rows that are cheap to read.
+    """
+    rows = design.reading.sampled or design.shape[0]
+    last = min(rows, 2**31) - 1
+    return np.linspace(0, last, min(rows, count), dtype=np.int64).astype(np.int32)
+
+
+def _is_far(design: Design, mean: jax.Array, share: jax.Array) -> jax.Array:
+    """Whether ``eps |mean|`` exceeds a sixteenth of the default tolerance ``eps**(2/3)`` times the
+    spread, for any column.
+
+    The spread is that of a sample of rows around the mean of all rows. A column that does not vary
+    leaves nothing but rounding in the products, which must be small beside the other columns: it is
+    held against the largest spread, and against none where nothing varies.
+    """
+    most = max(SAMPLED_ENTRIES // design.shape[1], 4)
+    index = jnp.asarray(sample_index(design, min(SAMPLED_ROWS, most)))
+    rows = design.rows_at(index)
+    assert rows is not None  # A design that can subtract a center can read its rows.
+    own = jnp.take(share, index)
+    total = jnp.sum(own)
+    own = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1 / index.size)
+    spread = jnp.sqrt(jnp.sum(own[:, None] * jnp.square(rows - mean[None, :]), axis=0))
+    eps = float(jnp.finfo(mean.dtype).eps)
+    varies = spread > 16 * eps * jnp.abs(mean)
+    spread = jnp.where(varies, spread, jnp.max(jnp.where(varies, spread, 0)))
+    return jnp.any(16 * eps ** (1 / 3) * jnp.abs(mean) > spread)

@@ -1,0 +1,92 @@
+"""The file that says what a folder keeps, so that nothing else is gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxdescent.data import DataError
+from jaxdescent.fit.array_files import replacing
+
+
+class KeptFolder(NamedTuple):
+    """What a kind of folder keeps, and how its description is told from other files.
+
+    Attributes:
+      thing: what is kept, "a fit".
+      name: the name of the description.
+      form: what the description says to be.
+      part: the part of the description that is never left out.
+      schema: the version of its form.
+    """
+
+    thing: str
+    name: str
+    form: str
+    part: str
+    schema: int = 1
+
+    def content(self, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
+        """What a folder says of what is gone on with; nothing of what is new.
+
+        Raises:
+          DataError: where the folder keeps something and is not to be gone on with, or has other
+            things.
+        """
+        content = os.listdir(_checked(folder)) if folder.exists() else []
+        if self.name in content:
+            if not resume:
+                raise DataError(
+                    f"{folder} keeps {self.thing}: say --resume to go on with it, or name another "
+                    "folder."
+                )
+            return self.read(folder)
+        if any(not name.startswith(".") for name in content):
+            raise DataError(f"{folder} holds other things than {self.thing}: name another folder.")
+        return {}
+
+    def read(self, folder: pathlib.Path) -> dict[str, Any]:
+        """The description in a folder, checked.
+
+        Raises:
+          DataError: where it cannot be read, or is of another version.
+        """
+        path = folder / self.name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}.") from error
+        is_ours = isinstance(content, dict) and content.get("format") == self.form
+        if is_ours and content.get("schema") != self.schema:
+            raise DataError(
+                f"{path} has schema {content.get('schema')!r}, and this version goes on with "
+                f"{self.schema}: use the version that wrote it, or name another folder."
+            )
+        if not is_ours or not isinstance(content.get(self.part), dict):
+            raise DataError(
+                f"{path} does not describe {self.thing} that is kept: name another folder."
+            )
+        return content
+
+    def write(self, folder: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the description, and return it.
+
+        Raises:
+          OSError: where it cannot be written.
+        """
+        told = {"format": self.form, "schema": self.schema, **content}
+        with replacing(folder / self.name) as path:
+            text = json.dumps(told, indent=2, ensure_ascii=False)
+            path.write_text(text + "\n", encoding="utf-8")
+        return told
+
+
+def _checked(folder: pathlib.Path) -> pathlib.Path:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: name another.")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise DataError(f"{folder}: no permission to write in it.")
+    return folder

@@ -1,0 +1,28 @@
+"""What several processes of a distributed run do together.
+
+``deciding`` opens groups of processes that decide alike, and raises in all what one raised, by
+``messages`` that each leaves for the others; ``same_call`` says what their calls are compared by.
+``arrays`` puts together what is larger than a message. ``joining`` is how they find each other,
+``ending`` how one that ends early ends all, and ``signals`` how one is told to end, and hears that
+while it waits for a program.
+"""
+
+from jaxdescent.processes.arrays import added as added
+from jaxdescent.processes.arrays import array_of_first as array_of_first
+from jaxdescent.processes.arrays import told_bytes_by_all as told_bytes_by_all
+from jaxdescent.processes.deciding import FailedElsewhere as FailedElsewhere
+from jaxdescent.processes.deciding import Stopped as Stopped
+from jaxdescent.processes.deciding import among as among
+from jaxdescent.processes.deciding import among_all as among_all
+from jaxdescent.processes.deciding import attempted as attempted
+from jaxdescent.processes.deciding import check_alike as check_alike
+from jaxdescent.processes.deciding import clock as clock
+from jaxdescent.processes.deciding import is_alone as is_alone
+from jaxdescent.processes.deciding import is_first as is_first
+from jaxdescent.processes.deciding import least as least
+from jaxdescent.processes.deciding import members as members
+from jaxdescent.processes.deciding import patience as patience
+from jaxdescent.processes.deciding import told_by_all as told_by_all
+from jaxdescent.processes.deciding import told_by_first as told_by_first
+from jaxdescent.processes.ending import leave_without_others as leave_without_others
+from jaxdescent.processes.messages import OtherProcessFailed as OtherProcessFailed

@@ -1,0 +1,99 @@
+"""Arrays and bytes of any size that the processes of a group put together, by programs.
+
+All of them run these programs, so that no process sends more than its part. The coordination
+service (:mod:`jaxdescent.processes.messages`) would pass everything through the first process.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdescent.processes.deciding import is_alone, is_first, members, told_by_all
+from jaxdescent.processes.ending import FOLLOWED, leave_without_others
+from jaxdescent.processes.messages import OtherProcessFailed
+
+CHUNK_BYTES = 1 << 22
+"""So much is sent at a time."""
+
+EVERYWHERE, IN_PARTS = PartitionSpec(), PartitionSpec(None, "processes")
+"""Where rows of bytes, one of each process, come to lie: in each process all of them, or its part
+of each of them."""
+
+
+def told_bytes_by_all(content: bytes) -> list[bytes]:
+    """The bytes of all processes of the group, of any length, in their order."""
+    if is_alone():
+        return [content]
+    lengths = told_by_all(len(content))
+    longest = max(lengths)
+    parts = [bytearray() for _ in lengths]
+    for first in range(0, longest, CHUNK_BYTES):
+        # Of few sizes: each is a program to compile.
+        size = min(1 << (longest - first - 1).bit_length(), CHUNK_BYTES)
+        own = content[first : first + size].ljust(size, b"\0")
+        for part, row in zip(parts, _moved(np.frombuffer(own, np.uint8), EVERYWHERE), strict=True):
+            part.extend(row.tobytes())
+    return [bytes(part[:length]) for part, length in zip(parts, lengths, strict=True)]
+
+
+def added(array: np.ndarray) -> np.ndarray:
+    """The sum of the arrays of all processes of the group, which are of one shape and dtype.
+
+    Each process adds up its own part of them, in the order of the processes, and tells the others:
+    all get the same bits, whatever the dtype, and a process sends and holds little more than twice
+    the array, however many there are.
+
+    Raises:
+      OtherProcessFailed: if shapes or dtypes differ.
+    """
+    if is_alone():
+        return array
+    told = told_by_all([list(array.shape), str(array.dtype)])
+    if any(each != told[0] for each in told):
+        raise OtherProcessFailed(f"arrays that are added up must be of one shape, got {told}.")
+    count, flat = len(told), np.ascontiguousarray(array).reshape(-1)
+    total = np.empty_like(flat)
+    # In float64 even where JAX has no 64-bit numbers: only bytes are sent.
+    step = max(CHUNK_BYTES // flat.itemsize // count, 1) * count
+    for first in range(0, flat.size, step):
+        own = flat[first : first + step]
+        padded = np.pad(own, (0, -own.size % count))
+        terms = _moved(padded.view(np.uint8), IN_PARTS).view(flat.dtype)
+        mine = functools.reduce(np.add, terms)
+        sums = _moved(mine.view(np.uint8), EVERYWHERE).view(flat.dtype)
+        total[first : first + own.size] = sums.reshape(-1)[: own.size]
+    return total.reshape(array.shape)
+
+
+def array_of_first(array: np.ndarray) -> np.ndarray:
+    """The array of the group's first process; those of the others are of the same shape."""
+    return added(array if is_first() else np.zeros_like(array))
+
+
+def _moved(own: np.ndarray, there: PartitionSpec) -> np.ndarray:
+    """What a process has here of rows of bytes, one of each process, once they lie as ``there``."""
+    rows, move = _moving(members(), there)
+    shape = (len(members()), own.size)
+    try:
+        array = jax.make_array_from_process_local_data(rows, own[None, :], shape)
+        return np.asarray(move(array).addressable_data(0))
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        leave_without_others(1, FOLLOWED)
+        raise OtherProcessFailed(
+            "another process has ended, or cannot be reached: see what it said "
+            f"({str(error).splitlines()[0]})."
+        ) from error
+
+
+@functools.cache
+def _moving(processes: tuple[int, ...], there: PartitionSpec) -> tuple[NamedSharding, Any]:
+    """A row on the first device of each process, and the program that moves these rows."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([first[process] for process in processes]), ("processes",))
+    moved = jax.jit(lambda rows: rows, out_shardings=NamedSharding(mesh, there))
+    return NamedSharding(mesh, PartitionSpec("processes")), moved

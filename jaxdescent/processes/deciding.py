@@ -1,0 +1,283 @@
+"""What several processes must decide alike, and an error in one of them that must end all.
+
+All processes of a distributed run execute the same calls, and a program that they share starts only
+when each of them has called it. So they must choose the same method, and if the checks of one
+process raise, the others would wait for ever. :func:`among` opens a group of the processes that
+hold some arrays; inside, :func:`least`, :func:`told_by_first` and the end of the group are the
+points where each tells the others what it sees. Everywhere else, and in a run of one process, these
+functions return what they are given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import jax
+from jax.core import Tracer
+
+from jaxdescent.data.errors import DataError
+from jaxdescent.inputs import tracing
+from jaxdescent.processes import messages
+from jaxdescent.processes.ending import FOLLOWED, early_end, has_waited, leave_without_others
+from jaxdescent.processes.messages import OtherProcessFailed, in_words
+from jaxdescent.processes.same_call import differing
+from jaxdescent.processes.signals import on_a_thread
+
+LONGEST_ERROR = 1000
+"""The most characters of an error that the others are told."""
+
+PATIENCE = 30.0
+"""Seconds for which a process that failed in a shared program waits for the others, which may have
+failed too; after that they are taken to wait for it inside."""
+
+_group: ContextVar[tuple[int, ...]] = ContextVar("processes that decide alike", default=())
+
+_patience: ContextVar[float] = ContextVar("seconds to wait for the others", default=math.inf)
+
+_sent: dict[tuple[int, ...], int] = {}
+"""How many messages the processes of each group have exchanged."""
+
+Found = TypeVar("Found")
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised where all processes of a group end as they have agreed: none waits for another."""
+
+
+class FailedElsewhere(RuntimeError):
+    """An error that was expected, in another process."""
+
+
+def among(
+    call: str, *trees: Any, alike: Callable[[], dict[str, str]] | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Let the processes that hold these arrays decide alike; an error in one is raised in all.
+
+    Args:
+      call: what they do.
+      trees: which hold the arrays.
+      alike: names and texts of what all of them must give to the call.
+
+    Raises:
+      OtherProcessFailed: if another process of the group raised an error inside or called
+        ``sys.exit``, or is in a group for another ``call``, or gave it something else.
+    """
+    is_shared = jax.process_count() > 1 and tracing.is_top_level()
+    return _agreeing(call, processes_of(trees) if is_shared else (), alike)
+
+
+def among_all(call: str) -> contextlib.AbstractContextManager[None]:
+    """A group of all processes of the run, whatever arrays there are."""
+    return _agreeing(call, tuple(range(jax.process_count())))
+
+
+@contextlib.contextmanager
+def _agreeing(
+    call: str, processes: tuple[int, ...], alike: Callable[[], dict[str, str]] | None = None
+) -> Iterator[None]:
+    if len(processes) < 2 or _group.get():
+        yield
+        return
+    token = _group.set(processes)
+    try:
+        own = {} if alike is None else alike()
+        digests = _exchange(call, _digest(own))
+        if any(digest != digests[0] for digest in digests):
+            raise OtherProcessFailed(differing(call, processes, told_by_all(own)))
+        yield
+        _exchange(f"end of {call}", None)
+    except (OtherProcessFailed, Stopped):
+        raise
+    except (Exception, SystemExit) as error:
+        # KeyboardInterrupt is not exchanged: who is told to stop must not wait.
+        with contextlib.suppress(OtherProcessFailed):  # this one's own error is to be seen
+            _send("error", f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+        raise
+    except KeyboardInterrupt:
+        leave_without_others()
+        raise
+    finally:
+        _group.reset(token)
+
+
+def processes_of(tree: Any) -> tuple[int, ...]:
+    """The indices of the processes whose devices hold a tree's arrays, in ascending order."""
+    found: set[int] = set()
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
+            found |= {device.process_index for device in leaf.sharding.device_set}
+    return tuple(sorted(found))
+
+
+def least(number: float) -> float:
+    """The least of the numbers that the processes of the group give."""
+    return min(_exchange("least", number))
+
+
+def told_by_first(value: Any) -> Any:
+    """The value of the group's first process; JSON must be able to hold it."""
+    return _exchange("first", value)[0]
+
+
+def told_by_all(value: Any) -> list[Any]:
+    """The values of all processes of the group, in their order; JSON must be able to hold them."""
+    return _exchange("all", value)
+
+
+def is_first() -> bool:
+    """Whether this process is the first of the group, or decides for itself."""
+    return is_alone() or _group.get()[0] == jax.process_index()
+
+
+def members() -> tuple[int, ...]:
+    """The indices of the group's processes; of this one where it decides for itself."""
+    return _group.get() or (jax.process_index(),)
+
+
+def clock() -> float:
+    """Seconds by the clock of the group's first process."""
+    return told_by_first(time.perf_counter())
+
+
+def is_alone() -> bool:
+    """Whether no group is open, so that this process decides for itself."""
+    return not _group.get()
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Wait for an answer of the others for so long, inside. Without it a process waits for ever:
+    another one may be reading its data.
+    """
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def attempted(
+    work: Callable[[], Found],
+    expected: tuple[type[Exception], ...] = (),
+    *,
+    is_shared: bool = False,
+) -> Found:
+    """What ``work`` returns, if it returns in all processes: each ends with a message.
+
+    Args:
+      work: a step that all processes take.
+      expected: the errors after which all go on together.
+      is_shared: whether it is a program in which the processes wait for each other: one that
+        fails there alone cannot be heard by them. It leaves after :data:`PATIENCE`, and JAX ends
+        the others.
+
+    Raises:
+      Exception: what ``work`` raises here.
+      FailedElsewhere: if one of the expected errors was raised in another process.
+      OtherProcessFailed: if another error was, or if the others are inside a program that this
+        process has failed in.
+
+    >>> attempted(lambda: 3)
+    3
+    """
+    if jax.process_count() == 1:
+        return work()
+    found, failed = None, None
+    try:
+        # On a thread: Ctrl-C is heard while a program waits for a process that hangs.
+        found = on_a_thread(work) if is_shared else work()
+    except Exception as error:
+        failed = error
+    said = failed and in_words(failed)
+    is_inside = is_shared and failed is not None
+    if is_inside:
+        # The others' network may end this process before it can raise.
+        print(f"process {jax.process_index()}: {said}", file=sys.stderr, flush=True)
+    try:
+        with patience(PATIENCE if is_inside else math.inf), among_all("a step of a point"):
+            if failed is not None and not isinstance(failed, expected):
+                raise failed
+            told = told_by_all(said)
+    except OtherProcessFailed as error:
+        if failed in (None, error):
+            raise
+        raise OtherProcessFailed(
+            f"process {jax.process_index()} failed in a program that all share: {said}"
+        ) from error
+    if failed is not None:
+        raise failed
+    for process, message in enumerate(told):
+        if message is not None:
+            raise FailedElsewhere(f"process {process}: {message}")
+    return found  # pyright: ignore[reportReturnType] -- nothing failed
+
+
+def check_alike(facts: dict[str, Any]) -> None:
+    """Refuse processes that were not asked for the same work on the same data.
+
+    Raises:
+      DataError: naming what differs.
+    """
+    told = told_by_all({name: _digest(fact) for name, fact in facts.items()})
+    for name in facts:
+        if any(each[name] != told[0][name] for each in told):
+            raise DataError(
+                f"{name} are not the same in all processes: start each by the same command, where "
+                "it sees the same files."
+            )
+
+
+def _digest(fact: Any) -> str:
+    return hashlib.sha256(json.dumps(fact, default=str).encode()).hexdigest()
+
+
+def _exchange(kind: str, value: Any) -> list[Any]:
+    """What each process of the group gives, in their order."""
+    if is_alone():
+        return [value]
+    told = _send(kind, value)
+    for process, (other, content) in told.items():
+        if other == "error":
+            raise OtherProcessFailed(f"process {process} failed with {content}")
+    if any(other != kind for other, _ in told.values()):
+        calls = {process: other for process, (other, _) in told.items()}
+        raise OtherProcessFailed(
+            f"the processes must make the same calls in the same order, got {calls}."
+        )
+    return [content for _, content in told.values()]
+
+
+def _send(kind: str, value: Any) -> dict[int, tuple[str, Any]]:
+    """Tell the group's other processes, and return what each of them tells."""
+    group, own = _group.get(), jax.process_index()
+    number = _sent[group] = _sent.get(group, 0) + 1
+    folder = f"group/{_digest(group)}"
+    messages.leave(f"{folder}/{number}/{own}", json.dumps([kind, value]))
+    texts = {process: _heard(f"{folder}/{number}/{process}", process) for process in group}
+    # Who has left this message looks for none before it.
+    messages.remove(f"{folder}/{number - 1}/{own}")
+    return {process: tuple(json.loads(text)) for process, text in texts.items()}
+
+
+def _heard(name: str, process: int) -> str:
+    """The message of another process, as soon as it has left it."""
+    seconds, end = _patience.get(), None
+    deadline = time.monotonic() + seconds
+    while (text := messages.awaited(name)) is None:
+        if end is not None:  # what it left before that would have been there
+            leave_without_others(1, FOLLOWED)
+            raise OtherProcessFailed(
+                f"another process has ended, or cannot be reached: see what it said ({end})."
+            )
+        if time.monotonic() > deadline:
+            raise has_waited(seconds)
+        end = early_end(process)
+    return text

@@ -1,0 +1,78 @@
+"""Small messages that the processes of a run leave for each other, beside all programs.
+
+JAX's coordination service keeps them, in the first process: leaving one and looking for some
+computes nothing, and needs no other thread to be idle.
+"""
+
+# jax.experimental.multihost_utils would send them by programs, which all processes must compile and
+# run, in the order of their other programs. A process that waits in one cannot be interrupted or
+# stop waiting, nobody learns who is missing, and one that runs another program hears nothing. What
+# is large goes by programs all the same (`arrays`), because this way all of it passes one process.
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+ROOM = "jaxdescent"
+"""What the names of all texts begin with: others may use the service too."""
+
+LOOK_SECONDS = 0.5
+"""A process that waits looks so often for what else may have happened."""
+
+
+class OtherProcessFailed(RuntimeError):
+    """Raised where another process of the same run raised an error, with its message, was called
+    with something else, or does not answer.
+    """
+
+
+def leave(name: str, text: str) -> None:
+    """Leave a text for all processes, in the place of an earlier one of this name."""
+    with _reaching() as service:
+        service.key_value_set(f"{ROOM}/{name}", text, allow_overwrite=True)
+
+
+def remove(name: str) -> None:
+    """Remove a text, which nobody looks for any more."""
+    with _reaching() as service:
+        service.key_value_delete(f"{ROOM}/{name}")
+
+
+def found(folder: str) -> dict[str, str]:
+    """The texts so far whose names begin with ``folder/``, by the rest of their names."""
+    whole = f"{ROOM}/{folder}/"
+    with _reaching() as service:
+        return {key.removeprefix(whole): text for key, text in service.key_value_dir_get(whole)}
+
+
+def awaited(name: str) -> str | None:
+    """The text of this name, as soon as it has been left; None after :data:`LOOK_SECONDS`."""
+    with _reaching() as service:
+        try:
+            return service.blocking_key_value_get(f"{ROOM}/{name}", int(1000 * LOOK_SECONDS))
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith("DEADLINE_EXCEEDED"):
+                raise
+    return None
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[Any]:
+    """The service, for which JAX has no public name."""
+    from jax._src import distributed
+
+    try:
+        yield distributed.global_state.client
+    except jax.errors.JaxRuntimeError as error:
+        raise OtherProcessFailed(
+            f"process 0 has ended, or cannot be reached ({in_words(error)})."
+        ) from error
+
+
+def in_words(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split())[:1000]

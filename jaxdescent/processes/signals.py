@@ -1,0 +1,152 @@
+"""How a run is ended from outside: by a signal, or by a notice that its machine will be taken.
+
+Python handles signals in the main thread alone, and not while that waits for XLA: so it waits for
+another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import jax
+
+from jaxdescent.processes.ending import SIGNALS, has_waited
+
+LOOK_SECONDS = 0.1
+"""Seconds after which a thread that waits can be interrupted."""
+
+
+class Interruption:
+    """A context in which the first SIGINT or SIGTERM is noted, and the second raises.
+
+    The handlers that were there before are set again at the end. Python allows handlers in the main
+    thread alone: in another one signals act as they do without a run. Where ``jax.distributed``
+    watches for preemption, SIGTERM is left to it: its notice reaches all processes.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._handled = contextlib.ExitStack()
+        self._is_watched = _watches_for_preemption()
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            numbers = [
+                number
+                for number in SIGNALS
+                if signal.getsignal(number) not in (signal.SIG_IGN, None)
+                and not (number == signal.SIGTERM and self._is_watched)
+            ]
+            self._handled.enter_context(handled_by(self._note, numbers))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handled.close()
+
+    def is_requested(self, chunk: int) -> bool:
+        """Whether the run is to end before this chunk.
+
+        A preemption notice gives all processes the same answer, a signal only the one it was sent
+        to.
+        """
+        if self._is_watched:
+            from jax.experimental import multihost_utils
+
+            if multihost_utils.reached_preemption_sync_point(chunk):
+                return True
+        return self.signal is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.signal is not None:
+            raise KeyboardInterrupt(f"a second {signal.Signals(number).name}")
+        self.signal = signal.Signals(number)
+        print(
+            f"\n{self.signal.name}: the steps under way are finished and kept; a second one stops "
+            "at once.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@contextlib.contextmanager
+def handled_by(handler: Any, numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Within it these signals have another handler; afterwards the one that was there before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def on_a_thread(
+    work: Callable[[], Any],
+    seconds: float = math.inf,
+    give_up: Callable[[BaseException], None] | None = None,
+) -> Any:
+    """What ``work`` returns; it runs on a thread, so that this one can be interrupted.
+
+    Args:
+      work: what may wait for another process.
+      seconds: for how long.
+      give_up: is called where this thread is interrupted, and makes ``work`` end.
+
+    Raises:
+      OtherProcessFailed: if it takes longer, because it waits for another process.
+      BaseException: what ``work`` raises, or what interrupts.
+    """
+    made: list[Any] = []
+    raised: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            made.append(work())
+        except BaseException as error:  # raised below, in the waiting thread
+            raised.append(error)
+
+    thread = threading.Thread(target=target, name="jaxdescent-run", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + seconds
+    try:
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(LOOK_SECONDS)
+    except BaseException as error:
+        if give_up is not None:
+            give_up(error)
+            thread.join()
+        raise
+    if thread.is_alive():
+        raise has_waited(seconds)
+    if raised:
+        raise raised[0]
+    return made[0]
+
+
+def until_there(arrays: Any, seconds: float = math.inf) -> None:
+    """Return when the arrays are there; signals are handled meanwhile.
+
+    Raises:
+      OtherProcessFailed: if they take longer.
+      KeyboardInterrupt: at once, if a handler raises it.
+    """
+    if not is_there(arrays):
+        on_a_thread(lambda: jax.block_until_ready(arrays), seconds)
+
+
+def is_there(arrays: Any) -> bool:
+    """Whether the arrays have been computed."""
+    return all(leaf.is_ready() for leaf in jax.tree.leaves(arrays))
+
+
+def _watches_for_preemption() -> bool:
+    is_enabled = getattr(jax.config, "jax_enable_preemption_service", False)
+    return bool(is_enabled) and jax.distributed.is_initialized()

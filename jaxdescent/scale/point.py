@@ -1,0 +1,58 @@
+"""A point of an experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingPoint:
+    """One run of one program.
+
+    Attributes:
+      problem: a key of :data:`jaxdescent.scale.problems.PROBLEMS`.
+      rows, features: the size of the whole regression; 0 where a problem has none.
+      method: a name in :data:`jaxdescent.scale.methods.METHODS`.
+      dtype: how data and params are stored.
+      layout: what lies over the devices, a key of :data:`jaxdescent.scale.problems.LAYOUTS`.
+      devices: the number of devices.
+      target: the name of devices that are not attached, for a rehearsal; empty for a run here.
+      outputs: how many targets the whole regression has for each row.
+    """
+
+    problem: str
+    rows: int
+    features: int
+    method: str
+    dtype: str
+    layout: str
+    devices: int
+    target: str = ""
+    outputs: int = 1
+
+    @property
+    def key(self) -> str:
+        """The point as text that is the same for the same point."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    def describe(self) -> str:
+        """The point in a few words."""
+        return f"{self.what}, {self.method}, {self.layout} over {self.where}"
+
+    @property
+    def what(self) -> str:
+        """The problem, its size and its dtype."""
+        size = f" {self.rows:,} x {self.features:,}" if self.rows else ""
+        outputs = f", {self.outputs:,} outputs," if self.outputs > 1 else ""
+        return f"{self.problem}{size}{outputs} {self.dtype}"
+
+    @property
+    def grows(self) -> str:
+        """What grows with the devices where each of them keeps its own: rows, or outputs."""
+        return "outputs" if self.layout == "outputs" else "rows"
+
+    @property
+    def where(self) -> str:
+        """The devices, by name or by number."""
+        return self.target or f"{self.devices} device{'s' if self.devices > 1 else ''}"

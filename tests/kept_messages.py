@@ -1,0 +1,46 @@
+"""The messages of several processes, kept in one of them."""
+
+import json
+import time
+
+import jax
+
+from jaxdescent.processes import messages
+
+
+class KeptMessages:
+    """Stands for the coordination service: what this process leaves, and what others would."""
+
+    def __init__(self):
+        self.texts = {}
+        self.is_reached = True
+
+    def key_value_set(self, key, text, *, allow_overwrite):
+        assert allow_overwrite
+        self._reach()
+        self.texts[key] = text
+
+    def key_value_delete(self, key):
+        self._reach()
+        self.texts.pop(key, None)
+
+    def key_value_dir_get(self, folder):
+        self._reach()
+        return [(key, text) for key, text in self.texts.items() if key.startswith(folder)]
+
+    def blocking_key_value_get(self, key, milliseconds):
+        self._reach()
+        if key not in self.texts:
+            time.sleep(milliseconds / 1000)
+            raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: GetKeyValue() timed out")
+        return self.texts[key]
+
+    def _reach(self):
+        if not self.is_reached:
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: connection\nrefused")
+
+    def end(self, process, kind, said=""):
+        messages.leave(f"end/{process}", json.dumps([kind, said]))
+
+    def ended(self, process):
+        return json.loads(messages.found("end")[str(process)])

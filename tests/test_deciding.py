@@ -1,0 +1,169 @@
+"""What one of two processes decides with another: here with false messages of the other one."""
+
+import json
+
+import jax
+import pytest
+from jax._src import distributed
+
+from jaxdescent import processes
+from jaxdescent.data import DataError
+from jaxdescent.processes import deciding, ending, messages
+from jaxdescent.processes.ending import INTERRUPTED
+from tests.kept_messages import KeptMessages
+
+
+@pytest.fixture
+def service(monkeypatch):
+    kept = KeptMessages()
+    jax.devices()  # which the service would have told of those of others
+    monkeypatch.setattr(distributed.global_state, "client", kept)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(messages, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(deciding, "_sent", {})
+    return kept
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """The exit codes with which this process has left the other one behind."""
+    codes = []
+    for module in (deciding, ending):
+        monkeypatch.setattr(module, "leave_without_others", lambda *given: codes.append(given[:1]))
+    return codes
+
+
+def other_leaves(*told):
+    """The other process leaves these messages, each of them a pair of a kind and a value."""
+    for number, each in enumerate(told, start=1):
+        name = f"group/{deciding._digest([0, 1])}/{number}/1"
+        messages.leave(name, json.dumps(each))
+
+
+def own_messages(service):
+    return [json.loads(text) for key, text in service.texts.items() if key.endswith("/0")]
+
+
+BEGUN, ENDED = ["call", deciding._digest({})], ["end of call", None]
+
+
+def test_each_tells_the_other_and_what_all_have_read_is_removed(service):
+    other_leaves(BEGUN, ["all", [1.5, "x"]], ["least", 2.0], ["first", "second"], ENDED)
+    with processes.among_all("call"):
+        assert not processes.is_alone()
+        assert processes.is_first()
+        assert processes.told_by_all({"a": 1}) == [{"a": 1}, [1.5, "x"]]
+        assert own_messages(service) == [["all", {"a": 1}]]
+        assert processes.least(3.0) == 2.0
+        assert processes.told_by_first("own") == "own"
+    assert own_messages(service) == [ENDED]
+    assert processes.is_alone()
+    assert processes.told_by_all(7) == [7]
+
+
+def test_an_error_of_the_other_is_raised_with_its_message(service):
+    other_leaves(BEGUN, ["error", "OSError: full"])
+    expected = pytest.raises(
+        processes.OtherProcessFailed, match="process 1 failed with OSError: full"
+    )
+    with expected, processes.among_all("call"):
+        processes.told_by_all(0)
+
+
+def test_an_error_here_is_told_to_the_other_and_raised(service):
+    other_leaves(BEGUN, ENDED)
+    with pytest.raises(ZeroDivisionError), processes.among_all("call"):
+        raise ZeroDivisionError("z" * 5000)
+    [[kind, said]] = own_messages(service)
+    assert kind == "error"
+    assert said == ("ZeroDivisionError: " + "z" * 5000)[: deciding.LONGEST_ERROR]
+
+
+def test_other_calls_in_another_process_are_refused(service):
+    other_leaves(["other call", deciding._digest({})])
+    refused = r"same calls in the same order, got \{0: 'call', 1: 'other call'\}"
+    with pytest.raises(processes.OtherProcessFailed, match=refused), processes.among_all("call"):
+        pass
+
+
+def test_other_facts_in_another_process_are_refused(service):
+    facts = {"the options": "others", "the data": deciding._digest([1])}
+    other_leaves(BEGUN, ["all", facts], ["error", "DataError, too"])
+    expected = pytest.raises(DataError, match="the options are not the same in")
+    with expected, processes.among_all("call"):
+        processes.check_alike({"the data": [1], "the options": [2]})
+
+
+def test_a_process_that_has_ended_is_not_waited_for(service, left):
+    other_leaves(BEGUN)
+    service.end(1, INTERRUPTED)
+    said = r"another process has ended, .* see what it said \(process 1 was interrupted\)"
+    with pytest.raises(processes.OtherProcessFailed, match=said), processes.among_all("call"):
+        processes.told_by_all(0)
+    assert left == [(1,)]
+
+
+def test_a_process_that_hangs_is_waited_for_with_patience(service, left):
+    other_leaves(BEGUN)
+    said = "process 0 has waited 0 s for another one, which hangs"
+    with (
+        pytest.raises(processes.OtherProcessFailed, match=said),
+        processes.among_all("call"),
+        processes.patience(0.05),
+    ):
+        processes.told_by_all(0)
+    assert left == [(1,)]
+
+
+def test_a_service_that_is_gone_is_an_error_of_its_process(service):
+    service.is_reached = False
+    said = r"^process 0 has ended, or cannot be reached \(UNAVAILABLE: connection refused\)"
+    with pytest.raises(processes.OtherProcessFailed, match=said), processes.among_all("call"):
+        pass
+
+
+def test_who_is_interrupted_leaves_word_and_does_not_wait(service, left):
+    other_leaves(BEGUN)
+    with pytest.raises(KeyboardInterrupt), processes.among_all("call"):
+        raise KeyboardInterrupt
+    assert left == [()]
+
+
+BEGUN_STEP = ["a step of a point", deciding._digest({})]
+ENDED_STEP = ["end of a step of a point", None]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_step_succeeds_or_fails_in_both(service, is_shared):
+    def work():
+        return 3
+
+    other_leaves(BEGUN_STEP, ["all", None], ENDED_STEP, BEGUN_STEP, ["all", "no room"], ENDED_STEP)
+    assert processes.attempted(work, (MemoryError,), is_shared=is_shared) == 3
+    with pytest.raises(processes.FailedElsewhere, match="process 1: no room"):
+        processes.attempted(work, (MemoryError,), is_shared=is_shared)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_what_fails_here_is_told_and_raised(service, capsys, is_shared):
+    def work():
+        raise MemoryError("no\nroom")
+
+    other_leaves(BEGUN_STEP, ["all", None], ENDED_STEP, BEGUN_STEP, ENDED_STEP)
+    with pytest.raises(MemoryError):
+        processes.attempted(work, (MemoryError,), is_shared=is_shared)
+    with pytest.raises(MemoryError):  # which nobody expects
+        processes.attempted(work, is_shared=is_shared)
+    assert own_messages(service) == [["error", "MemoryError: no\nroom"]]
+    assert capsys.readouterr().err == "process 0: no room\n" * 2 * is_shared
+
+
+def test_who_fails_in_a_program_that_others_wait_in_says_so(service, left, monkeypatch):
+    def work():
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(deciding, "PATIENCE", 0.05)
+    said = "^process 0 failed in a program that all share: no room$"
+    with pytest.raises(processes.OtherProcessFailed, match=said):
+        processes.attempted(work, (MemoryError,), is_shared=True)
+    assert left == [(1,)]
