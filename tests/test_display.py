@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxdescent as jd
-from jaxdescent.display import Displayed, argument, numbers
+from jaxdescent.display import Displayed, Grid, argument, numbers
 from jaxdescent.display.of_results import MOST_LINES
 from jaxdescent.machine import Machine
 from jaxdescent.methods import OptaxMethod
@@ -694,3 +694,13 @@ def test_a_plan_says_first_what_it_takes():
     assert repr(plan).startswith("Plan: no method fits linear regression")
     assert repr(plan.candidates[1]).startswith("Candidate(LSMR(), ")
     assert repr(plan.structure) == f"Structure({plan.structure.describe()})"
+
+
+def test_a_grid_aligns_numbers_to_the_right_and_words_to_the_left():
+    grid = Grid("Sizes", ("name", "n"), [("a<b", "5"), ("b", "1,000")], ["A note."], ["name"])
+    lines = ["Sizes", "", "name      n", "a<b       5", "b     1,000", "", "A note."]
+    assert grid.as_text().splitlines() == lines
+    shown = grid.as_html()
+    assert '<td style="text-align:left">a&lt;b</td><td style="text-align:right">5</td>' in shown
+    assert shown.count("<tr>") == 3
+    assert shown.endswith("<p>A note.</p>")

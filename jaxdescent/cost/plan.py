@@ -22,6 +22,7 @@ from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.words import placement, refusal
 from jaxdescent.cost.work import ALLOWED_ITERATIONS, Question
 from jaxdescent.display import readable_seconds
+from jaxdescent.display.numbers import YEAR
 from jaxdescent.machine import ASSUMED, Machine
 from jaxdescent.machine.memory import ProblemTooLarge, readable_bytes
 from jaxdescent.placement import is_concrete
@@ -178,9 +179,6 @@ class Plan:
 
 TEXT_COLUMNS = ("", "method", "form", "fits")
 """The columns that contain words, which are aligned to the left."""
-
-YEAR = 3.2e7
-"""In seconds; more than that is the same to anybody."""
 
 OF_RANGES = (
     "Seconds in all are a range, without compilation: from a condition number of 2, below which "
