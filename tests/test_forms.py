@@ -12,13 +12,6 @@ from jaxdescent.kernels import symmetric
 from jaxdescent.regression.forms import (
     DualForm,
     GramForm,
-    dual,
-    dual_build_bytes,
-    dual_form_bytes,
-    gram,
-    gram_build_bytes,
-    gram_form_bytes,
-    gram_sums,
     ridge_path,
 )
 from tests import references
@@ -359,61 +352,6 @@ def test_a_bfloat16_x_is_computed_with_in_float32_and_never_copied(kind, rng):
     matrix = form.gram if kind is GramForm else form.kernel
     assert matrix.dtype == jnp.float32
     np.testing.assert_allclose(matrix, exact, rtol=1e-5, atol=1e-5 * np.abs(exact).max())
-
-
-@pytest.mark.parametrize("block", [250, 4000])
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-@pytest.mark.parametrize("is_centred", [True, False])
-@pytest.mark.parametrize("is_weighted", [True, False])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_bytes_from_shapes_are_those_that_xla_reserves(
-    kind, block, is_centred, is_weighted, dtype, monkeypatch, several_devices
-):
-    for module in (gram, gram_sums, dual):
-        monkeypatch.setattr(module, "block_length", lambda *_: block)
-    shape = (4000, 300) if kind is GramForm else (300, 4000)
-    X, y = jnp.zeros(shape, dtype), jnp.zeros((shape[0], 2))
-    weight = jnp.ones(shape[0]) if is_weighted else None
-
-    def build(X, y, weight):
-        objective = jd.LinearRegression(X, y, sample_weight=weight, intercept=is_centred)
-        return kind.from_regression(objective)
-
-    memory = jax.jit(build).lower(X, y, weight).compile().memory_analysis()
-    kept_bytes, build_bytes = (
-        (gram_form_bytes, gram_build_bytes)
-        if kind is GramForm
-        else (dual_form_bytes, dual_build_bytes)
-    )
-    kept = kept_bytes(300, 2) if kind is GramForm else kept_bytes(*shape, 2)
-    assert 0.95 * kept - 64 <= memory.output_size_in_bytes <= kept + 128  # pointers
-    is_widened = dtype == jnp.bfloat16
-    peak = build_bytes(
-        *shape, 2, is_centred=is_centred, is_weighted=is_weighted, is_widened=is_widened
-    )
-    got = memory.output_size_in_bytes + memory.temp_size_in_bytes
-    assert 0.9 * peak < got < 1.1 * peak
-
-
-@pytest.mark.parametrize("kind", [GramForm, DualForm])
-@pytest.mark.parametrize(("is_centred", "is_weighted"), [(True, True), (False, False)])
-def test_bytes_of_a_form_made_by_halves_are_about_those_that_xla_reserves(
-    kind, is_centred, is_weighted, monkeypatch
-):
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    shape = (16384, 1024) if kind is GramForm else (1024, 16384)
-    X = jax.ShapeDtypeStruct(shape, jnp.float32)
-    y = jax.ShapeDtypeStruct(shape[:1], jnp.float32)
-
-    def build(X, y, weight):
-        objective = jd.LinearRegression(X, y, sample_weight=weight, intercept=is_centred)
-        return kind.from_regression(objective)
-
-    memory = jax.jit(build).lower(X, y, y if is_weighted else None).compile().memory_analysis()
-    build_bytes = gram_build_bytes if kind is GramForm else dual_build_bytes
-    peak = build_bytes(*shape, is_centred=is_centred, is_weighted=is_weighted)
-    got = memory.output_size_in_bytes + memory.temp_size_in_bytes
-    assert 0.85 * peak < got < 1.15 * peak
 
 
 def test_several_weight_vectors_share_one_product_with_x(rng):

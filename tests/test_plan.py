@@ -102,23 +102,49 @@ def test_predicted_bytes_are_those_of_the_compiled_program(case, monkeypatch):
     objective, params = CASES[case]
     plan = jd.plan(objective, params, device=MACHINE)
     for name in METHODS[plan.structure.kind]:
-        candidate = named(plan)[name]
+        assert_reserves_what_is_predicted(objective, params, named(plan)[name])
 
-        def descend(objective, params, method):
-            # With a history a small solve is XLA's too, and not the host's.
-            return jd.minimize(objective, params, method, history=1)
 
-        program = jax.jit(descend).lower(objective, params, candidate.method).compile()
-        analysis = program.memory_analysis()
-        reserved = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-        measured = candidate.data_bytes + reserved
-        # Never fewer by more than a twentieth; what takes less than a megabyte always fits.
-        least, most = (0.95, 1.25) if measured > memory.SLACK_BYTES else (0.8, 1.6)
-        assert least < candidate.peak_bytes / measured < most, (
-            name,
-            candidate.working_bytes,
-            reserved,
-        )
+def assert_reserves_what_is_predicted(objective, params, candidate):
+    """Never fewer bytes by more than a twentieth; what takes less than a megabyte always fits."""
+
+    def descend(objective, params, method):
+        # With a history a small solve is XLA's too, and not the host's.
+        return jd.minimize(objective, params, method, history=1)
+
+    program = jax.jit(descend).lower(objective, params, candidate.method).compile()
+    analysis = program.memory_analysis()
+    reserved = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    measured = candidate.data_bytes + reserved
+    least, most = (0.95, 1.25) if measured > memory.SLACK_BYTES else (0.8, 1.6)
+    assert least < candidate.peak_bytes / measured < most, (candidate, reserved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objective",
+    [
+        regression(1_000, 100),
+        regression(10_000, 100, intercept=False),
+        regression(100_000, 100),
+        regression(10_000, 1_000),
+        regression(2_000, 2_000),
+        regression(10_000, 100, 10),
+        regression(20_000, 1_000, dtype="bfloat16"),
+        regression(100, 10_000),
+        regression(30, 250_000),
+        regression(1_000, 10_000),
+        regression(100, 20_000, 64),
+        regression(200, 50_000, dtype="bfloat16"),
+    ],
+    ids=lambda objective: f"{objective.X.shape} {objective.y.shape[1:]} {objective.X.dtype}",
+)
+def test_predicted_bytes_of_forms_are_those_of_the_compiled_program(objective, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+    candidates = named(jd.plan(objective, device=MACHINE))
+    rows, features = objective.X.shape
+    form = candidates["Gram()" if rows >= features else "Dual()"]
+    assert_reserves_what_is_predicted(objective, None, form)
 
 
 def test_the_data_are_every_array_and_the_params():

@@ -8,9 +8,9 @@ from jaxdescent.cost.iterations import error_bound, krylov_count
 from jaxdescent.cost.structure import Structure
 from jaxdescent.cost.work import ITERATION_KERNELS, SCALAR_BYTES, Price, Question, Work
 from jaxdescent.kernels.factors import PASSES
-from jaxdescent.kernels.products import stride_count
+from jaxdescent.kernels.products import LEAST_PARTED, stride_count
+from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
 from jaxdescent.methods import Dual
-from jaxdescent.regression.forms import dual_build_bytes, gram_build_bytes
 from jaxdescent.regression.solve import DOUBLE_ENTRIES, FAIR, SMALL, least_singular_value
 
 DOUBLE_FLOPS, DOUBLE_SLOWER = 25.0, 100.0
@@ -162,19 +162,7 @@ def _rewritten(question: Question, size: int, inner: int) -> Price:
         setup = setup + _double_sums(question)
     else:
         setup = setup + question.gram_matrix()
-        if machine.platform == "cpu":
-            build_bytes = gram_build_bytes if structure.is_tall else dual_build_bytes
-            built = build_bytes(
-                *structure.shard,
-                outputs,
-                itemsize,
-                is_centred=structure.has_intercept,
-                is_widened=question.is_narrow,
-                is_one_cpu=machine.is_one_cpu,
-            )
-        else:  # In one block, which a GPU copies to centre it; a TPU centres it while reading.
-            is_copied = structure.has_intercept and machine.platform == "gpu"
-            built = square + max(is_copied * structure.entries * itemsize, square)
+        built = _built_bytes(question, size)
     flops = 2.0 * size * size * outputs
     reading = square / machine.bandwidth(question.read_dtype, question.pass_bytes)
     one = Work(
@@ -186,7 +174,11 @@ def _rewritten(question: Question, size: int, inner: int) -> Price:
     condition = question.condition or 1.0
     # At the start and at the end the params are measured on the data themselves.
     widened = question.widened_bytes
-    images = 5.0 * structure.shard[0] * outputs * itemsize
+    rows, features = structure.shard
+    vectors = 5.0 * outputs * rows
+    if not structure.is_tall and machine.platform == "cpu":
+        vectors = max(vectors, (12.0 + 5.0 * outputs) * features)
+    images = vectors * itemsize
     working = max(built + widened * question.is_widened, square + widened, images)
     return Price(
         working + 6.0 * size * outputs * itemsize + SCALAR_BYTES,
@@ -195,3 +187,31 @@ def _rewritten(question: Question, size: int, inner: int) -> Price:
         math.ceil(krylov_count(question) / inner),
         max(error_bound(question, question.tolerance), min(structure.eps * condition**2, 1.0)),
     )
+
+
+def _built_bytes(question: Question, size: int) -> float:
+    """The bytes in which the Gram matrix of one side is built, beyond X and y.
+
+    One CPU adds up blocks that its cache holds, in double length: besides the sum these are its low
+    part and a block's own product, and for halved products two blocks. A centred or widened X is
+    copied, on a CPU with its targets, and once more for the products with several of them; a TPU
+    centres while it reads.
+    """
+    structure, machine = question.structure, question.machine
+    other, outputs, itemsize = structure.entries // size, structure.outputs, structure.itemsize
+    block = block_length(other, size, itemsize) if machine.is_one_cpu else other
+    is_whole, is_cpu = block == other, machine.platform == "cpu"
+    is_halved = machine.is_one_cpu and size > LEAST_HALVED
+    is_centred = structure.has_intercept and machine.platform != "tpu"
+    if is_whole and not (is_centred or question.is_narrow):
+        return (3.0 if is_halved else 2.0) * size * size * itemsize
+    squares = 1 if is_whole and not is_halved else 3
+    has_rest = other >= 2 * block or not structure.is_tall
+    lines = 2 * block if is_halved and not is_whole else block + has_rest * (other % block)
+    targets = 0
+    if is_whole and is_cpu:
+        is_parted = structure.is_tall and outputs > 1 and block >= LEAST_PARTED
+        lines *= 2 if is_parted and machine.is_one_cpu else 1
+        targets = 2 if structure.is_tall else 3
+    elements = squares * size * size + lines * size + targets * other * outputs
+    return float(itemsize * max(elements, 2 * size * size))

@@ -14,7 +14,6 @@ from jaxdescent.kernels.platform import has_one_cpu, on_one_cpu
 from jaxdescent.kernels.products import contract
 from jaxdescent.kernels.symmetric import (
     BLOCK_BYTES,
-    LEAST_HALVED,
     Symmetric,
     block_length,
     per_row,
@@ -172,56 +171,6 @@ class DualForm(SpectralObjective):
 
     def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
         return -spectrum.inverse(gradient, self.l2)
-
-
-def dual_form_bytes(rows: int, features: int, outputs: int = 1, itemsize: int = 4) -> int:
-    """The bytes of a :class:`DualForm`: K, the targets, the roots of the weights, and the means.
-
-    >>> dual_form_bytes(200, 1_000_000)
-    4161608
-    """
-    return (rows * (rows + outputs + 1) + features + outputs + 1) * itemsize
-
-
-def dual_build_bytes(
-    rows: int,
-    features: int,
-    outputs: int = 1,
-    itemsize: int = 4,
-    *,
-    is_centred: bool = True,
-    is_weighted: bool = False,
-    is_widened: bool = False,
-    is_one_cpu: bool | None = None,
-) -> int:
-    """The bytes that building a :class:`DualForm` takes at its peak, beyond X and y.
-
-    Besides the form itself these are the low part of the double-length sum, a block's own product,
-    and a copy of a block that is centred, weighted or widened.
-
-    Args:
-      rows: the rows of X.
-      features: the columns of X.
-      outputs: the columns of y.
-      itemsize: the bytes of a number in the dtype of the arithmetic.
-      is_centred: whether there is an intercept.
-      is_weighted: whether rows are weighted.
-      is_widened: whether X is stored in 16 bits.
-      is_one_cpu: whether the form is built on one CPU; None stands for whether JAX has one CPU.
-    """
-    is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
-    block = block_length(features, rows, itemsize) if is_one_cpu else features
-    kept = dual_form_bytes(rows, features, outputs, itemsize)
-    if is_one_cpu and rows > LEAST_HALVED:
-        # The submatrices need room of their own; the last block reuses the room of the others.
-        return kept + (2 * rows * rows + 3 * rows * block // 2 + features) * itemsize
-    if block < features:
-        lines = block + features % block  # the last, shorter block has room of its own
-        stored = 2 * rows * lines if is_widened else 0
-        return kept + (2 * rows * rows + rows * lines + features) * itemsize + stored
-    is_copied = is_centred or is_weighted or is_widened
-    # The three vectors are the means and intermediate results of computing them.
-    return kept + ((rows + 3) * features * itemsize if is_copied else 0)
 
 
 def _by_columns(

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdescent.designs import Center, as_design
-from jaxdescent.kernels.platform import has_one_cpu
-from jaxdescent.kernels.products import LEAST_PARTED, contract, outer
-from jaxdescent.kernels.symmetric import LEAST_HALVED, block_length
+from jaxdescent.kernels.products import contract, outer
 from jaxdescent.numerics import precision
 from jaxdescent.objectives.answers import Bounds
 from jaxdescent.objectives.elimination import Elimination, Means
@@ -192,61 +190,3 @@ class GramForm(SpectralObjective):
         of_intercept = self.weight_total * offset
         columns = columns + outer(self.feature_mean, of_intercept)
         return {"weights": columns, "intercept": of_intercept}
-
-
-def gram_form_bytes(features: int, outputs: int = 1, itemsize: int = 4) -> int:
-    """The bytes of a :class:`GramForm`: G, c and the means.
-
-    >>> gram_form_bytes(1000)
-    4008008
-    """
-    return (features * (features + outputs + 1) + outputs + 1) * itemsize
-
-
-def gram_build_bytes(
-    rows: int,
-    features: int,
-    outputs: int = 1,
-    itemsize: int = 4,
-    *,
-    is_centred: bool = True,
-    is_weighted: bool = False,
-    is_widened: bool = False,
-    is_one_cpu: bool | None = None,
-) -> int:
-    """The bytes that building a :class:`GramForm` takes at its peak, beyond X and y.
-
-    Besides the form itself these are the low parts of the double-length sums, a block's own
-    products, and copies of a block, one centred and one weighted.
-
-    Args:
-      rows: the rows of X.
-      features: the columns of X.
-      outputs: the columns of y.
-      itemsize: the bytes of a number in the dtype of the arithmetic.
-      is_centred: whether there is an intercept.
-      is_weighted: whether rows are weighted.
-      is_widened: whether X is stored in 16 bits.
-      is_one_cpu: whether the form is built on one CPU; None stands for whether JAX has one CPU.
-    """
-    is_one_cpu = has_one_cpu() if is_one_cpu is None else is_one_cpu
-    block = block_length(rows, features, itemsize) if is_one_cpu else rows
-    kept = gram_form_bytes(features, outputs, itemsize)
-    is_copied = is_centred or is_widened or block < rows
-    copies = is_copied + is_weighted
-    if is_one_cpu and features > LEAST_HALVED:
-        # The submatrices are copied too; the last block reuses the room of the others.
-        return 3 * kept + (2 if block < rows else 1) * copies * block * features * itemsize
-    # The last, shorter block has room of its own, unless only one block precedes it.
-    lines = block + (rows % block if rows >= 2 * block else 0)
-    kept = (1 if block == rows else 3) * kept
-    # Where X is copied as a whole, the targets are copied too: centred, and weighted.
-    targets = 2 * rows * outputs if block == rows and copies else 0
-    if outputs > 1 and block >= LEAST_PARTED and is_copied and is_one_cpu:
-        # X'y is computed by groups of rows. With several blocks the compiler reuses memory for some
-        # of the groups' operands.
-        if block < rows:
-            targets += block * (features + 3 * outputs) // 2
-        elif is_centred or is_widened:
-            targets += rows * (features + is_weighted * outputs)
-    return kept + (copies * lines * features + targets) * itemsize
