@@ -25,6 +25,7 @@ DOCUMENTS = [
     "docs/runs.md",
     "docs/scale.md",
     "docs/architecture.md",
+    "docs/notes.md",
     "CONTRIBUTING.md",
 ]
 WITH_CODE = ["README.md", "docs/tutorial.md", "docs/designs.md", "docs/scale.md"]

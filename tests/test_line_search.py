@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 import jaxdescent as jd
 from benchmarks.problems.classical import rosenbrock
-from jaxdescent.methods.line_search import DECREASE, MAX_TRIALS, Idle, Point, first_length, search
+from jaxdescent.methods.line_search import (
+    DECREASE,
+    MAX_TRIALS,
+    Idle,
+    LinePoint,
+    first_length,
+    search,
+)
 from jaxdescent.objectives import as_objective
 
 pytestmark = pytest.mark.slow  # most tests compile a few solvers: the core is for every day
@@ -21,7 +28,7 @@ def along(function, x, first_step, *, direction=None, flatness=0.9):
     value, gradient = objective.value_and_gradient(x)
     direction = -gradient if direction is None else jnp.asarray(direction, x.dtype)
     slope = jnp.sum(gradient * direction)
-    start = Point(x, value, gradient)
+    start = LinePoint(x, value, gradient)
     found = search(objective, start, direction, slope, first_step, flatness=flatness)
     return found, value, slope, direction
 
@@ -122,7 +129,7 @@ def test_a_quadratic_takes_the_exact_step_at_once():
     x = jnp.array([1.0, -2.0])
     value, gradient = bowl.value_and_gradient(x)
     squared = jnp.sum(gradient**2)
-    found = search(bowl, Point(x, value, gradient), -gradient, -squared, 1 / 6)
+    found = search(bowl, LinePoint(x, value, gradient), -gradient, -squared, 1 / 6)
     assert found.evaluations == 1
     np.testing.assert_allclose(found.point.params, 0, atol=1e-6)
 
@@ -136,7 +143,7 @@ def test_the_objective_is_traced_once():
         return jnp.sum(x * x)
 
     objective = as_objective(function)
-    start = Point(jnp.ones(2), jnp.array(2.0), 2 * jnp.ones(2))
+    start = LinePoint(jnp.ones(2), jnp.array(2.0), 2 * jnp.ones(2))
     jax.make_jaxpr(lambda start: search(objective, start, -start.gradient, jnp.array(-8.0), 1.0))(
         start
     )

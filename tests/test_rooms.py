@@ -1,6 +1,7 @@
 """What depends on a platform stands in kernels/ and machine/, and is asked nowhere else."""
 
 import ast
+import collections
 import pathlib
 import re
 import subprocess
@@ -15,6 +16,7 @@ import jaxdescent
 from jaxdescent.designs import Dense
 from jaxdescent.kernels import factors, platform, products
 
+PACKAGE = pathlib.Path(jaxdescent.__file__).parent
 ROOMS = ("kernels", "machine")
 QUESTIONS = re.compile(
     r"default_backend|device_count\(|len\(jax\.devices\(|platform_dependent|optimization_barrier|cpu_count|getaffinity"
@@ -167,6 +169,29 @@ def test_few_frames_lie_between_a_call_and_the_arithmetic(monkeypatch, rng):
         jaxdescent.minimize(Arithmetic.of, jnp.ones(3), method)
 
     assert frames_to(monkeypatch, Arithmetic, "of", function) <= 9
+
+
+MOST_LINES = 350
+
+# Both are names that programs use, in different modules: what a result and a method report, and the
+# hooks of a run that keep and show the same.
+TWICE = {"History", "Progress"}
+
+
+def test_no_file_is_long():
+    lengths = {path: path.read_text().count("\n") for path in PACKAGE.rglob("*.py")}
+    assert not [path for path, lines in lengths.items() if lines > MOST_LINES]
+
+
+def test_no_public_class_has_the_name_of_another():
+    names = [
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    counts = collections.Counter(names)
+    assert {name for name, count in counts.items() if count > 1} == TWICE
 
 
 def test_benchmarks_and_examples_import_nothing_of_the_tests():

@@ -56,7 +56,7 @@ def predict(
     with failing_in_one_line("jaxdescent.fit.report"):
         from jaxdescent.data import DataError, open_source
         from jaxdescent.fit.budget import Memory
-        from jaxdescent.fit.model import load_model
+        from jaxdescent.fit.loading import load_model
         from jaxdescent.fit.prediction_file import COLUMN, prediction_file
         from jaxdescent.fit.report import Screen
 
@@ -112,8 +112,9 @@ def inspect(
         from jaxdescent.data import open_source
         from jaxdescent.data.errors import printable
         from jaxdescent.fit.budget import Memory
+        from jaxdescent.fit.loading import load_model
         from jaxdescent.fit.look import look_at
-        from jaxdescent.fit.model import DESCRIPTION, load_model
+        from jaxdescent.fit.model import DESCRIPTION
         from jaxdescent.fit.report import Screen, contents
 
         folder, *others = what

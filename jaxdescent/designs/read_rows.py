@@ -19,7 +19,7 @@ from jaxdescent.kernels.double_length import Double, add, double
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class StreamFacts:
     """What is known of rows that are read at each product.
 
     Attributes:
@@ -51,7 +51,7 @@ class ReadRows(Design):
 
     @property
     @abc.abstractmethod
-    def facts(self) -> Facts:
+    def facts(self) -> StreamFacts:
         """What is known of the rows."""
 
     @property

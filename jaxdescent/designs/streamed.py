@@ -23,7 +23,7 @@ from jaxdescent.data import (
 )
 from jaxdescent.designs.operands import sum_of_centers
 from jaxdescent.designs.protocol import Design, Reading
-from jaxdescent.designs.read_rows import Facts, ReadRows
+from jaxdescent.designs.read_rows import ReadRows, StreamFacts
 from jaxdescent.designs.row_sharding import RowSharding
 from jaxdescent.designs.stream_products import ALL, multiplied
 from jaxdescent.designs.streamed_rows import StreamedRows
@@ -187,10 +187,10 @@ class Streamed(ReadRows):
         return self.stream.passes
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> StreamFacts:
         stream, dtype = self.stream, self.stream.decoding.dtype
         over, form = RowSharding.of(None, stream.rows), stream.source.form
-        return Facts(over, stream.rows, stream.features, form, dtype, stream.block)
+        return StreamFacts(over, stream.rows, stream.features, form, dtype, stream.block)
 
     @property
     def reading(self) -> Reading:

@@ -17,7 +17,7 @@ from jaxdescent import processes
 from jaxdescent.data import DataError, Shares, ShareStream, cut_source
 from jaxdescent.designs.operands import sum_of_centers
 from jaxdescent.designs.protocol import Reading
-from jaxdescent.designs.read_rows import Facts, ReadRows
+from jaxdescent.designs.read_rows import ReadRows, StreamFacts
 from jaxdescent.designs.row_sharding import RowSharding, local_parts
 from jaxdescent.designs.stream_products import multiplied
 from jaxdescent.designs.streamed import Streamed
@@ -197,7 +197,7 @@ class StreamedShares(ReadRows):
         return max((each.passes for each in self.shares.streams if each is not None), default=0)
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> StreamFacts:
         return self._facts
 
     @property

@@ -1,6 +1,6 @@
 """From data to a fitted model that can be kept, loaded and used."""
 
 from jaxdescent.fit.fitting import fit_model as fit_model
+from jaxdescent.fit.loading import load_model as load_model
 from jaxdescent.fit.model import Model as Model
-from jaxdescent.fit.model import load_model as load_model
 from jaxdescent.fit.progress import ProgressListener as ProgressListener

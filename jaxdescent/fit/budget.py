@@ -86,7 +86,7 @@ class Memory(NamedTuple):
             )
 
 
-class Reading(NamedTuple):
+class ReadingBytes(NamedTuple):
     """How a source is read: rows of a block, bytes that reading holds, and the column of text that
     takes most of them, as a refusal names it.
     """
@@ -102,7 +102,7 @@ def bytes_of_levels(levels: Iterable[Iterable[str]]) -> int:
     return WRITING_COPIES * sum(len(text) * (1 if text.isascii() else 4) for text in each)
 
 
-def reading_of(source: Source, names: Sequence[str], width: int, free: float) -> Reading:
+def reading_of(source: Source, names: Sequence[str], width: int, free: float) -> ReadingBytes:
     """The largest blocks that fit ``free`` bytes, up to the size from which on nothing is gained.
 
     Args:
@@ -124,12 +124,12 @@ def reading_of(source: Source, names: Sequence[str], width: int, free: float) ->
     texts = {name: source.row_bytes([name]) for name in names}
     longest = max(texts, key=lambda name: texts[name], default="")
     is_long = bool(names) and texts[longest] > LONG_BYTES
-    return Reading(rows, held(rows), f", with texts as long as in {longest!r}," * is_long)
+    return ReadingBytes(rows, held(rows), f", with texts as long as in {longest!r}," * is_long)
 
 
 def reading_of_all(
     sources: Sequence[Source], names: Sequence[str], width: int, free: float
-) -> Reading:
+) -> ReadingBytes:
     """What suits all sources, which are read one after another."""
     plans = [reading_of(source, names, width, free) for source in sources]
     most = max(plans, key=lambda plan: plan.bytes)

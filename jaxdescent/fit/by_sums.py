@@ -12,7 +12,7 @@ from jaxdescent.fit import solution as solving
 from jaxdescent.fit.budget import (
     LEVEL_BYTES,
     SLACK_BYTES,
-    Reading,
+    ReadingBytes,
     bytes_of_levels,
     reading_of_all,
 )
@@ -49,7 +49,7 @@ class SumsPlan:
     """
 
     side: int
-    reading: Reading
+    reading: ReadingBytes
     bytes: int
 
 

@@ -32,7 +32,8 @@ from jaxdescent.fit.dates import (
 from jaxdescent.fit.fitted import Fitted
 from jaxdescent.fit.job import Job
 from jaxdescent.fit.levels import encoding_of, notes_of_many_levels
-from jaxdescent.fit.model import Model, load_model
+from jaxdescent.fit.loading import load_model
+from jaxdescent.fit.model import Model
 from jaxdescent.fit.progress import ProgressListener
 from jaxdescent.fit.request import Request, settled
 from jaxdescent.fit.roles import AUTO, Roles, assign

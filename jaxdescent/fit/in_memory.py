@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdescent.data import DataError, Source, located
 from jaxdescent.fit import checkpoint
-from jaxdescent.fit.budget import Reading, bytes_of_levels, reading_of_all
+from jaxdescent.fit.budget import ReadingBytes, bytes_of_levels, reading_of_all
 from jaxdescent.fit.by_descent import RowsAsDesign, fit_design, minimum
 from jaxdescent.fit.encoding import Encoding
 from jaxdescent.fit.fitted import Fitted, PartFigures, part_of
@@ -49,7 +49,7 @@ class MemoryPlan:
     """
 
     rows: int
-    reading: Reading
+    reading: ReadingBytes
     bytes: int
 
 

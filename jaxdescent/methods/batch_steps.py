@@ -42,7 +42,7 @@ class Scaling(NamedTuple):
     rate: jax.Array
 
 
-class Look(NamedTuple):
+class BatchLook(NamedTuple):
     """All rows at the params."""
 
     value: jax.Array
@@ -50,10 +50,10 @@ class Look(NamedTuple):
     gradient: Params
 
 
-def look_at(objective: Objective, params: Params) -> Look:
+def look_at(objective: Objective, params: Params) -> BatchLook:
     """One pass over all rows, or two."""
     value, gradient = objective.value_and_gradient(params)
-    return Look(value, precision.norm(gradient), gradient)
+    return BatchLook(value, precision.norm(gradient), gradient)
 
 
 def reduced_gradient(
@@ -76,8 +76,11 @@ def reduced_gradient(
 
 
 def accepted(
-    new: tuple[Params, Look], old: tuple[Params, Look], scaling: Scaling, is_known: jax.Array
-) -> tuple[Params, Look, Scaling]:
+    new: tuple[Params, BatchLook],
+    old: tuple[Params, BatchLook],
+    scaling: Scaling,
+    is_known: jax.Array,
+) -> tuple[Params, BatchLook, Scaling]:
     """The new params if they are no worse than the old ones; else these, and a shorter step. The
     first iteration, before which no gradient ``is_known``, is accepted however it ends.
 

@@ -45,7 +45,7 @@ MAX_IDLE = 30
 """After this many steps in a row without a lower value or gradient, only noise is left."""
 
 
-class Point(NamedTuple):
+class LinePoint(NamedTuple):
     """Params, and the objective's value and gradient there."""
 
     params: Params
@@ -53,13 +53,13 @@ class Point(NamedTuple):
     gradient: Params
 
     @classmethod
-    def at(cls, objective: Objective, params: Params) -> Point:
+    def at(cls, objective: Objective, params: Params) -> LinePoint:
         """The point at ``params``, which takes one value and gradient."""
         value, gradient = objective.value_and_gradient(params)
         return cls(params, jnp.asarray(value), gradient)
 
 
-class Found(NamedTuple):
+class FoundStep(NamedTuple):
     """The end of a search, which is the start if the search failed.
 
     Attributes:
@@ -69,7 +69,7 @@ class Found(NamedTuple):
       evaluations: how many values and gradients were computed.
     """
 
-    point: Point
+    point: LinePoint
     step: jax.Array
     is_accepted: jax.Array
     evaluations: jax.Array
@@ -82,7 +82,7 @@ class _End(NamedTuple):
 
 
 class _Search(NamedTuple):
-    point: Any  # a Point; () where the numbers alone are looked at
+    point: Any  # a LinePoint; () where the numbers alone are looked at
     step: jax.Array
     next_step: jax.Array
     low: _End
@@ -94,13 +94,13 @@ class _Search(NamedTuple):
 
 def search(
     objective: Objective,
-    start: Point,
+    start: LinePoint,
     direction: Params,
     slope: jax.Array,
     first_step: Any,
     *,
     flatness: float = 0.9,
-) -> Found:
+) -> FoundStep:
     """An acceptable step along ``direction``.
 
     It is found in one loop with one evaluation in its body, and keeps two parameter-sized vectors
@@ -157,7 +157,7 @@ def search(
         step = search.next_step
         params = jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, start.params, direction)
         value, gradient = objective.value_and_gradient(params)
-        trial = Point(params, jnp.asarray(value, start.value.dtype), gradient)
+        trial = LinePoint(params, jnp.asarray(value, start.value.dtype), gradient)
         here = _End(step, trial.value.astype(dtype), precision.inner(gradient, direction))
         # The comparisons are one kernel, where XLA would compile each of them by itself.
         without = search._replace(point=())
@@ -180,7 +180,7 @@ def search(
         ),
     )
     point, step = _choose(found.is_accepted, (found.point, found.step), (start, origin.step))
-    return Found(point, step, found.is_accepted, found.evaluations)
+    return FoundStep(point, step, found.is_accepted, found.evaluations)
 
 
 class Idle(NamedTuple):

@@ -16,7 +16,7 @@ from jaxdescent.inputs.numbers import check_count, check_seed
 from jaxdescent.kernels.platform import kept_apart
 from jaxdescent.methods.batch_order import batch_rows, order_of, steps_of
 from jaxdescent.methods.batch_steps import (
-    Look,
+    BatchLook,
     Scaling,
     accepted,
     look_at,
@@ -343,5 +343,5 @@ class _State(NamedTuple):
     epoch: jax.Array
     means: Means | None  # of a regression with an intercept, which is eliminated
     scaling: Scaling | None
-    look: Look | None  # of the own rule
+    look: BatchLook | None  # of the own rule
     rule: Any  # the transformation's state

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdescent.methods.line_search import Idle, Point, first_length, search
+from jaxdescent.methods.line_search import Idle, LinePoint, first_length, search
 from jaxdescent.methods.protocol import LookingAhead, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.objectives import Objective
@@ -65,7 +65,7 @@ class NonlinearConjugateGradient(LookingAhead):
     """
 
     def init(self, objective: Objective, params: Params) -> State:
-        _, value, gradient = Point.at(objective, params)
+        _, value, gradient = LinePoint.at(objective, params)
         norm = precision.norm(gradient)
         zero = jnp.zeros_like(norm)
         return _ConjugateState(
@@ -111,7 +111,7 @@ class NonlinearConjugateGradient(LookingAhead):
             verdict, products = jnp.where(is_unbounded, Status.DIVERGED.value, RUNNING), 1
         found = search(
             objective,
-            Point(params, value, gradient),
+            LinePoint(params, value, gradient),
             direction,
             slope,
             first_step,
@@ -150,7 +150,7 @@ class NonlinearConjugateGradient(LookingAhead):
         return found.point.params, new_state
 
     def after_rounding(self, objective: Objective, params: Params, state: State) -> State:
-        point = Point.at(objective, params)
+        point = LinePoint.at(objective, params)
         norm = precision.norm(point.gradient)
         return state._replace(value=point.value, gradient=point.gradient, norm=norm)
 

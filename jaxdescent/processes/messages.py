@@ -27,6 +27,9 @@ LOOK_SECONDS = 0.5
 class OtherProcessFailed(RuntimeError):
     """Raised where another process of the same run raised an error, with its message, was called
     with something else, or does not answer.
+
+    >>> issubclass(OtherProcessFailed, RuntimeError)
+    True
     """
 
 

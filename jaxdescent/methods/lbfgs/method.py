@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdescent.inputs.numbers import check_count
 from jaxdescent.methods.lbfgs.inverse_by_entries import InverseByEntries
 from jaxdescent.methods.lbfgs.inverse_by_pairs import InverseByPairs
-from jaxdescent.methods.line_search import Idle, Point, first_length, search
+from jaxdescent.methods.line_search import Idle, LinePoint, first_length, search
 from jaxdescent.methods.protocol import Estimate, LookingAhead, Params, State
 from jaxdescent.numerics import precision
 from jaxdescent.numerics.ritz import SmallestRitz, caution
@@ -109,7 +109,7 @@ class LBFGS(LookingAhead):
         if elimination is not None:
             means, inner = elimination.means, elimination.objective
             params = {"weights": start["weights"]}
-        _, value, gradient = Point.at(inner, params)
+        _, value, gradient = LinePoint.at(inner, params)
         norm = precision.norm(gradient)
         inverse = self._no_pairs(gradient, first_length(params, value, norm))
         idle = Idle.start(value, norm)
@@ -149,7 +149,7 @@ class LBFGS(LookingAhead):
         curves_down = objective.curves_down()
         if curves_down is not None:
             verdict = jnp.where(curves_down, Status.DIVERGED.value, verdict)
-        found = search(inner, Point(params, value, gradient), direction, slope, first_step)
+        found = search(inner, LinePoint(params, value, gradient), direction, slope, first_step)
 
         has_moved = found.is_accepted
         idle = state.idle.after(value, norm)
@@ -184,7 +184,7 @@ class LBFGS(LookingAhead):
         if state.means is not None:
             objective = _weights_alone(objective, state.means)
             params = {"weights": params["weights"]}
-        _, value, gradient = Point.at(objective, params)
+        _, value, gradient = LinePoint.at(objective, params)
         norm = precision.norm(gradient)
         inverse = state.inverse.at(gradient, norm)
         state = state._replace(value=value, norm=norm, gradient=gradient, inverse=inverse)

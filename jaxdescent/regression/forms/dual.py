@@ -26,7 +26,7 @@ from jaxdescent.objectives.answers import Bounds
 from jaxdescent.objectives.elimination import Means
 from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.forms.products import columns_of, unit
-from jaxdescent.regression.forms.spectral import SpectralObjective, Spectrum
+from jaxdescent.regression.forms.spectral import GramSpectrum, SpectralObjective
 from jaxdescent.regression.linear_regression import LinearRegression
 
 
@@ -169,7 +169,7 @@ class DualForm(SpectralObjective):
         del params
         return Bounds(jnp.min(self.l2), jnp.trace(self.kernel) + jnp.max(self.l2))
 
-    def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
+    def newton_step(self, spectrum: GramSpectrum, gradient: Params) -> Params:
         return -spectrum.inverse(gradient, self.l2)
 
 

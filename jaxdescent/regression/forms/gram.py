@@ -16,7 +16,7 @@ from jaxdescent.objectives.elimination import Elimination, Means
 from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.eigenvalue_bounds import regression_bounds
 from jaxdescent.regression.forms import gram_sums
-from jaxdescent.regression.forms.spectral import SpectralObjective, Spectrum
+from jaxdescent.regression.forms.spectral import GramSpectrum, SpectralObjective
 from jaxdescent.regression.linear_regression import LinearRegression
 
 
@@ -173,7 +173,7 @@ class GramForm(SpectralObjective):
         squared = squared + self.weight_total * jnp.sum(jnp.square(self.feature_mean))
         return regression_bounds(squared, self.l2, self.weight_total)
 
-    def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
+    def newton_step(self, spectrum: GramSpectrum, gradient: Params) -> Params:
         # In the unknowns (w, c) with b = c - x_bar.w the Hessian is block-diagonal.
         columns = gradient["weights"]
         if self.feature_mean is None:

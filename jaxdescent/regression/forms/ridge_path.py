@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxdescent.kernels.products import contract
 from jaxdescent.objectives.protocol import Params
 from jaxdescent.regression.forms.gram import GramForm
-from jaxdescent.regression.forms.spectral import Spectrum
+from jaxdescent.regression.forms.spectral import GramSpectrum
 
 
 def ridge_path(form: GramForm, penalties: Any) -> Params:
@@ -47,7 +47,7 @@ def ridge_path(form: GramForm, penalties: Any) -> Params:
             f"penalties must have shape (penalties,), got {penalties.shape}: pass a list or a "
             "one-dimensional array."
         )
-    spectrum = Spectrum.of(form.gram)
+    spectrum = GramSpectrum.of(form.gram)
     columns = form.cross.reshape(form.cross.shape[0], -1)  # (features, outputs)
     gain = spectrum.gain(penalties)  # (features, penalties)
     coordinates = gain[:, :, None] * spectrum.coordinates(columns)[:, None, :]

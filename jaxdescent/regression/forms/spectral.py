@@ -31,7 +31,7 @@ class SpectralObjective(Objective):
         """The Hessian without the penalty, or its only dense submatrix: (n, n)."""
 
     @abc.abstractmethod
-    def newton_step(self, spectrum: Spectrum, gradient: Params) -> Params:
+    def newton_step(self, spectrum: GramSpectrum, gradient: Params) -> Params:
         """Minus the inverse of the Hessian, times ``gradient``."""
 
     def with_penalty(self, l2: Any) -> Self:
@@ -68,10 +68,10 @@ class SpectralObjective(Objective):
     def is_quadratic(self) -> bool:
         return True
 
-    def stationary_solver(self, params: Params) -> Spectrum:
+    def stationary_solver(self, params: Params) -> GramSpectrum:
         """The spectral factorisation of the matrix, which serves every penalty and output."""
         del params
-        return Spectrum.of(self.matrix)
+        return GramSpectrum.of(self.matrix)
 
     def stationary_solver_bytes(self, params: Params) -> int:
         del params
@@ -81,14 +81,14 @@ class SpectralObjective(Objective):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class Spectrum:
+class GramSpectrum:
     """The factorisation ``matrix = V diag(eigenvalues) V'`` of a positive semidefinite matrix."""
 
     eigenvalues: jax.Array
     eigenvectors: jax.Array
 
     @classmethod
-    def of(cls, matrix: jax.Array) -> Spectrum:
+    def of(cls, matrix: jax.Array) -> GramSpectrum:
         """Factorise a symmetric (n, n) array."""
         return cls(*factors.eigh(matrix))
 

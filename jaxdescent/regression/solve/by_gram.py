@@ -15,7 +15,7 @@ from jaxdescent.kernels import factors
 from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.products import sum_over_strides
 from jaxdescent.regression.solve.factor import (
-    Factor,
+    InverseFactor,
     deficient_factor,
     null_level,
     spectral_factor,
@@ -25,7 +25,7 @@ from jaxdescent.regression.solve.factor import (
 
 def factor_by_gram(
     X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
-) -> Factor:
+) -> InverseFactor:
     """The factor of :func:`jaxdescent.regression.solve.refinement.orthogonal_factor`, by Gram
     matrices; the arguments are the same.
     """
@@ -50,7 +50,7 @@ def factor_by_gram(
     return lax.cond(
         is_deficient,
         lambda: deficient_factor(R, jnp.minimum(l2, 0), triangle, length, mean),
-        lambda: Factor(inverse, jnp.ones((mean.size, 1), R.dtype), mean, jnp.array(False)),
+        lambda: InverseFactor(inverse, jnp.ones((mean.size, 1), R.dtype), mean, jnp.array(False)),
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdescent.kernels import small_matrices
-from jaxdescent.regression.solve.factor import Factor, spectral_norm
+from jaxdescent.regression.solve.factor import InverseFactor, spectral_norm
 
 FAIR = 6.5
 """The largest norm of the inverse Cholesky factor for which one solve suffices: it loses one or two
@@ -46,7 +46,7 @@ def equilibrated(
 
 def cholesky_factor(
     matrix: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
-) -> tuple[Factor, jax.Array, jax.Array]:
+) -> tuple[InverseFactor, jax.Array, jax.Array]:
     """The factor of ``(matrix + l2 I)^-1`` for one l2, and two verdicts on it.
 
     Returns:
@@ -56,7 +56,7 @@ def cholesky_factor(
     scaled, scale, least = equilibrated(matrix, l2, raw_diagonal)
     inverse = small_matrices.inverse_cholesky(scaled)
     gain = jnp.ones((inverse.shape[0], 1), inverse.dtype)
-    factor = Factor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
+    factor = InverseFactor(scale[:, None] * inverse.T, gain, mean, jnp.array(False))
     # The diagonal of the Cholesky factor would not tell: the rounding error in a last pivot of zero
     # grows with the number of columns. If the factorisation fails, NaN makes ``is_ill`` true.
     level = _norm_bound(inverse) * least

@@ -15,7 +15,7 @@ NULL = 32
 columns. Where the columns are scaled to one length, it is times that length."""
 
 
-class Factor(NamedTuple):
+class InverseFactor(NamedTuple):
     """``(X'SX + l2 I)^-1`` for the centred X, approximately: ``basis diag(gain) basis'``.
 
     If the rank is deficient it is the pseudo-inverse.
@@ -40,13 +40,13 @@ def null_level(dtype: Any, columns: int) -> float:
     return NULL * float(jnp.finfo(dtype).eps) * max(1.0, (columns / 64) ** 0.5)
 
 
-def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> Factor:
+def spectral_factor(R: jax.Array, l2: jax.Array, mean: jax.Array) -> InverseFactor:
     """``V diag(1 / (s^2 + l2)) V'`` from ``R = U diag(s) V'``, without the null directions."""
     _, s, Vt = factors.svd(R)
     is_null = s <= null_level(s.dtype, s.size) * jnp.max(s)
     inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, s))
     gain = 1 / (1 + l2[None, :] * jnp.square(inverse)[:, None])
-    return Factor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
+    return InverseFactor(Vt.T * inverse[None, :], gain, mean, jnp.any(is_null))
 
 
 def is_uneven(length: jax.Array) -> jax.Array:
@@ -72,7 +72,7 @@ def in_units(
 
 def deficient_factor(
     R: jax.Array, l2: jax.Array, triangle: jax.Array, length: jax.Array, mean: jax.Array
-) -> Factor:
+) -> InverseFactor:
     """:func:`spectral_factor` for one penalty, where the rank is deficient.
 
     Of uneven columns the solution is the one of least norm in units of their lengths.

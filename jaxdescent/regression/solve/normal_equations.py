@@ -18,7 +18,7 @@ from jaxdescent.kernels.platform import on_one_cpu
 from jaxdescent.regression.solve.by_gram import factor_by_gram
 from jaxdescent.regression.solve.centred import Centred, centre, centred_slope, columns
 from jaxdescent.regression.solve.cholesky import FAIR, cholesky_factor, least_singular_value
-from jaxdescent.regression.solve.factor import Factor
+from jaxdescent.regression.solve.factor import InverseFactor
 from jaxdescent.regression.solve.refinement import orthogonal_factor, refined
 
 Params = Any
@@ -44,7 +44,7 @@ class GramSolver:
     that way, except under ``vmap``.
     """
 
-    factor: Factor
+    factor: InverseFactor
     weight_total: jax.Array
     is_ill: jax.Array
     is_fair: jax.Array
@@ -149,7 +149,7 @@ def _centred_gram(data: Centred, is_weighted: bool, intercept: bool) -> tuple[ja
 
 def _spectral_factor(
     gram: jax.Array, raw_diagonal: jax.Array, l2: jax.Array, mean: jax.Array
-) -> tuple[Factor, jax.Array, jax.Array]:
+) -> tuple[InverseFactor, jax.Array, jax.Array]:
     """The counterpart of :func:`cholesky_factor` for an l2 of each output: one spectrum for all."""
     eigenvalues, basis = factors.eigh(gram)
     curvature = eigenvalues[:, None] + l2[None, :]
@@ -158,5 +158,5 @@ def _spectral_factor(
     lost = jnp.maximum(jnp.max(raw_diagonal), eigenvalues[-1]) / jnp.min(curvature)
     level = jnp.where(lost > 0, least * jnp.sqrt(jnp.maximum(lost, 0)), jnp.inf)
     gain = 1 / jnp.where(curvature > 0, curvature, 1)
-    factor = Factor(basis, gain, mean, jnp.array(False))
+    factor = InverseFactor(basis, gain, mean, jnp.array(False))
     return factor, ~(level < 1), level < FAIR * least

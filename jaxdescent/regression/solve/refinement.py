@@ -32,7 +32,7 @@ from jaxdescent.kernels.dtypes import HIGHEST
 from jaxdescent.kernels.platform import kept_apart, on_one_cpu
 from jaxdescent.regression.solve.by_gram import turned_product
 from jaxdescent.regression.solve.factor import (
-    Factor,
+    InverseFactor,
     deficient_factor,
     null_level,
     spectral_factor,
@@ -51,7 +51,7 @@ accuracy of QR."""
 
 def orthogonal_factor(
     X: jax.Array, weight: jax.Array, mean: jax.Array, raw_length: jax.Array, l2: jax.Array
-) -> Factor:
+) -> InverseFactor:
     """The factor from the R of ``sqrt(S) (X - 1 mean') = QR``.
 
     If the rank is deficient or l2 differs by output, it comes from the SVD of R.
@@ -82,7 +82,7 @@ def orthogonal_factor(
     return lax.cond(
         is_deficient,
         lambda: deficient_factor(R, l2, triangle, length, mean),
-        lambda: Factor(
+        lambda: InverseFactor(
             inverse / length[:, None],
             jnp.ones((mean.size, 1), X.dtype),
             mean,
@@ -91,7 +91,7 @@ def orthogonal_factor(
     )
 
 
-def refined(factor: Factor, objective: Any, params: Params) -> Params:
+def refined(factor: InverseFactor, objective: Any, params: Params) -> Params:
     """The regression's solution in its dtype, correctly rounded or nearly so.
 
     It stops when a step would not change the last digit of any unknown, or no longer halves the

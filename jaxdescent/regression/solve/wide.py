@@ -16,7 +16,7 @@ from jaxdescent.kernels.symmetric import kernel_matrix
 from jaxdescent.regression.solve.by_gram import dual_solution
 from jaxdescent.regression.solve.centred import centre, centred_slope, columns, with_intercept
 from jaxdescent.regression.solve.cholesky import cholesky_factor
-from jaxdescent.regression.solve.factor import Factor, in_units, null_level
+from jaxdescent.regression.solve.factor import InverseFactor, in_units, null_level
 
 Params = Any
 
@@ -31,7 +31,7 @@ class DualSolver:
     accurate (``is_fair``). The solution does not depend on ``params``.
     """
 
-    factor: Factor
+    factor: InverseFactor
     weight: jax.Array  # (rows, 1)
     weight_total: jax.Array
     is_ill: jax.Array

@@ -1,0 +1,189 @@
+"""What drives the chunks of a run: they are dispatched one ahead, and hooks are told of each."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdescent import processes
+from jaxdescent.calls import programs
+from jaxdescent.descent.loop_state import Loop
+from jaxdescent.processes.signals import Interruption, is_there, until_there
+from jaxdescent.runs.chunks import Chunks, Numbers
+from jaxdescent.runs.hooks import Checkpoint, Hook
+from jaxdescent.runs.hooks.protocol import Pause
+from jaxdescent.runs.pace import Pace
+from jaxdescent.runs.record import Facts, Record, Summary
+from jaxdescent.status import RUNNING, Evidence, Status
+
+Params = Any
+
+
+class Driver:
+    """Dispatches chunks, reads the numbers of the one before, and tells the hooks."""
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        hooks: tuple[Hook, ...],
+        facts: Facts,
+        summary: Summary,
+        *,
+        began: float,
+        patience: float,
+    ) -> None:
+        self.chunks = chunks
+        self.hooks = hooks
+        self.facts = facts
+        self.summary = summary
+        self.began = began
+        self.patience = math.inf if processes.is_alone() else patience
+        self.longest = math.inf  # of the chunks so far, in seconds
+        self.iteration = facts.iteration
+        self.completed = time.perf_counter()
+
+    def drive(self, loop: Loop, pace: Pace, interruption: Interruption) -> tuple[Loop, Status]:
+        """The loop where it ended, and the status to give it if no rule has ended it."""
+        most = self.facts.max_iterations
+        until = self.facts.iteration
+        is_over = int(loop.status) != RUNNING
+        self._refuse_nan_data(int(loop.status), until)
+        under_way: _UnderWay | None = None
+        wish = asked = 0  # a status code: of this process, and of all
+        number = 0
+        while True:
+            following = None
+            if not is_over and not asked and until < most:
+                if interruption.is_requested(number):
+                    wish = Status.INTERRUPTED.value
+                answers = processes.told_by_all([wish, pace.length])
+                asked = max(wish for wish, _ in answers)
+                if not asked:
+                    self._pause(Pause(number, until, loop, functools.partial(self._copied, loop)))
+                    processes.told_by_all("has paused")  # or failed: no chunk may wait for it
+                    until = min(until + answers[0][1], most)
+                    dispatched = time.perf_counter()
+                    loop, numbers = self.chunks.advance(loop, until)
+                    following = _UnderWay(number, numbers, dispatched)
+                    following.completed = time.perf_counter() if is_there(numbers) else None
+                    number += 1
+            if under_way is not None:
+                record = self._read(under_way)
+                pace.after(record.iterations, record.chunk_seconds)
+                is_over = record.status is not None
+                self._refuse_nan_data(record.status, record.iteration)
+                if self._report(record):
+                    wish = wish or Status.STOPPED.value
+            elif following is None:
+                return loop, Status(asked or Status.STOPPED.value)
+            under_way = following
+
+    def _refuse_nan_data(self, status: int | None, iteration: int) -> None:
+        """Raise if the value at the start is NaN because data are; other NaN may be meant."""
+        if status == Status.NON_FINITE.value and iteration == 0:
+            refuse_nan({"the data": self.chunks.problem.objective})
+
+    def _copied(self, loop: Loop, spare: Loop | None = None) -> Loop:
+        return self.chunks.copied(loop, spare)
+
+    def _pause(self, pause: Pause) -> None:
+        for hook in self.hooks:
+            name = "seconds_saving" if isinstance(hook, Checkpoint) else "seconds_in_hooks"
+            with timed(self.summary, name):
+                hook.pause(pause)
+
+    def _report(self, record: Record) -> bool:
+        """Whether a hook asks for the end."""
+        with timed(self.summary, "seconds_in_hooks"):
+            answers = [hook.report(record) for hook in self.hooks]  # every hook sees every record
+            return any(answer is True for answer in answers)
+
+    def _wait(self, chunk: _UnderWay) -> float:
+        """The time when a chunk was done, as soon as it is."""
+        until_there(chunk.numbers, self.patience + 10 * self.longest)
+        chunk.completed = chunk.completed or time.perf_counter()
+        return chunk.completed
+
+    def _read(self, chunk: _UnderWay) -> Record:
+        """The numbers of a chunk, as soon as it is done."""
+        now = self._wait(chunk)
+        iteration, evaluations, status, evidence = map(int, np.asarray(chunk.numbers.counts))
+        value, suboptimality, first_value = map(float, np.asarray(chunk.numbers.values))
+        norm, first_norm, scale = map(float, np.asarray(chunk.numbers.norms))
+        seconds = now - max(chunk.dispatched, self.completed)
+        iterations = iteration - self.iteration
+        self.longest = seconds if math.isinf(self.longest) else max(self.longest, seconds)
+        self.completed, self.iteration = now, iteration
+        self.summary.seconds_in_steps += seconds
+        self.summary.iterations += iterations
+        pace = iterations / seconds if seconds else math.inf
+        moved, left = self.facts.bytes_per_iteration, self.facts.max_iterations - iteration
+        return Record(
+            iteration=iteration,
+            value=value,
+            gradient_norm=norm,
+            suboptimality=suboptimality,
+            evidence=Evidence(evidence),
+            first_value=first_value,
+            first_gradient_norm=first_norm,
+            scale=scale,
+            evaluations=evaluations,
+            status=None if status == RUNNING else Status(status),
+            chunk=chunk.number,
+            iterations=iterations,
+            chunk_seconds=seconds,
+            seconds=now - self.began,
+            iterations_per_second=pace,
+            bytes_per_second=None if moved is None else moved * pace,
+            seconds_left=left / pace if pace else math.inf,
+        )
+
+
+@dataclasses.dataclass
+class _UnderWay:
+    """A chunk that the device has been told to compute.
+
+    ``completed`` is the time when it was done, if that is known: a program of few operations is run
+    while it is dispatched.
+    """
+
+    number: int
+    numbers: Numbers
+    dispatched: float
+    completed: float | None = None
+
+
+@contextlib.contextmanager
+def timed(summary: Summary, name: str) -> Iterator[None]:
+    """Add the time of a block to an entry of the summary."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(summary, name, getattr(summary, name) + time.perf_counter() - began)
+
+
+def refuse_nan(named: dict[str, Any]) -> None:
+    """Raise if an array holds NaN."""
+    for name, tree in named.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) or not np.size(leaf):
+                continue
+            if np.isnan(np.asarray(programs.compiled(_largest, (leaf,))(leaf))):
+                raise ValueError(
+                    f"{name}{jax.tree_util.keystr(path)} holds NaN, which no descent gets rid of: "
+                    "leave those rows out, or fill in numbers."
+                )
+
+
+def _largest(leaf: jax.Array) -> jax.Array:
+    return jnp.max(leaf)  # which is NaN if one element is
