@@ -35,7 +35,7 @@ class Steps(NamedTuple):
 def fuses(objective: Objective, method: Method) -> bool:
     """Whether consecutive steps can be fused, because they work element by element."""
     if objective.cuts is not None:
-        return True  # or they would have been refused
+        return True  # params on the host are refused unless steps are elementwise
     return objective.is_separable and method.is_elementwise
 
 
