@@ -161,7 +161,7 @@ class Dense(Design):
         return block - lax.dynamic_slice_in_dim(self.center, start, size)[None, :]
 
     def _entries(self, center: jax.Array | None) -> jax.Array:
-        """All entries in the dtype of the weights, less another center besides their own."""
+        """All entries in the dtype of the weights, less the design's own center and another one."""
         return _less(self.array.astype(self.dtype), sum_of_centers(self.center, center))
 
 

@@ -19,12 +19,12 @@ import numpy as np
 def references(
     factors: dict[str, tuple[np.ndarray, int]], *, intercept: bool
 ) -> dict[str, np.ndarray]:
-    """One level for each constant that is free, by name.
+    """One level for each constant that the data leave free, by the name of its factor.
 
     Args:
       factors: codes and the number of levels by name, -1 for rows without a level. The first two
-        are looked at as a graph; of each other one only the constant that it shares with them is
-        counted, so that with three factors or more there may be further ones.
+        factors are taken as a graph; for each further factor only the constant that it shares with
+        these is counted, so that with three factors or more other constants may be free.
       intercept: whether a constant is added to all rows.
     """
     chosen: dict[str, np.ndarray] = {}
@@ -53,7 +53,7 @@ def references(
 def components(
     first: np.ndarray, first_levels: int, second: np.ndarray, second_levels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the component of each level of both factors; levels that no row has are
+    """The connected component of each level of both factors, by number; levels that no row has are
     components of their own.
     """
     both = (first >= 0) & (second >= 0)

@@ -1,4 +1,4 @@
-"""A design whose rows stay where they are, and are read at each product."""
+"""A design whose rows stay in their files or tables, and are read at each product."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RATES = {"arrays": 8e9, ".npy": 3e9, "Parquet": 1e9, "CSV": 5e7}
 the system's cache. They are not measured: a plan would depend on who else reads."""
 
 HASHED_RATE = 4e7
-"""Words or values that are hashed in a second."""
+"""About how many words or values are hashed in a second."""
 
 WRITTEN_OUT = 4
-"""Rows of a batch are arrays if these take no more than so many times what is read of them."""
+"""Rows of a batch are dense arrays if these take at most so many times the bytes that are read."""
 
 OTHER_RATE = 5e8
-"""Bytes a second of tables and loaders of any kind."""
+"""About how many bytes are read in a second from tables and loaders of any kind."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -49,10 +49,10 @@ OTHER_RATE = 5e8
 class Streamed(ReadRows):
     """X as columns of files or tables that are read block by block at each product.
 
-    Only a few blocks of some megabytes are in memory, whatever the number of rows. They are
-    decoded by a thread while the one before is multiplied, always in the same order, so that
-    results are the same bits in every run on a machine. Products are NumPy's, on the host; all else
-    is as for a design in memory: objectives, methods, plans and certificates.
+    Only a few blocks of some megabytes are in memory, whatever the number of rows. A thread decodes
+    each block while the one before is multiplied, always in the same order, so that results are
+    bitwise equal in every run on a machine. NumPy computes the products on the host; objectives,
+    methods, plans and certificates are as for a design in memory.
 
     Features are the columns of numbers in their order, then a dummy variable for each level of each
     categorical column, the features of each sparse column, and ``2**bits`` hashed ones. Text is
@@ -156,7 +156,7 @@ class Streamed(ReadRows):
 
     @classmethod
     def tree_unflatten(cls, stream: RowStream, leaves: Any) -> Streamed:
-        """From what :meth:`tree_flatten` tells."""
+        """The design from the stream and the means of :meth:`tree_flatten`."""
         new = object.__new__(cls)
         object.__setattr__(new, "stream", stream)
         object.__setattr__(new, "center", *leaves)
@@ -173,7 +173,7 @@ class Streamed(ReadRows):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each weight belongs to."""
+        """The name of the feature of each weight."""
         decoding = self.stream.decoding
         levels = (f"{name}={i}" for name, k in decoding.levels.items() for i in range(k))
         listed = (f"{name}{i}" for name, k in decoding.sparse.listed.items() for i in range(k))
@@ -213,7 +213,7 @@ class Streamed(ReadRows):
 
     @property
     def is_uneven(self) -> bool:
-        # Words and values have very different numbers of rows.
+        # The numbers of rows with a word or a value differ much.
         return bool(self.stream.decoding.sparse.columns)
 
     def column_squared_norms(
@@ -285,7 +285,7 @@ class Streamed(ReadRows):
         return multiplied(self.stream, operand, self.center, **here)
 
     def _asked(self, compute: Callable[..., Any], like: Any, *operands: Any) -> Any:
-        """``compute(*operands)`` on the host, of arrays or None; a batch is computed one by one."""
+        """``compute(*operands)`` on the host for arrays or None; members of a batch one by one."""
 
         def on_host(*operands: Any) -> Any:
             return self.stream.attempt(lambda: compute(*operands), like)
