@@ -34,7 +34,7 @@ def total(x: jax.Array) -> jax.Array:
 
 
 def in_chains(x: jax.Array) -> jax.Array:
-    """The sum of all elements, computed for runs of 512 elements inside the pass that makes them.
+    """The sum of all elements, by runs of 512 elements inside the pass that computes them.
 
     Only the sums of the chains, one for 32 elements, are stored.
 
