@@ -125,7 +125,7 @@ def search(
         return ~search.is_accepted & is_new & (search.evaluations < MAX_TRIALS)
 
     def decided(search: _Search, here: _End) -> _Search:
-        """The search after a trial that ends here, but for the trial itself."""
+        """The search after the trial ``here``, without the trial's params and gradient."""
         evaluations = search.evaluations + 1
 
         is_finite = jnp.isfinite(here.value) & jnp.isfinite(here.slope)

@@ -195,8 +195,8 @@ class LBFGS(LookingAhead):
         return True
 
     def estimate(self, objective: Objective, state: State) -> Estimate:
-        # A direction that no step has gone along counts with the curvature of the last step. So the
-        # caution is that of a Krylov space, where a direction may hardly show in the gradient.
+        # In a direction without steps so far, H has the curvature of the last step. So the caution
+        # is that of a Krylov space, where a direction may hardly show in the gradient.
         left, curvature = state.inverse.decrement, state.inverse.curvature
         estimate = Estimate(left, curvature, caution=caution(left.dtype))
         if state.krylov is not None:
