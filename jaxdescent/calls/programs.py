@@ -71,8 +71,8 @@ class Program:
         """The program of ``function`` for inputs that this program's results are part of; see
         :func:`compiled`.
 
-        It is found by the inputs' structure alone: the devices of the arrays are those of this
-        program's.
+        It is found by the inputs' structure alone, because the devices of its arrays follow from
+        this program.
         """
         key = function, jax.tree.structure(inputs)
         program = self.next.get(key)
@@ -84,7 +84,7 @@ class Program:
         """Run the program; it is compiled first if the leaves' shapes are new."""
         leaves = jax.tree.leaves(inputs)
         if self.streams and not any(isinstance(leaf, Tracer) for leaf in leaves):
-            # Where processes read shares of one design, a failure in one is raised in all.
+            # If processes read shares of one design, a failure in one process is raised in all.
             with processes.among("a program that reads rows", leaves):
                 return run_reading(self.streams, self.prepared(*leaves))
         return self.of_leaves(*leaves)
@@ -98,7 +98,7 @@ class Program:
         return functools.partial(self.of_leaves.lower(*leaves).compile(), *leaves)
 
     def lower(self, *inputs: Any) -> Any:
-        """What ``jax.jit(...).lower`` returns, for inspecting a program without running it."""
+        """The lowered program, as ``jax.jit(...).lower`` returns it, to inspect without a run."""
         return self.of_leaves.lower(*jax.tree.leaves(inputs))
 
 
