@@ -1,8 +1,8 @@
 """A descent on a small stored regression that the host solves at once, without a loop.
 
-The derivative method takes one step, to the minimum. Where X is at hand on a CPU, NumPy makes this
-step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager call
-compiles nothing for it; a program calls the host once.
+The derivative method takes one step, to the minimum. If X is in the memory of a CPU, NumPy makes
+this step, and judges start and end by the rules of :mod:`jaxdescent.descent.stopping`. An eager
+call compiles nothing for it; a program calls the host once.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def is_at_hand(inputs: Any) -> bool:
 
 
 def solved(params: Params, problem: Problem, limit: Any, **flags: Any) -> Result:
-    """The result of a problem whose arrays are at hand."""
+    """The result of a problem whose arrays are concrete and in the memory of a CPU."""
     given, how = _given(params, problem, limit, flags)
     numbers = _computed(jax.tree.map(np.asarray, given), **how)
     committed = [leaf for leaf in jax.tree.leaves(given) if getattr(leaf, "committed", False)]
@@ -200,7 +200,7 @@ def _judged(
     starts_at_own: bool,
     is_looked_at: bool,
 ) -> tuple[_Point, dict[str, Any]]:
-    """Where the descent ends, and the numbers of its result."""
+    """The point where the descent ends, and the numbers of its result."""
     tolerance: ResolvedTolerance = given["tolerance"]
     limit, limits = int(given["limit"]), np.finfo(dtype)
 

@@ -75,7 +75,7 @@ class Passes(NamedTuple):
         )
 
     def _pass(self, steps: Steps, iteration: jax.Array, rest: jax.Array | None) -> Steps:
-        """``fused`` steps, of which only the first ``rest`` count if it is given."""
+        """The result of ``fused`` steps, of which only the first ``rest`` count if it is given."""
         shared = (self.method, self.rounding, iteration, rest)
         terms = self.objective.blocks(steps.params) if self.method.is_elementwise else None
         if terms is None:

@@ -92,7 +92,7 @@ def _root_jvp(is_definite: bool | None, primals: Any, tangents: Any) -> tuple[Pa
     )  # not the params, so that second derivatives see the root
     regression = objective.linear_regression
     if regression is not None and regression.intercept:
-        # Of several solutions the weights have least norm, and the intercept follows from them.
+        # If there are several solutions, the weights have least norm, and determine the intercept.
         def with_intercept(objective: Any) -> Params:
             weights_alone, means = objective.eliminated()
             weights = _root(is_definite, weights_alone, {"weights": params["weights"]})

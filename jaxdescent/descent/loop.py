@@ -245,8 +245,8 @@ class Descent(Measured):
         is_first = loop.checks == 0
         left = jnp.minimum(self.check_every, self.max_iterations - loop.iteration)
         loop = self._steps(loop, jnp.where(is_first, 0, left))
-        # The predicate is always true, which XLA cannot know. Reductions in the same loop body as
-        # the update would make XLA keep a copy of the params.
+        # The branch's predicate is always true, which XLA cannot know. Reductions in the same loop
+        # body as the update would make XLA keep a copy of the params.
         if self.is_on_host:
             progress, size = self.measured_with_size(loop)
             loop = self.check(loop, progress, size)

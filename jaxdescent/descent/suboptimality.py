@@ -117,7 +117,7 @@ class Falling(NamedTuple):
         self, value: jax.Array, norm: jax.Array, checks: jax.Array, curvature: Any
     ) -> Falling:
         """The state after one more check, where ``checks`` others came before it and ``curvature``
-        is what its step saw.
+        is the largest curvature that its step saw.
         """
         total, length = self.total + norm, self.length + 1
         ends = length >= jnp.maximum(LEAST_BLOCK, checks // BLOCK_SHARE)

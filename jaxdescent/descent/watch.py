@@ -51,9 +51,9 @@ class Watch(NamedTuple):
       own_value: F, if the objective knows it, else None.
       size: the norm of the params, a scale for their changes.
       falling: the state of the loop's own estimate; None if the method has estimates.
-      scale: what the gradient norm was compared with at the last check.
+      scale: the scale that the gradient norm was compared with at the last check.
       suboptimality: the estimate of the value at the last check minus the minimum.
-      evidence: what that estimate is based on.
+      evidence: the kind of evidence for that estimate.
       floor: ``eps F`` at the last check, the least scale of the value.
       was_near: whether the params of the last check had converged, up to a confirmation by the next
         step if the estimate needs one.

@@ -36,7 +36,7 @@ from jaxdescent.regression import LinearRegression
 Params = Any
 
 ULPS = 4.0
-"""How many roundings each term of a product is allowed."""
+"""The bound on the rounding of each term of a product, in eps times the term."""
 
 
 class Resolved(NamedTuple):

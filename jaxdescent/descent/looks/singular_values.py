@@ -17,7 +17,7 @@ times the lengths of its terms, and that of r likewise by d; the decrease is cer
     ``a = (r.A s - |r| e) / (|A s| + e) - d``.
 
 Nearly equal columns have large terms that cancel in A s: their directions then show nothing. The
-``eps`` is that of the params, in which no step can be taken with fewer digits lost.
+``eps`` is that of the params' dtype, to which every step is rounded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ INDEPENDENT = 1e-3
 computed: products of float32 show it to four digits."""
 
 ULPS = 4.0
-"""How many roundings each term of a sum is allowed."""
+"""The bound on the rounding of each term of a sum, in eps times the term."""
 
 
 def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
@@ -49,8 +49,8 @@ def is_small(regression: LinearRegression, estimates: bool = True) -> bool:
 
     Args:
       regression: any regression.
-      estimates: whether the method has an estimate of its own. Where it has none, a claim rests on
-        the rate of many steps, beside which singular vectors cost little in larger ones too.
+      estimates: whether the method has an estimate of its own. If it has none, a claim rests on the
+        rate of many steps, compared with which singular vectors are cheap for larger X too.
     """
     outputs = int(np.prod(jnp.shape(regression.y)[1:]))
     return reserved.is_small(as_design(regression.X), regression.l2, outputs, estimates)
@@ -117,7 +117,7 @@ def largest_decrease(
     intercept: bool,
     allowed: Any,
 ) -> float:
-    """By how much some step lowers the value for certain, summed over the outputs.
+    """The largest certain decrease of the value by a step, summed over the outputs.
 
     It is zero where the columns are so far from dependent that the gradient alone shows that the
     value cannot fall by more than is allowed.
