@@ -222,7 +222,7 @@ class Design(Displayed, abc.ABC):
         """Weights in the form in which callers have them."""
         return weights
 
-    # This design before a program, and its shapes elsewhere.
+    # Preparation of a design for a program, and the shapes of larger ones.
 
     def checked(self) -> Design:
         """This design after its checks, which may raise."""

@@ -72,12 +72,12 @@ class Streamed(ReadRows):
         sparse matrix of SciPy in a dictionary: its indices are their numbers.
       hashed: columns of text, of whole numbers or of sparse numbers, each value or index of which
         is hashed.
-      words: columns of text of which each word is hashed: what stands between spaces, as it is.
+      words: columns of text of which each word is hashed: the text between spaces, unchanged.
       bits: hashed features are ``2**bits``, up to 30 bits.
       dtype: float32 or float64, in which numbers are multiplied.
 
     Raises:
-      DataError: for columns that are not there or do not hold what is asked for, and for data that
+      DataError: for columns that do not exist or hold another kind of values, and for data that
         cannot be read, or only once. While products are computed, also for missing, NaN and
         infinite values, with their row, and for files that have changed.
       ImportError: where pyarrow is needed, and is not installed.

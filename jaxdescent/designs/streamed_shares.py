@@ -66,8 +66,8 @@ class StreamedShares(ReadRows):
     sums. A share that cannot be read ends the descent of all processes with an error.
 
     Args:
-      data: what :class:`jaxdescent.Streamed` takes, the same in all processes, or with ``is_own``
-        what each process has for itself.
+      data: as for :class:`jaxdescent.Streamed`: equal data in all processes, or with ``is_own`` the
+        rows of each process.
       sharding: a ``jax.sharding.NamedSharding`` of the rows, such as
         ``NamedSharding(mesh, PartitionSpec("samples"))``.
       is_own: whether the data are the rows of this process alone, as many in each of them unless
@@ -75,12 +75,12 @@ class StreamedShares(ReadRows):
         devices.
       is_filled: whether rows of zeros may follow the last one, until the devices have as many
         each; their weight is zero in :attr:`row_weight`, which then belongs to the regression.
-      options: as of :class:`jaxdescent.Streamed`: columns, exclude, categorical, dtype, ...
+      options: as for :class:`jaxdescent.Streamed`: columns, exclude, categorical, dtype, ...
 
     Raises:
-      ValueError: if the rows cannot be cut into as many for each device.
-      DataError: as :class:`jaxdescent.Streamed`, or if processes see other numbers of rows or
-        features.
+      ValueError: if the rows cannot be cut into equal shares for the devices.
+      DataError: as for :class:`jaxdescent.Streamed`, or if processes see different numbers of rows
+        or features.
 
     >>> import jax, numpy as np, jaxdescent as jd
     >>> from jax.sharding import NamedSharding, PartitionSpec
