@@ -1,4 +1,4 @@
-"""When the first method of a hedge is given up: what its iterations show of its rate."""
+"""When the first method of a hedge is given up, judged by the rate of its iterations."""
 
 from __future__ import annotations
 

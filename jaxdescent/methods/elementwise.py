@@ -134,4 +134,4 @@ def _is_allowed(equation: Any) -> bool:
 
 
 class _NeedsValueError(Exception):
-    """The function's value is asked for, which is a sum over all elements."""
+    """The transformation needs the function's value, which is a sum over all elements."""

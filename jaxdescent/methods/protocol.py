@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
     Attributes:
       suboptimality: the value minus the minimum: a bound or an estimate, in the value's units.
       curvature: the largest curvature seen along a unit direction.
-      evidence: an :class:`jaxdescent.status.Evidence` code, for what the suboptimality is based on.
+      evidence: an :class:`jaxdescent.status.Evidence` code, the evidence for the suboptimality.
       caution: the factor by which the suboptimality may be larger than the method has seen, at
         least 1. A descent has CONVERGED only if the product of both is small enough, or the
         gradient is rounding.
