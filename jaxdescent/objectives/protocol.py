@@ -26,7 +26,7 @@ PartFunction = Callable[["Objective", Params], Scalars]
 
 
 class Objective(Displayed, abc.ABC):
-    """A pure function from params to a scalar, with what is known about it.
+    """A pure function from params to a scalar, with the known properties of this function.
 
     An objective is a pytree: its data are leaves, its functions and flags part of the structure.
     Only ``value`` must be defined; the other answers follow from it by automatic differentiation,
