@@ -21,7 +21,7 @@ rounding, or a direction that the data leave undetermined."""
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Eliminate(Preconditioner):
-    """Eliminate the categorical factor with the most levels, and scale what is left.
+    """Eliminate the categorical factor with the most levels, and scale the remaining unknowns.
 
     With the factor's columns Z and the others R, the Hessian is ``[[D, B], [B', C]]`` with a
     diagonal ``D = Z'SZ + l2`` and ``B = Z'SR``. It factorises into

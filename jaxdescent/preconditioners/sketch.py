@@ -21,7 +21,7 @@ from jaxdescent.preconditioners.sketch_factor import Square, by_triangle, by_val
 from jaxdescent.regression.solve.factor import in_units, null_level
 
 NONZEROS = 32
-"""How many rows of the sketch each row of X enters: their signs are the bits of one 32-bit word."""
+"""The number of sketch rows that a row of X enters: the bits of a 32-bit word are the signs."""
 
 Sums = tuple[jax.Array, ...]
 
