@@ -29,7 +29,7 @@ class Spectrum:
       smallest, largest: the extreme eigenvalues, or bounds: an upper bound on the smallest, a lower
         bound on the largest.
       kind: the kind by the second-derivative test, if the point is stationary.
-      evidence: what the kind is based on, in words.
+      evidence: the reason for the kind, in words.
       at_least: a proven lower bound on all eigenvalues; -infinity if there is none.
       curvature: the Hessian's products that the eigenvalues were computed from.
       newton: solves with the Hessian, if all its eigenvalues were computed, else None.

@@ -50,7 +50,7 @@ the model's quadratic term."""
 
 HALVINGS, RANDOM_DIRECTIONS = 20, 3  # of the radius in float32; twice as many in float64
 MANY_UNKNOWNS = 100_000
-"""From this many unknowns on the region is explored along fewer directions and radii."""
+"""The number of unknowns from which on fewer directions and radii of the region are explored."""
 
 
 class Verdict(NamedTuple):
