@@ -1,8 +1,8 @@
 """The entry point ``jd.minimize``: check the input, compile once, descend, return.
 
-Here a problem is split into what makes a program (structure, functions, flags) and its data
-(arrays, hyper-parameters). :mod:`jaxdescent.calls.programs` compiles and keeps the programs;
-everything below is pure and not jitted.
+Here a problem is split into the parts that make a program (structure, functions, flags) and its
+data (arrays, hyper-parameters). :mod:`jaxdescent.calls.programs` compiles and keeps the programs;
+all modules below it are pure and not jitted.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Evidence(enum.IntEnum):
 
     @property
     def explanation(self) -> str:
-        """Where the number comes from, and whether it is a bound or an estimate."""
+        """The source of the suboptimality in words, and whether it is a bound or an estimate."""
         return _EXPLANATIONS[self]
 
     def __repr__(self) -> str:
