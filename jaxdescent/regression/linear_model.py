@@ -308,9 +308,7 @@ def _with_slope(losses: Any, predictions: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _as_floats(params: Params, dtype: Any) -> Params:
-    """The params with integers and Python numbers in this dtype, so that products are not rounded
-    to integers.
-    """
+    """Integers and Python numbers of the params in this dtype, lest X be cast to integers."""
 
     def of(leaf: Any) -> Any:
         is_plain = isinstance(leaf, (int, float))
