@@ -36,8 +36,8 @@ Params = Any
 def is_possible(params: Params, problem: Problem, flags: dict[str, Any]) -> bool:
     """Whether the host can solve the problem, whatever the device of the program that calls it.
 
-    Such a descent has one iteration, so that tolerances for changes, predicates and a history are
-    left to the loop.
+    Such a descent has one iteration. Tolerances for changes or by leaf, predicates and a history
+    are left to the loop.
     """
     objective, method, tolerance, _ = problem
     regression = objective.linear_regression

@@ -25,8 +25,8 @@ class Hedge(Method):
 
     The number of iterations of a Krylov method depends on the spectrum, which is unknown; the cost
     of a factorisation follows from the shapes. This is the ski rental problem: a skier who rents
-    until the rent adds up to the price of skis, and then buys skis, pays at most twice the least
-    cost for a known number of days. With a budget of
+    until the rent adds up to the price of skis, and then buys skis, pays at most twice the cost of
+    the best choice in hindsight. With a budget of
 
         ``cost of all of then / cost of one iteration of first``
 
