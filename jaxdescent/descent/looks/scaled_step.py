@@ -150,7 +150,7 @@ def look_at_quadratic(
 ) -> Look:
     """A look by one step on a quadratic form whose Hessian is stored: two products with it."""
     matrix = objective.hessian_array
-    assert matrix is not None  # or nothing can be refuted
+    assert matrix is not None  # a look is possible only then
     diagonal = jnp.diagonal(matrix).astype(jax.tree.leaves(params)[0].dtype)
     lengths = jnp.sqrt(jnp.maximum(diagonal, 0))[:, None]
     is_needed = _is_uneven(lengths, seen)
@@ -212,7 +212,7 @@ def _certain(
     """
     is_known = (along > 0) & jnp.isfinite(along) & jnp.isfinite(scaled)
     eps, root = ULPS * float(jnp.finfo(scaled.dtype).eps), float(unknowns) ** 0.5
-    along = jnp.where(is_known, along, 1) + eps * root  # its own rounding
+    along = jnp.where(is_known, along, 1) + eps * root  # the rounding of ``along``
     rounding = eps * (moved + size * root / along)
     falls = jnp.maximum(scaled / along - rounding, 0)
     return 0.5 * jnp.sum(jnp.where(is_known, jnp.square(falls), 0))
