@@ -135,7 +135,7 @@ class Standardised(Design):
 
     def minus(self, center: jax.Array) -> Design | None:
         own = self._center_of(center)
-        assert own is not None  # because the center is not
+        assert own is not None  # because the center is not None
         near = self.design.minus(own)
         return None if near is None else Standardised(near, scale=self.scale)
 

@@ -61,13 +61,14 @@ class Streamed(ReadRows):
     features that no row touches cost their place in vectors.
 
     Args:
-      data: what :func:`jaxdescent.data.open_source` takes: a path of Parquet, CSV or ``.npy`` files
-        or of a folder, or several; a table of pyarrow, polars, pandas or DuckDB; a dictionary of
-        NumPy arrays, which may be memory-mapped; or a :class:`jaxdescent.data.Source` of one's own.
-      columns: the names of the numbers. None stands for all columns but those in ``exclude`` and
-        ``categorical``, ``sparse``, ``hashed`` and ``words``.
+      data: a source for :func:`jaxdescent.data.open_source`: a path of Parquet, CSV or ``.npy``
+        files or of a folder, or several paths; a table of pyarrow, polars, pandas or DuckDB; a
+        dictionary of NumPy arrays, which may be memory-mapped; or a
+        :class:`jaxdescent.data.Source` of your own.
+      columns: the names of the columns of numbers. None stands for all columns but those in
+        ``exclude``, ``categorical``, ``sparse``, ``hashed`` and ``words``.
       exclude: columns that are no features, such as the target.
-      categorical: how many levels each column of codes has: integers from 0 on, and -1 for none.
+      categorical: the number of levels of each column of codes, integers from 0 on, -1 for none.
       sparse: how many features each sparse column has, such as the ``x`` of svmlight files or a
         sparse matrix of SciPy in a dictionary: its indices are their numbers.
       hashed: columns of text, of whole numbers or of sparse numbers, each value or index of which

@@ -222,7 +222,7 @@ class StreamedShares(ReadRows):
             made = share.multiplied(operand, is_transposed=is_transposed, **here)
             if not is_transposed:
                 return made
-            return self._sum(made) if block is None else made[None]  # which stays on its device
+            return self._sum(made) if block is None else made[None]  # stays on its device
 
         outside = ALL if is_transposed and block is None else self._rows
         specs = self._rows if is_transposed else ALL, ALL, self._rows
