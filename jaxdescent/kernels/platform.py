@@ -81,7 +81,7 @@ def is_small_on_one_cpu() -> bool:
 
 
 def cpu_count() -> int:
-    """The number of CPU devices, over so many of which an array may be sharded; zero if JAX uses
+    """The number of CPU devices, over which an array on CPUs may be sharded; zero if JAX uses
     accelerators only, so that no program is for a CPU.
     """
     try:
