@@ -38,7 +38,7 @@ class Attempt(NamedTuple):
     first_norm: jax.Array
     first_value: jax.Array
     mark_norm: jax.Array  # |g| at the last power of two of iterations
-    before_norm: jax.Array  # and at the one before
+    before_norm: jax.Array  # |g| at the power of two before that
     is_over: jax.Array
 
     @classmethod

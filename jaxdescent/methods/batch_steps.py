@@ -115,7 +115,7 @@ def scaling_of(objective: Objective, params: Params, batch: int) -> Scaling:
     most = SAMPLED_NUMBERS * design.shape[0] // max(design.entries, 1)
     index = jnp.asarray(sample_index(design, max(min(SAMPLED_BATCHES * batch, most), SAMPLED)))
     rows = objective.by_rows().of_rows(index)
-    assert rows is not None  # because it has blocks of rows
+    assert rows is not None  # the objective has blocks of rows
     weights = params["weights"]
     root = jnp.sqrt(_by_feature(inverse, weights)) * (design.shape[0] / index.shape[0]) ** 0.5
 

@@ -83,7 +83,7 @@ def bidiagonalise(
     Args:
       factor: the preconditioner N, or None.
       rows: the upper part of the next u, not normalised.
-      penalty: its lower part.
+      penalty: the lower part of the next u.
       pulled: ``A'`` times that u.
       old: the last vectors; None in the first step.
     """

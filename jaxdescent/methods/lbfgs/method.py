@@ -28,7 +28,7 @@ class _LBFGSState(NamedTuple):
     idle: Idle
     unreported: jax.Array  # the evaluations of the last step
     verdict: jax.Array  # on the last step
-    means: Means | None  # of a regression with an intercept
+    means: Means | None  # the means of a regression with an intercept
     value_alone: jax.Array | None  # at the best intercept, which the start may not have
     krylov: _Krylov | None  # for a quadratic objective
 
