@@ -215,7 +215,7 @@ def _norm_by_three(tree: Any) -> jax.Array:
     wide = jax.tree.leaves(widen(tree))
     dtype = jnp.result_type(*wide)
     limits = jnp.finfo(dtype)
-    factor = 2.0 ** (25 * limits.maxexp // 32)  # its square brings either end into the range
+    factor = 2.0 ** (25 * limits.maxexp // 32)  # scaled by it, squares at either end are in range
 
     def scaled(leaf: jax.Array) -> Sequence[jax.Array]:
         shares = [leaf.astype(dtype) * f for f in (1.0, factor, 1 / factor)]
