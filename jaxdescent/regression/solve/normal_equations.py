@@ -49,7 +49,7 @@ class GramSolver:
     is_ill: jax.Array
     is_fair: jax.Array
     is_negative: jax.Array
-    diagonal: jax.Array  # of X'SX + l2 I, centred: (features,), or (features, outputs)
+    diagonal: jax.Array  # diag(X'SX + l2 I), centred: (features,), or (features, outputs)
 
     @classmethod
     def factorise(cls, design: Design, l2: Any, sample_weight: Any, intercept: bool) -> GramSolver:
