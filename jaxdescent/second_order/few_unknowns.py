@@ -118,7 +118,7 @@ def found_at(
     curvature = Curvature.cast_in_program(objective, precision.widen(params))
     try:
         numbers = jax.device_get(curvature.run(_expansion))
-    except Exception:  # as in is_traceable
+    except Exception:  # a function may raise any error in float64
         return None
     judged = _judged(numbers, value, size, tolerance, curvature.eps)
     if not judged.is_flat:

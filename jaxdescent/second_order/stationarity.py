@@ -48,7 +48,7 @@ TOLERATED = 0.1
 """The largest deviation of the function from its quadratic model within the region, as a share of
 the model's quadratic term."""
 
-HALVINGS, RANDOM_DIRECTIONS = 20, 3  # of the radius in float32; twice as many in float64
+HALVINGS, RANDOM_DIRECTIONS = 20, 3  # halvings of the radius in float32, twice in float64
 MANY_UNKNOWNS = 100_000
 """The number of unknowns from which on fewer directions and radii of the region are explored."""
 
