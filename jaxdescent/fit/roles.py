@@ -11,7 +11,7 @@ from jaxdescent.data.errors import check_columns, listed
 from jaxdescent.fit.interactions import Interaction, asked_interactions, columns_of
 
 AUTO = "auto"
-"""In place of a list of categorical columns: all that hold text."""
+"""In place of a list of categorical columns: all columns that hold text."""
 
 MOST_BITS = 28
 
@@ -29,7 +29,7 @@ class Roles(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """All that are read."""
+        """All columns that are read."""
         own = [self.target] if self.weights is None else [self.target, self.weights]
         own += [] if self.sparse is None else [self.sparse]
         names = [*self.numbers, *self.categorical, *self.hashed]
@@ -42,7 +42,7 @@ class Roles(NamedTuple):
         return list(dict.fromkeys([*read, *own]))
 
     def labels_of(self, names: Sequence[str]) -> list[str]:
-        """The columns whose levels these names take."""
+        """The columns that these names, interactions among them, use by their levels."""
         return columns_of(names, self.interactions, of_labels=True, own=names)
 
 

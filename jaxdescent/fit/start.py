@@ -18,8 +18,8 @@ class Start(NamedTuple):
 
     Attributes:
       weights: (features,), in the order of the new encoding.
-      intercept: of the prediction.
-      notes: what is to be said of it.
+      intercept: the intercept of the prediction.
+      notes: notes on the start, as sentences.
     """
 
     weights: np.ndarray
