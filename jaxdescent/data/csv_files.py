@@ -227,7 +227,7 @@ WRONG_VALUE = re.compile(
 
 @contextlib.contextmanager
 def _parsing(path: pathlib.Path, names: Iterable[str] = (), before: int = -1) -> Iterator[None]:
-    """A context that turns pyarrow's errors into a :class:`DataError` in plain words, with the row's
+    """A context that turns pyarrow's errors into a :class:`DataError` in plain words with the row's
     number; ``before`` rows come before the first that pyarrow counts.
     """
     try:

@@ -38,8 +38,8 @@ def return_what_was_freed() -> None:
 
 
 def return_what_is_freed() -> None:
-    """Return the memory that is free now to the system, and, in the whole process from now on, large
-    arrays as soon as they are freed.
+    """Return the memory that is free now to the system, and from now on large arrays when they are
+    freed, in the whole process.
     """
     _of_library("mallopt", M_MMAP_THRESHOLD, RETURNED_BYTES)
     return_what_was_freed()
