@@ -23,7 +23,7 @@ from jaxdescent.breakdown.extent import USUAL, PartSizes
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the user asked for.
+    """The settings that the user asked for.
 
     Attributes:
       budget: seconds for part 2.
@@ -57,7 +57,7 @@ class Table:
 
     @classmethod
     def of_figures(cls, figures: dict[str, str], title: str = "") -> Table:
-        """What was measured of one thing, by name."""
+        """A table of figures of one thing, by name."""
         return cls(title, ("", "measured"), tuple(figures.items()))
 
 
@@ -78,7 +78,7 @@ class PartReport:
 
     Attributes:
       number: the number of the part, from 1, which :func:`jaxdescent.breakdown.run` sets.
-      title: the heading, which it sets too.
+      title: the heading, which that function sets too.
       sentences: what is printed below the heading, in order.
       tables: what is printed below the sentences.
       remarks: what is printed below the tables.
@@ -146,7 +146,7 @@ def busy(console: Console, doing: str) -> Status:
 
 
 def show_line(console: Console, doing: str) -> None:
-    """Print what begins now, outside a terminal, where nothing moves."""
+    """Print the name of a step that begins, where no terminal shows a moving display."""
     if not console.is_terminal:
         console.print(Text(f"... {doing}", "dim"))
 

@@ -76,7 +76,7 @@ class SegmentedDescent(NamedTuple):
 
 
 class _Segments(jd.hooks.Hook):
-    """Collects what the outcome is made of, and calls ``first`` before the first step."""
+    """Collects the segments and the summary, and calls ``first`` before the first step."""
 
     def __init__(self, first: Callable[[], None]) -> None:
         self.first = first
