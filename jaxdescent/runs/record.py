@@ -1,4 +1,4 @@
-"""What a run says of itself: at its beginning, after each chunk, and at its end."""
+"""The records of a run: at its beginning, after each chunk, and at its end."""
 
 from __future__ import annotations
 
