@@ -53,17 +53,17 @@ class Interrupted(processes.Stopped):
 
 
 class FitCheckpoint:
-    """What is kept of a fit in a folder: what was asked of which data, the search for a penalty so
-    far, and checkpoints of descents. Of several processes the first one looks and writes, but for
-    the checkpoints, of which each writes its part.
+    """The state of a fit in a folder: its options and data, the search for a penalty so far, and
+    checkpoints of descents. Of several processes the first one reads and writes, but for the
+    checkpoints, of which each writes its part.
 
     Args:
       folder: where the fit is kept; the folder is made when a descent begins.
       resume: whether to go on with the fit that the folder keeps.
 
     Raises:
-      DataError: where the folder holds a fit and is not to be gone on with, or holds other things,
-        or cannot be made.
+      DataError: where the folder holds a fit that is not to be resumed, or other things, or cannot
+        be made.
     """
 
     def __init__(self, folder: Any, *, resume: bool) -> None:
@@ -80,12 +80,12 @@ class FitCheckpoint:
 
     @property
     def way(self) -> str | None:
-        """The way of the fit that is gone on with, such as "files"."""
+        """The way of the fit that is resumed, such as "files"."""
         return self._content.get("way")
 
     @property
     def width(self) -> int | None:
-        """How many penalties the fit that is gone on with tries at a time."""
+        """How many penalties the fit that is resumed tries at a time."""
         return self._content.get("width")
 
     def compare(self, facts: Mapping[str, Any]) -> None:
@@ -253,7 +253,7 @@ class FitCheckpoint:
         )
 
     def interrupted(self, what: str) -> Interrupted:
-        """The exception that says what is kept."""
+        """The exception that says that ``what`` is kept in the folder."""
         return Interrupted(f"{what} is kept in {self.folder}; {GO_ON}.")
 
     @property
@@ -291,7 +291,7 @@ class FitCheckpoint:
         """End the search after a signal.
 
         Raises:
-          Interrupted: saying what is kept.
+          Interrupted: saying that ``what`` is kept.
         """
         if self._interruption is not None and self._interruption.signal is not None:
             raise self.interrupted(what)
@@ -306,7 +306,7 @@ class FitCheckpoint:
             self._warn("search", f"{error.strerror or error}")
 
     def kept_search(self) -> dict[str, np.ndarray] | None:
-        """What was kept of the search; None if nothing was."""
+        """The search as it was kept, as arrays by name; None if nothing was kept."""
         path = self.folder / SEARCH
         if not path.exists():
             return None

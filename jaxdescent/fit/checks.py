@@ -80,7 +80,7 @@ def check_rows(
       counts: how many training rows and held-out rows there are.
       weights: the sums of the weights of both.
       dropped: how many rows were left out.
-      request: what was asked for.
+      request: the options of the fit.
       is_tested: whether rows were to be held out.
       dtype: the dtype in which weights are multiplied.
     """

@@ -32,7 +32,7 @@ class Labels:
         return self._texts if isinstance(self._texts, list) else self._texts.to_pylist()
 
     def places(self, levels: Any) -> np.ndarray:
-        """Where the text of each code stands among ``levels``, an array of Arrow; -1 for nowhere.
+        """The place of each code's text among ``levels``, an array of Arrow; -1 where it is absent.
 
         Arrow looks them up: a dictionary of Python takes ten times as long for 100,000 of them.
         """

@@ -129,7 +129,7 @@ class EncodedRows(WrappedSource):
             is_plain = not encoding.one_hot and encoding.sparse is None
             if is_plain and not encoding.interactions and not self._looks_for_missing:
                 whole = matrix_of([block.columns[name] for name in encoding.numbers])
-            if whole is not None:  # the pass before this one has looked at all values
+            if whole is not None:  # the pass before this one has checked all values
                 yield self._named(less(whole, self._shift, self._dtype), [])
                 continue
             encoded = self._preparing(block).encoded

@@ -1,4 +1,4 @@
-"""From columns to features: numbers as they are, levels and buckets as one-hot columns."""
+"""The encoding of columns as features: numbers as they are, levels and buckets one-hot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From data to a model: roles, levels, a plan that fits the memory, the fit, and its figures."""
+"""The steps of a fit: roles, levels, a plan that fits the memory, the fit, and its figures."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def plan_in_files(job: Job, encoding: Encoding, rows: int) -> FilesPlan:
     most = int((job.memory.limit - needed) // (column * targets))
     width = max(min(most, MOST_WIDTH), 1)
     if job.checkpoint is not None and job.checkpoint.width is not None:
-        width = job.checkpoint.width  # the width of the fit that is gone on with
+        width = job.checkpoint.width  # the width of the fit that is resumed
     return FilesPlan(rows, at_once, needed + width * targets * column, width)
 
 
@@ -140,7 +140,7 @@ def fit_in_files(
         vectors.add(prepared, is_other=is_other)
         del prepared
     vectors.close()
-    if units:  # the units of the fit that is gone on with
+    if units:  # the units of the fit that is resumed
         vectors.use(units)
     source = EncodedRows(
         job,

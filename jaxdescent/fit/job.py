@@ -1,4 +1,4 @@
-"""What a fit works on: where its rows are from, what is asked of it, and what it may hold."""
+"""The job of a fit: its sources of rows, its options, and the memory that it may hold."""
 
 from __future__ import annotations
 

@@ -30,11 +30,10 @@ class KeptFolder(NamedTuple):
     schema: int = 1
 
     def content(self, folder: pathlib.Path, *, resume: bool) -> dict[str, Any]:
-        """The description of the work that is gone on with; empty where the folder is new.
+        """The description of the work that is resumed; empty where the folder is new.
 
         Raises:
-          DataError: where the folder keeps work that is not to be gone on with, or has other
-            things.
+          DataError: where the folder keeps work that is not to be resumed, or has other things.
         """
         content = os.listdir(_checked(folder)) if folder.exists() else []
         if self.name in content:

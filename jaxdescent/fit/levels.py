@@ -110,7 +110,7 @@ def _of_all(
 
 
 def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely: int) -> None:
-    """Stop where the levels so far, and what is made of them, leave too little for reading.
+    """Raise an error where the levels so far, and copies of them, leave too little for reading.
 
     Args:
       job: the fit.
@@ -119,8 +119,8 @@ def _check(job: Job, levels: Mapping[str, tuple[int, int]], reading: int, freely
       freely: bytes that it would hold beside them if a larger limit let it read more at a time.
 
     Raises:
-      ProblemTooLarge: with the column that takes most, and with what all levels would need if its
-        other texts were as different.
+      ProblemTooLarge: with the column that takes most, and with the bytes of all levels if the
+        column's other texts were as different.
     """
     needed = {name: LEVEL_BYTES * n + FINDING_COPIES * size for name, (n, size) in levels.items()}
     total = max(reading + sum(needed.values()), resident_bytes())

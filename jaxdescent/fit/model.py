@@ -127,7 +127,7 @@ class Model(Displayed):
                 "the model knows no means for missing values: fit it with --missing mean."
             )
         check_columns(keep, source.kinds)
-        # What the model does not read as a number is carried as it stands in the file.
+        # A column that the model does not read as a number is carried as it stands in the file.
         source = source.as_text([name for name in keep if name not in encoding.numeric])
         source = dated = self.dated(source)
         source = source.offering(encoding.columns)

@@ -147,7 +147,7 @@ def search(
     further descents.
 
     Args:
-      objective: with one output, whose targets are of unit spread.
+      objective: an objective with one output, whose targets are of unit spread.
       squares: (features,), the diagonal of the Hessian without a penalty.
       start: params to begin from.
       train: (rows,), the weights of the training rows; zero for the others.

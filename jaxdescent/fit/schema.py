@@ -1,4 +1,4 @@
-"""What ``model.json`` may hold: its one description, and the check of a text against it."""
+"""The schema of ``model.json``, and the check of a text against it."""
 
 from __future__ import annotations
 

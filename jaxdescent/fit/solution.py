@@ -1,4 +1,4 @@
-"""The minimiser from the sums, for one penalty or a path of them, and what is known of it."""
+"""The minimiser from the sums, for one penalty or a path of them, and how accurate it is."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Path(NamedTuple):
     """Penalties that were tried, and what each scored: the less the better.
 
     Attributes:
-      penalties: from the smallest to the largest.
+      penalties: the penalties, from the smallest to the largest.
       scores: the score of each penalty.
       rule: the rule by which penalties are scored, in words.
       best: the place of the best penalty.

@@ -14,7 +14,7 @@ from jaxdescent.fit.roles import Roles
 
 
 class Start(NamedTuple):
-    """Where a descent begins.
+    """The start of a descent, from a model's weights.
 
     Attributes:
       weights: (features,), in the order of the new encoding.

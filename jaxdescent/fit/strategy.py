@@ -30,14 +30,14 @@ def fit_within_memory(job: Job, encoding: Encoding, model: Model | None) -> tupl
     """The fit, and how many more passes it took to plan it.
 
     Raises:
-      DataError: where the data or what is asked for cannot be used.
+      DataError: where the data or the options cannot be used.
       ProblemTooLarge: where no way fits the memory.
     """
     start = None if model is None else start_of(model, encoding)
     sums = by_sums.plan_sums(job, encoding)
     method = job.request.method
     _check_direct(job, encoding, sums)
-    # A fit that is gone on with goes on in its way, whatever the memory has room for today.
+    # A fit that is resumed goes on in its way, whatever the memory has room for today.
     way = None if job.checkpoint is None else job.checkpoint.way
     others = 0
     needs_rows = not job.memory.fits(sums.bytes) or encoding.sparse is not None

@@ -22,7 +22,7 @@ class ProductSums:
     """``sum_i s_i z_i z_i'`` in float64 for both parts, with z the features less a shift, which of
     the numbers are missing (under "mean"), the target less its shift, and a one.
 
-    The shift is the first block's means (of the first process): what is added up stays small beside
+    The shift is the first block's means (of the first process): the sums' terms stay small beside
     the spread, and subtracting the means afterwards cancels little. The products are NumPy's, on
     the host: JAX would need 64-bit mode for the whole process, and compile for each block's size.
     """

@@ -152,12 +152,12 @@ class Vectors:
 
     @property
     def units(self) -> dict[str, Any]:
-        """The numbers by which rows are shifted and scaled, for a fit that goes on with them."""
+        """The numbers by which rows are shifted and scaled, for a fit that is resumed."""
         units = {"shift": self.shift, "fills": self.fills, "mean": self.mean, "spread": self.spread}
         return units if self.scales is None else units | {"scales": self.scales}
 
     def use(self, units: Mapping[str, np.ndarray]) -> None:
-        """Use the units of the fit that is gone on with, bit for bit."""
+        """Use the units of the fit that is resumed, bit for bit."""
         self.fills, self.scales = units["fills"], units.get("scales")
         self.mean, self.spread = float(units["mean"]), float(units["spread"])
 
