@@ -171,7 +171,7 @@ class NpyFiles(Source):
         return [file.path for file in (self._features, self._target) if file is not None]
 
     def row_bytes(self, names: Sequence[str]) -> int:
-        # Whole rows are read, whichever columns are asked for; and two numbers of the target.
+        # Whole rows of features are read, whichever are asked for, and 16 bytes of the target.
         return self._features.columns * self._features.dtype.itemsize + 16
 
     def blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:

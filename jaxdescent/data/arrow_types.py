@@ -17,7 +17,7 @@ NAMELESS = re.compile(r"__index_level_\d+__")
 
 
 def kind_of(arrow_type: Any) -> Kind:
-    """What a column of this type can be used as."""
+    """The kind of a column of this type."""
     types = need_arrow().types
     if types.is_dictionary(arrow_type):
         return Kind.TEXT if kind_of(arrow_type.value_type) is not Kind.OTHER else Kind.OTHER

@@ -45,7 +45,7 @@ class Chunk:
       start: the number of the first row.
       names: the names of the columns of numbers.
       numbers: (rows, columns), in any order of storage.
-      coded: features of which each row has one at most, behind the numbers.
+      coded: features of which each row has one at most, after the numbers.
       parts: the blocks that the rows are from.
       features: how many features there are: the numbers, the coded ones, and those of the entries.
       entries: the entries of sparse, hashed and text columns.
@@ -67,7 +67,7 @@ class Chunk:
         return self.numbers.shape[0]
 
     def take(self, rows: np.ndarray) -> Chunk:
-        """These rows, in their order."""
+        """A chunk of these rows, in their order."""
         return dataclasses.replace(
             self,
             numbers=self.numbers[rows],
@@ -288,7 +288,7 @@ class Chunk:
 
 
 def product_rows(side: int) -> int:
-    """How many rows of so many columns are multiplied with themselves at a time."""
+    """How many rows of ``side`` columns are multiplied with themselves at a time."""
     fitting = min(PRODUCT_BYTES // (8 * side), MOST_PRODUCT_ROWS)
     return max(fitting, LEAST_PRODUCT_ROWS, min(side, SQUARE))
 

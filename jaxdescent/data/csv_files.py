@@ -93,7 +93,7 @@ class CsvFiles(Source):
             read_options=csv.ReadOptions(
                 block_size=CHUNK_BYTES, use_threads=False, column_names=header if byte else None
             ),
-            # Otherwise rows behind a quotation mark that is not closed may get lost.
+            # Otherwise rows after a quotation mark that is not closed may get lost.
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 include_columns=None if names is None else list(names),

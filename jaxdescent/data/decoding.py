@@ -1,4 +1,4 @@
-"""From a source's blocks to chunks of equally many rows, all of them numbers of one dtype."""
+"""A source's blocks as chunks of equally many rows, all of them numbers of one dtype."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Decoding:
         return len(self.numbers) + len(self.levels) + self.row_entries
 
     def chunks(self, source: Source, size: int, row: int = 0) -> Iterator[Chunk]:
-        """All rows from this one on in their order, ``size`` at a time, the last ones fewer."""
+        """Chunks of all rows from ``row`` on in their order, of ``size`` rows each but the last."""
         parts: list[ChunkPart] = []
         have, start, begin = 0, row, source.start_before(row)
         for block in located(source.from_row(begin), self.columns, size, begin):
@@ -141,7 +141,7 @@ class Decoding:
             return None
         own = whole[parts[0].there : parts[0].there + rows]
         if self.whole and _may_be_rounded(own, self.dtype):
-            return None  # the way column by column names the column of a missing value
+            return None  # the way column by column names the column that would be rounded
         with np.errstate(over="ignore"):  # values that become infinite are refused later
             return own.astype(self.dtype, order="K", copy=False)
 

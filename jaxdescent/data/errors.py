@@ -59,7 +59,7 @@ def reading(name: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(name: Any) -> Iterator[None]:
-    """A context that turns the system's errors of writing into a :class:`DataError` with a name."""
+    """A context that turns errors of writing a file into a :class:`DataError` that names it."""
     try:
         yield
     except OSError as error:

@@ -272,7 +272,7 @@ class Source(abc.ABC):
 
 @contextlib.contextmanager
 def unchanged(sources: Iterable[Source], advice: str) -> Iterator[None]:
-    """A context in which files must not change from when they were opened.
+    """A context in which files must stay as they were when they were opened.
 
     Raises:
       DataError: for a file that changed, also in place of an error that may come from the change.

@@ -41,7 +41,7 @@ class SparseColumn:
 def rows_taken(
     starts: np.ndarray, index: np.ndarray, values: Any, rows: slice | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Where each of some rows begins, and the entries of these rows, in the order of the rows;
+    """The starts of some rows, and the entries of these rows, in the order of the rows;
     ``values`` may be None for ones. Entries of consecutive rows are not copied.
     """
     if isinstance(rows, slice):

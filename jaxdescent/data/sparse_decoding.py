@@ -1,4 +1,4 @@
-"""From columns of text, whole numbers and sparse numbers to entries of hashed or listed columns."""
+"""Columns of text, whole numbers and sparse numbers as entries of hashed or listed features."""
 
 from __future__ import annotations
 
