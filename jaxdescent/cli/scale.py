@@ -97,7 +97,7 @@ def scale(
         from jaxdescent.scale.experiment import BadExperiment, Experiment
 
         def asked() -> dict[str, Any]:
-            """What is asked for, before JAX has devices."""
+            """The fields of the experiment that is asked for, before JAX has devices."""
             check_resume(checkpoint, resume=resume)
             if checkpoint is not None and output is not None:
                 raise typer.BadParameter(
