@@ -129,7 +129,7 @@ class Compiled:
     def reads_in_an_iteration(self, size: int) -> tuple[int, int]:
         """How often an iteration reads an array of that many bytes or more.
 
-        The first count is of the branch with the fewest such reads, the second of the one with most.
+        The first count is of the branch with the fewest such reads, the second of that with most.
         """
 
         def reads(sign: int) -> int:

@@ -28,7 +28,7 @@ def opened(folder: pathlib.Path, experiment: Experiment, *, resume: bool) -> pat
       resume: whether to go on with the experiment that the folder has.
 
     Raises:
-      BadExperiment: if the folder has an experiment and is not to be gone on with, or another
+      BadExperiment: if the folder has an experiment that is not to be resumed, or another
         experiment (saying what differs), or other things.
 
     >>> import tempfile
