@@ -33,7 +33,7 @@ class Settings:
       dtype: the dtype in which part 3 stores its parameters; None for the widest that fits.
       seed: the seed of all random numbers.
       checkpoint: the folder in which part 3 keeps its descents; None keeps none.
-      resume: whether part 3 goes on from what is kept there.
+      resume: whether part 3 goes on from the descents that are kept there.
     """
 
     budget: float = USUAL.budget
@@ -140,7 +140,7 @@ def show_verdict(reports: list[PartReport], console: Console) -> None:
 
 
 def busy(console: Console, doing: str) -> Status:
-    """A context that shows what is being done, as long as it lasts; outside a terminal a line."""
+    """A context that shows the name of a step while it lasts; outside a terminal, a line."""
     show_line(console, doing)
     return console.status(doing)
 

@@ -118,7 +118,7 @@ def descend(
     are in a folder of the problem's name.
 
     Raises:
-      DataError: if the checkpoints cannot be gone on with, or are there without ``resume``.
+      DataError: if the checkpoints cannot be resumed, or exist without ``resume``.
       KeyboardInterrupt: at a second Ctrl-C.
     """
     waiting = busy(console, f"{label}: compiling")
