@@ -20,10 +20,10 @@ from jaxdescent.minimize import Setup
 from jaxdescent.processes.same_call import without_addresses
 
 SAMPLES = 256
-"""How many elements of a large array are looked at."""
+"""How many elements of a large array are sampled."""
 
 WHOLE = 4096
-"""An array of at most so many elements is looked at whole."""
+"""The most elements of an array that is sampled whole."""
 
 MOST_SHOWN = 6
 """The most differences that an error lists."""
@@ -89,7 +89,7 @@ def are_whole(facts: dict[str, Any]) -> bool:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two sets of facts, in words; empty if they are of the same problem."""
+    """The differences between two sets of facts, in words; empty if they are of one problem."""
     before, present = then["fingerprint"], now["fingerprint"]
     found = [
         f"{name} was {before.get(name, 'absent')} and is {present.get(name, 'absent')}"
