@@ -58,7 +58,7 @@ def added(array: np.ndarray) -> np.ndarray:
         raise OtherProcessFailed(f"arrays that are added up must be of one shape, got {told}.")
     count, flat = len(told), np.ascontiguousarray(array).reshape(-1)
     total = np.empty_like(flat)
-    # Sums are exact in float64 even where JAX has no 64-bit numbers: only bytes are sent.
+    # Arrays may be of float64 even where JAX has no 64-bit numbers: only bytes are sent.
     step = max(CHUNK_BYTES // flat.itemsize // count, 1) * count
     for first in range(0, flat.size, step):
         own = flat[first : first + step]

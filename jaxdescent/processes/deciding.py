@@ -62,7 +62,7 @@ def among(
     """Let the processes that hold these arrays decide alike; an error in one is raised in all.
 
     Args:
-      call: the name of the call that they make.
+      call: the name of the call that the processes make.
       trees: pytrees that hold the arrays.
       alike: returns names and texts of the arguments that must be equal in all processes.
 
