@@ -50,7 +50,7 @@ class Record:
       chunk_seconds: the time in which the device worked on them.
       seconds: the time since the run began in this process.
       iterations_per_second: ``iterations / chunk_seconds``.
-      bytes_per_second: the bytes moved by the cost model; None where it knows none.
+      bytes_per_second: the bytes moved a second, by the cost model; None where it knows none.
       seconds_left: the time until ``max_iterations`` at this pace; the tolerance may be met before.
     """
 
